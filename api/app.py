@@ -1,0 +1,99 @@
+"""The web process's composition root: builds every part once, and the Flask app around them."""
+
+import os
+import uuid
+from collections.abc import Callable
+
+from flask import Flask, Response, g, request
+
+from api import problems
+from api.auth import Authenticator
+from api.catalogue import Catalogue
+from api.deps import EXTENSION, Deps
+from api.forecast import Forecast
+from api.refusals import Refusals
+from api.routes import documentation, health, jobs, models, queues, responses
+from api.submit import Submitter
+from api.waits import Waits
+from headrace import connections
+from headrace.admission import Admission
+from headrace.broker import ExecuteMessage, make_celery
+from headrace.config import Settings
+from headrace.pricing import Tariff
+from headrace.store import Store
+from headrace.store.insertion import JobInsertion
+from headrace.tokens import load_for
+
+#: As if the process had been killed: 128 and the number of SIGKILL.
+KILLED = 137
+
+
+def create_app(settings: Settings) -> Flask:
+    """The WSGI app. Connects to nothing before the first request."""
+    app = Flask(__name__, static_folder=None)
+    # werkzeug cuts a chunked body off at its limit and says nothing: the byte more tells a body that is too long.
+    app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes + 1
+    app.url_map.merge_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions[EXTENSION] = build(settings)
+    app.before_request(_begin)
+    app.after_request(_end)
+    problems.register(app)
+    for routes in (jobs, responses, models, queues, health, documentation):
+        app.register_blueprint(routes.blueprint)
+    app.register_blueprint(documentation.pages)
+    return app
+
+
+def build(settings: Settings) -> Deps:
+    """Every part of the process, wired."""
+    store = Store(connections.postgres(settings))
+    redis = connections.redis(settings)
+    message = ExecuteMessage(make_celery("headrace-api", settings))
+    admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
+    catalogue = Catalogue(settings.pools, store, load_for)
+    forecast = Forecast(admission, catalogue, settings.pools)
+    refusals = Refusals(store)
+    submitter = Submitter(
+        settings=settings,
+        store=store,
+        insertion=JobInsertion(store),
+        admission=admission,
+        catalogue=catalogue,
+        forecast=forecast,
+        refusals=refusals,
+        tariff=Tariff.of(settings),
+        fail_at=_failpoint(settings.failpoint),
+    )
+    return Deps(
+        settings=settings,
+        store=store,
+        admission=admission,
+        catalogue=catalogue,
+        forecast=forecast,
+        authenticator=Authenticator(store, settings.pepper.get_secret_value()),
+        submitter=submitter,
+        refusals=refusals,
+        waits=Waits(redis, settings.wait_slots),
+    )
+
+
+def _failpoint(armed: str | None) -> Callable[[str], None]:
+    """Ends the process at the armed point, with nothing flushed and nobody told. Does nothing at any other."""
+
+    def fail_at(name: str) -> None:
+        if name == armed:
+            os._exit(KILLED)
+
+    return fail_at
+
+
+def _begin() -> None:
+    g.request_id = f"req_{uuid.uuid4().hex}"
+
+
+def _end(response: Response) -> Response:
+    response.headers["x-request-id"] = g.request_id
+    if request.path.startswith("/v1/"):
+        response.headers["Cache-Control"] = "no-store"
+    return response

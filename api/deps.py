@@ -1,0 +1,72 @@
+"""What routes work with: made once by `create_app`, found through the running Flask app."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from flask import Response, current_app, jsonify, request
+from pydantic import BaseModel
+
+from api.auth import Authenticator
+from api.catalogue import Catalogue
+from api.forecast import Forecast
+from api.refusals import Refusals
+from api.schemas.body import validated
+from api.submit import Submitter
+from api.waits import Waits
+from headrace.admission import Admission
+from headrace.config import Settings
+from headrace.store import Store
+from headrace.store.apps import App
+
+Query = TypeVar("Query", bound=BaseModel)
+
+EXTENSION = "headrace"
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """The parts of the web process."""
+
+    settings: Settings
+    store: Store
+    admission: Admission
+    catalogue: Catalogue
+    forecast: Forecast
+    authenticator: Authenticator
+    submitter: Submitter
+    refusals: Refusals
+    waits: Waits
+
+    def close(self) -> None:
+        """Stop the threads and close the connections."""
+        self.waits.close()
+        self.refusals.close()
+        self.store.close()
+
+
+def deps() -> Deps:
+    """The parts of the app that serves this request."""
+    return cast(Deps, current_app.extensions[EXTENSION])
+
+
+def caller() -> App:
+    """The app that calls. Every route under /v1 begins with it. Raises: Unauthenticated. StoreUnavailable."""
+    return deps().authenticator.authenticate(request.headers.get("Authorization"))
+
+
+def query(schema: type[Query]) -> Query:
+    """The checked query string. Raises: InvalidRequest."""
+    return validated(schema, request.args.to_dict())
+
+
+def answer(
+    body: BaseModel, status: int = 200, *, job_id: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A model as JSON; `job_id` becomes the header that names the job whatever the body's shape."""
+    response = jsonify(body.model_dump(mode="json"))
+    response.status_code = status
+    if job_id is not None:
+        response.headers["x-job-id"] = job_id
+    response.headers.update(headers or {})
+    return response

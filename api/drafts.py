@@ -1,0 +1,149 @@
+"""The draft: a checked request, in the words of the core, before anything was looked up or counted.
+
+`specify` makes a JobSpec of it. Knows neither HTTP nor the two spellings of a request.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from api.catalogue import Catalogue, Model
+from headrace.config import Settings
+from headrace.errors import ContextLengthExceeded, InvalidRequest
+from headrace.jobs import Idempotency, JobSpec, Lane, Message, Overflow, Sampling, new_id
+
+#: Output tokens of a job that does not say: enough for a paragraph or three, and soon done.
+DEFAULT_MAX_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """What the caller calls the fields that are judged late, so that an error can name them.
+
+    Attributes:
+        own_prefix: what stands before the fields that OpenAI has no word for.
+    """
+
+    prompt: str
+    max_tokens: str = "max_tokens"
+    own_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request as asked for; None where the caller left the choice to us."""
+
+    spelling: Spelling
+    messages: tuple[Message, ...]
+    model: str | None = None
+    max_tokens: int | None = None
+    lane: Lane = Lane.NORMAL
+    max_wait_s: float | None = None
+    deadline: datetime | None = None
+    overflow: Overflow = Overflow.ALLOW
+    max_cost_usd: Decimal | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    response_format: Mapping[str, Any] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    webhook_url: str | None = None
+    end_user: str | None = None
+
+
+def specify(
+    draft: Draft, app_id: UUID, catalogue: Catalogue, settings: Settings, idempotency: Idempotency | None = None
+) -> JobSpec:
+    """Look the model up, count the prompt, and fill in what was left to us.
+
+    Raises: ModelNotFound. ContextLengthExceeded. InvalidRequest. StoreUnavailable.
+    """
+    if draft.webhook_url and not settings.webhooks.allow_private and not _is_public_https(draft.webhook_url):
+        raise InvalidRequest(
+            "The webhook must be an https URL of a public host.",
+            code="webhook_url_not_allowed",
+            param=f"{draft.spelling.own_prefix}webhook",
+        )
+    model = catalogue.find(draft.model)
+    prompt_tokens = _count(draft, model)
+    return JobSpec(
+        id=new_id(),
+        app_id=app_id,
+        model=model.name,
+        pool=model.pool,
+        lane=draft.lane,
+        messages=draft.messages,
+        sampling=Sampling(
+            max_tokens=_max_tokens(draft, model, prompt_tokens),
+            temperature=draft.temperature,
+            top_p=draft.top_p,
+            stop=draft.stop,
+            seed=draft.seed,
+            response_format=draft.response_format,
+        ),
+        prompt_tokens=prompt_tokens,
+        max_wait_s=draft.max_wait_s or settings.lane(draft.lane).max_wait_s,
+        deadline=draft.deadline,
+        overflow=draft.overflow,
+        max_cost_usd=draft.max_cost_usd,
+        metadata=draft.metadata,
+        webhook_url=draft.webhook_url,
+        end_user=draft.end_user,
+        idempotency=idempotency,
+    )
+
+
+def _is_public_https(url: str) -> bool:
+    """What can be told without a resolver; the sender checks the resolved address again, at every try."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "https" or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return True
+
+
+def _count(draft: Draft, model: Model) -> int:
+    """The prompt's tokens; a prompt that leaves no room for an answer is refused, counted or on a lower bound."""
+    tokenizer, limit = model.tokenizer, model.max_model_tokens
+    try:
+        if limit is not None and (least := tokenizer.least(draft.messages)) >= limit:
+            raise _too_long(draft, f"at least {least} prompt tokens", limit)
+        counted = tokenizer.count(draft.messages)
+    except ContextLengthExceeded:
+        raise
+    except InvalidRequest as error:
+        raise InvalidRequest(str(error), param=draft.spelling.prompt) from error
+    if limit is not None and counted >= limit:
+        raise _too_long(draft, f"{counted} prompt tokens", limit)
+    return counted
+
+
+def _too_long(draft: Draft, prompt: str, limit: int) -> ContextLengthExceeded:
+    asked = f", and asks for {draft.max_tokens} more" if draft.max_tokens else ""
+    return ContextLengthExceeded(
+        f"The prompt does not fit the model: it has {prompt}{asked}; prompt and answer together are limited to "
+        f"{limit} tokens.",
+        param=draft.spelling.prompt,
+    )
+
+
+def _max_tokens(draft: Draft, model: Model, prompt_tokens: int) -> int:
+    limit = model.max_model_tokens
+    if draft.max_tokens is None:
+        return DEFAULT_MAX_TOKENS if limit is None else min(DEFAULT_MAX_TOKENS, limit - prompt_tokens)
+    if limit is not None and prompt_tokens + draft.max_tokens > limit:
+        raise ContextLengthExceeded(
+            f"{prompt_tokens} prompt tokens and {draft.spelling.max_tokens} {draft.max_tokens} are more than the "
+            f"model's limit of {limit} tokens: ask for at most {limit - prompt_tokens}.",
+            param=draft.spelling.max_tokens,
+        )
+    return draft.max_tokens

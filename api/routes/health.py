@@ -1,0 +1,56 @@
+"""`/healthz`: the process lives. `/readyz`: it can serve, or what keeps it from that."""
+
+from collections.abc import Callable
+
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import Blueprint, Response
+
+from api.deps import Deps, answer, deps
+from api.schemas.health import Health, Readiness
+from headrace.config import PROJECT_ROOT
+from headrace.errors import ConfigError, StoreUnavailable, Unavailable
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """The process answers."""
+    return answer(Health())
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """200 when every part answers, else 503."""
+    checks = {"postgres": _check_postgres, "redis": _check_redis, "tokenizer": _check_tokenizer}
+    failures = {name: failure for name, check in checks.items() if (failure := _failure(check))}
+    if failures:
+        return answer(Readiness(status="unavailable", failures=failures), 503)
+    return answer(Readiness(status="ready"))
+
+
+def _failure(check: Callable[[Deps], None]) -> str | None:
+    try:
+        check(deps())
+    except (Unavailable, ConfigError) as error:
+        return str(error)
+    return None
+
+
+def _check_postgres(parts: Deps) -> None:
+    """A schema that is newer than this code is fine: while a release rolls out, both run side by side."""
+    scripts = ScriptDirectory(str(PROJECT_ROOT / "migrations"))
+    known = {script.revision for script in scripts.walk_revisions()}
+    with parts.store.begin() as db:
+        applied = set(MigrationContext.configure(db).get_current_heads())
+    if not applied or (applied <= known and applied != set(scripts.get_heads())):
+        raise StoreUnavailable("Migrations are missing: run 'alembic upgrade head'.")
+
+
+def _check_redis(parts: Deps) -> None:
+    parts.admission.ping()
+
+
+def _check_tokenizer(parts: Deps) -> None:
+    parts.catalogue.load()

@@ -1,0 +1,54 @@
+"""`/v1/jobs`: submit, read, list, cancel, in Headrace's own words."""
+
+from flask import Blueprint, Response
+
+from api.deps import answer, caller, deps, query
+from api.routes.submission import body, cancelled, idempotency, job_when_ended
+from api.schemas.body import validated
+from api.schemas.jobs import AcceptedBody, JobBody, JobList, JobRequest, JobsQuery
+from headrace.errors import InvalidRequest, NotFound
+from headrace.jobs import parse_id, show_id
+from headrace.store import jobs
+from headrace.store.jobs import Job
+
+blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
+
+
+@blueprint.post("")
+def submit() -> Response:
+    """202, and where the job stands."""
+    app = caller()
+    draft = validated(JobRequest, body()).to_draft()
+    accepted = deps().submitter.submit(draft, app, idempotency())
+    replayed = {"Idempotent-Replayed": "true"} if accepted.is_replay else {}
+    return answer(AcceptedBody.of(accepted), 202, job_id=show_id(accepted.job_id), headers=replayed)
+
+
+@blueprint.get("/<public_id>")
+def read(public_id: str) -> Response:
+    """The job, under any of its three spellings."""
+    return _answer(job_when_ended(caller(), parse_id(public_id)))
+
+
+@blueprint.post("/<public_id>/cancel")
+def cancel(public_id: str) -> Response:
+    """The job as it stands after the request; safe to repeat."""
+    return _answer(cancelled(caller(), parse_id(public_id)))
+
+
+@blueprint.get("")
+def list_newest() -> Response:
+    """A page of the caller's jobs."""
+    app = caller()
+    asked = query(JobsQuery)
+    try:
+        after = parse_id(asked.after) if asked.after else None
+    except NotFound as error:
+        raise InvalidRequest("Invalid 'after': it is not the id of a job.", param="after") from error
+    with deps().store.begin() as db:
+        found = jobs.newest(db, app.id, state=asked.status, after=after, limit=asked.limit + 1)
+    return answer(JobList.of(found, asked.limit))
+
+
+def _answer(job: Job) -> Response:
+    return answer(JobBody.of(job), job_id=show_id(job.id))

@@ -1,0 +1,26 @@
+"""`/v1/models`: what can be asked for."""
+
+from flask import Blueprint, Response
+
+from api.deps import answer, caller, deps
+from api.schemas.models import ModelBody, ModelList
+from headrace.errors import ModelNotFound
+
+blueprint = Blueprint("models", __name__, url_prefix="/v1/models")
+
+
+@blueprint.get("")
+def list_all() -> Response:
+    """Every model."""
+    caller()
+    return answer(ModelList(data=[ModelBody(id=name) for name in deps().catalogue.names()]))
+
+
+# A Hugging Face id has a slash in it.
+@blueprint.get("/<path:name>")
+def read(name: str) -> Response:
+    """One model."""
+    caller()
+    if name not in deps().catalogue.names():
+        raise ModelNotFound(f"The model '{name[:80]}' does not exist here.", param="model")
+    return answer(ModelBody(id=name))

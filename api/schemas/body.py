@@ -1,0 +1,133 @@
+"""From bytes or a query string to a checked model, or an error that names the field.
+
+Knows no field by name.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from headrace.errors import InvalidRequest
+
+#: Objects and lists inside each other. The deepest sensible body, a JSON schema in `response_format`, stays below.
+NESTING_LIMIT = 32
+#: Longer whole numbers fit no field and no column; reading them takes quadratic time.
+INT_DIGITS_LIMIT = 19
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Read a request body: one JSON object, in UTF-8, with nothing in it that Postgres or an engine cannot hold.
+
+    Raises: InvalidRequest that says where.
+    """
+    try:
+        parsed = json.loads(raw.decode(), parse_int=_parse_int, object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The body is not UTF-8: byte {error.start} is not.", code="invalid_json") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InvalidRequest(f"The body is not valid JSON: {error.msg} ({where}).", code="invalid_json") from error
+    except RecursionError as error:
+        raise _too_deep("") from error
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+    _check(parsed)
+    return parsed
+
+
+def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
+    """The values as a model. Raises: InvalidRequest about the first field at fault."""
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        raise _invalid(error.errors(include_url=False, include_input=False)[0]) from error
+
+
+def _invalid(detail: ErrorDetails) -> InvalidRequest:
+    # pydantic marks an object's key with "[key]", a place that the caller has no name for.
+    path = [part for part in detail["loc"] if part != "[key]"]
+    named = detail.get("ctx", {}).get("param")
+    param = _dotted([*path, named] if named else path)
+    match detail["type"]:
+        case "extra_forbidden":
+            return InvalidRequest(f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
+        case "missing":
+            return InvalidRequest(f"Missing required parameter: '{param}'.", code="missing_parameter", param=param)
+        case "unsupported_parameter" | "webhook_url_not_allowed" | "deadline_in_past" as code:
+            return InvalidRequest(detail["msg"], code=code, param=param)
+    return InvalidRequest(f"Invalid '{param}': {detail['msg'].rstrip('.')}.", param=param)
+
+
+def _parse_int(digits: str) -> int | float:
+    return int(digits) if len(digits.lstrip("-")) <= INT_DIGITS_LIMIT else math.inf
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequest(
+            f"'{_shown(twice)}' is given twice in one object.", code="invalid_json", param=_shown(twice)
+        )
+    return found
+
+
+def _check(body: dict[str, Any]) -> None:
+    """Refuse what JSON can say and nothing behind it can hold. A loop, so that no nesting can exhaust the stack."""
+    pending: list[tuple[tuple[str | int, ...], Any]] = [((), body)]
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, str):
+            _check_text(value, path)
+        elif isinstance(value, float) and not math.isfinite(value):
+            name = _dotted(path)
+            raise InvalidRequest(f"Invalid '{name}': the number is out of range.", param=name)
+        elif isinstance(value, dict | list):
+            if len(path) >= NESTING_LIMIT:
+                raise _too_deep(_dotted(path))
+            pending += [((*path, key), child) for key, child in _children(value, path)]
+
+
+def _children(value: dict[str, Any] | list[Any], path: Sequence[str | int]) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(value, list):
+        # Whole numbers and flags need no look, and a body can hold millions.
+        return ((at, child) for at, child in enumerate(value) if not isinstance(child, int))
+    for key in value:
+        _check_text(key, (*path, key))
+    return iter(value.items())
+
+
+def _check_text(text: str, path: Sequence[str | int]) -> None:
+    bad = _UNSTORABLE.search(text)
+    if bad:
+        name = _dotted(path)
+        kind = "NUL" if bad.group() == "\0" else "a lone surrogate"
+        raise InvalidRequest(
+            f"Invalid '{name}': it contains {kind} at character {bad.start()}; text must be valid Unicode without NUL.",
+            param=name,
+        )
+
+
+def _too_deep(name: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The body nests deeper than {NESTING_LIMIT} levels.", code="invalid_json", param=name or None
+    )
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    return ".".join(_shown(str(part)) for part in path)
+
+
+def _shown(name: str) -> str:
+    """A name as it may be repeated in an answer: whatever the caller sent, it is short and valid text."""
+    return _UNSTORABLE.sub("\ufffd", name)[:80]

@@ -1,0 +1,139 @@
+"""Kinds of fields that several requests share, each with its limits and its message."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+#: The largest whole number of the columns that hold token counts.
+INT4_MAX = 2**31 - 1
+#: Seconds; a job that may wait longer than a day belongs into a batch.
+MAX_WAIT_LIMIT_S = 86_400
+
+
+class Request(BaseModel):
+    """A request's object: nothing is converted, and nothing unknown is let pass."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Answer(BaseModel):
+    """An answer's object."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def refusal(message: str, code: str = "invalid_value", param: str | None = None) -> PydanticCustomError:
+    """A validator's complaint. `param` names the field where the validator looks at a whole object."""
+    # pydantic takes the message for a template, in which braces are holes.
+    return PydanticCustomError(code, "{message}", {"message": message, "param": param})
+
+
+def unsupported(name: str, remedy: str) -> PydanticCustomError:
+    """The refusal of a parameter that OpenAI has and we have not."""
+    return refusal(f"Unsupported parameter: '{name}'. {remedy}", "unsupported_parameter", name)
+
+
+def _usd(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise refusal("Input should be an amount in USD, as a number or a string")
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        raise refusal("Input should be an amount in USD, as a number or a string") from None
+
+
+def _deadline(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            raise refusal("Input should be unix seconds or an ISO 8601 time with its zone") from None
+        if at.tzinfo is None:
+            raise refusal("The time needs a zone, e.g. a final Z for UTC")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise refusal("Input should be unix seconds or an ISO 8601 time with its zone")
+    else:
+        at = _from_unix(value)
+    if at <= datetime.now(UTC):
+        raise refusal("The deadline is in the past.", "deadline_in_past")
+    return at
+
+
+def _from_unix(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise refusal("The time is out of range") from None
+
+
+def _webhook_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise refusal("Input should be an http(s) URL", "webhook_url_not_allowed") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise refusal("The webhook must be an http(s) URL with a host.", "webhook_url_not_allowed")
+    if parts.username is not None or parts.password is not None:
+        raise refusal("The webhook URL must not carry a user name or password.", "webhook_url_not_allowed")
+    return url
+
+
+def _response_format(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Chat completions' spelling: `{"type": "json_schema", "json_schema": {"name", "schema", "strict"}}`."""
+    kind = value.get("type")
+    allowed = {"type", "json_schema"} if kind == "json_schema" else {"type"}
+    if kind not in ("text", "json_object", "json_schema"):
+        raise refusal("'type' should be 'text', 'json_object' or 'json_schema'")
+    if set(value) - allowed:
+        raise refusal(f"it has unknown fields: {', '.join(sorted(set(value) - allowed))}")
+    schema = value.get("json_schema")
+    if kind == "json_schema" and not (isinstance(schema, dict) and isinstance(schema.get("schema"), dict)):
+        raise refusal("'json_schema' should be an object with a 'schema' object")
+    return value
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _plain(usd: Decimal) -> str:
+    return format(usd, "f")
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Usd = Annotated[
+    Decimal,
+    BeforeValidator(_usd, json_schema_input_type=float | str),
+    Field(ge=0, max_digits=18, decimal_places=9, allow_inf_nan=False),
+]
+Deadline = Annotated[datetime, BeforeValidator(_deadline, json_schema_input_type=float | str)]
+WebhookUrl = Annotated[str, Field(max_length=2048), AfterValidator(_webhook_url)]
+MaxTokens = Annotated[int, Field(ge=1, le=INT4_MAX)]
+MaxWait = Annotated[float, Field(gt=0, le=MAX_WAIT_LIMIT_S)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Stop = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=256)]],
+    BeforeValidator(_one_or_more, json_schema_input_type=str | list[str]),
+    Field(min_length=1, max_length=4),
+]
+Metadata = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
+EndUser = Annotated[str, Field(min_length=1, max_length=128)]
+ResponseFormat = Annotated[dict[str, Any], AfterValidator(_response_format)]
+
+#: Money leaves as a string, so that no reader makes a float of it unasked.
+UsdOut = Annotated[Decimal, PlainSerializer(_plain, return_type=str)]
+TimeOut = Annotated[datetime, PlainSerializer(_iso, return_type=str)]

@@ -1,0 +1,20 @@
+"""`/healthz` and `/readyz`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from api.schemas.fields import Answer
+
+
+class Health(Answer):
+    """The process lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Answer):
+    """Whether the process can serve."""
+
+    status: Literal["ready", "unavailable"]
+    failures: dict[str, str] = Field(default_factory=dict, description="What fails, by part; empty when ready.")

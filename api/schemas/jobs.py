@@ -1,0 +1,289 @@
+"""The native endpoints' JSON: `/v1/jobs` and `/v1/queues`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from api.drafts import Draft, Spelling
+from api.schemas.fields import (
+    Answer,
+    Deadline,
+    EndUser,
+    MaxTokens,
+    MaxWait,
+    Metadata,
+    Request,
+    ResponseFormat,
+    Seed,
+    Stop,
+    Temperature,
+    TimeOut,
+    TopP,
+    Usd,
+    UsdOut,
+    WebhookUrl,
+    refusal,
+)
+from api.submit import Accepted
+from headrace.jobs import JobState, Lane, Message, Overflow, show_id
+from headrace.store.jobs import Job
+
+LaneName = Literal["high", "normal", "low", "batch"]
+OverflowName = Literal["allow", "never", "only"]
+
+
+class ChatMessage(Request):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
+class JobRequest(Request):
+    """A prompt to be answered. Give either `prompt` or `messages`."""
+
+    model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
+    prompt: str | None = Field(None, description="One user message.")
+    messages: list[ChatMessage] | None = Field(None, min_length=1, description="A conversation, oldest turn first.")
+    max_tokens: MaxTokens | None = Field(
+        None, description="Bound of the answer. Default: 256, or what the prompt leaves of the context if that is less."
+    )
+    lane: LaneName = Field("normal", description="The priority class, best first: high, normal, low, batch.")
+    max_wait: MaxWait | None = Field(
+        None, description="Seconds within which the job must start, or it expires unpaid. The lane's own by default."
+    )
+    deadline: Deadline | None = Field(
+        None, description="Unix seconds or ISO 8601. Past it the job is aborted, and pays for what it produced."
+    )
+    overflow: OverflowName = Field("allow", description="Whether a paid API may answer when the own GPUs are behind.")
+    max_cost_usd: Usd | None = Field(None, description="A paid API is used only if it cannot cost more than this.")
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
+    response_format: ResponseFormat | None = Field(
+        None, description='`{"type": "text" | "json_object"}` or `{"type": "json_schema", "json_schema": {...}}`.'
+    )
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own; returned with the job.")
+    webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
+    end_user: EndUser | None = Field(None, description="Who caused this, in your own words: costs can be split by it.")
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise refusal("give either 'prompt' or 'messages'", param="prompt")
+        if self.prompt is not None and not self.prompt.strip():
+            raise refusal("it must not be empty", param="prompt")
+        if self.messages is not None and not any(message.content.strip() for message in self.messages):
+            raise refusal("at least one message must have content", param="messages")
+        return self
+
+    def to_draft(self) -> Draft:
+        """The request in the core's words."""
+        turns = self.messages or [ChatMessage(role="user", content=self.prompt or "")]
+        return Draft(
+            spelling=Spelling(prompt="prompt" if self.messages is None else "messages"),
+            messages=tuple(Message(turn.role, turn.content) for turn in turns),
+            model=self.model,
+            max_tokens=self.max_tokens,
+            lane=Lane(self.lane),
+            max_wait_s=self.max_wait,
+            deadline=self.deadline,
+            overflow=Overflow(self.overflow),
+            max_cost_usd=self.max_cost_usd,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            stop=tuple(self.stop or ()),
+            seed=self.seed,
+            response_format=self.response_format,
+            metadata=self.metadata or {},
+            webhook_url=self.webhook,
+            end_user=self.end_user,
+        )
+
+
+class AcceptedBody(Answer):
+    """The accept: the job is durable, and this is where it stands."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: JobState
+    lane: Lane
+    queue: str
+    position: int | None = Field(description="Place in the queue, from 1; null for a replay.")
+    depth: int | None = Field(description="Jobs in the queue, this one included; null for a replay.")
+    expected_wait_s: float | None = Field(description="Until its start; null when nobody can tell.")
+    start_by: TimeOut = Field(description="If it has not started by then, it expires.")
+
+    @classmethod
+    def of(cls, accepted: Accepted) -> Self:
+        """What a caller is told about an accept."""
+        return cls(
+            id=show_id(accepted.job_id),
+            status=accepted.state,
+            lane=accepted.lane,
+            queue=accepted.queue,
+            position=accepted.position,
+            depth=accepted.depth,
+            expected_wait_s=accepted.expected_wait_s,
+            start_by=accepted.start_by,
+        )
+
+
+class UsageBody(Answer):
+    """Tokens as the engine counted them. `cached_tokens` is part of `prompt_tokens`."""
+
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    total_tokens: int
+
+
+class CostBody(Answer):
+    """What the job cost its app."""
+
+    usd: UsdOut
+    currency: Literal["USD"] = "USD"
+    price_version: str | None = Field(description="The price it was charged at; null while nothing is charged.")
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """The bill so far."""
+        return cls(usd=job.usd, price_version=job.price_version)
+
+
+class JobError(Answer):
+    """Why there is no answer."""
+
+    code: str
+    message: str
+
+
+class JobBody(Answer):
+    """A job as it stands."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: JobState
+    lane: Lane
+    queue: str
+    route: str = Field(description="pool: our own GPUs; overflow: the paid API.")
+    model_requested: str
+    model_served: str | None
+    engine: str | None = Field(description="What answers: vllm, openai, or simulator, whose answers are made up.")
+    text: str | None
+    finish_reason: str | None
+    usage: UsageBody | None
+    error: JobError | None
+    cost: CostBody
+    attempts: int
+    wait_s: float | None = Field(description="From acceptance to the first start, or to the end without one.")
+    run_s: float | None = Field(description="From the first start to the end.")
+    max_tokens: int
+    metadata: dict[str, str]
+    end_user: str | None
+    cancel_requested: bool
+    created_at: TimeOut
+    start_by: TimeOut
+    deadline: TimeOut | None
+    started_at: TimeOut | None
+    ended_at: TimeOut | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """What its owner may see."""
+        return cls(
+            id=show_id(job.id),
+            status=job.state,
+            lane=job.lane,
+            queue=job.queue,
+            route=job.route,
+            model_requested=job.model_requested,
+            model_served=job.model_served,
+            engine=job.engine,
+            text=job.answer,
+            finish_reason=job.finish_reason,
+            usage=_usage(job),
+            error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
+            cost=CostBody.of(job),
+            attempts=job.attempt,
+            wait_s=job.wait_s,
+            run_s=job.run_s,
+            max_tokens=job.max_tokens,
+            metadata=dict(job.metadata),
+            end_user=job.end_user,
+            cancel_requested=job.cancel_requested_at is not None,
+            created_at=job.created_at,
+            start_by=job.start_by,
+            deadline=job.finish_by,
+            started_at=job.started_at,
+            ended_at=job.ended_at,
+        )
+
+
+def _usage(job: Job) -> UsageBody | None:
+    """None until an engine has counted."""
+    if job.output_tokens is None:
+        return None
+    return UsageBody(
+        prompt_tokens=job.prompt_tokens,
+        output_tokens=job.output_tokens,
+        cached_tokens=job.cached_tokens or 0,
+        total_tokens=job.prompt_tokens + job.output_tokens,
+    )
+
+
+class JobList(Answer):
+    """One page, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[JobBody]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, found: Sequence[Job], limit: int) -> Self:
+        """A page of `limit` out of what was found, which is one more where there is more."""
+        data = [JobBody.of(job) for job in found[:limit]]
+        ids = [body.id for body in data]
+        first, last = (ids[0], ids[-1]) if ids else (None, None)
+        return cls(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
+
+
+class QueueBody(Answer):
+    """One queue as it stands."""
+
+    queue: str
+    object: Literal["queue"] = "queue"
+    pool: str
+    lane: Lane
+    depth: int
+    depth_cap: int
+    drain_jobs_per_s: float | None = Field(description="Observed over the last minute, or believed; null: unknown.")
+    expected_wait_s: float | None = Field(description="For a job that is submitted now; null when nobody can tell.")
+    workers: int
+    running: int
+    slots: int
+
+
+class QueueList(Answer):
+    """Every queue, by pool and lane."""
+
+    object: Literal["list"] = "list"
+    data: list[QueueBody]
+
+
+class WaitQuery(Request):
+    """The query string of a poll."""
+
+    wait: float = Field(0, ge=0, strict=False, allow_inf_nan=False, description="Seconds to hold on for the end.")
+
+
+class JobsQuery(Request):
+    """The query string of a list."""
+
+    status: Annotated[JobState | None, Field(strict=False)] = None
+    after: str | None = Field(None, description="The id of a job: the page begins with the next older one.")
+    limit: int = Field(20, ge=1, le=100, strict=False)

@@ -1,0 +1,182 @@
+"""A job in the shape of OpenAI's Response. Fields that a strict SDK insists on are all there, and ours are in `job`."""
+
+from typing import Literal, Self
+
+from pydantic import Field
+
+from api.schemas.fields import Answer, TimeOut
+from api.schemas.jobs import CostBody
+from api.schemas.responses import LANE_TIERS, STATUSES
+from api.submit import Accepted
+from headrace.jobs import JobState, Lane, show_id
+from headrace.store.jobs import Job
+
+
+class OutputText(Answer):
+    """The answer's text."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: tuple[()] = ()
+    logprobs: tuple[()] = ()
+
+
+class OutputMessage(Answer):
+    """The answer."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    status: Literal["completed", "incomplete"]
+    content: list[OutputText]
+
+
+class InputTokens(Answer):
+    """Of the prompt's tokens, those that need not be computed again."""
+
+    cached_tokens: int
+    cache_write_tokens: int = 0
+
+
+class OutputTokens(Answer):
+    """Always 0: no model here hides its reasoning."""
+
+    reasoning_tokens: int = 0
+
+
+class ResponseUsage(Answer):
+    """Tokens as the engine counted them."""
+
+    input_tokens: int
+    input_tokens_details: InputTokens
+    output_tokens: int
+    output_tokens_details: OutputTokens = OutputTokens()
+    total_tokens: int
+
+
+class ResponseError(Answer):
+    """Why there is no answer. `code` is one of OpenAI's, `type` is ours and says more."""
+
+    code: Literal["server_error", "rate_limit_exceeded"] = "server_error"
+    message: str
+    type: str
+
+
+class IncompleteDetails(Answer):
+    """Why the answer stops short."""
+
+    reason: Literal["max_output_tokens"] = "max_output_tokens"
+
+
+class ResponseJob(Answer):
+    """What OpenAI has no word for."""
+
+    id: str
+    status: JobState
+    lane: Lane
+    queue: str
+    position: int | None = Field(None, description="In the accept only, like the two that follow.")
+    depth: int | None = None
+    expected_wait_s: float | None = None
+    engine: str | None = Field(description="What answers: vllm, openai, or simulator, whose answers are made up.")
+    model_served: str | None
+    attempts: int
+    wait_s: float | None
+    run_s: float | None
+    cost: CostBody
+    start_by: TimeOut
+    deadline: TimeOut | None
+
+
+class ResponseBody(Answer):
+    """A job, as OpenAI's SDK reads it."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    completed_at: int | None
+    status: str
+    background: bool
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    model: str
+    output: list[OutputMessage]
+    usage: ResponseUsage | None
+    max_output_tokens: int
+    service_tier: str
+    metadata: dict[str, str]
+    safety_identifier: str | None
+    parallel_tool_calls: bool = True
+    tool_choice: str = "auto"
+    tools: tuple[()] = ()
+    truncation: str = "disabled"
+    previous_response_id: str | None = None
+    job: ResponseJob
+
+    @classmethod
+    def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
+        """A job as its owner may see it; with what it was told when it was accepted, right after that."""
+        is_cut = job.state is JobState.SUCCEEDED and job.finish_reason == "length"
+        succeeded_at = job.ended_at if job.state is JobState.SUCCEEDED else None
+        return cls(
+            id=show_id(job.id, "resp_"),
+            created_at=int(job.created_at.timestamp()),
+            completed_at=int(succeeded_at.timestamp()) if succeeded_at else None,
+            status="incomplete" if is_cut else STATUSES[job.state],
+            background=job.background,
+            error=_error(job),
+            incomplete_details=IncompleteDetails() if is_cut else None,
+            model=job.model_requested,
+            output=_output(job, is_cut),
+            usage=_usage(job),
+            max_output_tokens=job.max_tokens,
+            service_tier=LANE_TIERS[job.lane],
+            metadata=dict(job.metadata),
+            safety_identifier=job.end_user,
+            job=_job(job, accepted),
+        )
+
+
+def _error(job: Job) -> ResponseError | None:
+    if job.state not in (JobState.FAILED, JobState.EXPIRED):
+        return None
+    return ResponseError(message=job.error_message or "The job failed.", type=job.error_code or "internal_error")
+
+
+def _output(job: Job, is_cut: bool) -> list[OutputMessage]:
+    if job.answer is None:
+        return []
+    is_whole = job.state is JobState.SUCCEEDED and not is_cut
+    status: Literal["completed", "incomplete"] = "completed" if is_whole else "incomplete"
+    return [OutputMessage(id=show_id(job.id, "msg_"), status=status, content=[OutputText(text=job.answer)])]
+
+
+def _usage(job: Job) -> ResponseUsage | None:
+    if job.output_tokens is None:
+        return None
+    return ResponseUsage(
+        input_tokens=job.prompt_tokens,
+        input_tokens_details=InputTokens(cached_tokens=job.cached_tokens or 0),
+        output_tokens=job.output_tokens,
+        total_tokens=job.prompt_tokens + job.output_tokens,
+    )
+
+
+def _job(job: Job, accepted: Accepted | None) -> ResponseJob:
+    return ResponseJob(
+        id=show_id(job.id),
+        status=job.state,
+        lane=job.lane,
+        queue=job.queue,
+        position=accepted.position if accepted else None,
+        depth=accepted.depth if accepted else None,
+        expected_wait_s=accepted.expected_wait_s if accepted else None,
+        engine=job.engine,
+        model_served=job.model_served,
+        attempts=job.attempt,
+        wait_s=job.wait_s,
+        run_s=job.run_s,
+        cost=CostBody.of(job),
+        start_by=job.start_by,
+        deadline=job.finish_by,
+    )

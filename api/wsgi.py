@@ -1,0 +1,36 @@
+"""What a WSGI server imports: the app, with its logs set up, and its open waits ended when the process must go."""
+
+import signal
+import socket
+import threading
+
+from flask import Flask
+
+from api.app import create_app
+from api.deps import EXTENSION
+from headrace.config import Settings
+from headrace.logging import configure
+
+
+def _end_waits_on_signal(app: Flask) -> None:
+    """Answer every open wait at once when the server is told to stop, or it would stop a minute later.
+
+    The server installs its own handlers after this import, so that none of ours would be called; the wakeup
+    descriptor gets the number of every signal whichever handler it has.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while reader.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
+            pass
+        app.extensions[EXTENSION].waits.close()
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
+
+
+configure()
+app = create_app(Settings.load())
+if threading.current_thread() is threading.main_thread():
+    _end_waits_on_signal(app)

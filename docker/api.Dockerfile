@@ -1,0 +1,16 @@
+# Every process that needs no engine: web, overflow, webhooks, control, beat, flower, release. No torch, no CUDA.
+FROM python:3.13-slim
+
+WORKDIR /app
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY requirements/core.txt requirements/core.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/core.txt
+COPY . .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . \
+    && useradd --system --create-home --uid 10001 headrace \
+    && install -d -o headrace /var/lib/headrace
+USER headrace
+ENV HEADRACE_STATE=/var/lib/headrace HEADRACE_HOST=0.0.0.0 FLOWER_HOST=0.0.0.0
+# One image, every process: the argument is a name in the Procfile.
+ENTRYPOINT ["docker/run"]
+CMD ["web"]

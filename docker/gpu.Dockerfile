@@ -1,0 +1,25 @@
+# A GPU worker: vLLM on CUDA, one worker per GPU. Give a container one GPU, or name it in CUDA_VISIBLE_DEVICES.
+# With `--build-arg ENGINE=cpu --build-arg BASE=python:3.13-slim` the same worker on a CPU, for a try without a GPU.
+ARG BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04
+FROM ${BASE}
+
+ARG ENGINE=gpu
+RUN command -v pip >/dev/null || (apt-get update && apt-get install -y --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/*)
+RUN python3 -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+COPY requirements requirements
+RUN case "$ENGINE" in \
+    gpu) pip install --no-cache-dir --no-deps --require-hashes -r requirements/core.txt -r requirements/gpu.txt ;; \
+    cpu) pip install --no-cache-dir --no-deps --require-hashes \
+    -r requirements/core.txt -r requirements/cpu.txt -r requirements/cuda.txt ;; \
+    *) echo "ENGINE is gpu or cpu, not $ENGINE" >&2; exit 1 ;; esac
+COPY . .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . \
+    && useradd --system --create-home --uid 10001 headrace \
+    && install -d -o headrace /var/lib/headrace
+USER headrace
+ENV HEADRACE_STATE=/var/lib/headrace
+ENTRYPOINT ["docker/run"]
+CMD ["gpu"]

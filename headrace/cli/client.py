@@ -1,0 +1,186 @@
+"""The client in the terminal: submit, get, cancel, queues, over HTTP like any other client.
+
+Answers go to standard output, everything about them to standard error, so that a pipe gets the answer alone.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import httpx2
+from rich.console import Console
+from rich.table import Table
+
+from headrace.config import Settings
+from headrace.jobs import TERMINAL, JobState, Lane
+from headrace.stack.report import Report
+
+#: Seconds one poll holds on; below the server's limit.
+POLL_S = 20
+#: Seconds for the server to answer, on top of what a poll holds on.
+TIMEOUT_S = 30
+
+out = Console(highlight=False)
+notes = Console(stderr=True, highlight=False)
+
+
+class Api:
+    """The HTTP API as the commands use it. Every error is one line."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url, key = _address(settings)
+        headers = {"Authorization": f"Bearer {key}"}
+        self._http = httpx2.Client(base_url=self._url, headers=headers, timeout=POLL_S + TIMEOUT_S)
+
+    def call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        """One request's answer. Raises: click.ClickException."""
+        try:
+            response = self._http.request(method, path, **arguments)
+            body = response.json()
+        except httpx2.TransportError as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise click.ClickException(
+                f"No answer from {self._url} ({reason}). Is it running? HEADRACE_URL says where it is."
+            ) from error
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise click.ClickException(f"{self._url} does not answer as Headrace does: {error}.") from error
+        if response.is_error:
+            raise click.ClickException(_problem(body) or f"{self._url} answered {response.status_code}.")
+        answered: dict[str, Any] = body
+        return answered
+
+
+def _address(settings: Settings) -> tuple[str, str]:
+    """The API's URL and key: as set, or else those of the stack that runs on this machine."""
+    if settings.api_key is not None:
+        return settings.url, settings.api_key.get_secret_value()
+    try:
+        stack = Report.read(settings.state_dir / "stack.json")
+    except OSError:
+        raise click.ClickException(
+            "No API key: set HEADRACE_URL and HEADRACE_API_KEY ('headrace keys create APP' makes a key), "
+            "or start a stack on this machine with 'headrace up'."
+        ) from None
+    return stack.url, stack.api_key
+
+
+def _problem(body: Any) -> str | None:
+    match body:
+        case {"error": {"message": str(message)}}:
+            return message
+    return None
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--lane", type=click.Choice([str(lane) for lane in Lane]), default="normal", show_default=True)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Bound of the answer.")
+@click.option("--model", help="A model of GET /v1/models; the first one by default.")
+@click.option("--max-wait", type=float, help="Seconds within which it must start, or it expires unpaid.")
+@click.option("--wait", is_flag=True, help="Stay until the answer is there, and print it.")
+def submit(prompt: str, wait: bool, **options: Any) -> None:
+    """Submit PROMPT (or - to read it from standard input) and print where it stands.
+
+    \b
+    headrace submit "Why is the sky blue?" --lane high --wait
+    git diff | headrace submit - --lane low
+    """
+    text = sys.stdin.read() if prompt == "-" else prompt
+    body = {"prompt": text, **{name: value for name, value in options.items() if value is not None}}
+    api = Api(Settings.load())
+    accepted = api.call("POST", "/v1/jobs", json=body)
+    (notes if wait else out).print(_accept_line(accepted), soft_wrap=True)
+    if wait:
+        _finish(_wait_for(api, accepted["id"]))
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print the API's own answer.")
+def get(job_id: str, as_json: bool) -> None:
+    """Show the job ID: where it stands, its answer and its cost."""
+    job = Api(Settings.load()).call("GET", f"/v1/jobs/{job_id}")
+    if as_json:
+        click.echo(json.dumps(job, indent=2, ensure_ascii=False))
+        return
+    notes.print(f"{job['id']}  {job['status']}  {_facts(job)}", soft_wrap=True)
+    if job["error"]:
+        notes.print(job["error"]["message"], markup=False, soft_wrap=True)
+    if job["text"] is not None:
+        click.echo(job["text"])
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+def cancel(job_id: str) -> None:
+    """Cancel the job ID. One that has ended stays as it is; one that runs is stopped within a second or two."""
+    job = Api(Settings.load()).call("POST", f"/v1/jobs/{job_id}/cancel")
+    is_stopping = job["status"] == JobState.RUNNING
+    out.print(f"{job['id']}  {'running, will be stopped' if is_stopping else job['status']}")
+
+
+@click.command()
+def queues() -> None:
+    """Show how full each queue is, how fast it drains, and who works on it."""
+    table = Table("queue", box=None, header_style="bold")
+    for heading in ("depth", "cap", "jobs/s", "expected wait", "workers", "running", "slots"):
+        table.add_column(heading, justify="right")
+    for queue in Api(Settings.load()).call("GET", "/v1/queues")["data"]:
+        rate, wait_s = queue["drain_jobs_per_s"], queue["expected_wait_s"]
+        table.add_row(
+            queue["queue"],
+            str(queue["depth"]),
+            str(queue["depth_cap"]),
+            "-" if rate is None else f"{rate:.2f}",
+            "-" if wait_s is None else f"{wait_s:.1f} s",
+            *(str(queue[name]) for name in ("workers", "running", "slots")),
+        )
+    out.print(table)
+
+
+def _accept_line(accepted: dict[str, Any]) -> str:
+    wait_s = accepted["expected_wait_s"]
+    expected = "no worker is alive" if wait_s is None else f"expected wait {wait_s:.1f} s"
+    place = f"position {accepted['position']} of {accepted['depth']}"
+    return f"{accepted['id']}  {accepted['queue']}  {place}  {expected}"
+
+
+def _wait_for(api: Api, job_id: str) -> dict[str, Any]:
+    """The job once it has ended. The job goes on when the caller stops waiting."""
+    with _status(f"{job_id} queued") as show:
+        while True:
+            job = api.call("GET", f"/v1/jobs/{job_id}", params={"wait": 1 if notes.is_terminal else POLL_S})
+            if job["status"] in TERMINAL:
+                return job
+            show(f"{job_id} {job['status']}")
+
+
+@contextmanager
+def _status(text: str) -> Iterator[Any]:
+    """A spinner with a text that can change, where a person looks."""
+    try:
+        with notes.status(text) as status:
+            yield status.update
+    except KeyboardInterrupt:
+        raise click.ClickException("Stopped waiting. The job goes on: 'headrace get ID' shows it.") from None
+
+
+def _finish(job: dict[str, Any]) -> None:
+    """Print the answer, or fail with the reason."""
+    if job["status"] != JobState.SUCCEEDED:
+        reason = job["error"]["message"] if job["error"] else "It has no answer."
+        raise click.ClickException(f"{job['id']} {job['status']}: {reason}")
+    click.echo(job["text"])
+    notes.print(_facts(job), style="dim", soft_wrap=True)
+
+
+def _facts(job: dict[str, Any]) -> str:
+    """What it took, as far as is known."""
+    facts = [job["queue"], job["engine"] or ""]
+    facts += [f"{word} {job[name]:.2f} s" for word, name in (("waited", "wait_s"), ("ran", "run_s")) if job[name]]
+    if usage := job["usage"]:
+        facts += [f"{usage['prompt_tokens']} + {usage['output_tokens']} tokens", f"{job['cost']['usd']} USD"]
+    return "  ".join(fact for fact in facts if fact)

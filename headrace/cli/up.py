@@ -1,0 +1,123 @@
+"""`headrace up`: the whole system on this machine, for development. Says what runs; `headrace.stack` runs it."""
+
+import importlib.util
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from headrace.config import Settings
+from headrace.stack.development_key import make_development_key
+from headrace.stack.lock import state_lock
+from headrace.stack.machine import Choice, Machine
+from headrace.stack.model import PreparedModel, prepare
+from headrace.stack.report import Report
+from headrace.stack.supervisor import Supervisor
+
+
+@click.command()
+@click.option("--engine", type=click.Choice(["vllm", "simulator"]), help="What answers. Default: the first pool's.")
+@click.option("--without", multiple=True, metavar="NAME", help="Leave a process of the Procfile out. Repeatable.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The API's port. Default: 8000, or the next free one.")
+@click.option(
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Written as JSON once everything is ready, and again when a pid changes.",
+)
+def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_file: Path | None) -> None:
+    """Run the whole system on this machine until Ctrl-C."""
+    # Until the supervisor takes the signals over: an end by SystemExit cleans up, one by the signal would not.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = choose_engine(engine)
+    with state_lock(settings.state_dir) as lock:
+        model = prepare(settings, say) if settings.pools[settings.pool].engine == "vllm" else None
+        machine = Machine(settings, Choice(frozenset(without), port, model))
+        for name, reason in machine.left_out.items():
+            say(f"{name} is left out: {reason}")
+        supervisor = Supervisor(machine.stages(), machine.logs, lock, say)
+        tell = _Teller(machine, model, supervisor, ready_file)
+        try:
+            supervisor.run(tell)
+        finally:
+            tell.withdraw()
+
+
+def say(line: str) -> None:
+    """Print a line; a reader that has gone away is no reason to fail."""
+    with suppress(OSError):
+        click.echo(line)
+
+
+def choose_engine(asked: str | None) -> Settings:
+    """Settings with this engine, or with the simulator where vLLM is wanted and not installed, which is told."""
+    settings = Settings.load(engine=asked) if asked else Settings.load()
+    if settings.pools[settings.pool].engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        say("vLLM is not installed on this machine: the simulator answers instead, and its answers are made up.")
+        return Settings.load(engine="simulator")
+    return settings
+
+
+class _Teller:
+    """Tells where everything is: the terminal once, the ready file each time a pid changes."""
+
+    def __init__(
+        self, machine: Machine, model: PreparedModel | None, supervisor: Supervisor, ready_file: Path | None
+    ) -> None:
+        self._machine = machine
+        self._model = model
+        self._supervisor = supervisor
+        self._files = [machine.settings.state_dir / "stack.json"] + ([ready_file] if ready_file else [])
+        self._api_key: str | None = None
+
+    def __call__(self) -> None:
+        first = self._api_key is None
+        if self._api_key is None:
+            self._api_key = make_development_key(self._machine.settings)
+        report = self._report(self._api_key)
+        for path in self._files:
+            report.write(path)
+        if first:
+            self._show(report)
+
+    def withdraw(self) -> None:
+        """Remove the files: they describe what no longer runs."""
+        for path in self._files:
+            path.unlink(missing_ok=True)
+
+    def _report(self, api_key: str) -> Report:
+        machine, settings = self._machine, self._machine.settings
+        pool = settings.pools[settings.pool]
+        return Report(
+            url=machine.url,
+            api_key=api_key,
+            flower_url=machine.flower_url,
+            flower_auth=machine.flower_auth,
+            database_url=settings.database_url,
+            redis_url=settings.redis_url,
+            engine=pool.engine,
+            model=pool.model,
+            model_source=self._model.source if self._model else None,
+            left_out=machine.left_out,
+            pids=self._supervisor.pids,
+        )
+
+    def _show(self, report: Report) -> None:
+        made_up = "" if report.engine == "vllm" else " (its answers are made up)"
+        source = f", from {report.model_source}" if report.model_source else ""
+        rows = {
+            "API": report.url,
+            "API key": report.api_key,
+            "documentation": f"{report.url}/docs",
+            "Flower": f"{report.flower_url}  (user and password: {report.flower_auth})",
+            "Postgres": report.database_url.replace("+psycopg", ""),
+            "Redis": report.redis_url,
+            "engine": f"{report.engine}{made_up}",
+            "model": f"{report.model}{source}",
+            "logs": str(self._machine.logs),
+        }
+        for name, value in rows.items():
+            say(f"{name:>14}  {value}")
+        say("Ctrl-C stops everything.")

@@ -1,0 +1,214 @@
+"""Every error of Headrace, under one root.
+
+    HeadraceError
+    ├── ConfigError              a setting is missing or wrong
+    ├── InvalidRequest           the caller must change the request
+    │   ├── ContextLengthExceeded
+    │   ├── ModelNotFound
+    │   └── IdempotencyKeyReused
+    ├── Unauthenticated          no valid API key
+    ├── PermissionDenied         a valid key, not for this
+    ├── NotFound                 no such thing, or another app's
+    ├── Refused                  come back later
+    │   ├── QueueFull
+    │   └── WaitTimeout
+    ├── Unavailable              one of our own parts is down
+    │   ├── StoreUnavailable     Postgres
+    │   └── BrokerUnavailable    Redis
+    ├── IllegalTransition        a state change outside the transition table: a bug
+    ├── UnknownPrice             no price is listed; we never guess one
+    ├── EngineError
+    │   ├── PromptRejected       this prompt can never succeed on this engine
+    │   ├── EngineFault          this try failed, the engine lives
+    │   └── EngineUnavailable    the engine is dead or not ready
+    ├── DeliveryFailed           a webhook was not accepted
+    └── StackError               the one-machine stack could not be brought up
+
+HTTP status codes are not known here: `api/problems.py` maps `code` to them.
+"""
+
+
+class HeadraceError(Exception):
+    """Root of the tree. The message is for the person who can act on it.
+
+    Attributes:
+        code: stable, machine-readable; part of the API.
+        retryable: True when the same thing may succeed later, unchanged.
+        param: the request field or setting at fault, as a dotted path; None when there is none.
+    """
+
+    code = "internal_error"
+    retryable = False
+
+    def __init__(self, message: str = "", *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class ConfigError(HeadraceError):
+    """A setting is missing or wrong."""
+
+    code = "invalid_configuration"
+
+
+class InvalidRequest(HeadraceError):
+    """The request cannot be served as it is; `param` names the field."""
+
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt and the tokens asked for do not fit the model."""
+
+    code = "context_length_exceeded"
+
+
+class ModelNotFound(InvalidRequest):
+    """No pool serves this model."""
+
+    code = "model_not_found"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The Idempotency-Key was used before with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class Unauthenticated(HeadraceError):
+    """No API key, or one that is not valid."""
+
+    code = "invalid_api_key"
+
+
+class PermissionDenied(HeadraceError):
+    """The API key is valid and may not do this."""
+
+    code = "permission_denied"
+
+
+class NotFound(HeadraceError):
+    """There is no such thing here, or it belongs to another app."""
+
+    code = "not_found"
+
+
+class Refused(HeadraceError):
+    """Not now.
+
+    Attributes:
+        retry_after_s: whole seconds after which a retry makes sense; None when it does not.
+    """
+
+    code = "refused"
+    retryable = True
+
+    def __init__(self, message: str = "", *, retry_after_s: int | None = None, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(Refused):
+    """Every candidate queue is at its cap.
+
+    Attributes:
+        queue: the first candidate.
+        depth: jobs in it, counted in the same step that refused.
+        cap: the depth at which it refuses.
+    """
+
+    code = "queue_full"
+
+    def __init__(self, queue: str, depth: int, cap: int, retry_after_s: int) -> None:
+        super().__init__(
+            f"Queue {queue} is full: {depth} jobs wait and its cap is {cap}. Retry after {retry_after_s} s.",
+            retry_after_s=retry_after_s,
+        )
+        self.queue, self.depth, self.cap = queue, depth, cap
+
+
+class WaitTimeout(Refused):
+    """The job did not end within the wait; it goes on and can be polled."""
+
+    code = "wait_timeout"
+
+
+class Unavailable(HeadraceError):
+    """A part of Headrace is down; nothing was lost."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    """Postgres does not answer."""
+
+    code = "store_unavailable"
+
+
+class BrokerUnavailable(Unavailable):
+    """Redis does not answer."""
+
+    code = "broker_unavailable"
+
+
+class IllegalTransition(HeadraceError):
+    """A state change outside the transition table: a bug of ours."""
+
+    code = "illegal_transition"
+
+
+class UnknownPrice(HeadraceError):
+    """No price is listed for this model; we never guess one."""
+
+    code = "unknown_price"
+
+
+class EngineError(HeadraceError):
+    """An engine did not answer a prompt."""
+
+    code = "engine_error"
+
+
+class PromptRejected(EngineError):
+    """This prompt can never succeed on this engine."""
+
+    code = "prompt_rejected"
+
+
+class EngineFault(EngineError):
+    """This try failed; the engine lives."""
+
+    code = "engine_fault"
+    retryable = True
+
+
+class EngineUnavailable(EngineError):
+    """The engine is dead or not ready."""
+
+    code = "engine_unavailable"
+    retryable = True
+
+
+class DeliveryFailed(HeadraceError):
+    """A webhook's receiver did not answer with 2xx.
+
+    Attributes:
+        status: its HTTP status; None when there was no answer.
+        retry_after_s: what its Retry-After asked for; None when it did not.
+    """
+
+    code = "delivery_failed"
+    retryable = True
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.retry_after_s = status, retry_after_s
+
+
+class StackError(HeadraceError):
+    """The one-machine stack could not be brought up."""
+
+    code = "stack_error"

@@ -1,0 +1,203 @@
+"""The job: its states and who may change them, its lane, its prompt and what it used.
+
+Pure nouns. Nothing here knows a database, a broker or HTTP.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from headrace.errors import IllegalTransition, NotFound
+
+
+class JobState(StrEnum):
+    """Where a job is. Each state is documented by its exits in `docs/lifecycle.md`."""
+
+    #: In Postgres only. `publish_due` moves it on, through `admission`.
+    WAITING = "waiting"
+    #: A message is, or soon will be, in the queue's list. A worker's claim or `expire` moves it on.
+    QUEUED = "queued"
+    #: A worker holds it under its lease. The worker finishes it; `rescue` takes it from a dead one.
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    #: `start_by` passed before a first start. Costs nothing.
+    EXPIRED = "expired"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when nothing will change this job any more."""
+        return not TRANSITIONS[self]
+
+
+#: The transition table: from each state, the states it may become. `store.transition` obeys it.
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.WAITING: frozenset(
+        {JobState.QUEUED, JobState.EXPIRED, JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}
+    ),
+    JobState.QUEUED: frozenset(
+        {JobState.RUNNING, JobState.EXPIRED, JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}
+    ),
+    JobState.RUNNING: frozenset({JobState.WAITING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+    JobState.EXPIRED: frozenset(),
+}
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+TERMINAL: frozenset[JobState] = frozenset(state for state, exits in TRANSITIONS.items() if not exits)
+
+
+def check_transition(source: JobState, target: JobState) -> None:
+    """Raise IllegalTransition unless the table allows `source -> target`."""
+    if target not in TRANSITIONS[source]:
+        raise IllegalTransition(f"A job cannot go from {source} to {target}.")
+
+
+class Lane(StrEnum):
+    """A priority class, best first."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+    BATCH = "batch"
+
+    @property
+    def priority(self) -> int:
+        """Rank for an engine's scheduler: lower runs first."""
+        return list(Lane).index(self)
+
+
+class Overflow(StrEnum):
+    """Whether a job may be answered by the paid API."""
+
+    ALLOW = "allow"
+    NEVER = "never"
+    ONLY = "only"
+
+
+class Route(StrEnum):
+    """Which way a job was sent."""
+
+    POOL = "pool"
+    OVERFLOW = "overflow"
+
+
+Role = Literal["system", "developer", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to decode. `max_tokens` bounds the output; None elsewhere means the engine's default."""
+
+    max_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    response_format: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt, as the engine counted them. `cached_tokens` is part of `prompt_tokens`."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The client's Idempotency-Key, and the SHA-256 of the body it came with."""
+
+    key: str
+    request_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """A validated request: everything admission and the store need, and nothing that changes later.
+
+    Attributes:
+        prompt_tokens: counted with the model's own tokenizer and chat template.
+        max_wait_s: seconds after acceptance within which the first start must happen.
+        deadline: past it the job is aborted, queued or running; None for no such bound.
+        webhook_url: where its end is announced, signed with the app's secret.
+        background: False when the job is worth nothing to a caller that went away.
+    """
+
+    id: UUID
+    app_id: UUID
+    model: str
+    pool: str
+    lane: Lane
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    prompt_tokens: int
+    max_wait_s: float
+    deadline: datetime | None = None
+    overflow: Overflow = Overflow.ALLOW
+    max_cost_usd: Decimal | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    webhook_url: str | None = None
+    end_user: str | None = None
+    background: bool = True
+    idempotency: Idempotency | None = None
+
+    @property
+    def kv_tokens(self) -> int:
+        """Upper bound of the KV cache this job can come to hold, in tokens."""
+        return self.prompt_tokens + self.sampling.max_tokens
+
+
+#: The public spellings of one job's UUID, by the API that hands it out.
+ID_PREFIXES = ("job_", "resp_", "chatcmpl-")
+
+
+def new_id() -> UUID:
+    """A UUIDv7: sorts by creation time, so that an index on it stays compact."""
+    return uuid7()
+
+
+def show_id(job_id: UUID, prefix: str = "job_") -> str:
+    """The public spelling, e.g. `job_0197…`: prefix and 32 hex digits."""
+    return f"{prefix}{job_id.hex}"
+
+
+def parse_id(text: str, prefixes: tuple[str, ...] = ID_PREFIXES) -> UUID:
+    """The UUID inside a public id. Raises: NotFound, also for a malformed id, since no such job exists."""
+    for prefix in prefixes:
+        digits = text.removeprefix(prefix)
+        if digits != text and len(digits) == 32:
+            try:
+                return UUID(hex=digits)
+            except ValueError:
+                break
+    raise NotFound(f"No job with id '{text[:80]}'.")
+
+
+def storable(text: str) -> str:
+    """The text with what Postgres cannot hold (NUL, lone surrogates) replaced by U+FFFD.
+
+    A model may emit either; an answer that can never be committed would be run again and again.
+    """
+    return _UNSTORABLE.sub("\ufffd", text)

@@ -1,0 +1,84 @@
+"""What tokens cost. Pure: prices come from `headrace.toml`."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Self
+
+from headrace.config import Price, Settings
+from headrace.errors import UnknownPrice
+from headrace.jobs import Route, Usage
+
+PER_MTOK = Decimal(1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """USD, exact, and the version of the price it was made with."""
+
+    usd: Decimal
+    price_version: str
+
+
+def cost(price: Price, usage: Usage) -> Cost:
+    """Price one generation: exact, unrounded, >= 0.
+
+    Args:
+        usage: tokens as the engine counted them; cached tokens are part of the prompt's and not charged twice.
+    """
+    cached_rate = price.cached_input_usd_per_mtok
+    if cached_rate is None:
+        cached_rate = price.input_usd_per_mtok
+    usd = (
+        (usage.prompt_tokens - usage.cached_tokens) * price.input_usd_per_mtok
+        + usage.cached_tokens * cached_rate
+        + usage.output_tokens * price.output_usd_per_mtok
+    ) / PER_MTOK
+    return Cost(usd, price.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """Which price holds for which route.
+
+    Attributes:
+        own: price of each pool's own tokens.
+        api: listed prices of paid models.
+        api_models: what a model is answered by when it spills over; `api_default` where it is not named.
+    """
+
+    own: dict[str, Price]
+    api: dict[str, Price]
+    api_models: dict[str, str]
+    api_default: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The tariff that `headrace.toml` sets."""
+        own = {name: pool.price for name, pool in settings.pools.items()}
+        return cls(own, settings.prices, settings.overflow.models, settings.overflow.model)
+
+    def api_model(self, model: str) -> str:
+        """The paid model that answers a job of `model`."""
+        return self.api_models.get(model, self.api_default)
+
+    def api_price(self, model: str) -> Price:
+        """What a job of `model` costs at the paid API. Raises: UnknownPrice: none is listed. We never guess one."""
+        name = self.api_model(model)
+        if name not in self.api:
+            raise UnknownPrice(f"No price is listed for '{name}': add [prices.\"{name}\"] to headrace.toml.")
+        return self.api[name]
+
+    def price(self, route: Route, pool: str, model: str) -> Price:
+        """The price of a job that goes this way. Raises: UnknownPrice."""
+        if route is Route.OVERFLOW:
+            return self.api_price(model)
+        if pool not in self.own:
+            raise UnknownPrice(f"No price is known for pool '{pool}': it is not in headrace.toml any more.")
+        return self.own[pool]
+
+    def api_usd(self, model: str, usage: Usage) -> Decimal | None:
+        """What the paid API would have charged for these tokens; None when it has no price."""
+        try:
+            return cost(self.api_price(model), usage).usd
+        except UnknownPrice:
+            return None

@@ -1,0 +1,61 @@
+"""Queues and tasks by name: what producers and consumers must agree on.
+
+A queue is a Celery queue, which kombu keeps as one Redis list. Nothing here touches Redis.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from headrace.jobs import Lane
+
+#: Task names. Producers name tasks by these, so that `api` never imports `workers`, nor CUDA with it.
+EXECUTE = "headrace.execute"
+DELIVER = "headrace.deliver"
+OBSERVE = "headrace.observe"
+AUTOSCALE = "headrace.autoscale"
+
+OVERFLOW = "overflow"
+WEBHOOKS = "webhooks"
+CONTROL = "control"
+
+#: Every Redis key carries this hash tag, so that one Lua call may touch several of them on a Redis Cluster.
+KEY_PREFIX = "{headrace}:"
+
+
+def queue_name(pool: str, lane: Lane) -> str:
+    """The queue of one lane of a pool; `pool` may be `overflow`."""
+    return f"{pool}.{lane}"
+
+
+def lane_queues(pool: str) -> tuple[str, ...]:
+    """The queues of a pool, best lane first."""
+    return tuple(queue_name(pool, lane) for lane in Lane)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A queue a job may go to, the cap that holds there, and why it is one."""
+
+    queue: str
+    depth_cap: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a queue's message carries about a job: never its text.
+
+    Attributes:
+        enqueue_no: counts the times this job was put into a queue; a claim with an older number finds nothing.
+        kv_tokens: the most KV cache the job can come to hold.
+        start_by: past it, a first start is too late.
+    """
+
+    job_id: UUID
+    app_id: UUID
+    queue: str
+    lane: Lane
+    kv_tokens: int
+    start_by: datetime
+    enqueue_no: int = 1

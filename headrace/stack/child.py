@@ -1,0 +1,143 @@
+"""One child process: how it is started so that it never outlives us, and how it is stopped.
+
+Knows neither what the process does nor when to restart it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.errors import StackError
+
+#: A process that has not ended this long after its stop signal is killed, with its group.
+STOP_TIMEOUT_S = 15.0
+POLL_S = 0.02
+_LAUNCHER = Path(__file__).with_name("launch.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run.
+
+    Attributes:
+        env: the whole environment.
+        stop_signal: asks this program for a clean end.
+        identity: who runs it, as `rootless.py` names it; empty for ourselves.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    stop_signal: signal.Signals = signal.SIGTERM
+    identity: str = ""
+
+
+class Child:
+    """A running command, leader of a session and a process group of its own.
+
+    A terminal's Ctrl-C therefore reaches only us. On Linux the child also gets its stop signal when the
+    *thread* that started it ends: start children from a thread that lives as long as they may.
+    """
+
+    def __init__(self, command: Command, log: Path, watchdog_fd: int | None = None) -> None:
+        """Start it. Its output is appended to `log`; it announces itself to the watchdog before its program runs.
+
+        Raises: StackError.
+        """
+        self.command = command
+        self.log = log
+        self.started_at = time.monotonic()
+        self._group_ended = False
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            try:
+                self._process = subprocess.Popen(
+                    launched(command.argv, command.stop_signal, command.identity, watchdog_fd),
+                    env=command.env,
+                    cwd=command.cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=() if watchdog_fd is None else (watchdog_fd,),
+                )
+            except OSError as error:
+                raise StackError(f"{command.name} could not be started: {error}.") from error
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process alone; no error when it has ended."""
+        self._process.send_signal(number)
+
+    def kill_group(self) -> None:
+        """End whatever is left of its process group, at once. Done once: the number may come to mean another group."""
+        if not self._group_ended:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._group_ended = self.poll() is not None
+
+    def wait(self, timeout_s: float) -> bool:
+        """True when it has ended within this time."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        return self.poll() is not None
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Ask it to end, wait, then kill what is left of its group."""
+        if self.poll() is None:
+            self.signal(self.command.stop_signal)
+            self.wait(timeout_s)
+        self.kill_group()
+        self._process.wait()
+
+    def wait_until(self, is_ready: Callable[[], bool], timeout_s: float) -> None:
+        """Return once it is ready. Raises: StackError with the end of its log when it ends or is too slow."""
+        deadline = time.monotonic() + timeout_s
+        while not is_ready():
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise StackError(f"{self.command.name} was not ready within {timeout_s:.0f} s. {self.last_words()}")
+            time.sleep(POLL_S)
+
+    def check_alive(self) -> None:
+        """Raise StackError with the end of its log when it has ended."""
+        status = self.poll()
+        if status is not None:
+            raise StackError(f"{self.command.name} ended with {describe(status)}. {self.last_words()}")
+
+    def last_words(self, lines: int = 15) -> str:
+        """The end of its log, to be appended to a message; never reads more than its last 16 KiB."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 16_384))
+            text = file.read().decode(errors="replace")
+        end = "\n".join(f"    {line}" for line in text.splitlines()[-lines:]) or "    (nothing)"
+        return f"The end of {self.log}:\n{end}"
+
+
+def launched(
+    argv: Sequence[str],
+    stop_signal: int = signal.SIGTERM,
+    identity: str = "",
+    watchdog_fd: int | None = None,
+) -> list[str]:
+    """The command line that runs `argv` as a child of ours, through `launch.py`."""
+    watchdog = -1 if watchdog_fd is None else watchdog_fd
+    tie = [str(os.getpid()), str(int(stop_signal)), identity, str(watchdog)]
+    # Isolated and without site: nothing of the environment it prepares applies to the launcher itself.
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), *tie, *argv]
+
+
+def describe(status: int) -> str:
+    """An exit status in words."""
+    return f"status {status}" if status >= 0 else f"signal {-status}"

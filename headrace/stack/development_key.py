@@ -1,0 +1,31 @@
+"""The API key of the one-machine stack: of an app without limits, kept so that it survives restarts."""
+
+from headrace import connections
+from headrace.config import Settings
+from headrace.errors import Unauthenticated
+from headrace.stack.secret import write_private
+from headrace.store import apps
+
+APP = "development"
+
+
+def make_development_key(settings: Settings) -> str:
+    """The kept key if it still opens the door, else a new one."""
+    path = settings.state_dir / "api-key"
+    pepper = settings.pepper.get_secret_value()
+    engine = connections.postgres(settings, pool_size=1)
+    try:
+        with engine.begin() as db:
+            if path.exists():
+                kept = path.read_text().strip()
+                try:
+                    apps.authenticate(db, kept, pepper)
+                except Unauthenticated:
+                    pass
+                else:
+                    return kept
+            key = apps.make_key(db, apps.ensure(db, APP).id, pepper)
+    finally:
+        engine.dispose()
+    write_private(path, key)
+    return key

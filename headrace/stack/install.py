@@ -1,0 +1,285 @@
+"""Make the environment that every command of this checkout shares: `.venv`, from the locks in `requirements/`.
+
+A bare `python3` runs this before anything is installed: standard library only, and no import of the project. It must
+not know what the commands do.
+
+    install.py [--dev] [COMMAND ARGUMENT ...]
+
+makes the environment, or finds it made, and becomes COMMAND in it. A stamp, written last, says what the environment
+holds: one that was interrupted has none, and is made anew.
+"""
+
+import ast
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+#: Rounded up from what the locks took when they were last compiled: (downloaded, on disk), in GB.
+SIZE_GB = {"no vLLM": (0.1, 0.3), "CPU build of torch": (0.6, 2.2), "CUDA build of torch": (2.9, 5.7)}
+
+#: What pip is told, and the variable that tells uv the same. uv reads none of pip's settings.
+UV_NAMES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+    "proxy": "ALL_PROXY",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "default-timeout": "UV_HTTP_TIMEOUT",
+}
+
+
+class InstallError(Exception):
+    """The environment could not be made."""
+
+
+class Checkout:
+    """A checkout of the project: where its locks and its environment are."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.locks = root / "requirements"
+        self.venv = root / ".venv"
+        self.python = self.venv / "bin" / "python"
+        self.uv = self.venv / "bin" / "uv"
+        self.stamp = self.venv / "headrace.json"
+
+    def wanted(self, dev: bool) -> dict[str, str]:
+        """Fingerprint each layer of the environment: {layer: hash of what it is made from}."""
+        here = [str(self.root), sys.implementation.cache_tag, platform()]
+        base = [self.locks / f"{name}.txt" for name in ("uv", "core", "torch-cpu", "cpu", "cuda")]
+        layers = {"base": fingerprint(here, *base), "project": fingerprint([], self.root / "pyproject.toml")}
+        if dev:
+            layers["dev"] = fingerprint([], self.locks / "dev.txt")
+        return layers
+
+    def held(self) -> dict[str, str]:
+        """Read the stamp: {layer: hash of what it was made from}; empty where the environment is not whole."""
+        try:
+            layers: dict[str, str] = json.loads(self.stamp.read_text())
+        except (OSError, ValueError):
+            return {}
+        return layers if self.python.exists() else {}
+
+    def has_cuda_torch(self) -> bool:
+        """Whether the torch that pip was offered is PyPI's, which links to NVIDIA's libraries."""
+        found = [path.name for path in self.venv.glob("lib/python*/site-packages/torch-*.dist-info")]
+        return any("+cpu" not in name for name in found)
+
+
+def fingerprint(facts: list[str], *files: Path) -> str:
+    digest = hashlib.sha256("\0".join(facts).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def platform() -> str:
+    machine = os.uname()
+    return f"{machine.sysname} {machine.machine}"
+
+
+def has_vllm_for_cpu() -> bool:
+    return platform() == "Linux x86_64"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def announce(kind: str) -> None:
+    down, disk = SIZE_GB[kind]
+    say(f"Installing ({kind}), once: about {down} GB to download, {disk} GB on disk.")
+
+
+def uv_settings(listed: str) -> dict[str, str]:
+    """Translate what `pip config list` prints into variables for uv.
+
+    pip looks into every index for the best match; uv is told to do so too, or a mirror that holds some packages would
+    hide the rest. The locks' hashes say what may be taken from where.
+    """
+    # pip prints its files before the environment, which wins; the section of one command wins over `global`.
+    rank = {"global": 0, "install": 1, ":env:": 2}
+    found = re.findall(r"^(global|install|:env:)\.([\w-]+)=(.+)$", listed, re.MULTILINE)
+    settings = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
+    for _, name, value in sorted(found, key=lambda line: rank[line[0]]):
+        if variable := UV_NAMES.get(name):
+            words = str(ast.literal_eval(value)).split()
+            separator = "," if name == "find-links" else " "
+            settings[variable] = separator.join(os.path.expanduser(word) for word in words)
+    return settings
+
+
+class Installer:
+    """Runs pip and uv for one checkout, one installation at a time.
+
+    Attributes:
+        lock: descriptor of the lock. The children hold it as well: it is free only when all of them have ended.
+    """
+
+    def __init__(self, checkout: Checkout, lock: int) -> None:
+        self.checkout = checkout
+        self.lock = lock
+        self.python_m_pip = (str(checkout.python), "-I", "-m", "pip")
+        self.environment: Mapping[str, str] = os.environ  # noqa: TID251 - runs before headrace.config can be imported
+
+    def install(self, wanted: Mapping[str, str]) -> None:
+        """Bring the environment to what is wanted, a layer at a time."""
+        started, checkout, held = time.monotonic(), self.checkout, self.checkout.held()
+        packages = {layer: made_from for layer, made_from in wanted.items() if layer != "project"}
+        if not packages.items() <= held.items():
+            # From here until they are whole, no stamp.
+            checkout.stamp.unlink(missing_ok=True)
+            if held.get("base") != packages["base"]:
+                held = {}
+                self.make_venv()
+                # Where there is no uv for this platform, pip does all the work, from the same locks.
+                self.run(
+                    self.pip("--quiet", "--only-binary=:all:", "--require-hashes", "-r", str(checkout.locks / "uv.txt"))
+                )
+            self.tell_uv_what_pip_knows()
+            if not held:
+                self.install_base()
+            if "dev" in packages:
+                say("Installing the development tools.")
+                self.add("dev")
+            held |= packages
+            checkout.stamp.write_text(json.dumps(held))
+        if held.get("project") != wanted["project"]:
+            # pip: uv leaves a file in the temporary folder after a build.
+            self.must(self.pip("--quiet", "--no-build-isolation", "--editable", str(checkout.root)))
+        checkout.stamp.write_text(json.dumps({**held, **wanted}))
+        say(f"Installed in {time.monotonic() - started:.0f} s; .venv holds {disk_gb(checkout.venv):.1f} GB.")
+
+    def make_venv(self) -> None:
+        try:
+            import ensurepip  # noqa: F401 - some distributions leave it out
+            import venv  # noqa: F401
+        except ImportError as missing:
+            raise InstallError(
+                f"{sys.executable} lacks {missing.name}, which makes environments. "
+                "On Debian or Ubuntu: apt install python3-venv"
+            ) from missing
+        say(f"Making .venv with Python {'.'.join(map(str, sys.version_info[:3]))}.")
+        # A child that holds the lock: were this process killed, nobody would clear the folder while pip is put there.
+        self.must((sys.executable, "-I", "-m", "venv", "--clear", str(self.checkout.venv)))
+
+    def tell_uv_what_pip_knows(self) -> None:
+        listed = self.run((*self.python_m_pip, "config", "list"), quiet=True).stdout
+        self.environment = {**uv_settings(listed), **self.environment}
+
+    def install_base(self) -> None:
+        if not has_vllm_for_cpu():
+            announce("no vLLM")
+            say(f"vLLM has no CPU build for {platform()}: the simulator will answer here, and its answers will say so.")
+            return self.add("core")
+        self.take_cpu_torch()
+        self.add("core", "cpu")
+        if self.checkout.has_cuda_torch():
+            say("PyPI's torch is a CUDA build: it needs NVIDIA's libraries even to start.")
+            self.add("cuda")
+
+    def take_cpu_torch(self) -> None:
+        """Install a CPU build of torch where one is offered. Left to itself, pip prefers PyPI's, whose hash it sees."""
+        tool = self.uv() if self.checkout.uv.exists() else self.pip()
+        lock = ("--require-hashes", "-r", str(self.checkout.locks / "torch-cpu.txt"))
+        offered = self.run((*tool, "--dry-run", *lock), quiet=True).returncode == 0
+        announce("CPU build of torch" if offered else "CUDA build of torch")
+        if offered and self.run((*tool, *lock)).returncode != 0:
+            say("This CPU build of torch is none that the lock knows. PyPI's CUDA build is taken instead.")
+
+    def add(self, *names: str) -> None:
+        """Install what complete locks name, with uv or else with pip."""
+        files = (word for name in names for word in ("-r", str(self.checkout.locks / f"{name}.txt")))
+        arguments = ("--require-hashes", *files)
+        if self.checkout.uv.exists():
+            if self.run((*self.uv(), *arguments)).returncode == 0:
+                return
+            say("uv could not install this; pip will try.")
+        self.must((*self.pip(), *arguments))
+
+    def uv(self) -> tuple[str, ...]:
+        return (str(self.checkout.uv), "pip", "install", "--python", str(self.checkout.python), "--no-deps")
+
+    def pip(self, *arguments: str) -> tuple[str, ...]:
+        return (*self.python_m_pip, "install", "--disable-pip-version-check", "--no-deps", *arguments)
+
+    def must(self, command: tuple[str, ...]) -> None:
+        if self.run(command).returncode != 0:
+            raise InstallError("The installation failed; the lines above say why. The next start tries again.")
+
+    def run(self, command: tuple[str, ...], quiet: bool = False) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.checkout.root,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if quiet else sys.stderr,
+            stderr=subprocess.DEVNULL if quiet else sys.stderr,
+            text=True,
+            pass_fds=[self.lock],
+            check=False,
+        )
+
+
+@contextmanager
+def only_one(checkout: Checkout) -> Iterator[int]:
+    """Hold the checkout's lock; wait for it first."""
+    with (checkout.root / ".venv.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Another installation is at work in this checkout; waiting for it.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
+
+
+def disk_gb(folder: Path) -> float:
+    """Sum the space a folder takes, in GB; files that a cache shares with it count."""
+    files = (os.lstat(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names)
+    return sum(512 * file.st_blocks for file in files) / 1e9
+
+
+def terminated(*_: object) -> NoReturn:
+    # An exception, so that the running child is ended as well.
+    sys.exit(128 + signal.SIGTERM)
+
+
+def ensure(checkout: Checkout, dev: bool) -> None:
+    """Make the environment, or what it lacks; cheap where it is whole."""
+    wanted = checkout.wanted(dev)
+    if wanted.items() <= checkout.held().items():
+        return
+    with only_one(checkout) as lock:
+        if not wanted.items() <= checkout.held().items():
+            Installer(checkout, lock).install(wanted)
+
+
+def main(arguments: list[str]) -> None:
+    checkout = Checkout(Path(__file__).resolve().parents[2])
+    dev = arguments[:1] == ["--dev"]
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        ensure(checkout, dev)
+    except InstallError as failure:
+        sys.exit(str(failure))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. The next start begins anew.")
+    if command := arguments[dev:]:
+        program = str(checkout.venv / "bin" / command[0])
+        os.execv(program, [program, *command[1:]])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

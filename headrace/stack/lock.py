@@ -1,0 +1,51 @@
+"""One stack per state folder. Knows nothing of what a stack is."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from headrace.errors import StackError
+
+#: A killed stack's watchdog keeps the lock until its last process has ended; longer than it takes at most.
+PATIENCE_S = 10.0
+
+
+@contextmanager
+def state_lock(folder: Path) -> Iterator[int]:
+    """Hold this state folder; yields the lock's descriptor, whose heirs hold it too. Raises: StackError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        _acquire(file.fileno(), folder)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file.fileno()
+
+
+def _acquire(descriptor: int, folder: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            holder = (folder / "lock").read_text()
+            if _is_alive(holder) or time.monotonic() > deadline:
+                raise StackError(
+                    f"Another stack (pid {holder}) uses the state folder {folder}. "
+                    f"Stop it, or set HEADRACE_STATE to another folder."
+                ) from error
+        time.sleep(0.05)
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,183 @@
+"""Everything that runs on one machine: the servers, the Procfile's processes, and how each is known to be ready.
+
+Decides what runs and with which environment; the supervisor runs it.
+"""
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from headrace.broker import make_celery
+from headrace.config import PROJECT_ROOT, Settings
+from headrace.errors import StackError
+from headrace.queues import OVERFLOW
+from headrace.stack import ports, procfile, readiness
+from headrace.stack.child import STOP_TIMEOUT_S, Command
+from headrace.stack.model import PreparedModel
+from headrace.stack.postgres import Postgres
+from headrace.stack.secret import persistent_secret
+from headrace.stack.supervisor import Service
+from headrace.stack.valkey import Valkey
+
+WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
+FLOWER_USER = "operator"
+#: A server that ends this often without having run for a while is beyond repair, and with it the stack.
+SERVER_GIVES_UP_AFTER = 5
+SERVER_TIMEOUT_S = 30.0
+RELEASE_TIMEOUT_S = 120.0
+ENGINE_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the caller wants of a machine.
+
+    Attributes:
+        without: processes of the Procfile that are left out.
+        port: of the API; None for the usual one or the next that is free.
+        model: what a vLLM engine loads; None for another engine.
+    """
+
+    without: frozenset[str] = frozenset()
+    port: int | None = None
+    model: PreparedModel | None = None
+
+
+class Machine:
+    """One machine's services, stage by stage, and the addresses they will have."""
+
+    def __init__(self, settings: Settings, choice: Choice) -> None:
+        """Choose ports and passwords; nothing starts. Raises: StackError."""
+        self._lines = procfile.read(PROJECT_ROOT / "Procfile")
+        if unknown := choice.without - self._lines.keys():
+            raise StackError(f"The Procfile has no {', '.join(sorted(unknown))}; it has {', '.join(self._lines)}.")
+        self._choice = choice
+        state = settings.state_dir.resolve()
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        given = settings.model_fields_set
+        self._postgres = None if "database_url" in given else Postgres(state / "postgres", ports.pick(POSTGRES_PORT))
+        self._valkey = None if "redis_url" in given else Valkey(state / "valkey", ports.pick(VALKEY_PORT))
+        self.web_port = _web_port(choice.port)
+        self.flower_port = ports.pick(FLOWER_PORT, taken={self.web_port})
+        pepper = settings.pepper if "pepper" in given else SecretStr(persistent_secret(state / "pepper"))
+        self.settings = settings.model_copy(
+            update={
+                "state_dir": state,
+                "database_url": self._postgres.url if self._postgres else settings.database_url,
+                "redis_url": self._valkey.url if self._valkey else settings.redis_url,
+                "pepper": pepper,
+            }
+        )
+        self._env = self._environment()
+
+    @property
+    def logs(self) -> Path:
+        """The folder of each process's output."""
+        return self.settings.state_dir / "logs"
+
+    @property
+    def url(self) -> str:
+        """The API's address."""
+        return f"http://{ports.LOOPBACK}:{self.web_port}"
+
+    @property
+    def flower_url(self) -> str:
+        """Flower's address."""
+        return f"http://{ports.LOOPBACK}:{self.flower_port}"
+
+    @property
+    def flower_auth(self) -> str:
+        """What opens Flower: `USER:PASSWORD`."""
+        return self._env["FLOWER_BASIC_AUTH"]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The Procfile's processes that do not run, and why."""
+        reasons = dict.fromkeys(sorted(self._choice.without), "as asked")
+        key = self.settings.openai_api_key
+        # An empty variable is how a shell says "none".
+        if key is None or not key.get_secret_value():
+            reasons.setdefault("overflow", "OPENAI_API_KEY is not set")
+        return reasons
+
+    def stages(self) -> list[list[Service]]:
+        """What to start, in order: each server, the release step, then all the rest at once."""
+        stages = [[self._server(server)] for server in (self._postgres, self._valkey) if server]
+        names = [name for name in self._lines if name not in self.left_out]
+        if "release" in names:
+            names.remove("release")
+            release = Service(self._command("release"), once=True, ready_timeout_s=RELEASE_TIMEOUT_S)
+            stages.append([release])
+        return [*stages, [self._process(name) for name in names]]
+
+    def _server(self, server: Postgres | Valkey) -> Service:
+        return Service(
+            server.command(),
+            server.is_ready,
+            SERVER_TIMEOUT_S,
+            give_up_after=SERVER_GIVES_UP_AFTER,
+            before_start=server.prepare,
+            after_stop=server.release,
+        )
+
+    def _process(self, name: str) -> Service:
+        """A process of the Procfile with its readiness check; one that is not known here is ready when it runs."""
+        service = Service(self._command(name))
+        match name:
+            case "web":
+                return replace(service, is_ready=lambda: readiness.answers(self.web_port, "/readyz"))
+            case "flower":
+                return replace(service, is_ready=lambda: readiness.answers(self.flower_port, "/healthcheck"))
+            case "gpu" | "overflow":
+                row = readiness.WorkerRow(self.settings, self.settings.pool if name == "gpu" else OVERFLOW)
+                return replace(
+                    service,
+                    is_ready=row.is_live,
+                    before_start=row.mark,
+                    ready_timeout_s=ENGINE_TIMEOUT_S,
+                    stop_timeout_s=STOP_TIMEOUT_S + self.settings.drain_s,
+                )
+            case "webhooks" | "control":
+                celery = make_celery("headrace.stack", self.settings)
+                return replace(service, is_ready=lambda: readiness.pongs(celery, name))
+            case "beat":
+                return replace(service, is_ready=lambda: readiness.has_said(self.logs / "beat.log", "beat: Starting"))
+            case _:
+                return service
+
+    def _command(self, name: str) -> Command:
+        return Command(name, procfile.shell(self._lines[name]), self._env, PROJECT_ROOT)
+
+    def _environment(self) -> dict[str, str]:
+        """What the Procfile's processes see: our own environment, with every address and secret filled in."""
+        inherited = dict(os.environ)  # noqa: TID251 - it is handed on whole; nothing is read from it here.
+        settings = self.settings
+        ours = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}",
+            "PYTHONUNBUFFERED": "1",
+            "DATABASE_URL": settings.database_url,
+            "REDIS_URL": settings.redis_url,
+            "HEADRACE_STATE": str(settings.state_dir),
+            "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
+            "HEADRACE_ENGINE": settings.pools[settings.pool].engine,
+            "HEADRACE_HOST": ports.LOOPBACK,
+            "PORT": str(self.web_port),
+            "FLOWER_PORT": str(self.flower_port),
+            "FLOWER_BASIC_AUTH": inherited.get(
+                "FLOWER_BASIC_AUTH", f"{FLOWER_USER}:{persistent_secret(settings.state_dir / 'flower-password')}"
+            ),
+        }
+        if self._choice.model is not None:
+            ours["HEADRACE_MODEL_DIR"] = str(self._choice.model.folder)
+        return inherited | ours
+
+
+def _web_port(asked: int | None) -> int:
+    if asked is None:
+        return ports.pick(WEB_PORT)
+    if not ports.is_free(asked):
+        raise StackError(f"Port {asked} is taken. Leave --port out to take the next free one.")
+    return asked

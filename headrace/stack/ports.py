@@ -1,0 +1,46 @@
+"""TCP ports on loopback: which one a process gets. Knows nothing of what listens there."""
+
+import socket
+from collections.abc import Callable, Collection
+
+LOOPBACK = "127.0.0.1"
+#: Ports tried after the preferred one before any free port will do.
+TRIES = 50
+
+
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """True when nothing listens on this port now."""
+    with socket.socket() as probe:
+        # Connections of an earlier run that linger in TIME_WAIT do not count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """Any free port, as the kernel picks it."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def pick(
+    preferred: int,
+    taken: Collection[int] = (),
+    *,
+    is_free: Callable[[int], bool] = is_free,
+    any_port: Callable[[], int] = free_port,
+) -> int:
+    """The preferred port, else the next free one after it, else any.
+
+    Args:
+        taken: ports promised to processes that do not listen yet.
+    """
+    for port in range(preferred, min(preferred + TRIES, 65_536)):
+        if port not in taken and is_free(port):
+            return port
+    return any_port()

@@ -1,0 +1,141 @@
+"""A whole stack, from the outside: `headrace up` as a child process, for the demo and the end-to-end tests.
+
+A process of its own, because a supervisor owns its process: its signals, its main thread, and every orphan.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from headrace.config import PROJECT_ROOT
+from headrace.errors import StackError
+from headrace.stack.child import Child, Command
+from headrace.stack.report import Report
+
+START_TIMEOUT_S = 900.0
+#: Every stage of the stack may take its own time to stop.
+STOP_TIMEOUT_S = 90.0
+_POLL_S = 0.05
+_UP = "from headrace.cli import main; main()"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of a running stack."""
+
+    name: str
+    pid: int
+
+
+class Stack:
+    """A stack for the length of a `with` block.
+
+    Start it from a thread that lives as long as it shall: on Linux, it is stopped when that thread ends.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        options: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Plan it.
+
+        Args:
+            options: of `headrace up`, such as `("--engine", "simulator", "--without", "gpu")`.
+            env: set for the stack, on top of our own environment.
+            say: gets each line that `headrace up` prints while it starts.
+        """
+        self.state_dir = state_dir.resolve()
+        self._ready_file = self.state_dir / "ready.json"
+        inherited = dict(os.environ)  # noqa: TID251 - it is handed on whole; nothing is read from it here.
+        changes = {"HEADRACE_STATE": str(self.state_dir), "PYTHONUNBUFFERED": "1", **(env or {})}
+        argv = (sys.executable, "-c", _UP, "up", "--ready-file", str(self._ready_file), *options)
+        self._command = Command("headrace up", argv, inherited | changes, PROJECT_ROOT)
+        self._say = say
+        self._child: Child | None = None
+
+    @property
+    def report(self) -> Report:
+        """Its addresses, key and pids, as of now."""
+        return Report.read(self._ready_file)
+
+    @property
+    def processes(self) -> dict[str, Process]:
+        """Its running processes by name, as of now."""
+        return {name: Process(name, pid) for name, pid in self.report.pids.items()}
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's."""
+        return self._running.pid
+
+    def start(self) -> None:
+        """Return once everything is ready. Raises: StackError; nothing runs then."""
+        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._ready_file.unlink(missing_ok=True)
+        log = self.state_dir / "logs" / "up.log"
+        log.unlink(missing_ok=True)
+        self._child = Child(self._command, log)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        told = 0
+        try:
+            while not self._ready_file.exists():
+                told = self._tell(log, told)
+                self._child.check_alive()
+                if time.monotonic() > deadline:
+                    raise StackError(f"The stack was not ready within {START_TIMEOUT_S:.0f} s.")
+                time.sleep(_POLL_S)
+        except BaseException:
+            self.stop()
+            raise
+        self._tell(log, told)
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Send a signal to one process. Returns: the pid that got it."""
+        pid = self.processes[name].pid
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        return pid
+
+    def wait(self) -> None:
+        """Block for as long as it runs. Raises: StackError when it ends by itself."""
+        while True:
+            self._running.check_alive()
+            time.sleep(_POLL_S)
+
+    def stop(self) -> int:
+        """Stop everything in reverse order; safe to call twice. Returns: the supervisor's exit status."""
+        self._running.stop(STOP_TIMEOUT_S)
+        status = self._running.poll()
+        assert status is not None
+        return status
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def _running(self) -> Child:
+        if self._child is None:
+            raise StackError("This stack was not started.")
+        return self._child
+
+    def _tell(self, log: Path, told: int) -> int:
+        """Pass on what is new in the log, whole lines only. Returns: how many bytes have been told."""
+        with log.open("rb") as file:
+            file.seek(told)
+            text, newline, _ = file.read().rpartition(b"\n")
+        for line in text.decode(errors="replace").splitlines():
+            self._say(line)
+        return told + len(text) + len(newline)

@@ -1,0 +1,9 @@
+"""Every SQL statement, one module per noun. Callers open a transaction with `Store.begin` and pass it down.
+
+Postgres is the truth. Times are the database's own clock, so that hosts whose clocks differ agree.
+"""
+
+from headrace.store import apps, attempts, deliveries, insertion, jobs, observations, workers
+from headrace.store.session import Store
+
+__all__ = ["Store", "apps", "attempts", "deliveries", "insertion", "jobs", "observations", "workers"]

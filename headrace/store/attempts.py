@@ -1,0 +1,257 @@
+"""Attempts: claim a job, and end the try with its result and its bill, only while the claim still holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Connection, Row
+
+from headrace.jobs import JobState, Lane, Message, Overflow, Sampling, Usage, storable
+from headrace.pricing import Cost
+from headrace.store.transitions import transition
+from headrace.tables import attempts, job_texts, jobs, ledger, workers
+
+NOTHING_USED = Usage()
+
+LedgerKind = Literal["compute", "api", "waste"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's right to one attempt of one job: the fence of everything it writes about it."""
+
+    job_id: UUID
+    attempt: int
+    worker_id: UUID
+    app_id: UUID
+    end_user: str | None
+    lane: Lane
+    pool: str
+    model: str
+    overflow: Overflow
+    max_cost_usd: Decimal | None
+    prompt_tokens: int
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    finish_by: datetime | None
+    has_webhook: bool
+
+    @property
+    def request_id(self) -> str:
+        """What the engine calls this attempt."""
+        return f"{self.job_id.hex}.{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How one attempt went and what it is charged.
+
+    Attributes:
+        kind: `waste` when its tokens were burnt without a delivered result.
+        api_usd: what the paid API would have charged for the same tokens; None when it has no price.
+        text: the answer; None when there is none to keep.
+    """
+
+    outcome: Literal["succeeded", "failed", "aborted"]
+    engine_s: float
+    cost: Cost
+    kind: LedgerKind
+    usage: Usage = NOTHING_USED
+    text: str | None = None
+    finish_reason: str | None = None
+    model_served: str | None = None
+    first_token_s: float | None = None
+    api_usd: Decimal | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    host_id: str | None = None
+
+
+def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine: str) -> Claim | None:
+    """Take a queued job, or None when there is nothing to take: another took it, it ended, or its time is over.
+
+    The worker's own lease must hold, else `rescue` would take the job from under it.
+    """
+    alive = sa.select(workers.c.id).where(workers.c.id == worker_id, workers.c.lease_until > sa.func.now())
+    rows = transition(
+        db,
+        [JobState.QUEUED],
+        JobState.RUNNING,
+        jobs.c.id == job_id,
+        jobs.c.enqueue_no == enqueue_no,
+        jobs.c.cancel_requested_at.is_(None),
+        sa.or_(jobs.c.started_at.is_not(None), jobs.c.start_by > sa.func.now()),
+        sa.or_(jobs.c.finish_by.is_(None), jobs.c.finish_by > sa.func.now()),
+        alive.exists(),
+        worker_id=worker_id,
+        attempt=jobs.c.attempt + 1,
+        started_at=sa.func.coalesce(jobs.c.started_at, sa.func.now()),
+    )
+    if not rows:
+        return None
+    row = rows[0]
+    number = {"job_id": job_id, "number": row.attempt, "worker_id": worker_id, "engine": engine}
+    db.execute(sa.insert(attempts).values(started_at=sa.func.now(), **number))
+    texts = db.execute(sa.select(job_texts).where(job_texts.c.job_id == job_id)).one()
+    return _claim_of(row, texts)
+
+
+def _claim_of(row: Row[Any], texts: Row[Any]) -> Claim:
+    return Claim(
+        job_id=row.id,
+        attempt=row.attempt,
+        worker_id=row.worker_id,
+        app_id=row.app_id,
+        end_user=row.end_user,
+        lane=Lane(row.lane),
+        pool=row.pool,
+        model=row.model_requested,
+        overflow=Overflow(row.overflow),
+        max_cost_usd=row.max_cost_usd,
+        prompt_tokens=row.prompt_tokens,
+        messages=tuple(Message(**message) for message in texts.messages),
+        sampling=_sampling_of(texts.sampling),
+        finish_by=row.finish_by,
+        has_webhook=row.webhook_url is not None,
+    )
+
+
+def _sampling_of(stored: Mapping[str, Any]) -> Sampling:
+    return Sampling(**{**stored, "stop": tuple(stored.get("stop", ()))})
+
+
+def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """The conditions under which this claim still holds."""
+    return (jobs.c.id == claim.job_id, jobs.c.worker_id == claim.worker_id, jobs.c.attempt == claim.attempt)
+
+
+def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
+    """End the job with this attempt: state, result, ledger entry and webhook row, in the caller's transaction.
+
+    Returns: False, and nothing written, when the claim holds no more: somebody else answers for the job now.
+    """
+    values = {
+        "output_tokens": end.usage.output_tokens,
+        "cached_tokens": end.usage.cached_tokens,
+        "finish_reason": end.finish_reason,
+        "model_served": end.model_served,
+        "usd": end.cost.usd if end.kind != "waste" else Decimal(0),
+        "error_code": end.error_code,
+        "error_message": end.error_message and storable(end.error_message),
+    }
+    if end.usage.prompt_tokens:
+        values["prompt_tokens"] = end.usage.prompt_tokens
+    if not transition(db, [JobState.RUNNING], target, *_held(claim), **values):
+        return False
+    if end.text is not None:
+        answer = sa.update(job_texts).where(job_texts.c.job_id == claim.job_id)
+        db.execute(answer.values(answer=storable(end.text)))
+    _record(db, claim, end)
+    return True
+
+
+def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> bool:
+    """Put the job back for another attempt after `delay_s`, and book this one. False as for `finish`."""
+    not_before = sa.func.now() + timedelta(seconds=delay_s)
+    if not transition(db, [JobState.RUNNING], JobState.WAITING, *_held(claim), not_before=not_before):
+        return False
+    _record(db, claim, end)
+    return True
+
+
+def hand_back(db: Connection, claim: Claim) -> bool:
+    """Give the job back as if it had never been taken: no attempt is counted, nothing is charged."""
+    values = {"attempt": jobs.c.attempt - 1, "not_before": sa.func.now()}
+    if not transition(db, [JobState.RUNNING], JobState.WAITING, *_held(claim), **values):
+        return False
+    db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
+    return True
+
+
+def lose(
+    db: Connection,
+    row: Row[Any],
+    target: JobState,
+    cost: Cost,
+    *,
+    error_code: str | None = None,
+    error_message: str | None = None,
+) -> bool:
+    """Take a running job from its dead worker: move it to `target` and book the attempt as lost.
+
+    Args:
+        row: of `jobs`, as `jobs.orphans` returned it. A job that goes to `waiting` is due at once.
+    Returns: False, and nothing written, when that attempt has ended since.
+    """
+    values: dict[str, Any] = {"error_code": error_code, "error_message": error_message}
+    if target is JobState.WAITING:
+        values = {"not_before": sa.func.now()}
+    held = (jobs.c.id == row.id, jobs.c.worker_id == row.worker_id, jobs.c.attempt == row.attempt)
+    if not transition(db, [JobState.RUNNING], target, *held, **values):
+        return False
+    book_lost(db, row, cost)
+    return True
+
+
+def book_lost(db: Connection, row: Row[Any], cost: Cost) -> None:
+    """Book the attempt of a dead worker as waste: what it produced is unknown, so the prompt alone is charged."""
+    this = (attempts.c.job_id == row.id, attempts.c.number == row.attempt)
+    db.execute(sa.update(attempts).where(*this).values(outcome="lost", ended_at=sa.func.now()))
+    db.execute(
+        sa.insert(ledger).values(
+            kind="waste",
+            job_id=row.id,
+            attempt=row.attempt,
+            app_id=row.app_id,
+            end_user=row.end_user,
+            pool=row.pool,
+            model=row.model_requested,
+            prompt_tokens=row.prompt_tokens,
+            usd=cost.usd,
+            price_version=cost.price_version,
+            estimated=True,
+        )
+    )
+
+
+def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
+    tokens = {
+        "prompt_tokens": end.usage.prompt_tokens,
+        "cached_tokens": end.usage.cached_tokens,
+        "output_tokens": end.usage.output_tokens,
+        "engine_s": end.engine_s,
+    }
+    this = (attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt)
+    db.execute(
+        sa.update(attempts)
+        .where(*this)
+        .values(
+            ended_at=sa.func.now(),
+            outcome=end.outcome,
+            error_code=end.error_code,
+            model_served=end.model_served,
+            first_token_s=end.first_token_s,
+            **tokens,
+        )
+    )
+    db.execute(
+        sa.insert(ledger).values(
+            kind=end.kind,
+            job_id=claim.job_id,
+            attempt=claim.attempt,
+            app_id=claim.app_id,
+            end_user=claim.end_user,
+            pool=claim.pool,
+            model=end.model_served or claim.model,
+            host_id=end.host_id,
+            kv_token_s=(end.usage.prompt_tokens + end.usage.output_tokens) * end.engine_s,
+            usd=end.cost.usd,
+            price_version=end.cost.price_version,
+            api_usd=end.api_usd,
+            **tokens,
+        )
+    )

@@ -1,0 +1,219 @@
+"""Jobs: read them, cancel them, and what the sweeps do to those nobody moves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Self
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from headrace.errors import NotFound
+from headrace.jobs import JobState, Lane, Overflow, Route, show_id
+from headrace.queues import Ticket
+from headrace.store.transitions import transition
+from headrace.tables import attempts, job_texts, jobs, ledger, workers
+
+#: Rows one sweep moves in one transaction, so that a backlog cannot hold locks for long.
+SWEEP_ROWS = 1000
+
+#: The kinds of ledger entry that charge a job's owner.
+BILLED = ("compute", "api", "cache")
+
+UNSTARTED = (JobState.WAITING, JobState.QUEUED)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as it stands, with its answer; see `headrace.tables.jobs` for the columns."""
+
+    id: UUID
+    app_id: UUID
+    state: JobState
+    lane: Lane
+    pool: str
+    queue: str
+    route: Route
+    route_reason: str
+    overflow: Overflow
+    model_requested: str
+    model_served: str | None
+    metadata: Mapping[str, str]
+    end_user: str | None
+    background: bool
+    prompt_tokens: int
+    max_tokens: int
+    output_tokens: int | None
+    cached_tokens: int | None
+    finish_reason: str | None
+    usd: Decimal
+    error_code: str | None
+    error_message: str | None
+    enqueue_no: int
+    attempt: int
+    created_at: datetime
+    start_by: datetime
+    finish_by: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    cancel_requested_at: datetime | None
+    kv_tokens: int
+    answer: str | None
+    engine: str | None
+    price_version: str | None
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self:
+        """Read a row of `_SELECT_JOB`."""
+        values = {field.name: getattr(row, field.name) for field in fields(cls)}
+        values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
+        values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
+        return cls(**values)
+
+    @property
+    def ticket(self) -> Ticket:
+        """The message that stands for this job in its queue now."""
+        return Ticket(self.id, self.app_id, self.queue, self.lane, self.kv_tokens, self.start_by, self.enqueue_no)
+
+    @property
+    def wait_s(self) -> float | None:
+        """Seconds from acceptance to the first start, or to the end of a job that never started."""
+        until = self.started_at or self.ended_at
+        return (until - self.created_at).total_seconds() if until else None
+
+    @property
+    def run_s(self) -> float | None:
+        """Seconds from the first start to the end; None until then."""
+        return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else None
+
+
+_SELECT_JOB = (
+    sa.select(
+        jobs,
+        (jobs.c.prompt_tokens + jobs.c.max_tokens).label("kv_tokens"),
+        job_texts.c.answer,
+        attempts.c.engine,
+        ledger.c.price_version,
+    )
+    .join(job_texts, job_texts.c.job_id == jobs.c.id)
+    .outerjoin(attempts, sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt))
+    # The bill: at most one row, by a unique index.
+    .outerjoin(ledger, sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(BILLED)))
+)
+
+
+def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
+    """One job of this app. Raises: NotFound, also for another app's job."""
+    row = db.execute(_SELECT_JOB.where(jobs.c.id == job_id, jobs.c.app_id == app_id)).first()
+    if row is None:
+        raise NotFound(f"No job with id '{show_id(job_id)}'.")
+    return Job.from_row(row)
+
+
+def newest(
+    db: Connection, app_id: UUID, *, state: JobState | None = None, after: UUID | None = None, limit: int = 20
+) -> list[Job]:
+    """The app's jobs, newest first, that are older than `after`."""
+    statement = _SELECT_JOB.where(jobs.c.app_id == app_id)
+    if state is not None:
+        statement = statement.where(jobs.c.state == state)
+    if after is not None:
+        statement = statement.where(jobs.c.id < after)
+    return [Job.from_row(row) for row in db.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
+
+
+def messages_of(db: Connection, job_id: UUID) -> list[dict[str, str]]:
+    """The prompt of a job the caller has already been shown to own."""
+    found: list[dict[str, str]] = db.scalars(sa.select(job_texts.c.messages).where(job_texts.c.job_id == job_id)).one()
+    return found
+
+
+def cancel(db: Connection, app_id: UUID, job_id: UUID) -> Job:
+    """Cancel a job: at once while it waits, by request to its worker while it runs; an ended one stays as it is.
+
+    Safe to repeat. Raises: NotFound.
+    """
+    mine = (jobs.c.id == job_id, jobs.c.app_id == app_id)
+    if not transition(db, UNSTARTED, JobState.CANCELLED, *mine):
+        requested = sa.update(jobs).where(*mine, jobs.c.state == JobState.RUNNING, jobs.c.cancel_requested_at.is_(None))
+        db.execute(requested.values(cancel_requested_at=sa.func.now()))
+    return find(db, app_id, job_id)
+
+
+def expire(db: Connection) -> list[Ticket]:
+    """End every job whose time is over and that nobody runs: `start_by` binds a first start, `finish_by` any."""
+    late_start = (jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())
+    expired = transition(
+        db,
+        UNSTARTED,
+        JobState.EXPIRED,
+        *late_start,
+        error_code="expired",
+        error_message="It could not start within its max_wait.",
+    )
+    overdue = transition(
+        db,
+        UNSTARTED,
+        JobState.FAILED,
+        jobs.c.finish_by <= sa.func.now(),
+        error_code="deadline_exceeded",
+        error_message="Its deadline passed before it could finish.",
+    )
+    return [ticket_of(row) for row in (*expired, *overdue)]
+
+
+def enqueue_due(db: Connection) -> list[Ticket]:
+    """Move waiting jobs whose `not_before` has come to `queued`; the caller must push their messages."""
+    due = (
+        sa.select(jobs.c.id)
+        .where(jobs.c.state == JobState.WAITING, jobs.c.not_before <= sa.func.now())
+        .order_by(jobs.c.not_before)
+        .limit(SWEEP_ROWS)
+    )
+    rows = transition(
+        db,
+        [JobState.WAITING],
+        JobState.QUEUED,
+        jobs.c.id.in_(due),
+        enqueue_no=jobs.c.enqueue_no + 1,
+        queued_at=sa.func.now(),
+        not_before=None,
+    )
+    return [ticket_of(row) for row in rows]
+
+
+def queued_longer_than(db: Connection, grace_s: float) -> list[Ticket]:
+    """Jobs that have been `queued` for a while: their messages must be somewhere."""
+    statement = (
+        sa.select(jobs)
+        .where(jobs.c.state == JobState.QUEUED, jobs.c.queued_at < sa.func.now() - timedelta(seconds=grace_s))
+        .order_by(jobs.c.queued_at)
+    )
+    return [ticket_of(row) for row in db.execute(statement)]
+
+
+def orphans(db: Connection) -> Sequence[Row[Any]]:
+    """Lock and return the running jobs whose worker's lease has ended."""
+    dead = sa.select(workers.c.id).where(workers.c.lease_until < sa.func.now())
+    statement = (
+        sa.select(jobs)
+        .where(jobs.c.state == JobState.RUNNING, jobs.c.worker_id.in_(dead))
+        .limit(SWEEP_ROWS)
+        .with_for_update(skip_locked=True)
+    )
+    return db.execute(statement).all()
+
+
+def queued_numbers(db: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The `enqueue_no` of those of the given jobs that are `queued` now."""
+    statement = sa.select(jobs.c.id, jobs.c.enqueue_no).where(jobs.c.id.in_(job_ids), jobs.c.state == JobState.QUEUED)
+    return {row.id: row.enqueue_no for row in db.execute(statement)}
+
+
+def ticket_of(row: Row[Any]) -> Ticket:
+    """The message of a row of `jobs`."""
+    return Ticket(
+        row.id, row.app_id, row.queue, Lane(row.lane), row.prompt_tokens + row.max_tokens, row.start_by, row.enqueue_no
+    )

@@ -1,0 +1,141 @@
+"""What was observed and decided: queue samples, refusals, scaling decisions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import distinct_on, insert
+
+from headrace.jobs import JobState
+from headrace.tables import decisions, jobs, queue_samples, refusals
+
+#: Over how long a drain rate is measured, in seconds.
+DRAIN_WINDOW_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSample:
+    """One queue at one moment; counts are since the sample before. See `headrace.tables.queue_samples`."""
+
+    queue: str
+    at: datetime
+    depth: int
+    oldest_wait_s: float
+    arrivals: int
+    refused: int
+    started: int
+    running: int
+    slots: int
+    hosts: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueActivity:
+    """What Postgres knows of a queue since a given time."""
+
+    oldest_wait_s: float = 0.0
+    arrivals: int = 0
+    refused: int = 0
+    started: int = 0
+    running: int = 0
+
+
+def activity(db: Connection, since: datetime) -> dict[str, QueueActivity]:
+    """Each queue's activity since `since`; a queue where nothing happened is absent."""
+    oldest = sa.func.extract("epoch", sa.func.now() - sa.func.min(jobs.c.queued_at).filter(_is(JobState.QUEUED)))
+    per_queue = (
+        sa.select(
+            jobs.c.queue,
+            sa.func.coalesce(oldest, 0).label("oldest_wait_s"),
+            sa.func.count().filter(jobs.c.created_at > since).label("arrivals"),
+            sa.func.count().filter(jobs.c.started_at > since).label("started"),
+            sa.func.count().filter(_is(JobState.RUNNING)).label("running"),
+        )
+        .where(
+            sa.or_(_is(JobState.QUEUED), _is(JobState.RUNNING), jobs.c.created_at > since, jobs.c.started_at > since)
+        )
+        .group_by(jobs.c.queue)
+    )
+    found = {
+        row.queue: QueueActivity(float(row.oldest_wait_s), row.arrivals, 0, row.started, row.running)
+        for row in db.execute(per_queue)
+    }
+    refused = sa.select(refusals.c.queue, sa.func.sum(refusals.c.jobs)).where(
+        refusals.c.minute >= sa.func.date_trunc("minute", since)
+    )
+    for queue, count in db.execute(refused.group_by(refusals.c.queue)):
+        known = asdict(found.get(queue, QueueActivity()))
+        found[queue] = QueueActivity(**{**known, "refused": int(count)})
+    return found
+
+
+def _is(state: JobState) -> sa.ColumnElement[bool]:
+    return jobs.c.state == state
+
+
+def add_samples(db: Connection, samples: Sequence[QueueSample]) -> None:
+    """Write samples; one that is there already, from a second observer at the same moment, stays."""
+    if samples:
+        statement = insert(queue_samples).on_conflict_do_nothing()
+        db.execute(statement, [asdict(sample) for sample in samples])
+
+
+def last_sample_at(db: Connection) -> datetime | None:
+    """When the newest sample was taken."""
+    newest: datetime | None = db.scalar(sa.select(sa.func.max(queue_samples.c.at)))
+    return newest
+
+
+def newest_samples(db: Connection, queues: Sequence[str]) -> list[QueueSample]:
+    """The newest sample of each of these queues that has one."""
+    newest_first = sa.select(queue_samples).order_by(queue_samples.c.queue, queue_samples.c.at.desc())
+    statement = newest_first.where(queue_samples.c.queue.in_(queues)).ext(distinct_on(queue_samples.c.queue))
+    return [QueueSample(**row._mapping) for row in db.execute(statement)]
+
+
+def recent_samples(db: Connection, queues: Sequence[str], since: datetime) -> list[QueueSample]:
+    """The samples of these queues since then, oldest first."""
+    statement = (
+        sa.select(queue_samples)
+        .where(queue_samples.c.queue.in_(queues), queue_samples.c.at > since)
+        .order_by(queue_samples.c.at)
+    )
+    return [QueueSample(**row._mapping) for row in db.execute(statement)]
+
+
+def add_refusals(db: Connection, counts: Mapping[tuple[UUID, str, str], tuple[int, int]]) -> None:
+    """Add refused jobs and tokens to this minute's counters.
+
+    Args:
+        counts: `{(app id, queue, reason): (jobs, tokens)}`.
+    """
+    if not counts:
+        return
+    # Sorted, so that two processes lock the same rows in one order and cannot deadlock.
+    rows = [
+        {"app_id": app_id, "queue": queue, "reason": reason, "jobs": num_jobs, "tokens": num_tokens}
+        for (app_id, queue, reason), (num_jobs, num_tokens) in sorted(counts.items(), key=lambda item: str(item[0]))
+    ]
+    statement = insert(refusals).values(minute=sa.func.date_trunc("minute", sa.func.now()))
+    added = {name: refusals.c[name] + statement.excluded[name] for name in ("jobs", "tokens")}
+    key = ["minute", "app_id", "queue", "reason"]
+    db.execute(statement.on_conflict_do_update(index_elements=key, set_=added), rows)
+
+
+def add_decision(
+    db: Connection, *, pool: str, mode: str, hosts: int, target: int, reason: str, inputs: Mapping[str, Any]
+) -> None:
+    """Write one scaling decision."""
+    values = {"pool": pool, "mode": mode, "hosts": hosts, "target": target, "reason": reason, "inputs": dict(inputs)}
+    db.execute(sa.insert(decisions).values(**values))
+
+
+def last_change_at(db: Connection, pool: str) -> datetime | None:
+    """When a decision for this pool last asked for another number of hosts than there were."""
+    changed = sa.and_(decisions.c.pool == pool, decisions.c.target != decisions.c.hosts)
+    newest: datetime | None = db.scalar(sa.select(sa.func.max(decisions.c.at)).where(changed))
+    return newest

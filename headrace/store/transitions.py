@@ -1,0 +1,45 @@
+"""The one way a job changes state: a compare-and-set against the transition table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Connection, Row
+
+from headrace.jobs import JobState, check_transition, new_id
+from headrace.tables import deliveries, jobs
+from headrace.webhooks import EVENTS
+
+
+def transition(
+    db: Connection, sources: Sequence[JobState], target: JobState, *conditions: ColumnElement[bool], **values: Any
+) -> Sequence[Row[Any]]:
+    """Move every job that is in `sources` and meets `conditions` to `target`, and return the rows as they are now.
+
+    A job that meets them no more is left alone, so that of two actors at most one moves it. A job that ends gets
+    `ended_at` and, if it names a webhook, a row in `deliveries`, in the same transaction.
+    Raises: IllegalTransition: the table does not allow it.
+    """
+    for source in sources:
+        check_transition(source, target)
+    if target is not JobState.RUNNING:
+        values["worker_id"] = None
+    if target.is_terminal:
+        values["ended_at"] = sa.func.now()
+    statement = sa.update(jobs).where(jobs.c.state.in_(sources), *conditions).values(state=target, **values)
+    rows = db.execute(statement.returning(jobs)).all()
+    if target.is_terminal:
+        _announce(db, rows)
+    return rows
+
+
+def _announce(db: Connection, rows: Sequence[Row[Any]]) -> None:
+    """Write one delivery per ended job that asked for a webhook."""
+    due = [_delivery_of(row) for row in rows if row.webhook_url is not None]
+    if due:
+        db.execute(sa.insert(deliveries), due)
+
+
+def _delivery_of(row: Row[Any]) -> dict[str, Any]:
+    event = EVENTS[JobState(row.state)]
+    return {"id": new_id(), "job_id": row.id, "app_id": row.app_id, "event": event, "url": row.webhook_url}

@@ -1,0 +1,292 @@
+"""The tables, as SQLAlchemy sees them. `migrations/` makes them; a test holds the two together.
+
+Times are `timestamptz`, money is `numeric(18, 9)` US dollars, ids are UUIDv7 made by us.
+"""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from headrace.jobs import JobState, Lane, Overflow, Route
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+USD = sa.Numeric(18, 9)
+LEDGER_KINDS = ("compute", "api", "waste", "idle", "cache", "adjustment")
+
+
+def _time(name: str, *, nullable: bool = True, index: bool = False) -> sa.Column[object]:
+    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, index=index)
+
+
+def _created() -> sa.Column[object]:
+    return sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now())
+
+
+def _one_of(column: str, values: Iterable[str], name: str) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=name)
+
+
+apps = sa.Table(
+    "apps",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("webhook_secret", sa.Text, nullable=False),
+    _created(),
+    comment="Clients of the API.",
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("hint", sa.Text, nullable=False, comment="What may be shown of the key: its first characters."),
+    sa.Column("digest", sa.LargeBinary, nullable=False, unique=True, comment="HMAC-SHA256 under the pepper."),
+    _created(),
+    _time("expires_at"),
+    _time("revoked_at"),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("app_id", sa.ForeignKey("apps.id"), nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("lane", sa.Text, nullable=False),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("route", sa.Text, nullable=False),
+    sa.Column("route_reason", sa.Text, nullable=False),
+    sa.Column("overflow", sa.Text, nullable=False),
+    sa.Column("model_requested", sa.Text, nullable=False),
+    sa.Column("model_served", sa.Text),
+    sa.Column("adapter", sa.Text),
+    sa.Column("batch_id", sa.Uuid),
+    sa.Column("custom_id", sa.Text),
+    sa.Column("end_user", sa.Text),
+    sa.Column("served_by_job", sa.Uuid, comment="The job whose answer this one was given, for a cache hit."),
+    sa.Column("metadata", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("webhook_url", sa.Text),
+    sa.Column("background", sa.Boolean, nullable=False),
+    sa.Column("max_cost_usd", USD),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("max_tokens", sa.Integer, nullable=False),
+    sa.Column("output_tokens", sa.Integer),
+    sa.Column("cached_tokens", sa.Integer),
+    sa.Column("finish_reason", sa.Text),
+    sa.Column("usd", USD, nullable=False, server_default=sa.text("0")),
+    sa.Column("error_code", sa.Text),
+    sa.Column("error_message", sa.Text),
+    sa.Column("enqueue_no", sa.Integer, nullable=False, server_default=sa.text("1")),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("worker_id", sa.Uuid, comment="Who runs it; with `attempt`, the fence of every write by a worker."),
+    _created(),
+    _time("start_by", nullable=False),
+    _time("finish_by"),
+    _time("not_before"),
+    _time("queued_at"),
+    _time("started_at"),
+    _time("ended_at"),
+    _time("cancel_requested_at"),
+    _one_of("state", JobState, "state"),
+    _one_of("lane", Lane, "lane"),
+    _one_of("route", Route, "route"),
+    _one_of("overflow", Overflow, "overflow"),
+    sa.CheckConstraint("(state = 'running') = (worker_id IS NOT NULL)", name="running_has_worker"),
+    sa.Index("ix_jobs_app_id_id", "app_id", "id"),
+    sa.Index("ix_jobs_open", "state", "queued_at", postgresql_where=sa.text("state IN ('waiting', 'queued')")),
+    sa.Index("ix_jobs_running", "worker_id", postgresql_where=sa.text("state = 'running'")),
+    sa.Index("ix_jobs_started_at", "started_at"),
+)
+
+job_texts = sa.Table(
+    "job_texts",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("messages", JSONB, nullable=False),
+    sa.Column("sampling", JSONB, nullable=False),
+    sa.Column("answer", sa.Text),
+    comment="Prompt and answer, apart from the hot row.",
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("worker_id", sa.Uuid, nullable=False),
+    sa.Column("engine", sa.Text, nullable=False),
+    sa.Column("model_served", sa.Text),
+    _time("started_at", nullable=False),
+    _time("ended_at"),
+    sa.Column("outcome", sa.Text, comment="NULL while it runs; `lost` when its worker died."),
+    sa.Column("error_code", sa.Text),
+    sa.Column("prompt_tokens", sa.Integer),
+    sa.Column("cached_tokens", sa.Integer),
+    sa.Column("output_tokens", sa.Integer),
+    sa.Column("engine_s", sa.Float),
+    sa.Column("first_token_s", sa.Float),
+    _one_of("outcome", ("succeeded", "failed", "aborted", "lost"), "outcome"),
+)
+
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Uuid),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("app_id", sa.Uuid),
+    sa.Column("end_user", sa.Text),
+    sa.Column("pool", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("host_id", sa.Text),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("cached_tokens", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("output_tokens", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("kv_token_s", sa.Float, comment="KV-cache tokens held, integrated over seconds; an upper bound."),
+    sa.Column("engine_s", sa.Float),
+    sa.Column("usd", USD, nullable=False),
+    sa.Column("idle_usd", USD, nullable=False, server_default=sa.text("0")),
+    sa.Column("price_version", sa.Text),
+    sa.Column("api_usd", USD, comment="What the paid API would have charged; NULL when it has no price."),
+    sa.Column("estimated", sa.Boolean, nullable=False, server_default=sa.false()),
+    _one_of("kind", LEDGER_KINDS, "kind"),
+    sa.CheckConstraint("cached_tokens BETWEEN 0 AND prompt_tokens AND output_tokens >= 0", name="tokens"),
+    sa.Index("uq_ledger_bill", "job_id", unique=True, postgresql_where=sa.text("kind IN ('compute', 'api', 'cache')")),
+    sa.Index("ix_ledger_job_id", "job_id"),
+    sa.Index("ix_ledger_app_id_at", "app_id", "at"),
+    comment="One immutable entry per charge; a trigger refuses changes.",
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("request_hash", sa.LargeBinary, nullable=False),
+    sa.Column("job_id", sa.Uuid, nullable=False),
+    _time("expires_at", nullable=False, index=True),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="pending"),
+    sa.Column("tries", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("last_status", sa.Integer),
+    sa.Column("last_error", sa.Text),
+    _created(),
+    sa.Column("next_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    _time("published_at"),
+    _time("delivered_at"),
+    _one_of("state", ("pending", "delivered", "failed"), "state"),
+    sa.UniqueConstraint("job_id", "event"),
+    sa.Index("ix_deliveries_pending", "next_at", postgresql_where=sa.text("state = 'pending'")),
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True, comment="One process's life; a restarted worker is a new row."),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("host_id", sa.Text, nullable=False),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("engine", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("max_model_tokens", sa.Integer),
+    sa.Column("max_running", sa.Integer, nullable=False),
+    sa.Column("kv_tokens", sa.Integer),
+    sa.Column("kv_block_tokens", sa.Integer),
+    sa.Column("running", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("ready", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("started_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    _time("lease_until", nullable=False, index=True),
+    _time("stopped_at"),
+)
+
+hosts = sa.Table(
+    "hosts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("instance_type", sa.Text),
+    sa.Column("usd_per_hour", USD),
+    _time("requested_at", nullable=False),
+    _time("ready_at"),
+    _time("drain_at"),
+    _time("ended_at"),
+)
+
+queue_samples = sa.Table(
+    "queue_samples",
+    metadata,
+    sa.Column("queue", sa.Text, primary_key=True),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), primary_key=True),
+    sa.Column("depth", sa.Integer, nullable=False),
+    sa.Column("oldest_wait_s", sa.Float, nullable=False),
+    sa.Column("arrivals", sa.Integer, nullable=False, comment="Accepted since the sample before."),
+    sa.Column("refused", sa.Integer, nullable=False, comment="Refused since the sample before."),
+    sa.Column("started", sa.Integer, nullable=False, comment="Started since the sample before."),
+    sa.Column("running", sa.Integer, nullable=False),
+    sa.Column("slots", sa.Integer, nullable=False, comment="Jobs the live workers of this queue's pool can run."),
+    sa.Column("hosts", sa.Integer, nullable=False),
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("hosts", sa.Integer, nullable=False),
+    sa.Column("target", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("inputs", JSONB, nullable=False),
+    sa.Index("ix_decisions_pool_at", "pool", "at"),
+)
+
+refusals = sa.Table(
+    "refusals",
+    metadata,
+    sa.Column("minute", sa.TIMESTAMP(timezone=True), primary_key=True),
+    sa.Column("app_id", sa.Uuid, primary_key=True),
+    sa.Column("queue", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, primary_key=True),
+    sa.Column("jobs", sa.Integer, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+)
+
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), comment="NULL: the budget of all apps together."),
+    sa.Column("period", sa.Text, nullable=False),
+    sa.Column("starts_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("limit_usd", USD, nullable=False),
+    sa.Column("reserved_usd", USD, nullable=False, server_default=sa.text("0")),
+    sa.Column("spent_usd", USD, nullable=False, server_default=sa.text("0")),
+    _one_of("period", ("day", "month"), "period"),
+    sa.UniqueConstraint("app_id", "period", "starts_at", postgresql_nulls_not_distinct=True),
+)

@@ -1,0 +1,295 @@
+"""Tokens: a prompt as the model will see it, through its own chat template and tokenizer, without torch.
+
+Knows files of a model and nothing of jobs' states, HTTP or engines.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import tokenizers
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from headrace.config import PoolSettings
+from headrace.errors import ConfigError, InvalidRequest
+from headrace.jobs import Message
+
+#: All that counting needs; a few MB where the weights are many GB.
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+class PromptTokenizer(Protocol):
+    """What can count a prompt's tokens."""
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids of the whole prompt, generation prompt included. Raises: InvalidRequest."""
+        ...
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """How many tokens the whole prompt has. Raises: InvalidRequest."""
+        ...
+
+    def least(self, messages: Sequence[Message]) -> int:
+        """A number the count is never below, cheap for any length; 0 where none is proven. Raises: InvalidRequest."""
+        ...
+
+
+class Tokenizer:
+    """A model's own chat template and tokenizer. Safe to use from many threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read a model's folder. Raises: ConfigError."""
+        try:
+            spec = (folder / "tokenizer.json").read_text(encoding="utf-8")
+            self._tokenizer = tokenizers.Tokenizer.from_str(spec)
+            self._template = _environment().from_string(_template_text(folder))
+            self._special_tokens = _special_tokens(folder)
+        except (OSError, ValueError, jinja2.TemplateError) as error:
+            raise ConfigError(
+                f"No usable tokenizer in {folder}: {error}. It must hold tokenizer.json and a chat template, "
+                "as the folder of an instruction-tuned Hugging Face model does.",
+                param="model_dir",
+            ) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._bound = byte_bound(json.loads(spec))
+        # A model that was trained without the role would read it as noise.
+        self._knows_developer = "developer" in _template_text(folder)
+
+    @classmethod
+    def load(cls, model: str, model_dir: Path | None = None) -> "Tokenizer":
+        """The tokenizer of a folder or of a hub id, whose few small files are downloaded into the hub's usual cache.
+
+        Args:
+            model: a Hugging Face id or a folder.
+            model_dir: a folder that wins over `model`; None to go by `model`.
+
+        Raises:
+            ConfigError: no such folder, no usable tokenizer, or no hub in reach.
+        """
+        folder = model_dir or Path(model)
+        return cls(folder if model_dir or folder.is_dir() else _from_hub(model))
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The whole prompt as text. Raises: InvalidRequest when the template refuses the conversation."""
+        turns = [{"role": self._role(message), "content": message.content} for message in messages]
+        try:
+            return self._template.render(
+                messages=turns, tools=None, documents=None, add_generation_prompt=True, **self._special_tokens
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise InvalidRequest(
+                f"The model's chat template refuses these messages: {error}", param="messages"
+            ) from error
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        # The template writes the special tokens itself.
+        return self._tokenizer.encode(self.render(messages), add_special_tokens=False).ids
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return len(self.encode(messages))
+
+    def least(self, messages: Sequence[Message]) -> int:
+        return self._bound.least(self.render(messages)) if self._bound else 0
+
+    def _role(self, message: Message) -> str:
+        return "system" if message.role == "developer" and not self._knows_developer else message.role
+
+
+class EstimatingTokenizer:
+    """Takes four bytes for a token. For the simulator engine alone, which needs no model."""
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        text = "\n".join(f"{message.role}: {message.content}" for message in messages).encode()
+        return [int.from_bytes(text[at : at + 4], "big") for at in range(0, len(text), 4)]
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return len(self.encode(messages))
+
+    def least(self, messages: Sequence[Message]) -> int:
+        return self.count(messages)
+
+
+def load_for(pool: PoolSettings) -> PromptTokenizer:
+    """The tokenizer that a pool's engine uses. Raises: ConfigError."""
+    has_folder = pool.model_dir is not None or Path(pool.model).is_dir()
+    if pool.engine == "simulator" and not has_folder:
+        return EstimatingTokenizer()
+    return Tokenizer.load(pool.model, pool.model_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class ByteBound:
+    """Proof that a text of so many bytes has at least so many tokens.
+
+    Attributes:
+        bytes_per_token: the most bytes of UTF-8 text that one token can stand for.
+        unspelled: the bytes that the vocabulary cannot spell; the tokenizer drops them.
+    """
+
+    bytes_per_token: float
+    unspelled: bytes
+
+    def least(self, text: str) -> int:
+        """The count of tokens that `text` cannot have fewer of."""
+        return math.ceil(len(text.encode().translate(None, delete=self.unspelled)) / self.bytes_per_token)
+
+
+def byte_bound(spec: Mapping[str, Any]) -> ByteBound | None:
+    """What a tokenizer.json proves about its tokens' lengths; None when nothing is known for sure.
+
+    It holds for BPE over bytes, or with a fallback to bytes, when no step before it drops text: every byte of the
+    normalised text then lies in exactly one token, and no token is longer than the vocabulary's longest.
+    """
+    model, added = spec["model"], spec.get("added_tokens") or ()
+    steps = list(_steps(spec.get("pre_tokenizer"), "pretokenizers"))
+    by_bytes = any(step["type"] == "ByteLevel" for step in steps)
+    shrinkages = [_shrinkage(step) for step in _steps(spec.get("normalizer"), "normalizers")]
+    known = [shrinkage for shrinkage in shrinkages if shrinkage is not None]
+    unspelled = bytes(byte for byte in range(256) if _spelling(byte, by_bytes) not in model["vocab"])
+    proven = (
+        model.get("type", "BPE") == "BPE"
+        and all(_keeps_text(step) for step in steps)
+        and len(known) == len(shrinkages)
+        # A fallback needs every byte of a character, and a normaliser may turn other bytes into unspelled ones.
+        and ((by_bytes and not shrinkages) or not unspelled.translate(None, delete=_NEVER_IN_UTF8))
+        and (by_bytes or model.get("byte_fallback"))
+        # Such a token swallows any amount of white space around it.
+        and not any(token.get("lstrip") or token.get("rstrip") for token in added)
+    )
+    if not proven:
+        return None
+    # A vocabulary over bytes spells every byte as one character.
+    longest = max(len(token) if by_bytes else len(token.encode()) for token in model["vocab"])
+    longest_added = max((len(token["content"].encode()) for token in added), default=0)
+    return ByteBound(max(longest, longest_added) * math.prod(known), unspelled)
+
+
+_NEVER_IN_UTF8 = bytes([0xC0, 0xC1, *range(0xF5, 0x100)])
+#: GPT-2's spelling: printable Latin-1 stands for itself, and every other byte for a character from 256 up, in order.
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHERS = tuple(byte for byte in range(256) if byte not in _PRINTABLE)
+
+
+def _spelling(byte: int, by_bytes: bool) -> str:
+    """How a vocabulary spells one byte."""
+    if not by_bytes:
+        return f"<0x{byte:02X}>"
+    return chr(byte if byte in _PRINTABLE else 256 + _OTHERS.index(byte))
+
+
+def _steps(step: Mapping[str, Any] | None, parts: str) -> Iterator[Mapping[str, Any]]:
+    if step is not None:
+        if step["type"] == "Sequence":
+            for part in step[parts]:
+                yield from _steps(part, parts)
+        else:
+            yield step
+
+
+def _keeps_text(step: Mapping[str, Any]) -> bool:
+    if step["type"] == "Split":
+        return bool(step["behavior"] != "Removed")
+    return step["type"] in {"ByteLevel", "Digits", "Metaspace"}
+
+
+def _shrinkage(step: Mapping[str, Any]) -> float | None:
+    """By what factor a normaliser can shorten UTF-8 text at most; None when unknown."""
+    match step:
+        case {"type": "NFC"}:
+            return 3.5  # The most over all of Unicode: seven bytes into the two of U+0390.
+        case {"type": "Prepend"}:
+            return 1.0
+        case {"type": "Replace", "pattern": {"String": old}, "content": new}:
+            return max(1.0, len(old.encode()) / len(new.encode())) if new else None
+    return None
+
+
+def _from_hub(model: str) -> Path:
+    # Both are slow to import, and a pool with a folder needs neither.
+    import httpx2
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(model, allow_patterns=list(FILES), local_files_only=True))
+        if (cached / "tokenizer.json").exists():
+            return cached
+    except (OSError, ValueError):
+        pass  # Not downloaded yet, or no valid id: the next call says which.
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(FILES)))
+    except (OSError, ValueError, httpx2.HTTPError, EntryNotFoundError) as error:
+        raise ConfigError(
+            f"The tokenizer of {model} cannot be had from the Hugging Face hub: {error} "
+            "Set HEADRACE_MODEL_DIR to a folder with the model, or HEADRACE_MODEL to another model.",
+            param="model",
+        ) from error
+
+
+def _template_text(folder: Path) -> str:
+    """The chat template: a file of its own, or an entry of the tokenizer's configuration, as older models have it."""
+    path = folder / "chat_template.jinja"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    template = _read_json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    if not isinstance(template, str):
+        raise ValueError("it has no chat template")
+    return template
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    """`bos_token`, `eos_token` and their kin, as templates name them."""
+    entries = _read_json(folder / "special_tokens_map.json") | _read_json(folder / "tokenizer_config.json")
+    named = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+    found = {name: entries[name] for name in named if entries.get(name) is not None}
+    return {name: token["content"] if isinstance(token, dict) else token for name, token in found.items()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}` marks the assistant's turns for training; in a prompt it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 (jinja2 reads a plain set)
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        return jinja2.nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """What chat templates are written for: transformers' `utils/chat_template_utils.py`."""
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    # Templates ask for the local date; that is what transformers gives them.
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005
+    return environment

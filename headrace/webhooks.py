@@ -1,0 +1,64 @@
+"""What a webhook says and how it is signed: Standard Webhooks, in the words of OpenAI's events.
+
+Pure: `workers/deliver.py` sends it.
+"""
+
+import base64
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from standardwebhooks import Webhook
+
+from headrace.jobs import JobState, show_id
+
+#: The event that announces each end. OpenAI has no word for an expiry: it is a failure whose job says why.
+EVENTS: Mapping[JobState, str] = {
+    JobState.SUCCEEDED: "response.completed",
+    JobState.FAILED: "response.failed",
+    JobState.EXPIRED: "response.failed",
+    JobState.CANCELLED: "response.cancelled",
+}
+
+#: Bytes of key material in a secret; the specification asks for 24 to 64.
+SECRET_BYTES = 32
+
+
+def new_secret() -> str:
+    """A signing secret: `whsec_` and base64, as the specification spells it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def payload(delivery_id: UUID, event: str, job_id: UUID, state: JobState, ended_at: datetime) -> str:
+    """The body, the same text on every try: it names the job, and the receiver fetches it.
+
+    `data.id` is the response id that OpenAI's SDK retrieves; `data.job_id` and `data.status` are ours.
+    """
+    data: dict[str, Any] = {"id": show_id(job_id, "resp_"), "job_id": show_id(job_id), "status": str(state)}
+    body = {
+        "id": f"evt_{delivery_id.hex}",
+        "object": "event",
+        "created_at": int(ended_at.timestamp()),
+        "type": event,
+        "data": data,
+    }
+    return json.dumps(body, separators=(",", ":"))
+
+
+def signed_headers(secret: str, delivery_id: UUID, at: datetime, body: str) -> dict[str, str]:
+    """Headers of one try: the id stays the same over all tries, time and signature are fresh.
+
+    Args:
+        at: an aware UTC time; the library signs another zone's wall clock wrongly.
+    Source: Standard Webhooks specification, https://www.standardwebhooks.com
+    """
+    message_id = f"evt_{delivery_id.hex}"
+    return {
+        "content-type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(message_id, at, body),
+    }

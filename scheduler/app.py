@@ -1,0 +1,102 @@
+"""Composition root of the control processes: worker, beat and Flower. Nothing but wiring is here.
+
+celery -A scheduler.app worker -Q control
+celery -A scheduler.app beat
+celery -A scheduler.app flower
+"""
+
+import logging
+from functools import partial
+from typing import Any
+
+from celery import Celery, bootsteps
+from celery.signals import setup_logging
+
+from headrace import connections
+from headrace.admission import Admission
+from headrace.broker import ExecuteMessage, make_celery, send_delivery
+from headrace.config import Settings
+from headrace.logging import configure
+from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
+from headrace.store import Store
+from scheduler import sweep, tasks
+from scheduler.parts import Parts
+from scheduler.rescue import Patience, rescue
+from scheduler.sweeper import Sweep, Sweeper
+
+RECONCILE_EVERY_S = 10.0
+FORGET_EVERY_S = 3600.0
+
+
+def make_parts(celery: Celery, settings: Settings) -> Parts:
+    """The servers, connected on first use."""
+    redis = connections.redis(settings)
+    admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=settings.reservation_ttl_s)
+    return Parts(settings, Store(connections.postgres(settings)), admission, partial(send_delivery, celery))
+
+
+def make_sweeper(parts: Parts) -> Sweeper:
+    """All sweeps, with how often each runs."""
+    every_s = parts.settings.sweep_every_s
+    return Sweeper(
+        [
+            Sweep("expire", every_s, partial(sweep.expire, parts)),
+            Sweep("rescue", every_s, partial(rescue, parts, Patience(parts.settings.lease_s))),
+            Sweep("publish_due", every_s, partial(sweep.publish_due, parts)),
+            Sweep("redeliver", every_s, partial(sweep.redeliver, parts)),
+            Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, parts)),
+            Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, parts)),
+        ]
+    )
+
+
+class SweepStep(bootsteps.StartStopStep):
+    """Sweeps in the control worker's process: started before its consumer, which waits for the broker."""
+
+    def create(self, worker: Any) -> Sweeper:
+        """Called once, when the worker is put together."""
+        return make_sweeper(parts)
+
+
+class ControlQueueStep(bootsteps.Step):
+    """Takes from the control queue alone: without it, a worker that is not given `-Q` empties every queue there is."""
+
+    def create(self, worker: Any) -> None:
+        """Called once, before anything is consumed."""
+        worker.app.amqp.queues.select([CONTROL])
+
+
+@setup_logging.connect
+def log_as_json(loglevel: int, **_: object) -> None:
+    """Replace Celery's own set-up of logging."""
+    configure(logging.getLevelName(loglevel))
+
+
+def _every(task: str, seconds: float) -> dict[str, Any]:
+    """A line of the beat table. A tick that nobody took by the next one is dropped: it has nothing to say any more."""
+    return {"task": task, "schedule": seconds, "options": {"queue": CONTROL, "expires": seconds}}
+
+
+def make_app(settings: Settings) -> Celery:
+    """The control processes' Celery app, without its tasks."""
+    celery = make_celery("headrace.scheduler", settings)
+    celery.conf.update(
+        beat_schedule={
+            "observe": _every(OBSERVE, settings.observe_every_s),
+            "autoscale": _every(AUTOSCALE, settings.autoscale_every_s),
+        },
+        # The table above is all that beat knows, so it keeps no file. There are no results to clean up either.
+        beat_scheduler="celery.beat:Scheduler",
+        result_expires=None,
+        # Two short tasks: one at a time, in the worker's own thread.
+        worker_pool="solo",
+        worker_concurrency=1,
+    )
+    celery.steps["worker"].update({ControlQueueStep, SweepStep})
+    return celery
+
+
+_settings = Settings.load()
+app = make_app(_settings)
+parts = make_parts(app, _settings)
+tasks.register(app, parts)

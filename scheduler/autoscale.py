@@ -1,0 +1,75 @@
+"""Autoscale: decide how many hosts each pool should have, and write it down with its reason.
+
+Advisory: nothing carries a decision out yet. Knows neither Celery nor how hosts are made.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from headrace import scaling
+from headrace.config import ScalingSettings
+from headrace.queues import lane_queues
+from headrace.scaling import Decision, Snapshot
+from headrace.store import clock, locks, observations, workers
+from headrace.store.observations import QueueSample
+from scheduler.parts import Parts
+
+logger = logging.getLogger(__name__)
+
+
+def autoscale(parts: Parts) -> dict[str, Decision]:
+    """Decide for every pool, one row each; empty while another process decides.
+
+    Running twice asks for nothing twice: the second run finds the first one's change still cooling down.
+    Raises: StoreUnavailable.
+    """
+    with parts.store.begin() as db:
+        if not locks.try_take(db, "autoscale"):
+            return {}
+        fleets = workers.fleets(db)
+        hosts = {pool: fleets[pool].hosts if pool in fleets else 0 for pool in parts.settings.pools}
+        return {pool: _decide(db, pool, count, parts.settings.scaling) for pool, count in hosts.items()}
+
+
+def _decide(db: Connection, pool: str, hosts: int, policy: ScalingSettings) -> Decision:
+    snapshot = snapshot_of(observations.newest_samples(db, lane_queues(pool)))
+    fleet = scaling.Fleet(hosts, observations.last_change_at(db, pool))
+    decision = scaling.decide(snapshot, fleet, policy, clock.now(db))
+    observations.add_decision(
+        db,
+        pool=pool,
+        mode=policy.mode,
+        hosts=hosts,
+        target=decision.target,
+        reason=decision.reason,
+        inputs=_inputs(snapshot, fleet, policy),
+    )
+    facts = {"pool": pool, "hosts": hosts, "target": decision.target, "reason": decision.reason}
+    logger.info("scaling_decided", extra=facts)
+    return decision
+
+
+def snapshot_of(samples: Sequence[QueueSample]) -> Snapshot | None:
+    """One pool's newest samples, a lane each, added up; as old as the oldest of them. None when there are none."""
+    if not samples:
+        return None
+    return Snapshot(
+        at=min(sample.at for sample in samples),
+        depth=sum(sample.depth for sample in samples),
+        running=sum(sample.running for sample in samples),
+        # The slots are the pool's, and each of its lanes reports them all.
+        slots=max(sample.slots for sample in samples),
+    )
+
+
+def _inputs(snapshot: Snapshot | None, fleet: scaling.Fleet, policy: ScalingSettings) -> dict[str, Any]:
+    """Everything the decision was made of, so that it can be replayed."""
+    seen: dict[str, Any] = {}
+    if snapshot is not None:
+        seen = {"sampled_at": snapshot.at.isoformat(), "depth": snapshot.depth, "load": round(snapshot.load, 4)}
+        seen |= {"running": snapshot.running, "slots": snapshot.slots}
+    changed = fleet.last_change_at.isoformat() if fleet.last_change_at else None
+    return {**seen, "last_change_at": changed, "policy": policy.model_dump(mode="json")}

@@ -1,0 +1,112 @@
+"""Rescue: take the running jobs of dead workers back. Knows neither Celery nor how a worker came to die."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Row
+
+from headrace.errors import StoreUnavailable, UnknownPrice
+from headrace.jobs import JobState, Route, Usage
+from headrace.pricing import Cost, Tariff, cost
+from headrace.store import attempts, clock, deliveries, jobs, locks
+from scheduler.parts import Parts
+
+logger = logging.getLogger(__name__)
+
+#: What an attempt is charged when its model has lost its price since: we never guess one.
+UNPRICED = Cost(Decimal(0), "unpriced")
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What becomes of a job whose worker died."""
+
+    target: JobState
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+def fate(*, attempt: int, max_attempts: int, is_cancelled: bool, is_overdue: bool) -> Fate:
+    """Cancelled if that was asked for, failed if its time or its attempts are over, else another attempt."""
+    if is_cancelled:
+        return Fate(JobState.CANCELLED)
+    if is_overdue:
+        return Fate(JobState.FAILED, "deadline_exceeded", "Its deadline passed before it could finish.")
+    if attempt >= max_attempts:
+        message = f"Its worker died in each of {attempt} attempts." if attempt > 1 else "Its worker died."
+        return Fate(JobState.FAILED, "worker_lost", message)
+    return Fate(JobState.WAITING)
+
+
+class Patience:
+    """Says whether a lease that has ended means a dead worker.
+
+    While Postgres was down no worker could renew its lease, and the first to ask afterwards must not take every job
+    away: the workers get one full lease, counted from the asker's own first good query. A process that has just
+    started cannot know what was before, and waits as long.
+    """
+
+    def __init__(self, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lease_s = lease_s
+        self._clock = clock
+        self._good_since: float | None = None
+
+    def good_query(self) -> bool:
+        """Note that Postgres answered; True when it has done so for a full lease."""
+        if self._good_since is None:
+            self._good_since = self._clock()
+        return self._clock() - self._good_since >= self._lease_s
+
+    def bad_query(self) -> None:
+        """Note that Postgres did not answer."""
+        self._good_since = None
+
+
+def rescue(parts: Parts, patience: Patience) -> int:
+    """Take jobs that run under a lease that has ended, book the lost attempts, and decide each job's fate.
+
+    Bound: the rest of the lease and one sweep; after an outage of Postgres, or a start, one full lease more.
+    Returns: jobs that were taken.
+    """
+    try:
+        with parts.store.begin() as db:
+            is_ours = locks.try_take(db, "rescue")
+            if not patience.good_query() or not is_ours:
+                return 0
+            tariff, now = Tariff.of(parts.settings), clock.now(db)
+            fates = [(row, _fate_of(row, parts.settings.max_attempts, now)) for row in jobs.orphans(db)]
+            for row, end in fates:
+                message = {"error_code": end.error_code, "error_message": end.error_message}
+                attempts.lose(db, row, end.target, _lost_cost(row, tariff), **message)
+            ended = [row.id for row, end in fates if end.target.is_terminal]
+            webhooks = deliveries.publish(db, ended)
+    except StoreUnavailable:
+        patience.bad_query()
+        raise
+    for row, end in fates:
+        logger.warning("job_rescued", extra={"job": row.id, "attempt": row.attempt, "target": end.target})
+    parts.tell_ended(ended, webhooks)
+    return len(fates)
+
+
+def _fate_of(row: Row[Any], max_attempts: int, now: datetime) -> Fate:
+    return fate(
+        attempt=row.attempt,
+        max_attempts=max_attempts,
+        is_cancelled=row.cancel_requested_at is not None,
+        is_overdue=row.finish_by is not None and row.finish_by <= now,
+    )
+
+
+def _lost_cost(row: Row[Any], tariff: Tariff) -> Cost:
+    """The prompt's price: what the dead worker produced beyond it is unknown."""
+    try:
+        return cost(tariff.price(Route(row.route), row.pool, row.model_requested), Usage(row.prompt_tokens))
+    except UnknownPrice:
+        logger.warning("lost_attempt_unpriced", extra={"job": row.id, "model": row.model_requested})
+        return UNPRICED

@@ -1,0 +1,110 @@
+"""The sweeps: each closes one window in which a job or a webhook could be left behind.
+
+Every sweep may run twice, at once, on two machines: one of them holds the lock and works, and what it does to Redis
+is safe to repeat. Postgres is committed first, so that a sweep does its part there while Redis is down.
+None of them knows Celery: they must not depend on the broker they repair.
+"""
+
+import logging
+
+from headrace.broker import named_in
+from headrace.store import deliveries, jobs, locks
+from headrace.store.insertion import forget_expired_keys
+from scheduler.parts import Parts
+
+logger = logging.getLogger(__name__)
+
+#: Messages of one queue that one `reconcile_admission` looks at, those that are taken next.
+RECONCILE_MESSAGES = 1000
+
+
+def publish_due(parts: Parts) -> int:
+    """Put jobs into their lists: retries that are due, and queued jobs whose message is missing.
+
+    A message is missing when the API died between insert and commit, when a worker died with it in its hands, and
+    when Redis was wiped.
+    Bound: a due job waits one sweep, a missing message `publish_grace_s` and one sweep, both from when Redis answers.
+    Returns: messages that were missing.
+    """
+    with parts.store.begin() as db:
+        if not locks.try_take(db, "publish_due"):
+            return 0
+        tickets = jobs.queued_longer_than(db, parts.settings.publish_grace_s)
+        tickets += jobs.enqueue_due(db)
+    pushed = parts.admission.restore(tickets)
+    if pushed:
+        logger.info("messages_restored", extra={"messages": pushed})
+    return pushed
+
+
+def expire(parts: Parts) -> int:
+    """End the jobs whose `start_by` or `finish_by` passed while nobody ran them, and free their places.
+
+    Bound: one sweep after the time passed; with Redis down the state is as prompt, and the place is freed by
+    `reconcile_admission` once Redis is back.
+    Returns: jobs that were ended.
+    """
+    with parts.store.begin() as db:
+        if not locks.try_take(db, "expire"):
+            return 0
+        tickets = jobs.expire(db)
+        ended = [ticket.job_id for ticket in tickets]
+        webhooks = deliveries.publish(db, ended)
+    if tickets:
+        logger.info("jobs_expired", extra={"jobs": len(tickets)})
+        parts.admission.remove(tickets)
+        parts.tell_ended(ended, webhooks)
+    return len(tickets)
+
+
+def reconcile_admission(parts: Parts) -> int:
+    """Free places that stand for nothing: reservations never followed by a job, messages of jobs not queued any more.
+
+    Bound: a reservation lives `reservation_ttl_s` and one sweep; a message one sweep once it is among the
+    `RECONCILE_MESSAGES` that are taken next, and meanwhile a claim of it finds nothing.
+    Returns: places that were freed.
+    """
+    freed = parts.admission.drop_stale_reservations(parts.queues)
+    for queue in parts.queues:
+        freed += _discard_void(parts, queue)
+    if freed:
+        logger.info("places_freed", extra={"places": freed})
+    return freed
+
+
+def _discard_void(parts: Parts, queue: str) -> int:
+    """Take a queue's void messages out.
+
+    The list is read before Postgres: a message is pushed only after its job's commit, so one whose job is not queued
+    under that number by then never will be again.
+    """
+    found = {message: named_in(message) for message in parts.admission.messages(queue, RECONCILE_MESSAGES)}
+    named = {message: name for message, name in found.items() if name is not None}
+    if not named:
+        return 0
+    with parts.store.begin() as db:
+        queued = jobs.queued_numbers(db, [job_id for job_id, _ in named.values()])
+    void = [message for message, (job_id, enqueue_no) in named.items() if queued.get(job_id) != enqueue_no]
+    return parts.admission.discard(queue, void) if void else 0
+
+
+def redeliver(parts: Parts) -> int:
+    """Send the message of every webhook that is due and that nobody was sent for lately.
+
+    Bound: a webhook whose message was lost waits `deliveries.REPUBLISH_AFTER_S` and one sweep; one whose worker died
+    in the middle of a try waits `deliveries.TRY_LEASE_S` and one sweep.
+    Returns: messages sent.
+    """
+    # Asked first: a webhook marked as sent that could not be would have to wait out the pause.
+    parts.admission.ping()
+    with parts.store.begin() as db:
+        due = deliveries.publish_due(db) if locks.try_take(db, "redeliver") else []
+    for delivery_id in due:
+        parts.send_delivery(delivery_id)
+    return len(due)
+
+
+def forget_keys(parts: Parts) -> int:
+    """Delete Idempotency-Keys that have expired. No job waits for it: an expired key counts for nothing already."""
+    with parts.store.begin() as db:
+        return forget_expired_keys(db) if locks.try_take(db, "forget_keys") else 0

@@ -1,0 +1,69 @@
+"""Runs the sweeps, each on a timer of its own. Knows neither Celery nor what a sweep does."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from headrace.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that `stop` waits for sweeps under way. One that is cut off is rolled back, and safe to repeat.
+STOP_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Something to do every so often."""
+
+    name: str
+    every_s: float
+    run: Callable[[], object]
+
+
+class Sweeper:
+    """Runs each sweep in a thread of its own, so that one that fails or hangs holds up no other."""
+
+    def __init__(self, sweeps: Sequence[Sweep]) -> None:
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._keep_running, args=(sweep,), name=f"sweep-{sweep.name}", daemon=True)
+            for sweep in sweeps
+        ]
+
+    def start(self) -> None:
+        """Begin; each sweep runs at once for the first time."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End; returns when no sweep runs any more, or after `STOP_TIMEOUT_S`."""
+        self._stopping.set()
+        until = time.monotonic() + STOP_TIMEOUT_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _keep_running(self, sweep: Sweep) -> None:
+        failing = False
+        due = time.monotonic()
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            due = time.monotonic() + sweep.every_s
+            failing = self._run_once(sweep, failing)
+
+    def _run_once(self, sweep: Sweep, failing: bool) -> bool:
+        """Run a sweep; returns whether it failed. An outage is logged when it begins and when it ends, not between."""
+        try:
+            sweep.run()
+        except Unavailable as error:
+            if not failing:
+                logger.warning("sweep_failing", extra={"sweep": sweep.name, "error": str(error)})
+            return True
+        except Exception:
+            if not failing:
+                logger.exception("sweep_failing", extra={"sweep": sweep.name})
+            return True
+        if failing:
+            logger.info("sweep_recovered", extra={"sweep": sweep.name})
+        return False

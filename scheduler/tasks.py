@@ -1,0 +1,35 @@
+"""The control queue's tasks: Celery's side of `observe` and `autoscale`, and nothing of theirs."""
+
+import logging
+from collections.abc import Callable
+
+from celery import Celery
+
+from headrace.errors import Unavailable
+from headrace.queues import AUTOSCALE, OBSERVE
+from scheduler.autoscale import autoscale
+from scheduler.observe import observe
+from scheduler.parts import Parts
+
+logger = logging.getLogger(__name__)
+
+
+def register(celery: Celery, parts: Parts) -> None:
+    """Let workers of `celery` run the tasks that beat names."""
+
+    def run_observe() -> None:
+        _tick(OBSERVE, lambda: observe(parts))
+
+    def run_autoscale() -> None:
+        _tick(AUTOSCALE, lambda: autoscale(parts))
+
+    celery.task(run_observe, name=OBSERVE)
+    celery.task(run_autoscale, name=AUTOSCALE)
+
+
+def _tick(name: str, work: Callable[[], object]) -> None:
+    """Do it; an outage is no error of the task's, and the next tick tries again."""
+    try:
+        work()
+    except Unavailable as error:
+        logger.warning("tick_skipped", extra={"task": name, "error": str(error)})

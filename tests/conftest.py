@@ -1,0 +1,32 @@
+"""What every test may ask for: one real Postgres and one real Valkey per session, on free ports.
+
+A server that is missing fails the test that asks for it. It is never a reason to skip.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.stack.ports import free_port
+from headrace.stack.postgres import Postgres
+from headrace.stack.valkey import Valkey
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """An empty database on a real Postgres."""
+    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
+        postgres = Postgres(Path(folder, "postgres"), free_port())
+        with postgres.running():
+            yield postgres.url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """An empty, real Valkey."""
+    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
+        valkey = Valkey(Path(folder, "valkey"), free_port())
+        with valkey.running():
+            yield valkey.url

@@ -1,0 +1,135 @@
+"""Models that engines answer with, and a stand-in for the paid API."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.config import Settings
+from headrace.stack.model import PreparedModel, prepare
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model with random weights, which loads fast and talks nonsense."""
+    folder = tmp_path_factory.mktemp("tiny") / "llama"
+    program = Path(__file__).with_name("tiny_llama.py")
+    subprocess.run([sys.executable, program, folder], check=True, capture_output=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> PreparedModel:
+    """The default model: real weights, brought once and kept in the state folder."""
+    return prepare(Settings.load(model=None, model_dir=None, engine="vllm"), print)
+
+
+class StandIn:
+    """A small server that speaks chat completions on loopback.
+
+    It plays the script first, one entry per request: `(status, body)`, `(status, body, declared length)` or `"reset"`.
+    After it, it answers by itself: what a JSON schema's `const` demands, else an echo of the last message.
+
+    Attributes:
+        script: what the next requests meet.
+        requests: headers and body of each request.
+        release: requests for `HOLD` are answered once it is set.
+        held: set while one of them waits.
+    """
+
+    HOLD = "wait for me"
+    LONGEST_PROMPT = 1000
+
+    def __init__(self) -> None:
+        self.script: list[Any] = []
+        self.requests: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.release, self.held = threading.Event(), threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def close(self) -> None:
+        self.release.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        prompt = " ".join(message["content"] for message in body["messages"])
+        if len(prompt.split()) > self.LONGEST_PROMPT:
+            error = {"message": "too long", "code": "context_length_exceeded", "param": "messages"}
+            return 400, {"error": error}
+        if self.HOLD in prompt:
+            self.held.set()
+            self.release.wait(30)
+        schema = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
+        text = json.dumps(schema["const"]) if "const" in schema else f"echo: {prompt}"
+        words = text.split(" ")
+        kept = words[: body["max_tokens"]]
+        text = " ".join(kept)
+        for stop in body.get("stop", ()):
+            text = text.partition(stop)[0]
+        return 200, self.completion(
+            text,
+            finish_reason="length" if len(kept) < len(words) else "stop",
+            prompt_tokens=len(prompt.split()),
+            completion_tokens=len(kept),
+        )
+
+    @staticmethod
+    def completion(text: str | None, finish_reason: str | None = "stop", **usage: Any) -> dict[str, Any]:
+        """A chat completion as OpenAI returns it."""
+        counts = {"prompt_tokens": 7, "completion_tokens": 3, **usage}
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "gpt-4o-mini-2024-07-18",
+            "choices": [
+                {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}
+            ],
+            "usage": {**counts, "total_tokens": counts["prompt_tokens"] + counts["completion_tokens"]},
+        }
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        stand_in = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                stand_in.requests.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                act = stand_in.script.pop(0) if stand_in.script else stand_in.answer(body)
+                if act == "reset":
+                    self.close_connection = True
+                    return
+                status, answer, *length = act
+                raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(length[0] if length else len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+                self.close_connection = bool(length)
+
+        return Handler
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[StandIn]:
+    server = StandIn()
+    yield server
+    server.close()

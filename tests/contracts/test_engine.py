@@ -1,0 +1,279 @@
+"""What every engine must do, shown on each of them."""
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
+from headrace.errors import EngineUnavailable, PromptRejected
+from headrace.jobs import Message, Sampling
+from headrace.tokens import EstimatingTokenizer, Tokenizer
+from workers.engines.base import Engine, Generation, GenerationRequest
+from workers.engines.simulator import SimulatorEngine, fingerprint
+
+SOON_S = 10.0
+
+
+@dataclass(slots=True)
+class Bench:
+    """An engine under test.
+
+    Attributes:
+        expected: the text that must be in the answer to `own(i)`.
+        long: a prompt that keeps the engine busy, with this many tokens.
+        underway: blocks until the engine works on it; told when its first piece has come.
+        let_go: lets it end after an abort, where the engine cannot cut it short.
+    """
+
+    engine: Any
+    expected: Callable[[GenerationRequest, int], str]
+    long: tuple[str, int]
+    underway: Callable[[threading.Event], bool]
+    let_go: Callable[[], None]
+
+
+VLLM = pytest.param(
+    "vllm",
+    marks=[
+        pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform"),
+        pytest.mark.filterwarnings("ignore"),  # vLLM's and torch's own.
+    ],
+)
+#: For what only an engine with a process of its own can show.
+with_a_core = pytest.mark.parametrize("bench", [VLLM], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", params=["simulator", "openai", VLLM])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    made: Bench = {"simulator": simulator, "openai": paid, "vllm": vllm}[request.param](request.getfixturevalue)
+    yield made
+    made.engine.stop()
+    gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
+
+
+def simulator(_: Callable[[str], Any]) -> Bench:
+    settings = SimulatorSettings(decode_tokens_per_s=400, output_tokens=4000, kv_tokens=100_000)
+    engine = SimulatorEngine(settings, PoolSettings(max_model_tokens=5000, max_running=64), EstimatingTokenizer())
+    return Bench(
+        engine,
+        expected=lambda request, i: fingerprint(request.messages),
+        long=("a long story", 4000),
+        underway=lambda first_piece: first_piece.wait(SOON_S),
+        let_go=lambda: None,
+    )
+
+
+def paid(fixture: Callable[[str], Any]) -> Bench:
+    from workers.engines.openai import OpenAIEngine
+
+    server = fixture("stand_in")
+    return Bench(
+        OpenAIEngine(OverflowSettings(), "sk-test", server.url),
+        expected=lambda request, i: answer_of(i),
+        long=(server.HOLD, 50),
+        underway=lambda first_piece: server.held.wait(SOON_S),
+        let_go=server.release.set,
+    )
+
+
+def vllm(fixture: Callable[[str], Any]) -> Bench:
+    from workers.engines.vllm import VllmEngine
+
+    pool = tiny_pool(fixture("tiny_llama"))
+    return Bench(
+        VllmEngine(pool, Tokenizer.load(pool.model, pool.model_dir), probe_s=3.0),
+        expected=lambda request, i: answer_of(i),
+        long=("a long story", 900),
+        underway=lambda first_piece: first_piece.wait(SOON_S),
+        let_go=lambda: None,
+    )
+
+
+def tiny_pool(folder: Path) -> PoolSettings:
+    return PoolSettings(model="tests/tiny-llama", model_dir=folder, kv_cache_mib=64, max_model_tokens=1024)
+
+
+@pytest.fixture
+def engine(bench: Bench) -> Engine:
+    """The engine, started: after a test that left it dead or stopped, again."""
+    bench.engine.start()
+    return bench.engine
+
+
+def answer_of(i: int) -> str:
+    return f"the answer to question {i} ends here"
+
+
+def own(i: int, max_tokens: int = 80, **sampling: Any) -> GenerationRequest:
+    """A request whose answer is known, since its schema allows no other: random weights obey it too."""
+    schema = {"name": "answer", "schema": {"const": answer_of(i)}}
+    response_format = {"type": "json_schema", "json_schema": schema}
+    return GenerationRequest(
+        request_id=f"own-{i}",
+        messages=(Message("user", f"question {i}"),),
+        sampling=Sampling(max_tokens, temperature=0.0, response_format=response_format, **sampling),
+    )
+
+
+def long(bench: Bench, request_id: str) -> GenerationRequest:
+    text, tokens = bench.long
+    # A text that a random model would have to end for reasons of its own only.
+    schema = {"name": "text", "schema": {"type": "string", "minLength": 4000}}
+    sampling = Sampling(tokens, temperature=0.0, response_format={"type": "json_schema", "json_schema": schema})
+    return GenerationRequest(request_id, (Message("user", text),), sampling)
+
+
+def begin(
+    bench: Bench, pool: ThreadPoolExecutor, request_id: str, pieces: list[str] | None = None
+) -> "Future[Generation]":
+    """Start a long request, and return once the engine works on it."""
+    first_piece = threading.Event()
+
+    def on_delta(piece: str) -> None:
+        if pieces is not None:
+            pieces.append(piece)
+        first_piece.set()
+
+    running = pool.submit(bench.engine.generate, long(bench, request_id), on_delta)
+    assert bench.underway(first_piece)
+    return running
+
+
+def test_start_says_what_the_engine_can_hold(engine: Engine) -> None:
+    limits = engine.start()
+    assert limits.max_running > 1
+    if limits.kv_tokens is not None and limits.kv_block_tokens is not None:
+        assert limits.kv_tokens >= limits.max_running * limits.kv_block_tokens
+        assert limits.kv_tokens % limits.kv_block_tokens == 0
+    engine.check()
+
+
+def test_an_answer_comes_with_its_usage_and_its_model(bench: Bench, engine: Engine) -> None:
+    request = own(1)
+    generation = engine.generate(request)
+    assert bench.expected(request, 1) in generation.text
+    assert generation.usage.prompt_tokens > 0
+    assert 0 < generation.usage.output_tokens <= request.sampling.max_tokens
+    assert 0 <= generation.usage.cached_tokens <= generation.usage.prompt_tokens
+    assert generation.model_served
+
+
+def test_overlapping_calls_get_their_own_answers(bench: Bench, engine: Engine) -> None:
+    requests = [own(i) for i in range(20)]
+    with ThreadPoolExecutor(20) as threads:
+        answers = list(threads.map(engine.generate, requests))
+    for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+        assert bench.expected(request, i) in answer.text
+
+
+def test_max_tokens_cuts_the_answer_and_says_so(engine: Engine) -> None:
+    generation = engine.generate(own(2, max_tokens=3))
+    assert generation.finish_reason == "length"
+    assert generation.usage.output_tokens == 3
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: Engine) -> None:
+    whole = engine.generate(own(3)).text
+    stop = whole.split()[-1]
+    generation = engine.generate(own(3, stop=(stop,)))
+    assert generation.text == whole.partition(stop)[0]
+    assert generation.finish_reason == "stop"
+
+
+def test_pieces_add_up_to_the_text(engine: Engine) -> None:
+    pieces: list[str] = []
+    generation = engine.generate(own(4), pieces.append)
+    assert "".join(pieces) == generation.text != ""
+
+
+def test_a_prompt_that_never_fits_is_rejected(engine: Engine) -> None:
+    request = GenerationRequest("long", (Message("user", "word " * 6000),), Sampling(8))
+    with pytest.raises(PromptRejected):
+        engine.generate(request)
+    engine.check()
+
+
+def test_abort_ends_a_running_call_and_the_engine_goes_on(bench: Bench, engine: Engine) -> None:
+    pieces: list[str] = []
+    with ThreadPoolExecutor(1) as threads:
+        running = begin(bench, threads, "aborted", pieces)
+        engine.abort("aborted")
+        bench.let_go()
+        generation = running.result(SOON_S)
+    assert generation.finish_reason == "abort"
+    assert generation.usage.prompt_tokens > 0
+    assert generation.usage.output_tokens < bench.long[1]
+    assert generation.text.startswith("".join(pieces))
+    assert bench.expected(own(5), 5) in engine.generate(own(5)).text
+
+
+def test_abort_reaches_a_call_that_is_not_listened_to(bench: Bench, engine: Engine) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        running = threads.submit(engine.generate, long(bench, "silent"))
+        # Both run in one batch by the time the second has its first piece.
+        other = begin(bench, threads, "listened to")
+        for request_id in ("silent", "listened to"):
+            engine.abort(request_id)
+        bench.let_go()
+        assert running.result(SOON_S).finish_reason == "abort"
+        assert other.result(SOON_S).finish_reason == "abort"
+
+
+def test_abort_of_an_unknown_request_is_ignored(engine: Engine) -> None:
+    engine.abort("nobody")
+    engine.check()
+
+
+@with_a_core
+def test_a_core_that_is_killed_fails_its_calls_and_start_replaces_it(bench: Bench, engine: Engine) -> None:
+    core = core_pid(engine)
+    with ThreadPoolExecutor(4) as threads:
+        running = [begin(bench, threads, f"lost-{i}") for i in range(4)]
+        os.kill(core, signal.SIGKILL)
+        for call in running:
+            with pytest.raises(EngineUnavailable):
+                call.result(SOON_S)
+    with pytest.raises(EngineUnavailable):
+        engine.check()
+    engine.start()
+    assert core_pid(engine) != core
+    assert bench.expected(own(6), 6) in engine.generate(own(6)).text
+
+
+@with_a_core
+def test_check_finds_a_core_that_hangs_and_fails_its_calls(bench: Bench, engine: Engine) -> None:
+    import psutil  # Comes with vLLM.
+
+    core = psutil.Process(core_pid(engine))
+    with ThreadPoolExecutor(1) as threads:
+        running = begin(bench, threads, "hung")
+        core.suspend()
+        with pytest.raises(EngineUnavailable):
+            engine.check()
+        with pytest.raises(EngineUnavailable):
+            running.result(SOON_S)
+    _, alive = psutil.wait_procs([core], timeout=SOON_S)
+    assert not alive
+
+
+def test_after_stop_nothing_is_answered(engine: Engine) -> None:
+    engine.stop()
+    engine.stop()
+    with pytest.raises(EngineUnavailable):
+        engine.generate(own(7))
+    with pytest.raises(EngineUnavailable):
+        engine.check()
+    engine.abort("own-7")
+
+
+def core_pid(engine: Any) -> int:
+    return int(engine._core._llm.engine_core.resources.engine_manager.processes[0].pid)

@@ -1,0 +1,196 @@
+"""What the paid API may answer, over real HTTP, and what becomes of it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from headrace.config import OverflowSettings, PoolSettings, Settings
+from headrace.errors import ConfigError, EngineFault, EngineUnavailable, PromptRejected
+from headrace.jobs import Message, Sampling, Usage
+from workers.engines import load
+from workers.engines.base import GenerationRequest
+from workers.engines.openai import OpenAIEngine
+
+MESSAGES = (Message("system", "Be brief."), Message("user", "hello"))
+REQUEST = GenerationRequest("r1", MESSAGES, Sampling(max_tokens=16))
+
+
+@pytest.fixture
+def engine(stand_in: Any) -> Iterator[OpenAIEngine]:
+    stand_in.requests.clear()
+    stand_in.script.clear()
+    overflow = OverflowSettings(model="gpt-4o-mini", models={"big": "gpt-4o"}, timeout_s=1.0)
+    engine = OpenAIEngine(overflow, "sk-secret", stand_in.url)
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine: OpenAIEngine) -> None:
+    response_format = {"type": "json_object"}
+    sampling = Sampling(9, temperature=0.5, top_p=0.9, stop=("x",), seed=3, response_format=response_format)
+    engine.generate(GenerationRequest("r1", MESSAGES, sampling))
+    headers, body = stand_in.requests[0]
+    assert headers["authorization"] == "Bearer sk-secret"
+    assert body == {
+        "model": "gpt-4o-mini",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}],
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stop": ["x"],
+        "seed": 3,
+        "response_format": {"type": "json_object"},
+    }
+
+
+def test_what_was_not_asked_for_is_left_to_the_provider(stand_in: Any, engine: OpenAIEngine) -> None:
+    engine.generate(REQUEST)
+    assert set(stand_in.requests[0][1]) == {"model", "messages", "max_tokens"}
+
+
+@pytest.mark.parametrize(("asked", "sent"), [("big", "gpt-4o"), ("small", "gpt-4o-mini"), (None, "gpt-4o-mini")])
+def test_a_job_s_model_is_mapped(stand_in: Any, engine: OpenAIEngine, asked: str | None, sent: str) -> None:
+    engine.generate(GenerationRequest("r1", MESSAGES, Sampling(16), model=asked))
+    assert stand_in.requests[0][1]["model"] == sent
+
+
+def test_usage_and_the_model_that_answered_are_the_provider_s(stand_in: Any, engine: OpenAIEngine) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": 4}}
+    stand_in.script = [(200, stand_in.completion("hi", prompt_tokens=11, completion_tokens=2, **details))]
+    generation = engine.generate(REQUEST)
+    assert generation.text == "hi"
+    assert generation.usage == Usage(prompt_tokens=11, output_tokens=2, cached_tokens=4)
+    assert generation.model_served == "gpt-4o-mini-2024-07-18"
+
+
+def test_what_cannot_be_stored_is_replaced(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(200, stand_in.completion("a\0b\ud800c"))]
+    assert engine.generate(REQUEST).text == "a\ufffdb\ufffdc"
+
+
+def error(code: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": "no", "type": "t", "param": None, "code": code}}
+
+
+def without(field: str, answer: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in answer.items() if key != field}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (400, "context_length_exceeded", PromptRejected),
+        (404, "model_not_found", PromptRejected),
+        (413, None, PromptRejected),
+        (422, None, PromptRejected),
+        (401, "invalid_api_key", EngineUnavailable),
+        (403, None, EngineUnavailable),
+        (429, "insufficient_quota", EngineUnavailable),
+        (429, "rate_limit_exceeded", EngineFault),
+        (408, None, EngineFault),
+        (500, None, EngineFault),
+        (503, None, EngineFault),
+    ],
+)
+def test_each_status_has_its_meaning_and_is_asked_once(
+    stand_in: Any, engine: OpenAIEngine, status: int, code: str | None, expected: type[Exception]
+) -> None:
+    stand_in.script = [(status, error(code))]
+    with pytest.raises(expected) as caught:
+        engine.generate(REQUEST)
+    assert type(caught.value) is expected
+    assert len(stand_in.requests) == 1
+
+
+def test_words_about_the_account_stay_here(stand_in: Any, engine: OpenAIEngine) -> None:
+    body = error("invalid_api_key")
+    body["error"]["message"] = "Incorrect API key provided: sk-secret, of org-42"
+    stand_in.script = [(401, body)]
+    with pytest.raises(EngineUnavailable) as caught:
+        engine.generate(REQUEST)
+    assert "sk-" not in str(caught.value)
+    assert "org-" not in str(caught.value)
+
+
+def test_a_connection_that_is_dropped_is_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = ["reset"]
+    with pytest.raises(EngineFault):
+        engine.generate(REQUEST)
+    assert len(stand_in.requests) == 1
+
+
+def test_an_answer_that_does_not_come_in_time_is_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.release.clear()
+    with pytest.raises(EngineFault):
+        engine.generate(GenerationRequest("r1", (Message("user", stand_in.HOLD),), Sampling(16)))
+    stand_in.release.set()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"not json",
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        json.dumps({"choices": [], "usage": {}}).encode(),
+        json.dumps({"choices": [{"finish_reason": "stop"}]}).encode(),
+    ],
+)
+def test_an_answer_that_is_none_is_a_fault(stand_in: Any, engine: OpenAIEngine, body: bytes) -> None:
+    stand_in.script = [(200, body)]
+    with pytest.raises(EngineFault):
+        engine.generate(REQUEST)
+
+
+def test_a_body_that_ends_early_is_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:
+    raw = json.dumps(stand_in.completion("hi")).encode()
+    stand_in.script = [(200, raw[:-20], len(raw))]
+    with pytest.raises(EngineFault):
+        engine.generate(REQUEST)
+
+
+@pytest.mark.parametrize("finish_reason", [None, "tool_calls", "something new"])
+def test_an_answer_without_a_proper_end_is_a_fault(
+    stand_in: Any, engine: OpenAIEngine, finish_reason: str | None
+) -> None:
+    stand_in.script = [(200, stand_in.completion("hi", finish_reason=finish_reason))]
+    with pytest.raises(EngineFault):
+        engine.generate(REQUEST)
+
+
+def test_an_answer_without_usage_is_a_fault_since_it_cannot_be_billed(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(200, without("usage", stand_in.completion("hi")))]
+    with pytest.raises(EngineFault):
+        engine.generate(REQUEST)
+
+
+def test_an_answer_that_is_withheld_is_a_rejection(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(200, stand_in.completion(None, finish_reason="content_filter"))]
+    with pytest.raises(PromptRejected):
+        engine.generate(REQUEST)
+
+
+def test_a_refusal_is_an_answer(stand_in: Any, engine: OpenAIEngine) -> None:
+    answer = stand_in.completion(None)
+    answer["choices"][0]["message"]["refusal"] = "I will not."
+    stand_in.script = [(200, answer)]
+    assert engine.generate(REQUEST).text == "I will not."
+
+
+def test_the_engine_works_on_after_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(500, error())]
+    with pytest.raises(EngineFault):
+        engine.generate(REQUEST)
+    engine.check()
+    assert "hello" in engine.generate(REQUEST).text
+
+
+def test_without_a_key_it_does_not_start() -> None:
+    engine = load("openai", Settings(openai_api_key=None), PoolSettings())
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        engine.start()

@@ -1,0 +1,78 @@
+"""The default model, really: its answers, and its tokens as transformers counts them."""
+
+import gc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+
+import pytest
+
+from headrace.config import PoolSettings, Settings
+from headrace.jobs import Message, Sampling
+from headrace.stack.model import PreparedModel
+from headrace.tokens import Tokenizer
+from workers.engines import load
+from workers.engines.base import Engine, GenerationRequest
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform"),
+    pytest.mark.filterwarnings("ignore"),  # vLLM's and torch's own.
+]
+
+CONVERSATIONS = [
+    [("user", "The capital of France is")],
+    [("system", "Be brief."), ("user", "2 + 3 = 5, 1234567890?"), ("assistant", "Yes."), ("user", "Why?")],
+    [("user", "<|im_start|>user\n{{ 7 * 7 }} & <b>'\"</b>  \n\n\t é 漢字 🌊 नमस्ते e\u0301")],
+    [("user", "")],
+]
+
+
+@pytest.fixture(scope="module")
+def engine(smollm2: PreparedModel) -> Iterator[Engine]:
+    pool = PoolSettings(model=smollm2.model, model_dir=smollm2.folder, kv_cache_mib=128, max_model_tokens=512)
+    engine = load("vllm", Settings(), pool)
+    engine.start()
+    yield engine
+    engine.stop()
+    gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+def test_a_prompt_has_the_tokens_that_transformers_gives_it(
+    smollm2: PreparedModel, conversation: list[tuple[str, str]]
+) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(smollm2.folder).apply_chat_template(
+        [{"role": role, "content": content} for role, content in conversation], add_generation_prompt=True
+    )["input_ids"]
+    ours = Tokenizer.load(smollm2.model, smollm2.folder)
+    messages = [Message(role, content) for role, content in conversation]
+    assert ours.encode(messages) == theirs
+    assert 0 < ours.least(messages) <= len(theirs)
+
+
+def test_it_knows_the_capital_of_france(engine: Engine) -> None:
+    generation = engine.generate(ask("What is the capital of France?"))
+    assert "Paris" in generation.text
+    assert generation.finish_reason == "stop"
+    assert generation.model_served == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_questions_that_are_asked_together_get_their_own_answers(engine: Engine) -> None:
+    capitals = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Germany": "Berlin"}
+    questions = [ask(f"What is the capital of {country}?") for country in capitals]
+    with ThreadPoolExecutor(len(questions)) as threads:
+        answers = list(threads.map(engine.generate, questions))
+    for capital, answer in zip(capitals.values(), answers, strict=True):
+        assert capital in answer.text
+
+
+def test_the_engine_counts_the_tokens_that_the_tokenizer_does(engine: Engine, smollm2: PreparedModel) -> None:
+    request = ask("How deep is the sea?")
+    generation = engine.generate(request)
+    assert generation.usage.prompt_tokens == Tokenizer.load(smollm2.model, smollm2.folder).count(request.messages)
+
+
+def ask(question: str) -> GenerationRequest:
+    return GenerationRequest(question, (Message("user", question),), Sampling(max_tokens=24, temperature=0.0))

@@ -1,0 +1,124 @@
+"""A migrated, empty Postgres and an empty Valkey for each test, and what the core makes of them."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from redis import Redis
+
+from headrace import connections
+from headrace.admission import Admission
+from headrace.broker import ExecuteMessage, make_celery
+from headrace.config import PROJECT_ROOT, Settings
+from headrace.jobs import JobSpec, Lane, Message, Sampling, new_id
+from headrace.queues import Ticket
+from headrace.store import Store, apps, insertion, jobs
+from headrace.store.apps import App
+from headrace.store.insertion import JobInsertion, Placement
+from headrace.tables import metadata
+
+
+@pytest.fixture(scope="session")
+def migrated_url(database_url: str) -> str:
+    """The database, with every migration applied."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", database_url)
+        command.upgrade(Config(toml_file=PROJECT_ROOT / "pyproject.toml"), "head")
+    return database_url
+
+
+@pytest.fixture
+def settings(migrated_url: str, redis_url: str) -> Settings:
+    return Settings.load(database_url=migrated_url, redis_url=redis_url, engine="simulator")
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[sa.Engine]:
+    """A connection pool to empty tables."""
+    engine = connections.postgres(settings)
+    tables = ", ".join(table.name for table in metadata.sorted_tables)
+    with engine.begin() as db:
+        db.execute(sa.text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def store(engine: sa.Engine) -> Store:
+    return Store(engine)
+
+
+@pytest.fixture
+def redis(settings: Settings) -> Iterator[Redis]:
+    client = connections.redis(settings)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def admission(redis: Redis, settings: Settings) -> Admission:
+    return Admission(redis, ExecuteMessage(make_celery("test", settings)), reservation_ttl_s=30)
+
+
+@pytest.fixture
+def app(store: Store) -> App:
+    with store.begin() as db:
+        return apps.ensure(db, "test")
+
+
+@pytest.fixture
+def make_spec(app: App) -> Callable[..., JobSpec]:
+    """Makes a valid JobSpec of the app `test`; keyword arguments replace its fields."""
+
+    def make(**changes: Any) -> JobSpec:
+        values: dict[str, Any] = {
+            "id": new_id(),
+            "app_id": app.id,
+            "model": "test-model",
+            "pool": "chat",
+            "lane": Lane.NORMAL,
+            "messages": (Message("user", "What is a headrace?"),),
+            "sampling": Sampling(max_tokens=16),
+            "prompt_tokens": 8,
+            "max_wait_s": 30.0,
+        }
+        return JobSpec(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def queued(store: Store, make_spec: Callable[..., JobSpec]) -> Callable[..., Ticket]:
+    """Inserts a job as `queued`, with no message, and returns its ticket."""
+
+    def insert(**changes: Any) -> Ticket:
+        spec = make_spec(**changes)
+        placement = Placement(f"{spec.pool}.{spec.lane}", insertion.Route.POOL, "test")
+        JobInsertion(store).insert(spec, placement)
+        with store.begin() as db:
+            return jobs.find(db, spec.app_id, spec.id).ticket
+
+    return insert
+
+
+@pytest.fixture
+def age(store: Store) -> Callable[[UUID, timedelta], None]:
+    """Moves a job's times into the past, as if it had been accepted that long ago."""
+
+    def move(job_id: UUID, by: timedelta) -> None:
+        with store.begin() as db:
+            db.execute(
+                sa.text(
+                    "UPDATE jobs SET created_at = created_at - :by, queued_at = queued_at - :by,"
+                    " start_by = start_by - :by, finish_by = finish_by - :by WHERE id = :id"
+                ),
+                {"by": by, "id": job_id},
+            )
+
+    return move

@@ -1,0 +1,101 @@
+"""What one machine decides to run, and with which environment. Nothing is started here."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from headrace.config import Settings
+from headrace.errors import StackError
+from headrace.stack.machine import Choice, Machine
+from headrace.stack.model import PreparedModel
+from headrace.stack.supervisor import Service
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a machine that has nothing yet, whatever the tests' own environment says."""
+    for name in ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "HEADRACE_PEPPER", "FLOWER_BASIC_AUTH"):
+        monkeypatch.delenv(name, raising=False)
+    return Settings.load(state_dir=tmp_path / "state", engine="simulator")
+
+
+def names(machine: Machine) -> list[list[str]]:
+    return [[service.name for service in stage] for stage in machine.stages()]
+
+
+def find(machine: Machine, name: str) -> Service:
+    return next(service for stage in machine.stages() for service in stage if service.name == name)
+
+
+def test_servers_come_first_and_one_at_a_time_then_the_release_then_the_rest(settings: Settings) -> None:
+    processes = ["web", "gpu", "webhooks", "control", "beat", "flower"]
+    assert names(Machine(settings, Choice())) == [["postgres"], ["valkey"], ["release"], processes]
+
+
+def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://somebody@db.example/jobs")
+    monkeypatch.setenv("REDIS_URL", "redis://cache.example:6379/3")
+    machine = Machine(Settings.load(state_dir=settings.state_dir, engine="simulator"), Choice())
+    assert names(machine)[0] == ["release"]
+    env = find(machine, "web").command.env
+    assert env["DATABASE_URL"] == "postgresql://somebody@db.example/jobs"
+    assert env["REDIS_URL"] == "redis://cache.example:6379/3"
+
+
+def test_overflow_runs_only_with_an_api_key(settings: Settings) -> None:
+    assert Machine(settings, Choice()).left_out == {"overflow": "OPENAI_API_KEY is not set"}
+    with_key = settings.model_copy(update={"openai_api_key": SecretStr("sk-test")})
+    machine = Machine(with_key, Choice())
+    assert machine.left_out == {}
+    assert "overflow" in names(machine)[-1]
+
+
+def test_a_process_is_left_out_as_asked(settings: Settings) -> None:
+    machine = Machine(settings, Choice(frozenset({"gpu", "flower"})))
+    assert names(machine)[-1] == ["web", "webhooks", "control", "beat"]
+    assert machine.left_out["gpu"] == "as asked"
+
+
+def test_leaving_out_a_process_that_does_not_exist_is_refused_with_the_names_there_are(settings: Settings) -> None:
+    with pytest.raises(StackError, match="no gpus; it has release, web, gpu"):
+        Machine(settings, Choice(frozenset({"gpus"})))
+
+
+def test_processes_find_our_programs_first_and_get_what_they_need(settings: Settings, tmp_path: Path) -> None:
+    model = PreparedModel("model", tmp_path / "model", "a folder")
+    machine = Machine(settings, Choice(model=model))
+    env = find(machine, "web").command.env
+    assert env["PATH"].startswith(f"{Path(sys.executable).parent}:")
+    assert env["HEADRACE_ENGINE"] == "simulator"
+    assert env["HEADRACE_MODEL_DIR"] == str(tmp_path / "model")
+    assert env["HEADRACE_STATE"] == str(settings.state_dir)
+    assert machine.url.endswith(env["PORT"])
+    assert machine.flower_url.endswith(env["FLOWER_PORT"])
+
+
+def test_secrets_survive_a_restart(settings: Settings) -> None:
+    first, second = (find(Machine(settings, Choice()), "web").command.env for _ in range(2))
+    assert len(first["HEADRACE_PEPPER"]) >= 32
+    for name in ("HEADRACE_PEPPER", "FLOWER_BASIC_AUTH"):
+        assert first[name] == second[name]
+
+
+def test_a_default_port_that_is_taken_is_passed_over_and_one_that_was_asked_for_is_refused(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StackError, match=f"Port {port} is taken"):
+            Machine(settings, Choice(port=port))
+    first = Machine(settings, Choice())
+    with socket.create_server(("127.0.0.1", first.web_port)):
+        assert Machine(settings, Choice()).web_port != first.web_port
+
+
+def test_no_secret_is_shown_in_the_list_of_processes(settings: Settings) -> None:
+    machine = Machine(settings, Choice())
+    secrets = [machine.settings.pepper.get_secret_value(), machine.flower_auth.partition(":")[2]]
+    for stage in machine.stages():
+        for service in stage:
+            assert not [secret for secret in secrets if secret in " ".join(service.command.argv)]

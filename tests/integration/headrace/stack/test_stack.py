@@ -1,0 +1,170 @@
+"""`headrace up`, the whole of it: real servers, every process of the Procfile, the simulator as its engine."""
+
+import base64
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from headrace.errors import StackError
+from headrace.stack.report import Report
+from headrace.stack.stack import Stack
+from headrace.stack.watchdog import GRACE_S
+
+DEADLINE_S = 60.0
+PROCESSES = {"postgres", "valkey", "web", "gpu", "webhooks", "control", "beat", "flower"}
+
+
+def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
+        time.sleep(0.05)
+
+
+def get(url: str, auth: str | None = None) -> int:
+    host, _, path = url.removeprefix("http://").partition("/")
+    connection = http.client.HTTPConnection(host, timeout=10)
+    headers = {"Authorization": auth} if auth else {}
+    connection.request("GET", f"/{path}", headers=headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def tree(root: int) -> set[int]:
+    """The pids of a process and of everything below it."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+    found, frontier = {root}, {root}
+    while frontier := {pid for pid, parent in parents.items() if parent in frontier} - found:
+        found |= frontier
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """True for a process that has not ended; one that nobody has collected yet has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def live_workers(stack: Stack) -> set[str]:
+    query = "SELECT id::text FROM workers WHERE pool = 'chat' AND ready AND lease_until > now()"
+    try:
+        with psycopg.connect(stack.report.database_url.replace("+psycopg", "")) as db:
+            return {row[0] for row in db.execute(query)}
+    except psycopg.OperationalError:
+        return set()
+
+
+def is_ready(stack: Stack) -> bool:
+    try:
+        return get(f"{stack.report.url}/readyz") == 200
+    except OSError:
+        return False
+
+
+def make_stack(folder: Path, *options: str) -> Stack:
+    return Stack(folder, ("--engine", "simulator", *options), {"OPENAI_API_KEY": ""})
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = make_stack(tmp_path_factory.mktemp("up"))
+    with stack:
+        yield stack
+
+
+def test_everything_runs_and_the_ready_file_says_where(stack: Stack) -> None:
+    report = stack.report
+    assert report.pids.keys() == PROCESSES
+    assert report.engine == "simulator"
+    assert report.left_out == {"overflow": "OPENAI_API_KEY is not set"}
+    assert get(f"{report.url}/readyz") == 200
+    assert get(f"{report.url}/v1/models", f"Bearer {report.api_key}") == 200
+
+
+def test_flower_opens_with_its_password_only(stack: Stack) -> None:
+    report = stack.report
+    basic = base64.b64encode(report.flower_auth.encode()).decode()
+    assert get(f"{report.flower_url}/workers") == 401
+    assert get(f"{report.flower_url}/workers", f"Basic {basic}") == 200
+
+
+@pytest.mark.parametrize("name", ["web", "gpu", "postgres", "valkey"])
+def test_a_killed_process_comes_back(stack: Stack, name: str) -> None:
+    before = live_workers(stack)
+    killed = stack.kill(name)
+    until(lambda: stack.processes.get(name) and stack.processes[name].pid != killed, f"a new {name}")
+    # The row of a killed worker stays live until its lease ends; a new one must appear beside it.
+    until(lambda: live_workers(stack) - before if name == "gpu" else live_workers(stack), "a live worker")
+    until(lambda: is_ready(stack), "the API is ready")
+
+
+def test_a_second_stack_on_the_same_state_folder_is_refused(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = stack.state_dir
+    monkeypatch.setenv("HEADRACE_STATE", str(folder))
+    argv = [sys.executable, "-c", "from headrace.cli import main; main()", "up", "--engine", "simulator"]
+    second = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert second.returncode == 1
+    assert f"Another stack (pid {stack.pid}) uses the state folder {folder}" in second.stderr
+
+
+def test_it_stops_with_status_0_and_its_key_and_its_data_are_there_the_next_time(tmp_path: Path) -> None:
+    options = ("--without", "gpu", "--without", "flower")
+    with make_stack(tmp_path, *options) as first:
+        key, pids = first.report.api_key, tree(first.pid)
+        assert first.stop() == 0
+    assert not [pid for pid in pids if is_running(pid)]
+    assert not (tmp_path / "stack.json").exists()
+    with make_stack(tmp_path, *options) as second:
+        assert second.report.api_key == key
+        assert get(f"{second.report.url}/v1/models", f"Bearer {key}") == 200
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    with make_stack(tmp_path) as stack:
+        pids = tree(stack.pid)
+        # The API and the servers have processes of their own below them, and there is the watchdog.
+        assert len(pids) > len(PROCESSES) + 2
+        os.kill(stack.pid, signal.SIGKILL)
+        until(lambda: not [pid for pid in pids if is_running(pid)], "nothing runs", GRACE_S + 10)
+
+
+def test_it_stops_with_status_0_when_told_to_while_starting(tmp_path: Path) -> None:
+    pids: set[int] = set()
+
+    def stop_at_once(line: str) -> None:
+        if line.startswith("release done"):
+            pids.update(tree(stack.pid))
+            os.kill(stack.pid, signal.SIGTERM)
+
+    stack = Stack(tmp_path, ("--engine", "simulator"), {"OPENAI_API_KEY": ""}, stop_at_once)
+    with pytest.raises(StackError, match="headrace up ended with status 0"):
+        stack.start()
+    assert pids
+    assert not [pid for pid in pids if is_running(pid)]
+
+
+def test_a_stack_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="The Procfile has no nothing"):
+        make_stack(tmp_path, "--without", "nothing").start()
+
+
+def test_the_ready_file_is_what_the_design_says(stack: Stack) -> None:
+    written = json.loads((stack.state_dir / "ready.json").read_text())
+    assert Report(**written) == stack.report

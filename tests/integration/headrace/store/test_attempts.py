@@ -1,0 +1,236 @@
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError
+
+from headrace.jobs import JobState, Usage, new_id
+from headrace.pricing import Cost
+from headrace.queues import Ticket
+from headrace.store import Store, apps, attempts, deliveries, jobs, workers
+from headrace.store.attempts import AttemptEnd, Claim
+from headrace.store.workers import WorkerInfo
+from headrace.tables import ledger
+
+DONE = AttemptEnd(
+    "succeeded",
+    engine_s=1.5,
+    cost=Cost(Decimal("0.000012345"), "v1"),
+    kind="compute",
+    usage=Usage(9, 5, 2),
+    text="A channel \0 that feeds a turbine.",
+    finish_reason="stop",
+    model_served="test-model",
+)
+
+
+@pytest.fixture
+def worker(store: Store) -> UUID:
+    return add_worker(store)
+
+
+def add_worker(store: Store, lease_s: float = 10) -> UUID:
+    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "test-model", 4)
+    with store.begin() as db:
+        workers.register(db, info, lease_s)
+    return info.id
+
+
+def claim(store: Store, ticket: Ticket, worker: UUID, enqueue_no: int | None = None) -> Claim | None:
+    with store.begin() as db:
+        return attempts.claim(db, ticket.job_id, enqueue_no or ticket.enqueue_no, worker, "simulator")
+
+
+def must_claim(store: Store, ticket: Ticket, worker: UUID) -> Claim:
+    claimed = claim(store, ticket, worker)
+    assert claimed is not None
+    return claimed
+
+
+def job(store: Store, ticket: Ticket) -> jobs.Job:
+    with store.begin() as db:
+        return jobs.find(db, ticket.app_id, ticket.job_id)
+
+
+def entries(store: Store) -> list[tuple[str, int, Decimal]]:
+    with store.begin() as db:
+        return [tuple(row) for row in db.execute(sa.select(ledger.c.kind, ledger.c.attempt, ledger.c.usd))]
+
+
+def test_claimed_job_finishes_with_result_and_one_bill(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    ticket = queued()
+    claimed = must_claim(store, ticket, worker)
+    with store.begin() as db:
+        assert attempts.finish(db, claimed, JobState.SUCCEEDED, DONE)
+
+    found = job(store, ticket)
+    assert found.state is JobState.SUCCEEDED
+    assert found.answer == "A channel \ufffd that feeds a turbine."
+    assert (found.prompt_tokens, found.output_tokens, found.cached_tokens) == (9, 5, 2)
+    assert found.usd == Decimal("0.000012345")
+    assert entries(store) == [("compute", 1, Decimal("0.000012345"))]
+
+
+def test_one_worker_wins_when_many_claim_at_once(store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket = queued()
+    rivals = [add_worker(store) for _ in range(8)]
+
+    with ThreadPoolExecutor(8) as threads:
+        claims = list(threads.map(lambda rival: claim(store, ticket, rival), rivals))
+
+    assert sum(each is not None for each in claims) == 1
+
+
+def test_old_message_finds_nothing(store: Store, queued: Callable[..., Ticket], worker: UUID) -> None:
+    ticket = queued()
+
+    assert claim(store, ticket, worker, enqueue_no=2) is None
+    assert claim(store, ticket, worker) is not None
+
+
+def test_worker_without_a_lease_claims_nothing(store: Store, queued: Callable[..., Ticket]) -> None:
+    assert claim(store, queued(), add_worker(store, lease_s=0)) is None
+
+
+def test_job_past_its_start_by_is_not_claimed(
+    store: Store, queued: Callable[..., Ticket], worker: UUID, age: Callable[[UUID, timedelta], None]
+) -> None:
+    ticket = queued()
+    age(ticket.job_id, timedelta(seconds=31))
+
+    assert claim(store, ticket, worker) is None
+
+
+def test_job_that_started_once_is_claimed_again_after_its_start_by(
+    store: Store, queued: Callable[..., Ticket], worker: UUID, age: Callable[[UUID, timedelta], None]
+) -> None:
+    ticket = queued()
+    claimed = must_claim(store, ticket, worker)
+    with store.begin() as db:
+        assert attempts.retry(db, claimed, AttemptEnd("failed", 0.1, DONE.cost, "waste"), delay_s=0)
+    age(ticket.job_id, timedelta(seconds=31))
+    with store.begin() as db:
+        (again,) = jobs.enqueue_due(db)
+
+    assert again.enqueue_no == 2
+    assert must_claim(store, again, worker).attempt == 2
+
+
+def test_stale_worker_writes_nothing(store: Store, queued: Callable[..., Ticket], worker: UUID) -> None:
+    ticket = queued()
+    stale = must_claim(store, ticket, worker)
+    with store.begin() as db:
+        attempts.hand_back(db, stale)
+        (again,) = jobs.enqueue_due(db)
+    fresh = must_claim(store, again, add_worker(store))
+
+    with store.begin() as db:
+        assert not attempts.finish(db, stale, JobState.SUCCEEDED, DONE)
+        assert not attempts.retry(db, stale, DONE, 0)
+        assert not attempts.hand_back(db, stale)
+
+    assert job(store, ticket).state is JobState.RUNNING
+    assert entries(store) == []
+    with store.begin() as db:
+        assert attempts.finish(db, fresh, JobState.SUCCEEDED, DONE)
+
+
+def test_handed_back_job_counts_no_attempt(store: Store, queued: Callable[..., Ticket], worker: UUID) -> None:
+    ticket = queued()
+    claimed = must_claim(store, ticket, worker)
+
+    with store.begin() as db:
+        assert attempts.hand_back(db, claimed)
+
+    found = job(store, ticket)
+    assert (found.state, found.attempt) == (JobState.WAITING, 0)
+    assert entries(store) == []
+
+
+def test_second_bill_for_a_job_is_refused_by_the_database(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    claimed = must_claim(store, queued(), worker)
+    with store.begin() as db:
+        attempts.finish(db, claimed, JobState.SUCCEEDED, DONE)
+
+    again = sa.insert(ledger).values(kind="compute", job_id=claimed.job_id, attempt=1, usd=1)
+    with pytest.raises(DatabaseError, match="uq_ledger_bill"), store.begin() as db:
+        db.execute(again)
+
+
+@pytest.mark.parametrize("change", ["UPDATE ledger SET usd = 0", "DELETE FROM ledger"])
+def test_ledger_entry_is_never_changed(change: str, store: Store, queued: Callable[..., Ticket], worker: UUID) -> None:
+    claimed = must_claim(store, queued(), worker)
+    with store.begin() as db:
+        attempts.finish(db, claimed, JobState.SUCCEEDED, DONE)
+
+    with pytest.raises(DatabaseError, match="immutable"), store.begin() as db:
+        db.execute(sa.text(change))
+
+
+def test_cancel_ends_a_queued_job_at_once_and_asks_for_a_running_one(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    waiting, running = queued(), queued()
+    claimed = must_claim(store, running, worker)
+
+    with store.begin() as db:
+        assert jobs.cancel(db, waiting.app_id, waiting.job_id).state is JobState.CANCELLED
+        assert jobs.cancel(db, running.app_id, running.job_id).state is JobState.RUNNING
+        requests = workers.renew(db, worker, 10, running=1, ready=True)
+
+    assert [(each.request_id, each.reason) for each in requests] == [(claimed.request_id, "cancelled")]
+    assert claim(store, waiting, worker) is None
+
+
+def test_renewal_reports_a_running_job_past_its_deadline(
+    store: Store, queued: Callable[..., Ticket], worker: UUID, age: Callable[[UUID, timedelta], None]
+) -> None:
+    ticket = queued(deadline=datetime.now(UTC) + timedelta(seconds=60))
+    must_claim(store, ticket, worker)
+    age(ticket.job_id, timedelta(seconds=61))
+
+    with store.begin() as db:
+        (request,) = workers.renew(db, worker, 10, running=1, ready=True)
+
+    assert request.reason == "deadline_exceeded"
+
+
+def test_ended_job_with_a_webhook_leaves_one_delivery(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    ticket = queued(webhook_url="https://receiver.example/hook")
+    claimed = must_claim(store, ticket, worker)
+    with store.begin() as db:
+        attempts.finish(db, claimed, JobState.SUCCEEDED, DONE)
+        (delivery_id,) = deliveries.publish(db, [ticket.job_id])
+        assert deliveries.publish_due(db) == []
+
+    with store.begin() as db:
+        delivery = deliveries.begin_try(db, delivery_id)
+        assert delivery is not None
+        assert deliveries.begin_try(db, delivery_id) is None
+        secret = apps.find_app(db, "test").webhook_secret
+    assert (delivery.event, delivery.tries, delivery.secret) == ("response.completed", 1, secret)
+
+
+def test_cost_per_request_adds_the_entries_of_a_job(store: Store, queued: Callable[..., Ticket], worker: UUID) -> None:
+    ticket = queued(end_user="u1")
+    first = must_claim(store, ticket, worker)
+    with store.begin() as db:
+        attempts.retry(db, first, AttemptEnd("failed", 0.5, Cost(Decimal("0.000001"), "v1"), "waste"), 0)
+        (again,) = jobs.enqueue_due(db)
+    second = must_claim(store, again, worker)
+    with store.begin() as db:
+        attempts.finish(db, second, JobState.SUCCEEDED, DONE)
+        row = db.execute(sa.text("SELECT * FROM cost_per_request")).one()
+
+    assert (row.app, row.end_user, row.state, row.attempts) == ("test", "u1", "succeeded", 2)
+    assert (row.usd, row.waste_usd, row.engine_s) == (Decimal("0.000012345"), Decimal("0.000001"), 2.0)

@@ -1,0 +1,115 @@
+"""The sweeps' surroundings: real servers, workers that live or died, and a look at what is in the lists."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from redis import Redis
+
+from headrace import connections
+from headrace.admission import Admission
+from headrace.broker import ExecuteMessage, list_key, make_celery, named_in, send_delivery
+from headrace.config import Settings
+from headrace.jobs import new_id
+from headrace.queues import Ticket
+from headrace.store import Store, attempts, workers
+from headrace.store.attempts import Claim
+from headrace.store.workers import WorkerInfo
+from headrace.tables import jobs
+from scheduler.parts import Parts
+
+#: Nothing listens there.
+NO_REDIS = "redis://127.0.0.1:1/0"
+LEASE_S = 10.0
+
+
+@pytest.fixture
+def parts(settings: Settings, store: Store, admission: Admission) -> Parts:
+    return Parts(settings, store, admission, partial(send_delivery, make_celery("test", settings)))
+
+
+@pytest.fixture
+def parts_without_redis(settings: Settings, store: Store) -> Parts:
+    """As `parts`, while Redis is down."""
+    deaf = settings.model_copy(update={"redis_url": NO_REDIS})
+    celery = make_celery("test", deaf)
+    admission = Admission(connections.redis(deaf), ExecuteMessage(celery), reservation_ttl_s=30)
+    return Parts(deaf, store, admission, partial(send_delivery, celery))
+
+
+@pytest.fixture
+def row_of(store: Store) -> Callable[[UUID], sa.Row[Any]]:
+    """A job's row as it is now."""
+
+    def read(job_id: UUID) -> sa.Row[Any]:
+        with store.begin() as db:
+            return db.execute(sa.select(jobs).where(jobs.c.id == job_id)).one()
+
+    return read
+
+
+@pytest.fixture
+def query(store: Store) -> Callable[..., Any]:
+    """Runs a statement; returns its rows as tuples, none for a change."""
+
+    def run(sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        with store.begin() as db:
+            result = db.execute(sa.text(sql), values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    return run
+
+
+@pytest.fixture
+def in_list(redis: Redis) -> Callable[[str], list[tuple[UUID, int]]]:
+    """The jobs, with their `enqueue_no`, whose messages are in a queue's list, next to be taken first."""
+
+    def read(queue: str) -> list[tuple[UUID, int]]:
+        named = [named_in(message) for message in reversed(redis.lrange(list_key(queue), 0, -1))]
+        assert None not in named
+        return [name for name in named if name]
+
+    return read
+
+
+@pytest.fixture
+def running_under(store: Store) -> Callable[..., UUID]:
+    """Lets a new worker claim each of the tickets; returns the worker."""
+
+    def claim_all(*tickets: Ticket) -> UUID:
+        worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "test-model", max_running=32)
+        with store.begin() as db:
+            workers.register(db, worker, LEASE_S)
+            for ticket in tickets:
+                assert attempts.claim(db, ticket.job_id, ticket.enqueue_no, worker.id, "simulator")
+        return worker.id
+
+    return claim_all
+
+
+@pytest.fixture
+def claim(store: Store, running_under: Callable[..., UUID]) -> Callable[[UUID, int], Claim | None]:
+    """What a live worker that took this message gets."""
+
+    def take(job_id: UUID, enqueue_no: int) -> Claim | None:
+        worker_id = running_under()
+        with store.begin() as db:
+            return attempts.claim(db, job_id, enqueue_no, worker_id, "simulator")
+
+    return take
+
+
+@pytest.fixture
+def end_lease(store: Store) -> Callable[[UUID], None]:
+    """Ends a worker's lease a second ago, as if it had been killed."""
+
+    def end(worker_id: UUID) -> None:
+        past = sa.func.now() - timedelta(seconds=1)
+        with store.begin() as db:
+            db.execute(sa.update(workers.workers).where(workers.workers.c.id == worker_id).values(lease_until=past))
+
+    return end

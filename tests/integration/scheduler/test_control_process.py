@@ -1,0 +1,60 @@
+"""The control processes as they are really started."""
+
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from headrace.config import PROJECT_ROOT, Settings
+from headrace.queues import Ticket
+from headrace.stack.child import Child, Command
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Starts a Celery program of `scheduler.app`; ends it with the test."""
+    children: list[Child] = []
+
+    def run(*arguments: str, redis_url: str = settings.redis_url) -> Child:
+        env = {"DATABASE_URL": settings.database_url, "REDIS_URL": redis_url, "PATH": "/usr/bin:/bin"}
+        env |= {"HEADRACE_OBSERVE_EVERY_S": "0.2", "HEADRACE_AUTOSCALE_EVERY_S": "0.2", "HEADRACE_SWEEP_EVERY_S": "0.1"}
+        argv = (sys.executable, "-m", "celery", "-A", "scheduler.app", *arguments, "-l", "INFO")
+        child = Child(Command(arguments[0], argv, env, PROJECT_ROOT), tmp_path / f"{arguments[0]}.log")
+        children.append(child)
+        return child
+
+    yield run
+    for child in children:
+        child.stop()
+
+
+def test_jobs_expire_before_the_broker_was_ever_reached_and_the_worker_stops_when_asked(
+    start: Callable[..., Child], queued: Callable[..., Ticket], age: Any, row_of: Any
+) -> None:
+    ticket = queued()
+    age(ticket.job_id, timedelta(seconds=31))
+    worker = start("worker", redis_url="redis://127.0.0.1:1/0")
+    worker.wait_until(lambda: row_of(ticket.job_id).state == "expired", START_TIMEOUT_S)
+    worker.wait_until(lambda: "Cannot connect" in worker.last_words(), START_TIMEOUT_S)
+    worker.signal(worker.command.stop_signal)
+    assert worker.wait(STOP_TIMEOUT_S)
+    assert worker.poll() == 0
+
+
+def test_beat_and_a_control_worker_write_samples_and_decisions(
+    start: Callable[..., Child], redis: Redis, query: Any
+) -> None:
+    start("beat")
+    worker = start("worker")
+    for table in ("queue_samples", "decisions"):
+        worker.wait_until(lambda table=table: query(f"SELECT count(*) FROM {table}") > [(8,)], START_TIMEOUT_S)
+    worker.signal(worker.command.stop_signal)
+    assert worker.wait(STOP_TIMEOUT_S)
+    assert worker.poll() == 0

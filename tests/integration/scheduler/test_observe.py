@@ -1,0 +1,95 @@
+"""What is written down about the queues, and what is decided from it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from headrace.admission import Admission
+from headrace.errors import BrokerUnavailable
+from headrace.queues import Ticket
+from scheduler.autoscale import autoscale
+from scheduler.observe import observe
+from scheduler.parts import Parts
+
+QUEUE = "chat.normal"
+
+
+def test_a_sample_says_how_each_queue_stands(
+    parts: Parts,
+    queued: Callable[..., Ticket],
+    running_under: Any,
+    admission: Admission,
+    query: Any,
+    age: Any,
+) -> None:
+    waiting, running = queued(), queued()
+    running_under(running)
+    admission.commit(waiting)
+    age(waiting.job_id, timedelta(seconds=20))
+    assert observe(parts) == len(parts.queues) == 8
+    facts = "depth, arrivals, started, running, slots, hosts, oldest_wait_s BETWEEN 20 AND 25"
+    assert query(f"SELECT {facts} FROM queue_samples WHERE queue = :queue", queue=QUEUE) == [(1, 1, 1, 1, 32, 1, True)]
+    assert query("SELECT depth, running, slots FROM queue_samples WHERE queue = 'overflow.high'") == [(0, 0, 0)]
+
+
+def test_counts_are_since_the_sample_before(parts: Parts, queued: Callable[..., Ticket], query: Any) -> None:
+    queued()
+    observe(parts)
+    query("UPDATE queue_samples SET at = at - interval '5 s'")
+    query("UPDATE jobs SET created_at = created_at - interval '6 s'")
+    queued()
+    observe(parts)
+    arrivals = query("SELECT arrivals FROM queue_samples WHERE queue = :queue ORDER BY at", queue=QUEUE)
+    assert arrivals == [(1,), (1,)]
+
+
+def test_the_doors_learn_how_fast_a_backed_up_queue_drains(
+    parts: Parts, queued: Callable[..., Ticket], running_under: Any, admission: Admission, query: Any
+) -> None:
+    admission.commit(queued())
+    observe(parts)
+    query("UPDATE queue_samples SET at = at - interval '10 s'")
+    query("UPDATE jobs SET created_at = created_at - interval '10 s'")
+    running_under(*(queued() for _ in range(30)))
+    observe(parts)
+    assert admission.drain_rate(QUEUE) == pytest.approx(3.0, rel=0.1)
+    assert admission.drain_rate("chat.high") is None
+
+
+def test_without_redis_there_is_no_sample(parts_without_redis: Parts, query: Any) -> None:
+    with pytest.raises(BrokerUnavailable):
+        observe(parts_without_redis)
+    assert query("SELECT count(*) FROM queue_samples") == [(0,)]
+
+
+def test_a_decision_is_a_row_with_its_reason_and_what_it_was_made_of(
+    parts: Parts, running_under: Any, query: Any
+) -> None:
+    for _ in range(2):
+        running_under()
+    observe(parts)
+    query("UPDATE queue_samples SET depth = 140 WHERE queue = :queue", queue=QUEUE)
+    query("UPDATE workers SET host_id = name || id")
+    decision = autoscale(parts)["chat"]
+    assert (decision.target, decision.reason) == (4, "up: depth 140 is above 100")
+    rows = query("SELECT pool, mode, hosts, target, reason, inputs FROM decisions")
+    assert [row[:5] for row in rows] == [("chat", "advisory", 2, 4, decision.reason)]
+    assert rows[0][5].items() >= {"depth": 140, "running": 0, "slots": 64, "load": 0.0, "last_change_at": None}.items()
+    assert rows[0][5]["policy"]["up_depth"] == 100
+
+
+def test_stale_samples_hold_the_fleet(parts: Parts, running_under: Any, query: Any) -> None:
+    for _ in range(3):
+        running_under()
+    query("UPDATE workers SET host_id = name || id")
+    observe(parts)
+    query("UPDATE queue_samples SET at = at - interval '5 minutes'")
+    decision = autoscale(parts)["chat"]
+    assert decision.target == 3
+    assert decision.reason.startswith("hold: the newest sample is 300 s old")
+
+
+def test_a_pool_that_was_never_observed_gets_its_minimum(parts: Parts) -> None:
+    assert autoscale(parts)["chat"].target == 2

@@ -1,0 +1,180 @@
+"""Jobs whose worker died: counted, booked, and started elsewhere, or ended."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from headrace.config import Price
+from headrace.errors import BrokerUnavailable, StoreUnavailable
+from headrace.queues import Ticket
+from headrace.store import Store
+from scheduler import sweep
+from scheduler.parts import Parts
+from scheduler.rescue import Patience, rescue
+
+QUEUE = "chat.normal"
+HOOK = "https://receiver.example/hook"
+
+Queued = Callable[..., Ticket]
+RunningUnder = Callable[..., UUID]
+EndLease = Callable[[UUID], None]
+
+
+@pytest.fixture
+def patience() -> Patience:
+    """One that has run out."""
+    return Patience(0)
+
+
+@pytest.fixture
+def parts(parts: Parts) -> Parts:
+    """With a price of 0.50 USD per million prompt tokens."""
+    price = Price(input_usd_per_mtok=Decimal("0.5"), output_usd_per_mtok=Decimal(2), source="test", version="v7")
+    pools = {"chat": parts.settings.pools["chat"].model_copy(update={"price": price})}
+    settings = parts.settings.model_copy(update={"pools": pools, "max_attempts": 3})
+    return Parts(settings, parts.store, parts.admission, parts.send_delivery)
+
+
+def test_a_job_under_a_live_lease_is_left_alone(
+    parts: Parts, patience: Patience, queued: Queued, running_under: RunningUnder, row_of: Any
+) -> None:
+    ticket = queued()
+    running_under(ticket)
+    assert rescue(parts, patience) == 0
+    assert row_of(ticket.job_id).state == "running"
+
+
+def test_a_dead_workers_job_waits_for_another_start_and_its_attempt_is_counted_and_booked(
+    parts: Parts, patience: Patience, queued: Queued, running_under: RunningUnder, end_lease: EndLease, query: Any
+) -> None:
+    ticket = queued(prompt_tokens=1000)
+    end_lease(running_under(ticket))
+    assert rescue(parts, patience) == 1
+    assert query("SELECT state, attempt, worker_id, error_code, usd FROM jobs") == [("waiting", 1, None, None, 0)]
+    assert query("SELECT number, outcome, ended_at IS NOT NULL FROM attempts") == [(1, "lost", True)]
+    charge = query("SELECT kind, attempt, prompt_tokens, output_tokens, usd, price_version, estimated FROM ledger")
+    assert charge == [("waste", 1, 1000, 0, Decimal("0.0005"), "v7", True)]
+    assert rescue(parts, patience) == 0, "it is safe to repeat"
+
+
+def test_a_rescued_job_is_queued_under_a_new_number_and_the_old_message_finds_nothing(
+    parts: Parts,
+    patience: Patience,
+    queued: Queued,
+    running_under: RunningUnder,
+    end_lease: EndLease,
+    in_list: Any,
+    claim: Any,
+) -> None:
+    ticket = queued()
+    end_lease(running_under(ticket))
+    rescue(parts, patience)
+    sweep.publish_due(parts)
+    assert in_list(QUEUE) == [(ticket.job_id, 2)]
+    assert claim(ticket.job_id, 1) is None
+    assert claim(ticket.job_id, 2).attempt == 2
+
+
+def test_a_rescued_job_starts_again_even_after_start_by(
+    parts: Parts,
+    patience: Patience,
+    queued: Queued,
+    running_under: RunningUnder,
+    end_lease: EndLease,
+    age: Any,
+    claim: Any,
+) -> None:
+    ticket = queued()
+    end_lease(running_under(ticket))
+    age(ticket.job_id, timedelta(minutes=5))
+    rescue(parts, patience)
+    sweep.publish_due(parts)
+    assert sweep.expire(parts) == 0
+    assert claim(ticket.job_id, 2) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "code"),
+    [
+        pytest.param("attempt = 2", "waiting", None, id="one attempt left"),
+        pytest.param("attempt = 3", "failed", "worker_lost", id="no attempt left"),
+        pytest.param("cancel_requested_at = now()", "cancelled", None, id="cancel requested"),
+        pytest.param("finish_by = now()", "failed", "deadline_exceeded", id="past its deadline"),
+    ],
+)
+def test_what_becomes_of_a_dead_workers_job(
+    parts: Parts,
+    patience: Patience,
+    queued: Queued,
+    running_under: RunningUnder,
+    end_lease: EndLease,
+    query: Any,
+    change: str,
+    state: str,
+    code: str | None,
+) -> None:
+    worker_id = running_under(queued(webhook_url=HOOK))
+    query(
+        "INSERT INTO attempts (job_id, number, worker_id, engine, started_at)"
+        " SELECT job_id, n, worker_id, engine, now() FROM attempts, generate_series(2, 3) n"
+    )
+    query(f"UPDATE jobs SET {change}")
+    end_lease(worker_id)
+    assert rescue(parts, patience) == 1
+    assert query("SELECT state, error_code FROM jobs") == [(state, code)]
+    assert query("SELECT kind, attempt FROM ledger") == query("SELECT 'waste', attempt FROM jobs")
+    assert query("SELECT number FROM attempts WHERE outcome = 'lost'") == query("SELECT attempt FROM jobs")
+    webhooks = query("SELECT published_at IS NOT NULL FROM deliveries")
+    assert webhooks == ([] if state == "waiting" else [(True,)])
+
+
+def test_a_job_whose_pool_has_lost_its_price_is_rescued_at_no_charge(
+    parts: Parts, patience: Patience, queued: Queued, running_under: RunningUnder, end_lease: EndLease, query: Any
+) -> None:
+    end_lease(running_under(queued(pool="gone")))
+    assert rescue(parts, patience) == 1
+    assert query("SELECT usd, price_version FROM ledger") == [(0, "unpriced")]
+
+
+def test_a_dead_workers_job_is_taken_while_redis_is_down(
+    parts_without_redis: Parts,
+    patience: Patience,
+    queued: Queued,
+    running_under: RunningUnder,
+    end_lease: EndLease,
+    query: Any,
+) -> None:
+    worker_id = running_under(queued(), queued(webhook_url=HOOK))
+    query("UPDATE jobs SET cancel_requested_at = now() WHERE webhook_url IS NOT NULL")
+    end_lease(worker_id)
+    with pytest.raises(BrokerUnavailable):
+        rescue(parts_without_redis, patience)
+    assert query("SELECT state FROM jobs ORDER BY id") == [("waiting",), ("cancelled",)]
+
+
+def test_after_an_outage_no_job_is_taken_before_a_full_lease_has_passed(
+    parts: Parts, queued: Queued, running_under: RunningUnder, end_lease: EndLease, engine: sa.Engine, row_of: Any
+) -> None:
+    now_s = 0.0
+    patience = Patience(10, lambda: now_s)
+    rescue(parts, patience)
+    now_s = 10.0
+    ticket = queued()
+    end_lease(running_under(ticket))
+
+    down = sa.create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    with pytest.raises(StoreUnavailable):
+        rescue(Parts(parts.settings, Store(down), parts.admission, parts.send_delivery), patience)
+    down.dispose()
+
+    assert rescue(parts, patience) == 0
+    now_s = 19.9
+    assert rescue(parts, patience) == 0
+    assert row_of(ticket.job_id).state == "running"
+    now_s = 20.0
+    assert rescue(parts, patience) == 1

@@ -1,0 +1,213 @@
+"""Each crash window is opened, and the sweep that is named for it closes it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from redis import Redis
+
+from headrace.admission import ENDED, Admission, reservations_key
+from headrace.broker import list_key
+from headrace.errors import BrokerUnavailable
+from headrace.jobs import new_id
+from headrace.queues import WEBHOOKS, Candidate, Ticket
+from scheduler import sweep
+from scheduler.parts import Parts
+
+QUEUE = "chat.normal"
+LONG = timedelta(seconds=10)
+PAST_START_BY = timedelta(seconds=31)
+HOOK = "https://receiver.example/hook"
+
+Queued = Callable[..., Ticket]
+Age = Callable[[UUID, timedelta], None]
+InList = Callable[[str], list[tuple[UUID, int]]]
+
+
+def test_a_job_inserted_but_never_pushed_gets_its_message(
+    parts: Parts, queued: Queued, age: Age, in_list: InList
+) -> None:
+    ticket = queued()
+    assert sweep.publish_due(parts) == 0, "within the grace its own API process may still push it"
+    age(ticket.job_id, LONG)
+    assert sweep.publish_due(parts) == 1
+    assert in_list(QUEUE) == [(ticket.job_id, 1)]
+
+
+def test_publish_due_pushes_nothing_twice(
+    parts: Parts, queued: Queued, in_list: InList, admission: Admission, query: Any
+) -> None:
+    ticket = queued()
+    admission.commit(ticket)
+    query("UPDATE jobs SET queued_at = now() - interval '10 s'")
+    assert [sweep.publish_due(parts), sweep.publish_due(parts)] == [0, 0]
+    assert in_list(QUEUE) == [(ticket.job_id, 1)]
+
+
+def test_a_wiped_redis_is_rebuilt_in_the_order_of_acceptance(
+    parts: Parts, queued: Queued, age: Age, in_list: InList, admission: Admission, redis: Redis
+) -> None:
+    tickets = [queued() for _ in range(5)]
+    for seconds, ticket in enumerate(reversed(tickets), start=10):
+        admission.commit(ticket)
+        age(ticket.job_id, timedelta(seconds=seconds))
+    redis.flushall()
+    assert sweep.publish_due(parts) == 5
+    assert in_list(QUEUE) == [(ticket.job_id, 1) for ticket in tickets]
+
+
+def test_a_retry_is_queued_under_a_new_number_once_it_is_due(
+    parts: Parts, queued: Queued, in_list: InList, query: Any, row_of: Any
+) -> None:
+    ticket = queued()
+    query("UPDATE jobs SET state = 'waiting', not_before = now() + interval '1 hour'")
+    sweep.publish_due(parts)
+    assert (row_of(ticket.job_id).state, in_list(QUEUE)) == ("waiting", [])
+    query("UPDATE jobs SET not_before = now()")
+    sweep.publish_due(parts)
+    row = row_of(ticket.job_id)
+    assert (row.state, row.enqueue_no, row.not_before) == ("queued", 2, None)
+    assert in_list(QUEUE) == [(ticket.job_id, 2)]
+
+
+def test_a_retry_queued_while_redis_is_down_is_pushed_when_it_is_back(
+    parts: Parts, parts_without_redis: Parts, queued: Queued, age: Age, in_list: InList, query: Any
+) -> None:
+    ticket = queued()
+    query("UPDATE jobs SET state = 'waiting', not_before = now()")
+    with pytest.raises(BrokerUnavailable):
+        sweep.publish_due(parts_without_redis)
+    assert query("SELECT state, enqueue_no FROM jobs") == [("queued", 2)]
+    age(ticket.job_id, LONG)
+    assert sweep.publish_due(parts) == 1
+    assert in_list(QUEUE) == [(ticket.job_id, 2)]
+
+
+def test_a_job_past_start_by_expires_at_no_cost_and_frees_its_place(
+    parts: Parts, queued: Queued, age: Age, in_list: InList, admission: Admission, row_of: Any, query: Any
+) -> None:
+    late, other = queued(), queued()
+    age(late.job_id, timedelta(seconds=29))
+    assert sweep.expire(parts) == 0
+    age(late.job_id, timedelta(seconds=2))
+    late = Ticket(late.job_id, late.app_id, QUEUE, late.lane, late.kv_tokens, row_of(late.job_id).start_by)
+    admission.commit(late)
+    admission.commit(other)
+    assert sweep.expire(parts) == 1
+    row = row_of(late.job_id)
+    assert (row.state, row.error_code, row.usd) == ("expired", "expired", 0)
+    assert row.ended_at is not None
+    assert query("SELECT count(*) FROM ledger") == [(0,)]
+    assert in_list(QUEUE) == [(other.job_id, 1)]
+
+
+def test_a_started_job_does_not_expire_at_start_by(parts: Parts, queued: Queued, age: Age, query: Any) -> None:
+    ticket = queued()
+    age(ticket.job_id, PAST_START_BY)
+    query("UPDATE jobs SET started_at = now()")
+    assert sweep.expire(parts) == 0
+
+
+@pytest.mark.parametrize("state", ["queued", "waiting"])
+def test_a_job_past_finish_by_fails(parts: Parts, queued: Queued, row_of: Any, query: Any, state: str) -> None:
+    ticket = queued(deadline=datetime.now(UTC) + timedelta(hours=1))
+    query("UPDATE jobs SET state = :state, not_before = now() + interval '1 day'", state=state)
+    assert sweep.expire(parts) == 0
+    query("UPDATE jobs SET finish_by = now()")
+    assert sweep.expire(parts) == 1
+    row = row_of(ticket.job_id)
+    assert (row.state, row.error_code) == ("failed", "deadline_exceeded")
+
+
+def test_an_expired_job_wakes_its_readers_and_sends_its_webhook(
+    parts: Parts, queued: Queued, age: Age, redis: Redis, query: Any
+) -> None:
+    ticket = queued(webhook_url=HOOK)
+    age(ticket.job_id, PAST_START_BY)
+    with redis.pubsub() as listener:
+        listener.subscribe(ENDED)
+        assert listener.get_message(timeout=5)["type"] == "subscribe"
+        sweep.expire(parts)
+        assert listener.get_message(timeout=5)["data"] == ticket.job_id.hex
+    assert query("SELECT event, published_at IS NOT NULL FROM deliveries") == [("response.failed", True)]
+    assert redis.llen(list_key(WEBHOOKS)) == 1
+
+
+def test_jobs_expire_while_redis_is_down_and_their_places_are_freed_later(
+    parts: Parts, parts_without_redis: Parts, queued: Queued, age: Age, in_list: InList, admission: Admission
+) -> None:
+    ticket = queued()
+    admission.commit(ticket)
+    age(ticket.job_id, PAST_START_BY)
+    with pytest.raises(BrokerUnavailable):
+        sweep.expire(parts_without_redis)
+    assert in_list(QUEUE) == [(ticket.job_id, 1)]
+    assert sweep.expire(parts) == 0, "it has ended already"
+    assert sweep.reconcile_admission(parts) == 1
+    assert in_list(QUEUE) == []
+
+
+def test_a_place_reserved_for_no_job_is_freed_when_its_time_is_over(
+    parts: Parts, admission: Admission, redis: Redis
+) -> None:
+    admission.reserve(new_id(), [Candidate(QUEUE, 500, "test")])
+    assert sweep.reconcile_admission(parts) == 0, "its job may still be on the way"
+    redis.zadd(reservations_key(QUEUE), dict.fromkeys(redis.zrange(reservations_key(QUEUE), 0, -1), 1))
+    assert sweep.reconcile_admission(parts) == 1
+    assert admission.depths([QUEUE]) == {QUEUE: 0}
+
+
+def test_messages_that_stand_for_no_queued_job_are_taken_out(
+    parts: Parts, queued: Queued, in_list: InList, admission: Admission, redis: Redis, query: Any
+) -> None:
+    live, ended, requeued = queued(), queued(), queued()
+    never = Ticket(new_id(), live.app_id, QUEUE, live.lane, 24, live.start_by)
+    for ticket in (live, ended, requeued, never):
+        admission.commit(ticket)
+    redis.lpush(list_key(QUEUE), "not one of ours")
+    query("UPDATE jobs SET state = 'cancelled', ended_at = now() WHERE id = :id", id=ended.job_id)
+    query("UPDATE jobs SET enqueue_no = 2 WHERE id = :id", id=requeued.job_id)
+    assert sweep.reconcile_admission(parts) == 3
+    assert redis.lrem(list_key(QUEUE), 0, "not one of ours") == 1, "what is not ours is left alone"
+    assert in_list(QUEUE) == [(live.job_id, 1)]
+
+
+def test_a_webhook_whose_message_was_lost_is_sent_again(
+    parts: Parts, queued: Queued, age: Age, redis: Redis, query: Any
+) -> None:
+    age(queued(webhook_url=HOOK).job_id, PAST_START_BY)
+    sweep.expire(parts)
+    redis.flushall()
+    assert sweep.redeliver(parts) == 0, "its worker may have it in hand"
+    query("UPDATE deliveries SET published_at = now() - interval '31 s'")
+    assert sweep.redeliver(parts) == 1
+    assert redis.llen(list_key(WEBHOOKS)) == 1
+    assert sweep.redeliver(parts) == 0
+
+
+def test_a_webhook_is_not_marked_as_sent_while_redis_is_down(
+    parts_without_redis: Parts, queued: Queued, age: Age, query: Any
+) -> None:
+    age(queued(webhook_url=HOOK).job_id, PAST_START_BY)
+    query("UPDATE jobs SET state = 'expired', ended_at = now()")
+    query(
+        "INSERT INTO deliveries (id, job_id, app_id, event, url)"
+        " SELECT gen_random_uuid(), id, app_id, 'response.failed', webhook_url FROM jobs"
+    )
+    with pytest.raises(BrokerUnavailable):
+        sweep.redeliver(parts_without_redis)
+    assert query("SELECT published_at FROM deliveries") == [(None,)]
+
+
+def test_only_idempotency_keys_that_have_expired_are_forgotten(parts: Parts, queued: Queued, query: Any) -> None:
+    ticket = queued()
+    insert = (
+        "INSERT INTO idempotency_keys (app_id, key, request_hash, job_id, expires_at)"
+        " VALUES (:app, :key, '', :job, now() + make_interval(secs => :left))"
+    )
+    for key, left in (("old", -1.0), ("live", 60.0)):
+        query(insert, app=ticket.app_id, job=ticket.job_id, key=key, left=left)
+    assert sweep.forget_keys(parts) == 1
+    assert query("SELECT key FROM idempotency_keys") == [("live",)]

@@ -1,0 +1,120 @@
+"""Two control processes: what one does, the other does not do again."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from threading import Barrier
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from headrace import connections
+from headrace.broker import list_key
+from headrace.queues import WEBHOOKS, Ticket
+from headrace.store import Store, locks
+from scheduler import sweep
+from scheduler.autoscale import autoscale
+from scheduler.observe import observe
+from scheduler.parts import Parts
+from scheduler.rescue import Patience, rescue
+
+JOBS = 20
+HOOK = "https://receiver.example/hook"
+
+
+@pytest.fixture
+def twins(parts: Parts) -> Iterator[list[Parts]]:
+    """Two machines' parts, each with connections of its own."""
+    engines = [connections.postgres(parts.settings) for _ in range(2)]
+    yield [Parts(parts.settings, Store(engine), parts.admission, parts.send_delivery) for engine in engines]
+    for engine in engines:
+        engine.dispose()
+
+
+def race(twins: list[Parts], work: Callable[[Parts], Any], rounds: int = 5) -> list[Any]:
+    """Both do `work`, `rounds` times, each time from the same moment on."""
+    barrier = Barrier(len(twins))
+
+    def repeat(parts: Parts) -> list[Any]:
+        results = []
+        for _ in range(rounds):
+            barrier.wait(10)
+            results.append(work(parts))
+        return results
+
+    with ThreadPoolExecutor(len(twins)) as threads:
+        return [result for results in threads.map(repeat, twins) for result in results]
+
+
+def test_due_retries_are_queued_once(
+    twins: list[Parts], queued: Callable[..., Ticket], in_list: Any, query: Any
+) -> None:
+    tickets = [queued() for _ in range(JOBS)]
+    query("UPDATE jobs SET state = 'waiting', not_before = now()")
+    race(twins, sweep.publish_due)
+    assert Counter(in_list("chat.normal")) == Counter((ticket.job_id, 2) for ticket in tickets)
+
+
+def test_missing_messages_are_pushed_once(
+    twins: list[Parts], queued: Callable[..., Ticket], in_list: Any, age: Any
+) -> None:
+    tickets = [queued() for _ in range(JOBS)]
+    for ticket in tickets:
+        age(ticket.job_id, timedelta(seconds=10))
+    assert sum(race(twins, sweep.publish_due)) == JOBS
+    assert Counter(in_list("chat.normal")) == Counter((ticket.job_id, 1) for ticket in tickets)
+
+
+def test_jobs_expire_once_with_one_webhook_each(
+    twins: list[Parts], queued: Callable[..., Ticket], age: Any, query: Any, redis: Redis
+) -> None:
+    for _ in range(JOBS):
+        age(queued(webhook_url=HOOK).job_id, timedelta(seconds=31))
+    assert sum(race(twins, sweep.expire)) == JOBS
+    assert query("SELECT count(*) FROM deliveries") == [(JOBS,)]
+    assert redis.llen(list_key(WEBHOOKS)) == JOBS
+
+
+def test_a_lost_attempt_is_booked_once(
+    twins: list[Parts], queued: Callable[..., Ticket], running_under: Any, end_lease: Any, query: Any
+) -> None:
+    end_lease(running_under(*(queued() for _ in range(JOBS))))
+    assert sum(race(twins, partial(rescue, patience=Patience(0)))) == JOBS
+    assert query("SELECT count(*), count(DISTINCT job_id) FROM ledger") == [(JOBS, JOBS)]
+
+
+def test_a_lost_webhook_message_is_sent_once(
+    twins: list[Parts], queued: Callable[..., Ticket], age: Any, query: Any, redis: Redis
+) -> None:
+    for _ in range(JOBS):
+        age(queued(webhook_url=HOOK).job_id, timedelta(seconds=31))
+    sweep.expire(twins[0])
+    redis.flushall()
+    query("UPDATE deliveries SET published_at = NULL")
+    assert sum(race(twins, sweep.redeliver)) == JOBS
+    assert redis.llen(list_key(WEBHOOKS)) == JOBS
+
+
+def test_two_beats_make_one_sample_and_ask_for_one_change(twins: list[Parts], running_under: Any, query: Any) -> None:
+    race(twins, observe, rounds=1)
+    observe(twins[0])
+    assert set(query("SELECT count(*) FROM queue_samples GROUP BY queue")) == {(1,)}
+    query("UPDATE queue_samples SET depth = 101")
+    for _ in range(4):
+        running_under()
+    query("UPDATE workers SET host_id = name || id")
+    race(twins, autoscale)
+    assert query("SELECT target FROM decisions WHERE target <> hosts") == [(6,)]
+
+
+@pytest.mark.parametrize("work", [sweep.publish_due, sweep.expire, sweep.redeliver, sweep.forget_keys, observe])
+def test_nothing_is_done_or_waited_for_while_another_process_does_it(
+    parts: Parts, twins: list[Parts], queued: Callable[..., Ticket], age: Any, work: Callable[[Parts], int]
+) -> None:
+    age(queued(webhook_url=HOOK).job_id, timedelta(seconds=31))
+    with twins[0].store.begin() as db:
+        assert locks.try_take(db, work.__name__)
+        assert work(twins[1]) == 0

@@ -1,0 +1,183 @@
+"""Webhooks over real HTTP on loopback, from the outbox to the receiver."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from openai import OpenAI
+
+from headrace.config import WebhookSettings
+from headrace.jobs import show_id
+from headrace.queues import Ticket
+from headrace.store import Store, apps, jobs
+from headrace.tables import deliveries
+from workers.deliver import Deliver, make_session
+
+
+class Receiver(ThreadingHTTPServer):
+    """Answers with `status` and remembers what it got."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.got: list[tuple[dict[str, str], str]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"])).decode()
+        self.server.got.append(({key.lower(): value for key, value in self.headers.items()}, body))
+        self.send_response(self.server.status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def due(store: Store, queued: Callable[..., Ticket], receiver: Receiver) -> Callable[..., tuple[Ticket, UUID]]:
+    """A cancelled job with a webhook, and its delivery."""
+
+    def end(url: str | None = None) -> tuple[Ticket, UUID]:
+        ticket = queued(webhook_url=url or receiver.url)
+        with store.begin() as db:
+            jobs.cancel(db, ticket.app_id, ticket.job_id)
+            return ticket, db.scalars(sa.select(deliveries.c.id).where(deliveries.c.job_id == ticket.job_id)).one()
+
+    return end
+
+
+def deliver(store: Store, **changes: object) -> Deliver:
+    settings = WebhookSettings(**{"allow_private": True, "retry_delays_s": (0, 300), "timeout_s": 5, **changes})
+    return Deliver(store, settings, lambda: make_session(settings))
+
+
+def row(store: Store, delivery_id: UUID) -> sa.Row:
+    seconds = sa.func.extract("epoch", deliveries.c.next_at - sa.func.now()).label("next_in_s")
+    with store.begin() as db:
+        return db.execute(sa.select(deliveries, seconds).where(deliveries.c.id == delivery_id)).one()
+
+
+def test_delivered_webhook_verifies_with_the_openai_sdk(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    ticket, delivery_id = due()
+
+    deliver(store).run(delivery_id)
+
+    ((headers, body),) = receiver.got
+    with store.begin() as db:
+        secret = apps.find_app(db, "test").webhook_secret
+    event = OpenAI(api_key="unused").webhooks.unwrap(body, headers, secret=secret)
+    assert (event.type, event.data.id) == ("response.cancelled", show_id(ticket.job_id, "resp_"))
+    assert (row(store, delivery_id).state, row(store, delivery_id).last_status) == ("delivered", 200)
+
+
+def test_delivered_webhook_is_not_sent_again(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    _, delivery_id = due()
+
+    for _ in range(3):
+        deliver(store).run(delivery_id)
+
+    assert len(receiver.got) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 400, 410, 500, 503])
+def test_anything_but_2xx_is_tried_again_and_a_redirect_is_not_followed(
+    status: int, store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    _, delivery_id = due()
+    receiver.status, receiver.headers = status, {"location": receiver.url}
+
+    deliver(store).run(delivery_id)
+
+    found = row(store, delivery_id)
+    assert (found.state, found.tries, found.last_status, len(receiver.got)) == ("pending", 1, status, 1)
+
+
+def test_same_event_id_is_sent_on_every_try(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    _, delivery_id = due()
+    receiver.status = 500
+    deliver(store).run(delivery_id)
+    receiver.status = 200
+
+    deliver(store).run(delivery_id)
+
+    (first, body), (second, again) = receiver.got
+    assert first["webhook-id"] == second["webhook-id"]
+    assert body == again
+    assert row(store, delivery_id).state == "delivered"
+
+
+def test_receiver_that_asks_for_patience_gets_it(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    _, delivery_id = due()
+    receiver.status, receiver.headers = 429, {"retry-after": "900"}
+
+    deliver(store).run(delivery_id)
+
+    assert 800 < row(store, delivery_id).next_in_s <= 900
+
+
+def test_delivery_fails_after_its_last_try(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    _, delivery_id = due()
+    receiver.status = 500
+
+    deliver(store, retry_delays_s=()).run(delivery_id)
+
+    assert row(store, delivery_id).state == "failed"
+
+
+def test_receiver_that_is_gone_is_tried_again(store: Store, due: Callable[..., tuple[Ticket, UUID]]) -> None:
+    _, delivery_id = due("http://127.0.0.1:1/hook")
+
+    deliver(store).run(delivery_id)
+
+    found = row(store, delivery_id)
+    assert (found.state, found.last_status) == ("pending", None)
+
+
+def test_private_address_is_never_connected_to(store: Store, due: Callable[..., tuple[Ticket, UUID]]) -> None:
+    hosts = ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::ffff:127.0.0.1]", "0.0.0.0"]
+    with socket.create_server(("127.0.0.1", 0)) as secret:
+        secret.setblocking(False)
+        port = secret.getsockname()[1]
+        for host in hosts:
+            for scheme in ("http", "https"):
+                _, delivery_id = due(f"{scheme}://{host}:{port}/hook")
+                deliver(store, allow_private=False).run(delivery_id)
+                assert row(store, delivery_id).last_error == "The webhook's address is not allowed.", host
+
+        with pytest.raises(BlockingIOError):
+            secret.accept()

@@ -1,0 +1,230 @@
+"""One attempt, from claim to bill, with an engine that does as the test says, on a real Postgres."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from headrace.config import Settings
+from headrace.errors import EngineFault, EngineUnavailable, PromptRejected
+from headrace.jobs import JobState, Route, Usage, new_id
+from headrace.pricing import Tariff
+from headrace.queues import Ticket
+from headrace.store import Store, jobs, workers
+from headrace.store.workers import WorkerInfo
+from headrace.tables import deliveries, ledger
+from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
+from workers.execute import Execute
+from workers.lease import Lease
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers, fails, or waits for its abort, as told; dead until started again once it is told so."""
+
+    name: str = "scripted"
+    error: Exception | None = None
+    waits_for_abort: bool = False
+    dead: bool = False
+    started: threading.Event = field(default_factory=threading.Event)
+    aborted: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> EngineLimits:
+        self.dead = False
+        return EngineLimits(2048, 4)
+
+    def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        self.started.set()
+        if self.error is not None:
+            raise self.error
+        reason: FinishReason = "stop"
+        if self.waits_for_abort:
+            assert self.aborted.wait(20)
+            reason = "abort"
+        return Generation("An answer.", Usage(8, 3), reason, "scripted-model", 0.1)
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.set()
+
+    def check(self) -> None:
+        if self.dead:
+            raise EngineUnavailable
+
+    def stop(self) -> None: ...
+
+
+@dataclass
+class Bench:
+    """A worker without Celery."""
+
+    execute: Execute
+    lease: Lease
+    engine: ScriptedEngine
+    announced: list[UUID]
+    sent: list[UUID]
+
+
+@pytest.fixture
+def bench(store: Store, settings: Settings) -> Bench:
+    engine, announced, sent = ScriptedEngine(), list[UUID](), list[UUID]()
+
+    def announce(job_ids: list[UUID], delivery_ids: list[UUID]) -> None:
+        announced.extend(job_ids)
+        sent.extend(delivery_ids)
+
+    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
+    with store.begin() as db:
+        workers.register(db, info, settings.lease_s)
+    execute = Execute(store, engine, Tariff.of(settings), info.id, Route.POOL, "host", 2, announce)
+    execute.ready.set()
+    lease = Lease(store, engine, info.id, execute.running, execute.ready, settings.lease_s, 0.02)
+    return Bench(execute, lease, engine, announced, sent)
+
+
+def job(store: Store, ticket: Ticket) -> jobs.Job:
+    with store.begin() as db:
+        return jobs.find(db, ticket.app_id, ticket.job_id)
+
+
+def entries(store: Store) -> list[tuple[str, Decimal]]:
+    with store.begin() as db:
+        return [tuple(row) for row in db.execute(sa.select(ledger.c.kind, ledger.c.usd).order_by(ledger.c.id))]
+
+
+#: 8 prompt and 3 output tokens at the committed price of own hosts.
+USD = Decimal("0.000001")
+
+
+def test_answer_is_stored_billed_and_announced(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket = queued(webhook_url="https://receiver.example")
+
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
+
+    done = job(store, ticket)
+    assert (done.state, done.answer, done.usd) == (JobState.SUCCEEDED, "An answer.", USD)
+    assert (done.engine, done.model_served, done.finish_reason) == ("scripted", "scripted-model", "stop")
+    assert entries(store) == [("compute", USD)]
+    assert bench.announced == [ticket.job_id]
+    with store.begin() as db:
+        assert bench.sent == list(db.scalars(sa.select(deliveries.c.id)))
+
+
+def test_second_message_for_a_job_has_no_effect(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket = queued()
+
+    for _ in range(3):
+        bench.execute.run(ticket.job_id, ticket.enqueue_no)
+
+    assert len(entries(store)) == 1
+    assert bench.announced == [ticket.job_id]
+
+
+def test_fault_is_tried_again_and_fails_the_job_at_last(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.error = queued(), EngineFault("broken")
+
+    bench.execute.run(ticket.job_id, 1)
+    assert job(store, ticket).state is JobState.WAITING
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE jobs SET not_before = now()"))
+        (again,) = jobs.enqueue_due(db)
+    bench.execute.run(again.job_id, again.enqueue_no)
+
+    failed = job(store, ticket)
+    assert (failed.state, failed.error_code, failed.attempt, failed.usd) == (JobState.FAILED, "engine_fault", 2, 0)
+    assert [kind for kind, _ in entries(store)] == ["waste", "waste"]
+
+
+def test_prompt_the_engine_rejects_fails_at_once(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket, bench.engine.error = queued(), PromptRejected("too long")
+
+    bench.execute.run(ticket.job_id, 1)
+
+    failed = job(store, ticket)
+    assert (failed.state, failed.attempt, failed.error_message) == (JobState.FAILED, 1, "too long")
+
+
+def test_cancel_stops_a_running_job_which_pays_for_what_it_produced(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.waits_for_abort = queued(), True
+    bench.lease.begin()
+    thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
+    thread.start()
+    assert bench.engine.started.wait(10)
+
+    with store.begin() as db:
+        jobs.cancel(db, ticket.app_id, ticket.job_id)
+    thread.join(10)
+    bench.lease.end()
+
+    cancelled = job(store, ticket)
+    assert (cancelled.state, cancelled.usd, cancelled.output_tokens) == (JobState.CANCELLED, USD, 3)
+
+
+def test_job_past_its_deadline_is_stopped_and_fails(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket, bench.engine.waits_for_abort = queued(), True
+    bench.lease.begin()
+    thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
+    thread.start()
+    assert bench.engine.started.wait(10)
+
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE jobs SET finish_by = now()"))
+    thread.join(10)
+    bench.lease.end()
+
+    failed = job(store, ticket)
+    assert (failed.state, failed.error_code, failed.usd) == (JobState.FAILED, "deadline_exceeded", USD)
+
+
+def test_drained_job_goes_back_with_no_attempt_counted(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.waits_for_abort = queued(), True
+    thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
+    thread.start()
+    assert bench.engine.started.wait(10)
+
+    bench.lease.stop_all("draining")
+    thread.join(10)
+
+    back = job(store, ticket)
+    assert (back.state, back.attempt) == (JobState.WAITING, 0)
+    assert entries(store) == []
+
+
+def test_dead_engine_takes_no_work_until_it_was_started_again(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.dead = queued(), True
+    bench.execute.ready.clear()
+    bench.execute.run(ticket.job_id, 1)
+    assert job(store, ticket).state is JobState.QUEUED
+
+    bench.lease.begin()
+    assert bench.execute.ready.wait(10)
+    bench.execute.run(ticket.job_id, 1)
+    bench.lease.end()
+
+    assert job(store, ticket).state is JobState.SUCCEEDED
+
+
+def test_lease_that_ended_gives_its_jobs_up(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket, bench.engine.waits_for_abort = queued(), True
+    bench.lease.begin()
+    thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
+    thread.start()
+    assert bench.engine.started.wait(10)
+
+    bench.lease.end()
+
+    with store.begin() as db:
+        assert [row.id for row in jobs.orphans(db)] == [ticket.job_id]
+    bench.engine.aborted.set()
+    thread.join(10)

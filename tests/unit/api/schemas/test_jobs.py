@@ -1,0 +1,121 @@
+"""The native request: every field arrives in the draft, and every wrong one is named."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from api.schemas.body import validated
+from api.schemas.jobs import JobBody, JobRequest
+from headrace.errors import InvalidRequest
+from headrace.jobs import Lane, Message, Overflow
+
+SOON = datetime.now(UTC) + timedelta(hours=1)
+
+WHOLE: dict[str, Any] = {
+    "model": "m",
+    "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+    "max_tokens": 64,
+    "lane": "high",
+    "max_wait": 12.5,
+    "deadline": SOON.isoformat(),
+    "overflow": "never",
+    "max_cost_usd": "0.05",
+    "temperature": 0,
+    "top_p": 1,
+    "stop": ["a", "b"],
+    "seed": -1,
+    "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
+    "metadata": {"k": "v"},
+    "webhook": "https://example.com/hook",
+    "end_user": "u",
+}
+
+
+def test_every_field_arrives() -> None:
+    draft = validated(JobRequest, WHOLE).to_draft()
+
+    assert draft.messages == (Message("system", "Be brief."), Message("user", "Hi"))
+    assert (draft.model, draft.max_tokens, draft.lane, draft.max_wait_s) == ("m", 64, Lane.HIGH, 12.5)
+    assert (draft.deadline, draft.overflow, draft.max_cost_usd) == (SOON, Overflow.NEVER, Decimal("0.05"))
+    assert (draft.temperature, draft.top_p, draft.stop, draft.seed) == (0, 1, ("a", "b"), -1)
+    assert draft.response_format == WHOLE["response_format"]
+    assert (draft.metadata, draft.webhook_url, draft.end_user) == ({"k": "v"}, "https://example.com/hook", "u")
+    assert set(WHOLE) | {"prompt"} == set(JobRequest.model_fields)
+
+
+def test_a_prompt_is_one_user_message() -> None:
+    assert validated(JobRequest, {"prompt": "Hi", "stop": "x"}).to_draft().messages == (Message("user", "Hi"),)
+
+
+@pytest.mark.parametrize(
+    "deadline", [SOON.timestamp(), int(SOON.timestamp()) + 1, SOON.isoformat(), "2099-01-01T00:00Z"]
+)
+def test_a_deadline_is_unix_seconds_or_iso_8601(deadline: object) -> None:
+    made = validated(JobRequest, {"prompt": "Hi", "deadline": deadline}).to_draft().deadline
+    assert made is not None
+    assert made >= SOON - timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize("usd", [0, 0.05, "0.05", "1e-9"])
+def test_money_is_a_number_or_a_string(usd: object) -> None:
+    made = validated(JobRequest, {"prompt": "Hi", "max_cost_usd": usd}).to_draft().max_cost_usd
+    assert made == Decimal(str(usd))
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": ""}, "prompt"),
+    ({"prompt": " \n"}, "prompt"),
+    ({}, "prompt"),
+    ({"prompt": "a", "messages": WHOLE["messages"]}, "prompt"),
+    ({"prompt": 5}, "prompt"),
+    ({"messages": []}, "messages"),
+    ({"messages": [{"role": "user", "content": ""}]}, "messages"),
+    ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
+    ({"messages": [{"role": "user"}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages.0.name"),
+    *(({"prompt": "a", "max_tokens": bad}, "max_tokens") for bad in (-1, 0, 2**31, "5", 5.0, True, [5])),
+    *(({"prompt": "a", "lane": bad}, "lane") for bad in ("urgent", "HIGH", 1)),
+    *(({"prompt": "a", "max_wait": bad}, "max_wait") for bad in (0, -1, 86_401, "30", False)),
+    *(
+        ({"prompt": "a", "deadline": bad}, "deadline")
+        for bad in (1, "2020-01-01T00:00Z", "2099-01-01", "x", 1e300, True)
+    ),
+    *(({"prompt": "a", "max_cost_usd": bad}, "max_cost_usd") for bad in (-1, "x", "NaN", "1e99", "0.0000000001", True)),
+    *(({"prompt": "a", "temperature": bad}, "temperature") for bad in (-0.1, 2.1, "1")),
+    *(({"prompt": "a", "top_p": bad}, "top_p") for bad in (0, 1.1)),
+    ({"prompt": "a", "stop": []}, "stop"),
+    ({"prompt": "a", "stop": ["a"] * 5}, "stop"),
+    ({"prompt": "a", "stop": [""]}, "stop.0"),
+    ({"prompt": "a", "seed": 2**63}, "seed"),
+    *(
+        ({"prompt": "a", "response_format": bad}, "response_format")
+        for bad in ({}, {"type": "xml"}, {"type": "json_schema"})
+    ),
+    ({"prompt": "a", "response_format": {"type": "text", "schema": {}}}, "response_format"),
+    ({"prompt": "a", "metadata": {str(i): "" for i in range(17)}}, "metadata"),
+    ({"prompt": "a", "metadata": {"": "v"}}, "metadata."),
+    ({"prompt": "a", "metadata": {"k": "v" * 513}}, "metadata.k"),
+    ({"prompt": "a", "metadata": {"k": 1}}, "metadata.k"),
+    *(
+        ({"prompt": "a", "webhook": bad}, "webhook")
+        for bad in ("x", "ftp://a/b", "https://", "https://[", "https://u:p@a", 1)
+    ),
+    ({"prompt": "a", "webhook": "https://a:99999/"}, "webhook"),
+    ({"prompt": "a", "end_user": ""}, "end_user"),
+    ({"prompt": "a", "unknown": 1}, "unknown"),
+]
+
+
+@pytest.mark.parametrize(("body", "param"), BAD, ids=lambda value: repr(value)[:60])
+def test_a_bad_field_is_named(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        validated(JobRequest, body)
+    assert raised.value.param == param
+
+
+def test_money_and_time_leave_as_plain_text() -> None:
+    schema = JobBody.model_json_schema(mode="serialization")
+    assert schema["$defs"]["CostBody"]["properties"]["usd"]["type"] == "string"
+    assert schema["properties"]["created_at"]["type"] == "string"

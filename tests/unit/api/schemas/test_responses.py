@@ -1,0 +1,126 @@
+"""OpenAI's request: each of its fields is honoured, refused by name, or on the short list of those not acted on."""
+
+from typing import Any
+
+import pytest
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
+
+from api.schemas.body import validated
+from api.schemas.responses import IGNORED, UNSUPPORTED, ResponseRequest
+from headrace.errors import InvalidRequest
+from headrace.jobs import Lane, Message
+
+LEAST: dict[str, Any] = {"input": "Hi", "background": True}
+
+
+def draft_of(**changes: Any) -> Any:
+    return validated(ResponseRequest, {**LEAST, **changes}).to_draft()
+
+
+def test_each_field_of_the_sdk_is_known() -> None:
+    theirs = set(ResponseCreateParamsBase.__annotations__)
+    assert theirs <= set(ResponseRequest.model_fields) | set(UNSUPPORTED)
+    assert set(ResponseRequest.model_fields) >= IGNORED
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        draft_of(**{name: {"some": "thing"}})
+    assert (raised.value.code, raised.value.param) == ("unsupported_parameter", name)
+    assert name in str(raised.value)
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_asking_for_nothing_is_fine(name: str) -> None:
+    assert draft_of(**{name: None}).messages
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"background": False}, "background"),
+        ({"background": None}, "background"),
+        ({"stream": True}, "stream"),
+        ({"store": False}, "store"),
+        ({"truncation": "auto"}, "truncation"),
+    ],
+)
+def test_a_mode_we_have_not_is_refused_with_the_remedy(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        draft_of(**changes)
+    assert (raised.value.code, raised.value.param) == ("unsupported_parameter", param)
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+            "input.0.content.0.type",
+        ),
+        ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.type"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"service_tier": "gold"}, "service_tier"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        ({"background_options": {"continuation_id": "x"}}, "background_options.continuation_id"),
+        (
+            {"background_options": {"completion_window": "2h"}, "job": {"max_wait": 5}},
+            "background_options.completion_window",
+        ),
+        (
+            {"background_options": {"completion_window": "2h"}, "service_tier": "priority"},
+            "background_options.completion_window",
+        ),
+        ({"job": {"lane": "fast"}}, "job.lane"),
+        ({"job": {"webhook": "ftp://x"}}, "job.webhook"),
+        ({"job": {"unknown": 1}}, "job.unknown"),
+        ({"job": 1}, "job"),
+        ({"unknown": 1}, "unknown"),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_a_bad_field_is_named(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        draft_of(**changes)
+    assert raised.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("changes", "lane", "max_wait_s"),
+    [
+        ({}, Lane.NORMAL, None),
+        ({"service_tier": "priority"}, Lane.HIGH, None),
+        ({"service_tier": "auto"}, Lane.NORMAL, None),
+        ({"service_tier": "flex"}, Lane.LOW, None),
+        ({"service_tier": "flex", "job": {"lane": "batch", "max_wait": 9}}, Lane.BATCH, 9),
+        ({"background_options": {"completion_window": "8h"}}, Lane.LOW, 28_800),
+        ({"background_options": {"completion_window": "soonest"}}, Lane.NORMAL, None),
+    ],
+)
+def test_the_tier_chooses_the_lane(changes: dict[str, Any], lane: Lane, max_wait_s: float | None) -> None:
+    draft = draft_of(**changes)
+    assert (draft.lane, draft.max_wait_s) == (lane, max_wait_s)
+
+
+def test_instructions_come_first_and_an_earlier_answer_can_be_sent_back() -> None:
+    answer = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": "Yes.", "annotations": [], "logprobs": []}],
+    }
+    draft = draft_of(instructions="Be brief.", input=[{"role": "user", "content": "Hi"}, answer])
+    assert draft.messages == (Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Yes."))
+
+
+def test_a_schema_reaches_the_engine_in_its_own_spelling() -> None:
+    shape = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
+    assert draft_of(text={"format": shape}).response_format == {
+        "type": "json_schema",
+        "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+    }

@@ -1,0 +1,88 @@
+"""What a draft becomes: defaults filled in, and a prompt that does not fit refused with the numbers."""
+
+from dataclasses import replace
+
+import pytest
+
+from api.catalogue import Catalogue
+from api.drafts import DEFAULT_MAX_TOKENS, Draft, Spelling, specify
+from headrace.config import Settings, WebhookSettings
+from headrace.errors import ContextLengthExceeded, InvalidRequest
+from headrace.jobs import Lane, Message, new_id
+from headrace.store.workers import Fleet
+
+LIMIT = 2048
+APP = new_id()
+
+
+def draft(prompt_tokens: int, **changes: object) -> Draft:
+    """A draft whose prompt has that many tokens by the estimate of four bytes each."""
+    text = "x" * (4 * prompt_tokens - len("user: "))
+    return replace(Draft(Spelling("prompt"), (Message("user", text),)), **changes)
+
+
+def test_a_short_prompt_gets_the_default_room(catalogue: Catalogue, settings: Settings) -> None:
+    spec = specify(draft(10), APP, catalogue, settings)
+    assert (spec.prompt_tokens, spec.sampling.max_tokens) == (10, DEFAULT_MAX_TOKENS)
+
+
+@pytest.mark.parametrize(("prompt_tokens", "room"), [(LIMIT - 257, 256), (LIMIT - 256, 256), (LIMIT - 1, 1)])
+def test_a_long_prompt_gets_what_is_left(
+    catalogue: Catalogue, settings: Settings, prompt_tokens: int, room: int
+) -> None:
+    assert specify(draft(prompt_tokens), APP, catalogue, settings).sampling.max_tokens == room
+
+
+@pytest.mark.parametrize("prompt_tokens", [LIMIT, LIMIT + 1, 100 * LIMIT])
+def test_a_prompt_that_leaves_no_room_is_refused_with_the_numbers(
+    catalogue: Catalogue, settings: Settings, prompt_tokens: int
+) -> None:
+    with pytest.raises(ContextLengthExceeded) as raised:
+        specify(draft(prompt_tokens), APP, catalogue, settings)
+    assert raised.value.param == "prompt"
+    assert str(prompt_tokens) in str(raised.value)
+    assert str(LIMIT) in str(raised.value)
+
+
+def test_max_tokens_may_fill_the_context_and_no_more(catalogue: Catalogue, settings: Settings) -> None:
+    assert specify(draft(48, max_tokens=2000), APP, catalogue, settings).kv_tokens == LIMIT
+    with pytest.raises(ContextLengthExceeded, match=r"at most 2000") as raised:
+        specify(draft(48, max_tokens=2001), APP, catalogue, settings)
+    assert raised.value.param == "max_tokens"
+
+
+def test_the_limit_that_live_workers_publish_holds_where_it_is_lower(
+    catalogue: Catalogue, settings: Settings, fleet: dict[str, Fleet]
+) -> None:
+    fleet["chat"] = Fleet("chat", workers=1, hosts=1, slots=8, running=0, max_model_tokens=2048, kv_tokens=1024)
+    with pytest.raises(ContextLengthExceeded, match="1024"):
+        specify(draft(1024), APP, catalogue, settings)
+
+
+def test_the_lane_gives_the_wait_unless_the_caller_does(catalogue: Catalogue, settings: Settings) -> None:
+    assert specify(draft(10, lane=Lane.LOW), APP, catalogue, settings).max_wait_s == 4 * 3600
+    assert specify(draft(10, lane=Lane.LOW, max_wait_s=7.5), APP, catalogue, settings).max_wait_s == 7.5
+
+
+PRIVATE = [
+    "http://example.com/h",
+    "https://localhost/h",
+    "https://10.0.0.1/h",
+    "https://[::1]/h",
+    "https://a.localhost",
+]
+
+
+@pytest.mark.parametrize("url", PRIVATE)
+def test_a_webhook_into_a_private_network_is_refused(catalogue: Catalogue, settings: Settings, url: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        specify(draft(10, webhook_url=url), APP, catalogue, settings)
+    assert (raised.value.code, raised.value.param) == ("webhook_url_not_allowed", "webhook")
+
+
+@pytest.mark.parametrize("url", PRIVATE)
+def test_a_webhook_into_a_private_network_is_for_development(
+    catalogue: Catalogue, settings: Settings, url: str
+) -> None:
+    settings = settings.model_copy(update={"webhooks": WebhookSettings(allow_private=True)})
+    assert specify(draft(10, webhook_url=url), APP, catalogue, settings).webhook_url == url

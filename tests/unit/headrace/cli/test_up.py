@@ -1,0 +1,38 @@
+"""`headrace up`, before anything starts: which engine, and what it says of it."""
+
+import importlib.util
+
+import pytest
+from click.testing import CliRunner
+
+from headrace.cli import main
+from headrace.cli.up import choose_engine
+
+
+def set_installed(monkeypatch: pytest.MonkeyPatch, is_installed: bool) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if is_installed else None)
+
+
+def test_the_simulator_stands_in_and_is_labelled_when_vllm_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_installed(monkeypatch, False)
+    settings = choose_engine("vllm")
+    assert settings.pools[settings.pool].engine == "simulator"
+    assert "vLLM is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", ["vllm", "simulator"])
+def test_the_engine_that_was_asked_for_is_taken_silently_when_it_is_there(
+    asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_installed(monkeypatch, True)
+    settings = choose_engine(asked)
+    assert settings.pools[settings.pool].engine == asked
+    assert capsys.readouterr().out == ""
+
+
+def test_an_engine_that_does_not_exist_is_refused_by_name() -> None:
+    result = CliRunner().invoke(main, ["up", "--engine", "magic"])
+    assert result.exit_code == 2
+    assert "'magic' is not one of 'vllm', 'simulator'" in result.output

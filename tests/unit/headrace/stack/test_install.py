@@ -1,0 +1,230 @@
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headrace.stack import install
+from headrace.stack.install import Checkout, Installer, InstallError, ensure, only_one, uv_settings
+
+LOCKS = ("uv", "core", "torch-cpu", "cpu", "cuda", "dev")
+
+
+class Machine:
+    """Stands in for the programs that the installer runs: records them, and fails those it is told to."""
+
+    def __init__(self, checkout: Checkout) -> None:
+        self.checkout = checkout
+        self.ran: list[str] = []
+        self.fails: Callable[[str], bool] = lambda command: "--dry-run" in command
+        self.pip_settings = ""
+
+    def make_venv(self) -> None:
+        self.ran.append("venv")
+        self.checkout.uv.parent.mkdir(parents=True, exist_ok=True)
+        self.checkout.python.touch()
+        self.checkout.uv.touch()
+
+    def run(self, command: tuple[str, ...], quiet: bool = False) -> subprocess.CompletedProcess[str]:
+        line = " ".join(command).replace(str(self.checkout.root), "")
+        self.ran.append(line)
+        return subprocess.CompletedProcess(command, int(self.fails(line)), stdout=self.pip_settings)
+
+    def installed(self) -> list[str]:
+        """Name the locks that were installed, in order, and `project`; forget them."""
+        lines = [line for line in self.ran if " install " in line and "--dry-run" not in line]
+        self.ran.clear()
+        return [
+            word for line in lines for word in (*LOCKS, "editable") if f"/{word}.txt" in line or f"--{word}" in line
+        ]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    (tmp_path / "requirements").mkdir()
+    for name in LOCKS:
+        (tmp_path / "requirements" / f"{name}.txt").write_text(name)
+    (tmp_path / "pyproject.toml").touch()
+    return Checkout(tmp_path)
+
+
+@pytest.fixture
+def machine(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine(checkout)
+    monkeypatch.setattr(Installer, "make_venv", lambda _: machine.make_venv())
+    monkeypatch.setattr(Installer, "run", lambda _, *args, **kwargs: machine.run(*args, **kwargs))
+    monkeypatch.setattr(install, "platform", lambda: "Linux x86_64")
+    return machine
+
+
+def test_a_second_start_runs_nothing(checkout: Checkout, machine: Machine) -> None:
+    ensure(checkout, dev=False)
+    assert machine.installed() == ["uv", "core", "cpu", "editable"]
+
+    ensure(checkout, dev=False)
+    assert machine.ran == []
+
+
+def test_development_tools_are_added_to_the_same_environment(checkout: Checkout, machine: Machine) -> None:
+    ensure(checkout, dev=False)
+    machine.ran.clear()
+
+    ensure(checkout, dev=True)
+    assert machine.installed() == ["dev"]
+
+    ensure(checkout, dev=True)
+    ensure(checkout, dev=False)
+    assert machine.ran == []
+
+
+def test_a_changed_lock_makes_the_environment_anew(checkout: Checkout, machine: Machine) -> None:
+    ensure(checkout, dev=True)
+    machine.ran.clear()
+
+    (checkout.locks / "cpu.txt").write_text("newer")
+    ensure(checkout, dev=False)
+
+    assert machine.ran[0] == "venv"
+    assert machine.installed() == ["uv", "core", "cpu", "editable"]
+    assert "dev" not in checkout.held()
+
+
+def test_a_changed_declaration_installs_the_project_alone(checkout: Checkout, machine: Machine) -> None:
+    ensure(checkout, dev=False)
+    machine.ran.clear()
+
+    (checkout.root / "pyproject.toml").write_text("# changed")
+    ensure(checkout, dev=False)
+
+    assert machine.installed() == ["editable"]
+
+
+def test_another_python_or_place_makes_another_environment(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = checkout.wanted(dev=False)["base"]
+
+    monkeypatch.setattr("sys.implementation.cache_tag", "cpython-314")
+    assert checkout.wanted(dev=False)["base"] != before
+    monkeypatch.undo()
+
+    moved = checkout.root.rename(tmp_path.parent / f"{tmp_path.name}-moved")
+    assert Checkout(moved).wanted(dev=False)["base"] != before
+
+
+@pytest.mark.parametrize("at", ["/core.txt", "/dev.txt"])
+def test_an_interrupted_installation_is_not_taken_for_whole(checkout: Checkout, machine: Machine, at: str) -> None:
+    def interrupt(command: str) -> bool:
+        if at in command:
+            raise KeyboardInterrupt
+        return False
+
+    ensure(checkout, dev=False)
+    (checkout.locks / "core.txt").write_text("newer")
+    machine.fails = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        ensure(checkout, dev=True)
+
+    assert checkout.held() == {}
+
+
+@pytest.mark.parametrize("stamp", ["", "{", '{"base": "of another"}'])
+def test_a_stamp_that_does_not_match_is_not_believed(checkout: Checkout, machine: Machine, stamp: str) -> None:
+    ensure(checkout, dev=False)
+    machine.ran.clear()
+
+    checkout.stamp.write_text(stamp)
+    ensure(checkout, dev=False)
+
+    assert machine.ran[0] == "venv"
+
+
+def test_pip_does_the_work_when_uv_cannot(checkout: Checkout, machine: Machine) -> None:
+    machine.fails = lambda command: "/bin/uv " in command
+
+    ensure(checkout, dev=False)
+
+    assert any("-m pip install" in line and "/core.txt" in line for line in machine.ran)
+    assert checkout.held()
+
+
+def test_a_failed_installation_says_so_and_leaves_no_stamp(checkout: Checkout, machine: Machine) -> None:
+    machine.fails = lambda command: "/core.txt" in command
+
+    with pytest.raises(InstallError, match="tries again"):
+        ensure(checkout, dev=False)
+
+    assert checkout.held() == {}
+
+
+def test_a_cpu_build_of_torch_is_taken_when_offered(
+    checkout: Checkout, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.fails = lambda _: False
+
+    ensure(checkout, dev=False)
+
+    assert machine.installed() == ["uv", "torch-cpu", "core", "cpu", "editable"]
+    assert "CPU build of torch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("torch", "needs_cuda"), [("torch-2.13.0", True), ("torch-2.13.0+cpu", False)])
+def test_nvidia_libraries_are_installed_for_a_cuda_build_alone(
+    checkout: Checkout, machine: Machine, torch: str, needs_cuda: bool
+) -> None:
+    (checkout.venv / "lib/python3.11/site-packages" / f"{torch}.dist-info").mkdir(parents=True)
+
+    ensure(checkout, dev=False)
+
+    assert ("cuda" in machine.installed()) is needs_cuda
+
+
+def test_other_platforms_get_the_core_and_are_told_of_the_simulator(
+    checkout: Checkout, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "platform", lambda: "Darwin arm64")
+
+    ensure(checkout, dev=False)
+
+    assert machine.installed() == ["uv", "core", "editable"]
+    assert "vLLM has no CPU build for Darwin arm64: the simulator will answer" in capsys.readouterr().err
+
+
+def test_an_installation_waits_for_the_one_at_work(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, entered = threading.Event(), threading.Event()
+    monkeypatch.setattr(install, "say", lambda _: waiting.set())
+
+    def second() -> None:
+        with only_one(checkout):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with only_one(checkout):
+        thread.start()
+        assert waiting.wait(timeout=10)
+        assert not entered.is_set()
+    thread.join(timeout=10)
+
+    assert entered.is_set()
+
+
+def test_what_pip_is_told_is_told_to_uv_when_it_says_the_same() -> None:
+    listed = "\n".join(
+        [
+            ":env:.find-links='/wheels ~/more'",
+            ":env:.require-virtualenv='1'",
+            "global.constraint='/etc/pip/constraints.txt'",
+            "global.extra-index-url='\\nhttps://one/simple\\nhttps://two/simple'",
+            "global.find-links='/elsewhere'",
+            "global.index-url='https://global/simple'",
+            "install.index-url='https://mirror/simple'",
+        ]
+    )
+
+    assert uv_settings(listed) == {
+        "UV_DEFAULT_INDEX": "https://mirror/simple",
+        "UV_FIND_LINKS": f"/wheels,{Path.home()}/more",
+        "UV_INDEX": "https://one/simple https://two/simple",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+    }

@@ -1,0 +1,49 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from openai import InvalidWebhookSignatureError, OpenAI
+
+from headrace.jobs import TERMINAL, JobState, new_id, show_id
+from headrace.webhooks import EVENTS, new_secret, payload, signed_headers
+
+CLIENT = OpenAI(api_key="unused")
+NOW = datetime.now(UTC)
+
+
+def test_every_end_has_an_event() -> None:
+    assert set(EVENTS) == TERMINAL
+
+
+@pytest.mark.parametrize("state", sorted(TERMINAL))
+def test_openai_sdk_verifies_and_reads_the_webhook(state: JobState) -> None:
+    secret, delivery_id, job_id = new_secret(), new_id(), new_id()
+    body = payload(delivery_id, EVENTS[state], job_id, state, NOW)
+
+    event = CLIENT.webhooks.unwrap(body, signed_headers(secret, delivery_id, NOW, body), secret=secret)
+
+    assert event.type == EVENTS[state]
+    assert event.data.id == show_id(job_id, "resp_")
+    assert json.loads(body)["data"]["status"] == state
+
+
+def test_another_secret_or_body_does_not_verify() -> None:
+    secret, delivery_id = new_secret(), new_id()
+    body = payload(delivery_id, "response.completed", new_id(), JobState.SUCCEEDED, NOW)
+    headers = signed_headers(secret, delivery_id, NOW, body)
+
+    for text, key in ((body + " ", secret), (body, new_secret())):
+        with pytest.raises(InvalidWebhookSignatureError):
+            CLIENT.webhooks.unwrap(text, headers, secret=key)
+
+
+def test_body_is_the_same_on_every_try_and_the_signature_is_fresh() -> None:
+    secret, delivery_id, job_id = new_secret(), new_id(), new_id()
+    bodies = {payload(delivery_id, "response.completed", job_id, JobState.SUCCEEDED, NOW) for _ in range(3)}
+    (body,) = bodies
+
+    first = signed_headers(secret, delivery_id, NOW, body)
+    second = signed_headers(secret, delivery_id, NOW + timedelta(seconds=5), body)
+
+    assert first["webhook-id"] == second["webhook-id"]
+    assert first["webhook-signature"] != second["webhook-signature"]

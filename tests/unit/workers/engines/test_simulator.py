@@ -1,0 +1,197 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from headrace.config import PoolSettings, Settings, SimulatorSettings
+from headrace.errors import ConfigError, EngineFault, EngineUnavailable, PromptRejected
+from headrace.jobs import Message, Sampling
+from headrace.tokens import EstimatingTokenizer
+from workers.engines import load
+from workers.engines.base import GenerationRequest
+from workers.engines.simulator import LABEL, SimulatorEngine, fingerprint
+
+FAST = {"prefill_tokens_per_s": 1e6, "decode_tokens_per_s": 1e5}
+
+
+def started(max_running: int = 8, **settings: Any) -> SimulatorEngine:
+    pool = PoolSettings(max_model_tokens=10_000, max_running=max_running)
+    engine = SimulatorEngine(SimulatorSettings(**{**FAST, **settings}), pool, EstimatingTokenizer())
+    engine.start()
+    return engine
+
+
+def ask(request_id: str = "r", text: str = "hello", priority: int = 0, **sampling: Any) -> GenerationRequest:
+    return GenerationRequest(
+        request_id, (Message("user", text),), Sampling(**{"max_tokens": 100, **sampling}), priority
+    )
+
+
+def test_an_answer_is_labelled_and_the_same_each_time() -> None:
+    engine = started()
+    request = ask()
+    generation = engine.generate(request)
+    assert generation.text == engine.generate(request).text
+    assert generation.text.startswith(f"{LABEL}{fingerprint(request.messages)} water falls")
+    assert "simulator" in generation.model_served
+
+
+@pytest.mark.parametrize("max_tokens", [1, 5, 24, 100])
+def test_the_label_and_the_fingerprint_fit_every_limit(max_tokens: int) -> None:
+    request = ask(max_tokens=max_tokens)
+    generation = started(output_tokens=24).generate(request)
+    assert generation.text.startswith(LABEL + fingerprint(request.messages))
+    assert generation.usage.output_tokens == min(max_tokens, 24)
+    assert generation.finish_reason == ("length" if max_tokens < 24 else "stop")
+
+
+def test_a_stop_string_never_cuts_the_label() -> None:
+    generation = started().generate(ask(stop=("[simulated] ", *"0123456789abcdef")))
+    assert generation.text == LABEL
+    assert generation.finish_reason == "stop"
+
+
+def test_an_answer_takes_the_time_of_its_tokens() -> None:
+    engine = started(prefill_tokens_per_s=50, decode_tokens_per_s=100, output_tokens=20)
+    request = ask()
+    expected = EstimatingTokenizer().count(request.messages) / 50 + 20 / 100
+    for on_delta in (None, [].append):
+        began = time.monotonic()
+        engine.generate(request, on_delta)
+        assert time.monotonic() - began >= expected
+
+
+def test_a_batch_has_no_more_requests_than_it_may() -> None:
+    engine = started(max_running=2, decode_tokens_per_s=100, output_tokens=10)
+    began = time.monotonic()
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(engine.generate, [ask(str(i)) for i in range(6)]))
+    assert time.monotonic() - began >= 3 * 10 / 100
+
+
+def test_requests_wait_for_blocks_and_get_them_back() -> None:
+    # 3 prompt tokens and 13 of output are one block; the pool has two.
+    engine = started(kv_tokens=39, kv_block_tokens=16, decode_tokens_per_s=100, output_tokens=13)
+    assert EstimatingTokenizer().count(ask().messages) == 3
+    assert engine.start().kv_tokens == 32
+    began = time.monotonic()
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(engine.generate, [ask(str(i)) for i in range(6)]))
+    assert time.monotonic() - began >= 3 * 13 / 100
+
+
+def test_what_can_never_fit_is_rejected() -> None:
+    # Three blocks of 16 would be needed, and two and a half are there.
+    with pytest.raises(PromptRejected):
+        started(kv_tokens=40, output_tokens=1).generate(ask(text="x" * 140))
+    with pytest.raises(PromptRejected):
+        started(kv_tokens=64).generate(ask(text="x" * 1000))
+    with pytest.raises(PromptRejected):
+        started().generate(ask(text="x" * 100_000))
+
+
+def test_the_best_priority_waits_least() -> None:
+    engine = started(max_running=1, decode_tokens_per_s=10, output_tokens=1000)
+    order: list[str] = []
+    with ThreadPoolExecutor(3) as threads:
+        blocker_runs = threading.Event()
+        blocker = threads.submit(engine.generate, ask("blocker", max_tokens=900), lambda _: blocker_runs.set())
+        assert blocker_runs.wait(5)
+        for name, priority in (("low", 2), ("high", 0)):
+            threads.submit(
+                engine.generate, ask(name, priority=priority, max_tokens=1), lambda _, n=name: order.append(n)
+            )
+            wait_until(lambda n=name: n in engine._calls)
+        engine.abort("blocker")
+        assert blocker.result(5).finish_reason == "abort"
+    assert order == ["high", "low"]
+
+
+def test_an_abort_also_reaches_a_request_that_waits() -> None:
+    engine = started(max_running=1, decode_tokens_per_s=10, output_tokens=100)
+    with ThreadPoolExecutor(2) as threads:
+        first_runs = threading.Event()
+        first = threads.submit(engine.generate, ask("first"), lambda _: first_runs.set())
+        assert first_runs.wait(5)
+        second = threads.submit(engine.generate, ask("second"))
+        wait_until(lambda: "second" in engine._calls)
+        engine.abort("second")
+        generation = second.result(5)
+        assert (generation.finish_reason, generation.text, generation.usage.output_tokens) == ("abort", "", 0)
+        engine.abort("first")
+        assert first.result(5).finish_reason == "abort"
+    assert engine.generate(ask("third", max_tokens=1)).finish_reason == "length"
+
+
+@pytest.mark.parametrize(("fault", "expected"), [("fault", EngineFault), ("reject", PromptRejected)])
+def test_every_nth_request_meets_the_fault(fault: Any, expected: type[Exception]) -> None:
+    engine = started(fault=fault, fault_every=3)
+    for i in range(1, 10):
+        if i % 3 == 0:
+            with pytest.raises(expected):
+                engine.generate(ask())
+        else:
+            engine.generate(ask())
+    engine.check()
+
+
+def test_a_death_fails_all_that_run_until_the_next_start() -> None:
+    engine = started(max_running=2, fault="die", fault_every=4, decode_tokens_per_s=1)
+    with ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(engine.generate, ask(str(i))) for i in range(3)]
+        wait_until(lambda: len(engine._calls) == 3)
+        with pytest.raises(EngineUnavailable):
+            engine.generate(ask("fatal"))
+        for call in running:
+            with pytest.raises(EngineUnavailable):
+                call.result(5)
+    with pytest.raises(EngineUnavailable):
+        engine.check()
+    with pytest.raises(EngineUnavailable):
+        engine.generate(ask())
+    engine.start()
+    engine.check()
+    assert engine.generate(ask(max_tokens=1)).text
+
+
+def test_stop_lets_running_requests_end() -> None:
+    engine = started(decode_tokens_per_s=100, output_tokens=20)
+    with ThreadPoolExecutor(1) as threads:
+        runs = threading.Event()
+        call = threads.submit(engine.generate, ask(), lambda _: runs.set())
+        assert runs.wait(5)
+        engine.stop()
+        assert call.done() or call.result(1).finish_reason == "stop"
+    assert call.result().usage.output_tokens == 20
+
+
+def test_loading_takes_its_time_and_can_be_stopped() -> None:
+    engine = SimulatorEngine(SimulatorSettings(load_s=0.2), PoolSettings(), EstimatingTokenizer())
+    began = time.monotonic()
+    engine.start()
+    assert time.monotonic() - began >= 0.2
+    slow = SimulatorEngine(SimulatorSettings(load_s=60), PoolSettings(), EstimatingTokenizer())
+    with ThreadPoolExecutor(1) as threads:
+        starting = threads.submit(slow.start)
+        wait_until(starting.running)
+        with pytest.raises(EngineUnavailable):
+            slow.check()
+        while not starting.done():
+            slow.stop()
+        with pytest.raises(EngineUnavailable):
+            starting.result(5)
+
+
+def test_engines_are_made_by_name() -> None:
+    assert load("simulator", Settings(), PoolSettings(engine="simulator")).name == "simulator"
+    with pytest.raises(ConfigError, match="abacus"):
+        load("abacus", Settings(), PoolSettings())
+
+
+def wait_until(condition: Any, deadline_s: float = 5.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.002)

@@ -1,0 +1,72 @@
+import os
+from os import environ  # noqa: TID251 (what is tested is what it holds)
+from pathlib import Path
+
+import pytest
+
+from headrace.config import PoolSettings
+from headrace.errors import ConfigError
+from workers.engines import vllm_settings
+from workers.engines.vllm_settings import arguments, environment
+
+
+@pytest.fixture(params=[True, False], ids=["cpu", "gpu"])
+def on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: request.param)
+    return bool(request.param)
+
+
+def test_a_gpu_s_kv_cache_is_left_to_the_engine(on_cpu: bool) -> None:
+    chosen = arguments(PoolSettings(kv_cache_mib=64))
+    assert chosen.get("kv_cache_memory_bytes") == (64 * 1024 * 1024 if on_cpu else None)
+    assert chosen.get("enforce_eager", False) is on_cpu
+    assert chosen["scheduling_policy"] == "priority"
+
+
+def test_the_operator_s_engine_options_win(on_cpu: bool) -> None:
+    chosen = arguments(PoolSettings(engine_options={"scheduling_policy": "fcfs", "enforce_eager": False}))
+    assert chosen["scheduling_policy"] == "fcfs"
+    assert chosen["enforce_eager"] is False
+
+
+def test_the_folder_is_loaded_under_the_name_that_requests_use(on_cpu: bool, tmp_path: Path) -> None:
+    chosen = arguments(PoolSettings(model="org/name", model_dir=tmp_path))
+    assert (chosen["model"], chosen["served_model_name"]) == (str(tmp_path), "org/name")
+
+
+def test_a_cpu_needs_a_size_for_its_kv_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    with pytest.raises(ConfigError, match="kv_cache_mib"):
+        arguments(PoolSettings(kv_cache_mib=None))
+
+
+def test_the_environment_is_set_for_the_load_only(
+    on_cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/before")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+    before = dict(environ)
+    with environment(PoolSettings(model_dir=tmp_path), tmp_path):
+        assert environ["TMPDIR"] == environ["VLLM_RPC_BASE_PATH"] == str(tmp_path)
+        assert environ["DO_NOT_TRACK"] == environ["HF_HUB_OFFLINE"] == "1"
+        assert environ["OMP_NUM_THREADS"] == "7"
+        assert ("VLLM_CPU_OMP_THREADS_BIND" in environ) is on_cpu
+    assert dict(environ) == before
+
+
+def test_a_hub_model_may_go_to_the_hub(on_cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with environment(PoolSettings(model="org/name"), tmp_path):
+        assert "HF_HUB_OFFLINE" not in environ
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, "1"), (2, "1"), (4, "2"), (64, "8")])
+def test_half_of_the_cpus_are_left_free(
+    cpus: int, threads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with environment(PoolSettings(), tmp_path):
+        assert environ["OMP_NUM_THREADS"] == threads

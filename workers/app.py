@@ -1,0 +1,105 @@
+"""The workers' composition root: one Celery app per role.
+
+    celery -A workers.app:gpu worker         answers the lanes of one pool (HEADRACE_POOL)
+    celery -A workers.app:overflow worker    answers them through the paid API
+    celery -A workers.app:webhooks worker    delivers webhooks
+
+Importing this loads no engine: that happens when the worker starts, in the process that uses it.
+"""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from celery import Celery, bootsteps
+from celery.signals import setup_logging
+
+from headrace import connections
+from headrace.admission import Admission
+from headrace.broker import ExecuteMessage, make_celery, send_delivery
+from headrace.config import Settings
+from headrace.errors import BrokerUnavailable
+from headrace.jobs import Route, parse_id
+from headrace.logging import configure
+from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
+from headrace.store import Store
+from workers.deliver import Deliver, make_session
+from workers.seat import Seat
+
+log = logging.getLogger(__name__)
+
+#: Threads beyond the engine's own limit: a job that ends still writes its result while the next one starts.
+SPARE_THREADS = 2
+
+
+@setup_logging.connect
+def _configure_logging(loglevel: int, **_: Any) -> None:
+    """Replaces Celery's own set-up of logging, which it skips once somebody listens here."""
+    configure(logging.getLevelName(loglevel))
+
+
+def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrency: int) -> Celery:
+    app = make_celery(f"headrace.{name}", settings)
+    app.conf.update(worker_pool="workers.pool:TaskPool", worker_concurrency=concurrency)
+    app.amqp.queues.select(queues)
+    return app
+
+
+def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
+    app = _make_app(name, settings, lane_queues(pool), concurrency + SPARE_THREADS)
+    store = Store(connections.postgres(settings, pool_size=min(concurrency, 16) + SPARE_THREADS))
+    message = ExecuteMessage(app)
+    admission = Admission(connections.redis(settings), message, reservation_ttl_s=settings.reservation_ttl_s)
+
+    def announce(job_ids: list[UUID], delivery_ids: list[UUID]) -> None:
+        """Wake who waits for these jobs; a lost word is made good by the readers' timer and `redeliver`."""
+        try:
+            admission.announce_ended(job_ids)
+            for delivery_id in delivery_ids:
+                send_delivery(app, delivery_id)
+        except BrokerUnavailable as error:
+            log.warning("end_not_announced", extra={"error": str(error)})
+
+    seats: list[Seat] = []
+
+    class SeatStep(bootsteps.StartStopStep):
+        """Brings the engine up before the consumer takes the first message. A failure here ends the process."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, worker: Any) -> None:
+            seats.append(Seat(settings, route, store, announce))
+            seats[0].take()
+
+        def stop(self, worker: Any) -> None:
+            while seats:
+                seats.pop().leave()
+            store.close()
+
+        terminate = stop
+
+    @app.task(name=EXECUTE)
+    def execute(job_id: str, enqueue_no: int) -> None:
+        if seats:
+            seats[0].execute.run(parse_id(job_id), enqueue_no)
+
+    app.steps["worker"].add(SeatStep)
+    return app
+
+
+def _make_webhook_app(settings: Settings) -> Celery:
+    app = _make_app("webhooks", settings, (WEBHOOKS,), settings.webhooks.max_running)
+    store = Store(connections.postgres(settings))
+    use_case = Deliver(store, settings.webhooks, lambda: make_session(settings.webhooks))
+
+    @app.task(name=DELIVER)
+    def deliver(delivery_id: str) -> None:
+        use_case.run(UUID(hex=delivery_id))
+
+    return app
+
+
+_settings = Settings.load()
+gpu = _make_engine_app("gpu", _settings, Route.POOL, _settings.pool, _settings.pools[_settings.pool].max_running)
+overflow = _make_engine_app("overflow", _settings, Route.OVERFLOW, OVERFLOW, _settings.overflow.max_running)
+webhooks = _make_webhook_app(_settings)

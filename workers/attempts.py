@@ -1,0 +1,58 @@
+"""The attempts that run in this process, and why one must stop.
+
+Shared by the task threads, which run them, and the lease's thread, which hears of cancels and deadlines.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+StopReason = Literal["cancelled", "deadline_exceeded", "lease_lost", "draining"]
+
+
+class RunningAttempts:
+    """A set of request ids with, for some, a reason to stop. Safe for many threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: dict[str, StopReason | None] = {}
+
+    @contextmanager
+    def running(self, request_id: str) -> Iterator[None]:
+        """Hold the attempt as running."""
+        with self._changed:
+            self._running[request_id] = None
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._running[request_id]
+                self._changed.notify_all()
+
+    def stop(self, request_id: str, reason: StopReason) -> bool:
+        """Note why an attempt must stop; the first reason stands. False when it runs here no more or is noted."""
+        with self._changed:
+            if self._running.get(request_id, reason) is not None:
+                return False
+            self._running[request_id] = reason
+            return True
+
+    def reason(self, request_id: str) -> StopReason | None:
+        """Why this running attempt must stop, or None."""
+        with self._changed:
+            return self._running.get(request_id)
+
+    def ids(self) -> list[str]:
+        """The attempts that run now."""
+        with self._changed:
+            return list(self._running)
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._running)
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing runs; False when something still does after `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running, timeout_s)

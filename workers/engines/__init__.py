@@ -1,0 +1,39 @@
+"""Engines by name. An engine's SDK is imported only once the engine is asked for."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Protocol, cast
+
+from headrace.config import PoolSettings, Settings
+from headrace.errors import ConfigError
+from workers.engines.base import Engine
+
+#: Where each engine's `build(settings, pool) -> Engine` is.
+ENGINES: Mapping[str, str] = MappingProxyType(
+    {
+        "vllm": "workers.engines.vllm",
+        "openai": "workers.engines.openai",
+        "simulator": "workers.engines.simulator",
+    }
+)
+
+
+class _EngineModule(Protocol):
+    def build(self, settings: Settings, pool: PoolSettings) -> Engine: ...
+
+
+def load(name: str, settings: Settings, pool: PoolSettings) -> Engine:
+    """Make the named engine, not started yet.
+
+    Args:
+        name: `vllm`, `openai` or `simulator`.
+        settings: where the engine finds its own section.
+        pool: the pool it will serve; the paid API serves every pool and does not look at it.
+
+    Raises:
+        ConfigError: there is no such engine, or a setting of its own is missing or wrong.
+    """
+    if name not in ENGINES:
+        raise ConfigError(f"There is no engine {name!r}; there are {', '.join(ENGINES)}.", param="engine")
+    return cast(_EngineModule, import_module(ENGINES[name])).build(settings, pool)

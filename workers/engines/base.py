@@ -1,0 +1,111 @@
+"""What an engine is: the one seam between Headrace and whatever answers a prompt.
+
+Knows nothing of queues, Postgres or Celery. Every adapter passes `tests/contracts/test_engine.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from headrace.jobs import Message, Sampling, Usage
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One attempt's prompt, as an engine sees it.
+
+    Attributes:
+        request_id: unique among the engine's running requests; `abort` names it.
+        messages: the conversation, oldest first; never empty.
+        sampling: how to decode, `max_tokens` included.
+        priority: lower runs first, as in vLLM's priority scheduler.
+        model: what the job asked for, by which an engine with several models chooses; None where there is one only.
+    """
+
+    request_id: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    priority: int = 0
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What came back.
+
+    Attributes:
+        text: the answer, special tokens removed; may be empty.
+        usage: tokens as the engine counted them.
+        finish_reason: `abort` means the request was stopped by `abort` and `text` is partial: not a success.
+        model_served: the model that really answered, in the engine's own words.
+        first_token_s: seconds from `generate` to the first token; None when nothing was produced or not measured.
+    """
+
+    text: str
+    usage: Usage
+    finish_reason: FinishReason
+    model_served: str
+    first_token_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What an engine can hold, read from the engine itself after `start`.
+
+    Attributes:
+        max_model_tokens: prompt plus output of one request; None where the engine does not say.
+        max_running: requests in one batch.
+        kv_tokens: size of the KV-cache pool in tokens; None for an engine without one of ours (a remote API).
+        kv_block_tokens: tokens in one KV block; None likewise.
+    """
+
+    max_model_tokens: int | None
+    max_running: int
+    kv_tokens: int | None = None
+    kv_block_tokens: int | None = None
+
+
+#: Called with each piece of new text, in order, from a thread of the engine's; must not block.
+OnDelta = Callable[[str], None]
+
+
+class Engine(Protocol):
+    """A resident generator, safe to call from many threads at once.
+
+    `generate` calls that overlap are batched by the engine: that is where a GPU's throughput comes from.
+    """
+
+    name: str
+
+    def start(self) -> EngineLimits:
+        """Load the model and return once the engine can answer; after EngineUnavailable, replace what is dead.
+
+        Raises:
+            EngineUnavailable: it did not come up; it may the next time.
+            ConfigError: it never will with these settings.
+        """
+        ...
+
+    def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        """Answer one request; blocks until it is done or aborted.
+
+        Raises:
+            PromptRejected: this request can never succeed here (too long, a bad schema). Not retryable.
+            EngineFault: this request failed, the engine lives. Retryable.
+            EngineUnavailable: the engine is dead or not started; every running request gets it. Retryable.
+        """
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """Stop one request soon; its `generate` returns with `finish_reason="abort"`. Unknown ids are ignored."""
+        ...
+
+    def check(self) -> None:
+        """Return when the engine can take work now. Raises: EngineUnavailable."""
+        ...
+
+    def stop(self) -> None:
+        """Release everything, child processes included; running requests end first. Safe to call twice."""
+        ...

@@ -1,0 +1,219 @@
+"""An engine that computes nothing: it takes the time and the KV cache that a real one would, and fails on demand.
+
+Its answers say that they are simulated. Knows no model, queue or database.
+"""
+
+import hashlib
+import heapq
+import itertools
+import math
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headrace.config import PoolSettings, Settings, SimulatorSettings
+from headrace.errors import EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
+from headrace.jobs import Message, Usage
+from headrace.tokens import PromptTokenizer, load_for
+from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta
+
+LABEL = "[simulated] "
+_WORDS = ("water", "falls", "through", "the", "headrace", "and", "turns", "a", "wheel")
+
+
+def build(settings: Settings, pool: PoolSettings) -> "SimulatorEngine":
+    """Make the simulator of a pool, not started."""
+    return SimulatorEngine(settings.simulator, pool, load_for(pool))
+
+
+def fingerprint(messages: tuple[Message, ...]) -> str:
+    """The SHA-256 that the answer to these messages carries, in hex."""
+    return hashlib.sha256("\n".join(f"{message.role}: {message.content}" for message in messages).encode()).hexdigest()
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """One request: what it will answer, and where it is.
+
+    Attributes:
+        pieces: the answer, one piece of text per token.
+        woken: set on each change that its thread must see.
+        admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
+        error: what ends it, if anything does before its time.
+    """
+
+    request: GenerationRequest
+    prompt_tokens: int
+    pieces: list[str]
+    finish_reason: Literal["stop", "length"]
+    blocks: int
+    began: float = field(default_factory=time.monotonic)
+    woken: threading.Event = field(default_factory=threading.Event)
+    admitted_at: float | None = None
+    aborted: bool = False
+    error: EngineError | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.aborted or self.error is not None
+
+
+class SimulatorEngine:
+    """Runs requests side by side, each at the given rates, within a KV pool and a batch of given sizes."""
+
+    name = "simulator"
+
+    def __init__(self, simulator: SimulatorSettings, pool: PoolSettings, tokenizer: PromptTokenizer) -> None:
+        self._settings, self._pool, self._tokenizer = simulator, pool, tokenizer
+        self._changed = threading.Condition()
+        self._serving = False
+        self._stopping = False
+        self._kv_tokens = simulator.kv_tokens // simulator.kv_block_tokens * simulator.kv_block_tokens
+        self._free_blocks = simulator.kv_tokens // simulator.kv_block_tokens
+        self._calls: dict[str, _Call] = {}
+        self._waiting: list[tuple[int, int, _Call]] = []
+        self._running = 0
+        self._numbers = itertools.count(1)
+
+    def start(self) -> EngineLimits:
+        with self._changed:
+            self._stopping = False
+            if not self._serving and self._changed.wait_for(lambda: self._stopping, self._settings.load_s):
+                raise EngineUnavailable("The simulator was stopped while it loaded.")
+            self._serving = True
+        return EngineLimits(
+            max_model_tokens=self._pool.max_model_tokens,
+            max_running=self._pool.max_running,
+            kv_tokens=self._kv_tokens,
+            kv_block_tokens=self._settings.kv_block_tokens,
+        )
+
+    def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        call = self._plan(request)
+        self._enter(call)
+        try:
+            return self._run(call, on_delta)
+        finally:
+            self._leave(call)
+
+    def abort(self, request_id: str) -> None:
+        with self._changed:
+            if call := self._calls.get(request_id):
+                call.aborted = True
+                call.woken.set()
+
+    def check(self) -> None:
+        if not self._serving:
+            raise EngineUnavailable("The simulator is not started, or has died as it was told to.")
+
+    def stop(self) -> None:
+        with self._changed:
+            self._serving, self._stopping = False, True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._calls)
+
+    def _plan(self, request: GenerationRequest) -> _Call:
+        """Decide on the whole answer. Raises: PromptRejected for one that can never fit."""
+        try:
+            prompt_tokens = self._tokenizer.count(request.messages)
+        except InvalidRequest as error:
+            raise PromptRejected(str(error), param=error.param) from error
+        pieces, finish_reason = _answer(request, self._settings.output_tokens)
+        needed = prompt_tokens + len(pieces)
+        limit = min(self._kv_tokens, self._pool.max_model_tokens or needed)
+        if needed > limit:
+            raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
+        blocks = math.ceil(needed / self._settings.kv_block_tokens)
+        return _Call(request, prompt_tokens, pieces, finish_reason, blocks)
+
+    def _enter(self, call: _Call) -> None:
+        with self._changed:
+            self.check()
+            number = next(self._numbers)
+            if self._settings.fault_every and number % self._settings.fault_every == 0:
+                self._fail(call)
+            self._calls[call.request.request_id] = call
+            heapq.heappush(self._waiting, (call.request.priority, number, call))
+            self._admit()
+
+    def _fail(self, call: _Call) -> None:
+        """Let the chosen fault happen; under the lock."""
+        match self._settings.fault:
+            case "fault":
+                call.error = EngineFault("A simulated fault.")
+            case "reject":
+                call.error = PromptRejected("A simulated rejection.")
+            case "die":
+                self._serving = False
+                for other in (call, *self._calls.values()):
+                    other.error = EngineUnavailable("The simulator died, as it was told to.")
+                    other.woken.set()
+
+    def _admit(self) -> None:
+        """Start waiting requests, best first, as long as the first one fits; under the lock."""
+        while self._waiting:
+            call = self._waiting[0][-1]
+            if not call.over:
+                if call.blocks > self._free_blocks or self._running >= self._pool.max_running:
+                    return
+                self._free_blocks -= call.blocks
+                self._running += 1
+                call.admitted_at = time.monotonic()
+            heapq.heappop(self._waiting)
+            call.woken.set()
+
+    def _leave(self, call: _Call) -> None:
+        with self._changed:
+            self._calls.pop(call.request.request_id, None)
+            call.aborted = True  # So that its place in the line, if it still has one, is skipped.
+            if call.admitted_at is not None:
+                self._free_blocks += call.blocks
+                self._running -= 1
+            self._admit()
+            self._changed.notify_all()
+
+    def _run(self, call: _Call, on_delta: OnDelta | None) -> Generation:
+        call.woken.wait()
+        call.woken.clear()
+        done = 0 if call.admitted_at is None else self._decode(call, call.admitted_at, on_delta)
+        if call.error is not None:
+            raise call.error
+        return Generation(
+            text="".join(call.pieces[:done]),
+            usage=Usage(call.prompt_tokens, done),
+            finish_reason="abort" if call.aborted else call.finish_reason,
+            model_served=f"simulator of {self._pool.model}",
+        )
+
+    def _decode(self, call: _Call, admitted_at: float, on_delta: OnDelta | None) -> int:
+        """Let the time of prefill and decoding pass; returns the tokens produced when it ended."""
+        prefilled_at = admitted_at + call.prompt_tokens / self._settings.prefill_tokens_per_s
+        total = len(call.pieces)
+        # Without a listener nobody sees the single tokens, and one wait is enough.
+        for token in range(1, total + 1) if on_delta else (total,):
+            due = prefilled_at + token / self._settings.decode_tokens_per_s
+            if call.over or call.woken.wait(max(0.0, due - time.monotonic())):
+                if on_delta:
+                    return token - 1
+                produced = int((time.monotonic() - prefilled_at) * self._settings.decode_tokens_per_s)
+                return max(0, min(produced, total))
+            if on_delta:
+                on_delta(call.pieces[token - 1])
+        return total
+
+
+def _answer(request: GenerationRequest, output_tokens: int) -> tuple[list[str], Literal["stop", "length"]]:
+    """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token."""
+    tokens = min(output_tokens, request.sampling.max_tokens)
+    words = itertools.islice(itertools.cycle(_WORDS), tokens - 1)
+    body = [fingerprint(request.messages), *(f" {word}" for word in words)]
+    whole = "".join(body)
+    ends = [at for stop in request.sampling.stop if (at := whole.find(stop)) >= 0]
+    end, pieces = min(ends, default=len(whole)), [LABEL]
+    for start, piece in zip(itertools.accumulate(map(len, body), initial=0), body, strict=False):
+        if start == 0 or start < end:
+            pieces.append(piece[: end - start])
+    # The label is part of the first token, so that no answer is without it.
+    pieces[:2] = ["".join(pieces[:2])]
+    return pieces, "stop" if ends or output_tokens <= request.sampling.max_tokens else "length"

@@ -1,0 +1,300 @@
+"""vLLM as an engine: its `AsyncLLM` on an event loop in a thread of its own, fed from many threads.
+
+Knows nothing of queues, Postgres or Celery. The only importer of `vllm`.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.config import PoolSettings, Settings
+from headrace.errors import ConfigError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
+from headrace.jobs import Sampling, Usage, storable
+from headrace.tokens import PromptTokenizer, load_for
+from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta
+from workers.engines.scratch import Scratch
+from workers.engines.vllm_settings import arguments, environment
+
+log = logging.getLogger(__name__)
+
+#: How long `stop` lets running requests go on, and a core after a SIGTERM to the whole process group.
+_DRAIN_S = 60
+#: How long a core gets to exit before it is killed: a healthy one, and one that is believed dead.
+_EXIT_S, _DEAD_EXIT_S = 20.0, 2.0
+#: A core looks up between two steps only, and a long prefill is one step.
+_PROBE_S = 20.0
+_ABORT_AGAIN_S = 0.05
+
+
+def build(settings: Settings, pool: PoolSettings) -> "VllmEngine":
+    """Make the engine of a pool, not started. Raises: ConfigError when its tokenizer cannot be had."""
+    return VllmEngine(pool, load_for(pool))
+
+
+class VllmEngine:
+    """A resident vLLM engine. After EngineUnavailable, `start` replaces a dead core in place."""
+
+    name = "vllm"
+
+    def __init__(self, pool: PoolSettings, tokenizer: PromptTokenizer, probe_s: float = _PROBE_S) -> None:
+        """Load nothing yet.
+
+        Args:
+            tokenizer: the model's own; what it encodes is what the engine sees.
+            probe_s: after so many seconds without an answer the core counts as hung.
+        """
+        self._pool, self._tokenizer, self._probe_s = pool, tokenizer, probe_s
+        self._scratch = Scratch()
+        self._core: _Core | None = None
+        self._lifecycle = threading.Lock()
+
+    def start(self) -> EngineLimits:
+        """Load the model, unless it is loaded and alive. Raises: EngineUnavailable; ConfigError for a bad option."""
+        with self._lifecycle:
+            if self._core is not None and self._core.dead:
+                self._drop(self._core)
+            if self._core is None:
+                self._scratch.open()
+                began = time.monotonic()
+                self._core = _Core(_load(self._pool, self._scratch.path))
+                log.info("engine_started", extra={"engine": self.name, "load_s": round(time.monotonic() - began, 1)})
+            return self._core.limits
+
+    def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        core = self._serving()
+        try:
+            call = _Call(request, self._tokenizer.encode(request.messages), on_delta, model=self._pool.model)
+        except InvalidRequest as error:
+            raise PromptRejected(str(error), param=error.param) from error
+        future = core.submit(call)
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise EngineUnavailable("The engine was stopped while it answered.") from error
+        finally:
+            future.cancel()  # When this thread was interrupted, the request must not go on.
+
+    def abort(self, request_id: str) -> None:
+        if (core := self._core) is not None:
+            core.abort(request_id)
+
+    def check(self) -> None:
+        core = self._serving()
+        if not core.dead and core.answers(self._probe_s):
+            return
+        with self._lifecycle:
+            if self._core is core:
+                self._drop(core)
+        raise EngineUnavailable("vLLM's engine core has died or hangs.")
+
+    def stop(self) -> None:
+        with self._lifecycle:
+            core, self._core = self._core, None
+            if core is not None:
+                core.close(drain_s=_DRAIN_S, exit_s=_EXIT_S)
+            self._scratch.close()
+
+    def _serving(self) -> "_Core":
+        if (core := self._core) is None:
+            raise EngineUnavailable("The vLLM engine is not started.")
+        return core
+
+    def _drop(self, core: "_Core") -> None:
+        log.error("engine_core_lost", extra={"engine": self.name})
+        self._core = None
+        core.close(drain_s=0, exit_s=_DEAD_EXIT_S)
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    request: GenerationRequest
+    prompt: list[int]
+    on_delta: OnDelta | None
+    model: str
+    began: float = field(default_factory=time.monotonic)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    future: "Future[Generation] | None" = None
+
+
+class _Core:
+    """One started AsyncLLM and the thread of its event loop; never restarted."""
+
+    def __init__(self, llm: Any) -> None:
+        self._llm = llm
+        self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
+        self._calls: dict[str, _Call] = {}
+        self._closed = False
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vllm-loop", daemon=True)
+        self._thread.start()
+
+    @property
+    def dead(self) -> bool:
+        return bool(self._llm.errored)
+
+    @property
+    def limits(self) -> EngineLimits:
+        cache = self._llm.vllm_config.cache_config
+        return EngineLimits(
+            max_model_tokens=self._llm.model_config.max_model_len,
+            max_running=self._llm.vllm_config.scheduler_config.max_num_seqs,
+            kv_tokens=(cache.num_gpu_blocks - 1) * cache.block_size,  # Block 0 is never handed out.
+            kv_block_tokens=cache.block_size,
+        )
+
+    def submit(self, call: _Call) -> "Future[Generation]":
+        with self._lock:
+            if self._closed:
+                raise EngineUnavailable("The vLLM engine is stopping.")
+            self._calls[call.request.request_id] = call
+            call.future = asyncio.run_coroutine_threadsafe(self._answer(call), self._loop)
+            return call.future
+
+    def abort(self, request_id: str) -> None:
+        with self._lock:
+            if not self._closed and (call := self._calls.get(request_id)):
+                asyncio.run_coroutine_threadsafe(self._abort(call), self._loop)
+
+    def answers(self, patience_s: float) -> bool:
+        """Ask the core anything, since a hung process reports no error."""
+        with self._lock:
+            if self._closed:
+                return False
+            probe = asyncio.run_coroutine_threadsafe(self._paused(), self._loop)
+        with suppress(TimeoutError, CancelledError, EngineUnavailable):
+            probe.result(patience_s)
+            return True
+        probe.cancel()
+        return False
+
+    def close(self, drain_s: float, exit_s: float) -> None:
+        """Let running requests end, fail the rest, and end the core's processes and the loop."""
+        with self._lock:
+            self._closed = True
+            running = [call.future for call in self._calls.values() if call.future]
+        for future in wait_for(running, timeout=drain_s).not_done:
+            future.cancel()
+        # First, since vLLM's own tasks would report the end of the core as a failure.
+        asyncio.run_coroutine_threadsafe(_cancel_tasks(), self._loop).result()
+        self._llm.shutdown(timeout=exit_s)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _paused(self) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            await self._llm.is_paused()
+        except EngineDeadError as error:
+            raise EngineUnavailable from error
+
+    async def _abort(self, call: _Call) -> None:
+        # vLLM forgets an abort that arrives before the request is registered.
+        while not call.ended.is_set():
+            await self._llm.abort(call.request.request_id)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(call.ended.wait(), _ABORT_AGAIN_S)
+
+    async def _answer(self, call: _Call) -> Generation:
+        from vllm.exceptions import VLLMClientError, VLLMError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return await self._collect(call)
+        except VLLMClientError as error:
+            raise PromptRejected(str(error)) from error
+        except EngineDeadError as error:
+            raise EngineUnavailable("vLLM's engine core died while it answered.") from error
+        except VLLMError as error:
+            raise EngineFault(f"vLLM could not answer: {error.__cause__ or error}") from error
+        finally:
+            call.ended.set()
+            with self._lock:
+                self._calls.pop(call.request.request_id, None)
+
+    async def _collect(self, call: _Call) -> Generation:
+        from vllm.inputs.engine import tokens_input
+
+        request = call.request
+        params = _sampling_params(request.sampling, self._defaults, streamed=call.on_delta is not None)
+        pieces: list[str] = []
+        output_tokens, first_token_s = 0, None
+        prompt = tokens_input(call.prompt)
+        outputs = self._llm.generate(prompt, params, request.request_id, priority=request.priority)
+        async for output in outputs:
+            completion = output.outputs[0]
+            output_tokens += len(completion.token_ids)
+            if first_token_s is None and output_tokens:
+                metrics = None if call.on_delta else output.metrics
+                first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
+            if piece := storable(completion.text):
+                pieces.append(piece)
+                if call.on_delta:
+                    call.on_delta(piece)
+        return Generation(
+            text="".join(pieces),
+            usage=Usage(len(call.prompt), output_tokens, output.num_cached_tokens or 0),
+            finish_reason=completion.finish_reason,
+            model_served=call.model,
+            first_token_s=first_token_s,
+        )
+
+
+async def _cancel_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_DEAD_EXIT_S)
+
+
+def _sampling_params(sampling: Sampling, defaults: Mapping[str, Any], streamed: bool) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    given = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    constraint = _constraint(sampling.response_format)
+    return SamplingParams(
+        **{**defaults, **chosen, "max_tokens": sampling.max_tokens},
+        stop=list(sampling.stop),
+        structured_outputs=StructuredOutputsParams(**constraint) if constraint else None,
+        output_kind=RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _constraint(response_format: Mapping[str, Any] | None) -> dict[str, Any]:
+    """From the shape that chat completions use to vLLM's."""
+    match response_format:
+        case None | {"type": "text"}:
+            return {}
+        case {"type": "json_object"}:
+            return {"json_object": True}
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            return {"json": schema}
+    raise PromptRejected("This response_format is not supported.", param="response_format")
+
+
+def _load(pool: PoolSettings, scratch: Path) -> Any:
+    """Start an AsyncLLM. Raises: ConfigError, EngineUnavailable."""
+    with environment(pool, scratch):
+        try:
+            from vllm import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
+
+            options = {"shutdown_timeout": _DRAIN_S, **arguments(pool)}
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
+        except (ValueError, TypeError, ImportError) as error:
+            raise ConfigError(f"vLLM cannot be started with these settings: {error}", param="pools") from error
+        except (RuntimeError, OSError) as error:
+            raise EngineUnavailable(f"vLLM did not start: {error}") from error

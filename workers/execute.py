@@ -1,0 +1,165 @@
+"""The use case of a worker: claim a job, have the engine answer it, store the answer with its bill.
+
+Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so every step is fenced by the claim.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from headrace import store
+from headrace.errors import EngineError, StoreUnavailable
+from headrace.jobs import JobState, Route, Usage
+from headrace.pricing import Cost, Tariff, cost
+from headrace.store import Store
+from headrace.store.attempts import AttemptEnd, Claim
+from workers.attempts import RunningAttempts
+from workers.engines.base import Engine, Generation, GenerationRequest
+from workers.retry import GiveUp, decide
+
+log = logging.getLogger(__name__)
+
+#: Pause before a write that Postgres did not take is tried again, in seconds.
+REWRITE_AFTER_S = 0.5
+#: How long an answer is kept for a Postgres that does not take it. Longer than `rescue` waits after an outage
+#: before it takes a job from a live worker, so that a restart of Postgres costs no second generation.
+REWRITE_FOR_S = 60.0
+
+
+@dataclass(slots=True)
+class Execute:
+    """Everything one attempt needs.
+
+    Attributes:
+        worker_id: this process's row in `workers`: the fence.
+        announce: called with the ids of jobs that have just ended and of their deliveries, after the commit.
+        ready: set while the engine can answer.
+    """
+
+    store: Store
+    engine: Engine
+    tariff: Tariff
+    worker_id: UUID
+    route: Route
+    host_id: str
+    max_attempts: int
+    announce: Callable[[list[UUID], list[UUID]], None]
+    running: RunningAttempts = field(default_factory=RunningAttempts)
+    ready: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, job_id: UUID, enqueue_no: int) -> None:
+        """Run one attempt of a job, if there is still one to run.
+
+        A message for an engine that is not ready is dropped: the job stays queued, and `publish_due` sends another.
+        """
+        if not self.ready.is_set():
+            log.warning("engine_not_ready", extra={"job_id": str(job_id)})
+            return
+        with self.store.begin() as db:
+            claim = store.attempts.claim(db, job_id, enqueue_no, self.worker_id, self.engine.name)
+        if claim is None:
+            log.info("claim_missed", extra={"job_id": str(job_id), "enqueue_no": enqueue_no})
+            return
+        with self.running.running(claim.request_id):
+            self._attempt(claim)
+
+    def _attempt(self, claim: Claim) -> None:
+        request = GenerationRequest(claim.request_id, claim.messages, claim.sampling, claim.lane.priority)
+        started = time.monotonic()
+        try:
+            generation = self.engine.generate(request)
+        except EngineError as error:
+            self._failed(claim, error, time.monotonic() - started)
+        else:
+            self._answered(claim, generation, time.monotonic() - started)
+
+    def _answered(self, claim: Claim, generation: Generation, engine_s: float) -> None:
+        """Store what the engine returned, by why it stopped."""
+        stop = self.running.reason(claim.request_id)
+        if generation.finish_reason != "abort":
+            self._finish(claim, JobState.SUCCEEDED, self._end(claim, generation, engine_s, "succeeded"))
+        elif stop == "cancelled":
+            self._finish(claim, JobState.CANCELLED, self._end(claim, generation, engine_s, "aborted", stop))
+        elif stop == "deadline_exceeded":
+            end = self._end(claim, generation, engine_s, "aborted", stop, "Its deadline passed while it ran.")
+            self._finish(claim, JobState.FAILED, end)
+        else:
+            # The engine or this worker is going away; the job is as good as never taken.
+            self._write(claim, lambda db: store.attempts.hand_back(db, claim))
+
+    def _failed(self, claim: Claim, error: EngineError, engine_s: float) -> None:
+        """Try again later, or fail the job. What was burnt is waste: nobody got a result for it."""
+        no_tokens = Cost(Decimal(0), self._price(claim).price_version)
+        end = AttemptEnd("failed", engine_s, no_tokens, "waste", error_code=error.code, error_message=str(error))
+        decision = decide(error, claim.attempt, self.max_attempts)
+        facts = {"job_id": str(claim.job_id), "attempt": claim.attempt, "code": error.code, "reason": decision.reason}
+        log.warning("attempt_failed", extra=facts)
+        if isinstance(decision, GiveUp):
+            self._finish(claim, JobState.FAILED, end)
+        else:
+            self._write(claim, lambda db: store.attempts.retry(db, claim, end, decision.delay_s))
+
+    def _finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> None:
+        deliveries: list[UUID] = []
+
+        def write(db: Connection) -> bool:
+            held = store.attempts.finish(db, claim, target, end)
+            if held and claim.has_webhook:
+                deliveries[:] = store.deliveries.publish(db, [claim.job_id])
+            return held
+
+        if self._write(claim, write):
+            log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
+            self.announce([claim.job_id], deliveries)
+
+    def _write(self, claim: Claim, write: Callable[[Connection], bool]) -> bool:
+        """Write under the claim, through an outage of Postgres if need be; False when the claim holds no more."""
+        give_up_at = time.monotonic() + REWRITE_FOR_S
+        while True:
+            try:
+                with self.store.begin() as db:
+                    held = write(db)
+            except StoreUnavailable:
+                if time.monotonic() > give_up_at:
+                    log.error("result_dropped", extra={"job_id": str(claim.job_id), "attempt": claim.attempt})
+                    return False
+                time.sleep(REWRITE_AFTER_S)
+            else:
+                if not held:
+                    log.warning("claim_lost", extra={"job_id": str(claim.job_id), "attempt": claim.attempt})
+                return held
+
+    def _price(self, claim: Claim, usage: Usage | None = None) -> Cost:
+        return cost(self.tariff.price(self.route, claim.pool, claim.model), usage or Usage())
+
+    def _end(
+        self,
+        claim: Claim,
+        generation: Generation,
+        engine_s: float,
+        outcome: Literal["succeeded", "aborted"],
+        error_code: str | None = None,
+        error_message: str | None = None,
+    ) -> AttemptEnd:
+        return AttemptEnd(
+            outcome,
+            engine_s,
+            self._price(claim, generation.usage),
+            "api" if self.route is Route.OVERFLOW else "compute",
+            usage=generation.usage,
+            text=generation.text,
+            finish_reason=generation.finish_reason,
+            model_served=generation.model_served,
+            first_token_s=generation.first_token_s,
+            api_usd=self.tariff.api_usd(claim.model, generation.usage),
+            error_code=error_code,
+            error_message=error_message,
+            host_id=self.host_id,
+        )

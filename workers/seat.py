@@ -1,0 +1,88 @@
+"""One engine's seat in a worker process: brings it up, keeps its lease, and lets it go without losing a job."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from uuid import UUID
+
+from headrace import store
+from headrace.config import Settings
+from headrace.jobs import Route, new_id
+from headrace.pricing import Tariff
+from headrace.queues import OVERFLOW
+from headrace.store import Store
+from headrace.store.workers import WorkerInfo
+from workers.engines import load
+from workers.execute import Execute
+from workers.lease import Lease
+
+log = logging.getLogger(__name__)
+
+
+class Seat:
+    """Holds the engine, the lease and the use case together between `take` and `leave`."""
+
+    def __init__(
+        self, settings: Settings, route: Route, opened: Store, announce: Callable[[list[UUID], list[UUID]], None]
+    ) -> None:
+        engine_name = "openai" if route is Route.OVERFLOW else settings.pools[settings.pool].engine
+        self._settings = settings
+        self._route = route
+        self._store = opened
+        self._engine = load(engine_name, settings, settings.pools[settings.pool])
+        self._name = f"{OVERFLOW if route is Route.OVERFLOW else settings.pool}@{socket.gethostname()}"
+        self.execute = Execute(
+            store=opened,
+            engine=self._engine,
+            tariff=Tariff.of(settings),
+            worker_id=new_id(),
+            route=route,
+            host_id=socket.gethostname(),
+            max_attempts=settings.max_attempts,
+            announce=announce,
+        )
+        self._lease = Lease(
+            store=opened,
+            engine=self._engine,
+            worker_id=self.execute.worker_id,
+            running=self.execute.running,
+            ready=self.execute.ready,
+            lease_s=settings.lease_s,
+            renew_every_s=settings.lease_renew_every_s,
+        )
+
+    def take(self) -> None:
+        """Load the engine, publish its limits, and start the lease. Raises: EngineUnavailable, StoreUnavailable."""
+        log.info("engine_loading", extra={"engine": self._engine.name, "pid": os.getpid()})
+        limits = self._engine.start()
+        settings = self._settings
+        info = WorkerInfo(
+            id=self.execute.worker_id,
+            name=self._name,
+            host_id=self.execute.host_id,
+            pool=OVERFLOW if self._route is Route.OVERFLOW else settings.pool,
+            engine=self._engine.name,
+            model=settings.overflow.model if self._route is Route.OVERFLOW else settings.pools[settings.pool].model,
+            max_running=limits.max_running,
+            max_model_tokens=limits.max_model_tokens,
+            kv_tokens=limits.kv_tokens,
+            kv_block_tokens=limits.kv_block_tokens,
+        )
+        with self._store.begin() as db:
+            store.workers.register(db, info, settings.lease_s)
+        self._lease.begin()
+        self.execute.ready.set()
+        facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
+        log.info("engine_ready", extra=facts)
+
+    def leave(self) -> None:
+        """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
+        self.execute.ready.clear()
+        if not self.execute.running.wait_until_idle(self._settings.drain_s):
+            self._lease.stop_all("draining")
+            self.execute.running.wait_until_idle(self._settings.drain_s)
+        # In this order: the lease would take an engine that was stopped for a dead one, and start it again.
+        self._lease.end()
+        self._engine.stop()
+        log.info("worker_left", extra={"worker_id": str(self.execute.worker_id)})
