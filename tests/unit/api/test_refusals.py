@@ -1,7 +1,7 @@
 """Refused demand is summed, and survives a store that is down."""
 
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest

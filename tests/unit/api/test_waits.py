@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -25,8 +26,10 @@ class SilentRedis:
 
 
 @pytest.fixture
-def waits() -> Waits:
-    return Waits(cast(Redis, SilentRedis()), slots=1)
+def waits() -> Iterator[Waits]:
+    waits = Waits(cast(Redis, SilentRedis()), slots=1)
+    yield waits
+    waits.close()
 
 
 class Reads:
@@ -35,13 +38,13 @@ class Reads:
     def __init__(self, *states: JobState) -> None:
         self.states = list(states)
         self.count = 0
-        self.third = threading.Event()
+        self.is_watching = threading.Event()
 
     def __call__(self) -> Job:
         state = self.states[min(self.count, len(self.states) - 1)]
         self.count += 1
         if self.count == 2:
-            self.third.set()
+            self.is_watching.set()
         return cast(Job, FakeJob(state))
 
 
@@ -65,7 +68,7 @@ def test_without_a_free_slot_the_answer_comes_at_once(waits: Waits) -> None:
     holding = Reads(JobState.RUNNING)
     thread = threading.Thread(target=waits.until_ended, args=(new_id(), holding, 60))
     thread.start()
-    assert holding.third.wait(5)
+    assert holding.is_watching.wait(5)
 
     reads = Reads(JobState.RUNNING)
     assert waits.until_ended(new_id(), reads, 60).state is JobState.RUNNING
