@@ -71,7 +71,7 @@ class Execute:
             self._attempt(claim)
 
     def _attempt(self, claim: Claim) -> None:
-        request = GenerationRequest(claim.request_id, claim.messages, claim.sampling, claim.lane.priority)
+        request = GenerationRequest(claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model)
         started = time.monotonic()
         try:
             generation = self.engine.generate(request)

@@ -1,4 +1,4 @@
-"""The worker's pulse: a thread that renews the lease, hears of cancels and deadlines, and minds the engine.
+"""The worker's pulse: one thread renews the lease and hears of cancels and deadlines, another minds the engine.
 
 Every job this process runs stands under its one lease. When the lease cannot be renewed for its whole length the
 jobs are somebody else's, and their generations are stopped.
@@ -18,6 +18,10 @@ from workers.engines.base import Engine
 
 log = logging.getLogger(__name__)
 
+#: How long `end` waits for each thread: a renewal is bounded by the database's time-outs, an engine that is just
+#: being started is not waited for to its end.
+END_TIMEOUT_S = 15.0
+
 
 @dataclass(slots=True)
 class Lease:
@@ -31,19 +35,21 @@ class Lease:
     lease_s: float
     renew_every_s: float
     _ended: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-    _mending: threading.Thread | None = None
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def begin(self) -> None:
         """Start renewing; the worker's row must be there."""
-        self._thread = threading.Thread(target=self._renew_until_ended, name="lease", daemon=True)
-        self._thread.start()
+        # Two threads: a look at an engine that hangs takes longer than a lease lasts.
+        for name, target in (("lease", self._renew_until_ended), ("engine-minder", self._mind_until_ended)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def end(self) -> None:
         """Stop renewing and give the lease up."""
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join(END_TIMEOUT_S)
         try:
             with self.store.begin() as db:
                 store.workers.retire(db, self.worker_id)
@@ -53,7 +59,6 @@ class Lease:
     def _renew_until_ended(self) -> None:
         last_good = time.monotonic()
         while not self._ended.wait(self.renew_every_s):
-            self._mind_engine()
             try:
                 self._renew()
                 last_good = time.monotonic()
@@ -83,19 +88,17 @@ class Lease:
         # Asked for at every renewal: the first time, the attempt may not have reached the engine yet.
         self.engine.abort(request_id)
 
-    def _mind_engine(self) -> None:
-        """Take no work while the engine is dead, and start it again beside the renewing."""
-        if self._mending is not None and self._mending.is_alive():
-            return
-        try:
-            self.engine.check()
-        except EngineUnavailable as error:
-            self.ready.clear()
-            log.error("engine_dead", extra={"worker_id": str(self.worker_id), "error": str(error)})
-            self._mending = threading.Thread(target=self._mend_engine, name="engine-restart", daemon=True)
-            self._mending.start()
+    def _mind_until_ended(self) -> None:
+        while not self._ended.wait(self.renew_every_s):
+            try:
+                self.engine.check()
+            except EngineUnavailable as error:
+                log.error("engine_dead", extra={"worker_id": str(self.worker_id), "error": str(error)})
+                self._restart_engine()
 
-    def _mend_engine(self) -> None:
+    def _restart_engine(self) -> None:
+        """Take no work while the engine is dead. A start that fails is tried again at the next look."""
+        self.ready.clear()
         try:
             self.engine.start()
         except EngineUnavailable as error:
