@@ -86,7 +86,7 @@ def client(client_of: Callable[..., FlaskClient], key: str) -> FlaskClient:
 def base_url(web: Flask) -> Iterator[str]:
     """The address of a real HTTP server on loopback."""
     server = make_server("127.0.0.1", 0, web, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

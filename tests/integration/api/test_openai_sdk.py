@@ -100,9 +100,9 @@ def test_a_refusal_arrives_as_the_sdks_own_error(
 
 
 def test_a_wrong_key_is_an_authentication_error(base_url: str) -> None:
-    with OpenAI(api_key="hr-wrong", base_url=f"{base_url}/v1", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError):
-            client.models.list()
+    stranger = OpenAI(api_key="hr-wrong", base_url=f"{base_url}/v1", max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
 
 
 def test_the_models_are_listed_and_read(sdk: OpenAI) -> None:

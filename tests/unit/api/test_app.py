@@ -1,0 +1,34 @@
+"""The composition root: it connects to nothing, and its failpoint ends the process at the one armed point."""
+
+import os
+
+import pytest
+
+from api.app import KILLED, create_app
+from api.deps import EXTENSION
+from api.submit import FAILPOINT_INSERTED
+from headrace.config import Settings
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The statuses with which the process would have ended."""
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    return exits
+
+
+@pytest.mark.parametrize(("armed", "ended"), [(FAILPOINT_INSERTED, [KILLED]), ("other", []), (None, [])])
+def test_the_process_ends_at_the_armed_point_alone(
+    settings: Settings, exits: list[int], armed: str | None, ended: list[int]
+) -> None:
+    web = create_app(settings.model_copy(update={"failpoint": armed}))
+    web.extensions[EXTENSION].submitter.fail_at(FAILPOINT_INSERTED)
+    assert exits == ended
+
+
+def test_a_process_without_servers_lives_and_says_so(settings: Settings) -> None:
+    client = create_app(settings).test_client()
+    assert client.get("/healthz").get_json() == {"status": "ok"}
+    assert client.get("/openapi.json").status_code == 200
+    assert client.get("/").headers["Location"] == "/docs/"
