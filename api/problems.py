@@ -58,17 +58,24 @@ def shape_of(error: HeadraceError) -> Shape:
     return next(SHAPES[each] for each in type(error).__mro__ if each in SHAPES)
 
 
+def public_cause(error: HeadraceError) -> str:
+    """What a stranger may read of a failure of ours: the driver's words after the colon can name hosts and users."""
+    return f"{str(error).partition(':')[0].rstrip('.')}."
+
+
 def answer(error: HeadraceError) -> Response:
     """One of our own errors."""
     shape = shape_of(error)
     if shape.status == http.HTTPStatus.INTERNAL_SERVER_ERROR:
         return _answer_bug(error)
-    if shape.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
-        log.warning("request_unavailable", extra={"request_id": g.request_id, "code": error.code, "error": str(error)})
+    message = str(error)
+    if isinstance(error, errors.Unavailable):
+        log.warning("request_unavailable", extra={"request_id": g.request_id, "code": error.code, "error": message})
+        message = f"{public_cause(error)} Nothing was lost; try again."
     headers = dict(shape.headers)
     if isinstance(error, Refused) and error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
-    return _problem(shape.status, str(error), shape.type, error.code, error.param, headers)
+    return _problem(shape.status, message, shape.type, error.code, error.param, headers)
 
 
 def _answer_http(error: HTTPException) -> ResponseReturnValue:

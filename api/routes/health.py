@@ -1,5 +1,6 @@
 """`/healthz`: the process lives. `/readyz`: it can serve, or what keeps it from that."""
 
+import logging
 from collections.abc import Callable
 
 from alembic.runtime.migration import MigrationContext
@@ -7,9 +8,12 @@ from alembic.script import ScriptDirectory
 from flask import Blueprint, Response
 
 from api.deps import Deps, answer, deps
+from api.problems import public_cause
 from api.schemas.health import Health, Readiness
 from headrace.config import PROJECT_ROOT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
+
+log = logging.getLogger(__name__)
 
 blueprint = Blueprint("health", __name__)
 
@@ -34,7 +38,8 @@ def _failure(check: Callable[[Deps], None]) -> str | None:
     try:
         check(deps())
     except (Unavailable, ConfigError) as error:
-        return str(error)
+        log.warning("not_ready", extra={"code": error.code, "error": str(error)})
+        return public_cause(error)
     return None
 
 
@@ -45,7 +50,7 @@ def _check_postgres(parts: Deps) -> None:
     with parts.store.begin() as db:
         applied = set(MigrationContext.configure(db).get_current_heads())
     if not applied or (applied <= known and applied != set(scripts.get_heads())):
-        raise StoreUnavailable("Migrations are missing: run 'alembic upgrade head'.")
+        raise StoreUnavailable("Migrations are missing; run 'alembic upgrade head'.")
 
 
 def _check_redis(parts: Deps) -> None:

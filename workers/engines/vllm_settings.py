@@ -47,7 +47,7 @@ def environment(pool: PoolSettings, scratch: Path) -> Iterator[None]:
         # A child forked from a process with threads may hang.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         **({"HF_HUB_OFFLINE": "1"} if _folder(pool) else {}),
-        **(_cpu_environment() if _on_cpu() else {}),
+        **(_cpu_environment(scratch) if _on_cpu() else {}),
     }
     temporary = {"TMPDIR": str(scratch), "VLLM_RPC_BASE_PATH": str(scratch)}
     before = dict(env)
@@ -82,9 +82,11 @@ def _cpu_arguments(pool: PoolSettings) -> dict[str, Any]:
     return {"kv_cache_memory_bytes": pool.kv_cache_mib << 20, "enforce_eager": True}
 
 
-def _cpu_environment() -> dict[str, str]:
+def _cpu_environment(scratch: Path) -> dict[str, str]:
     threads = len(os.sched_getaffinity(0)) // 2
     return {
+        # Nothing is compiled here, yet importing torch makes the folder, and leaves it.
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         # One process for core and model instead of two.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # vLLM's own pinning would put every engine of a host on the same CPU.

@@ -66,8 +66,11 @@ def test_a_full_queue_says_when_to_come_back(flask_app: Flask) -> None:
     assert "500" in body["message"]
 
 
-def test_what_is_down_is_worth_another_try(flask_app: Flask) -> None:
-    assert int(answer_to(flask_app, errors.StoreUnavailable())[2]["Retry-After"]) > 0
+def test_what_is_down_is_worth_another_try_and_tells_no_address(flask_app: Flask) -> None:
+    error = errors.StoreUnavailable('Postgres does not answer: connection to "db.internal" failed')
+    _, body, headers = answer_to(flask_app, error)
+    assert int(headers["Retry-After"]) > 0
+    assert body["message"] == "Postgres does not answer. Nothing was lost; try again."
 
 
 def test_a_wait_that_ran_out_must_not_be_tried_again(flask_app: Flask) -> None:

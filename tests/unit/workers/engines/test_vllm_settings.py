@@ -52,6 +52,7 @@ def test_the_environment_is_set_for_the_load_only(
         assert environ["DO_NOT_TRACK"] == environ["HF_HUB_OFFLINE"] == "1"
         assert environ["OMP_NUM_THREADS"] == "7"
         assert ("VLLM_CPU_OMP_THREADS_BIND" in environ) is on_cpu
+        assert ("TORCHINDUCTOR_CACHE_DIR" in environ) is on_cpu
     assert dict(environ) == before
 
 
