@@ -78,10 +78,10 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
         terminate = stop
 
-    @app.task(name=EXECUTE)
+    # Not shared: Celery would register one app's task with every other app of the process, in no order.
+    @app.task(name=EXECUTE, shared=False)
     def execute(job_id: str, enqueue_no: int) -> None:
-        if seats:
-            seats[0].execute.run(parse_id(job_id), enqueue_no)
+        seats[0].execute.run(parse_id(job_id), enqueue_no)
 
     app.steps["worker"].add(SeatStep)
     return app
@@ -92,7 +92,7 @@ def _make_webhook_app(settings: Settings) -> Celery:
     store = Store(connections.postgres(settings))
     use_case = Deliver(store, settings.webhooks, lambda: make_session(settings.webhooks))
 
-    @app.task(name=DELIVER)
+    @app.task(name=DELIVER, shared=False)
     def deliver(delivery_id: str) -> None:
         use_case.run(UUID(hex=delivery_id))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from headrace.jobs import JobState
@@ -52,7 +53,8 @@ def show(console: Console, demo: Demo) -> None:
     report = demo.report
     if report.engine != "vllm":
         console.print("These answers are made up: the simulator stands in for a model.", style="bold red")
-    console.print(_answers(demo))
+    _show_answers(console, demo)
+    console.print(_figures(demo))
     usd = sum((Decimal(job["cost"]["usd"]) for job in demo.jobs), Decimal(0))
     tokens = sum(job["usage"]["total_tokens"] for job in demo.jobs if job["usage"])
     source = f", {report.model_source}" if report.model_source else ""
@@ -63,19 +65,23 @@ def show(console: Console, demo: Demo) -> None:
     _show_addresses(console, demo)
 
 
-def _answers(demo: Demo) -> Table:
-    table = Table("lane", "prompt", "answer", header_style="bold", show_lines=True, expand=True)
+def _show_answers(console: Console, demo: Demo) -> None:
+    for prompt, job in zip(demo.prompts, demo.jobs, strict=True):
+        answer = job["text"] if job["text"] is not None else f"{job['status']}: {job['error']}"
+        console.print(f"[bold cyan]{job['lane']}[/]  [bold]{escape(prompt)}[/]")
+        console.print(Padding(escape(answer.strip()), (0, 0, 1, 2)))
+
+
+def _figures(demo: Demo) -> Table:
+    table = Table("lane", "prompt", header_style="bold")
     for heading in ("wait s", "run s", "tokens", "USD"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.columns[1].ratio, table.columns[2].ratio = 2, 4
+    table.columns[1].no_wrap = True
     for prompt, job in zip(demo.prompts, demo.jobs, strict=True):
         usage = job["usage"] or {"prompt_tokens": 0, "output_tokens": 0}
-        answer = job["text"] if job["text"] is not None else f"{job['status']}: {job['error']}"
         times = ("-" if job[name] is None else f"{job[name]:.2f}" for name in ("wait_s", "run_s"))
-        used = f"{usage['prompt_tokens']}+{usage['output_tokens']}"
-        table.add_row(
-            job["lane"], escape(prompt), escape(answer.strip()), *times, used, f"{Decimal(job['cost']['usd']):.6f}"
-        )
+        used, usd = f"{usage['prompt_tokens']}+{usage['output_tokens']}", f"{Decimal(job['cost']['usd']):.6f}"
+        table.add_row(job["lane"], escape(prompt), *times, used, usd)
     return table
 
 
