@@ -73,10 +73,10 @@ def _show_answers(console: Console, demo: Demo) -> None:
 
 
 def _figures(demo: Demo) -> Table:
-    table = Table("lane", "prompt", header_style="bold")
+    table = Table("lane", header_style="bold", expand=True)
+    table.add_column("prompt", ratio=1, no_wrap=True)
     for heading in ("wait s", "run s", "tokens", "USD"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.columns[1].no_wrap = True
     for prompt, job in zip(demo.prompts, demo.jobs, strict=True):
         usage = job["usage"] or {"prompt_tokens": 0, "output_tokens": 0}
         times = ("-" if job[name] is None else f"{job[name]:.2f}" for name in ("wait_s", "run_s"))

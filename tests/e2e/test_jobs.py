@@ -1,0 +1,103 @@
+"""What an app sees of a running system: answers, prices, webhooks, refusals, through HTTP and the unchanged SDK."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from headrace.jobs import parse_id
+from headrace.stack.receiver import Receiver
+
+LOW_CAP = 5
+#: The engine's batch, and the threads beyond it that hold a job while one that ended is written.
+ENGINE_HOLDS = 4 + 2
+
+
+@pytest.fixture(scope="module")
+def system(start: Callable[..., Any]) -> Any:
+    """Answers of `max_tokens` tokens, 20 a second."""
+    return start(
+        simulator__output_tokens="1000",
+        simulator__decode_tokens_per_s="20",
+        pools__chat__max_running="4",
+        lanes__low__depth_cap=str(LOW_CAP),
+    )
+
+
+@pytest.fixture
+def sdk(system: Any) -> Iterator[OpenAI]:
+    report = system.stack.report
+    url, key = f"{report.url}/v1", report.api_key
+    with OpenAI(api_key=key, base_url=url, _strict_response_validation=True, max_retries=0) as client:
+        yield client
+
+
+def test_a_job_is_answered_priced_and_announced(system: Any, receiver: Receiver, sdk: OpenAI) -> None:
+    job_id = system.submit(max_tokens=8, webhook=receiver.url)
+    job = system.ended(job_id)
+    assert (job["status"], job["engine"], job["attempts"]) == ("succeeded", "simulator", 1)
+    assert job["text"].startswith("[simulated] ")
+    assert job["usage"]["output_tokens"] == 8
+
+    [entry] = system.sql("SELECT * FROM ledger WHERE job_id = %s", parse_id(job_id))
+    assert (entry["kind"], entry["attempt"], entry["output_tokens"]) == ("compute", 1, 8)
+    # headrace.toml: 0.05 USD for 1,000,000 tokens of a prompt, 0.20 for those of an answer.
+    prompt_tokens = job["usage"]["prompt_tokens"]
+    assert entry["usd"] == (prompt_tokens * Decimal("0.05") + 8 * Decimal("0.20")) / 1_000_000 > 0
+    assert Decimal(job["cost"]["usd"]) == entry["usd"]
+    [view] = system.sql("SELECT usd FROM cost_per_request WHERE job_id = %s", parse_id(job_id))
+    assert view["usd"] == entry["usd"]
+
+    [webhook] = receiver.wait_for(1, 30)
+    [app] = system.sql("SELECT webhook_secret FROM apps WHERE name = 'development'")
+    event = sdk.webhooks.unwrap(webhook.body, webhook.headers, secret=app["webhook_secret"])
+    assert event.type == "response.completed"
+    assert event.data.id == job_id.replace("job_", "resp_")
+    assert sdk.responses.retrieve(event.data.id).output_text == job["text"]
+    with pytest.raises(openai.InvalidWebhookSignatureError):
+        sdk.webhooks.unwrap(webhook.body + " ", webhook.headers, secret=app["webhook_secret"])
+
+
+def test_the_sdk_creates_a_response_and_retrieves_it_until_it_is_there(sdk: OpenAI) -> None:
+    model = next(iter(sdk.models.list())).id
+    made = sdk.responses.create(model=model, input="What is a weir?", max_output_tokens=8, background=True)
+    assert made.status in ("queued", "in_progress")
+    while made.status in ("queued", "in_progress"):
+        made = sdk.responses.retrieve(made.id, extra_query={"wait": "20"})
+    # The simulator stops at the limit, never before it.
+    assert (made.status, made.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert made.output_text.startswith("[simulated] ")
+
+
+def test_the_sdk_cancels_a_response_that_runs(system: Any, sdk: OpenAI, wait_until: Callable[..., None]) -> None:
+    made = sdk.responses.create(input="Count to a million.", max_output_tokens=1000, background=True)
+    wait_until(lambda: sdk.responses.retrieve(made.id).status == "in_progress", "it runs")
+    sdk.responses.cancel(made.id)
+    # It would run for 50 s.
+    wait_until(lambda: sdk.responses.retrieve(made.id).status == "cancelled", "it is cancelled", 10)
+    [entry] = system.sql("SELECT kind, output_tokens FROM ledger WHERE job_id = %s", parse_id(made.id))
+    assert entry["kind"] == "compute"
+    assert 0 < entry["output_tokens"] < 1000
+
+
+def test_a_full_lane_refuses_what_exceeds_its_cap(system: Any, wait_until: Callable[..., None]) -> None:
+    busy = system.submit_many(ENGINE_HOLDS, max_tokens=80)
+    wait_until(lambda: system.count("running") == ENGINE_HOLDS, "the engine is busy")
+    body = {"prompt": "One more?", "lane": "low", "max_tokens": 1}
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda _: system.http.post("/v1/jobs", json=body), range(16)))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    accepted = [answer.json()["id"] for answer in answers if answer.status_code == 202]
+    assert (len(accepted), len(refused)) == (LOW_CAP, 16 - LOW_CAP)
+    for answer in refused:
+        assert 1 <= int(answer.headers["Retry-After"]) <= 120
+        error = answer.json()["error"]
+        assert error["code"] == "queue_full"
+        assert str(LOW_CAP) in error["message"]
+    assert {job["status"] for job in system.all_ended([*busy, *accepted])} == {"succeeded"}
+    query = "SELECT coalesce(sum(jobs), 0) AS jobs FROM refusals WHERE queue = 'chat.low'"
+    wait_until(lambda: system.sql(query)[0]["jobs"] == len(refused), "the refusals are counted", 10)
