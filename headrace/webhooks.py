@@ -15,8 +15,7 @@ from standardwebhooks import Webhook
 
 from headrace.jobs import JobState, show_id
 
-#: The event that announces each end. OpenAI has no word for an expiry: it is a failure whose job says why.
-EVENTS: Mapping[JobState, str] = {
+_EVENTS: Mapping[JobState, str] = {
     JobState.SUCCEEDED: "response.completed",
     JobState.FAILED: "response.failed",
     JobState.EXPIRED: "response.failed",
@@ -30,6 +29,17 @@ SECRET_BYTES = 32
 def new_secret() -> str:
     """A signing secret: `whsec_` and base64, as the specification spells it."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def event_of(state: JobState, finish_reason: str | None) -> str:
+    """The event that announces an end.
+
+    OpenAI has no word for an expiry: it is a failure whose job says why. An answer that was cut at `max_tokens`
+    is `incomplete`, as its Response says.
+    """
+    if state is JobState.SUCCEEDED and finish_reason == "length":
+        return "response.incomplete"
+    return _EVENTS[state]
 
 
 def payload(delivery_id: UUID, event: str, job_id: UUID, state: JobState, ended_at: datetime) -> str:

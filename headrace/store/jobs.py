@@ -24,6 +24,9 @@ BILLED = ("compute", "api", "cache")
 
 UNSTARTED = (JobState.WAITING, JobState.QUEUED)
 
+_START_IS_LATE = sa.and_(jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())
+_FINISH_IS_LATE = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -96,6 +99,7 @@ _SELECT_JOB = (
         job_texts.c.answer,
         attempts.c.engine,
         ledger.c.price_version,
+        sa.and_(jobs.c.state.in_(UNSTARTED), sa.or_(_START_IS_LATE, _FINISH_IS_LATE)).label("is_over"),
     )
     .join(job_texts, job_texts.c.job_id == jobs.c.id)
     .outerjoin(attempts, sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt))
@@ -105,8 +109,15 @@ _SELECT_JOB = (
 
 
 def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
-    """One job of this app. Raises: NotFound, also for another app's job."""
-    row = db.execute(_SELECT_JOB.where(jobs.c.id == job_id, jobs.c.app_id == app_id)).first()
+    """One job of this app. One whose time is over is ended by its reader, who need not wait for the sweep.
+
+    Raises: NotFound, also for another app's job.
+    """
+    statement = _SELECT_JOB.where(jobs.c.id == job_id, jobs.c.app_id == app_id)
+    row = db.execute(statement).first()
+    if row is not None and row.is_over:
+        expire(db, jobs.c.id == job_id)
+        row = db.execute(statement).first()
     if row is None:
         raise NotFound(f"No job with id '{show_id(job_id)}'.")
     return Job.from_row(row)
@@ -124,12 +135,6 @@ def newest(
     return [Job.from_row(row) for row in db.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
 
 
-def messages_of(db: Connection, job_id: UUID) -> list[dict[str, str]]:
-    """The prompt of a job the caller has already been shown to own."""
-    found: list[dict[str, str]] = db.scalars(sa.select(job_texts.c.messages).where(job_texts.c.job_id == job_id)).one()
-    return found
-
-
 def cancel(db: Connection, app_id: UUID, job_id: UUID) -> Job:
     """Cancel a job: at once while it waits, by request to its worker while it runs; an ended one stays as it is.
 
@@ -142,14 +147,14 @@ def cancel(db: Connection, app_id: UUID, job_id: UUID) -> Job:
     return find(db, app_id, job_id)
 
 
-def expire(db: Connection) -> list[Ticket]:
+def expire(db: Connection, *only: sa.ColumnElement[bool]) -> list[Ticket]:
     """End every job whose time is over and that nobody runs: `start_by` binds a first start, `finish_by` any."""
-    late_start = (jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())
     expired = transition(
         db,
         UNSTARTED,
         JobState.EXPIRED,
-        *late_start,
+        _START_IS_LATE,
+        *only,
         error_code="expired",
         error_message="It could not start within its max_wait.",
     )
@@ -157,7 +162,8 @@ def expire(db: Connection) -> list[Ticket]:
         db,
         UNSTARTED,
         JobState.FAILED,
-        jobs.c.finish_by <= sa.func.now(),
+        _FINISH_IS_LATE,
+        *only,
         error_code="deadline_exceeded",
         error_message="Its deadline passed before it could finish.",
     )

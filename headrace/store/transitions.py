@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.jobs import JobState, check_transition, new_id
 from headrace.tables import deliveries, jobs
-from headrace.webhooks import EVENTS
+from headrace.webhooks import event_of
 
 
 def transition(
@@ -41,5 +41,5 @@ def _announce(db: Connection, rows: Sequence[Row[Any]]) -> None:
 
 
 def _delivery_of(row: Row[Any]) -> dict[str, Any]:
-    event = EVENTS[JobState(row.state)]
+    event = event_of(JobState(row.state), row.finish_reason)
     return {"id": new_id(), "job_id": row.id, "app_id": row.app_id, "event": event, "url": row.webhook_url}

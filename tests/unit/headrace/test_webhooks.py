@@ -5,24 +5,34 @@ import pytest
 from openai import InvalidWebhookSignatureError, OpenAI
 
 from headrace.jobs import TERMINAL, JobState, new_id, show_id
-from headrace.webhooks import EVENTS, new_secret, payload, signed_headers
+from headrace.webhooks import event_of, new_secret, payload, signed_headers
 
 CLIENT = OpenAI(api_key="unused")
 NOW = datetime.now(UTC)
 
 
-def test_every_end_has_an_event() -> None:
-    assert set(EVENTS) == TERMINAL
+@pytest.mark.parametrize(
+    ("state", "finish_reason", "event"),
+    [
+        (JobState.SUCCEEDED, "stop", "response.completed"),
+        (JobState.SUCCEEDED, "length", "response.incomplete"),
+        (JobState.FAILED, None, "response.failed"),
+        (JobState.EXPIRED, None, "response.failed"),
+        (JobState.CANCELLED, "abort", "response.cancelled"),
+    ],
+)
+def test_end_is_announced_as_openai_calls_it(state: JobState, finish_reason: str | None, event: str) -> None:
+    assert event_of(state, finish_reason) == event
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL))
 def test_openai_sdk_verifies_and_reads_the_webhook(state: JobState) -> None:
     secret, delivery_id, job_id = new_secret(), new_id(), new_id()
-    body = payload(delivery_id, EVENTS[state], job_id, state, NOW)
+    body = payload(delivery_id, event_of(state, None), job_id, state, NOW)
 
     event = CLIENT.webhooks.unwrap(body, signed_headers(secret, delivery_id, NOW, body), secret=secret)
 
-    assert event.type == EVENTS[state]
+    assert event.type == event_of(state, None)
     assert event.data.id == show_id(job_id, "resp_")
     assert json.loads(body)["data"]["status"] == state
 

@@ -175,6 +175,18 @@ def test_ledger_entry_is_never_changed(change: str, store: Store, queued: Callab
         db.execute(sa.text(change))
 
 
+def test_reader_ends_a_job_whose_time_is_over(
+    store: Store, queued: Callable[..., Ticket], age: Callable[[UUID, timedelta], None]
+) -> None:
+    ticket = queued()
+    assert job(store, ticket).state is JobState.QUEUED
+    age(ticket.job_id, timedelta(seconds=31))
+
+    expired = job(store, ticket)
+
+    assert (expired.state, expired.error_code, expired.usd) == (JobState.EXPIRED, "expired", 0)
+
+
 def test_cancel_ends_a_queued_job_at_once_and_asks_for_a_running_one(
     store: Store, queued: Callable[..., Ticket], worker: UUID
 ) -> None:
