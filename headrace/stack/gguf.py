@@ -4,6 +4,7 @@ Run as a program, `python -m headrace.stack.gguf FILE FOLDER`, so that torch's m
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 
@@ -22,4 +23,6 @@ def convert(file: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # torch makes a cache folder where temporary files go, and leaves it; here it goes with the rest of the work.
+    tempfile.tempdir = str(Path(sys.argv[2]).parent)
     convert(Path(sys.argv[1]), Path(sys.argv[2]))
