@@ -16,6 +16,7 @@ from api.submit import Submitter
 from api.waits import Waits
 from headrace.admission import Admission
 from headrace.config import Settings
+from headrace.errors import InvalidRequest
 from headrace.store import Store
 from headrace.store.apps import App
 
@@ -57,6 +58,9 @@ def caller() -> App:
 
 def query(schema: type[Query]) -> Query:
     """The checked query string. Raises: InvalidRequest."""
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise InvalidRequest(f"'{name[:80]}' is given twice.", param=name[:80])
     return validated(schema, request.args.to_dict())
 
 

@@ -4,6 +4,7 @@
 """
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,8 @@ from headrace.jobs import Idempotency, JobSpec, Lane, Message, Overflow, Samplin
 
 #: Output tokens of a job that does not say: enough for a paragraph or three, and soon done.
 DEFAULT_MAX_TOKENS = 256
+#: Names that are reserved for one machine or one network. Source: RFC 6761, RFC 6762, ICANN's resolution of 2024-07-29.
+PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +105,22 @@ def specify(
 def _is_public_https(url: str) -> bool:
     """What can be told without a resolver; the sender checks the resolved address again, at every try."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme != "https" or host == "localhost" or host.endswith(".localhost"):
+    host = (parts.hostname or "").encode("idna").decode().removesuffix(".")
+    # Names without a dot, and these, are never in the public DNS.
+    if parts.scheme != "https" or host.endswith(PRIVATE_SUFFIXES):
         return False
     try:
-        return ipaddress.ip_address(host).is_global
+        return ipaddress.ip_address(_without_shorthand(host)).is_global
     except ValueError:
-        return True
+        return "." in host
+
+
+def _without_shorthand(host: str) -> str:
+    """The four numbers of an IPv4 address, which resolvers also read from `127.1`, `2130706433` and `0x7f.1`."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
 
 
 def _count(draft: Draft, model: Model) -> int:

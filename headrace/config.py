@@ -193,7 +193,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="HEADRACE_", env_nested_delimiter="__", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix="HEADRACE_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,  # An empty variable is how a shell, or compose, says "none".
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
     )
 
     database_url: str = Field("postgresql+psycopg://headrace@127.0.0.1:5432/headrace", validation_alias="DATABASE_URL")
@@ -242,8 +247,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over the file."""
-        path = _ConfigPath().config
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+        named = _ConfigPath()
+        if "config" in named.model_fields_set and not named.config.is_file():
+            raise ConfigError(f"HEADRACE_CONFIG names {named.config}, where there is no file.", param="config")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=named.config)
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -274,6 +281,6 @@ class Settings(BaseSettings):
 class _ConfigPath(BaseSettings):
     """`HEADRACE_CONFIG`: where the settings file is; the checkout's own by default."""
 
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", env_ignore_empty=True, extra="ignore")
 
     config: Path = PROJECT_ROOT / "headrace.toml"

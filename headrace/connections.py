@@ -5,29 +5,36 @@ Every wait on a server is bounded, so that a hung one cannot hang a process.
 
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from sqlalchemy import Engine, create_engine
 
 from headrace.config import Settings
+from headrace.errors import ConfigError
 
 #: Seconds to wait for a TCP connection, to either server.
 CONNECT_TIMEOUT_S = 2
-#: Seconds to wait for Redis to answer one command.
-REDIS_TIMEOUT_S = 5
+#: Seconds to wait for Redis to answer one command, which takes it a millisecond. A hung one holds a thread this long.
+REDIS_TIMEOUT_S = 2
 #: Bounds for one statement and for one lock, so that a locked table fails a request instead of holding its thread.
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
 
 
 def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
-    """An engine with a pool of at most `pool_size` connections; connects on first use."""
+    """An engine with a pool of at most `pool_size` connections; connects on first use. Raises: ConfigError."""
     url = settings.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
+    if not url.startswith("postgresql+psycopg://"):
+        # The URL itself is not shown: it has a password in it.
+        raise ConfigError("DATABASE_URL must be like postgresql://USER:PASSWORD@HOST:PORT/NAME.", param="database_url")
     return create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,
+        # An error's text would quote them into the logs: they are prompts, answers and keys' digests.
+        hide_parameters=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "headrace",
@@ -37,12 +44,20 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
 
 
 def redis(settings: Settings) -> Redis:
-    """A client of the broker's Redis; one retry covers a connection that was closed while idle."""
+    """A client of the broker's Redis; one retry covers a connection that was closed while idle.
+
+    A time-out is not retried: whoever hangs now will hang the second time, and the caller waits twice.
+    Raises: ConfigError.
+    """
+    if not settings.redis_url.startswith(("redis://", "rediss://")):
+        raise ConfigError(
+            "REDIS_URL must be like redis://:PASSWORD@HOST:PORT/0, or rediss:// for TLS.", param="redis_url"
+        )
     return Redis.from_url(
         settings.redis_url,
         socket_timeout=REDIS_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         health_check_interval=10,
-        retry=Retry(NoBackoff(), 1),
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         decode_responses=True,
     )

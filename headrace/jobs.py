@@ -53,6 +53,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.EXPIRED: frozenset(),
 }
 
+_HEX_ID = re.compile("[0-9a-fA-F]{32}")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 TERMINAL: frozenset[JobState] = frozenset(state for state, exits in TRANSITIONS.items() if not exits)
@@ -187,11 +188,9 @@ def parse_id(text: str, prefixes: tuple[str, ...] = ID_PREFIXES) -> UUID:
     """The UUID inside a public id. Raises: NotFound, also for a malformed id, since no such job exists."""
     for prefix in prefixes:
         digits = text.removeprefix(prefix)
-        if digits != text and len(digits) == 32:
-            try:
-                return UUID(hex=digits)
-            except ValueError:
-                break
+        # `UUID` would also read underscores and the digits of other scripts.
+        if digits != text and _HEX_ID.fullmatch(digits):
+            return UUID(hex=digits)
     raise NotFound(f"No job with id '{text[:80]}'.")
 
 

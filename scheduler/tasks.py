@@ -23,8 +23,8 @@ def register(celery: Celery, parts: Parts) -> None:
     def run_autoscale() -> None:
         _tick(AUTOSCALE, lambda: autoscale(parts))
 
-    celery.task(run_observe, name=OBSERVE)
-    celery.task(run_autoscale, name=AUTOSCALE)
+    celery.task(run_observe, name=OBSERVE, shared=False)
+    celery.task(run_autoscale, name=AUTOSCALE, shared=False)
 
 
 def _tick(name: str, work: Callable[[], object]) -> None:

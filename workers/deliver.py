@@ -5,6 +5,7 @@ connects to a private address: the library checks the address it then connects t
 """
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,10 +87,12 @@ class Deliver:
                 status, retry_after = response.status_code, response.headers.get("retry-after", "")
         except AntiSSRFError as error:
             raise DeliveryFailed("The webhook's address is not allowed.") from error
-        except (requests.RequestException, ValueError) as error:
+        except (OSError, ValueError) as error:
+            # Every error of requests is an OSError; the check of the address lets the resolver's own through.
             raise DeliveryFailed(f"No answer from the webhook's receiver: {type(error).__name__}.") from error
         if not 200 <= status < 300:
-            retry_after_s = int(retry_after) if retry_after.isdigit() else None
+            # The receiver's words: int() would take more for a number than digits, and more digits than any clock has.
+            retry_after_s = int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else None
             message = f"The webhook's receiver answered {status}."
             raise DeliveryFailed(message, status=status, retry_after_s=retry_after_s)
         return status

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 from uuid import UUID
@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from headrace import store
-from headrace.errors import EngineError, StoreUnavailable
+from headrace.errors import EngineError, EngineUnavailable, StoreUnavailable
 from headrace.jobs import JobState, Route, Usage
 from headrace.pricing import Cost, Tariff, cost
 from headrace.store import Store
@@ -31,6 +31,8 @@ REWRITE_AFTER_S = 0.5
 #: How long an answer is kept for a Postgres that does not take it. Longer than `rescue` waits after an outage
 #: before it takes a job from a live worker, so that a restart of Postgres costs no second generation.
 REWRITE_FOR_S = 60.0
+#: How long a message waits for an engine that is being started again.
+NOT_READY_HOLD_S = 2.0
 
 
 @dataclass(slots=True)
@@ -57,9 +59,10 @@ class Execute:
     def run(self, job_id: UUID, enqueue_no: int) -> None:
         """Run one attempt of a job, if there is still one to run.
 
-        A message for an engine that is not ready is dropped: the job stays queued, and `publish_due` sends another.
+        A message for an engine that is not ready is held for a moment, which leaves the rest of the queue where it is
+        counted, and then dropped: the job stays queued, and `publish_due` sends another.
         """
-        if not self.ready.is_set():
+        if not self.ready.wait(NOT_READY_HOLD_S):
             log.warning("engine_not_ready", extra={"job_id": str(job_id)})
             return
         with self.store.begin() as db:
@@ -86,16 +89,20 @@ class Execute:
         if generation.finish_reason != "abort":
             self._finish(claim, JobState.SUCCEEDED, self._end(claim, generation, engine_s, "succeeded"))
         elif stop == "cancelled":
-            self._finish(claim, JobState.CANCELLED, self._end(claim, generation, engine_s, "aborted", stop))
+            self._finish(claim, JobState.CANCELLED, self._end(claim, generation, engine_s, "aborted"))
         elif stop == "deadline_exceeded":
             end = self._end(claim, generation, engine_s, "aborted", stop, "Its deadline passed while it ran.")
             self._finish(claim, JobState.FAILED, end)
         else:
             # The engine or this worker is going away; the job is as good as never taken.
-            self._write(claim, lambda db: store.attempts.hand_back(db, claim))
+            wasted = replace(self._end(claim, generation, engine_s, "aborted", stop), kind="waste")
+            self._write(claim, lambda db: store.attempts.hand_back(db, claim, wasted))
 
     def _failed(self, claim: Claim, error: EngineError, engine_s: float) -> None:
         """Try again later, or fail the job. What was burnt is waste: nobody got a result for it."""
+        if isinstance(error, EngineUnavailable):
+            # Until the lease's minder has looked, or the whole queue would burn an attempt each on a dead engine.
+            self.ready.clear()
         no_tokens = Cost(Decimal(0), self._price(claim).price_version)
         end = AttemptEnd("failed", engine_s, no_tokens, "waste", error_code=error.code, error_message=str(error))
         decision = decide(error, claim.attempt, self.max_attempts)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace import store
-from headrace.errors import EngineUnavailable, StoreUnavailable
+from headrace.errors import ConfigError, EngineUnavailable, StoreUnavailable
 from headrace.store import Store
+from headrace.store.workers import HeldAttempt
 from workers.attempts import RunningAttempts, StopReason
 from workers.engines.base import Engine
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 #: How long `end` waits for each thread: a renewal is bounded by the database's time-outs, an engine that is just
 #: being started is not waited for to its end.
 END_TIMEOUT_S = 15.0
+#: How long an attempt may run in this process alone, or in Postgres alone: for a moment it does at each claim and end.
+APART_FOR_S = 2.0
 
 
 @dataclass(slots=True)
@@ -34,8 +37,10 @@ class Lease:
     ready: threading.Event
     lease_s: float
     renew_every_s: float
+    _draining: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _apart: dict[str, float] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Start renewing; the worker's row must be there."""
@@ -44,6 +49,11 @@ class Lease:
             thread = threading.Thread(target=target, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def drain(self) -> None:
+        """Take no more work, for good."""
+        self._draining.set()
+        self.ready.clear()
 
     def end(self) -> None:
         """Stop renewing and give the lease up."""
@@ -71,11 +81,28 @@ class Lease:
                 log.exception("lease_fault", extra={"worker_id": str(self.worker_id)})
 
     def _renew(self) -> None:
+        here = set(self.running.ids())
         with self.store.begin() as db:
-            ready, running = self.ready.is_set(), len(self.running)
-            requests = store.workers.renew(db, self.worker_id, self.lease_s, running=running, ready=ready)
-        for request in requests:
-            self._stop(request.request_id, request.reason)
+            ready = self.ready.is_set()
+            held = store.workers.renew(db, self.worker_id, self.lease_s, running=len(here), ready=ready)
+        for attempt in held:
+            if attempt.stop is not None:
+                self._stop(attempt.request_id, attempt.stop)
+        self._compare(here, {attempt.request_id: attempt for attempt in held})
+
+    def _compare(self, here: set[str], held: dict[str, HeldAttempt]) -> None:
+        """Settle what runs on one side alone: in this process, or by what Postgres says."""
+        now = time.monotonic()
+        self._apart = {request_id: self._apart.get(request_id, now) for request_id in here ^ held.keys()}
+        for request_id in [each for each, since in self._apart.items() if now - since >= APART_FOR_S]:
+            if request_id not in held:
+                # `rescue` took it while this process was held up: its answer could not be stored.
+                self._stop(request_id, "lease_lost")
+                continue
+            # A claim whose reply was lost, or an end that could not be written: nobody would ever move the job.
+            log.warning("attempt_disowned", extra={"request_id": request_id})
+            with self.store.begin() as db:
+                store.workers.disown(db, self.worker_id, held[request_id])
 
     def stop_all(self, reason: StopReason) -> None:
         """Stop every running attempt."""
@@ -91,18 +118,32 @@ class Lease:
     def _mind_until_ended(self) -> None:
         while not self._ended.wait(self.renew_every_s):
             try:
-                self.engine.check()
-            except EngineUnavailable as error:
-                log.error("engine_dead", extra={"worker_id": str(self.worker_id), "error": str(error)})
-                self._restart_engine()
+                self._mind()
+            except Exception:
+                # A fault here must not end the thread: an engine that dies later would never be started again.
+                log.exception("engine_minder_fault", extra={"worker_id": str(self.worker_id)})
+
+    def _mind(self) -> None:
+        try:
+            self.engine.check()
+        except EngineUnavailable as error:
+            log.error("engine_dead", extra={"worker_id": str(self.worker_id), "error": str(error)})
+            self._restart_engine()
+        else:
+            self._open()
+
+    def _open(self) -> None:
+        """Take work again, unless this worker is leaving."""
+        if not self._draining.is_set():
+            self.ready.set()
 
     def _restart_engine(self) -> None:
         """Take no work while the engine is dead. A start that fails is tried again at the next look."""
         self.ready.clear()
         try:
             self.engine.start()
-        except EngineUnavailable as error:
+        except (EngineUnavailable, ConfigError) as error:
             log.error("engine_not_restarted", extra={"worker_id": str(self.worker_id), "error": str(error)})
         else:
-            self.ready.set()
+            self._open()
             log.info("engine_restarted", extra={"worker_id": str(self.worker_id)})

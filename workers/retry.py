@@ -7,6 +7,8 @@ from headrace.errors import HeadraceError
 #: Pause before the second attempt, doubled for each further one.
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 60.0
+#: The longest that a webhook's receiver can put a try off: a day, as long as the schedule's own last pause.
+PATIENCE_LIMIT_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ def decide(error: HeadraceError, attempt: int, max_attempts: int) -> RetryIn | G
 def next_delivery_delay_s(tries: int, delays_s: tuple[float, ...], retry_after_s: int | None) -> float | None:
     """Seconds until a webhook's next try, after `tries` of them failed; None when it was the last.
 
-    A receiver that asks for more patience gets it.
+    A receiver that asks for more patience gets it, within reason.
     """
     if tries > len(delays_s):
         return None
-    return max(delays_s[tries - 1], float(retry_after_s or 0))
+    return max(delays_s[tries - 1], float(min(retry_after_s or 0, PATIENCE_LIMIT_S)))

@@ -78,7 +78,7 @@ class Seat:
 
     def leave(self) -> None:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
-        self.execute.ready.clear()
+        self._lease.drain()
         if not self.execute.running.wait_until_idle(self._settings.drain_s):
             self._lease.stop_all("draining")
             self.execute.running.wait_until_idle(self._settings.drain_s)

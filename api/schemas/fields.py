@@ -42,9 +42,11 @@ def _usd(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise refusal("Input should be an amount in USD, as a number or a string")
     try:
-        return Decimal(str(value))
+        amount = Decimal(str(value))
     except InvalidOperation:
         raise refusal("Input should be an amount in USD, as a number or a string") from None
+    # Nothing is nothing, however many places it is written with: the column has nine.
+    return amount or Decimal(0)
 
 
 def _deadline(value: Any) -> Any:
@@ -61,7 +63,11 @@ def _deadline(value: Any) -> Any:
         at = _from_unix(value)
     if at <= datetime.now(UTC):
         raise refusal("The deadline is in the past.", "deadline_in_past")
-    return at
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        # Postgres would store it, and nobody could read the row any more: Python's years end with 9999.
+        raise refusal("The time is out of range") from None
 
 
 def _from_unix(seconds: float) -> datetime:
@@ -72,9 +78,12 @@ def _from_unix(seconds: float) -> datetime:
 
 
 def _webhook_url(url: str) -> str:
+    if " " in url or not url.isprintable():
+        raise refusal("The webhook URL must not contain spaces or control characters.", "webhook_url_not_allowed")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # As who connects does: no empty or endless labels.
     except ValueError:
         raise refusal("Input should be an http(s) URL", "webhook_url_not_allowed") from None
     if parts.scheme not in ("http", "https") or not host:
@@ -95,6 +104,8 @@ def _response_format(value: Mapping[str, Any]) -> Mapping[str, Any]:
     schema = value.get("json_schema")
     if kind == "json_schema" and not (isinstance(schema, dict) and isinstance(schema.get("schema"), dict)):
         raise refusal("'json_schema' should be an object with a 'schema' object")
+    if isinstance(schema, dict) and (unknown := set(schema) - {"name", "description", "schema", "strict"}):
+        raise refusal(f"'json_schema' has unknown fields: {', '.join(sorted(unknown))}")
     return value
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.config import Settings
-from headrace.jobs import TERMINAL, JobState, Lane
+from headrace.jobs import TERMINAL, JobState, Lane, parse_id
 from headrace.stack.report import Report
 
 #: Seconds one poll holds on; below the server's limit.
@@ -32,13 +32,22 @@ class Api:
 
     def __init__(self, settings: Settings) -> None:
         self._url, key = _address(settings)
+        if not (key.isascii() and key.isprintable()):
+            raise click.ClickException("HEADRACE_API_KEY is not a key of ours: it has characters that no key has.")
         headers = {"Authorization": f"Bearer {key}"}
-        self._http = httpx2.Client(base_url=self._url, headers=headers, timeout=POLL_S + TIMEOUT_S)
+        try:
+            self._http = httpx2.Client(base_url=self._url, headers=headers, timeout=POLL_S + TIMEOUT_S)
+        except httpx2.InvalidURL as error:
+            raise click.ClickException(f"HEADRACE_URL '{self._url}' is not a URL: {error}.") from error
 
     def call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         """One request's answer. Raises: click.ClickException."""
         try:
-            response = self._http.request(method, path, **arguments)
+            request = self._http.build_request(method, path, **arguments)
+        except ValueError as error:
+            raise click.ClickException(f"This cannot be sent as JSON: {error}.") from error
+        try:
+            response = self._http.send(request)
             body = response.json()
         except httpx2.TransportError as error:
             reason = f"{type(error).__name__}: {error}"
@@ -88,7 +97,7 @@ def submit(prompt: str, wait: bool, **options: Any) -> None:
     headrace submit "Why is the sky blue?" --lane high --wait
     git diff | headrace submit - --lane low
     """
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _read_stdin() if prompt == "-" else prompt
     body = {"prompt": text, **{name: value for name, value in options.items() if value is not None}}
     api = Api(Settings.load())
     accepted = api.call("POST", "/v1/jobs", json=body)
@@ -102,7 +111,7 @@ def submit(prompt: str, wait: bool, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the API's own answer.")
 def get(job_id: str, as_json: bool) -> None:
     """Show the job ID: where it stands, its answer and its cost."""
-    job = Api(Settings.load()).call("GET", f"/v1/jobs/{job_id}")
+    job = Api(Settings.load()).call("GET", _job_path(job_id))
     if as_json:
         click.echo(json.dumps(job, indent=2, ensure_ascii=False))
         return
@@ -117,7 +126,7 @@ def get(job_id: str, as_json: bool) -> None:
 @click.argument("job_id", metavar="ID")
 def cancel(job_id: str) -> None:
     """Cancel the job ID. One that has ended stays as it is; one that runs is stopped within a second or two."""
-    job = Api(Settings.load()).call("POST", f"/v1/jobs/{job_id}/cancel")
+    job = Api(Settings.load()).call("POST", f"{_job_path(job_id)}/cancel")
     is_stopping = job["status"] == JobState.RUNNING
     out.print(f"{job['id']}  {'running, will be stopped' if is_stopping else job['status']}")
 
@@ -139,6 +148,19 @@ def queues() -> None:
             *(str(queue[name]) for name in ("workers", "running", "slots")),
         )
     out.print(table)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"Standard input is not UTF-8 text: byte {error.start} is not.") from error
+
+
+def _job_path(job_id: str) -> str:
+    """Where the job is. Raises: NotFound: what is no id would lead to another path."""
+    parse_id(job_id)
+    return f"/v1/jobs/{job_id}"
 
 
 def _accept_line(accepted: dict[str, Any]) -> str:

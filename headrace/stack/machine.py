@@ -97,9 +97,7 @@ class Machine:
     def left_out(self) -> dict[str, str]:
         """The Procfile's processes that do not run, and why."""
         reasons = dict.fromkeys(sorted(self._choice.without), "as asked")
-        key = self.settings.openai_api_key
-        # An empty variable is how a shell says "none".
-        if key is None or not key.get_secret_value():
+        if self.settings.openai_api_key is None:
             reasons.setdefault("overflow", "OPENAI_API_KEY is not set")
         return reasons
 

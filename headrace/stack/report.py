@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from headrace.errors import StackError
 from headrace.stack.secret import write_private
 
 
@@ -39,5 +40,8 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The report in a file."""
-        return cls(**json.loads(path.read_text()))
+        """The report in a file. Raises: OSError: there is none. StackError: it is not a report."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise StackError(f"{path} is damaged: remove it, and start the stack again.") from error

@@ -156,20 +156,40 @@ def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> b
 
 def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> bool:
     """Put the job back for another attempt after `delay_s`, and book this one. False as for `finish`."""
-    not_before = sa.func.now() + timedelta(seconds=delay_s)
-    if not transition(db, [JobState.RUNNING], JobState.WAITING, *_held(claim), not_before=not_before):
+    if _put_back(db, claim, not_before=sa.func.now() + timedelta(seconds=delay_s)) is None:
         return False
     _record(db, claim, end)
     return True
 
 
-def hand_back(db: Connection, claim: Claim) -> bool:
-    """Give the job back as if it had never been taken: no attempt is counted, nothing is charged."""
-    values = {"attempt": jobs.c.attempt - 1, "not_before": sa.func.now()}
-    if not transition(db, [JobState.RUNNING], JobState.WAITING, *_held(claim), **values):
+def hand_back(db: Connection, claim: Claim, end: AttemptEnd) -> bool:
+    """Give the job back as if it had never been taken: no attempt is counted. False as for `finish`.
+
+    Tokens it produced are booked, as waste: the app does not pay them, and a paid API does not give them back.
+    """
+    state = _put_back(db, claim, attempt=jobs.c.attempt - 1, not_before=sa.func.now())
+    if state is None:
         return False
+    if state is JobState.CANCELLED:
+        _record(db, claim, end)
+        return True
+    if end.usage != NOTHING_USED:
+        _book(db, claim, end)
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
     return True
+
+
+def _put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:
+    """Let the job wait, or end it where a cancel was asked for meanwhile: nobody claims such a job, it would hang.
+
+    Returns: where it is now; None when the claim holds no more.
+    """
+    wanted = (*_held(claim), jobs.c.cancel_requested_at.is_(None))
+    if transition(db, [JobState.RUNNING], JobState.WAITING, *wanted, **values):
+        return JobState.WAITING
+    if transition(db, [JobState.RUNNING], JobState.CANCELLED, *_held(claim)):
+        return JobState.CANCELLED
+    return None
 
 
 def lose(
@@ -219,12 +239,7 @@ def book_lost(db: Connection, row: Row[Any], cost: Cost) -> None:
 
 
 def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
-    tokens = {
-        "prompt_tokens": end.usage.prompt_tokens,
-        "cached_tokens": end.usage.cached_tokens,
-        "output_tokens": end.usage.output_tokens,
-        "engine_s": end.engine_s,
-    }
+    """End the attempt's row and book what it cost."""
     this = (attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt)
     db.execute(
         sa.update(attempts)
@@ -235,9 +250,23 @@ def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
             error_code=end.error_code,
             model_served=end.model_served,
             first_token_s=end.first_token_s,
-            **tokens,
+            **_used(end),
         )
     )
+    _book(db, claim, end)
+
+
+def _used(end: AttemptEnd) -> dict[str, Any]:
+    return {
+        "prompt_tokens": end.usage.prompt_tokens,
+        "cached_tokens": end.usage.cached_tokens,
+        "output_tokens": end.usage.output_tokens,
+        "engine_s": end.engine_s,
+    }
+
+
+def _book(db: Connection, claim: Claim, end: AttemptEnd) -> None:
+    """Write the attempt's entry into the ledger."""
     db.execute(
         sa.insert(ledger).values(
             kind=end.kind,
@@ -252,6 +281,6 @@ def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
             usd=end.cost.usd,
             price_version=end.cost.price_version,
             api_usd=end.api_usd,
-            **tokens,
+            **_used(end),
         )
     )

@@ -85,7 +85,8 @@ class JobInsertion:
         with self._pending_lock:
             self._pending.append(row)
         with self._turn:
-            if not row.outcome.done():
+            # More than one batch may be ahead of it, and it may have its turn before those who brought them.
+            while not row.outcome.done():
                 self._insert_pending()
         return row.outcome.result()
 

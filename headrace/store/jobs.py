@@ -14,6 +14,7 @@ from headrace.errors import NotFound
 from headrace.jobs import JobState, Lane, Overflow, Route, show_id
 from headrace.queues import Ticket
 from headrace.store.transitions import transition
+from headrace.store.workers import NOBODY
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 #: Rows one sweep moves in one transaction, so that a backlog cannot hold locks for long.
@@ -95,7 +96,8 @@ class Job:
 _SELECT_JOB = (
     sa.select(
         jobs,
-        (jobs.c.prompt_tokens + jobs.c.max_tokens).label("kv_tokens"),
+        # Each of the two may be as large as its column.
+        (sa.cast(jobs.c.prompt_tokens, sa.BigInteger) + jobs.c.max_tokens).label("kv_tokens"),
         job_texts.c.answer,
         attempts.c.engine,
         ledger.c.price_version,
@@ -141,6 +143,8 @@ def cancel(db: Connection, app_id: UUID, job_id: UUID) -> Job:
     Safe to repeat. Raises: NotFound.
     """
     mine = (jobs.c.id == job_id, jobs.c.app_id == app_id)
+    # Locked first: a job that its worker puts back between the two updates would be met by neither.
+    db.execute(sa.select(jobs.c.id).where(*mine).with_for_update())
     if not transition(db, UNSTARTED, JobState.CANCELLED, *mine):
         requested = sa.update(jobs).where(*mine, jobs.c.state == JobState.RUNNING, jobs.c.cancel_requested_at.is_(None))
         db.execute(requested.values(cancel_requested_at=sa.func.now()))
@@ -201,11 +205,11 @@ def queued_longer_than(db: Connection, grace_s: float) -> list[Ticket]:
 
 
 def orphans(db: Connection) -> Sequence[Row[Any]]:
-    """Lock and return the running jobs whose worker's lease has ended."""
+    """Lock and return the running jobs whose worker's lease has ended, or that their worker has disowned."""
     dead = sa.select(workers.c.id).where(workers.c.lease_until < sa.func.now())
     statement = (
         sa.select(jobs)
-        .where(jobs.c.state == JobState.RUNNING, jobs.c.worker_id.in_(dead))
+        .where(jobs.c.state == JobState.RUNNING, sa.or_(jobs.c.worker_id.in_(dead), jobs.c.worker_id == NOBODY))
         .limit(SWEEP_ROWS)
         .with_for_update(skip_locked=True)
     )

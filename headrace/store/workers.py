@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from headrace.jobs import JobState
 from headrace.tables import jobs, workers
+
+#: Stands where a running job's worker is named, once that worker has disowned it.
+NOBODY = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,12 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class StopRequest:
-    """A running attempt of this worker that must stop, and why."""
+class HeldAttempt:
+    """An attempt that runs under a worker's lease, as Postgres has it. `stop` says why it must stop, if it must."""
 
     job_id: UUID
     attempt: int
-    reason: Literal["cancelled", "deadline_exceeded"]
+    stop: Literal["cancelled", "deadline_exceeded"] | None
 
     @property
     def request_id(self) -> str:
@@ -49,8 +52,8 @@ def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:
     db.execute(sa.insert(workers).values(lease_until=lease_until, ready=True, **values))
 
 
-def renew(db: Connection, worker_id: UUID, lease_s: float, *, running: int, ready: bool) -> list[StopRequest]:
-    """Renew the lease; the same round trip returns the running attempts that were cancelled or are overdue."""
+def renew(db: Connection, worker_id: UUID, lease_s: float, *, running: int, ready: bool) -> list[HeldAttempt]:
+    """Renew the lease; the same round trip returns the attempts that run under it, and which of them must stop."""
     renewed = (
         sa.update(workers)
         .where(workers.c.id == worker_id)
@@ -58,17 +61,25 @@ def renew(db: Connection, worker_id: UUID, lease_s: float, *, running: int, read
         .returning(workers.c.id)
         .cte("renewed")
     )
-    overdue = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
+    overdue = sa.func.coalesce(jobs.c.finish_by <= sa.func.now(), False)
     statement = (
-        sa.select(jobs.c.id, jobs.c.attempt, jobs.c.cancel_requested_at)
+        sa.select(jobs.c.id, jobs.c.attempt, jobs.c.cancel_requested_at, overdue.label("is_overdue"))
         .where(jobs.c.worker_id == worker_id, jobs.c.state == JobState.RUNNING)
-        .where(sa.or_(jobs.c.cancel_requested_at.is_not(None), overdue))
         .add_cte(renewed)
     )
-    return [
-        StopRequest(row.id, row.attempt, "cancelled" if row.cancel_requested_at else "deadline_exceeded")
-        for row in db.execute(statement)
-    ]
+    return [_held_attempt(row) for row in db.execute(statement)]
+
+
+def _held_attempt(row: Row[Any]) -> HeldAttempt:
+    if row.cancel_requested_at is not None:
+        return HeldAttempt(row.id, row.attempt, "cancelled")
+    return HeldAttempt(row.id, row.attempt, "deadline_exceeded" if row.is_overdue else None)
+
+
+def disown(db: Connection, worker_id: UUID, held: HeldAttempt) -> None:
+    """Give an attempt up that the worker does not run, so that `rescue` takes the job as if its worker were dead."""
+    this = (jobs.c.id == held.job_id, jobs.c.worker_id == worker_id, jobs.c.attempt == held.attempt)
+    db.execute(sa.update(jobs).where(*this, jobs.c.state == JobState.RUNNING).values(worker_id=NOBODY))
 
 
 def retire(db: Connection, worker_id: UUID) -> None:

@@ -132,7 +132,9 @@ class Processes:
 
     def of(self, folder: Path) -> list[str]:
         """The command lines of all that run in or for this state folder."""
-        marked = [pid for pid in self._pids() if any(str(folder) in self._text(pid, of) for of in ("cmdline", "environ"))]
+        marked = [
+            pid for pid in self._pids() if any(str(folder) in self._text(pid, of) for of in ("cmdline", "environ"))
+        ]
         return [self._text(pid, "cmdline") for pid in self.running(marked)]
 
     @staticmethod

@@ -110,6 +110,7 @@ def test_a_bad_idempotency_key_is_refused(
         ("/v1/jobs?status=done", 400, "status"),
         ("/v1/jobs?after=job_1", 400, "after"),
         ("/v1/jobs?unknown=1", 400, "unknown"),
+        ("/v1/jobs?limit=5&limit=6", 400, "limit"),
         ("/v1/jobs/job_1", 404, None),
         ("/v1/jobs/%00", 404, None),
         (f"/v1/jobs/job_{'0' * 32}", 404, None),
@@ -145,13 +146,17 @@ FIELDS = (
     | st.fixed_dictionaries({"prompt": st.text(min_size=1)}, optional=dict.fromkeys(FIELDS[2:], JSON))
     | JSON,
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_no_body_ends_in_a_500(client: FlaskClient, path: str, body: Any) -> None:
     response = client.post(path, data=json.dumps(body).encode())
     assert response.status_code in {200, 202, 400, 404}, response.get_data()
 
 
 @given(raw=st.binary(max_size=200))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_no_bytes_end_in_a_500(client: FlaskClient, raw: bytes) -> None:
     assert client.post("/v1/jobs", data=raw).status_code == 400

@@ -4,14 +4,19 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from headrace import connections
 from headrace.cli import main
 from headrace.config import Settings
 from headrace.jobs import parse_id
+from headrace.stack.report import Report
+from headrace.stack.secret import persistent_secret
+from headrace.store import Store, apps
 
 Run = Callable[..., Result]
 
@@ -26,7 +31,7 @@ def run(base_url: str, key: str, settings: Settings) -> Run:
         "REDIS_URL": settings.redis_url,
     }
 
-    def invoke(*arguments: str, stdin: str | None = None, **changes: str) -> Result:
+    def invoke(*arguments: str, stdin: str | bytes | None = None, **changes: str | None) -> Result:
         return CliRunner().invoke(main, arguments, input=stdin, env={**environment, **changes})
 
     return invoke
@@ -81,6 +86,13 @@ def test_a_cancel_and_the_queues_show_what_became_of_it(run: Run) -> None:
         (["queues"], {"HEADRACE_API_KEY": "hr-wrong"}, "Error: This API key is not valid"),
         (["queues"], {"HEADRACE_URL": "http://127.0.0.1:1"}, "Error: No answer from http://127.0.0.1:1"),
         (["queues"], {"HEADRACE_URL": "nonsense"}, "Error: No answer from nonsense"),
+        (["queues"], {"HEADRACE_URL": "http://[::"}, "Error: HEADRACE_URL 'http://[::' is not a URL"),
+        (["queues"], {"HEADRACE_API_KEY": "hr-\u00e9"}, "Error: HEADRACE_API_KEY is not a key of ours"),
+        (["queues"], {"HEADRACE_CONFIG": "/nowhere.toml"}, "Error: HEADRACE_CONFIG names /nowhere.toml"),
+        (["get", "../../healthz"], {}, "Error: No job with id '../../healthz'.\n"),
+        (["cancel", "job_1?x"], {}, "Error: No job with id 'job_1?x'.\n"),
+        (["submit", "Hi", "--max-wait", "nan"], {}, "Error: This cannot be sent as JSON"),
+        (["keys", "list"], {"DATABASE_URL": "mysql://secret@host/x"}, "Error: DATABASE_URL must be like postgresql://"),
         (["keys", "list"], {"DATABASE_URL": "postgresql://x@127.0.0.1:1/x"}, "Error: Postgres does not answer"),
     ],
 )
@@ -105,3 +117,29 @@ def test_a_key_is_made_listed_and_revoked(run: Run) -> None:
     assert run("keys", "revoke", key_id).exit_code == 0
     assert "revoked" in run("keys", "list", "new-app").stdout
     assert run("keys", "revoke", "00000000-0000-0000-0000-000000000000").exit_code == 1
+
+
+def test_input_that_is_not_text_is_refused_in_one_line(run: Run) -> None:
+    result = run("submit", "-", stdin=b"\xff\xfe")
+    assert (result.exit_code, result.stderr) == (1, "Error: Standard input is not UTF-8 text: byte 0 is not.\n")
+
+
+def test_a_key_made_beside_a_running_stack_opens_its_door(run: Run, settings: Settings, tmp_path: Path) -> None:
+    persistent_secret(tmp_path / "pepper")
+    stack = Report("", "", "", "", settings.database_url, settings.redis_url, "simulator", "m", None, {}, {})
+    stack.write(tmp_path / "stack.json")
+
+    made = run("keys", "create", "neighbour", HEADRACE_STATE=str(tmp_path), DATABASE_URL=None)
+
+    assert made.exit_code == 0, made.stderr
+    store = Store(connections.postgres(settings))
+    with store.begin() as db:
+        assert apps.authenticate(db, made.stdout.strip(), (tmp_path / "pepper").read_text()).name == "neighbour"
+    store.close()
+
+
+def test_a_damaged_report_of_the_stack_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text("{bad")
+    result = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_API_KEY=None)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "is damaged" in result.stderr

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -148,6 +149,20 @@ def test_receiver_that_asks_for_patience_gets_it(
     assert 800 < row(store, delivery_id).next_in_s <= 900
 
 
+@pytest.mark.parametrize("retry_after", ["\u00b2", "9" * 30, "9" * 5000, "-5", "soon", "1e9"])
+def test_try_is_recorded_whatever_the_receiver_asks_for(
+    retry_after: str, store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    _, delivery_id = due()
+    receiver.status, receiver.headers = 503, {"retry-after": retry_after}
+
+    deliver(store).run(delivery_id)
+
+    found = row(store, delivery_id)
+    assert (found.state, found.last_status) == ("pending", 503)
+    assert found.next_in_s <= 1
+
+
 def test_delivery_fails_after_its_last_try(
     store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
 ) -> None:
@@ -166,6 +181,24 @@ def test_receiver_that_is_gone_is_tried_again(store: Store, due: Callable[..., t
 
     found = row(store, delivery_id)
     assert (found.state, found.last_status) == ("pending", None)
+
+
+def test_receiver_without_an_address_is_tried_again(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, delivery_id = due("https://receiver.example/hook")
+
+    def resolve(host: str, *_: object, **__: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, f"{host} is not known")
+
+    use_case = deliver(store, allow_private=False)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    use_case.run(delivery_id)
+    monkeypatch.undo()
+
+    found = row(store, delivery_id)
+    assert (found.state, found.tries, found.last_status) == ("pending", 1, None)
+    assert found.last_error == "No answer from the webhook's receiver: gaierror."
 
 
 def test_private_address_is_never_connected_to(store: Store, due: Callable[..., tuple[Ticket, UUID]]) -> None:

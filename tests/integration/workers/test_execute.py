@@ -1,6 +1,7 @@
 """One attempt, from claim to bill, with an engine that does as the test says, on a real Postgres."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -10,11 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.config import Settings
-from headrace.errors import EngineFault, EngineUnavailable, PromptRejected
+from headrace.errors import ConfigError, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import JobState, Route, Usage, new_id
 from headrace.pricing import Tariff
 from headrace.queues import Ticket
 from headrace.store import Store, jobs, workers
+from headrace.store import attempts as store_attempts
 from headrace.store.workers import WorkerInfo
 from headrace.tables import deliveries, ledger
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
@@ -165,6 +167,7 @@ def test_cancel_stops_a_running_job_which_pays_for_what_it_produced(
 
     cancelled = job(store, ticket)
     assert (cancelled.state, cancelled.usd, cancelled.output_tokens) == (JobState.CANCELLED, USD, 3)
+    assert cancelled.error_code is None  # It was asked for: the same as of a job that was cancelled in its queue.
 
 
 def test_job_past_its_deadline_is_stopped_and_fails(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
@@ -195,8 +198,9 @@ def test_drained_job_goes_back_with_no_attempt_counted(
     thread.join(10)
 
     back = job(store, ticket)
-    assert (back.state, back.attempt) == (JobState.WAITING, 0)
-    assert entries(store) == []
+    assert (back.state, back.attempt, back.usd) == (JobState.WAITING, 0, 0)
+    # What it produced was burnt, and is not charged to the app.
+    assert entries(store) == [("waste", USD)]
 
 
 def test_dead_engine_takes_no_work_until_it_was_started_again(
@@ -215,6 +219,44 @@ def test_dead_engine_takes_no_work_until_it_was_started_again(
     assert job(store, ticket).state is JobState.SUCCEEDED
 
 
+def test_no_second_job_is_given_to_an_engine_that_is_found_dead(
+    bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.execute.NOT_READY_HOLD_S", 0)
+    first, second, bench.engine.error = queued(), queued(), EngineUnavailable("dead")
+
+    bench.execute.run(first.job_id, 1)
+    bench.execute.run(second.job_id, 1)
+
+    assert (job(store, first).attempt, job(store, second).attempt) == (1, 0)
+
+
+def test_engine_that_is_well_after_all_takes_work_again_unless_it_drains(bench: Bench) -> None:
+    bench.execute.ready.clear()
+    bench.lease.begin()
+    assert bench.execute.ready.wait(10)
+
+    bench.lease.drain()
+    bench.lease.end()
+
+    assert not bench.execute.ready.is_set()
+
+
+def test_message_waits_for_an_engine_that_is_about_to_be_ready(
+    bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.execute.NOT_READY_HOLD_S", 10)
+    ticket = queued()
+    bench.execute.ready.clear()
+    thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
+    thread.start()
+
+    bench.execute.ready.set()
+    thread.join(10)
+
+    assert job(store, ticket).state is JobState.SUCCEEDED
+
+
 def test_lease_that_ended_gives_its_jobs_up(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     ticket, bench.engine.waits_for_abort = queued(), True
     bench.lease.begin()
@@ -228,3 +270,57 @@ def test_lease_that_ended_gives_its_jobs_up(bench: Bench, store: Store, queued: 
         assert [row.id for row in jobs.orphans(db)] == [ticket.job_id]
     bench.engine.aborted.set()
     thread.join(10)
+
+
+def test_attempt_that_nobody_runs_is_given_up_by_its_living_worker(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket = queued()
+    with store.begin() as db:  # A claim whose reply was lost.
+        store_attempts.claim(db, ticket.job_id, ticket.enqueue_no, bench.execute.worker_id, "scripted")
+
+    bench.lease.begin()
+    orphans: list[UUID] = []
+    until = time.monotonic() + 20
+    while not orphans and time.monotonic() < until:
+        with store.begin() as db:
+            orphans = [row.id for row in jobs.orphans(db)]
+    bench.lease.end()
+
+    assert orphans == [ticket.job_id]
+
+
+def test_attempt_that_was_taken_from_a_living_worker_is_stopped(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.waits_for_abort = queued(), True
+    thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
+    thread.start()
+    assert bench.engine.started.wait(10)
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE jobs SET state = 'waiting', worker_id = NULL, not_before = now()"))
+
+    bench.lease.begin()
+    assert bench.engine.aborted.wait(10)
+    thread.join(10)
+    bench.lease.end()
+
+    assert entries(store) == []
+
+
+def test_engine_minder_goes_on_after_a_start_that_cannot_succeed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = iter([ConfigError("no such folder"), RuntimeError("a bug"), None])
+
+    def start(engine: ScriptedEngine) -> EngineLimits:
+        if error := next(starts):
+            raise error
+        engine.dead = False
+        return EngineLimits(2048, 4)
+
+    monkeypatch.setattr(ScriptedEngine, "start", start)
+    bench.engine.dead = True
+    bench.execute.ready.clear()
+
+    bench.lease.begin()
+    assert bench.execute.ready.wait(10)
+    bench.lease.end()

@@ -70,7 +70,22 @@ PRIVATE = [
     "https://10.0.0.1/h",
     "https://[::1]/h",
     "https://a.localhost",
+    "https://localhost./h",
+    "https://redis/h",
+    "https://127.1/h",
+    "https://2130706433/h",
+    "https://0x7f.1/h",
+    "https://10.0.0.1./h",
+    "https://\uff11\uff12\uff17.0.0.1/h",
+    "https://metadata.google.internal/h",
 ]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.com/h", "HTTPS://Example.com.:8443", "https://8.8.8.8/", "https://\u4f8b\u3048.jp/"]
+)
+def test_a_webhook_of_a_public_host_is_taken_as_it_is(catalogue: Catalogue, settings: Settings, url: str) -> None:
+    assert specify(draft(10, webhook_url=url), APP, catalogue, settings).webhook_url == url
 
 
 @pytest.mark.parametrize("url", PRIVATE)

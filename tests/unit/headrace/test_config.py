@@ -21,14 +21,21 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_laptop_needs_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", "/nowhere/headrace.toml")
+def test_laptop_needs_no_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, ""))
 
     settings = Settings.load()
 
     assert settings.lane(Lane.HIGH).takes == 10
     assert settings.state_dir == PROJECT_ROOT / ".headrace"
     assert settings.openai_api_key is None
+
+
+def test_settings_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", "/nowhere/headrace.toml")
+
+    with pytest.raises(ConfigError, match=r"/nowhere/headrace\.toml"):
+        Settings.load()
 
 
 def test_committed_file_is_valid_and_gives_lanes_sixteen_takes() -> None:
@@ -54,6 +61,16 @@ def test_model_and_engine_of_the_first_pool_can_be_overridden(monkeypatch: pytes
     pool = Settings.load().pools["chat"]
 
     assert (pool.model, pool.engine, pool.max_running) == ("some/model", "simulator", 32)
+
+
+def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    monkeypatch.setenv("HEADRACE_CONFIG", "")
+
+    settings = Settings.load()
+
+    assert settings.openai_api_key is None
+    assert "gpt-4o-mini" in settings.prices
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,20 @@ def test_id_reads_back_in_every_spelling(prefix: str) -> None:
     assert parse_id(show_id(job_id, prefix)) == job_id
 
 
-@pytest.mark.parametrize("text", ["", "job_", "job_123", "job_" + "g" * 32, "batch_" + "0" * 32, "0" * 32, "job_\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "job_",
+        "job_123",
+        "job_" + "g" * 32,
+        "batch_" + "0" * 32,
+        "0" * 32,
+        "job_\0",
+        "job_" + "0_" * 16,
+        "job_" + "\uff11" * 32,
+    ],
+)
 def test_malformed_id_names_no_job(text: str) -> None:
     with pytest.raises(NotFound):
         parse_id(text)

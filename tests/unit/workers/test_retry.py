@@ -32,7 +32,8 @@ def test_delay_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tries", "retry_after_s", "delay_s"), [(1, None, 5), (2, None, 300), (3, None, None), (1, 60, 60), (2, 60, 300)]
+    ("tries", "retry_after_s", "delay_s"),
+    [(1, None, 5), (2, None, 300), (3, None, None), (1, 60, 60), (2, 60, 300), (1, 10**9, 86_400)],
 )
 def test_webhook_follows_its_schedule_and_the_receivers_wish(
     tries: int, retry_after_s: int | None, delay_s: float | None

@@ -1,18 +1,22 @@
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
-from headrace.jobs import JobState, Usage, new_id
+from headrace.jobs import JobState, Sampling, Usage, new_id
 from headrace.pricing import Cost
 from headrace.queues import Ticket
 from headrace.store import Store, apps, attempts, deliveries, jobs, workers
 from headrace.store.attempts import AttemptEnd, Claim
+from headrace.store.transitions import transition
 from headrace.store.workers import WorkerInfo
 from headrace.tables import ledger
 
@@ -26,6 +30,8 @@ DONE = AttemptEnd(
     finish_reason="stop",
     model_served="test-model",
 )
+
+UNUSED = AttemptEnd("aborted", 0.1, Cost(Decimal(0), "v1"), "waste")
 
 
 @pytest.fixture
@@ -126,14 +132,14 @@ def test_stale_worker_writes_nothing(store: Store, queued: Callable[..., Ticket]
     ticket = queued()
     stale = must_claim(store, ticket, worker)
     with store.begin() as db:
-        attempts.hand_back(db, stale)
+        attempts.hand_back(db, stale, UNUSED)
         (again,) = jobs.enqueue_due(db)
     fresh = must_claim(store, again, add_worker(store))
 
     with store.begin() as db:
         assert not attempts.finish(db, stale, JobState.SUCCEEDED, DONE)
         assert not attempts.retry(db, stale, DONE, 0)
-        assert not attempts.hand_back(db, stale)
+        assert not attempts.hand_back(db, stale, UNUSED)
 
     assert job(store, ticket).state is JobState.RUNNING
     assert entries(store) == []
@@ -146,11 +152,91 @@ def test_handed_back_job_counts_no_attempt(store: Store, queued: Callable[..., T
     claimed = must_claim(store, ticket, worker)
 
     with store.begin() as db:
-        assert attempts.hand_back(db, claimed)
+        assert attempts.hand_back(db, claimed, UNUSED)
 
     found = job(store, ticket)
     assert (found.state, found.attempt) == (JobState.WAITING, 0)
     assert entries(store) == []
+
+
+def test_tokens_of_a_handed_back_job_are_booked_as_waste(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    ticket = queued()
+    claimed = must_claim(store, ticket, worker)
+
+    with store.begin() as db:
+        assert attempts.hand_back(db, claimed, replace(DONE, outcome="aborted", kind="waste"))
+
+    assert job(store, ticket).usd == 0
+    assert entries(store) == [("waste", 1, DONE.cost.usd)]
+
+
+@pytest.mark.parametrize("give_up", ["retry", "hand_back"])
+def test_job_that_is_put_back_after_its_cancel_was_asked_for_is_cancelled(
+    give_up: str, store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    ticket = queued()
+    claimed = must_claim(store, ticket, worker)
+
+    with store.begin() as db:
+        jobs.cancel(db, ticket.app_id, ticket.job_id)
+        if give_up == "retry":
+            assert attempts.retry(db, claimed, UNUSED, 0)
+        else:
+            assert attempts.hand_back(db, claimed, UNUSED)
+
+    assert job(store, ticket).state is JobState.CANCELLED
+    with store.begin() as db:
+        assert db.scalar(sa.text("SELECT count(*) FROM attempts WHERE ended_at IS NULL")) == 0
+
+
+def test_cancel_is_not_lost_when_the_job_is_put_back_at_the_same_moment(
+    store: Store, queued: Callable[..., Ticket], worker: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = queued()
+    claimed = must_claim(store, ticket, worker)
+    put_back = threading.Event()
+
+    def retry() -> None:
+        with store.begin() as db:
+            attempts.retry(db, claimed, UNUSED, 0)
+        put_back.set()
+
+    rival = threading.Thread(target=retry)
+
+    def transition_then_rival(*args: Any, **values: Any) -> Any:
+        rows = transition(*args, **values)
+        rival.start()
+        put_back.wait(0.5)  # It cannot end while the cancel holds the row.
+        return rows
+
+    monkeypatch.setattr(jobs, "transition", transition_then_rival)
+    with store.begin() as db:
+        jobs.cancel(db, ticket.app_id, ticket.job_id)
+    monkeypatch.undo()
+    rival.join(10)
+
+    assert job(store, ticket).state is JobState.CANCELLED
+
+
+def test_disowned_job_is_an_orphan_though_its_worker_lives(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    ticket = queued()
+    must_claim(store, ticket, worker)
+
+    with store.begin() as db:
+        (held,) = workers.renew(db, worker, 10, running=0, ready=True)
+        assert jobs.orphans(db) == []
+        workers.disown(db, worker, held)
+        assert [row.id for row in jobs.orphans(db)] == [ticket.job_id]
+
+
+def test_job_of_the_largest_sizes_can_be_read(store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket = queued(prompt_tokens=2**31 - 1, sampling=Sampling(max_tokens=2**31 - 1))
+
+    assert ticket.kv_tokens == 2**32 - 2
 
 
 def test_second_bill_for_a_job_is_refused_by_the_database(
@@ -198,7 +284,7 @@ def test_cancel_ends_a_queued_job_at_once_and_asks_for_a_running_one(
         assert jobs.cancel(db, running.app_id, running.job_id).state is JobState.RUNNING
         requests = workers.renew(db, worker, 10, running=1, ready=True)
 
-    assert [(each.request_id, each.reason) for each in requests] == [(claimed.request_id, "cancelled")]
+    assert [(each.request_id, each.stop) for each in requests] == [(claimed.request_id, "cancelled")]
     assert claim(store, waiting, worker) is None
 
 
@@ -212,7 +298,7 @@ def test_renewal_reports_a_running_job_past_its_deadline(
     with store.begin() as db:
         (request,) = workers.renew(db, worker, 10, running=1, ready=True)
 
-    assert request.reason == "deadline_exceeded"
+    assert request.stop == "deadline_exceeded"
 
 
 def test_ended_job_with_a_webhook_leaves_one_delivery(

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from headrace.errors import IdempotencyKeyReused
 from headrace.jobs import Idempotency, JobSpec, Message, Route
 from headrace.store import Store
-from headrace.store.insertion import JobInsertion, Placement
+from headrace.store.insertion import JobInsertion, Placement, _Row
 from headrace.tables import job_texts, jobs
 
 OWN = Placement("chat.normal", Route.POOL, "own pool")
@@ -54,6 +54,25 @@ def test_bad_row_fails_alone_when_it_shares_a_statement(store: Store, make_spec:
 
     assert [outcome.exception() is not None for outcome in outcomes] == [False] * 10 + [True] + [False] * 10
     assert count(store, jobs) == 20
+
+
+def test_caller_behind_a_whole_batch_is_inserted_when_its_turn_comes_first(
+    store: Store, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.store.insertion.BATCH_ROWS", 1)
+    insertion = JobInsertion(store)
+    ahead = _Row(make_spec(), OWN, Future())
+    insertion._pending.append(ahead)  # Of a caller that has not had its turn yet.
+
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            threads.submit(insertion.insert, make_spec(), OWN).result(10)
+        finally:
+            while insertion._pending:
+                insertion._insert_pending()
+
+    assert ahead.outcome.done()
+    assert count(store, jobs) == 2
 
 
 def test_same_key_and_body_stand_for_one_job(store: Store, make_spec: Callable[..., JobSpec]) -> None:

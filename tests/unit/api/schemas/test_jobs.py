@@ -58,10 +58,11 @@ def test_a_deadline_is_unix_seconds_or_iso_8601(deadline: object) -> None:
     assert made >= SOON - timedelta(milliseconds=1)
 
 
-@pytest.mark.parametrize("usd", [0, 0.05, "0.05", "1e-9"])
+@pytest.mark.parametrize("usd", [0, 0.05, "0.05", "1e-9", "0e-99999", "-0"])
 def test_money_is_a_number_or_a_string(usd: object) -> None:
     made = validated(JobRequest, {"prompt": "Hi", "max_cost_usd": usd}).to_draft().max_cost_usd
     assert made == Decimal(str(usd))
+    assert made.as_tuple().exponent >= -9
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -80,7 +81,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     *(({"prompt": "a", "max_wait": bad}, "max_wait") for bad in (0, -1, 86_401, "30", False)),
     *(
         ({"prompt": "a", "deadline": bad}, "deadline")
-        for bad in (1, "2020-01-01T00:00Z", "2099-01-01", "x", 1e300, True)
+        for bad in (1, "2020-01-01T00:00Z", "2099-01-01", "9999-12-31T23:59:59-01:00", "x", 1e300, True)
     ),
     *(({"prompt": "a", "max_cost_usd": bad}, "max_cost_usd") for bad in (-1, "x", "NaN", "1e99", "0.0000000001", True)),
     *(({"prompt": "a", "temperature": bad}, "temperature") for bad in (-0.1, 2.1, "1")),
@@ -94,13 +95,26 @@ BAD: list[tuple[dict[str, Any], str]] = [
         for bad in ({}, {"type": "xml"}, {"type": "json_schema"})
     ),
     ({"prompt": "a", "response_format": {"type": "text", "schema": {}}}, "response_format"),
+    (
+        {"prompt": "a", "response_format": {"type": "json_schema", "json_schema": {"schema": {}, "unknown": 1}}},
+        "response_format",
+    ),
     ({"prompt": "a", "metadata": {str(i): "" for i in range(17)}}, "metadata"),
     ({"prompt": "a", "metadata": {"": "v"}}, "metadata."),
     ({"prompt": "a", "metadata": {"k": "v" * 513}}, "metadata.k"),
     ({"prompt": "a", "metadata": {"k": 1}}, "metadata.k"),
     *(
         ({"prompt": "a", "webhook": bad}, "webhook")
-        for bad in ("x", "ftp://a/b", "https://", "https://[", "https://u:p@a", 1)
+        for bad in (
+            *("x", "ftp://a/b", "https://", "https://[", "https://u:p@a", 1),
+            *(
+                "https://a b.com/",
+                "https://a.com/\r\nX: y",
+                "https://a\tb.com/",
+                "https://a..b/",
+                f"https://{'a' * 64}.com/",
+            ),
+        )
     ),
     ({"prompt": "a", "webhook": "https://a:99999/"}, "webhook"),
     ({"prompt": "a", "end_user": ""}, "end_user"),

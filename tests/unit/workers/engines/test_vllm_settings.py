@@ -45,7 +45,8 @@ def test_the_environment_is_set_for_the_load_only(
 ) -> None:
     monkeypatch.setenv("TMPDIR", "/before")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+    for name in ("DO_NOT_TRACK", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CPU_OMP_THREADS_BIND"):
+        monkeypatch.delenv(name, raising=False)
     before = dict(environ)
     with environment(PoolSettings(model_dir=tmp_path), tmp_path):
         assert environ["TMPDIR"] == environ["VLLM_RPC_BASE_PATH"] == str(tmp_path)

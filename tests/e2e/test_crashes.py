@@ -1,0 +1,149 @@
+"""Processes that die in the middle of work: every job still ends once, with one answer and one bill."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from headrace.jobs import parse_id
+
+LEASE_S = 3
+RUNNING = 8
+#: The lease, a sweep of `rescue` and one of `publish_due`, the worker's restart, and room for a busy machine.
+RECOVERY_S = LEASE_S + 2 + 10
+
+
+@pytest.fixture(scope="module")
+def system(start: Callable[..., Any]) -> Any:
+    """Eight answers at once: 64 tokens, which take 4 s, where the job allows it. A drain hands back after 1 s."""
+    return start(
+        simulator__output_tokens="64",
+        simulator__decode_tokens_per_s="16",
+        pools__chat__max_running=str(RUNNING),
+        lease_s=str(LEASE_S),
+        drain_s="1",
+        observe_every_s="0.5",
+    )
+
+
+def test_jobs_of_a_killed_gpu_worker_run_again_after_its_restart_each_billed_once(
+    system: Any, wait_until: Callable[..., None]
+) -> None:
+    jobs = system.submit_many(RUNNING)
+    wait_until(lambda: system.count("running") == RUNNING, "all run")
+    killed, killed_at = system.stack.kill("gpu"), time.monotonic()
+    query = "SELECT count(*) AS jobs FROM jobs WHERE state = 'running' AND attempt = 2"
+    wait_until(lambda: system.sql(query)[0]["jobs"] == RUNNING, "all run again")
+    recovered_s = time.monotonic() - killed_at
+    ended = system.all_ended(jobs)
+
+    assert {(job["status"], job["attempts"]) for job in ended} == {("succeeded", 2)}
+    assert system.bills(jobs) == [("compute", 2)] * RUNNING + [("waste", 1)] * RUNNING
+    attempts = "SELECT number, outcome, count(DISTINCT worker_id) AS workers FROM attempts WHERE job_id = ANY(%s)"
+    rows = system.sql(attempts + " GROUP BY 1, 2 ORDER BY 1", [parse_id(job) for job in jobs])
+    assert [tuple(row.values()) for row in rows] == [(1, "lost", 1), (2, "succeeded", 1)]
+    assert system.pid("gpu") != killed
+    assert recovered_s < RECOVERY_S, f"{RUNNING} jobs ran again {recovered_s:.1f} s after the kill"
+
+
+def test_a_gpu_worker_told_to_stop_hands_its_jobs_back_and_bills_nothing_twice(
+    system: Any, wait_until: Callable[..., None]
+) -> None:
+    # They run longer than the drain waits; the short ones are behind them.
+    jobs = system.submit_many(RUNNING)
+    wait_until(lambda: system.count("running") == RUNNING, "all run")
+    jobs += system.submit_many(RUNNING, max_tokens=4)
+    stopped = system.stack.kill("gpu", signal.SIGTERM)
+    system.restarted("gpu", stopped)
+    ended = system.all_ended(jobs)
+
+    assert {(job["status"], job["attempts"]) for job in ended} == {("succeeded", 1)}
+    assert system.bills(jobs) == [("compute", 1)] * len(jobs)
+    log = (system.stack.state_dir / "logs" / "up.log").read_text()
+    assert "gpu ended with status 0" in log
+
+
+@pytest.mark.parametrize("accident", ["flush", "kill"])
+def test_queued_jobs_outlive_the_loss_of_all_that_valkey_holds(
+    system: Any, wait_until: Callable[..., None], accident: str
+) -> None:
+    jobs = system.submit_many(RUNNING, max_tokens=16) + system.submit_many(50, max_tokens=8)
+    waiting = system.redis.llen("{headrace}:chat.normal")
+    if accident == "flush":
+        system.redis.flushall()
+    else:
+        system.restarted("valkey", system.stack.kill("valkey"))
+    assert waiting > 30, "the jobs were not queued any more"
+    ended = system.all_ended(jobs)
+    assert {(job["status"], job["attempts"]) for job in ended} == {("succeeded", 1)}
+    assert system.bills(jobs) == [("compute", 1)] * len(jobs)
+
+
+def test_sweeps_go_on_after_the_control_process_was_killed(system: Any, wait_until: Callable[..., None]) -> None:
+    busy = system.submit_many(RUNNING)
+    wait_until(lambda: system.count("running") == RUNNING, "the engine is busy")
+    # The worker's spare threads hold two more, so that the third has to wait.
+    busy += system.submit_many(2)
+    wait_until(lambda: system.count("running") == RUNNING + 2, "no thread is free")
+    killed = system.stack.kill("control")
+    late = system.submit(max_wait=0.5)
+    # Asked in SQL: a reader of the API would end the job by itself.
+    query = "SELECT state, usd FROM jobs WHERE id = %s"
+    wait_until(lambda: system.sql(query, parse_id(late))[0]["state"] == "expired", "a sweep has ended it")
+    assert system.pid("control") != killed
+    assert system.bills([late]) == []
+    assert {job["status"] for job in system.all_ended(busy)} == {"succeeded"}
+
+
+def test_ticks_go_on_after_beat_was_killed(system: Any, wait_until: Callable[..., None]) -> None:
+    query = "SELECT count(DISTINCT at) AS samples FROM queue_samples"
+    wait_until(lambda: system.sql(query)[0]["samples"] > 1, "queues are observed")
+    system.restarted("beat", system.stack.kill("beat"))
+    before = system.sql(query)[0]["samples"]
+    # One tick of the old process may still have been on its way.
+    wait_until(lambda: system.sql(query)[0]["samples"] > before + 2, "queues are observed again")
+
+
+def test_a_job_whose_api_died_between_insert_and_publish_completes_and_a_retry_is_the_same_job(
+    start: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
+    system = start("--without", "flower", "--without", "beat", failpoint="api.inserted", simulator__output_tokens="8")
+    body = {"prompt": "Who am I?", "max_wait": 300}
+    headers = {"Idempotency-Key": "order-17"}
+    web = system.pid("web")
+    with pytest.raises(httpx2.TransportError):
+        system.http.post("/v1/jobs", json=body, headers=headers)
+    system.restarted("web", web)
+    wait_until(system.api_is_ready, "the API is back")
+    restarted = system.pid("web")
+
+    retried = system.http.post("/v1/jobs", json=body, headers=headers)
+
+    assert retried.status_code == 202
+    [row] = system.sql("SELECT id FROM jobs")
+    assert parse_id(retried.json()["id"]) == row["id"]
+    job = system.ended(retried.json()["id"])
+    assert (job["status"], job["attempts"]) == ("succeeded", 1)
+    assert system.bills([job["id"]]) == [("compute", 1)]
+    # The failpoint is armed for every submit: the retry was none.
+    assert system.pid("web") == restarted
+    other = system.http.post("/v1/jobs", json={**body, "prompt": "Who are you?"}, headers=headers)
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_nothing_is_left_when_the_supervisor_is_killed_while_jobs_run(
+    start: Callable[..., Any], processes: Any, wait_until: Callable[..., None], tmp_path: Path
+) -> None:
+    system = start(folder=tmp_path, simulator__decode_tokens_per_s="1", pools__chat__max_running="4")
+    system.submit_many(4)
+    wait_until(lambda: system.count("running") == 4, "all run")
+    tree = processes.tree(system.stack.pid)
+    assert set(system.stack.report.pids.values()) < set(tree)
+    os.kill(system.stack.pid, signal.SIGKILL)
+    wait_until(lambda: not processes.running(list(tree)), "nothing runs", 15)
+    assert processes.of(tmp_path) == []

@@ -1,0 +1,136 @@
+"""Prompts, keys and secrets stay where they belong: in no log, no message, no key of Redis, no page of Flower."""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from redis import ConnectionError as RedisConnectionError
+from redis import Redis
+
+from headrace.stack.receiver import Receiver
+
+FLOWER_PAGES = ("tasks", "workers", "broker", "api/tasks", "api/workers", "api/queues/length")
+#: What its page of tasks asks for in the background.
+FLOWER_TABLE = (
+    "tasks/datatable?draw=1&start=0&length=100&search[value]=&order[0][column]=0&order[0][dir]=asc"
+    "&columns[0][data]=name"
+)
+
+
+class Wiretap:
+    """Everything that Valkey is told, from the start of a `with` block to its end."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._heard: list[str] = []
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def text(self) -> str:
+        return "\n".join(self._heard)
+
+    def _listen(self) -> None:
+        with self._redis.monitor() as monitor:
+            self._listening.set()
+            try:
+                self._heard.extend(command["command"] for command in monitor.listen())
+            except (RedisConnectionError, ValueError):
+                return  # The stack was stopped.
+
+    def __enter__(self) -> "Wiretap":
+        self._thread.start()
+        assert self._listening.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._redis.close()
+
+
+def everything_in(redis: Redis) -> Iterator[str]:
+    """Every key with its value, whatever its type."""
+    for key in redis.scan_iter():
+        match redis.type(key):
+            case "string":
+                value: object = redis.get(key)
+            case "list":
+                value = redis.lrange(key, 0, -1)
+            case "set":
+                value = redis.smembers(key)
+            case "zset":
+                value = redis.zrange(key, 0, -1)
+            case "hash":
+                value = redis.hgetall(key)
+            case other:
+                raise AssertionError(f"{key} is a {other}: read it here too")
+        yield f"{key} {value}"
+
+
+def test_no_prompt_key_or_secret_leaves_its_place(
+    start: Callable[..., Any], processes: Any, receiver: Receiver, wait_until: Callable[..., None]
+) -> None:
+    # Every third attempt fails, so that what is said of failures is heard too.
+    system = start(simulator__output_tokens="8", simulator__fault="fault", simulator__fault_every="3")
+    prompt, wrong_key = (f"canary-{secrets.token_hex(8)}" for _ in range(2))
+    report = system.stack.report
+    with Wiretap(Redis.from_url(report.redis_url, decode_responses=True)) as wire:
+        jobs = [system.submit(prompt=f"{prompt} {no}", webhook=receiver.url) for no in range(6)]
+        jobs.append(system.submit(prompt=None, messages=[{"role": "user", "content": prompt}], end_user="somebody"))
+        refused = [
+            system.http.post("/v1/jobs", json={"prompt": f"{prompt} " * 5000}),
+            system.http.post("/v1/jobs", json={"prompt": prompt, "max_tokens": -1}),
+            system.http.post("/v1/jobs", content=f'{{"prompt": "{prompt}'),
+            system.http.get("/v1/jobs", headers={"Authorization": f"Bearer {wrong_key}"}),
+        ]
+        ended = system.all_ended(jobs)
+        receiver.wait_for(6, 30)
+        flower = httpx2.Client(base_url=report.flower_url, auth=tuple(report.flower_auth.split(":")), timeout=30)
+        with flower:
+            wait_until(lambda: all(job in flower.get("/api/tasks").text for job in jobs), "Flower has heard of all")
+            pages = {page: flower.get(f"/{page}").text for page in (*FLOWER_PAGES, FLOWER_TABLE)}
+            tasks = flower.get("/api/tasks").json()
+            pages |= {f"task/{task}": flower.get(f"/task/{task}").text for task in tasks}
+
+    [app] = system.sql("SELECT webhook_secret FROM apps WHERE name = 'development'")
+    secret = app["webhook_secret"].removeprefix("whsec_")
+    hidden = {
+        "a prompt": prompt,
+        "a wrong key": wrong_key,
+        "the API key": report.api_key,
+        "the webhook secret": secret,
+        "the pepper": (system.stack.state_dir / "pepper").read_text().strip(),
+        "Flower's password": report.flower_auth.partition(":")[2],
+    }
+    # What `headrace up` says is for the terminal: it shows the key and the password there, to be used.
+    logs = {path.name: path.read_text() for path in (system.stack.state_dir / "logs").iterdir() if path.stem != "up"}
+    heard = {
+        **{f"the log {name}": text for name, text in logs.items()},
+        **{f"Flower's {page}": text for page, text in pages.items()},
+        "Redis": "\n".join(everything_in(system.redis)),
+        "what Redis was told": wire.text(),
+        "the list of processes": "\n".join(processes.tree(system.stack.pid).values()),
+    }
+
+    # Each place is really listened to: it has what it may have.
+    assert [answer.status_code for answer in refused] == [400, 400, 400, 401]
+    assert "succeeded" in {job["status"] for job in ended}
+    assert max(job["attempts"] for job in ended) > 1
+    assert "attempt_failed" in heard["the log gpu.log"]
+    for place in ("what Redis was told", "Flower's api/tasks", f"Flower's {FLOWER_TABLE}"):
+        assert jobs[0] in heard[place], place
+    assert "chat.normal" in heard["Redis"]
+    leaks = [f"{what} is in {place}" for what, text in hidden.items() for place, said in heard.items() if text in said]
+    assert not leaks
+    assert "canary" not in "".join(logs.values())
+
+
+@pytest.mark.parametrize("name", ["api-key", "pepper", "flower-password", "ready.json", "stack.json"])
+def test_a_file_with_a_secret_is_its_owners_alone(system_files: Any, name: str) -> None:
+    assert (system_files / name).stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture(scope="module")
+def system_files(start: Callable[..., Any]) -> Any:
+    return start("--without", "flower", "--without", "gpu").stack.state_dir
