@@ -1,6 +1,7 @@
 """Connections to the two servers, made one way everywhere.
 
-Every wait on a server is bounded, so that a hung one cannot hang a process.
+Waits on a server are bounded: Redis by a time-out per command, Postgres by its own statement and lock time-outs, and
+by keep-alives where its host has vanished.
 """
 
 from redis import Redis
@@ -38,6 +39,11 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "headrace",
+            # A server whose host has vanished is given up after about half a minute.
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
             "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}",
         },
     )

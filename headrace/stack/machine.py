@@ -4,6 +4,7 @@ Decides what runs and with which environment; the supervisor runs it.
 """
 
 import os
+import socket
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +61,8 @@ class Machine:
         given = settings.model_fields_set
         self._postgres = None if "database_url" in given else Postgres(state / "postgres", ports.pick(POSTGRES_PORT))
         self._valkey = None if "redis_url" in given else Valkey(state / "valkey", ports.pick(VALKEY_PORT))
-        self.web_port = _web_port(choice.port)
+        self._held: list[socket.socket] = []
+        self.web_port = self._web_port(choice.port)
         self.flower_port = ports.pick(FLOWER_PORT, taken={self.web_port})
         pepper = settings.pepper if "pepper" in given else SecretStr(persistent_secret(state / "pepper"))
         self.settings = settings.model_copy(
@@ -110,6 +112,20 @@ class Machine:
             release = Service(self._command("release"), once=True, ready_timeout_s=RELEASE_TIMEOUT_S)
             stages.append([release])
         return [*stages, [self._process(name) for name in names]]
+
+    def _web_port(self, asked: int | None) -> int:
+        if asked is None:
+            return ports.pick(WEB_PORT, is_free=self._hold)
+        if not self._hold(asked):
+            raise StackError(f"Port {asked} is taken. Leave --port out to take the next free one.")
+        return asked
+
+    def _hold(self, port: int) -> bool:
+        """Keep the port for the API as long as this machine lives; False when it is taken."""
+        held = ports.hold(port)
+        if held is not None:
+            self._held.append(held)
+        return held is not None
 
     def _server(self, server: Postgres | Valkey) -> Service:
         return Service(
@@ -171,11 +187,3 @@ class Machine:
         if self._choice.model is not None:
             ours["HEADRACE_MODEL_DIR"] = str(self._choice.model.folder)
         return inherited | ours
-
-
-def _web_port(asked: int | None) -> int:
-    if asked is None:
-        return ports.pick(WEB_PORT)
-    if not ports.is_free(asked):
-        raise StackError(f"Port {asked} is taken. Leave --port out to take the next free one.")
-    return asked

@@ -20,6 +20,25 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
     return True
 
 
+def hold(port: int, host: str = LOOPBACK) -> socket.socket | None:
+    """Keep a port for a server that sets SO_REUSEPORT, until the socket is closed; None when it is taken.
+
+    Such a server, granian for one, shares its port with any other that does the same: two of them would both start and
+    divide the requests. While it is held, `is_free` and `hold` find the port taken, and the server can still bind it.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind((host, port))
+    except OSError:
+        held.close()
+        return None
+    # From here on only a server that sets SO_REUSEPORT may bind beside it.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return held
+
+
 def free_port() -> int:
     """Any free port, as the kernel picks it."""
     with socket.socket() as probe:
