@@ -19,7 +19,7 @@ from headrace.config import Settings
 from headrace.errors import BrokerUnavailable, InvalidRequest, QueueFull, Unavailable
 from headrace.jobs import Idempotency, JobSpec, JobState, Lane
 from headrace.pricing import Tariff
-from headrace.queues import Candidate, Ticket
+from headrace.queues import OVERFLOW, Candidate, Ticket
 from headrace.routing import candidates, route_of
 from headrace.store import Store, insertion, jobs
 from headrace.store.apps import App
@@ -100,7 +100,9 @@ class Submitter:
         return Accepted(job.id, job.state, job.lane, job.queue, job.start_by, is_replay=True)
 
     def _candidates(self, spec: JobSpec, draft: Draft) -> tuple[Candidate, ...]:
-        api_is_open = self.settings.openai_api_key is not None
+        # A key alone answers nothing: without a worker on those queues, what was put there would rot.
+        has_key = self.settings.openai_api_key is not None
+        api_is_open = has_key and self.catalogue.fleet(OVERFLOW).workers > 0
         try:
             return candidates(spec, self.settings.lane(spec.lane), self.tariff, api_is_open=api_is_open)
         except InvalidRequest as error:

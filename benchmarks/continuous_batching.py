@@ -155,7 +155,7 @@ def measure(plan: Plan, title: str, max_running: int | None) -> Figures:
         max_running: jobs in the engine's batch; None for what the settings say.
     """
     settings = Settings.load(engine="vllm")
-    pool = next(iter(settings.pools))
+    pool = settings.pool
     env = {"OPENAI_API_KEY": "", "HEADRACE_MODEL_DIR": str(prepare(settings, console.print).folder)}
     if max_running is not None:
         env["HEADRACE_POOLS"] = json.dumps({pool: {"max_running": max_running}})

@@ -4,8 +4,9 @@ ARG BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04
 FROM ${BASE}
 
 ARG ENGINE=gpu
-RUN command -v pip >/dev/null || (apt-get update && apt-get install -y --no-install-recommends python3-venv \
-    && rm -rf /var/lib/apt/lists/*)
+# Triton compiles small C programs when a model is loaded, so a compiler and Python's headers belong to the image.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ python3-dev python3-venv \
+    && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
@@ -18,7 +19,7 @@ RUN case "$ENGINE" in \
 COPY . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . \
     && useradd --system --create-home --uid 10001 headrace \
-    && install -d -o headrace /var/lib/headrace
+    && install -d -o headrace /var/lib/headrace /home/headrace/.cache /home/headrace/.cache/huggingface
 USER headrace
 ENV HEADRACE_STATE=/var/lib/headrace
 ENTRYPOINT ["docker/run"]

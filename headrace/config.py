@@ -29,22 +29,20 @@ class LaneSettings(_Section):
     """One lane.
 
     Attributes:
-        takes: of every 16 takes with all lanes backed up, how many go to this lane.
         max_wait_s: default for the job's `max_wait`.
         depth_cap: jobs a queue of this lane holds before new ones are refused.
     """
 
-    takes: PositiveInt = 1
     max_wait_s: Positive = 30.0
     depth_cap: PositiveInt = 500
 
 
 def _lanes() -> dict[Lane, LaneSettings]:
     return {
-        Lane.HIGH: LaneSettings(takes=10, max_wait_s=30),
-        Lane.NORMAL: LaneSettings(takes=4, max_wait_s=30),
-        Lane.LOW: LaneSettings(takes=1, max_wait_s=4 * 3600),
-        Lane.BATCH: LaneSettings(takes=1, max_wait_s=24 * 3600),
+        Lane.HIGH: LaneSettings(max_wait_s=30),
+        Lane.NORMAL: LaneSettings(max_wait_s=30),
+        Lane.LOW: LaneSettings(max_wait_s=4 * 3600),
+        Lane.BATCH: LaneSettings(max_wait_s=24 * 3600),
     }
 
 
@@ -173,9 +171,9 @@ class Settings(BaseSettings):
         database_url: `DATABASE_URL`.
         redis_url: `REDIS_URL`, the broker and the admission index.
         state_dir: `HEADRACE_STATE`: where the one-machine stack keeps its servers' data and logs.
-        model, model_dir, engine: `HEADRACE_MODEL`, `HEADRACE_MODEL_DIR`, `HEADRACE_ENGINE` override the first pool's.
+        model, model_dir, engine: `HEADRACE_MODEL`, `HEADRACE_MODEL_DIR`, `HEADRACE_ENGINE` override the served pool's.
         demo_started_at: when `bin/demo` began, before it installed anything; seconds since 1970.
-        pool: `HEADRACE_POOL`: the pool that a GPU worker serves.
+        pool: `HEADRACE_POOL`: the pool that is served here; the file's first by default.
         pepper: `HEADRACE_PEPPER` keys the HMAC under which API keys are stored. Changing it voids every key.
         url: `HEADRACE_URL`: where the terminal's client commands find the API.
         api_key: `HEADRACE_API_KEY`: the key they show it.
@@ -209,7 +207,7 @@ class Settings(BaseSettings):
     model: str | None = None
     model_dir: Path | None = None
     engine: Literal["vllm", "simulator"] | None = None
-    pool: str = "chat"
+    pool: str = ""
     pepper: SecretStr = SecretStr("development")
     url: str = "http://127.0.0.1:8000"
     api_key: SecretStr | None = None
@@ -256,7 +254,7 @@ class Settings(BaseSettings):
     def load(cls, **overrides: Any) -> Self:
         """Read the environment and `headrace.toml`. Raises: ConfigError that names the setting."""
         try:
-            return cls(**overrides)._with_overridden_pool()
+            return cls(**overrides)._with_served_pool()
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
@@ -264,14 +262,21 @@ class Settings(BaseSettings):
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{_ConfigPath().config} is not valid TOML: {error}.") from error
 
-    def _with_overridden_pool(self) -> Self:
+    def _with_served_pool(self) -> Self:
+        """Settle which pool is served here, and let the environment's model and engine override its own."""
+        name = self.pool or next(iter(self.pools), "")
+        if name not in self.pools:
+            listed = ", ".join(self.pools) or "none"
+            raise ConfigError(f"HEADRACE_POOL names '{name}'; the pools in headrace.toml: {listed}.", param="pool")
         given = {"model": self.model, "model_dir": self.model_dir, "engine": self.engine}
         changes = {key: value for key, value in given.items() if value is not None}
-        if not self.pools or not changes:
-            return self
-        name, pool = next(iter(self.pools.items()))
-        changed = PoolSettings(**{**pool.model_dump(), **changes})
-        return self.model_copy(update={"pools": {**self.pools, name: changed}})
+        served = PoolSettings(**{**self.pools[name].model_dump(), **changes})
+        return self.model_copy(update={"pool": name, "pools": {**self.pools, name: served}})
+
+    @property
+    def served_pool(self) -> PoolSettings:
+        """The pool that is served here."""
+        return self.pools[self.pool or next(iter(self.pools))]
 
     def lane(self, lane: Lane) -> LaneSettings:
         """This lane's settings, the built-in ones where the file has none."""

@@ -11,13 +11,15 @@ def candidates(spec: JobSpec, lane: LaneSettings, tariff: Tariff, *, api_is_open
     """The queues this job may be put into, best first: its own, then overflow where its owner allows it.
 
     Args:
-        api_is_open: False while no key for the paid API is set.
+        api_is_open: False while no key for the paid API is set, or no worker calls it.
     Raises: InvalidRequest: there is none, because the job insists on an overflow that is not open to it.
     """
     own = Candidate(queue_name(spec.pool, spec.lane), lane.depth_cap, "own pool")
     if spec.overflow is Overflow.NEVER:
         return (own,)
-    objection = _objection(spec, tariff) if api_is_open else "no paid API is set up (OPENAI_API_KEY)"
+    objection = (
+        _objection(spec, tariff) if api_is_open else "no paid API is set up (OPENAI_API_KEY, and a worker for it)"
+    )
     spill = queue_name(OVERFLOW, spec.lane)
     if spec.overflow is Overflow.ALLOW:
         return (own,) if objection else (own, Candidate(spill, lane.depth_cap, "own queue full"))

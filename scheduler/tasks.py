@@ -23,8 +23,9 @@ def register(celery: Celery, parts: Parts) -> None:
     def run_autoscale() -> None:
         _tick(AUTOSCALE, lambda: autoscale(parts))
 
-    celery.task(run_observe, name=OBSERVE, shared=False)
-    celery.task(run_autoscale, name=AUTOSCALE, shared=False)
+    # Their events would fill Flower's pages, which are for jobs.
+    celery.task(run_observe, name=OBSERVE, shared=False, send_events=False)
+    celery.task(run_autoscale, name=AUTOSCALE, shared=False, send_events=False)
 
 
 def _tick(name: str, work: Callable[[], object]) -> None:

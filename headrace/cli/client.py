@@ -63,7 +63,9 @@ class Api:
 
 
 def _address(settings: Settings) -> tuple[str, str]:
-    """The API's URL and key: as set, or else those of the stack that runs on this machine."""
+    """The API's URL and key: as set, or else those of the stack that runs on this machine. Never one of each."""
+    if settings.api_key is None and "url" in settings.model_fields_set:
+        raise click.ClickException("HEADRACE_URL is set without HEADRACE_API_KEY: set both, or neither.")
     if settings.api_key is not None:
         return settings.url, settings.api_key.get_secret_value()
     try:

@@ -70,18 +70,19 @@ def demo(exits: bool, engine: str | None, json_file: Path | None) -> None:
     is_cold = not (settings.state_dir / "postgres").exists() or time.time() - began > INSTALLED_AFTER_S
     console.rule("Headrace: starting everything on this machine")
     with Receiver() as receiver:
-        options = ("--engine", engine) if engine else ()
+        options = ("--brief", *(("--engine", engine) if engine else ()))
         stack = Stack(settings.state_dir, options, {"HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true"}, console.out)
-        # Ctrl-C ends the wait below as it ends any other step: the stack stops, and that is all.
-        with suppress(KeyboardInterrupt), stack:
+        with stack:
             result = _ask(settings, stack.report, receiver, began, is_cold)
             demo_report.show(console, result)
             if json_file is not None:
                 demo_report.write(json_file, result)
             if not exits:
                 console.print("Everything stays up. Ctrl-C stops it.", style="bold")
-                stack.wait()
-            sys.exit(0 if result.is_complete else 1)
+                with suppress(KeyboardInterrupt):
+                    stack.wait()
+            console.print("Stopping everything.")
+        sys.exit(0 if result.is_complete else 1)
 
 
 def _ask(settings: Settings, report: Report, receiver: Receiver, began: float, is_cold: bool) -> Demo:

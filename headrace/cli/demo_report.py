@@ -58,6 +58,7 @@ def show(console: Console, demo: Demo) -> None:
     usd = sum((Decimal(job["cost"]["usd"]) for job in demo.jobs), Decimal(0))
     tokens = sum(job["usage"]["total_tokens"] for job in demo.jobs if job["usage"])
     source = f", {report.model_source}" if report.model_source else ""
+    console.print("USD at the price of own tokens in headrace.toml, a placeholder: set it to what your hosts cost.")
     console.print(f"{report.engine} with {report.model}{source}: {tokens} tokens for {usd:.6f} USD", soft_wrap=True)
     start = "cold" if demo.is_cold else "warm"
     console.print(f"{start} start: {demo.first_answer_s:.1f} s to the first answer, {demo.total_s:.1f} s to the last.")
@@ -112,7 +113,7 @@ def _show_addresses(console: Console, demo: Demo) -> None:
     snippets = {
         "curl": f"curl {url}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'",
         "terminal": "bin/headrace submit 'Why is the sky blue?' --wait",
-        "openai SDK": "\n".join(
+        "openai SDK, with `bin/headrace python FILE`": "\n".join(
             (
                 "from openai import OpenAI",
                 f"client = OpenAI(base_url='{url}/v1', api_key='{key}')",

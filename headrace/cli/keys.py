@@ -27,6 +27,8 @@ def keys() -> None:
 @click.option("--days", type=click.IntRange(min=1), help="Days until it expires; never by default.")
 def create(app: str, days: int | None) -> None:
     """Make a key for APP, which is made too if it is new. The key is shown this once."""
+    if not app.strip():
+        raise click.BadParameter("an app needs a name.", param_hint="APP")
     settings = _settings()
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
     with _database(settings) as db:

@@ -27,7 +27,8 @@ from headrace.stack.supervisor import Supervisor
     metavar="FILE",
     help="Written as JSON once everything is ready, and again when a pid changes.",
 )
-def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_file: Path | None) -> None:
+@click.option("--brief", is_flag=True, help="Print no addresses, keys and passwords; the ready file has them.")
+def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_file: Path | None, brief: bool) -> None:
     """Run the whole system on this machine until Ctrl-C."""
     # Until the supervisor takes the signals over: an end by SystemExit cleans up, one by the signal would not.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -38,7 +39,7 @@ def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_fil
         for name, reason in machine.left_out.items():
             say(f"{name} is left out: {reason}")
         supervisor = Supervisor(machine.stages(), machine.logs, lock, say)
-        tell = _Teller(machine, model, supervisor, ready_file)
+        tell = _Teller(machine, model, supervisor, ready_file, brief)
         try:
             supervisor.run(tell)
         finally:
@@ -64,12 +65,18 @@ class _Teller:
     """Tells where everything is: the terminal once, the ready file each time a pid changes."""
 
     def __init__(
-        self, machine: Machine, model: PreparedModel | None, supervisor: Supervisor, ready_file: Path | None
+        self,
+        machine: Machine,
+        model: PreparedModel | None,
+        supervisor: Supervisor,
+        ready_file: Path | None,
+        brief: bool,
     ) -> None:
         self._machine = machine
         self._model = model
         self._supervisor = supervisor
         self._files = [machine.settings.state_dir / "stack.json"] + ([ready_file] if ready_file else [])
+        self._brief = brief
         self._api_key: str | None = None
 
     def __call__(self) -> None:
@@ -79,7 +86,7 @@ class _Teller:
         report = self._report(self._api_key)
         for path in self._files:
             report.write(path)
-        if first:
+        if first and not self._brief:
             self._show(report)
 
     def withdraw(self) -> None:

@@ -4,8 +4,8 @@ Decides what runs and with which environment; the supervisor runs it.
 """
 
 import os
-import socket
 import sys
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from headrace.stack.supervisor import Service
 from headrace.stack.valkey import Valkey
 
 WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
+#: Room for as many stacks beside each other; less than any two of the ports above are apart.
+PORTS_APART = 500
 FLOWER_USER = "operator"
 #: A server that ends this often without having run for a while is beyond repair, and with it the stack.
 SERVER_GIVES_UP_AFTER = 5
@@ -59,11 +61,14 @@ class Machine:
         state = settings.state_dir.resolve()
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         given = settings.model_fields_set
-        self._postgres = None if "database_url" in given else Postgres(state / "postgres", ports.pick(POSTGRES_PORT))
-        self._valkey = None if "redis_url" in given else Valkey(state / "valkey", ports.pick(VALKEY_PORT))
-        self._held: list[socket.socket] = []
         self.web_port = self._web_port(choice.port)
-        self.flower_port = ports.pick(FLOWER_PORT, taken={self.web_port})
+        # The API's port is held. The others are free until their server listens: a stack that starts at the same time
+        # has another port for its API, and so begins to look for the others elsewhere.
+        shift = (self.web_port - WEB_PORT) % PORTS_APART
+        postgres_port, valkey_port = ports.pick(POSTGRES_PORT + shift), ports.pick(VALKEY_PORT + shift)
+        self._postgres = None if "database_url" in given else Postgres(state / "postgres", postgres_port)
+        self._valkey = None if "redis_url" in given else Valkey(state / "valkey", valkey_port)
+        self.flower_port = ports.pick(FLOWER_PORT + shift, taken={self.web_port})
         pepper = settings.pepper if "pepper" in given else SecretStr(persistent_secret(state / "pepper"))
         self.settings = settings.model_copy(
             update={
@@ -123,9 +128,10 @@ class Machine:
     def _hold(self, port: int) -> bool:
         """Keep the port for the API as long as this machine lives; False when it is taken."""
         held = ports.hold(port)
-        if held is not None:
-            self._held.append(held)
-        return held is not None
+        if held is None:
+            return False
+        weakref.finalize(self, held.close)
+        return True
 
     def _server(self, server: Postgres | Valkey) -> Service:
         return Service(

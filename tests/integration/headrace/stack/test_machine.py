@@ -35,6 +35,16 @@ def test_servers_come_first_and_one_at_a_time_then_the_release_then_the_rest(set
     assert names(Machine(settings, Choice())) == [["postgres"], ["valkey"], ["release"], processes]
 
 
+def test_stacks_that_start_at_the_same_time_share_no_port(settings: Settings, tmp_path: Path) -> None:
+    machines = [
+        Machine(settings.model_copy(update={"state_dir": tmp_path / name}), Choice())
+        for name in ("one", "two", "three")
+    ]
+    for name in ("DATABASE_URL", "REDIS_URL", "PORT", "FLOWER_PORT"):
+        values = [find(machine, "web").command.env[name].rpartition(":")[2] for machine in machines]
+        assert len(set(values)) == len(machines), name
+
+
 def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://somebody@db.example/jobs")
     monkeypatch.setenv("REDIS_URL", "redis://cache.example:6379/3")
@@ -89,8 +99,9 @@ def test_a_default_port_that_is_taken_is_passed_over_and_one_that_was_asked_for_
         with pytest.raises(StackError, match=f"Port {port} is taken"):
             Machine(settings, Choice(port=port))
     first = Machine(settings, Choice())
-    with socket.create_server(("127.0.0.1", first.web_port)):
-        assert Machine(settings, Choice()).web_port != first.web_port
+    with pytest.raises(StackError, match=f"Port {first.web_port} is taken"):
+        Machine(settings, Choice(port=first.web_port))
+    assert Machine(settings, Choice()).web_port != first.web_port
 
 
 def test_no_secret_is_shown_in_the_list_of_processes(settings: Settings) -> None:
