@@ -7,11 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from headrace.stack.ports import free_port
 from headrace.stack.postgres import Postgres
 from headrace.stack.valkey import Valkey
+
+# How long an example takes says something of the machine's load and nothing of the code.
+hypothesis.settings.register_profile("headrace", deadline=None)
+hypothesis.settings.load_profile("headrace")
 
 
 @pytest.fixture(scope="session")
