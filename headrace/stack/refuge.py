@@ -6,6 +6,7 @@ Used only by root on a kernel without user namespaces (see `rootless.py`). Knows
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Refuge:
         self._home = home
         self._origin = binaries
         self._owner = owner
-        self._folder = Path(tempfile.gettempdir(), f"headrace-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}")
+        self._folder = Path(_reachable_folder(), f"headrace-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}")
         self.data = self._folder / "data"
         self.binaries = self._folder / binaries.relative_to(binaries.parents[2])
 
@@ -53,6 +54,14 @@ class Refuge:
             _chown_tree(self.data, (os.geteuid(), os.getegid()))
             shutil.move(self.data, self._home)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _reachable_folder() -> Path:
+    """A folder for temporary files that every user can reach: the one that is set, or else a system's own."""
+    for folder in (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")):
+        if all(place.stat().st_mode & stat.S_IXOTH for place in (folder, *folder.parents) if place.exists()):
+            return folder
+    raise StackError("No folder for temporary files can be reached by another user. Do not run this as root.")
 
 
 def _chown_tree(folder: Path, owner: tuple[int, int]) -> None:

@@ -140,6 +140,6 @@ def test_a_key_made_beside_a_running_stack_opens_its_door(run: Run, settings: Se
 
 def test_a_damaged_report_of_the_stack_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text("{bad")
-    result = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_API_KEY=None)
+    result = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_API_KEY=None, HEADRACE_URL=None)
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert "is damaged" in result.stderr

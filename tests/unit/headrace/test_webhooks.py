@@ -28,9 +28,10 @@ def test_end_is_announced_as_openai_calls_it(state: JobState, finish_reason: str
 @pytest.mark.parametrize("state", sorted(TERMINAL))
 def test_openai_sdk_verifies_and_reads_the_webhook(state: JobState) -> None:
     secret, delivery_id, job_id = new_secret(), new_id(), new_id()
-    body = payload(delivery_id, event_of(state, None), job_id, state, NOW)
+    now = datetime.now(UTC)
+    body = payload(delivery_id, event_of(state, None), job_id, state, now)
 
-    event = CLIENT.webhooks.unwrap(body, signed_headers(secret, delivery_id, NOW, body), secret=secret)
+    event = CLIENT.webhooks.unwrap(body, signed_headers(secret, delivery_id, now, body), secret=secret)
 
     assert event.type == event_of(state, None)
     assert event.data.id == show_id(job_id, "resp_")
@@ -38,9 +39,10 @@ def test_openai_sdk_verifies_and_reads_the_webhook(state: JobState) -> None:
 
 
 def test_another_secret_or_body_does_not_verify() -> None:
-    secret, delivery_id = new_secret(), new_id()
-    body = payload(delivery_id, "response.completed", new_id(), JobState.SUCCEEDED, NOW)
-    headers = signed_headers(secret, delivery_id, NOW, body)
+    secret, delivery_id, now = new_secret(), new_id(), datetime.now(UTC)
+    body = payload(delivery_id, "response.completed", new_id(), JobState.SUCCEEDED, now)
+    headers = signed_headers(secret, delivery_id, now, body)
+    CLIENT.webhooks.unwrap(body, headers, secret=secret)
 
     for text, key in ((body + " ", secret), (body, new_secret())):
         with pytest.raises(InvalidWebhookSignatureError):
