@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ threading.Event().wait()
 
 
 @pytest.fixture
-def root(monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="scratch-"))
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="scratch-") as name:
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        yield Path(name)
 
 
 def test_close_leaves_nothing(root: Path) -> None:
