@@ -58,6 +58,8 @@ class Draft:
     metadata: Mapping[str, str] = field(default_factory=dict)
     webhook_url: str | None = None
     end_user: str | None = None
+    background: bool = True
+    stream: bool = False
 
 
 def specify(
@@ -98,6 +100,8 @@ def specify(
         metadata=draft.metadata,
         webhook_url=draft.webhook_url,
         end_user=draft.end_user,
+        background=draft.background,
+        stream=draft.stream,
         idempotency=idempotency,
     )
 

@@ -6,11 +6,14 @@
     │   ├── ContextLengthExceeded
     │   ├── ModelNotFound
     │   └── IdempotencyKeyReused
+    ├── IdempotencyInProgress    the first request with this key has not been answered yet
     ├── Unauthenticated          no valid API key
     ├── PermissionDenied         a valid key, not for this
     ├── NotFound                 no such thing, or another app's
     ├── Refused                  come back later
-    │   ├── QueueFull
+    │   ├── QueueFull            no candidate queue has room for this job
+    │   ├── AppLimited           the app's own limits
+    │   ├── SlotsFull            this process holds as many waits and streams open as it may
     │   └── WaitTimeout
     ├── Unavailable              one of our own parts is down
     │   ├── StoreUnavailable     Postgres
@@ -26,6 +29,8 @@
 
 HTTP status codes are not known here: `api/problems.py` maps `code` to them.
 """
+
+from uuid import UUID
 
 
 class HeadraceError(Exception):
@@ -75,6 +80,13 @@ class IdempotencyKeyReused(InvalidRequest):
     """The Idempotency-Key was used before with another body."""
 
     code = "idempotency_key_reused"
+
+
+class IdempotencyInProgress(HeadraceError):
+    """The first request with this Idempotency-Key has not been answered yet."""
+
+    code = "idempotency_in_progress"
+    retryable = True
 
 
 class Unauthenticated(HeadraceError):
@@ -129,10 +141,30 @@ class QueueFull(Refused):
         self.queue, self.depth, self.cap = queue, depth, cap
 
 
+class AppLimited(Refused):
+    """The app has used up a limit of its own."""
+
+    code = "rate_limit_exceeded"
+
+
+class SlotsFull(Refused):
+    """This process holds as many waits and streams open as it may."""
+
+    code = "sync_slots_full"
+
+
 class WaitTimeout(Refused):
-    """The job did not end within the wait; it goes on and can be polled."""
+    """The job did not end within the wait; it goes on and can be polled.
+
+    Attributes:
+        job_id: the job.
+    """
 
     code = "wait_timeout"
+
+    def __init__(self, message: str, job_id: UUID) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class Unavailable(HeadraceError):

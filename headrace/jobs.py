@@ -144,6 +144,7 @@ class JobSpec:
         deadline: past it the job is aborted, queued or running; None for no such bound.
         webhook_url: where its end is announced, signed with the app's secret.
         background: False when the job is worth nothing to a caller that went away.
+        stream: True when its tokens are published while they are made.
     """
 
     id: UUID
@@ -162,6 +163,7 @@ class JobSpec:
     webhook_url: str | None = None
     end_user: str | None = None
     background: bool = True
+    stream: bool = False
     idempotency: Idempotency | None = None
 
     @property

@@ -6,7 +6,7 @@ Times are `timestamptz`, money is `numeric(18, 9)` US dollars, ids are UUIDv7 ma
 from collections.abc import Iterable
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from headrace.jobs import JobState, Lane, Overflow, Route
 
@@ -44,6 +44,10 @@ apps = sa.Table(
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("webhook_secret", sa.Text, nullable=False),
     _created(),
+    sa.Column("queued_jobs", sa.Integer, comment="Jobs of it that may wait at once; NULL: as many as the queues take."),
+    sa.Column("requests_per_minute", sa.Integer, comment="NULL: no limit."),
+    sa.Column("tokens_per_minute", sa.Integer, comment="Prompt and the most output; NULL: no limit."),
+    sa.Column("lanes", ARRAY(sa.Text), comment="Those it may use; NULL: all."),
     comment="Clients of the API.",
 )
 
@@ -57,6 +61,7 @@ api_keys = sa.Table(
     _created(),
     _time("expires_at"),
     _time("revoked_at"),
+    sa.Column("scopes", ARRAY(sa.Text), nullable=False, server_default=sa.text("'{submit,read}'")),
 )
 
 jobs = sa.Table(
@@ -101,6 +106,8 @@ jobs = sa.Table(
     _time("started_at"),
     _time("ended_at"),
     _time("cancel_requested_at"),
+    sa.Column("stream", sa.Boolean, nullable=False, server_default=sa.false(), comment="Its tokens are published."),
+    _time("erased_at"),
     _one_of("state", JobState, "state"),
     _one_of("lane", Lane, "lane"),
     _one_of("route", Route, "route"),
@@ -250,6 +257,8 @@ queue_samples = sa.Table(
     sa.Column("running", sa.Integer, nullable=False),
     sa.Column("slots", sa.Integer, nullable=False, comment="Jobs the live workers of this queue's pool can run."),
     sa.Column("hosts", sa.Integer, nullable=False),
+    sa.Column("depth_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("started_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
 )
 
 decisions = sa.Table(

@@ -5,6 +5,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from headrace.errors import NotFound, Unauthenticated
-from headrace.jobs import new_id
+from headrace.jobs import Lane, new_id
 from headrace.tables import api_keys, apps
 from headrace.webhooks import new_secret
 
@@ -22,13 +23,46 @@ KEY_PREFIX = "hr-"
 HINT_CHARS = 8
 
 
+class Scope(StrEnum):
+    """What an API key may be used for."""
+
+    SUBMIT = "submit"
+    READ = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class AppLimits:
+    """What one app may take of the whole; None where it has no limit of its own.
+
+    Attributes:
+        queued_jobs: jobs of it that wait at once, in all queues together.
+        tokens_per_minute: prompt and the most output of what it submits.
+    """
+
+    queued_jobs: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+UNLIMITED = AppLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class App:
-    """A client of the API, and the secret that signs its webhooks."""
+    """A client of the API, as it calls.
+
+    Attributes:
+        webhook_secret: signs its webhooks.
+        lanes: those it may use; None for all.
+        scopes: of the key it called with.
+    """
 
     id: UUID
     name: str
     webhook_secret: str
+    limits: AppLimits = UNLIMITED
+    lanes: frozenset[Lane] | None = None
+    scopes: frozenset[Scope] = frozenset(Scope)
 
 
 @dataclass(frozen=True, slots=True)

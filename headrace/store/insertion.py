@@ -214,6 +214,7 @@ def _hot_row(row: _Row) -> dict[str, object]:
         "metadata": dict(spec.metadata),
         "webhook_url": spec.webhook_url,
         "background": spec.background,
+        "stream": spec.stream,
         "max_cost_usd": spec.max_cost_usd,
         "prompt_tokens": spec.prompt_tokens,
         "max_tokens": spec.sampling.max_tokens,

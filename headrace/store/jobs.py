@@ -47,6 +47,7 @@ class Job:
     metadata: Mapping[str, str]
     end_user: str | None
     background: bool
+    stream: bool
     prompt_tokens: int
     max_tokens: int
     output_tokens: int | None

@@ -31,6 +31,8 @@ class QueueSample:
     running: int
     slots: int
     hosts: int
+    depth_tokens: int = 0
+    started_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

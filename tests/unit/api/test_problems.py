@@ -1,5 +1,7 @@
 """Every error as HTTP: its status, OpenAI's shape, and the headers a client acts on."""
 
+from uuid import UUID
+
 import pytest
 from flask import Flask, g
 
@@ -16,7 +18,7 @@ CASES = [
     (errors.PermissionDenied("m"), 403, "permission_error", "permission_denied"),
     (errors.NotFound("m"), 404, "invalid_request_error", "not_found"),
     (errors.QueueFull("chat.high", 500, 500, 7), 429, "rate_limit_error", "queue_full"),
-    (errors.WaitTimeout("m"), 504, "server_error", "wait_timeout"),
+    (errors.WaitTimeout("m", UUID(int=1)), 504, "server_error", "wait_timeout"),
     (errors.StoreUnavailable("m"), 503, "server_error", "store_unavailable"),
     (errors.BrokerUnavailable("m"), 503, "server_error", "broker_unavailable"),
     (errors.IllegalTransition("m"), 500, "server_error", "internal_error"),
