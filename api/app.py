@@ -1,7 +1,8 @@
 """The web process's composition root: builds every part once, and the Flask app around them."""
 
 import os
-import uuid
+import secrets
+import time
 from collections.abc import Callable
 
 from flask import Flask, Response, g, request
@@ -11,8 +12,9 @@ from api.auth import Authenticator
 from api.catalogue import Catalogue
 from api.deps import EXTENSION, Deps
 from api.forecast import Forecast
+from api.intake import Intake
 from api.refusals import Refusals
-from api.routes import documentation, health, jobs, models, queues, responses
+from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
 from api.submit import Submitter
 from api.waits import Waits
 from headrace import connections
@@ -21,7 +23,7 @@ from headrace.broker import ExecuteMessage, make_celery
 from headrace.config import Settings
 from headrace.pricing import Tariff
 from headrace.store import Store
-from headrace.store.insertion import JobInsertion
+from headrace.streams import Streams
 from headrace.tokens import load_for
 
 #: As if the process had been killed: 128 and the number of SIGKILL.
@@ -39,7 +41,7 @@ def create_app(settings: Settings) -> Flask:
     app.before_request(_begin)
     app.after_request(_end)
     problems.register(app)
-    for routes in (jobs, responses, models, queues, health, documentation):
+    for routes in (jobs, responses, chat, models, queues, unsupported, health, documentation):
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
     return app
@@ -52,18 +54,16 @@ def build(settings: Settings) -> Deps:
     message = ExecuteMessage(make_celery("headrace-api", settings))
     admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
     catalogue = Catalogue(settings.pools, store, load_for)
-    forecast = Forecast(admission, catalogue, settings.pools)
+    forecast = Forecast(admission, catalogue, settings)
     refusals = Refusals(store)
     submitter = Submitter(
         settings=settings,
         store=store,
-        insertion=JobInsertion(store),
-        admission=admission,
+        intake=Intake(store, admission, _failpoint(settings.failpoint)),
         catalogue=catalogue,
         forecast=forecast,
         refusals=refusals,
         tariff=Tariff.of(settings),
-        fail_at=_failpoint(settings.failpoint),
     )
     return Deps(
         settings=settings,
@@ -74,7 +74,8 @@ def build(settings: Settings) -> Deps:
         authenticator=Authenticator(store, settings.pepper.get_secret_value()),
         submitter=submitter,
         refusals=refusals,
-        waits=Waits(redis, settings.wait_slots),
+        waits=Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots),
+        streams=Streams(redis),
     )
 
 
@@ -89,11 +90,13 @@ def _failpoint(armed: str | None) -> Callable[[str], None]:
 
 
 def _begin() -> None:
-    g.request_id = f"req_{uuid.uuid4().hex}"
+    g.began = time.monotonic()
+    g.request_id = f"req_{secrets.token_hex(16)}"
 
 
 def _end(response: Response) -> Response:
     response.headers["x-request-id"] = g.request_id
+    response.headers["openai-processing-ms"] = str(round((time.monotonic() - g.began) * 1000))
     if request.path.startswith("/v1/"):
         response.headers["Cache-Control"] = "no-store"
     return response

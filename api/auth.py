@@ -1,38 +1,120 @@
-"""Who is calling: an API key's app, remembered for a few seconds so that a request costs no extra query."""
+"""Who is calling, and whether its key is for that: remembered for seconds so that a request costs no extra query.
 
+Knows nothing of what is asked for but its method.
+"""
+
+import threading
 import time
+from concurrent.futures import Future
+from typing import TypeVar
 
-from headrace.errors import Unauthenticated
-from headrace.store import Store, apps
-from headrace.store.apps import App
+from headrace.errors import PermissionDenied, Unauthenticated
+from headrace.store import Store, keys
+from headrace.store.apps import App, Scope
 
-#: Seconds a good key is believed without asking; a revoked one works at most this much longer.
+T = TypeVar("T")
+
+#: Seconds a good key is believed without asking: a revoked one works, and an old limit holds, at most this much longer.
 KEY_TTL_S = 3.0
+#: The share of that time after which one caller asks again, while the others go on with what is known.
+FRESH_SHARE = 2 / 3
+#: Seconds a bad key is refused without asking, so that a client that keeps sending one does not reach Postgres.
+BAD_KEY_TTL_S = 1.0
+#: How many keys are remembered. Random ones push out bad ones only.
+KEYS_LIMIT = 10_000
+BAD_KEYS_LIMIT = 1_000
 #: Ours have 46 characters; what is far longer is not worth a query.
 KEY_CHARS_LIMIT = 200
+#: Methods that change nothing.
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class _Recent(dict[bytes, T]):
+    """What was put in last, by a key's digest; the oldest makes room."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def put(self, digest: bytes, value: T) -> None:
+        """Remember a value as the newest."""
+        self.pop(digest, None)
+        while len(self) >= self._limit:
+            del self[next(iter(self))]
+        self[digest] = value
 
 
 class Authenticator:
-    """Checks Authorization headers. Keeps digests, never keys."""
+    """Checks Authorization headers. Keeps digests, never keys. Safe to share between threads."""
 
-    def __init__(self, store: Store, pepper: str, ttl_s: float = KEY_TTL_S) -> None:
+    def __init__(self, store: Store, pepper: str) -> None:
         self._store = store
         self._pepper = pepper
-        self._ttl_s = ttl_s
-        self._known: dict[bytes, tuple[App, float]] = {}
+        #: Written under the lock, and read without it.
+        self._good: _Recent[tuple[App, float]] = _Recent(KEYS_LIMIT)
+        self._bad: _Recent[float] = _Recent(BAD_KEYS_LIMIT)
+        self._asking: dict[bytes, Future[App]] = {}
+        self._lock = threading.Lock()
 
     def authenticate(self, header: str | None) -> App:
         """The app behind an Authorization header. Raises: Unauthenticated. StoreUnavailable."""
         key = _bearer(header)
-        digest = apps.digest(key, self._pepper)
-        app, until = self._known.get(digest, (None, 0.0))
-        if app is not None and until > time.monotonic():
-            return app
-        self._known.pop(digest, None)
-        with self._store.begin() as db:
-            app = apps.authenticate(db, key, self._pepper)
-        self._known[digest] = (app, time.monotonic() + self._ttl_s)
+        digest = keys.digest(key, self._pepper)
+        return self._believed(digest) or self._asked(digest, key)
+
+    def _believed(self, digest: bytes) -> App | None:
+        """The app, when it need not be asked for; None when it must. Raises: Unauthenticated."""
+        now = time.monotonic()
+        if good := self._good.get(digest):
+            app, asked_at = good
+            age_s = now - asked_at
+            if age_s < KEY_TTL_S * FRESH_SHARE or (age_s < KEY_TTL_S and digest in self._asking):
+                return app
+        elif (bad_at := self._bad.get(digest)) is not None and now - bad_at < BAD_KEY_TTL_S:
+            raise keys.invalid()
+        return None
+
+    def _asked(self, digest: bytes, key: str) -> App:
+        """The app as Postgres knows it. Callers that need the same key at once share one query and its outcome."""
+        with self._lock:
+            if app := self._believed(digest):
+                return app
+            answer = self._asking.get(digest)
+            if is_first := answer is None:
+                answer = self._asking[digest] = Future()
+        if is_first:
+            try:
+                answer.set_result(self._ask(digest, key))
+            except BaseException as error:
+                answer.set_exception(error)
+            finally:
+                with self._lock:
+                    del self._asking[digest]
+        return answer.result()
+
+    def _ask(self, digest: bytes, key: str) -> App:
+        # Before the query: what it finds may be as old as its beginning.
+        asked_at = time.monotonic()
+        try:
+            with self._store.begin() as db:
+                app = keys.authenticate(db, key, self._pepper)
+        except Unauthenticated:
+            with self._lock:
+                self._good.pop(digest, None)
+                self._bad.put(digest, asked_at)
+            raise
+        with self._lock:
+            self._good.put(digest, (app, asked_at))
         return app
+
+
+def check_scope(app: App, method: str) -> None:
+    """Let a key do what it is for. Raises: PermissionDenied."""
+    needed = Scope.READ if method in SAFE_METHODS else Scope.SUBMIT
+    if needed not in app.scopes:
+        listed = ", ".join(sorted(app.scopes)) or "none"
+        message = f"This call needs an API key with the scope '{needed}'; this one's: {listed}."
+        raise PermissionDenied(message, code="scope_not_allowed")
 
 
 def _bearer(header: str | None) -> str:

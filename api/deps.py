@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from flask import Response, current_app, jsonify, request
+from flask import Response, current_app, request
 from pydantic import BaseModel
 
-from api.auth import Authenticator
+from api.auth import Authenticator, check_scope
 from api.catalogue import Catalogue
 from api.forecast import Forecast
 from api.refusals import Refusals
@@ -19,6 +19,7 @@ from headrace.config import Settings
 from headrace.errors import InvalidRequest
 from headrace.store import Store
 from headrace.store.apps import App
+from headrace.streams import Streams
 
 Query = TypeVar("Query", bound=BaseModel)
 
@@ -38,6 +39,7 @@ class Deps:
     submitter: Submitter
     refusals: Refusals
     waits: Waits
+    streams: Streams
 
     def close(self) -> None:
         """Stop the threads and close the connections."""
@@ -52,8 +54,13 @@ def deps() -> Deps:
 
 
 def caller() -> App:
-    """The app that calls. Every route under /v1 begins with it. Raises: Unauthenticated. StoreUnavailable."""
-    return deps().authenticator.authenticate(request.headers.get("Authorization"))
+    """The app that calls. Every route under /v1 begins with it.
+
+    Raises: Unauthenticated. PermissionDenied: its key is not for this method. StoreUnavailable.
+    """
+    app = deps().authenticator.authenticate(request.headers.get("Authorization"))
+    check_scope(app, request.method)
+    return app
 
 
 def query(schema: type[Query]) -> Query:
@@ -68,8 +75,8 @@ def answer(
     body: BaseModel, status: int = 200, *, job_id: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A model as JSON; `job_id` becomes the header that names the job whatever the body's shape."""
-    response = jsonify(body.model_dump(mode="json"))
-    response.status_code = status
+    # Straight from the model: by way of a dict it takes twice as long.
+    response = Response(body.model_dump_json() + "\n", status, mimetype="application/json")
     if job_id is not None:
         response.headers["x-job-id"] = job_id
     response.headers.update(headers or {})

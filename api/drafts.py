@@ -11,15 +11,17 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID
 
 from api.catalogue import Catalogue, Model
 from headrace.config import Settings
-from headrace.errors import ContextLengthExceeded, InvalidRequest
+from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.jobs import Idempotency, JobSpec, Lane, Message, Overflow, Sampling, new_id
+from headrace.store.apps import App
 
 #: Output tokens of a job that does not say: enough for a paragraph or three, and soon done.
 DEFAULT_MAX_TOKENS = 256
+#: Above this many characters it pays to look at a lower bound of a prompt's tokens before they are counted.
+LONG_PROMPT_CHARS = 16_384
 #: Names that are reserved for one machine or one network. Source: RFC 6761, RFC 6762, ICANN's resolution of 2024-07-29.
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
 
@@ -35,6 +37,7 @@ class Spelling:
     prompt: str
     max_tokens: str = "max_tokens"
     own_prefix: str = ""
+    lane: str = "lane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,13 @@ class Draft:
 
 
 def specify(
-    draft: Draft, app_id: UUID, catalogue: Catalogue, settings: Settings, idempotency: Idempotency | None = None
+    draft: Draft, app: App, catalogue: Catalogue, settings: Settings, idempotency: Idempotency | None = None
 ) -> JobSpec:
     """Look the model up, count the prompt, and fill in what was left to us.
 
-    Raises: ModelNotFound. ContextLengthExceeded. InvalidRequest. StoreUnavailable.
+    Raises: PermissionDenied. ModelNotFound. ContextLengthExceeded. InvalidRequest. StoreUnavailable.
     """
+    _check_lane(draft, app)
     if draft.webhook_url and not settings.webhooks.allow_private and not _is_public_https(draft.webhook_url):
         raise InvalidRequest(
             "The webhook must be an https URL of a public host.",
@@ -79,7 +83,7 @@ def specify(
     prompt_tokens = _count(draft, model)
     return JobSpec(
         id=new_id(),
-        app_id=app_id,
+        app_id=app.id,
         model=model.name,
         pool=model.pool,
         lane=draft.lane,
@@ -103,6 +107,17 @@ def specify(
         background=draft.background,
         stream=draft.stream,
         idempotency=idempotency,
+    )
+
+
+def _check_lane(draft: Draft, app: App) -> None:
+    if app.lanes is None or draft.lane in app.lanes:
+        return
+    open_to_it = ", ".join(f"'{lane}'" for lane in Lane if lane in app.lanes) or "none"
+    raise PermissionDenied(
+        f"This app may not use the lane '{draft.lane}'. Open to it: {open_to_it}.",
+        code="tier_not_allowed",
+        param=draft.spelling.lane,
     )
 
 
@@ -130,8 +145,9 @@ def _without_shorthand(host: str) -> str:
 def _count(draft: Draft, model: Model) -> int:
     """The prompt's tokens; a prompt that leaves no room for an answer is refused, counted or on a lower bound."""
     tokenizer, limit = model.tokenizer, model.max_model_tokens
+    is_long = sum(len(message.content) for message in draft.messages) > LONG_PROMPT_CHARS
     try:
-        if limit is not None and (least := tokenizer.least(draft.messages)) >= limit:
+        if limit is not None and is_long and (least := tokenizer.least(draft.messages)) >= limit:
             raise _too_long(draft, f"at least {least} prompt tokens", limit)
         counted = tokenizer.count(draft.messages)
     except ContextLengthExceeded:

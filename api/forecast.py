@@ -1,44 +1,152 @@
-"""The forecast: how long a job at a given position will likely wait for its start."""
+"""The forecast: how long a job at a given place will likely wait, and how much a queue drains in time.
+
+Live figures (what waits, who is free) with observed ones (how fast the pool drains, what arrives). Decides nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
 
 from api.cached import Cached
 from api.catalogue import Catalogue
-from headrace.admission import Admission
-from headrace.config import PoolSettings
+from headrace.admission import Admission, Load
+from headrace.config import Settings
+from headrace.forecasting import DrainCurve, LaneFlow, LaneRates, Outlook, PoolRates, drain_curve, from_json
+from headrace.jobs import Lane
+from headrace.queues import queue_name
+from headrace.store.workers import Fleet
 
-#: How old a drain rate may be; it is observed every few seconds.
-RATE_TTL_S = 1.0
+#: How old the observed rates may be, in seconds; they are observed every few seconds.
+OUTLOOK_TTL_S = 1.0
+#: How old a pool's live figures may be, in seconds.
+LIVE_TTL_S = 0.25
+
+UNKNOWN = PoolRates(None)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolForecast:
+    """One pool as it stood a moment ago, and how its lanes drain from then on.
+
+    Attributes:
+        mean_tokens: of one job of each lane.
+        is_measured: False when the rate is only believed.
+        curves: empty when no rate is known.
+    """
+
+    fleet: Fleet
+    loads: dict[Lane, Load]
+    mean_tokens: dict[Lane, float]
+    is_measured: bool
+    drain_tokens_per_s: float
+    curves: dict[Lane, DrainCurve]
 
 
 class Forecast:
-    """Expected waits, from what drains and who is alive."""
+    """Expected waits, for all threads of one process."""
 
-    def __init__(self, admission: Admission, catalogue: Catalogue, pools: dict[str, PoolSettings]) -> None:
+    def __init__(self, admission: Admission, catalogue: Catalogue, settings: Settings) -> None:
         self._admission = admission
         self._catalogue = catalogue
-        self._pools = pools
-        self._rates: dict[str, Cached[float | None]] = {}
+        self._settings = settings
+        self._outlook = Cached(self._read_outlook, OUTLOOK_TTL_S)
+        self._pools: dict[str, Cached[PoolForecast]] = {}
 
-    def drain_rate(self, queue: str) -> float | None:
-        """Jobs per second that leave the queue: as observed, else as its live workers are believed to manage.
+    def pool(self, name: str) -> PoolForecast:
+        """A pool's forecast. Raises: BrokerUnavailable. StoreUnavailable."""
+        if name not in self._pools:
+            self._pools.setdefault(name, Cached(lambda: self._read_pool(name), LIVE_TTL_S))
+        return self._pools[name].get()
 
-        Returns: None when neither is known: nothing was observed and nobody is alive.
-        Raises: BrokerUnavailable. StoreUnavailable.
+    def expected_wait_s(self, queue: str, position: int, ahead_tokens: int) -> float | None:
+        """Seconds until the job at this place starts; None when no rate is known.
+
+        A free slot takes a job at once. The others wait until what is before them and not free has drained, and for
+        the slot that frees then.
+
+        Args:
+            position: counts from 1.
+            ahead_tokens: of the `position - 1` jobs before it.
         """
-        rate = self._rates.setdefault(queue, Cached(lambda: self._admission.drain_rate(queue), RATE_TTL_S)).get()
-        if rate:
-            return rate
-        pool = queue.rpartition(".")[0]
-        believed = self._pools[pool].drain_jobs_per_s if pool in self._pools else 0.0
-        return believed * self._catalogue.fleet(pool).workers or None
-
-    def expected_wait_s(self, queue: str, position: int) -> float | None:
-        """Seconds until the job at this position starts; None when no rate is known.
-
-        A free slot takes a job at once. The others wait for as many to drain as are ahead of them and not free.
-        """
-        fleet = self._catalogue.fleet(queue.rpartition(".")[0])
-        behind = position - max(0, fleet.slots - fleet.running)
-        if behind <= 0:
+        pool, lane = _split(queue)
+        now = self.pool(pool)
+        free = max(0, now.fleet.slots - now.fleet.running)
+        if position <= free:
             return 0.0
-        rate = self.drain_rate(queue)
-        return round(behind / rate, 2) if rate else None
+        curve = now.curves.get(lane)
+        if curve is None:
+            return None
+        mean_tokens = ahead_tokens / (position - 1) if position > 1 else now.mean_tokens[lane]
+        wait_s = curve.seconds_until((position - free) * mean_tokens)
+        return None if wait_s is None else round(wait_s, 2)
+
+    def wait_if_submitted_s(self, queue: str) -> float | None:
+        """Seconds that a job of a new app, or of the only one, would wait at the end of the queue; None: unknown."""
+        pool, lane = _split(queue)
+        load = self.pool(pool).loads[lane]
+        return self.expected_wait_s(queue, load.jobs + 1, load.tokens)
+
+    def ahead_cap_tokens(self, queue: str, max_wait_s: float) -> int | None:
+        """Tokens that the queue drains within `max_wait_s`; None while that has not been measured."""
+        pool, lane = _split(queue)
+        now = self.pool(pool)
+        curve = now.curves.get(lane)
+        if not now.is_measured or curve is None:
+            return None
+        return int(curve.tokens_within(max_wait_s))
+
+    def seconds_to_drain(self, queue: str, tokens: float) -> float | None:
+        """How long it takes until so many tokens have left the queue; None when no rate is known."""
+        pool, lane = _split(queue)
+        curve = self.pool(pool).curves.get(lane)
+        return curve.seconds_until(tokens) if curve else None
+
+    def _read_outlook(self) -> Outlook:
+        text = self._admission.outlook()
+        return from_json(text) if text else {}
+
+    def _read_pool(self, name: str) -> PoolForecast:
+        loads = self._admission.loads([queue_name(name, lane) for lane in Lane])
+        by_lane = {lane: loads[queue_name(name, lane)] for lane in Lane}
+        fleet = self._catalogue.fleet(name)
+        rates = self._outlook.get().get(name, UNKNOWN)
+        mean = _pool_mean_tokens(by_lane, rates)
+        flows = {lane: self._flow(lane, load, rates.lanes.get(lane), mean) for lane, load in by_lane.items()}
+        is_measured = rates.drain_tokens_per_s_per_slot is not None
+        drain_tokens_per_s = (rates.drain_tokens_per_s_per_slot or 0.0) * fleet.slots
+        if not is_measured:
+            drain_tokens_per_s = self._believed_jobs_per_s(name, fleet) * mean
+        curves = {}
+        if drain_tokens_per_s:
+            curves = {lane: drain_curve(lane, flows, drain_tokens_per_s) for lane in Lane}
+        mean_tokens = {lane: flow.mean_tokens for lane, flow in flows.items()}
+        return PoolForecast(fleet, by_lane, mean_tokens, is_measured, drain_tokens_per_s, curves)
+
+    def _flow(self, lane: Lane, load: Load, rates: LaneRates | None, pool_mean_tokens: float) -> LaneFlow:
+        arriving = rates.arrival_tokens_per_s if rates else 0.0
+        mean_tokens = _mean_tokens(load, rates) or pool_mean_tokens
+        return LaneFlow(self._settings.lane(lane).takes, load.tokens, arriving, mean_tokens)
+
+    def _believed_jobs_per_s(self, name: str, fleet: Fleet) -> float:
+        pool = self._settings.pools.get(name)
+        return pool.drain_jobs_per_s * fleet.workers if pool else 0.0
+
+
+def _split(queue: str) -> tuple[str, Lane]:
+    pool, _, lane = queue.rpartition(".")
+    return pool, Lane(lane)
+
+
+def _mean_tokens(load: Load, rates: LaneRates | None) -> float | None:
+    """Of one job of a lane: of those that wait, else of those that came lately; None where there are neither."""
+    if load.jobs:
+        return max(1.0, load.tokens / load.jobs)
+    return rates.mean_tokens if rates else None
+
+
+def _pool_mean_tokens(loads: Mapping[Lane, Load], rates: PoolRates) -> float:
+    """Of one job of any lane, likewise; one where there are neither: then only jobs count."""
+    jobs = sum(load.jobs for load in loads.values())
+    if jobs:
+        return max(1.0, sum(load.tokens for load in loads.values()) / jobs)
+    return fmean(lane.mean_tokens for lane in rates.lanes.values()) if rates.lanes else 1.0

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -10,85 +9,42 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from api.schemas.health import Health, Readiness
-from api.schemas.jobs import AcceptedBody, JobBody, JobList, JobRequest, JobsQuery, QueueList, WaitQuery
-from api.schemas.models import ModelBody, ModelList
+from api.operations import ALWAYS, OPERATIONS, REFUSALS, Operation, Refusal
+from api.schemas.health import Readiness
 from api.schemas.problems import ProblemBody
-from api.schemas.response_body import ResponseBody
-from api.schemas.responses import ResponseRequest
 
 REF = "#/components/schemas/{model}"
 
 ABOUT = """\
 Submit a prompt, get its place in a queue at once and its answer when it is done.
 
-`/v1/jobs` is Headrace's own API; `/v1/responses` and `/v1/models` are OpenAI's, for its unchanged SDK. Both see the
-same jobs. Press **Authorize** and paste an API key (`headrace keys create APP` makes one) to try a call from here.
+`/v1/jobs` is Headrace's own API; `/v1/responses`, `/v1/chat/completions` and `/v1/models` are OpenAI's, for its
+unchanged SDK. All see the same jobs. Press **Authorize** and paste an API key (`headrace keys create APP` makes one)
+to try a call from here.
 """
 
-PROMPT = {"prompt": "Why is the sky blue?", "lane": "high", "max_tokens": 64}
-INPUT = {"input": "Why is the sky blue?", "background": True, "max_output_tokens": 64}
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of one path."""
-
-    method: str
-    path: str
-    tag: str
-    summary: str
-    answer: type[BaseModel]
-    status: int = 200
-    query: type[BaseModel] | None = None
-    body: type[BaseModel] | None = None
-    example: Mapping[str, Any] | None = None
-    refusals: tuple[int, ...] = ()
-    is_open: bool = False
-
-
-OPERATIONS = (
-    Operation(
-        *("post", "/v1/jobs", "jobs", "Submit a prompt", AcceptedBody, 202),
-        body=JobRequest,
-        example=PROMPT,
-        refusals=(400, 404, 413, 422, 429),
-    ),
-    Operation("get", "/v1/jobs", "jobs", "List your jobs, newest first", JobList, query=JobsQuery, refusals=(400,)),
-    Operation(
-        *("get", "/v1/jobs/{id}", "jobs", "Read a job, or wait for its end", JobBody),
-        query=WaitQuery,
-        refusals=(400, 404),
-    ),
-    Operation("post", "/v1/jobs/{id}/cancel", "jobs", "Cancel a job", JobBody, refusals=(404,)),
-    Operation("get", "/v1/queues", "queues", "See how full the queues are", QueueList),
-    Operation(
-        *("post", "/v1/responses", "OpenAI", "Create a response in the background", ResponseBody),
-        body=ResponseRequest,
-        example=INPUT,
-        refusals=(400, 404, 413, 422, 429),
-    ),
-    Operation(
-        *("get", "/v1/responses/{id}", "OpenAI", "Retrieve a response, or wait for its end", ResponseBody),
-        query=WaitQuery,
-        refusals=(400, 404),
-    ),
-    Operation("post", "/v1/responses/{id}/cancel", "OpenAI", "Cancel a response", ResponseBody, refusals=(404,)),
-    Operation("get", "/v1/models", "OpenAI", "List the models", ModelList),
-    Operation("get", "/v1/models/{id}", "OpenAI", "Read a model", ModelBody, refusals=(404,)),
-    Operation("get", "/healthz", "health", "Is the process alive?", Health, is_open=True),
-    Operation("get", "/readyz", "health", "Can it serve?", Readiness, is_open=True),
-)
-
-REFUSALS: Mapping[int, str] = {
-    400: "The request cannot be served as it is; `param` names the field.",
-    401: "No valid API key.",
-    404: "No such thing, or another app's.",
-    413: "The body is too large.",
-    422: "The Idempotency-Key was used with another body.",
-    429: "The queue is full; `Retry-After` says when to come back.",
-    503: "A part of Headrace is down; nothing was lost.",
+HEADERS: Mapping[str, str] = {
+    "x-request-id": "Names this request, in our logs too.",
+    "openai-processing-ms": "Milliseconds that the request took here.",
+    "x-job-id": "Names the job, whatever the body's shape.",
+    "Idempotent-Replayed": "`true` when the Idempotency-Key had made this job before.",
+    "Retry-After": "Whole seconds after which to try again, 120 at most.",
+    "x-should-retry": "`false` where trying again would only do harm; OpenAI's SDK heeds it.",
+    "WWW-Authenticate": "The scheme: `Bearer`.",
+    "x-ratelimit-limit-requests": "Of an app with limits: requests a minute. `-remaining-` and `-reset-` go with it, "
+    "and the same three for `tokens`.",
 }
+#: What is named by the `{id}` of each family of paths.
+IDS: Mapping[str, str] = {
+    "jobs": "^(job_|resp_|chatcmpl-)[0-9a-f]{32}$",
+    "responses": "^resp_[0-9a-f]{32}$",
+    "models": "^[0-9A-Za-z][0-9A-Za-z._/-]*$",
+}
+IDEMPOTENCY_KEY = {"type": "string", "pattern": "^[ -~]+$", "maxLength": 255}
+#: One event of a stream: OpenAPI 3.1 has no word for the whole of it.
+EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
+EVERYWHERE = ("x-request-id", "openai-processing-ms")
+OF_A_SUBMIT = ("x-job-id", "Idempotent-Replayed", "x-ratelimit-limit-requests")
 
 
 @cache
@@ -103,6 +59,7 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": _schemas(),
+            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -125,35 +82,71 @@ def _operation(each: Operation) -> dict[str, Any]:
         "summary": each.summary,
         "operationId": "_".join([each.method, *re.findall(r"\w+", each.path)]),
         "parameters": list(_parameters(each)),
-        "responses": {str(each.status): _response("As asked.", each.answer), **_problems(each)},
+        "responses": {str(each.status): _answer(each), **_problems(each)},
         "security": [] if each.is_open else [{"key": []}],
     }
     if each.body:
-        content = {"schema": _ref(each.body), "example": each.example}
+        examples = {name: {"value": example} for name, example in each.examples.items()}
+        content = {"schema": _ref(each.body), "examples": examples}
         made["requestBody"] = {"required": True, "content": {"application/json": content}}
     return made
 
 
 def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
     if "{id}" in each.path:
-        yield {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+        family = each.path.split("/")[2]
+        yield {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": IDS[family]}}
     if each.query:
         schema = each.query.model_json_schema(ref_template=REF)
         for name, kind in schema["properties"].items():
-            yield {"name": name, "in": "query", "description": kind.pop("description", ""), "schema": kind}
+            described = kind.pop("description", "")
+            yield {"name": name, "in": "query", "description": described, "schema": _without_null(kind)}
     if each.body:
-        text = "The same key with the same body makes one job, however often it is sent, for 24 hours."
-        yield {"name": "Idempotency-Key", "in": "header", "description": text, "schema": {"type": "string"}}
+        text = "The same key with the same body makes one job, for 24 hours. Printable ASCII."
+        yield {"name": "Idempotency-Key", "in": "header", "description": text, "schema": IDEMPOTENCY_KEY}
+    if each.prefers_wait:
+        text = "`wait=n`: hold on for n seconds at most, where the answer is waited for."
+        yield {"name": "Prefer", "in": "header", "description": text, "schema": {"type": "string"}}
+
+
+def _without_null(kind: dict[str, Any]) -> dict[str, Any]:
+    """A query string has no null: what is not wanted is left out."""
+    kinds = [each for each in kind.pop("anyOf", []) if each != {"type": "null"}]
+    if kind.get("default", ...) is None:
+        del kind["default"]
+    return {**kind, **kinds[0]} if kinds else kind
+
+
+def _answer(each: Operation) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": _ref(each.answer)}}
+    if each.events:
+        content["text/event-stream"] = {"schema": EVENT, "example": each.events}
+    is_about_a_job = each.path.startswith(("/v1/jobs/", "/v1/responses/"))
+    more = OF_A_SUBMIT if each.body else ("x-job-id",) if is_about_a_job else ()
+    return {"description": "As asked.", "headers": _headers(*more), "content": content}
 
 
 def _problems(each: Operation) -> dict[str, Any]:
     if each.is_open:
-        return {"503": _response("Not now; `failures` says why.", each.answer)} if each.answer is Readiness else {}
-    return {str(status): _response(REFUSALS[status], ProblemBody) for status in sorted({*each.refusals, 401, 503})}
+        if each.answer is not Readiness:
+            return {}
+        content = {"application/json": {"schema": _ref(Readiness)}}
+        return {"503": {"description": "Not now; `failures` says why.", "content": content}}
+    return {str(status): _problem(REFUSALS[status]) for status in sorted({*each.refusals, *ALWAYS})}
 
 
-def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": _ref(model)}}}
+def _problem(refusal: Refusal) -> dict[str, Any]:
+    error = {"message": refusal.message, "type": refusal.type, "param": refusal.param, "code": refusal.code}
+    content = {"schema": _ref(ProblemBody), "example": {"error": {**error, **refusal.more}}}
+    return {
+        "description": refusal.description,
+        "headers": _headers(*refusal.headers),
+        "content": {"application/json": content},
+    }
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*EVERYWHERE, *names)}
 
 
 def _ref(model: type[BaseModel]) -> dict[str, str]:

@@ -4,14 +4,18 @@ import http
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from api.deps import deps
+from api.rates import rate_headers
 from headrace import errors
 from headrace.errors import HeadraceError, Refused
+from headrace.jobs import show_id
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +37,17 @@ SHAPES: Mapping[type[HeadraceError], Shape] = {
     errors.InvalidRequest: Shape(400, "invalid_request_error"),
     errors.ModelNotFound: Shape(404, "invalid_request_error"),
     errors.IdempotencyKeyReused: Shape(422, "idempotency_error"),
+    errors.IdempotencyInProgress: Shape(409, "idempotency_error", {"Retry-After": "1"}),
     errors.Unauthenticated: Shape(401, "invalid_request_error", {"WWW-Authenticate": "Bearer"}),
     errors.PermissionDenied: Shape(403, "permission_error"),
     errors.NotFound: Shape(404, "invalid_request_error"),
+    errors.JobNotEnded: Shape(409, "conflict_error", {"Retry-After": "1"}),
+    # Headrace has tried again itself, and what was produced is paid: the SDK must not order it anew.
+    errors.Unanswered: Shape(502, "server_error", {"x-should-retry": "false"}),
+    errors.JobOverdue: Shape(504, "server_error", {"x-should-retry": "false"}),
+    errors.JobCancelled: Shape(409, "conflict_error", {"x-should-retry": "false"}),
+    # It cost nothing, and the queue may be shorter now.
+    errors.JobExpired: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
     errors.Refused: Shape(429, "rate_limit_error"),
     # The job goes on, so that trying again would double it.
     errors.WaitTimeout: Shape(504, "server_error", {"x-should-retry": "false"}),
@@ -73,9 +85,17 @@ def answer(error: HeadraceError) -> Response:
         log.warning("request_unavailable", extra={"request_id": g.request_id, "code": error.code, "error": message})
         message = f"{public_cause(error)} Nothing was lost; try again."
     headers = dict(shape.headers)
-    if isinstance(error, Refused) and error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    return _problem(shape.status, message, shape.type, error.code, error.param, headers)
+    more: dict[str, Any] = {}
+    if isinstance(error, Refused):
+        when = error.retry_after_s
+        headers |= {"x-should-retry": "false"} if when is None else {"Retry-After": str(when)}
+        headers.update(rate_headers(error.rates_left))
+        more["reason"] = error.reason
+    if isinstance(error, errors.QueueFull):
+        more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "expected_wait_s")}
+    if error.job_id is not None:
+        headers["x-job-id"] = show_id(error.job_id)
+    return _problem(shape.status, message, shape.type, error.code, error.param, headers, more)
 
 
 def _answer_http(error: HTTPException) -> ResponseReturnValue:
@@ -106,9 +126,15 @@ def _answer_bug(error: Exception) -> Response:
 
 
 def _problem(
-    status: int, message: str, kind: str, code: str, param: str | None, headers: Mapping[str, str]
+    status: int,
+    message: str,
+    kind: str,
+    code: str,
+    param: str | None,
+    headers: Mapping[str, str],
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Response:
-    response = jsonify(error={"message": message, "type": kind, "param": param, "code": code})
+    response = jsonify(error={"message": message, "type": kind, "param": param, "code": code, **more})
     response.status_code = status
     response.headers.update(headers)
     return response

@@ -1,34 +1,40 @@
-"""The use case: take a place, make the job durable, put its message into the queue. Knows no HTTP.
-
-A place is taken before Postgres is asked, so that a refusal costs Postgres nothing; whatever fails after that gives
-the place back or is repaired by a sweep.
-"""
+"""The use case: check a draft, find where its job may go, and let the intake accept it. Knows no HTTP."""
 
 import logging
+import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from api.catalogue import Catalogue
 from api.drafts import Draft, specify
 from api.forecast import Forecast
+from api.full_queues import FullQueues
+from api.intake import Admitted, Intake, Replayed
 from api.refusals import Refusals
-from headrace.admission import Admission, Place
+from headrace.admission import Ask, Refusal
 from headrace.config import Settings
-from headrace.errors import BrokerUnavailable, InvalidRequest, QueueFull, Unavailable
+from headrace.errors import AppLimited, BrokerUnavailable, InvalidRequest, QueueFull, Refused, Unavailable
 from headrace.jobs import Idempotency, JobSpec, JobState, Lane
+from headrace.limits import RatesLeft
 from headrace.pricing import Tariff
-from headrace.queues import OVERFLOW, Candidate, Ticket
-from headrace.routing import candidates, route_of
-from headrace.store import Store, insertion, jobs
-from headrace.store.apps import App
-from headrace.store.insertion import Inserted, JobInsertion, Placement, key_reused
+from headrace.queues import OVERFLOW, Candidate
+from headrace.routing import candidates
+from headrace.store import Store, jobs
+from headrace.store.apps import App, AppLimits
+from headrace.store.idempotency import find_replay, key_reused, until_settled
 
 log = logging.getLogger(__name__)
 
-#: Between insert and publish: the job is in Postgres, and in no list.
-FAILPOINT_INSERTED = "api.inserted"
+#: Clients that should retry honour no Retry-After above this. Source: the openai SDK.
+RETRY_AFTER_LIMIT_S = 120
+#: How much later than its Retry-After a client may come back and still find its place kept, in seconds.
+LATE_S = 5
+#: Seconds after which to come back where nobody knows how fast the queue drains.
+RETRY_BLINDLY_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class Accepted:
         position: counts from 1, within the lane; None for a replay, whose place is not looked up again.
         depth: jobs in the queue with this one; None likewise.
         expected_wait_s: until its start; None when nobody can tell, or for a replay.
+        rates_left: of the app's own limits; None for a replay, which uses nothing up.
         is_replay: True when the Idempotency-Key had made this job before.
     """
 
@@ -50,43 +57,55 @@ class Accepted:
     position: int | None = None
     depth: int | None = None
     expected_wait_s: float | None = None
+    rates_left: RatesLeft | None = None
     is_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """Submits drafts. `fail_at` is called between two steps; it returns, except in crash tests."""
+    """Submits drafts."""
 
     settings: Settings
     store: Store
-    insertion: JobInsertion
-    admission: Admission
+    intake: Intake
     catalogue: Catalogue
     forecast: Forecast
     refusals: Refusals
     tariff: Tariff
-    fail_at: Callable[[str], None]
+    _full: FullQueues[tuple[UUID, tuple[Candidate, ...]], dict[str, Any]] = field(default_factory=FullQueues)
 
     def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None) -> Accepted:
         """Accept a draft; returns once it is durable.
 
-        Raises: InvalidRequest and its kin. QueueFull. IdempotencyKeyReused. StoreUnavailable. BrokerUnavailable.
+        Raises: InvalidRequest and its kin. QueueFull. AppLimited. IdempotencyKeyReused. IdempotencyInProgress.
+            StoreUnavailable. BrokerUnavailable.
         """
-        if idempotency and (replay := self._replay(app, idempotency)):
-            return replay
-        spec = specify(draft, app.id, self.catalogue, self.settings, idempotency)
-        place = self._reserve(spec, self._candidates(spec, draft))
-        inserted = self._insert(spec, place.candidate)
-        if inserted.start_by is None:
-            self._release(spec, place.candidate.queue)
-            return self._replayed(app, inserted.job_id)
-        self.fail_at(FAILPOINT_INSERTED)
-        self._publish(spec, place.candidate.queue, inserted.start_by)
-        return self._accepted(spec, place, inserted.start_by)
+        if idempotency is None:
+            return self._submit(draft, app, None)
+        return until_settled(lambda: self._replay(app, idempotency) or self._submit(draft, app, idempotency))
+
+    def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None) -> Accepted:
+        spec = specify(draft, app, self.catalogue, self.settings, idempotency)
+        options = self._candidates(spec, draft)
+        try:
+            # Only what does not depend on the job's size is remembered.
+            if facts := self._full.recall((app.id, options)):
+                raise QueueFull(**facts)
+            asked_at = time.monotonic()
+            outcome = self.intake.accept(spec, Ask(spec.id, app.id, spec.kv_tokens, options, app.limits))
+            if isinstance(outcome, Refusal):
+                raise self._refused(outcome, spec, app, options, asked_at)
+        except (QueueFull, AppLimited) as error:
+            self.refusals.count(spec.app_id, options[0].queue, error.reason, spec.kv_tokens)
+            raise
+        self._full.forget((app.id, options))
+        if isinstance(outcome, Replayed):
+            return self._replayed(app, outcome.job_id)
+        return self._accepted(spec, outcome)
 
     def _replay(self, app: App, idempotency: Idempotency) -> Accepted | None:
         with self.store.begin() as db:
-            found = insertion.find_replay(db, app.id, idempotency.key)
+            found = find_replay(db, app.id, idempotency.key)
         if found is None:
             return None
         job_id, request_hash = found
@@ -104,46 +123,127 @@ class Submitter:
         has_key = self.settings.openai_api_key is not None
         api_is_open = has_key and self.catalogue.fleet(OVERFLOW).workers > 0
         try:
-            return candidates(spec, self.settings.lane(spec.lane), self.tariff, api_is_open=api_is_open)
+            return candidates(
+                spec,
+                self.settings.lane(spec.lane),
+                self.tariff,
+                ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, spec.max_wait_s),
+                api_is_open=api_is_open,
+            )
         except InvalidRequest as error:
             raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}overflow") from error
 
-    def _reserve(self, spec: JobSpec, options: tuple[Candidate, ...]) -> Place:
-        try:
-            return self.admission.reserve(spec.id, options)
-        except QueueFull as error:
-            self.refusals.count(spec.app_id, error.queue, error.code, spec.kv_tokens)
-            raise
+    def _refused(
+        self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...], asked_at: float
+    ) -> Refused:
+        if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
+            return _rate_limited(refusal, spec.kv_tokens, app.limits)
+        queue = options[0].queue
+        position, ahead_tokens = refusal.depth + 1, refusal.backlog_tokens
+        wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens))
+        retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
+        facts: dict[str, Any] = {
+            "message": f"{_complaint(refusal, spec, queue, wait_s)} {_advice(retry_after_s)}",
+            "queue": queue,
+            "reason": refusal.reason,
+            "depth": refusal.depth,
+            "cap": refusal.number,
+            "expected_wait_s": wait_s,
+            "retry_after_s": retry_after_s,
+            "rates_left": refusal.rates_left,
+        }
+        if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
+            self._knock(app, queue, retry_after_s)
+        if refusal.reason in ("depth", "share", "app_jobs"):
+            self._full.remember((app.id, options), facts, asked_at)
+        return QueueFull(**facts)
 
-    def _insert(self, spec: JobSpec, chosen: Candidate) -> Inserted:
-        placement = Placement(chosen.queue, route_of(chosen.queue), chosen.reason)
+    def _knock(self, app: App, queue: str, retry_after_s: int) -> None:
+        if not self._full.is_knock_due(app.id, queue):
+            return
         try:
-            return self.insertion.insert(spec, placement)
-        except BaseException:
-            self._release(spec, chosen.queue)
-            raise
-
-    def _release(self, spec: JobSpec, queue: str) -> None:
-        try:
-            self.admission.release(spec.id, queue)
+            self.intake.admission.knock(app.id, queue, retry_after_s + LATE_S)
         except BrokerUnavailable as error:
-            # The place runs out by itself, and `reconcile_admission` drops it.
-            log.warning("release_failed", extra={"queue": queue, "error": str(error)})
+            log.warning("knock_not_noted", extra={"queue": queue, "error": str(error)})
 
-    def _publish(self, spec: JobSpec, queue: str, start_by: datetime) -> None:
-        ticket = Ticket(spec.id, spec.app_id, queue, spec.lane, spec.kv_tokens, start_by)
-        try:
-            self.admission.commit(ticket)
-        except BrokerUnavailable as error:
-            # The job is durable, so it was accepted: `publish_due` puts its message into the list.
-            log.warning("publish_failed", extra={"job_id": spec.id.hex, "queue": queue, "error": str(error)})
+    def _retry_after_s(self, refusal: Refusal, spec: JobSpec, candidate: Candidate, wait_s: float | None) -> int | None:
+        """When there will likely be a place; None when that is too far away to come back for."""
+        mean_tokens = refusal.backlog_tokens / refusal.depth if refusal.depth else spec.kv_tokens
+        match refusal.reason:
+            case "wait" if wait_s is not None:
+                return _whole(wait_s - spec.max_wait_s)
+            case "tokens":
+                tokens: float = refusal.backlog_tokens + spec.kv_tokens - candidate.backlog_cap_tokens
+            case "share":
+                # A place of its own frees once in a turn of all apps that wait.
+                tokens = mean_tokens * candidate.depth_cap / refusal.number
+            case _:
+                tokens = mean_tokens * (1 + max(0, refusal.depth - candidate.depth_cap))
+        drained_s = self._or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
+        return RETRY_BLINDLY_S if drained_s is None else _whole(drained_s)
 
-    def _accepted(self, spec: JobSpec, place: Place, start_by: datetime) -> Accepted:
-        queue = place.candidate.queue
-        try:
-            expected_wait_s = self.forecast.expected_wait_s(queue, place.position)
-        except Unavailable:
-            expected_wait_s = None  # The job is durable by now: it was accepted, whatever else is down.
+    def _accepted(self, spec: JobSpec, admitted: Admitted) -> Accepted:
+        place = admitted.place
+        queue, position, ahead_tokens = place.candidate.queue, place.position, place.ahead_tokens
         return Accepted(
-            spec.id, JobState.QUEUED, spec.lane, queue, start_by, place.position, place.depth, expected_wait_s
+            spec.id,
+            JobState.QUEUED,
+            spec.lane,
+            queue,
+            admitted.start_by,
+            position,
+            place.depth,
+            self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens)),
+            place.rates_left,
         )
+
+    def _or_unknown(self, ask: Callable[[], float | None]) -> float | None:
+        """A forecast, which nobody's request fails for."""
+        try:
+            return ask()
+        except Unavailable:
+            return None
+
+
+def _rate_limited(refusal: Refusal, tokens: int, limits: AppLimits) -> AppLimited:
+    if refusal.reason == "requests_per_minute":
+        what = f"This app may make {limits.requests_per_minute} requests a minute, and has made them."
+    else:
+        what = f"This app may use {limits.tokens_per_minute} tokens a minute; this job may take {tokens}."
+    fits = refusal.reason == "requests_per_minute" or tokens <= (limits.tokens_per_minute or 0)
+    retry_after_s = _whole(refusal.number / 1000) if fits else None
+    if not fits:
+        what += " It is too large for that limit: shorten the prompt, or ask for fewer tokens."
+    rates_left = refusal.rates_left
+    message = f"{what} {_advice(retry_after_s)}"
+    return AppLimited(message, reason=refusal.reason, retry_after_s=retry_after_s, rates_left=rates_left)
+
+
+def _complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None) -> str:
+    match refusal.reason:
+        case "tokens":
+            return (
+                f"Queue {queue} is full: {refusal.backlog_tokens} tokens wait, this job may take "
+                f"{spec.kv_tokens} more, and the cap is {refusal.number} tokens."
+            )
+        case "wait":
+            expected = "longer" if wait_s is None else f"about {wait_s:.0f} s"
+            return f"A job would wait {expected} in queue {queue}, and must start within {spec.max_wait_s:g} s."
+        case "share":
+            return (
+                f"Queue {queue} is shared: {refusal.depth} jobs wait, and this app has all of the {refusal.number} "
+                "places that are its own while others want some too."
+            )
+        case "app_jobs":
+            return f"This app has as many jobs waiting as it may have: {refusal.number}."
+    return f"Queue {queue} is full: {refusal.depth} jobs wait and its cap is {refusal.number}."
+
+
+def _advice(retry_after_s: int | None) -> str:
+    return "Do not retry soon." if retry_after_s is None else f"Retry after {retry_after_s} s."
+
+
+def _whole(seconds: float) -> int | None:
+    """Seconds for a Retry-After, or None when a client would not wait that long."""
+    whole = max(1, math.ceil(seconds))
+    return whole if whole <= RETRY_AFTER_LIMIT_S else None

@@ -1,6 +1,6 @@
-"""Waits: requests that hold on until a job ends, woken by one Redis reader for the whole process.
+"""Waits: requests that hold on for news of a job, woken by one Redis reader and one re-check for the whole process.
 
-An open wait holds a thread and no database connection. A lost message is healed by looking again.
+An open wait holds a thread and no database connection. A lost message is healed by looking again, in one query for all.
 """
 
 import logging
@@ -8,100 +8,215 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from redis import Redis, RedisError
 
 from headrace.admission import ENDED
+from headrace.errors import SlotsFull, StoreUnavailable
+from headrace.store import Store, jobs
 from headrace.store.jobs import Job
+from headrace.streams import STREAMED
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at a job whose end nobody has announced.
-RECHECK_S = 2.0
+#: Seconds between looks at the jobs whose end nobody has announced. It bounds how late an expiry is seen.
+RECHECK_S = 1.0
 #: Seconds the reader waits for a message, and before it connects again.
 POLL_S = 1.0
+#: Reads after news at once. Thousands of waits may be told together, and submits need connections too.
+READS_AT_ONCE = 4
+
+T = TypeVar("T")
+Kind = Literal["wait", "stream"]
+
+
+class Watch:
+    """News of one job for one waiter.
+
+    Attributes:
+        has_ended: True once the job's end was announced or seen. Its reader may set it back.
+    """
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        self._news = threading.Event()
+
+    def tell(self, *, has_ended: bool) -> None:
+        """Wake the waiter: the job has ended, or its stream may have more."""
+        self.has_ended |= has_ended
+        self._news.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return True when there is news since the last call, False after `timeout_s` without any."""
+        is_news = self._news.wait(timeout_s)
+        self._news.clear()
+        return is_news
+
+
+class Slot:
+    """A place among the open waits or streams of the process. Given back once, however often it is released."""
+
+    def __init__(self, places: threading.Semaphore) -> None:
+        self._places = places
+        self._lock = threading.Lock()
+        self._is_held = True
+        self.is_handed_over = False
+
+    def hand_over(self) -> None:
+        """Keep the place beyond the request: whoever calls this releases it."""
+        self.is_handed_over = True
+
+    def release(self) -> None:
+        """Give the place back."""
+        with self._lock:
+            if self._is_held:
+                self._is_held = False
+                self._places.release()
 
 
 class Waits:
-    """The open waits of one process. The reader starts with the first."""
+    """The open waits of one process. Its two threads start with the first."""
 
-    def __init__(self, redis: Redis, slots: int) -> None:
+    def __init__(self, redis: Redis, store: Store, *, wait_slots: int, stream_slots: int) -> None:
         self._redis = redis
-        self._free = threading.BoundedSemaphore(slots)
+        self._store = store
+        self._places: dict[Kind, threading.Semaphore] = {
+            "wait": threading.BoundedSemaphore(wait_slots),
+            "stream": threading.BoundedSemaphore(stream_slots),
+        }
+        self._reads = threading.BoundedSemaphore(READS_AT_ONCE)
         self._lock = threading.Lock()
-        self._waiting: dict[str, set[threading.Event]] = {}
+        self._watches: dict[UUID, set[Watch]] = {}
         self._stop = threading.Event()
-        self._reader: threading.Thread | None = None
+        self._is_started = False
+
+    @property
+    def is_closed(self) -> bool:
+        """True once the process must go."""
+        return self._stop.is_set()
+
+    @contextmanager
+    def hold(self, kind: Kind) -> Iterator[Slot]:
+        """Hold a place for a synchronous request or for a stream, which takes it along. Raises: SlotsFull."""
+        slot = self._take(kind)
+        if slot is None:
+            message = "This server holds as many requests open as it may. Try again."
+            raise SlotsFull(message, reason=f"{kind}_slots", retry_after_s=1)
+        try:
+            yield slot
+        finally:
+            if not slot.is_handed_over:
+                slot.release()
 
     def until_ended(self, job_id: UUID, read: Callable[[], Job], wait_s: float) -> Job:
         """The job as `read` returns it: as soon as it has ended, or after `wait_s`, as it stands then.
 
-        With every slot taken the answer comes at once: a caller that polls loses nothing but calm.
+        With every place taken the answer comes at once: a caller that polls loses nothing but calm.
         """
-        job = read()
-        if job.state.is_terminal or wait_s <= 0 or not self._free.acquire(blocking=False):
-            return job
+        slot = self._take("wait") if wait_s > 0 else None
+        if slot is None:
+            return read()
         try:
-            with self._watched(job_id) as ended:
-                return self._follow(ended, read, time.monotonic() + wait_s)
+            return self.follow(job_id, read, wait_s)
         finally:
-            self._free.release()
+            slot.release()
 
-    def close(self) -> None:
-        """Stop the reader and end every wait, with the job as it stands. Call it once the process must go."""
-        self._stop.set()
-        with self._lock:
-            for events in self._waiting.values():
-                for event in events:
-                    event.set()
+    def follow(self, job_id: UUID, read: Callable[[], Job], wait_s: float) -> Job:
+        """As `until_ended`, for a caller that holds a place already."""
+        until = time.monotonic() + wait_s
+        with self.watch(job_id) as watch:
+            job = read()
+            while not job.state.is_terminal and not self.is_closed and (left_s := until - time.monotonic()) > 0:
+                watch.wait(left_s)
+                if watch.has_ended or self.is_closed or time.monotonic() >= until:
+                    watch.has_ended = False
+                    job = self.look(read)
+            return job
+
+    def look(self, read: Callable[[], T]) -> T:
+        """Read what there is news of, with few others at once. Raises: what `read` raises."""
+        with self._reads:
+            return read()
 
     @contextmanager
-    def _watched(self, job_id: UUID) -> Iterator[threading.Event]:
-        """An event that is set when the job's end is announced, from now on."""
-        event = threading.Event()
+    def watch(self, job_id: UUID) -> Iterator[Watch]:
+        """What is told of this job from now on. What came before is the caller's to read, after this began."""
+        watch = Watch()
         with self._lock:
-            self._waiting.setdefault(job_id.hex, set()).add(event)
-            if self._reader is None and not self._stop.is_set():
-                self._reader = threading.Thread(target=self._read_for_ever, name="waits", daemon=True)
-                self._reader.start()
+            self._start()
+            self._watches.setdefault(job_id, set()).add(watch)
         try:
-            yield event
+            yield watch
         finally:
             with self._lock:
-                events = self._waiting[job_id.hex]
-                events.discard(event)
-                if not events:
-                    del self._waiting[job_id.hex]
+                watches = self._watches[job_id]
+                watches.discard(watch)
+                if not watches:
+                    del self._watches[job_id]
 
-    def _follow(self, ended: threading.Event, read: Callable[[], Job], until: float) -> Job:
-        """Look at once, since the end may have come before anyone watched; then when told, and now and then."""
-        job = read()
-        while not job.state.is_terminal and not self._stop.is_set() and (left_s := until - time.monotonic()) > 0:
-            ended.wait(min(left_s, RECHECK_S))
-            ended.clear()
-            job = read()
-        return job
+    def is_watched(self, job_id: UUID) -> bool:
+        """True while anyone in this process waits for news of this job."""
+        with self._lock:
+            return job_id in self._watches
 
-    def _read_for_ever(self) -> None:
-        while not self._stop.is_set():
+    def close(self) -> None:
+        """Stop the threads and end every wait, with the job as it stands. Call it once the process must go."""
+        self._stop.set()
+        self._tell_all()
+
+    def _take(self, kind: Kind) -> Slot | None:
+        places = self._places[kind]
+        return Slot(places) if places.acquire(blocking=False) else None
+
+    def _start(self) -> None:
+        if self._is_started or self.is_closed:
+            return
+        self._is_started = True
+        for name, step in (("reader", self._read_messages), ("recheck", self._recheck)):
+            threading.Thread(target=self._repeat, args=(name, step), name=f"waits-{name}", daemon=True).start()
+
+    def _repeat(self, name: str, step: Callable[[], None]) -> None:
+        while not self.is_closed:
             try:
-                self._read_messages()
-            except RedisError as error:
-                log.warning("waits_reader_lost_redis", extra={"error": str(error)})
+                step()
+            except (RedisError, StoreUnavailable) as error:
+                log.warning("waits_lost_server", extra={"of": name, "error": str(error)})
             except Exception:
-                log.exception("waits_reader_failed")
+                log.exception("waits_failed", extra={"of": name})
             self._stop.wait(POLL_S)
 
     def _read_messages(self) -> None:
-        with self._redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-            channel.subscribe(ENDED)
-            while not self._stop.is_set():
+        with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+            channel.subscribe(ENDED, STREAMED)
+            while not self.is_closed:
                 message = channel.get_message(timeout=POLL_S)
-                if message is not None:
-                    self._wake(message["data"])
+                if message is None:
+                    continue
+                if message["type"] == "message":
+                    self._tell(UUID(hex=message["data"]), has_ended=message["channel"] == ENDED)
+                else:
+                    # Subscribed, perhaps again: what was published while nobody listened is in the streams.
+                    self._tell_all()
 
-    def _wake(self, job_hex: str) -> None:
+    def _recheck(self) -> None:
+        while not self._stop.wait(RECHECK_S):
+            with self._lock:
+                watched = list(self._watches)
+            if watched:
+                with self._store.begin() as db:
+                    ended = jobs.ended_among(db, watched)
+                for job_id in ended:
+                    self._tell(job_id, has_ended=True)
+
+    def _tell(self, job_id: UUID, *, has_ended: bool) -> None:
         with self._lock:
-            for event in self._waiting.get(job_hex, ()):
-                event.set()
+            for watch in self._watches.get(job_id, ()):
+                watch.tell(has_ended=has_ended)
+
+    def _tell_all(self) -> None:
+        with self._lock:
+            for watches in self._watches.values():
+                for watch in watches:
+                    watch.tell(has_ended=False)

@@ -3,40 +3,92 @@
 Redis is a fast index of Postgres here: all of it can be wiped and rebuilt by the sweeps.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
 from operator import attrgetter
+from typing import Literal, cast
 from uuid import UUID
 
 from redis import Redis, RedisError
+from redis.commands.core import Script
 
 from headrace.broker import ExecuteMessage, list_key
-from headrace.errors import BrokerUnavailable, QueueFull
+from headrace.errors import BrokerUnavailable
+from headrace.limits import RateLeft, RatesLeft
 from headrace.queues import KEY_PREFIX, Candidate, Ticket
+from headrace.store.apps import UNLIMITED, AppLimits
 
-#: The hash {queue: jobs per second} that `observe` writes and the door reads.
-DRAIN_RATES = KEY_PREFIX + "drain_rates"
+#: What `observe` writes and the doors read: `headrace.forecasting.Outlook`, as JSON.
+OUTLOOK = KEY_PREFIX + "outlook"
 #: The channel on which ended jobs are named, by 32 hex digits. A message may be lost: readers look again by themselves.
 ENDED = KEY_PREFIX + "ended"
-#: Clients that should retry honour no Retry-After above this. Source: the openai SDK.
-RETRY_AFTER_LIMIT_S = 120
+#: Messages in one Lua call that puts them back: each may be compared with the whole list, and nobody else is served.
+RESTORE_MESSAGES = 500
+
+Reason = Literal["depth", "tokens", "wait", "share", "app_jobs", "requests_per_minute", "tokens_per_minute"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One job that wants a place: where it may go, best first, and what its app may have."""
+
+    job_id: UUID
+    app_id: UUID
+    tokens: int
+    candidates: tuple[Candidate, ...]
+    limits: AppLimits = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place taken in a queue: `position` counts from 1, `depth` includes it."""
+    """A place taken in a queue.
+
+    Attributes:
+        position: counts from 1.
+        depth: jobs that wait there, this one included.
+        ahead_tokens: of the jobs before it, about: the queue's mean by their number.
+    """
 
     candidate: Candidate
     position: int
     depth: int
+    ahead_tokens: int
+    rates_left: RatesLeft
 
 
-def reservations_key(queue: str) -> str:
-    """The zset {job id: expiry in ms} of places that are taken and not committed yet."""
-    return f"{KEY_PREFIX}reservations:{queue}"
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no place.
+
+    Attributes:
+        number: what `reason` is about: the cap, in jobs or tokens, or the app's share of it; for a rate, milliseconds
+            until it allows this job.
+        depth: jobs in the first candidate.
+        backlog_tokens: of the first candidate.
+    """
+
+    reason: Reason
+    number: int
+    depth: int
+    backlog_tokens: int
+    rates_left: RatesLeft
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What waits in one queue: jobs from their reservation to their claim, their tokens, and whose they are."""
+
+    jobs: int
+    tokens: int
+    apps: int
+
+
+def books_key(kind: str, queue: str) -> str:
+    """The key of one of a queue's books; `lua/books.lua` says what each holds."""
+    return f"{KEY_PREFIX}{kind}:{queue}"
 
 
 class Admission:
@@ -46,65 +98,100 @@ class Admission:
         self._redis = redis
         self._message = message
         self._ttl_s = reservation_ttl_s
-        scripts = files("headrace") / "lua"
-        self._reserve, self._commit, self._restore = (
-            redis.register_script((scripts / f"{name}.lua").read_text()) for name in ("reserve", "commit", "restore")
+        self._reserve, self._commit, self._restore, self._leave = map(
+            self._script, ("reserve", "commit", "restore", "leave")
         )
 
-    def reserve(self, job_id: UUID, candidates: Sequence[Candidate]) -> Place:
-        """Take a place in the first candidate with room: one Lua call, so that no cap is ever overshot.
+    def _script(self, name: str) -> Script:
+        folder = files("headrace") / "lua"
+        books, own = ((folder / f"{each}.lua").read_text() for each in ("books", name))
+        return self._redis.register_script(books + own)
 
-        Raises: QueueFull: none has room. BrokerUnavailable.
+    def reserve(self, asks: Sequence[Ask]) -> list[Place | Refusal]:
+        """Take a place for each in the first candidate with room: one Lua call, so that no cap is ever overshot.
+
+        Returns: a place or a refusal for each ask, in their order. Raises: BrokerUnavailable.
         """
-        keys = [key for each in candidates for key in (list_key(each.queue), reservations_key(each.queue))]
-        arguments: list[str | int | float] = [job_id.hex, self._ttl_s, *(each.depth_cap for each in candidates)]
+        arguments: list[str | int | float] = [self._ttl_s]
+        for ask in asks:
+            arguments += (ask.job_id.hex, ask.app_id.hex, ask.tokens, *_caps(ask.limits), len(ask.candidates))
+            for each in ask.candidates:
+                most_ahead = -1 if each.ahead_cap_tokens is None else each.ahead_cap_tokens
+                arguments += (each.queue, each.depth_cap, each.backlog_cap_tokens, most_ahead)
         with _answered():
-            chosen, depth = self._reserve(keys, arguments)
-        if chosen:
-            return Place(candidates[chosen - 1], depth, depth)
-        first = candidates[0]
-        raise QueueFull(first.queue, depth, first.depth_cap, self._retry_after_s(first.queue))
+            replies = self._reserve([KEY_PREFIX], arguments)
+        return [_outcome(ask, *reply) for ask, reply in zip(asks, replies, strict=True)]
 
-    def commit(self, ticket: Ticket) -> None:
-        """Turn the reservation into the queue's message. Raises: BrokerUnavailable."""
-        keys = [list_key(ticket.queue), reservations_key(ticket.queue)]
-        with _answered():
-            self._commit(keys, [ticket.job_id.hex, self._message.of(ticket)])
-
-    def release(self, job_id: UUID, queue: str) -> None:
-        """Give a reserved place back. Raises: BrokerUnavailable."""
-        with _answered():
-            self._redis.zrem(reservations_key(queue), job_id.hex)
-
-    def restore(self, tickets: Sequence[Ticket]) -> int:
-        """Push the messages that are missing from their lists; returns how many were. Raises: BrokerUnavailable."""
-        pushed = 0
-        for queue, group in groupby(sorted(tickets, key=attrgetter("queue")), key=attrgetter("queue")):
-            arguments = [word for ticket in group for word in (ticket.job_id.hex, self._message.of(ticket))]
+    def commit(self, tickets: Sequence[Ticket]) -> None:
+        """Turn reservations into their queues' messages, in this order. Raises: BrokerUnavailable."""
+        arguments: list[str | int] = []
+        for ticket in tickets:
+            app, message = ticket.app_id.hex, self._message.of(ticket)
+            arguments += (ticket.job_id.hex, ticket.queue, app, ticket.kv_tokens, ticket.enqueue_no, message)
+        if arguments:
             with _answered():
-                pushed += int(self._restore([list_key(queue), reservations_key(queue)], arguments))
-        return pushed
+                self._commit([KEY_PREFIX], arguments)
+
+    def knock(self, app_id: UUID, queue: str, for_s: float) -> None:
+        """Note that an app found no room and will be back: until then a share of the queue is kept for it.
+
+        Else an app that keeps a queue full would take each place that frees before anybody else comes back.
+        Raises: BrokerUnavailable.
+        """
+        with _answered():
+            until_ms = (int(self._redis.time()[0]) + for_s) * 1000
+            self._redis.zadd(books_key("knocks", queue), {app_id.hex: until_ms})
+
+    def leave(self, stays: Iterable[tuple[UUID, int]]) -> int:
+        """Give back the places of jobs that wait no more: `(job id, enqueue_no)` each. Their messages stay.
+
+        Returns: how many had one. Raises: BrokerUnavailable.
+        """
+        arguments = [word for job_id, enqueue_no in stays for word in (job_id.hex, enqueue_no)]
+        if not arguments:
+            return 0
+        with _answered():
+            return int(self._leave([KEY_PREFIX], arguments))
+
+    def restore(self, tickets: Sequence[Ticket]) -> list[Ticket]:
+        """Push the messages that are missing from their lists; returns those. Raises: BrokerUnavailable."""
+        pushed: set[str] = set()
+        for queue, group in groupby(sorted(tickets, key=attrgetter("queue")), key=attrgetter("queue")):
+            waiting = list(group)
+            for start in range(0, len(waiting), RESTORE_MESSAGES):
+                arguments: list[str | int] = [queue]
+                for ticket in waiting[start : start + RESTORE_MESSAGES]:
+                    app, message = ticket.app_id.hex, self._message.of(ticket)
+                    arguments += (ticket.job_id.hex, app, ticket.kv_tokens, ticket.enqueue_no, message)
+                with _answered():
+                    pushed |= set(self._restore([KEY_PREFIX], arguments))
+        return [ticket for ticket in tickets if ticket.job_id.hex in pushed]
 
     def remove(self, tickets: Sequence[Ticket]) -> int:
-        """Take the messages of jobs that have ended out of their lists. Raises: BrokerUnavailable."""
+        """Take jobs that have ended out of their queues, with their messages; returns how many messages there were.
+
+        Raises: BrokerUnavailable.
+        """
         if not tickets:
             return 0
         with _answered():
             pipeline = self._redis.pipeline(transaction=False)
             for ticket in tickets:
                 pipeline.lrem(list_key(ticket.queue), 1, self._message.of(ticket))
-            return sum(pipeline.execute())
+            removed = int(sum(pipeline.execute()))
+        self.leave((ticket.job_id, ticket.enqueue_no) for ticket in tickets)
+        return removed
 
-    def depths(self, queues: Sequence[str]) -> dict[str, int]:
-        """Jobs in each queue's list plus its live reservations: one round trip. Raises: BrokerUnavailable."""
+    def loads(self, queues: Sequence[str]) -> dict[str, Load]:
+        """What waits in each queue: one round trip. Raises: BrokerUnavailable."""
         with _answered():
-            now_ms = int(self._redis.time()[0]) * 1000
             pipeline = self._redis.pipeline(transaction=True)
             for queue in queues:
-                pipeline.llen(list_key(queue))
-                pipeline.zcount(reservations_key(queue), now_ms, "+inf")
+                pipeline.zcard(books_key("line", queue))
+                pipeline.get(books_key("backlog", queue))
+                pipeline.hlen(books_key("jobs", queue))
             counts = pipeline.execute()
-        return {queue: counts[2 * i] + counts[2 * i + 1] for i, queue in enumerate(queues)}
+        return {queue: Load(*(int(each or 0) for each in counts[3 * i : 3 * i + 3])) for i, queue in enumerate(queues)}
 
     def drop_stale_reservations(self, queues: Sequence[str]) -> int:
         """Forget places whose job was never inserted; returns how many. Raises: BrokerUnavailable."""
@@ -112,8 +199,26 @@ class Admission:
             now_ms = int(self._redis.time()[0]) * 1000
             pipeline = self._redis.pipeline(transaction=False)
             for queue in queues:
-                pipeline.zremrangebyscore(reservations_key(queue), "-inf", now_ms)
-            return sum(pipeline.execute())
+                pipeline.zrangebyscore(books_key("reservations", queue), "-inf", now_ms)
+            stale = [job for jobs in pipeline.execute() for job in jobs]
+        # A reservation is a first stay: a job that came back later has another number, and keeps its place.
+        return self.leave((UUID(hex=job), 1) for job in stale)
+
+    def committed(self, cursor: int) -> tuple[int, dict[UUID, int]]:
+        """A part of the books: each job that waits, and is past its reservation, with its enqueue_no.
+
+        Returns: the next cursor, 0 after the last part, and the part, which may repeat jobs of another.
+        Raises: BrokerUnavailable.
+        """
+        with _answered():
+            cursor, part = self._redis.hscan(KEY_PREFIX + "waiting", cursor, count=1000)
+            entries = cast("dict[str, str]", part)
+            pipeline = self._redis.pipeline(transaction=False)
+            for job, entry in entries.items():
+                pipeline.zscore(books_key("reservations", entry.partition(" ")[0]), job)
+            reserved = pipeline.execute()
+        found = zip(entries.items(), reserved, strict=True)
+        return cursor, {UUID(hex=job): int(entry.rpartition(" ")[2]) for (job, entry), until in found if until is None}
 
     def messages(self, queue: str, limit: int) -> list[str]:
         """The messages in a queue's list that will be taken next, `limit` at most. Raises: BrokerUnavailable."""
@@ -128,20 +233,15 @@ class Admission:
                 pipeline.lrem(list_key(queue), 0, message)
             return sum(pipeline.execute())
 
-    def publish_drain_rates(self, rates: Mapping[str, float]) -> None:
-        """Tell every door how fast the queues drain, in jobs per second. Raises: BrokerUnavailable."""
+    def publish_outlook(self, outlook: str, for_s: float) -> None:
+        """Tell every door what was observed, which is forgotten after `for_s`. Raises: BrokerUnavailable."""
         with _answered():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.delete(DRAIN_RATES)
-            if rates:
-                pipeline.hset(DRAIN_RATES, mapping={queue: str(rate) for queue, rate in rates.items()})
-            pipeline.execute()
+            self._redis.set(OUTLOOK, outlook, px=int(for_s * 1000))
 
-    def drain_rate(self, queue: str) -> float | None:
-        """Jobs per second that leave this queue, as last observed; None before anything was observed."""
+    def outlook(self) -> str | None:
+        """What was observed lately; None when nothing was. Raises: BrokerUnavailable."""
         with _answered():
-            rate = self._redis.hget(DRAIN_RATES, queue)
-        return float(rate) if rate else None
+            return cast("str | None", self._redis.get(OUTLOOK))
 
     def announce_ended(self, job_ids: Iterable[UUID]) -> None:
         """Wake whoever waits for these jobs' ends. Call it after the commit. Raises: BrokerUnavailable."""
@@ -156,10 +256,23 @@ class Admission:
         with _answered():
             self._redis.ping()
 
-    def _retry_after_s(self, queue: str) -> int:
-        """When one place will likely be free: the time one job takes to leave, at least a second."""
-        rate = self.drain_rate(queue)
-        return min(RETRY_AFTER_LIMIT_S, max(1, round(1 / rate))) if rate else 5
+
+def _caps(limits: AppLimits) -> tuple[int, ...]:
+    caps = (limits.queued_jobs, limits.requests_per_minute, limits.tokens_per_minute)
+    return tuple(-1 if cap is None else cap for cap in caps)
+
+
+def _outcome(
+    ask: Ask, chosen: int, reason: Reason, number: int, depth: int, tokens: int, requests_left: int, tokens_left: int
+) -> Place | Refusal:
+    requests, tokens_a_minute = ask.limits.requests_per_minute, ask.limits.tokens_per_minute
+    left = RatesLeft(
+        RateLeft(requests, requests_left) if requests else None,
+        RateLeft(tokens_a_minute, tokens_left) if tokens_a_minute else None,
+    )
+    if chosen:
+        return Place(ask.candidates[chosen - 1], number, depth, tokens, left)
+    return Refusal(reason, number, depth, tokens, left)
 
 
 @contextmanager

@@ -4,6 +4,9 @@ Imports no task's code: producers name tasks by constant.
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import cycle
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +16,8 @@ from kombu.exceptions import OperationalError
 
 from headrace.config import Settings
 from headrace.errors import BrokerUnavailable, NotFound
-from headrace.jobs import parse_id, show_id
+from headrace.jobs import Lane, parse_id, show_id
+from headrace.lanes import preference, schedule
 from headrace.queues import CONTROL, DELIVER, EXECUTE, KEY_PREFIX, OVERFLOW, WEBHOOKS, Ticket, lane_queues
 
 #: Seconds; must exceed kombu's one-second BRPOP, and bounds how long a hung Redis can hold a publish.
@@ -52,7 +56,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             "global_keyprefix": KEY_PREFIX,
             "priority_steps": [0],
-            "queue_order_strategy": "priority",
+            "queue_order_strategy": partial(LaneCycle, {lane: settings.lane(lane).takes for lane in Lane}),
             "visibility_timeout": 3600,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
@@ -62,6 +66,35 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "health_check_interval": 10,
         },
     }
+
+
+class LaneCycle:
+    """In which order kombu looks into a worker's queues: by the shares of their lanes.
+
+    kombu asks for the order when it is about to wait for a message, and says when it has got one.
+    """
+
+    def __init__(self, takes: Mapping[Lane, int]) -> None:
+        self._turns = cycle(schedule(takes))
+        self._turn = next(self._turns)
+        self._queues: dict[Lane, str] = {}
+        self._others: list[str] = []
+
+    def update(self, queues: Sequence[str]) -> None:
+        """The queues that are consumed from now on; one that is no lane's comes after those that are."""
+        lanes = {str(lane): lane for lane in Lane}
+        named = [(queue, lanes.get(queue.rpartition(".")[2])) for queue in queues]
+        self._queues = {lane: queue for queue, lane in named if lane is not None}
+        self._others = [queue for queue, lane in named if lane is None]
+
+    def consume(self, n: int) -> list[str]:
+        """The queues in the order of this turn, `n` at most."""
+        lanes = preference(self._turn, list(self._queues))
+        return [*(self._queues[lane] for lane in lanes), *self._others][:n]
+
+    def rotate(self, last_used: str) -> None:
+        """A message was taken: the turn is over, whichever queue it came from."""
+        self._turn = next(self._turns)
 
 
 def list_key(queue: str) -> str:

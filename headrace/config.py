@@ -31,16 +31,20 @@ class LaneSettings(_Section):
     Attributes:
         max_wait_s: default for the job's `max_wait`.
         depth_cap: jobs a queue of this lane holds before new ones are refused.
+        backlog_cap_tokens: likewise in tokens, prompts and the most output of all that wait.
+        takes: of as many takes as all lanes' `takes` add up to, those that are this lane's while all have work.
     """
 
     max_wait_s: Positive = 30.0
     depth_cap: PositiveInt = 500
+    backlog_cap_tokens: PositiveInt = 1_000_000
+    takes: PositiveInt = 1
 
 
 def _lanes() -> dict[Lane, LaneSettings]:
     return {
-        Lane.HIGH: LaneSettings(max_wait_s=30),
-        Lane.NORMAL: LaneSettings(max_wait_s=30),
+        Lane.HIGH: LaneSettings(max_wait_s=30, takes=10),
+        Lane.NORMAL: LaneSettings(max_wait_s=30, takes=4),
         Lane.LOW: LaneSettings(max_wait_s=4 * 3600),
         Lane.BATCH: LaneSettings(max_wait_s=24 * 3600),
     }
@@ -179,8 +183,11 @@ class Settings(BaseSettings):
         api_key: `HEADRACE_API_KEY`: the key they show it.
         body_limit_bytes: larger request bodies are refused with 413.
         wait_limit_s: the longest `wait=` of a long poll.
-        wait_slots: long polls that one API process holds open; one more is answered at once, as it stands.
-            Keep it below the process's threads, or waits would starve submits.
+        wait_slots: long polls and synchronous requests that one API process holds open. One more long poll is
+            answered at once, as it stands; one more synchronous request is refused.
+        stream_slots: event streams that one API process holds open; one more is refused.
+            Keep the two together below the process's threads, or what is held open would starve submits.
+        keep_alive_s: how long an open stream may be silent before a comment shows whether its reader is still there.
         prices: of the paid API's models. A model without one is never sent there.
         drain_s: how long a worker that is told to stop lets its running jobs finish before it hands them back.
         lease_s: how long a worker may be silent before its jobs go back to the queue.
@@ -223,7 +230,9 @@ class Settings(BaseSettings):
 
     body_limit_bytes: PositiveInt = 8 * 1024 * 1024
     wait_limit_s: Positive = 60.0
-    wait_slots: PositiveInt = 48
+    wait_slots: PositiveInt = 1000
+    stream_slots: PositiveInt = 1000
+    keep_alive_s: Positive = 10.0
     lease_s: Positive = 10.0
     lease_renew_every_s: Positive = 1.0
     max_attempts: PositiveInt = 3

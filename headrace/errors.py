@@ -10,11 +10,16 @@
     ├── Unauthenticated          no valid API key
     ├── PermissionDenied         a valid key, not for this
     ├── NotFound                 no such thing, or another app's
+    ├── JobNotEnded              this can be done only to a job that has ended
+    ├── Unanswered               a job ended, or was waited for long enough, without an answer to give
+    │   ├── JobExpired
+    │   ├── JobOverdue
+    │   ├── JobCancelled
+    │   └── WaitTimeout
     ├── Refused                  come back later
     │   ├── QueueFull            no candidate queue has room for this job
     │   ├── AppLimited           the app's own limits
-    │   ├── SlotsFull            this process holds as many waits and streams open as it may
-    │   └── WaitTimeout
+    │   └── SlotsFull            this process holds as many waits and streams open as it may
     ├── Unavailable              one of our own parts is down
     │   ├── StoreUnavailable     Postgres
     │   └── BrokerUnavailable    Redis
@@ -32,6 +37,8 @@ HTTP status codes are not known here: `api/problems.py` maps `code` to them.
 
 from uuid import UUID
 
+from headrace.limits import NO_RATES, RatesLeft
+
 
 class HeadraceError(Exception):
     """Root of the tree. The message is for the person who can act on it.
@@ -40,14 +47,17 @@ class HeadraceError(Exception):
         code: stable, machine-readable; part of the API.
         retryable: True when the same thing may succeed later, unchanged.
         param: the request field or setting at fault, as a dotted path; None when there is none.
+        job_id: the job that it is about; None when it is about none.
     """
 
     code = "internal_error"
     retryable = False
 
-    def __init__(self, message: str = "", *, code: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, code: str | None = None, param: str | None = None, job_id: UUID | None = None
+    ) -> None:
         super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
-        self.param = param
+        self.param, self.job_id = param, job_id
         if code is not None:
             self.code = code
 
@@ -107,42 +117,97 @@ class NotFound(HeadraceError):
     code = "not_found"
 
 
+class JobNotEnded(HeadraceError):
+    """The job has not ended yet."""
+
+    code = "job_not_ended"
+    retryable = True
+
+
+class Unanswered(HeadraceError):
+    """There is no answer to give; `code` is the job's own, if it has one."""
+
+    code = "job_failed"
+
+    def __init__(self, message: str, job_id: UUID, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, job_id=job_id)
+
+
+class JobExpired(Unanswered):
+    """It could not start in time, and cost nothing."""
+
+    code = "expired"
+    retryable = True
+
+
+class JobOverdue(Unanswered):
+    """Its deadline passed before it could finish."""
+
+    code = "deadline_exceeded"
+
+
+class JobCancelled(Unanswered):
+    """It was cancelled while its caller waited for it."""
+
+    code = "job_cancelled"
+
+
+class WaitTimeout(Unanswered):
+    """The job did not end within the wait; it goes on and can be polled."""
+
+    code = "wait_timeout"
+    retryable = True
+
+
 class Refused(HeadraceError):
     """Not now.
 
     Attributes:
+        reason: the bound it met, in one word.
         retry_after_s: whole seconds after which a retry makes sense; None when it does not.
+        rates_left: of the app's own limits.
     """
 
     code = "refused"
     retryable = True
 
-    def __init__(self, message: str = "", *, retry_after_s: int | None = None, code: str | None = None) -> None:
-        super().__init__(message, code=code)
-        self.retry_after_s = retry_after_s
+    def __init__(
+        self, message: str, *, reason: str, retry_after_s: int | None = None, rates_left: RatesLeft = NO_RATES
+    ) -> None:
+        super().__init__(message)
+        self.reason, self.retry_after_s, self.rates_left = reason, retry_after_s, rates_left
 
 
 class QueueFull(Refused):
-    """Every candidate queue is at its cap.
+    """No candidate queue has room for this job.
 
     Attributes:
-        queue: the first candidate.
-        depth: jobs in it, counted in the same step that refused.
-        cap: the depth at which it refuses.
+        queue: the first candidate, where the reason is depth, tokens, wait, share or app_jobs.
+        depth: jobs that wait in it, counted in the same step that refused.
+        cap: the bound: in jobs; in tokens for `tokens` and `wait`.
+        expected_wait_s: of a job at its end; None when nobody can tell.
     """
 
     code = "queue_full"
 
-    def __init__(self, queue: str, depth: int, cap: int, retry_after_s: int) -> None:
-        super().__init__(
-            f"Queue {queue} is full: {depth} jobs wait and its cap is {cap}. Retry after {retry_after_s} s.",
-            retry_after_s=retry_after_s,
-        )
-        self.queue, self.depth, self.cap = queue, depth, cap
+    def __init__(
+        self,
+        message: str,
+        *,
+        queue: str,
+        reason: str,
+        depth: int,
+        cap: int,
+        expected_wait_s: float | None = None,
+        retry_after_s: int | None = None,
+        rates_left: RatesLeft = NO_RATES,
+    ) -> None:
+        super().__init__(message, reason=reason, retry_after_s=retry_after_s, rates_left=rates_left)
+        self.queue, self.depth, self.cap, self.expected_wait_s = queue, depth, cap, expected_wait_s
 
 
 class AppLimited(Refused):
-    """The app has used up a limit of its own."""
+    """The app has used up its minute: the reason is requests_per_minute or tokens_per_minute."""
 
     code = "rate_limit_exceeded"
 
@@ -151,20 +216,6 @@ class SlotsFull(Refused):
     """This process holds as many waits and streams open as it may."""
 
     code = "sync_slots_full"
-
-
-class WaitTimeout(Refused):
-    """The job did not end within the wait; it goes on and can be polled.
-
-    Attributes:
-        job_id: the job.
-    """
-
-    code = "wait_timeout"
-
-    def __init__(self, message: str, job_id: UUID) -> None:
-        super().__init__(message)
-        self.job_id = job_id
 
 
 class Unavailable(HeadraceError):

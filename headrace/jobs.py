@@ -181,6 +181,11 @@ def new_id() -> UUID:
     return uuid7()
 
 
+def oldest_id(at: datetime) -> UUID:
+    """The smallest UUIDv7 that can be made at this time: its first 48 bits are unix milliseconds (RFC 9562)."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
+
+
 def show_id(job_id: UUID, prefix: str = "job_") -> str:
     """The public spelling, e.g. `job_0197…`: prefix and 32 hex digits."""
     return f"{prefix}{job_id.hex}"

@@ -35,10 +35,19 @@ def lane_queues(pool: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A queue a job may go to, the cap that holds there, and why it is one."""
+    """A queue a job may go to, and what holds there.
+
+    Attributes:
+        depth_cap: jobs that may wait in it.
+        backlog_cap_tokens: tokens that may wait in it.
+        ahead_cap_tokens: tokens before a job that can just start in time; None while no rate is known.
+        reason: why the queue is a candidate.
+    """
 
     queue: str
     depth_cap: int
+    backlog_cap_tokens: int
+    ahead_cap_tokens: int | None
     reason: str
 
 
@@ -48,7 +57,7 @@ class Ticket:
 
     Attributes:
         enqueue_no: counts the times this job was put into a queue; a claim with an older number finds nothing.
-        kv_tokens: the most KV cache the job can come to hold.
+        kv_tokens: the most KV cache the job can come to hold; what it counts for in the queue's backlog.
         start_by: past it, a first start is too late.
     """
 

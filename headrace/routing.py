@@ -1,5 +1,7 @@
 """Where a job may go, best first, and why. Pure: `admission` takes the place."""
 
+from collections.abc import Callable
+
 from headrace.config import LaneSettings
 from headrace.errors import InvalidRequest, UnknownPrice
 from headrace.jobs import JobSpec, Overflow, Route, Usage
@@ -7,25 +9,37 @@ from headrace.pricing import Tariff, cost
 from headrace.queues import OVERFLOW, Candidate, queue_name
 
 
-def candidates(spec: JobSpec, lane: LaneSettings, tariff: Tariff, *, api_is_open: bool) -> tuple[Candidate, ...]:
+def candidates(
+    spec: JobSpec,
+    lane: LaneSettings,
+    tariff: Tariff,
+    *,
+    ahead_cap_tokens: Callable[[str], int | None],
+    api_is_open: bool,
+) -> tuple[Candidate, ...]:
     """The queues this job may be put into, best first: its own, then overflow where its owner allows it.
 
     Args:
+        ahead_cap_tokens: of a queue: tokens that it drains within the job's `max_wait`; None while nobody knows.
         api_is_open: False while no key for the paid API is set, or no worker calls it.
     Raises: InvalidRequest: there is none, because the job insists on an overflow that is not open to it.
     """
-    own = Candidate(queue_name(spec.pool, spec.lane), lane.depth_cap, "own pool")
+
+    def candidate(pool: str, reason: str) -> Candidate:
+        queue = queue_name(pool, spec.lane)
+        return Candidate(queue, lane.depth_cap, lane.backlog_cap_tokens, ahead_cap_tokens(queue), reason)
+
+    own = candidate(spec.pool, "own pool")
     if spec.overflow is Overflow.NEVER:
         return (own,)
     objection = (
         _objection(spec, tariff) if api_is_open else "no paid API is set up (OPENAI_API_KEY, and a worker for it)"
     )
-    spill = queue_name(OVERFLOW, spec.lane)
     if spec.overflow is Overflow.ALLOW:
-        return (own,) if objection else (own, Candidate(spill, lane.depth_cap, "own queue full"))
+        return (own,) if objection else (own, candidate(OVERFLOW, "own queue full"))
     if objection:
         raise InvalidRequest(f"overflow 'only' is not possible: {objection}.", param="overflow")
-    return (Candidate(spill, lane.depth_cap, "overflow only"),)
+    return (candidate(OVERFLOW, "overflow only"),)
 
 
 def route_of(queue: str) -> Route:

@@ -4,10 +4,9 @@ Knows files of a model and nothing of jobs' states, HTTP or engines.
 """
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ import jinja2.parser
 import tokenizers
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from headrace.byte_bound import byte_bound
 from headrace.config import PoolSettings
 from headrace.errors import ConfigError, InvalidRequest
 from headrace.jobs import Message
@@ -35,6 +35,10 @@ class PromptTokenizer(Protocol):
 
     def count(self, messages: Sequence[Message]) -> int:
         """How many tokens the whole prompt has. Raises: InvalidRequest."""
+        ...
+
+    def encode_answer(self, text: str) -> list[int]:
+        """The token ids of the beginning of an answer, to stand behind those of its prompt."""
         ...
 
     def least(self, messages: Sequence[Message]) -> int:
@@ -97,8 +101,19 @@ class Tokenizer:
     def count(self, messages: Sequence[Message]) -> int:
         return len(self.encode(messages))
 
+    def encode_answer(self, text: str) -> list[int]:
+        # An answer has no special tokens: one that spells one out wrote it in letters.
+        return self._literal.encode(text, add_special_tokens=False).ids
+
     def least(self, messages: Sequence[Message]) -> int:
         return self._bound.least(self.render(messages)) if self._bound else 0
+
+    @cached_property
+    def _literal(self) -> tokenizers.Tokenizer:
+        """The same tokenizer, blind to special tokens in a text. The switch would hold for prompts too, hence two."""
+        literal = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        literal.encode_special_tokens = True
+        return literal
 
     def _role(self, message: Message) -> str:
         return "system" if message.role == "developer" and not self._knows_developer else message.role
@@ -108,14 +123,21 @@ class EstimatingTokenizer:
     """Takes four bytes for a token. For the simulator engine alone, which needs no model."""
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        text = "\n".join(f"{message.role}: {message.content}" for message in messages).encode()
-        return [int.from_bytes(text[at : at + 4], "big") for at in range(0, len(text), 4)]
+        return self.encode_answer(self._text(messages))
+
+    def encode_answer(self, text: str) -> list[int]:
+        spelled = text.encode()
+        return [int.from_bytes(spelled[at : at + 4], "big") for at in range(0, len(spelled), 4)]
 
     def count(self, messages: Sequence[Message]) -> int:
-        return len(self.encode(messages))
+        return -(-len(self._text(messages).encode()) // 4)
 
     def least(self, messages: Sequence[Message]) -> int:
         return self.count(messages)
+
+    @staticmethod
+    def _text(messages: Sequence[Message]) -> str:
+        return "\n".join(f"{message.role}: {message.content}" for message in messages)
 
 
 def load_for(pool: PoolSettings) -> PromptTokenizer:
@@ -124,93 +146,6 @@ def load_for(pool: PoolSettings) -> PromptTokenizer:
     if pool.engine == "simulator" and not has_folder:
         return EstimatingTokenizer()
     return Tokenizer.load(pool.model, pool.model_dir)
-
-
-@dataclass(frozen=True, slots=True)
-class ByteBound:
-    """Proof that a text of so many bytes has at least so many tokens.
-
-    Attributes:
-        bytes_per_token: the most bytes of UTF-8 text that one token can stand for.
-        unspelled: the bytes that the vocabulary cannot spell; the tokenizer drops them.
-    """
-
-    bytes_per_token: float
-    unspelled: bytes
-
-    def least(self, text: str) -> int:
-        """The count of tokens that `text` cannot have fewer of."""
-        return math.ceil(len(text.encode().translate(None, delete=self.unspelled)) / self.bytes_per_token)
-
-
-def byte_bound(spec: Mapping[str, Any]) -> ByteBound | None:
-    """What a tokenizer.json proves about its tokens' lengths; None when nothing is known for sure.
-
-    It holds for BPE over bytes, or with a fallback to bytes, when no step before it drops text: every byte of the
-    normalised text then lies in exactly one token, and no token is longer than the vocabulary's longest.
-    """
-    model, added = spec["model"], spec.get("added_tokens") or ()
-    steps = list(_steps(spec.get("pre_tokenizer"), "pretokenizers"))
-    by_bytes = any(step["type"] == "ByteLevel" for step in steps)
-    shrinkages = [_shrinkage(step) for step in _steps(spec.get("normalizer"), "normalizers")]
-    known = [shrinkage for shrinkage in shrinkages if shrinkage is not None]
-    unspelled = bytes(byte for byte in range(256) if _spelling(byte, by_bytes) not in model["vocab"])
-    proven = (
-        model.get("type", "BPE") == "BPE"
-        and all(_keeps_text(step) for step in steps)
-        and len(known) == len(shrinkages)
-        # A fallback needs every byte of a character, and a normaliser may turn other bytes into unspelled ones.
-        and ((by_bytes and not shrinkages) or not unspelled.translate(None, delete=_NEVER_IN_UTF8))
-        and (by_bytes or model.get("byte_fallback"))
-        # Such a token swallows any amount of white space around it.
-        and not any(token.get("lstrip") or token.get("rstrip") for token in added)
-    )
-    if not proven:
-        return None
-    # A vocabulary over bytes spells every byte as one character.
-    longest = max(len(token) if by_bytes else len(token.encode()) for token in model["vocab"])
-    longest_added = max((len(token["content"].encode()) for token in added), default=0)
-    return ByteBound(max(longest, longest_added) * math.prod(known), unspelled)
-
-
-_NEVER_IN_UTF8 = bytes([0xC0, 0xC1, *range(0xF5, 0x100)])
-#: GPT-2's spelling: printable Latin-1 stands for itself, and every other byte for a character from 256 up, in order.
-_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
-_OTHERS = tuple(byte for byte in range(256) if byte not in _PRINTABLE)
-
-
-def _spelling(byte: int, by_bytes: bool) -> str:
-    """How a vocabulary spells one byte."""
-    if not by_bytes:
-        return f"<0x{byte:02X}>"
-    return chr(byte if byte in _PRINTABLE else 256 + _OTHERS.index(byte))
-
-
-def _steps(step: Mapping[str, Any] | None, parts: str) -> Iterator[Mapping[str, Any]]:
-    if step is not None:
-        if step["type"] == "Sequence":
-            for part in step[parts]:
-                yield from _steps(part, parts)
-        else:
-            yield step
-
-
-def _keeps_text(step: Mapping[str, Any]) -> bool:
-    if step["type"] == "Split":
-        return bool(step["behavior"] != "Removed")
-    return step["type"] in {"ByteLevel", "Digits", "Metaspace"}
-
-
-def _shrinkage(step: Mapping[str, Any]) -> float | None:
-    """By what factor a normaliser can shorten UTF-8 text at most; None when unknown."""
-    match step:
-        case {"type": "NFC"}:
-            return 3.5  # The most over all of Unicode: seven bytes into the two of U+0390.
-        case {"type": "Prepend"}:
-            return 1.0
-        case {"type": "Replace", "pattern": {"String": old}, "content": new}:
-            return max(1.0, len(old.encode()) / len(new.encode())) if new else None
-    return None
 
 
 def _from_hub(model: str) -> Path:

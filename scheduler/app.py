@@ -24,6 +24,8 @@ from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
 from scheduler.sweeper import Sweep, Sweeper
 
+#: At least this often, so that an expiry shows within a second of its time.
+EXPIRE_EVERY_S = 0.5
 RECONCILE_EVERY_S = 10.0
 FORGET_EVERY_S = 3600.0
 
@@ -40,7 +42,7 @@ def make_sweeper(parts: Parts) -> Sweeper:
     every_s = parts.settings.sweep_every_s
     return Sweeper(
         [
-            Sweep("expire", every_s, partial(sweep.expire, parts)),
+            Sweep("expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, parts)),
             Sweep("rescue", every_s, partial(rescue, parts, Patience(parts.settings.lease_s))),
             Sweep("publish_due", every_s, partial(sweep.publish_due, parts)),
             Sweep("redeliver", every_s, partial(sweep.redeliver, parts)),

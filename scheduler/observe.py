@@ -1,9 +1,13 @@
 """Observe: write down how every queue stands. Knows neither Celery nor what the samples are for."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 
+from headrace.admission import Load
+from headrace.forecasting import LaneRates, Outlook, PoolRates, to_json
+from headrace.jobs import Lane
 from headrace.queues import OVERFLOW, lane_queues
 from headrace.store import clock, locks, observations, workers
 from headrace.store.observations import QueueActivity, QueueSample
@@ -12,18 +16,19 @@ from scheduler.parts import Parts
 
 IDLE = QueueActivity()
 
-#: Over how long a drain rate is measured, in seconds.
-DRAIN_WINDOW_S = 60
+#: From how long ago samples still tell how fast a pool drains, and after how long one counts half, in seconds.
+WINDOW_S = 120.0
+HALF_LIFE_S = 30.0
 
 
 def observe(parts: Parts) -> int:
-    """Sample every queue, and tell the doors how fast each drains. Of several at once, one makes the samples.
+    """Sample every queue, and tell the doors how fast each pool drains. Of several at once, one makes the samples.
 
     Without Redis there is no depth to write, hence no sample: whoever reads them must ask how old they are.
     Returns: samples written.
     Raises: BrokerUnavailable, StoreUnavailable.
     """
-    depths = parts.admission.depths(parts.queues)
+    loads = parts.admission.loads(parts.queues)
     every = timedelta(seconds=parts.settings.observe_every_s)
     with parts.store.begin() as db:
         if not locks.try_take(db, "observe"):
@@ -35,46 +40,86 @@ def observe(parts: Parts) -> int:
         activity = observations.activity(db, last or at - every)
         fleets = workers.fleets(db)
         samples = [
-            _sample(queue, at, depths[queue], activity.get(queue, IDLE), fleets.get(pool))
+            _sample(queue, at, loads[queue], activity.get(queue, IDLE), fleets.get(pool))
             for pool in (*parts.settings.pools, OVERFLOW)
             for queue in lane_queues(pool)
         ]
         observations.add_samples(db, samples)
-        window = observations.recent_samples(db, parts.queues, at - timedelta(seconds=DRAIN_WINDOW_S))
-    parts.admission.publish_drain_rates(drain_rates(window))
+        window = observations.recent_samples(db, parts.queues, at - timedelta(seconds=WINDOW_S))
+    parts.admission.publish_outlook(to_json(outlook(window)), WINDOW_S)
     return len(samples)
 
 
-def drain_rates(samples: Iterable[QueueSample]) -> dict[str, float]:
-    """How fast each queue drains when it is backed up, in jobs per second; absent where it was not, lately.
-
-    Only the time between two samples that both saw work waiting counts: a queue that runs empty starts as many jobs
-    as arrive, which says nothing about how many it could.
+def outlook(samples: Iterable[QueueSample]) -> Outlook:
+    """How fast each pool drains and what arrives in its lanes; a pool is absent when there are fewer than two samples.
 
     Args:
         samples: in the order they were taken.
     """
-    started: dict[str, int] = defaultdict(int)
-    seconds: dict[str, float] = defaultdict(float)
-    before: dict[str, QueueSample] = {}
+    pools: dict[str, dict[datetime, dict[Lane, QueueSample]]] = defaultdict(lambda: defaultdict(dict))
     for sample in samples:
-        last = before.get(sample.queue)
-        before[sample.queue] = sample
-        if last is not None and last.depth and sample.depth:
-            started[sample.queue] += sample.started
-            seconds[sample.queue] += (sample.at - last.at).total_seconds()
-    return {queue: started[queue] / seconds[queue] for queue in seconds if started[queue]}
+        pool, _, lane = sample.queue.rpartition(".")
+        pools[pool][sample.at][Lane(lane)] = sample
+    return {pool: _pool_rates(list(moments.values())) for pool, moments in pools.items() if len(moments) > 1}
 
 
-def _sample(queue: str, at: datetime, depth: int, activity: QueueActivity, fleet: Fleet | None) -> QueueSample:
+def _pool_rates(moments: Sequence[dict[Lane, QueueSample]]) -> PoolRates:
+    """The newest samples count most: each half as much as one that is `HALF_LIFE_S` younger."""
+    newest = _at(moments[-1])
+    drained = slot_s = seconds = 0.0
+    started: dict[Lane, float] = defaultdict(float)
+    tokens: dict[Lane, float] = defaultdict(float)
+    arrivals: dict[Lane, float] = defaultdict(float)
+    for before, after in pairwise(moments):
+        weight = 0.5 ** ((newest - _at(after)).total_seconds() / HALF_LIFE_S)
+        step_s = (_at(after) - _at(before)).total_seconds()
+        seconds += weight * step_s
+        # Only the time between two samples that both saw work waiting: a pool that runs empty starts as many jobs as
+        # arrive, which says nothing about how many it could.
+        if _backed_up(before) and _backed_up(after):
+            drained += weight * _drained_tokens(before, after)
+            slot_s += weight * step_s * (_slots(before) + _slots(after)) / 2
+        for lane, sample in after.items():
+            started[lane] += weight * sample.started
+            tokens[lane] += weight * sample.started_tokens
+            arrivals[lane] += weight * sample.arrivals
+    means = {lane: tokens[lane] / started[lane] for lane in started if started[lane]}
+    lanes = {lane: LaneRates(arrivals[lane] / seconds * mean, mean) for lane, mean in means.items()}
+    return PoolRates(drained / slot_s if drained and slot_s else None, lanes)
+
+
+def _at(moment: dict[Lane, QueueSample]) -> datetime:
+    return next(iter(moment.values())).at
+
+
+def _backed_up(moment: dict[Lane, QueueSample]) -> bool:
+    return any(sample.depth for sample in moment.values())
+
+
+def _drained_tokens(before: dict[Lane, QueueSample], after: dict[Lane, QueueSample]) -> float:
+    """What was started between two samples, less what filled empty slots: a worker that joins takes many at once."""
+    started = sum(sample.started for sample in after.values())
+    tokens = sum(sample.started_tokens for sample in after.values())
+    filled = sum(sample.running for sample in after.values()) - sum(sample.running for sample in before.values())
+    return tokens - filled * tokens / started if started else float(tokens)
+
+
+def _slots(moment: dict[Lane, QueueSample]) -> int:
+    """The slots are the pool's, and each of its lanes reports them all."""
+    return max(sample.slots for sample in moment.values())
+
+
+def _sample(queue: str, at: datetime, load: Load, activity: QueueActivity, fleet: Fleet | None) -> QueueSample:
     return QueueSample(
         queue=queue,
         at=at,
-        depth=depth,
+        depth=load.jobs,
+        depth_tokens=load.tokens,
         oldest_wait_s=activity.oldest_wait_s,
         arrivals=activity.arrivals,
         refused=activity.refused,
         started=activity.started,
+        started_tokens=activity.started_tokens,
         running=activity.running,
         slots=fleet.slots if fleet else 0,
         hosts=fleet.hosts if fleet else 0,

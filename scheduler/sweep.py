@@ -6,10 +6,12 @@ None of them knows Celery: they must not depend on the broker they repair.
 """
 
 import logging
+from collections.abc import Sequence
 
 from headrace.broker import named_in
+from headrace.queues import Ticket
 from headrace.store import deliveries, jobs, locks
-from headrace.store.insertion import forget_expired_keys
+from headrace.store.idempotency import forget_expired_keys
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,16 @@ def publish_due(parts: Parts) -> int:
         tickets += jobs.enqueue_due(db)
     pushed = parts.admission.restore(tickets)
     if pushed:
-        logger.info("messages_restored", extra={"messages": pushed})
-    return pushed
+        logger.info("messages_restored", extra={"messages": len(pushed)})
+        _take_back(parts, pushed)
+    return len(pushed)
+
+
+def _take_back(parts: Parts, pushed: Sequence[Ticket]) -> None:
+    """Take out again what a worker claimed, or a caller cancelled, after Postgres was read and before the push."""
+    with parts.store.begin() as db:
+        queued = jobs.queued_numbers(db, [ticket.job_id for ticket in pushed])
+    parts.admission.remove([ticket for ticket in pushed if queued.get(ticket.job_id) != ticket.enqueue_no])
 
 
 def expire(parts: Parts) -> int:
@@ -58,17 +68,17 @@ def expire(parts: Parts) -> int:
 
 
 def reconcile_admission(parts: Parts) -> int:
-    """Free places that stand for nothing: reservations never followed by a job, messages of jobs not queued any more.
+    """Take out what stands for nothing: reservations never followed by a job, places and messages of jobs not queued.
 
     Bound: a reservation lives `reservation_ttl_s` and one sweep; a message one sweep once it is among the
     `RECONCILE_MESSAGES` that are taken next, and meanwhile a claim of it finds nothing.
     Returns: places that were freed.
     """
     freed = parts.admission.drop_stale_reservations(parts.queues)
-    for queue in parts.queues:
-        freed += _discard_void(parts, queue)
-    if freed:
-        logger.info("places_freed", extra={"places": freed})
+    discarded = sum(_discard_void(parts, queue) for queue in parts.queues)
+    freed += _strike_out(parts)
+    if freed or discarded:
+        logger.info("books_reconciled", extra={"places": freed, "messages": discarded})
     return freed
 
 
@@ -86,6 +96,21 @@ def _discard_void(parts: Parts, queue: str) -> int:
         queued = jobs.queued_numbers(db, [job_id for job_id, _ in named.values()])
     void = [message for message, (job_id, enqueue_no) in named.items() if queued.get(job_id) != enqueue_no]
     return parts.admission.discard(queue, void) if void else 0
+
+
+def _strike_out(parts: Parts) -> int:
+    """Take jobs out of the books that wait no more: a worker claimed them and died, or Redis did not hear of it.
+
+    The books are read before Postgres: a job is past its reservation only after its insert. Returns: how many.
+    """
+    struck, cursor, is_first = 0, 0, True
+    while cursor or is_first:
+        is_first = False
+        cursor, waiting = parts.admission.committed(cursor)
+        with parts.store.begin() as db:
+            queued = jobs.queued_numbers(db, list(waiting))
+        struck += parts.admission.leave(each for each in waiting.items() if queued.get(each[0], 0) < each[1])
+    return struck
 
 
 def redeliver(parts: Parts) -> int:

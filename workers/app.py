@@ -60,6 +60,13 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         except BrokerUnavailable as error:
             log.warning("end_not_announced", extra={"error": str(error)})
 
+    def left(job_id: UUID, enqueue_no: int) -> None:
+        """Free a claimed job's place in its queue; `reconcile_admission` does it otherwise."""
+        try:
+            admission.leave([(job_id, enqueue_no)])
+        except BrokerUnavailable as error:
+            log.warning("place_not_freed", extra={"error": str(error)})
+
     seats: list[Seat] = []
 
     class SeatStep(bootsteps.StartStopStep):
@@ -68,7 +75,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         requires = ("celery.worker.components:Pool",)
 
         def start(self, worker: Any) -> None:
-            seats.append(Seat(settings, route, store, announce))
+            seats.append(Seat(settings, route, store, announce, left))
             seats[0].take()
 
         def stop(self, worker: Any) -> None:

@@ -6,7 +6,8 @@ Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so every
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
@@ -21,8 +22,9 @@ from headrace.pricing import Cost, Tariff, cost
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd, Claim
 from workers.attempts import RunningAttempts
-from workers.engines.base import Engine, Generation, GenerationRequest
-from workers.retry import GiveUp, decide
+from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
+from workers.publisher import Publisher
+from workers.retry import GiveUp, decide, is_continuable
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ class Execute:
     Attributes:
         worker_id: this process's row in `workers`: the fence.
         announce: called with the ids of jobs that have just ended and of their deliveries, after the commit.
+        left: called with the id and enqueue_no of a job that waits no more, right after its claim.
+        publisher: takes what is made of jobs that are streamed.
         ready: set while the engine can answer.
     """
 
@@ -53,6 +57,8 @@ class Execute:
     host_id: str
     max_attempts: int
     announce: Callable[[list[UUID], list[UUID]], None]
+    left: Callable[[UUID, int], None]
+    publisher: Publisher
     running: RunningAttempts = field(default_factory=RunningAttempts)
     ready: threading.Event = field(default_factory=threading.Event)
 
@@ -71,17 +77,39 @@ class Execute:
             log.info("claim_missed", extra={"job_id": str(job_id), "enqueue_no": enqueue_no})
             return
         with self.running.running(claim.request_id):
+            self.left(job_id, enqueue_no)
             self._attempt(claim)
 
     def _attempt(self, claim: Claim) -> None:
-        request = GenerationRequest(claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model)
-        started = time.monotonic()
-        try:
-            generation = self.engine.generate(request)
-        except EngineError as error:
-            self._failed(claim, error, time.monotonic() - started)
+        outcome: Generation | EngineError
+        with self._published(claim) as (prefix, on_delta):
+            request = GenerationRequest(
+                claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model, prefix
+            )
+            started = time.monotonic()
+            try:
+                outcome = self.engine.generate(request, on_delta)
+            except EngineError as error:
+                outcome = error
+            engine_s = time.monotonic() - started
+        # Only now, when what was made is with its readers: they are told of the end, and read no further.
+        if isinstance(outcome, EngineError):
+            self._failed(claim, outcome, engine_s)
         else:
-            self._answered(claim, generation, time.monotonic() - started)
+            self._answered(claim, outcome, engine_s)
+
+    @contextmanager
+    def _published(self, claim: Claim) -> Iterator[tuple[str, OnDelta | None]]:
+        """Publish what the engine makes of a job that is streamed; yields what it must go on from, and its listener."""
+        if not claim.stream:
+            yield "", None
+            return
+
+        def can_continue(text: str) -> bool:
+            return self.engine.continues and is_continuable(text, claim.sampling)
+
+        with self.publisher.publishing(claim.job_id, claim.enqueue_no, can_continue) as published:
+            yield published
 
     def _answered(self, claim: Claim, generation: Generation, engine_s: float) -> None:
         """Store what the engine returned, by why it stopped."""
@@ -125,6 +153,8 @@ class Execute:
         if self._write(claim, write):
             log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
             self.announce([claim.job_id], deliveries)
+            if claim.stream:
+                self.publisher.forget(claim.job_id)
 
     def _write(self, claim: Claim, write: Callable[[Connection], bool]) -> bool:
         """Write under the claim, through an outage of Postgres if need be; False when the claim holds no more."""

@@ -1,8 +1,9 @@
-"""Whether a failed attempt is tried again, and when. Pure."""
+"""Whether a failed attempt is tried again, when, and from where. Pure."""
 
 from dataclasses import dataclass
 
 from headrace.errors import HeadraceError
+from headrace.jobs import Sampling
 
 #: Pause before the second attempt, doubled for each further one.
 FIRST_DELAY_S = 1.0
@@ -33,6 +34,14 @@ def decide(error: HeadraceError, attempt: int, max_attempts: int) -> RetryIn | G
     if attempt >= max_attempts:
         return GiveUp(f"attempt {attempt} of {max_attempts} was the last")
     return RetryIn(min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** (attempt - 1)), f"attempt {attempt} of {max_attempts}")
+
+
+def is_continuable(text: str, sampling: Sampling) -> bool:
+    """Whether an answer that begins with `text` can be gone on with by an engine that sees the text as given."""
+    if sampling.response_format is not None and sampling.response_format.get("type") != "text":
+        return False  # The constraint would be put on the rest alone.
+    # Of a stop string that begins inside the text, the engine would see the end only.
+    return not any(text.endswith(stop[:length]) for stop in sampling.stop for length in range(1, len(stop)))
 
 
 def next_delivery_delay_s(tries: int, delays_s: tuple[float, ...], retry_after_s: int | None) -> float | None:

@@ -6,16 +6,18 @@ import socket
 from collections.abc import Callable
 from uuid import UUID
 
-from headrace import store
+from headrace import connections, store
 from headrace.config import Settings
 from headrace.jobs import Route, new_id
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW
 from headrace.store import Store
 from headrace.store.workers import WorkerInfo
+from headrace.streams import Streams
 from workers.engines import load
 from workers.execute import Execute
 from workers.lease import Lease
+from workers.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,12 @@ class Seat:
     """Holds the engine, the lease and the use case together between `take` and `leave`."""
 
     def __init__(
-        self, settings: Settings, route: Route, opened: Store, announce: Callable[[list[UUID], list[UUID]], None]
+        self,
+        settings: Settings,
+        route: Route,
+        opened: Store,
+        announce: Callable[[list[UUID], list[UUID]], None],
+        left: Callable[[UUID, int], None],
     ) -> None:
         engine_name = "openai" if route is Route.OVERFLOW else settings.pools[settings.pool].engine
         self._settings = settings
@@ -41,6 +48,8 @@ class Seat:
             host_id=socket.gethostname(),
             max_attempts=settings.max_attempts,
             announce=announce,
+            left=left,
+            publisher=Publisher(Streams(connections.redis(settings))),
         )
         self._lease = Lease(
             store=opened,
@@ -72,6 +81,7 @@ class Seat:
         with self._store.begin() as db:
             store.workers.register(db, info, settings.lease_s)
         self._lease.begin()
+        self.execute.publisher.begin()
         self.execute.ready.set()
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
@@ -85,4 +95,5 @@ class Seat:
         # In this order: the lease would take an engine that was stopped for a dead one, and start it again.
         self._lease.end()
         self._engine.stop()
+        self.execute.publisher.end()
         log.info("worker_left", extra={"worker_id": str(self.execute.worker_id)})

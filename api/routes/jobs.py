@@ -3,9 +3,10 @@
 from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps, query
-from api.routes.submission import body, cancelled, idempotency, job_when_ended
+from api.routes import existing
+from api.routes.submission import body, headers_of, idempotency
 from api.schemas.body import validated
-from api.schemas.jobs import AcceptedBody, JobBody, JobList, JobRequest, JobsQuery
+from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobRequest, JobsQuery, WaitQuery
 from headrace.errors import InvalidRequest, NotFound
 from headrace.jobs import parse_id, show_id
 from headrace.store import jobs
@@ -20,20 +21,28 @@ def submit() -> Response:
     app = caller()
     draft = validated(JobRequest, body()).to_draft()
     accepted = deps().submitter.submit(draft, app, idempotency())
-    replayed = {"Idempotent-Replayed": "true"} if accepted.is_replay else {}
-    return answer(AcceptedBody.of(accepted), 202, job_id=show_id(accepted.job_id), headers=replayed)
+    return answer(AcceptedBody.of(accepted), 202, headers=headers_of(accepted))
 
 
 @blueprint.get("/<public_id>")
 def read(public_id: str) -> Response:
-    """The job, under any of its three spellings."""
-    return _answer(job_when_ended(caller(), parse_id(public_id)))
+    """The job, under any of its three spellings; with `?wait=` once it has ended."""
+    app, job_id = caller(), parse_id(public_id)
+    return _answer(existing.when_ended(app, job_id, query(WaitQuery).wait))
+
+
+@blueprint.delete("/<public_id>")
+def delete(public_id: str) -> Response:
+    """Its texts are erased, and it is found no more; what it cost stays."""
+    app, job_id = caller(), parse_id(public_id)
+    existing.erase(app, job_id)
+    return answer(DeletedJob(id=show_id(job_id)), job_id=show_id(job_id))
 
 
 @blueprint.post("/<public_id>/cancel")
 def cancel(public_id: str) -> Response:
     """The job as it stands after the request; safe to repeat."""
-    return _answer(cancelled(caller(), parse_id(public_id)))
+    return _answer(existing.cancelled(caller(), parse_id(public_id)))
 
 
 @blueprint.get("")

@@ -3,7 +3,8 @@
 from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps
-from api.schemas.jobs import QueueBody, QueueList
+from api.schemas.queues import QueueBody, QueueList
+from headrace.admission import Load
 from headrace.jobs import Lane
 from headrace.queues import OVERFLOW, queue_name
 
@@ -16,21 +17,26 @@ def list_all() -> Response:
     caller()
     pools = [*deps().settings.pools, *([OVERFLOW] if deps().settings.openai_api_key else [])]
     places = {queue_name(pool, lane): (pool, lane) for pool in pools for lane in Lane}
-    depths = deps().admission.depths(list(places))
-    return answer(QueueList(data=[_body(queue, *place, depths[queue]) for queue, place in places.items()]))
+    loads = deps().admission.loads(list(places))
+    return answer(QueueList(data=[_body(queue, *place, loads[queue]) for queue, place in places.items()]))
 
 
-def _body(queue: str, pool: str, lane: Lane, depth: int) -> QueueBody:
-    forecast, fleet = deps().forecast, deps().catalogue.fleet(pool)
+def _body(queue: str, pool: str, lane: Lane, load: Load) -> QueueBody:
+    now, settings = deps().forecast.pool(pool), deps().settings.lane(lane)
     return QueueBody(
         queue=queue,
         pool=pool,
         lane=lane,
-        depth=depth,
-        depth_cap=deps().settings.lane(lane).depth_cap,
-        drain_jobs_per_s=forecast.drain_rate(queue),
-        expected_wait_s=forecast.expected_wait_s(queue, depth + 1),
-        workers=fleet.workers,
-        running=fleet.running,
-        slots=fleet.slots,
+        depth=load.jobs,
+        depth_cap=settings.depth_cap,
+        backlog_tokens=load.tokens,
+        backlog_cap_tokens=settings.backlog_cap_tokens,
+        apps=load.apps,
+        takes=settings.takes,
+        max_wait_s=settings.max_wait_s,
+        drain_tokens_per_s=round(now.drain_tokens_per_s, 1) if now.is_measured else None,
+        expected_wait_s=deps().forecast.wait_if_submitted_s(queue),
+        workers=now.fleet.workers,
+        running=now.fleet.running,
+        slots=now.fleet.slots,
     )

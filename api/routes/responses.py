@@ -2,14 +2,19 @@
 
 from flask import Blueprint, Response
 
-from api.deps import answer, caller, deps
-from api.routes.submission import body, cancelled, idempotency, job_when_ended
+from api.deps import answer, caller, deps, query
+from api.drafts import Draft
+from api.routes import existing
+from api.routes.submission import body, headers_of, idempotency, read_job, submitted, waited_for
 from api.schemas.body import validated
-from api.schemas.response_body import ResponseBody
-from api.schemas.responses import ResponseRequest
-from api.submit import Accepted
+from api.schemas.input_items import InputItemList, InputItemsQuery
+from api.schemas.response_body import DeletedResponse, ResponseBody
+from api.schemas.responses import ResponseQuery, ResponseRequest
+from api.sse import response_stream
+from headrace.errors import InvalidRequest
 from headrace.jobs import parse_id, show_id
 from headrace.store import jobs
+from headrace.store.apps import App
 from headrace.store.jobs import Job
 
 blueprint = Blueprint("responses", __name__, url_prefix="/v1/responses")
@@ -19,27 +24,66 @@ PREFIXES = ("resp_",)
 
 @blueprint.post("")
 def create() -> Response:
-    """200, and the response as it stands: queued."""
+    """200, and the response: queued in the background, else once it has ended, or as a stream of events."""
     app = caller()
     draft = validated(ResponseRequest, body()).to_draft()
-    accepted = deps().submitter.submit(draft, app, idempotency())
-    with deps().store.begin() as db:
-        job = jobs.find(db, app.id, accepted.job_id)
-    return _answer(job, accepted)
+    if draft.stream:
+        return _stream(draft, app)
+    accepted, job = submitted(draft, app) if draft.background else waited_for(draft, app)
+    return answer(ResponseBody.of(job, accepted), headers=headers_of(accepted))
+
+
+def _stream(draft: Draft, app: App) -> Response:
+    with deps().waits.hold("stream") as slot:
+        accepted = deps().submitter.submit(draft, app, idempotency())
+        response = response_stream(read_job(app, accepted.job_id), slot, accepted=accepted)
+    response.headers.update(headers_of(accepted))
+    return response
 
 
 @blueprint.get("/<public_id>")
 def retrieve(public_id: str) -> Response:
-    """The response; with `?wait=` once it has ended."""
-    return _answer(job_when_ended(caller(), parse_id(public_id, PREFIXES)))
+    """The response, with `?wait=` once it has ended; with `?stream=true` its events, from any of them on."""
+    app, job_id = caller(), parse_id(public_id, PREFIXES)
+    asked = query(ResponseQuery)
+    if not asked.stream:
+        return _answer(existing.when_ended(app, job_id, asked.wait))
+    with deps().waits.hold("stream") as slot:
+        response = response_stream(read_job(app, job_id), slot, starting_after=asked.starting_after)
+    response.headers["x-job-id"] = show_id(job_id)
+    return response
+
+
+@blueprint.delete("/<public_id>")
+def delete(public_id: str) -> Response:
+    """Its texts are erased, and it is found no more; what it cost stays."""
+    app, job_id = caller(), parse_id(public_id, PREFIXES)
+    existing.erase(app, job_id)
+    return answer(DeletedResponse.of(job_id), job_id=show_id(job_id))
 
 
 @blueprint.post("/<public_id>/cancel")
 def cancel(public_id: str) -> Response:
     """The response as it stands after the request; safe to repeat."""
-    return _answer(cancelled(caller(), parse_id(public_id, PREFIXES)))
+    app, job_id = caller(), parse_id(public_id, PREFIXES)
+    if not read_job(app, job_id).background:
+        raise InvalidRequest(
+            "Only a response that was created with background=true can be cancelled here. "
+            f"POST /v1/jobs/{show_id(job_id)}/cancel cancels any job.",
+            code="not_background",
+        )
+    return _answer(existing.cancelled(app, job_id))
 
 
-def _answer(job: Job, accepted: Accepted | None = None) -> Response:
-    replayed = {"Idempotent-Replayed": "true"} if accepted and accepted.is_replay else {}
-    return answer(ResponseBody.of(job, accepted), job_id=show_id(job.id), headers=replayed)
+@blueprint.get("/<public_id>/input_items")
+def input_items(public_id: str) -> Response:
+    """What was asked, a page at a time."""
+    app, job_id = caller(), parse_id(public_id, PREFIXES)
+    asked = query(InputItemsQuery)
+    with deps().store.begin() as db:
+        turns = jobs.conversation(db, app.id, job_id)
+    return answer(InputItemList.of(job_id, turns, asked), job_id=show_id(job_id))
+
+
+def _answer(job: Job) -> Response:
+    return answer(ResponseBody.of(job), job_id=show_id(job.id))

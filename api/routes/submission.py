@@ -1,25 +1,27 @@
-"""What the two ways to submit have in common: the body, the Idempotency-Key, the poll's wait."""
+"""What the ways to submit have in common: the body, the Idempotency-Key, and the three ways to get the answer."""
 
 import hashlib
-import logging
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from api.deps import deps, query
+from api.deps import deps
+from api.drafts import Draft
+from api.rates import rate_headers
 from api.schemas.body import parse_object
-from api.schemas.jobs import WaitQuery
-from headrace.errors import BrokerUnavailable, InvalidRequest
-from headrace.jobs import Idempotency, JobState
+from api.submit import Accepted
+from headrace.errors import InvalidRequest, WaitTimeout
+from headrace.jobs import Idempotency, show_id
 from headrace.store import jobs
 from headrace.store.apps import App
 from headrace.store.jobs import Job
 
-log = logging.getLogger(__name__)
-
 KEY_CHARS_LIMIT = 255
+#: Digits of a `Prefer: wait=n` that are read; more say the same as the limit does.
+WAIT_DIGITS_LIMIT = 9
 
 
 def body() -> dict[str, Any]:
@@ -50,28 +52,49 @@ def idempotency() -> Idempotency | None:
     return Idempotency(key, digest)
 
 
-def job_when_ended(app: App, job_id: UUID) -> Job:
-    """The caller's job; with `?wait=` once it has ended, or as it stands when the wait is over. Raises: NotFound."""
-    wait_s, limit_s = query(WaitQuery).wait, deps().settings.wait_limit_s
-    if wait_s > limit_s:
-        raise InvalidRequest(f"Invalid 'wait': it may be at most {limit_s:g} seconds.", param="wait")
+def preferred_wait_s() -> float:
+    """How long a synchronous request holds on: the limit, or what `Prefer: wait=n` asks for. Raises: InvalidRequest."""
+    limit_s = deps().settings.wait_limit_s
+    for preference in request.headers.get("Prefer", "").split(","):
+        name, _, value = preference.partition("=")
+        if name.strip().lower() == "wait":
+            digits = value.strip().strip('"')
+            if not (digits.isascii() and digits.isdigit() and len(digits) <= WAIT_DIGITS_LIMIT):
+                raise InvalidRequest("Invalid 'Prefer': 'wait' takes whole seconds.", param="Prefer")
+            return min(limit_s, float(digits))
+    return limit_s
 
-    def read() -> Job:
-        with deps().store.begin() as db:
-            return jobs.find(db, app.id, job_id)
 
-    return deps().waits.until_ended(job_id, read, wait_s)
+def submitted(draft: Draft, app: App) -> tuple[Accepted, Job]:
+    """Accept a draft; returns the job as it stands."""
+    accepted = deps().submitter.submit(draft, app, idempotency())
+    return accepted, read_job(app, accepted.job_id)
 
 
-def cancelled(app: App, job_id: UUID) -> Job:
-    """Cancel the caller's job; one that runs is stopped by its worker soon. Raises: NotFound."""
+def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
+    """Accept a draft, and hold on until its job has ended.
+
+    A place is held first, so that a refusal for lack of one has accepted nothing.
+    Raises: SlotsFull. WaitTimeout: the job goes on.
+    """
+    wait_s = preferred_wait_s()
+    with deps().waits.hold("wait"):
+        accepted = deps().submitter.submit(draft, app, idempotency())
+        job = deps().waits.follow(accepted.job_id, lambda: read_job(app, accepted.job_id), wait_s)
+    if not job.state.is_terminal:
+        shown = show_id(job.id)
+        raise WaitTimeout(f"Job '{shown}' has not ended yet. It goes on: GET /v1/jobs/{shown}?wait=30", job.id)
+    return accepted, job
+
+
+def read_job(app: App, job_id: UUID) -> Job:
+    """The caller's job as it stands. Raises: NotFound."""
     with deps().store.begin() as db:
-        job = jobs.cancel(db, app.id, job_id)
-    if job.state is JobState.CANCELLED:
-        try:
-            deps().admission.remove([job.ticket])
-            deps().admission.announce_ended([job.id])
-        except BrokerUnavailable as error:
-            # Its message finds nothing to claim, and whoever waits looks again by himself.
-            log.warning("cancel_not_announced", extra={"job_id": job.id.hex, "error": str(error)})
-    return job
+        return jobs.find(db, app.id, job_id)
+
+
+def headers_of(accepted: Accepted) -> Mapping[str, str]:
+    """What an accept adds to its answer's headers, whatever the body's shape."""
+    replayed = {"Idempotent-Replayed": "true"} if accepted.is_replay else {}
+    rates = rate_headers(accepted.rates_left) if accepted.rates_left else {}
+    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates}

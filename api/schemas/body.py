@@ -16,6 +16,8 @@ from headrace.errors import InvalidRequest
 
 #: Objects and lists inside each other. The deepest sensible body, a JSON schema in `response_format`, stays below.
 NESTING_LIMIT = 32
+#: Values in one body: fields, list items and what is in them. More would fill the memory with complaints about each.
+VALUES_LIMIT = 100_000
 #: Longer whole numbers fit no field and no column; reading them takes quadratic time.
 INT_DIGITS_LIMIT = 19
 
@@ -74,28 +76,48 @@ def _parse_int(digits: str) -> int | float:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = _first_twice([name for name, _ in pairs])
         raise InvalidRequest(
             f"'{_shown(twice)}' is given twice in one object.", code="invalid_json", param=_shown(twice)
         )
     return found
 
 
+def _first_twice(names: Sequence[str]) -> str:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise ValueError("no name is there twice")
+
+
 def _check(body: dict[str, Any]) -> None:
-    """Refuse what JSON can say and nothing behind it can hold. A loop, so that no nesting can exhaust the stack."""
-    pending: list[tuple[tuple[str | int, ...], Any]] = [((), body)]
-    while pending:
-        path, value = pending.pop()
-        if isinstance(value, str):
-            _check_text(value, path)
-        elif isinstance(value, float) and not math.isfinite(value):
-            name = _dotted(path)
-            raise InvalidRequest(f"Invalid '{name}': the number is out of range.", param=name)
-        elif isinstance(value, dict | list):
-            if len(path) >= NESTING_LIMIT:
-                raise _too_deep(_dotted(path))
-            pending += [((*path, key), child) for key, child in _children(value, path)]
+    """Refuse what JSON can say and nothing behind it can hold.
+
+    A loop, so that no nesting can exhaust the stack, which keeps one branch, so that no width can fill the memory.
+    """
+    count = len(body)
+    branch: list[tuple[tuple[str | int, ...], Iterator[tuple[str | int, Any]]]] = [((), _children(body, ()))]
+    while branch:
+        path, children = branch[-1]
+        if count > VALUES_LIMIT:
+            raise _too_many(_dotted(path))
+        for key, value in children:
+            if isinstance(value, str):
+                _check_text(value, (*path, key))
+            elif isinstance(value, float) and not math.isfinite(value):
+                name = _dotted((*path, key))
+                raise InvalidRequest(f"Invalid '{name}': the number is out of range.", param=name)
+            elif isinstance(value, dict | list):
+                inner = (*path, key)
+                if len(inner) >= NESTING_LIMIT:
+                    raise _too_deep(_dotted(inner))
+                count += len(value)
+                branch.append((inner, _children(value, inner)))
+                break
+        else:
+            branch.pop()
 
 
 def _children(value: dict[str, Any] | list[Any], path: Sequence[str | int]) -> Iterator[tuple[str | int, Any]]:
@@ -122,6 +144,10 @@ def _too_deep(name: str) -> InvalidRequest:
     return InvalidRequest(
         f"The body nests deeper than {NESTING_LIMIT} levels.", code="invalid_json", param=name or None
     )
+
+
+def _too_many(name: str) -> InvalidRequest:
+    return InvalidRequest(f"The body holds more than {VALUES_LIMIT} values.", code="invalid_json", param=name or None)
 
 
 def _dotted(path: Sequence[str | int]) -> str:

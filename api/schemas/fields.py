@@ -99,13 +99,13 @@ def _response_format(value: Mapping[str, Any]) -> Mapping[str, Any]:
     allowed = {"type", "json_schema"} if kind == "json_schema" else {"type"}
     if kind not in ("text", "json_object", "json_schema"):
         raise refusal("'type' should be 'text', 'json_object' or 'json_schema'")
-    if set(value) - allowed:
-        raise refusal(f"it has unknown fields: {', '.join(sorted(set(value) - allowed))}")
+    if unknown := set(value) - allowed:
+        raise refusal(f"it has an unknown field: {min(unknown)[:80]}")
     schema = value.get("json_schema")
     if kind == "json_schema" and not (isinstance(schema, dict) and isinstance(schema.get("schema"), dict)):
         raise refusal("'json_schema' should be an object with a 'schema' object")
     if isinstance(schema, dict) and (unknown := set(schema) - {"name", "description", "schema", "strict"}):
-        raise refusal(f"'json_schema' has unknown fields: {', '.join(sorted(unknown))}")
+        raise refusal(f"'json_schema' has an unknown field: {min(unknown)[:80]}")
     return value
 
 
@@ -135,8 +135,8 @@ TopP = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=256)]],
+    Field(min_length=1, max_length=4, fail_fast=True),
     BeforeValidator(_one_or_more, json_schema_input_type=str | list[str]),
-    Field(min_length=1, max_length=4),
 ]
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],

@@ -45,7 +45,9 @@ class JobRequest(Request):
 
     model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
     prompt: str | None = Field(None, description="One user message.")
-    messages: list[ChatMessage] | None = Field(None, min_length=1, description="A conversation, oldest turn first.")
+    messages: list[ChatMessage] | None = Field(
+        None, min_length=1, fail_fast=True, description="A conversation, oldest turn first."
+    )
     max_tokens: MaxTokens | None = Field(
         None, description="Bound of the answer. Default: 256, or what the prompt leaves of the context if that is less."
     )
@@ -252,27 +254,12 @@ class JobList(Answer):
         return cls(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
 
 
-class QueueBody(Answer):
-    """One queue as it stands."""
+class DeletedJob(Answer):
+    """What is left of it."""
 
-    queue: str
-    object: Literal["queue"] = "queue"
-    pool: str
-    lane: Lane
-    depth: int
-    depth_cap: int
-    drain_jobs_per_s: float | None = Field(description="Observed over the last minute, or believed; null: unknown.")
-    expected_wait_s: float | None = Field(description="For a job that is submitted now; null when nobody can tell.")
-    workers: int
-    running: int
-    slots: int
-
-
-class QueueList(Answer):
-    """Every queue, by pool and lane."""
-
-    object: Literal["list"] = "list"
-    data: list[QueueBody]
+    id: str
+    object: Literal["job"] = "job"
+    deleted: Literal[True] = True
 
 
 class WaitQuery(Request):

@@ -1,15 +1,27 @@
 """A job in the shape of OpenAI's Response. Fields that a strict SDK insists on are all there, and ours are in `job`."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
+from uuid import UUID
 
 from pydantic import Field
 
 from api.schemas.fields import Answer, TimeOut
 from api.schemas.jobs import CostBody
-from api.schemas.responses import LANE_TIERS, STATUSES
+from api.schemas.openai_request import LANE_TIERS
 from api.submit import Accepted
 from headrace.jobs import JobState, Lane, show_id
 from headrace.store.jobs import Job
+
+STATUSES: Mapping[JobState, str] = {
+    JobState.WAITING: "queued",
+    JobState.QUEUED: "queued",
+    JobState.RUNNING: "in_progress",
+    JobState.SUCCEEDED: "completed",
+    JobState.FAILED: "failed",
+    JobState.EXPIRED: "failed",
+    JobState.CANCELLED: "cancelled",
+}
 
 
 class OutputText(Answer):
@@ -68,8 +80,8 @@ class IncompleteDetails(Answer):
     reason: Literal["max_output_tokens"] = "max_output_tokens"
 
 
-class ResponseJob(Answer):
-    """What OpenAI has no word for."""
+class JobView(Answer):
+    """What OpenAI has no word for: the job behind one of its objects."""
 
     id: str
     status: JobState
@@ -86,6 +98,27 @@ class ResponseJob(Answer):
     cost: CostBody
     start_by: TimeOut
     deadline: TimeOut | None
+
+    @classmethod
+    def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
+        """A job as its owner may see it; with what it was told when it was accepted, right after that."""
+        return cls(
+            id=show_id(job.id),
+            status=job.state,
+            lane=job.lane,
+            queue=job.queue,
+            position=accepted.position if accepted else None,
+            depth=accepted.depth if accepted else None,
+            expected_wait_s=accepted.expected_wait_s if accepted else None,
+            engine=job.engine,
+            model_served=job.model_served,
+            attempts=job.attempt,
+            wait_s=job.wait_s,
+            run_s=job.run_s,
+            cost=CostBody.of(job),
+            start_by=job.start_by,
+            deadline=job.finish_by,
+        )
 
 
 class ResponseBody(Answer):
@@ -111,7 +144,7 @@ class ResponseBody(Answer):
     tools: tuple[()] = ()
     truncation: str = "disabled"
     previous_response_id: str | None = None
-    job: ResponseJob
+    job: JobView
 
     @classmethod
     def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
@@ -133,7 +166,7 @@ class ResponseBody(Answer):
             service_tier=LANE_TIERS[job.lane],
             metadata=dict(job.metadata),
             safety_identifier=job.end_user,
-            job=_job(job, accepted),
+            job=JobView.of(job, accepted),
         )
 
 
@@ -162,21 +195,14 @@ def _usage(job: Job) -> ResponseUsage | None:
     )
 
 
-def _job(job: Job, accepted: Accepted | None) -> ResponseJob:
-    return ResponseJob(
-        id=show_id(job.id),
-        status=job.state,
-        lane=job.lane,
-        queue=job.queue,
-        position=accepted.position if accepted else None,
-        depth=accepted.depth if accepted else None,
-        expected_wait_s=accepted.expected_wait_s if accepted else None,
-        engine=job.engine,
-        model_served=job.model_served,
-        attempts=job.attempt,
-        wait_s=job.wait_s,
-        run_s=job.run_s,
-        cost=CostBody.of(job),
-        start_by=job.start_by,
-        deadline=job.finish_by,
-    )
+class DeletedResponse(Answer):
+    """What is left of it."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True
+
+    @classmethod
+    def of(cls, job_id: UUID) -> Self:
+        """The response of that job."""
+        return cls(id=show_id(job_id, "resp_"))

@@ -1,30 +1,17 @@
-"""OpenAI's Responses as JSON: what of it is honoured, what is refused by name, and what an answer looks like.
+"""OpenAI's Responses as JSON: what of a request is honoured, and what is refused by name.
 
-Source: the request and response types of openai-python 3.57; a test holds the two lists against them.
+Source: the request types of openai-python 3.57; a test holds the lists against them.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from api.drafts import Draft, Spelling
-from api.schemas.fields import (
-    Deadline,
-    EndUser,
-    MaxTokens,
-    MaxWait,
-    Metadata,
-    Request,
-    Temperature,
-    TopP,
-    Usd,
-    WebhookUrl,
-    refusal,
-    unsupported,
-)
-from api.schemas.jobs import LaneName, OverflowName
-from headrace.jobs import JobState, Lane, Message, Overflow
+from api.schemas.fields import MaxTokens, Request, refusal, unsupported
+from api.schemas.openai_request import TIER_LANES, OpenAIRequest
+from headrace.jobs import Lane, Message
 
 #: Parameters that OpenAI has and this service has not, with what to do instead.
 UNSUPPORTED: Mapping[str, str] = {
@@ -42,32 +29,7 @@ UNSUPPORTED: Mapping[str, str] = {
     "tools": "No tools are called here.",
     "top_logprobs": "Leave it out.",
 }
-#: Accepted and not acted on, because every answer already is what they ask for, or they are hints.
-IGNORED = frozenset({"parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "stream_options"})
-
-TIER_LANES: Mapping[str, Lane] = {
-    "priority": Lane.HIGH,
-    "fast": Lane.HIGH,
-    "ultrafast": Lane.HIGH,
-    "auto": Lane.NORMAL,
-    "default": Lane.NORMAL,
-    "scale": Lane.NORMAL,
-    "flex": Lane.LOW,
-}
-LANE_TIERS: Mapping[Lane, str] = {Lane.HIGH: "priority", Lane.NORMAL: "default", Lane.LOW: "flex", Lane.BATCH: "flex"}
 WINDOWS_S: Mapping[str, float] = {"2h": 7200.0, "8h": 28_800.0}
-
-STATUSES: Mapping[JobState, str] = {
-    JobState.WAITING: "queued",
-    JobState.QUEUED: "queued",
-    JobState.RUNNING: "in_progress",
-    JobState.SUCCEEDED: "completed",
-    JobState.FAILED: "failed",
-    JobState.EXPIRED: "failed",
-    JobState.CANCELLED: "cancelled",
-}
-
-POLL = "Send background=true and poll GET /v1/responses/{id}; add ?wait=30 to hold on for the end."
 
 
 class TextPart(Request):
@@ -90,8 +52,8 @@ class InputMessage(Request):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
         list[TextPart],
+        Field(min_length=1, fail_fast=True),
         BeforeValidator(_as_parts, json_schema_input_type=str | list[TextPart]),
-        Field(min_length=1),
     ]
     id: str | None = None
     status: str | None = None
@@ -126,7 +88,8 @@ class TextFormat(Request):
         """Chat completions' spelling, which engines take."""
         if self.type != "json_schema":
             return {"type": self.type}
-        schema = {"name": self.name or "answer", "schema": self.json_schema, "strict": self.strict}
+        named = {"name": self.name or "answer", "description": self.description}
+        schema = {**named, "schema": self.json_schema, "strict": self.strict}
         return {
             "type": "json_schema",
             "json_schema": {key: value for key, value in schema.items() if value is not None},
@@ -146,55 +109,27 @@ class BackgroundOptions(Request):
     completion_window: Literal["soonest", "2h", "8h"] | None = None
 
 
-class JobOptions(Request):
-    """What OpenAI has no word for; the SDK sends it with `extra_body={"job": {...}}`."""
+class ResponseRequest(OpenAIRequest):
+    """A prompt to be answered in the background, while the caller waits, or as a stream."""
 
-    lane: LaneName | None = Field(None, description="Wins over service_tier.")
-    max_wait: MaxWait | None = None
-    deadline: Deadline | None = None
-    webhook: WebhookUrl | None = None
-    overflow: OverflowName = "allow"
-    max_cost_usd: Usd | None = None
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = UNSUPPORTED
+    IGNORED: ClassVar[frozenset[str]] = frozenset(
+        {"parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "stream_options"}
+    )
 
-
-class ResponseRequest(Request):
-    """A prompt to be answered in the background, as OpenAI's SDK sends it."""
-
-    model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
     input: Annotated[
         list[InputMessage],
+        Field(min_length=1, fail_fast=True),
         BeforeValidator(_as_messages, json_schema_input_type=str | list[InputMessage]),
-        Field(min_length=1),
     ]
-    background: bool | None = Field(None, description="Must be true.")
-    instructions: str | None = None
+    background: bool | None = Field(None, description="True: answer at once, with the response queued, to be polled.")
+    instructions: str | None = Field(None, description="A system message before the input.")
     max_output_tokens: MaxTokens | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
     text: TextOptions | None = None
-    metadata: Metadata | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     background_options: BackgroundOptions | None = None
-    safety_identifier: EndUser | None = None
-    user: EndUser | None = None
-    store: bool | None = None
-    stream: bool | None = None
+    store: bool | None = Field(None, description="Not false: an answer is stored until it is deleted.")
     truncation: Literal["auto", "disabled"] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
-    job: JobOptions = Field(default_factory=lambda: JobOptions(lane=None))
-    parallel_tool_calls: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_retention: Any = None
-    stream_options: Any = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unsupported(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name, remedy in UNSUPPORTED.items():
-            # An empty list asks for nothing, so leaving it out is no loss.
-            if values.get(name) not in (None, []):
-                raise unsupported(name, remedy)
-        return {name: value for name, value in values.items() if name not in UNSUPPORTED}
+    stream_options: Any = Field(None, description="Not acted on: a stream is never obfuscated.")
 
     @field_validator("input")
     @classmethod
@@ -205,19 +140,21 @@ class ResponseRequest(Request):
 
     @model_validator(mode="after")
     def _refuse_modes(self) -> Self:
-        if self.stream:
-            raise unsupported("stream", POLL)
-        if not self.background:
-            raise unsupported("background", f"Answers are made in the background only. {POLL}")
         if self.store is False:
-            raise unsupported("store", "A background response is stored until it is fetched: leave it out.")
+            raise unsupported("store", "Leave it out, and DELETE /v1/responses/{id} once you have the answer.")
         if self.truncation == "auto":
             raise unsupported("truncation", "Shorten the input yourself.")
-        if self._window_s is not None:
-            self._check_window()
+        if self.background_options is not None:
+            self._check_background_options()
         return self
 
-    def _check_window(self) -> None:
+    def _check_background_options(self) -> None:
+        if not self.background:
+            raise refusal("it needs background=true", param="background_options")
+        if self.stream:
+            raise unsupported("background_options", "A stream cannot wait: leave out one of the two.")
+        if self._window_s is None:
+            return
         param = "background_options.completion_window"
         if self.job.max_wait is not None:
             raise refusal("job.max_wait says the same: give one of the two", param=param)
@@ -230,30 +167,46 @@ class ResponseRequest(Request):
         return WINDOWS_S.get(options.completion_window or "") if options else None
 
     @property
-    def _lane(self) -> Lane:
-        if self.job.lane is not None:
-            return Lane(self.job.lane)
-        return Lane.LOW if self._window_s is not None else TIER_LANES[self.service_tier or "auto"]
+    def lane(self) -> Lane:
+        """The lane that `job.lane`, the window, or else the tier, asks for."""
+        return Lane.LOW if self._window_s is not None and not self.job.lane else super().lane
+
+    @property
+    def lane_param(self) -> str:
+        """The field that chose the lane."""
+        has_window = self._window_s is not None and not self.job.lane
+        return "background_options.completion_window" if has_window else super().lane_param
 
     def to_draft(self) -> Draft:
         """The request in the core's words."""
         system = [Message("system", self.instructions)] if self.instructions else []
         turns = [Message(turn.role, turn.text) for turn in self.input]
         shape = self.text.format if self.text else None
+        shared = self.shared()
         return Draft(
-            spelling=Spelling("input", "max_output_tokens", "job."),
+            **{**shared, "max_wait_s": shared["max_wait_s"] or self._window_s},
+            spelling=Spelling("input", "max_output_tokens", "job.", self.lane_param),
             messages=(*system, *turns),
-            model=self.model,
             max_tokens=self.max_output_tokens,
-            lane=self._lane,
-            max_wait_s=self.job.max_wait or self._window_s,
-            deadline=self.job.deadline,
-            overflow=Overflow(self.job.overflow),
-            max_cost_usd=self.job.max_cost_usd,
-            temperature=self.temperature,
-            top_p=self.top_p,
             response_format=shape.to_response_format() if shape else None,
-            metadata=self.metadata or {},
-            webhook_url=self.job.webhook,
-            end_user=self.safety_identifier or self.user,
+            background=bool(self.background),
         )
+
+
+class ResponseQuery(Request):
+    """The query string of a retrieve."""
+
+    stream: bool = Field(False, strict=False, description="Its events, if it was created with stream=true.")
+    starting_after: int | None = Field(
+        None, ge=0, le=2**63 - 1, strict=False, description="The sequence_number after which the events begin."
+    )
+    wait: float = Field(0, ge=0, strict=False, allow_inf_nan=False, description="Seconds to hold on for the end.")
+    include_obfuscation: bool | None = Field(None, strict=False, description="Not acted on: nothing is obfuscated.")
+
+    @model_validator(mode="after")
+    def _one_way_to_hold_on(self) -> Self:
+        if self.stream and self.wait:
+            raise refusal("a stream holds on by itself", param="wait")
+        if self.starting_after is not None and not self.stream:
+            raise refusal("it needs stream=true", param="starting_after")
+        return self

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from headrace.cli.apps import apps
 from headrace.cli.client import cancel, get, queues, submit
 from headrace.cli.demo import demo
 from headrace.cli.keys import keys
@@ -27,5 +28,5 @@ def main() -> None:
     """Headrace: asynchronous LLM jobs."""
 
 
-for command in (demo, up, submit, get, cancel, queues, keys):
+for command in (demo, up, submit, get, cancel, queues, apps, keys):
     main.add_command(command)

@@ -135,17 +135,17 @@ def cancel(job_id: str) -> None:
 
 @click.command()
 def queues() -> None:
-    """Show how full each queue is, how fast it drains, and who works on it."""
-    table = Table("queue", box=None, header_style="bold")
-    for heading in ("depth", "cap", "jobs/s", "expected wait", "workers", "running", "slots"):
-        table.add_column(heading, justify="right")
+    """Show how full each queue is, how fast its pool drains, and who works on it."""
+    # Narrow enough for 80 columns, which is also what a pipe gets.
+    table = Table("queue", box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("depth", "cap", "apps", "tokens", "tokens/s", "wait", "workers", "running", "slots"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for queue in Api(Settings.load()).call("GET", "/v1/queues")["data"]:
-        rate, wait_s = queue["drain_jobs_per_s"], queue["expected_wait_s"]
+        rate, wait_s = queue["drain_tokens_per_s"], queue["expected_wait_s"]
         table.add_row(
             queue["queue"],
-            str(queue["depth"]),
-            str(queue["depth_cap"]),
-            "-" if rate is None else f"{rate:.2f}",
+            *(str(queue[name]) for name in ("depth", "depth_cap", "apps", "backlog_tokens")),
+            "-" if rate is None else f"{rate:.0f}",
             "-" if wait_s is None else f"{wait_s:.1f} s",
             *(str(queue[name]) for name in ("workers", "running", "slots")),
         )

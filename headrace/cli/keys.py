@@ -1,83 +1,153 @@
-"""API keys, for operators: made, listed and revoked in Postgres, with no API in between."""
+"""`headrace keys`, for operators: API keys made, listed, rotated and ended in Postgres, with no API in between."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import click
-from pydantic import SecretStr
-from sqlalchemy import Connection
+from rich.markup import escape
+from rich.table import Table
 
-from headrace import connections
-from headrace.config import Settings
-from headrace.stack.report import Report
-from headrace.stack.secret import persistent_secret
-from headrace.store import Store, apps
+from headrace.cli import parameters
+from headrace.cli.client import notes, out
+from headrace.cli.database import database, operator_settings
+from headrace.store import apps
+from headrace.store import keys as store
+from headrace.store.apps import Scope
+from headrace.store.keys import KeyRecord
+
+DAYS = click.IntRange(min=1, max=36_500)
+HOURS = click.IntRange(min=1, max=24 * 36_500)
 
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke API keys."""
+    """Make, list, rotate and end API keys.
+
+    A key is shown once, when it is made; what is stored cannot be turned back into it. Afterwards it goes by its hint
+    (its first 8 characters, as 'headrace keys list' shows them), or by its id or the first digits of that.
+
+    Changes hold within 3 seconds, everywhere.
+    """
 
 
 @keys.command()
-@click.argument("app")
-@click.option("--days", type=click.IntRange(min=1), help="Days until it expires; never by default.")
-def create(app: str, days: int | None) -> None:
-    """Make a key for APP, which is made too if it is new. The key is shown this once."""
-    if not app.strip():
-        raise click.BadParameter("an app needs a name.", param_hint="APP")
-    settings = _settings()
-    expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
-    with _database(settings) as db:
+@click.argument("app", callback=parameters.app_name)
+@click.option("--days", type=DAYS, help="Days until it expires; never by default.")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice([str(scope) for scope in Scope]),
+    multiple=True,
+    help="What it may do; repeat it for more than one. Everything by default. 'submit': submit, cancel and delete "
+    "jobs. 'read': read and list them.",
+)
+def create(app: str, days: int | None, scopes: tuple[str, ...]) -> None:
+    """Make a key for APP and print it, this once. An APP that is not there yet is made, without limits.
+
+    \b
+    headrace keys create shop
+    headrace keys create shop --scope read --days 90
+    """
+    settings = operator_settings()
+    with database(settings) as db:
+        is_new = app not in {each.name for each in apps.list_apps(db)}
         owner = apps.ensure(db, app)
-        key = apps.make_key(db, owner.id, settings.pepper.get_secret_value(), expires_at)
+        chosen = [Scope(scope) for scope in scopes or Scope]
+        key = store.make(db, owner.id, settings.pepper.get_secret_value(), scopes=chosen, lifetime=_days(days))
     click.echo(key)
+    if is_new:
+        _note(f"Made the app '{app}' too, without limits: 'headrace apps limit' sets them.")
 
 
 @keys.command("list")
-@click.argument("app", required=False)
-def list_all(app: str | None) -> None:
-    """List the keys of APP, or all of them. Keys themselves are not stored; a hint tells them apart."""
-    with _database(_settings()) as db:
-        found = apps.list_keys(db, app)
-    for key in found:
-        times = {"created": key.created_at, "expires": key.expires_at, "revoked": key.revoked_at}
-        dates = (f"{word} {at:%Y-%m-%d}" for word, at in times.items() if at)
-        click.echo("  ".join((str(key.id), key.app, f"{key.hint}…", *dates)))
+@click.argument("app", required=False, callback=parameters.app_name)
+@click.option("--json", "as_json", is_flag=True, help="Print every field of each, ids too, as JSON.")
+def list_all(app: str | None, as_json: bool) -> None:
+    """List the keys of APP, or all of them. Their hints are shown, since keys themselves are not stored."""
+    with database() as db:
+        found = store.list_keys(db, apps.find_app(db, app).id if app else None)
+    if as_json:
+        click.echo(json.dumps([key_json(key) for key in found], indent=2, ensure_ascii=False))
+    else:
+        out.print(key_table(found))
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID", type=click.UUID)
-def revoke(key_id: UUID) -> None:
-    """Revoke the key ID (see `headrace keys list`). It stops working within a few seconds."""
-    with _database(_settings()) as db:
-        apps.revoke_key(db, key_id)
-    click.echo(f"Revoked {key_id}.")
+@click.argument("key_id", metavar="ID")
+@click.option("--keep-old-hours", type=HOURS, default=24, show_default=True, help="Hours in which both keys work.")
+@click.option("--days", type=DAYS, help="Days until the new key expires. Needed when the old one has an end.")
+def rotate(key_id: str, keep_old_hours: int, days: int | None) -> None:
+    """Replace the key ID. Prints a new one with the same scopes, this once, and lets the old one expire after a while.
+
+    A leaked key is not rotated but revoked: 'headrace keys revoke'.
+    """
+    settings = operator_settings()
+    with database(settings) as db:
+        old = store.find(db, key_id)
+        pepper, overlap = settings.pepper.get_secret_value(), timedelta(hours=keep_old_hours)
+        key = store.rotate(db, old, pepper, keep_old_for=overlap, lifetime=_days(days))
+        ends_at = store.find(db, str(old.id)).expires_at
+    click.echo(key)
+    _note(f"The old key {old.hint}… of '{old.app}' works until {_minute(ends_at)} UTC.")
 
 
-def _settings() -> Settings:
-    """With the database and the pepper of the stack that runs on this machine, unless DATABASE_URL names another."""
-    settings = Settings.load()
-    if "database_url" in settings.model_fields_set:
-        return settings
-    try:
-        stack = Report.read(settings.state_dir / "stack.json")
-    except OSError:
-        return settings
-    changes: dict[str, Any] = {"database_url": stack.database_url}
-    if "pepper" not in settings.model_fields_set:
-        changes["pepper"] = SecretStr(persistent_secret(settings.state_dir / "pepper"))
-    return settings.model_copy(update=changes)
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--hours", type=HOURS, required=True, help="Hours from now.")
+def expire(key_id: str, hours: int) -> None:
+    """Let the key ID end in some hours. That may be sooner or later than it would have ended."""
+    with database() as db:
+        key = store.find(db, key_id)
+        ends_at = store.expire(db, key, timedelta(hours=hours))
+    click.echo(f"The key {key.hint}… of '{key.app}' works until {_minute(ends_at)} UTC.")
 
 
-@contextmanager
-def _database(settings: Settings) -> Iterator[Connection]:
-    store = Store(connections.postgres(settings, pool_size=1))
-    try:
-        with store.begin() as db:
-            yield db
-    finally:
-        store.close()
+@keys.command()
+@click.argument("key_id", metavar="ID")
+def revoke(key_id: str) -> None:
+    """Revoke the key ID for good. It stops working within 3 seconds; safe to repeat."""
+    with database() as db:
+        key = store.find(db, key_id)
+        store.revoke(db, key)
+    click.echo(f"Revoked the key {key.hint}… of '{key.app}'.")
+
+
+def key_table(records: Iterable[KeyRecord]) -> Table:
+    """Keys for a person."""
+    table = Table("key", "app", "scopes", "state", "created", "expires (UTC)", box=None, header_style="bold")
+    for key in records:
+        ends_at = key.revoked_at or key.expires_at
+        cells = (f"{key.hint}…", key.app, _scopes(key), str(key.state), f"{key.created_at:%Y-%m-%d}", _minute(ends_at))
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def key_json(key: KeyRecord) -> dict[str, Any]:
+    """A key for a program."""
+    times = {"created_at": key.created_at, "expires_at": key.expires_at, "revoked_at": key.revoked_at}
+    return {
+        "id": str(key.id),
+        "app": key.app,
+        "hint": key.hint,
+        "scopes": sorted(key.scopes),
+        "state": str(key.state),
+        **{name: at and at.isoformat() for name, at in times.items()},
+    }
+
+
+def _scopes(key: KeyRecord) -> str:
+    return " ".join(sorted(key.scopes)) or "-"
+
+
+def _minute(at: datetime | None) -> str:
+    return "never" if at is None else f"{at:%Y-%m-%d %H:%M}"
+
+
+def _days(days: int | None) -> timedelta | None:
+    return None if days is None else timedelta(days=days)
+
+
+def _note(text: str) -> None:
+    notes.print(text, markup=False, soft_wrap=True)

@@ -1,9 +1,18 @@
--- commit(message) -> 1: turn a reservation into the queue's message. The depth stays the same.
+-- commit(messages) -> how many: turn reservations into the queues' messages. The depth stays the same.
 --
--- KEYS  the queue's list of messages; its reservations
--- ARGV  job id, message
--- Effect  ZREM and LPUSH in one step; workers take from the other end.
--- A reservation that ran out is no obstacle: the job is in Postgres, so its message must be in the list.
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('LPUSH', KEYS[1], ARGV[2])
-return 1
+-- ARGV  for each: job, queue, app, tokens, enqueue_no, message; in the order in which they took their places
+-- A reservation that ran out is no obstacle: the job is in Postgres, so its message must be in the list. One that waits
+-- without a reservation has its message: this call is repeated, or a restore came first.
+for i = 1, #ARGV, 6 do
+  local job, queue, app, tokens, enqueue_no, message = unpack(ARGV, i, i + 5)
+  local turn = tonumber(redis.call('ZSCORE', key('line', queue), job))
+  local is_missing = redis.call('ZREM', key('reservations', queue), job) == 1 or not turn
+  if not turn then
+    turn = next_turn(queue, app)
+    enter(job, queue, app, tokens, enqueue_no, turn)
+  end
+  if is_missing then
+    push(queue, message, turn)
+  end
+end
+return #ARGV / 6

@@ -4,7 +4,7 @@ from headrace import connections
 from headrace.config import Settings
 from headrace.errors import Unauthenticated
 from headrace.stack.secret import write_private
-from headrace.store import apps
+from headrace.store import apps, keys
 
 APP = "development"
 
@@ -19,12 +19,12 @@ def make_development_key(settings: Settings) -> str:
             if path.exists():
                 kept = path.read_text().strip()
                 try:
-                    apps.authenticate(db, kept, pepper)
+                    keys.authenticate(db, kept, pepper)
                 except Unauthenticated:
                     pass
                 else:
                     return kept
-            key = apps.make_key(db, apps.ensure(db, APP).id, pepper)
+            key = keys.make(db, apps.ensure(db, APP).id, pepper)
     finally:
         engine.dispose()
     write_private(path, key)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class Checkout:
         self.venv = root / ".venv"
         self.python = self.venv / "bin" / "python"
         self.uv = self.venv / "bin" / "uv"
+        self.sdk_floor = self.venv / "sdk-floor"
         self.stamp = self.venv / "headrace.json"
 
     def wanted(self, dev: bool) -> dict[str, str]:
@@ -61,7 +63,7 @@ class Checkout:
         base = [self.locks / f"{name}.txt" for name in ("uv", "core", "torch-cpu", "cpu", "cuda")]
         layers = {"base": fingerprint(here, *base), "project": fingerprint([], self.root / "pyproject.toml")}
         if dev:
-            layers["dev"] = fingerprint([], self.locks / "dev.txt")
+            layers["dev"] = fingerprint([], self.locks / "dev.txt", self.locks / "sdk-floor.txt")
         return layers
 
     def held(self) -> dict[str, str]:
@@ -154,6 +156,9 @@ class Installer:
             if "dev" in packages:
                 say("Installing the development tools.")
                 self.add("dev")
+                # What pip finds in such a folder it would leave as it is.
+                shutil.rmtree(checkout.sdk_floor, ignore_errors=True)
+                self.add("sdk-floor", into=checkout.sdk_floor)
             held |= packages
             checkout.stamp.write_text(json.dumps(held))
         if held.get("project") != wanted["project"]:
@@ -199,10 +204,10 @@ class Installer:
         if offered and self.run((*tool, *lock)).returncode != 0:
             say("This CPU build of torch is none that the lock knows. PyPI's CUDA build is taken instead.")
 
-    def add(self, *names: str) -> None:
-        """Install what complete locks name, with uv or else with pip."""
+    def add(self, *names: str, into: Path | None = None) -> None:
+        """Install what complete locks name, with uv or else with pip; `into` a folder of its own where there is one."""
         files = (word for name in names for word in ("-r", str(self.checkout.locks / f"{name}.txt")))
-        arguments = ("--require-hashes", *files)
+        arguments = ("--require-hashes", *(("--target", str(into)) if into else ()), *files)
         if self.checkout.uv.exists():
             if self.run((*self.uv(), *arguments)).returncode == 0:
                 return

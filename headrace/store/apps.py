@@ -1,26 +1,26 @@
-"""Apps and their API keys. A key is shown once, when it is made; only its HMAC is stored."""
+"""Apps: the clients of the API, what each may take, and what each has done of late. Knows nothing of their keys."""
 
-import hashlib
-import hmac
-import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
+from typing import Any, TypedDict
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from headrace.errors import NotFound, Unauthenticated
-from headrace.jobs import Lane, new_id
-from headrace.tables import api_keys, apps
+from headrace.errors import InvalidRequest, NotFound
+from headrace.jobs import JobState, Lane, new_id
+from headrace.store import clock
+from headrace.store.jobs import BILLED
+from headrace.tables import apps, jobs, ledger
 from headrace.webhooks import new_secret
 
-#: What every key starts with, so that a leaked one can be recognised.
-KEY_PREFIX = "hr-"
-#: Characters of a key that may be shown to tell it from others.
-HINT_CHARS = 8
+#: How far the clocks of the hosts that make ids may lie behind the database's.
+CLOCK_SKEW = timedelta(hours=1)
 
 
 class Scope(StrEnum):
@@ -65,79 +65,126 @@ class App:
     scopes: frozenset[Scope] = frozenset(Scope)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """What may be shown of a key after it was made."""
+class Changes(TypedDict, total=False):
+    """New limits, each as in `App`; None lifts one, and what is absent stays as it is."""
 
-    id: UUID
-    app: str
-    hint: str
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
+    queued_jobs: int | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    lanes: Iterable[Lane] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What an app did in a period.
+
+    Attributes:
+        jobs: those it submitted, by their state now; only states that some job is in.
+        usd: what it was charged, of whatever age the jobs are.
+    """
+
+    jobs: Mapping[JobState, int]
+    usd: Decimal
+
+
+#: What `read_app` reads.
+COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
+    apps.c.id,
+    apps.c.name,
+    apps.c.webhook_secret,
+    apps.c.queued_jobs,
+    apps.c.requests_per_minute,
+    apps.c.tokens_per_minute,
+    apps.c.lanes,
+)
+
+
+def read_app(row: Row[*tuple[Any, ...]], scopes: Iterable[str] = tuple(Scope)) -> App:
+    """The app in a row that has `COLUMNS`."""
+    lanes = None if row.lanes is None else frozenset(map(Lane, row.lanes))
+    limits = AppLimits(row.queued_jobs, row.requests_per_minute, row.tokens_per_minute)
+    return App(row.id, row.name, row.webhook_secret, limits, lanes, frozenset(map(Scope, scopes)))
+
+
+def create(db: Connection, name: str, limits: Changes) -> App:
+    """Make a new app. Raises: InvalidRequest: there is one of this name."""
+    if not _insert(db, name, _values(limits)):
+        raise InvalidRequest(
+            f"There is an app '{name}' already: 'headrace apps limit' changes its limits, "
+            "'headrace keys create' makes a key for it.",
+            param="name",
+        )
+    return find_app(db, name)
 
 
 def ensure(db: Connection, name: str) -> App:
-    """The app of this name, made if need be. Safe to run twice at once."""
-    values = {"id": new_id(), "name": name, "webhook_secret": new_secret()}
-    db.execute(insert(apps).values(**values).on_conflict_do_nothing(index_elements=["name"]))
-    return _app_where(db, apps.c.name == name)
+    """The app of this name, made without limits if need be. Safe to run twice at once."""
+    _insert(db, name, {})
+    return find_app(db, name)
+
+
+def _insert(db: Connection, name: str, values: Mapping[str, Any]) -> bool:
+    """Whether there was none of this name."""
+    row = {"id": new_id(), "name": name, "webhook_secret": new_secret(), **values}
+    statement = insert(apps).values(**row).on_conflict_do_nothing(index_elements=["name"])
+    return db.execute(statement.returning(apps.c.id)).first() is not None
 
 
 def find_app(db: Connection, name: str) -> App:
     """An app by name. Raises: NotFound."""
-    return _app_where(db, apps.c.name == name)
-
-
-def _app_where(db: Connection, condition: sa.ColumnElement[bool]) -> App:
-    row = db.execute(sa.select(apps.c.id, apps.c.name, apps.c.webhook_secret).where(condition)).first()
+    row = db.execute(sa.select(*COLUMNS).where(apps.c.name == name)).first()
     if row is None:
-        raise NotFound("There is no such app.")
-    return App(*row)
+        raise _no_such_app(name)
+    return read_app(row)
 
 
-def make_key(db: Connection, app_id: UUID, pepper: str, expires_at: datetime | None = None) -> str:
-    """Make an API key and return it: the one time it can be seen."""
-    key = KEY_PREFIX + secrets.token_urlsafe(32)
-    values = {"id": new_id(), "app_id": app_id, "hint": key[:HINT_CHARS], "digest": digest(key, pepper)}
-    db.execute(sa.insert(api_keys).values(expires_at=expires_at, **values))
-    return key
+def list_apps(db: Connection) -> list[App]:
+    """Every app, by name."""
+    return [read_app(row) for row in db.execute(sa.select(*COLUMNS).order_by(apps.c.name))]
 
 
-def digest(key: str, pepper: str) -> bytes:
-    """How a key is stored: HMAC-SHA256 under the pepper. A key is random, so a slow hash would add nothing."""
-    return hmac.digest(pepper.encode(), key.encode(), hashlib.sha256)
+def set_limits(db: Connection, name: str, changes: Changes) -> App:
+    """Change an app's limits; web processes heed it within the life of what they remember. Raises: NotFound."""
+    return _update(db, name, _values(changes))
 
 
-def authenticate(db: Connection, key: str, pepper: str) -> App:
-    """The app behind a key. Raises: Unauthenticated: unknown, expired or revoked.
+def new_webhook_secret(db: Connection, name: str) -> App:
+    """Replace what an app's webhooks are signed with, from the next try of each on. Raises: NotFound."""
+    return _update(db, name, {"webhook_secret": new_secret()})
 
-    The lookup is by digest, so that its time tells nothing about the key.
-    """
-    row = db.execute(
-        sa.select(apps.c.id, apps.c.name, apps.c.webhook_secret)
-        .join(api_keys, api_keys.c.app_id == apps.c.id)
-        .where(api_keys.c.digest == digest(key, pepper), api_keys.c.revoked_at.is_(None))
-        .where(sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > sa.func.now()))
-    ).first()
+
+def _update(db: Connection, name: str, values: Mapping[str, Any]) -> App:
+    row = db.execute(sa.update(apps).where(apps.c.name == name).values(**values).returning(*COLUMNS)).first()
     if row is None:
-        raise Unauthenticated("This API key is not valid: unknown, expired or revoked.")
-    return App(*row)
+        raise _no_such_app(name)
+    return read_app(row)
 
 
-def list_keys(db: Connection, app_name: str | None = None) -> list[KeyRecord]:
-    """Every key, of one app or of all, oldest first."""
-    columns = (api_keys.c.id, apps.c.name, api_keys.c.hint)
-    times = (api_keys.c.created_at, api_keys.c.expires_at, api_keys.c.revoked_at)
-    statement = sa.select(*columns, *times).join(apps, apps.c.id == api_keys.c.app_id).order_by(api_keys.c.id)
-    if app_name is not None:
-        statement = statement.where(apps.c.name == app_name)
-    return [KeyRecord(*row) for row in db.execute(statement)]
+def _values(changes: Changes) -> dict[str, Any]:
+    """As the table's columns; lanes in their own order, so that equal sets are equal rows."""
+    values: dict[str, Any] = dict(changes)
+    if (lanes := changes.get("lanes")) is not None:
+        allowed = frozenset(lanes)
+        values["lanes"] = [str(lane) for lane in Lane if lane in allowed]
+    return values
 
 
-def revoke_key(db: Connection, key_id: UUID) -> None:
-    """Make a key invalid from now on; safe to repeat. Raises: NotFound."""
-    statement = sa.update(api_keys).where(api_keys.c.id == key_id)
-    revoked = statement.values(revoked_at=sa.func.coalesce(api_keys.c.revoked_at, sa.func.now()))
-    if db.execute(revoked.returning(api_keys.c.id)).first() is None:
-        raise NotFound(f"There is no API key {key_id}.")
+def _no_such_app(name: str) -> NotFound:
+    return NotFound(f"There is no app '{name}': 'headrace apps list' shows those there are.")
+
+
+def activity(db: Connection, app_id: UUID, period: timedelta) -> Activity:
+    """What the app did in the period that ends now."""
+    since = clock.now(db) - period
+    # The index is on the id, and ids begin with the time they were made at: old jobs need not be read.
+    mine = (jobs.c.app_id == app_id, jobs.c.id >= _first_id_of(since - CLOCK_SKEW), jobs.c.created_at >= since)
+    counted = db.execute(sa.select(jobs.c.state, sa.func.count()).where(*mine).group_by(jobs.c.state))
+    charged = sa.select(sa.func.coalesce(sa.func.sum(ledger.c.usd), 0)).where(
+        ledger.c.app_id == app_id, ledger.c.at >= since, ledger.c.kind.in_(BILLED)
+    )
+    return Activity({JobState(state): jobs for state, jobs in counted}, Decimal(db.execute(charged).scalar_one()))
+
+
+def _first_id_of(at: datetime) -> UUID:
+    """Below every UUIDv7 made from then on: its first 48 bits count milliseconds since 1970 (RFC 9562)."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)

@@ -22,10 +22,17 @@ LedgerKind = Literal["compute", "api", "waste"]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker's right to one attempt of one job: the fence of everything it writes about it."""
+    """A worker's right to one attempt of one job: the fence of everything it writes about it.
+
+    Attributes:
+        enqueue_no: of the message it was claimed by. It tells apart, and orders, the claims of one job, also where
+            `attempt` does not: an attempt that is handed back is not counted.
+        stream: True when the job's tokens are to be published while they are made.
+    """
 
     job_id: UUID
     attempt: int
+    enqueue_no: int
     worker_id: UUID
     app_id: UUID
     end_user: str | None
@@ -39,6 +46,7 @@ class Claim:
     sampling: Sampling
     finish_by: datetime | None
     has_webhook: bool
+    stream: bool
 
     @property
     def request_id(self) -> str:
@@ -104,6 +112,7 @@ def _claim_of(row: Row[Any], texts: Row[Any]) -> Claim:
     return Claim(
         job_id=row.id,
         attempt=row.attempt,
+        enqueue_no=row.enqueue_no,
         worker_id=row.worker_id,
         app_id=row.app_id,
         end_user=row.end_user,
@@ -117,6 +126,7 @@ def _claim_of(row: Row[Any], texts: Row[Any]) -> Claim:
         sampling=_sampling_of(texts.sampling),
         finish_by=row.finish_by,
         has_webhook=row.webhook_url is not None,
+        stream=row.stream,
     )
 
 

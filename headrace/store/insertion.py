@@ -1,31 +1,41 @@
-"""Accepting jobs: concurrent submits share one INSERT and one commit.
+"""Accepting jobs: a batch is one statement and one commit. Knows no HTTP and no queue.
 
 A commit's fsync is what a durable accept costs; shared by a few requests it costs each of them almost nothing.
 """
 
-import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cache
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from headrace.errors import IdempotencyKeyReused
-from headrace.jobs import JobSpec, JobState, Route
+from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
+from headrace.jobs import JobSpec, JobState, Message, Route, Sampling
+from headrace.store.idempotency import find_replays, key_reused, take
 from headrace.store.session import Store
 from headrace.tables import idempotency_keys, job_texts, jobs
 
-#: How long an Idempotency-Key is remembered.
-IDEMPOTENCY_TTL = timedelta(hours=24)
-#: Rows in one INSERT. At 64 a commit is long amortised; more only makes everyone wait for the longest.
+#: Bounds of one statement. At 64 rows a commit is long amortised; more only makes everyone wait for the longest.
 BATCH_ROWS = 256
-#: Expired keys deleted in one transaction.
-FORGET_ROWS = 10_000
+BATCH_BYTES = 16 * 1024 * 1024
+
+#: What the statement is given: a JSON object per row, with these names. Their types are the tables' own.
+HOT_COLUMNS = (
+    *("id", "app_id", "state", "lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested"),
+    *("end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
+    *("prompt_tokens", "max_tokens", "finish_by"),
+)
+TEXT_COLUMNS = ("messages", "sampling")
+KEY_COLUMNS = ("key", "request_hash")
+
+_MESSAGE_FIELDS = tuple(field.name for field in fields(Message))
+_SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,174 +65,144 @@ class Inserted:
         return self.start_by is None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Row:
+    """One job, and the JSON object the statement reads it from."""
+
     spec: JobSpec
-    placement: Placement
-    outcome: Future[Inserted]
+    text: str
 
 
-class JobInsertion:
-    """Inserts jobs for all threads of one process.
+def insert_batch(store: Store, rows: Sequence[tuple[JobSpec, Placement]]) -> list[Inserted | HeadraceError]:
+    """Insert jobs as `queued`; returns once they are durable, with the outcome of each, in order.
 
-    The first caller commits for everyone who arrived while the commit before was under way.
+    It never waits for another transaction's key: such a row is IdempotencyInProgress at once, and may be tried again
+    (`idempotency.until_settled`). Of two rows with one key the second is a replay of the first. A row that Postgres
+    refuses is reported alone. Other outcomes: IdempotencyKeyReused, StoreUnavailable.
     """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._turn = threading.Lock()
-        self._pending: list[_Row] = []
-        self._pending_lock = threading.Lock()
-
-    def insert(self, spec: JobSpec, placement: Placement) -> Inserted:
-        """Insert one job as `queued`; returns once it is durable.
-
-        Raises:
-            IdempotencyKeyReused: the key came before with another body.
-            StoreUnavailable.
-        """
-        row = _Row(spec, placement, Future())
-        with self._pending_lock:
-            self._pending.append(row)
-        with self._turn:
-            # More than one batch may be ahead of it, and it may have its turn before those who brought them.
-            while not row.outcome.done():
-                self._insert_pending()
-        return row.outcome.result()
-
-    def _insert_pending(self) -> None:
-        with self._pending_lock:
-            batch, self._pending = self._pending[:BATCH_ROWS], self._pending[BATCH_ROWS:]
-        try:
-            self._insert_together(batch)
-        except DBAPIError:
-            # One bad row spoils the whole statement, so each is tried, and reported, alone.
-            for row in batch:
-                self._insert_alone(row)
-        except BaseException as error:
-            for row in batch:
-                row.outcome.set_exception(error)
-
-    def _insert_alone(self, row: _Row) -> None:
-        try:
-            self._insert_together([row])
-        except BaseException as error:
-            row.outcome.set_exception(error)
-
-    def _insert_together(self, batch: Sequence[_Row]) -> None:
-        with self._store.begin() as db:
-            replays = _take_idempotency_keys(db, [row.spec for row in batch])
-            fresh = [row for row in batch if row.spec.id not in replays]
-            start_by = _insert_rows(db, fresh) if fresh else {}
-        for row in batch:
-            _settle(row, replays, start_by)
+    outcomes: list[Inserted | HeadraceError] = []
+    batch: list[_Row] = []
+    size_bytes = 0
+    for spec, placement in rows:
+        row = _Row(spec, _row_text(spec, placement))
+        size_bytes += len(row.text)
+        if batch and (size_bytes > BATCH_BYTES or len(batch) == BATCH_ROWS):
+            outcomes += _insert(store, batch)
+            batch, size_bytes = [], len(row.text)
+        batch.append(row)
+    return outcomes + _insert(store, batch) if batch else outcomes
 
 
-def _settle(row: _Row, replays: dict[UUID, tuple[UUID, bytes]], start_by: dict[UUID, datetime]) -> None:
-    """Tell one caller how its row fared, after the commit."""
-    if row.spec.id not in replays:
-        row.outcome.set_result(Inserted(row.spec.id, start_by[row.spec.id]))
-        return
-    job_id, request_hash = replays[row.spec.id]
-    if row.spec.idempotency and row.spec.idempotency.request_hash == request_hash:
-        row.outcome.set_result(Inserted(job_id, None))
-    else:
-        row.outcome.set_exception(key_reused())
+def _insert(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError]:
+    try:
+        return _insert_together(store, rows)
+    except StoreUnavailable as error:
+        return [error] * len(rows)
+    except DBAPIError as error:
+        if len(rows) == 1:
+            return [_not_stored(error)]
+    # One bad row spoils the whole statement: halving finds it in a few.
+    half = len(rows) // 2
+    return _insert(store, rows[:half]) + _insert(store, rows[half:])
 
 
-def key_reused() -> IdempotencyKeyReused:
-    """The error of a key that came with two bodies."""
-    return IdempotencyKeyReused("This Idempotency-Key was used with another request body.", param="Idempotency-Key")
+def _insert_together(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError]:
+    sql, values = _statement()
+    # By the driver itself: SQLAlchemy wrote the statement, and would spend more on it each time than Postgres does.
+    with store.autocommit() as db:
+        inserted = db.exec_driver_sql(sql, {**values, "rows": f"[{','.join(row.text for row in rows)}]"})
+        start_by: dict[UUID, datetime] = {row.id: row.start_by for row in inserted}
+    specs = [row.spec for row in rows]
+    others = [spec for spec in specs if spec.id not in start_by]
+    outcomes = _settle(store, others) if others else {}
+    return [outcomes.get(spec.id) or Inserted(spec.id, start_by[spec.id]) for spec in specs]
 
 
-def find_replay(db: Connection, app_id: UUID, key: str) -> tuple[UUID, bytes] | None:
-    """The job and body hash that a live Idempotency-Key stands for."""
-    row = db.execute(
-        sa.select(idempotency_keys.c.job_id, idempotency_keys.c.request_hash).where(
-            idempotency_keys.c.app_id == app_id,
-            idempotency_keys.c.key == key,
-            idempotency_keys.c.expires_at > sa.func.now(),
-        )
-    ).first()
-    return (row.job_id, row.request_hash) if row else None
-
-
-def forget_expired_keys(db: Connection) -> int:
-    """Delete Idempotency-Keys that no replay can meet any more, `FORGET_ROWS` at most; returns how many."""
-    expired = sa.select(idempotency_keys.c.app_id, idempotency_keys.c.key)
-    expired = expired.where(idempotency_keys.c.expires_at <= sa.func.now()).limit(FORGET_ROWS)
-    key = sa.tuple_(idempotency_keys.c.app_id, idempotency_keys.c.key)
-    deleted = sa.delete(idempotency_keys).where(key.in_(expired.with_for_update(skip_locked=True)))
-    return len(db.execute(deleted.returning(idempotency_keys.c.key)).all())
-
-
-def _take_idempotency_keys(db: Connection, specs: Sequence[JobSpec]) -> dict[UUID, tuple[UUID, bytes]]:
-    """Claim the keys; returns, by the id of each spec that came second, the job and body hash that came first."""
+def _settle(store: Store, specs: Sequence[JobSpec]) -> dict[UUID, Inserted | HeadraceError]:
+    """The outcomes, by job id, of those whose key was not theirs to take."""
     keyed = [(spec, spec.idempotency) for spec in specs if spec.idempotency]
-    if not keyed:
-        return {}
-    # Sorted, so that two processes that claim the same keys wait for each other in one order and cannot deadlock.
-    keyed.sort(key=lambda pair: (pair[0].app_id, pair[1].key))
-    replays = {}
+    try:
+        with store.autocommit() as db:
+            found = find_replays(db, [(spec.app_id, idempotency.key) for spec, idempotency in keyed])
+    except StoreUnavailable as error:
+        # The others are durable by now, whatever happened since.
+        return {spec.id: error for spec in specs}
+    outcomes: dict[UUID, Inserted | HeadraceError] = {}
     for spec, idempotency in keyed:
-        values = {
-            "app_id": spec.app_id,
-            "key": idempotency.key,
-            "request_hash": idempotency.request_hash,
-            "job_id": spec.id,
-            "expires_at": sa.func.now() + IDEMPOTENCY_TTL,
-        }
-        statement = insert(idempotency_keys).values(values)
-        statement = statement.on_conflict_do_update(
-            index_elements=["app_id", "key"],
-            set_={name: statement.excluded[name] for name in ("request_hash", "job_id", "expires_at")},
-            where=idempotency_keys.c.expires_at <= sa.func.now(),
-        )
-        if db.execute(statement.returning(idempotency_keys.c.key)).first() is None:
-            found = find_replay(db, spec.app_id, idempotency.key)
-            if found is not None:
-                replays[spec.id] = found
-    return replays
+        job_id, request_hash = found.get((spec.app_id, idempotency.key), (None, b""))
+        if job_id is None:
+            outcomes[spec.id] = IdempotencyInProgress()
+        else:
+            outcomes[spec.id] = Inserted(job_id, None) if request_hash == idempotency.request_hash else key_reused()
+    return outcomes
 
 
-def _insert_rows(db: Connection, rows: Sequence[_Row]) -> dict[UUID, datetime]:
-    """One INSERT for the hot rows, one for the texts. Returns each job's `start_by`, by the database's clock."""
-    returned = db.execute(
+def _not_stored(error: DBAPIError) -> HeadraceError:
+    """Without its cause: the driver's own words quote the row, and that is a prompt."""
+    told = getattr(getattr(error.orig, "diag", None), "message_primary", None) or type(error.orig).__name__
+    return HeadraceError(f"Postgres refused the job: {told}")
+
+
+@cache
+def _statement() -> tuple[str, Mapping[str, Any]]:
+    """The one statement that inserts a batch: its keys, its hot rows, its texts. Its parameter `rows` is JSON.
+
+    One parameter, because psycopg would spend more on arrays, one for each column, than Postgres on the rows.
+    """
+    columns = [sa.column(name, jobs.c[name].type) for name in HOT_COLUMNS]
+    columns += [sa.column(name, job_texts.c[name].type) for name in TEXT_COLUMNS]
+    columns += [sa.column(name, idempotency_keys.c[name].type) for name in KEY_COLUMNS]
+    columns += [sa.column("max_wait_s", sa.Double)]
+    sent = sa.func.json_to_recordset(sa.bindparam("rows", type_=sa.JSON)).table_valued(*columns)
+    given = sa.select(sent.render_derived("sent", with_types=True)).cte("given")
+    fresh = sa.or_(given.c.key.is_(None), given.c.id.in_(sa.select(take(given).c.job_id)))
+    start_by = sa.func.now() + given.c.max_wait_s * sa.literal_column("interval '1 s'")
+    hot = sa.select(*(given.c[name] for name in HOT_COLUMNS), sa.func.now(), start_by).where(fresh)
+    texts = sa.select(given.c.id, *(given.c[name] for name in TEXT_COLUMNS)).where(fresh)
+    statement = (
         sa.insert(jobs)
-        .values(queued_at=sa.func.now(), start_by=sa.func.now() + sa.bindparam("max_wait", type_=sa.Interval))
-        .returning(jobs.c.id, jobs.c.start_by),
-        [_hot_row(row) for row in rows],
-    ).all()
-    db.execute(sa.insert(job_texts), [_text_row(row.spec) for row in rows])
-    return {row.id: row.start_by for row in returned}
+        .from_select([*HOT_COLUMNS, "queued_at", "start_by"], hot)
+        .returning(jobs.c.id, jobs.c.start_by)
+        .add_cte(sa.insert(job_texts).from_select(["job_id", *TEXT_COLUMNS], texts).cte("texts"))
+    )
+    compiled = statement.compile(dialect=sa.make_url("postgresql+psycopg://").get_dialect()())
+    return str(compiled), compiled.params
 
 
-def _hot_row(row: _Row) -> dict[str, object]:
-    spec = row.spec
-    return {
-        "id": spec.id,
-        "app_id": spec.app_id,
-        "state": JobState.QUEUED,
-        "lane": spec.lane,
-        "pool": spec.pool,
-        "queue": row.placement.queue,
-        "route": row.placement.route,
-        "route_reason": row.placement.reason,
-        "overflow": spec.overflow,
-        "model_requested": spec.model,
-        "end_user": spec.end_user,
-        "metadata": dict(spec.metadata),
-        "webhook_url": spec.webhook_url,
-        "background": spec.background,
-        "stream": spec.stream,
-        "max_cost_usd": spec.max_cost_usd,
-        "prompt_tokens": spec.prompt_tokens,
-        "max_tokens": spec.sampling.max_tokens,
-        "max_wait": timedelta(seconds=spec.max_wait_s),
-        "finish_by": spec.deadline,
-    }
+def _row_text(spec: JobSpec, placement: Placement) -> str:
+    """The JSON object of one job, by the names of the columns above."""
+    idempotency = spec.idempotency
+    return _encode(
+        {
+            "id": str(spec.id),
+            "app_id": str(spec.app_id),
+            "state": JobState.QUEUED,
+            "lane": spec.lane,
+            "pool": spec.pool,
+            "queue": placement.queue,
+            "route": placement.route,
+            "route_reason": placement.reason,
+            "overflow": spec.overflow,
+            "model_requested": spec.model,
+            "end_user": spec.end_user,
+            "metadata": dict(spec.metadata),
+            "webhook_url": spec.webhook_url,
+            "background": spec.background,
+            "stream": spec.stream,
+            "max_cost_usd": None if spec.max_cost_usd is None else str(spec.max_cost_usd),
+            "prompt_tokens": spec.prompt_tokens,
+            "max_tokens": spec.sampling.max_tokens,
+            "max_wait_s": spec.max_wait_s,
+            "finish_by": None if spec.deadline is None else spec.deadline.isoformat(),
+            "messages": [{name: getattr(message, name) for name in _MESSAGE_FIELDS} for message in spec.messages],
+            "sampling": _sampling(spec.sampling),
+            "key": idempotency and idempotency.key,
+            "request_hash": idempotency and f"\\x{idempotency.request_hash.hex()}",
+        }
+    )
 
 
-def _text_row(spec: JobSpec) -> dict[str, object]:
-    sampling = {name: value for name, value in asdict(spec.sampling).items() if value not in (None, ())}
-    return {"job_id": spec.id, "messages": [asdict(message) for message in spec.messages], "sampling": sampling}
+def _sampling(sampling: Sampling) -> dict[str, object]:
+    """What the caller set; nothing is stored for the engine's defaults."""
+    values = ((name, getattr(sampling, name)) for name in _SAMPLING_FIELDS)
+    return {name: value for name, value in values if value not in (None, ())}

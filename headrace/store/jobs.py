@@ -9,9 +9,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.errors import NotFound
-from headrace.jobs import JobState, Lane, Overflow, Route, show_id
+from headrace.errors import JobNotEnded, NotFound
+from headrace.jobs import TERMINAL, JobState, Lane, Message, Overflow, Route, show_id
 from headrace.queues import Ticket
 from headrace.store.transitions import transition
 from headrace.store.workers import NOBODY
@@ -27,6 +28,7 @@ UNSTARTED = (JobState.WAITING, JobState.QUEUED)
 
 _START_IS_LATE = sa.and_(jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())
 _FINISH_IS_LATE = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
+_IS_OVER = sa.and_(jobs.c.state.in_(UNSTARTED), sa.or_(_START_IS_LATE, _FINISH_IS_LATE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,9 @@ _SELECT_JOB = (
         job_texts.c.answer,
         attempts.c.engine,
         ledger.c.price_version,
-        sa.and_(jobs.c.state.in_(UNSTARTED), sa.or_(_START_IS_LATE, _FINISH_IS_LATE)).label("is_over"),
+        _IS_OVER.label("is_over"),
     )
+    # An erased job has no texts, and is not found.
     .join(job_texts, job_texts.c.job_id == jobs.c.id)
     .outerjoin(attempts, sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt))
     # The bill: at most one row, by a unique index.
@@ -114,7 +117,7 @@ _SELECT_JOB = (
 def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
     """One job of this app. One whose time is over is ended by its reader, who need not wait for the sweep.
 
-    Raises: NotFound, also for another app's job.
+    Raises: NotFound, also for another app's job, and for one that was erased.
     """
     statement = _SELECT_JOB.where(jobs.c.id == job_id, jobs.c.app_id == app_id)
     row = db.execute(statement).first()
@@ -122,8 +125,14 @@ def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
         expire(db, jobs.c.id == job_id)
         row = db.execute(statement).first()
     if row is None:
-        raise NotFound(f"No job with id '{show_id(job_id)}'.")
+        raise _not_found(job_id)
     return Job.from_row(row)
+
+
+def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
+    """Those of the given jobs that have ended, or would at a look by `find`: one cheap query for many readers."""
+    wanted = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
+    return list(db.scalars(sa.select(jobs.c.id).where(wanted, sa.or_(jobs.c.state.in_(TERMINAL), _IS_OVER))))
 
 
 def newest(
@@ -150,6 +159,34 @@ def cancel(db: Connection, app_id: UUID, job_id: UUID) -> Job:
         requested = sa.update(jobs).where(*mine, jobs.c.state == JobState.RUNNING, jobs.c.cancel_requested_at.is_(None))
         db.execute(requested.values(cancel_requested_at=sa.func.now()))
     return find(db, app_id, job_id)
+
+
+def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, ...]:
+    """What a job of this app asks to be answered. Raises: NotFound."""
+    statement = sa.select(job_texts.c.messages).join(jobs, jobs.c.id == job_texts.c.job_id)
+    stored = db.scalar(statement.where(jobs.c.id == job_id, jobs.c.app_id == app_id))
+    if stored is None:
+        raise _not_found(job_id)
+    return tuple(Message(**message) for message in stored)
+
+
+def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
+    """Forget what an ended job's caller wrote and what was answered; what it used and cost stays.
+
+    Raises: NotFound, also when it was erased before. JobNotEnded.
+    """
+    job = find(db, app_id, job_id)
+    if not job.state.is_terminal:
+        raise JobNotEnded(
+            f"Job '{show_id(job_id)}' is {job.state}: cancel it, and delete it once it has ended.", job_id=job_id
+        )
+    this = (jobs.c.id == job_id, jobs.c.state.in_(TERMINAL))
+    db.execute(sa.update(jobs).where(*this).values(erased_at=sa.func.now(), metadata={}))
+    db.execute(sa.delete(job_texts).where(job_texts.c.job_id == job_id))
+
+
+def _not_found(job_id: UUID) -> NotFound:
+    return NotFound(f"No job with id '{show_id(job_id)}'.")
 
 
 def expire(db: Connection, *only: sa.ColumnElement[bool]) -> list[Ticket]:

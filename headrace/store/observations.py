@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
-from headrace.jobs import JobState
+from headrace.jobs import JobState, oldest_id
 from headrace.tables import decisions, jobs, queue_samples, refusals
 
-#: Over how long a drain rate is measured, in seconds.
-DRAIN_WINDOW_S = 60
+#: How far apart the clocks of the machines that make ids may be.
+CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +44,36 @@ class QueueActivity:
     refused: int = 0
     started: int = 0
     running: int = 0
+    started_tokens: int = 0
 
 
 def activity(db: Connection, since: datetime) -> dict[str, QueueActivity]:
     """Each queue's activity since `since`; a queue where nothing happened is absent."""
     oldest = sa.func.extract("epoch", sa.func.now() - sa.func.min(jobs.c.queued_at).filter(_is(JobState.QUEUED)))
+    has_started = jobs.c.started_at > since
+    size = sa.cast(jobs.c.prompt_tokens, sa.BigInteger) + jobs.c.max_tokens
+    # Ids sort by time, and have an index; the time itself has none.
+    is_new = sa.and_(jobs.c.id > oldest_id(since - CLOCK_SKEW), jobs.c.created_at > since)
     per_queue = (
         sa.select(
             jobs.c.queue,
             sa.func.coalesce(oldest, 0).label("oldest_wait_s"),
             sa.func.count().filter(jobs.c.created_at > since).label("arrivals"),
-            sa.func.count().filter(jobs.c.started_at > since).label("started"),
+            sa.func.count().filter(has_started).label("started"),
+            sa.func.coalesce(sa.func.sum(size).filter(has_started), 0).label("started_tokens"),
             sa.func.count().filter(_is(JobState.RUNNING)).label("running"),
         )
-        .where(
-            sa.or_(_is(JobState.QUEUED), _is(JobState.RUNNING), jobs.c.created_at > since, jobs.c.started_at > since)
-        )
+        .where(sa.or_(_is(JobState.QUEUED), _is(JobState.RUNNING), is_new, has_started))
         .group_by(jobs.c.queue)
     )
     found = {
-        row.queue: QueueActivity(float(row.oldest_wait_s), row.arrivals, 0, row.started, row.running)
+        row.queue: QueueActivity(
+            oldest_wait_s=float(row.oldest_wait_s),
+            arrivals=row.arrivals,
+            started=row.started,
+            running=row.running,
+            started_tokens=int(row.started_tokens),
+        )
         for row in db.execute(per_queue)
     }
     refused = sa.select(refusals.c.queue, sa.func.sum(refusals.c.jobs)).where(

@@ -15,6 +15,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -22,19 +23,34 @@ class Store:
 
         Raises: StoreUnavailable when Postgres does not answer in time.
         """
-        try:
-            with self._engine.begin() as db:
-                yield db
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
-            raise StoreUnavailable(f"Postgres does not answer: {_cause(error)}") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise StoreUnavailable(f"Postgres closed the connection: {_cause(error)}") from error
-            raise
+        with _one_error(), self._engine.begin() as db:
+            yield db
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """A connection on which each statement is a transaction: it saves the round trips of BEGIN and COMMIT.
+
+        Raises: StoreUnavailable.
+        """
+        with _one_error(), self._autocommit.connect() as db:
+            yield db
 
     def close(self) -> None:
         """Close every pooled connection."""
         self._engine.dispose()
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """Tell every way in which Postgres does not answer as one error."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise StoreUnavailable(f"Postgres does not answer: {_cause(error)}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreUnavailable(f"Postgres closed the connection: {_cause(error)}") from error
+        raise
 
 
 def _cause(error: Exception) -> str:

@@ -48,7 +48,8 @@ VLLM = pytest.param(
         pytest.mark.filterwarnings("ignore"),  # vLLM's and torch's own.
     ],
 )
-#: For what only an engine with a process of its own can show.
+#: For engines that go on behind a prefix, and for what only one with a process of its own can show.
+continuing = pytest.mark.parametrize("bench", ["simulator", VLLM], indirect=True, scope="module")
 with_a_core = pytest.mark.parametrize("bench", [VLLM], indirect=True, scope="module")
 
 
@@ -124,6 +125,12 @@ def own(i: int, max_tokens: int = 80, **sampling: Any) -> GenerationRequest:
     )
 
 
+def free(prefix: str = "", max_tokens: int = 60, request_id: str = "free") -> GenerationRequest:
+    """A request for plain text, the beginning of which is given."""
+    sampling = Sampling(max_tokens, temperature=0.0)
+    return GenerationRequest(request_id, (Message("user", "tell me more"),), sampling, prefix=prefix)
+
+
 def long(bench: Bench, request_id: str) -> GenerationRequest:
     text, tokens = bench.long
     # A text that a random model would have to end for reasons of its own only.
@@ -193,6 +200,53 @@ def test_pieces_add_up_to_the_text(engine: Engine) -> None:
     pieces: list[str] = []
     generation = engine.generate(own(4), pieces.append)
     assert "".join(pieces) == generation.text != ""
+
+
+@continuing
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.9])
+def test_a_prefix_is_continued_and_counted(engine: Engine, share: float) -> None:
+    assert engine.continues
+    whole = engine.generate(free())
+    assert (whole.finish_reason, whole.usage.output_tokens) == ("length", 60)
+    prefix, pieces = whole.text[: 1 + int(share * len(whole.text))], list[str]()
+
+    heard = engine.generate(free(prefix), pieces.append)
+    unheard = engine.generate(free(prefix))
+
+    assert heard.text == prefix + "".join(pieces) != prefix
+    for generation in (heard, unheard):
+        assert generation.text.startswith(prefix)
+        assert generation.usage.prompt_tokens == whole.usage.prompt_tokens >= generation.usage.cached_tokens
+        assert (generation.finish_reason, generation.usage.output_tokens) == ("length", 60)
+
+
+@continuing
+def test_a_prefix_that_takes_all_tokens_is_the_whole_answer(engine: Engine) -> None:
+    prefix, pieces = engine.generate(free()).text, list[str]()
+
+    generation = engine.generate(free(prefix, max_tokens=5), pieces.append)
+
+    assert (generation.text, pieces) == (prefix, [])
+    assert (generation.finish_reason, generation.usage.output_tokens) == ("length", 5)
+
+
+@continuing
+def test_abort_of_a_continued_call_keeps_the_prefix(engine: Engine) -> None:
+    prefix, pieces, first_piece = engine.generate(free()).text, list[str](), threading.Event()
+
+    def on_delta(piece: str) -> None:
+        pieces.append(piece)
+        first_piece.set()
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(engine.generate, free(prefix, 900, "continued"), on_delta)
+        assert first_piece.wait(SOON_S)
+        engine.abort("continued")
+        generation = running.result(SOON_S)
+
+    assert generation.finish_reason == "abort"
+    assert generation.text == prefix + "".join(pieces)
+    assert 60 < generation.usage.output_tokens < 900
 
 
 def test_a_prompt_that_never_fits_is_rejected(engine: Engine) -> None:

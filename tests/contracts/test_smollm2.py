@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -66,6 +67,16 @@ def test_questions_that_are_asked_together_get_their_own_answers(engine: Engine)
         answers = list(threads.map(engine.generate, questions))
     for capital, answer in zip(capitals.values(), answers, strict=True):
         assert capital in answer.text
+
+
+def test_an_answer_that_is_continued_reads_as_if_it_had_never_been_cut(engine: Engine) -> None:
+    request = replace(ask("Name three colours."), sampling=Sampling(max_tokens=48, temperature=0.0))
+    whole = engine.generate(request)
+    for share in (0.2, 0.5, 0.8):
+        cut = whole.text.index(" ", int(share * len(whole.text)))
+        continued = engine.generate(replace(request, prefix=whole.text[:cut]))
+        assert continued.text == whole.text
+        assert continued.usage.output_tokens == whole.usage.output_tokens
 
 
 def test_the_engine_counts_the_tokens_that_the_tokenizer_does(engine: Engine, smollm2: PreparedModel) -> None:

@@ -15,11 +15,12 @@ from headrace import connections
 from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, make_celery
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.jobs import JobSpec, Lane, Message, Sampling, new_id
+from headrace.jobs import JobSpec, Lane, Message, Route, Sampling, new_id
 from headrace.queues import Ticket
-from headrace.store import Store, apps, insertion, jobs
+from headrace.store import Store, apps, jobs
 from headrace.store.apps import App
-from headrace.store.insertion import JobInsertion, Placement
+from headrace.store.idempotency import until_settled
+from headrace.store.insertion import Inserted, Placement, insert_batch
 from headrace.tables import metadata
 
 
@@ -94,13 +95,27 @@ def make_spec(app: App) -> Callable[..., JobSpec]:
 
 
 @pytest.fixture
-def queued(store: Store, make_spec: Callable[..., JobSpec]) -> Callable[..., Ticket]:
+def insert_job(store: Store) -> Callable[[JobSpec], Inserted]:
+    """Inserts one job as `queued`, with no message, as patiently as the API does."""
+
+    def insert(spec: JobSpec) -> Inserted:
+        (outcome,) = insert_batch(store, [(spec, Placement(f"{spec.pool}.{spec.lane}", Route.POOL, "test"))])
+        if isinstance(outcome, Inserted):
+            return outcome
+        raise outcome
+
+    return lambda spec: until_settled(lambda: insert(spec))
+
+
+@pytest.fixture
+def queued(
+    store: Store, make_spec: Callable[..., JobSpec], insert_job: Callable[[JobSpec], Inserted]
+) -> Callable[..., Ticket]:
     """Inserts a job as `queued`, with no message, and returns its ticket."""
 
     def insert(**changes: Any) -> Ticket:
         spec = make_spec(**changes)
-        placement = Placement(f"{spec.pool}.{spec.lane}", insertion.Route.POOL, "test")
-        JobInsertion(store).insert(spec, placement)
+        insert_job(spec)
         with store.begin() as db:
             return jobs.find(db, spec.app_id, spec.id).ticket
 

@@ -22,6 +22,8 @@ class GenerationRequest:
         sampling: how to decode, `max_tokens` included.
         priority: lower runs first, as in vLLM's priority scheduler.
         model: what the job asked for, by which an engine with several models chooses; None where there is one only.
+        prefix: the beginning of the answer, when an earlier attempt has made it; the engine goes on behind it. Never
+            with a `response_format` that constrains the answer.
     """
 
     request_id: str
@@ -29,6 +31,7 @@ class GenerationRequest:
     sampling: Sampling
     priority: int = 0
     model: str | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,8 @@ class Generation:
     """What came back.
 
     Attributes:
-        text: the answer, special tokens removed; may be empty.
-        usage: tokens as the engine counted them.
+        text: the whole answer, the request's prefix included, special tokens removed; may be empty.
+        usage: tokens as the engine counted them; those of the prefix are output, as they were when they were made.
         finish_reason: `abort` means the request was stopped by `abort` and `text` is partial: not a success.
         model_served: the model that really answered, in the engine's own words.
         first_token_s: seconds from `generate` to the first token; None when nothing was produced or not measured.
@@ -67,7 +70,7 @@ class EngineLimits:
     kv_block_tokens: int | None = None
 
 
-#: Called with each piece of new text, in order, from a thread of the engine's; must not block.
+#: Called with each piece of new text, in order, from a thread of the engine's; must not block. The prefix is not new.
 OnDelta = Callable[[str], None]
 
 
@@ -75,9 +78,13 @@ class Engine(Protocol):
     """A resident generator, safe to call from many threads at once.
 
     `generate` calls that overlap are batched by the engine: that is where a GPU's throughput comes from.
+
+    Attributes:
+        continues: True when `generate` goes on behind a request's prefix; others are given none.
     """
 
     name: str
+    continues: bool
 
     def start(self) -> EngineLimits:
         """Load the model and return once the engine can answer; after EngineUnavailable, replace what is dead.

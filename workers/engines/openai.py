@@ -44,6 +44,7 @@ class OpenAIEngine:
     """
 
     name = "openai"
+    continues = False
 
     def __init__(self, overflow: OverflowSettings, api_key: str | None, base_url: str | None) -> None:
         self._overflow, self._api_key, self._base_url = overflow, api_key, base_url

@@ -3,6 +3,7 @@
 Its answers say that they are simulated. Knows no model, queue or database.
 """
 
+import bisect
 import hashlib
 import heapq
 import itertools
@@ -38,6 +39,7 @@ class _Call:
 
     Attributes:
         pieces: the answer, one piece of text per token.
+        given: how many of them the request's prefix holds whole.
         woken: set on each change that its thread must see.
         admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
         error: what ends it, if anything does before its time.
@@ -46,6 +48,7 @@ class _Call:
     request: GenerationRequest
     prompt_tokens: int
     pieces: list[str]
+    given: int
     finish_reason: Literal["stop", "length"]
     blocks: int
     began: float = field(default_factory=time.monotonic)
@@ -58,11 +61,16 @@ class _Call:
     def over(self) -> bool:
         return self.aborted or self.error is not None
 
+    def text(self, tokens: int) -> str:
+        """The answer's first `tokens`, or its prefix where that is longer."""
+        return self.request.prefix + "".join(self.pieces[self.given : tokens])
+
 
 class SimulatorEngine:
     """Runs requests side by side, each at the given rates, within a KV pool and a batch of given sizes."""
 
     name = "simulator"
+    continues = True
 
     def __init__(self, simulator: SimulatorSettings, pool: PoolSettings, tokenizer: PromptTokenizer) -> None:
         self._settings, self._pool, self._tokenizer = simulator, pool, tokenizer
@@ -125,7 +133,8 @@ class SimulatorEngine:
         if needed > limit:
             raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
         blocks = math.ceil(needed / self._settings.kv_block_tokens)
-        return _Call(request, prompt_tokens, pieces, finish_reason, blocks)
+        given, pieces = _skip(pieces, len(request.prefix))
+        return _Call(request, prompt_tokens, pieces, given, finish_reason, blocks)
 
     def _enter(self, call: _Call) -> None:
         with self._changed:
@@ -176,28 +185,28 @@ class SimulatorEngine:
     def _run(self, call: _Call, on_delta: OnDelta | None) -> Generation:
         call.woken.wait()
         call.woken.clear()
-        done = 0 if call.admitted_at is None else self._decode(call, call.admitted_at, on_delta)
+        done = call.given if call.admitted_at is None else self._decode(call, call.admitted_at, on_delta)
         if call.error is not None:
             raise call.error
         return Generation(
-            text="".join(call.pieces[:done]),
+            text=call.text(done),
             usage=Usage(call.prompt_tokens, done),
             finish_reason="abort" if call.aborted else call.finish_reason,
             model_served=f"simulator of {self._pool.model}",
         )
 
     def _decode(self, call: _Call, admitted_at: float, on_delta: OnDelta | None) -> int:
-        """Let the time of prefill and decoding pass; returns the tokens produced when it ended."""
-        prefilled_at = admitted_at + call.prompt_tokens / self._settings.prefill_tokens_per_s
-        total = len(call.pieces)
+        """Let the time of prefill and decoding pass; returns the tokens of the answer when it ended."""
+        prefilled_at = admitted_at + (call.prompt_tokens + call.given) / self._settings.prefill_tokens_per_s
+        given, total = call.given, len(call.pieces)
         # Without a listener nobody sees the single tokens, and one wait is enough.
-        for token in range(1, total + 1) if on_delta else (total,):
-            due = prefilled_at + token / self._settings.decode_tokens_per_s
+        for token in range(given + 1, total + 1) if on_delta else (total,):
+            due = prefilled_at + (token - given) / self._settings.decode_tokens_per_s
             if call.over or call.woken.wait(max(0.0, due - time.monotonic())):
                 if on_delta:
                     return token - 1
-                produced = int((time.monotonic() - prefilled_at) * self._settings.decode_tokens_per_s)
-                return max(0, min(produced, total))
+                produced = given + int((time.monotonic() - prefilled_at) * self._settings.decode_tokens_per_s)
+                return max(given, min(produced, total))
             if on_delta:
                 on_delta(call.pieces[token - 1])
         return total
@@ -217,3 +226,13 @@ def _answer(request: GenerationRequest, output_tokens: int) -> tuple[list[str], 
     # The label is part of the first token, so that no answer is without it.
     pieces[:2] = ["".join(pieces[:2])]
     return pieces, "stop" if ends or output_tokens <= request.sampling.max_tokens else "length"
+
+
+def _skip(pieces: list[str], characters: int) -> tuple[int, list[str]]:
+    """How many pieces the answer's first `characters` hold whole, and the pieces with the next one cut to its rest."""
+    ends = list(itertools.accumulate(map(len, pieces)))
+    given = bisect.bisect_right(ends, characters)
+    if given == len(pieces):
+        return given, pieces
+    rest = pieces[given][characters - (ends[given - 1] if given else 0) :]
+    return given, [*pieces[:given], rest, *pieces[given + 1 :]]

@@ -17,10 +17,11 @@ from typing import Any
 
 from headrace.config import PoolSettings, Settings
 from headrace.errors import ConfigError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
-from headrace.jobs import Sampling, Usage, storable
+from headrace.jobs import Usage, storable
 from headrace.tokens import PromptTokenizer, load_for
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta
 from workers.engines.scratch import Scratch
+from workers.engines.vllm_sampling import constraint, decoding
 from workers.engines.vllm_settings import arguments, environment
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class VllmEngine:
     """A resident vLLM engine. After EngineUnavailable, `start` replaces a dead core in place."""
 
     name = "vllm"
+    continues = True
 
     def __init__(self, pool: PoolSettings, tokenizer: PromptTokenizer, probe_s: float = _PROBE_S) -> None:
         """Load nothing yet.
@@ -71,9 +73,14 @@ class VllmEngine:
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
         core = self._serving()
         try:
-            call = _Call(request, self._tokenizer.encode(request.messages), on_delta, model=self._pool.model)
+            prompt = self._tokenizer.encode(request.messages)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
+        prefix = self._tokenizer.encode_answer(request.prefix) if request.prefix else []
+        call = _Call(request, prompt, prefix, on_delta, model=self._pool.model)
+        if call.tokens_left < 1:
+            usage = Usage(len(prompt), request.sampling.max_tokens)
+            return Generation(request.prefix, usage, "length", model_served=call.model)
         future = core.submit(call)
         try:
             return future.result()
@@ -117,11 +124,16 @@ class VllmEngine:
 class _Call:
     request: GenerationRequest
     prompt: list[int]
+    prefix: list[int]
     on_delta: OnDelta | None
     model: str
     began: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     future: "Future[Generation] | None" = None
+
+    @property
+    def tokens_left(self) -> int:
+        return self.request.sampling.max_tokens - len(self.prefix)
 
 
 class _Core:
@@ -226,24 +238,25 @@ class _Core:
         from vllm.inputs.engine import tokens_input
 
         request = call.request
-        params = _sampling_params(request.sampling, self._defaults, streamed=call.on_delta is not None)
-        pieces: list[str] = []
-        output_tokens, first_token_s = 0, None
-        prompt = tokens_input(call.prompt)
+        params = _sampling_params(call, self._defaults)
+        pieces = [request.prefix]
+        new_tokens, first_token_s = 0, None
+        prompt = tokens_input(call.prompt + call.prefix)
         outputs = self._llm.generate(prompt, params, request.request_id, priority=request.priority)
         async for output in outputs:
             completion = output.outputs[0]
-            output_tokens += len(completion.token_ids)
-            if first_token_s is None and output_tokens:
+            new_tokens += len(completion.token_ids)
+            if first_token_s is None and new_tokens:
                 metrics = None if call.on_delta else output.metrics
                 first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
             if piece := storable(completion.text):
                 pieces.append(piece)
                 if call.on_delta:
                     call.on_delta(piece)
+        cached_tokens = min(output.num_cached_tokens or 0, len(call.prompt))  # The rest is of the prefix: output.
         return Generation(
             text="".join(pieces),
-            usage=Usage(len(call.prompt), output_tokens, output.num_cached_tokens or 0),
+            usage=Usage(len(call.prompt), len(call.prefix) + new_tokens, cached_tokens),
             finish_reason=completion.finish_reason,
             model_served=call.model,
             first_token_s=first_token_s,
@@ -258,31 +271,17 @@ async def _cancel_tasks() -> None:
         await asyncio.wait(tasks, timeout=_DEAD_EXIT_S)
 
 
-def _sampling_params(sampling: Sampling, defaults: Mapping[str, Any], streamed: bool) -> Any:
+def _sampling_params(call: _Call, defaults: Mapping[str, Any]) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-    given = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
-    chosen = {key: value for key, value in given.items() if value is not None}
-    constraint = _constraint(sampling.response_format)
+    sampling = call.request.sampling
+    constrained = constraint(sampling.response_format)
     return SamplingParams(
-        **{**defaults, **chosen, "max_tokens": sampling.max_tokens},
-        stop=list(sampling.stop),
-        structured_outputs=StructuredOutputsParams(**constraint) if constraint else None,
-        output_kind=RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY,
+        **{**defaults, **decoding(sampling), "max_tokens": call.tokens_left},
+        structured_outputs=StructuredOutputsParams(**constrained) if constrained else None,
+        output_kind=RequestOutputKind.DELTA if call.on_delta else RequestOutputKind.FINAL_ONLY,
     )
-
-
-def _constraint(response_format: Mapping[str, Any] | None) -> dict[str, Any]:
-    """From the shape that chat completions use to vLLM's."""
-    match response_format:
-        case None | {"type": "text"}:
-            return {}
-        case {"type": "json_object"}:
-            return {"json_object": True}
-        case {"type": "json_schema", "json_schema": {"schema": schema}}:
-            return {"json": schema}
-    raise PromptRejected("This response_format is not supported.", param="response_format")
 
 
 def _load(pool: PoolSettings, scratch: Path) -> Any:

@@ -15,17 +15,21 @@ from werkzeug.serving import make_server
 
 from api.app import create_app
 from api.deps import EXTENSION
-from headrace.admission import Admission, reservations_key
+from headrace.admission import Admission
 from headrace.broker import list_key
 from headrace.config import Settings
 from headrace.jobs import JobState, Usage, new_id
 from headrace.pricing import Cost
-from headrace.queues import lane_queues
-from headrace.store import Store, apps, attempts, workers
+from headrace.queues import KEY_PREFIX, lane_queues
+from headrace.store import Store, apps, attempts, keys, workers
 from headrace.store.apps import App
 from headrace.store.attempts import AttemptEnd
 from headrace.store.workers import WorkerInfo
+from headrace.streams import Piece, Streams
 from headrace.tables import idempotency_keys, jobs
+
+#: What a worker says, piece by piece.
+PIECES = ("Because of ", "Rayleigh ", "scattering.")
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def make_key(store: Store, settings: Settings) -> Callable[[str], str]:
 
     def make(name: str) -> str:
         with store.begin() as db:
-            return apps.make_key(db, apps.ensure(db, name).id, settings.pepper.get_secret_value())
+            return keys.make(db, apps.ensure(db, name).id, settings.pepper.get_secret_value())
 
     return make
 
@@ -96,31 +100,73 @@ def base_url(web: Flask) -> Iterator[str]:
 
 @pytest.fixture
 def nothing_enqueued(store: Store, redis: Redis) -> Callable[[], bool]:
-    """Whether Postgres has no job and no key, and Redis no message and no reservation."""
+    """Whether Postgres has no job and no key, and Redis no message and no place taken."""
 
     def look() -> bool:
         with store.begin() as db:
             rows = [db.scalar(sa.select(sa.func.count()).select_from(table)) for table in (jobs, idempotency_keys)]
         queues = [*lane_queues("chat"), *lane_queues("overflow")]
-        keys = [key for queue in queues for key in (list_key(queue), reservations_key(queue))]
-        return rows == [0, 0] and redis.exists(*keys) == 0
+        return rows == [0, 0] and redis.exists(f"{KEY_PREFIX}waiting", *map(list_key, queues)) == 0
 
     return look
 
 
-@pytest.fixture
-def finish(store: Store, admission: Admission) -> Callable[..., None]:
-    """Ends a queued job as a worker would: claims it, finishes it, and announces it."""
+End = Callable[..., bool]
 
-    def end(job_id: UUID, text: str = "Because of Rayleigh scattering.", finish_reason: str = "stop") -> None:
+
+@pytest.fixture
+def end(store: Store, admission: Admission) -> End:
+    """Ends a queued job as a worker would: claims it, finishes it, and announces it. False: there is none to claim."""
+
+    def end(job_id: UUID, text: str = "".join(PIECES), finish_reason: str = "stop") -> bool:
         worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
         with store.begin() as db:
             workers.register(db, worker, 30)
             claim = attempts.claim(db, job_id, 1, worker.id, "simulator")
-            assert claim is not None
+            if claim is None:
+                return False
             cost = Cost(Decimal("0.00000123"), "test-1")
             end = AttemptEnd("succeeded", 0.5, cost, "compute", Usage(9, 7, 2), text, finish_reason, "served")
             attempts.finish(db, claim, JobState.SUCCEEDED, end)
         admission.announce_ended([job_id])
+        return True
 
     return end
+
+
+@pytest.fixture
+def finish(end: End) -> Callable[..., None]:
+    """Ends a queued job, which must be there."""
+
+    def finish(*arguments: Any, **options: Any) -> None:
+        assert end(*arguments, **options)
+
+    return finish
+
+
+@pytest.fixture
+def answering(store: Store, redis: Redis, end: End) -> Iterator[None]:
+    """Answers what is queued as a worker would, piece by piece where somebody may listen."""
+    streams, stop = Streams(redis), threading.Event()
+
+    def say(job_id: UUID) -> None:
+        streams.begin(job_id, 1)
+        for number, piece in enumerate(PIECES):
+            before = len("".join(PIECES[:number]).encode())
+            assert streams.publish([Piece(job_id, 1, before, piece)]) == [True]
+
+    def work() -> None:
+        while not stop.wait(0.02):
+            with store.begin() as db:
+                queued = db.execute(sa.select(jobs.c.id, jobs.c.stream).where(jobs.c.state == JobState.QUEUED)).all()
+            for job_id, is_heard in queued:
+                if is_heard:
+                    say(job_id)
+                # One that was cancelled or expired meanwhile needs no answer.
+                end(job_id)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()

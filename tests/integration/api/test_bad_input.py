@@ -117,7 +117,12 @@ def test_a_bad_idempotency_key_is_refused(
         (f"/v1/jobs/job_{'0' * 32}?wait=-1", 400, "wait"),
         (f"/v1/jobs/job_{'0' * 32}?wait=61", 400, "wait"),
         (f"/v1/jobs/job_{'0' * 32}?wait=nan", 400, "wait"),
-        (f"/v1/responses/resp_{'0' * 32}?stream=true", 400, "stream"),
+        (f"/v1/responses/resp_{'0' * 32}?stream=true", 404, None),
+        (f"/v1/responses/resp_{'0' * 32}?stream=yes!", 400, "stream"),
+        (f"/v1/responses/resp_{'0' * 32}?starting_after=1", 400, "starting_after"),
+        (f"/v1/responses/resp_{'0' * 32}?stream=true&starting_after=-1", 400, "starting_after"),
+        (f"/v1/responses/resp_{'0' * 32}?stream=true&wait=1", 400, "wait"),
+        (f"/v1/responses/resp_{'0' * 32}/input_items?order=up", 400, "order"),
         (f"/v1/responses/job_{'0' * 32}", 404, None),
         ("/v1/models/nope", 404, "model"),
         ("/v1/nope", 404, None),
@@ -141,7 +146,7 @@ FIELDS = (
 
 
 @given(
-    path=st.sampled_from(["/v1/jobs", "/v1/responses"]),
+    path=st.sampled_from(["/v1/jobs", "/v1/responses", "/v1/chat/completions"]),
     body=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5)
     | st.fixed_dictionaries({"prompt": st.text(min_size=1)}, optional=dict.fromkeys(FIELDS[2:], JSON))
     | JSON,

@@ -16,20 +16,37 @@ from redis import Redis
 
 from api.auth import KEY_TTL_S
 from api.deps import EXTENSION
-from headrace.admission import ENDED, Admission, reservations_key
+from headrace.admission import ENDED, Admission, books_key
 from headrace.broker import list_key
 from headrace.config import LaneSettings, Settings
+from headrace.forecasting import LaneRates, PoolRates, to_json
 from headrace.jobs import Lane, new_id, parse_id
-from headrace.store import Store
+from headrace.store import Store, apps, workers
 from headrace.store.apps import App
+from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs, refusals
 
 GOOD = {"prompt": "Why is the sky blue?"}
 QUEUE = "chat.normal"
+#: What the job above counts for: its prompt and the most output that it may have.
+JOB_TOKENS = 7 + 256
 
 
 def submit(client: FlaskClient, **changes: Any) -> Any:
     return client.post("/v1/jobs", json={**GOOD, **changes})
+
+
+@pytest.fixture
+def working(store: Store) -> Callable[..., None]:
+    """Puts one worker of the pool to work; nothing runs on it but what the caller says."""
+
+    def make(slots: int, running: int) -> None:
+        worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", slots, 2048, 65_536, 16)
+        with store.begin() as db:
+            workers.register(db, worker, 600)
+            workers.renew(db, worker.id, 600, running=running, ready=True)
+
+    return make
 
 
 def submitted(client: FlaskClient, **changes: Any) -> UUID:
@@ -47,36 +64,167 @@ def test_an_accept_says_where_the_job_stands(client: FlaskClient, redis: Redis) 
     assert (body["position"], body["depth"]) == (2, 2)
     assert body["start_by"].endswith("Z")
     assert redis.llen(list_key(QUEUE)) == 2
-    assert redis.zcard(reservations_key(QUEUE)) == 0
+    assert redis.zcard(books_key("reservations", QUEUE)) == 0
     assert body["id"] in redis.lindex(list_key(QUEUE), 0)
     assert GOOD["prompt"] not in redis.lindex(list_key(QUEUE), 0)
 
 
-def test_a_full_queue_answers_429_with_the_numbers(
-    build_web: Callable[..., Flask],
-    client_of: Callable[..., FlaskClient],
-    key: str,
-    settings: Settings,
-    store: Store,
-    app: App,
-) -> None:
-    web = build_web(lanes={**settings.lanes, Lane.NORMAL: LaneSettings(depth_cap=2)})
-    client = client_of(key, web)
+Limited = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def limited(build_web: Callable[..., Flask], client_of: Any, key: str, settings: Settings) -> Limited:
+    """A client of a server whose lane `normal` has these settings."""
+
+    def make(**changes: Any) -> FlaskClient:
+        web = build_web(lanes={**settings.lanes, Lane.NORMAL: LaneSettings(**changes)})
+        client: FlaskClient = client_of(key, web)
+        return client
+
+    return make
+
+
+def problem(response: Any, status: int = 429) -> dict[str, Any]:
+    assert response.status_code == status, response.get_data()
+    error: dict[str, Any] = response.get_json()["error"]
+    return error
+
+
+def test_a_full_queue_answers_429_with_the_numbers(limited: Limited, store: Store, app: App) -> None:
+    client = limited(depth_cap=2)
     assert [submit(client).status_code for _ in range(3)] == [202, 202, 429]
 
     response = submit(client)
 
-    error = response.get_json()["error"]
-    assert (error["code"], error["type"]) == ("queue_full", "rate_limit_error")
-    assert QUEUE in error["message"]
-    assert "2 jobs" in error["message"]
-    assert 1 <= int(response.headers["Retry-After"]) <= 120
+    error = problem(response)
+    assert (error["code"], error["type"], error["param"]) == ("queue_full", "rate_limit_error", None)
+    told = {name: error[name] for name in ("reason", "queue", "depth", "cap", "expected_wait_s")}
+    assert told == {"reason": "depth", "queue": QUEUE, "depth": 2, "cap": 2, "expected_wait_s": None}
+    assert error["message"] == f"Queue {QUEUE} is full: 2 jobs wait and its cap is 2. Retry after 5 s."
+    assert response.headers["Retry-After"] == "5"
+    assert "x-should-retry" not in response.headers
+    assert "x-job-id" not in response.headers
     assert submit(client, lane="high").status_code == 202
-    web.extensions[EXTENSION].refusals.flush()
+    client.application.extensions[EXTENSION].refusals.flush()
     with store.begin() as db:
         assert db.scalar(sa.select(sa.func.count()).select_from(jobs)) == 3
         counted = db.execute(sa.select(refusals.c.app_id, refusals.c.queue, refusals.c.reason, refusals.c.jobs)).one()
-    assert tuple(counted) == (app.id, QUEUE, "queue_full", 2)
+    assert tuple(counted) == (app.id, QUEUE, "depth", 2)
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_openais_ways_are_refused_alike(limited: Limited, path: str, stream: bool) -> None:
+    client = limited(depth_cap=1)
+    submit(client)
+    body = {"input": "Hi"} if path == "/v1/responses" else {"messages": [{"role": "user", "content": "Hi"}]}
+    response = client.post(path, json={**body, "stream": stream})
+    assert (problem(response)["code"], response.mimetype) == ("queue_full", "application/json")
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_a_queue_that_is_full_of_tokens_says_how_many(limited: Limited) -> None:
+    client = limited(backlog_cap_tokens=300)
+    assert submit(client).status_code == 202
+    error = problem(submit(client))
+    assert (error["reason"], error["depth"], error["cap"]) == ("tokens", 1, 300)
+    assert "tokens wait, this job may take" in error["message"]
+
+
+def test_an_app_leaves_room_for_another_that_wants_some(limited: Limited, client_of: Any, make_key: Any) -> None:
+    client = limited(depth_cap=4)
+    other: FlaskClient = client_of(make_key("other"), client.application)
+    ids = [submit(client).get_json()["id"] for _ in range(4)]
+    assert problem(submit(other))["reason"] == "depth"
+
+    # Of the next places two are the other's, who is back in time.
+    for job_id in ids[:2]:
+        client.post(f"/v1/jobs/{job_id}/cancel")
+    error = problem(submit(client))
+    assert (error["reason"], error["cap"]) == ("share", 2)
+    # What it was told a moment ago may be repeated to it for a moment.
+    eventually(lambda: submit(other).status_code == 202)
+    assert submit(other).status_code == 202
+    assert [submit(client).status_code, submit(other).status_code] == [429, 429]
+
+
+def test_a_job_that_would_start_too_late_is_refused_at_once(
+    client: FlaskClient, admission: Admission, working: Callable[..., None]
+) -> None:
+    working(slots=1, running=1)
+    # 10 tokens a second, and each job may take 263.
+    lanes = {Lane.NORMAL: LaneRates(1.0, JOB_TOKENS)}
+    admission.publish_outlook(to_json({"chat": PoolRates(10.0, lanes)}), for_s=600)
+    for expected_wait_s in (26.3, 52.6):
+        assert submit(client, max_wait=60).get_json()["expected_wait_s"] == pytest.approx(expected_wait_s, rel=0.05)
+
+    response = submit(client, max_wait=45)
+
+    error = problem(response)
+    assert (error["reason"], error["depth"]) == ("wait", 2)
+    assert error["expected_wait_s"] == pytest.approx(78.9, rel=0.05)
+    assert 1 <= int(response.headers["Retry-After"]) <= 35
+    never = submit(client, max_wait=1e-3)
+    assert problem(never)["reason"] == "wait"
+    assert submit(client, max_wait=120).status_code == 202
+
+
+def test_what_is_too_far_away_must_not_be_tried_again(
+    client: FlaskClient, admission: Admission, working: Callable[..., None]
+) -> None:
+    working(slots=1, running=1)
+    admission.publish_outlook(to_json({"chat": PoolRates(1.0)}), for_s=600)
+    submit(client, max_wait=3600)
+    response = submit(client, max_wait=1)
+    assert problem(response)["message"].endswith("Do not retry soon.")
+    assert response.headers["x-should-retry"] == "false"
+    assert "Retry-After" not in response.headers
+
+
+def test_an_apps_own_limits_are_told_in_openais_headers(client: FlaskClient, store: Store, app: App) -> None:
+    with store.begin() as db:
+        apps.set_limits(db, app.name, {"requests_per_minute": 2, "tokens_per_minute": 6000})
+    first = submit(client)
+    assert first.status_code == 202
+    assert first.headers["x-ratelimit-limit-requests"] == "2"
+    assert first.headers["x-ratelimit-remaining-requests"] == "1"
+    assert first.headers["x-ratelimit-reset-requests"] == "30s"
+    assert first.headers["x-ratelimit-limit-tokens"] == "6000"
+    assert int(first.headers["x-ratelimit-remaining-tokens"]) == 6000 - JOB_TOKENS
+    chat = client.post("/v1/responses", json={"input": "Hi", "background": True})
+    assert chat.headers["x-ratelimit-remaining-requests"] == "0"
+
+    refused = submit(client)
+
+    error = problem(refused)
+    assert (error["code"], error["reason"], error["type"]) == (
+        "rate_limit_exceeded",
+        "requests_per_minute",
+        "rate_limit_error",
+    )
+    assert 1 <= int(refused.headers["Retry-After"]) <= 30
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    too_large = submit(client, max_tokens=1900, prompt="word " * 20)
+    assert problem(too_large)["reason"] == "requests_per_minute"
+
+
+def test_a_job_that_is_larger_than_its_apps_minute_is_told_never(client: FlaskClient, store: Store, app: App) -> None:
+    with store.begin() as db:
+        apps.set_limits(db, app.name, {"tokens_per_minute": 100})
+    response = submit(client)
+    assert problem(response)["reason"] == "tokens_per_minute"
+    assert response.headers["x-should-retry"] == "false"
+    assert submit(client, max_tokens=20).status_code == 202
+
+
+def test_an_app_may_have_so_many_jobs_waiting(client: FlaskClient, store: Store, app: App) -> None:
+    with store.begin() as db:
+        apps.set_limits(db, app.name, {"queued_jobs": 2})
+    ids = [submit(client, lane=lane).get_json()["id"] for lane in ("high", "low")]
+    error = problem(submit(client))
+    assert (error["reason"], error["cap"], error["code"]) == ("app_jobs", 2, "queue_full")
+    client.post(f"/v1/jobs/{ids[0]}/cancel")
+    eventually(lambda: submit(client).status_code == 202)
 
 
 def test_the_same_key_with_the_same_body_is_one_job(client: FlaskClient, redis: Redis) -> None:
@@ -117,7 +265,7 @@ def test_a_key_sent_many_times_at_once_makes_one_job(web: Flask, client_of: Any,
     assert len(ids) == 8
     assert len(set(ids)) == 1
     assert redis.llen(list_key(QUEUE)) == 1
-    assert redis.zcard(reservations_key(QUEUE)) == 0
+    assert redis.zcard(books_key("reservations", QUEUE)) == 0
 
 
 def test_one_apps_key_is_another_apps_own(client: FlaskClient, client_of: Any, make_key: Any) -> None:
@@ -251,17 +399,45 @@ def test_the_list_goes_back_in_time_page_by_page(client: FlaskClient, finish: An
     assert [job["id"] for job in done] == [ids[1]]
 
 
-def test_the_queues_say_how_full_they_are(client: FlaskClient, admission: Admission) -> None:
-    admission.publish_drain_rates({"chat.high": 0.5})
+def test_the_queues_say_how_full_they_are(
+    client: FlaskClient, admission: Admission, working: Callable[..., None]
+) -> None:
+    working(slots=10, running=10)
+    admission.publish_outlook(to_json({"chat": PoolRates(26.3, {Lane.HIGH: LaneRates(1.0, JOB_TOKENS)})}), for_s=600)
     submit(client, lane="high")
 
-    queues = {queue["queue"]: queue for queue in client.get("/v1/queues").get_json()["data"]}
+    def queues() -> dict[str, Any]:
+        return {queue["queue"]: queue for queue in client.get("/v1/queues").get_json()["data"]}
 
-    assert list(queues) == ["chat.high", "chat.normal", "chat.low", "chat.batch"]
-    high = queues["chat.high"]
-    assert (high["depth"], high["depth_cap"], high["drain_jobs_per_s"]) == (1, 500, 0.5)
-    assert high["expected_wait_s"] == 4.0
-    assert queues["chat.low"]["expected_wait_s"] is None
+    assert list(queues()) == ["chat.high", "chat.normal", "chat.low", "chat.batch"]
+    # 263 tokens wait; at 263 a second they have drained in one, and a slot frees in another.
+    eventually(lambda: queues()["chat.high"]["expected_wait_s"] == 2.0)
+    high = queues()["chat.high"]
+    assert high == {
+        "queue": "chat.high",
+        "object": "queue",
+        "pool": "chat",
+        "lane": "high",
+        "depth": 1,
+        "depth_cap": 500,
+        "backlog_tokens": JOB_TOKENS,
+        "backlog_cap_tokens": 1_000_000,
+        "apps": 1,
+        "takes": 10,
+        "max_wait_s": 30.0,
+        "drain_tokens_per_s": 263.0,
+        "expected_wait_s": 2.0,
+        "workers": 1,
+        "running": 10,
+        "slots": 10,
+    }
+    assert [queue["depth"] for queue in queues().values()] == [1, 0, 0, 0]
+    assert [queue["takes"] for queue in queues().values()] == [10, 4, 1, 1]
+
+
+def test_without_workers_nobody_can_tell_how_long_a_queue_takes(client: FlaskClient) -> None:
+    for queue in client.get("/v1/queues").get_json()["data"]:
+        assert (queue["expected_wait_s"], queue["drain_tokens_per_s"], queue["workers"]) == (None, None, 0)
 
 
 def test_a_revoked_key_stops_working_soon(client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

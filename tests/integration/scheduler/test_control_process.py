@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from headrace.admission import Admission
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.queues import Ticket
 from headrace.stack.child import Child, Command
 
+QUEUE = "chat.normal"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 
@@ -22,9 +24,10 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Starts a Celery program of `scheduler.app`; ends it with the test."""
     children: list[Child] = []
 
-    def run(*arguments: str, redis_url: str = settings.redis_url) -> Child:
+    def run(*arguments: str, redis_url: str = settings.redis_url, sweep_every_s: str = "0.1") -> Child:
         env = {"DATABASE_URL": settings.database_url, "REDIS_URL": redis_url, "PATH": "/usr/bin:/bin"}
-        env |= {"HEADRACE_OBSERVE_EVERY_S": "0.2", "HEADRACE_AUTOSCALE_EVERY_S": "0.2", "HEADRACE_SWEEP_EVERY_S": "0.1"}
+        env |= {"HEADRACE_OBSERVE_EVERY_S": "0.2", "HEADRACE_AUTOSCALE_EVERY_S": "0.2"}
+        env["HEADRACE_SWEEP_EVERY_S"] = sweep_every_s
         argv = (sys.executable, "-m", "celery", "-A", "scheduler.app", *arguments, "-l", "INFO")
         child = Child(Command(arguments[0], argv, env, PROJECT_ROOT), tmp_path / f"{arguments[0]}.log")
         children.append(child)
@@ -46,6 +49,30 @@ def test_jobs_expire_before_the_broker_was_ever_reached_and_the_worker_stops_whe
     worker.signal(worker.command.stop_signal)
     assert worker.wait(STOP_TIMEOUT_S)
     assert worker.poll() == 0
+
+
+def test_jobs_expire_within_a_second_of_their_time_and_are_never_run(
+    start: Callable[..., Child],
+    queued: Callable[..., Ticket],
+    admission: Admission,
+    claim: Any,
+    redis: Redis,
+    query: Any,
+) -> None:
+    worker = start("worker", sweep_every_s="1")
+    first = queued(max_wait_s=0.1)
+    worker.wait_until(lambda: query("SELECT state FROM jobs") == [("expired",)], START_TIMEOUT_S)
+
+    tickets = [queued(max_wait_s=1 + i / 10) for i in range(20)]
+    admission.commit(tickets)
+    expired = "SELECT count(*) FROM jobs WHERE state = 'expired'"
+    worker.wait_until(lambda: query(expired) == [(21,)], START_TIMEOUT_S)
+
+    late_s = query("SELECT extract(epoch FROM ended_at - start_by) FROM jobs WHERE id <> :id", id=first.job_id)
+    assert all(0 <= float(each) < 1 for (each,) in late_s)
+    assert all(claim(ticket.job_id, 1) is None for ticket in tickets)
+    assert query("SELECT count(*) FROM attempts") == [(0,)]
+    worker.wait_until(lambda: admission.loads([QUEUE])[QUEUE].jobs == 0, START_TIMEOUT_S)
 
 
 def test_beat_and_a_control_worker_write_samples_and_decisions(

@@ -8,6 +8,8 @@ import pytest
 
 from headrace.admission import Admission
 from headrace.errors import BrokerUnavailable
+from headrace.forecasting import LaneRates, PoolRates, from_json
+from headrace.jobs import Lane
 from headrace.queues import Ticket
 from scheduler.autoscale import autoscale
 from scheduler.observe import observe
@@ -26,7 +28,7 @@ def test_a_sample_says_how_each_queue_stands(
 ) -> None:
     waiting, running = queued(), queued()
     running_under(running)
-    admission.commit(waiting)
+    admission.commit([waiting])
     age(waiting.job_id, timedelta(seconds=20))
     assert observe(parts) == len(parts.queues) == 8
     facts = "depth, arrivals, started, running, slots, hosts, oldest_wait_s BETWEEN 20 AND 25"
@@ -45,17 +47,25 @@ def test_counts_are_since_the_sample_before(parts: Parts, queued: Callable[..., 
     assert arrivals == [(1,), (1,)]
 
 
-def test_the_doors_learn_how_fast_a_backed_up_queue_drains(
+def test_the_doors_learn_how_fast_a_backed_up_pool_drains_and_what_arrives(
     parts: Parts, queued: Callable[..., Ticket], running_under: Any, admission: Admission, query: Any
 ) -> None:
-    admission.commit(queued())
+    admission.commit([queued()])
     observe(parts)
     query("UPDATE queue_samples SET at = at - interval '10 s'")
     query("UPDATE jobs SET created_at = created_at - interval '10 s'")
     running_under(*(queued() for _ in range(30)))
+    # As many ran before, so that these took their places.
+    query("UPDATE queue_samples SET slots = 32")
+    query("UPDATE queue_samples SET running = 30 WHERE queue = :queue", queue=QUEUE)
     observe(parts)
-    assert admission.drain_rate(QUEUE) == pytest.approx(3.0, rel=0.1)
-    assert admission.drain_rate("chat.high") is None
+
+    told = from_json(admission.outlook() or "")
+
+    # 30 jobs of 8 prompt and 16 output tokens in 10 s, on 32 slots.
+    assert told["chat"].drain_tokens_per_s_per_slot == pytest.approx(30 * 24 / 10 / 32, rel=0.1)
+    assert told["chat"].lanes == {Lane.NORMAL: LaneRates(pytest.approx(30 * 24 / 10, rel=0.1), 24)}
+    assert told["overflow"] == PoolRates(None)
 
 
 def test_without_redis_there_is_no_sample(parts_without_redis: Parts, query: Any) -> None:

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from headrace.admission import ENDED, Admission, reservations_key
-from headrace.broker import list_key
+from headrace.admission import ENDED, Admission, Ask, Load, Place, books_key
+from headrace.broker import list_key, named_in
 from headrace.errors import BrokerUnavailable
 from headrace.jobs import new_id
 from headrace.queues import WEBHOOKS, Candidate, Ticket
@@ -20,6 +20,7 @@ QUEUE = "chat.normal"
 LONG = timedelta(seconds=10)
 PAST_START_BY = timedelta(seconds=31)
 HOOK = "https://receiver.example/hook"
+NOTHING = Load(0, 0, 0)
 
 Queued = Callable[..., Ticket]
 Age = Callable[[UUID, timedelta], None]
@@ -40,7 +41,7 @@ def test_publish_due_pushes_nothing_twice(
     parts: Parts, queued: Queued, in_list: InList, admission: Admission, query: Any
 ) -> None:
     ticket = queued()
-    admission.commit(ticket)
+    admission.commit([ticket])
     query("UPDATE jobs SET queued_at = now() - interval '10 s'")
     assert [sweep.publish_due(parts), sweep.publish_due(parts)] == [0, 0]
     assert in_list(QUEUE) == [(ticket.job_id, 1)]
@@ -51,7 +52,7 @@ def test_a_wiped_redis_is_rebuilt_in_the_order_of_acceptance(
 ) -> None:
     tickets = [queued() for _ in range(5)]
     for seconds, ticket in enumerate(reversed(tickets), start=10):
-        admission.commit(ticket)
+        admission.commit([ticket])
         age(ticket.job_id, timedelta(seconds=seconds))
     redis.flushall()
     assert sweep.publish_due(parts) == 5
@@ -93,8 +94,8 @@ def test_a_job_past_start_by_expires_at_no_cost_and_frees_its_place(
     assert sweep.expire(parts) == 0
     age(late.job_id, timedelta(seconds=2))
     late = Ticket(late.job_id, late.app_id, QUEUE, late.lane, late.kv_tokens, row_of(late.job_id).start_by)
-    admission.commit(late)
-    admission.commit(other)
+    admission.commit([late])
+    admission.commit([other])
     assert sweep.expire(parts) == 1
     row = row_of(late.job_id)
     assert (row.state, row.error_code, row.usd) == ("expired", "expired", 0)
@@ -139,7 +140,7 @@ def test_jobs_expire_while_redis_is_down_and_their_places_are_freed_later(
     parts: Parts, parts_without_redis: Parts, queued: Queued, age: Age, in_list: InList, admission: Admission
 ) -> None:
     ticket = queued()
-    admission.commit(ticket)
+    admission.commit([ticket])
     age(ticket.job_id, PAST_START_BY)
     with pytest.raises(BrokerUnavailable):
         sweep.expire(parts_without_redis)
@@ -147,16 +148,18 @@ def test_jobs_expire_while_redis_is_down_and_their_places_are_freed_later(
     assert sweep.expire(parts) == 0, "it has ended already"
     assert sweep.reconcile_admission(parts) == 1
     assert in_list(QUEUE) == []
+    assert admission.loads([QUEUE]) == {QUEUE: NOTHING}
 
 
 def test_a_place_reserved_for_no_job_is_freed_when_its_time_is_over(
     parts: Parts, admission: Admission, redis: Redis
 ) -> None:
-    admission.reserve(new_id(), [Candidate(QUEUE, 500, "test")])
+    admission.reserve([Ask(new_id(), new_id(), 10, (Candidate(QUEUE, 500, 1000, None, "test"),))])
     assert sweep.reconcile_admission(parts) == 0, "its job may still be on the way"
-    redis.zadd(reservations_key(QUEUE), dict.fromkeys(redis.zrange(reservations_key(QUEUE), 0, -1), 1))
+    reservations = books_key("reservations", QUEUE)
+    redis.zadd(reservations, dict.fromkeys(redis.zrange(reservations, 0, -1), 1))
     assert sweep.reconcile_admission(parts) == 1
-    assert admission.depths([QUEUE]) == {QUEUE: 0}
+    assert admission.loads([QUEUE]) == {QUEUE: NOTHING}
 
 
 def test_messages_that_stand_for_no_queued_job_are_taken_out(
@@ -165,13 +168,78 @@ def test_messages_that_stand_for_no_queued_job_are_taken_out(
     live, ended, requeued = queued(), queued(), queued()
     never = Ticket(new_id(), live.app_id, QUEUE, live.lane, 24, live.start_by)
     for ticket in (live, ended, requeued, never):
-        admission.commit(ticket)
+        admission.commit([ticket])
     redis.lpush(list_key(QUEUE), "not one of ours")
     query("UPDATE jobs SET state = 'cancelled', ended_at = now() WHERE id = :id", id=ended.job_id)
     query("UPDATE jobs SET enqueue_no = 2 WHERE id = :id", id=requeued.job_id)
-    assert sweep.reconcile_admission(parts) == 3
+    assert sweep.reconcile_admission(parts) == 2, "the one that came back will have a place of its own"
     assert redis.lrem(list_key(QUEUE), 0, "not one of ours") == 1, "what is not ours is left alone"
     assert in_list(QUEUE) == [(live.job_id, 1)]
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_claimed_jobs_place_is_freed_though_its_worker_died_before_it_told_the_door(
+    parts: Parts, queued: Queued, admission: Admission, redis: Redis, claim: Any, heard: bool
+) -> None:
+    ticket = queued()
+    admission.commit([ticket])
+    redis.rpop(list_key(QUEUE))
+    assert claim(ticket.job_id, 1)
+    if heard:
+        admission.leave([(ticket.job_id, 1)])
+    assert sweep.reconcile_admission(parts) == (0 if heard else 1)
+    assert admission.loads([QUEUE]) == {QUEUE: NOTHING}
+    assert admission.leave([(ticket.job_id, 1)]) == 0
+
+
+def test_a_job_that_a_worker_took_while_publish_due_looked_takes_no_place_and_has_no_message(
+    parts: Parts,
+    queued: Queued,
+    in_list: InList,
+    admission: Admission,
+    redis: Redis,
+    claim: Any,
+    query: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken, waiting = queued(), queued()
+    admission.commit([taken])
+    query("UPDATE jobs SET queued_at = now() - interval '10 s'")
+    restore = admission.restore
+
+    def restore_too_late(tickets: list[Ticket]) -> list[Ticket]:
+        assert {ticket.job_id for ticket in tickets} == {taken.job_id, waiting.job_id}
+        assert named_in(redis.rpop(list_key(QUEUE))) == (taken.job_id, 1)
+        assert claim(taken.job_id, 1)
+        assert admission.leave([(taken.job_id, 1)]) == 1
+        return restore(tickets)
+
+    monkeypatch.setattr(admission, "restore", restore_too_late)
+    sweep.publish_due(parts)
+
+    assert in_list(QUEUE) == [(waiting.job_id, 1)]
+    assert admission.loads([QUEUE])[QUEUE].jobs == 1
+
+
+def test_the_books_of_a_wiped_redis_are_rebuilt(
+    parts: Parts, queued: Queued, admission: Admission, redis: Redis, claim: Any, in_list: InList, query: Any
+) -> None:
+    running, *tickets = [queued() for _ in range(4)]
+    asks = [Ask(new_id(), running.app_id, 10, (Candidate(QUEUE, 500, 1000, None, "test"),))]
+    admission.commit([running, *tickets])
+    redis.rpop(list_key(QUEUE))
+    assert claim(running.job_id, 1)
+    admission.leave([(running.job_id, 1)])
+    before = admission.loads(parts.queues)
+    admission.reserve(asks)
+    query("UPDATE jobs SET queued_at = now() - interval '10 s' WHERE state = 'queued'")
+
+    redis.flushall()
+    assert sweep.publish_due(parts) == 3
+    assert admission.loads(parts.queues) == before
+    assert (sweep.publish_due(parts), sweep.reconcile_admission(parts)) == (0, 0)
+    assert in_list(QUEUE) == [(ticket.job_id, 1) for ticket in tickets]
+    assert isinstance(admission.reserve(asks)[0], Place), "a reservation that was lost can be made again"
 
 
 def test_a_webhook_whose_message_was_lost_is_sent_again(

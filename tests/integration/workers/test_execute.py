@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from redis import Redis
 
 from headrace.config import Settings
 from headrace.errors import ConfigError, EngineFault, EngineUnavailable, PromptRejected
@@ -18,10 +19,12 @@ from headrace.queues import Ticket
 from headrace.store import Store, jobs, workers
 from headrace.store import attempts as store_attempts
 from headrace.store.workers import WorkerInfo
+from headrace.streams import Streams
 from headrace.tables import deliveries, ledger
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.execute import Execute
 from workers.lease import Lease
+from workers.publisher import Publisher
 
 
 @dataclass
@@ -29,6 +32,7 @@ class ScriptedEngine:
     """Answers, fails, or waits for its abort, as told; dead until started again once it is told so."""
 
     name: str = "scripted"
+    continues: bool = False
     error: Exception | None = None
     waits_for_abort: bool = False
     dead: bool = False
@@ -68,11 +72,12 @@ class Bench:
     engine: ScriptedEngine
     announced: list[UUID]
     sent: list[UUID]
+    left: list[tuple[UUID, int]]
 
 
 @pytest.fixture
-def bench(store: Store, settings: Settings) -> Bench:
-    engine, announced, sent = ScriptedEngine(), list[UUID](), list[UUID]()
+def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
+    engine, announced, sent, left = ScriptedEngine(), list[UUID](), list[UUID](), list[tuple[UUID, int]]()
 
     def announce(job_ids: list[UUID], delivery_ids: list[UUID]) -> None:
         announced.extend(job_ids)
@@ -81,10 +86,23 @@ def bench(store: Store, settings: Settings) -> Bench:
     info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
     with store.begin() as db:
         workers.register(db, info, settings.lease_s)
-    execute = Execute(store, engine, Tariff.of(settings), info.id, Route.POOL, "host", 2, announce)
+    execute = Execute(
+        store,
+        engine,
+        Tariff.of(settings),
+        info.id,
+        Route.POOL,
+        "host",
+        2,
+        announce=announce,
+        left=lambda job_id, enqueue_no: left.append((job_id, enqueue_no)),
+        publisher=Publisher(Streams(redis)),
+    )
+    execute.publisher.begin()
     execute.ready.set()
     lease = Lease(store, engine, info.id, execute.running, execute.ready, settings.lease_s, 0.02)
-    return Bench(execute, lease, engine, announced, sent)
+    yield Bench(execute, lease, engine, announced, sent, left)
+    execute.publisher.end()
 
 
 def job(store: Store, ticket: Ticket) -> jobs.Job:
@@ -123,6 +141,41 @@ def test_second_message_for_a_job_has_no_effect(bench: Bench, store: Store, queu
 
     assert len(entries(store)) == 1
     assert bench.announced == [ticket.job_id]
+
+
+def test_place_in_the_queue_is_given_back_as_soon_as_the_job_is_claimed(
+    bench: Bench, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.waits_for_abort = queued(), True
+    thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
+    thread.start()
+    assert bench.engine.started.wait(10)
+    assert bench.left == [(ticket.job_id, 1)]
+
+    bench.engine.aborted.set()
+    thread.join(10)
+    assert bench.left == [(ticket.job_id, 1)], "and once"
+
+
+def test_place_is_given_back_at_each_claim_and_at_no_other_time(
+    bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.execute.NOT_READY_HOLD_S", 0)
+    ticket, bench.engine.error = queued(), EngineFault("broken")
+    bench.execute.run(ticket.job_id, 7)
+    bench.execute.ready.clear()
+    bench.execute.run(ticket.job_id, 1)
+    assert bench.left == []
+
+    bench.execute.ready.set()
+    for _ in range(2):
+        bench.execute.run(ticket.job_id, 1)
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE jobs SET not_before = now()"))
+        (again,) = jobs.enqueue_due(db)
+    bench.execute.run(again.job_id, again.enqueue_no)
+
+    assert bench.left == [(ticket.job_id, 1), (ticket.job_id, 2)]
 
 
 def test_fault_is_tried_again_and_fails_the_job_at_last(

@@ -1,6 +1,6 @@
 """The parts that a submit meets, as fakes: they note what was asked of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -10,17 +10,19 @@ import pytest
 
 from api.catalogue import Catalogue
 from api.forecast import Forecast
+from api.intake import Intake
 from api.refusals import Refusals
 from api.submit import Submitter
-from headrace.admission import Admission, Place
+from headrace.admission import Admission, Ask, Load, Place, Refusal
 from headrace.config import PoolSettings, Settings
 from headrace.errors import HeadraceError
 from headrace.jobs import JobSpec, new_id
+from headrace.limits import NO_RATES
 from headrace.pricing import Tariff
-from headrace.queues import Candidate, Ticket
+from headrace.queues import Ticket
 from headrace.store import Store
 from headrace.store.apps import App
-from headrace.store.insertion import Inserted, JobInsertion, Placement
+from headrace.store.insertion import Inserted, Placement
 from headrace.store.workers import Fleet
 from headrace.tokens import EstimatingTokenizer
 
@@ -29,40 +31,70 @@ LIMIT = 2048
 
 
 class FakeDoor:
-    """Stands for Admission, JobInsertion and Refusals; `steps` is what was asked, in order."""
+    """Stands for Admission, `insert_batch` and Refusals; `steps` is what was asked, in order.
+
+    Attributes:
+        failures: what a step raises, by its name.
+        refusal: what every ask is answered, instead of a place.
+        outcome: what an insert makes of every row, instead of a new job.
+        backlog: what waits, by queue; nothing in the others.
+        rates: the outlook, as `headrace.forecasting.to_json` writes it.
+    """
 
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.failures: dict[str, HeadraceError] = {}
-        self.inserted: list[JobSpec] = []
+        self.refusal: Refusal | None = None
+        self.outcome: Inserted | HeadraceError | None = None
+        self.asked: list[list[Ask]] = []
+        self.inserted: list[tuple[JobSpec, Placement]] = []
         self.committed: list[Ticket] = []
+        self.left: list[tuple[UUID, int]] = []
+        self.knocks: list[tuple[UUID, str, float]] = []
         self.refused: list[tuple[UUID, str, str, int]] = []
-        self.start_by: datetime | None = datetime.now(UTC) + timedelta(seconds=30)
-        self.rate: float | None = None
+        self.start_by = datetime.now(UTC) + timedelta(seconds=30)
+        self.backlog: dict[str, Load] = {}
+        self.rates: str | None = None
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
         if name in self.failures:
             raise self.failures[name]
 
-    def reserve(self, job_id: UUID, candidates: Sequence[Candidate]) -> Place:
+    def reserve(self, asks: Sequence[Ask]) -> list[Place | Refusal]:
         self._step("reserve")
-        return Place(candidates[0], position=3, depth=3)
+        self.asked.append(list(asks))
+        return [self.refusal or Place(ask.candidates[0], 3, 4, 500, NO_RATES) for ask in asks]
 
-    def insert(self, spec: JobSpec, placement: Placement) -> Inserted:
+    def insert_batch(self, _: Store, rows: Sequence[tuple[JobSpec, Placement]]) -> list[Inserted | HeadraceError]:
         self._step("insert")
-        self.inserted.append(spec)
-        return Inserted(spec.id, self.start_by)
+        self.inserted += rows
+        return [self.outcome or Inserted(spec.id, self.start_by) for spec, _ in rows]
 
-    def commit(self, ticket: Ticket) -> None:
-        self._step("commit")
-        self.committed.append(ticket)
+    def commit(self, tickets: Sequence[Ticket]) -> None:
+        # The door is not asked for nothing.
+        if tickets:
+            self._step("commit")
+            self.committed += tickets
 
-    def release(self, job_id: UUID, queue: str) -> None:
-        self._step("release")
+    def leave(self, stays: Iterable[tuple[UUID, int]]) -> int:
+        left = list(stays)
+        if left:
+            self._step("leave")
+            self.left += left
+        return len(left)
 
-    def drain_rate(self, queue: str) -> float | None:
-        return self.rate
+    def knock(self, app_id: UUID, queue: str, for_s: float) -> None:
+        self._step("knock")
+        self.knocks.append((app_id, queue, for_s))
+
+    def loads(self, queues: Sequence[str]) -> dict[str, Load]:
+        if "loads" in self.failures:
+            raise self.failures["loads"]
+        return {queue: self.backlog.get(queue, Load(0, 0, 0)) for queue in queues}
+
+    def outlook(self) -> str | None:
+        return self.rates
 
     def count(self, app_id: UUID, queue: str, reason: str, tokens: int) -> None:
         self.refused.append((app_id, queue, reason, tokens))
@@ -84,8 +116,10 @@ class FakeStore:
 
 
 @pytest.fixture
-def door() -> FakeDoor:
-    return FakeDoor()
+def door(monkeypatch: pytest.MonkeyPatch) -> FakeDoor:
+    door = FakeDoor()
+    monkeypatch.setattr("api.intake.insert_batch", door.insert_batch)
+    return door
 
 
 @pytest.fixture
@@ -113,16 +147,18 @@ def catalogue(settings: Settings, fleet: dict[str, Fleet]) -> Catalogue:
 
 
 @pytest.fixture
-def submitter(door: FakeDoor, settings: Settings, catalogue: Catalogue) -> Submitter:
-    admission = cast(Admission, door)
+def intake(door: FakeDoor) -> Intake:
+    return Intake(cast(Store, FakeStore()), cast(Admission, door), door.fail_at)
+
+
+@pytest.fixture
+def submitter(door: FakeDoor, intake: Intake, settings: Settings, catalogue: Catalogue) -> Submitter:
     return Submitter(
         settings=settings,
         store=cast(Store, FakeStore()),
-        insertion=cast(JobInsertion, door),
-        admission=admission,
+        intake=intake,
         catalogue=catalogue,
-        forecast=Forecast(admission, catalogue, settings.pools),
+        forecast=Forecast(cast(Admission, door), catalogue, settings),
         refusals=cast(Refusals, door),
         tariff=Tariff.of(settings),
-        fail_at=door.fail_at,
     )

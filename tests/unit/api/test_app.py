@@ -6,7 +6,7 @@ import pytest
 
 from api.app import KILLED, create_app
 from api.deps import EXTENSION
-from api.submit import FAILPOINT_INSERTED
+from api.intake import FAILPOINT_INSERTED
 from headrace.config import Settings
 
 
@@ -23,7 +23,7 @@ def test_the_process_ends_at_the_armed_point_alone(
     settings: Settings, exits: list[int], armed: str | None, ended: list[int]
 ) -> None:
     web = create_app(settings.model_copy(update={"failpoint": armed}))
-    web.extensions[EXTENSION].submitter.fail_at(FAILPOINT_INSERTED)
+    web.extensions[EXTENSION].submitter.intake._fail_at(FAILPOINT_INSERTED)
     assert exits == ended
 
 

@@ -7,12 +7,13 @@ import pytest
 from api.catalogue import Catalogue
 from api.drafts import DEFAULT_MAX_TOKENS, Draft, Spelling, specify
 from headrace.config import Settings, WebhookSettings
-from headrace.errors import ContextLengthExceeded, InvalidRequest
+from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.jobs import Lane, Message, new_id
+from headrace.store.apps import App
 from headrace.store.workers import Fleet
 
 LIMIT = 2048
-APP = new_id()
+APP = App(new_id(), "test", "whsec_test")
 
 
 def draft(prompt_tokens: int, **changes: object) -> Draft:
@@ -62,6 +63,19 @@ def test_the_limit_that_live_workers_publish_holds_where_it_is_lower(
 def test_the_lane_gives_the_wait_unless_the_caller_does(catalogue: Catalogue, settings: Settings) -> None:
     assert specify(draft(10, lane=Lane.LOW), APP, catalogue, settings).max_wait_s == 4 * 3600
     assert specify(draft(10, lane=Lane.LOW, max_wait_s=7.5), APP, catalogue, settings).max_wait_s == 7.5
+
+
+def test_a_lane_that_is_not_open_to_the_app_is_refused_under_the_callers_own_name(
+    catalogue: Catalogue, settings: Settings
+) -> None:
+    bound = replace(APP, lanes=frozenset({Lane.LOW, Lane.BATCH}))
+    asked = draft(10, spelling=Spelling("input", own_prefix="job.", lane="service_tier"))
+
+    with pytest.raises(PermissionDenied, match="'low', 'batch'") as raised:
+        specify(asked, bound, catalogue, settings)
+
+    assert (raised.value.code, raised.value.param) == ("tier_not_allowed", "service_tier")
+    assert specify(replace(asked, lane=Lane.LOW), bound, catalogue, settings).lane is Lane.LOW
 
 
 PRIVATE = [

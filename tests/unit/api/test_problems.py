@@ -1,5 +1,6 @@
 """Every error as HTTP: its status, OpenAI's shape, and the headers a client acts on."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -8,6 +9,20 @@ from flask import Flask, g
 from api import problems
 from headrace import errors
 from headrace.errors import HeadraceError
+from headrace.limits import RateLeft, RatesLeft
+
+JOB = UUID(int=1)
+RATES = RatesLeft(RateLeft(60, 0), RateLeft(1000, 250))
+
+
+def queue_full(**changes: Any) -> errors.QueueFull:
+    facts = {"queue": "chat.high", "reason": "depth", "depth": 512, "cap": 500, "expected_wait_s": 31.5}
+    return errors.QueueFull("Queue chat.high is full.", **{**facts, "retry_after_s": 7, **changes})
+
+
+def limited(retry_after_s: int | None = 9) -> errors.AppLimited:
+    return errors.AppLimited("m", reason="requests_per_minute", retry_after_s=retry_after_s, rates_left=RATES)
+
 
 CASES = [
     (errors.InvalidRequest("m", param="a.b"), 400, "invalid_request_error", "invalid_value"),
@@ -17,8 +32,16 @@ CASES = [
     (errors.Unauthenticated("m"), 401, "invalid_request_error", "invalid_api_key"),
     (errors.PermissionDenied("m"), 403, "permission_error", "permission_denied"),
     (errors.NotFound("m"), 404, "invalid_request_error", "not_found"),
-    (errors.QueueFull("chat.high", 500, 500, 7), 429, "rate_limit_error", "queue_full"),
-    (errors.WaitTimeout("m", UUID(int=1)), 504, "server_error", "wait_timeout"),
+    (errors.IdempotencyInProgress("m"), 409, "idempotency_error", "idempotency_in_progress"),
+    (errors.JobNotEnded("m"), 409, "conflict_error", "job_not_ended"),
+    (errors.Unanswered("m", JOB, code="engine_fault"), 502, "server_error", "engine_fault"),
+    (errors.JobOverdue("m", JOB), 504, "server_error", "deadline_exceeded"),
+    (errors.JobCancelled("m", JOB), 409, "conflict_error", "job_cancelled"),
+    (errors.JobExpired("m", JOB), 503, "server_error", "expired"),
+    (queue_full(), 429, "rate_limit_error", "queue_full"),
+    (limited(), 429, "rate_limit_error", "rate_limit_exceeded"),
+    (errors.SlotsFull("m", reason="wait_slots", retry_after_s=1), 429, "rate_limit_error", "sync_slots_full"),
+    (errors.WaitTimeout("m", JOB), 504, "server_error", "wait_timeout"),
     (errors.StoreUnavailable("m"), 503, "server_error", "store_unavailable"),
     (errors.BrokerUnavailable("m"), 503, "server_error", "broker_unavailable"),
     (errors.IllegalTransition("m"), 500, "server_error", "internal_error"),
@@ -49,7 +72,7 @@ def test_each_error_has_its_status_and_shape(
     got_status, body, _ = answer_to(flask_app, error)
     assert (got_status, body["type"], body["code"]) == (status, kind, code)
     assert body["param"] == (error.param if status != 500 else None)
-    assert set(body) == {"message", "type", "param", "code"}
+    assert {"message", "type", "param", "code"} <= set(body)
 
 
 def test_every_error_class_has_a_row() -> None:
@@ -61,11 +84,57 @@ def test_every_error_class_has_a_row() -> None:
         assert problems.shape_of(error).status >= 400
 
 
-def test_a_full_queue_says_when_to_come_back(flask_app: Flask) -> None:
-    _, body, headers = answer_to(flask_app, errors.QueueFull("chat.high", 512, 500, 7))
+def test_a_full_queue_says_what_it_met_and_when_to_come_back(flask_app: Flask) -> None:
+    status, body, headers = answer_to(flask_app, queue_full(rates_left=RATES))
+    assert status == 429
     assert headers["Retry-After"] == "7"
-    assert "512" in body["message"]
-    assert "500" in body["message"]
+    assert "x-should-retry" not in headers
+    told = {name: body[name] for name in ("queue", "reason", "depth", "cap", "expected_wait_s")}
+    assert told == {"queue": "chat.high", "reason": "depth", "depth": 512, "cap": 500, "expected_wait_s": 31.5}
+    assert headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_what_is_too_far_away_must_not_be_tried_again(flask_app: Flask) -> None:
+    _, _, headers = answer_to(flask_app, queue_full(retry_after_s=None))
+    assert headers["x-should-retry"] == "false"
+    assert "Retry-After" not in headers
+
+
+def test_an_app_that_used_its_minute_up_reads_its_rates_in_the_headers(flask_app: Flask) -> None:
+    _, body, headers = answer_to(flask_app, limited())
+    assert (body["reason"], headers["Retry-After"]) == ("requests_per_minute", "9")
+    shown = {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-ratelimit-")}
+    assert shown == {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1m0s",
+        "x-ratelimit-limit-tokens": "1000",
+        "x-ratelimit-remaining-tokens": "250",
+        "x-ratelimit-reset-tokens": "45s",
+    }
+    assert set(body) == {"message", "type", "param", "code", "reason"}
+
+
+@pytest.mark.parametrize(
+    ("error", "header", "value"),
+    [
+        (errors.IdempotencyInProgress(), "Retry-After", "1"),
+        (errors.JobNotEnded(), "Retry-After", "1"),
+        (errors.Unanswered("m", JOB), "x-should-retry", "false"),
+        (errors.JobOverdue("m", JOB), "x-should-retry", "false"),
+        (errors.JobCancelled("m", JOB), "x-should-retry", "false"),
+        (errors.JobExpired("m", JOB), "Retry-After", "2"),
+        (errors.WaitTimeout("m", JOB), "x-should-retry", "false"),
+        (errors.Unauthenticated(), "WWW-Authenticate", "Bearer"),
+    ],
+    ids=lambda case: type(case).__name__ if isinstance(case, Exception) else str(case),
+)
+def test_the_headers_say_what_a_client_may_do(flask_app: Flask, error: HeadraceError, header: str, value: str) -> None:
+    assert answer_to(flask_app, error)[2][header] == value
+
+
+def test_an_error_about_a_job_names_it(flask_app: Flask) -> None:
+    assert answer_to(flask_app, errors.WaitTimeout("m", JOB))[2]["x-job-id"] == f"job_{JOB.hex}"
 
 
 def test_what_is_down_is_worth_another_try_and_tells_no_address(flask_app: Flask) -> None:
@@ -73,14 +142,6 @@ def test_what_is_down_is_worth_another_try_and_tells_no_address(flask_app: Flask
     _, body, headers = answer_to(flask_app, error)
     assert int(headers["Retry-After"]) > 0
     assert body["message"] == "Postgres does not answer. Nothing was lost; try again."
-
-
-def test_a_wait_that_ran_out_must_not_be_tried_again(flask_app: Flask) -> None:
-    assert answer_to(flask_app, errors.WaitTimeout())[2]["x-should-retry"] == "false"
-
-
-def test_a_missing_key_names_the_scheme(flask_app: Flask) -> None:
-    assert answer_to(flask_app, errors.Unauthenticated())[2]["WWW-Authenticate"] == "Bearer"
 
 
 def test_a_bug_tells_nothing_but_the_log(flask_app: Flask, caplog: pytest.LogCaptureFixture) -> None:

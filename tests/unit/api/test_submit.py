@@ -1,68 +1,263 @@
-"""The use case with fakes around it: what is done in which order, and undone when a step fails."""
+"""The use case with fakes around it: what is done in which order, undone when a step fails, and told to the caller."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from api.drafts import Draft, Spelling
-from api.submit import FAILPOINT_INSERTED, Submitter
+from api.full_queues import FRESH_SHARE, REMEMBER_S
+from api.intake import FAILPOINT_INSERTED
+from api.submit import LATE_S, RETRY_BLINDLY_S, Submitter
+from headrace.admission import Load, Refusal
 from headrace.errors import (
+    AppLimited,
     BrokerUnavailable,
+    HeadraceError,
+    IdempotencyInProgress,
     IdempotencyKeyReused,
     InvalidRequest,
     ModelNotFound,
+    PermissionDenied,
     QueueFull,
     StoreUnavailable,
 )
-from headrace.jobs import Idempotency, Message, Overflow, new_id
-from headrace.store.apps import App
+from headrace.jobs import Idempotency, JobState, Lane, Message, Overflow, new_id
+from headrace.limits import NO_RATES, RateLeft, RatesLeft
+from headrace.store.apps import App, AppLimits
+from headrace.store.insertion import Inserted
+from headrace.store.workers import Fleet
 
 DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),))
 KEYED = Idempotency("key", b"hash")
+FULL = Refusal("depth", 500, 500, 150_000, NO_RATES)
+
+
+@pytest.fixture
+def measured(door: Any, fleet: dict[str, Fleet]) -> None:
+    """A busy pool that was seen to drain 1000 tokens a second, of which `normal`, alone at work, gets all."""
+    fleet["chat"] = Fleet("chat", 1, 1, 10, 10, None, None)
+    door.rates = '{"chat": {"drain_tokens_per_s_per_slot": 100.0, "lanes": {}}}'
+    door.backlog["chat.normal"] = Load(500, 150_000, 1)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time as the use case sees it; a test moves it by setting `now_s`."""
+    clock = SimpleNamespace(now_s=1000.0)
+    for module in ("api.submit", "api.full_queues"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    return clock
+
+
+def refused(submitter: Submitter, app: App, draft: Draft = DRAFT) -> QueueFull:
+    with pytest.raises(QueueFull) as raised:
+        submitter.submit(draft, app)
+    return raised.value
 
 
 def test_a_submit_takes_a_place_then_inserts_then_publishes(submitter: Submitter, door: Any, app: App) -> None:
-    accepted = submitter.submit(DRAFT, app)
+    limited = replace(app, limits=AppLimits(queued_jobs=7))
+    accepted = submitter.submit(DRAFT, limited)
 
     assert door.steps == ["reserve", "insert", FAILPOINT_INSERTED, "commit"]
-    assert (accepted.queue, accepted.position, accepted.depth) == ("chat.normal", 3, 3)
+    assert (accepted.state, accepted.queue, accepted.position, accepted.depth) == (
+        JobState.QUEUED,
+        "chat.normal",
+        3,
+        4,
+    )
     assert accepted.start_by == door.start_by
-    assert [ticket.job_id for ticket in door.committed] == [accepted.job_id]
+    assert not accepted.is_replay
+    [[ask]] = door.asked
+    [ticket] = door.committed
+    assert ask.job_id == ticket.job_id == accepted.job_id
+    assert ask.limits == limited.limits
+    assert ask.tokens == ticket.kv_tokens > 256
 
 
-def test_a_full_queue_is_counted_and_costs_no_insert(submitter: Submitter, door: Any, app: App) -> None:
-    door.failures["reserve"] = QueueFull("chat.normal", 500, 500, 7)
+@pytest.mark.usefixtures("measured")
+def test_an_accept_tells_the_wait_for_what_is_before_it(submitter: Submitter, app: App) -> None:
+    # Two jobs with 500 tokens between them are before it, and then a slot must free: three times their mean.
+    assert submitter.submit(DRAFT, app).expected_wait_s == 0.75
 
-    with pytest.raises(QueueFull):
-        submitter.submit(DRAFT, app)
 
-    assert door.steps == ["reserve"]
+@pytest.mark.usefixtures("measured")
+def test_a_job_asks_for_no_more_before_it_than_drains_in_its_time(submitter: Submitter, door: Any, app: App) -> None:
+    submitter.submit(replace(DRAFT, max_wait_s=20.0), app)
+    [[ask]] = door.asked
+    assert ask.candidates[0].ahead_cap_tokens == 20_000
+
+
+def test_nothing_is_bounded_by_a_rate_that_is_only_believed(submitter: Submitter, door: Any, app: App) -> None:
+    submitter.submit(DRAFT, app)
+    assert door.asked[0][0].candidates[0].ahead_cap_tokens is None
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_full_queue_is_told_counted_and_costs_no_insert(submitter: Submitter, door: Any, app: App) -> None:
+    door.refusal = FULL
+    error = refused(submitter, app)
+
+    assert door.steps == ["reserve", "knock"]
+    assert (error.queue, error.reason, error.depth, error.cap) == ("chat.normal", "depth", 500, 500)
+    assert error.expected_wait_s == 150.3
+    # One job of 300 tokens must leave.
+    assert error.retry_after_s == 1
+    assert str(error) == "Queue chat.normal is full: 500 jobs wait and its cap is 500. Retry after 1 s."
+    assert door.knocks == [(app.id, "chat.normal", 1 + LATE_S)]
     [(app_id, queue, reason, tokens)] = door.refused
-    assert (app_id, queue, reason) == (app.id, "chat.normal", "queue_full")
+    assert (app_id, queue, reason) == (app.id, "chat.normal", "depth")
     assert tokens > 256
 
 
-@pytest.mark.parametrize("failure", [StoreUnavailable(), IdempotencyKeyReused()])
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(
+    ("refusal", "max_wait_s", "words", "retry_after_s", "knocks"),
+    [
+        (Refusal("tokens", 1_000_000, 400, 1_002_000, NO_RATES), 30.0, "1002000 tokens wait", 3, 1),
+        (Refusal("wait", 100_000, 500, 150_000, NO_RATES), 100.0, "would wait about 150 s", 51, 0),
+        (Refusal("wait", 10_000, 500, 150_000, NO_RATES), 10.0, "must start within 10 s", None, 0),
+        (Refusal("share", 250, 500, 150_000, NO_RATES), 30.0, "all of the 250 places", 1, 0),
+        (Refusal("app_jobs", 3, 500, 150_000, NO_RATES), 30.0, "as many jobs waiting as it may have: 3", 1, 0),
+    ],
+    ids=lambda value: value.reason if isinstance(value, Refusal) else "",
+)
+def test_each_refusal_says_what_it_met_and_when_to_come_back(
+    submitter: Submitter,
+    door: Any,
+    app: App,
+    refusal: Refusal,
+    max_wait_s: float,
+    words: str,
+    retry_after_s: int | None,
+    knocks: int,
+) -> None:
+    door.refusal = refusal
+    error = refused(submitter, app, replace(DRAFT, max_wait_s=max_wait_s))
+    assert (error.reason, error.cap, error.retry_after_s) == (refusal.reason, refusal.number, retry_after_s)
+    assert words in str(error)
+    assert str(error).endswith(f"Retry after {retry_after_s} s." if retry_after_s else "Do not retry soon.")
+    assert len(door.knocks) == knocks
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_wait_is_of_what_refused_and_not_of_a_moment_before(submitter: Submitter, door: Any, app: App) -> None:
+    door.backlog.clear()
+    door.refusal = Refusal("wait", 30_000, 500, 150_000, NO_RATES)
+    error = refused(submitter, app)
+    assert (error.expected_wait_s, error.retry_after_s) == (150.3, None)
+
+
+def test_without_any_rate_a_client_is_asked_to_come_back_soon(submitter: Submitter, door: Any, app: App) -> None:
+    door.refusal = FULL
+    error = refused(submitter, app)
+    assert (error.retry_after_s, error.expected_wait_s) == (RETRY_BLINDLY_S, None)
+
+
+def test_a_knock_that_is_not_noted_is_no_error_of_the_caller(submitter: Submitter, door: Any, app: App) -> None:
+    door.refusal = FULL
+    door.failures["knock"] = BrokerUnavailable()
+    assert refused(submitter, app).reason == "depth"
+
+
+@pytest.mark.parametrize("reason", ["depth", "share", "app_jobs"])
+def test_what_was_refused_a_moment_ago_is_refused_from_memory(
+    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, reason: Any
+) -> None:
+    door.refusal = Refusal(reason, 5, 500, 150_000, NO_RATES)
+    first = refused(submitter, app)
+    clock.now_s += REMEMBER_S * FRESH_SHARE * 0.9
+    again = refused(submitter, app)
+    assert door.steps.count("reserve") == 1
+    assert (str(again), again.reason, again.depth) == (str(first), first.reason, first.depth)
+    assert len(door.refused) == 2, "what is refused from memory is counted too"
+
+    other = refused(submitter, replace(app, id=new_id()))
+    assert other is not first
+    assert door.steps.count("reserve") == 2, "another app's refusal is no answer to this one"
+
+    clock.now_s += REMEMBER_S
+    refused(submitter, app)
+    assert door.steps.count("reserve") == 3
+
+
+@pytest.mark.parametrize("reason", ["tokens", "wait"])
+def test_what_depends_on_the_jobs_size_is_not_remembered(
+    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, reason: Any
+) -> None:
+    door.refusal = Refusal(reason, 5, 500, 150_000, NO_RATES)
+    for _ in range(2):
+        refused(submitter, app)
+    assert door.steps.count("reserve") == 2
+
+
+def test_a_refusal_is_forgotten_once_there_was_room(
+    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace
+) -> None:
+    door.refusal = FULL
+    refused(submitter, app)
+    clock.now_s += REMEMBER_S * FRESH_SHARE
+    door.refusal = None
+    submitter.submit(DRAFT, app)
+    submitter.submit(DRAFT, app)
+    assert door.steps.count("reserve") == 3
+
+
+def test_a_knock_is_not_repeated_for_every_refusal(
+    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace
+) -> None:
+    door.refusal = FULL
+    for _ in range(3):
+        refused(submitter, app)
+        clock.now_s += REMEMBER_S
+    assert (door.steps.count("reserve"), door.steps.count("knock")) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("reason", "number", "tokens_per_minute", "retry_after_s", "words"),
+    [
+        ("requests_per_minute", 1_200, 1000, 2, "may make 60 requests a minute"),
+        ("tokens_per_minute", 30_000, 1000, 30, "may use 1000 tokens a minute"),
+        ("tokens_per_minute", 60_000, 100, None, "too large for that limit"),
+    ],
+)
+def test_an_app_that_used_its_minute_up_is_told_when_it_may_go_on(
+    submitter: Submitter,
+    door: Any,
+    app: App,
+    reason: Any,
+    number: int,
+    tokens_per_minute: int,
+    retry_after_s: int | None,
+    words: str,
+) -> None:
+    limits = AppLimits(requests_per_minute=60, tokens_per_minute=tokens_per_minute)
+    rates = RatesLeft(RateLeft(60, 0), RateLeft(tokens_per_minute, 10))
+    door.refusal = Refusal(reason, number, 0, 0, rates)
+    with pytest.raises(AppLimited) as raised:
+        submitter.submit(DRAFT, replace(app, limits=limits))
+    error = raised.value
+    assert (error.reason, error.retry_after_s, error.rates_left) == (reason, retry_after_s, rates)
+    assert words in str(error)
+    assert door.refused[0][2] == reason
+    assert door.knocks == []
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailable("down"), IdempotencyKeyReused("reused")])
 def test_the_place_is_given_back_when_the_insert_fails(
-    submitter: Submitter, door: Any, app: App, failure: Exception
+    submitter: Submitter, door: Any, app: App, failure: HeadraceError
 ) -> None:
-    door.failures["insert"] = failure
+    door.outcome = failure
 
-    with pytest.raises(type(failure)):
+    with pytest.raises(type(failure), match=str(failure)):
         submitter.submit(DRAFT, app)
 
-    assert door.steps == ["reserve", "insert", "release"]
-
-
-def test_the_inserts_own_error_is_told_when_the_place_cannot_be_given_back(
-    submitter: Submitter, door: Any, app: App
-) -> None:
-    door.failures = {"insert": StoreUnavailable(), "release": BrokerUnavailable()}
-
-    with pytest.raises(StoreUnavailable):
-        submitter.submit(DRAFT, app)
+    assert door.steps == ["reserve", "insert", FAILPOINT_INSERTED, "leave"]
+    assert door.left == [(door.inserted[0][0].id, 1)]
 
 
 def test_a_job_is_accepted_when_only_its_publish_fails(submitter: Submitter, door: Any, app: App) -> None:
@@ -70,36 +265,46 @@ def test_a_job_is_accepted_when_only_its_publish_fails(submitter: Submitter, doo
 
     accepted = submitter.submit(DRAFT, app)
 
-    assert accepted.job_id == door.inserted[0].id
-    assert "release" not in door.steps
+    assert accepted.job_id == door.inserted[0][0].id
+    assert "leave" not in door.steps
 
 
 def test_a_job_is_accepted_when_its_wait_cannot_be_told(
-    submitter: Submitter, door: Any, app: App, monkeypatch: pytest.MonkeyPatch
+    submitter: Submitter, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def down(_: str) -> float:
+    def down(*_: Any) -> float:
         raise BrokerUnavailable
 
-    monkeypatch.setattr(door, "drain_rate", down)
+    monkeypatch.setattr("api.forecast.Forecast.expected_wait_s", down)
     assert submitter.submit(DRAFT, app).expected_wait_s is None
 
 
-def test_a_replay_takes_no_place(submitter: Submitter, door: Any, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = new_id()
-    monkeypatch.setattr("headrace.store.insertion.find_replay", lambda *_: (first, KEYED.request_hash))
-    replayed: list[UUID] = []
-    monkeypatch.setattr(Submitter, "_replayed", lambda _, app, job_id: replayed.append(job_id) or job_id)
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> UUID:
+    """The job that the store finds, whichever is asked for."""
+    job = SimpleNamespace(
+        id=new_id(), state=JobState.RUNNING, lane=Lane.LOW, queue="chat.low", start_by=datetime.now(UTC)
+    )
+    monkeypatch.setattr("headrace.store.jobs.find", lambda *_: job)
+    return job.id
 
-    submitter.submit(DRAFT, app, KEYED)
 
-    assert replayed == [first]
+def test_a_replay_takes_no_place_and_tells_the_job_as_it_stands(
+    submitter: Submitter, door: Any, app: App, stored: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.submit.find_replay", lambda *_: (stored, KEYED.request_hash))
+
+    accepted = submitter.submit(DRAFT, app, KEYED)
+
+    assert (accepted.job_id, accepted.state, accepted.lane) == (stored, JobState.RUNNING, Lane.LOW)
+    assert (accepted.position, accepted.depth, accepted.rates_left, accepted.is_replay) == (None, None, None, True)
     assert door.steps == []
 
 
 def test_a_key_that_came_with_another_body_is_refused(
     submitter: Submitter, door: Any, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.store.insertion.find_replay", lambda *_: (new_id(), b"other"))
+    monkeypatch.setattr("api.submit.find_replay", lambda *_: (new_id(), b"other"))
 
     with pytest.raises(IdempotencyKeyReused) as raised:
         submitter.submit(DRAFT, app, KEYED)
@@ -109,20 +314,39 @@ def test_a_key_that_came_with_another_body_is_refused(
 
 
 def test_a_replay_that_shows_only_at_the_insert_gives_its_place_back(
-    submitter: Submitter, door: Any, app: App, monkeypatch: pytest.MonkeyPatch
+    submitter: Submitter, door: Any, app: App, stored: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.store.insertion.find_replay", lambda *_: None)
-    monkeypatch.setattr(Submitter, "_replayed", lambda _, app, job_id: job_id)
-    door.start_by = None
+    monkeypatch.setattr("api.submit.find_replay", lambda *_: None)
+    door.outcome = Inserted(stored, None)
 
-    submitter.submit(DRAFT, app, KEYED)
+    accepted = submitter.submit(DRAFT, app, KEYED)
 
-    assert door.steps == ["reserve", "insert", "release"]
+    assert (accepted.job_id, accepted.is_replay) == (stored, True)
+    assert door.steps == ["reserve", "insert", FAILPOINT_INSERTED, "leave"]
+
+
+def test_a_key_that_another_request_holds_is_asked_for_again_until_it_is_settled(
+    submitter: Submitter, door: Any, app: App, stored: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.store.idempotency.POLL_S", 0)
+    answers = iter([None, None, (stored, KEYED.request_hash)])
+    monkeypatch.setattr("api.submit.find_replay", lambda *_: next(answers))
+    door.outcome = IdempotencyInProgress()
+
+    assert submitter.submit(DRAFT, app, KEYED).job_id == stored
+
+    assert door.steps.count("reserve") == door.steps.count("leave") == 2, "each try gives its place back"
 
 
 def test_an_unknown_model_takes_no_place(submitter: Submitter, door: Any, app: App) -> None:
     with pytest.raises(ModelNotFound):
         submitter.submit(replace(DRAFT, model="nope"), app)
+    assert door.steps == []
+
+
+def test_a_lane_that_is_closed_to_the_app_takes_no_place(submitter: Submitter, door: Any, app: App) -> None:
+    with pytest.raises(PermissionDenied):
+        submitter.submit(DRAFT, replace(app, lanes=frozenset({Lane.LOW})))
     assert door.steps == []
 
 

@@ -12,7 +12,9 @@ from headrace.routing import candidates, route_of
 PRICE = Price(input_usd_per_mtok=Decimal("0.15"), output_usd_per_mtok=Decimal("0.60"), source="test", version="v1")
 PRICED = Tariff.of(Settings(prices={"gpt-4o-mini": PRICE}))
 UNPRICED = Tariff.of(Settings().model_copy(update={"prices": {}}))
-LANE = LaneSettings(depth_cap=7)
+LANE = LaneSettings(depth_cap=7, backlog_cap_tokens=900)
+#: What each queue drains in time; of `overflow`, nobody knows.
+AHEAD = {"chat.low": 300}
 
 
 def spec(**changes: Any) -> JobSpec:
@@ -47,10 +49,11 @@ def test_candidates_are_those_the_owner_the_price_and_the_key_allow(
 ) -> None:
     job = spec(overflow=overflow, max_cost_usd=max_cost_usd and Decimal(max_cost_usd))
 
-    found = candidates(job, LANE, tariff, api_is_open=api_is_open)
+    found = candidates(job, LANE, tariff, ahead_cap_tokens=AHEAD.get, api_is_open=api_is_open)
 
     assert [each.queue for each in found] == queues
-    assert all(each.depth_cap == 7 and each.reason for each in found)
+    assert all((each.depth_cap, each.backlog_cap_tokens) == (7, 900) and each.reason for each in found)
+    assert [each.ahead_cap_tokens for each in found] == [AHEAD.get(queue) for queue in queues]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_candidates_are_those_the_owner_the_price_and_the_key_allow(
 )
 def test_job_that_insists_on_a_closed_overflow_is_told_why(tariff: Tariff, api_is_open: bool, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason) as error:
-        candidates(spec(overflow=Overflow.ONLY), LANE, tariff, api_is_open=api_is_open)
+        candidates(spec(overflow=Overflow.ONLY), LANE, tariff, ahead_cap_tokens=AHEAD.get, api_is_open=api_is_open)
 
     assert error.value.param == "overflow"
 

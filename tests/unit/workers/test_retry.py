@@ -1,7 +1,8 @@
 import pytest
 
 from headrace.errors import EngineFault, EngineUnavailable, HeadraceError, PromptRejected
-from workers.retry import GiveUp, RetryIn, decide, next_delivery_delay_s
+from headrace.jobs import Sampling
+from workers.retry import GiveUp, RetryIn, decide, is_continuable, next_delivery_delay_s
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,23 @@ def test_webhook_follows_its_schedule_and_the_receivers_wish(
     tries: int, retry_after_s: int | None, delay_s: float | None
 ) -> None:
     assert next_delivery_delay_s(tries, (5, 300), retry_after_s) == delay_s
+
+
+@pytest.mark.parametrize(
+    ("text", "sampling", "expected"),
+    [
+        ("any text", Sampling(9), True),
+        ("any text", Sampling(9, response_format={"type": "text"}), True),
+        ("{", Sampling(9, response_format={"type": "json_object"}), False),
+        ("one\n", Sampling(9, stop=("\n\n",)), False),
+        ("one E", Sampling(9, stop=("x", "END")), False),
+        ("one EN", Sampling(9, stop=("END",)), False),
+        ("one E ", Sampling(9, stop=("END",)), True),
+        ("N", Sampling(9, stop=("END",)), True),
+        ("x", Sampling(9, stop=("y",)), True),
+    ],
+)
+def test_answer_is_continued_where_the_rest_says_nothing_about_its_beginning(
+    text: str, sampling: Sampling, expected: bool
+) -> None:
+    assert is_continuable(text, sampling) is expected

@@ -1,9 +1,15 @@
 """A body is read strictly: what JSON can say and nothing behind it can hold is refused, by name."""
 
-import pytest
-from pydantic import BaseModel, ConfigDict
+import time
+from typing import Any
 
-from api.schemas.body import NESTING_LIMIT, parse_object, validated
+import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from api.schemas.body import NESTING_LIMIT, VALUES_LIMIT, parse_object, validated
+from api.schemas.chat import ChatRequest
+from api.schemas.jobs import JobRequest
+from api.schemas.responses import ResponseRequest
 from headrace.errors import InvalidRequest
 
 
@@ -52,6 +58,52 @@ def test_nesting_is_bounded() -> None:
     for levels in (NESTING_LIMIT + 1, 500, 200_000):
         with pytest.raises(InvalidRequest, match="deeper"):
             parse_object(nested(levels))
+
+
+def wide(items: int, item: bytes = b"1") -> bytes:
+    """An object with a list of that many items."""
+    return b'{"a":[' + b",".join([item] * items) + b"]}"
+
+
+def test_width_is_bounded_whatever_it_is_made_of() -> None:
+    assert parse_object(wide(VALUES_LIMIT - 1))
+    fields = b"{" + b",".join(b'"%d":1' % number for number in range(VALUES_LIMIT + 1)) + b"}"
+    for raw in (wide(VALUES_LIMIT), wide(VALUES_LIMIT, b'""'), wide(VALUES_LIMIT // 2, b'{"b":1}'), fields):
+        with pytest.raises(InvalidRequest, match="more than 100000 values") as raised:
+            parse_object(raw)
+        assert raised.value.code == "invalid_json"
+
+
+def test_a_field_that_is_given_twice_is_found_among_many() -> None:
+    names = [b'"%d":1' % number for number in range(300_000)]
+    began_s = time.process_time()
+    with pytest.raises(InvalidRequest, match="given twice") as raised:
+        parse_object(b"{" + b",".join([*names, names[-1]]) + b"}")
+    assert raised.value.param == "299999"
+    # To look through all of them for each would take an hour.
+    assert time.process_time() - began_s < 20
+
+
+@pytest.mark.parametrize(
+    ("schema", "body", "param"),
+    [
+        (JobRequest, {"messages": [1] * 1000}, "messages.0"),
+        (JobRequest, {"prompt": "a", "stop": [""] * 1000}, "stop.0"),
+        (ChatRequest, {"messages": [{}] * 1000}, "messages.0.role"),
+        (ChatRequest, {"messages": [{"role": "user", "content": [1] * 1000}]}, "messages.0.content.0"),
+        (ResponseRequest, {"input": [{}] * 1000}, "input.0.role"),
+        (ResponseRequest, {"input": [{"role": "user", "content": [{}] * 1000}]}, "input.0.content.0.type"),
+    ],
+)
+def test_of_a_list_only_the_first_complaint_is_written(
+    schema: type[BaseModel], body: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        validated(schema, body)
+    assert raised.value.param == param
+    cause = raised.value.__cause__
+    assert isinstance(cause, ValidationError)
+    assert cause.error_count() <= 2
 
 
 def test_text_beyond_ascii_is_kept_as_it_is() -> None:

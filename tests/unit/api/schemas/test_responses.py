@@ -6,7 +6,7 @@ import pytest
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
 from api.schemas.body import validated
-from api.schemas.responses import IGNORED, UNSUPPORTED, ResponseRequest
+from api.schemas.responses import UNSUPPORTED, ResponseQuery, ResponseRequest
 from headrace.errors import InvalidRequest
 from headrace.jobs import Lane, Message
 
@@ -20,7 +20,7 @@ def draft_of(**changes: Any) -> Any:
 def test_each_field_of_the_sdk_is_known() -> None:
     theirs = set(ResponseCreateParamsBase.__annotations__)
     assert theirs <= set(ResponseRequest.model_fields) | set(UNSUPPORTED)
-    assert set(ResponseRequest.model_fields) >= IGNORED
+    assert set(ResponseRequest.model_fields) >= ResponseRequest.IGNORED
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
@@ -31,25 +31,39 @@ def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
     assert name in str(raised.value)
 
 
+@pytest.mark.parametrize("nothing", [None, [], {}, False])
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
-def test_asking_for_nothing_is_fine(name: str) -> None:
-    assert draft_of(**{name: None}).messages
+def test_asking_for_nothing_is_fine(name: str, nothing: Any) -> None:
+    assert draft_of(**{name: nothing}).messages
 
 
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
-        ({"background": False}, "background"),
-        ({"background": None}, "background"),
-        ({"stream": True}, "stream"),
         ({"store": False}, "store"),
+        ({"store": False, "background": False}, "store"),
         ({"truncation": "auto"}, "truncation"),
+        ({"background_options": {"completion_window": "2h"}, "stream": True}, "background_options"),
     ],
 )
 def test_a_mode_we_have_not_is_refused_with_the_remedy(changes: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         draft_of(**changes)
     assert (raised.value.code, raised.value.param) == ("unsupported_parameter", param)
+
+
+@pytest.mark.parametrize(
+    ("changes", "background", "stream"),
+    [
+        ({}, True, False),
+        ({"stream": True}, True, True),
+        ({"background": False}, False, False),
+        ({"background": None, "stream": True}, False, True),
+    ],
+)
+def test_the_caller_polls_waits_or_listens(changes: dict[str, Any], background: bool, stream: bool) -> None:
+    draft = draft_of(**changes)
+    assert (draft.background, draft.stream) == (background, stream)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +89,7 @@ def test_a_mode_we_have_not_is_refused_with_the_remedy(changes: dict[str, Any], 
             {"background_options": {"completion_window": "2h"}, "service_tier": "priority"},
             "background_options.completion_window",
         ),
+        ({"background": False, "background_options": {"completion_window": "soonest"}}, "background_options"),
         ({"job": {"lane": "fast"}}, "job.lane"),
         ({"job": {"webhook": "ftp://x"}}, "job.webhook"),
         ({"job": {"unknown": 1}}, "job.unknown"),
@@ -106,6 +121,20 @@ def test_the_tier_chooses_the_lane(changes: dict[str, Any], lane: Lane, max_wait
     assert (draft.lane, draft.max_wait_s) == (lane, max_wait_s)
 
 
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({}, "service_tier"),
+        ({"service_tier": "flex"}, "service_tier"),
+        ({"service_tier": "flex", "job": {"lane": "high"}}, "job.lane"),
+        ({"background_options": {"completion_window": "8h"}}, "background_options.completion_window"),
+        ({"background_options": {"completion_window": "8h"}, "job": {"lane": "low"}}, "job.lane"),
+    ],
+)
+def test_a_lane_that_is_not_open_is_blamed_on_what_chose_it(changes: dict[str, Any], param: str) -> None:
+    assert draft_of(**changes).spelling.lane == param
+
+
 def test_instructions_come_first_and_an_earlier_answer_can_be_sent_back() -> None:
     answer = {
         "id": "msg_1",
@@ -119,8 +148,30 @@ def test_instructions_come_first_and_an_earlier_answer_can_be_sent_back() -> Non
 
 
 def test_a_schema_reaches_the_engine_in_its_own_spelling() -> None:
-    shape = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
-    assert draft_of(text={"format": shape}).response_format == {
+    shape = {"name": "n", "description": "d", "schema": {"type": "object"}, "strict": True}
+    assert draft_of(text={"format": {"type": "json_schema", **shape}}).response_format == {
         "type": "json_schema",
-        "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+        "json_schema": shape,
     }
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"starting_after": "5"}, "starting_after"),
+        ({"stream": "true", "starting_after": "-1"}, "starting_after"),
+        ({"stream": "true", "starting_after": "x"}, "starting_after"),
+        ({"stream": "true", "wait": "5"}, "wait"),
+        ({"stream": "perhaps"}, "stream"),
+        ({"include": "x"}, "include"),
+    ],
+)
+def test_a_bad_query_is_named(asked: dict[str, str], param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        validated(ResponseQuery, asked)
+    assert raised.value.param == param
+
+
+def test_a_query_can_ask_for_the_rest_of_a_stream() -> None:
+    asked = validated(ResponseQuery, {"stream": "true", "starting_after": "0", "include_obfuscation": "false"})
+    assert (asked.stream, asked.starting_after) == (True, 0)

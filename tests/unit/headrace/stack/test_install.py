@@ -8,7 +8,7 @@ import pytest
 from headrace.stack import install
 from headrace.stack.install import Checkout, Installer, InstallError, ensure, only_one, uv_settings
 
-LOCKS = ("uv", "core", "torch-cpu", "cpu", "cuda", "dev")
+LOCKS = ("uv", "core", "torch-cpu", "cpu", "cuda", "dev", "sdk-floor")
 
 
 class Machine:
@@ -71,7 +71,7 @@ def test_development_tools_are_added_to_the_same_environment(checkout: Checkout,
     machine.ran.clear()
 
     ensure(checkout, dev=True)
-    assert machine.installed() == ["dev"]
+    assert machine.installed() == ["dev", "sdk-floor"]
 
     ensure(checkout, dev=True)
     ensure(checkout, dev=False)

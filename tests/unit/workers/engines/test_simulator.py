@@ -1,6 +1,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,27 @@ def test_a_stop_string_never_cuts_the_label() -> None:
     generation = started().generate(ask(stop=("[simulated] ", *"0123456789abcdef")))
     assert generation.text == LABEL
     assert generation.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("sampling", [{}, {"max_tokens": 5}, {"stop": ("wheel",)}])
+def test_an_answer_is_continued_at_the_very_character(sampling: dict[str, Any]) -> None:
+    engine = started()
+    request = ask(**sampling)
+    whole = engine.generate(request)
+    for at in range(len(whole.text) + 1):
+        pieces: list[str] = []
+        heard = engine.generate(replace(request, prefix=whole.text[:at]), pieces.append)
+        assert "".join(pieces) == whole.text[at:]
+        assert heard == engine.generate(replace(request, prefix=whole.text[:at])) == whole
+
+
+def test_what_is_given_is_read_and_not_decoded_again() -> None:
+    engine = started(decode_tokens_per_s=40, output_tokens=40)
+    request = ask()
+    whole = started(output_tokens=40).generate(request).text
+    began = time.monotonic()
+    engine.generate(replace(request, prefix=whole[: whole.rfind(" ")]))
+    assert time.monotonic() - began < 0.5
 
 
 def test_an_answer_takes_the_time_of_its_tokens() -> None:

@@ -1,0 +1,238 @@
+"""Every operation of the API: what it takes, what it answers, and with which errors. Knows no OpenAPI."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from api.schemas.chat import ChatRequest
+from api.schemas.chat_body import ChatCompletionBody
+from api.schemas.health import Health, Readiness
+from api.schemas.input_items import InputItemList, InputItemsQuery
+from api.schemas.jobs import (
+    AcceptedBody,
+    DeletedJob,
+    JobBody,
+    JobList,
+    JobRequest,
+    JobsQuery,
+    WaitQuery,
+)
+from api.schemas.models import ModelBody, ModelList
+from api.schemas.queues import QueueList
+from api.schemas.response_body import DeletedResponse, ResponseBody
+from api.schemas.responses import ResponseQuery, ResponseRequest
+
+#: What anything with a body may be refused for, before its job is made.
+SUBMIT = (400, 404, 409, 413, 422, 429)
+
+QUESTION = "Why is the sky blue?"
+SCHEMA = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
+
+JOBS: Mapping[str, Mapping[str, Any]] = {
+    "prompt": {"prompt": QUESTION, "lane": "high", "max_tokens": 64, "metadata": {"order": "17"}},
+    "conversation": {
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}],
+        "lane": "low",
+        "max_wait": 3600,
+        "overflow": "never",
+        "temperature": 0.2,
+    },
+    "json": {
+        "prompt": "What colour is the sky?",
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}},
+        "end_user": "u-42",
+    },
+}
+RESPONSES: Mapping[str, Mapping[str, Any]] = {
+    "background": {"input": QUESTION, "background": True, "max_output_tokens": 64},
+    "waiting": {"input": QUESTION, "instructions": "Be brief.", "service_tier": "priority"},
+    "stream": {"input": QUESTION, "stream": True, "background": True},
+    "patient": {
+        "input": [{"role": "user", "content": QUESTION}],
+        "background": True,
+        "background_options": {"completion_window": "2h"},
+        "job": {"overflow": "never"},
+    },
+}
+CHAT: Mapping[str, Mapping[str, Any]] = {
+    "waiting": {"messages": [{"role": "user", "content": QUESTION}], "max_completion_tokens": 64},
+    "stream": {
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    },
+}
+RESPONSE_EVENTS = 'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":{…}}\n\n'
+CHAT_CHUNKS = 'data: {"id":"chatcmpl-…","object":"chat.completion.chunk",…}\n\ndata: [DONE]\n\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        examples: bodies that are accepted as they are, by name.
+        events: how its stream of events looks; None where it has none.
+        refusals: the statuses of its own errors; those that every call may have are added.
+        prefers_wait: whether it heeds `Prefer: wait=n`.
+        is_open: True when no key is asked for.
+    """
+
+    method: str
+    path: str
+    tag: str
+    summary: str
+    answer: type[BaseModel]
+    status: int = 200
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    events: str | None = None
+    refusals: tuple[int, ...] = ()
+    prefers_wait: bool = False
+    is_open: bool = False
+
+
+OPERATIONS = (
+    Operation(
+        *("post", "/v1/jobs", "jobs", "Submit a prompt", AcceptedBody, 202),
+        body=JobRequest,
+        examples=JOBS,
+        refusals=SUBMIT,
+    ),
+    Operation("get", "/v1/jobs", "jobs", "List your jobs, newest first", JobList, query=JobsQuery, refusals=(400,)),
+    Operation(
+        *("get", "/v1/jobs/{id}", "jobs", "Read a job, or wait for its end", JobBody),
+        query=WaitQuery,
+        refusals=(400, 404),
+    ),
+    Operation("delete", "/v1/jobs/{id}", "jobs", "Erase an ended job's texts", DeletedJob, refusals=(404, 409)),
+    Operation("post", "/v1/jobs/{id}/cancel", "jobs", "Cancel a job", JobBody, refusals=(404,)),
+    Operation("get", "/v1/queues", "queues", "See how full the queues are", QueueList),
+    Operation(
+        *("post", "/v1/responses", "OpenAI", "Create a response: in the background, waiting, or streaming"),
+        ResponseBody,
+        body=ResponseRequest,
+        examples=RESPONSES,
+        events=RESPONSE_EVENTS,
+        refusals=(*SUBMIT, 504),
+        prefers_wait=True,
+    ),
+    Operation(
+        *("get", "/v1/responses/{id}", "OpenAI", "Retrieve a response, wait for its end, or resume its stream"),
+        ResponseBody,
+        query=ResponseQuery,
+        events=RESPONSE_EVENTS,
+        refusals=(400, 404, 429),
+    ),
+    Operation(
+        *("delete", "/v1/responses/{id}", "OpenAI", "Erase an ended response's texts", DeletedResponse),
+        refusals=(404, 409),
+    ),
+    Operation(
+        *("post", "/v1/responses/{id}/cancel", "OpenAI", "Cancel a response in the background", ResponseBody),
+        refusals=(400, 404),
+    ),
+    Operation(
+        *("get", "/v1/responses/{id}/input_items", "OpenAI", "List what was asked", InputItemList),
+        query=InputItemsQuery,
+        refusals=(400, 404),
+    ),
+    Operation(
+        *("post", "/v1/chat/completions", "OpenAI", "Complete a chat: waiting, or streaming", ChatCompletionBody),
+        body=ChatRequest,
+        examples=CHAT,
+        events=CHAT_CHUNKS,
+        refusals=(*SUBMIT, 502, 504),
+        prefers_wait=True,
+    ),
+    Operation("get", "/v1/models", "OpenAI", "List the models", ModelList),
+    Operation("get", "/v1/models/{id}", "OpenAI", "Read a model", ModelBody, refusals=(404,)),
+    Operation("get", "/healthz", "health", "Is the process alive?", Health, is_open=True),
+    Operation("get", "/readyz", "health", "Can it serve?", Readiness, is_open=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error's status: what it means, the headers that say what to do, and how one looks."""
+
+    description: str
+    code: str
+    type: str
+    message: str
+    param: str | None = None
+    headers: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+REFUSALS: Mapping[int, Refusal] = {
+    400: Refusal(
+        "The request cannot be served as it is; `param` names the field.",
+        *("invalid_value", "invalid_request_error"),
+        *("Invalid 'max_tokens': Input should be greater than or equal to 1.", "max_tokens"),
+    ),
+    401: Refusal(
+        "No valid API key.",
+        *("invalid_api_key", "invalid_request_error"),
+        "No API key was given. Send it as 'Authorization: Bearer hr-…'.",
+        headers=("WWW-Authenticate",),
+    ),
+    403: Refusal(
+        "A valid key that is not for this: a scope or a lane that it has not.",
+        *("tier_not_allowed", "permission_error"),
+        *("This app may not use the lane 'high'. Open to it: 'low', 'batch'.", "lane"),
+    ),
+    404: Refusal(
+        "No such thing, or another app's.",
+        *("not_found", "invalid_request_error", "No job with id 'job_1'."),
+    ),
+    409: Refusal(
+        "Not now: the job has not ended, or was cancelled while its caller waited, or another request with this "
+        "Idempotency-Key is under way.",
+        *("job_not_ended", "conflict_error", "The job has not ended yet."),
+        headers=("Retry-After", "x-should-retry", "x-job-id"),
+    ),
+    413: Refusal(
+        "The body is too large.",
+        *("request_too_large", "invalid_request_error", "The body is larger than 8388608 bytes."),
+    ),
+    422: Refusal(
+        "The Idempotency-Key was used with another body.",
+        *("idempotency_key_reused", "idempotency_error"),
+        *("This Idempotency-Key was used with another request body.", "Idempotency-Key"),
+    ),
+    429: Refusal(
+        "No room: in the queue, in the app's own limits, or among the requests that are held open. Come back after "
+        "`Retry-After` seconds; not at all with `x-should-retry: false`.",
+        *("queue_full", "rate_limit_error"),
+        "Queue chat.high is full: 500 jobs wait and its cap is 500. Retry after 3 s.",
+        headers=("Retry-After", "x-should-retry", "x-ratelimit-limit-requests"),
+        more={"reason": "depth", "queue": "chat.high", "depth": 500, "cap": 500, "expected_wait_s": 31.5},
+    ),
+    500: Refusal(
+        "Ours to fix; tell us the `x-request-id`.",
+        *("internal_error", "server_error", "Something went wrong here. Nothing was lost."),
+    ),
+    502: Refusal(
+        "The job ended without an answer, after every retry that made sense.",
+        *("engine_fault", "server_error", "The engine failed."),
+        headers=("x-should-retry", "x-job-id"),
+    ),
+    503: Refusal(
+        "A part of Headrace is down, and nothing was lost; or the job could not start in time, and cost nothing.",
+        *("broker_unavailable", "server_error", "Redis does not answer. Nothing was lost; try again."),
+        headers=("Retry-After",),
+    ),
+    504: Refusal(
+        "The job goes on, or its deadline passed: `x-job-id` names it. Sending it again would make a second one.",
+        *("wait_timeout", "server_error"),
+        "Job 'job_01a2106d0af9726ab10c9ac4f8a6ff5f' has not ended yet. It goes on: "
+        "GET /v1/jobs/job_01a2106d0af9726ab10c9ac4f8a6ff5f?wait=30",
+        headers=("x-should-retry", "x-job-id"),
+    ),
+}
+#: What any call with a key may be answered.
+ALWAYS = (401, 403, 500, 503)

@@ -1,0 +1,25 @@
+"""An app's rates as headers, in OpenAI's spelling."""
+
+from collections.abc import Mapping
+
+from headrace.limits import RatesLeft
+
+
+def rate_headers(rates: RatesLeft) -> Mapping[str, str]:
+    """`x-ratelimit-*` for each rate that is limited; none for the others."""
+    headers = {}
+    for name, rate in (("requests", rates.requests), ("tokens", rates.tokens)):
+        if rate is not None:
+            headers[f"x-ratelimit-limit-{name}"] = str(rate.limit)
+            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, rate.left))
+            headers[f"x-ratelimit-reset-{name}"] = duration(rate.full_in_s)
+    return headers
+
+
+def duration(seconds: float) -> str:
+    """A time in OpenAI's spelling: `120ms`, `7.66s`, `6m0s`."""
+    milliseconds = round(seconds * 1000)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(round(seconds, 2), 60)
+    return f"{minutes:.0f}m{rest:g}s" if minutes else f"{rest:g}s"

@@ -1,0 +1,37 @@
+"""`/v1/chat/completions`: a job whose caller waits for its answer, or hears it as it is made."""
+
+from flask import Blueprint, Response
+
+from api.deps import answer, caller, deps
+from api.routes.submission import body, headers_of, idempotency, read_job, waited_for
+from api.schemas.body import validated
+from api.schemas.chat import ChatRequest
+from api.schemas.chat_body import ChatCompletionBody
+from api.sse import chat_stream
+from api.unanswered import unanswered
+from headrace.jobs import JobState
+from headrace.store.apps import App
+
+blueprint = Blueprint("chat", __name__, url_prefix="/v1/chat/completions")
+
+
+@blueprint.post("")
+def create() -> Response:
+    """200 and the answer, once there is one; or chunks of it as they are made."""
+    app = caller()
+    asked = validated(ChatRequest, body())
+    if asked.stream:
+        return _stream(asked, app)
+    accepted, job = waited_for(asked.to_draft(), app)
+    if job.state is not JobState.SUCCEEDED:
+        raise unanswered(job)
+    return answer(ChatCompletionBody.of(job, accepted), headers=headers_of(accepted))
+
+
+def _stream(asked: ChatRequest, app: App) -> Response:
+    with deps().waits.hold("stream") as slot:
+        accepted = deps().submitter.submit(asked.to_draft(), app, idempotency())
+        job = read_job(app, accepted.job_id)
+        response = chat_stream(job, slot, include_usage=asked.includes_usage)
+    response.headers.update(headers_of(accepted))
+    return response

@@ -1,0 +1,32 @@
+"""What can be done with a job that exists, under whichever name its caller knows it: poll, cancel, delete."""
+
+from uuid import UUID
+
+from api import cancellation
+from api.deps import deps
+from api.routes.submission import read_job
+from headrace.errors import InvalidRequest
+from headrace.store import jobs
+from headrace.store.apps import App
+from headrace.store.jobs import Job
+
+
+def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
+    """The caller's job; once it has ended, or as it stands when the wait is over. Raises: NotFound."""
+    limit_s = deps().settings.wait_limit_s
+    if wait_s > limit_s:
+        raise InvalidRequest(f"Invalid 'wait': it may be at most {limit_s:g} seconds.", param="wait")
+    return deps().waits.until_ended(job_id, lambda: read_job(app, job_id), wait_s)
+
+
+def cancelled(app: App, job_id: UUID) -> Job:
+    """Cancel the caller's job; one that runs is stopped by its worker soon. Raises: NotFound."""
+    return cancellation.cancel(deps().store, deps().admission, app.id, job_id)
+
+
+def erase(app: App, job_id: UUID) -> None:
+    """Forget the caller's ended job, with what of its answer is still in Redis. Raises: NotFound. JobNotEnded."""
+    with deps().store.begin() as db:
+        jobs.erase(db, app.id, job_id)
+        # Before the commit: where Redis does not answer, nothing was deleted, and the caller is told so.
+        deps().streams.forget(job_id)

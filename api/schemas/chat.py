@@ -1,0 +1,143 @@
+"""A chat completion's request: what of it is honoured, and what is refused by name.
+
+Source: the request types of openai-python 3.57; a test holds the lists against them.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from api.drafts import Draft, Spelling
+from api.schemas.fields import MaxTokens, Request, ResponseFormat, Seed, Stop, refusal, unsupported
+from api.schemas.openai_request import OpenAIRequest, refuse_unsupported
+from headrace.jobs import Message
+
+NO_TOOLS = "No tools are called here."
+
+#: Parameters that OpenAI has and this service has not, with what to do instead.
+UNSUPPORTED: Mapping[str, str] = {
+    "audio": "Only text is answered.",
+    "frequency_penalty": "Leave it out.",
+    "function_call": NO_TOOLS,
+    "functions": NO_TOOLS,
+    "logit_bias": "Leave it out.",
+    "logprobs": "Leave it out.",
+    "moderation": "Moderate the text yourself.",
+    "prediction": "Leave it out.",
+    "presence_penalty": "Leave it out.",
+    "prompt_cache_options": "Prefixes are cached by themselves.",
+    "reasoning_effort": "Leave it out.",
+    "tools": NO_TOOLS,
+    "top_logprobs": "Leave it out.",
+    "web_search_options": "Nothing is searched here.",
+}
+#: The same for one message.
+UNSUPPORTED_IN_MESSAGES: Mapping[str, str] = {
+    "annotations": "Leave them out.",
+    "audio": "Only text is read.",
+    "function_call": NO_TOOLS,
+    "name": "Say in the text who speaks.",
+    "refusal": "Send it as 'content'.",
+    "tool_calls": NO_TOOLS,
+}
+
+
+class ChatTextPart(Request):
+    """A piece of a message's text."""
+
+    type: Literal["text"]
+    text: str
+
+
+def _as_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class ChatTurn(Request):
+    """One turn of a conversation; an earlier answer's message can be sent back as it came."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        list[ChatTextPart],
+        Field(min_length=1, fail_fast=True),
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[ChatTextPart]),
+    ]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, values: Any) -> Any:
+        return refuse_unsupported(values, UNSUPPORTED_IN_MESSAGES)
+
+    @property
+    def text(self) -> str:
+        """All of its text; parts are lines, as in vLLM's own server."""
+        return "\n".join(part.text for part in self.content)
+
+
+class StreamOptions(Request):
+    """`include_obfuscation` is accepted and not acted on: a stream is never obfuscated."""
+
+    include_usage: bool | None = Field(None, description="One more chunk at the end, with the usage.")
+    include_obfuscation: bool | None = None
+
+
+class ChatRequest(OpenAIRequest):
+    """A conversation to be continued while the caller waits, or as a stream."""
+
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = UNSUPPORTED
+    IGNORED: ClassVar[frozenset[str]] = frozenset(
+        {"parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "verbosity"}
+    )
+
+    messages: list[ChatTurn] = Field(
+        min_length=1, fail_fast=True, description="A conversation, oldest turn first; text only."
+    )
+    max_completion_tokens: MaxTokens | None = None
+    max_tokens: MaxTokens | None = Field(None, description="The older name of max_completion_tokens.")
+    modalities: list[Literal["text"]] | None = None
+    n: Literal[1] | None = None
+    response_format: ResponseFormat | None = None
+    seed: Seed | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    stop: Stop | None = None
+    store: bool | None = Field(None, description="Not true: the job can be read at /v1/jobs/{id} until it is deleted.")
+    stream_options: StreamOptions | None = None
+    verbosity: Literal["low", "medium", "high"] | None = Field(None, description="Not acted on.")
+
+    @field_validator("messages")
+    @classmethod
+    def _not_empty(cls, turns: list[ChatTurn]) -> list[ChatTurn]:
+        if not any(turn.text.strip() for turn in turns):
+            raise refusal("at least one message must have content")
+        return turns
+
+    @model_validator(mode="after")
+    def _refuse_modes(self) -> Self:
+        if self.store:
+            raise unsupported("store", "Read the job at GET /v1/jobs/{id}, whose id is in the header x-job-id.")
+        if self.stream_options is not None and not self.stream:
+            raise refusal("it needs stream=true", param="stream_options")
+        both = {self.max_completion_tokens, self.max_tokens} - {None}
+        if len(both) > 1:
+            raise refusal("max_completion_tokens says otherwise: give one of the two", param="max_tokens")
+        return self
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def to_draft(self) -> Draft:
+        """The request in the core's words."""
+        is_old = self.max_completion_tokens is None and self.max_tokens is not None
+        return Draft(
+            **self.shared(),
+            spelling=Spelling("messages", "max_tokens" if is_old else "max_completion_tokens", "job.", self.lane_param),
+            messages=tuple(Message(turn.role, turn.text) for turn in self.messages),
+            max_tokens=self.max_tokens if is_old else self.max_completion_tokens,
+            stop=tuple(self.stop or ()),
+            seed=self.seed,
+            response_format=self.response_format,
+            background=False,
+        )

@@ -1,0 +1,89 @@
+"""A job in the shape of OpenAI's chat completion; what OpenAI has no word for is in `job`."""
+
+from typing import Literal, Self
+
+from api.schemas.fields import Answer
+from api.schemas.openai_request import LANE_TIERS
+from api.schemas.response_body import JobView
+from api.submit import Accepted
+from headrace.jobs import show_id
+from headrace.store.jobs import Job
+
+
+class ChatMessageBody(Answer):
+    """The answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+    annotations: tuple[()] = ()
+
+
+class ChatChoice(Answer):
+    """The one answer there is. `length`: it was cut at its limit."""
+
+    index: Literal[0] = 0
+    message: ChatMessageBody
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class PromptTokensDetails(Answer):
+    """Of the prompt's tokens, those that need not be computed again."""
+
+    cached_tokens: int
+
+
+class ChatUsage(Answer):
+    """Tokens as the engine counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """What a job used, by its end."""
+        output_tokens = job.output_tokens or 0
+        return cls(
+            prompt_tokens=job.prompt_tokens,
+            completion_tokens=output_tokens,
+            total_tokens=job.prompt_tokens + output_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=job.cached_tokens or 0),
+        )
+
+
+class ChatCompletionBody(Answer):
+    """A job that succeeded, as OpenAI's SDK reads it."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: ChatUsage
+    service_tier: str
+    system_fingerprint: None = None
+    metadata: dict[str, str]
+    job: JobView
+
+    @classmethod
+    def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
+        """A job that succeeded; with what its owner was told when it was accepted."""
+        message = ChatMessageBody(content=job.answer or "")
+        return cls(
+            id=show_id(job.id, "chatcmpl-"),
+            created=int(job.created_at.timestamp()),
+            model=job.model_requested,
+            choices=[ChatChoice(message=message, finish_reason=finish_reason_of(job))],
+            usage=ChatUsage.of(job),
+            service_tier=LANE_TIERS[job.lane],
+            metadata=dict(job.metadata),
+            job=JobView.of(job, accepted),
+        )
+
+
+def finish_reason_of(job: Job) -> Literal["stop", "length"]:
+    """Why the answer ends where it does, in OpenAI's words."""
+    return "length" if job.finish_reason == "length" else "stop"

@@ -1,0 +1,119 @@
+"""What OpenAI's two ways to ask for a text share: the tier that chooses a lane, `job`, and refusals by name.
+
+Knows neither Responses nor chat completions.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from api.schemas.fields import (
+    Deadline,
+    EndUser,
+    MaxWait,
+    Metadata,
+    Request,
+    Temperature,
+    TopP,
+    Usd,
+    WebhookUrl,
+    unsupported,
+)
+from api.schemas.jobs import LaneName, OverflowName
+from headrace.jobs import Lane, Overflow
+
+TIER_LANES: Mapping[str, Lane] = {
+    "priority": Lane.HIGH,
+    "fast": Lane.HIGH,
+    "ultrafast": Lane.HIGH,
+    "auto": Lane.NORMAL,
+    "default": Lane.NORMAL,
+    "scale": Lane.NORMAL,
+    "flex": Lane.LOW,
+}
+LANE_TIERS: Mapping[Lane, str] = {Lane.HIGH: "priority", Lane.NORMAL: "default", Lane.LOW: "flex", Lane.BATCH: "flex"}
+
+
+class JobOptions(Request):
+    """What OpenAI has no word for; the SDK sends it with `extra_body={"job": {...}}`."""
+
+    lane: LaneName | None = Field(None, description="Wins over service_tier.")
+    max_wait: MaxWait | None = None
+    deadline: Deadline | None = None
+    webhook: WebhookUrl | None = None
+    overflow: OverflowName = "allow"
+    max_cost_usd: Usd | None = None
+
+
+def refuse_unsupported(values: Any, remedies: Mapping[str, str]) -> Any:
+    """An object without the parameters that we have not; one that asks for something is refused by name.
+
+    An empty list or object, false and 0 ask for nothing, so leaving them out is no loss.
+    """
+    if not isinstance(values, dict):
+        return values
+    for name, remedy in remedies.items():
+        if values.get(name) not in (None, [], {}, False):
+            raise unsupported(name, remedy)
+    return {name: value for name, value in values.items() if name not in remedies}
+
+
+class OpenAIRequest(Request):
+    """A prompt, as OpenAI's SDK sends it.
+
+    Attributes:
+        UNSUPPORTED: parameters that OpenAI has and this service has not, with what to do instead.
+        IGNORED: accepted and not acted on: every answer already is what they ask for, or they are hints.
+    """
+
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = {}
+    IGNORED: ClassVar[frozenset[str]] = frozenset()
+
+    model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own; returned with the answer.")
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = Field(
+        None, description="Chooses the lane: priority and fast are high, flex is low, the others are normal."
+    )
+    safety_identifier: EndUser | None = Field(None, description="Who caused this: costs can be split by it.")
+    user: EndUser | None = Field(None, description="The older name of safety_identifier.")
+    stream: bool | None = Field(None, description="Server-sent events instead of one answer.")
+    tool_choice: Literal["auto", "none"] | None = None
+    job: JobOptions = Field(default_factory=lambda: JobOptions(lane=None), description="What OpenAI has no word for.")
+    parallel_tool_calls: Any = Field(None, description="Not acted on: no tools are called here.")
+    prompt_cache_key: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
+    prompt_cache_retention: Any = Field(None, description="Not acted on.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, values: Any) -> Any:
+        return refuse_unsupported(values, cls.UNSUPPORTED)
+
+    @property
+    def lane(self) -> Lane:
+        """The lane that `job.lane`, or else the tier, asks for."""
+        return Lane(self.job.lane) if self.job.lane else TIER_LANES[self.service_tier or "auto"]
+
+    @property
+    def lane_param(self) -> str:
+        """The field that chose the lane."""
+        return "job.lane" if self.job.lane else "service_tier"
+
+    def shared(self) -> dict[str, Any]:
+        """The fields of a Draft that both ways spell alike."""
+        return {
+            "model": self.model,
+            "lane": self.lane,
+            "max_wait_s": self.job.max_wait,
+            "deadline": self.job.deadline,
+            "overflow": Overflow(self.job.overflow),
+            "max_cost_usd": self.job.max_cost_usd,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "metadata": self.metadata or {},
+            "webhook_url": self.job.webhook,
+            "end_user": self.safety_identifier or self.user,
+            "stream": bool(self.stream),
+        }

@@ -1,0 +1,36 @@
+"""`/v1/queues`: how full the queues are."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from api.schemas.fields import Answer
+from headrace.jobs import Lane
+
+
+class QueueBody(Answer):
+    """One queue as it stands."""
+
+    queue: str
+    object: Literal["queue"] = "queue"
+    pool: str
+    lane: Lane
+    depth: int = Field(description="Jobs that wait, from their acceptance to their start.")
+    depth_cap: int
+    backlog_tokens: int = Field(description="Prompts and the most output of all that wait.")
+    backlog_cap_tokens: int
+    apps: int = Field(description="Apps that have jobs waiting.")
+    takes: int = Field(description="The lane's share: of the takes of all lanes together while all have work.")
+    max_wait_s: float = Field(description="Within which a job must start, unless it says otherwise.")
+    drain_tokens_per_s: float | None = Field(description="Of the whole pool while it has work; null: not measured yet.")
+    expected_wait_s: float | None = Field(description="For a job that is submitted now; null when nobody can tell.")
+    workers: int
+    running: int
+    slots: int
+
+
+class QueueList(Answer):
+    """Every queue, by pool and lane."""
+
+    object: Literal["list"] = "list"
+    data: list[QueueBody]

@@ -1,0 +1,162 @@
+"""`headrace apps`, for operators: the clients of the API, what each may take and what each does."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, cast
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from headrace.cli import parameters
+from headrace.cli.client import notes, out
+from headrace.cli.database import database
+from headrace.cli.keys import key_json, key_table
+from headrace.jobs import Lane
+from headrace.store import apps as store
+from headrace.store import keys
+from headrace.store.apps import Activity, App, Changes
+
+#: What `show` looks back on.
+PERIOD = timedelta(hours=24)
+
+_LIMITS = {
+    "queued_jobs": "Jobs of it that may wait at once.",
+    "requests_per_minute": "Requests that submit a job.",
+    "tokens_per_minute": "Tokens of its prompts and of the most they may be answered with.",
+}
+
+
+def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that `create` and `limit` share."""
+    lanes = ",".join(Lane)
+    command = click.option(
+        "--lanes", metavar="LANES", callback=parameters.lanes, help=f"Those it may use, of {lanes}; 'none': all."
+    )(command)
+    for name, meaning in reversed(_LIMITS.items()):
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, metavar="N", callback=parameters.limit, help=f"{meaning} 'none': no limit.")(
+            command
+        )
+    return command
+
+
+@click.group()
+def apps() -> None:
+    """Make apps, limit what each may take, and see what each does.
+
+    An app is a client of the API: its jobs, its limits and its bill are its own, and it sees no other app's.
+    It calls with keys: see 'headrace keys'. Changes hold within 3 seconds, everywhere.
+    """
+
+
+@apps.command()
+@click.argument("name", callback=parameters.app_name)
+@_limit_options
+def create(name: str, **options: Any) -> None:
+    """Make the app NAME. What is not limited here may be as much as the queues take.
+
+    \b
+    headrace apps create shop --queued-jobs 200 --lanes high,normal
+    headrace keys create shop
+    """
+    with database() as db:
+        app = store.create(db, name, _changes(options))
+    out.print(_app_table([app]))
+    notes.print(f"'headrace keys create {app.name}' makes a key for it.", markup=False, soft_wrap=True)
+
+
+@apps.command()
+@click.argument("name", callback=parameters.app_name)
+@_limit_options
+def limit(name: str, **options: Any) -> None:
+    """Change limits of the app NAME. Those that are not named stay as they are.
+
+    \b
+    headrace apps limit shop --requests-per-minute 600 --queued-jobs none
+    """
+    if not (changes := _changes(options)):
+        raise click.UsageError("Name a limit to change, such as --queued-jobs 200; 'none' removes one.")
+    with database() as db:
+        app = store.set_limits(db, name, changes)
+    out.print(_app_table([app]))
+
+
+@apps.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def list_all(as_json: bool) -> None:
+    """List every app with its limits."""
+    with database() as db:
+        found = store.list_apps(db)
+    if as_json:
+        _print_json([_app_json(app) for app in found])
+    else:
+        out.print(_app_table(found))
+
+
+@apps.command()
+@click.argument("name", callback=parameters.app_name)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Show the app NAME. Its limits, its keys, and its jobs and what they cost in the last 24 hours."""
+    with database() as db:
+        app = store.find_app(db, name)
+        records = keys.list_keys(db, app.id)
+        recent = store.activity(db, app.id, PERIOD)
+    if as_json:
+        lately = {"jobs": {str(state): count for state, count in recent.jobs.items()}, "usd": str(recent.usd)}
+        _print_json({**_app_json(app), "keys": [key_json(key) for key in records], "last_24_h": lately})
+        return
+    out.print(_app_table([app]))
+    out.print()
+    out.print(key_table(records) if records else f"It has no key: 'headrace keys create {escape(name)}' makes one.")
+    out.print()
+    out.print(f"Last 24 hours: {_activity(recent)}", soft_wrap=True)
+
+
+@apps.command("webhook-secret")
+@click.argument("name", callback=parameters.app_name)
+@click.option("--rotate", is_flag=True, help="Make a new one first; the old one signs nothing from then on.")
+def webhook_secret(name: str, rotate: bool) -> None:
+    """Print the webhook secret of NAME. It signs the app's webhooks; whoever receives them checks them with it."""
+    with database() as db:
+        app = store.new_webhook_secret(db, name) if rotate else store.find_app(db, name)
+    click.echo(app.webhook_secret)
+
+
+def _changes(options: dict[str, Any]) -> Changes:
+    """What was given on the command line."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return cast(Changes, {name: None if value == parameters.NONE else value for name, value in given.items()})
+
+
+def _app_table(found: list[App]) -> Table:
+    table = Table("app", box=None, header_style="bold")
+    for heading in ("queued jobs", "requests/min", "tokens/min"):
+        table.add_column(heading, justify="right")
+    table.add_column("lanes")
+    for app in found:
+        limits = (getattr(app.limits, name) for name in _LIMITS)
+        shown = ("-" if value is None else f"{value:,}" for value in limits)
+        table.add_row(escape(app.name), *shown, "all" if app.lanes is None else " ".join(_in_order(app.lanes)))
+    return table
+
+
+def _app_json(app: App) -> dict[str, Any]:
+    limits = {name: getattr(app.limits, name) for name in _LIMITS}
+    lanes = None if app.lanes is None else _in_order(app.lanes)
+    return {"id": str(app.id), "name": app.name, **limits, "lanes": lanes}
+
+
+def _in_order(lanes: frozenset[Lane]) -> list[str]:
+    return [str(lane) for lane in Lane if lane in lanes]
+
+
+def _activity(recent: Activity) -> str:
+    jobs = ", ".join(f"{count:,} {state}" for state, count in sorted(recent.jobs.items())) or "no jobs"
+    return f"{jobs}; {recent.usd:.6f} USD"
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

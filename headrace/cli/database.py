@@ -1,0 +1,40 @@
+"""Postgres for operators' commands, which work with no API in between. Knows nothing of what they do there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import Connection
+
+from headrace import connections
+from headrace.config import Settings
+from headrace.stack.report import Report
+from headrace.stack.secret import persistent_secret
+from headrace.store import Store
+
+
+def operator_settings() -> Settings:
+    """With the database and the pepper of the stack that runs on this machine, unless DATABASE_URL names another."""
+    settings = Settings.load()
+    if "database_url" in settings.model_fields_set:
+        return settings
+    try:
+        stack = Report.read(settings.state_dir / "stack.json")
+    except OSError:
+        return settings
+    changes: dict[str, Any] = {"database_url": stack.database_url}
+    if "pepper" not in settings.model_fields_set:
+        changes["pepper"] = SecretStr(persistent_secret(settings.state_dir / "pepper"))
+    return settings.model_copy(update=changes)
+
+
+@contextmanager
+def database(settings: Settings | None = None) -> Iterator[Connection]:
+    """One transaction on the operator's database. Raises: StoreUnavailable. ConfigError."""
+    store = Store(connections.postgres(settings or operator_settings(), pool_size=1))
+    try:
+        with store.begin() as db:
+            yield db
+    finally:
+        store.close()

@@ -1,0 +1,46 @@
+"""What operators type, checked: names, limits and lanes. Each reads one value for click, and knows no command."""
+
+import re
+
+import click
+
+from headrace.jobs import Lane
+
+NAME_CHARS_LIMIT = 100
+#: The largest of Postgres's `integer`.
+LIMIT_MAX = 2**31 - 1
+#: The word that lifts a limit.
+NONE = "none"
+
+_WHOLE = re.compile("[1-9][0-9]{0,9}")
+
+
+def app_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """An app's name: anything that can be printed. Raises: BadParameter."""
+    if text is None:
+        return None
+    name = text.strip()
+    if not name:
+        raise click.BadParameter("an app needs a name.")
+    if len(name) > NAME_CHARS_LIMIT or not name.isprintable():
+        raise click.BadParameter(f"an app's name has at most {NAME_CHARS_LIMIT} printable characters.")
+    return name
+
+
+def limit(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | str | None:
+    """A limit in whole numbers from 1, or `none`. Raises: BadParameter."""
+    if text is None or text == NONE:
+        return text
+    if not _WHOLE.fullmatch(text) or int(text) > LIMIT_MAX:
+        raise click.BadParameter(f"'{text[:40]}' is neither a whole number from 1 to {LIMIT_MAX} nor 'none'.")
+    return int(text)
+
+
+def lanes(_context: click.Context, _parameter: click.Parameter, text: str | None) -> frozenset[Lane] | str | None:
+    """Lanes with commas between, or `none` for no limit. Raises: BadParameter."""
+    if text is None or text == NONE:
+        return text
+    try:
+        return frozenset(Lane(word.strip()) for word in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"'{text[:40]}' is not a list of lanes like '{','.join(Lane)}'.") from error

@@ -1,0 +1,32 @@
+"""How the lanes of a pool share its takes: one rule for workers, which follow it, and forecasts, which reckon with it.
+
+Of every 16 takes with work in all lanes, 10 go to `high`, 4 to `normal`, 1 to `low` and 1 to `batch`; the take of a
+lane without work goes to the best lane that has some. Knows no broker.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from headrace.jobs import Lane
+
+
+def schedule(takes: Mapping[Lane, int]) -> tuple[Lane, ...]:
+    """One round of takes, each lane's spread evenly over it: smooth weighted round robin, as in nginx.
+
+    Args:
+        takes: of each lane, in one round.
+    """
+    total = sum(takes.values())
+    credit = dict.fromkeys(takes, 0)
+    order = []
+    for _ in range(total):
+        for lane, weight in takes.items():
+            credit[lane] += weight
+        chosen = max(credit, key=lambda lane: (credit[lane], -lane.priority))
+        credit[chosen] -= total
+        order.append(chosen)
+    return tuple(order)
+
+
+def preference(turn: Lane, lanes: Sequence[Lane]) -> list[Lane]:
+    """Where to look for a job at a lane's turn: in that lane, then in the others, best first."""
+    return sorted(lanes, key=lambda lane: (lane is not turn, lane.priority))

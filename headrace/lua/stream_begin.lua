@@ -1,0 +1,38 @@
+-- begin(claim) -> text | nil: let this claim, and no older one, publish the job's tokens from now on.
+--
+-- KEYS  the job's stream of {kind, text, claim, bytes}: the entry's own text, the enqueue_no of the claim that wrote
+--       it, and the bytes of text since the last restart with this entry's. Its ids are N-0, N growing by one.
+-- ARGV  enqueue_no of the claim, '1' to start anew or '0', seconds the stream lives, job id, channel,
+--       numbers reserved for one claim
+-- Effect  one entry: `begin`, or `restart` where text that was heard is not continued. A claim that finds no stream
+--         though it is not the first cannot know what was heard: it counts on from where no older claim came.
+-- Reply  the text since the last restart, which the claim must continue; nil when a newer claim has begun.
+local claim = tonumber(ARGV[1])
+local entries = redis.call('XRANGE', KEYS[1], '-', '+')
+local number, is_heard, pieces = 0, false, {}
+if #entries == 0 then
+  number = (claim - 1) * tonumber(ARGV[6])
+  is_heard = claim > 1
+else
+  local last = entries[#entries]
+  if tonumber(last[2][6]) > claim then
+    return false
+  end
+  number = tonumber(string.match(last[1], '^%d+'))
+  is_heard = ARGV[2] == '1' and last[2][8] ~= '0'
+end
+if not is_heard then
+  for _, entry in ipairs(entries) do
+    if entry[2][2] == 'restart' then
+      pieces = {}
+    else
+      pieces[#pieces + 1] = entry[2][4]
+    end
+  end
+end
+local text = table.concat(pieces)
+local id = string.format('%.0f-0', number + 1)
+redis.call('XADD', KEYS[1], id, 'kind', is_heard and 'restart' or 'begin', 'text', '', 'claim', ARGV[1], 'bytes', #text)
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('PUBLISH', ARGV[5], ARGV[4])
+return text

@@ -1,0 +1,137 @@
+"""Chat completions through the unchanged SDK: waiting and streaming, and never a 200 without an answer."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+import sqlalchemy as sa
+from openai import OpenAI
+
+from headrace.jobs import JobState, parse_id
+from headrace.store import Store, transitions
+from headrace.tables import jobs
+
+ANSWER = "Because of Rayleigh scattering."
+
+
+def create(sdk: OpenAI, **arguments: Any) -> Any:
+    messages = [{"role": "user", "content": "Why is the sky blue?"}]
+    return sdk.chat.completions.create(**{"messages": messages, "model": sdk.models.list().data[0].id, **arguments})
+
+
+@pytest.mark.usefixtures("answering")
+def test_an_answer_is_waited_for(sdk: OpenAI) -> None:
+    done = create(sdk, max_completion_tokens=50, seed=1, stop=["x"], service_tier="flex", metadata={"k": "v"}, n=1)
+    [choice] = done.choices
+    assert (choice.message.content, choice.message.role, choice.finish_reason) == (ANSWER, "assistant", "stop")
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (9, 7, 16)
+    assert done.usage.prompt_tokens_details.cached_tokens == 2
+    assert done.service_tier == "flex"
+    assert done.job["lane"] == "low"
+    assert done._request_id.startswith("req_")
+
+
+@pytest.mark.usefixtures("answering")
+def test_an_answer_can_be_sent_back(sdk: OpenAI) -> None:
+    message = create(sdk).choices[0].message
+    again = create(sdk, messages=[{"role": "user", "content": "Hi"}, message, {"role": "user", "content": "And?"}])
+    assert again.choices[0].message.content == ANSWER
+
+
+@pytest.mark.usefixtures("answering")
+def test_the_header_names_the_job(sdk: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Hi"}]
+    raw = sdk.chat.completions.with_raw_response.create(messages=messages, model=sdk.models.list().data[0].id)
+    assert parse_id(raw.headers["x-job-id"]) == parse_id(raw.parse().id)
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_stream_tells_the_answer_and_its_usage(sdk: OpenAI) -> None:
+    chunks = list(create(sdk, stream=True, stream_options={"include_usage": True}))
+    told = [choice for chunk in chunks for choice in chunk.choices]
+    assert told[0].delta.role == "assistant"
+    assert "".join(choice.delta.content or "" for choice in told) == ANSWER
+    assert [choice.finish_reason for choice in told if choice.finish_reason] == ["stop"]
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.total_tokens == 16
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_stream_has_no_usage_unless_asked(sdk: OpenAI) -> None:
+    assert all(chunk.usage is None for chunk in create(sdk, stream=True))
+
+
+@pytest.mark.usefixtures("answering")
+def test_the_sdks_own_helper_collects_a_stream(sdk: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Hi"}]
+    with sdk.chat.completions.stream(messages=messages, model=sdk.models.list().data[0].id) as stream:
+        assert stream.get_final_completion().choices[0].message.content == ANSWER
+
+
+def end_as(store: Store, state: JobState, **values: Any) -> None:
+    """End the one job that is queued, as soon as it is there."""
+    rows: Any = []
+    while not rows:
+        with store.begin() as db:
+            db.execute(sa.select(jobs.c.id).with_for_update())
+            rows = transitions.transition(db, [JobState.QUEUED], state, **values)
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "error", "status", "code"),
+    [
+        (JobState.FAILED, {"error_code": "engine_fault"}, openai.InternalServerError, 502, "engine_fault"),
+        (JobState.FAILED, {"error_code": "deadline_exceeded"}, openai.InternalServerError, 504, "deadline_exceeded"),
+        (JobState.FAILED, {"error_code": "prompt_rejected"}, openai.BadRequestError, 400, "prompt_rejected"),
+        (JobState.CANCELLED, {}, openai.ConflictError, 409, "job_cancelled"),
+    ],
+)
+def test_a_job_that_went_wrong_is_an_error_and_is_not_ordered_again(
+    make_sdk: Callable[..., OpenAI],
+    key: str,
+    store: Store,
+    calls: list[str],
+    state: JobState,
+    values: dict[str, Any],
+    error: type[openai.APIStatusError],
+    status: int,
+    code: str,
+) -> None:
+    ending = threading.Thread(target=end_as, args=(store, state), kwargs=values)
+    ending.start()
+
+    with pytest.raises(error) as raised:
+        create(make_sdk(key, max_retries=2))
+
+    ending.join()
+    assert (raised.value.status_code, raised.value.code) == (status, code)
+    assert raised.value.response.headers["x-job-id"].startswith("job_")
+    assert calls.count("POST /v1/chat/completions") == 1
+
+
+def test_a_job_that_expired_is_ordered_again(make_sdk: Callable[..., OpenAI], key: str, calls: list[str]) -> None:
+    with pytest.raises(openai.InternalServerError) as raised:
+        create(make_sdk(key, max_retries=1), extra_body={"job": {"max_wait": 0.1}})
+    assert (raised.value.status_code, raised.value.code) == (503, "expired")
+    assert calls.count("POST /v1/chat/completions") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "param"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"n": 2}, "n"),
+        ({"logit_bias": {"1": 2}}, "logit_bias"),
+        ({"logprobs": True}, "logprobs"),
+        ({"presence_penalty": 0.1}, "presence_penalty"),
+        ({"modalities": ["audio"]}, "modalities.0"),
+        ({"store": True}, "store"),
+        ({"messages": []}, "messages"),
+    ],
+)
+def test_what_is_not_served_is_refused_by_name(sdk: OpenAI, arguments: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        create(sdk, **arguments)
+    assert raised.value.param == param

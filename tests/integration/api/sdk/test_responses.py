@@ -1,0 +1,183 @@
+"""Responses through the unchanged SDK: in the background, waiting, streaming, and what can be done with one later."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from redis import Redis
+
+from headrace.broker import list_key
+from headrace.jobs import parse_id
+
+PROMPT = "Why is the sky blue?"
+ANSWER = "Because of Rayleigh scattering."
+
+
+def create(sdk: OpenAI, **arguments: Any) -> Any:
+    return sdk.responses.create(**{"input": PROMPT, "background": True, **arguments})
+
+
+def test_a_response_is_created_and_retrieved_until_it_is_completed(sdk: OpenAI, finish: Callable[..., None]) -> None:
+    model = next(iter(sdk.models.list())).id
+    made = create(sdk, model=model, instructions="Be brief.", metadata={"k": "v"}, service_tier="priority")
+    assert (made.status, made.service_tier, made.metadata, made.model) == ("queued", "priority", {"k": "v"}, model)
+    assert made.job["position"] == 1
+    assert made._request_id.startswith("req_")
+    assert sdk.responses.retrieve(made.id).status == "queued"
+
+    finish(parse_id(made.id))
+
+    done = sdk.responses.retrieve(made.id)
+    assert (done.status, done.output_text) == ("completed", ANSWER)
+    assert (done.usage.input_tokens, done.usage.output_tokens, done.usage.total_tokens) == (9, 7, 16)
+    assert done.usage.input_tokens_details.cached_tokens == 2
+    assert done.job["cost"] == {"usd": "0.000001230", "currency": "USD", "price_version": "test-1"}
+    assert done.job["engine"] == "simulator"
+
+
+def test_a_poll_holds_on_until_the_end(sdk: OpenAI, finish: Callable[..., None]) -> None:
+    made = create(sdk)
+    ending = threading.Timer(0.1, finish, [parse_id(made.id)])
+    ending.start()
+    assert sdk.responses.retrieve(made.id, extra_query={"wait": "30"}).status == "completed"
+    ending.join()
+
+
+def test_an_answer_cut_at_its_limit_is_incomplete(sdk: OpenAI, finish: Callable[..., None]) -> None:
+    made = create(sdk, max_output_tokens=7)
+    finish(parse_id(made.id), finish_reason="length")
+    done = sdk.responses.retrieve(made.id)
+    assert (done.status, done.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert done.output_text
+
+
+def test_our_own_fields_travel_in_job(sdk: OpenAI) -> None:
+    made = create(
+        sdk, extra_body={"job": {"lane": "batch", "max_wait": 60, "overflow": "never", "max_cost_usd": "0.1"}}
+    )
+    assert (made.job["lane"], made.job["queue"]) == ("batch", "chat.batch")
+
+
+def test_a_cancel_is_seen_at_once_and_can_be_repeated(sdk: OpenAI, redis: Redis) -> None:
+    made = create(sdk)
+    assert [sdk.responses.cancel(made.id).status for _ in range(2)] == ["cancelled", "cancelled"]
+    assert sdk.responses.retrieve(made.id).status == "cancelled"
+    assert redis.llen(list_key("chat.normal")) == 0
+
+
+def test_a_retried_create_is_one_response(sdk: OpenAI) -> None:
+    headers = {"Idempotency-Key": "a"}
+    assert create(sdk, extra_headers=headers).id == create(sdk, extra_headers=headers).id
+
+
+@pytest.mark.usefixtures("answering")
+def test_without_background_the_answer_is_waited_for(sdk: OpenAI) -> None:
+    raw = sdk.responses.with_raw_response.create(input=PROMPT)
+    done = raw.parse()
+    assert (done.status, done.output_text, done.background) == ("completed", ANSWER, False)
+    assert parse_id(raw.headers["x-job-id"]) == parse_id(done.id)
+    with pytest.raises(openai.BadRequestError) as raised:
+        sdk.responses.cancel(done.id)
+    assert raised.value.code == "not_background"
+
+
+def test_a_waiting_request_tells_of_a_job_that_expired(sdk: OpenAI) -> None:
+    done = create(sdk, background=False, extra_body={"job": {"max_wait": 0.1}})
+    assert (done.status, done.error.code, done.error.type) == ("failed", "server_error", "expired")
+
+
+@pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize("background", [True, False])
+def test_a_stream_tells_the_whole_story(sdk: OpenAI, background: bool) -> None:
+    events = list(create(sdk, background=background, stream=True))
+
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["response.created", "response.queued"]
+    assert kinds[-1] == "response.completed"
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == ANSWER
+    numbers = [event.sequence_number for event in events]
+    assert numbers == sorted(set(numbers))
+    last = events[-1].response
+    assert (last.status, last.output_text, last.background) == ("completed", ANSWER, background)
+    assert sdk.responses.retrieve(last.id).output_text == ANSWER
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_stream_is_resumed_after_any_of_its_events(sdk: OpenAI) -> None:
+    def told(event: Any) -> tuple[Any, ...]:
+        return event.sequence_number, event.type, getattr(event, "delta", None)
+
+    whole = list(create(sdk, stream=True))
+    response_id = whole[0].response.id
+
+    for event in whole:
+        after = event.sequence_number
+        rest = sdk.responses.retrieve(response_id, stream=True, starting_after=after)
+        assert [told(each) for each in rest] == [told(each) for each in whole if each.sequence_number > after]
+
+
+@pytest.mark.usefixtures("answering")
+def test_the_sdks_own_helper_follows_a_stream_to_its_end(sdk: OpenAI) -> None:
+    made = create(sdk, stream=True)
+    response_id = next(iter(made)).response.id
+    made.close()
+    with sdk.responses.stream(response_id=response_id, starting_after=1) as stream:
+        assert stream.get_final_response().output_text == ANSWER
+
+
+def test_a_response_without_a_stream_has_none_to_resume(sdk: OpenAI) -> None:
+    made = create(sdk)
+    with pytest.raises(openai.BadRequestError) as raised:
+        sdk.responses.retrieve(made.id, stream=True)
+    assert raised.value.code == "stream_not_available"
+
+
+def test_a_deleted_response_is_found_no_more(sdk: OpenAI, finish: Callable[..., None]) -> None:
+    made = create(sdk)
+    finish(parse_id(made.id))
+
+    sdk.responses.delete(made.id)
+
+    for call in (sdk.responses.retrieve, sdk.responses.cancel, sdk.responses.delete, sdk.responses.input_items.list):
+        with pytest.raises(openai.NotFoundError):
+            call(made.id)
+
+
+def test_a_response_that_has_not_ended_cannot_be_deleted(sdk: OpenAI) -> None:
+    made = create(sdk)
+    with pytest.raises(openai.ConflictError) as raised:
+        sdk.responses.delete(made.id)
+    assert raised.value.code == "job_not_ended"
+    sdk.responses.cancel(made.id)
+    sdk.responses.delete(made.id)
+
+
+def test_the_input_is_listed_page_by_page(sdk: OpenAI) -> None:
+    turns: Any = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": [{"type": "input_text", "text": PROMPT}]},
+    ]
+    made = create(sdk, instructions="Be brief.", input=turns)
+
+    items = list(sdk.responses.input_items.list(made.id, order="asc", limit=1))
+
+    assert [item.role for item in items] == ["system", "user", "assistant", "user"]
+    assert [item.content[0].text for item in items] == ["Be brief.", "Hi", "Hello.", PROMPT]
+    newest = sdk.responses.input_items.list(made.id, limit=2)
+    assert [item.id for item in newest.data] == [items[3].id, items[2].id]
+    assert newest.has_more
+    assert [item.id for item in sdk.responses.input_items.list(made.id, after=items[2].id)] == [
+        items[1].id,
+        items[0].id,
+    ]
+
+
+def test_the_models_are_listed_and_read(sdk: OpenAI) -> None:
+    [model] = list(sdk.models.list())
+    assert sdk.models.retrieve(model.id).id == model.id
+    with pytest.raises(openai.NotFoundError):
+        sdk.models.retrieve("nope")

@@ -1,0 +1,106 @@
+"""The served OpenAPI document holds, whatever is sent: Schemathesis makes the calls from it and checks the answers."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+import schemathesis
+from flask import Flask
+from flask.testing import FlaskClient
+from schemathesis.engine import events, from_schema
+from schemathesis.engine.recorder import ScenarioRecorder
+
+from api.operations import OPERATIONS
+
+#: What it runs with, in the words of its own settings file.
+SETTINGS: dict[str, Any] = {
+    "seed": 1,
+    "max-time": 75,
+    "generation": {"deterministic": True},
+    "phases": {
+        "fuzzing": {"generation": {"max-examples": 30}},
+        "stateful": {"generation": {"max-examples": 20}},
+    },
+    "checks": {
+        # A schema does not say all that a request must heed, such as prompt or messages, and not both.
+        "positive_data_acceptance": {"enabled": False},
+        # What OpenAI has beside these calls is answered 404, with what to do instead, and is not in the document.
+        "unsupported_method": {"enabled": False},
+        "allow_header_conformance": {"enabled": False},
+        "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503", "504"]},
+    },
+}
+#: Ends of a job that its caller asked for himself, by a max_wait or a deadline that is over at once.
+HONEST_ENDS = {"expired", "deadline_exceeded"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run found: statuses by operation, codes of the 5xx, and every check that failed."""
+
+    statuses: dict[str, Counter[int]] = field(default_factory=dict)
+    server_errors: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, recorder: ScenarioRecorder) -> None:
+        """Count one scenario."""
+        for case_id, interaction in recorder.interactions.items():
+            operation, response = recorder.cases[case_id].value.operation, interaction.response
+            assert response is not None, operation.label
+            self.statuses.setdefault(operation.label, Counter())[response.status_code] += 1
+            if response.status_code >= 500:
+                self.server_errors[json.loads(response.content)["error"]["code"]] += 1
+        self.failures.extend(_failures(recorder))
+
+
+def _failures(recorder: ScenarioRecorder) -> Iterator[str]:
+    for checks in recorder.checks.values():
+        for check in checks:
+            if found := check.failure_info:
+                yield f"{recorder.label} {check.name}: {found.failure}\n{found.code_sample}"
+
+
+def run(base_url: str, key: str) -> Outcome:
+    """Every phase of Schemathesis against a server: examples, bounds, chance, and calls that follow from others."""
+    headers = {"Authorization": f"Bearer {key}"}
+    config = schemathesis.Config.from_dict({**SETTINGS, "base-url": base_url, "headers": headers})
+    schema = schemathesis.openapi.from_dict(httpx2.get(f"{base_url}/openapi.json").json(), config=config)
+    outcome = Outcome()
+    for event in from_schema(schema).execute():
+        assert not isinstance(event, events.NonFatalError | events.FatalError), event
+        if isinstance(event, events.ScenarioFinished):
+            outcome.add(event.recorder)
+    return outcome
+
+
+@pytest.fixture
+def web(build_web: Callable[..., Flask]) -> Flask:
+    """A server that holds nothing open for long."""
+    return build_web(wait_limit_s=5.0, keep_alive_s=0.1)
+
+
+@pytest.mark.usefixtures("answering")
+def test_every_answer_to_every_call_is_as_the_document_says(base_url: str, key: str) -> None:
+    outcome = run(base_url, key)
+
+    assert outcome.failures == [], "\n\n".join(outcome.failures)
+    assert set(outcome.server_errors) <= HONEST_ENDS, outcome.server_errors
+    assert set(outcome.statuses) == {f"{each.method.upper()} {each.path}" for each in OPERATIONS}
+    for operation, counts in outcome.statuses.items():
+        assert any(status < 300 for status in counts), f"{operation} never succeeded: {counts}"
+    assert sum(map(Counter.total, outcome.statuses.values())) >= 1000, outcome.statuses
+
+
+@pytest.mark.usefixtures("answering")
+def test_each_example_of_the_document_works_as_it_is(client: FlaskClient) -> None:
+    for each in OPERATIONS:
+        for name, body in each.examples.items():
+            response = client.open(each.path, method=each.method.upper(), json=body)
+            assert response.status_code == each.status, (each.path, name, response.get_data())
+            kind = "text/event-stream" if body.get("stream") else "application/json"
+            assert response.mimetype == kind, (each.path, name)
+            assert response.get_data()

@@ -1,0 +1,332 @@
+"""Streams on real servers, through the unchanged SDK: what is published is heard, resumed, and ends with the job."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import openai
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+from openai import OpenAI
+from redis import Redis
+from werkzeug.serving import make_server
+
+from api.deps import EXTENSION
+from headrace.admission import Admission
+from headrace.errors import SlotsFull
+from headrace.jobs import JobState, Usage, new_id, parse_id
+from headrace.pricing import Cost
+from headrace.store import Store, attempts, workers
+from headrace.store.attempts import AttemptEnd
+from headrace.store.workers import WorkerInfo
+from headrace.streams import Piece, Streams
+from headrace.tables import jobs
+
+PROMPT = "Why is the sky blue?"
+PIECES = ["Because of ", "Rayleigh ", "scattering."]
+TEXT = "".join(PIECES)
+
+
+class Run:
+    """Runs one queued job as a worker would, step by step."""
+
+    def __init__(self, store: Store, admission: Admission, streams: Streams, job_id: UUID) -> None:
+        self._store, self._admission, self._streams, self._job_id = store, admission, streams, job_id
+        worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
+        with store.begin() as db:
+            workers.register(db, worker, 30)
+            claim = attempts.claim(db, job_id, 1, worker.id, "simulator")
+            assert claim is not None
+        self._claim, self._said = claim, ""
+        assert streams.begin(job_id, 1) == ""
+
+    def say(self, text: str) -> None:
+        piece = Piece(self._job_id, 1, len(self._said.encode()), text)
+        assert self._streams.publish([piece]) == [True]
+        self._said += text
+
+    def end(self, text: str | None = TEXT, state: JobState = JobState.SUCCEEDED) -> None:
+        end = AttemptEnd(
+            "succeeded", 0.5, Cost(Decimal(0), "test-1"), "compute", Usage(9, 7, 2), text, "stop", "served"
+        )
+        with self._store.begin() as db:
+            attempts.finish(db, self._claim, state, end)
+        self._streams.end(self._job_id)
+        self._admission.announce_ended([self._job_id])
+
+
+@pytest.fixture
+def streams(redis: Redis) -> Streams:
+    return Streams(redis)
+
+
+@pytest.fixture
+def run(store: Store, admission: Admission, streams: Streams) -> Callable[[UUID], Run]:
+    return lambda job_id: Run(store, admission, streams, job_id)
+
+
+@pytest.fixture
+def sdk(base_url: str, key: str) -> Iterator[OpenAI]:
+    with OpenAI(api_key=key, base_url=f"{base_url}/v1", _strict_response_validation=True, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Flask], str]]:
+    """Serves an app on loopback, and returns its address."""
+    with ExitStack() as servers:
+
+        def start_server(web: Flask) -> str:
+            server = make_server("127.0.0.1", 0, web, threaded=True)
+            thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+            thread.start()
+            for undo in (server.server_close, thread.join, server.shutdown):
+                servers.callback(undo)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield start_server
+
+
+class Listener:
+    """Hears a stream in a thread of its own."""
+
+    def __init__(self, stream: Any) -> None:
+        self.heard: list[Any] = []
+        self._thread = threading.Thread(target=self._listen, args=(stream,))
+        self._thread.start()
+
+    def _listen(self, stream: Any) -> None:
+        for event in stream:
+            self.heard.append(event)
+
+    def all(self) -> list[Any]:
+        """Everything, once the stream has ended."""
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return self.heard
+
+
+def text_of(events: list[Any]) -> str:
+    return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+
+
+def has_heard(listener: "Listener", text: str) -> bool:
+    return text_of(listener.heard) == text
+
+
+def has_free_slot(web: Flask) -> bool:
+    try:
+        with web.extensions[EXTENSION].waits.hold("stream"):
+            return True
+    except SlotsFull:
+        return False
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def start(sdk: OpenAI, **arguments: Any) -> tuple[UUID, Any]:
+    """Create a streaming response; returns its job and the stream, of which the first event was read."""
+    stream = sdk.responses.create(**{"input": PROMPT, "background": True, "stream": True, **arguments})
+    created = next(iter(stream))
+    assert (created.type, created.sequence_number, created.response.status) == ("response.created", 0, "queued")
+    return parse_id(created.response.id), stream
+
+
+def streamed(sdk: OpenAI, run: Callable[[UUID], Run]) -> tuple[str, list[Any]]:
+    """A response that was told and has ended: its id, and its events after the first."""
+    job_id, stream = start(sdk)
+    listener, running = Listener(stream), run(job_id)
+    for piece in PIECES:
+        running.say(piece)
+    running.end()
+    return f"resp_{job_id.hex}", listener.all()
+
+
+def test_a_reader_hears_each_piece_when_it_is_published(sdk: OpenAI, run: Callable[[UUID], Run]) -> None:
+    job_id, stream = start(sdk)
+    listener, running = Listener(stream), run(job_id)
+    for count, piece in enumerate(PIECES, 1):
+        running.say(piece)
+        eventually(partial(has_heard, listener, "".join(PIECES[:count])))
+    running.end()
+    events = listener.all()
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == text_of(events) == TEXT
+    numbers = [event.sequence_number for event in events]
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_reader_may_come_back_after_any_event(sdk: OpenAI, run: Callable[[UUID], Run]) -> None:
+    response_id, events = streamed(sdk, run)
+    for index, event in enumerate(events):
+        number = event.sequence_number
+        rest = list(sdk.responses.retrieve(response_id, stream=True, starting_after=number))
+        assert [each.to_dict() for each in rest] == [each.to_dict() for each in events[index + 1 :]]
+
+
+def test_a_reader_may_come_back_while_it_runs(sdk: OpenAI, run: Callable[[UUID], Run]) -> None:
+    job_id, stream = start(sdk)
+    running = run(job_id)
+    running.say(PIECES[0])
+    first = next(event for event in stream if event.type == "response.output_text.delta")
+    stream.close()
+    running.say(PIECES[1])
+    again = sdk.responses.retrieve(f"resp_{job_id.hex}", stream=True, starting_after=first.sequence_number)
+    listener = Listener(again)
+    running.say(PIECES[2])
+    running.end()
+    assert text_of(listener.all()) == "".join(PIECES[1:])
+
+
+def test_the_sdks_own_helper_follows_to_the_final_response(sdk: OpenAI, run: Callable[[UUID], Run]) -> None:
+    response_id, _ = streamed(sdk, run)
+    with sdk.responses.stream(response_id=response_id, starting_after=4) as stream:
+        assert text_of(list(stream)) == TEXT
+        assert stream.get_final_response().output_text == TEXT
+
+
+def test_without_redis_the_whole_text_comes_from_the_answer(
+    sdk: OpenAI, run: Callable[[UUID], Run], redis: Redis
+) -> None:
+    response_id, events = streamed(sdk, run)
+    redis.flushall()
+    told = list(sdk.responses.retrieve(response_id, stream=True))
+    assert [event.delta for event in told if event.type == "response.output_text.delta"] == [TEXT]
+    with pytest.raises(openai.BadRequestError) as raised:
+        sdk.responses.retrieve(response_id, stream=True, starting_after=events[-4].sequence_number)
+    assert raised.value.code == "stream_not_available"
+    assert f"GET /v1/responses/{response_id}" in raised.value.message
+
+
+def test_text_heard_is_text_stored_when_redis_is_wiped_on_the_way(
+    sdk: OpenAI, run: Callable[[UUID], Run], redis: Redis
+) -> None:
+    job_id, stream = start(sdk)
+    listener, running = Listener(stream), run(job_id)
+    running.say(PIECES[0])
+    eventually(partial(has_heard, listener, PIECES[0]))
+    redis.flushall()
+    running.end()
+    assert text_of(listener.all()) == TEXT
+
+
+def test_a_response_that_was_not_created_as_a_stream_has_none(sdk: OpenAI) -> None:
+    made = sdk.responses.create(input=PROMPT, background=True)
+    with pytest.raises(openai.BadRequestError) as raised:
+        sdk.responses.retrieve(made.id, stream=True)
+    assert raised.value.code == "stream_not_available"
+
+
+def test_a_chat_completion_is_heard_in_chunks(sdk: OpenAI, run: Callable[[UUID], Run]) -> None:
+    stream = sdk.chat.completions.create(
+        model=next(iter(sdk.models.list())).id,
+        messages=[{"role": "user", "content": PROMPT}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    first = next(iter(stream))
+    listener, running = Listener(stream), run(parse_id(first.id))
+    for piece in PIECES:
+        running.say(piece)
+    running.end()
+    *told, finish, usage = listener.all()
+    assert [chunk.choices[0].delta.content for chunk in told] == PIECES
+    assert (finish.choices[0].finish_reason, usage.usage.completion_tokens) == ("stop", 7)
+
+
+def test_a_chat_completion_that_fails_raises_in_the_sdk(sdk: OpenAI, run: Callable[[UUID], Run], store: Store) -> None:
+    messages: Any = [{"role": "user", "content": PROMPT}]
+    model = next(iter(sdk.models.list())).id
+    stream = sdk.chat.completions.create(model=model, messages=messages, stream=True)
+    job_id = parse_id(next(iter(stream)).id)
+    run(job_id).end(None, JobState.FAILED)
+    with pytest.raises(openai.APIError) as raised:
+        list(stream)
+    assert raised.value.code
+
+
+@pytest.mark.parametrize(("is_background", "state"), [(False, "cancelled"), (True, "queued")])
+def test_a_reader_who_goes_takes_his_job_along_unless_it_is_in_the_background(
+    build_web: Callable[..., Flask],
+    serve: Callable[[Flask], str],
+    key: str,
+    store: Store,
+    is_background: bool,
+    state: str,
+) -> None:
+    web = build_web(keep_alive_s=0.05, stream_slots=1)
+    with OpenAI(api_key=key, base_url=f"{serve(web)}/v1", max_retries=0) as sdk:
+        job_id, stream = start(sdk, background=is_background)
+        stream.close()
+        eventually(partial(has_free_slot, web))
+    with store.begin() as db:
+        assert db.scalar(sa.select(jobs.c.state).where(jobs.c.id == job_id)) == state
+
+
+def test_a_silent_stream_is_kept_alive(
+    build_web: Callable[..., Flask], serve: Callable[[Flask], str], key: str
+) -> None:
+    url = f"{serve(build_web(keep_alive_s=0.05))}/v1/responses"
+    body = {"input": PROMPT, "background": True, "stream": True}
+    with httpx2.stream("POST", url, json=body, headers={"Authorization": f"Bearer {key}"}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-job-id"]
+        lines = (line for line in response.iter_lines() if line.startswith(":"))
+        assert list(itertools.islice(lines, 2)) == [": keep-alive"] * 2
+
+
+def test_one_stream_too_many_is_refused_and_accepts_nothing(
+    build_web: Callable[..., Flask], serve: Callable[[Flask], str], key: str, store: Store
+) -> None:
+    web = build_web(stream_slots=1)
+    with OpenAI(api_key=key, base_url=f"{serve(web)}/v1", max_retries=0) as sdk:
+        job_id, _ = start(sdk)
+        with pytest.raises(openai.RateLimitError) as raised:
+            start(sdk)
+        assert raised.value.code == "sync_slots_full"
+        assert raised.value.response.headers["Retry-After"] == "1"
+        with store.begin() as db:
+            assert db.scalars(sa.select(jobs.c.id)).all() == [job_id]
+    web.extensions[EXTENSION].waits.close()
+
+
+def test_an_open_stream_holds_no_database_connection_and_ends_with_the_process(sdk: OpenAI, web: Flask) -> None:
+    _, stream = start(sdk)
+    listener = Listener(stream)
+    parts = web.extensions[EXTENSION]
+    eventually(lambda: parts.store._engine.pool.checkedout() == 0)
+    parts.waits.close()
+    assert listener.all()[-1].code == "stream_interrupted"
+
+
+def test_whoever_waits_for_an_expiry_sees_it_within_a_second(
+    sdk: OpenAI, client: FlaskClient, age: Callable[[UUID, timedelta], None]
+) -> None:
+    job_id, stream = start(sdk, extra_body={"job": {"max_wait": 30}})
+    listener = Listener(stream)
+    answers: list[Any] = []
+    poll = threading.Thread(target=lambda: answers.append(client.get(f"/v1/jobs/job_{job_id.hex}?wait=60").get_json()))
+    poll.start()
+    age(job_id, timedelta(seconds=31))
+    began = time.monotonic()
+    poll.join(20)
+    last = listener.all()[-1]
+    assert time.monotonic() - began < 5
+    assert answers[0]["status"] == "expired"
+    assert (last.type, last.response.error.type) == ("response.failed", "expired")

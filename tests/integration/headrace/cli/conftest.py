@@ -1,0 +1,21 @@
+"""Operators' commands on a real Postgres."""
+
+from collections.abc import Callable
+
+import pytest
+from click.testing import CliRunner, Result
+
+from headrace.cli import main
+from headrace.config import Settings
+from headrace.store import Store
+
+
+@pytest.fixture
+def run(store: Store, settings: Settings) -> Callable[..., Result]:
+    """Runs `headrace` on empty tables, in a terminal wide enough for any of them."""
+
+    def invoke(*arguments: str) -> Result:
+        environment = {"DATABASE_URL": settings.database_url, "COLUMNS": "200"}
+        return CliRunner().invoke(main, arguments, env=environment)
+
+    return invoke

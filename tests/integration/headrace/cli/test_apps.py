@@ -1,0 +1,127 @@
+"""`headrace apps`: what an operator sees, and what changes."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from headrace.jobs import Lane
+from headrace.queues import Ticket
+from headrace.store import Store, apps
+from headrace.store.apps import UNLIMITED, App, AppLimits
+
+Run = Callable[..., Result]
+
+
+def find(store: Store, name: str) -> App:
+    with store.begin() as db:
+        return apps.find_app(db, name)
+
+
+def cells(result: Result) -> list[list[str]]:
+    """A table's rows, without its heading."""
+    assert result.exit_code == 0, result.output
+    return [line.split() for line in result.stdout.splitlines()[1:]]
+
+
+def test_an_app_is_made_with_its_limits(run: Run, store: Store) -> None:
+    made = run("apps", "create", "shop", "--queued-jobs", "200", "--tokens-per-minute", "90000", "--lanes", "low,high")
+
+    assert cells(made) == [["shop", "200", "-", "90,000", "high", "low"]]
+    assert "'headrace keys create shop' makes a key" in made.stderr
+    app = find(store, "shop")
+    assert (app.limits, app.lanes) == (AppLimits(200, None, 90_000), {Lane.HIGH, Lane.LOW})
+
+
+def test_an_app_that_is_there_is_not_made_again_nor_changed(run: Run, store: Store) -> None:
+    run("apps", "create", "shop")
+    before = find(store, "shop")
+
+    again = run("apps", "create", "shop", "--queued-jobs", "1")
+
+    assert (again.exit_code, again.stderr.count("\n")) == (1, 1)
+    assert "There is an app 'shop' already: 'headrace apps limit' changes" in again.stderr
+    assert find(store, "shop") == before
+
+
+def test_a_limit_is_changed_and_the_others_stay(run: Run, store: Store) -> None:
+    run("apps", "create", "shop", "--queued-jobs", "200", "--requests-per-minute", "60", "--lanes", "high")
+
+    changed = run("apps", "limit", "shop", "--queued-jobs", "300", "--requests-per-minute", "none")
+
+    assert cells(changed) == [["shop", "300", "-", "-", "high"]]
+    assert find(store, "shop").limits == AppLimits(queued_jobs=300)
+    assert cells(run("apps", "limit", "shop", "--lanes", "none", "--queued-jobs", "none")) == [
+        ["shop", "-", "-", "-", "all"]
+    ]
+    assert (find(store, "shop").limits, find(store, "shop").lanes) == (UNLIMITED, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["limit", "shop"], 2, "Name a limit to change"),
+        (["limit", "shop", "--queued-jobs", "0"], 2, "'--queued-jobs': '0' is neither"),
+        (["limit", "shop", "--lanes", "top"], 2, "'top' is not a list of lanes like 'high,normal,low,batch'"),
+        (["create", " "], 2, "an app needs a name"),
+        (["limit", "nobody", "--queued-jobs", "1"], 1, "There is no app 'nobody': 'headrace apps list' shows"),
+        (["show", "nobody"], 1, "There is no app 'nobody'"),
+        (["webhook-secret", "nobody"], 1, "There is no app 'nobody'"),
+        (["webhook-secret", "nobody", "--rotate"], 1, "There is no app 'nobody'"),
+    ],
+)
+def test_a_mistake_is_named(run: Run, arguments: list[str], status: int, message: str) -> None:
+    result = run("apps", *arguments)
+    assert result.exit_code == status
+    assert message in result.stderr
+
+
+def test_apps_are_listed_by_name_for_people_and_for_programs(run: Run, store: Store) -> None:
+    run("apps", "create", "[red]zoo", "--lanes", "batch,normal")
+    run("apps", "create", "shop", "--queued-jobs", "5")
+
+    assert [row[0] for row in cells(run("apps", "list"))] == ["[red]zoo", "shop"]
+    listed = run("apps", "list", "--json")
+    limits = {"queued_jobs": None, "requests_per_minute": None, "tokens_per_minute": None}
+    assert json.loads(listed.stdout) == [
+        {"id": str(find(store, "[red]zoo").id), "name": "[red]zoo", **limits, "lanes": ["normal", "batch"]},
+        {"id": str(find(store, "shop").id), "name": "shop", **limits, "queued_jobs": 5, "lanes": None},
+    ]
+    assert "whsec_" not in listed.stdout
+
+
+def test_an_app_is_shown_with_its_keys_its_jobs_and_what_they_cost(
+    run: Run, queued: Callable[..., Ticket], charge: Callable[..., None], app: App
+) -> None:
+    queued()
+    queued()
+    charge("0.25")
+    key = run("keys", "create", app.name, "--scope", "read").stdout.strip()
+
+    shown = run("apps", "show", app.name).stdout
+
+    assert shown.splitlines()[1].split() == ["test", "-", "-", "-", "all"]
+    assert f"{key[:8]}…" in shown
+    assert key not in shown
+    assert "Last 24 hours: 2 queued; 0.250000 USD" in shown
+    told: Any = json.loads(run("apps", "show", app.name, "--json").stdout)
+    assert (told["name"], told["last_24_h"]) == ("test", {"jobs": {"queued": 2}, "usd": "0.250000000"})
+    assert [(each["hint"], each["scopes"], each["state"]) for each in told["keys"]] == [(key[:8], ["read"], "live")]
+
+
+def test_an_app_that_did_nothing_and_has_no_key_says_so(run: Run, app: App) -> None:
+    shown = run("apps", "show", app.name).stdout
+    assert "It has no key: 'headrace keys create test' makes one." in shown
+    assert "Last 24 hours: no jobs; 0.000000 USD" in shown
+
+
+def test_a_webhook_secret_is_printed_and_replaced(run: Run, store: Store, app: App) -> None:
+    assert run("apps", "webhook-secret", app.name).stdout == f"{app.webhook_secret}\n"
+
+    replaced = run("apps", "webhook-secret", app.name, "--rotate").stdout.strip()
+
+    assert replaced.startswith("whsec_")
+    assert replaced != app.webhook_secret
+    assert find(store, app.name).webhook_secret == replaced

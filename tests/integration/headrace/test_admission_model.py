@@ -1,0 +1,472 @@
+"""The books in Redis against a model of them in plain Python, through whatever may happen to jobs, at every step."""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from hypothesis import HealthCheck
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from redis import Redis
+
+from headrace.admission import Admission, Ask, Place, Refusal, books_key
+from headrace.broker import list_key, named_in
+from headrace.jobs import Lane, new_id
+from headrace.limits import RateLeft, RatesLeft
+from headrace.queues import KEY_PREFIX, Candidate, Ticket
+from headrace.store.apps import UNLIMITED, AppLimits
+
+QUEUES = ("chat.normal", "overflow.normal")
+APPS = {
+    new_id(): UNLIMITED,
+    new_id(): AppLimits(queued_jobs=3),
+    new_id(): AppLimits(requests_per_minute=4, tokens_per_minute=12),
+    new_id(): AppLimits(queued_jobs=4, tokens_per_minute=9),
+}
+#: A call that takes longer than this, in ms, would find an app's minute a little fuller than the model has it.
+STALL_MS = 4000
+EXAMPLES = 150
+START_BY = datetime.now(UTC) + timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job that waits."""
+
+    queue: str
+    app: UUID
+    tokens: int
+    number: int
+    turn: int = 0
+
+
+class Books:
+    """What `lua/books.lua` says, without Redis, and without voids: messages that stand for nothing.
+
+    Attributes:
+        reserved: the jobs that are not committed yet, with whether their time is over.
+        lists: of each queue, the jobs that have a message there, next to be taken first.
+        turns: the last turn an app was given in a queue.
+        used: requests and tokens an app has used up of its minute.
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[UUID, Entry] = {}
+        self.reserved: dict[UUID, bool] = {}
+        self.lists: dict[str, list[UUID]] = {queue: [] for queue in QUEUES}
+        self.turns: dict[tuple[str, UUID], int] = {}
+        self.knocks: dict[str, set[UUID]] = {queue: set() for queue in QUEUES}
+        self.used: dict[UUID, tuple[int, int]] = {}
+
+    def waiting(self, queue: str) -> list[Entry]:
+        return [entry for entry in self.entries.values() if entry.queue == queue]
+
+    def leave(self, job: UUID) -> bool:
+        entry = self.entries.pop(job, None)
+        self.reserved.pop(job, None)
+        if entry and all(each.app != entry.app for each in self.waiting(entry.queue)):
+            del self.turns[entry.queue, entry.app]
+        return entry is not None
+
+    def served(self, queue: str) -> int:
+        if self.lists[queue]:
+            return self.entries[self.lists[queue][0]].turn
+        return min((entry.turn for entry in self.waiting(queue)), default=1)
+
+    def next_turn(self, queue: str, app: UUID) -> int:
+        return max(self.turns.get((queue, app), 0) + 1, self.served(queue))
+
+    def enter(self, job: UUID, entry: Entry) -> None:
+        self.entries[job] = entry
+        self.turns[entry.queue, entry.app] = max(entry.turn, self.turns.get((entry.queue, entry.app), 0))
+
+    def push(self, job: UUID) -> None:
+        jobs, turn = self.lists[self.entries[job].queue], self.entries[job].turn
+        jobs.insert(bisect_right([self.entries[each].turn for each in jobs], turn), job)
+
+    def commit(self, job: UUID, entry: Entry) -> None:
+        if job not in self.entries:
+            self.enter(job, replace(entry, turn=self.next_turn(entry.queue, entry.app)))
+        elif self.reserved.pop(job, None) is None:
+            return
+        self.push(job)
+
+    def restore(self, jobs: Iterable[tuple[UUID, Entry]]) -> int:
+        """One queue's, oldest first."""
+        pushed, returned = 0, dict[UUID, Entry]()
+        for job, entry in jobs:
+            self.reserved.pop(job, None)
+            known, is_returned = self.entries.get(job), entry.number > 1
+            if known and known.number > entry.number:
+                continue
+            is_missing = job not in self.lists[entry.queue]
+            pushed += is_missing
+            if is_missing and is_returned:
+                self.leave(job)
+                returned[job] = entry
+            elif not known or known.number != entry.number:
+                self.leave(job)
+                turn = self.served(entry.queue) if is_returned else self.next_turn(entry.queue, entry.app)
+                self.enter(job, replace(entry, turn=turn))
+            if is_missing and not is_returned:
+                self.push(job)
+        for job, entry in reversed(returned.items()):
+            self.enter(job, replace(entry, turn=self.served(entry.queue)))
+            self.lists[entry.queue].insert(0, job)
+        return pushed
+
+    def reserve(self, ask: Ask) -> Place | Refusal:
+        is_paid = self.leave(ask.job_id)
+        of_app = (not is_paid and self._rate_refusal(ask)) or self._app_refusal(ask)
+        reasons = [of_app] if of_app else []
+        for each in () if of_app else ask.candidates:
+            objection = self._objection(ask, each)
+            if objection is None:
+                return self._take(ask, each, is_paid)
+            reasons.append(objection)
+        # Whose time is over goes out while the first candidate is asked.
+        first = self.waiting(ask.candidates[0].queue)
+        reason, number = reasons[0]
+        return Refusal(reason, number, len(first), sum(entry.tokens for entry in first), self._left(ask))
+
+    def _rate_refusal(self, ask: Ask) -> tuple[Any, int] | None:
+        left = self._left(ask)
+        if left.requests and left.requests.left < 1:
+            return "requests_per_minute", 60_000 // left.requests.limit
+        if left.tokens and left.tokens.left < ask.tokens:
+            return "tokens_per_minute", -(-(ask.tokens - left.tokens.left) * 60_000 // left.tokens.limit)
+        return None
+
+    def _app_refusal(self, ask: Ask) -> tuple[Any, int] | None:
+        cap = ask.limits.queued_jobs
+        if cap is not None and sum(entry.app == ask.app_id for entry in self.entries.values()) >= cap:
+            return "app_jobs", cap
+        return None
+
+    def _objection(self, ask: Ask, to: Candidate) -> tuple[Any, int] | None:
+        for job in [job for job, is_over in self.reserved.items() if is_over and self.entries[job].queue == to.queue]:
+            self.leave(job)
+        waiting = self.waiting(to.queue)
+        backlog = sum(entry.tokens for entry in waiting)
+        if len(waiting) >= to.depth_cap:
+            return "depth", to.depth_cap
+        if waiting and backlog + ask.tokens > to.backlog_cap_tokens:
+            return "tokens", to.backlog_cap_tokens
+        apps = {entry.app for entry in waiting} | self.knocks[to.queue] | {ask.app_id}
+        share = -(-to.depth_cap // len(apps))
+        if sum(entry.app == ask.app_id for entry in waiting) >= share:
+            return "share", share
+        ahead = sum(entry.turn <= self.next_turn(to.queue, ask.app_id) for entry in waiting)
+        if to.ahead_cap_tokens is not None and waiting and backlog * ahead / len(waiting) > to.ahead_cap_tokens:
+            return "wait", to.ahead_cap_tokens
+        return None
+
+    def _take(self, ask: Ask, to: Candidate, is_paid: bool) -> Place:
+        waiting, turn = self.waiting(to.queue), self.next_turn(to.queue, ask.app_id)
+        ahead = sum(entry.turn <= turn for entry in waiting)
+        before = sum(entry.tokens for entry in waiting) * ahead // len(waiting) if waiting else 0
+        self.enter(ask.job_id, Entry(to.queue, ask.app_id, ask.tokens, 1, turn))
+        self.reserved[ask.job_id] = False
+        self.knocks[to.queue].discard(ask.app_id)
+        if not is_paid:
+            requests, tokens = self.used.get(ask.app_id, (0, 0))
+            self.used[ask.app_id] = requests + 1, tokens + ask.tokens
+        return Place(to, ahead + 1, len(waiting) + 1, before, self._left(ask))
+
+    def _left(self, ask: Ask) -> RatesLeft:
+        caps = ask.limits.requests_per_minute, ask.limits.tokens_per_minute
+        used = self.used.get(ask.app_id, (0, 0))
+        return RatesLeft(*(cap and RateLeft(cap, cap - gone) for cap, gone in zip(caps, used, strict=True)))
+
+
+candidates = st.builds(
+    Candidate,
+    queue=st.sampled_from(QUEUES),
+    depth_cap=st.sampled_from([10, 6, 3]),
+    backlog_cap_tokens=st.sampled_from([100, 100, 9]),
+    ahead_cap_tokens=st.sampled_from([None, None, None, None, 6, 2, 0]),
+    reason=st.just("test"),
+)
+asks = st.builds(
+    lambda app, tokens, options: Ask(new_id(), app, tokens, tuple(options), APPS[app]),
+    st.sampled_from(list(APPS)),
+    st.sampled_from([1, 2, 3]),
+    st.lists(candidates, min_size=1, max_size=2, unique_by=lambda each: each.queue),
+)
+batches = st.lists(asks, min_size=1, max_size=8)
+
+
+class Door(RuleBasedStateMachine):
+    """What API processes, workers and sweeps do, and what happens to them.
+
+    Attributes:
+        lapsed: jobs that were placed, inserted, and then lost their places; their commit is still to come.
+        running: jobs that were claimed, as they were when they waited.
+        order: the committed, in the order of their acceptance.
+    """
+
+    def __init__(self, redis: Redis, admission: Admission) -> None:
+        super().__init__()
+        redis.flushall()
+        self.redis, self.door, self.books = redis, admission, Books()
+        self.asked: dict[UUID, Ask] = {}
+        self.lapsed: dict[UUID, Entry] = {}
+        self.running: dict[UUID, Entry] = {}
+        self.order: list[UUID] = []
+
+    def ticket(self, job: UUID, entry: Entry) -> Ticket:
+        return Ticket(job, entry.app, entry.queue, Lane.NORMAL, entry.tokens, START_BY, entry.number)
+
+    def queued(self) -> dict[UUID, Entry]:
+        """What Postgres would have as queued, oldest first."""
+        return {job: self.books.entries[job] for job in self.order if job in self.books.entries}
+
+    @rule(batch=batches)
+    def reserve(self, batch: list[Ask]) -> None:
+        self.stop_clock()
+        expected = [self.books.reserve(ask) for ask in batch]
+        got = self.door.reserve(batch)
+        for each, told in zip(got, expected, strict=True):
+            self.compare(each, told)
+        self.asked |= {ask.job_id: ask for ask in batch}
+        for place in got:
+            assert isinstance(place, Refusal) or place.depth <= place.candidate.depth_cap
+
+    @rule(batch=batches)
+    def accept(self, batch: list[Ask]) -> None:
+        self.reserve(batch)
+        placed = [ask.job_id for ask in batch if ask.job_id in self.books.reserved]
+        self.commit_all({job: self.books.entries[job] for job in placed})
+
+    @precondition(lambda self: self.books.reserved)
+    @rule(data=st.data())
+    def reserve_again_after_a_lost_answer(self, data: st.DataObject) -> None:
+        ask = self.asked[data.draw(st.sampled_from(sorted(self.books.reserved)))]
+        self.stop_clock()
+        expected = self.books.reserve(ask)
+        self.compare(self.door.reserve([ask])[0], expected)
+
+    @staticmethod
+    def compare(got: Place | Refusal, expected: Place | Refusal) -> None:
+        if isinstance(got, Refusal) and isinstance(expected, Refusal) and got.reason.endswith("_per_minute"):
+            assert expected.number - STALL_MS <= got.number <= expected.number
+            got = replace(got, number=expected.number)
+        assert got == expected
+
+    def stop_clock(self) -> None:
+        """Nothing fills up between two steps."""
+        now_ms = int(float(".".join(f"{part:06}" for part in self.redis.time())) * 1000)
+        for key in self.redis.scan_iter(f"{KEY_PREFIX}rate:*"):
+            self.redis.hset(key, "at", now_ms)
+
+    @precondition(lambda self: self.books.reserved or self.lapsed)
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        waiting = {**{job: self.books.entries[job] for job in self.books.reserved}, **self.lapsed}
+        chosen = data.draw(st.lists(st.sampled_from(sorted(waiting)), min_size=1, max_size=6, unique=True))
+        self.commit_all({job: waiting[job] for job in chosen})
+
+    def commit_all(self, jobs: dict[UUID, Entry]) -> None:
+        self.door.commit([self.ticket(*each) for each in jobs.items()])
+        for job, entry in jobs.items():
+            self.books.commit(job, entry)
+            self.lapsed.pop(job, None)
+        self.order += jobs
+
+    @precondition(lambda self: self.queued())
+    @rule(data=st.data())
+    def commit_again_after_a_lost_answer(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(sorted(self.queued())))
+        entry = self.books.entries[job]
+        self.door.commit([self.ticket(job, entry)])
+        self.books.commit(job, entry)
+
+    @precondition(lambda self: self.books.reserved)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(sorted(self.books.reserved)))
+        assert self.door.leave([(job, 1)]) == self.books.leave(job) == 1
+
+    @precondition(lambda self: self.books.reserved)
+    @rule(data=st.data(), is_inserted=st.booleans())
+    def reservation_runs_out(self, data: st.DataObject, is_inserted: bool) -> None:
+        job = data.draw(st.sampled_from(sorted(self.books.reserved)))
+        entry = self.books.entries[job]
+        self.redis.zadd(books_key("reservations", entry.queue), {job.hex: 1})
+        self.books.reserved[job] = True
+        if is_inserted:
+            self.drop_stale()
+            self.lapsed[job] = entry
+
+    @precondition(lambda self: self.books.reserved)
+    @rule()
+    def drop_stale(self) -> None:
+        stale = [job for job, is_over in self.books.reserved.items() if is_over]
+        assert self.door.drop_stale_reservations(QUEUES) == len(stale)
+        for job in stale:
+            self.books.leave(job)
+
+    def has_messages(self) -> bool:
+        return any(self.books.lists.values())
+
+    def pop(self, data: st.DataObject) -> UUID:
+        queue = data.draw(st.sampled_from([queue for queue in QUEUES if self.books.lists[queue]]))
+        job = self.books.lists[queue].pop(0)
+        assert named_in(self.redis.rpop(list_key(queue))) == (job, self.books.entries[job].number)
+        return job
+
+    @precondition(has_messages)
+    @rule(data=st.data())
+    def claim(self, data: st.DataObject) -> None:
+        job = self.pop(data)
+        entry = self.running[job] = self.books.entries[job]
+        assert self.door.leave([(job, entry.number)]) == self.books.leave(job) == 1
+
+    @precondition(has_messages)
+    @rule(data=st.data())
+    def worker_dies_before_its_claim(self, data: st.DataObject) -> None:
+        self.pop(data)
+
+    @precondition(has_messages)
+    @rule(data=st.data())
+    def worker_dies_after_its_claim_and_is_struck_out(self, data: st.DataObject) -> None:
+        job = self.pop(data)
+        entry = self.running[job] = self.books.entries[job]
+        assert self.door.committed(0)[1][job] == entry.number
+        assert self.door.leave([(job, entry.number)]) == self.books.leave(job) == 1
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def work_comes_back(self, data: st.DataObject) -> None:
+        jobs = data.draw(st.lists(st.sampled_from(sorted(self.running)), min_size=1, max_size=3, unique=True))
+        back = {job: replace(entry, number=entry.number + 1) for job in jobs if (entry := self.running.pop(job))}
+        self.order = [job for job in self.order if job not in back] + jobs
+        self.restored(back)
+
+    @precondition(lambda self: self.queued())
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(sorted(self.queued())))
+        entry = self.books.entries[job]
+        has_message = job in self.books.lists[entry.queue]
+        assert self.door.remove([self.ticket(job, entry)]) == has_message
+        self.books.leave(job)
+        if has_message:
+            self.books.lists[entry.queue].remove(job)
+
+    @precondition(lambda self: self.queued())
+    @rule(data=st.data())
+    def an_older_stay_changes_nothing(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(sorted(self.queued())))
+        older = replace(self.books.entries[job], number=self.books.entries[job].number - 1)
+        assert self.door.leave([(job, older.number)]) == 0
+        if older.number:
+            assert self.door.restore([self.ticket(job, older)]) == []
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def a_job_that_has_left_leaves_again(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(sorted(self.running)))
+        assert self.door.leave([(job, self.running[job].number)]) == 0
+        assert self.door.remove([self.ticket(job, self.running[job])]) == 0
+
+    @precondition(lambda self: self.queued())
+    @rule()
+    def publish_due(self) -> None:
+        self.restored(self.queued())
+
+    @precondition(lambda self: self.queued())
+    @rule()
+    def redis_is_wiped_and_rebuilt(self) -> None:
+        self.redis.flushall()
+        queued, reserved = self.queued(), list(self.books.reserved)
+        self.lapsed |= {job: self.books.entries[job] for job in reserved}
+        self.books = Books()
+        self.restored(queued)
+
+    def restored(self, jobs: dict[UUID, Entry]) -> None:
+        pushed = self.door.restore([self.ticket(*each) for each in jobs.items()])
+        of_queue = [[each for each in jobs.items() if each[1].queue == queue] for queue in QUEUES]
+        assert len(pushed) == sum(self.books.restore(each) for each in of_queue)
+
+    @precondition(lambda self: self.queued())
+    @rule(queue=st.sampled_from(QUEUES), app=st.sampled_from(list(APPS)))
+    def knock(self, queue: str, app: UUID) -> None:
+        self.door.knock(app, queue, for_s=600)
+        self.books.knocks[queue].add(app)
+
+    @precondition(lambda self: self.books.used)
+    @rule(data=st.data())
+    def minute_passes(self, data: st.DataObject) -> None:
+        app = data.draw(st.sampled_from(sorted(self.books.used)))
+        self.redis.delete(f"{KEY_PREFIX}rate:{app.hex}")
+        del self.books.used[app]
+
+    @invariant()
+    def redis_has_what_the_model_has_and_nothing_else(self) -> None:
+        assert self.in_redis() == self.in_model()
+
+    @invariant()
+    def messages_stand_in_the_order_of_their_turns(self) -> None:
+        for jobs in self.books.lists.values():
+            turns = [self.books.entries[job].turn for job in jobs]
+            assert turns == sorted(turns)
+
+    def in_redis(self) -> dict[str, Any]:
+        """All that is kept, by its key; but for the knocks and the rates, which show in what is let in."""
+        pipeline = self.redis.pipeline()
+        for queue in QUEUES:
+            pipeline.lrange(list_key(queue), 0, -1)
+            pipeline.get(books_key("backlog", queue))
+            pipeline.zrange(books_key("line", queue), 0, -1, withscores=True)
+            pipeline.zrange(books_key("reservations", queue), 0, -1)
+            for kind in ("jobs", "tokens", "turns"):
+                pipeline.hgetall(books_key(kind, queue))
+        pipeline.hgetall(KEY_PREFIX + "app_jobs").hgetall(KEY_PREFIX + "waiting").keys()
+        answers = iter(pipeline.execute())
+        found: dict[str, Any] = {}
+        for queue in QUEUES:
+            found[list_key(queue)] = [named_in(message) for message in reversed(next(answers))]
+            found[books_key("backlog", queue)] = int(next(answers) or 0)
+            found[books_key("line", queue)] = dict(next(answers))
+            found[books_key("reservations", queue)] = set(next(answers))
+            for kind in ("jobs", "tokens", "turns"):
+                found[books_key(kind, queue)] = {app: int(value) for app, value in next(answers).items()}
+        found[KEY_PREFIX + "app_jobs"] = {app: int(value) for app, value in next(answers).items()}
+        found[KEY_PREFIX + "waiting"] = next(answers)
+        kept = {key for key in next(answers) if not key.startswith((f"{KEY_PREFIX}rate:", f"{KEY_PREFIX}knocks:"))}
+        assert kept == {key for key, value in found.items() if value}
+        return found
+
+    def in_model(self) -> dict[str, Any]:
+        books, found = self.books, dict[str, Any]()
+        for queue in QUEUES:
+            waiting = {job: entry for job, entry in books.entries.items() if entry.queue == queue}
+            tokens: Counter[str] = Counter()
+            for entry in waiting.values():
+                tokens[entry.app.hex] += entry.tokens
+            found[list_key(queue)] = [(job, books.entries[job].number) for job in books.lists[queue]]
+            found[books_key("backlog", queue)] = tokens.total()
+            found[books_key("line", queue)] = {job.hex: entry.turn for job, entry in waiting.items()}
+            found[books_key("reservations", queue)] = {job.hex for job in books.reserved if job in waiting}
+            found[books_key("jobs", queue)] = Counter(entry.app.hex for entry in waiting.values())
+            found[books_key("tokens", queue)] = tokens
+            found[books_key("turns", queue)] = {app.hex: n for (of, app), n in books.turns.items() if of == queue}
+        found[KEY_PREFIX + "app_jobs"] = Counter(entry.app.hex for entry in books.entries.values())
+        told = {job.hex: f"{it.queue} {it.app.hex} {it.tokens} {it.number}" for job, it in books.entries.items()}
+        found[KEY_PREFIX + "waiting"] = told
+        return found
+
+
+def test_the_books_equal_their_model_whatever_happens(redis: Redis, admission: Admission) -> None:
+    run_state_machine_as_test(
+        lambda: Door(redis, admission),
+        settings=effort(
+            max_examples=EXAMPLES, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

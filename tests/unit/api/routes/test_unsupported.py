@@ -1,0 +1,53 @@
+"""OpenAI's paths that are not served say so, with a remedy; what is served is not among them."""
+
+import re
+
+import pytest
+from flask import Flask
+
+from api.app import create_app
+from api.deps import EXTENSION
+from api.routes.unsupported import CALLS, FAMILIES
+from headrace.config import Settings
+from headrace.store.apps import App
+
+SERVED = {"jobs", "responses", "chat/completions", "models", "queues"}
+
+
+@pytest.fixture
+def flask_app(settings: Settings, app: App, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """The app, to whose authenticator every key is good."""
+    web = create_app(settings)
+    monkeypatch.setattr(web.extensions[EXTENSION].authenticator, "authenticate", lambda _: app)
+    return web
+
+
+CALLS_MADE = [
+    *((method, path) for path in FAMILIES for method in ("GET", "POST", "DELETE")),
+    *(("POST", f"{path}/some/thing") for path in FAMILIES),
+    *((method, re.sub("<.*>", "chatcmpl-1/messages", path)) for method, path in CALLS),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS_MADE)
+def test_what_is_not_served_is_404_with_a_remedy(flask_app: Flask, method: str, path: str) -> None:
+    # Whatever the body: it is not read.
+    response = flask_app.test_client().open(f"/v1/{path}", method=method, data=b"\xff")
+    error = response.get_json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (404, "not_supported", "invalid_request_error")
+    remedies = {*FAMILIES.values(), *CALLS.values()}
+    assert error["message"].removeprefix("This is not served here. ") in remedies
+
+
+def test_nothing_that_is_served_is_hidden(flask_app: Flask) -> None:
+    adapter = flask_app.url_map.bind("localhost")
+    for method, path in [("POST", f"/v1/{path}") for path in SERVED - {"models", "queues"}]:
+        assert not adapter.match(path, method=method)[0].startswith("unsupported."), path
+    for path in (
+        "/v1/models",
+        "/v1/models/a/b",
+        "/v1/queues",
+        "/v1/responses/resp_1",
+        "/v1/responses/resp_1/input_items",
+    ):
+        assert not adapter.match(path, method="GET")[0].startswith("unsupported."), path

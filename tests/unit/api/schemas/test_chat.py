@@ -1,0 +1,123 @@
+"""OpenAI's chat completions: each field is honoured, refused by name, or on the short list of those not acted on."""
+
+from typing import Any
+
+import pytest
+from openai.types.chat import ChatCompletionAssistantMessageParam, ChatCompletionMessage
+from openai.types.chat.chat_completion_stream_options_param import ChatCompletionStreamOptionsParam
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+
+from api.drafts import Draft
+from api.schemas.body import validated
+from api.schemas.chat import UNSUPPORTED, UNSUPPORTED_IN_MESSAGES, ChatRequest, ChatTurn, StreamOptions
+from headrace.errors import InvalidRequest
+from headrace.jobs import Lane, Message
+
+LEAST: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+def draft_of(**changes: Any) -> Draft:
+    return validated(ChatRequest, {**LEAST, **changes}).to_draft()
+
+
+def test_each_field_of_the_sdk_is_known() -> None:
+    theirs = set(CompletionCreateParamsBase.__annotations__)
+    assert theirs <= set(ChatRequest.model_fields) | set(UNSUPPORTED)
+    assert set(ChatRequest.model_fields) >= ChatRequest.IGNORED
+
+
+def test_each_field_of_a_message_and_of_the_stream_options_is_known() -> None:
+    theirs = {*ChatCompletionAssistantMessageParam.__annotations__, *ChatCompletionMessage.model_fields}
+    assert theirs <= set(ChatTurn.model_fields) | set(UNSUPPORTED_IN_MESSAGES)
+    assert set(ChatCompletionStreamOptionsParam.__annotations__) <= set(StreamOptions.model_fields)
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        draft_of(**{name: {"some": "thing"}})
+    assert (raised.value.code, raised.value.param) == ("unsupported_parameter", name)
+    assert name in str(raised.value)
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED_IN_MESSAGES))
+def test_what_a_message_cannot_have_is_refused_by_name(name: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        draft_of(messages=[{"role": "assistant", "content": "Hi", name: "x"}])
+    assert (raised.value.code, raised.value.param) == ("unsupported_parameter", f"messages.0.{name}")
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}, False, 0, 0.0])
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_asking_for_nothing_is_fine(name: str, nothing: Any) -> None:
+    assert draft_of(**{name: nothing}).messages
+
+
+def test_everything_that_is_honoured_arrives() -> None:
+    draft = draft_of(
+        max_completion_tokens=5,
+        temperature=0.5,
+        top_p=0.9,
+        stop=["a", "b"],
+        seed=7,
+        response_format={"type": "json_object"},
+        service_tier="flex",
+        metadata={"k": "v"},
+        n=1,
+        modalities=["text"],
+        safety_identifier="u",
+        job={"overflow": "never", "max_wait": 9},
+    )
+    assert (draft.max_tokens, draft.temperature, draft.top_p, draft.stop, draft.seed) == (5, 0.5, 0.9, ("a", "b"), 7)
+    assert (draft.response_format, draft.metadata) == ({"type": "json_object"}, {"k": "v"})
+    assert (draft.lane, draft.end_user, draft.overflow, draft.max_wait_s) == (Lane.LOW, "u", "never", 9)
+    assert (draft.background, draft.stream) == (False, False)
+
+
+def test_the_older_name_of_the_limit_is_blamed_where_it_was_used() -> None:
+    older, newer = draft_of(max_tokens=5), draft_of(max_completion_tokens=5, max_tokens=5)
+    assert (older.max_tokens, older.spelling.max_tokens) == (5, "max_tokens")
+    assert (newer.max_tokens, newer.spelling.max_tokens) == (5, "max_completion_tokens")
+
+
+def test_an_earlier_answer_can_be_sent_back_as_it_came() -> None:
+    answer = ChatCompletionMessage(role="assistant", content="Yes.", annotations=[]).model_dump()
+    turns = [{"role": "developer", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}]}]
+    draft = draft_of(messages=[*turns, {"role": "user", "content": "Hi"}, answer])
+    assert draft.messages == (
+        Message("developer", "Be\nbrief."),
+        Message("user", "Hi"),
+        Message("assistant", "Yes."),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "Hi"}, "messages"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages"),
+        ({"messages": ["Hi"]}, "messages.0"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "y"}]}, "messages.0.role"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"max_completion_tokens": 5, "max_tokens": 6}, "max_tokens"),
+        ({"n": 2}, "n"),
+        ({"modalities": ["text", "audio"]}, "modalities.1"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"service_tier": "ultrafast"}, "service_tier"),
+        ({"store": True}, "store"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"job": {"lane": "fast"}}, "job.lane"),
+        ({"background": True}, "background"),
+        ({"unknown": 1}, "unknown"),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_a_bad_field_is_named(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        draft_of(**changes)
+    assert raised.value.param == param

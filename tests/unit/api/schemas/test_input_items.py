@@ -1,0 +1,51 @@
+"""A conversation in pages: none of its turns is missed and none comes twice."""
+
+import pytest
+
+from api.schemas.body import validated
+from api.schemas.input_items import InputItemList, InputItemsQuery
+from headrace.errors import InvalidRequest
+from headrace.jobs import Message, new_id
+
+JOB = new_id()
+TURNS = [
+    Message("system", "0"),
+    *(Message("user" if number % 2 else "assistant", str(number)) for number in range(1, 7)),
+]
+
+
+def page(**asked: str) -> InputItemList:
+    return InputItemList.of(JOB, TURNS, validated(InputItemsQuery, asked))
+
+
+def texts(page: InputItemList) -> str:
+    return "".join(item.content[0].text for item in page.data)
+
+
+@pytest.mark.parametrize(("order", "whole"), [("asc", "0123456"), ("desc", "6543210")])
+@pytest.mark.parametrize("limit", ["1", "3", "7", "100"])
+def test_pages_make_the_whole(order: str, whole: str, limit: str) -> None:
+    heard, after = "", {}
+    while True:
+        found = page(order=order, limit=limit, **after)
+        heard += texts(found)
+        if not found.has_more:
+            break
+        after = {"after": found.last_id}
+    assert heard == whole
+
+
+def test_the_newest_turns_come_first_unless_asked_otherwise() -> None:
+    assert texts(page()) == "6543210"
+
+
+def test_an_answer_that_was_sent_back_is_an_output_text() -> None:
+    kinds = {item.role: item.content[0].type for item in page().data}
+    assert kinds == {"system": "input_text", "user": "input_text", "assistant": "output_text"}
+
+
+@pytest.mark.parametrize("after", ["", "msg_1", f"msg_{JOB.hex}", f"msg_{JOB.hex}_7", f"msg_{new_id().hex}_1"])
+def test_an_item_of_something_else_is_refused(after: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        page(after=after)
+    assert raised.value.param == "after"

@@ -1,0 +1,302 @@
+"""What a stream's reader hears: valid in the SDK's own types, in order, numbered, and from any number on."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from api.events import DONE, ChatChunks, Event, ResponseEvents
+from headrace.jobs import JobState, Lane, Overflow, Route, new_id
+from headrace.store.jobs import Job
+from headrace.streams import StreamEvent
+
+MADE = datetime(2026, 11, 25, 12, tzinfo=UTC)
+TEXT = "Because of Rayleigh scattering."
+SDK: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+
+QUEUED = Job(
+    id=new_id(),
+    app_id=new_id(),
+    state=JobState.QUEUED,
+    lane=Lane.NORMAL,
+    pool="chat",
+    queue="chat.normal",
+    route=Route.POOL,
+    route_reason="test",
+    overflow=Overflow.ALLOW,
+    model_requested="test-model",
+    model_served=None,
+    metadata={"k": "v"},
+    end_user=None,
+    background=True,
+    stream=True,
+    prompt_tokens=9,
+    max_tokens=64,
+    output_tokens=None,
+    cached_tokens=None,
+    finish_reason=None,
+    usd=Decimal(0),
+    error_code=None,
+    error_message=None,
+    enqueue_no=1,
+    attempt=0,
+    created_at=MADE,
+    start_by=MADE + timedelta(seconds=30),
+    finish_by=None,
+    started_at=None,
+    ended_at=None,
+    cancel_requested_at=None,
+    kv_tokens=73,
+    answer=None,
+    engine=None,
+    price_version=None,
+)
+ENDED = replace(QUEUED, ended_at=MADE + timedelta(seconds=2), attempt=1)
+RAN = replace(ENDED, started_at=MADE + timedelta(seconds=1), engine="simulator", model_served="served")
+SUCCEEDED = replace(
+    RAN,
+    state=JobState.SUCCEEDED,
+    answer=TEXT,
+    output_tokens=7,
+    cached_tokens=2,
+    finish_reason="stop",
+    usd=Decimal("0.00000123"),
+    price_version="test-1",
+)
+FAILED = replace(RAN, state=JobState.FAILED, error_code="engine_fault", error_message="It broke.")
+EXPIRED = replace(ENDED, state=JobState.EXPIRED, error_code="expired", error_message="It could not start.")
+
+OPENING = ["response.created", "response.queued"]
+ITEM = ["response.in_progress", "response.output_item.added", "response.content_part.added"]
+DELTA = "response.output_text.delta"
+CLOSING = ["response.output_text.done", "response.content_part.done", "response.output_item.done"]
+
+
+def delta(number: int, text: str) -> StreamEvent:
+    return StreamEvent(number, "delta", text)
+
+
+def restart(number: int) -> StreamEvent:
+    return StreamEvent(number, "restart", "")
+
+
+WHOLE = [delta(1, "Because of "), delta(2, "Rayleigh "), delta(4, "scattering.")]
+
+
+def tell(entries: Sequence[StreamEvent], ended: Job, *, job: Job = QUEUED, after: int = -1) -> list[Event]:
+    """All that a reader hears who listens from the job's beginning, or who comes back after it has ended."""
+    teller = ResponseEvents(job, after=after)
+    return [*teller.opening(), *teller.more(entries), *teller.ending(ended)]
+
+
+def kinds(events: Sequence[Event]) -> list[str]:
+    return [event["type"] for event in events]
+
+
+def numbers(events: Sequence[Event]) -> list[int]:
+    return [event["sequence_number"] for event in events]
+
+
+def heard(events: Sequence[Event]) -> str:
+    """The text of a reader who does as he is told."""
+    text = ""
+    for event in events:
+        if event["type"] == "error":
+            text = ""
+        text += event.get("delta", "")
+    return text
+
+
+def test_an_answer_is_told_from_its_acceptance_to_its_end() -> None:
+    events = tell(WHOLE, SUCCEEDED)
+    assert kinds(events) == [*OPENING, *ITEM, DELTA, DELTA, DELTA, *CLOSING, "response.completed"]
+    assert numbers(events) == [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]
+    assert heard(events) == TEXT
+    assert events[8]["text"] == TEXT
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == TEXT
+    assert [events[i]["response"]["status"] for i in (0, 1, 2, -1)] == ["queued", "queued", "in_progress", "completed"]
+
+
+STORIES: dict[str, tuple[list[StreamEvent], Job]] = {
+    "whole": (WHOLE, SUCCEEDED),
+    "suffix missing": (WHOLE[:2], SUCCEEDED),
+    "nothing in Redis": ([], SUCCEEDED),
+    "restarted": ([delta(1, "Since"), restart(2), *[delta(n + 2, e.text) for n, e in enumerate(WHOLE, 1)]], SUCCEEDED),
+    "another text": ([delta(1, "Since light")], SUCCEEDED),
+    "empty answer": ([], replace(SUCCEEDED, answer="")),
+    "cut": (WHOLE, replace(SUCCEEDED, finish_reason="length")),
+    "failed while it was told": (WHOLE[:1], FAILED),
+    "failed before a word": ([], FAILED),
+    "expired": ([], EXPIRED),
+    "cancelled while queued": ([], replace(ENDED, state=JobState.CANCELLED)),
+    "cancelled with a part": (WHOLE[:2], replace(RAN, state=JobState.CANCELLED, answer=TEXT[:20], output_tokens=3)),
+}
+
+
+@pytest.fixture(params=STORIES, ids=lambda name: name.replace(" ", "_"))
+def story(request: pytest.FixtureRequest) -> tuple[list[StreamEvent], Job]:
+    return STORIES[request.param]
+
+
+def test_every_event_is_valid_in_the_sdks_types(story: tuple[list[StreamEvent], Job]) -> None:
+    for event in tell(*story):
+        parsed = SDK.validate_json(json.dumps(event), strict=True)
+        assert (parsed.type, parsed.sequence_number) == (event["type"], event["sequence_number"])
+        # The SDK raises on such a key.
+        assert not event.get("error")
+
+
+def test_numbers_grow(story: tuple[list[StreamEvent], Job]) -> None:
+    told = numbers(tell(*story))
+    assert told == sorted(set(told))
+    assert told[0] == 0
+
+
+def test_the_text_heard_is_the_text_stored(story: tuple[list[StreamEvent], Job]) -> None:
+    entries, ended = story
+    if ended.answer is not None:
+        assert heard(tell(entries, ended)) == ended.answer
+
+
+def test_whoever_comes_back_hears_exactly_the_rest(story: tuple[list[StreamEvent], Job]) -> None:
+    entries, ended = story
+    whole = tell(entries, ended)
+    for after in range(whole[-1]["sequence_number"] + 2):
+        rest = tell(entries, ended, job=ended, after=after)
+        assert rest == [event for event in whole if event["sequence_number"] > after]
+
+
+def test_the_past_is_told_as_it_was() -> None:
+    created = tell(WHOLE, SUCCEEDED, job=SUCCEEDED)[0]["response"]
+    assert created == tell(WHOLE, SUCCEEDED)[0]["response"]
+    assert (created["status"], created["output"], created["usage"], created["error"]) == ("queued", [], None, None)
+    assert (created["job"]["cost"]["usd"], created["job"]["attempts"]) == ("0", 0)
+
+
+def test_a_job_that_never_ran_ends_without_progress() -> None:
+    assert kinds(tell([], EXPIRED)) == [*OPENING, "response.failed"]
+    assert numbers(tell([], EXPIRED)) == [0, 1, 2]
+
+
+def test_a_job_that_fails_before_a_word_has_no_item() -> None:
+    assert kinds(tell([], FAILED)) == [*OPENING, "response.in_progress", "response.failed"]
+
+
+def test_a_cancelled_response_is_told_as_incomplete() -> None:
+    last = tell([], replace(ENDED, state=JobState.CANCELLED))[-1]
+    assert (last["type"], last["response"]["status"]) == ("response.incomplete", "cancelled")
+
+
+def test_a_cut_answer_is_incomplete() -> None:
+    last = tell(*STORIES["cut"])[-1]
+    assert (last["type"], last["response"]["incomplete_details"]["reason"]) == (
+        "response.incomplete",
+        "max_output_tokens",
+    )
+
+
+def test_a_missing_suffix_is_one_more_delta() -> None:
+    events = tell(WHOLE[:2], SUCCEEDED)
+    assert (events[7]["delta"], events[7]["sequence_number"]) == ("scattering.", 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("restarted", 6), ("another text", 6)], ids=["in_the_stream", "against_the_answer"]
+)
+def test_a_text_that_began_again_is_told_as_an_error(name: str, number: int) -> None:
+    events = tell(*STORIES[name])
+    error = next(event for event in events if event["type"] == "error")
+    assert (error["code"], error["sequence_number"], error["param"]) == ("stream_restarted", number, None)
+
+
+def test_a_restart_means_nothing_to_whoever_heard_no_text() -> None:
+    assert "error" not in kinds(tell([restart(1), delta(2, TEXT)], SUCCEEDED))
+
+
+def test_a_restart_is_told_to_whoever_heard_what_redis_forgot() -> None:
+    events = tell([restart(2_000_001), delta(2_000_002, TEXT)], SUCCEEDED, job=RUNNING, after=7)
+    assert kinds(events)[:2] == ["error", DELTA]
+
+
+RUNNING = replace(QUEUED, state=JobState.RUNNING, started_at=MADE, attempt=1)
+
+
+def test_a_job_that_runs_already_is_told_so_at_once() -> None:
+    assert kinds(list(ResponseEvents(RUNNING).opening())) == [*OPENING, "response.in_progress"]
+
+
+def test_an_interruption_says_where_to_resume() -> None:
+    teller = ResponseEvents(QUEUED)
+    told = [*teller.opening(), *teller.more(WHOLE[:1])]
+    (error,) = teller.interrupted()
+    assert (error["type"], error["code"], error["sequence_number"]) == ("error", "stream_interrupted", 5)
+    assert "starting_after=5" in error["message"]
+    assert SDK.validate_python(error)
+    assert told[-1]["sequence_number"] == 5
+
+
+def chat(entries: Sequence[StreamEvent], ended: Job, *, include_usage: bool = False) -> list[Event | str]:
+    teller = ChatChunks(QUEUED, include_usage=include_usage)
+    events: list[Event | str] = [*teller.opening(), *teller.more(entries)]
+    return events if teller.is_over else [*events, *teller.ending(ended)]
+
+
+def chunks(events: Sequence[Event | str]) -> Iterator[ChatCompletionChunk]:
+    for event in events:
+        if not isinstance(event, str):
+            yield ChatCompletionChunk.model_validate(event)
+
+
+def content(events: Sequence[Event | str]) -> str:
+    return "".join(choice.delta.content or "" for chunk in chunks(events) for choice in chunk.choices)
+
+
+@pytest.mark.parametrize("entries", [WHOLE, WHOLE[:1], []], ids=["whole", "suffix_missing", "nothing_in_redis"])
+def test_a_chat_completion_is_told_in_chunks(entries: list[StreamEvent]) -> None:
+    events = chat(entries, SUCCEEDED)
+    told = list(chunks(events))
+    assert events[-1] == DONE
+    assert content(events) == TEXT
+    assert told[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in told] == [None] * (len(told) - 1) + ["stop"]
+    assert {chunk.id for chunk in told} == {f"chatcmpl-{QUEUED.id.hex}"}
+    assert all(chunk.usage is None for chunk in told)
+
+
+def test_usage_is_the_last_chunk_where_it_was_asked_for() -> None:
+    *_, finish, usage = chunks(chat(WHOLE, SUCCEEDED, include_usage=True))
+    assert finish.choices[0].finish_reason == "stop"
+    assert usage.choices == []
+    assert usage.usage is not None
+    assert (usage.usage.prompt_tokens, usage.usage.completion_tokens, usage.usage.total_tokens) == (9, 7, 16)
+
+
+def test_a_cut_chat_completion_says_length() -> None:
+    *_, finish = chunks(chat(WHOLE, replace(SUCCEEDED, finish_reason="length")))
+    assert finish.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("tell_it", "code"),
+    [
+        (lambda: chat(WHOLE[:1], FAILED), "engine_fault"),
+        (lambda: chat([], EXPIRED), "expired"),
+        (lambda: chat([], replace(ENDED, state=JobState.CANCELLED)), "job_cancelled"),
+        (lambda: chat([delta(1, "Since"), restart(2), delta(3, TEXT)], SUCCEEDED), "stream_restarted"),
+        (lambda: chat([delta(1, "Since")], SUCCEEDED), "stream_restarted"),
+    ],
+    ids=["failed", "expired", "cancelled", "restarted", "another_text"],
+)
+def test_a_chat_completion_that_fails_ends_with_an_error(tell_it: Callable[[], list[Event | str]], code: str) -> None:
+    last = tell_it()[-1]
+    assert isinstance(last, dict)
+    assert set(last) == {"error"}
+    assert set(last["error"]) == {"message", "type", "param", "code"}
+    assert last["error"]["code"] == code

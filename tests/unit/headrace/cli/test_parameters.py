@@ -1,0 +1,48 @@
+"""What operators type, as it is understood."""
+
+from typing import Any
+
+import click
+import pytest
+
+from headrace.cli import parameters
+from headrace.cli.apps import apps
+from headrace.jobs import Lane
+
+CONTEXT, PARAMETER = click.Context(apps), click.Option(["--it"])
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
+    [
+        (parameters.app_name, " shop ", "shop"),
+        (parameters.app_name, "Küche 7", "Küche 7"),
+        (parameters.app_name, None, None),
+        (parameters.limit, "1", 1),
+        (parameters.limit, "2147483647", 2_147_483_647),
+        (parameters.limit, "none", "none"),
+        (parameters.limit, None, None),
+        (parameters.lanes, "high", {Lane.HIGH}),
+        (parameters.lanes, "normal, high,high", {Lane.HIGH, Lane.NORMAL}),
+        (parameters.lanes, "none", "none"),
+        (parameters.lanes, None, None),
+    ],
+)
+def test_a_value_is_read(read: Any, text: str | None, value: object) -> None:
+    assert read(CONTEXT, PARAMETER, text) == value
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        *((parameters.app_name, text) for text in ("", "  ", "a\nb", "a\0b", "\udcff", "x" * 101)),
+        *(
+            (parameters.limit, text)
+            for text in ("", "0", "-1", "1.5", "1e3", "2147483648", "9" * 5000, "1\n", "\u0661")
+        ),
+        *((parameters.lanes, text) for text in ("", "high,", "HIGH", "top", "high;normal", "none,high")),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(read: Any, text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        read(CONTEXT, PARAMETER, text)

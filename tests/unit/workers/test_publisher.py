@@ -1,0 +1,253 @@
+"""The publisher against a stand-in for Redis that answers, hangs or refuses as it is told."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import pytest
+
+from headrace.errors import BrokerUnavailable
+from headrace.jobs import new_id
+from headrace.streams import Piece
+from workers.publisher import FLUSH_EVERY_S, LAST_FLUSH_S, Publisher
+
+
+@dataclass
+class FakeStreams:
+    """Keeps what is published.
+
+    Attributes:
+        text: what each job's readers have, from the last restart on.
+        calls: the pieces of each round trip.
+        error: what every call meets, or one of them has met, when `loses_replies`: then it is done all the same.
+        gate: calls wait for it.
+        refused: claims that are fenced.
+    """
+
+    text: dict[UUID, str] = field(default_factory=dict)
+    begun: list[tuple[UUID, int, bool]] = field(default_factory=list)
+    calls: list[list[Piece]] = field(default_factory=list)
+    error: Exception | None = None
+    loses_replies: bool = False
+    gate: threading.Event = field(default_factory=threading.Event)
+    refused: set[UUID] = field(default_factory=set)
+
+    def begin(self, job_id: UUID, enqueue_no: int, *, anew: bool = False) -> str | None:
+        if self.error:
+            raise self.error
+        self.begun.append((job_id, enqueue_no, anew))
+        if job_id in self.refused:
+            return None
+        if anew:
+            self.text[job_id] = ""
+        return self.text.setdefault(job_id, "")
+
+    def publish(self, pieces: list[Piece]) -> list[bool]:
+        self.calls.append(pieces)
+        assert self.gate.wait(10)
+        if self.error and not self.loses_replies:
+            raise self.error
+        for piece in pieces:
+            have = self.text[piece.job_id].encode()
+            assert len(have) >= piece.before_bytes
+            if piece.job_id not in self.refused:
+                new = piece.text.encode()[len(have) - piece.before_bytes :]
+                self.text[piece.job_id] += new.decode()
+        if self.error:
+            raise self.error
+        return [piece.job_id not in self.refused for piece in pieces]
+
+
+@pytest.fixture
+def streams() -> FakeStreams:
+    fake = FakeStreams()
+    fake.gate.set()
+    return fake
+
+
+@pytest.fixture
+def publisher(streams: FakeStreams) -> Iterator[Publisher]:
+    publisher = Publisher(streams)  # type: ignore[arg-type]
+    publisher.begin()
+    yield publisher
+    streams.gate.set()
+    publisher.end()
+
+
+def always(text: str) -> bool:
+    return True
+
+
+def never(text: str) -> bool:
+    return False
+
+
+def wait_until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.002)
+
+
+def test_text_is_published_while_it_is_made(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    with publisher.publishing(job_id, 1, always) as (prefix, add):
+        assert prefix == ""
+        add("one ")
+        wait_until(lambda: streams.text[job_id] == "one ")
+        add("two")
+        wait_until(lambda: streams.text[job_id] == "one two")
+
+
+def test_all_is_published_when_the_attempt_ends(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    with publisher.publishing(job_id, 1, always) as (_, add):
+        for _ in range(1000):
+            add("é")
+    assert streams.text[job_id] == "é" * 1000
+
+
+def test_attempts_share_round_trips(publisher: Publisher, streams: FakeStreams) -> None:
+    job_ids = [new_id() for _ in range(16)]
+    together = threading.Barrier(16)
+
+    def attempt(job_id: UUID) -> None:
+        with publisher.publishing(job_id, 1, always) as (_, add):
+            together.wait(10)
+            for i in range(60):
+                add(f"{i} ")
+                threading.Event().wait(FLUSH_EVERY_S / 10)
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(attempt, job_ids))
+
+    assert set(streams.text.values()) == {"".join(f"{i} " for i in range(60))}
+    pieces = sum(map(len, streams.calls))
+    assert len(streams.calls) < pieces / 3 < 16 * 60 / 3
+
+
+def test_engine_is_not_held_up_by_a_redis_that_hangs(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    streams.gate.clear()
+    began = time.monotonic()
+    with publisher.publishing(job_id, 1, always) as (_, add):
+        add("first")
+        wait_until(lambda: len(streams.calls) == 1)
+        for _ in range(10_000):
+            add("x")
+        assert time.monotonic() - began < LAST_FLUSH_S
+    assert time.monotonic() - began < 2 * LAST_FLUSH_S
+    assert len(streams.calls) == 1
+
+
+def test_outage_leaves_no_hole_and_nothing_twice(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    with publisher.publishing(job_id, 1, always) as (_, add):
+        add("before ")
+        wait_until(lambda: streams.text[job_id] == "before ")
+        for loses_replies in (False, True):
+            streams.error, streams.loses_replies = BrokerUnavailable("gone"), loses_replies
+            calls = len(streams.calls)
+            add("during ")
+            wait_until(lambda calls=calls: len(streams.calls) >= calls + 2)
+        add("é")
+        streams.error = None
+        wait_until(lambda: streams.text[job_id] == "before during during é")
+
+
+def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(publisher: Publisher, streams: FakeStreams) -> None:
+    with publisher.publishing(new_id(), 1, always) as (_, add):
+        streams.error = BrokerUnavailable("gone")
+        add("text")
+        wait_until(lambda: len(streams.calls) >= 2)
+        began = time.monotonic()
+    assert time.monotonic() - began < LAST_FLUSH_S / 2
+
+
+def test_later_claim_continues_what_is_published(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    streams.text[job_id] = "déjà "
+    with publisher.publishing(job_id, 2, always) as (prefix, add):
+        assert prefix == "déjà "
+        add("vu")
+    assert streams.text[job_id] == "déjà vu"
+
+
+def test_text_that_cannot_be_continued_starts_anew(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    streams.text[job_id] = "old"
+    with publisher.publishing(job_id, 2, never) as (prefix, add):
+        assert prefix == ""
+        add("new")
+    assert streams.text[job_id] == "new"
+    assert streams.begun == [(job_id, 2, False), (job_id, 2, True)]
+
+
+def test_claim_that_redis_has_not_heard_of_begins_anew_once_it_can(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    streams.text[job_id] = "heard before"
+    streams.error = BrokerUnavailable("gone")
+    with publisher.publishing(job_id, 2, always) as (prefix, add):
+        assert prefix == ""
+        add("all of ")
+        streams.error = None
+        add("it")
+        wait_until(lambda: streams.text[job_id] == "all of it")
+    assert streams.begun == [(job_id, 2, True)]
+
+
+def test_fenced_attempt_is_dropped_and_the_others_are_not(publisher: Publisher, streams: FakeStreams) -> None:
+    fenced, other = new_id(), new_id()
+    with (
+        publisher.publishing(fenced, 1, always) as (_, add_fenced),
+        publisher.publishing(other, 1, always) as (_, add_other),
+    ):
+        streams.refused.add(fenced)
+        for _ in range(3):
+            add_fenced("x")
+            add_other("y")
+            wait_until(lambda: not publisher._open[1].pieces)
+        wait_until(lambda: streams.text[other] == "yyy")
+        wait_until(lambda: publisher._open[0].is_dropped)
+        calls = len(streams.calls)
+        add_fenced("z")
+        add_other("z")
+        wait_until(lambda: streams.text[other] == "yyyz")
+        assert all(piece.job_id == other for call in streams.calls[calls:] for piece in call)
+    assert streams.text[fenced] == ""
+
+
+def test_claim_that_is_too_late_publishes_nothing(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    streams.refused.add(job_id)
+    with publisher.publishing(job_id, 1, always) as (prefix, add):
+        assert prefix == ""
+        add("x")
+    assert streams.calls == []
+
+
+def test_what_postgres_cannot_hold_is_heard_as_it_is_stored(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    with publisher.publishing(job_id, 1, always) as (_, add):
+        add("a\0b\ud800")
+    assert streams.text[job_id] == "a\ufffdb\ufffd"
+
+
+def test_fault_does_not_end_the_thread(
+    publisher: Publisher, streams: FakeStreams, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = new_id()
+    with publisher.publishing(job_id, 1, always) as (_, add):
+        streams.error = RuntimeError("a bug")
+        add("text")
+        wait_until(lambda: bool(streams.calls))
+        streams.error = None
+        wait_until(lambda: streams.text[job_id] == "text")
+    assert "publisher_fault" in caplog.messages
+
+
+def test_end_is_safe_for_a_publisher_that_never_began(streams: FakeStreams) -> None:
+    Publisher(streams).end()  # type: ignore[arg-type]
