@@ -45,7 +45,7 @@ class Prompt:
 
 
 PROMPTS = (
-    Prompt("high", "What is the capital of France?"),
+    Prompt("high", "What is the capital of Japan?"),
     Prompt("high", "What is 2 + 3?"),
     Prompt("normal", "Write one sentence about the sea."),
     Prompt("normal", "Name three colours of the rainbow."),
@@ -78,8 +78,8 @@ def demo(exits: bool, engine: str | None, json_file: Path | None) -> None:
             if json_file is not None:
                 demo_report.write(json_file, result)
             if not exits:
-                console.print("Everything stays up. Ctrl-C stops it.", style="bold")
                 with suppress(KeyboardInterrupt):
+                    console.print("Everything stays up. Ctrl-C stops it.", style="bold")
                     stack.wait()
             console.print("Stopping everything.")
         sys.exit(0 if result.is_complete else 1)

@@ -1,10 +1,11 @@
 """The default model, really: its answers, and its tokens as transformers counts them."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
+from types import MappingProxyType
 
 import pytest
 
@@ -20,6 +21,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # vLLM's and torch's own.
 ]
 
+#: Examples that leave so small a model no doubt: without them the best two tokens lie so close that the processor's
+#: way to add decides. With them they are 1.1 apart in log probability, in bfloat16 on AVX-512 and AMX and in float32.
+CAPITALS = {"What is the capital of Spain?": "Madrid", "What is the capital of Greece?": "Athens"}
+COUNTS = {"Count from 1 to 5.": "1 2 3 4 5", "Count from 1 to 10.": "1 2 3 4 5 6 7 8 9 10"}
 CONVERSATIONS = [
     [("user", "The capital of France is")],
     [("system", "Be brief."), ("user", "2 + 3 = 5, 1234567890?"), ("assistant", "Yes."), ("user", "Why?")],
@@ -54,24 +59,25 @@ def test_a_prompt_has_the_tokens_that_transformers_gives_it(
 
 
 def test_it_knows_the_capital_of_france(engine: Engine) -> None:
-    generation = engine.generate(ask("What is the capital of France?"))
-    assert "Paris" in generation.text
+    generation = engine.generate(ask("What is the capital of France?", CAPITALS))
+    assert generation.text == "Paris"
     assert generation.finish_reason == "stop"
     assert generation.model_served == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_questions_that_are_asked_together_get_their_own_answers(engine: Engine) -> None:
     capitals = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Germany": "Berlin"}
-    questions = [ask(f"What is the capital of {country}?") for country in capitals]
+    questions = [ask(f"What is the capital of {country}?", CAPITALS) for country in capitals]
     with ThreadPoolExecutor(len(questions)) as threads:
         answers = list(threads.map(engine.generate, questions))
     for capital, answer in zip(capitals.values(), answers, strict=True):
-        assert capital in answer.text
+        assert answer.text == capital
 
 
 def test_an_answer_that_is_continued_reads_as_if_it_had_never_been_cut(engine: Engine) -> None:
-    request = replace(ask("Name three colours."), sampling=Sampling(max_tokens=48, temperature=0.0))
+    request = ask("Count from 1 to 20.", COUNTS)
     whole = engine.generate(request)
+    assert whole.text == "1 2 3 4 5 6 7 8 9 10"
     for share in (0.2, 0.5, 0.8):
         cut = whole.text.index(" ", int(share * len(whole.text)))
         continued = engine.generate(replace(request, prefix=whole.text[:cut]))
@@ -85,5 +91,6 @@ def test_the_engine_counts_the_tokens_that_the_tokenizer_does(engine: Engine, sm
     assert generation.usage.prompt_tokens == Tokenizer.load(smollm2.model, smollm2.folder).count(request.messages)
 
 
-def ask(question: str) -> GenerationRequest:
-    return GenerationRequest(question, (Message("user", question),), Sampling(max_tokens=24, temperature=0.0))
+def ask(question: str, examples: Mapping[str, str] = MappingProxyType({})) -> GenerationRequest:
+    turns = [Message(*turn) for pair in examples.items() for turn in zip(("user", "assistant"), pair, strict=True)]
+    return GenerationRequest(question, (*turns, Message("user", question)), Sampling(max_tokens=24, temperature=0.0))

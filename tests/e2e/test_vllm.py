@@ -15,7 +15,15 @@ from headrace.stack.model import prepare
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform")
 
-PROMPTS = ("What is the capital of France?", "Name three colours of the rainbow.", "What do plants need to grow?")
+#: Two examples, so that the answer to the third does not hang on how a processor rounds.
+CAPITALS = [
+    {"role": "user", "content": "What is the capital of Spain?"},
+    {"role": "assistant", "content": "Madrid"},
+    {"role": "user", "content": "What is the capital of Greece?"},
+    {"role": "assistant", "content": "Athens"},
+    {"role": "user", "content": "What is the capital of France?"},
+]
+PROMPTS = ("Name three colours of the rainbow.", "What do plants need to grow?")
 #: The engine's own process is gone this long after its worker was killed.
 ENGINE_GONE_S = 10
 ENGINE_UP_S = 180
@@ -38,10 +46,11 @@ def test_real_answers_and_no_engine_is_left_behind(
         pools__chat__max_model_tokens="512",
         lease_s="3",
     )
-    answers = system.all_ended([system.submit(prompt=text, max_tokens=24, temperature=0) for text in PROMPTS])
+    asked = [{"prompt": None, "messages": CAPITALS}, *({"prompt": text} for text in PROMPTS)]
+    answers = system.all_ended([system.submit(**prompt, max_tokens=24, temperature=0) for prompt in asked])
     assert {(job["status"], job["engine"]) for job in answers} == {("succeeded", "vllm")}
-    assert "Paris" in answers[0]["text"]
-    assert all(re.search(r"\w+ \w+ \w+", job["text"]) for job in answers)
+    assert answers[0]["text"] == "Paris"
+    assert all(re.search(r"\w+ \w+ \w+", job["text"]) for job in answers[1:])
 
     cores = engine_cores(processes, system.pid("gpu"))
     assert cores, "no engine process was found"
@@ -60,3 +69,4 @@ def test_real_answers_and_no_engine_is_left_behind(
     wait_until(lambda: not processes.running(list(tree)), "nothing runs", ENGINE_GONE_S)
     logs = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
     assert not [text for text in PROMPTS if text in logs]
+    assert CAPITALS[-1]["content"] not in logs
