@@ -1,0 +1,229 @@
+"""What age costs: submit, poll and list on a system with a long past and a full queue, against an empty one.
+
+The claim: the 95th percentile of each stays within 1.3 times. Two stacks stand side by side and are asked in turn, so
+that whatever else the machine does falls on both. Knows the system from outside: HTTP to ask, SQL to make the past.
+"""
+
+import itertools
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from load import Outcome, drive, request
+from past import drop_indexes, make_past, vacuum
+from rich.table import Table
+from testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds
+
+#: The lane whose queue is full, and the cap it is full at. Submits go to another, which is deep and never full.
+FULL_LANE, FULL_CAP = "low", 500
+ROOMY = lanes(depth_cap=1_000_000, backlog_cap_tokens=10**12, max_wait_s=86_400) | {
+    f"HEADRACE_LANES__{FULL_LANE.upper()}__DEPTH_CAP": str(FULL_CAP)
+}
+#: The app that polls and lists, with a past; the one that submits; the one whose jobs fill the queues.
+READER, WRITER, CROWD = "app-1", "app-2", "app-3"
+#: One page of the list, which both systems can fill.
+PAGE_JOBS = 20
+CALLS = ("submit", "poll", "list")
+STATUS = {"submit": 202, "poll": 200, "list": 200}
+WARM_UP_REQUESTS = 200
+#: Few, so that a latency is what a call costs and not what it waits for others.
+CONNECTIONS = 4
+GOAL = 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        requests: of each kind to each system in one round.
+    """
+
+    jobs: int
+    apps: int
+    rounds: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One kind of call in one round: 95th percentiles, and answers that were not as they should be."""
+
+    empty_p95_ms: float
+    grown_p95_ms: float
+    wrong: int
+
+    @property
+    def ratio(self) -> float:
+        """Grown over empty."""
+        return self.grown_p95_ms / self.empty_p95_ms
+
+
+class System:
+    """One of the two, with an API process, and an app that has a page of finished jobs at least."""
+
+    def __init__(self, bed: Testbed, jobs: int, apps: int) -> None:
+        self.bed = bed
+        make_past(bed, jobs, apps)
+        self._urls = bed.start_web(1)
+        self._keys = {app: bearer(bed.make_key(app)) for app in (READER, WRITER, CROWD)}
+        ids = [row[0].hex for row in bed.sql(_FINISHED, READER)]
+        get_page = request("GET", f"/v1/jobs?limit={PAGE_JOBS}", self._keys[READER])
+        self._requests: dict[str, Iterator[bytes]] = {
+            "submit": itertools.repeat(self._submit(WRITER, "normal")),
+            "poll": itertools.cycle(request("GET", f"/v1/jobs/job_{job_id}", self._keys[READER]) for job_id in ids),
+            "list": itertools.repeat(get_page),
+        }
+
+    def fill(self) -> None:
+        """Make one queue full, and the one that is measured as deep."""
+        for lane in (FULL_LANE, "normal"):
+            filled = drive(self._urls, itertools.repeat(self._submit(CROWD, lane), FULL_CAP), CONNECTIONS)
+            if filled.count(202) != FULL_CAP:
+                raise click.ClickException(f"The {lane} queue could not be filled: {dict(filled.statuses)}")
+
+    def ask(self, call: str, number: int) -> Outcome:
+        """So many calls of one kind. What a submit made is cancelled at once, which is not measured."""
+        outcome = drive(self._urls, itertools.islice(self._requests[call], number), CONNECTIONS)
+        made = [json.loads(answer.body)["id"] for answer in outcome.answers if answer.status == 202]
+        cancels = (request("POST", f"/v1/jobs/{job_id}/cancel", self._keys[WRITER]) for job_id in made)
+        drive(self._urls, cancels, CONNECTIONS)
+        return outcome
+
+    def _submit(self, app: str, lane: str) -> bytes:
+        body = json.dumps({"prompt": "Why is the sky blue? " * 40, "max_tokens": 64, "lane": lane})
+        return request("POST", "/v1/jobs", self._keys[app], body.encode())
+
+
+_FINISHED = """
+    SELECT jobs.id FROM jobs JOIN apps ON apps.id = jobs.app_id
+    WHERE apps.name = %s AND state = 'succeeded' ORDER BY jobs.id
+"""
+
+
+def compare(empty: System, grown: System, plan: Plan, title: str) -> dict[str, list[Pair]]:
+    """Ask both in turn, one kind of call after the other, round after round."""
+    pairs: dict[str, list[Pair]] = {call: [] for call in CALLS}
+    for no in rounds(plan.rounds, lambda no: f"{title}: round {no} of {plan.rounds}"):
+        for call in CALLS:
+            # Who is asked first changes, so that neither is always the one that finds the caches cold.
+            order = (empty, grown) if no % 2 else (grown, empty)
+            asked = {id(system): system.ask(call, plan.requests) for system in order}
+            outcomes = (asked[id(empty)], asked[id(grown)])
+            p95s_ms = (outcome.latency_ms(STATUS[call], 95) for outcome in outcomes)
+            wrong = sum(plan.requests - outcome.count(STATUS[call]) for outcome in outcomes)
+            pairs[call].append(Pair(*p95s_ms, wrong))
+    return pairs
+
+
+def measure(plan: Plan, without_indexes: bool) -> tuple[dict[str, dict[str, list[Pair]]], Counts]:
+    """Both systems side by side; then, if asked, the grown one again without its indexes."""
+    without = [name for name in BARE if name != "control"]
+    with Testbed(ROOMY, without) as empty_bed, Testbed(ROOMY, without) as grown_bed:
+        console.rule(f"empty, and {plan.jobs} finished jobs of {plan.apps} apps")
+        empty, grown = System(empty_bed, PAGE_JOBS, 1), System(grown_bed, plan.jobs, plan.apps)
+        grown.fill()
+        for system in (empty, grown):
+            vacuum(system.bed)
+            for call in CALLS:
+                statuses = system.ask(call, WARM_UP_REQUESTS).statuses
+                if statuses.keys() != {STATUS[call]}:
+                    raise click.ClickException(f"{call} answers with these statuses: {dict(statuses)}")
+        found = {"on": compare(empty, grown, plan, "as it is")}
+        if without_indexes:
+            drop_indexes(grown_bed)
+            found["off"] = compare(empty, grown, plan, "without indexes")
+        return found, grown_bed.count()
+
+
+def ratio(pairs: Sequence[Pair]) -> float:
+    """Of the 95th percentiles, in the median round."""
+    return statistics.median(pair.ratio for pair in pairs)
+
+
+def show(found: Mapping[str, Mapping[str, Sequence[Pair]]]) -> None:
+    """Every kind of call: medians of both systems' 95th percentiles, and their ratio."""
+    table = Table("indexes", "call", header_style="bold", title="95th percentiles, medians over the rounds")
+    for heading in ("empty ms", "grown ms", "ratio", "least-most", "wrong"):
+        table.add_column(heading, justify="right")
+    for name, calls in found.items():
+        for call, pairs in calls.items():
+            table.add_row(
+                name,
+                call,
+                f"{statistics.median(pair.empty_p95_ms for pair in pairs):.2f}",
+                f"{statistics.median(pair.grown_p95_ms for pair in pairs):.2f}",
+                f"{ratio(pairs):.2f}",
+                f"{min(pair.ratio for pair in pairs):.2f}-{max(pair.ratio for pair in pairs):.2f}",
+                str(sum(pair.wrong for pair in pairs)),
+            )
+    console.print(table)
+
+
+def summary(found: Mapping[str, Mapping[str, Sequence[Pair]]], counts: Counts) -> dict[str, object]:
+    """What the last line says."""
+    on = found["on"]
+    figures: dict[str, object] = {"worst_ratio": max(ratio(pairs) for pairs in on.values())}
+    for call, pairs in on.items():
+        figures[f"{call}_ratio"] = ratio(pairs)
+        figures[f"{call}_p95_ms"] = statistics.median(pair.grown_p95_ms for pair in pairs)
+    figures |= {f"{call}_ratio_off": ratio(pairs) for call, pairs in found.get("off", {}).items()}
+    figures["wrong"] = sum(pair.wrong for calls in found.values() for pairs in calls.values() for pair in pairs)
+    return figures | asdict(counts)
+
+
+@click.command()
+@click.option("--jobs", type=click.IntRange(min=1000), default=100_000, show_default=True, help="Finished, long ago.")
+@click.option("--apps", type=click.IntRange(min=3), default=50, show_default=True, help="That these jobs are of.")
+@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="The median round counts.")
+@click.option(
+    "--requests", type=click.IntRange(min=20), default=400, show_default=True, help="Of each kind in a round."
+)
+@click.option(
+    "--off",
+    type=click.Choice(["indexes"]),
+    help="Compare again after every index that is not unique was dropped from the grown system.",
+)
+@click.option(
+    "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write every figure."
+)
+def main(jobs: int, apps: int, rounds: int, requests: int, off: str | None, file: Path | None) -> None:
+    """Compare a system that has a long past and a full queue with an empty one.
+
+    Starts two systems in temporary folders: Postgres, Valkey, the sweeps and one API process each, and no worker. One
+    gets the past, by SQL: finished jobs of many apps over a month, each with its texts, its attempt, its ledger entry
+    and its delivered webhook. Its low lane is then filled to the cap of 500, and its normal lane, where the measured
+    submits go, with 500 jobs. The other has one page of finished jobs, so that both lists have equally much to show,
+    and nothing waits. Both are vacuumed. The app that submits is not the one that polls and lists, and what it submits
+    is cancelled after each round.
+
+    The last line is name=value pairs: the ratio of the 95th percentiles of submit, poll and list, each the median
+    over the rounds, in which both systems are asked in turn; the grown system's own 95th percentiles; wrong, the
+    answers of an unexpected status; and what Postgres says of the grown system's jobs, its past and what was cancelled
+    included. The status is 1 when a ratio is above 1.3 or any answer was wrong.
+
+    \b
+    bin/headrace python benchmarks/growth.py
+    bin/headrace python benchmarks/growth.py --off indexes --json growth.json
+    """
+    plan = Plan(jobs, apps, rounds, requests)
+    found, counts = measure(plan, without_indexes=off is not None)
+    show(found)
+    figures = summary(found, counts)
+    if file is not None:
+        every = {
+            name: {call: [asdict(pair) | {"ratio": pair.ratio} for pair in pairs] for call, pairs in calls.items()}
+            for name, calls in found.items()
+        }
+        file.write_text(json.dumps({"plan": asdict(plan), "figures": figures, "rounds": every}, indent=2) + "\n")
+    print(line_of(figures))
+    worst = max(ratio(pairs) for pairs in found["on"].values())
+    sys.exit(1 if worst > GOAL or figures["wrong"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""What a durable, capped submit costs: `POST /v1/jobs` against a bare Flask route that calls Celery's `apply_async`.
+
+The claims: Headrace accepts more jobs per second than the bare route, which keeps no record and knows no cap, and
+refuses at half the rate at which Flask can say hello. All arms run on the same server settings, broker and machine, in
+turn. Knows the system from outside: HTTP to submit, SQL and Redis to count.
+"""
+
+import itertools
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from load import Outcome, drive, request
+from rich.table import Table
+from testbed import Counts, Testbed, bearer, console, lanes, line_of, rounds
+
+from headrace.broker import list_key
+
+#: No queue of this size is reached, and nothing expires.
+ROOMY = lanes(depth_cap=100_000_000, backlog_cap_tokens=10**12, max_wait_s=86_400)
+#: The lane whose queue is full, and the cap that it is full at.
+FULL_LANE, FULL_CAP = "high", 500
+#: A prompt that makes the body about 1 kB.
+PROMPT = "Explain in plain words why the sky is blue. " * 22
+BODY_BYTES = 1000
+#: The list of `bare_app`.
+BARE_QUEUE = "bare"
+#: The broker holds every job that this submits.
+BROKER_MEMORY = "4gb"
+WARM_UP_S = 1.0
+GOAL_RATIO, GOAL_REFUSALS = 1.5, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What is measured: one request, again and again, to these servers, each answered with this status."""
+
+    urls: Sequence[str]
+    request: bytes
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one arm."""
+
+    per_s: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    wrong: int
+
+    @classmethod
+    def of(cls, outcome: Outcome, status: int) -> "Run":
+        """Args: status: of the answers that count."""
+        latencies_ms = (outcome.latency_ms(status, percent) for percent in (50, 95, 99))
+        return cls(outcome.per_s(status), *latencies_ms, len(outcome.answers) - outcome.count(status))
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What became of every 202, by the ids in the answers.
+
+    Attributes:
+        lost: not in Postgres, or not in Redis.
+        doubled: more than once in Redis; an id is unique in Postgres.
+        unasked: in Postgres or Redis, and in no answer.
+    """
+
+    told: int
+    lost: int
+    doubled: int
+    unasked: int
+
+    @property
+    def clean(self) -> bool:
+        """True when each is found once, and nothing else is."""
+        return not (self.lost or self.doubled or self.unasked)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    rounds: int
+    seconds: float
+    connections: int
+    processes: int
+
+
+def body(lane: str) -> bytes:
+    """A submit of about 1 kB."""
+    text = json.dumps({"prompt": PROMPT, "max_tokens": 64, "lane": lane, "metadata": {"source": "benchmark"}})
+    assert abs(len(text) - BODY_BYTES) < 100, len(text)
+    return text.encode()
+
+
+class Bench:
+    """All arms on one testbed, and the ids that Headrace has handed out."""
+
+    def __init__(self, bed: Testbed, plan: Plan, with_rows: bool) -> None:
+        self._bed = bed
+        self._plan = plan
+        self._told: list[str] = []
+        bed.redis.config_set("maxmemory", BROKER_MEMORY)
+        key = bearer(bed.api_key)
+        api, bare = bed.start_web(plan.processes), bed.start_bare(plan.processes)
+        self._submit = request("POST", "/v1/jobs", key, body("normal"))
+        self.arms = {
+            "headrace": Arm(api, self._submit, 202),
+            "bare": Arm(bare, request("POST", "/bare", key, body("normal")), 202),
+            "refused": Arm(api, request("POST", "/v1/jobs", key, body(FULL_LANE)), 429),
+            "hello": Arm(bare, request("GET", "/hello", key), 200),
+        }
+        if with_rows:
+            bed.sql("CREATE TABLE bare_jobs (id uuid PRIMARY KEY, body json NOT NULL)")
+            self.arms["rows"] = Arm(bare, request("POST", "/rows", key, body("normal")), 202)
+        self._fill()
+        for name in self.arms:
+            self.run(name, WARM_UP_S)
+
+    def run(self, name: str, seconds: float) -> Run:
+        """One run of an arm."""
+        arm = self.arms[name]
+        outcome = drive(arm.urls, itertools.repeat(arm.request), self._plan.connections, seconds)
+        self._note(outcome, arm)
+        self._bed.redis.unlink(BARE_QUEUE)
+        return Run.of(outcome, arm.status)
+
+    def _fill(self) -> None:
+        """Make one queue full."""
+        arm = self.arms["refused"]
+        self._note(drive(arm.urls, itertools.repeat(arm.request, FULL_CAP), self._plan.connections), arm)
+
+    def _note(self, outcome: Outcome, arm: Arm) -> None:
+        """Keep the ids of what Headrace has accepted."""
+        if arm.urls is self.arms["headrace"].urls:
+            self._told += [json.loads(answer.body)["id"] for answer in outcome.answers if answer.status == 202]
+
+    def audit(self) -> Audit:
+        """Look for every 202 in Postgres and in Redis."""
+        told = {job_id.removeprefix("job_") for job_id in self._told}
+        rows = {job_id.hex for (job_id,) in self._bed.sql("SELECT id FROM jobs WHERE state = 'queued'")}
+        messages = [
+            json.loads(message)["headers"]["id"].removeprefix("job_")
+            for lane in ("normal", FULL_LANE)
+            for message in self._bed.redis.lrange(list_key(f"chat.{lane}"), 0, -1)
+        ]
+        listed = set(messages)
+        lost = len(told - rows | told - listed) + len(self._told) - len(told)
+        return Audit(len(self._told), lost, len(messages) - len(listed), len((rows | listed) - told))
+
+
+def measure(plan: Plan, with_rows: bool) -> tuple[dict[str, list[Run]], Audit, Counts]:
+    """Every arm in turn, round after round, so that whatever else the machine does falls on all."""
+    env = {**ROOMY, f"HEADRACE_LANES__{FULL_LANE.upper()}__DEPTH_CAP": str(FULL_CAP)}
+    with Testbed(env) as bed:
+        console.rule(f"{plan.connections} connections, {plan.processes} processes of each server")
+        bench = Bench(bed, plan, with_rows)
+        runs: dict[str, list[Run]] = {name: [] for name in bench.arms}
+        for _ in rounds(plan.rounds, lambda no: f"round {no} of {plan.rounds}: {', '.join(runs)}"):
+            for name, each in runs.items():
+                each.append(bench.run(name, plan.seconds))
+        console.print("looking for every 202 in Postgres and Redis", style="dim")
+        return runs, bench.audit(), bed.count()
+
+
+def median(runs: Sequence[Run], name: str) -> float:
+    """The median round's figure."""
+    return statistics.median(getattr(run, name) for run in runs)
+
+
+def ratio(above: Sequence[Run], below: Sequence[Run]) -> float:
+    """How many times as many per second, in the median round."""
+    return statistics.median(a.per_s / b.per_s for a, b in zip(above, below, strict=True))
+
+
+def show(runs: Mapping[str, Sequence[Run]]) -> None:
+    """Medians of every arm, and the spread of its rates."""
+    table = Table("arm", header_style="bold", title="medians over the rounds")
+    for heading in ("per s", "least-most", "p50 ms", "p95 ms", "p99 ms", "wrong"):
+        table.add_column(heading, justify="right")
+    for name, each in runs.items():
+        rates = [run.per_s for run in each]
+        latencies = (f"{median(each, which):.1f}" for which in ("p50_ms", "p95_ms", "p99_ms"))
+        span = f"{min(rates):.0f}-{max(rates):.0f}"
+        table.add_row(name, f"{median(each, 'per_s'):.0f}", span, *latencies, str(sum(run.wrong for run in each)))
+    console.print(table)
+
+
+def summary(runs: Mapping[str, Sequence[Run]], audit: Audit, counts: Counts) -> dict[str, object]:
+    """What the last line says."""
+    figures: dict[str, object] = {
+        "ratio": ratio(runs["headrace"], runs["bare"]),
+        "refuse_vs_hello": ratio(runs["refused"], runs["hello"]),
+    }
+    if "rows" in runs:
+        figures["ratio_rows"] = ratio(runs["rows"], runs["bare"])
+    for name, each in runs.items():
+        figures |= {f"{name}_per_s": median(each, "per_s"), f"{name}_p95_ms": median(each, "p95_ms")}
+    figures["wrong"] = sum(run.wrong for each in runs.values() for run in each)
+    return figures | {name: getattr(audit, name) for name in ("lost", "doubled", "unasked")} | asdict(counts)
+
+
+def holds(figures: Mapping[str, object], audit: Audit) -> bool:
+    """True when every claim does."""
+    ratio, refusals = figures["ratio"], figures["refuse_vs_hello"]
+    assert isinstance(ratio, float)
+    assert isinstance(refusals, float)
+    return ratio >= GOAL_RATIO and refusals >= GOAL_REFUSALS and audit.clean and not figures["wrong"]
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="The median round counts.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.5), default=4, show_default=True, help="Of each arm in each round."
+)
+@click.option("--connections", type=click.IntRange(min=1), default=32, show_default=True, help="Open at once.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Of the API, and of its peer."
+)
+@click.option(
+    "--off",
+    type=click.Choice(["sharing"]),
+    help="One more arm: a row and a commit of its own for each job, then apply_async. Its ratio is far below 1.",
+)
+@click.option(
+    "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write every figure."
+)
+def main(rounds: int, seconds: float, connections: int, processes: int, off: str | None, file: Path | None) -> None:
+    """Compare submits with a bare Flask route that calls apply_async, and refusals with a Flask hello.
+
+    Starts Postgres, Valkey, API processes and as many of the peer (benchmarks/bare_app.py, on the API's own line of the
+    Procfile) in a temporary folder; no worker and no sweep runs. All get the same body of 1 kB over connections that
+    stay open, and answer each request before the next comes on its connection. The arms take turns in every round:
+
+    \b
+    headrace   POST /v1/jobs: key, validation, tokens counted, place taken, row committed, message pushed: 202
+    bare       JSON in, apply_async, JSON out: 202. orjson, hiredis, pooled connections, no results, no events
+    refused    POST /v1/jobs to a queue that is full at 500: key and validation passed, then 429
+    hello      GET of a constant as JSON
+    rows       with --off sharing: SQLAlchemy's insert and commit for each job alone, then apply_async: 202
+
+    Afterwards every 202's id is looked for in Postgres and in Redis.
+
+    The last line is name=value pairs: ratio (headrace over bare, jobs per second, median of the rounds),
+    refuse_vs_hello, each arm's rate and p95, wrong (answers of another status), lost, doubled and unasked jobs, and
+    what Postgres says of all jobs; none succeeds, since no worker runs. The status is 1 when ratio is below 1.5,
+    refuse_vs_hello below 0.5, or any job is lost, doubled or unasked for.
+
+    \b
+    bin/headrace python benchmarks/submit.py
+    bin/headrace python benchmarks/submit.py --off sharing --json figures.json
+    """
+    plan = Plan(rounds, seconds, connections, processes)
+    runs, audit, counts = measure(plan, with_rows=off is not None)
+    show(runs)
+    figures = summary(runs, audit, counts)
+    if file is not None:
+        every = {name: [asdict(run) for run in each] for name, each in runs.items()}
+        report = {"plan": asdict(plan), "figures": figures, "audit": asdict(audit), "runs": every}
+        file.write_text(json.dumps(report, indent=2) + "\n")
+    print(line_of(figures))
+    sys.exit(0 if holds(figures, audit) else 1)
+
+
+if __name__ == "__main__":
+    main()

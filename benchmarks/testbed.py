@@ -1,0 +1,193 @@
+"""What the benchmarks stand on: a stack of its own in a temporary folder, more processes beside it, counts in SQL.
+
+Knows the system from outside: the Procfile's lines, HTTP, SQL, Redis. It does not know what is measured.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import click
+import psycopg
+from redis import Redis
+from rich.console import Console
+
+from headrace.config import PROJECT_ROOT
+from headrace.stack import procfile, readiness
+from headrace.stack.child import Child, Command
+from headrace.stack.ports import LOOPBACK, free_port
+from headrace.stack.stack import Stack
+
+START_TIMEOUT_S = 60.0
+#: Everything but the servers, the tables and what a benchmark adds by itself.
+BARE = ("web", "gpu", "overflow", "webhooks", "control", "beat", "flower")
+#: What the Procfile's line of the API serves.
+API_APP = "api.wsgi:app"
+
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of every job that was accepted, as Postgres has it."""
+
+    accepted: int
+    succeeded: int
+    expired: int
+    failed: int
+
+
+class Testbed(AbstractContextManager["Testbed"]):
+    """A running stack on the simulator engine, for the length of a `with` block.
+
+    Attributes:
+        redis: the broker's, as an onlooker.
+    """
+
+    def __init__(self, env: Mapping[str, str], without: Sequence[str] = BARE) -> None:
+        """Plan it.
+
+        Args:
+            env: settings, for the stack and for every process that is added to it.
+            without: processes of the Procfile that are left out.
+        """
+        # Empty stands for not set: whatever servers the caller's environment names are left alone.
+        self._env = {"DATABASE_URL": "", "REDIS_URL": "", "OPENAI_API_KEY": "", **env}
+        self._options = ("--engine", "simulator", *(word for name in without for word in ("--without", name)))
+        self._lines = procfile.read(PROJECT_ROOT / "Procfile")
+        self._exits = ExitStack()
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._exits.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def _start(self) -> None:
+        self.folder = Path(self._exits.enter_context(TemporaryDirectory(prefix="headrace-benchmark-")))
+        self.stack = self._exits.enter_context(Stack(self.folder, self._options, self._env))
+        report = self.stack.report
+        self.api_key = report.api_key
+        self.url = report.url
+        self._database_url = report.database_url.replace("+psycopg", "")
+        self.redis = self._exits.enter_context(Redis.from_url(report.redis_url, decode_responses=True))
+        self._process_env = {
+            **os.environ,  # noqa: TID251 - it is handed on whole; nothing is read from it here.
+            **self._env,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}",
+            "PYTHONUNBUFFERED": "1",
+            "DATABASE_URL": report.database_url,
+            "REDIS_URL": report.redis_url,
+            "HEADRACE_STATE": str(self.folder),
+            "HEADRACE_PEPPER": (self.folder / "pepper").read_text().strip(),
+            "HEADRACE_ENGINE": report.engine,
+            "HEADRACE_HOST": LOOPBACK,
+        }
+
+    def start_web(self, number: int) -> list[str]:
+        """Start so many more processes of the API; returns their addresses."""
+        return [self._start_server(self._lines["web"], "/readyz") for _ in range(number)]
+
+    def start_bare(self, number: int) -> list[str]:
+        """Start so many processes of `bare_app`, each as the Procfile starts the API's; returns their addresses."""
+        line = self._lines["web"]
+        assert API_APP in line, line
+        return [self._start_server(line.replace(API_APP, "bare_app:app"), "/hello") for _ in range(number)]
+
+    def _start_server(self, line: str, path: str) -> str:
+        port = free_port()
+        child = self._run(line, {"PORT": str(port), "PYTHONPATH": _python_path(self._process_env)})
+        child.wait_until(lambda: readiness.answers(port, path), START_TIMEOUT_S)
+        return f"http://{LOOPBACK}:{port}"
+
+    def start_worker(self) -> None:
+        """Start one more GPU worker beside the stack's; returns once its row says that it takes jobs."""
+        before = self._live_workers()
+        # Two Celery workers of one name would answer for each other.
+        child = self._run(self._lines["gpu"].replace("gpu@", f"gpu{self._number + 2}@"), {})
+        child.wait_until(lambda: self._live_workers() > before, START_TIMEOUT_S)
+
+    def _live_workers(self) -> int:
+        rows = self.sql("SELECT count(*) FROM workers WHERE ready AND stopped_at IS NULL AND lease_until > now()")
+        return int(rows[0][0])
+
+    def _run(self, line: str, env: Mapping[str, str]) -> Child:
+        self._number += 1
+        name = f"extra-{self._number}"
+        command = Command(name, procfile.shell(line), {**self._process_env, **env}, PROJECT_ROOT)
+        child = Child(command, self.folder / "logs" / f"{name}.log")
+        self._exits.callback(child.stop)
+        return child
+
+    def make_key(self, app: str) -> str:
+        """A new API key of this app, which is made if need be, as an operator makes one."""
+        command = [sys.executable, "-c", "from headrace.cli import main; main()", "keys", "create", app]
+        done = subprocess.run(command, env=self._process_env, cwd=PROJECT_ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise click.ClickException(f"No key could be made: {done.stderr.strip()}")
+        return done.stdout.split()[-1]
+
+    def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows of a query, committed; none for a statement that returns none."""
+        with psycopg.connect(self._database_url, autocommit=True) as db:
+            found = db.execute(query.encode(), values or None)
+            return found.fetchall() if found.description else []
+
+    def sql_together(self, statements: Sequence[str]) -> None:
+        """Run these in one transaction."""
+        with psycopg.connect(self._database_url) as db:
+            for statement in statements:
+                db.execute(statement.encode())
+
+    def count(self) -> Counts:
+        """What became of all jobs."""
+        states = ", ".join(f"count(*) FILTER (WHERE state = '{name}')" for name in ("succeeded", "expired", "failed"))
+        return Counts(*self.sql(f"SELECT count(*), {states} FROM jobs")[0])
+
+
+def _python_path(env: Mapping[str, str]) -> str:
+    return os.pathsep.join(filter(None, (str(Path(__file__).parent), env.get("PYTHONPATH"))))
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that shows an API key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+def lanes(**changes: object) -> dict[str, str]:
+    """Settings in the environment that are the same for every lane, such as `depth_cap=500`."""
+    return {
+        f"HEADRACE_LANES__{lane}__{name}".upper(): str(value)
+        for lane in ("high", "normal", "low", "batch")
+        for name, value in changes.items()
+    }
+
+
+def line_of(figures: Mapping[str, object]) -> str:
+    """The last line of a benchmark: `name=value` pairs, fractions in three digits that count."""
+    return " ".join(f"{name}={_shown(value)}" for name, value in figures.items())
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def rounds(number: int, say: Callable[[int], str]) -> Iterator[int]:
+    """Count from 1, telling on standard error which turn it is."""
+    for each in range(1, number + 1):
+        console.print(say(each), style="dim")
+        yield each
