@@ -1,47 +1,31 @@
 """Which HTTP server holds thousands of requests open without starving submits: gunicorn (threads, gevent) or granian.
 
-Knows the system from outside: HTTP to submit, wait and stream, /proc to weigh. Real servers on a Postgres and a Valkey
-of its own, in a temporary folder; no worker runs, so that nothing that waits ever ends.
+Knows the system from outside: HTTP to submit, wait and stream, /proc to weigh. No worker runs, so that nothing that
+waits ever ends.
 """
 
 import json
 import select
 import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
-import httpx2
-import sqlalchemy as sa
 from load import LoadError, drive, request
-from redis import Redis
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from testbed import API_APP, Testbed, bearer, console, lanes
 
-from headrace import connections
-from headrace.config import PROJECT_ROOT, Settings
-from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.postgres import Postgres
-from headrace.stack.valkey import Valkey
-from headrace.store import apps, keys
-from headrace.tables import jobs
-
-BIN = Path(sys.executable).parent
 #: Threads beyond those that wait: for submits.
 SPARE = 64
 #: Longer than any run.
 WAIT_S = 3600
-START_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 60.0
 #: How long the open requests are left alone to see what they cost: each stream is kept alive once.
 IDLE_S = 10.0
@@ -49,36 +33,34 @@ IDLE_S = 10.0
 QUIET_CPU = 0.05
 TICKS_PER_S = 100
 
-console = Console(highlight=False)
-
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A way to serve the API; `command` takes the port and the threads or connections it must carry."""
+    """A way to serve the API; `line` takes the threads or connections it must carry."""
 
     name: str
-    command: Callable[[int, int], Sequence[str]]
+    line: Callable[[int], str]
     threads_per_open: float = 1
 
 
-def granian(port: int, threads: int) -> list[str]:
+def granian(threads: int) -> str:
     """As the Procfile does it."""
-    options = ["--interface", "wsgi", "--http", "1", "--no-ws", "--workers", "1", "--no-access-log", "--no-log"]
-    limits = ["--blocking-threads", str(threads), "--backlog", "4096", "--backpressure", str(threads)]
-    return [str(BIN / "granian"), *options, *limits, "--host", LOOPBACK, "--port", str(port), "api.wsgi:app"]
+    options = "--interface wsgi --http 1 --no-ws --workers 1 --no-access-log"
+    limits = f"--blocking-threads {threads} --backlog 4096 --backpressure {threads}"
+    return f"granian {options} {limits} --host $HEADRACE_HOST --port $PORT {API_APP}"
 
 
-def gunicorn(kind: str) -> Callable[[int, int], list[str]]:
+def gunicorn(kind: str) -> Callable[[int], str]:
     """One worker of this kind."""
 
-    def command(port: int, threads: int) -> list[str]:
-        limits = ["--threads", str(threads)] if kind == "gthread" else []
+    def line(threads: int) -> str:
+        limits = f"--threads {threads} " if kind == "gthread" else ""
         # Keep-alive, as granian has it: without it, each request costs a connection.
-        common = ["--workers", "1", "--keep-alive", "60", "--worker-connections", str(2 * threads), "--backlog", "4096"]
-        where = ["--bind", f"{LOOPBACK}:{port}", "--log-level", "error", "--timeout", "0", "api.wsgi:app"]
-        return [str(BIN / "gunicorn"), "--worker-class", kind, *limits, *common, *where]
+        limits += f"--keep-alive 60 --worker-connections {2 * threads} --backlog 4096"
+        where = f"--bind $HEADRACE_HOST:$PORT --log-level error --timeout 0 {API_APP}"
+        return f"gunicorn --workers 1 --worker-class {kind} {limits} {where}"
 
-    return command
+    return line
 
 
 SERVERS = {
@@ -122,86 +104,16 @@ class Plan:
     opened: int
     clients: int
 
-
-class Ground:
-    """The servers below the API, and an app's key."""
-
-    def __init__(self, database_url: str, redis_url: str, plan: Plan) -> None:
-        self.settings = Settings.load(database_url=database_url, redis_url=redis_url, engine="simulator")
-        self._engine = connections.postgres(self.settings, pool_size=1)
-        self._redis = Redis.from_url(redis_url)
-        roomy = str(10**9)
-        slots = str(plan.opened + SPARE)
-        environment = {
-            "DATABASE_URL": database_url,
-            "REDIS_URL": redis_url,
-            "HEADRACE_ENGINE": "simulator",
-            "HEADRACE_LANES__NORMAL__DEPTH_CAP": roomy,
-            "HEADRACE_LANES__NORMAL__BACKLOG_CAP_TOKENS": roomy,
+    @property
+    def settings(self) -> dict[str, str]:
+        """Neither a cap nor a slot nor a time limit is in the way."""
+        slots = str(self.opened + SPARE)
+        return lanes(depth_cap=10**9, backlog_cap_tokens=10**9) | {
             "HEADRACE_WAIT_LIMIT_S": str(WAIT_S),
             "HEADRACE_WAIT_SLOTS": slots,
             "HEADRACE_STREAM_SLOTS": slots,
             "HEADRACE_KEEP_ALIVE_S": str(IDLE_S),
         }
-        self.prefix = ["env", *(f"{name}={value}" for name, value in environment.items())]
-        subprocess.run([*self.prefix, str(BIN / "alembic"), "upgrade", "head"], cwd=PROJECT_ROOT, check=True)
-        with self._engine.begin() as db:
-            app = apps.ensure(db, "bench")
-            self.key = keys.make(db, app.id, self.settings.pepper.get_secret_value())
-
-    def empty(self) -> None:
-        """Forget every job."""
-        self._redis.flushall()
-        with self._engine.begin() as db:
-            db.execute(sa.text(f"TRUNCATE {jobs.name} CASCADE"))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._engine.dispose()
-        self._redis.close()
-
-
-@contextmanager
-def ground(plan: Plan) -> Iterator[Ground]:
-    """A migrated Postgres and a Valkey, in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder, ExitStack() as running:
-        postgres = Postgres(Path(folder, "postgres"), free_port())
-        valkey = Valkey(Path(folder, "valkey"), free_port())
-        running.enter_context(postgres.running())
-        running.enter_context(valkey.running())
-        made = Ground(postgres.url, valkey.url, plan)
-        running.callback(made.close)
-        yield made
-
-
-@contextmanager
-def served(server: Server, below: Ground, opened: int) -> Iterator[tuple[str, int]]:
-    """The address and process id of a running server. Raises: ClickException."""
-    port = free_port()
-    command = server.command(port, round(opened * server.threads_per_open) + SPARE)
-    child = subprocess.Popen([*below.prefix, *command], cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL)
-    url = f"http://{LOOPBACK}:{port}"
-    try:
-        until = time.monotonic() + START_TIMEOUT_S
-        while not _is_up(url):
-            if child.poll() is not None or time.monotonic() > until:
-                raise click.ClickException(f"{server.name} did not start: {' '.join(command)}")
-            time.sleep(0.1)
-        yield url, child.pid
-    finally:
-        child.terminate()
-        try:
-            child.wait(15)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _is_up(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/readyz").status_code == 200
-    except httpx2.HTTPError:
-        return False
 
 
 class Held:
@@ -258,9 +170,9 @@ class Held:
 class Arm:
     """One server with one kind of open requests."""
 
-    def __init__(self, below: Ground, plan: Plan, url: str, pid: int) -> None:
+    def __init__(self, key: str, plan: Plan, url: str, pid: int) -> None:
         self._plan, self._url, self._pid = plan, url, pid
-        self._headers = {"Authorization": f"Bearer {below.key}"}
+        self._headers = bearer(key)
         self._submit = self._post("/v1/jobs", {"prompt": "Why is the sky blue?", "max_wait": WAIT_S})
 
     def measure(self, kind: str) -> Figures:
@@ -347,15 +259,18 @@ def measure(plan: Plan, names: Sequence[str]) -> Measured:
     """Every server with every kind of open requests, in turn, round after round, so that all meet the same weather."""
     measured: Measured = {(name, kind): [] for name in names for kind in KINDS}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with ground(plan) as below, Progress(*columns, console=console) as progress:
+    with Testbed(plan.settings) as bed, Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=plan.rounds * len(measured))
         for _ in range(plan.rounds):
             for (name, kind), rounds in measured.items():
                 progress.update(task, description=f"{name}, {kind}")
-                below.empty()
-                with served(SERVERS[name], below, plan.opened) as (url, pid):
+                bed.redis.flushall()
+                bed.sql("TRUNCATE jobs CASCADE")
+                server = SERVERS[name]
+                line = server.line(round(plan.opened * server.threads_per_open) + SPARE)
+                with bed.serving(line) as (url, pid):
                     try:
-                        rounds.append(Arm(below, plan, url, pid).measure(kind))
+                        rounds.append(Arm(bed.api_key, plan, url, pid).measure(kind))
                     except LoadError as error:
                         raise click.ClickException(f"{name}, {kind}: {error}") from error
                 progress.advance(task)
@@ -414,10 +329,10 @@ def main(rounds: int, seconds: float, opened: int, clients: int, names: tuple[st
     """Compare HTTP servers by what submits they take while they hold long polls or streams open.
 
     Each serves the same API from one process, on a Postgres and a Valkey that are started here: granian (WSGI), with
-    a thread for each open request or with four times as many; gunicorn with threads; gunicorn with gevent. Three times
-    each: with nothing else open, with idle long polls, with idle event streams. Nothing that waits ever ends, since no
-    worker runs. The figures are accepted submits per second and the p95 of their latency, how many of the open requests
-    were still held afterwards, and what the server's processes weigh.
+    a thread for each open request or with four times as many; gunicorn with threads; gunicorn with gevent. Each is
+    measured with nothing else open, with idle long polls, and with idle event streams. Nothing that waits ever ends,
+    since no worker runs. The figures are accepted submits per second and the p95 of their latency, how many of the open
+    requests were still held afterwards, and what the server's processes weigh.
 
     The last line is name=value pairs: winner (the most submits per second with its worse kind of open requests), and
     both figures of every arm. The status is 1 when a submit failed or an open request was dropped.

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,19 +98,28 @@ class Testbed(AbstractContextManager["Testbed"]):
 
     def start_web(self, number: int) -> list[str]:
         """Start so many more processes of the API; returns their addresses."""
-        return [self._start_server(self._lines["web"], "/readyz") for _ in range(number)]
+        return [self._serve(self._lines["web"], "/readyz")[0] for _ in range(number)]
 
     def start_bare(self, number: int) -> list[str]:
         """Start so many processes of `bare_app`, each as the Procfile starts the API's; returns their addresses."""
         line = self._lines["web"]
         assert API_APP in line, line
-        return [self._start_server(line.replace(API_APP, "bare_app:app"), "/hello") for _ in range(number)]
+        return [self._serve(line.replace(API_APP, "bare_app:app"), "/hello")[0] for _ in range(number)]
 
-    def _start_server(self, line: str, path: str) -> str:
+    @contextmanager
+    def serving(self, line: str) -> Iterator[tuple[str, int]]:
+        """The API by another line than the Procfile's, which finds HEADRACE_HOST and PORT; its address and its pid."""
+        url, child = self._serve(line, "/readyz")
+        try:
+            yield url, child.pid
+        finally:
+            child.stop()
+
+    def _serve(self, line: str, path: str) -> tuple[str, Child]:
         port = free_port()
         child = self._run(line, {"PORT": str(port), "PYTHONPATH": _python_path(self._process_env)})
         child.wait_until(lambda: readiness.answers(port, path), START_TIMEOUT_S)
-        return f"http://{LOOPBACK}:{port}"
+        return f"http://{LOOPBACK}:{port}", child
 
     def start_worker(self) -> None:
         """Start one more GPU worker beside the stack's; returns once its row says that it takes jobs."""
