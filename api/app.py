@@ -1,7 +1,6 @@
 """The web process's composition root: builds every part once, and the Flask app around them."""
 
 import os
-import secrets
 import time
 from collections.abc import Callable
 
@@ -21,6 +20,7 @@ from headrace import connections
 from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, make_celery
 from headrace.config import Settings
+from headrace.jobs import new_id, show_id
 from headrace.pricing import Tariff
 from headrace.store import Store
 from headrace.streams import Streams
@@ -91,7 +91,7 @@ def _failpoint(armed: str | None) -> Callable[[str], None]:
 
 def _begin() -> None:
     g.began = time.monotonic()
-    g.request_id = f"req_{secrets.token_hex(16)}"
+    g.request_id = show_id(new_id(), "req_")
 
 
 def _end(response: Response) -> Response:

@@ -7,33 +7,35 @@ import time
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-#: For how long what was told is said again, in seconds, from when it was asked.
+from headrace.admission import Refusal
+
+#: For how long what was told is said again, in seconds.
 REMEMBER_S = 0.02
-#: The share of that time after which one caller asks again, while the others go on with what is known.
-FRESH_SHARE = 0.5
+#: Seconds after which one caller asks again, while the others go on with what is known. Soon: under load the answer
+#: takes most of the time that it may be remembered for, since whoever waits for it waits for the GIL as well.
+FRESH_S = 0.002
 #: Entries at once.
 REMEMBERED = 1000
 #: How often it is noted anew that an app found a queue full, in seconds.
 KNOCK_EVERY_S = 1.0
 
 Key = TypeVar("Key", bound=Hashable)
-Facts = TypeVar("Facts")
 
 
-class _Entry(NamedTuple, Generic[Facts]):
-    facts: Facts
+class _Entry(NamedTuple):
+    refusal: Refusal
     ask_again_at: float
     until: float
 
 
-class FullQueues(Generic[Key, Facts]):
+class FullQueues(Generic[Key]):
     """Refusals by what was asked: an app and the queues its job may go to."""
 
     def __init__(self) -> None:
-        self._entries: dict[Key, _Entry[Facts]] = {}
+        self._entries: dict[Key, _Entry] = {}
         self._knocked_at: dict[Hashable, float] = {}
 
-    def recall(self, key: Key) -> Facts | None:
+    def recall(self, key: Key) -> Refusal | None:
         """What was told of it; None when whoever calls must ask."""
         entry = self._entries.get(key)
         now = time.monotonic()
@@ -42,13 +44,14 @@ class FullQueues(Generic[Key, Facts]):
         if now >= entry.ask_again_at:
             self._entries[key] = entry._replace(ask_again_at=entry.until)
             return None
-        return entry.facts
+        return entry.refusal
 
-    def remember(self, key: Key, facts: Facts, asked_at: float) -> None:
-        """Keep what was told of it. Args: asked_at: on the monotonic clock."""
+    def remember(self, key: Key, refusal: Refusal) -> None:
+        """Keep what was told of it just now."""
         if len(self._entries) >= REMEMBERED:
             self._entries.clear()
-        self._entries[key] = _Entry(facts, asked_at + REMEMBER_S * FRESH_SHARE, asked_at + REMEMBER_S)
+        now = time.monotonic()
+        self._entries[key] = _Entry(refusal, now + FRESH_S, now + REMEMBER_S)
 
     def forget(self, key: Key) -> None:
         """There was room."""

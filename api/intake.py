@@ -13,10 +13,11 @@ from queue import SimpleQueue
 from typing import Literal
 from uuid import UUID
 
+from api.full_queues import FullQueues
 from headrace.admission import Admission, Ask, Place, Refusal
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.jobs import JobSpec
-from headrace.queues import Ticket
+from headrace.queues import Candidate, Ticket
 from headrace.routing import route_of
 from headrace.store import Store
 from headrace.store.insertion import Inserted, Placement, insert_batch
@@ -25,8 +26,10 @@ log = logging.getLogger(__name__)
 
 #: Between insert and publish: the jobs are in Postgres, and in no list.
 FAILPOINT_INSERTED = "api.inserted"
-#: Batches under way at once: while one waits for the commit, the next takes its places.
+#: Batches under way at once. A second would halve the batches, and gain nothing: see docs/architecture.md.
 LEADERS = 1
+#: Reasons of a refusal that hold for a job of any size.
+ALIKE_FOR_ALL = frozenset({"depth", "share", "app_jobs"})
 #: Requests in one batch: more would only make everyone wait for the longest.
 BATCH = 256
 
@@ -47,6 +50,8 @@ class Replayed:
 
 
 Outcome = Admitted | Replayed | Refusal
+#: An app and the queues that its job may go to.
+_Wish = tuple[UUID, tuple[Candidate, ...]]
 
 
 class _Turn(Enum):
@@ -78,6 +83,7 @@ class Intake:
     def __init__(self, store: Store, admission: Admission, fail_at: Callable[[str], None]) -> None:
         self._store = store
         self.admission = admission
+        self.full: FullQueues[_Wish] = FullQueues()
         self._fail_at = fail_at
         self._lock = threading.Lock()
         self._pending: list[_Request] = []
@@ -88,6 +94,8 @@ class Intake:
 
         Raises: IdempotencyKeyReused. IdempotencyInProgress. StoreUnavailable. BrokerUnavailable.
         """
+        if refusal := self.full.recall(_wish(ask)):
+            return refusal
         request = _Request(spec, ask)
         with self._lock:
             self._pending.append(request)
@@ -124,8 +132,12 @@ class Intake:
         placed = []
         for request, taken in zip(batch, self.admission.reserve([each.ask for each in batch]), strict=True):
             if isinstance(taken, Refusal):
+                # Here, not by who asked: he may be told much later.
+                if taken.reason in ALIKE_FOR_ALL:
+                    self.full.remember(_wish(request.ask), taken)
                 request.settle(taken)
             else:
+                self.full.forget(_wish(request.ask))
                 placed.append((request, taken))
         if placed:
             self._make_durable(placed)
@@ -163,6 +175,10 @@ class Intake:
         except BrokerUnavailable as error:
             # The places run out by themselves, and `reconcile_admission` drops them.
             log.warning("release_failed", extra={"jobs": len(requests), "error": str(error)})
+
+
+def _wish(ask: Ask) -> _Wish:
+    return ask.app_id, ask.candidates
 
 
 def _placement(place: Place) -> Placement:

@@ -1,13 +1,14 @@
 """Errors as HTTP answers, in OpenAI's shape. The one place that knows a status per error."""
 
 import http
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, g, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
@@ -18,6 +19,7 @@ from headrace.errors import HeadraceError, Refused
 from headrace.jobs import show_id
 
 log = logging.getLogger(__name__)
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 #: Seconds after which a server that was down is worth another try.
 RETRY_AFTER_S = 2
@@ -134,7 +136,7 @@ def _problem(
     headers: Mapping[str, str],
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Response:
-    response = jsonify(error={"message": message, "type": kind, "param": param, "code": code, **more})
-    response.status_code = status
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code, **more}}
+    response = Response(_encode(body) + "\n", status, mimetype="application/json")
     response.headers.update(headers)
     return response

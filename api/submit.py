@@ -2,17 +2,14 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from api.catalogue import Catalogue
 from api.drafts import Draft, specify
 from api.forecast import Forecast
-from api.full_queues import FullQueues
 from api.intake import Admitted, Intake, Replayed
 from api.refusals import Refusals
 from headrace.admission import Ask, Refusal
@@ -72,7 +69,6 @@ class Submitter:
     forecast: Forecast
     refusals: Refusals
     tariff: Tariff
-    _full: FullQueues[tuple[UUID, tuple[Candidate, ...]], dict[str, Any]] = field(default_factory=FullQueues)
 
     def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None) -> Accepted:
         """Accept a draft; returns once it is durable.
@@ -88,17 +84,12 @@ class Submitter:
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         options = self._candidates(spec, draft)
         try:
-            # Only what does not depend on the job's size is remembered.
-            if facts := self._full.recall((app.id, options)):
-                raise QueueFull(**facts)
-            asked_at = time.monotonic()
             outcome = self.intake.accept(spec, Ask(spec.id, app.id, spec.kv_tokens, options, app.limits))
             if isinstance(outcome, Refusal):
-                raise self._refused(outcome, spec, app, options, asked_at)
+                raise self._refused(outcome, spec, app, options)
         except (QueueFull, AppLimited) as error:
             self.refusals.count(spec.app_id, options[0].queue, error.reason, spec.kv_tokens)
             raise
-        self._full.forget((app.id, options))
         if isinstance(outcome, Replayed):
             return self._replayed(app, outcome.job_id)
         return self._accepted(spec, outcome)
@@ -133,33 +124,28 @@ class Submitter:
         except InvalidRequest as error:
             raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}overflow") from error
 
-    def _refused(
-        self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...], asked_at: float
-    ) -> Refused:
+    def _refused(self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...]) -> Refused:
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
             return _rate_limited(refusal, spec.kv_tokens, app.limits)
         queue = options[0].queue
         position, ahead_tokens = refusal.depth + 1, refusal.backlog_tokens
         wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens))
         retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
-        facts: dict[str, Any] = {
-            "message": f"{_complaint(refusal, spec, queue, wait_s)} {_advice(retry_after_s)}",
-            "queue": queue,
-            "reason": refusal.reason,
-            "depth": refusal.depth,
-            "cap": refusal.number,
-            "expected_wait_s": wait_s,
-            "retry_after_s": retry_after_s,
-            "rates_left": refusal.rates_left,
-        }
         if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
             self._knock(app, queue, retry_after_s)
-        if refusal.reason in ("depth", "share", "app_jobs"):
-            self._full.remember((app.id, options), facts, asked_at)
-        return QueueFull(**facts)
+        return QueueFull(
+            f"{_complaint(refusal, spec, queue, wait_s)} {_advice(retry_after_s)}",
+            queue=queue,
+            reason=refusal.reason,
+            depth=refusal.depth,
+            cap=refusal.number,
+            expected_wait_s=wait_s,
+            retry_after_s=retry_after_s,
+            rates_left=refusal.rates_left,
+        )
 
     def _knock(self, app: App, queue: str, retry_after_s: int) -> None:
-        if not self._full.is_knock_due(app.id, queue):
+        if not self.intake.full.is_knock_due(app.id, queue):
             return
         try:
             self.intake.admission.knock(app.id, queue, retry_after_s + LATE_S)

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 import threading
 
 from flask import Flask
@@ -10,6 +11,10 @@ from api.app import create_app
 from api.deps import EXTENSION
 from headrace.config import Settings
 from headrace.logging import configure
+
+#: How often a thread that waits for the GIL looks up, which with hundreds of them adds up. Python's own is 5 ms; hardly
+#: a call of ours holds the GIL for as long.
+SWITCH_S = 0.02
 
 
 def _end_waits_on_signal(app: Flask) -> None:
@@ -30,6 +35,7 @@ def _end_waits_on_signal(app: Flask) -> None:
     threading.Thread(target=watch, name="signals", daemon=True).start()
 
 
+sys.setswitchinterval(SWITCH_S)
 configure()
 app = create_app(Settings.load())
 if threading.current_thread() is threading.main_thread():

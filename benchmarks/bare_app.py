@@ -18,7 +18,7 @@ from headrace.jobs import Lane
 
 #: The list that this peer's messages go to; kombu names a list after its queue.
 QUEUE = "bare"
-#: As many as the server has threads, so that none waits for a connection.
+#: More than there are requests at once, so that none waits for a connection.
 CONNECTIONS = 64
 #: To Postgres, for the route that writes a row.
 ROWS_CONNECTIONS = 16

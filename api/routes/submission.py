@@ -31,8 +31,12 @@ def body() -> dict[str, Any]:
 
 def _raw() -> bytes:
     """The body's bytes, kept for a second look. A chunked body that is too long shows only here."""
+    limit, told = deps().settings.body_limit_bytes, request.content_length
+    if told and told <= limit:
+        # Then werkzeug stops there. Else it reads on to see the end, which lets go of the GIL once more.
+        request.max_content_length = told
     raw = request.get_data(cache=True)
-    if len(raw) > deps().settings.body_limit_bytes:
+    if len(raw) > limit:
         raise RequestEntityTooLarge
     return raw
 

@@ -32,7 +32,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     Raises: InvalidRequest that says where.
     """
     try:
-        parsed = json.loads(raw.decode(), parse_int=_parse_int, object_pairs_hook=_object)
+        parsed = _DECODER.decode(raw.decode())
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The body is not UTF-8: byte {error.start} is not.", code="invalid_json") from error
     except json.JSONDecodeError as error:
@@ -81,6 +81,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             f"'{_shown(twice)}' is given twice in one object.", code="invalid_json", param=_shown(twice)
         )
     return found
+
+
+#: Made once: `json.loads` would make one for each body.
+_DECODER = json.JSONDecoder(parse_int=_parse_int, object_pairs_hook=_object)
 
 
 def _first_twice(names: Sequence[str]) -> str:

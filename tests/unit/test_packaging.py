@@ -12,6 +12,9 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from headrace.config import Settings
+from headrace.stack import procfile
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "requirements"
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -50,6 +53,15 @@ def versions(lock: str, python: str) -> dict[str, Version]:
 @pytest.mark.parametrize("name", ["headrace", "api", "workers", "scheduler"])
 def test_a_top_level_name_belongs_to_this_project_alone(name: str) -> None:
     assert set(packages_distributions()[name]) == {"headrace"}
+
+
+def test_the_web_process_has_a_thread_for_each_open_request_and_some_to_spare() -> None:
+    line = procfile.read(ROOT / "Procfile")["web"]
+    threads = int(re.search(r"--blocking-threads (\d+)", line)[1])  # type: ignore[index]
+    fields = Settings.model_fields
+    assert threads >= fields["wait_slots"].default + fields["stream_slots"].default + 64
+    # Granian answers nobody beyond this many at once.
+    assert f"--backpressure {threads}" in line
 
 
 def test_every_lua_file_is_package_data() -> None:

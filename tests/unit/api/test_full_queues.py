@@ -2,7 +2,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.full_queues import FRESH_SHARE, KNOCK_EVERY_S, REMEMBER_S, REMEMBERED, FullQueues
+from api.full_queues import FRESH_S, KNOCK_EVERY_S, REMEMBER_S, REMEMBERED, FullQueues
+from headrace.admission import Refusal
+from headrace.limits import NO_RATES
+
+FULL, NEWER = (Refusal("depth", 500, depth, 1000, NO_RATES) for depth in (500, 501))
 
 
 @pytest.fixture
@@ -14,38 +18,36 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_one_caller_asks_again_while_the_others_go_on(clock: SimpleNamespace) -> None:
-    full: FullQueues[str, str] = FullQueues()
+    full: FullQueues[str] = FullQueues()
     assert full.recall("q") is None
-    full.remember("q", "facts", clock.now_s)
+    full.remember("q", FULL)
 
-    clock.now_s += REMEMBER_S * FRESH_SHARE * 0.9
-    assert full.recall("q") == "facts"
-    clock.now_s += REMEMBER_S * FRESH_SHARE * 0.2
-    assert [full.recall("q") for _ in range(3)] == [None, "facts", "facts"]
+    clock.now_s += FRESH_S * 0.9
+    assert full.recall("q") is FULL
+    clock.now_s += FRESH_S * 0.2
+    assert [full.recall("q") for _ in range(3)] == [None, FULL, FULL]
 
-    full.remember("q", "newer", clock.now_s)
-    assert full.recall("q") == "newer"
+    full.remember("q", NEWER)
+    assert full.recall("q") is NEWER
 
 
 def test_nothing_is_remembered_for_longer_than_its_time(clock: SimpleNamespace) -> None:
-    full: FullQueues[str, str] = FullQueues()
-    asked_at = clock.now_s
-    clock.now_s += REMEMBER_S / 4  # The answer took its time.
-    full.remember("q", "facts", asked_at)
-    clock.now_s = asked_at + REMEMBER_S
+    full: FullQueues[str] = FullQueues()
+    full.remember("q", FULL)
+    clock.now_s += REMEMBER_S
     assert [full.recall("q") for _ in range(2)] == [None, None]
 
 
 def test_room_voids_what_is_remembered(clock: SimpleNamespace) -> None:
-    full: FullQueues[str, str] = FullQueues()
-    full.remember("q", "facts", clock.now_s)
+    full: FullQueues[str] = FullQueues()
+    full.remember("q", FULL)
     full.forget("q")
     full.forget("never heard of")
     assert full.recall("q") is None
 
 
 def test_a_knock_is_due_once_in_a_while(clock: SimpleNamespace) -> None:
-    full: FullQueues[str, str] = FullQueues()
+    full: FullQueues[str] = FullQueues()
     assert [full.is_knock_due("app", "q"), full.is_knock_due("app", "q"), full.is_knock_due("app", "r")] == [
         True,
         False,
@@ -56,8 +58,8 @@ def test_a_knock_is_due_once_in_a_while(clock: SimpleNamespace) -> None:
 
 
 def test_the_memory_is_bounded(clock: SimpleNamespace) -> None:
-    full: FullQueues[int, str] = FullQueues()
+    full: FullQueues[int] = FullQueues()
     for key in range(REMEMBERED + 10):
-        full.remember(key, "facts", clock.now_s)
+        full.remember(key, FULL)
         full.is_knock_due(key)
     assert max(len(full._entries), len(full._knocked_at)) <= REMEMBERED

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from api.drafts import Draft, Spelling
-from api.full_queues import FRESH_SHARE, REMEMBER_S
+from api.full_queues import FRESH_S, REMEMBER_S
 from api.intake import FAILPOINT_INSERTED
 from api.submit import LATE_S, RETRY_BLINDLY_S, Submitter
 from headrace.admission import Load, Refusal
@@ -46,10 +46,9 @@ def measured(door: Any, fleet: dict[str, Fleet]) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time as the use case sees it; a test moves it by setting `now_s`."""
+    """The time as the memory of full queues sees it; a test moves it by setting `now_s`."""
     clock = SimpleNamespace(now_s=1000.0)
-    for module in ("api.submit", "api.full_queues"):
-        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("api.full_queues.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
 
@@ -170,7 +169,7 @@ def test_what_was_refused_a_moment_ago_is_refused_from_memory(
 ) -> None:
     door.refusal = Refusal(reason, 5, 500, 150_000, NO_RATES)
     first = refused(submitter, app)
-    clock.now_s += REMEMBER_S * FRESH_SHARE * 0.9
+    clock.now_s += FRESH_S * 0.9
     again = refused(submitter, app)
     assert door.steps.count("reserve") == 1
     assert (str(again), again.reason, again.depth) == (str(first), first.reason, first.depth)
@@ -200,7 +199,7 @@ def test_a_refusal_is_forgotten_once_there_was_room(
 ) -> None:
     door.refusal = FULL
     refused(submitter, app)
-    clock.now_s += REMEMBER_S * FRESH_SHARE
+    clock.now_s += FRESH_S
     door.refusal = None
     submitter.submit(DRAFT, app)
     submitter.submit(DRAFT, app)
