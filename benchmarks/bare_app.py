@@ -11,14 +11,14 @@ import sqlalchemy as sa
 from celery import Celery
 from flask import Flask, Response, jsonify, request
 from orjson import dumps, loads
-from redis import Redis
+from redis import BlockingConnectionPool, Redis
 
 from headrace.config import Settings
 from headrace.jobs import Lane
 
 #: The list that this peer's messages go to; kombu names a list after its queue.
 QUEUE = "bare"
-#: More than there are requests at once, so that none waits for a connection.
+#: To Redis; who finds none free waits for one.
 CONNECTIONS = 64
 #: To Postgres, for the route that writes a row.
 ROWS_CONNECTIONS = 16
@@ -32,7 +32,7 @@ celery.conf.update(
     broker_pool_limit=CONNECTIONS,
     task_default_queue=QUEUE,
 )
-redis = Redis.from_url(settings.redis_url, max_connections=CONNECTIONS)
+redis = Redis.from_pool(BlockingConnectionPool.from_url(settings.redis_url, max_connections=CONNECTIONS))
 engine = sa.create_engine(settings.database_url, pool_size=ROWS_CONNECTIONS, max_overflow=0)
 rows = sa.Table("bare_jobs", sa.MetaData(), sa.Column("id", sa.Uuid, primary_key=True), sa.Column("body", sa.JSON))
 app = Flask(__name__, static_folder=None)

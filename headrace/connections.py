@@ -15,6 +15,8 @@ from headrace.errors import ConfigError
 
 #: Seconds to wait for a TCP connection, to either server.
 CONNECT_TIMEOUT_S = 2
+#: Seconds to wait for a free connection of the pool: a burst of thousands of requests is served, not turned away.
+POOL_TIMEOUT_S = 10
 #: Seconds to wait for Redis to answer one command, which takes it a millisecond. A hung one holds a thread this long.
 REDIS_TIMEOUT_S = 2
 #: Bounds for one statement and for one lock, so that a locked table fails a request instead of holding its thread.
@@ -32,7 +34,7 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=CONNECT_TIMEOUT_S,
+        pool_timeout=POOL_TIMEOUT_S,
         pool_pre_ping=True,
         # An error's text would quote them into the logs: they are prompts, answers and keys' digests.
         hide_parameters=True,
