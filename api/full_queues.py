@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from headrace.admission import Refusal
 
-#: For how long what was told is said again, in seconds.
+#: For how long what was told is said again, in seconds, from when it was asked.
 REMEMBER_S = 0.02
 #: Seconds after which one caller asks again, while the others go on with what is known. Soon: under load the answer
 #: takes most of the time that it may be remembered for, since whoever waits for it waits for the GIL as well.
@@ -46,12 +46,11 @@ class FullQueues(Generic[Key]):
             return None
         return entry.refusal
 
-    def remember(self, key: Key, refusal: Refusal) -> None:
-        """Keep what was told of it just now."""
+    def remember(self, key: Key, refusal: Refusal, asked_at: float) -> None:
+        """Keep what was told of it just now. Args: asked_at: on the monotonic clock."""
         if len(self._entries) >= REMEMBERED:
             self._entries.clear()
-        now = time.monotonic()
-        self._entries[key] = _Entry(refusal, now + FRESH_S, now + REMEMBER_S)
+        self._entries[key] = _Entry(refusal, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
 
     def forget(self, key: Key) -> None:
         """There was room."""

@@ -5,6 +5,7 @@ Each of the three steps is one round trip for the whole batch, which is what mak
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -130,11 +131,12 @@ class Intake:
 
     def _serve(self, batch: Sequence[_Request]) -> None:
         placed = []
+        asked_at = time.monotonic()
         for request, taken in zip(batch, self.admission.reserve([each.ask for each in batch]), strict=True):
             if isinstance(taken, Refusal):
                 # Here, not by who asked: he may be told much later.
                 if taken.reason in ALIKE_FOR_ALL:
-                    self.full.remember(_wish(request.ask), taken)
+                    self.full.remember(_wish(request.ask), taken, asked_at)
                 request.settle(taken)
             else:
                 self.full.forget(_wish(request.ask))

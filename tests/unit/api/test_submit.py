@@ -46,9 +46,10 @@ def measured(door: Any, fleet: dict[str, Fleet]) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time as the memory of full queues sees it; a test moves it by setting `now_s`."""
+    """The time as the door and its memory see it; a test moves it by setting `now_s`."""
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("api.full_queues.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    for module in ("api.intake", "api.full_queues"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
 
