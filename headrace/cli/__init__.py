@@ -8,6 +8,7 @@ from headrace.cli.apps import apps
 from headrace.cli.client import cancel, get, queues, submit
 from headrace.cli.demo import demo
 from headrace.cli.keys import keys
+from headrace.cli.plan import plan_
 from headrace.cli.up import up
 from headrace.errors import HeadraceError
 
@@ -22,11 +23,20 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Group)
+#: `bin/headrace` keeps these for itself: they work where nothing is installed yet.
+_OF_THE_CHECKOUT = """\
+\b
+In a checkout, two more:
+  bin/headrace install [--dev]   Make the environment and do nothing else.
+  bin/headrace python FILE ...   Run FILE with the environment's Python.
+"""
+
+
+@click.group(cls=_Group, epilog=_OF_THE_CHECKOUT)
 @click.version_option(package_name="headrace")
 def main() -> None:
     """Headrace: asynchronous LLM jobs."""
 
 
-for command in (demo, up, submit, get, cancel, queues, apps, keys):
+for command in (demo, up, submit, get, cancel, queues, apps, keys, plan_):
     main.add_command(command)

@@ -96,3 +96,42 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_PEPPER", "canary-pepper")
 
     assert "canary" not in repr(Settings.load())
+
+
+def test_lane_that_is_set_in_part_keeps_the_rest_of_its_defaults(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, "[lanes.low]\ndepth_cap = 100"))
+    monkeypatch.setenv("HEADRACE_LANES__HIGH__MAX_WAIT_S", "10")
+
+    settings = Settings.load()
+
+    low, high = settings.lane(Lane.LOW), settings.lane(Lane.HIGH)
+    assert (low.depth_cap, low.max_wait_s) == (100, 4 * 3600)
+    assert (high.max_wait_s, high.takes) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[lane.high]\nmax_wait_s = 1", r"sets 'lane', .* Did you mean 'lanes'\?"),
+        ("leese_s = 1", r"sets 'leese_s', .* Did you mean 'lease_s'\?"),
+        ("zzz = 1", "sets 'zzz', which is no setting.$"),
+        ("[lanes.hihg]\nmax_wait_s = 1", "lanes.hihg"),
+        ("[lanes.high]\ndepthcap = 1", "lanes.high.depthcap"),
+    ],
+)
+def test_setting_that_does_not_exist_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, named: str
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+
+    with pytest.raises(ConfigError, match=named):
+        Settings.load()
+
+
+def test_wrong_value_is_reported_with_the_variable_that_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_LEASE_S", "abc")
+
+    with pytest.raises(ConfigError, match=r"lease_s \(HEADRACE_LEASE_S\): .* Got 'abc'"):
+        Settings.load()

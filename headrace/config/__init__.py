@@ -4,168 +4,42 @@ The environment wins over the file. Every value has a default that works on a la
 """
 
 import tomllib
-from decimal import Decimal
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from headrace.config.sections import (
+    LaneSettings,
+    OverflowSettings,
+    PoolSettings,
+    Positive,
+    PositiveInt,
+    Price,
+    ScalingSettings,
+    SimulatorSettings,
+    WebhookSettings,
+    built_in_lanes,
+)
 from headrace.errors import ConfigError
 from headrace.jobs import Lane
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+__all__ = [
+    "PROJECT_ROOT",
+    "LaneSettings",
+    "OverflowSettings",
+    "PoolSettings",
+    "Price",
+    "ScalingSettings",
+    "Settings",
+    "SimulatorSettings",
+    "WebhookSettings",
+]
 
-Positive = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LaneSettings(_Section):
-    """One lane.
-
-    Attributes:
-        max_wait_s: default for the job's `max_wait`.
-        depth_cap: jobs a queue of this lane holds before new ones are refused.
-        backlog_cap_tokens: likewise in tokens, prompts and the most output of all that wait.
-        takes: of as many takes as all lanes' `takes` add up to, those that are this lane's while all have work.
-    """
-
-    max_wait_s: Positive = 30.0
-    depth_cap: PositiveInt = 500
-    backlog_cap_tokens: PositiveInt = 1_000_000
-    takes: PositiveInt = 1
-
-
-def _lanes() -> dict[Lane, LaneSettings]:
-    return {
-        Lane.HIGH: LaneSettings(max_wait_s=30, takes=10),
-        Lane.NORMAL: LaneSettings(max_wait_s=30, takes=4),
-        Lane.LOW: LaneSettings(max_wait_s=4 * 3600),
-        Lane.BATCH: LaneSettings(max_wait_s=24 * 3600),
-    }
-
-
-class Price(_Section):
-    """USD per 1,000,000 tokens of one model.
-
-    Attributes:
-        source: where the figure comes from, with its date.
-        version: what the ledger calls it; change it with the price.
-    """
-
-    input_usd_per_mtok: Annotated[Decimal, Field(ge=0)]
-    output_usd_per_mtok: Annotated[Decimal, Field(ge=0)]
-    cached_input_usd_per_mtok: Annotated[Decimal, Field(ge=0)] | None = None
-    source: str
-    version: str
-
-
-#: Used until `headrace.toml` says what a host really costs per token.
-DEFAULT_OWN_PRICE = Price(
-    input_usd_per_mtok=Decimal("0.05"),
-    output_usd_per_mtok=Decimal("0.20"),
-    version="default-2026-11",
-    source="a placeholder standard cost: set it to your host's USD per hour over its measured tokens per hour",
-)
-
-
-class PoolSettings(_Section):
-    """A group of identical GPU workers that serve one model.
-
-    Attributes:
-        model: the name that requests use: a Hugging Face id or a folder.
-        model_dir: a folder with the weights and tokenizer; None to resolve `model` through the hub's cache.
-        engine: what answers; `simulator` is for load and fault tests, and says so in its answers.
-        max_model_tokens: prompt plus output of one job; None for the model's own limit.
-        max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`).
-        kv_cache_mib: size of the KV-cache pool on a CPU; None lets the engine take what its GPU has left.
-        engine_options: passed to vLLM's engine arguments as they are.
-        drain_jobs_per_s: what one worker is believed to finish before a rate has been measured.
-        price: what a token costs on this pool's own hosts.
-    """
-
-    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    model_dir: Path | None = None
-    engine: Literal["vllm", "simulator"] = "vllm"
-    max_model_tokens: PositiveInt | None = 2048
-    max_running: PositiveInt = 32
-    kv_cache_mib: PositiveInt | None = 512
-    engine_options: dict[str, Any] = Field(default_factory=dict)
-    drain_jobs_per_s: Positive = 2.0
-    price: Price = DEFAULT_OWN_PRICE
-
-
-class SimulatorSettings(_Section):
-    """The simulator engine's calibration.
-
-    Attributes:
-        fault_every: every n-th request meets `fault`; 0 for none.
-    """
-
-    load_s: Annotated[float, Field(ge=0)] = 0.0
-    prefill_tokens_per_s: Positive = 8000.0
-    decode_tokens_per_s: Positive = 60.0
-    output_tokens: PositiveInt = 24
-    kv_tokens: PositiveInt = 65_536
-    kv_block_tokens: PositiveInt = 16
-    fault: Literal["none", "fault", "reject", "die"] = "none"
-    fault_every: Annotated[int, Field(ge=0)] = 0
-
-
-class OverflowSettings(_Section):
-    """The paid API. It is used only when an API key is set.
-
-    Attributes:
-        model: what answers a job that spilled over, unless `models` maps its own model to another.
-        max_running: calls in flight in one overflow worker.
-        timeout_s: for one call.
-    """
-
-    model: str = "gpt-4o-mini"
-    models: dict[str, str] = Field(default_factory=dict)
-    max_running: PositiveInt = 32
-    timeout_s: Positive = 60.0
-
-
-class WebhookSettings(_Section):
-    """Delivery of webhooks.
-
-    Attributes:
-        timeout_s: for one request.
-        max_running: requests in flight in one webhook worker.
-        retry_delays_s: pause before each further try; after the last the delivery has failed.
-            Default: the example schedule of the Standard Webhooks specification, about 3 days.
-        allow_private: True permits receivers on loopback and private networks, and plain http. For development only.
-    """
-
-    timeout_s: Positive = 15.0
-    max_running: PositiveInt = 16
-    retry_delays_s: tuple[float, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-    allow_private: bool = False
-
-
-class ScalingSettings(_Section):
-    """The reactive autoscaling policy's thresholds.
-
-    Attributes:
-        mode: `advisory` writes decisions and moves nothing.
-    """
-
-    mode: Literal["advisory"] = "advisory"
-    min_hosts: Annotated[int, Field(ge=0)] = 2
-    max_hosts: PositiveInt = 20
-    up_depth: PositiveInt = 100
-    up_load: Share = 0.80
-    down_load: Share = 0.30
-    up_step: PositiveInt = 2
-    down_step: PositiveInt = 1
-    cooldown_s: Positive = 300.0
-    stale_after_s: Positive = 60.0
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Settings(BaseSettings):
@@ -221,7 +95,7 @@ class Settings(BaseSettings):
     demo_started_at: float | None = None
 
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: {"chat": PoolSettings()})
-    lanes: dict[Lane, LaneSettings] = Field(default_factory=_lanes)
+    lanes: dict[Lane, LaneSettings] = Field(default_factory=built_in_lanes)
     overflow: OverflowSettings = OverflowSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     prices: dict[str, Price] = Field(default_factory=dict)
@@ -244,6 +118,18 @@ class Settings(BaseSettings):
     autoscale_every_s: Positive = 30.0
     failpoint: str | None = None
 
+    @field_validator("lanes", mode="before")
+    @classmethod
+    def _keep_what_is_not_set(cls, lanes: Any) -> Any:
+        """A lane that is set in part keeps the rest of its own defaults."""
+        if not isinstance(lanes, Mapping):
+            return lanes
+        known = {str(lane): settings for lane, settings in built_in_lanes().items()}
+        return {
+            name: {**known[name].model_dump(), **given} if name in known and isinstance(given, Mapping) else given
+            for name, given in lanes.items()
+        }
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -257,7 +143,13 @@ class Settings(BaseSettings):
         named = _ConfigPath()
         if "config" in named.model_fields_set and not named.config.is_file():
             raise ConfigError(f"HEADRACE_CONFIG names {named.config}, where there is no file.", param="config")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=named.config)
+        file = TomlConfigSettingsSource(settings_cls, toml_file=named.config)
+        for name in file.toml_data:
+            if name not in cls.model_fields:
+                near = get_close_matches(name, cls.model_fields, 1)
+                hint = f" Did you mean '{near[0]}'?" if near else ""
+                raise ConfigError(f"{named.config} sets '{name}', which is no setting.{hint}", param=name)
+        return init_settings, env_settings, file
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -266,8 +158,14 @@ class Settings(BaseSettings):
             return cls(**overrides)._with_served_pool()
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"Setting {name}: {first['msg']}. Got {first['input']!r}.", param=name) from error
+            path = [str(part) for part in first["loc"]]
+            name = ".".join(path)
+            # The few with another name of their own are reported by it.
+            variable = (
+                f" ({'__'.join(['HEADRACE_' + path[0], *path[1:]]).upper()})" if path[0] in cls.model_fields else ""
+            )
+            message = f"Setting {name}{variable}: {first['msg']}. Got {first['input']!r}."
+            raise ConfigError(message, param=name) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{_ConfigPath().config} is not valid TOML: {error}.") from error
 
@@ -289,7 +187,7 @@ class Settings(BaseSettings):
 
     def lane(self, lane: Lane) -> LaneSettings:
         """This lane's settings, the built-in ones where the file has none."""
-        return self.lanes.get(lane) or _lanes()[lane]
+        return self.lanes.get(lane) or built_in_lanes()[lane]
 
 
 class _ConfigPath(BaseSettings):

@@ -1,0 +1,184 @@
+"""`headrace plan`: what a model takes of a GPU, and what is left for jobs. Reads one `config.json`; runs nothing."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from headrace.config import Settings
+from headrace.errors import ConfigError
+from headrace.shapes import KV_BYTES, WEIGHT_BYTES, ModelShape
+from headrace.sizing import BATCH, GIB, GPU_SHARE, GPUS, Choice, KvPool, plan, rate
+
+out = Console()
+
+MIB = 2**20
+#: Of vLLM on a GPU and on a CPU, where nothing else is asked for.
+BLOCK_TOKENS, CPU_BLOCK_TOKENS = 16, 128
+
+
+@click.command("plan")
+@click.option("--model", help="A Hugging Face id, a folder, or a config.json. Default: the served pool's model.")
+@click.option("--gpu", "names", multiple=True, type=click.Choice(list(GPUS)), help="Repeatable. Default: all of them.")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="That share one engine.")
+@click.option(
+    "--gpu-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=GPU_SHARE,
+    show_default=True,
+    help="Of a GPU's memory that the engine takes (gpu_memory_utilization).",
+)
+@click.option("--quantisation", type=click.Choice(list(WEIGHT_BYTES)), help="Of the weights. Default: as published.")
+@click.option("--kv-dtype", type=click.Choice(list(KV_BYTES)), default="bf16", show_default=True)
+@click.option("--block-tokens", type=click.IntRange(min=1), help="Default: 16; 128 with --kv-cache-mib.")
+@click.option("--max-running", type=click.IntRange(min=1), default=BATCH, show_default=True, help="Jobs in a batch.")
+@click.option("--prompt-tokens", type=click.IntRange(min=1), default=500, show_default=True, help="Of a typical job.")
+@click.option("--output-tokens", type=click.IntRange(min=1), default=250, show_default=True, help="Of a typical job.")
+@click.option("--kv-cache-mib", type=click.IntRange(min=1), help="Size a cache of this size instead, as on a CPU.")
+@click.option("--json", "as_json", is_flag=True, help="Print every figure, in bytes and seconds.")
+def plan_(
+    model: str | None,
+    names: tuple[str, ...],
+    kv_cache_mib: int | None,
+    block_tokens: int | None,
+    prompt_tokens: int,
+    output_tokens: int,
+    as_json: bool,
+    gpus: int,
+    **chosen: Any,
+) -> None:
+    """Size a model's KV cache on paper, before a GPU is rented.
+
+    The bytes of a token and the blocks of a cache are as vLLM counts them; what it needs beside weights and cache is an
+    estimate, and the rates are the most that memory and arithmetic allow: expect half to two thirds. Mixtures of
+    experts hold all of them in memory and compute with the active ones. A worker measures its own cache when it
+    starts, and the door refuses what can never fit in it.
+
+    \b
+    headrace plan --model meta-llama/Meta-Llama-3-8B-Instruct --gpu l4 --gpu h100
+    headrace plan --model mistralai/Mixtral-8x7B-Instruct-v0.1 --gpu h100 --gpus 2 --kv-dtype fp8
+    """
+    settings = Settings.load()
+    name = model or str(settings.served_pool.model_dir or settings.served_pool.model)
+    shape = ModelShape.of(read_config(name, settings.state_dir))
+    default_block = BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS
+    choice = Choice(gpus=gpus, block_tokens=block_tokens or default_block, **chosen)
+    if kv_cache_mib is not None:
+        figures = {"given": _given(shape, choice, kv_cache_mib)}
+    else:
+        figures = {each: _on(shape, each, choice, prompt_tokens, output_tokens) for each in names or GPUS}
+    facts = _facts(shape, choice)
+    if as_json:
+        click.echo(json.dumps({"model": name, **facts, "gpus": figures}, indent=2))
+        return
+    out.print(_line(name, shape, facts))
+    if any("reason" not in row for row in figures.values()):
+        out.print(_table(figures, gpus))
+    if small := [name for name, row in figures.items() if "reason" in row]:
+        out.print(
+            f"Too small: {', '.join(small)}. {figures[small[-1]]['reason'] if len(small) == len(figures) else ''}"
+        )
+    if kv_cache_mib is None:
+        length = f"{prompt_tokens} + {output_tokens} tokens"
+        out.print(
+            f"longest: jobs of {shape.max_model_tokens:,} tokens that fit. The rest: jobs of {length}.", style="dim"
+        )
+
+
+def read_config(model: str, state_dir: Path) -> Mapping[str, Any]:
+    """The model's `config.json`: the file itself, in a folder, as the demo made it, or from the hub.
+
+    Raises: ConfigError.
+    """
+    path = Path(model)
+    made = state_dir / "models" / model.rpartition("/")[2].lower() / "config.json"
+    found = next((each for each in (path, path / "config.json", made) if each.is_file()), None)
+    try:
+        found = found or _from_hub(model)
+        config = json.loads(found.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"The config.json of {model} cannot be read: {error}. "
+            "Give --model a folder or the file itself; for a gated model, accept its terms and set HF_TOKEN.",
+            param="model",
+        ) from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{found} holds no JSON object.", param="model")
+    return config
+
+
+def _from_hub(model: str) -> Path:
+    import httpx2
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model, "config.json"))
+    except httpx2.HTTPError as error:
+        raise OSError(str(error)) from error
+
+
+def _facts(shape: ModelShape, choice: Choice) -> dict[str, int]:
+    return {
+        "params": shape.params,
+        "active_params": shape.active_params,
+        "weight_bytes": shape.weight_bytes(choice.quantisation),
+        "kv_bytes_per_token": shape.kv_bytes_per_token(choice.kv_dtype),
+        "max_model_tokens": shape.max_model_tokens,
+    }
+
+
+def _given(shape: ModelShape, choice: Choice, mib: int) -> dict[str, Any]:
+    """A cache of a given size."""
+    pool = KvPool(mib * MIB, shape.kv_bytes_per_token(choice.kv_dtype, choice.gpus), choice.block_tokens)
+    return _pool_figures(shape, pool)
+
+
+def _on(shape: ModelShape, name: str, choice: Choice, prompt_tokens: int, output_tokens: int) -> dict[str, Any]:
+    """One GPU's figures; only the reason where the model does not fit."""
+    try:
+        planned = plan(shape, GPUS[name], choice)
+        reached = rate(shape, GPUS[name], choice, planned.pool, prompt_tokens, output_tokens)
+    except ConfigError as error:
+        return {"reason": str(error)}
+    filled = {"weight_bytes": planned.weight_bytes, "other_bytes": planned.other_bytes}
+    return filled | _pool_figures(shape, planned.pool) | asdict(reached)
+
+
+def _pool_figures(shape: ModelShape, pool: KvPool) -> dict[str, Any]:
+    sizes = {"kv_bytes": pool.total_bytes, "kv_blocks": pool.blocks, "kv_block_tokens": pool.block_tokens}
+    return {**sizes, "kv_tokens": pool.tokens, "longest_jobs": pool.sequences(shape.max_model_tokens)}
+
+
+def _line(name: str, shape: ModelShape, facts: Mapping[str, int]) -> str:
+    active = "" if shape.active_params == shape.params else f", {shape.active_params / 1e9:.2f} active"
+    return (
+        f"[bold]{name}[/]: {shape.params / 1e9:.2f} billion parameters{active}; weights "
+        f"{facts['weight_bytes'] / GIB:.1f} GiB; {facts['kv_bytes_per_token']:,} bytes of KV cache a token; "
+        f"up to {shape.max_model_tokens:,} tokens a job"
+    )
+
+
+def _table(figures: Mapping[str, Mapping[str, Any]], gpus: int) -> Table:
+    """A row for each GPU that the model fits; narrow enough for 80 columns, so --json has more."""
+    table = Table("GPU" if gpus == 1 else f"{gpus} x GPU", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("weights", "KV GiB", "KV tokens", "longest", "running", "token/s", "jobs/s"):
+        table.add_column(heading, justify="right")
+    for name, row in figures.items():
+        if "reason" not in row:
+            table.add_row(name, *_cells(row))
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    def number(name: str, form: str = ",.0f", times: float = 1) -> str:
+        return format(row[name] * times, form) if name in row else "-"
+
+    sizes = [number("weight_bytes", ".1f", 1 / GIB), number("kv_bytes", ".1f", 1 / GIB), number("kv_tokens")]
+    rates = [number("running"), number("tokens_per_s"), number("jobs_per_s", ",.1f")]
+    return [*sizes, number("longest_jobs"), *rates]

@@ -1,0 +1,172 @@
+"""The sections of `headrace.toml`: lanes, pools, prices, and what else has more than one value."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from headrace.jobs import Lane
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LaneSettings(_Section):
+    """One lane.
+
+    Attributes:
+        max_wait_s: default for the job's `max_wait`.
+        depth_cap: jobs a queue of this lane holds before new ones are refused.
+        backlog_cap_tokens: likewise in tokens, prompts and the most output of all that wait.
+        takes: of as many takes as all lanes' `takes` add up to, those that are this lane's while all have work.
+    """
+
+    max_wait_s: Positive = 30.0
+    depth_cap: PositiveInt = 500
+    backlog_cap_tokens: PositiveInt = 1_000_000
+    takes: PositiveInt = 1
+
+
+def built_in_lanes() -> dict[Lane, LaneSettings]:
+    """Every lane as it is where the file says nothing."""
+    return {
+        Lane.HIGH: LaneSettings(max_wait_s=30, takes=10),
+        Lane.NORMAL: LaneSettings(max_wait_s=30, takes=4),
+        Lane.LOW: LaneSettings(max_wait_s=4 * 3600),
+        Lane.BATCH: LaneSettings(max_wait_s=24 * 3600),
+    }
+
+
+class Price(_Section):
+    """USD per 1,000,000 tokens of one model.
+
+    Attributes:
+        source: where the figure comes from, with its date.
+        version: what the ledger calls it; change it with the price.
+    """
+
+    input_usd_per_mtok: Annotated[Decimal, Field(ge=0)]
+    output_usd_per_mtok: Annotated[Decimal, Field(ge=0)]
+    cached_input_usd_per_mtok: Annotated[Decimal, Field(ge=0)] | None = None
+    source: str
+    version: str
+
+
+#: Used until `headrace.toml` says what a host really costs per token.
+DEFAULT_OWN_PRICE = Price(
+    input_usd_per_mtok=Decimal("0.05"),
+    output_usd_per_mtok=Decimal("0.20"),
+    version="default-2026-11",
+    source="a placeholder standard cost: set it to your host's USD per hour over its measured tokens per hour",
+)
+
+
+class PoolSettings(_Section):
+    """A group of identical GPU workers that serve one model.
+
+    Attributes:
+        model: the name that requests use: a Hugging Face id or a folder.
+        model_dir: a folder with the weights and tokenizer; None to resolve `model` through the hub's cache.
+        engine: what answers; `simulator` is for load and fault tests, and says so in its answers.
+        max_model_tokens: prompt plus output of one job; None for the model's own limit.
+        max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`).
+        kv_cache_mib: size of the KV-cache pool on a CPU; None lets the engine take what its GPU has left.
+        engine_options: passed to vLLM's engine arguments as they are.
+        drain_jobs_per_s: what one worker is believed to finish before a rate has been measured.
+        price: what a token costs on this pool's own hosts.
+    """
+
+    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    model_dir: Path | None = None
+    engine: Literal["vllm", "simulator"] = "vllm"
+    max_model_tokens: PositiveInt | None = 2048
+    max_running: PositiveInt = 32
+    kv_cache_mib: PositiveInt | None = 512
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    drain_jobs_per_s: Positive = 2.0
+    price: Price = DEFAULT_OWN_PRICE
+
+
+class SimulatorSettings(_Section):
+    """The simulator engine's calibration.
+
+    Attributes:
+        load_s: how long it takes to start.
+        prefill_tokens_per_s, decode_tokens_per_s: of one request; requests do not slow each other down.
+        output_tokens: length of an answer, unless the job's `max_tokens` is less.
+        kv_tokens, kv_block_tokens: size of the KV cache, and of the blocks it is handed out in.
+        fault: what goes wrong: an error, a prompt that is rejected, or the engine's death.
+        fault_every: every n-th request meets `fault`; 0 for none.
+    """
+
+    load_s: Annotated[float, Field(ge=0)] = 0.0
+    prefill_tokens_per_s: Positive = 8000.0
+    decode_tokens_per_s: Positive = 60.0
+    output_tokens: PositiveInt = 24
+    kv_tokens: PositiveInt = 65_536
+    kv_block_tokens: PositiveInt = 16
+    fault: Literal["none", "fault", "reject", "die"] = "none"
+    fault_every: Annotated[int, Field(ge=0)] = 0
+
+
+class OverflowSettings(_Section):
+    """The paid API. It is used only when an API key is set.
+
+    Attributes:
+        model: what answers a job that spilled over, unless `models` maps its own model to another.
+        max_running: calls in flight in one overflow worker.
+        timeout_s: for one call.
+    """
+
+    model: str = "gpt-4o-mini"
+    models: dict[str, str] = Field(default_factory=dict)
+    max_running: PositiveInt = 32
+    timeout_s: Positive = 60.0
+
+
+class WebhookSettings(_Section):
+    """Delivery of webhooks.
+
+    Attributes:
+        timeout_s: for one request.
+        max_running: requests in flight in one webhook worker.
+        retry_delays_s: pause before each further try; after the last the delivery has failed.
+            Default: the example schedule of the Standard Webhooks specification, about 3 days.
+        allow_private: True permits receivers on loopback and private networks, and plain http. For development only.
+    """
+
+    timeout_s: Positive = 15.0
+    max_running: PositiveInt = 16
+    retry_delays_s: tuple[float, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+    allow_private: bool = False
+
+
+class ScalingSettings(_Section):
+    """The reactive autoscaling policy's thresholds.
+
+    Attributes:
+        mode: `advisory` writes decisions and moves nothing.
+        min_hosts, max_hosts: bounds of what is decided.
+        up_depth: jobs waiting in a pool's queues above which hosts are added.
+        up_load, down_load: share of the running slots in use above which hosts are added, and below which one goes.
+        up_step, down_step: hosts in one decision.
+        cooldown_s: pause between two decisions about one pool.
+        stale_after_s: older observations decide nothing.
+    """
+
+    mode: Literal["advisory"] = "advisory"
+    min_hosts: Annotated[int, Field(ge=0)] = 2
+    max_hosts: PositiveInt = 20
+    up_depth: PositiveInt = 100
+    up_load: Share = 0.80
+    down_load: Share = 0.30
+    up_step: PositiveInt = 2
+    down_step: PositiveInt = 1
+    cooldown_s: Positive = 300.0
+    stale_after_s: Positive = 60.0
