@@ -23,7 +23,7 @@ FULL_LANE, FULL_CAP = "low", 500
 ROOMY = lanes(depth_cap=1_000_000, backlog_cap_tokens=10**12, max_wait_s=86_400) | {
     f"HEADRACE_LANES__{FULL_LANE.upper()}__DEPTH_CAP": str(FULL_CAP)
 }
-#: The app that polls and lists, with a past; the one that submits; the one whose jobs fill the queues.
+#: The app that polls and lists, and had a page of jobs long ago; the one that submits; the one that fills the queues.
 READER, WRITER, CROWD = "app-1", "app-2", "app-3"
 #: One page of the list, which both systems can fill.
 PAGE_JOBS = 20
@@ -68,7 +68,7 @@ class System:
 
     def __init__(self, bed: Testbed, jobs: int, apps: int) -> None:
         self.bed = bed
-        make_past(bed, jobs, apps)
+        make_past(bed, jobs, apps, first=PAGE_JOBS)
         self._urls = bed.start_web(1)
         self._keys = {app: bearer(bed.make_key(app)) for app in (READER, WRITER, CROWD)}
         ids = [row[0].hex for row in bed.sql(_FINISHED, READER)]
@@ -196,10 +196,10 @@ def main(jobs: int, apps: int, rounds: int, requests: int, off: str | None, file
 
     Starts two systems in temporary folders: Postgres, Valkey, the sweeps and one API process each, and no worker. One
     gets the past, by SQL: finished jobs of many apps over a month, each with its texts, its attempt, its ledger entry
-    and its delivered webhook. Its low lane is then filled to the cap of 500, and its normal lane, where the measured
-    submits go, with 500 jobs. The other has one page of finished jobs, so that both lists have equally much to show,
-    and nothing waits. Both are vacuumed. The app that submits is not the one that polls and lists, and what it submits
-    is cancelled after each round.
+    and its delivered webhook. The app that polls and lists has one page of them, at the beginning of that month. The
+    low lane is then filled to the cap of 500, and the normal lane, where the measured submits go, with 500 jobs. The
+    other system has that page alone, and nothing waits. Both are vacuumed. Another app submits, and what it submits is
+    cancelled after each round. A poll goes by the primary key, so that dropping the indexes does not concern it.
 
     The last line is name=value pairs: the ratio of the 95th percentiles of submit, poll and list, each the median
     over the rounds, in which both systems are asked in turn; the grown system's own 95th percentiles; wrong, the

@@ -1,6 +1,7 @@
 """A past for a system: finished jobs of many apps, with texts, attempts, ledger and deliveries, made by SQL.
 
-Knows the tables and nothing of what is measured on them.
+The first app has come and gone: its few jobs are among the oldest, where nobody finds them without an index. Knows the
+tables and nothing of what is measured on them.
 """
 
 from testbed import Testbed
@@ -17,7 +18,8 @@ _PAST = f"""
             || '7' || substr(unique_part, 1, 3) || '8' || substr(unique_part, 4, 15))::uuid AS id,
            app.id AS app_id, no, at
     FROM (SELECT no, md5(no::text) AS unique_part, now() - interval '{PAST_DAYS} days' * (total - no) / total
-                 - interval '1 minute' AS at, 1 + no % num_apps AS app_no
+                 - interval '1 minute' AS at,
+                 CASE WHEN no <= {{first}} * num_apps THEN 1 + no % num_apps ELSE 2 + no % (num_apps - 1) END AS app_no
           FROM (SELECT {{jobs}} AS total, {{apps}} AS num_apps), generate_series(1, {{jobs}}) AS no) AS job
     JOIN apps AS app ON app.name = 'app-' || app_no
 """
@@ -70,10 +72,13 @@ _DROP_INDEXES = """
 """
 
 
-def make_past(bed: Testbed, jobs: int, apps: int) -> None:
-    """Give the system so many finished jobs, spread evenly over the apps `app-1` and so on and over a month."""
+def make_past(bed: Testbed, jobs: int, apps: int, first: int) -> None:
+    """Give the system so many finished jobs, spread evenly over a month and over the apps `app-1` and so on.
+
+    Args: first: all that `app-1` has, at the beginning of that month.
+    """
     steps = (_APPS, _PAST, _JOBS, _TEXTS, _ATTEMPTS, _LEDGER, _DELIVERIES)
-    bed.sql_together([step.format(jobs=jobs, apps=apps) for step in steps])
+    bed.sql_together([step.format(jobs=jobs, apps=apps, first=first) for step in steps])
 
 
 def drop_indexes(bed: Testbed) -> None:
