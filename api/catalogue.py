@@ -1,8 +1,9 @@
 """The catalogue: the models that can be asked for, with their pools, limits and tokenizers."""
 
-import threading
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from api.cached import Cached
 from headrace.config import PoolSettings
@@ -29,6 +30,11 @@ class Model:
     tokenizer: PromptTokenizer
 
 
+def no_such_model(name: str) -> ModelNotFound:
+    """The error of a name that is no model's."""
+    return ModelNotFound(f"The model '{name[:80]}' does not exist here. GET /v1/models lists what does.", param="model")
+
+
 class Catalogue:
     """Finds models. A tokenizer is read when it is first needed, once."""
 
@@ -37,9 +43,8 @@ class Catalogue:
     ) -> None:
         self._pools = pools
         self._store = store
-        self._load = load_tokenizer
-        self._tokenizers: dict[str, PromptTokenizer] = {}
-        self._loading = threading.Lock()
+        # One that could not be read is tried again by whoever needs it next.
+        self._tokenizers = {name: Cached(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
         self._fleets = Cached(self._read_fleets, FLEETS_TTL_S)
 
     def names(self) -> list[str]:
@@ -50,31 +55,31 @@ class Catalogue:
         """A model by name; the first pool's for None. Raises: ModelNotFound. StoreUnavailable. ConfigError."""
         for pool_name, pool in self._pools.items():
             if name is None or pool.model == name:
-                return Model(pool.model, pool_name, self._limit(pool_name, pool), self._tokenizer(pool_name, pool))
-        raise ModelNotFound(
-            f"The model '{(name or '')[:80]}' does not exist here. GET /v1/models lists what does.", param="model"
-        )
+                return Model(pool.model, pool_name, self._limit(pool_name, pool), self._tokenizers[pool_name].get())
+        raise no_such_model(name or "")
 
     def load(self) -> None:
         """Read every tokenizer. Raises: ConfigError."""
-        for name, pool in self._pools.items():
-            self._tokenizer(name, pool)
+        for tokenizer in self._tokenizers.values():
+            tokenizer.get()
 
     def fleet(self, pool: str) -> Fleet:
         """The pool's live workers, as they said lately; all zeros without any. Raises: StoreUnavailable."""
-        return self._fleets.get().get(pool) or Fleet(pool, 0, 0, 0, 0, None, None)
+        return _of(pool, self._fleets.get())
+
+    def fleet_now(self, pool: str) -> Fleet:
+        """Likewise, read anew. Raises: StoreUnavailable."""
+        return _of(pool, self._read_fleets())
 
     def _limit(self, name: str, pool: PoolSettings) -> int | None:
         fleet = self.fleet(name)
         limits = (pool.max_model_tokens, fleet.max_model_tokens, fleet.kv_tokens)
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def _tokenizer(self, name: str, pool: PoolSettings) -> PromptTokenizer:
-        with self._loading:
-            if name not in self._tokenizers:
-                self._tokenizers[name] = self._load(pool)
-            return self._tokenizers[name]
-
     def _read_fleets(self) -> dict[str, Fleet]:
         with self._store.begin() as db:
             return workers.fleets(db)
+
+
+def _of(pool: str, fleets: Mapping[str, Fleet]) -> Fleet:
+    return fleets.get(pool) or Fleet(pool, 0, 0, 0, 0, None, None)

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -73,6 +73,10 @@ def specify(
     Raises: PermissionDenied. ModelNotFound. ContextLengthExceeded. InvalidRequest. StoreUnavailable.
     """
     _check_lane(draft, app)
+    # Here, and not where it is read: a request that is sent again is the same job, however late.
+    if draft.deadline and draft.deadline <= datetime.now(UTC):
+        param = f"{draft.spelling.own_prefix}deadline"
+        raise InvalidRequest("The deadline is in the past.", code="deadline_in_past", param=param)
     if draft.webhook_url and not settings.webhooks.allow_private and not _is_public_https(draft.webhook_url):
         raise InvalidRequest(
             "The webhook must be an https URL of a public host.",

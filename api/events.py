@@ -104,7 +104,10 @@ class ResponseEvents:
             yield from self._close_item(item)
         # OpenAI has no event for a cancelled response.
         outcome = body["status"] if body["status"] in ("completed", "failed") else "incomplete"
-        yield from self._tell(f"response.{outcome}", response=body)
+        self._last += 1
+        # Also to who asks for what comes after a number that never was: he would wait for an end that is not told.
+        if self._last != self._after:
+            yield {"type": f"response.{outcome}", "sequence_number": self._last, "response": body}
 
     def interrupted(self) -> Iterator[Event]:
         """An error that takes no number of its own: its reader comes back with the last he saw."""

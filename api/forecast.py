@@ -32,6 +32,7 @@ class PoolForecast:
         mean_tokens: of one job of each lane.
         is_measured: False when the rate is only believed.
         curves: empty when no rate is known.
+        departed: how many had left the pool's queues, ever, before its fleet was looked at.
     """
 
     fleet: Fleet
@@ -40,6 +41,12 @@ class PoolForecast:
     is_measured: bool
     drain_tokens_per_s: float
     curves: dict[Lane, DrainCurve]
+    departed: int
+
+    @property
+    def free(self) -> int:
+        """Slots that take a job at once."""
+        return max(0, self.fleet.slots - self.fleet.running)
 
 
 class Forecast:
@@ -58,7 +65,7 @@ class Forecast:
             self._pools.setdefault(name, Cached(lambda: self._read_pool(name), LIVE_TTL_S))
         return self._pools[name].get()
 
-    def expected_wait_s(self, queue: str, position: int, ahead_tokens: int) -> float | None:
+    def expected_wait_s(self, queue: str, position: int, ahead_tokens: int, free: int) -> float | None:
         """Seconds until the job at this place starts; None when no rate is known.
 
         A free slot takes a job at once. The others wait until what is before them and not free has drained, and for
@@ -67,10 +74,10 @@ class Forecast:
         Args:
             position: counts from 1.
             ahead_tokens: of the `position - 1` jobs before it.
+            free: slots that take a job at once.
         """
         pool, lane = _split(queue)
         now = self.pool(pool)
-        free = max(0, now.fleet.slots - now.fleet.running)
         if position <= free:
             return 0.0
         curve = now.curves.get(lane)
@@ -83,8 +90,14 @@ class Forecast:
     def wait_if_submitted_s(self, queue: str) -> float | None:
         """Seconds that a job of a new app, or of the only one, would wait at the end of the queue; None: unknown."""
         pool, lane = _split(queue)
-        load = self.pool(pool).loads[lane]
-        return self.expected_wait_s(queue, load.jobs + 1, load.tokens)
+        now = self.pool(pool)
+        load = now.loads[lane]
+        return self.expected_wait_s(queue, load.jobs + 1, load.tokens, now.free)
+
+    def free_until(self, queue: str) -> int:
+        """How many will have left the queue's pool when all of its free slots are taken: see `Candidate`."""
+        now = self.pool(_split(queue)[0])
+        return now.departed + now.free
 
     def ahead_cap_tokens(self, queue: str, max_wait_s: float) -> int | None:
         """Tokens that the queue drains within `max_wait_s`; None while that has not been measured."""
@@ -108,7 +121,9 @@ class Forecast:
     def _read_pool(self, name: str) -> PoolForecast:
         loads = self._admission.loads([queue_name(name, lane) for lane in Lane])
         by_lane = {lane: loads[queue_name(name, lane)] for lane in Lane}
-        fleet = self._catalogue.fleet(name)
+        # In this order: a job that is claimed meanwhile is taken to use two slots, and not none.
+        departed = self._admission.departed(name)
+        fleet = self._catalogue.fleet_now(name)
         rates = self._outlook.get().get(name, UNKNOWN)
         mean = _pool_mean_tokens(by_lane, rates)
         flows = {lane: self._flow(lane, load, rates.lanes.get(lane), mean) for lane, load in by_lane.items()}
@@ -120,7 +135,7 @@ class Forecast:
         if drain_tokens_per_s:
             curves = {lane: drain_curve(lane, flows, drain_tokens_per_s) for lane in Lane}
         mean_tokens = {lane: flow.mean_tokens for lane, flow in flows.items()}
-        return PoolForecast(fleet, by_lane, mean_tokens, is_measured, drain_tokens_per_s, curves)
+        return PoolForecast(fleet, by_lane, mean_tokens, is_measured, drain_tokens_per_s, curves, departed)
 
     def _flow(self, lane: Lane, load: Load, rates: LaneRates | None, pool_mean_tokens: float) -> LaneFlow:
         arriving = rates.arrival_tokens_per_s if rates else 0.0

@@ -34,11 +34,11 @@ HEADERS: Mapping[str, str] = {
     "x-ratelimit-limit-requests": "Of an app with limits: requests a minute. `-remaining-` and `-reset-` go with it, "
     "and the same three for `tokens`.",
 }
-#: What is named by the `{id}` of each family of paths.
-IDS: Mapping[str, str] = {
-    "jobs": "^(job_|resp_|chatcmpl-)[0-9a-f]{32}$",
-    "responses": "^resp_[0-9a-f]{32}$",
-    "models": "^[0-9A-Za-z][0-9A-Za-z._/-]*$",
+#: What is named by the `{id}` of each family of paths, and how it looks.
+IDS: Mapping[str, tuple[str, str]] = {
+    "jobs": ("A job's id, in any of its three spellings.", "^(job_|resp_|chatcmpl-)[0-9a-f]{32}$"),
+    "responses": ("A response's id.", "^resp_[0-9a-f]{32}$"),
+    "models": ("A model's name, slashes included.", "^[0-9A-Za-z][0-9A-Za-z._/-]*$"),
 }
 IDEMPOTENCY_KEY = {"type": "string", "pattern": "^[ -~]+$", "maxLength": 255}
 #: One event of a stream: OpenAPI 3.1 has no word for the whole of it.
@@ -94,15 +94,16 @@ def _operation(each: Operation) -> dict[str, Any]:
 
 def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
     if "{id}" in each.path:
-        family = each.path.split("/")[2]
-        yield {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": IDS[family]}}
+        text, pattern = IDS[each.path.split("/")[2]]
+        kind = {"type": "string", "pattern": pattern}
+        yield {"name": "id", "in": "path", "required": True, "description": text, "schema": kind}
     if each.query:
         schema = each.query.model_json_schema(ref_template=REF)
         for name, kind in schema["properties"].items():
             described = kind.pop("description", "")
             yield {"name": name, "in": "query", "description": described, "schema": _without_null(kind)}
     if each.body:
-        text = "The same key with the same body makes one job, for 24 hours. Printable ASCII."
+        text = "The same key with the same body to the same path makes one job, for 24 hours. Printable ASCII."
         yield {"name": "Idempotency-Key", "in": "header", "description": text, "schema": IDEMPOTENCY_KEY}
     if each.prefers_wait:
         text = "`wait=n`: hold on for n seconds at most, where the answer is waited for."

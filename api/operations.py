@@ -200,9 +200,9 @@ REFUSALS: Mapping[int, Refusal] = {
         *("request_too_large", "invalid_request_error", "The body is larger than 8388608 bytes."),
     ),
     422: Refusal(
-        "The Idempotency-Key was used with another body.",
+        "The Idempotency-Key was used with another body or path.",
         *("idempotency_key_reused", "idempotency_error"),
-        *("This Idempotency-Key was used with another request body.", "Idempotency-Key"),
+        *("This Idempotency-Key was used with another body or path. Use a new key.", "Idempotency-Key"),
     ),
     429: Refusal(
         "No room: in the queue, in the app's own limits, or among the requests that are held open. Come back after "

@@ -54,6 +54,8 @@ SHAPES: Mapping[type[HeadraceError], Shape] = {
     # The job goes on, so that trying again would double it.
     errors.WaitTimeout: Shape(504, "server_error", {"x-should-retry": "false"}),
     errors.Unavailable: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
+    # Such as a tokenizer that cannot be had now: operators read why in the log and at /readyz.
+    errors.ConfigError: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
     HeadraceError: Shape(500, "server_error"),
 }
 
@@ -82,10 +84,10 @@ def answer(error: HeadraceError) -> Response:
     shape = shape_of(error)
     if shape.status == http.HTTPStatus.INTERNAL_SERVER_ERROR:
         return _answer_bug(error)
-    message = str(error)
-    if isinstance(error, errors.Unavailable):
+    message, param = str(error), error.param
+    if isinstance(error, errors.Unavailable | errors.ConfigError):
         log.warning("request_unavailable", extra={"request_id": g.request_id, "code": error.code, "error": message})
-        message = f"{public_cause(error)} Nothing was lost; try again."
+        message, param = f"{public_cause(error)} Nothing was lost; try again.", None
     headers = dict(shape.headers)
     more: dict[str, Any] = {}
     if isinstance(error, Refused):
@@ -97,7 +99,7 @@ def answer(error: HeadraceError) -> Response:
         more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "expected_wait_s")}
     if error.job_id is not None:
         headers["x-job-id"] = show_id(error.job_id)
-    return _problem(shape.status, message, shape.type, error.code, error.param, headers, more)
+    return _problem(shape.status, message, shape.type, error.code, param, headers, more)
 
 
 def _answer_http(error: HTTPException) -> ResponseReturnValue:
@@ -115,7 +117,8 @@ def _message(error: HTTPException) -> str:
         case 404:
             return f"There is no path {request.path[:80]}. GET /docs shows what there is."
         case 405:
-            return f"{request.path[:80]} does not know the method {request.method}."
+            known = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+            return f"{request.path[:80]} does not know the method {request.method}. It knows {known}."
         case 413:
             return f"The body is larger than {deps().settings.body_limit_bytes} bytes."
     return error.description or "The request is not valid HTTP."

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 
 from flask import Response
 
-from api.cancellation import cancel
 from api.deps import Deps, deps
+from api.ending import cancel, read
 from api.events import BEFORE_ENTRIES, ChatChunks, Event, ResponseEvents, Teller
 from api.submit import Accepted
 from api.waits import Slot, Watch
 from headrace.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreUnavailable
 from headrace.jobs import show_id
-from headrace.store import jobs
 from headrace.store.jobs import Job
 from headrace.streams import StreamEvent
 
@@ -25,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: A comment, which every reader of events skips.
 KEEP_ALIVE = b": keep-alive\n\n"
+#: A reader that has not come round for so many keep-alives has gone.
+HELD_LOOKS = 3
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -43,14 +44,16 @@ def response_stream(
         if not heard:
             raise _not_available(job, "What this stream had told is gone, so that it cannot be resumed.")
     teller = ResponseEvents(job, after=after, accepted=accepted)
-    return _respond(JobStream(parts, job, teller, slot, is_first=accepted is not None), named)
+    return _respond(
+        JobStream(parts, job, teller, slot, is_first=accepted is not None and not accepted.is_replay), named
+    )
 
 
-def chat_stream(job: Job, slot: Slot, *, include_usage: bool = False) -> Response:
+def chat_stream(job: Job, slot: Slot, accepted: Accepted, *, include_usage: bool = False) -> Response:
     """Chunks of a chat completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
     _check_has_stream(job)
     teller = ChatChunks(job, include_usage=include_usage)
-    return _respond(JobStream(deps(), job, teller, slot, is_first=True), unnamed)
+    return _respond(JobStream(deps(), job, teller, slot, is_first=not accepted.is_replay), unnamed)
 
 
 def named(event: Event) -> str:
@@ -82,7 +85,10 @@ def _respond(stream: "JobStream", write: Callable[[Event], str]) -> Response:
 
 
 class JobStream:
-    """One reader's stream of one job. `is_first`: its reader is who made the job, and listens for the first time."""
+    """One reader's stream of one job.
+
+    Its first reader is who made the job; whoever listens again, even by the same request sent twice, holds the job.
+    """
 
     def __init__(self, parts: Deps, job: Job, teller: Teller, slot: Slot, *, is_first: bool) -> None:
         self.slot = slot
@@ -91,6 +97,7 @@ class JobStream:
         self._entry_number = 0
         self._has_looked = job.state.is_terminal
         self._is_told = False
+        self._hold_again_at = 0.0
 
     def chunks(self, write: Callable[[Event], str]) -> Iterator[bytes]:
         """The bytes, as they come: all that is known in one piece, a comment whenever nothing was for a while."""
@@ -108,22 +115,42 @@ class JobStream:
         """
         is_wanted = self._job.background or not self._is_first or self._parts.waits.is_watched(self._job.id)
         try:
-            if not (self._is_told or is_wanted or self._parts.waits.is_closed):
+            if not (self._is_told or is_wanted or self._parts.waits.is_closed or self._is_held()):
                 cancel(self._parts.store, self._parts.admission, self._job.app_id, self._job.id)
         except (StoreUnavailable, NotFound) as error:
             log.warning("stream_not_cancelled", extra={"job_id": self._job.id.hex, "error": str(error)})
         finally:
             self.slot.release()
 
+    def _is_held(self) -> bool:
+        """True when somebody listens at another process, or Redis does not say."""
+        try:
+            return self._parts.streams.is_held(self._job.id)
+        except BrokerUnavailable:
+            return True
+
+    def _hold(self) -> None:
+        """Keep the job from being cancelled by its first reader's end, until this one misses some looks."""
+        now, keep_alive_s = time.monotonic(), self._parts.settings.keep_alive_s
+        if self._is_first or self._job.background or now < self._hold_again_at:
+            return
+        self._hold_again_at = now + keep_alive_s
+        try:
+            self._parts.streams.hold(self._job.id, HELD_LOOKS * keep_alive_s)
+        except BrokerUnavailable as error:
+            log.warning("stream_not_held", extra={"job_id": self._job.id.hex, "error": str(error)})
+
     def _follow(self) -> Iterator[list[Event]]:
         """What there is to tell, as soon as there is more; an empty list after a while without."""
         teller, waits, keep_alive_s = self._teller, self._parts.waits, self._parts.settings.keep_alive_s
         with waits.watch(self._job.id) as watch:
+            self._hold()
             yield list(teller.opening())
             due = time.monotonic() + keep_alive_s
             while True:
                 events = self._news(watch)
                 if events or time.monotonic() >= due:
+                    self._hold()
                     yield events
                     due = time.monotonic() + keep_alive_s
                 if teller.is_over or self._job.state.is_terminal or waits.is_closed:
@@ -166,5 +193,4 @@ class JobStream:
             log.warning("stream_job_not_read", extra={"job_id": self._job.id.hex, "error": str(error)})
 
     def _read(self) -> Job:
-        with self._parts.store.begin() as db:
-            return jobs.find(db, self._job.app_id, self._job.id)
+        return read(self._parts.store, self._parts.admission, self._job.app_id, self._job.id)

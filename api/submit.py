@@ -2,13 +2,15 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from api.catalogue import Catalogue
 from api.drafts import Draft, specify
+from api.ending import read
 from api.forecast import Forecast
 from api.intake import Admitted, Intake, Replayed
 from api.refusals import Refusals
@@ -20,7 +22,7 @@ from headrace.limits import RatesLeft
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW, Candidate
 from headrace.routing import candidates
-from headrace.store import Store, jobs
+from headrace.store import Store
 from headrace.store.apps import App, AppLimits
 from headrace.store.idempotency import find_replay, key_reused, until_settled
 
@@ -32,6 +34,8 @@ RETRY_AFTER_LIMIT_S = 120
 LATE_S = 5
 #: Seconds after which to come back where nobody knows how fast the queue drains.
 RETRY_BLINDLY_S = 5
+#: Pauses before a refused request with an Idempotency-Key looks whether its twin was accepted: a commit's time or two.
+LOOK_AGAIN_S = (0.02, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,18 @@ class Submitter:
         """
         if idempotency is None:
             return self._submit(draft, app, None)
-        return until_settled(lambda: self._replay(app, idempotency) or self._submit(draft, app, idempotency))
+        return until_settled(lambda: self._replay(app, idempotency) or self._submit_keyed(draft, app, idempotency))
+
+    def _submit_keyed(self, draft: Draft, app: App, idempotency: Idempotency) -> Accepted:
+        try:
+            return self._submit(draft, app, idempotency)
+        except Refused:
+            # Perhaps there was no room because the job that this key will stand for has just taken it.
+            for pause_s in LOOK_AGAIN_S:
+                time.sleep(pause_s)
+                if found := self._replay(app, idempotency):
+                    return found
+            raise
 
     def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None) -> Accepted:
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
@@ -105,8 +120,7 @@ class Submitter:
         return self._replayed(app, job_id)
 
     def _replayed(self, app: App, job_id: UUID) -> Accepted:
-        with self.store.begin() as db:
-            job = jobs.find(db, app.id, job_id)
+        job = read(self.store, self.intake.admission, app.id, job_id)
         return Accepted(job.id, job.state, job.lane, job.queue, job.start_by, is_replay=True)
 
     def _candidates(self, spec: JobSpec, draft: Draft) -> tuple[Candidate, ...]:
@@ -118,7 +132,8 @@ class Submitter:
                 spec,
                 self.settings.lane(spec.lane),
                 self.tariff,
-                ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, spec.max_wait_s),
+                ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, _start_within_s(spec)),
+                free_until=self.forecast.free_until,
                 api_is_open=api_is_open,
             )
         except InvalidRequest as error:
@@ -129,7 +144,7 @@ class Submitter:
             return _rate_limited(refusal, spec.kv_tokens, app.limits)
         queue = options[0].queue
         position, ahead_tokens = refusal.depth + 1, refusal.backlog_tokens
-        wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens))
+        wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
         retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
         if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
             self._knock(app, queue, retry_after_s)
@@ -157,7 +172,7 @@ class Submitter:
         mean_tokens = refusal.backlog_tokens / refusal.depth if refusal.depth else spec.kv_tokens
         match refusal.reason:
             case "wait" if wait_s is not None:
-                return _whole(wait_s - spec.max_wait_s)
+                return _whole(wait_s - _start_within_s(spec))
             case "tokens":
                 tokens: float = refusal.backlog_tokens + spec.kv_tokens - candidate.backlog_cap_tokens
             case "share":
@@ -179,7 +194,7 @@ class Submitter:
             admitted.start_by,
             position,
             place.depth,
-            self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens)),
+            self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)),
             place.rates_left,
         )
 
@@ -214,7 +229,7 @@ def _complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None
             )
         case "wait":
             expected = "longer" if wait_s is None else f"about {wait_s:.0f} s"
-            return f"A job would wait {expected} in queue {queue}, and must start within {spec.max_wait_s:g} s."
+            return f"A job would wait {expected} in queue {queue}, and must start within {_start_within_s(spec):.3g} s."
         case "share":
             return (
                 f"Queue {queue} is shared: {refusal.depth} jobs wait, and this app has all of the {refusal.number} "
@@ -223,6 +238,13 @@ def _complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None
         case "app_jobs":
             return f"This app has as many jobs waiting as it may have: {refusal.number}."
     return f"Queue {queue} is full: {refusal.depth} jobs wait and its cap is {refusal.number}."
+
+
+def _start_within_s(spec: JobSpec) -> float:
+    """What binds its start: its `max_wait`, or a deadline that is sooner."""
+    if spec.deadline is None:
+        return spec.max_wait_s
+    return min(spec.max_wait_s, max(0.0, (spec.deadline - datetime.now(UTC)).total_seconds()))
 
 
 def _advice(retry_after_s: int | None) -> str:

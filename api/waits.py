@@ -132,7 +132,16 @@ class Waits:
                 watch.wait(left_s)
                 if watch.has_ended or self.is_closed or time.monotonic() >= until:
                     watch.has_ended = False
-                    job = self.look(read)
+                    job = self._look_again(read, job, until)
+            return job
+
+    def _look_again(self, read: Callable[[], Job], job: Job, until: float) -> Job:
+        """The job, or as it stood while Postgres does not answer and there is time left: the re-check tells again."""
+        try:
+            return self.look(read)
+        except StoreUnavailable:
+            if self.is_closed or time.monotonic() >= until:
+                raise
             return job
 
     def look(self, read: Callable[[], T]) -> T:

@@ -8,7 +8,7 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/core.t
 COPY . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . \
     && useradd --system --create-home --uid 10001 headrace \
-    && install -d -o headrace /var/lib/headrace
+    && install -d -o headrace /var/lib/headrace /home/headrace/.cache /home/headrace/.cache/huggingface
 USER headrace
 ENV HEADRACE_STATE=/var/lib/headrace HEADRACE_HOST=0.0.0.0 FLOWER_HOST=0.0.0.0
 # One image, every process: the argument is a name in the Procfile.

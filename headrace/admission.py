@@ -50,6 +50,7 @@ class Place:
         position: counts from 1.
         depth: jobs that wait there, this one included.
         ahead_tokens: of the jobs before it, about: the queue's mean by their number.
+        free: slots of the queue's pool that take a job at once.
     """
 
     candidate: Candidate
@@ -57,6 +58,7 @@ class Place:
     depth: int
     ahead_tokens: int
     rates_left: RatesLeft
+    free: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Refusal:
             until it allows this job.
         depth: jobs in the first candidate.
         backlog_tokens: of the first candidate.
+        free: slots of its pool that take a job at once.
     """
 
     reason: Reason
@@ -75,6 +78,7 @@ class Refusal:
     depth: int
     backlog_tokens: int
     rates_left: RatesLeft
+    free: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ class Admission:
             arguments += (ask.job_id.hex, ask.app_id.hex, ask.tokens, *_caps(ask.limits), len(ask.candidates))
             for each in ask.candidates:
                 most_ahead = -1 if each.ahead_cap_tokens is None else each.ahead_cap_tokens
-                arguments += (each.queue, each.depth_cap, each.backlog_cap_tokens, most_ahead)
+                arguments += (each.queue, each.depth_cap, each.backlog_cap_tokens, most_ahead, each.free_until)
         with _answered():
             replies = self._reserve([KEY_PREFIX], arguments)
         return [_outcome(ask, *reply) for ask, reply in zip(asks, replies, strict=True)]
@@ -193,6 +197,11 @@ class Admission:
             counts = pipeline.execute()
         return {queue: Load(*(int(each or 0) for each in counts[3 * i : 3 * i + 3])) for i, queue in enumerate(queues)}
 
+    def departed(self, pool: str) -> int:
+        """How many jobs have ever left the pool's queues. Raises: BrokerUnavailable."""
+        with _answered():
+            return int(self._redis.hget(KEY_PREFIX + "departed", pool) or 0)
+
     def drop_stale_reservations(self, queues: Sequence[str]) -> int:
         """Forget places whose job was never inserted; returns how many. Raises: BrokerUnavailable."""
         with _answered():
@@ -263,7 +272,15 @@ def _caps(limits: AppLimits) -> tuple[int, ...]:
 
 
 def _outcome(
-    ask: Ask, chosen: int, reason: Reason, number: int, depth: int, tokens: int, requests_left: int, tokens_left: int
+    ask: Ask,
+    chosen: int,
+    reason: Reason,
+    number: int,
+    depth: int,
+    tokens: int,
+    requests_left: int,
+    tokens_left: int,
+    free: int,
 ) -> Place | Refusal:
     requests, tokens_a_minute = ask.limits.requests_per_minute, ask.limits.tokens_per_minute
     left = RatesLeft(
@@ -271,8 +288,8 @@ def _outcome(
         RateLeft(tokens_a_minute, tokens_left) if tokens_a_minute else None,
     )
     if chosen:
-        return Place(ask.candidates[chosen - 1], number, depth, tokens, left)
-    return Refusal(reason, number, depth, tokens, left)
+        return Place(ask.candidates[chosen - 1], number, depth, tokens, left, free)
+    return Refusal(reason, number, depth, tokens, left, free)
 
 
 @contextmanager

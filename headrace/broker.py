@@ -5,7 +5,7 @@ Imports no task's code: producers name tasks by constant.
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 from uuid import UUID
@@ -56,7 +56,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             "global_keyprefix": KEY_PREFIX,
             "priority_steps": [0],
-            "queue_order_strategy": partial(LaneCycle, {lane: settings.lane(lane).takes for lane in Lane}),
+            "queue_order_strategy": LaneCycles({lane: settings.lane(lane).takes for lane in Lane}),
             "visibility_timeout": 3600,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
@@ -66,6 +66,21 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "health_check_interval": 10,
         },
     }
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCycles:
+    """Makes a `LaneCycle` for each connection, and can be shown to operators, as all settings of a worker are."""
+
+    takes: Mapping[Lane, int]
+
+    def __call__(self) -> "LaneCycle":
+        """What kombu calls."""
+        return LaneCycle(self.takes)
+
+    def __json__(self) -> dict[str, int]:
+        """What Celery's `inspect stats` and Flower show."""
+        return {str(lane): takes for lane, takes in self.takes.items()}
 
 
 class LaneCycle:

@@ -4,11 +4,17 @@ Waits on a server are bounded: Redis by a time-out per command, Postgres by its 
 by keep-alives where its host has vanished.
 """
 
+import time
+
+from psycopg import Error as DriverError
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from headrace.config import Settings
 from headrace.errors import ConfigError
@@ -17,6 +23,9 @@ from headrace.errors import ConfigError
 CONNECT_TIMEOUT_S = 2
 #: Seconds to wait for a free connection of the pool: a burst of thousands of requests is served, not turned away.
 POOL_TIMEOUT_S = 10
+#: Seconds since its last use after which a pooled connection is tried before it is used again: Postgres may have been
+#: restarted meanwhile. To try it each time would cost a short statement as much again.
+IDLE_S = 1.0
 #: Seconds to wait for Redis to answer one command, which takes it a millisecond. A hung one holds a thread this long.
 REDIS_TIMEOUT_S = 2
 #: Bounds for one statement and for one lock, so that a locked table fails a request instead of holding its thread.
@@ -30,12 +39,11 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
     if not url.startswith("postgresql+psycopg://"):
         # The URL itself is not shown: it has a password in it.
         raise ConfigError("DATABASE_URL must be like postgresql://USER:PASSWORD@HOST:PORT/NAME.", param="database_url")
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
-        pool_pre_ping=True,
         # An error's text would quote them into the logs: they are prompts, answers and keys' digests.
         hide_parameters=True,
         connect_args={
@@ -49,6 +57,26 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
             "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}",
         },
     )
+    _try_idle_ones(engine)
+    return engine
+
+
+def _try_idle_ones(engine: Engine) -> None:
+    """What `pool_pre_ping` does, for the connections that have not been used for a while alone."""
+
+    @event.listens_for(engine, "checkin")
+    def note_use(_connection: object, entry: ConnectionPoolEntry) -> None:
+        entry.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def try_it(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:
+        used_at = entry.info.get("used_at")  # None: it is new
+        if used_at is None or time.monotonic() - used_at < IDLE_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except DriverError as error:
+            raise InvalidatePoolError from error
 
 
 def redis(settings: Settings) -> Redis:

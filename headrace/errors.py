@@ -87,7 +87,7 @@ class ModelNotFound(InvalidRequest):
 
 
 class IdempotencyKeyReused(InvalidRequest):
-    """The Idempotency-Key was used before with another body."""
+    """The Idempotency-Key was used before with another body or path."""
 
     code = "idempotency_key_reused"
 

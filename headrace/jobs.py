@@ -128,7 +128,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The client's Idempotency-Key, and the SHA-256 of the body it came with."""
+    """The client's Idempotency-Key, and the SHA-256 of the path and body it came with."""
 
     key: str
     request_hash: bytes

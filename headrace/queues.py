@@ -42,6 +42,7 @@ class Candidate:
         backlog_cap_tokens: tokens that may wait in it.
         ahead_cap_tokens: tokens before a job that can just start in time; None while no rate is known.
         reason: why the queue is a candidate.
+        free_until: how many will have left the pool's queues, ever, when all of its free slots are taken.
     """
 
     queue: str
@@ -49,6 +50,7 @@ class Candidate:
     backlog_cap_tokens: int
     ahead_cap_tokens: int | None
     reason: str
+    free_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)

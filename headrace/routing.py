@@ -15,19 +15,22 @@ def candidates(
     tariff: Tariff,
     *,
     ahead_cap_tokens: Callable[[str], int | None],
+    free_until: Callable[[str], int],
     api_is_open: bool,
 ) -> tuple[Candidate, ...]:
     """The queues this job may be put into, best first: its own, then overflow where its owner allows it.
 
     Args:
         ahead_cap_tokens: of a queue: tokens that it drains within the job's `max_wait`; None while nobody knows.
+        free_until: of a queue: see `Candidate`.
         api_is_open: False while no key for the paid API is set, or no worker calls it.
     Raises: InvalidRequest: there is none, because the job insists on an overflow that is not open to it.
     """
 
     def candidate(pool: str, reason: str) -> Candidate:
         queue = queue_name(pool, spec.lane)
-        return Candidate(queue, lane.depth_cap, lane.backlog_cap_tokens, ahead_cap_tokens(queue), reason)
+        ahead = ahead_cap_tokens(queue)
+        return Candidate(queue, lane.depth_cap, lane.backlog_cap_tokens, ahead, reason, free_until(queue))
 
     own = candidate(spec.pool, "own pool")
     if spec.overflow is Overflow.NEVER:

@@ -112,6 +112,16 @@ class Streams:
             if entry["kind"] != "begin"
         ]
 
+    def hold(self, job_id: UUID, for_s: float) -> None:
+        """Note that somebody besides its maker listens to this job, for so long. Raises: BrokerUnavailable."""
+        with _answered():
+            self._redis.set(_holder(job_id), "", px=max(1, int(for_s * 1000)))
+
+    def is_held(self, job_id: UUID) -> bool:
+        """True while somebody besides its maker listens, at whichever process. Raises: BrokerUnavailable."""
+        with _answered():
+            return bool(self._redis.exists(_holder(job_id)))
+
     def exists(self, job_id: UUID) -> bool:
         """True when a claim has begun to publish this job's text and it has not been forgotten.
 
@@ -123,6 +133,10 @@ class Streams:
 
 def _key(job_id: UUID) -> str:
     return f"{KEY_PREFIX}stream:{job_id.hex}"
+
+
+def _holder(job_id: UUID) -> str:
+    return f"{KEY_PREFIX}held:{job_id.hex}"
 
 
 @contextmanager

@@ -58,7 +58,8 @@ class Deliver:
             status = self._post(delivery)
         except DeliveryFailed as error:
             delay_s = next_delivery_delay_s(delivery.tries, self.settings.retry_delays_s, error.retry_after_s)
-            log.warning("delivery_failed", extra={**facts, "status": error.status, "retry_in_s": delay_s})
+            failure = {"error": str(error), "status": error.status, "retry_in_s": delay_s}
+            log.warning("delivery_failed", extra={**facts, **failure})
             with self.store.begin() as db:
                 store.deliveries.record_failure(db, delivery, str(error), status=error.status, retry_in_s=delay_s)
         else:

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps
-from api.routes.submission import body, headers_of, idempotency, read_job, waited_for
+from api.routes.submission import body, headers_of, submitted, waited_for
 from api.schemas.body import validated
 from api.schemas.chat import ChatRequest
 from api.schemas.chat_body import ChatCompletionBody
@@ -30,8 +30,7 @@ def create() -> Response:
 
 def _stream(asked: ChatRequest, app: App) -> Response:
     with deps().waits.hold("stream") as slot:
-        accepted = deps().submitter.submit(asked.to_draft(), app, idempotency())
-        job = read_job(app, accepted.job_id)
-        response = chat_stream(job, slot, include_usage=asked.includes_usage)
+        accepted, job = submitted(asked.to_draft(), app)
+        response = chat_stream(job, slot, accepted=accepted, include_usage=asked.includes_usage)
     response.headers.update(headers_of(accepted))
     return response

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from api import cancellation
+from api import ending
 from api.deps import deps
 from api.routes.submission import read_job
 from headrace.errors import InvalidRequest
@@ -21,7 +21,7 @@ def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
 
 def cancelled(app: App, job_id: UUID) -> Job:
     """Cancel the caller's job; one that runs is stopped by its worker soon. Raises: NotFound."""
-    return cancellation.cancel(deps().store, deps().admission, app.id, job_id)
+    return ending.cancel(deps().store, deps().admission, app.id, job_id)
 
 
 def erase(app: App, job_id: UUID) -> None:

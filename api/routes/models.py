@@ -2,9 +2,9 @@
 
 from flask import Blueprint, Response
 
+from api.catalogue import no_such_model
 from api.deps import answer, caller, deps
 from api.schemas.models import ModelBody, ModelList
-from headrace.errors import ModelNotFound
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models")
 
@@ -22,5 +22,5 @@ def read(name: str) -> Response:
     """One model."""
     caller()
     if name not in deps().catalogue.names():
-        raise ModelNotFound(f"The model '{name[:80]}' does not exist here.", param="model")
+        raise no_such_model(name)
     return answer(ModelBody(id=name))

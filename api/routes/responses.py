@@ -5,7 +5,7 @@ from flask import Blueprint, Response
 from api.deps import answer, caller, deps, query
 from api.drafts import Draft
 from api.routes import existing
-from api.routes.submission import body, headers_of, idempotency, read_job, submitted, waited_for
+from api.routes.submission import body, headers_of, read_job, submitted, waited_for
 from api.schemas.body import validated
 from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.response_body import DeletedResponse, ResponseBody
@@ -35,8 +35,8 @@ def create() -> Response:
 
 def _stream(draft: Draft, app: App) -> Response:
     with deps().waits.hold("stream") as slot:
-        accepted = deps().submitter.submit(draft, app, idempotency())
-        response = response_stream(read_job(app, accepted.job_id), slot, accepted=accepted)
+        accepted, job = submitted(draft, app)
+        response = response_stream(job, slot, accepted=accepted)
     response.headers.update(headers_of(accepted))
     return response
 

@@ -10,12 +10,12 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.deps import deps
 from api.drafts import Draft
+from api.ending import read
 from api.rates import rate_headers
 from api.schemas.body import parse_object
 from api.submit import Accepted
-from headrace.errors import InvalidRequest, WaitTimeout
+from headrace.errors import InvalidRequest, StoreUnavailable, WaitTimeout
 from headrace.jobs import Idempotency, show_id
-from headrace.store import jobs
 from headrace.store.apps import App
 from headrace.store.jobs import Job
 
@@ -70,9 +70,13 @@ def preferred_wait_s() -> float:
 
 
 def submitted(draft: Draft, app: App) -> tuple[Accepted, Job]:
-    """Accept a draft; returns the job as it stands."""
+    """Accept a draft; returns the job as it stands. Raises: WaitTimeout: it could not be read back, and goes on."""
     accepted = deps().submitter.submit(draft, app, idempotency())
-    return accepted, read_job(app, accepted.job_id)
+    try:
+        return accepted, read_job(app, accepted.job_id)
+    except StoreUnavailable as error:
+        # To say that Postgres is away would make the client order the job again.
+        raise _goes_on(accepted.job_id, "was accepted, and cannot be read back now") from error
 
 
 def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
@@ -84,17 +88,23 @@ def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
     wait_s = preferred_wait_s()
     with deps().waits.hold("wait"):
         accepted = deps().submitter.submit(draft, app, idempotency())
-        job = deps().waits.follow(accepted.job_id, lambda: read_job(app, accepted.job_id), wait_s)
+        try:
+            job = deps().waits.follow(accepted.job_id, lambda: read_job(app, accepted.job_id), wait_s)
+        except StoreUnavailable as error:
+            raise _goes_on(accepted.job_id, "was accepted, and cannot be read back now") from error
     if not job.state.is_terminal:
-        shown = show_id(job.id)
-        raise WaitTimeout(f"Job '{shown}' has not ended yet. It goes on: GET /v1/jobs/{shown}?wait=30", job.id)
+        raise _goes_on(job.id, "has not ended yet")
     return accepted, job
+
+
+def _goes_on(job_id: UUID, what: str) -> WaitTimeout:
+    shown = show_id(job_id)
+    return WaitTimeout(f"Job '{shown}' {what}. It goes on: GET /v1/jobs/{shown}?wait=30", job_id)
 
 
 def read_job(app: App, job_id: UUID) -> Job:
     """The caller's job as it stands. Raises: NotFound."""
-    with deps().store.begin() as db:
-        return jobs.find(db, app.id, job_id)
+    return read(deps().store, deps().admission, app.id, job_id)
 
 
 def headers_of(accepted: Accepted) -> Mapping[str, str]:

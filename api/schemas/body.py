@@ -21,6 +21,14 @@ VALUES_LIMIT = 100_000
 #: Longer whole numbers fit no field and no column; reading them takes quadratic time.
 INT_DIGITS_LIMIT = 19
 
+#: In the words of JSON, what pydantic says in those of Python. No list here must have more than one item.
+_WORDS: Mapping[str, str] = {
+    "dict_type": "Input should be an object",
+    "model_type": "Input should be an object",
+    "too_long": "it may have at most {max_length} items",
+    "too_short": "it must not be empty",
+}
+
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -64,9 +72,11 @@ def _invalid(detail: ErrorDetails) -> InvalidRequest:
             return InvalidRequest(f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
         case "missing":
             return InvalidRequest(f"Missing required parameter: '{param}'.", code="missing_parameter", param=param)
-        case "unsupported_parameter" | "webhook_url_not_allowed" | "deadline_in_past" as code:
+        case "unsupported_parameter" | "webhook_url_not_allowed" as code:
             return InvalidRequest(detail["msg"], code=code, param=param)
-    return InvalidRequest(f"Invalid '{param}': {detail['msg'].rstrip('.')}.", param=param)
+    words = _WORDS.get(detail["type"])
+    said = words.format(**detail.get("ctx", {})) if words else detail["msg"].rstrip(".")
+    return InvalidRequest(f"Invalid '{param}': {said}.", param=param)
 
 
 def _parse_int(digits: str) -> int | float:

@@ -13,29 +13,29 @@ from api.schemas.fields import MaxTokens, Request, ResponseFormat, Seed, Stop, r
 from api.schemas.openai_request import OpenAIRequest, refuse_unsupported
 from headrace.jobs import Message
 
-NO_TOOLS = "No tools are called here."
+NO_TOOLS = "No tools are called here: leave it out."
 
 #: Parameters that OpenAI has and this service has not, with what to do instead.
 UNSUPPORTED: Mapping[str, str] = {
-    "audio": "Only text is answered.",
+    "audio": "Only text is answered: leave it out.",
     "frequency_penalty": "Leave it out.",
     "function_call": NO_TOOLS,
     "functions": NO_TOOLS,
     "logit_bias": "Leave it out.",
     "logprobs": "Leave it out.",
-    "moderation": "Moderate the text yourself.",
+    "moderation": "Leave it out, and moderate the text yourself.",
     "prediction": "Leave it out.",
     "presence_penalty": "Leave it out.",
-    "prompt_cache_options": "Prefixes are cached by themselves.",
+    "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
     "reasoning_effort": "Leave it out.",
     "tools": NO_TOOLS,
     "top_logprobs": "Leave it out.",
-    "web_search_options": "Nothing is searched here.",
+    "web_search_options": "Nothing is searched here: leave it out.",
 }
 #: The same for one message.
 UNSUPPORTED_IN_MESSAGES: Mapping[str, str] = {
     "annotations": "Leave them out.",
-    "audio": "Only text is read.",
+    "audio": "Only text is read: leave it out.",
     "function_call": NO_TOOLS,
     "name": "Say in the text who speaks.",
     "refusal": "Send it as 'content'.",

@@ -61,8 +61,6 @@ def _deadline(value: Any) -> Any:
         raise refusal("Input should be unix seconds or an ISO 8601 time with its zone")
     else:
         at = _from_unix(value)
-    if at <= datetime.now(UTC):
-        raise refusal("The deadline is in the past.", "deadline_in_past")
     try:
         return at.astimezone(UTC)
     except OverflowError:

@@ -15,7 +15,7 @@ from headrace.jobs import Message, show_id
 class InputItemsQuery(Request):
     """The query string of the list."""
 
-    limit: int = Field(20, ge=1, le=100, strict=False)
+    limit: int = Field(20, ge=1, le=100, strict=False, description="Items on the page, at most.")
     after: str | None = Field(None, description="The id of an item: the page begins with the next one.")
     order: Literal["asc", "desc"] = Field("desc", description="desc: the newest turn first.")
 

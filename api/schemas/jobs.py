@@ -32,6 +32,17 @@ from headrace.store.jobs import Job
 LaneName = Literal["high", "normal", "low", "batch"]
 OverflowName = Literal["allow", "never", "only"]
 
+Attempts = Annotated[int, Field(description="Starts so far. Above 1, an engine failed or a worker died in between.")]
+WaitS = Annotated[
+    float | None, Field(description="Seconds from acceptance to the first start, or to the end without one.")
+]
+RunS = Annotated[
+    float | None,
+    Field(
+        description="Seconds from the first start to the end: more than the last attempt took, if it was started again."
+    ),
+]
+
 
 class ChatMessage(Request):
     """One turn of a conversation."""
@@ -112,7 +123,7 @@ class AcceptedBody(Answer):
     object: Literal["job"] = "job"
     status: JobState
     lane: Lane
-    queue: str
+    queue: str = Field(description="Where it waits: its pool, or overflow for the paid API, and its lane.")
     position: int | None = Field(description="Place in the queue, from 1; null for a replay.")
     depth: int | None = Field(description="Jobs in the queue, this one included; null for a replay.")
     expected_wait_s: float | None = Field(description="Until its start; null when nobody can tell.")
@@ -175,22 +186,24 @@ class JobBody(Answer):
     model_served: str | None
     engine: str | None = Field(description="What answers: vllm, openai, or simulator, whose answers are made up.")
     text: str | None
-    finish_reason: str | None
+    finish_reason: str | None = Field(
+        description="stop: the model had said all; length: cut at max_tokens; abort: cancelled, or past its deadline."
+    )
     usage: UsageBody | None
     error: JobError | None
     cost: CostBody
-    attempts: int
-    wait_s: float | None = Field(description="From acceptance to the first start, or to the end without one.")
-    run_s: float | None = Field(description="From the first start to the end.")
+    attempts: Attempts
+    wait_s: WaitS
+    run_s: RunS
     max_tokens: int
     metadata: dict[str, str]
     end_user: str | None
     cancel_requested: bool
-    created_at: TimeOut
-    start_by: TimeOut
-    deadline: TimeOut | None
-    started_at: TimeOut | None
-    ended_at: TimeOut | None
+    created_at: TimeOut = Field(description="When it was accepted.")
+    start_by: TimeOut = Field(description="If it has not started by then, it expires.")
+    deadline: TimeOut | None = Field(description="Past it the job is aborted; null: it has none.")
+    started_at: TimeOut | None = Field(description="Its first start.")
+    ended_at: TimeOut | None = Field(description="When it ended, however it did.")
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -271,6 +284,6 @@ class WaitQuery(Request):
 class JobsQuery(Request):
     """The query string of a list."""
 
-    status: Annotated[JobState | None, Field(strict=False)] = None
+    status: Annotated[JobState | None, Field(strict=False, description="Only jobs in this state.")] = None
     after: str | None = Field(None, description="The id of a job: the page begins with the next older one.")
-    limit: int = Field(20, ge=1, le=100, strict=False)
+    limit: int = Field(20, ge=1, le=100, strict=False, description="Jobs on the page, at most.")

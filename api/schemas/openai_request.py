@@ -35,26 +35,30 @@ TIER_LANES: Mapping[str, Lane] = {
 LANE_TIERS: Mapping[Lane, str] = {Lane.HIGH: "priority", Lane.NORMAL: "default", Lane.LOW: "flex", Lane.BATCH: "flex"}
 
 
+#: Parameters whose empty object switches something on, with its defaults.
+ASKS_EMPTY = frozenset({"web_search_options"})
+
+
 class JobOptions(Request):
     """What OpenAI has no word for; the SDK sends it with `extra_body={"job": {...}}`."""
 
     lane: LaneName | None = Field(None, description="Wins over service_tier.")
-    max_wait: MaxWait | None = None
-    deadline: Deadline | None = None
-    webhook: WebhookUrl | None = None
-    overflow: OverflowName = "allow"
-    max_cost_usd: Usd | None = None
+    max_wait: MaxWait | None = Field(None, description="Seconds within which it must start, or it expires unpaid.")
+    deadline: Deadline | None = Field(None, description="Unix seconds or ISO 8601. Past it the job is aborted.")
+    webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
+    overflow: OverflowName = Field("allow", description="Whether a paid API may answer when the own GPUs are behind.")
+    max_cost_usd: Usd | None = Field(None, description="A paid API is used only if it cannot cost more than this.")
 
 
 def refuse_unsupported(values: Any, remedies: Mapping[str, str]) -> Any:
     """An object without the parameters that we have not; one that asks for something is refused by name.
 
-    An empty list or object, false and 0 ask for nothing, so leaving them out is no loss.
+    An empty list or object, false and 0 ask for nothing, so leaving them out is no loss. `ASKS_EMPTY` have defaults.
     """
     if not isinstance(values, dict):
         return values
     for name, remedy in remedies.items():
-        if values.get(name) not in (None, [], {}, False):
+        if values.get(name) not in (None, [], {}, False) or (name in ASKS_EMPTY and values.get(name) == {}):
             raise unsupported(name, remedy)
     return {name: value for name, value in values.items() if name not in remedies}
 
@@ -81,7 +85,9 @@ class OpenAIRequest(Request):
     user: EndUser | None = Field(None, description="The older name of safety_identifier.")
     stream: bool | None = Field(None, description="Server-sent events instead of one answer.")
     tool_choice: Literal["auto", "none"] | None = None
-    job: JobOptions = Field(default_factory=lambda: JobOptions(lane=None), description="What OpenAI has no word for.")
+    job: JobOptions = Field(
+        default_factory=lambda: JobOptions.model_validate({}), description="What OpenAI has no word for."
+    )
     parallel_tool_calls: Any = Field(None, description="Not acted on: no tools are called here.")
     prompt_cache_key: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
     prompt_cache_retention: Any = Field(None, description="Not acted on.")

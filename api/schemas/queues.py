@@ -23,10 +23,13 @@ class QueueBody(Answer):
     takes: int = Field(description="The lane's share: of the takes of all lanes together while all have work.")
     max_wait_s: float = Field(description="Within which a job must start, unless it says otherwise.")
     drain_tokens_per_s: float | None = Field(description="Of the whole pool while it has work; null: not measured yet.")
-    expected_wait_s: float | None = Field(description="For a job that is submitted now; null when nobody can tell.")
-    workers: int
-    running: int
-    slots: int
+    expected_wait_s: float | None = Field(
+        description="Seconds until a job that is submitted now starts, as fast as the pool drains; null when nobody "
+        "can tell."
+    )
+    workers: int = Field(description="Of the whole pool: those that are alive.")
+    running: int = Field(description="Of the whole pool: jobs that run now.")
+    slots: int = Field(description="Of the whole pool: jobs that can run at once, on the engines that are ready.")
 
 
 class QueueList(Answer):

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from api.schemas.fields import Answer, TimeOut
-from api.schemas.jobs import CostBody
+from api.schemas.jobs import Attempts, CostBody, RunS, WaitS
 from api.schemas.openai_request import LANE_TIERS
 from api.submit import Accepted
 from headrace.jobs import JobState, Lane, show_id
@@ -92,9 +92,9 @@ class JobView(Answer):
     expected_wait_s: float | None = None
     engine: str | None = Field(description="What answers: vllm, openai, or simulator, whose answers are made up.")
     model_served: str | None
-    attempts: int
-    wait_s: float | None
-    run_s: float | None
+    attempts: Attempts
+    wait_s: WaitS
+    run_s: RunS
     cost: CostBody
     start_by: TimeOut
     deadline: TimeOut | None

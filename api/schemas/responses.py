@@ -16,17 +16,17 @@ from headrace.jobs import Lane, Message
 #: Parameters that OpenAI has and this service has not, with what to do instead.
 UNSUPPORTED: Mapping[str, str] = {
     "access_programs": "Leave it out.",
-    "context_management": "Shorten the input yourself.",
+    "context_management": "Leave it out, and shorten the input yourself.",
     "conversation": "Send the whole conversation as 'input'.",
-    "image": "Only text is answered.",
+    "image": "Only text is answered: leave it out.",
     "include": "Leave it out.",
-    "max_tool_calls": "No tools are called here.",
-    "moderation": "Moderate the text yourself.",
+    "max_tool_calls": "No tools are called here: leave it out.",
+    "moderation": "Leave it out, and moderate the text yourself.",
     "previous_response_id": "Send the whole conversation as 'input'.",
     "prompt": "Send the text itself as 'input'.",
-    "prompt_cache_options": "Prefixes are cached by themselves.",
+    "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
     "reasoning": "Leave it out.",
-    "tools": "No tools are called here.",
+    "tools": "No tools are called here: leave it out.",
     "top_logprobs": "Leave it out.",
 }
 WINDOWS_S: Mapping[str, float] = {"2h": 7200.0, "8h": 28_800.0}
@@ -143,7 +143,7 @@ class ResponseRequest(OpenAIRequest):
         if self.store is False:
             raise unsupported("store", "Leave it out, and DELETE /v1/responses/{id} once you have the answer.")
         if self.truncation == "auto":
-            raise unsupported("truncation", "Shorten the input yourself.")
+            raise unsupported("truncation", "Leave it out, and shorten the input yourself.")
         if self.background_options is not None:
             self._check_background_options()
         return self

@@ -1,6 +1,7 @@
 """`headrace apps`, for operators: the clients of the API, what each may take and what each does."""
 
 import json
+import shlex
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
@@ -64,7 +65,7 @@ def create(name: str, **options: Any) -> None:
     with database() as db:
         app = store.create(db, name, _changes(options))
     out.print(_app_table([app]))
-    notes.print(f"'headrace keys create {app.name}' makes a key for it.", markup=False, soft_wrap=True)
+    notes.print(f"'headrace keys create {shlex.quote(app.name)}' makes a key for it.", markup=False, soft_wrap=True)
 
 
 @apps.command()
@@ -110,7 +111,8 @@ def show(name: str, as_json: bool) -> None:
         return
     out.print(_app_table([app]))
     out.print()
-    out.print(key_table(records) if records else f"It has no key: 'headrace keys create {escape(name)}' makes one.")
+    no_key = f"It has no key: 'headrace keys create {escape(shlex.quote(name))}' makes one."
+    out.print(key_table(records) if records else no_key)
     out.print()
     out.print(f"Last 24 hours: {_activity(recent)}", soft_wrap=True)
 

@@ -5,8 +5,6 @@ Answers go to standard output, everything about them to standard error, so that 
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -49,6 +47,10 @@ class Api:
         try:
             response = self._http.send(request)
             body = response.json()
+        except httpx2.UnsupportedProtocol as error:
+            raise click.ClickException(
+                f"HEADRACE_URL must begin with http:// or https://, and is '{self._url}'."
+            ) from error
         except httpx2.TransportError as error:
             reason = f"{type(error).__name__}: {error}"
             raise click.ClickException(
@@ -135,7 +137,21 @@ def cancel(job_id: str) -> None:
 
 @click.command()
 def queues() -> None:
-    """Show how full each queue is, how fast its pool drains, and who works on it."""
+    """Show how full each queue is, how fast its pool drains, and who works on it.
+
+    \b
+    depth     jobs that wait
+    cap       jobs that may wait; one more is refused
+    apps      apps that have jobs waiting
+    tokens    prompts, and the most that may be answered, of all that wait
+    tokens/s  what the whole pool drains while it has work
+    wait      expected for a job that is submitted now
+    workers   of the whole pool, alive
+    running   jobs that run now, in the whole pool
+    slots     jobs that can run at once, in the whole pool
+
+    '-' means not known yet: no worker is alive, or nothing was measured.
+    """
     # Narrow enough for 80 columns, which is also what a pipe gets.
     table = Table("queue", box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("depth", "cap", "apps", "tokens", "tokens/s", "wait", "workers", "running", "slots"):
@@ -174,22 +190,16 @@ def _accept_line(accepted: dict[str, Any]) -> str:
 
 def _wait_for(api: Api, job_id: str) -> dict[str, Any]:
     """The job once it has ended. The job goes on when the caller stops waiting."""
-    with _status(f"{job_id} queued") as show:
-        while True:
-            job = api.call("GET", f"/v1/jobs/{job_id}", params={"wait": 1 if notes.is_terminal else POLL_S})
-            if job["status"] in TERMINAL:
-                return job
-            show(f"{job_id} {job['status']}")
-
-
-@contextmanager
-def _status(text: str) -> Iterator[Any]:
-    """A spinner with a text that can change, where a person looks."""
     try:
-        with notes.status(text) as status:
-            yield status.update
+        with notes.status(f"{job_id} queued") as status:
+            while True:
+                job = api.call("GET", f"/v1/jobs/{job_id}", params={"wait": 1 if notes.is_terminal else POLL_S})
+                if job["status"] in TERMINAL:
+                    return job
+                status.update(f"{job_id} {job['status']}")
     except KeyboardInterrupt:
-        raise click.ClickException("Stopped waiting. The job goes on: 'headrace get ID' shows it.") from None
+        message = f"Stopped waiting. The job goes on: 'headrace get {job_id}' shows it."
+        raise click.ClickException(message) from None
 
 
 def _finish(job: dict[str, Any]) -> None:

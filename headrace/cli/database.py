@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from headrace import connections
 from headrace.config import Settings
+from headrace.errors import StoreUnavailable
 from headrace.stack.report import Report
 from headrace.stack.secret import persistent_secret
 from headrace.store import Store
@@ -36,5 +37,7 @@ def database(settings: Settings | None = None) -> Iterator[Connection]:
     try:
         with store.begin() as db:
             yield db
+    except StoreUnavailable as error:
+        raise StoreUnavailable(f"{error}. Start the stack with 'headrace up', or set DATABASE_URL.") from error
     finally:
         store.close()

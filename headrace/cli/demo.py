@@ -78,6 +78,7 @@ def demo(exits: bool, engine: str | None, json_file: Path | None) -> None:
             if json_file is not None:
                 demo_report.write(json_file, result)
             if not exits:
+                demo_report.show_addresses(console, result)
                 with suppress(KeyboardInterrupt):
                     console.print("Everything stays up. Ctrl-C stops it.", style="bold")
                     stack.wait()

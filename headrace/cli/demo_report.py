@@ -49,7 +49,7 @@ class Demo:
 
 
 def show(console: Console, demo: Demo) -> None:
-    """Print it for a person."""
+    """Print what came back, for a person."""
     report = demo.report
     if report.engine != "vllm":
         console.print("These answers are made up: the simulator stands in for a model.", style="bold red")
@@ -59,11 +59,10 @@ def show(console: Console, demo: Demo) -> None:
     tokens = sum(job["usage"]["total_tokens"] for job in demo.jobs if job["usage"])
     source = f", {report.model_source}" if report.model_source else ""
     console.print("USD at the price of own tokens in headrace.toml, a placeholder: set it to what your hosts cost.")
-    console.print(f"{report.engine} with {report.model}{source}: {tokens} tokens for {usd:.6f} USD", soft_wrap=True)
+    console.print(f"{report.engine} with {report.model}{source}: {tokens} tokens for {usd:.6f} USD")
     start = "cold" if demo.is_cold else "warm"
     console.print(f"{start} start: {demo.first_answer_s:.1f} s to the first answer, {demo.total_s:.1f} s to the last.")
     _show_webhooks(console, demo)
-    _show_addresses(console, demo)
 
 
 def _show_answers(console: Console, demo: Demo) -> None:
@@ -95,7 +94,8 @@ def _show_webhooks(console: Console, demo: Demo) -> None:
         console.out(f"  {webhook.body}", highlight=False)
 
 
-def _show_addresses(console: Console, demo: Demo) -> None:
+def show_addresses(console: Console, demo: Demo) -> None:
+    """Print how to go on by hand, for as long as everything stays up."""
     report = demo.report
     url, key, model = report.url, report.api_key, report.model
     database = report.database_url.replace("+psycopg", "")

@@ -12,6 +12,7 @@ from rich.table import Table
 from headrace.cli import parameters
 from headrace.cli.client import notes, out
 from headrace.cli.database import database, operator_settings
+from headrace.config import Settings
 from headrace.store import apps
 from headrace.store import keys as store
 from headrace.store.apps import Scope
@@ -41,7 +42,8 @@ def keys() -> None:
     type=click.Choice([str(scope) for scope in Scope]),
     multiple=True,
     help="What it may do; repeat it for more than one. Everything by default. 'submit': submit, cancel and delete "
-    "jobs. 'read': read and list them.",
+    "jobs. 'read': read and list them. A job is read by GET, which needs 'read'; a POST that waits for the answer or "
+    "streams it needs 'submit' alone.",
 )
 def create(app: str, days: int | None, scopes: tuple[str, ...]) -> None:
     """Make a key for APP and print it, this once. An APP that is not there yet is made, without limits.
@@ -57,6 +59,7 @@ def create(app: str, days: int | None, scopes: tuple[str, ...]) -> None:
         chosen = [Scope(scope) for scope in scopes or Scope]
         key = store.make(db, owner.id, settings.pepper.get_secret_value(), scopes=chosen, lifetime=_days(days))
     click.echo(key)
+    _warn_of_the_pepper(settings)
     if is_new:
         _note(f"Made the app '{app}' too, without limits: 'headrace apps limit' sets them.")
 
@@ -90,6 +93,7 @@ def rotate(key_id: str, keep_old_hours: int, days: int | None) -> None:
         key = store.rotate(db, old, pepper, keep_old_for=overlap, lifetime=_days(days))
         ends_at = store.find(db, str(old.id)).expires_at
     click.echo(key)
+    _warn_of_the_pepper(settings)
     _note(f"The old key {old.hint}… of '{old.app}' works until {_minute(ends_at)} UTC.")
 
 
@@ -147,6 +151,12 @@ def _minute(at: datetime | None) -> str:
 
 def _days(days: int | None) -> timedelta | None:
     return None if days is None else timedelta(days=days)
+
+
+def _warn_of_the_pepper(settings: Settings) -> None:
+    """Tell who makes a key with the default pepper, which the API that it is for need not have."""
+    if "pepper" not in settings.model_fields_set:
+        _note("HEADRACE_PEPPER is not set here: this key opens nothing where 'web' has a pepper of its own.")
 
 
 def _note(text: str) -> None:

@@ -5,11 +5,13 @@
 -- waiting            hash {job: "queue app tokens enqueue_no"}: all that wait, from the reservation to the claim
 -- line:Q             zset {job: turn}: the jobs of queue Q; its size is the depth
 -- reservations:Q     zset {job: expiry in ms}: those of them that are not committed yet
--- jobs:Q, tokens:Q   hashes {app: jobs}, {app: tokens}: what each app has waiting in Q
+-- jobs:Q             hash {app: jobs waiting in Q}
 -- turns:Q            hash {app: the last turn it was given}, while it has work in Q
 -- knocks:Q           zset {app: until, in ms}: apps that were refused for want of room and will be back by then
 -- backlog:Q          tokens of all that wait in Q
 -- app_jobs           hash {app: jobs waiting, in all queues}
+-- departed           hash {pool: jobs that ever left its queues}: who knew how many slots were free when so many had
+--                    left knows how many are free now
 -- Q                  Celery's list of messages, ordered by turn: the next one is taken from the right
 --
 -- Turns are start-time fair queueing with one job as the unit (Goyal, Vin, Cheng: SIGCOMM 1996): an app's next job
@@ -25,6 +27,104 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- What was read of the books by this script, and what it made of it: nobody else writes meanwhile. Each script ends with
+-- `save`.
+local books, jobs_of_apps = {}, {}
+
+local function book(queue)
+  local own = books[queue]
+  if not own then
+    own = {
+      depth = redis.call('ZCARD', key('line', queue)),
+      backlog = tonumber(redis.call('GET', key('backlog', queue)) or 0),
+      apps = redis.call('HLEN', key('jobs', queue)),
+      accounts = {},
+    }
+    books[queue] = own
+  end
+  return own
+end
+
+-- What one app has in one queue.
+local function account(queue, app)
+  local accounts = book(queue).accounts
+  local own = accounts[app]
+  if not own then
+    own = {
+      jobs = tonumber(redis.call('HGET', key('jobs', queue), app) or 0),
+      turn = tonumber(redis.call('HGET', key('turns', queue), app) or 0),
+    }
+    accounts[app] = own
+  end
+  return own
+end
+
+local function jobs_of_app(app)
+  if not jobs_of_apps[app] then
+    jobs_of_apps[app] = tonumber(redis.call('HGET', PREFIX .. 'app_jobs', app) or 0)
+  end
+  return jobs_of_apps[app]
+end
+
+-- Count a job that comes (1) or goes (-1), and its tokens.
+local function count(queue, app, jobs, tokens)
+  local whole, own = book(queue), account(queue, app)
+  local had_work = own.jobs > 0
+  own.jobs, own.is_changed = own.jobs + jobs, true
+  if had_work ~= (own.jobs > 0) then
+    whole.apps = whole.apps + jobs
+  end
+  whole.depth, whole.backlog, whole.is_changed = whole.depth + jobs, whole.backlog + tokens, true
+  jobs_of_apps[app] = jobs_of_app(app) + jobs
+end
+
+-- `chat.high` is a queue of the pool `chat`.
+local function pool_of(queue)
+  return string.match(queue, '^(.*)%.') or queue
+end
+
+local departed_before, departing = {}, {}
+
+local function departed(pool)
+  departed_before[pool] = departed_before[pool] or tonumber(redis.call('HGET', PREFIX .. 'departed', pool) or 0)
+  return departed_before[pool] + (departing[pool] or 0)
+end
+
+local function save_account(queue, app, own)
+  if own.jobs > 0 then
+    redis.call('HSET', key('jobs', queue), app, own.jobs)
+    redis.call('HSET', key('turns', queue), app, own.turn)
+  else
+    redis.call('HDEL', key('jobs', queue), app)
+    redis.call('HDEL', key('turns', queue), app)
+  end
+  if jobs_of_apps[app] > 0 then
+    redis.call('HSET', PREFIX .. 'app_jobs', app, jobs_of_apps[app])
+  else
+    redis.call('HDEL', PREFIX .. 'app_jobs', app)
+  end
+end
+
+local function save()
+  for pool, jobs in pairs(departing) do
+    redis.call('HINCRBY', PREFIX .. 'departed', pool, jobs)
+  end
+  for queue, own in pairs(books) do
+    if own.is_changed then
+      if own.backlog > 0 then
+        redis.call('SET', key('backlog', queue), own.backlog)
+      else
+        redis.call('DEL', key('backlog', queue))
+      end
+      for app, of_app in pairs(own.accounts) do
+        if of_app.is_changed then
+          save_account(queue, app, of_app)
+        end
+      end
+    end
+  end
+end
+
 -- Take a job out of the books; true when it was there. An entry with a later enqueue_no is another stay: it remains.
 local function leave(job, enqueue_no)
   local entry = redis.call('HGET', PREFIX .. 'waiting', job)
@@ -35,21 +135,14 @@ local function leave(job, enqueue_no)
   if enqueue_no and tonumber(number) > tonumber(enqueue_no) then
     return false
   end
+  count(queue, app, -1, -tokens)
   redis.call('HDEL', PREFIX .. 'waiting', job)
   redis.call('ZREM', key('line', queue), job)
   redis.call('ZREM', key('reservations', queue), job)
-  if redis.call('DECRBY', key('backlog', queue), tokens) <= 0 then
-    redis.call('DEL', key('backlog', queue))
-  end
-  redis.call('HINCRBY', key('tokens', queue), app, -tokens)
-  if redis.call('HINCRBY', key('jobs', queue), app, -1) <= 0 then
-    redis.call('HDEL', key('jobs', queue), app)
-    redis.call('HDEL', key('tokens', queue), app)
-    redis.call('HDEL', key('turns', queue), app)
-  end
-  if redis.call('HINCRBY', PREFIX .. 'app_jobs', app, -1) <= 0 then
-    redis.call('HDEL', PREFIX .. 'app_jobs', app)
-  end
+  local own = account(queue, app)
+  own.turn = own.jobs > 0 and own.turn or 0
+  book(queue).turn_served = nil
+  departing[pool_of(queue)] = (departing[pool_of(queue)] or 0) + 1
   return true
 end
 
@@ -66,17 +159,19 @@ end
 -- The turn that is being served: that of the message that is taken next. The earliest turn in the books says it only
 -- while there is none: it may be that of a place whose process died, and newcomers would be let in at that turn.
 local function turn_served(queue)
-  local next_taken = turn_at(queue, -1)
-  if next_taken and next_taken > 0 then
-    return next_taken
+  local own = book(queue)
+  if not own.turn_served then
+    own.turn_served = turn_at(queue, -1) or 0
+    if own.turn_served == 0 then
+      local first = redis.call('ZRANGE', key('line', queue), 0, 0, 'WITHSCORES')
+      own.turn_served = tonumber(first[2] or 1)
+    end
   end
-  local first = redis.call('ZRANGE', key('line', queue), 0, 0, 'WITHSCORES')
-  return tonumber(first[2] or 1)
+  return own.turn_served
 end
 
 local function next_turn(queue, app)
-  local last = tonumber(redis.call('HGET', key('turns', queue), app) or 0)
-  return math.max(last + 1, turn_served(queue))
+  return math.max(account(queue, app).turn + 1, turn_served(queue))
 end
 
 -- Enter a job that is in no queue.
@@ -84,22 +179,23 @@ local function enter(job, queue, app, tokens, enqueue_no, turn)
   local entry = table.concat({queue, app, tokens, enqueue_no}, ' ')
   redis.call('HSET', PREFIX .. 'waiting', job, entry)
   redis.call('ZADD', key('line', queue), turn, job)
-  redis.call('INCRBY', key('backlog', queue), tokens)
-  redis.call('HINCRBY', key('tokens', queue), app, tokens)
-  redis.call('HINCRBY', key('jobs', queue), app, 1)
-  redis.call('HINCRBY', PREFIX .. 'app_jobs', app, 1)
-  local last = tonumber(redis.call('HGET', key('turns', queue), app) or 0)
-  redis.call('HSET', key('turns', queue), app, math.max(last, turn))
+  count(queue, app, 1, tonumber(tokens))
+  local own = account(queue, app)
+  own.turn = math.max(own.turn, turn)
 end
 
 -- Put a message into its list, behind those of its turn and before those of later ones.
 local function push(queue, message, turn)
-  local list = PREFIX .. queue
+  local list, own = PREFIX .. queue, book(queue)
+  own.last_turn = own.last_turn or turn_at(queue, 0) or 0
+  own.turn_served = nil
   -- Turns fall from left to right: look for the first place from the left that is not later than ours, mostly the first.
-  local low, high = 0, redis.call('LLEN', list)
-  if high > 0 and turn_at(queue, 0) <= turn then
-    high = 0
+  if own.last_turn <= turn then
+    own.last_turn = turn
+    redis.call('LPUSH', list, message)
+    return
   end
+  local low, high = 0, redis.call('LLEN', list)
   while low < high do
     local middle = math.floor((low + high) / 2)
     if turn_at(queue, middle) > turn then
@@ -108,9 +204,5 @@ local function push(queue, message, turn)
       high = middle
     end
   end
-  if low == 0 then
-    redis.call('LPUSH', list, message)
-  else
-    redis.call('LINSERT', list, 'AFTER', redis.call('LINDEX', list, low - 1), message)
-  end
+  redis.call('LINSERT', list, 'AFTER', redis.call('LINDEX', list, low - 1), message)
 end

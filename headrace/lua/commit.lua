@@ -15,4 +15,5 @@ for i = 1, #ARGV, 6 do
     push(queue, message, turn)
   end
 end
+save()
 return #ARGV / 6

@@ -7,4 +7,5 @@ for i = 1, #ARGV, 2 do
     left = left + 1
   end
 end
+save()
 return left

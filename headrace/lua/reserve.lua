@@ -3,11 +3,12 @@
 --
 -- ARGV  seconds a reservation lives, then for each ask:
 --         job, app, tokens, the app's caps (jobs waiting, requests and tokens a minute; -1 for none),
---         number of candidates, and for each: queue, cap in jobs, cap in tokens, most tokens ahead (-1: any)
--- Reply  for each ask {candidate or 0, reason, number, depth, tokens, requests left, tokens left}, where
+--         number of candidates, and for each: queue, cap in jobs, cap in tokens, most tokens ahead (-1: any), and how
+--         many will have departed from the pool when all of its free slots are taken
+-- Reply  for each ask {candidate or 0, reason, number, depth, tokens, requests left, tokens left, free slots}, where
 --         a place has its position in `number` and the tokens before it in `tokens`;
 --         a refusal has what the reason is about in `number`: a cap in jobs or tokens, or ms until the rate allows it.
---         Depth and tokens are then the first candidate's. What is left of a rate that is not limited is -1.
+--         The rest is then the first candidate's. What is left of a rate that is not limited is -1.
 -- Effect  each place is in the books and has a reservation; each rate is used up by what was admitted alone.
 local MINUTE_MS = 60000
 local now = now_ms()
@@ -30,42 +31,6 @@ local function keep(bucket, name, left)
   end
 end
 
--- Room in one candidate: nil, or the reason against it and what that is about.
-local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead)
-  local depth = redis.call('ZCARD', key('line', queue))
-  local backlog = tonumber(redis.call('GET', key('backlog', queue)) or 0)
-  if depth >= cap_jobs then
-    return 'depth', cap_jobs
-  end
-  -- A job that is larger than the cap has the queue for itself.
-  if depth > 0 and backlog + tokens > cap_tokens then
-    return 'tokens', cap_tokens
-  end
-  -- An app that was refused here, and comes back soon, counts as if it had work: the next place is its own.
-  local apps = redis.call('HLEN', key('jobs', queue))
-  local mine = tonumber(redis.call('HGET', key('jobs', queue), app) or 0)
-  if mine == 0 then
-    apps = apps + 1
-  end
-  for _, other in ipairs(redis.call('ZRANGEBYSCORE', key('knocks', queue), '(' .. now, '+inf')) do
-    if other ~= app and redis.call('HEXISTS', key('jobs', queue), other) == 0 then
-      apps = apps + 1
-    end
-  end
-  local share = math.ceil(cap_jobs / apps)
-  if mine >= share then
-    return 'share', share
-  end
-  if most_ahead >= 0 and depth > 0 then
-    local turn = next_turn(queue, app)
-    local ahead = redis.call('ZCOUNT', key('line', queue), '-inf', turn)
-    if backlog * ahead / depth > most_ahead then
-      return 'wait', most_ahead
-    end
-  end
-  return nil
-end
-
 local function drop_stale(queue)
   local reservations = key('reservations', queue)
   for _, job in ipairs(redis.call('ZRANGEBYSCORE', reservations, '-inf', now, 'LIMIT', 0, 100)) do
@@ -76,19 +41,75 @@ local function drop_stale(queue)
   redis.call('ZREMRANGEBYSCORE', key('knocks', queue), '-inf', now)
 end
 
-local function take(job, app, tokens, queue)
-  local turn = next_turn(queue, app)
-  local depth = redis.call('ZCARD', key('line', queue))
-  local ahead = redis.call('ZCOUNT', key('line', queue), '-inf', turn)
-  local backlog = tonumber(redis.call('GET', key('backlog', queue)) or 0)
-  enter(job, queue, app, tokens, 1, turn)
-  redis.call('ZADD', key('reservations', queue), now + ttl_ms, job)
-  redis.call('ZREM', key('knocks', queue), app)
-  local before = depth > 0 and math.floor(backlog * ahead / depth) or 0
-  return ahead + 1, depth + 1, before
+-- The apps that knock at a queue.
+local knocks = {}
+
+local function knocking(queue)
+  if not knocks[queue] then
+    drop_stale(queue)
+    knocks[queue] = {}
+    for _, app in ipairs(redis.call('ZRANGE', key('knocks', queue), 0, -1)) do
+      knocks[queue][app] = true
+    end
+  end
+  return knocks[queue]
 end
 
-local replies, seen, at = {}, {}, 2
+-- Jobs that are not later than a turn.
+local function ahead_of(queue, turn)
+  return redis.call('ZCOUNT', key('line', queue), '-inf', turn)
+end
+
+-- Slots of the queue's pool that take a job at once.
+local function free_slots(queue, free_until)
+  return math.max(0, free_until - departed(pool_of(queue)))
+end
+
+-- Room in one candidate: nil, or the reason against it and what that is about.
+local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead, free)
+  local waiting, own, at_the_door = book(queue), account(queue, app), knocking(queue)
+  if waiting.depth >= cap_jobs then
+    return 'depth', cap_jobs
+  end
+  -- A job that is larger than the cap has the queue for itself.
+  if waiting.depth > 0 and waiting.backlog + tokens > cap_tokens then
+    return 'tokens', cap_tokens
+  end
+  -- An app that was refused here, and comes back soon, counts as if it had work: the next place is its own.
+  local apps = waiting.apps + (own.jobs == 0 and 1 or 0)
+  for other in pairs(at_the_door) do
+    if other ~= app and account(queue, other).jobs == 0 then
+      apps = apps + 1
+    end
+  end
+  local share = math.ceil(cap_jobs / apps)
+  if own.jobs >= share then
+    return 'share', share
+  end
+  if most_ahead >= 0 and waiting.depth > 0 then
+    local ahead = ahead_of(queue, next_turn(queue, app))
+    if ahead >= free and waiting.backlog * (ahead - free) / waiting.depth > most_ahead then
+      return 'wait', most_ahead
+    end
+  end
+  return nil
+end
+
+-- Take a place: its position, the depth with it, and about how many tokens are before it.
+local function take(job, app, tokens, queue)
+  local waiting, turn = book(queue), next_turn(queue, app)
+  local ahead = ahead_of(queue, turn)
+  local before = waiting.depth > 0 and math.floor(waiting.backlog * ahead / waiting.depth) or 0
+  enter(job, queue, app, tokens, 1, turn)
+  redis.call('ZADD', key('reservations', queue), now + ttl_ms, job)
+  if knocking(queue)[app] then
+    knocking(queue)[app] = nil
+    redis.call('ZREM', key('knocks', queue), app)
+  end
+  return ahead + 1, waiting.depth, before
+end
+
+local replies, at = {}, 2
 while at <= #ARGV do
   local job, app, tokens = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local app_cap, requests_cap, tokens_cap = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
@@ -101,24 +122,23 @@ while at <= #ARGV do
   local tokens_left = tokens_cap >= 0 and filled(bucket, 'tokens', tokens_cap) or -1
   local chosen, reason, number = 0, nil, nil
   local depth, ahead
+  local free = free_slots(first, tonumber(ARGV[at + 11]))
 
   if not is_paid and requests_cap >= 0 and requests_left < 1 then
     reason, number = 'requests_per_minute', math.ceil((1 - requests_left) * MINUTE_MS / requests_cap)
   elseif not is_paid and tokens_cap >= 0 and tokens_left < tokens then
     reason, number = 'tokens_per_minute', math.ceil((tokens - tokens_left) * MINUTE_MS / tokens_cap)
-  elseif app_cap >= 0 and tonumber(redis.call('HGET', PREFIX .. 'app_jobs', app) or 0) >= app_cap then
+  elseif app_cap >= 0 and jobs_of_app(app) >= app_cap then
     reason, number = 'app_jobs', app_cap
   else
     for i = 1, candidates do
-      local of = at + 7 + (i - 1) * 4
-      local queue = ARGV[of]
-      if not seen[queue] then
-        seen[queue] = true
-        drop_stale(queue)
-      end
-      local why, about = objection(queue, app, tokens, tonumber(ARGV[of + 1]), tonumber(ARGV[of + 2]), tonumber(ARGV[of + 3]))
+      local of = at + 7 + (i - 1) * 5
+      local queue, cap_jobs, cap_tokens, most_ahead, free_until = unpack(ARGV, of, of + 4)
+      local slots = free_slots(queue, tonumber(free_until))
+      local why, about =
+        objection(queue, app, tokens, tonumber(cap_jobs), tonumber(cap_tokens), tonumber(most_ahead), slots)
       if not why then
-        chosen = i
+        chosen, free = i, slots
         number, depth, ahead = take(job, app, tokens, queue)
         break
       end
@@ -140,10 +160,10 @@ while at <= #ARGV do
       redis.call('PEXPIRE', bucket, 2 * MINUTE_MS)
     end
   else
-    depth = redis.call('ZCARD', key('line', first))
-    ahead = tonumber(redis.call('GET', key('backlog', first)) or 0)
+    depth, ahead = book(first).depth, book(first).backlog
   end
-  replies[#replies + 1] = {chosen, reason, number, depth, ahead, math.floor(requests_left), math.floor(tokens_left)}
-  at = at + 7 + candidates * 4
+  replies[#replies + 1] = {chosen, reason, number, depth, ahead, math.floor(requests_left), math.floor(tokens_left), free}
+  at = at + 7 + candidates * 5
 end
+save()
 return replies

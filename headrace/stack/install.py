@@ -28,6 +28,9 @@ from typing import NoReturn
 #: Rounded up from what the locks took when they were last compiled: (downloaded, on disk), in GB.
 SIZE_GB = {"no vLLM": (0.1, 0.3), "CPU build of torch": (0.6, 2.2), "CUDA build of torch": (2.9, 5.7)}
 
+#: Seconds after which it is said again that the installation goes on: nothing else is, while uv is at work.
+TELL_EVERY_S = 15.0
+
 #: What pip is told, and the variable that tells uv the same. uv reads none of pip's settings.
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -215,7 +218,7 @@ class Installer:
         self.must((*self.pip(), *arguments))
 
     def uv(self) -> tuple[str, ...]:
-        return (str(self.checkout.uv), "pip", "install", "--python", str(self.checkout.python), "--no-deps")
+        return (str(self.checkout.uv), "pip", "install", "--quiet", "--python", str(self.checkout.python), "--no-deps")
 
     def pip(self, *arguments: str) -> tuple[str, ...]:
         return (*self.python_m_pip, "install", "--disable-pip-version-check", "--no-deps", *arguments)
@@ -275,12 +278,17 @@ def main(arguments: list[str]) -> None:
     checkout = Checkout(Path(__file__).resolve().parents[2])
     dev = arguments[:1] == ["--dev"]
     signal.signal(signal.SIGTERM, terminated)
+    started = time.monotonic()
+    signal.signal(signal.SIGALRM, lambda *_: say(f"Still installing after {time.monotonic() - started:.0f} s."))
+    signal.setitimer(signal.ITIMER_REAL, TELL_EVERY_S, TELL_EVERY_S)
     try:
         ensure(checkout, dev)
     except InstallError as failure:
         sys.exit(str(failure))
     except KeyboardInterrupt:
         sys.exit("Interrupted. The next start begins anew.")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     if command := arguments[dev:]:
         program = str(checkout.venv / "bin" / command[0])
         os.execv(program, [program, *command[1:]])

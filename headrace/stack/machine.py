@@ -158,7 +158,8 @@ class Machine:
                     is_ready=row.is_live,
                     before_start=row.mark,
                     ready_timeout_s=ENGINE_TIMEOUT_S,
-                    stop_timeout_s=STOP_TIMEOUT_S + self.settings.drain_s,
+                    # It lets its jobs finish, and then has as long to hand the rest back.
+                    stop_timeout_s=STOP_TIMEOUT_S + 2 * self.settings.drain_s,
                 )
             case "webhooks" | "control":
                 celery = make_celery("headrace.stack", self.settings)

@@ -37,8 +37,9 @@ _Answer = TypeVar("_Answer")
 
 
 def key_reused() -> IdempotencyKeyReused:
-    """The error of a key that came with two bodies."""
-    return IdempotencyKeyReused("This Idempotency-Key was used with another request body.", param="Idempotency-Key")
+    """The error of a key that came with two bodies, or to two paths."""
+    message = "This Idempotency-Key was used with another body or path. Use a new key."
+    return IdempotencyKeyReused(message, param="Idempotency-Key")
 
 
 def find_replay(db: Connection, app_id: UUID, key: str) -> Stands | None:

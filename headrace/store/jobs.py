@@ -33,7 +33,11 @@ _IS_OVER = sa.and_(jobs.c.state.in_(UNSTARTED), sa.or_(_START_IS_LATE, _FINISH_I
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as it stands, with its answer; see `headrace.tables.jobs` for the columns."""
+    """One job as it stands, with its answer; see `headrace.tables.jobs` for the columns.
+
+    Attributes:
+        is_over: True while it waits although its time has passed: `expire` will end it.
+    """
 
     id: UUID
     app_id: UUID
@@ -70,6 +74,7 @@ class Job:
     answer: str | None
     engine: str | None
     price_version: str | None
+    is_over: bool
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -115,22 +120,15 @@ _SELECT_JOB = (
 
 
 def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
-    """One job of this app. One whose time is over is ended by its reader, who need not wait for the sweep.
-
-    Raises: NotFound, also for another app's job, and for one that was erased.
-    """
-    statement = _SELECT_JOB.where(jobs.c.id == job_id, jobs.c.app_id == app_id)
-    row = db.execute(statement).first()
-    if row is not None and row.is_over:
-        expire(db, jobs.c.id == job_id)
-        row = db.execute(statement).first()
+    """One job of this app. Raises: NotFound, also for another app's job, and for one that was erased."""
+    row = db.execute(_SELECT_JOB.where(jobs.c.id == job_id, jobs.c.app_id == app_id)).first()
     if row is None:
         raise _not_found(job_id)
     return Job.from_row(row)
 
 
 def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of the given jobs that have ended, or would at a look by `find`: one cheap query for many readers."""
+    """Those of the given jobs that have ended, or whose time is over: one cheap query for many readers."""
     wanted = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
     return list(db.scalars(sa.select(jobs.c.id).where(wanted, sa.or_(jobs.c.state.in_(TERMINAL), _IS_OVER))))
 
@@ -189,8 +187,12 @@ def _not_found(job_id: UUID) -> NotFound:
     return NotFound(f"No job with id '{show_id(job_id)}'.")
 
 
-def expire(db: Connection, *only: sa.ColumnElement[bool]) -> list[Ticket]:
-    """End every job whose time is over and that nobody runs: `start_by` binds a first start, `finish_by` any."""
+def expire(db: Connection, job_id: UUID | None = None) -> list[Ticket]:
+    """End every job, or this one, whose time is over and that nobody runs.
+
+    `start_by` binds a first start, `finish_by` any.
+    """
+    only = () if job_id is None else (jobs.c.id == job_id,)
     expired = transition(
         db,
         UNSTARTED,

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -158,7 +159,7 @@ def rotate(
     if key.expires_at is not None and lifetime is None:
         raise InvalidRequest(
             f"The key {key.hint}… expires at {key.expires_at:%Y-%m-%d %H:%M} UTC: say with --days how long the new one "
-            f"lives, or make one without an end with 'headrace keys create {key.app}'.",
+            f"lives, or make one without an end with 'headrace keys create {shlex.quote(key.app)}'.",
             param="days",
         )
     # `least` ignores NULL, which is how a key that never expires is stored.
@@ -188,7 +189,8 @@ def revoke(db: Connection, key: KeyRecord) -> None:
 def _check_live(key: KeyRecord) -> None:
     if key.state is not KeyState.LIVE:
         raise InvalidRequest(
-            f"The key {key.hint}… is {key.state}, for good: 'headrace keys create {key.app}' makes a new one.",
+            f"The key {key.hint}… is {key.state}, for good: 'headrace keys create {shlex.quote(key.app)}' "
+            "makes a new one.",
             param="id",
         )
 

@@ -108,13 +108,19 @@ class Fleet:
 
 def fleets(db: Connection) -> dict[str, Fleet]:
     """The live fleet of each pool that has one."""
+    # Counted, not read from the workers' rows: those are as old as their last renewal.
+    running = (
+        sa.select(sa.func.count())
+        .where(jobs.c.worker_id == workers.c.id, jobs.c.state == JobState.RUNNING)
+        .scalar_subquery()
+    )
     statement = (
         sa.select(
             workers.c.pool,
             sa.func.count().label("workers"),
             sa.func.count(workers.c.host_id.distinct()).label("hosts"),
             sa.func.coalesce(sa.func.sum(workers.c.max_running).filter(workers.c.ready), 0).label("slots"),
-            sa.func.sum(workers.c.running).label("running"),
+            sa.cast(sa.func.sum(running), sa.BigInteger).label("running"),
             sa.func.min(workers.c.max_model_tokens).label("max_model_tokens"),
             sa.func.min(workers.c.kv_tokens).label("kv_tokens"),
         )

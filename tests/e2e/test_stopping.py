@@ -60,6 +60,7 @@ def test_the_demo_ends_with_a_complete_report_and_leaves_nothing_running(process
     assert process.returncode == 0, said
     assert processes.of(state) == []
     assert "These answers are made up" in said
+    assert "go on by hand" not in said
 
     report = json.loads(file.read_text())
     assert (report["engine"], report["complete"]) == ("simulator", True)

@@ -133,6 +133,12 @@ def test_a_bad_address_is_refused(client: FlaskClient, path: str, status: int, p
     assert (response.status_code, response.get_json()["error"]["param"]) == (status, param)
 
 
+def test_a_model_that_is_not_there_is_told_with_where_to_look(client: FlaskClient) -> None:
+    for response in (client.get("/v1/models/nope"), client.post("/v1/jobs", data=job(model="nope"))):
+        message = response.get_json()["error"]["message"]
+        assert message == "The model 'nope' does not exist here. GET /v1/models lists what does."
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.text("\0\ud800a"),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

@@ -158,6 +158,7 @@ def test_a_key_that_came_to_another_path_is_refused(clients: Clients) -> None:
     assert post(clients[0], {"prompt": "Hi"}).status_code == 202
     other = clients[1].post("/v1/responses", json={"input": "Hi", "background": True}, headers={"Idempotency-Key": "a"})
     assert (other.status_code, other.get_json()["error"]["code"]) == (422, "idempotency_key_reused")
+    assert "another body or path. Use a new key." in other.get_json()["error"]["message"]
 
 
 def test_a_deleted_jobs_key_makes_no_second_job(clients: Clients, store: Store) -> None:

@@ -21,7 +21,8 @@ from headrace.broker import list_key
 from headrace.config import LaneSettings, Settings
 from headrace.forecasting import LaneRates, PoolRates, to_json
 from headrace.jobs import Lane, new_id, parse_id
-from headrace.store import Store, apps, workers
+from headrace.queues import Ticket
+from headrace.store import Store, apps, attempts, workers
 from headrace.store.apps import App
 from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs, refusals
@@ -37,14 +38,16 @@ def submit(client: FlaskClient, **changes: Any) -> Any:
 
 
 @pytest.fixture
-def working(store: Store) -> Callable[..., None]:
-    """Puts one worker of the pool to work; nothing runs on it but what the caller says."""
+def working(store: Store, queued: Callable[..., Ticket]) -> Callable[..., None]:
+    """Puts one worker of the pool to work, with so many jobs running on it."""
 
     def make(slots: int, running: int) -> None:
         worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", slots, 2048, 65_536, 16)
         with store.begin() as db:
             workers.register(db, worker, 600)
-            workers.renew(db, worker.id, 600, running=running, ready=True)
+        for ticket in [queued() for _ in range(running)]:
+            with store.begin() as db:
+                assert attempts.claim(db, ticket.job_id, 1, worker.id, "simulator")
 
     return make
 
@@ -496,3 +499,15 @@ def test_the_log_has_no_prompt_and_no_key(client: FlaskClient, key: str, caplog:
 def test_a_job_of_nobody_is_not_found(client: FlaskClient) -> None:
     assert client.get(f"/v1/jobs/job_{new_id().hex}").status_code == 404
     assert json.loads(client.get("/v1/jobs").get_data())["data"] == []
+
+
+def test_who_reads_a_job_whose_time_is_over_ends_it_and_frees_its_place(
+    client: FlaskClient, admission: Admission, redis: Redis
+) -> None:
+    job_id = submitted(client, max_wait=0.05)
+
+    while client.get(f"/v1/jobs/job_{job_id.hex}").get_json()["status"] != "expired":
+        assert redis.llen(list_key(QUEUE)) == 1
+
+    assert admission.loads([QUEUE])[QUEUE].jobs == 0
+    assert redis.llen(list_key(QUEUE)) == 0

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from headrace import connections
 from headrace.cli import main
+from headrace.cli.client import Api
 from headrace.config import Settings
 from headrace.jobs import parse_id
 from headrace.stack.report import Report
@@ -71,6 +72,24 @@ def test_a_wait_prints_the_answer_alone_to_standard_output(run: Run, finish: Any
     assert (results[0].exit_code, results[0].stdout) == (0, "Because of Rayleigh scattering.\n")
 
 
+def test_who_stops_waiting_is_told_the_id_of_the_job_that_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Api.call
+
+    def interrupted(api: Api, method: str, path: str, **arguments: Any) -> Any:
+        if method == "GET":
+            raise KeyboardInterrupt
+        return call(api, method, path, **arguments)
+
+    monkeypatch.setattr(Api, "call", interrupted)
+    stopped = run("submit", "Hi", "--wait")
+    monkeypatch.undo()
+
+    assert stopped.exit_code == 1
+    told = re.search(r"The job goes on: 'headrace get (job_\w{32})' shows it", stopped.stderr)
+    assert told
+    assert "queued" in run("get", told.group(1)).stderr
+
+
 def test_a_cancel_and_the_queues_show_what_became_of_it(run: Run) -> None:
     job_id = run("submit", "Hi").stdout.split()[0]
     assert re.search(r"chat\.normal +1 +500", run("queues").stdout)
@@ -85,7 +104,7 @@ def test_a_cancel_and_the_queues_show_what_became_of_it(run: Run) -> None:
         (["get", "job_1"], {}, "Error: No job with id 'job_1'.\n"),
         (["queues"], {"HEADRACE_API_KEY": "hr-wrong"}, "Error: This API key is not valid"),
         (["queues"], {"HEADRACE_URL": "http://127.0.0.1:1"}, "Error: No answer from http://127.0.0.1:1"),
-        (["queues"], {"HEADRACE_URL": "nonsense"}, "Error: No answer from nonsense"),
+        (["queues"], {"HEADRACE_URL": "nonsense"}, "Error: HEADRACE_URL must begin with http:// or https://"),
         (["queues"], {"HEADRACE_URL": "http://[::"}, "Error: HEADRACE_URL 'http://[::' is not a URL"),
         (["queues"], {"HEADRACE_API_KEY": "hr-\u00e9"}, "Error: HEADRACE_API_KEY is not a key of ours"),
         (["queues"], {"HEADRACE_CONFIG": "/nowhere.toml"}, "Error: HEADRACE_CONFIG names /nowhere.toml"),
@@ -124,6 +143,11 @@ def test_input_that_is_not_text_is_refused_in_one_line(run: Run) -> None:
     assert (result.exit_code, result.stderr) == (1, "Error: Standard input is not UTF-8 text: byte 0 is not.\n")
 
 
+def test_a_postgres_that_does_not_answer_comes_with_what_to_do(run: Run) -> None:
+    result = run("apps", "list", DATABASE_URL="postgresql://x@127.0.0.1:1/x")
+    assert result.stderr.endswith(". Start the stack with 'headrace up', or set DATABASE_URL.\n")
+
+
 def test_a_key_made_beside_a_running_stack_opens_its_door(run: Run, settings: Settings, tmp_path: Path) -> None:
     persistent_secret(tmp_path / "pepper")
     stack = Report("", "", "", "", settings.database_url, settings.redis_url, "simulator", "m", None, {}, {})
@@ -132,6 +156,7 @@ def test_a_key_made_beside_a_running_stack_opens_its_door(run: Run, settings: Se
     made = run("keys", "create", "neighbour", HEADRACE_STATE=str(tmp_path), DATABASE_URL=None)
 
     assert made.exit_code == 0, made.stderr
+    assert "HEADRACE_PEPPER" not in made.stderr
     store = Store(connections.postgres(settings))
     with store.begin() as db:
         assert keys.authenticate(db, made.stdout.strip(), (tmp_path / "pepper").read_text()).name == "neighbour"

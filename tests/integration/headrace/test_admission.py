@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -121,6 +122,21 @@ class TestCaps:
         assert (late.reason, late.number, late.depth, late.backlog_tokens) == ("wait", 49, 5, 50)
         assert isinstance(just, Place)
         assert just.ahead_tokens == 50
+
+    def test_free_slots_take_jobs_at_once_whatever_is_ahead(self, admission: Admission) -> None:
+        app = new_id()
+        gone, *_ = accept(admission, *(ask(app=app) for _ in range(5)))
+        admission.leave([(gone.job_id, 1)])
+        departed = admission.departed(QUEUE.rpartition(".")[0])
+        assert departed == 1
+
+        told = [
+            reserve(admission, Ask(new_id(), app, 10, (replace(candidate(ahead=0), free_until=departed + free),)))
+            for free in (3, 4, 5)
+        ]
+
+        assert [type(each) for each in told] == [Refusal, Place, Place]
+        assert [each.free for each in told] == [3, 4, 5]
 
     def test_only_what_is_taken_before_it_counts_as_ahead_of_a_job(self, admission: Admission) -> None:
         many = new_id()
@@ -437,7 +453,7 @@ class TestBooks:
         accept(admission, *(ask() for _ in range(3)))
         for _ in range(3):
             take(admission, redis)
-        assert redis.keys() == []
+        assert redis.keys() == [KEY_PREFIX + "departed"], "which counts on"
 
     def test_a_place_that_ran_out_is_free_again(self, redis: Redis, settings: Settings) -> None:
         door = Admission(redis, ExecuteMessage(make_celery("test", settings)), reservation_ttl_s=0)

@@ -45,6 +45,10 @@ class Entry:
     turn: int = 0
 
 
+def pool_of(queue: str) -> str:
+    return queue.rpartition(".")[0]
+
+
 class Books:
     """What `lua/books.lua` says, without Redis, and without voids: messages that stand for nothing.
 
@@ -53,6 +57,7 @@ class Books:
         lists: of each queue, the jobs that have a message there, next to be taken first.
         turns: the last turn an app was given in a queue.
         used: requests and tokens an app has used up of its minute.
+        departed: of each pool, the jobs that ever left its queues.
     """
 
     def __init__(self) -> None:
@@ -62,6 +67,7 @@ class Books:
         self.turns: dict[tuple[str, UUID], int] = {}
         self.knocks: dict[str, set[UUID]] = {queue: set() for queue in QUEUES}
         self.used: dict[UUID, tuple[int, int]] = {}
+        self.departed: Counter[str] = Counter()
 
     def waiting(self, queue: str) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.queue == queue]
@@ -71,6 +77,8 @@ class Books:
         self.reserved.pop(job, None)
         if entry and all(each.app != entry.app for each in self.waiting(entry.queue)):
             del self.turns[entry.queue, entry.app]
+        if entry:
+            self.departed[pool_of(entry.queue)] += 1
         return entry is not None
 
     def served(self, queue: str) -> int:
@@ -124,15 +132,21 @@ class Books:
         is_paid = self.leave(ask.job_id)
         of_app = (not is_paid and self._rate_refusal(ask)) or self._app_refusal(ask)
         reasons = [of_app] if of_app else []
+        free_in_first = self._free(ask.candidates[0])
         for each in () if of_app else ask.candidates:
-            objection = self._objection(ask, each)
+            free = self._free(each)
+            objection = self._objection(ask, each, free)
             if objection is None:
-                return self._take(ask, each, is_paid)
+                return self._take(ask, each, is_paid, free)
             reasons.append(objection)
         # Whose time is over goes out while the first candidate is asked.
         first = self.waiting(ask.candidates[0].queue)
         reason, number = reasons[0]
-        return Refusal(reason, number, len(first), sum(entry.tokens for entry in first), self._left(ask))
+        tokens = sum(entry.tokens for entry in first)
+        return Refusal(reason, number, len(first), tokens, self._left(ask), free_in_first)
+
+    def _free(self, to: Candidate) -> int:
+        return max(0, to.free_until - self.departed[pool_of(to.queue)])
 
     def _rate_refusal(self, ask: Ask) -> tuple[Any, int] | None:
         left = self._left(ask)
@@ -148,7 +162,7 @@ class Books:
             return "app_jobs", cap
         return None
 
-    def _objection(self, ask: Ask, to: Candidate) -> tuple[Any, int] | None:
+    def _objection(self, ask: Ask, to: Candidate, free: int) -> tuple[Any, int] | None:
         for job in [job for job, is_over in self.reserved.items() if is_over and self.entries[job].queue == to.queue]:
             self.leave(job)
         waiting = self.waiting(to.queue)
@@ -162,11 +176,12 @@ class Books:
         if sum(entry.app == ask.app_id for entry in waiting) >= share:
             return "share", share
         ahead = sum(entry.turn <= self.next_turn(to.queue, ask.app_id) for entry in waiting)
-        if to.ahead_cap_tokens is not None and waiting and backlog * ahead / len(waiting) > to.ahead_cap_tokens:
-            return "wait", to.ahead_cap_tokens
+        most = to.ahead_cap_tokens
+        if most is not None and waiting and ahead >= free and backlog * (ahead - free) / len(waiting) > most:
+            return "wait", most
         return None
 
-    def _take(self, ask: Ask, to: Candidate, is_paid: bool) -> Place:
+    def _take(self, ask: Ask, to: Candidate, is_paid: bool, free: int) -> Place:
         waiting, turn = self.waiting(to.queue), self.next_turn(to.queue, ask.app_id)
         ahead = sum(entry.turn <= turn for entry in waiting)
         before = sum(entry.tokens for entry in waiting) * ahead // len(waiting) if waiting else 0
@@ -176,7 +191,7 @@ class Books:
         if not is_paid:
             requests, tokens = self.used.get(ask.app_id, (0, 0))
             self.used[ask.app_id] = requests + 1, tokens + ask.tokens
-        return Place(to, ahead + 1, len(waiting) + 1, before, self._left(ask))
+        return Place(to, ahead + 1, len(waiting) + 1, before, self._left(ask), free)
 
     def _left(self, ask: Ask) -> RatesLeft:
         caps = ask.limits.requests_per_minute, ask.limits.tokens_per_minute
@@ -191,6 +206,7 @@ candidates = st.builds(
     backlog_cap_tokens=st.sampled_from([100, 100, 9]),
     ahead_cap_tokens=st.sampled_from([None, None, None, None, 6, 2, 0]),
     reason=st.just("test"),
+    free_until=st.sampled_from([0, 0, 3, 12]),
 )
 asks = st.builds(
     lambda app, tokens, options: Ask(new_id(), app, tokens, tuple(options), APPS[app]),
@@ -425,9 +441,10 @@ class Door(RuleBasedStateMachine):
             pipeline.get(books_key("backlog", queue))
             pipeline.zrange(books_key("line", queue), 0, -1, withscores=True)
             pipeline.zrange(books_key("reservations", queue), 0, -1)
-            for kind in ("jobs", "tokens", "turns"):
+            for kind in ("jobs", "turns"):
                 pipeline.hgetall(books_key(kind, queue))
-        pipeline.hgetall(KEY_PREFIX + "app_jobs").hgetall(KEY_PREFIX + "waiting").keys()
+        pipeline.hgetall(KEY_PREFIX + "app_jobs").hgetall(KEY_PREFIX + "departed")
+        pipeline.hgetall(KEY_PREFIX + "waiting").keys()
         answers = iter(pipeline.execute())
         found: dict[str, Any] = {}
         for queue in QUEUES:
@@ -435,9 +452,10 @@ class Door(RuleBasedStateMachine):
             found[books_key("backlog", queue)] = int(next(answers) or 0)
             found[books_key("line", queue)] = dict(next(answers))
             found[books_key("reservations", queue)] = set(next(answers))
-            for kind in ("jobs", "tokens", "turns"):
+            for kind in ("jobs", "turns"):
                 found[books_key(kind, queue)] = {app: int(value) for app, value in next(answers).items()}
-        found[KEY_PREFIX + "app_jobs"] = {app: int(value) for app, value in next(answers).items()}
+        for key in ("app_jobs", "departed"):
+            found[KEY_PREFIX + key] = {name: int(value) for name, value in next(answers).items()}
         found[KEY_PREFIX + "waiting"] = next(answers)
         kept = {key for key in next(answers) if not key.startswith((f"{KEY_PREFIX}rate:", f"{KEY_PREFIX}knocks:"))}
         assert kept == {key for key, value in found.items() if value}
@@ -447,17 +465,14 @@ class Door(RuleBasedStateMachine):
         books, found = self.books, dict[str, Any]()
         for queue in QUEUES:
             waiting = {job: entry for job, entry in books.entries.items() if entry.queue == queue}
-            tokens: Counter[str] = Counter()
-            for entry in waiting.values():
-                tokens[entry.app.hex] += entry.tokens
             found[list_key(queue)] = [(job, books.entries[job].number) for job in books.lists[queue]]
-            found[books_key("backlog", queue)] = tokens.total()
+            found[books_key("backlog", queue)] = sum(entry.tokens for entry in waiting.values())
             found[books_key("line", queue)] = {job.hex: entry.turn for job, entry in waiting.items()}
             found[books_key("reservations", queue)] = {job.hex for job in books.reserved if job in waiting}
             found[books_key("jobs", queue)] = Counter(entry.app.hex for entry in waiting.values())
-            found[books_key("tokens", queue)] = tokens
             found[books_key("turns", queue)] = {app.hex: n for (of, app), n in books.turns.items() if of == queue}
         found[KEY_PREFIX + "app_jobs"] = Counter(entry.app.hex for entry in books.entries.values())
+        found[KEY_PREFIX + "departed"] = +books.departed
         told = {job.hex: f"{it.queue} {it.app.hex} {it.tokens} {it.number}" for job, it in books.entries.items()}
         found[KEY_PREFIX + "waiting"] = told
         return found

@@ -1,13 +1,16 @@
-"""Connections to servers that do not answer."""
+"""Connections to servers that do not answer, and to one that was restarted meanwhile."""
 
 import socket
 import time
 
 import pytest
+import sqlalchemy as sa
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from headrace import connections
 from headrace.config import Settings
+from headrace.errors import StoreUnavailable
+from headrace.store import Store
 
 
 def test_redis_that_hangs_costs_a_caller_one_time_out() -> None:
@@ -20,3 +23,35 @@ def test_redis_that_hangs_costs_a_caller_one_time_out() -> None:
 
         assert time.monotonic() - began < 1.5 * connections.REDIS_TIMEOUT_S
         client.close()
+
+
+@pytest.fixture
+def closed_by_postgres(store: Store, settings: Settings) -> Store:
+    """A store whose one pooled connection has just been closed by the other side."""
+    with store.begin() as db:
+        pid = db.scalar(sa.func.pg_backend_pid())
+    other = connections.postgres(settings)
+    with other.begin() as db:
+        assert db.scalar(sa.func.pg_terminate_backend(pid, 5_000))
+    other.dispose()
+    return store
+
+
+def test_connection_that_postgres_closed_while_it_was_idle_is_replaced_unseen(
+    closed_by_postgres: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_S", 0)
+
+    with closed_by_postgres.begin() as db:
+        assert db.scalar(sa.select(1)) == 1
+
+
+def test_connection_that_postgres_closed_right_after_its_use_fails_once(
+    closed_by_postgres: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_S", 60)
+
+    with pytest.raises(StoreUnavailable), closed_by_postgres.begin() as db:
+        db.scalar(sa.select(1))
+    with closed_by_postgres.begin() as db:
+        assert db.scalar(sa.select(1)) == 1

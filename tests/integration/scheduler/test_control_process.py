@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from headrace.admission import Admission
+from headrace.broker import make_celery
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.queues import Ticket
 from headrace.stack.child import Child, Command
@@ -49,6 +50,14 @@ def test_jobs_expire_before_the_broker_was_ever_reached_and_the_worker_stops_whe
     worker.signal(worker.command.stop_signal)
     assert worker.wait(STOP_TIMEOUT_S)
     assert worker.poll() == 0
+
+
+def test_a_worker_answers_what_flower_asks(start: Callable[..., Child], settings: Settings) -> None:
+    worker = start("worker")
+    inspect = make_celery("test", settings).control.inspect(timeout=1)
+    worker.wait_until(inspect.ping, START_TIMEOUT_S)
+    for question in ("stats", "conf", "registered", "active", "scheduled", "active_queues"):
+        assert getattr(inspect, question)(), question
 
 
 def test_jobs_expire_within_a_second_of_their_time_and_are_never_run(

@@ -102,4 +102,4 @@ def test_stale_samples_hold_the_fleet(parts: Parts, running_under: Any, query: A
 
 
 def test_a_pool_that_was_never_observed_gets_its_minimum(parts: Parts) -> None:
-    assert autoscale(parts)["chat"].target == 2
+    assert autoscale(parts)["chat"].target == parts.settings.scaling.min_hosts

@@ -38,6 +38,7 @@ class FakeDoor:
         refusal: what every ask is answered, instead of a place.
         outcome: what an insert makes of every row, instead of a new job.
         backlog: what waits, by queue; nothing in the others.
+        departures: jobs that have ever left a pool's queues.
         rates: the outlook, as `headrace.forecasting.to_json` writes it.
     """
 
@@ -55,6 +56,7 @@ class FakeDoor:
         self.start_by = datetime.now(UTC) + timedelta(seconds=30)
         self.backlog: dict[str, Load] = {}
         self.rates: str | None = None
+        self.departures = 0
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
@@ -92,6 +94,9 @@ class FakeDoor:
         if "loads" in self.failures:
             raise self.failures["loads"]
         return {queue: self.backlog.get(queue, Load(0, 0, 0)) for queue in queues}
+
+    def departed(self, _pool: str) -> int:
+        return self.departures
 
     def outlook(self) -> str | None:
         return self.rates

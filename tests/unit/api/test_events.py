@@ -57,6 +57,7 @@ QUEUED = Job(
     answer=None,
     engine=None,
     price_version=None,
+    is_over=False,
 )
 ENDED = replace(QUEUED, ended_at=MADE + timedelta(seconds=2), attempt=1)
 RAN = replace(ENDED, started_at=MADE + timedelta(seconds=1), engine="simulator", model_served="served")
@@ -168,9 +169,11 @@ def test_the_text_heard_is_the_text_stored(story: tuple[list[StreamEvent], Job])
 def test_whoever_comes_back_hears_exactly_the_rest(story: tuple[list[StreamEvent], Job]) -> None:
     entries, ended = story
     whole = tell(entries, ended)
-    for after in range(whole[-1]["sequence_number"] + 2):
+    last = whole[-1]["sequence_number"]
+    for after in range(last + 1):
         rest = tell(entries, ended, job=ended, after=after)
         assert rest == [event for event in whole if event["sequence_number"] > after]
+    assert tell(entries, ended, job=ended, after=last + 1) == whole[-1:]
 
 
 def test_the_past_is_told_as_it_was() -> None:

@@ -30,7 +30,7 @@ def observed(tokens_per_s_per_slot: float | None, **lanes: LaneRates) -> str:
 
 
 def test_nobody_can_tell_while_no_worker_is_alive(forecast: Forecast) -> None:
-    assert forecast.expected_wait_s("chat.normal", 1, 0) is None
+    assert forecast.expected_wait_s("chat.normal", 1, 0, free=0) is None
     assert forecast.seconds_to_drain("chat.normal", 100) is None
     assert forecast.pool("chat").drain_tokens_per_s == 0
 
@@ -44,7 +44,16 @@ def test_free_slots_take_the_first_jobs_at_once(
     ahead_tokens = 300 * (position - 1)
     door_load = Load(position - 1, ahead_tokens, 1)
     cast(Any, forecast)._admission.backlog["chat.normal"] = door_load
-    assert forecast.expected_wait_s("chat.normal", position, ahead_tokens) == wait_s
+    assert forecast.expected_wait_s("chat.normal", position, ahead_tokens, free=3) == wait_s
+
+
+def test_free_slots_are_counted_by_who_leaves_the_queues(
+    forecast: Forecast, door: Any, fleet: dict[str, Fleet]
+) -> None:
+    fleet["chat"] = alive(workers=2, slots=8, running=5)
+    door.departures = 100
+    assert forecast.free_until("chat.low") == 103
+    assert forecast.wait_if_submitted_s("chat.low") == 0.0
 
 
 def test_an_observed_rate_wins_over_a_believed_one(forecast: Forecast, door: Any, fleet: dict[str, Fleet]) -> None:
@@ -52,7 +61,7 @@ def test_an_observed_rate_wins_over_a_believed_one(forecast: Forecast, door: Any
     door.rates = observed(50.0)
     door.backlog["chat.normal"] = Load(2, 600, 1)
     # 600 tokens before it, and a slot's worth of 300 more, at 2 x 50 a second.
-    assert forecast.expected_wait_s("chat.normal", 3, 600) == 9.0
+    assert forecast.expected_wait_s("chat.normal", 3, 600, free=0) == 9.0
     assert forecast.wait_if_submitted_s("chat.normal") == 9.0
 
 
@@ -87,12 +96,12 @@ def test_only_what_was_measured_bounds_what_may_be_ahead(
 def test_the_mean_job_of_late_stands_for_those_to_come(forecast: Forecast, door: Any, fleet: dict[str, Fleet]) -> None:
     fleet["chat"] = alive(workers=1, slots=1, running=1)
     door.rates = observed(50.0, normal=LaneRates(arrival_tokens_per_s=0.0, mean_tokens=200.0))
-    assert forecast.expected_wait_s("chat.normal", 1, 0) == 4.0
+    assert forecast.expected_wait_s("chat.normal", 1, 0, free=0) == 4.0
 
 
 def test_the_queues_of_the_paid_api_have_only_an_observed_rate(forecast: Forecast, fleet: dict[str, Fleet]) -> None:
     fleet["overflow"] = Fleet("overflow", 1, 1, 8, 8, None, None)
-    assert forecast.expected_wait_s("overflow.normal", 1, 0) is None
+    assert forecast.expected_wait_s("overflow.normal", 1, 0, free=0) is None
 
 
 def test_figures_are_read_again_only_when_they_are_old(

@@ -83,6 +83,28 @@ def test_a_query_has_no_null_for_there_is_none_in_a_url() -> None:
             assert "null" not in json.dumps(resolved(parameter["schema"])), (method, path, parameter["name"])
 
 
+def test_each_parameter_is_described() -> None:
+    for method, path, made in operations():
+        for parameter in made["parameters"]:
+            assert parameter["description"], (method, path, parameter["name"])
+
+
+@pytest.mark.parametrize(
+    ("schema", "fields"),
+    [
+        ("AcceptedBody", {"queue", "position", "depth", "expected_wait_s", "start_by"}),
+        ("JobBody", {"finish_reason", "attempts", "wait_s", "run_s", "created_at", "start_by", "deadline"}),
+        ("JobBody", {"started_at", "ended_at", "route", "engine"}),
+        ("JobView", {"attempts", "wait_s", "run_s"}),
+        ("JobOptions", {"lane", "max_wait", "deadline", "webhook", "overflow", "max_cost_usd"}),
+        ("QueueBody", {"depth", "backlog_tokens", "expected_wait_s", "workers", "running", "slots"}),
+    ],
+)
+def test_what_its_name_does_not_say_of_a_field_is_described(schema: str, fields: set[str]) -> None:
+    properties = document()["components"]["schemas"][schema]["properties"]
+    assert fields <= {name for name, kind in properties.items() if kind.get("description")}
+
+
 def test_what_a_body_may_hold_has_examples() -> None:
     with_body = [made for *_, made in operations() if "requestBody" in made]
     assert len(with_body) == 3

@@ -44,6 +44,7 @@ CASES = [
     (errors.WaitTimeout("m", JOB), 504, "server_error", "wait_timeout"),
     (errors.StoreUnavailable("m"), 503, "server_error", "store_unavailable"),
     (errors.BrokerUnavailable("m"), 503, "server_error", "broker_unavailable"),
+    (errors.ConfigError("m"), 503, "server_error", "invalid_configuration"),
     (errors.IllegalTransition("m"), 500, "server_error", "internal_error"),
 ]
 
@@ -144,6 +145,12 @@ def test_what_is_down_is_worth_another_try_and_tells_no_address(flask_app: Flask
     assert body["message"] == "Postgres does not answer. Nothing was lost; try again."
 
 
+def test_a_setting_that_stands_in_the_way_is_no_fault_of_the_request(flask_app: Flask) -> None:
+    error = errors.ConfigError("The tokenizer of m cannot be had: no route. Set HEADRACE_MODEL_DIR.", param="model")
+    _, body, _ = answer_to(flask_app, error)
+    assert (body["message"], body["param"]) == ("The tokenizer of m cannot be had. Nothing was lost; try again.", None)
+
+
 def test_a_bug_tells_nothing_but_the_log(flask_app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     status, body, _ = answer_to(flask_app, RuntimeError("secret detail"))
     assert (status, body["code"]) == (500, "internal_error")
@@ -159,3 +166,5 @@ def test_unknown_paths_and_methods_answer_in_the_same_shape(flask_app: Flask) ->
     assert (missing.status_code, missing.get_json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.get_json()["error"]["code"]) == (405, "method_not_allowed")
     assert "POST" in wrong.headers["Allow"]
+    told = wrong.get_json()["error"]["message"]
+    assert told == "/there does not know the method GET. It knows OPTIONS, POST."

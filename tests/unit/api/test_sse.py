@@ -61,6 +61,7 @@ QUEUED = Job(
     answer=None,
     engine=None,
     price_version=None,
+    is_over=False,
 )
 DONE_JOB = replace(
     QUEUED,
@@ -97,6 +98,7 @@ class World:
         self.slot = Slot(cast(Any, self.places))
         self.is_closed = False
         self.is_watched_by_others = False
+        self.held: list[float] = []
         self.reads_of_job = 0
         settings = SimpleNamespace(keep_alive_s=0.01)
         parts = SimpleNamespace(settings=settings, waits=self, streams=self, store=self, admission=None)
@@ -113,6 +115,14 @@ class World:
 
     def is_watched(self, _: UUID) -> bool:
         return bool(self.watchers) or self.is_watched_by_others
+
+    def hold(self, _: UUID, for_s: float) -> None:
+        self.held.append(for_s)
+
+    def is_held(self, _: UUID) -> bool:
+        if "is_held" in self.failures:
+            raise self.failures["is_held"]
+        return bool(self.held)
 
     def look(self, read: Any) -> Any:
         return read()
@@ -292,6 +302,29 @@ def test_a_job_goes_with_its_only_reader(
     assert world.places.released == 1
 
 
+@pytest.mark.parametrize("is_redis_down", [False, True])
+def test_a_job_that_is_listened_to_at_another_process_stays(world: World, is_redis_down: bool) -> None:
+    if is_redis_down:
+        world.failures["is_held"] = BrokerUnavailable("gone")
+    else:
+        again = world.stream(is_first=False).chunks(named)
+        next(again)
+        assert world.held == [pytest.approx(0.03)]
+        assert next(again) == KEEP_ALIVE
+        assert len(world.held) == 2, "for as long as it listens"
+        cast(Any, again).close()
+    world.stream().close()
+    assert world.cancelled == []
+
+
+def test_the_first_reader_holds_nothing(world: World) -> None:
+    for job, is_first in ((QUEUED, True), (BACKGROUND, False)):
+        chunks = world.stream(job, is_first=is_first).chunks(named)
+        next(chunks)
+        next(chunks)
+    assert world.held == []
+
+
 def test_a_job_whose_reader_heard_the_end_is_not_cancelled(world: World) -> None:
     stream = world.stream(DONE_JOB)
     list(stream.chunks(named))
@@ -345,7 +378,7 @@ def test_a_response_that_nobody_reads_gives_its_slot_back_and_cancels_its_job(fl
 @pytest.mark.parametrize("make", [response_stream, chat_stream])
 def test_a_job_that_was_not_made_as_a_stream_has_none(flask_app: Flask, world: World, make: Any) -> None:
     with flask_app.test_request_context(), pytest.raises(InvalidRequest) as raised:
-        make(replace(QUEUED, stream=False), world.slot)
+        make(replace(QUEUED, stream=False), world.slot, accepted=ACCEPTED)
     assert (raised.value.code, raised.value.param) == ("stream_not_available", "stream")
     assert f"GET /v1/responses/resp_{QUEUED.id.hex}" in str(raised.value)
     assert not world.slot.is_handed_over
@@ -371,3 +404,5 @@ def test_a_stream_is_resumed_after_the_last_that_was_heard(flask_app: Flask, wor
         for number in range(len(whole)):
             rest = events(response_stream(DONE_JOB, world.slot, starting_after=number).get_data())
             assert rest == whole[number + 1 :]
+        beyond = events(response_stream(DONE_JOB, world.slot, starting_after=10_000).get_data())
+        assert beyond == whole[-1:], "else its reader would wait for an end"

@@ -1,7 +1,8 @@
 """The use case with fakes around it: what is done in which order, undone when a step fails, and told to the caller."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,7 @@ from api.drafts import Draft, Spelling
 from api.full_queues import FRESH_S, REMEMBER_S
 from api.intake import FAILPOINT_INSERTED
 from api.submit import LATE_S, RETRY_BLINDLY_S, Submitter
-from headrace.admission import Load, Refusal
+from headrace.admission import Load, Place, Refusal
 from headrace.errors import (
     AppLimited,
     BrokerUnavailable,
@@ -90,6 +91,32 @@ def test_a_job_asks_for_no_more_before_it_than_drains_in_its_time(submitter: Sub
     submitter.submit(replace(DRAFT, max_wait_s=20.0), app)
     [[ask]] = door.asked
     assert ask.candidates[0].ahead_cap_tokens == 20_000
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_deadline_that_is_sooner_binds_the_start_as_well(submitter: Submitter, door: Any, app: App) -> None:
+    submitter.submit(replace(DRAFT, max_wait_s=20.0, deadline=datetime.now(UTC) + timedelta(seconds=5)), app)
+    assert door.asked[0][0].candidates[0].ahead_cap_tokens == pytest.approx(5000, abs=100)
+    door.refusal = Refusal("wait", 5000, 500, 150_000, NO_RATES)
+    error = refused(submitter, app, replace(DRAFT, deadline=datetime.now(UTC) + timedelta(seconds=5)))
+    assert "must start within 5 s" in str(error)
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_job_is_told_of_the_slots_that_are_free_when_it_takes_its_place(
+    submitter: Submitter, door: Any, app: App, fleet: dict[str, Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet["chat"] = Fleet("chat", 1, 1, 10, 7, None, None)
+    door.departures = 40
+    told = []
+    for free in (3, 2):
+        place = partial(Place, position=3, depth=4, ahead_tokens=500, rates_left=NO_RATES, free=free)
+        monkeypatch.setattr(door, "reserve", lambda asks, place=place: [place(ask.candidates[0]) for ask in asks])
+        told.append(submitter.submit(DRAFT, app).expected_wait_s)
+    assert told[0] == 0.0
+    assert told[1] is not None
+    assert told[1] > 0
+    assert submitter._candidates(door.inserted[0][0], DRAFT)[0].free_until == 43
 
 
 def test_nothing_is_bounded_by_a_rate_that_is_only_believed(submitter: Submitter, door: Any, app: App) -> None:
@@ -283,7 +310,7 @@ def test_a_job_is_accepted_when_its_wait_cannot_be_told(
 def stored(monkeypatch: pytest.MonkeyPatch) -> UUID:
     """The job that the store finds, whichever is asked for."""
     job = SimpleNamespace(
-        id=new_id(), state=JobState.RUNNING, lane=Lane.LOW, queue="chat.low", start_by=datetime.now(UTC)
+        id=new_id(), state=JobState.RUNNING, lane=Lane.LOW, queue="chat.low", start_by=datetime.now(UTC), is_over=False
     )
     monkeypatch.setattr("headrace.store.jobs.find", lambda *_: job)
     return job.id
@@ -336,6 +363,36 @@ def test_a_key_that_another_request_holds_is_asked_for_again_until_it_is_settled
     assert submitter.submit(DRAFT, app, KEYED).job_id == stored
 
     assert door.steps.count("reserve") == door.steps.count("leave") == 2, "each try gives its place back"
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_a_request_that_its_own_twin_left_no_room_for_is_a_replay(
+    submitter: Submitter, door: Any, app: App, stored: UUID, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    monkeypatch.setattr("api.submit.LOOK_AGAIN_S", (0, 0))
+    answers = iter([None] * looks + [(stored, KEYED.request_hash)])
+    monkeypatch.setattr("api.submit.find_replay", lambda *_: next(answers))
+    door.refusal = FULL
+
+    if looks < 3:
+        assert submitter.submit(DRAFT, app, KEYED).job_id == stored
+    else:
+        with pytest.raises(QueueFull):
+            submitter.submit(DRAFT, app, KEYED)
+    assert door.steps.count("reserve") == 1
+
+
+def test_a_repeat_whose_deadline_has_passed_meanwhile_is_a_replay(
+    submitter: Submitter, app: App, stored: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = replace(DRAFT, deadline=datetime.now(UTC))
+    monkeypatch.setattr("api.submit.find_replay", lambda *_: (stored, KEYED.request_hash))
+    assert submitter.submit(late, app, KEYED).job_id == stored
+
+    monkeypatch.setattr("api.submit.find_replay", lambda *_: None)
+    with pytest.raises(InvalidRequest) as raised:
+        submitter.submit(late, app, KEYED)
+    assert (raised.value.code, raised.value.param) == ("deadline_in_past", "deadline")
 
 
 def test_an_unknown_model_takes_no_place(submitter: Submitter, door: Any, app: App) -> None:

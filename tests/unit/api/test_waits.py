@@ -94,9 +94,9 @@ def waits(redis: FakeRedis, store: FakeStore) -> Iterator[Waits]:
 
 
 class Reads:
-    """Reads a job that is in each of the given states in turn, and in the last for ever."""
+    """Reads a job that is in each of the given states in turn, and in the last for ever; None: Postgres is away."""
 
-    def __init__(self, *states: JobState) -> None:
+    def __init__(self, *states: JobState | None) -> None:
         self.states = list(states)
         self.count = 0
         self.has_begun = threading.Event()
@@ -105,6 +105,8 @@ class Reads:
         state = self.states[min(self.count, len(self.states) - 1)]
         self.count += 1
         self.has_begun.set()
+        if state is None:
+            raise StoreUnavailable("gone")
         return cast(Job, FakeJob(state))
 
 
@@ -263,3 +265,16 @@ def test_every_wait_ends_when_the_process_must_go(waits: Waits) -> None:
     waiters = [Waiter(waits, Reads(JobState.RUNNING)) for _ in range(2)]
     waits.close()
     assert [waiter.state() for waiter in waiters] == [JobState.RUNNING] * 2
+
+
+def test_a_wait_outlasts_a_postgres_that_is_away_for_a_moment(waits: Waits) -> None:
+    reads = Reads(JobState.RUNNING, None, None, JobState.SUCCEEDED)
+    waiter = Waiter(waits, reads)
+    while reads.count < 4:
+        waits._tell(waiter.job_id, has_ended=True)
+    assert waiter.state() is JobState.SUCCEEDED
+
+
+def test_a_wait_whose_time_is_up_says_that_postgres_is_away(waits: Waits) -> None:
+    with pytest.raises(StoreUnavailable):
+        waits.until_ended(new_id(), Reads(JobState.RUNNING, None), 0.01)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from kombu.utils.json import dumps
 
 from headrace.broker import LaneCycle, make_celery, named_in
 from headrace.config import LaneSettings, Settings
@@ -79,6 +80,11 @@ def test_shares_are_those_of_the_settings() -> None:
     cycle.update(["chat.low", "chat.batch"])
     # 10 and 4 of these 22 takes are those of lanes that are not consumed here.
     assert Counter(takes(cycle, ["chat.low", "chat.batch"], 22)) == {"chat.low": 17, "chat.batch": 5}
+
+
+def test_operators_can_be_shown_every_setting_of_the_transport() -> None:
+    shown = json.loads(dumps(make_celery("test", Settings()).conf.broker_transport_options))
+    assert shown["queue_order_strategy"] == {"high": 10, "normal": 4, "low": 1, "batch": 1}
 
 
 def test_a_message_names_its_job_and_its_stay() -> None:

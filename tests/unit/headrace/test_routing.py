@@ -49,11 +49,12 @@ def test_candidates_are_those_the_owner_the_price_and_the_key_allow(
 ) -> None:
     job = spec(overflow=overflow, max_cost_usd=max_cost_usd and Decimal(max_cost_usd))
 
-    found = candidates(job, LANE, tariff, ahead_cap_tokens=AHEAD.get, api_is_open=api_is_open)
+    found = candidates(job, LANE, tariff, ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=api_is_open)
 
     assert [each.queue for each in found] == queues
     assert all((each.depth_cap, each.backlog_cap_tokens) == (7, 900) and each.reason for each in found)
     assert [each.ahead_cap_tokens for each in found] == [AHEAD.get(queue) for queue in queues]
+    assert [each.free_until for each in found] == [len(queue) for queue in queues]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,14 @@ def test_candidates_are_those_the_owner_the_price_and_the_key_allow(
 )
 def test_job_that_insists_on_a_closed_overflow_is_told_why(tariff: Tariff, api_is_open: bool, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason) as error:
-        candidates(spec(overflow=Overflow.ONLY), LANE, tariff, ahead_cap_tokens=AHEAD.get, api_is_open=api_is_open)
+        candidates(
+            spec(overflow=Overflow.ONLY),
+            LANE,
+            tariff,
+            ahead_cap_tokens=AHEAD.get,
+            free_until=len,
+            api_is_open=api_is_open,
+        )
 
     assert error.value.param == "overflow"
 

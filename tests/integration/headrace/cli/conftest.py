@@ -14,8 +14,9 @@ from headrace.store import Store
 def run(store: Store, settings: Settings) -> Callable[..., Result]:
     """Runs `headrace` on empty tables, in a terminal wide enough for any of them."""
 
-    def invoke(*arguments: str) -> Result:
-        environment = {"DATABASE_URL": settings.database_url, "COLUMNS": "200"}
-        return CliRunner().invoke(main, arguments, env=environment)
+    def invoke(*arguments: str, **changes: str | None) -> Result:
+        pepper = settings.pepper.get_secret_value()
+        environment = {"DATABASE_URL": settings.database_url, "HEADRACE_PEPPER": pepper, "COLUMNS": "200"}
+        return CliRunner().invoke(main, arguments, env={**environment, **changes})
 
     return invoke

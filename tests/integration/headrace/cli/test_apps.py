@@ -35,6 +35,13 @@ def test_an_app_is_made_with_its_limits(run: Run, store: Store) -> None:
     assert (app.limits, app.lanes) == (AppLimits(200, None, 90_000), {Lane.HIGH, Lane.LOW})
 
 
+def test_a_command_that_is_named_can_be_pasted(run: Run) -> None:
+    made = run("apps", "create", "Bad Name!")
+    assert "'headrace keys create 'Bad Name!'' makes a key" in made.stderr
+    shown = run("apps", "show", "Bad Name!")
+    assert "'headrace keys create 'Bad Name!'' makes one" in shown.stdout
+
+
 def test_an_app_that_is_there_is_not_made_again_nor_changed(run: Run, store: Store) -> None:
     run("apps", "create", "shop")
     before = find(store, "shop")

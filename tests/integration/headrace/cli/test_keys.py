@@ -65,6 +65,17 @@ def test_a_key_of_a_new_app_says_that_it_made_it(run: Run) -> None:
     assert second.stderr == ""
 
 
+def test_a_key_under_the_default_pepper_comes_with_a_warning(run: Run) -> None:
+    warning = "HEADRACE_PEPPER is not set here: this key opens nothing where 'web' has a pepper of its own."
+
+    unset = run("keys", "create", "shop", HEADRACE_PEPPER=None)
+    rotated = run("keys", "rotate", unset.stdout[:8], HEADRACE_PEPPER=None)
+
+    assert warning in unset.stderr
+    assert warning in rotated.stderr
+    assert warning not in run("keys", "create", "shop").stderr
+
+
 def test_the_keys_of_one_app_or_of_all_are_listed_without_any_key(run: Run) -> None:
     shop, zoo = made(run, "create", "shop"), made(run, "create", "zoo", "--days", "3")
     run("keys", "revoke", shop[:8])

@@ -261,15 +261,21 @@ def test_ledger_entry_is_never_changed(change: str, store: Store, queued: Callab
         db.execute(sa.text(change))
 
 
-def test_reader_ends_a_job_whose_time_is_over(
+def test_one_job_whose_time_is_over_can_be_ended_alone(
     store: Store, queued: Callable[..., Ticket], age: Callable[[UUID, timedelta], None]
 ) -> None:
-    ticket = queued()
-    assert job(store, ticket).state is JobState.QUEUED
-    age(ticket.job_id, timedelta(seconds=31))
+    ticket, other = queued(), queued()
+    assert not job(store, ticket).is_over
+    for each in (ticket, other):
+        age(each.job_id, timedelta(seconds=31))
+    assert job(store, ticket).is_over
 
+    with store.begin() as db:
+        assert jobs.expire(db, ticket.job_id) == [job(store, ticket).ticket]
     expired = job(store, ticket)
 
+    assert (job(store, other).state, job(store, other).is_over) == (JobState.QUEUED, True)
+    assert not expired.is_over
     assert (expired.state, expired.error_code, expired.usd) == (JobState.EXPIRED, "expired", 0)
 
 

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.schemas.body import NESTING_LIMIT, VALUES_LIMIT, parse_object, validated
 from api.schemas.chat import ChatRequest
@@ -123,7 +123,8 @@ class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     inner: Inner
-    many: list[Inner] = []
+    many: list[Inner] = Field([], min_length=1, max_length=2)
+    named: dict[str, int] = {}
 
 
 @pytest.mark.parametrize(
@@ -143,3 +144,19 @@ def test_a_wrong_value_is_named_by_its_path(values: dict[str, object], param: st
         validated(Outer, values)
     assert (raised.value.param, raised.value.code) == (param, code)
     assert param in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"many": []}, "Invalid 'many': it must not be empty."),
+        ({"many": [{"number": 1}] * 3}, "Invalid 'many': it may have at most 2 items."),
+        ({"many": ["text"]}, "Invalid 'many.0': Input should be an object."),
+        ({"named": ["text"]}, "Invalid 'named': Input should be an object."),
+        ({"inner": {"number": 1.5}}, "Invalid 'inner.number': Input should be a valid integer."),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_json(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        validated(Outer, {"inner": {"number": 1}, **change})
+    assert str(raised.value) == message

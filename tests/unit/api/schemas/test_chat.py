@@ -1,5 +1,6 @@
 """OpenAI's chat completions: each field is honoured, refused by name, or on the short list of those not acted on."""
 
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from api.drafts import Draft
 from api.schemas.body import validated
 from api.schemas.chat import UNSUPPORTED, UNSUPPORTED_IN_MESSAGES, ChatRequest, ChatTurn, StreamOptions
+from api.schemas.openai_request import ASKS_EMPTY
 from headrace.errors import InvalidRequest
 from headrace.jobs import Lane, Message
 
@@ -38,6 +40,7 @@ def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
         draft_of(**{name: {"some": "thing"}})
     assert (raised.value.code, raised.value.param) == ("unsupported_parameter", name)
     assert name in str(raised.value)
+    assert re.search("(?i)leave it out|send", str(raised.value)), "it says what to do instead"
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED_IN_MESSAGES))
@@ -45,11 +48,16 @@ def test_what_a_message_cannot_have_is_refused_by_name(name: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         draft_of(messages=[{"role": "assistant", "content": "Hi", name: "x"}])
     assert (raised.value.code, raised.value.param) == ("unsupported_parameter", f"messages.0.{name}")
+    assert re.search("(?i)leave|send|say", str(raised.value)), "it says what to do instead"
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}, False, 0, 0.0])
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
 def test_asking_for_nothing_is_fine(name: str, nothing: Any) -> None:
+    if name in ASKS_EMPTY and nothing == {}:
+        with pytest.raises(InvalidRequest, match=name):
+            draft_of(**{name: nothing})
+        return
     assert draft_of(**{name: nothing}).messages
 
 

@@ -81,7 +81,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     *(({"prompt": "a", "max_wait": bad}, "max_wait") for bad in (0, -1, 86_401, "30", False)),
     *(
         ({"prompt": "a", "deadline": bad}, "deadline")
-        for bad in (1, "2020-01-01T00:00Z", "2099-01-01", "9999-12-31T23:59:59-01:00", "x", 1e300, True)
+        for bad in ("2099-01-01", "9999-12-31T23:59:59-01:00", "x", 1e300, True)
     ),
     *(({"prompt": "a", "max_cost_usd": bad}, "max_cost_usd") for bad in (-1, "x", "NaN", "1e99", "0.0000000001", True)),
     *(({"prompt": "a", "temperature": bad}, "temperature") for bad in (-0.1, 2.1, "1")),

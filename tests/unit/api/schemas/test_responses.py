@@ -1,5 +1,6 @@
 """OpenAI's request: each of its fields is honoured, refused by name, or on the short list of those not acted on."""
 
+import re
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
         draft_of(**{name: {"some": "thing"}})
     assert (raised.value.code, raised.value.param) == ("unsupported_parameter", name)
     assert name in str(raised.value)
+    assert re.search("(?i)leave it out|send", str(raised.value)), "it says what to do instead"
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}, False])

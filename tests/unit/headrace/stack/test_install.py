@@ -1,12 +1,14 @@
+import signal
 import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from headrace.stack import install
-from headrace.stack.install import Checkout, Installer, InstallError, ensure, only_one, uv_settings
+from headrace.stack.install import Checkout, Installer, InstallError, ensure, main, only_one, uv_settings
 
 LOCKS = ("uv", "core", "torch-cpu", "cpu", "cuda", "dev", "sdk-floor")
 
@@ -207,6 +209,39 @@ def test_an_installation_waits_for_the_one_at_work(checkout: Checkout, monkeypat
     thread.join(timeout=10)
 
     assert entered.is_set()
+
+
+def test_uv_is_told_to_be_quiet(checkout: Checkout, machine: Machine) -> None:
+    ensure(checkout, dev=True)
+    by_uv = [line for line in machine.ran if "/bin/uv " in line]
+    assert by_uv
+    assert all(" --quiet " in line for line in by_uv)
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Lets the test take signals over, and gives them back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_long_installation_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take_long(_: Checkout, dev: bool) -> None:
+        deadline = time.monotonic() + 10
+        while "Still installing" not in (said := capsys.readouterr().err):
+            assert time.monotonic() < deadline, (said, dev)
+
+    monkeypatch.setattr(install, "TELL_EVERY_S", 0.01)
+    monkeypatch.setattr(install, "ensure", take_long)
+
+    main([])
+
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_what_pip_is_told_is_told_to_uv_when_it_says_the_same() -> None:

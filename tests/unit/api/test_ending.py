@@ -1,21 +1,24 @@
-"""A cancel: what is cancelled leaves its queue and is announced; a job that runs on is its worker's to stop."""
+"""What ends from outside leaves its queue and is announced; a job that runs on is its worker's to stop."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
-from api.cancellation import cancel
+from api.ending import cancel, read
 from headrace.admission import Admission
 from headrace.errors import BrokerUnavailable, NotFound
-from headrace.jobs import JobState, new_id
+from headrace.jobs import JobState, Lane, new_id
+from headrace.queues import Ticket
 from headrace.store import Store
 from headrace.store.jobs import Job
 
 APP, JOB = new_id(), new_id()
+TICKET = Ticket(JOB, APP, "chat.high", Lane.HIGH, 10, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 class FakeParts:
@@ -52,7 +55,7 @@ def cancel_as(parts: FakeParts, monkeypatch: pytest.MonkeyPatch) -> Any:
     def act(state: JobState) -> Job:
         def cancelled(_: None, app_id: UUID, job_id: UUID) -> Any:
             assert (app_id, job_id) == (APP, JOB)
-            return SimpleNamespace(id=JOB, state=state, ticket="ticket")
+            return SimpleNamespace(id=JOB, state=state, ticket=TICKET)
 
         monkeypatch.setattr("headrace.store.jobs.cancel", cancelled)
         return cancel(cast(Store, parts), cast(Admission, parts), APP, JOB)
@@ -62,7 +65,7 @@ def cancel_as(parts: FakeParts, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_cancelled_job_leaves_its_queue_after_the_commit(cancel_as: Any, parts: FakeParts) -> None:
     assert cancel_as(JobState.CANCELLED).id == JOB
-    assert parts.steps == ["commit", ("remove", "ticket"), ("announce", JOB)]
+    assert parts.steps == ["commit", ("remove", TICKET), ("announce", JOB)]
 
 
 @pytest.mark.parametrize("state", [JobState.RUNNING, JobState.SUCCEEDED])
@@ -75,7 +78,7 @@ def test_a_cancel_holds_while_redis_is_down(cancel_as: Any, parts: FakeParts, ca
     parts.is_down = True
     assert cancel_as(JobState.CANCELLED).state is JobState.CANCELLED
     [record] = caplog.records
-    assert (record.message, record.job_id) == ("cancel_not_announced", JOB.hex)  # type: ignore[attr-defined]
+    assert (record.message, record.jobs) == ("end_not_announced", 1)  # type: ignore[attr-defined]
 
 
 def test_another_apps_job_reaches_no_queue(parts: FakeParts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,3 +89,34 @@ def test_another_apps_job_reaches_no_queue(parts: FakeParts, monkeypatch: pytest
     with pytest.raises(NotFound):
         cancel(cast(Store, parts), cast(Admission, parts), APP, JOB)
     assert parts.steps == []
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_reader_ends_a_job_whose_time_is_over_and_frees_its_place(
+    parts: FakeParts, monkeypatch: pytest.MonkeyPatch, is_over: bool
+) -> None:
+    state = [JobState.QUEUED]
+
+    def expire(_: None, job_id: UUID) -> list[Ticket]:
+        assert job_id == JOB
+        state[:] = [JobState.EXPIRED]
+        return [TICKET]
+
+    monkeypatch.setattr("headrace.store.jobs.expire", expire)
+    monkeypatch.setattr(
+        "headrace.store.jobs.find", lambda *_: SimpleNamespace(state=state[0], is_over=is_over and state[0] == "queued")
+    )
+
+    job = read(cast(Store, parts), cast(Admission, parts), APP, JOB)
+
+    assert job.state == (JobState.EXPIRED if is_over else JobState.QUEUED)
+    assert parts.steps == (["commit", ("remove", TICKET), ("announce", JOB)] if is_over else ["commit"])
+
+
+def test_a_job_that_somebody_else_has_ended_meanwhile_is_his_to_announce(
+    parts: FakeParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.store.jobs.expire", lambda *_: [])
+    monkeypatch.setattr("headrace.store.jobs.find", lambda *_: SimpleNamespace(is_over=True))
+    read(cast(Store, parts), cast(Admission, parts), APP, JOB)
+    assert parts.steps == ["commit"]

@@ -1,0 +1,50 @@
+"""The use cases that end a job from outside: its caller cancels it, or finds that its time is over. Knows no HTTP."""
+
+import logging
+from collections.abc import Sequence
+from uuid import UUID
+
+from headrace.admission import Admission
+from headrace.errors import BrokerUnavailable
+from headrace.jobs import JobState
+from headrace.queues import Ticket
+from headrace.store import Store, jobs
+from headrace.store.jobs import Job
+
+log = logging.getLogger(__name__)
+
+
+def read(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
+    """The app's job as it stands. One whose time is over is ended here: its reader need not wait for the sweep.
+
+    Raises: NotFound. StoreUnavailable.
+    """
+    ended: list[Ticket] = []
+    with store.begin() as db:
+        job = jobs.find(db, app_id, job_id)
+        if job.is_over:
+            ended = jobs.expire(db, job_id)
+            job = jobs.find(db, app_id, job_id)
+    _give_back(admission, ended)
+    return job
+
+
+def cancel(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
+    """Cancel the app's job; one that runs is stopped by its worker soon. Raises: NotFound. StoreUnavailable."""
+    with store.begin() as db:
+        job = jobs.cancel(db, app_id, job_id)
+    if job.state is JobState.CANCELLED:
+        _give_back(admission, [job.ticket])
+    return job
+
+
+def _give_back(admission: Admission, ended: Sequence[Ticket]) -> None:
+    """Take ended jobs out of their queues, and wake who waits for them."""
+    if not ended:
+        return
+    try:
+        admission.remove(ended)
+        admission.announce_ended([ticket.job_id for ticket in ended])
+    except BrokerUnavailable as error:
+        # A message finds nothing to claim, `reconcile_admission` frees the place, and who waits looks again by himself.
+        log.warning("end_not_announced", extra={"jobs": len(ended), "error": str(error)})
