@@ -1,0 +1,65 @@
+"""What is expected of an answer: by those that have ended, and by a guess while there are few."""
+
+import pytest
+
+from headrace.jobs import Lane
+from workers import lengths
+from workers.lengths import Lengths, by_lane
+
+
+def learned(*tokens: int) -> Lengths:
+    known = Lengths()
+    for each in tokens:
+        known.learn(each)
+    return known
+
+
+@pytest.mark.parametrize(("more", "chance"), [(1, 0.99), (25, 0.75), (99, 0.01), (100, 0.0), (1000, 0.0)])
+def test_while_nothing_has_ended_any_length_up_to_the_maximum_is_alike(more: int, chance: float) -> None:
+    assert Lengths().alive(0, more, most=100) == pytest.approx(chance)
+
+
+def test_what_has_ended_decides_once_there_is_much_of_it() -> None:
+    known = learned(*[80] * 300, *[400] * 100)
+
+    assert known.alive(0, 40, most=512) > 0.98
+    assert known.alive(0, 200, most=512) == pytest.approx(0.25, abs=0.02)
+    assert known.alive(0, 480, most=512) < 0.02
+
+
+def test_an_answer_that_has_outlived_the_short_ones_is_a_long_one() -> None:
+    known = learned(*[80] * 300, *[400] * 100)
+
+    assert known.alive(200, 100, most=512) > 0.95
+
+
+def test_an_answer_longer_than_all_is_guessed_at() -> None:
+    assert learned(*[80] * 300).alive(412, 50, most=512) == pytest.approx(0.5)
+
+
+def test_the_maximum_is_never_passed() -> None:
+    assert learned(*[400] * 300).alive(50, 50, most=100) == 0.0
+
+
+def test_the_chance_falls_with_every_further_token() -> None:
+    known = learned(*range(1, 600, 7))
+    chances = [known.alive(30, more, most=512) for more in range(1, 500)]
+
+    assert chances == sorted(chances, reverse=True)
+    assert all(0 <= chance <= 1 for chance in chances)
+
+
+def test_what_was_long_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lengths, "REMEMBERED", 50)
+
+    changed = learned(*[400] * 100, *[40] * 50)
+
+    assert changed.alive(0, 100, most=512) == pytest.approx(learned(*[40] * 50).alive(0, 100, most=512))
+
+
+def test_each_lane_learns_alone() -> None:
+    lanes = by_lane()
+    lanes[Lane.HIGH].learn(7)
+
+    assert lanes[Lane.HIGH].alive(0, 50, 100) != lanes[Lane.LOW].alive(0, 50, 100)
+    assert set(lanes) == set(Lane)

@@ -1,0 +1,151 @@
+"""The KV ledger: does one more job fit into an engine's KV cache, now and at every later moment? Pure.
+
+What must fit is the highest use at any future moment, not the sum of final sizes: jobs end at different times. The idea
+is that of LightLLM's Past-Future scheduler (Gong et al., ASPLOS 2025). There each running job is expected to stop at a
+quantile of the lengths seen before; here its blocks at each moment are a random variable, and what must fit is their
+sum's mean plus some standard deviations. How many is learned from the preemptions that happen.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.jobs import Lane
+from workers.lengths import Lengths
+
+#: Share of jobs that are let be preempted: what is learned holds it there. Fewer leave more of the cache empty.
+PREEMPTED_SHARE = 0.007
+#: Standard deviations of head-room: at first, at least and at most, and how many more after a preemption.
+HEADROOM, HEADROOM_LEAST, HEADROOM_MOST, HEADROOM_STEP = 2.0, -2.0, 4.0, 0.25
+
+
+def _moments(last: int, growth: float = 1.35) -> tuple[int, ...]:
+    """Steps from now at which the use is looked at, further apart the later; one step is one token of each job."""
+    moments = [1]
+    while moments[-1] < last:
+        moments.append(max(moments[-1] + 1, int(moments[-1] * growth)))
+    return tuple(moments)
+
+
+#: To the end of the longest answer there is.
+MOMENTS = _moments(2**17)
+
+
+@dataclass(slots=True)
+class Held:
+    """A job in the cache. `produced`: tokens of its answer so far."""
+
+    lane: Lane
+    prompt_tokens: int
+    max_tokens: int
+    produced: int = 0
+    is_preempted: bool = False
+
+
+#: Blocks in use at each of the moments: what is expected, and its variance.
+_Load = tuple[list[float], list[float]]
+
+
+class KvLedger:
+    """What one engine's cache holds and will hold. Not safe for many threads."""
+
+    def __init__(
+        self, blocks: int, block_tokens: int, lengths: Mapping[Lane, Lengths], high_share: float = 0.0
+    ) -> None:
+        """An empty cache.
+
+        Args:
+            blocks: that jobs can be given.
+            high_share: of them, kept for the lane `high`.
+        """
+        self._blocks, self._block_tokens, self._lengths = blocks, block_tokens, lengths
+        self._kept = {lane: 0.0 if lane is Lane.HIGH else blocks * high_share for lane in Lane}
+        self._held: dict[str, Held] = {}
+        self._headroom = HEADROOM
+        self._load: _Load | None = None
+
+    @property
+    def headroom(self) -> float:
+        """Standard deviations that are left free above what is expected."""
+        return self._headroom
+
+    @property
+    def used_blocks(self) -> int:
+        """Blocks that the jobs have filled or begun."""
+        return sum(self._blocks_of(each.prompt_tokens + each.produced) for each in self._held.values())
+
+    @property
+    def most_blocks(self) -> int:
+        """Blocks that they fill if each answer becomes as long as it may."""
+        return sum(self._blocks_of(each.prompt_tokens + each.max_tokens) for each in self._held.values())
+
+    def fits(self, job: Held) -> bool:
+        """True when the cache will most likely have room for this job until it ends.
+
+        A job that finds the cache empty fits if it can fit at all.
+        """
+        if not self._held:
+            return self._blocks_of(job.prompt_tokens + job.max_tokens) <= self._blocks
+        room = self._blocks - self._kept[job.lane]
+        if self.used_blocks + self._blocks_of(job.prompt_tokens + 1) > room:
+            return False
+        self._load = self._load or self._sum()
+        totals = zip(*self._load, *self._load_of(job), strict=True)
+        return all(
+            mean + own_mean + self._headroom * math.sqrt(variance + own_variance) <= room
+            for mean, variance, own_mean, own_variance in totals
+        )
+
+    def hold(self, request_id: str, job: Held) -> None:
+        """The job has been given to the engine."""
+        self._held[request_id] = job
+        self._load = None
+
+    def produced(self, request_id: str, tokens: int) -> None:
+        """The job's answer has so many tokens by now."""
+        if held := self._held.get(request_id):
+            held.produced = tokens
+            self._load = None
+
+    def preempted(self, request_id: str) -> None:
+        """The engine has taken the job's blocks away, to compute them again later: there was too little head-room."""
+        if (held := self._held.get(request_id)) and not held.is_preempted:
+            held.is_preempted = True
+            self._headroom = min(HEADROOM_MOST, self._headroom + HEADROOM_STEP)
+
+    def release(self, request_id: str, *, has_ended: bool) -> None:
+        """The job has left the engine. Args: has_ended: with a whole answer, whose length can be learned from."""
+        held = self._held.pop(request_id, None)
+        self._load = None
+        if held is None or not has_ended:
+            return
+        self._lengths[held.lane].learn(held.produced)
+        # In balance with the step up where exactly that share of jobs is preempted. Source: Robbins, Monro:
+        # A Stochastic Approximation Method, 1951.
+        if not held.is_preempted:
+            step = HEADROOM_STEP * PREEMPTED_SHARE / (1 - PREEMPTED_SHARE)
+            self._headroom = max(HEADROOM_LEAST, self._headroom - step)
+
+    def _blocks_of(self, tokens: int) -> int:
+        return -(-tokens // self._block_tokens)
+
+    def _sum(self) -> _Load:
+        loads = [self._load_of(each) for each in self._held.values()]
+        means, variances = ([sum(each) for each in zip(*part, strict=True)] for part in zip(*loads, strict=True))
+        return means, variances
+
+    def _load_of(self, job: Held) -> _Load:
+        alive = self._lengths[job.lane].alive
+        means, variances = [0.0] * len(MOMENTS), [0.0] * len(MOMENTS)
+        before = 0
+        for at, more in enumerate(MOMENTS):
+            # As many as are alive when the time up to this moment begins, as large as they are when it ends: a peak
+            # between two moments is not missed.
+            chance = alive(job.produced, before + 1, job.max_tokens) if before else 1.0
+            if chance <= 0.0:
+                break
+            before = more
+            blocks = self._blocks_of(job.prompt_tokens + min(job.produced + more, job.max_tokens))
+            means[at] = chance * blocks
+            variances[at] = chance * (1.0 - chance) * blocks * blocks
+        return means, variances
