@@ -25,6 +25,10 @@ class Cached(Generic[T]):
 
     def get(self) -> T:
         """The value. Raises: what `read` raises."""
+        # It is replaced as a whole, so that a look needs no lock.
+        entry = self._entry
+        if entry is not None and time.monotonic() <= entry[1]:
+            return entry[0]
         with self._lock:
             now = time.monotonic()
             if self._entry is not None and now <= self._entry[1]:

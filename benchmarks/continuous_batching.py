@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 
 import click
 import httpx2
-import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from testbed import Counts, count_jobs
 
 from headrace.config import Settings
 from headrace.jobs import TERMINAL, JobState
@@ -50,16 +50,6 @@ class Round:
     def ratio(self) -> float:
         """Concurrent over sequential."""
         return self.concurrent_tok_s / self.sequential_tok_s
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of every job that was accepted, as Postgres has it."""
-
-    accepted: int
-    succeeded: int
-    expired: int
-    failed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +153,7 @@ def measure(plan: Plan, title: str, max_running: int | None) -> Figures:
     options = ("--engine", "vllm", "--without", "flower")
     with TemporaryDirectory(prefix="headrace-benchmark-") as folder, Stack(Path(folder), options, env, _tell) as stack:
         rounds = _rounds(plan, Client(stack.report, plan.max_tokens))
-        counts = count(stack.report.database_url)
+        counts = count_jobs(stack.report.database_url)
     return Figures(max_running or settings.pools[pool].max_running, rounds, counts)
 
 
@@ -197,21 +187,6 @@ def _rounds(plan: Plan, client: Client) -> tuple[Round, ...]:
             concurrent = tokens_per_s(counted(bar), prompts_of(plan, f"Many {no}"), threads=plan.prompts)
             rounds.append(Round(sequential, concurrent))
     return tuple(rounds)
-
-
-def count(database_url: str) -> Counts:
-    """Ask Postgres, not the client, what became of the jobs, the warm-up's included."""
-    query = """
-        SELECT count(*) AS accepted,
-               count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
-               count(*) FILTER (WHERE state = 'expired') AS expired,
-               count(*) FILTER (WHERE state = 'failed') AS failed
-        FROM jobs
-    """
-    with psycopg.connect(database_url.replace("+psycopg", "")) as db:
-        row = db.execute(query).fetchone()
-    assert row is not None
-    return Counts(*row)
 
 
 def show(plan: Plan, measured: dict[str, Figures]) -> None:

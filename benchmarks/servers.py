@@ -21,6 +21,7 @@ from load import LoadError, drive, request
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from testbed import API_APP, Testbed, bearer, console, lanes
+from weigh import cpu_s, total
 
 #: Threads beyond those that wait: for submits.
 SPARE = 64
@@ -31,7 +32,6 @@ OPEN_TIMEOUT_S = 60.0
 IDLE_S = 10.0
 #: A server that takes less of a core than this is done with what it was asked.
 QUIET_CPU = 0.05
-TICKS_PER_S = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +184,9 @@ class Arm:
             self._open(kind, held)
             self._settle()
             open_s = time.monotonic() - began
-            before = _cpu_s(self._pid)
+            before = cpu_s(self._pid)
             time.sleep(IDLE_S)
-            idle_cpu = (_cpu_s(self._pid) - before) / IDLE_S
+            idle_cpu = (cpu_s(self._pid) - before) / IDLE_S
             outcome = drive([self._url], repeat(self._submit), self._plan.clients, self._plan.seconds)
             accepted = outcome.count(202)
             return Figures(
@@ -196,8 +196,8 @@ class Arm:
                 held=held.count(),
                 open_s=open_s,
                 idle_cpu=idle_cpu,
-                rss_mib=_total(self._pid, "VmRSS") / 1024,
-                threads=_total(self._pid, "Threads"),
+                rss_mib=total(self._pid, "VmRSS") / 1024,
+                threads=total(self._pid, "Threads"),
             )
         finally:
             held.close()
@@ -219,37 +219,12 @@ class Arm:
         """Return once the server is quiet. Long polls show nothing from outside once they are open."""
         look_s, cpu = 0.5, 1.0
         while cpu > QUIET_CPU:
-            before = _cpu_s(self._pid)
+            before = cpu_s(self._pid)
             time.sleep(look_s)
-            cpu = (_cpu_s(self._pid) - before) / look_s
+            cpu = (cpu_s(self._pid) - before) / look_s
 
     def _post(self, path: str, body: dict[str, object]) -> bytes:
         return request("POST", path, self._headers, json.dumps(body).encode())
-
-
-def _family(pid: int) -> list[int]:
-    """A process and all below it."""
-    family = [pid]
-    for each in family:
-        for children in Path(f"/proc/{each}/task").glob("*/children"):
-            family += map(int, children.read_text().split())
-    return family
-
-
-def _total(pid: int, field: str) -> int:
-    """The sum of a field of /proc/PID/status, over a process and all below it."""
-    total = 0
-    for each in _family(pid):
-        for line in Path(f"/proc/{each}/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                total += int(line.split()[1])
-    return total
-
-
-def _cpu_s(pid: int) -> float:
-    """Processor seconds that a process and all below it have used."""
-    fields = (Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in _family(pid))
-    return sum(int(field[11]) + int(field[12]) for field in fields) / TICKS_PER_S
 
 
 Measured = dict[tuple[str, str], list[Figures]]

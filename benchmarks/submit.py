@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 from load import Outcome, drive, request
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from testbed import Counts, Testbed, bearer, console, lanes, line_of, rounds
 
@@ -46,19 +47,23 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of one arm."""
+    """One run of one arm; the last three are processor microseconds for each answer."""
 
     per_s: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
     wrong: int
+    server_us: float
+    postgres_us: float
+    valkey_us: float
 
     @classmethod
-    def of(cls, outcome: Outcome, status: int) -> "Run":
-        """Args: status: of the answers that count."""
+    def of(cls, outcome: Outcome, status: int, used_s: Mapping[str, float]) -> "Run":
+        """Args: status: of the answers that count. used_s: what the servers used of the processor, by name."""
         latencies_ms = (outcome.latency_ms(status, percent) for percent in (50, 95, 99))
-        return cls(outcome.per_s(status), *latencies_ms, len(outcome.answers) - outcome.count(status))
+        used_us = (1e6 * used_s[name] / len(outcome.answers) for name in ("server", "postgres", "valkey"))
+        return cls(outcome.per_s(status), *latencies_ms, len(outcome.answers) - outcome.count(status), *used_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +131,12 @@ class Bench:
     def run(self, name: str, seconds: float) -> Run:
         """One run of an arm."""
         arm = self.arms[name]
+        before = self._bed.cpu_s(arm.urls)
         outcome = drive(arm.urls, itertools.repeat(arm.request), self._plan.connections, seconds)
+        used_s = {who: now - before[who] for who, now in self._bed.cpu_s(arm.urls).items()}
         self._note(outcome, arm)
         self._bed.redis.unlink(BARE_QUEUE)
-        return Run.of(outcome, arm.status)
+        return Run.of(outcome, arm.status, used_s)
 
     def _fill(self) -> None:
         """Make one queue full."""
@@ -181,14 +188,18 @@ def ratio(above: Sequence[Run], below: Sequence[Run]) -> float:
 
 def show(runs: Mapping[str, Sequence[Run]]) -> None:
     """Medians of every arm, and the spread of its rates."""
-    table = Table("arm", header_style="bold", title="medians over the rounds")
-    for heading in ("per s", "least-most", "p50 ms", "p95 ms", "p99 ms", "wrong"):
+    title = "medians over the rounds; latencies in ms, processor time in us"
+    table = Table("arm", header_style="bold", title=title, box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("per s", "least-most", "p50", "p95", "p99", "wrong", "server", "postgres", "valkey"):
         table.add_column(heading, justify="right")
     for name, each in runs.items():
         rates = [run.per_s for run in each]
         latencies = (f"{median(each, which):.1f}" for which in ("p50_ms", "p95_ms", "p99_ms"))
         span = f"{min(rates):.0f}-{max(rates):.0f}"
-        table.add_row(name, f"{median(each, 'per_s'):.0f}", span, *latencies, str(sum(run.wrong for run in each)))
+        used = (f"{median(each, f'{who}_us'):.0f}" for who in ("server", "postgres", "valkey"))
+        table.add_row(
+            name, f"{median(each, 'per_s'):.0f}", span, *latencies, str(sum(run.wrong for run in each)), *used
+        )
     console.print(table)
 
 
@@ -245,7 +256,8 @@ def main(rounds: int, seconds: float, connections: int, processes: int, off: str
     hello      GET of a constant as JSON
     rows       with --off sharing: SQLAlchemy's insert and commit for each job alone, then apply_async: 202
 
-    Afterwards every 202's id is looked for in Postgres and in Redis.
+    Afterwards every 202's id is looked for in Postgres and in Redis. The table's last columns are processor time for
+    each answer, of all threads and processes: they say what an arm's rate is made of.
 
     The last line is name=value pairs: ratio (headrace over bare, jobs per second, median of the rounds),
     refuse_vs_hello, each arm's rate and p95, wrong (answers of another status), lost, doubled and unasked jobs, and

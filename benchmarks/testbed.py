@@ -17,6 +17,7 @@ import click
 import psycopg
 from redis import Redis
 from rich.console import Console
+from weigh import cpu_s
 
 from headrace.config import PROJECT_ROOT
 from headrace.stack import procfile, readiness
@@ -62,6 +63,7 @@ class Testbed(AbstractContextManager["Testbed"]):
         self._options = ("--engine", "simulator", *(word for name in without for word in ("--without", name)))
         self._lines = procfile.read(PROJECT_ROOT / "Procfile")
         self._exits = ExitStack()
+        self._pids: dict[str, int] = {}
         self._number = 0
 
     def __enter__(self) -> Self:
@@ -119,7 +121,15 @@ class Testbed(AbstractContextManager["Testbed"]):
         port = free_port()
         child = self._run(line, {"PORT": str(port), "PYTHONPATH": _python_path(self._process_env)})
         child.wait_until(lambda: readiness.answers(port, path), START_TIMEOUT_S)
-        return f"http://{LOOPBACK}:{port}", child
+        url = f"http://{LOOPBACK}:{port}"
+        self._pids[url] = child.pid
+        return url, child
+
+    def cpu_s(self, urls: Sequence[str]) -> dict[str, float]:
+        """Processor seconds that these servers, Postgres and Valkey have used so far."""
+        pids = self.stack.report.pids
+        servers = {name: cpu_s(pids[name]) for name in ("postgres", "valkey")}
+        return {"server": sum(cpu_s(self._pids[url]) for url in urls), **servers}
 
     def start_worker(self) -> None:
         """Start one more GPU worker beside the stack's; returns once its row says that it takes jobs."""
@@ -162,8 +172,16 @@ class Testbed(AbstractContextManager["Testbed"]):
 
     def count(self) -> Counts:
         """What became of all jobs."""
-        states = ", ".join(f"count(*) FILTER (WHERE state = '{name}')" for name in ("succeeded", "expired", "failed"))
-        return Counts(*self.sql(f"SELECT count(*), {states} FROM jobs")[0])
+        return count_jobs(self._database_url)
+
+
+def count_jobs(database_url: str) -> Counts:
+    """Ask Postgres, not the client, what became of all jobs."""
+    states = ", ".join(f"count(*) FILTER (WHERE state = '{name}')" for name in ("succeeded", "expired", "failed"))
+    with psycopg.connect(database_url.replace("+psycopg", "")) as db:
+        row = db.execute(f"SELECT count(*), {states} FROM jobs".encode()).fetchone()
+    assert row is not None
+    return Counts(*row)
 
 
 def _python_path(env: Mapping[str, str]) -> str:

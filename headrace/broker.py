@@ -19,6 +19,7 @@ from headrace.errors import BrokerUnavailable, NotFound
 from headrace.jobs import Lane, parse_id, show_id
 from headrace.lanes import preference, schedule
 from headrace.queues import CONTROL, DELIVER, EXECUTE, KEY_PREFIX, OVERFLOW, WEBHOOKS, Ticket, lane_queues
+from headrace.transport import TRANSPORT
 
 #: Seconds; must exceed kombu's one-second BRPOP, and bounds how long a hung Redis can hold a publish.
 SOCKET_TIMEOUT_S = 5
@@ -50,6 +51,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_send_task_events": True,
         "task_send_sent_event": False,
+        "broker_transport": TRANSPORT,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2},

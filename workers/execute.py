@@ -71,7 +71,7 @@ class Execute:
         if not self.ready.wait(NOT_READY_HOLD_S):
             log.warning("engine_not_ready", extra={"job_id": str(job_id)})
             return
-        with self.store.begin() as db:
+        with self.store.autocommit() as db:
             claim = store.attempts.claim(db, job_id, enqueue_no, self.worker_id, self.engine.name)
         if claim is None:
             log.info("claim_missed", extra={"job_id": str(job_id), "enqueue_no": enqueue_no})

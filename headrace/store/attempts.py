@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.jobs import JobState, Lane, Message, Overflow, Sampling, Usage, storable
 from headrace.pricing import Cost
-from headrace.store.transitions import transition
+from headrace.store.transitions import moving, transition
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 NOTHING_USED = Usage()
@@ -82,11 +82,11 @@ class AttemptEnd:
 def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine: str) -> Claim | None:
     """Take a queued job, or None when there is nothing to take: another took it, it ended, or its time is over.
 
-    The worker's own lease must hold, else `rescue` would take the job from under it.
+    The worker's own lease must hold, else `rescue` would take the job from under it. One statement: it needs no
+    transaction around it.
     """
     alive = sa.select(workers.c.id).where(workers.c.id == worker_id, workers.c.lease_until > sa.func.now())
-    rows = transition(
-        db,
+    claimed = moving(
         [JobState.QUEUED],
         JobState.RUNNING,
         jobs.c.id == job_id,
@@ -98,17 +98,15 @@ def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine
         worker_id=worker_id,
         attempt=jobs.c.attempt + 1,
         started_at=sa.func.coalesce(jobs.c.started_at, sa.func.now()),
-    )
-    if not rows:
-        return None
-    row = rows[0]
-    number = {"job_id": job_id, "number": row.attempt, "worker_id": worker_id, "engine": engine}
-    db.execute(sa.insert(attempts).values(started_at=sa.func.now(), **number))
-    texts = db.execute(sa.select(job_texts).where(job_texts.c.job_id == job_id)).one()
-    return _claim_of(row, texts)
+    ).cte("claimed")
+    attempt = sa.select(claimed.c.id, claimed.c.attempt, claimed.c.worker_id, sa.literal(engine), sa.func.now())
+    begun = sa.insert(attempts).from_select(["job_id", "number", "worker_id", "engine", "started_at"], attempt)
+    statement = sa.select(claimed, job_texts.c.messages, job_texts.c.sampling).add_cte(begun.cte("begun"))
+    row = db.execute(statement.join_from(claimed, job_texts, job_texts.c.job_id == claimed.c.id)).first()
+    return None if row is None else _claim_of(row)
 
 
-def _claim_of(row: Row[Any], texts: Row[Any]) -> Claim:
+def _claim_of(row: Row[Any]) -> Claim:
     return Claim(
         job_id=row.id,
         attempt=row.attempt,
@@ -122,8 +120,8 @@ def _claim_of(row: Row[Any], texts: Row[Any]) -> Claim:
         overflow=Overflow(row.overflow),
         max_cost_usd=row.max_cost_usd,
         prompt_tokens=row.prompt_tokens,
-        messages=tuple(Message(**message) for message in texts.messages),
-        sampling=_sampling_of(texts.sampling),
+        messages=tuple(Message(**message) for message in row.messages),
+        sampling=_sampling_of(row.sampling),
         finish_by=row.finish_by,
         has_webhook=row.webhook_url is not None,
         stream=row.stream,

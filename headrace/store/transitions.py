@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from headrace.jobs import JobState, check_transition, new_id
 from headrace.tables import deliveries, jobs
@@ -20,17 +21,27 @@ def transition(
     `ended_at` and, if it names a webhook, a row in `deliveries`, in the same transaction.
     Raises: IllegalTransition: the table does not allow it.
     """
+    if target.is_terminal:
+        values["ended_at"] = sa.func.now()
+    rows = db.execute(moving(sources, target, *conditions, **values)).all()
+    if target.is_terminal:
+        _announce(db, rows)
+    return rows
+
+
+def moving(
+    sources: Sequence[JobState], target: JobState, *conditions: ColumnElement[bool], **values: Any
+) -> ReturningUpdate[Any]:
+    """The statement of a transition, which returns the moved rows: for one that is part of a larger statement.
+
+    Raises: IllegalTransition.
+    """
     for source in sources:
         check_transition(source, target)
     if target is not JobState.RUNNING:
         values["worker_id"] = None
-    if target.is_terminal:
-        values["ended_at"] = sa.func.now()
-    statement = sa.update(jobs).where(jobs.c.state.in_(sources), *conditions).values(state=target, **values)
-    rows = db.execute(statement.returning(jobs)).all()
-    if target.is_terminal:
-        _announce(db, rows)
-    return rows
+    moved = sa.update(jobs).where(jobs.c.state.in_(sources), *conditions).values(state=target, **values)
+    return moved.returning(jobs)
 
 
 def _announce(db: Connection, rows: Sequence[Row[Any]]) -> None:

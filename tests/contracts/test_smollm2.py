@@ -1,6 +1,7 @@
 """The default model, really: its answers, and its tokens as transformers counts them."""
 
 import gc
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,8 @@ import pytest
 
 from headrace.config import PoolSettings, Settings
 from headrace.jobs import Message, Sampling
+from headrace.shapes import ModelShape
+from headrace.sizing import KvPool
 from headrace.stack.model import PreparedModel
 from headrace.tokens import Tokenizer
 from workers.engines import load
@@ -94,3 +97,14 @@ def test_the_engine_counts_the_tokens_that_the_tokenizer_does(engine: Engine, sm
 def ask(question: str, examples: Mapping[str, str] = MappingProxyType({})) -> GenerationRequest:
     turns = [Message(*turn) for pair in examples.items() for turn in zip(("user", "assistant"), pair, strict=True)]
     return GenerationRequest(question, (*turns, Message("user", question)), Sampling(max_tokens=24, temperature=0.0))
+
+
+def test_the_cache_has_the_tokens_that_a_plan_on_paper_gives_it(engine: Engine, smollm2: PreparedModel) -> None:
+    limits = engine.start()  # It runs already, and tells again.
+    shape = ModelShape.of(json.loads((smollm2.folder / "config.json").read_text()))
+    assert limits.kv_block_tokens is not None
+    on_paper = KvPool(128 * 2**20, shape.kv_bytes_per_token(), limits.kv_block_tokens)
+
+    assert limits.kv_tokens == on_paper.tokens
+    weights = sum(file.stat().st_size for file in smollm2.folder.glob("*.safetensors"))
+    assert shape.weight_bytes() == pytest.approx(weights, rel=0.02)
