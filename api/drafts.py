@@ -73,16 +73,9 @@ def specify(
     Raises: PermissionDenied. ModelNotFound. ContextLengthExceeded. InvalidRequest. StoreUnavailable.
     """
     _check_lane(draft, app)
-    # Here, and not where it is read: a request that is sent again is the same job, however late.
-    if draft.deadline and draft.deadline <= datetime.now(UTC):
-        param = f"{draft.spelling.own_prefix}deadline"
-        raise InvalidRequest("The deadline is in the past.", code="deadline_in_past", param=param)
-    if draft.webhook_url and not settings.webhooks.allow_private and not _is_public_https(draft.webhook_url):
-        raise InvalidRequest(
-            "The webhook must be an https URL of a public host.",
-            code="webhook_url_not_allowed",
-            param=f"{draft.spelling.own_prefix}webhook",
-        )
+    _check_deadline(draft)
+    if not settings.webhooks.allow_private:
+        _check_webhook(draft)
     model = catalogue.find(draft.model)
     prompt_tokens = _count(draft, model)
     return JobSpec(
@@ -123,6 +116,22 @@ def _check_lane(draft: Draft, app: App) -> None:
         code="tier_not_allowed",
         param=draft.spelling.lane,
     )
+
+
+def _check_deadline(draft: Draft) -> None:
+    """Here, and not where it is read: a request that is sent again is the same job, however late."""
+    if draft.deadline and draft.deadline <= datetime.now(UTC):
+        param = f"{draft.spelling.own_prefix}deadline"
+        raise InvalidRequest("The deadline is in the past.", code="deadline_in_past", param=param)
+
+
+def _check_webhook(draft: Draft) -> None:
+    if draft.webhook_url and not _is_public_https(draft.webhook_url):
+        raise InvalidRequest(
+            "The webhook must be an https URL of a public host.",
+            code="webhook_url_not_allowed",
+            param=f"{draft.spelling.own_prefix}webhook",
+        )
 
 
 def _is_public_https(url: str) -> bool:

@@ -1,7 +1,4 @@
-"""The tables, as SQLAlchemy sees them. `migrations/` makes them; a test holds the two together.
-
-Times are `timestamptz`, money is `numeric(18, 9)` US dollars, ids are UUIDv7 made by us.
-"""
+"""The tables: `migrations/` makes them. Times are `timestamptz`, money is US dollars, ids are UUIDv7 made by us."""
 
 from collections.abc import Iterable
 

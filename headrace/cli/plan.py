@@ -78,17 +78,20 @@ def plan_(
         click.echo(json.dumps({"model": name, **facts, "gpus": figures}, indent=2))
         return
     out.print(_line(name, shape, facts))
-    if any("reason" not in row for row in figures.values()):
+    _show(figures, gpus, f"{prompt_tokens} + {output_tokens}")
+    out.print(f"longest: jobs of {shape.max_model_tokens:,} tokens that fit side by side.", style="dim")
+
+
+def _show(figures: Mapping[str, Mapping[str, Any]], gpus: int, length: str) -> None:
+    """The table, and what is too small for it, with the reason where nothing is left."""
+    small = [name for name, row in figures.items() if "reason" in row]
+    if len(small) < len(figures):
         out.print(_table(figures, gpus))
-    if small := [name for name, row in figures.items() if "reason" in row]:
-        out.print(
-            f"Too small: {', '.join(small)}. {figures[small[-1]]['reason'] if len(small) == len(figures) else ''}"
-        )
-    if kv_cache_mib is None:
-        length = f"{prompt_tokens} + {output_tokens} tokens"
-        out.print(
-            f"longest: jobs of {shape.max_model_tokens:,} tokens that fit. The rest: jobs of {length}.", style="dim"
-        )
+    if small:
+        reason = f" {figures[small[-1]]['reason']}" if len(small) == len(figures) else ""
+        out.print(f"Too small: {', '.join(small)}.{reason}")
+    if any("tokens_per_s" in row for row in figures.values()):
+        out.print(f"running, token/s and jobs/s: jobs of {length} tokens, at most.", style="dim")
 
 
 def read_config(model: str, state_dir: Path) -> Mapping[str, Any]:
