@@ -1,4 +1,4 @@
-"""The one way a job changes state: a compare-and-set against the transition table."""
+"""The one place where a job changes state: a compare-and-set against the transition table."""
 
 from collections.abc import Sequence
 from typing import Any
