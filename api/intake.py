@@ -193,4 +193,6 @@ def _start_by(outcome: Inserted | HeadraceError) -> datetime | None:
 
 
 def _ticket(spec: JobSpec, place: Place, start_by: datetime) -> Ticket:
-    return Ticket(spec.id, spec.app_id, place.candidate.queue, spec.lane, spec.kv_tokens, start_by)
+    return Ticket(
+        spec.id, spec.app_id, place.candidate.queue, spec.lane, spec.prompt_tokens, spec.sampling.max_tokens, start_by
+    )

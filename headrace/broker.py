@@ -138,7 +138,8 @@ class ExecuteMessage:
         number = str(ticket.enqueue_no)
         message = envelope.replace("@JOB@", show_id(ticket.job_id)).replace("@ENQUEUE_NO@", number)
         message = message.replace('"@APP@"', f'"{ticket.app_id.hex}"').replace('"@LANE@"', f'"{ticket.lane}"')
-        message = message.replace('"@KV_TOKENS@"', str(ticket.kv_tokens))
+        message = message.replace('"@PROMPT_TOKENS@"', str(ticket.prompt_tokens))
+        message = message.replace('"@MAX_TOKENS@"', str(ticket.max_tokens))
         return message.replace('"@START_BY@"', str(int(ticket.start_by.timestamp())))
 
     def _envelope(self, queue: str) -> str:
@@ -151,7 +152,13 @@ class ExecuteMessage:
             origin="headrace",
             reply_to="",
         )
-        routing = {"app": "@APP@", "lane": "@LANE@", "kv_tokens": "@KV_TOKENS@", "start_by": "@START_BY@"}
+        routing = {
+            "app": "@APP@",
+            "lane": "@LANE@",
+            "prompt_tokens": "@PROMPT_TOKENS@",
+            "max_tokens": "@MAX_TOKENS@",
+            "start_by": "@START_BY@",
+        }
         envelope = {
             "body": json.dumps(made.body).replace('"@ENQUEUE_NO@"', "@ENQUEUE_NO@"),
             "content-encoding": "utf-8",

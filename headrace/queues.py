@@ -33,6 +33,11 @@ def lane_queues(pool: str) -> tuple[str, ...]:
     return tuple(queue_name(pool, lane) for lane in Lane)
 
 
+def bell_key(pool: str) -> str:
+    """The Redis stream that gets an entry whenever the pool's queues get messages; `lua/books.lua` writes it."""
+    return f"{KEY_PREFIX}bell:{pool}"
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A queue a job may go to, and what holds there.
@@ -59,7 +64,7 @@ class Ticket:
 
     Attributes:
         enqueue_no: counts the times this job was put into a queue; a claim with an older number finds nothing.
-        kv_tokens: the most KV cache the job can come to hold; what it counts for in the queue's backlog.
+        max_tokens: the longest answer that it asks for.
         start_by: past it, a first start is too late.
     """
 
@@ -67,6 +72,12 @@ class Ticket:
     app_id: UUID
     queue: str
     lane: Lane
-    kv_tokens: int
+    prompt_tokens: int
+    max_tokens: int
     start_by: datetime
     enqueue_no: int = 1
+
+    @property
+    def kv_tokens(self) -> int:
+        """The most KV cache the job can come to hold; what it counts for in the queue's backlog."""
+        return self.prompt_tokens + self.max_tokens

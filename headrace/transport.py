@@ -1,22 +1,81 @@
-"""kombu's Redis transport with one client object for each channel, as Headrace's Celery apps use it.
+"""kombu's Redis transport, with two differences.
 
-kombu makes a new `redis.Redis` for each publish, and each of them fills a table of its 169 commands' callbacks first
-(redis-py#3624). Kept, it serves all threads, as redis-py's clients do.
+A channel keeps one client object. kombu makes a new `redis.Redis` for each publish, and each of them fills a table of
+its 169 commands' callbacks first (redis-py#3624). Kept, it serves all threads, as redis-py's clients do.
+
+A worker that has a `Taker` asks it for each message, instead of leaving a BRPOP with the server. BRPOP removes a job
+before anyone knows whether it fits, and a reply that nobody reads yet holds it back from workers that stand idle. What
+is left with the server here is a wait for the bell, which carries no job and which every waiting worker hears.
 """
 
-from collections.abc import Iterator
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from queue import Empty
+from typing import Any
 
 from kombu.transport import redis
 from redis import Redis
 
 #: What Celery's `broker_transport` names.
 TRANSPORT = "headrace.transport:Transport"
+#: Messages taken in one turn of a worker's event loop, which has other things to look after.
+MOST_AT_ONCE = 16
+
+
+def _nothing() -> None:
+    """That it is called is what wakes the loop."""
+
+
+class Taker(ABC):
+    """Chooses what a worker takes next. The transport option `taker` of a worker's app."""
+
+    def __init__(self, bell: str) -> None:
+        """Take nothing yet.
+
+        Args:
+            bell: the key of a Redis stream that gets an entry whenever there are new messages.
+        """
+        self.bell = bell
+        self.is_due = True
+        self._wake: Callable[[], None] = _nothing
+
+    def __json__(self) -> str:
+        """What Celery's `inspect stats` and Flower show."""
+        return self.bell
+
+    @abstractmethod
+    def take(self, queues: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+        """Take one message out of one of the queues.
+
+        Args:
+            queues: in the order of this turn.
+        Returns: the queue and the message, decoded; None when none can be had now.
+        """
+
+    def look(self) -> None:
+        """Ask for messages again, soon: there is more room than there was. From any thread."""
+        self.is_due = True
+        self._wake()
+
+    def wakes(self, wake: Callable[[], None]) -> None:
+        """Let `wake` bring about a turn of the event loop that takes messages."""
+        self._wake = wake
+        self.look()
 
 
 class Channel(redis.Channel):
-    """A channel that keeps the client that it publishes with."""
+    """A channel that keeps the client that it publishes with, and may have a taker."""
+
+    from_transport_options: Any = (*redis.Channel.from_transport_options, "taker")
+    taker: Taker | None = None
+    # kombu's own, which it does not declare as they are.
+    _in_poll: Any = None
+    _brpop_sent_at: Any = None
+    #: The last entry of the bell that was heard.
+    _heard = "0"
 
     @contextmanager
     def conn_or_acquire(self, client: Redis | None = None) -> Iterator[Redis]:
@@ -33,8 +92,74 @@ class Channel(redis.Channel):
         self.__dict__.pop("_kept", None)
         super()._disconnect_pools()
 
+    def take(self) -> None:
+        """Have the taker's messages delivered, as long as there is cause to look and a slot is free."""
+        if self.taker is None:
+            return
+        for _ in range(MOST_AT_ONCE):
+            if not (self.taker.is_due and self.active_queues and self.qos.can_consume()):
+                return
+            self.taker.is_due = False
+            taken = self.taker.take(self._queue_cycle.consume(len(self.active_queues)))
+            if taken is None:
+                return
+            # Where there was one there may be another.
+            self.taker.is_due = True
+            queue, message = taken
+            self._queue_cycle.rotate(queue)
+            self.connection._deliver(message, queue)
+        self.taker.look()
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if self.taker is None:
+            super()._brpop_start(timeout)
+            return
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        patience_ms = int(1000 * (timeout or self.brpop_timeout))
+        command = ("XREAD", "COUNT", 1, "BLOCK", patience_ms, "STREAMS", self.taker.bell, self._heard)
+        self._in_poll.send_command(*command)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        if self.taker is None:
+            return bool(super()._brpop_read(**options))
+        try:
+            heard = self.client.parse_response(self.client.connection, "XREAD", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        for _, entries in heard or ():
+            self._heard = entries[-1][0]
+        # Also when nobody rang: a ring can be lost with a Redis that was wiped.
+        self.taker.is_due = True
+        raise Empty
+
+
+class _Poller(redis.MultiChannelPoller):
+    """Asks the takers at each turn of the event loop."""
+
+    def on_poll_start(self) -> None:
+        for channel in list(self._channels):
+            channel.take()
+        super().on_poll_start()
+
 
 class Transport(redis.Transport):
     """Makes such channels."""
 
     Channel = Channel
+    cycle: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = _Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Begin to consume, in a worker's event loop."""
+        super().register_with_event_loop(connection, loop)
+        taker = connection.client.transport_options.get("taker")
+        if taker is not None:
+            taker.wakes(lambda: loop.call_soon(_nothing))

@@ -25,6 +25,7 @@ from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from headrace.store import Store
 from workers.deliver import Deliver, make_session
 from workers.seat import Seat
+from workers.taker import RoomTaker
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,11 @@ def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrenc
 def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
     app = _make_app(name, settings, lane_queues(pool), concurrency + SPARE_THREADS)
     store = Store(connections.postgres(settings, pool_size=min(concurrency, 16) + SPARE_THREADS))
-    message = ExecuteMessage(app)
-    admission = Admission(connections.redis(settings), message, reservation_ttl_s=settings.reservation_ttl_s)
+    redis = connections.redis(settings)
+    admission = Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s)
+    taker = RoomTaker(redis, pool)
+    # Without `ack_emulation` kombu keeps no books in Redis of what was taken: the claim in Postgres says it.
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
     def announce(job_ids: list[UUID], delivery_ids: list[UUID]) -> None:
         """Wake who waits for these jobs; a lost word is made good by the readers' timer and `redeliver`."""
@@ -75,8 +79,9 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         requires = ("celery.worker.components:Pool",)
 
         def start(self, worker: Any) -> None:
-            seats.append(Seat(settings, route, store, announce, left))
+            seats.append(Seat(settings, route, store, announce, left, freed=taker.look))
             seats[0].take()
+            taker.open(seats[0].execute.room, seats[0].execute.ready.is_set)
 
         def stop(self, worker: Any) -> None:
             while seats:

@@ -25,6 +25,7 @@ from workers.attempts import RunningAttempts
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.publisher import Publisher
 from workers.retry import GiveUp, decide, is_continuable
+from workers.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Execute:
         announce: called with the ids of jobs that have just ended and of their deliveries, after the commit.
         left: called with the id and enqueue_no of a job that waits no more, right after its claim.
         publisher: takes what is made of jobs that are streamed.
+        room: what the engine's KV cache has room for; whoever calls `run` has let the job in.
         ready: set while the engine can answer.
     """
 
@@ -59,6 +61,7 @@ class Execute:
     announce: Callable[[list[UUID], list[UUID]], None]
     left: Callable[[UUID, int], None]
     publisher: Publisher
+    room: Room
     running: RunningAttempts = field(default_factory=RunningAttempts)
     ready: threading.Event = field(default_factory=threading.Event)
 
@@ -68,9 +71,15 @@ class Execute:
         A message for an engine that is not ready is held for a moment, which leaves the rest of the queue where it is
         counted, and then dropped: the job stays queued, and `publish_due` sends another.
         """
-        if not self.ready.wait(NOT_READY_HOLD_S):
-            log.warning("engine_not_ready", extra={"job_id": str(job_id)})
-            return
+        try:
+            if self.ready.wait(NOT_READY_HOLD_S):
+                self._run(job_id, enqueue_no)
+            else:
+                log.warning("engine_not_ready", extra={"job_id": str(job_id)})
+        finally:
+            self.room.leave(job_id)
+
+    def _run(self, job_id: UUID, enqueue_no: int) -> None:
         with self.store.autocommit() as db:
             claim = store.attempts.claim(db, job_id, enqueue_no, self.worker_id, self.engine.name)
         if claim is None:
@@ -87,11 +96,14 @@ class Execute:
                 claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model, prefix
             )
             started = time.monotonic()
+            self.room.running(claim.job_id, claim.request_id)
             try:
                 outcome = self.engine.generate(request, on_delta)
             except EngineError as error:
                 outcome = error
             engine_s = time.monotonic() - started
+        # At once: the next job comes in while this one's answer is written.
+        self.room.leave(claim.job_id, outcome if isinstance(outcome, Generation) else None)
         # Only now, when what was made is with its readers: they are told of the end, and read no further.
         if isinstance(outcome, EngineError):
             self._failed(claim, outcome, engine_s)

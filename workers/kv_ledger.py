@@ -77,7 +77,15 @@ class KvLedger:
     @property
     def most_blocks(self) -> int:
         """Blocks that they fill if each answer becomes as long as it may."""
-        return sum(self._blocks_of(each.prompt_tokens + each.max_tokens) for each in self._held.values())
+        return sum(self._most_blocks_of(each) for each in self._held.values())
+
+    def can_ever_fit(self, job: Held) -> bool:
+        """True when an empty cache has room for this job."""
+        return self._most_blocks_of(job) <= self._blocks
+
+    def surely_fits(self, job: Held) -> bool:
+        """True when the cache has room for this job however long all answers become."""
+        return self.most_blocks + self._most_blocks_of(job) <= self._blocks - self._kept[job.lane]
 
     def fits(self, job: Held) -> bool:
         """True when the cache will most likely have room for this job until it ends.
@@ -85,7 +93,7 @@ class KvLedger:
         A job that finds the cache empty fits if it can fit at all.
         """
         if not self._held:
-            return self._blocks_of(job.prompt_tokens + job.max_tokens) <= self._blocks
+            return self.can_ever_fit(job)
         room = self._blocks - self._kept[job.lane]
         if self.used_blocks + self._blocks_of(job.prompt_tokens + 1) > room:
             return False
@@ -128,6 +136,9 @@ class KvLedger:
 
     def _blocks_of(self, tokens: int) -> int:
         return -(-tokens // self._block_tokens)
+
+    def _most_blocks_of(self, job: Held) -> int:
+        return self._blocks_of(job.prompt_tokens + job.max_tokens)
 
     def _sum(self) -> _Load:
         loads = [self._load_of(each) for each in self._held.values()]

@@ -18,6 +18,7 @@ from workers.engines import load
 from workers.execute import Execute
 from workers.lease import Lease
 from workers.publisher import Publisher
+from workers.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Seat:
         opened: Store,
         announce: Callable[[list[UUID], list[UUID]], None],
         left: Callable[[UUID, int], None],
+        freed: Callable[[], None],
     ) -> None:
         engine_name = "openai" if route is Route.OVERFLOW else settings.pools[settings.pool].engine
         self._settings = settings
@@ -50,6 +52,7 @@ class Seat:
             announce=announce,
             left=left,
             publisher=Publisher(Streams(connections.redis(settings))),
+            room=Room(self._engine, settings.pools[settings.pool].kv_high_share, freed),
         )
         self._lease = Lease(
             store=opened,
@@ -65,6 +68,7 @@ class Seat:
         """Load the engine, publish its limits, and start the lease. Raises: EngineUnavailable, StoreUnavailable."""
         log.info("engine_loading", extra={"engine": self._engine.name, "pid": os.getpid()})
         limits = self._engine.start()
+        self.execute.room.open(limits)
         settings = self._settings
         info = WorkerInfo(
             id=self.execute.worker_id,

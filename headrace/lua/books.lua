@@ -13,6 +13,7 @@
 -- departed           hash {pool: jobs that ever left its queues}: who knew how many slots were free when so many had
 --                    left knows how many are free now
 -- Q                  Celery's list of messages, ordered by turn: the next one is taken from the right
+-- bell:P             stream with one entry: a new one says that the pool's lists have got messages
 --
 -- Turns are start-time fair queueing with one job as the unit (Goyal, Vin, Cheng: SIGCOMM 1996): an app's next job
 -- comes one turn after its last, and never before the turn that is being served.
@@ -105,9 +106,15 @@ local function save_account(queue, app, own)
   end
 end
 
+-- Pools whose lists have got messages in this script.
+local ringing = {}
+
 local function save()
   for pool, jobs in pairs(departing) do
     redis.call('HINCRBY', PREFIX .. 'departed', pool, jobs)
+  end
+  for pool in pairs(ringing) do
+    redis.call('XADD', key('bell', pool), 'MAXLEN', 1, '*', 'queues', 'new')
   end
   for queue, own in pairs(books) do
     if own.is_changed then
@@ -187,6 +194,7 @@ end
 -- Put a message into its list, behind those of its turn and before those of later ones.
 local function push(queue, message, turn)
   local list, own = PREFIX .. queue, book(queue)
+  ringing[pool_of(queue)] = true
   own.last_turn = own.last_turn or turn_at(queue, 0) or 0
   own.turn_served = nil
   -- Turns fall from left to right: look for the first place from the left that is not later than ours, mostly the first.

@@ -41,6 +41,7 @@ for i = #returned, 1, -1 do
   local job, app, tokens, enqueue_no, message = unpack(ARGV, returned[i], returned[i] + 4)
   enter(job, queue, app, tokens, enqueue_no, turn_served(queue))
   redis.call('RPUSH', PREFIX .. queue, message)
+  ringing[pool_of(queue)] = true
   book(queue).turn_served = nil
 end
 save()

@@ -70,7 +70,6 @@ class Job:
     started_at: datetime | None
     ended_at: datetime | None
     cancel_requested_at: datetime | None
-    kv_tokens: int
     answer: str | None
     engine: str | None
     price_version: str | None
@@ -87,7 +86,7 @@ class Job:
     @property
     def ticket(self) -> Ticket:
         """The message that stands for this job in its queue now."""
-        return Ticket(self.id, self.app_id, self.queue, self.lane, self.kv_tokens, self.start_by, self.enqueue_no)
+        return ticket_of(self)
 
     @property
     def wait_s(self) -> float | None:
@@ -104,8 +103,6 @@ class Job:
 _SELECT_JOB = (
     sa.select(
         jobs,
-        # Each of the two may be as large as its column.
-        (sa.cast(jobs.c.prompt_tokens, sa.BigInteger) + jobs.c.max_tokens).label("kv_tokens"),
         job_texts.c.answer,
         attempts.c.engine,
         ledger.c.price_version,
@@ -262,8 +259,15 @@ def queued_numbers(db: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
     return {row.id: row.enqueue_no for row in db.execute(statement)}
 
 
-def ticket_of(row: Row[Any]) -> Ticket:
+def ticket_of(row: Row[Any] | Job) -> Ticket:
     """The message of a row of `jobs`."""
     return Ticket(
-        row.id, row.app_id, row.queue, Lane(row.lane), row.prompt_tokens + row.max_tokens, row.start_by, row.enqueue_no
+        row.id,
+        row.app_id,
+        row.queue,
+        Lane(row.lane),
+        row.prompt_tokens,
+        row.max_tokens,
+        row.start_by,
+        row.enqueue_no,
     )

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
 from headrace.errors import EngineUnavailable, PromptRejected
 from headrace.jobs import Message, Sampling
 from headrace.tokens import EstimatingTokenizer, Tokenizer
-from workers.engines.base import Engine, Generation, GenerationRequest
+from workers.engines.base import Engine, Generation, GenerationRequest, Progress
 from workers.engines.simulator import SimulatorEngine, fingerprint
 
 SOON_S = 10.0
@@ -155,6 +156,12 @@ def begin(
     return running
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < give_up_at
+
+
 def test_start_says_what_the_engine_can_hold(engine: Engine) -> None:
     limits = engine.start()
     assert limits.max_running > 1
@@ -273,13 +280,41 @@ def test_abort_ends_a_running_call_and_the_engine_goes_on(bench: Bench, engine: 
 def test_abort_reaches_a_call_that_is_not_listened_to(bench: Bench, engine: Engine) -> None:
     with ThreadPoolExecutor(2) as threads:
         running = threads.submit(engine.generate, long(bench, "silent"))
-        # Both run in one batch by the time the second has its first piece.
+        wait_until(lambda: "silent" in engine.progress())
         other = begin(bench, threads, "listened to")
         for request_id in ("silent", "listened to"):
             engine.abort(request_id)
         bench.let_go()
         assert running.result(SOON_S).finish_reason == "abort"
         assert other.result(SOON_S).finish_reason == "abort"
+
+
+def test_progress_names_what_runs_and_nothing_else(bench: Bench, engine: Engine) -> None:
+    assert engine.progress() == {}
+    with ThreadPoolExecutor(2) as threads:
+        running = [begin(bench, threads, f"named-{i}") for i in range(2)]
+        assert set(engine.progress()) == {"named-0", "named-1"}
+        engine.abort("named-0")
+        engine.abort("named-1")
+        bench.let_go()
+        for each in running:
+            each.result(SOON_S)
+    assert engine.progress() == {}
+
+
+@continuing
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_progress_counts_the_tokens_of_an_answer_with_its_prefix(engine: Engine, is_heard: bool) -> None:
+    prefix = engine.generate(free()).text
+    with ThreadPoolExecutor(1) as threads:
+        on_delta = list[str]().append if is_heard else None
+        running = threads.submit(engine.generate, free(prefix, 900, "counted"), on_delta)
+        wait_until(lambda: engine.progress().get("counted", Progress(0)).tokens > 63)
+        before = engine.progress()["counted"]
+        engine.abort("counted")
+        generation = running.result(SOON_S)
+    assert 63 < before.tokens <= generation.usage.output_tokens < 900
+    assert before.preemptions == generation.preemptions == 0
 
 
 def test_abort_of_an_unknown_request_is_ignored(engine: Engine) -> None:

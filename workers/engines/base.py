@@ -3,7 +3,7 @@
 Knows nothing of queues, Postgres or Celery. Every adapter passes `tests/contracts/test_engine.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -44,6 +44,7 @@ class Generation:
         finish_reason: `abort` means the request was stopped by `abort` and `text` is partial: not a success.
         model_served: the model that really answered, in the engine's own words.
         first_token_s: seconds from `generate` to the first token; None when nothing was produced or not measured.
+        preemptions: how often the engine took its KV blocks away, to compute them again later.
     """
 
     text: str
@@ -51,6 +52,15 @@ class Generation:
     finish_reason: FinishReason
     model_served: str
     first_token_s: float | None = None
+    preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running request is: tokens of its answer so far, its prefix included, and its preemptions."""
+
+    tokens: int
+    preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,10 @@ class Engine(Protocol):
 
     def abort(self, request_id: str) -> None:
         """Stop one request soon; its `generate` returns with `finish_reason="abort"`. Unknown ids are ignored."""
+        ...
+
+    def progress(self) -> Mapping[str, Progress]:
+        """How far each running request is, by its id, as well as the engine knows now; costs little."""
         ...
 
     def check(self) -> None:

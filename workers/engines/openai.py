@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletion
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.errors import ConfigError, EngineError, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import Sampling, Usage, storable
-from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
+from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta, Progress
 
 #: Statuses that say that this request will never do, and that this account or key will not.
 _REJECTED = frozenset({400, 404, 413, 422})
@@ -78,6 +78,9 @@ class OpenAIEngine:
         with self._changed:
             if call := self._calls.get(request_id):
                 call.aborted = True
+
+    def progress(self) -> dict[str, Progress]:
+        return {}
 
     def check(self) -> None:
         if self._client is None:

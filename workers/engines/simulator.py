@@ -17,7 +17,7 @@ from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.errors import EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.jobs import Message, Usage
 from headrace.tokens import PromptTokenizer, load_for
-from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta
+from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 
 LABEL = "[simulated] "
 _WORDS = ("water", "falls", "through", "the", "headrace", "and", "turns", "a", "wheel")
@@ -111,6 +111,10 @@ class SimulatorEngine:
                 call.aborted = True
                 call.woken.set()
 
+    def progress(self) -> dict[str, Progress]:
+        with self._changed:
+            return {request_id: Progress(self._made(call)) for request_id, call in self._calls.items()}
+
     def check(self) -> None:
         if not self._serving:
             raise EngineUnavailable("The simulator is not started, or has died as it was told to.")
@@ -197,7 +201,7 @@ class SimulatorEngine:
 
     def _decode(self, call: _Call, admitted_at: float, on_delta: OnDelta | None) -> int:
         """Let the time of prefill and decoding pass; returns the tokens of the answer when it ended."""
-        prefilled_at = admitted_at + (call.prompt_tokens + call.given) / self._settings.prefill_tokens_per_s
+        prefilled_at = self._prefilled_at(call, admitted_at)
         given, total = call.given, len(call.pieces)
         # Without a listener nobody sees the single tokens, and one wait is enough.
         for token in range(given + 1, total + 1) if on_delta else (total,):
@@ -205,11 +209,20 @@ class SimulatorEngine:
             if call.over or call.woken.wait(max(0.0, due - time.monotonic())):
                 if on_delta:
                     return token - 1
-                produced = given + int((time.monotonic() - prefilled_at) * self._settings.decode_tokens_per_s)
-                return max(given, min(produced, total))
+                return self._made(call)
             if on_delta:
                 on_delta(call.pieces[token - 1])
         return total
+
+    def _prefilled_at(self, call: _Call, admitted_at: float) -> float:
+        return admitted_at + (call.prompt_tokens + call.given) / self._settings.prefill_tokens_per_s
+
+    def _made(self, call: _Call) -> int:
+        """Tokens of the answer by now."""
+        if call.admitted_at is None:
+            return call.given
+        decoding_s = time.monotonic() - self._prefilled_at(call, call.admitted_at)
+        return max(call.given, min(call.given + int(decoding_s * self._settings.decode_tokens_per_s), len(call.pieces)))
 
 
 def _answer(request: GenerationRequest, output_tokens: int) -> tuple[list[str], Literal["stop", "length"]]:

@@ -19,7 +19,7 @@ from headrace.config import PoolSettings, Settings
 from headrace.errors import ConfigError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.jobs import Usage, storable
 from headrace.tokens import PromptTokenizer, load_for
-from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta
+from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.scratch import Scratch
 from workers.engines.vllm_sampling import constraint, decoding
 from workers.engines.vllm_settings import arguments, environment
@@ -92,6 +92,9 @@ class VllmEngine:
     def abort(self, request_id: str) -> None:
         if (core := self._core) is not None:
             core.abort(request_id)
+
+    def progress(self) -> dict[str, Progress]:
+        return {} if (core := self._core) is None else core.progress()
 
     def check(self) -> None:
         core = self._serving()
@@ -175,6 +178,20 @@ class _Core:
         with self._lock:
             if not self._closed and (call := self._calls.get(request_id)):
                 asyncio.run_coroutine_threadsafe(self._abort(call), self._loop)
+
+    def progress(self) -> dict[str, Progress]:
+        with self._lock:
+            calls = list(self._calls.items())
+        return {request_id: self._progress(call) for request_id, call in calls}
+
+    def _progress(self, call: _Call) -> Progress:
+        # vLLM's own books of its requests, in this process: an output that says it all comes at the end alone.
+        processor = self._llm.output_processor
+        for internal_id in tuple(processor.external_req_ids.get(call.request.request_id, ())):
+            if state := processor.request_states.get(internal_id):
+                tokens = len(call.prefix) + state.detokenizer.num_output_tokens()
+                return Progress(tokens, state.stats.num_preemptions if state.stats else 0)
+        return Progress(len(call.prefix))
 
     def answers(self, patience_s: float) -> bool:
         """Ask the core anything, since a hung process reports no error."""
@@ -260,6 +277,7 @@ class _Core:
             finish_reason=completion.finish_reason,
             model_served=call.model,
             first_token_s=first_token_s,
+            preemptions=output.metrics.num_preemptions if output.metrics else 0,
         )
 
 

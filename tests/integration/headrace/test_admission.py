@@ -20,7 +20,7 @@ from headrace.config import Settings
 from headrace.errors import BrokerUnavailable
 from headrace.jobs import Lane, new_id, show_id
 from headrace.limits import RateLeft
-from headrace.queues import EXECUTE, KEY_PREFIX, Candidate, Ticket
+from headrace.queues import EXECUTE, KEY_PREFIX, Candidate, Ticket, bell_key
 from headrace.store.apps import UNLIMITED, AppLimits
 
 QUEUE = "chat.normal"
@@ -39,7 +39,7 @@ def ask(
 
 
 def ticket_of(asked: Ask, queue: str = QUEUE, enqueue_no: int = 1) -> Ticket:
-    return Ticket(asked.job_id, asked.app_id, queue, Lane.NORMAL, asked.tokens, START_BY, enqueue_no)
+    return Ticket(asked.job_id, asked.app_id, queue, Lane.NORMAL, asked.tokens, 0, START_BY, enqueue_no)
 
 
 def ticket(app: UUID | None = None, enqueue_no: int = 1, tokens: int = 10) -> Ticket:
@@ -453,7 +453,7 @@ class TestBooks:
         accept(admission, *(ask() for _ in range(3)))
         for _ in range(3):
             take(admission, redis)
-        assert redis.keys() == [KEY_PREFIX + "departed"], "which counts on"
+        assert set(redis.keys()) == {KEY_PREFIX + "departed", bell_key("chat")}, "which count on"
 
     def test_a_place_that_ran_out_is_free_again(self, redis: Redis, settings: Settings) -> None:
         door = Admission(redis, ExecuteMessage(make_celery("test", settings)), reservation_ttl_s=0)
@@ -637,7 +637,8 @@ def test_message_equals_what_celery_itself_would_send(settings: Settings, redis:
         "headrace": {
             "app": mine.app_id.hex,
             "lane": "normal",
-            "kv_tokens": 10,
+            "prompt_tokens": 10,
+            "max_tokens": 0,
             "start_by": int(mine.start_by.timestamp()),
         }
     }

@@ -236,7 +236,7 @@ class Door(RuleBasedStateMachine):
         self.order: list[UUID] = []
 
     def ticket(self, job: UUID, entry: Entry) -> Ticket:
-        return Ticket(job, entry.app, entry.queue, Lane.NORMAL, entry.tokens, START_BY, entry.number)
+        return Ticket(job, entry.app, entry.queue, Lane.NORMAL, entry.tokens, 0, START_BY, entry.number)
 
     def queued(self) -> dict[UUID, Entry]:
         """What Postgres would have as queued, oldest first."""
@@ -457,7 +457,8 @@ class Door(RuleBasedStateMachine):
         for key in ("app_jobs", "departed"):
             found[KEY_PREFIX + key] = {name: int(value) for name, value in next(answers).items()}
         found[KEY_PREFIX + "waiting"] = next(answers)
-        kept = {key for key in next(answers) if not key.startswith((f"{KEY_PREFIX}rate:", f"{KEY_PREFIX}knocks:"))}
+        not_books = tuple(f"{KEY_PREFIX}{kind}:" for kind in ("rate", "knocks", "bell"))
+        kept = {key for key in next(answers) if not key.startswith(not_books)}
         assert kept == {key for key, value in found.items() if value}
         return found
 

@@ -37,7 +37,7 @@ def fill(admission: Admission) -> Callable[..., list[UUID]]:
 
     def put(*lanes: Lane) -> list[UUID]:
         tickets = [
-            Ticket(new_id(), apps[i % 2], queue_name("chat", lane), lane, 10, START_BY)
+            Ticket(new_id(), apps[i % 2], queue_name("chat", lane), lane, 6, 4, START_BY)
             for i in range(WAITING)
             for lane in lanes
         ]
@@ -127,7 +127,7 @@ def test_a_job_that_comes_back_to_its_queue_is_taken_at_its_lanes_next_turn(
 ) -> None:
     fill(*Lane)
     take_and_ack(take, 16)
-    back = Ticket(new_id(), new_id(), "chat.low", Lane.LOW, 10, START_BY, enqueue_no=2)
+    back = Ticket(new_id(), new_id(), "chat.low", Lane.LOW, 6, 4, START_BY, enqueue_no=2)
     admission.restore([back])
 
     taken = [take()]

@@ -1,6 +1,7 @@
 """Each crash window is opened, and the sweep that is named for it closes it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -93,7 +94,7 @@ def test_a_job_past_start_by_expires_at_no_cost_and_frees_its_place(
     age(late.job_id, timedelta(seconds=29))
     assert sweep.expire(parts) == 0
     age(late.job_id, timedelta(seconds=2))
-    late = Ticket(late.job_id, late.app_id, QUEUE, late.lane, late.kv_tokens, row_of(late.job_id).start_by)
+    late = replace(late, start_by=row_of(late.job_id).start_by)
     admission.commit([late])
     admission.commit([other])
     assert sweep.expire(parts) == 1
@@ -166,7 +167,7 @@ def test_messages_that_stand_for_no_queued_job_are_taken_out(
     parts: Parts, queued: Queued, in_list: InList, admission: Admission, redis: Redis, query: Any
 ) -> None:
     live, ended, requeued = queued(), queued(), queued()
-    never = Ticket(new_id(), live.app_id, QUEUE, live.lane, 24, live.start_by)
+    never = Ticket(new_id(), live.app_id, QUEUE, live.lane, 8, 16, live.start_by)
     for ticket in (live, ended, requeued, never):
         admission.commit([ticket])
     redis.lpush(list_key(QUEUE), "not one of ours")

@@ -25,6 +25,7 @@ from workers.engines.base import EngineLimits, FinishReason, Generation, Generat
 from workers.execute import Execute
 from workers.lease import Lease
 from workers.publisher import Publisher
+from workers.room import Room
 
 
 @dataclass
@@ -97,6 +98,7 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
         announce=announce,
         left=lambda job_id, enqueue_no: left.append((job_id, enqueue_no)),
         publisher=Publisher(Streams(redis)),
+        room=Room(engine, 0.0, freed=lambda: None),
     )
     execute.publisher.begin()
     execute.ready.set()

@@ -25,6 +25,7 @@ from workers.engines.base import EngineLimits, FinishReason, Generation, Generat
 from workers.engines.simulator import SimulatorEngine
 from workers.execute import Execute
 from workers.publisher import Publisher
+from workers.room import Room
 
 ANSWER = "Water falls through the headrace."
 
@@ -102,6 +103,7 @@ def make_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Call
             announce=lambda *_: None,
             left=lambda *_: None,
             publisher=publisher,
+            room=Room(engine, 0.0, freed=lambda: None),
         )
         execute.ready.set()
         made.append(execute)

@@ -18,7 +18,7 @@ from headrace.store import Store
 from headrace.store.jobs import Job
 
 APP, JOB = new_id(), new_id()
-TICKET = Ticket(JOB, APP, "chat.high", Lane.HIGH, 10, datetime(2026, 1, 1, tzinfo=UTC))
+TICKET = Ticket(JOB, APP, "chat.high", Lane.HIGH, 6, 4, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 class FakeParts:

@@ -53,7 +53,6 @@ QUEUED = Job(
     started_at=None,
     ended_at=None,
     cancel_requested_at=None,
-    kv_tokens=73,
     answer=None,
     engine=None,
     price_version=None,

@@ -1,0 +1,162 @@
+"""What a worker takes from real queues: the first head that fits, and never more than it has room for."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from redis import Redis
+
+from headrace.admission import Admission
+from headrace.broker import list_key
+from headrace.jobs import Lane, new_id, parse_id
+from headrace.queues import Ticket, lane_queues, queue_name
+from workers.engines.base import EngineLimits, Progress
+from workers.room import Room
+from workers.taker import PASSED_OVER_S, RoomTaker
+
+QUEUES = lane_queues("chat")
+HIGH, NORMAL, LOW, BATCH = QUEUES
+
+
+class Silent:
+    """An engine whose requests make no progress."""
+
+    def progress(self) -> dict[str, Progress]:
+        return {}
+
+
+class Worker:
+    """A taker with room for some blocks of 16 tokens, and a clock."""
+
+    def __init__(self, redis: Redis, blocks: int) -> None:
+        self.now = 0.0
+        self.is_ready = True
+        self.taker = RoomTaker(redis, "chat", clock=lambda: self.now)
+        self.room = Room(Silent(), 0.0, freed=self.taker.look)  # type: ignore[arg-type]
+        self.room.open(EngineLimits(None, max_running=8, kv_tokens=blocks * 16, kv_block_tokens=16))
+        self.taker.open(self.room, lambda: self.is_ready)
+
+    def take(self, queues: Sequence[str] = QUEUES) -> UUID | None:
+        """The job that was taken; its message names its queue."""
+        if (taken := self.taker.take(queues)) is None:
+            return None
+        queue, message = taken
+        assert message["properties"]["delivery_info"]["routing_key"] == queue
+        return parse_id(message["headers"]["id"])
+
+
+@pytest.fixture
+def worker(redis: Redis) -> Callable[[int], Worker]:
+    return lambda blocks: Worker(redis, blocks)
+
+
+@pytest.fixture
+def put(admission: Admission) -> Callable[..., UUID]:
+    """Queues a job that holds so many blocks, and not more later."""
+    app = new_id()
+
+    def one(lane: Lane, blocks: int) -> UUID:
+        start_by = datetime.now(UTC) + timedelta(hours=1)
+        ticket = Ticket(new_id(), app, queue_name("chat", lane), lane, blocks * 16 - 1, 1, start_by)
+        admission.commit([ticket])
+        return ticket.job_id
+
+    return one
+
+
+def test_a_head_that_does_not_fit_stays_in_its_list_and_another_worker_takes_it(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis
+) -> None:
+    first, second, third = put(Lane.NORMAL, 6), put(Lane.NORMAL, 6), put(Lane.NORMAL, 1)
+    full, idle = worker(10), worker(10)
+    assert full.take() == first
+    assert full.take() is None, "the third would fit, but it is not its turn"
+    assert redis.llen(list_key(NORMAL)) == 2
+    assert idle.take() == second
+    assert full.take() == third
+    assert redis.llen(list_key(NORMAL)) == 0
+
+
+def test_the_order_of_the_turn_decides_and_a_lane_whose_head_does_not_fit_lets_others_pass(
+    worker: Callable[[int], Worker], put: Callable[..., UUID]
+) -> None:
+    large, small, batch = put(Lane.HIGH, 9), put(Lane.NORMAL, 2), put(Lane.BATCH, 2)
+    one = worker(10)
+    assert one.take((BATCH, HIGH, NORMAL, LOW)) == batch
+    assert one.take() == small
+    assert one.take() is None
+    one.room.leave(batch)
+    one.room.leave(small)
+    assert one.take() == large
+
+
+def test_room_gathers_for_a_job_that_was_passed_over_for_long(
+    worker: Callable[[int], Worker], put: Callable[..., UUID]
+) -> None:
+    one = worker(10)
+    running = [put(Lane.BATCH, 4), put(Lane.BATCH, 4)]
+    assert [one.take(), one.take()] == running
+    large = put(Lane.HIGH, 6)
+    small = [put(Lane.NORMAL, 2) for _ in range(3)]
+    assert one.take() == small[0]
+    one.room.leave(small[0])
+    one.now = PASSED_OVER_S
+    assert one.take() is None
+    one.room.leave(running[0])
+    assert one.take() == large
+    assert one.take() is None
+    one.room.leave(running[1])
+    assert one.take() == small[1], "as before"
+
+
+def test_the_clock_of_a_blocked_lane_starts_anew_with_another_head(
+    worker: Callable[[int], Worker], put: Callable[..., UUID]
+) -> None:
+    one, other = worker(10), worker(10)
+    assert one.take((BATCH,)) is None
+    held = put(Lane.BATCH, 8)
+    assert one.take() == held
+    first, _ = put(Lane.HIGH, 6), put(Lane.HIGH, 6)
+    small = put(Lane.NORMAL, 1)
+    assert one.take((HIGH,)) is None
+    assert other.take((HIGH,)) == first
+    one.now = PASSED_OVER_S
+    assert one.take() == small
+
+
+def test_nothing_is_taken_while_the_engine_is_down(worker: Callable[[int], Worker], put: Callable[..., UUID]) -> None:
+    one, job = worker(10), put(Lane.NORMAL, 1)
+    one.is_ready = False
+    assert one.take() is None
+    one.is_ready = True
+    assert one.take() == job
+
+
+def test_what_another_worker_takes_meanwhile_takes_no_room(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = put(Lane.NORMAL, 6), put(Lane.NORMAL, 6)
+    slow, fast = worker(10), worker(10)
+    look, faster = slow.taker._heads, list[UUID | None]()
+
+    def slowly(queues: Sequence[str]) -> object:
+        heads = look(queues)
+        faster.append(fast.take())
+        return heads
+
+    monkeypatch.setattr(slow.taker, "_heads", slowly)
+    assert slow.take() == second, "its room is not used up by the first"
+    assert faster == [first, None]
+    assert redis.llen(list_key(NORMAL)) == 0
+
+
+def test_a_message_that_is_none_of_ours_is_handed_on_and_one_that_nobody_can_read_is_dropped(
+    worker: Callable[[int], Worker], redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.rpush(list_key(NORMAL), '{"headers": {"id": "x", "task": "theirs"}, "body": ""}', "not JSON", "[]", "{}")
+    one = worker(10)
+    assert [one.taker.take(QUEUES) for _ in range(3)] == [None] * 3
+    assert one.taker.take(QUEUES) == (NORMAL, {"headers": {"id": "x", "task": "theirs"}, "body": ""})
+    assert [record.message for record in caplog.records].count("message_not_readable") == 3
+    assert redis.llen(list_key(NORMAL)) == 0

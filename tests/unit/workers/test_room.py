@@ -1,0 +1,147 @@
+"""The room of a worker: what it asks of its ledger, and what it tells it."""
+
+from typing import Any
+
+import pytest
+
+from headrace.jobs import Lane, Usage, new_id
+from workers.engines.base import EngineLimits, FinishReason, Generation, Progress
+from workers.room import ARRIVES_WITHIN_S, Room
+
+#: Ten blocks of 16 tokens.
+LIMITS = EngineLimits(max_model_tokens=None, max_running=8, kv_tokens=160, kv_block_tokens=16)
+
+
+class Engine:
+    """Says what it is told to."""
+
+    def __init__(self) -> None:
+        self.says: dict[str, Progress] = {}
+
+    def progress(self) -> dict[str, Progress]:
+        return self.says
+
+
+class Bench:
+    """A room, its engine, how often it said that there is more of it, and the time."""
+
+    def __init__(self, limits: EngineLimits = LIMITS, high_share: float = 0.0) -> None:
+        self.engine: Any = Engine()
+        self.freed, self.now = 0, 0.0
+        self.room = Room(self.engine, high_share, self._note, clock=lambda: self.now)
+        self.room.open(limits)
+
+    def _note(self) -> None:
+        self.freed += 1
+
+    def enter(self, blocks: int, lane: Lane = Lane.NORMAL, prompt_tokens: int = 16) -> Any:
+        """Let in a job that may come to hold so many blocks; its id, or None."""
+        job = new_id()
+        return job if self.room.enter(job, lane, prompt_tokens, blocks * 16 - prompt_tokens) else None
+
+
+def answered(tokens: int, finish_reason: FinishReason = "stop", preemptions: int = 0) -> Generation:
+    return Generation("text", Usage(16, tokens), finish_reason, "m", preemptions=preemptions)
+
+
+def test_jobs_enter_until_the_cache_is_full_and_again_once_one_has_left() -> None:
+    bench = Bench()
+    first, second = bench.enter(5), bench.enter(5)
+    assert first
+    assert second
+    assert bench.enter(2) is None
+    assert bench.freed == 0
+    bench.room.leave(first)
+    assert bench.freed == 1
+    assert bench.enter(5)
+
+
+def test_an_engine_without_a_cache_of_its_own_has_room_for_all() -> None:
+    bench = Bench(EngineLimits(max_model_tokens=None, max_running=8))
+    assert all(bench.enter(1000) for _ in range(100))
+
+
+def test_a_job_that_can_never_fit_goes_to_the_engine_which_says_why() -> None:
+    bench = Bench()
+    assert bench.enter(9)
+    assert bench.enter(11)
+
+
+def test_what_a_running_job_has_made_counts() -> None:
+    bench = Bench()
+    for _ in range(2000):
+        # Answers are known to be short, so that most of a job's room is believed to stay free.
+        bench.room.leave(bench.enter(10), answered(1))
+    job = bench.enter(10)
+    bench.room.running(job, "r1")
+    assert bench.enter(5)
+    bench.engine.says = {"r1": Progress(9 * 16)}
+    assert bench.enter(5) is None
+
+
+def test_a_message_that_is_there_twice_keeps_the_room_until_both_are_done() -> None:
+    bench = Bench()
+    job = new_id()
+    assert bench.room.enter(job, Lane.NORMAL, 80, 80)
+    assert bench.room.enter(job, Lane.NORMAL, 80, 80)
+    bench.room.leave(job)
+    assert bench.enter(1) is None
+    bench.room.leave(job, answered(80))
+    assert bench.enter(1)
+
+
+def test_leaving_twice_is_leaving_once() -> None:
+    bench = Bench()
+    job = bench.enter(10)
+    bench.room.leave(job, answered(1))
+    bench.room.leave(job)
+    assert bench.freed == 1
+
+
+def test_a_job_that_never_got_to_run_does_not_keep_its_room_for_ever() -> None:
+    bench = Bench()
+    assert bench.enter(10)
+    bench.now = ARRIVES_WITHIN_S
+    assert bench.enter(5) is None
+    bench.now += 1
+    assert bench.enter(5)
+
+
+def test_a_job_that_runs_keeps_its_room_however_long_it_takes() -> None:
+    bench = Bench()
+    job = bench.enter(10)
+    bench.room.running(job, "r1")
+    bench.now = 100 * ARRIVES_WITHIN_S
+    assert bench.enter(5) is None
+
+
+@pytest.mark.parametrize("while_it_runs", [True, False])
+def test_a_preemption_leaves_more_room_free(while_it_runs: bool) -> None:
+    bench = Bench()
+    ledger = bench.room._ledger
+    assert ledger is not None
+    before = ledger.headroom
+    job = bench.enter(10)
+    bench.room.running(job, "r1")
+    if while_it_runs:
+        bench.engine.says = {"r1": Progress(20, preemptions=1)}
+        assert bench.enter(5) is None
+    else:
+        bench.room.leave(job, answered(20, preemptions=1))
+    assert ledger.headroom > before
+
+
+def test_an_answer_that_was_broken_off_teaches_no_length() -> None:
+    bench = Bench()
+    for _ in range(500):
+        job = bench.enter(10)
+        bench.room.leave(job, answered(1, "abort"))
+    assert bench.enter(8)
+    assert bench.enter(8) is None
+
+
+def test_a_share_is_kept_for_the_best_lane() -> None:
+    bench = Bench(high_share=0.5)
+    assert bench.enter(5)
+    assert bench.enter(1) is None
+    assert bench.enter(5, Lane.HIGH)

@@ -1,0 +1,113 @@
+"""What a worker's engine has room for: the KV ledger, fed with what the engine says of its requests."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from headrace.jobs import Lane
+from workers.engines.base import Engine, EngineLimits, Generation
+from workers.kv_ledger import Held, KvLedger
+from workers.lengths import by_lane
+
+#: How long a job that was let in may take to get to the engine. One that never does, because an operator revoked its
+#: task, must not keep its room.
+ARRIVES_WITHIN_S = 60.0
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A job that was let in: how many messages stand for it, since when, and its name in the engine."""
+
+    since: float
+    messages: int = 1
+    request_id: str | None = None
+
+
+class Room:
+    """Lets jobs in as long as their KV cache most likely fits. Safe for many threads."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        high_share: float,
+        freed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Empty, and without limits.
+
+        Args:
+            high_share: of the KV pool, kept for the lane `high`.
+            freed: called when a job has left.
+        """
+        self._engine, self._high_share, self._freed, self._clock = engine, high_share, freed, clock
+        self._lock = threading.Lock()
+        self._entries: dict[str, _Entry] = {}
+        self._ledger: KvLedger | None = None
+
+    def open(self, limits: EngineLimits) -> None:
+        """The engine is up. One without a KV pool of its own has room for every job."""
+        if limits.kv_tokens is not None and limits.kv_block_tokens is not None:
+            blocks = limits.kv_tokens // limits.kv_block_tokens
+            self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(), self._high_share)
+
+    def enter(self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int) -> bool:
+        """Keep room for a job until it leaves; False when there is too little now.
+
+        A job that could never fit is let in: the engine says best why it cannot be answered.
+        """
+        job = Held(lane, prompt_tokens, max_tokens)
+        with self._lock:
+            if self._ledger is None:
+                return True
+            if entry := self._entries.get(job_id.hex):
+                # Its message was there twice. The claim lets one of them through.
+                entry.messages += 1
+                return True
+            if not self._ledger.surely_fits(job):
+                self._look(self._ledger)
+                if self._ledger.can_ever_fit(job) and not self._ledger.fits(job):
+                    return False
+            self._ledger.hold(job_id.hex, job)
+            self._entries[job_id.hex] = _Entry(self._clock())
+            return True
+
+    def running(self, job_id: UUID, request_id: str) -> None:
+        """The job is with the engine, under this name."""
+        with self._lock:
+            if entry := self._entries.get(job_id.hex):
+                entry.request_id = request_id
+
+    def leave(self, job_id: UUID, generation: Generation | None = None) -> None:
+        """The job, or a second message of it, needs its room no more. Args: generation: its answer, if any."""
+        with self._lock:
+            entry = self._entries.get(job_id.hex)
+            if entry is None or self._ledger is None:
+                return
+            entry.messages -= 1
+            if entry.messages > 0:
+                return
+            if generation is not None:
+                self._ledger.produced(job_id.hex, generation.usage.output_tokens)
+                if generation.preemptions:
+                    self._ledger.preempted(job_id.hex)
+            is_whole = generation is not None and generation.finish_reason != "abort"
+            self._forget(self._ledger, job_id.hex, has_ended=is_whole)
+        self._freed()
+
+    def _forget(self, ledger: KvLedger, job: str, *, has_ended: bool) -> None:
+        del self._entries[job]
+        ledger.release(job, has_ended=has_ended)
+
+    def _look(self, ledger: KvLedger) -> None:
+        """Note how far the running jobs are, and forget those that never got to run."""
+        progress = self._engine.progress()
+        for job, entry in list(self._entries.items()):
+            if entry.request_id is None:
+                if self._clock() - entry.since > ARRIVES_WITHIN_S:
+                    self._forget(ledger, job, has_ended=False)
+            elif of_job := progress.get(entry.request_id):
+                ledger.produced(job, of_job.tokens)
+                if of_job.preemptions:
+                    ledger.preempted(job)
