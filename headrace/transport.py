@@ -88,9 +88,11 @@ class Channel(redis.Channel):
         return client
 
     def _disconnect_pools(self) -> None:
-        # The next one is made on the pool that comes after these.
-        self.__dict__.pop("_kept", None)
-        super()._disconnect_pools()
+        # The next one is made on the pool that comes after these, also by a thread that asks meanwhile.
+        try:
+            super()._disconnect_pools()
+        finally:
+            self.__dict__.pop("_kept", None)
 
     def take(self) -> None:
         """Have the taker's messages delivered, as long as there is cause to look and a slot is free."""

@@ -293,7 +293,7 @@ def test_progress_names_what_runs_and_nothing_else(bench: Bench, engine: Engine)
     assert engine.progress() == {}
     with ThreadPoolExecutor(2) as threads:
         running = [begin(bench, threads, f"named-{i}") for i in range(2)]
-        assert set(engine.progress()) == {"named-0", "named-1"}
+        wait_until(lambda: set(engine.progress()) == {"named-0", "named-1"})
         engine.abort("named-0")
         engine.abort("named-1")
         bench.let_go()

@@ -66,6 +66,8 @@ def everything_in(redis: Redis) -> Iterator[str]:
                 value = redis.zrange(key, 0, -1)
             case "hash":
                 value = redis.hgetall(key)
+            case "stream":
+                value = redis.xrange(key)
             case other:
                 raise AssertionError(f"{key!r} is a {other!r}: read it here too")
         yield f"{key!r} {value!r}"

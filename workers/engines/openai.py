@@ -80,7 +80,9 @@ class OpenAIEngine:
                 call.aborted = True
 
     def progress(self) -> dict[str, Progress]:
-        return {}
+        # How far a call is, only its end tells.
+        with self._changed:
+            return dict.fromkeys(self._calls, Progress(0))
 
     def check(self) -> None:
         if self._client is None:

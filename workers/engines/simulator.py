@@ -42,6 +42,7 @@ class _Call:
         given: how many of them the request's prefix holds whole.
         woken: set on each change that its thread must see.
         admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
+        heard: tokens of its answer that its listener has got; None without one.
         error: what ends it, if anything does before its time.
     """
 
@@ -54,6 +55,7 @@ class _Call:
     began: float = field(default_factory=time.monotonic)
     woken: threading.Event = field(default_factory=threading.Event)
     admitted_at: float | None = None
+    heard: int | None = None
     aborted: bool = False
     error: EngineError | None = None
 
@@ -203,15 +205,15 @@ class SimulatorEngine:
         """Let the time of prefill and decoding pass; returns the tokens of the answer when it ended."""
         prefilled_at = self._prefilled_at(call, admitted_at)
         given, total = call.given, len(call.pieces)
+        call.heard = given if on_delta else None
         # Without a listener nobody sees the single tokens, and one wait is enough.
         for token in range(given + 1, total + 1) if on_delta else (total,):
             due = prefilled_at + (token - given) / self._settings.decode_tokens_per_s
             if call.over or call.woken.wait(max(0.0, due - time.monotonic())):
-                if on_delta:
-                    return token - 1
                 return self._made(call)
             if on_delta:
                 on_delta(call.pieces[token - 1])
+                call.heard = token
         return total
 
     def _prefilled_at(self, call: _Call, admitted_at: float) -> float:
@@ -221,6 +223,8 @@ class SimulatorEngine:
         """Tokens of the answer by now."""
         if call.admitted_at is None:
             return call.given
+        if call.heard is not None:
+            return call.heard
         decoding_s = time.monotonic() - self._prefilled_at(call, call.admitted_at)
         return max(call.given, min(call.given + int(decoding_s * self._settings.decode_tokens_per_s), len(call.pieces)))
 
