@@ -1,0 +1,31 @@
+"""That what runs in this folder is of the kombu that is installed, and tests our classes."""
+
+import importlib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+
+from headrace.transport import Channel, Transport
+
+
+@pytest.mark.parametrize("module", ["unit.transport.test_redis", "integration.test_redis"])
+def test_what_kombus_tests_derive_and_name_is_ours(
+    module: str, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    # As pytest names the modules that it has collected: they are found, and only without them imported.
+    monkeypatch.syspath_prepend(pytestconfig.rootpath)
+    theirs = importlib.import_module(f"tests.third_party.kombu.t.{module}")
+    assert issubclass(theirs.Channel, Channel)
+    assert issubclass(theirs.Transport, Transport)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_connection_that_names_redis_uses_ours(scheme: str) -> None:
+    assert isinstance(Connection(f"{scheme}://").transport, Transport)
+
+
+def test_they_are_the_tests_of_the_kombu_that_is_installed() -> None:
+    readme = Path(__file__).with_name("README.md").read_text()
+    assert f"kombu {metadata.version('kombu')}," in readme
