@@ -62,6 +62,11 @@ class StandIn:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
+    def hold(self) -> None:
+        """Hold back the answers to `HOLD` from now on, until `release` is set."""
+        self.held.clear()
+        self.release.clear()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}/v1"

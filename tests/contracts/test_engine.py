@@ -33,6 +33,7 @@ class Bench:
         long: a prompt that keeps the engine busy, with this many tokens.
         underway: blocks until the engine works on it; told when its first piece has come.
         let_go: lets it end after an abort, where the engine cannot cut it short.
+        prepare: makes it ready for the next test.
     """
 
     engine: Any
@@ -40,6 +41,7 @@ class Bench:
     long: tuple[str, int]
     underway: Callable[[threading.Event], bool]
     let_go: Callable[[], None]
+    prepare: Callable[[], None] = lambda: None
 
 
 VLLM = pytest.param(
@@ -84,6 +86,7 @@ def paid(fixture: Callable[[str], Any]) -> Bench:
         long=(server.HOLD, 50),
         underway=lambda first_piece: server.held.wait(SOON_S),
         let_go=server.release.set,
+        prepare=server.hold,
     )
 
 
@@ -107,6 +110,7 @@ def tiny_pool(folder: Path) -> PoolSettings:
 @pytest.fixture
 def engine(bench: Bench) -> Engine:
     """The engine, started: after a test that left it dead or stopped, again."""
+    bench.prepare()
     bench.engine.start()
     return bench.engine
 
