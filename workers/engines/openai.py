@@ -53,12 +53,13 @@ class OpenAIEngine:
         self._changed = threading.Condition()
 
     def start(self) -> EngineLimits:
-        """Open the client; nothing is sent. Raises: ConfigError without a key."""
+        """Open the client, unless it is open; nothing is sent. Raises: ConfigError without a key."""
         if not self._api_key:
             raise ConfigError("The paid API needs a key: set OPENAI_API_KEY.", param="OPENAI_API_KEY")
-        self._client = openai.OpenAI(
-            api_key=self._api_key, base_url=self._base_url, timeout=self._overflow.timeout_s, max_retries=0
-        )
+        with self._changed:
+            self._client = self._client or openai.OpenAI(
+                api_key=self._api_key, base_url=self._base_url, timeout=self._overflow.timeout_s, max_retries=0
+            )
         return EngineLimits(max_model_tokens=None, max_running=self._overflow.max_running)
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
