@@ -140,6 +140,7 @@ class ExecuteMessage:
         message = message.replace('"@APP@"', f'"{ticket.app_id.hex}"').replace('"@LANE@"', f'"{ticket.lane}"')
         message = message.replace('"@PROMPT_TOKENS@"', str(ticket.prompt_tokens))
         message = message.replace('"@MAX_TOKENS@"', str(ticket.max_tokens))
+        message = message.replace('"@ALONE@"', str(ticket.alone).lower())
         return message.replace('"@START_BY@"', str(int(ticket.start_by.timestamp())))
 
     def _envelope(self, queue: str) -> str:
@@ -157,6 +158,7 @@ class ExecuteMessage:
             "lane": "@LANE@",
             "prompt_tokens": "@PROMPT_TOKENS@",
             "max_tokens": "@MAX_TOKENS@",
+            "alone": "@ALONE@",
             "start_by": "@START_BY@",
         }
         envelope = {

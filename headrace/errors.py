@@ -275,6 +275,20 @@ class EngineUnavailable(EngineError):
     retryable = True
 
 
+class EngineCrash(EngineUnavailable):
+    """The engine died while it worked on this request.
+
+    Attributes:
+        made_tokens: of the answer, by then.
+    """
+
+    code = "engine_crash"
+
+    def __init__(self, message: str, *, made_tokens: int) -> None:
+        super().__init__(message)
+        self.made_tokens = made_tokens
+
+
 class DeliveryFailed(HeadraceError):
     """A webhook's receiver did not answer with 2xx.
 

@@ -56,6 +56,9 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 _HEX_ID = re.compile("[0-9a-fA-F]{32}")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
+#: Of a job's `suspicion`: from here on it runs alone.
+SUSPECT = 2
+
 TERMINAL: frozenset[JobState] = frozenset(state for state, exits in TRANSITIONS.items() if not exits)
 
 

@@ -66,6 +66,7 @@ class Ticket:
         enqueue_no: counts the times this job was put into a queue; a claim with an older number finds nothing.
         max_tokens: the longest answer that it asks for.
         start_by: past it, a first start is too late.
+        alone: True for a job that may have killed an engine.
     """
 
     job_id: UUID
@@ -76,6 +77,7 @@ class Ticket:
     max_tokens: int
     start_by: datetime
     enqueue_no: int = 1
+    alone: bool = False
 
     @property
     def kv_tokens(self) -> int:

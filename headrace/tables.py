@@ -105,6 +105,13 @@ jobs = sa.Table(
     _time("cancel_requested_at"),
     sa.Column("stream", sa.Boolean, nullable=False, server_default=sa.false(), comment="Its tokens are published."),
     _time("erased_at"),
+    sa.Column(
+        "suspicion",
+        sa.SmallInteger,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="0: none. 1: an engine died while it ran. From 2 on it runs alone, and fails if the engine dies again.",
+    ),
     _one_of("state", JobState, "state"),
     _one_of("lane", Lane, "lane"),
     _one_of("route", Route, "route"),
@@ -226,6 +233,7 @@ workers = sa.Table(
     sa.Column("started_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
     _time("lease_until", nullable=False, index=True),
     _time("stopped_at"),
+    sa.Column("stop_reason", sa.Text, comment="Why it took itself out; NULL: it was stopped."),
 )
 
 hosts = sa.Table(

@@ -8,11 +8,13 @@ Importing this loads no engine: that happens when the worker starts, in the proc
 """
 
 import logging
+import os
 from typing import Any
 from uuid import UUID
 
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
+from celery.worker import state
 
 from headrace import connections
 from headrace.admission import Admission
@@ -37,6 +39,11 @@ SPARE_THREADS = 2
 def _configure_logging(loglevel: int, **_: Any) -> None:
     """Replaces Celery's own set-up of logging, which it skips once somebody listens here."""
     configure(logging.getLevelName(loglevel))
+
+
+def _give_up() -> None:
+    """End this worker's process, with an error: whoever supervises it knows what to do then."""
+    state.should_stop = os.EX_SOFTWARE
 
 
 def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrency: int) -> Celery:
@@ -79,7 +86,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         requires = ("celery.worker.components:Pool",)
 
         def start(self, worker: Any) -> None:
-            seats.append(Seat(settings, route, store, announce, left, freed=taker.look))
+            seats.append(Seat(settings, route, store, announce, left, taker.look, _give_up))
             seats[0].take()
             taker.open(seats[0].execute.room, seats[0].execute.ready.is_set)
 

@@ -16,12 +16,13 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from headrace import store
-from headrace.errors import EngineError, EngineUnavailable, StoreUnavailable
-from headrace.jobs import JobState, Route, Usage
+from headrace.errors import EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
+from headrace.jobs import SUSPECT, JobState, Route, Usage
 from headrace.pricing import Cost, Tariff, cost
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd, Claim
 from workers.attempts import RunningAttempts
+from workers.crashes import Crashes
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.publisher import Publisher
 from workers.retry import GiveUp, decide, is_continuable
@@ -47,6 +48,7 @@ class Execute:
         announce: called with the ids of jobs that have just ended and of their deliveries, after the commit.
         left: called with the id and enqueue_no of a job that waits no more, right after its claim.
         publisher: takes what is made of jobs that are streamed.
+        crashes: of the engine.
         room: what the engine's KV cache has room for; whoever calls `run` has let the job in.
         ready: set while the engine can answer.
     """
@@ -62,6 +64,7 @@ class Execute:
     left: Callable[[UUID, int], None]
     publisher: Publisher
     room: Room
+    crashes: Crashes = field(default_factory=Crashes)
     running: RunningAttempts = field(default_factory=RunningAttempts)
     ready: threading.Event = field(default_factory=threading.Event)
 
@@ -143,6 +146,9 @@ class Execute:
         if isinstance(error, EngineUnavailable):
             # Until the lease's minder has looked, or the whole queue would burn an attempt each on a dead engine.
             self.ready.clear()
+        if isinstance(error, EngineCrash):
+            self._crashed(claim, error, engine_s)
+            return
         no_tokens = Cost(Decimal(0), self._price(claim).price_version)
         end = AttemptEnd("failed", engine_s, no_tokens, "waste", error_code=error.code, error_message=str(error))
         decision = decide(error, claim.attempt, self.max_attempts)
@@ -152,6 +158,24 @@ class Execute:
             self._finish(claim, JobState.FAILED, end)
         else:
             self._write(claim, lambda db: store.attempts.retry(db, claim, end, decision.delay_s))
+
+    def _crashed(self, claim: Claim, error: EngineCrash, engine_s: float) -> None:
+        """Give the job back under suspicion, without counting the attempt; or fail it, if it ran alone.
+
+        What had made no token yet when the engine died is the first suspect, and runs alone from now on. What was under
+        way becomes one if an engine dies under it again.
+        """
+        usage = Usage(claim.prompt_tokens, error.made_tokens)
+        end = AttemptEnd("failed", engine_s, self._price(claim, usage), "waste", usage=usage, error_code=error.code)
+        facts = {"job_id": str(claim.job_id), "made_tokens": error.made_tokens, "suspicion": claim.suspicion}
+        log.warning("engine_died_under_job", extra=facts)
+        if claim.suspicion >= SUSPECT:
+            self.crashes.explain()
+            message = "The engine died under this prompt, also when nothing else ran in it."
+            self._finish(claim, JobState.FAILED, replace(end, error_message=message))
+        else:
+            suspicion = 1 if error.made_tokens else SUSPECT
+            self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, suspicion=suspicion))
 
     def _finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> None:
         deliveries: list[UUID] = []

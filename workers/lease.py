@@ -7,6 +7,7 @@ jobs are somebody else's, and their generations are stopped.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from headrace.errors import ConfigError, EngineUnavailable, StoreUnavailable
 from headrace.store import Store
 from headrace.store.workers import HeldAttempt
 from workers.attempts import RunningAttempts, StopReason
+from workers.crashes import MOST_CRASHES, WITHIN_S, Crashes
 from workers.engines.base import Engine
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,11 @@ APART_FOR_S = 2.0
 
 @dataclass(slots=True)
 class Lease:
-    """Renews one worker's lease until `end`."""
+    """Renews one worker's lease until `end`.
+
+    Attributes:
+        give_up: called when the engine has died too often: it makes the process end, with an error.
+    """
 
     store: Store
     engine: Engine
@@ -37,9 +43,13 @@ class Lease:
     ready: threading.Event
     lease_s: float
     renew_every_s: float
+    crashes: Crashes
+    give_up: Callable[[], None]
+    _stop_reason: str | None = None
     _draining: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _is_down: bool = False
     _apart: dict[str, float] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -62,7 +72,7 @@ class Lease:
             thread.join(END_TIMEOUT_S)
         try:
             with self.store.begin() as db:
-                store.workers.retire(db, self.worker_id)
+                store.workers.retire(db, self.worker_id, self._stop_reason)
         except StoreUnavailable:
             log.warning("lease_not_retired", extra={"worker_id": str(self.worker_id)})
 
@@ -128,7 +138,7 @@ class Lease:
             self.engine.check()
         except EngineUnavailable as error:
             log.error("engine_dead", extra={"worker_id": str(self.worker_id), "error": str(error)})
-            self._restart_engine()
+            self._replace_engine()
         else:
             self._open()
 
@@ -137,13 +147,25 @@ class Lease:
         if not self._draining.is_set():
             self.ready.set()
 
-    def _restart_engine(self) -> None:
-        """Take no work while the engine is dead. A start that fails is tried again at the next look."""
+    def _replace_engine(self) -> None:
+        """Take no work while the engine is dead; take this worker out if that was once too often."""
         self.ready.clear()
+        if not self._is_down and self.crashes.note():
+            self._stop_reason = f"The engine died {MOST_CRASHES} times in {WITHIN_S / 60:.0f} minutes."
+            log.critical("worker_takes_itself_out", extra={"worker_id": str(self.worker_id), "why": self._stop_reason})
+            self.drain()
+            self.give_up()
+        self._is_down = True
+        if self._stop_reason is None:
+            self._restart_engine()
+
+    def _restart_engine(self) -> None:
+        """A start that fails is tried again at the next look."""
         try:
             self.engine.start()
         except (EngineUnavailable, ConfigError) as error:
             log.error("engine_not_restarted", extra={"worker_id": str(self.worker_id), "error": str(error)})
         else:
+            self._is_down = False
             self._open()
             log.info("engine_restarted", extra={"worker_id": str(self.worker_id)})

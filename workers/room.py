@@ -18,9 +18,10 @@ ARRIVES_WITHIN_S = 60.0
 
 @dataclass(slots=True)
 class _Entry:
-    """A job that was let in: how many messages stand for it, since when, and its name in the engine."""
+    """A job that was let in: since when, how many messages stand for it, and its name in the engine."""
 
     since: float
+    alone: bool
     messages: int = 1
     request_id: str | None = None
 
@@ -52,10 +53,13 @@ class Room:
             blocks = limits.kv_tokens // limits.kv_block_tokens
             self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(), self._high_share)
 
-    def enter(self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int) -> bool:
+    def enter(self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False) -> bool:
         """Keep room for a job until it leaves; False when there is too little now.
 
         A job that could never fit is let in: the engine says best why it cannot be answered.
+
+        Args:
+            alone: it may have killed an engine: nothing else is to run beside it.
         """
         job = Held(lane, prompt_tokens, max_tokens)
         with self._lock:
@@ -65,12 +69,14 @@ class Room:
                 # Its message was there twice. The claim lets one of them through.
                 entry.messages += 1
                 return True
+            if any(each.alone for each in self._entries.values()) or (alone and self._entries):
+                return False
             if not self._ledger.surely_fits(job):
                 self._look(self._ledger)
                 if self._ledger.can_ever_fit(job) and not self._ledger.fits(job):
                     return False
             self._ledger.hold(job_id.hex, job)
-            self._entries[job_id.hex] = _Entry(self._clock())
+            self._entries[job_id.hex] = _Entry(self._clock(), alone)
             return True
 
     def running(self, job_id: UUID, request_id: str) -> None:

@@ -34,6 +34,7 @@ class Seat:
         announce: Callable[[list[UUID], list[UUID]], None],
         left: Callable[[UUID, int], None],
         freed: Callable[[], None],
+        give_up: Callable[[], None],
     ) -> None:
         engine_name = "openai" if route is Route.OVERFLOW else settings.pools[settings.pool].engine
         self._settings = settings
@@ -62,6 +63,8 @@ class Seat:
             ready=self.execute.ready,
             lease_s=settings.lease_s,
             renew_every_s=settings.lease_renew_every_s,
+            crashes=self.execute.crashes,
+            give_up=give_up,
         )
 
     def take(self) -> None:

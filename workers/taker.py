@@ -36,6 +36,7 @@ class _Asked(NamedTuple):
     lane: Lane
     prompt_tokens: int
     max_tokens: int
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,8 @@ class _Head:
         headers = message["headers"]
         job = None
         if (routing := headers.get("headrace")) is not None:
-            job = _Asked(
-                parse_id(headers["id"]), Lane(routing["lane"]), routing["prompt_tokens"], routing["max_tokens"]
-            )
+            tokens = routing["prompt_tokens"], routing["max_tokens"]
+            job = _Asked(parse_id(headers["id"]), Lane(routing["lane"]), *tokens, routing["alone"])
         return cls(queue, raw, message, job)
 
 

@@ -105,6 +105,7 @@ class SimulatorSettings(_Section):
         kv_tokens, kv_block_tokens: size of the KV cache, and of the blocks it is handed out in.
         fault: what goes wrong: an error, a prompt that is rejected, or the engine's death.
         fault_every: every n-th request meets `fault`; 0 for none.
+        poison: a prompt with this text in it kills the engine; empty for none.
     """
 
     load_s: Annotated[float, Field(ge=0)] = 0.0
@@ -115,6 +116,7 @@ class SimulatorSettings(_Section):
     kv_block_tokens: PositiveInt = 16
     fault: Literal["none", "fault", "reject", "die"] = "none"
     fault_every: Annotated[int, Field(ge=0)] = 0
+    poison: str = ""
 
 
 class OverflowSettings(_Section):

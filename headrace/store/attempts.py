@@ -47,6 +47,7 @@ class Claim:
     finish_by: datetime | None
     has_webhook: bool
     stream: bool
+    suspicion: int
 
     @property
     def request_id(self) -> str:
@@ -125,6 +126,7 @@ def _claim_of(row: Row[Any]) -> Claim:
         finish_by=row.finish_by,
         has_webhook=row.webhook_url is not None,
         stream=row.stream,
+        suspicion=row.suspicion,
     )
 
 
@@ -170,12 +172,16 @@ def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> bool
     return True
 
 
-def hand_back(db: Connection, claim: Claim, end: AttemptEnd) -> bool:
+def hand_back(db: Connection, claim: Claim, end: AttemptEnd, *, suspicion: int = 0) -> bool:
     """Give the job back as if it had never been taken: no attempt is counted. False as for `finish`.
 
     Tokens it produced are booked, as waste: the app does not pay them, and a paid API does not give them back.
+
+    Args:
+        suspicion: how much more of it falls on the job, for an engine has died.
     """
-    state = _put_back(db, claim, attempt=jobs.c.attempt - 1, not_before=sa.func.now())
+    values = {"attempt": jobs.c.attempt - 1, "suspicion": jobs.c.suspicion + suspicion, "not_before": sa.func.now()}
+    state = _put_back(db, claim, **values)
     if state is None:
         return False
     if state is JobState.CANCELLED:

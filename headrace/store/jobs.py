@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.errors import JobNotEnded, NotFound
-from headrace.jobs import TERMINAL, JobState, Lane, Message, Overflow, Route, show_id
+from headrace.jobs import SUSPECT, TERMINAL, JobState, Lane, Message, Overflow, Route, show_id
 from headrace.queues import Ticket
 from headrace.store.transitions import transition
 from headrace.store.workers import NOBODY
@@ -64,6 +64,7 @@ class Job:
     error_message: str | None
     enqueue_no: int
     attempt: int
+    suspicion: int
     created_at: datetime
     start_by: datetime
     finish_by: datetime | None
@@ -270,4 +271,5 @@ def ticket_of(row: Row[Any] | Job) -> Ticket:
         row.max_tokens,
         row.start_by,
         row.enqueue_no,
+        alone=row.suspicion >= SUSPECT,
     )

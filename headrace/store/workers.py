@@ -82,9 +82,14 @@ def disown(db: Connection, worker_id: UUID, held: HeldAttempt) -> None:
     db.execute(sa.update(jobs).where(*this, jobs.c.state == JobState.RUNNING).values(worker_id=NOBODY))
 
 
-def retire(db: Connection, worker_id: UUID) -> None:
-    """End the lease now: what the worker still held goes back at the next `rescue`."""
+def retire(db: Connection, worker_id: UUID, reason: str | None = None) -> None:
+    """End the lease now: what the worker still held goes back at the next `rescue`.
+
+    Args:
+        reason: why the worker took itself out; None for one that was stopped.
+    """
     ended = {"lease_until": sa.func.now(), "stopped_at": sa.func.now(), "ready": False, "running": 0}
+    ended["stop_reason"] = reason
     db.execute(sa.update(workers).where(workers.c.id == worker_id).values(**ended))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
-from headrace.errors import EngineUnavailable, PromptRejected
+from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
 from headrace.jobs import Message, Sampling
 from headrace.tokens import EstimatingTokenizer, Tokenizer
 from workers.engines.base import Engine, Generation, GenerationRequest, Progress
@@ -333,8 +333,9 @@ def test_a_core_that_is_killed_fails_its_calls_and_start_replaces_it(bench: Benc
         running = [begin(bench, threads, f"lost-{i}") for i in range(4)]
         os.kill(core, signal.SIGKILL)
         for call in running:
-            with pytest.raises(EngineUnavailable):
+            with pytest.raises(EngineCrash) as crash:
                 call.result(SOON_S)
+            assert crash.value.made_tokens > 0
     with pytest.raises(EngineUnavailable):
         engine.check()
     engine.start()
@@ -352,8 +353,9 @@ def test_check_finds_a_core_that_hangs_and_fails_its_calls(bench: Bench, engine:
         core.suspend()
         with pytest.raises(EngineUnavailable):
             engine.check()
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(EngineCrash) as crash:
             running.result(SOON_S)
+        assert crash.value.made_tokens > 0
     _, alive = psutil.wait_procs([core], timeout=SOON_S)
     assert not alive
 

@@ -14,6 +14,8 @@ from headrace.jobs import parse_id
 
 LEASE_S = 3
 RUNNING = 8
+#: A prompt with this in it kills the engine.
+POISON = "hemlock"
 #: The worker's threads beyond the engine's batch.
 SPARE = 2
 #: The lease, a sweep of `rescue` and one of `publish_due`, the worker's restart, and room for a busy machine.
@@ -30,6 +32,7 @@ def system(start: Callable[..., Any]) -> Any:
         lease_s=str(LEASE_S),
         drain_s="1",
         observe_every_s="0.5",
+        simulator__poison=POISON,
     )
 
 
@@ -71,6 +74,24 @@ def test_a_gpu_worker_told_to_stop_hands_its_jobs_back_and_they_are_paid_once(
     assert 0 < len(wasted) <= RUNNING + SPARE
     log = (system.stack.state_dir / "logs" / "up.log").read_text()
     assert "gpu ended with status 0" in log
+
+
+def test_a_poison_prompt_is_found_and_fails_and_its_neighbours_succeed(
+    system: Any, wait_until: Callable[..., None]
+) -> None:
+    worker = system.pid("gpu")
+    neighbours = system.submit_many(19, max_tokens=32)
+    wait_until(lambda: system.count("running") >= RUNNING, "the engine is full")
+    poison = system.submit(prompt=f"A cup of {POISON}, please.", lane="high")
+    ended = system.all_ended([*neighbours, poison])
+
+    assert {(job["status"], job["attempts"]) for job in ended[:-1]} == {("succeeded", 1)}
+    assert (ended[-1]["status"], ended[-1]["error"]["code"]) == ("failed", "engine_crash")
+    assert system.paid(neighbours) == [("compute", 1)] * len(neighbours)
+    assert {kind for kind, _ in system.bills([poison])} == {"waste"}
+    assert system.pid("gpu") == worker, "the worker has started its engine again by itself"
+    log = (system.stack.state_dir / "logs" / "gpu.log").read_text()
+    assert log.count("engine_dead") == 2
 
 
 @pytest.mark.parametrize("accident", ["flush", "kill"])

@@ -1,8 +1,10 @@
 """The whole stack on the real engine: real answers, and no engine process that outlives its worker or the stack."""
 
+import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,3 +72,76 @@ def test_real_answers_and_no_engine_is_left_behind(
     logs = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
     assert not [text for text in PROMPTS if text in logs]
     assert CAPITALS[-1]["content"] not in logs
+
+
+BATCH = 20
+#: With so few tokens in one step, a longer prompt is computed in parts, and one with a seed then kills the
+#: engine on a CPU: torch's CPU generator has no offset. A real poison, which Headrace's own settings keep away.
+SMALL_STEPS = {"enable_chunked_prefill": True, "max_num_batched_tokens": 256}
+POISON = {"prompt": "Tell me about the water wheel. " * 50, "seed": 1, "max_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def full(start: Callable[..., Any]) -> Any:
+    """The real engine, with room for twenty jobs at once."""
+    model = prepare(Settings.load(model=None, model_dir=None, engine="vllm"), print)
+    return start(
+        *("--without", "flower", "--without", "beat"),
+        engine="vllm",
+        model_dir=str(model.folder),
+        pools__chat__kv_cache_mib="256",
+        pools__chat__max_model_tokens="1024",
+        pools__chat__max_running=str(BATCH),
+        pools__chat__engine_options=json.dumps(SMALL_STEPS),
+    )
+
+
+def test_jobs_of_a_killed_engine_core_come_back_and_succeed(
+    full: Any, processes: Any, wait_until: Callable[..., None]
+) -> None:
+    worker = full.pid("gpu")
+    jobs = full.submit_many(BATCH, max_tokens=64)
+    wait_until(lambda: full.count("running") == BATCH, "all run")
+    [core] = engine_cores(processes, worker)
+    os.kill(core, signal.SIGKILL)
+    killed_at = time.monotonic()
+    wait_until(lambda: full.count("running") == 0, "none runs")
+    wait_until(lambda: full.count("running") > 0, "jobs run again", ENGINE_UP_S)
+    recovered_s = time.monotonic() - killed_at
+    ended = full.all_ended(jobs, ENGINE_UP_S)
+    print(f"core killed under {BATCH} jobs: running again after {recovered_s:.1f} s")
+
+    assert {(job["status"], job["attempts"]) for job in ended} == {("succeeded", 1)}
+    assert full.paid(jobs) == [("compute", 1)] * BATCH
+    assert full.pid("gpu") == worker
+
+
+def test_a_prompt_that_kills_the_engine_fails_and_its_neighbours_succeed(full: Any) -> None:
+    crashes_before = deaths(full)
+    poison, *neighbours = [full.submit(**POISON), *full.submit_many(BATCH - 1, max_tokens=16)]
+    ended = full.all_ended([poison, *neighbours], ENGINE_UP_S)
+    assert (ended[0]["status"], ended[0]["error"]["code"]) == ("failed", "engine_crash")
+    assert {(job["status"], job["attempts"]) for job in ended[1:]} == {("succeeded", 1)}
+    assert full.paid(neighbours) == [("compute", 1)] * (BATCH - 1)
+    assert deaths(full) - crashes_before == 2
+
+
+def deaths(system: Any) -> int:
+    """How often the engine has died."""
+    return int((system.stack.state_dir / "logs" / "gpu.log").read_text().count("engine_dead"))
+
+
+def test_a_worker_told_to_stop_finishes_what_runs_and_leaves_the_rest_in_the_queue(
+    full: Any, wait_until: Callable[..., None]
+) -> None:
+    jobs = full.submit_many(BATCH, max_tokens=32)
+    wait_until(lambda: full.count("running") == BATCH, "the engine is full")
+    jobs += full.submit_many(BATCH, max_tokens=32)
+    stopped, told_at = full.stack.kill("gpu", signal.SIGTERM), time.monotonic()
+    full.restarted("gpu", stopped)
+    print(f"told to stop with {BATCH} running and {BATCH} waiting: gone after {time.monotonic() - told_at:.1f} s")
+    ended = full.all_ended(jobs, ENGINE_UP_S)
+
+    assert {(job["status"], job["attempts"]) for job in ended} == {("succeeded", 1)}
+    assert full.bills(jobs) == [("compute", 1)] * len(jobs), "nothing was computed twice"
+    assert "gpu ended with status 0" in (full.stack.state_dir / "logs" / "up.log").read_text()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
-from headrace.errors import EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
+from headrace.errors import EngineCrash, EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.jobs import Message, Usage
 from headrace.tokens import PromptTokenizer, load_for
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
@@ -148,6 +148,8 @@ class SimulatorEngine:
             number = next(self._numbers)
             if self._settings.fault_every and number % self._settings.fault_every == 0:
                 self._fail(call)
+            if self._settings.poison and any(self._settings.poison in each.content for each in call.request.messages):
+                self._die(call)
             self._calls[call.request.request_id] = call
             heapq.heappush(self._waiting, (call.request.priority, number, call))
             self._admit()
@@ -160,10 +162,14 @@ class SimulatorEngine:
             case "reject":
                 call.error = PromptRejected("A simulated rejection.")
             case "die":
-                self._serving = False
-                for other in (call, *self._calls.values()):
-                    other.error = EngineUnavailable("The simulator died, as it was told to.")
-                    other.woken.set()
+                self._die(call)
+
+    def _die(self, call: _Call) -> None:
+        self._serving = False
+        for other in (call, *self._calls.values()):
+            made = self._made(other) - other.given
+            other.error = EngineCrash("The simulator died, as it was told to.", made_tokens=made)
+            other.woken.set()
 
     def _admit(self) -> None:
         """Start waiting requests, best first, as long as the first one fits; under the lock."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.config import PoolSettings, Settings
-from headrace.errors import ConfigError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
+from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.jobs import Usage, storable
 from headrace.tokens import PromptTokenizer, load_for
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
@@ -85,6 +85,8 @@ class VllmEngine:
         try:
             return future.result()
         except CancelledError as error:
+            if core.has_died:
+                raise core.crash_of(call) from error
             raise EngineUnavailable("The engine was stopped while it answered.") from error
         finally:
             future.cancel()  # When this thread was interrupted, the request must not go on.
@@ -120,6 +122,7 @@ class VllmEngine:
     def _drop(self, core: "_Core") -> None:
         log.error("engine_core_lost", extra={"engine": self.name})
         self._core = None
+        core.died()
         core.close(drain_s=0, exit_s=_DEAD_EXIT_S)
 
 
@@ -147,6 +150,8 @@ class _Core:
         self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
         self._calls: dict[str, _Call] = {}
         self._closed = False
+        #: How far each request was when the core died.
+        self._left: dict[str, Progress] | None = None
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm-loop", daemon=True)
@@ -192,6 +197,20 @@ class _Core:
                 tokens = len(call.prefix) + state.detokenizer.num_output_tokens()
                 return Progress(tokens, state.stats.num_preemptions if state.stats else 0)
         return Progress(len(call.prefix))
+
+    @property
+    def has_died(self) -> bool:
+        return self._left is not None
+
+    def died(self) -> None:
+        """Note how far each request was; vLLM's books are emptied next."""
+        if self._left is None:
+            self._left = self.progress()
+
+    def crash_of(self, call: _Call) -> EngineCrash:
+        self.died()
+        made = (self._left or {}).get(call.request.request_id, Progress(0)).tokens - len(call.prefix)
+        return EngineCrash("vLLM's engine core died while it answered.", made_tokens=max(0, made))
 
     def answers(self, patience_s: float) -> bool:
         """Ask the core anything, since a hung process reports no error."""
@@ -243,7 +262,7 @@ class _Core:
         except VLLMClientError as error:
             raise PromptRejected(str(error)) from error
         except EngineDeadError as error:
-            raise EngineUnavailable("vLLM's engine core died while it answered.") from error
+            raise self.crash_of(call) from error
         except VLLMError as error:
             raise EngineFault(f"vLLM could not answer: {error.__cause__ or error}") from error
         finally:

@@ -639,6 +639,7 @@ def test_message_equals_what_celery_itself_would_send(settings: Settings, redis:
             "lane": "normal",
             "prompt_tokens": 10,
             "max_tokens": 0,
+            "alone": False,
             "start_by": int(mine.start_by.timestamp()),
         }
     }

@@ -1,5 +1,6 @@
 """One attempt, from claim to bill, with an engine that does as the test says, on a real Postgres."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +13,8 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace.config import Settings
-from headrace.errors import ConfigError, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import JobState, Route, Usage, new_id
+from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
+from headrace.jobs import SUSPECT, JobState, Route, Usage, new_id
 from headrace.pricing import Tariff
 from headrace.queues import Ticket
 from headrace.store import Store, jobs, workers
@@ -21,6 +22,7 @@ from headrace.store import attempts as store_attempts
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
 from headrace.tables import deliveries, ledger
+from workers.crashes import MOST_CRASHES
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.execute import Execute
 from workers.lease import Lease
@@ -74,6 +76,7 @@ class Bench:
     announced: list[UUID]
     sent: list[UUID]
     left: list[tuple[UUID, int]]
+    gave_up: threading.Event
 
 
 @pytest.fixture
@@ -102,8 +105,10 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
     )
     execute.publisher.begin()
     execute.ready.set()
-    lease = Lease(store, engine, info.id, execute.running, execute.ready, settings.lease_s, 0.02)
-    yield Bench(execute, lease, engine, announced, sent, left)
+    gave_up = threading.Event()
+    once = (execute.running, execute.ready, settings.lease_s, 0.02, execute.crashes, gave_up.set)
+    lease = Lease(store, engine, info.id, *once)
+    yield Bench(execute, lease, engine, announced, sent, left, gave_up)
     execute.publisher.end()
 
 
@@ -284,6 +289,108 @@ def test_no_second_job_is_given_to_an_engine_that_is_found_dead(
     bench.execute.run(second.job_id, 1)
 
     assert (job(store, first).attempt, job(store, second).attempt) == (1, 0)
+
+
+@pytest.mark.parametrize(("made_tokens", "suspicion"), [(0, SUSPECT), (7, 1)])
+def test_a_job_comes_back_from_a_dead_engine_uncounted_but_under_suspicion(
+    bench: Bench, store: Store, queued: Callable[..., Ticket], made_tokens: int, suspicion: int
+) -> None:
+    ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=made_tokens)
+    bench.execute.run(ticket.job_id, 1)
+    back = job(store, ticket)
+    assert (back.state, back.attempt, back.suspicion) == (JobState.WAITING, 0, suspicion)
+    assert back.ticket.alone == (suspicion >= SUSPECT)
+    assert [kind for kind, _ in entries(store)] == ["waste"]
+    assert not bench.execute.ready.is_set()
+    with store.begin() as db:
+        assert db.scalar(sa.select(ledger.c.output_tokens)) == made_tokens
+
+
+def run_again(bench: Bench, store: Store, ticket: Ticket) -> None:
+    """Have a job that came back published and run."""
+    bench.execute.ready.set()
+    with store.begin() as db:
+        [due] = jobs.enqueue_due(db)
+    assert due.job_id == ticket.job_id
+    bench.execute.run(due.job_id, due.enqueue_no)
+
+
+def test_a_job_that_was_under_way_when_two_engines_died_is_a_suspect(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=7)
+    bench.execute.run(ticket.job_id, 1)
+    run_again(bench, store, ticket)
+    assert job(store, ticket).ticket.alone
+
+
+def test_a_job_under_which_an_engine_dies_alone_fails_and_the_worker_is_not_blamed(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.error = queued(webhook_url="https://receiver.example"), EngineCrash("dead", made_tokens=0)
+    bench.execute.run(ticket.job_id, 1)
+    run_again(bench, store, ticket)
+    failed = job(store, ticket)
+    assert (failed.state, failed.error_code, failed.usd) == (JobState.FAILED, "engine_crash", 0)
+    assert {kind for kind, _ in entries(store)} == {"waste"}
+    assert len(bench.sent) == 1
+    crashes = [bench.execute.crashes.note() for _ in range(4)]
+    assert crashes == [False, False, False, True], "one of them is explained"
+
+
+def test_a_suspect_whose_engine_lives_succeeds(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=0)
+    bench.execute.run(ticket.job_id, 1)
+    bench.engine.error = None
+    run_again(bench, store, ticket)
+    done = job(store, ticket)
+    assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
+
+
+def test_a_worker_whose_engine_dies_again_and_again_takes_itself_out_and_says_why(
+    bench: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[int] = []
+
+    def start(engine: ScriptedEngine) -> EngineLimits:
+        starts.append(1)
+        return EngineLimits(2048, 4)
+
+    checks = itertools.cycle([EngineUnavailable("dead"), None])
+
+    def check(engine: ScriptedEngine) -> None:
+        if error := next(checks):
+            raise error
+
+    monkeypatch.setattr(ScriptedEngine, "start", start)
+    monkeypatch.setattr(ScriptedEngine, "check", check)
+    bench.lease.begin()
+    assert bench.gave_up.wait(10)
+    assert not bench.execute.ready.is_set()
+    bench.lease.end()
+    assert len(starts) == MOST_CRASHES - 1
+    with store.begin() as db:
+        row = db.execute(sa.text("SELECT stop_reason, stopped_at, ready FROM workers")).one()
+    assert "died 3 times in 10 minutes" in row.stop_reason
+    assert (row.stopped_at is None, row.ready) == (False, False)
+
+
+def test_an_engine_that_does_not_come_up_has_died_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = iter([*[EngineUnavailable("out of memory")] * 2 * MOST_CRASHES, None])
+
+    def start(engine: ScriptedEngine) -> EngineLimits:
+        if error := next(starts):
+            raise error
+        engine.dead = False
+        return EngineLimits(2048, 4)
+
+    monkeypatch.setattr(ScriptedEngine, "start", start)
+    bench.engine.dead = True
+    bench.execute.ready.clear()
+    bench.lease.begin()
+    assert bench.execute.ready.wait(10)
+    bench.lease.end()
+    assert not bench.gave_up.is_set()
 
 
 def test_engine_that_is_well_after_all_takes_work_again_unless_it_drains(bench: Bench) -> None:

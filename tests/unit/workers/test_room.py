@@ -140,6 +140,18 @@ def test_an_answer_that_was_broken_off_teaches_no_length() -> None:
     assert bench.enter(8) is None
 
 
+def test_what_may_have_killed_an_engine_runs_alone() -> None:
+    bench = Bench()
+    first, suspect = bench.enter(1), new_id()
+    assert not bench.room.enter(suspect, Lane.HIGH, 16, 16, alone=True)
+    bench.room.leave(first)
+    assert bench.room.enter(suspect, Lane.HIGH, 16, 16, alone=True)
+    assert bench.enter(1) is None
+    assert not bench.room.enter(new_id(), Lane.HIGH, 16, 16, alone=True)
+    bench.room.leave(suspect, answered(16))
+    assert bench.enter(1)
+
+
 def test_a_share_is_kept_for_the_best_lane() -> None:
     bench = Bench(high_share=0.5)
     assert bench.enter(5)

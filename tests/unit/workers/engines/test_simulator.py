@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
-from headrace.errors import ConfigError, EngineFault, EngineUnavailable, PromptRejected
+from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import Message, Sampling
 from headrace.tokens import EstimatingTokenizer
 from workers.engines import load
@@ -157,6 +157,24 @@ def test_every_nth_request_meets_the_fault(fault: Any, expected: type[Exception]
         else:
             engine.generate(ask())
     engine.check()
+
+
+def test_a_poison_prompt_kills_the_engine_each_time_and_says_how_far_the_others_were() -> None:
+    engine = started(poison="hemlock", decode_tokens_per_s=50, output_tokens=10_000)
+    with ThreadPoolExecutor(1) as threads:
+        neighbour = threads.submit(engine.generate, ask("harmless", max_tokens=200))
+        wait_until(lambda: any(each.tokens > 1 for each in engine.progress().values()))
+        with pytest.raises(EngineCrash) as crash:
+            engine.generate(ask(text="a cup of hemlock"))
+        assert crash.value.made_tokens == 0
+        with pytest.raises(EngineCrash) as crash:
+            neighbour.result(5)
+        assert crash.value.made_tokens > 1
+    engine.start()
+    with pytest.raises(EngineCrash):
+        engine.generate(ask(text="a cup of hemlock"))
+    engine.start()
+    assert engine.generate(ask("harmless", max_tokens=1)).text
 
 
 def test_a_death_fails_all_that_run_until_the_next_start() -> None:

@@ -72,3 +72,14 @@ def test_half_of_the_cpus_are_left_free(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with environment(PoolSettings(), tmp_path):
         assert environ["OMP_NUM_THREADS"] == threads
+
+
+@pytest.mark.parametrize(("longest", "batched"), [(512, 2048), (8192, 8192)])
+def test_a_prompt_is_computed_whole_on_a_cpu(longest: int, batched: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    chosen = arguments(PoolSettings(kv_cache_mib=64, max_model_tokens=longest))
+    assert (chosen["enable_chunked_prefill"], chosen["max_num_batched_tokens"]) == (False, batched)
+
+
+def test_without_a_limit_of_its_own_a_pool_leaves_that_to_vllm(on_cpu: bool) -> None:
+    assert "enable_chunked_prefill" not in arguments(PoolSettings(kv_cache_mib=64, max_model_tokens=None))
