@@ -8,10 +8,10 @@ sum's mean plus some standard deviations. How many is learned from the preemptio
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.jobs import Lane
-from workers.lengths import Lengths
+from workers.lengths import STEP_TOKENS, Lengths
 
 #: Share of jobs that are let be preempted: what is learned holds it there. Fewer leave more of the cache empty.
 PREEMPTED_SHARE = 0.007
@@ -63,6 +63,7 @@ class KvLedger:
         self._held: dict[str, Held] = {}
         self._headroom = HEADROOM
         self._load: _Load | None = None
+        self._chances = {lane: _Chances(0) for lane in Lane}
 
     @property
     def headroom(self) -> float:
@@ -98,10 +99,10 @@ class KvLedger:
         if self.used_blocks + self._blocks_of(job.prompt_tokens + 1) > room:
             return False
         self._load = self._load or self._sum()
-        totals = zip(*self._load, *self._load_of(job), strict=True)
+        means, variances = (list(part) for part in self._load)
+        self._add(job, (means, variances))
         return all(
-            mean + own_mean + self._headroom * math.sqrt(variance + own_variance) <= room
-            for mean, variance, own_mean, own_variance in totals
+            mean + self._headroom * math.sqrt(variance) <= room for mean, variance in zip(means, variances, strict=True)
         )
 
     def hold(self, request_id: str, job: Held) -> None:
@@ -141,22 +142,46 @@ class KvLedger:
         return self._blocks_of(job.prompt_tokens + job.max_tokens)
 
     def _sum(self) -> _Load:
-        loads = [self._load_of(each) for each in self._held.values()]
-        means, variances = ([sum(each) for each in zip(*part, strict=True)] for part in zip(*loads, strict=True))
-        return means, variances
+        load = [0.0] * len(MOMENTS), [0.0] * len(MOMENTS)
+        for each in self._held.values():
+            self._add(each, load)
+        return load
 
-    def _load_of(self, job: Held) -> _Load:
-        alive = self._lengths[job.lane].alive
-        means, variances = [0.0] * len(MOMENTS), [0.0] * len(MOMENTS)
-        before = 0
-        for at, more in enumerate(MOMENTS):
-            # As many as are alive when the time up to this moment begins, as large as they are when it ends: a peak
-            # between two moments is not missed.
-            chance = alive(job.produced, before + 1, job.max_tokens) if before else 1.0
-            if chance <= 0.0:
-                break
-            before = more
-            blocks = self._blocks_of(job.prompt_tokens + min(job.produced + more, job.max_tokens))
-            means[at] = chance * blocks
-            variances[at] = chance * (1.0 - chance) * blocks * blocks
-        return means, variances
+    def _add(self, job: Held, load: _Load) -> None:
+        means, variances = load
+        for at, chance in enumerate(self._chances_of(job)):
+            blocks = self._blocks_of(job.prompt_tokens + min(job.produced + MOMENTS[at], job.max_tokens))
+            means[at] += chance * blocks
+            variances[at] += chance * (1.0 - chance) * blocks * blocks
+
+    def _chances_of(self, job: Held) -> list[float]:
+        """At each moment, the chance that the job still runs. Jobs that are about as far have the same."""
+        lengths, produced = self._lengths[job.lane], job.produced // STEP_TOKENS * STEP_TOKENS
+        of_lane = self._chances[job.lane]
+        if of_lane.edition != lengths.edition:
+            of_lane = self._chances[job.lane] = _Chances(lengths.edition)
+        key = (produced, job.max_tokens)
+        if key not in of_lane.known:
+            of_lane.known[key] = _chances(lengths, produced, job.max_tokens)
+        return of_lane.known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chances:
+    """What was computed from one edition of a lane's lengths."""
+
+    edition: int
+    known: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+
+
+def _chances(lengths: Lengths, produced: int, max_tokens: int) -> list[float]:
+    # As many as are alive when the time up to a moment begins, while they are as large as when it ends: a peak between
+    # two moments is not missed.
+    chances, before = [1.0], MOMENTS[0]
+    for more in MOMENTS[1:]:
+        chance = lengths.alive(produced, before + 1, max_tokens)
+        if chance <= 0.0:
+            break
+        chances.append(chance)
+        before = more
+    return chances

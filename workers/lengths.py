@@ -11,6 +11,8 @@ REMEMBERED = 2000
 GUESS_WEIGHT = 8.0
 #: Lengths are told apart in steps of so many tokens.
 STEP_TOKENS = 8
+#: What was learned counts from when it is this share of what is remembered: the distribution changes by little at once.
+NEWS_SHARE = 1 / 32
 
 
 class Lengths:
@@ -21,6 +23,9 @@ class Lengths:
         self._counts: list[int] = []
         #: How many of the remembered have at least so many steps.
         self._longer: list[int] = []
+        self._news = 0
+        #: Goes up when `alive` begins to say something else.
+        self.edition = 0
 
     def learn(self, tokens: int) -> None:
         """An answer has ended by itself, or at its maximum, after so many tokens."""
@@ -30,6 +35,13 @@ class Lengths:
         self._recent.append(step)
         if len(self._recent) > REMEMBERED:
             self._counts[self._recent.popleft()] -= 1
+        self._news += 1
+        if self._news >= NEWS_SHARE * len(self._recent):
+            self._publish()
+
+    def _publish(self) -> None:
+        self._news = 0
+        self.edition += 1
         total, longer = 0, [0] * len(self._counts)
         for at in range(len(self._counts) - 1, -1, -1):
             total += self._counts[at]

@@ -51,6 +51,7 @@ QUEUED = Job(
     error_message=None,
     enqueue_no=1,
     attempt=0,
+    suspicion=0,
     created_at=MADE,
     start_by=MADE + timedelta(seconds=30),
     finish_by=None,
