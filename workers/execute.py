@@ -144,13 +144,17 @@ class Execute:
     def _failed(self, claim: Claim, error: EngineError, engine_s: float) -> None:
         """Try again later, or fail the job. What was burnt is waste: nobody got a result for it."""
         if isinstance(error, EngineUnavailable):
-            # Until the lease's minder has looked, or the whole queue would burn an attempt each on a dead engine.
+            # Until the lease's minder has looked, or the whole queue would be taken for a dead engine.
             self.ready.clear()
         if isinstance(error, EngineCrash):
             self._crashed(claim, error, engine_s)
             return
         no_tokens = Cost(Decimal(0), self._price(claim).price_version)
         end = AttemptEnd("failed", engine_s, no_tokens, "waste", error_code=error.code, error_message=str(error))
+        if isinstance(error, EngineUnavailable) and self.route is Route.POOL:
+            # Our own engine was dead before it came: it is as good as never taken.
+            self._write(claim, lambda db: store.attempts.hand_back(db, claim, end))
+            return
         decision = decide(error, claim.attempt, self.max_attempts)
         facts = {"job_id": str(claim.job_id), "attempt": claim.attempt, "code": error.code, "reason": decision.reason}
         log.warning("attempt_failed", extra=facts)

@@ -288,7 +288,10 @@ def test_no_second_job_is_given_to_an_engine_that_is_found_dead(
     bench.execute.run(first.job_id, 1)
     bench.execute.run(second.job_id, 1)
 
-    assert (job(store, first).attempt, job(store, second).attempt) == (1, 0)
+    back, untouched = job(store, first), job(store, second)
+    assert (back.state, back.attempt, back.suspicion) == (JobState.WAITING, 0, 0), "the engine never saw it"
+    assert (untouched.state, untouched.attempt) == (JobState.QUEUED, 0)
+    assert entries(store) == []
 
 
 @pytest.mark.parametrize(("made_tokens", "suspicion"), [(0, SUSPECT), (7, 1)])
