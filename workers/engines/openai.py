@@ -17,7 +17,15 @@ from openai.types.chat import ChatCompletion
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.errors import ConfigError, EngineError, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import Sampling, Usage, storable
-from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.base import (
+    EngineLimits,
+    EngineStats,
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    OnDelta,
+    Progress,
+)
 
 #: Statuses that say that this request will never do, and that this account or key will not.
 _REJECTED = frozenset({400, 404, 413, 422})
@@ -81,6 +89,10 @@ class OpenAIEngine:
 
     def progress(self) -> dict[str, Progress]:
         return {}
+
+    def stats(self) -> EngineStats:
+        with self._changed:
+            return EngineStats(running=len(self._calls))
 
     def check(self) -> None:
         if self._client is None:
