@@ -15,10 +15,12 @@ from headrace.store import Store
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
 from workers.engines import load
+from workers.engines.base import EngineLimits
 from workers.execute import Execute
 from workers.lease import Lease
 from workers.publisher import Publisher
 from workers.room import Room
+from workers.sampler import Sampler
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class Seat:
         self._route = route
         self._store = opened
         self._engine = load(engine_name, settings, settings.pools[settings.pool])
-        self._name = f"{OVERFLOW if route is Route.OVERFLOW else settings.pool}@{socket.gethostname()}"
+        self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
         self.execute = Execute(
             store=opened,
             engine=self._engine,
@@ -63,18 +65,31 @@ class Seat:
             lease_s=settings.lease_s,
             renew_every_s=settings.lease_renew_every_s,
         )
+        worker_id, room = self.execute.worker_id, self.execute.room
+        self._sampler = Sampler(opened, self._engine, room, worker_id, self._pool, settings.sample_every_s)
 
     def take(self) -> None:
         """Load the engine, publish its limits, and start the lease. Raises: EngineUnavailable, StoreUnavailable."""
         log.info("engine_loading", extra={"engine": self._engine.name, "pid": os.getpid()})
         limits = self._engine.start()
         self.execute.room.open(limits)
+        info = self._info(limits)
+        with self._store.begin() as db:
+            store.workers.register(db, info, self._settings.lease_s)
+        self._lease.begin()
+        self._sampler.begin()
+        self.execute.publisher.begin()
+        self.execute.ready.set()
+        facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
+        log.info("engine_ready", extra=facts)
+
+    def _info(self, limits: EngineLimits) -> WorkerInfo:
         settings = self._settings
-        info = WorkerInfo(
+        return WorkerInfo(
             id=self.execute.worker_id,
-            name=self._name,
+            name=f"{self._pool}@{self.execute.host_id}",
             host_id=self.execute.host_id,
-            pool=OVERFLOW if self._route is Route.OVERFLOW else settings.pool,
+            pool=self._pool,
             engine=self._engine.name,
             model=settings.overflow.model if self._route is Route.OVERFLOW else settings.pools[settings.pool].model,
             max_running=limits.max_running,
@@ -82,13 +97,6 @@ class Seat:
             kv_tokens=limits.kv_tokens,
             kv_block_tokens=limits.kv_block_tokens,
         )
-        with self._store.begin() as db:
-            store.workers.register(db, info, settings.lease_s)
-        self._lease.begin()
-        self.execute.publisher.begin()
-        self.execute.ready.set()
-        facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
-        log.info("engine_ready", extra=facts)
 
     def leave(self) -> None:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
@@ -96,6 +104,7 @@ class Seat:
         if not self.execute.running.wait_until_idle(self._settings.drain_s):
             self._lease.stop_all("draining")
             self.execute.running.wait_until_idle(self._settings.drain_s)
+        self._sampler.end()
         # In this order: the lease would take an engine that was stopped for a dead one, and start it again.
         self._lease.end()
         self._engine.stop()
