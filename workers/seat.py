@@ -18,6 +18,7 @@ from workers.engines import load
 from workers.engines.base import EngineLimits
 from workers.execute import Execute
 from workers.lease import Lease
+from workers.metrics import Endpoint, WorkerMetrics
 from workers.publisher import Publisher
 from workers.room import Room
 from workers.sampler import Sampler
@@ -65,11 +66,14 @@ class Seat:
             lease_s=settings.lease_s,
             renew_every_s=settings.lease_renew_every_s,
         )
-        worker_id, room = self.execute.worker_id, self.execute.room
-        self._sampler = Sampler(opened, self._engine, room, worker_id, self._pool, settings.sample_every_s)
+        self._sampler, self._endpoint = self._measures()
 
     def take(self) -> None:
-        """Load the engine, publish its limits, and start the lease. Raises: EngineUnavailable, StoreUnavailable."""
+        """Load the engine, publish its limits, and start the lease.
+
+        Raises: EngineUnavailable, StoreUnavailable; ConfigError for a setting that cannot be followed.
+        """
+        self._endpoint.begin()
         log.info("engine_loading", extra={"engine": self._engine.name, "pid": os.getpid()})
         limits = self._engine.start()
         self.execute.room.open(limits)
@@ -82,6 +86,13 @@ class Seat:
         self.execute.ready.set()
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
+
+    def _measures(self) -> tuple[Sampler, Endpoint]:
+        """What tells of this seat, to Postgres and to Prometheus."""
+        settings, engine, pool, execute = self._settings, self._engine, self._pool, self.execute
+        sampler = Sampler(self._store, engine, execute.room, execute.worker_id, pool, settings.sample_every_s)
+        metrics = WorkerMetrics(pool, engine, execute.room, execute.running, execute.ready)
+        return sampler, Endpoint(metrics, settings.metrics_host, settings.metrics_port)
 
     def _info(self, limits: EngineLimits) -> WorkerInfo:
         settings = self._settings
@@ -109,4 +120,5 @@ class Seat:
         self._lease.end()
         self._engine.stop()
         self.execute.publisher.end()
+        self._endpoint.end()
         log.info("worker_left", extra={"worker_id": str(self.execute.worker_id)})

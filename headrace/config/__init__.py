@@ -70,6 +70,8 @@ class Settings(BaseSettings):
         publish_grace_s: how long a queued job may be missing from its list before `publish_due` adds it again.
         sample_every_s: how often a worker writes down what its engine does.
         keep_samples_days: how long samples of queues and workers, and scaling decisions, are kept.
+        metrics_host, metrics_port: where a worker serves Prometheus; no port: nowhere. Each worker of a host needs a
+            port of its own.
         failpoint: the process exits at the named point, as if killed. For crash tests only.
     """
 
@@ -120,6 +122,8 @@ class Settings(BaseSettings):
     autoscale_every_s: Positive = 30.0
     sample_every_s: Positive = 5.0
     keep_samples_days: PositiveInt = 30
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     failpoint: str | None = None
 
     @field_validator("lanes", mode="before")

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai import OpenAI
@@ -66,7 +67,7 @@ def test_a_job_is_answered_priced_and_announced(system: Any, receiver: Receiver,
         sdk.webhooks.unwrap(webhook.body + " ", webhook.headers, secret=app["webhook_secret"])
 
 
-def test_what_a_worker_does_is_sampled(system: Any, wait_until: Callable[..., None]) -> None:
+def test_what_a_worker_does_is_sampled_and_served(system: Any, wait_until: Callable[..., None]) -> None:
     query = "SELECT coalesce(sum(output_tokens), 0) AS tokens FROM worker_samples"
     before = system.sql(query)[0]["tokens"]
     system.ended(system.submit())
@@ -79,6 +80,11 @@ def test_what_a_worker_does_is_sampled(system: Any, wait_until: Callable[..., No
     assert busiest["running"] >= 1
     assert 0 < busiest["kv_use"] < 0.1
     assert 0 <= busiest["kv_reserved"] < 0.1
+
+    text = httpx2.get(system.stack.report.metrics_urls["gpu"]).text
+    served = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("headrace_")}
+    assert served['headrace_worker_ready{pool="chat"}'] == 1
+    assert served['headrace_output_tokens_total{pool="chat"}'] >= WHOLE
 
 
 def test_the_sdk_creates_a_response_and_retrieves_it_until_it_is_there(sdk: OpenAI) -> None:
