@@ -150,6 +150,7 @@ attempts = sa.Table(
     sa.Column("output_tokens", sa.Integer),
     sa.Column("engine_s", sa.Float),
     sa.Column("first_token_s", sa.Float),
+    sa.Column("preemptions", sa.Integer, nullable=False, server_default=sa.text("0")),
     _one_of("outcome", ("succeeded", "failed", "aborted", "lost"), "outcome"),
 )
 
@@ -264,6 +265,29 @@ queue_samples = sa.Table(
     sa.Column("hosts", sa.Integer, nullable=False),
     sa.Column("depth_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("started_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Index("ix_queue_samples_at", "at"),
+)
+
+worker_samples = sa.Table(
+    "worker_samples",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("worker_id", sa.Uuid, nullable=False),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("taken_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("interval_s", sa.Float, nullable=False, comment="Since the worker's sample before: what totals are of."),
+    sa.Column("running", sa.Float, nullable=False, comment="Mean over the engine's steps; without one, now."),
+    sa.Column("waiting", sa.Integer, nullable=False, comment="In the engine, now."),
+    sa.Column("steps", sa.Integer, nullable=False, comment="Of the whole batch; 0 where the engine tells of none."),
+    sa.Column("kv_use", sa.Float, comment="Share of the KV blocks, mean over the steps; NULL without one."),
+    sa.Column("kv_reserved", sa.Float, comment="Share that the ledger expects at its peak; NULL without a ledger."),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("output_tokens", sa.Integer, nullable=False),
+    sa.Column("preemptions", sa.Integer, nullable=False),
+    sa.Column("first_token_s", sa.Float, comment="Mean over the first tokens in the interval; NULL without one."),
+    # The time first: what is asked for is always the newest, and what is deleted the oldest, of every pool.
+    sa.Index("ix_worker_samples_taken_at_pool", "taken_at", "pool"),
+    comment="What each worker's engine did, every few seconds.",
 )
 
 decisions = sa.Table(
@@ -278,6 +302,7 @@ decisions = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("inputs", JSONB, nullable=False),
     sa.Index("ix_decisions_pool_at", "pool", "at"),
+    sa.Index("ix_decisions_at", "at"),
 )
 
 refusals = sa.Table(

@@ -28,6 +28,8 @@ from scheduler.sweeper import Sweep, Sweeper
 EXPIRE_EVERY_S = 0.5
 RECONCILE_EVERY_S = 10.0
 FORGET_EVERY_S = 3600.0
+#: A batch each minute is as much as four hundred workers write.
+FORGET_SAMPLES_EVERY_S = 60.0
 
 
 def make_parts(celery: Celery, settings: Settings) -> Parts:
@@ -48,6 +50,7 @@ def make_sweeper(parts: Parts) -> Sweeper:
             Sweep("redeliver", every_s, partial(sweep.redeliver, parts)),
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, parts)),
             Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, parts)),
+            Sweep("forget_samples", FORGET_SAMPLES_EVERY_S, partial(sweep.forget_samples, parts)),
         ]
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headrace.broker import named_in
 from headrace.queues import Ticket
-from headrace.store import deliveries, jobs, locks
+from headrace.store import deliveries, jobs, locks, observations
 from headrace.store.idempotency import forget_expired_keys
 from scheduler.parts import Parts
 
@@ -133,3 +133,15 @@ def forget_keys(parts: Parts) -> int:
     """Delete Idempotency-Keys that have expired. No job waits for it: an expired key counts for nothing already."""
     with parts.store.begin() as db:
         return forget_expired_keys(db) if locks.try_take(db, "forget_keys") else 0
+
+
+def forget_samples(parts: Parts) -> int:
+    """Delete samples of queues and workers, and scaling decisions, that are older than `keep_samples_days`.
+
+    Bound: one sweep after that, or more where over `observations.FORGET_ROWS` of one table grow too old between two.
+    Returns: rows that were deleted.
+    """
+    with parts.store.begin() as db:
+        if not locks.try_take(db, "forget_samples"):
+            return 0
+        return observations.forget_samples(db, parts.settings.keep_samples_days)

@@ -239,4 +239,5 @@ class Execute:
             error_code=error_code,
             error_message=error_message,
             host_id=self.host_id,
+            preemptions=generation.preemptions,
         )

@@ -80,6 +80,17 @@ class KvLedger:
         """Blocks that they fill if each answer becomes as long as it may."""
         return sum(self._most_blocks_of(each) for each in self._held.values())
 
+    @property
+    def peak_share(self) -> float:
+        """Share (0 to 1) of the blocks that the jobs are expected to take at the fullest moment, head-room included."""
+        if not self._held:
+            return 0.0
+        self._load = self._load or self._sum()
+        peak = max(mean + self._headroom * math.sqrt(variance) for mean, variance in zip(*self._load, strict=True))
+        # The head-room of few jobs reaches beyond the most that they may take. That of many, when a preemption has
+        # just widened it, beyond all there is.
+        return min(1.0, min(peak, self.most_blocks) / max(1, self._blocks))
+
     def can_ever_fit(self, job: Held) -> bool:
         """True when an empty cache has room for this job."""
         return self._most_blocks_of(job) <= self._blocks

@@ -26,6 +26,14 @@ class _Entry:
     request_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What is kept for the jobs that were let in; see `KvLedger.peak_share` and `KvLedger.headroom`."""
+
+    share: float
+    headroom: float
+
+
 class Room:
     """Lets jobs in as long as their KV cache most likely fits. Safe for many threads."""
 
@@ -101,6 +109,14 @@ class Room:
             is_whole = generation is not None and generation.finish_reason != "abort"
             self._forget(self._ledger, job_id.hex, has_ended=is_whole)
         self._freed()
+
+    def reserved(self) -> Reserved | None:
+        """How much of the KV cache is kept for the jobs that are in; None for an engine without one."""
+        with self._lock:
+            if self._ledger is None:
+                return None
+            self._look(self._ledger)
+            return Reserved(self._ledger.peak_share, self._ledger.headroom)
 
     def _forget(self, ledger: KvLedger, job: str, *, has_ended: bool) -> None:
         del self._entries[job]

@@ -15,10 +15,13 @@ from headrace.store import Store
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
 from workers.engines import load
+from workers.engines.base import EngineLimits
 from workers.execute import Execute
 from workers.lease import Lease
+from workers.metrics import Endpoint, WorkerMetrics
 from workers.publisher import Publisher
 from workers.room import Room
+from workers.sampler import Sampler
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ class Seat:
         self._route = route
         self._store = opened
         self._engine = load(engine_name, settings, settings.pools[settings.pool])
-        self._name = f"{OVERFLOW if route is Route.OVERFLOW else settings.pool}@{socket.gethostname()}"
+        self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
         self.execute = Execute(
             store=opened,
             engine=self._engine,
@@ -66,18 +69,41 @@ class Seat:
             crashes=self.execute.crashes,
             give_up=give_up,
         )
+        self._sampler, self._endpoint = self._measures()
 
     def take(self) -> None:
-        """Load the engine, publish its limits, and start the lease. Raises: EngineUnavailable, StoreUnavailable."""
+        """Load the engine, publish its limits, and start the lease.
+
+        Raises: EngineUnavailable, StoreUnavailable; ConfigError for a setting that cannot be followed.
+        """
+        self._endpoint.begin()
         log.info("engine_loading", extra={"engine": self._engine.name, "pid": os.getpid()})
         limits = self._engine.start()
         self.execute.room.open(limits)
+        info = self._info(limits)
+        with self._store.begin() as db:
+            store.workers.register(db, info, self._settings.lease_s)
+        self._lease.begin()
+        self._sampler.begin()
+        self.execute.publisher.begin()
+        self.execute.ready.set()
+        facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
+        log.info("engine_ready", extra=facts)
+
+    def _measures(self) -> tuple[Sampler, Endpoint]:
+        """What tells of this seat, to Postgres and to Prometheus."""
+        settings, engine, pool, execute = self._settings, self._engine, self._pool, self.execute
+        sampler = Sampler(self._store, engine, execute.room, execute.worker_id, pool, settings.sample_every_s)
+        metrics = WorkerMetrics(pool, engine, execute.room, execute.running, execute.ready)
+        return sampler, Endpoint(metrics, settings.metrics_host, settings.metrics_port)
+
+    def _info(self, limits: EngineLimits) -> WorkerInfo:
         settings = self._settings
-        info = WorkerInfo(
+        return WorkerInfo(
             id=self.execute.worker_id,
-            name=self._name,
+            name=f"{self._pool}@{self.execute.host_id}",
             host_id=self.execute.host_id,
-            pool=OVERFLOW if self._route is Route.OVERFLOW else settings.pool,
+            pool=self._pool,
             engine=self._engine.name,
             model=settings.overflow.model if self._route is Route.OVERFLOW else settings.pools[settings.pool].model,
             max_running=limits.max_running,
@@ -85,13 +111,6 @@ class Seat:
             kv_tokens=limits.kv_tokens,
             kv_block_tokens=limits.kv_block_tokens,
         )
-        with self._store.begin() as db:
-            store.workers.register(db, info, settings.lease_s)
-        self._lease.begin()
-        self.execute.publisher.begin()
-        self.execute.ready.set()
-        facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
-        log.info("engine_ready", extra=facts)
 
     def leave(self) -> None:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
@@ -99,8 +118,10 @@ class Seat:
         if not self.execute.running.wait_until_idle(self._settings.drain_s):
             self._lease.stop_all("draining")
             self.execute.running.wait_until_idle(self._settings.drain_s)
+        self._sampler.end()
         # In this order: the lease would take an engine that was stopped for a dead one, and start it again.
         self._lease.end()
         self._engine.stop()
         self.execute.publisher.end()
+        self._endpoint.end()
         log.info("worker_left", extra={"worker_id": str(self.execute.worker_id)})

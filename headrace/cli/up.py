@@ -108,6 +108,7 @@ class _Teller:
             model=pool.model,
             model_source=self._model.source if self._model else None,
             left_out=machine.left_out,
+            metrics_urls=machine.metrics_urls,
             pids=self._supervisor.pids,
         )
 
@@ -119,6 +120,7 @@ class _Teller:
             "API key": report.api_key,
             "documentation": f"{report.url}/docs",
             "Flower": f"{report.flower_url}  (user and password: {report.flower_auth})",
+            "metrics": ", ".join(f"{url} ({name})" for name, url in report.metrics_urls.items()),
             "Postgres": report.database_url.replace("+psycopg", ""),
             "Redis": report.redis_url,
             "engine": f"{report.engine}{made_up}",

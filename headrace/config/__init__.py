@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         max_attempts: starts of one job before it fails.
         reservation_ttl_s: how long admission holds a place for a job that is not inserted yet.
         publish_grace_s: how long a queued job may be missing from its list before `publish_due` adds it again.
+        sample_every_s: how often a worker writes down what its engine does.
+        keep_samples_days: how long samples of queues and workers, and scaling decisions, are kept.
+        metrics_host, metrics_port: where a worker serves Prometheus; no port: nowhere. Each worker of a host needs a
+            port of its own.
         failpoint: the process exits at the named point, as if killed. For crash tests only.
     """
 
@@ -116,6 +120,10 @@ class Settings(BaseSettings):
     sweep_every_s: Positive = 1.0
     observe_every_s: Positive = 5.0
     autoscale_every_s: Positive = 30.0
+    sample_every_s: Positive = 5.0
+    keep_samples_days: PositiveInt = 30
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     failpoint: str | None = None
 
     @field_validator("lanes", mode="before")

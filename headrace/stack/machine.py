@@ -8,6 +8,7 @@ import sys
 import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import SecretStr
 
@@ -24,6 +25,8 @@ from headrace.stack.supervisor import Service
 from headrace.stack.valkey import Valkey
 
 WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
+#: Where each process that holds an engine serves its metrics.
+METRICS_PORTS = MappingProxyType({"gpu": 9464, "overflow": 10_464})
 #: Room for as many stacks beside each other; less than any two of the ports above are apart.
 PORTS_APART = 500
 FLOWER_USER = "operator"
@@ -69,6 +72,7 @@ class Machine:
         self._postgres = None if "database_url" in given else Postgres(state / "postgres", postgres_port)
         self._valkey = None if "redis_url" in given else Valkey(state / "valkey", valkey_port)
         self.flower_port = ports.pick(FLOWER_PORT + shift, taken={self.web_port})
+        self._metrics_ports = {name: ports.pick(port + shift) for name, port in METRICS_PORTS.items()}
         pepper = settings.pepper if "pepper" in given else SecretStr(persistent_secret(state / "pepper"))
         self.settings = settings.model_copy(
             update={
@@ -107,6 +111,12 @@ class Machine:
         if self.settings.openai_api_key is None:
             reasons.setdefault("overflow", "OPENAI_API_KEY is not set")
         return reasons
+
+    @property
+    def metrics_urls(self) -> dict[str, str]:
+        """Where each worker that runs serves its metrics."""
+        running = {name: port for name, port in self._metrics_ports.items() if name not in self.left_out}
+        return {name: f"http://{ports.LOOPBACK}:{port}/metrics" for name, port in running.items()}
 
     def stages(self) -> list[list[Service]]:
         """What to start, in order: each server, the release step, then all the rest at once."""
@@ -170,7 +180,10 @@ class Machine:
                 return service
 
     def _command(self, name: str) -> Command:
-        return Command(name, procfile.shell(self._lines[name]), self._env, PROJECT_ROOT)
+        env = self._env
+        if name in self._metrics_ports:
+            env = env | {"HEADRACE_METRICS_PORT": str(self._metrics_ports[name])}
+        return Command(name, procfile.shell(self._lines[name]), env, PROJECT_ROOT)
 
     def _environment(self) -> dict[str, str]:
         """What the Procfile's processes see: our own environment, with every address and secret filled in."""
@@ -185,6 +198,7 @@ class Machine:
             "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
             "HEADRACE_ENGINE": settings.pools[settings.pool].engine,
             "HEADRACE_HOST": ports.LOOPBACK,
+            "HEADRACE_METRICS_HOST": ports.LOOPBACK,
             "PORT": str(self.web_port),
             "FLOWER_PORT": str(self.flower_port),
             "FLOWER_BASIC_AUTH": inherited.get(

@@ -19,6 +19,7 @@ class Report:
         engine: what answers; `simulator` makes its answers up.
         model_source: where the weights came from; None where there are none.
         left_out: processes of the Procfile that do not run, and why.
+        metrics_urls: by process name, where each worker serves Prometheus.
         pids: by process name, the embedded servers included.
     """
 
@@ -32,6 +33,7 @@ class Report:
     model: str
     model_source: str | None
     left_out: dict[str, str]
+    metrics_urls: dict[str, str]
     pids: dict[str, int]
 
     def write(self, path: Path) -> None:

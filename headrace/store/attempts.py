@@ -78,6 +78,7 @@ class AttemptEnd:
     error_code: str | None = None
     error_message: str | None = None
     host_id: str | None = None
+    preemptions: int = 0
 
 
 def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine: str) -> Claim | None:
@@ -264,6 +265,7 @@ def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
             error_code=end.error_code,
             model_served=end.model_served,
             first_token_s=end.first_token_s,
+            preemptions=end.preemptions,
             **_used(end),
         )
     )

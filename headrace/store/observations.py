@@ -1,4 +1,4 @@
-"""What was observed and decided: queue samples, refusals, scaling decisions."""
+"""What was observed and decided: samples of queues and workers, refusals, scaling decisions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,10 +11,12 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from headrace.jobs import JobState, oldest_id
-from headrace.tables import decisions, jobs, queue_samples, refusals
+from headrace.tables import decisions, jobs, queue_samples, refusals, worker_samples
 
 #: How far apart the clocks of the machines that make ids may be.
 CLOCK_SKEW = timedelta(minutes=5)
+#: Old rows of one table that are deleted in one transaction.
+FORGET_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,24 @@ class QueueActivity:
     started: int = 0
     running: int = 0
     started_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSample:
+    """What a worker's engine did since its sample before. See `headrace.tables.worker_samples`."""
+
+    worker_id: UUID
+    pool: str
+    interval_s: float
+    running: float
+    waiting: int
+    steps: int
+    kv_use: float | None
+    kv_reserved: float | None
+    prompt_tokens: int
+    output_tokens: int
+    preemptions: int
+    first_token_s: float | None
 
 
 def activity(db: Connection, since: datetime) -> dict[str, QueueActivity]:
@@ -117,6 +137,25 @@ def recent_samples(db: Connection, queues: Sequence[str], since: datetime) -> li
         .order_by(queue_samples.c.at)
     )
     return [QueueSample(**row._mapping) for row in db.execute(statement)]
+
+
+def add_worker_sample(db: Connection, sample: WorkerSample) -> None:
+    """Write a worker's sample, as of now."""
+    db.execute(sa.insert(worker_samples).values(**asdict(sample)))
+
+
+def forget_samples(db: Connection, keep_days: int) -> int:
+    """Delete samples and decisions that are older, `FORGET_ROWS` of each table at most; returns how many."""
+    times = (queue_samples.c.at, worker_samples.c.taken_at, decisions.c.at)
+    return sum(_forget(db, at, sa.func.now() - timedelta(days=keep_days)) for at in times)
+
+
+def _forget(db: Connection, at: sa.Column[Any], before: sa.ColumnElement[Any]) -> int:
+    """Delete the oldest rows of the table whose time this is."""
+    key = at.table.primary_key.columns
+    oldest = sa.select(*key).where(at < before).order_by(at).limit(FORGET_ROWS)
+    deleted = sa.delete(at.table).where(sa.tuple_(*key).in_(oldest))
+    return len(db.execute(deleted.returning(at)).all())
 
 
 def add_refusals(db: Connection, counts: Mapping[tuple[UUID, str, str], tuple[int, int]]) -> None:

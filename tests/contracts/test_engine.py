@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY, generate_latest
 
 from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
 from headrace.jobs import Message, Sampling
 from headrace.tokens import EstimatingTokenizer, Tokenizer
-from workers.engines.base import Engine, Generation, GenerationRequest, Progress
+from workers.engines.base import Engine, EngineStats, Generation, GenerationRequest, Progress
 from workers.engines.simulator import SimulatorEngine, fingerprint
 
 SOON_S = 10.0
@@ -321,6 +322,49 @@ def test_progress_counts_the_tokens_of_an_answer_with_its_prefix(engine: Engine,
     assert before.preemptions == generation.preemptions == 0
 
 
+def test_stats_say_what_runs_and_that_nothing_does(bench: Bench, engine: Engine) -> None:
+    wait_until(lambda: engine.stats().running == 0)
+    before = engine.stats()
+    with ThreadPoolExecutor(2) as threads:
+        running = [begin(bench, threads, f"seen-{i}") for i in range(2)]
+        wait_until(lambda: engine.stats().running == 2)
+        during = engine.stats()
+        for i in range(2):
+            engine.abort(f"seen-{i}")
+        bench.let_go()
+        for each in running:
+            each.result(SOON_S)
+    wait_until(lambda: engine.stats().running == 0)
+    after = engine.stats()
+    assert (before.waiting, during.waiting, after.waiting) == (0, 0, 0)
+    for then, now in ((before, during), (during, after)):
+        assert all(earlier <= later for earlier, later in zip(totals(then), totals(now), strict=True))
+    if engine.start().kv_tokens is None:
+        assert before.kv_use is during.kv_use is after.kv_use is None
+    else:
+        assert before.kv_use == after.kv_use == 0.0 < (during.kv_use or 0.0) <= 1.0
+
+
+@continuing
+def test_stats_count_tokens_steps_and_first_tokens(engine: Engine) -> None:
+    before = engine.stats()
+    requests = [free(request_id=f"counted-{i}") for i in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        usages = [each.usage for each in threads.map(engine.generate, requests)]
+    wait_until(
+        lambda: engine.stats().output_tokens == before.output_tokens + sum(each.output_tokens for each in usages)
+    )
+    after = engine.stats()
+    assert after.prompt_tokens - before.prompt_tokens == sum(each.prompt_tokens for each in usages)
+    assert after.first_tokens - before.first_tokens == 3
+    assert 0 < after.first_token_s - before.first_token_s < 3 * SOON_S
+    assert after.preemptions == before.preemptions
+    steps = after.steps - before.steps
+    assert steps >= 60
+    assert 0 < after.running_sum - before.running_sum <= 3 * steps
+    assert 0 < after.kv_use_sum - before.kv_use_sum <= steps
+
+
 def test_abort_of_an_unknown_request_is_ignored(engine: Engine) -> None:
     engine.abort("nobody")
     engine.check()
@@ -336,11 +380,21 @@ def test_a_core_that_is_killed_fails_its_calls_and_start_replaces_it(bench: Benc
             with pytest.raises(EngineCrash) as crash:
                 call.result(SOON_S)
             assert crash.value.made_tokens > 0
+    before = engine.stats()
     with pytest.raises(EngineUnavailable):
         engine.check()
+    assert (engine.stats().running, engine.stats().kv_use) == (0, 0.0)
     engine.start()
     assert core_pid(engine) != core
-    assert bench.expected(own(6), 6) in engine.generate(own(6)).text
+    after = engine.generate(own(6))
+    assert bench.expected(own(6), 6) in after.text
+    wait_until(lambda: engine.stats().output_tokens - before.output_tokens >= after.usage.output_tokens)
+    assert all(now >= then for now, then in zip(totals(engine.stats()), totals(before), strict=True))
+    # vLLM's own metrics are there, once, and those of the new core.
+    names = {"model_name": "tests/tiny-llama", "engine": "0"}
+    made = after.usage.output_tokens
+    wait_until(lambda: REGISTRY.get_sample_value("vllm:generation_tokens_total", names) == made)
+    assert generate_latest().count(b"# TYPE vllm:num_requests_running gauge") == 1
 
 
 @with_a_core
@@ -368,6 +422,20 @@ def test_after_stop_nothing_is_answered(engine: Engine) -> None:
     with pytest.raises(EngineUnavailable):
         engine.check()
     engine.abort("own-7")
+
+
+def totals(stats: EngineStats) -> tuple[float, ...]:
+    """All that must never go back."""
+    return (
+        stats.steps,
+        stats.running_sum,
+        stats.kv_use_sum,
+        stats.prompt_tokens,
+        stats.output_tokens,
+        stats.preemptions,
+        stats.first_tokens,
+        stats.first_token_s,
+    )
 
 
 def core_pid(engine: Any) -> int:

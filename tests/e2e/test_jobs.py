@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai import OpenAI
@@ -28,6 +29,7 @@ def system(start: Callable[..., Any]) -> Any:
         lease_renew_every_s="0.2",
         pools__chat__max_running="4",
         lanes__low__depth_cap=str(LOW_CAP),
+        sample_every_s="0.5",
     )
 
 
@@ -63,6 +65,26 @@ def test_a_job_is_answered_priced_and_announced(system: Any, receiver: Receiver,
     assert sdk.responses.retrieve(event.data.id).output_text == job["text"]
     with pytest.raises(openai.InvalidWebhookSignatureError):
         sdk.webhooks.unwrap(webhook.body + " ", webhook.headers, secret=app["webhook_secret"])
+
+
+def test_what_a_worker_does_is_sampled_and_served(system: Any, wait_until: Callable[..., None]) -> None:
+    query = "SELECT coalesce(sum(output_tokens), 0) AS tokens FROM worker_samples"
+    before = system.sql(query)[0]["tokens"]
+    system.ended(system.submit())
+    wait_until(lambda: system.sql(query)[0]["tokens"] >= before + WHOLE, "its tokens are in the samples", 10)
+
+    [busiest] = system.sql("SELECT * FROM worker_samples ORDER BY output_tokens DESC, id LIMIT 1")
+    assert busiest["worker_id"] in {row["id"] for row in system.sql("SELECT id FROM workers")}
+    assert (busiest["pool"], busiest["waiting"], busiest["preemptions"]) == ("chat", 0, 0)
+    assert busiest["interval_s"] > 0.4
+    assert busiest["running"] >= 1
+    assert 0 < busiest["kv_use"] < 0.1
+    assert 0 <= busiest["kv_reserved"] < 0.1
+
+    text = httpx2.get(system.stack.report.metrics_urls["gpu"]).text
+    served = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("headrace_")}
+    assert served['headrace_worker_ready{pool="chat"}'] == 1
+    assert served['headrace_output_tokens_total{pool="chat"}'] >= WHOLE
 
 
 def test_the_sdk_creates_a_response_and_retrieves_it_until_it_is_there(sdk: OpenAI) -> None:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from headrace.config import Settings
@@ -53,6 +54,10 @@ def test_real_answers_and_no_engine_is_left_behind(
     assert {(job["status"], job["engine"]) for job in answers} == {("succeeded", "vllm")}
     assert answers[0]["text"] == "Paris"
     assert all(re.search(r"\w+ \w+ \w+", job["text"]) for job in answers[1:])
+
+    served = httpx2.get(system.stack.report.metrics_urls["gpu"]).text
+    assert re.search(r'^headrace_output_tokens_total\{pool="chat"\} [1-9]', served, re.MULTILINE)
+    assert re.search(r"^vllm:generation_tokens_total\{.*\} [1-9]", served, re.MULTILINE)
 
     cores = engine_cores(processes, system.pid("gpu"))
     assert cores, "no engine process was found"

@@ -64,6 +64,38 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine holds now, and what it has done since it was made. No total ever goes back.
+
+    What an engine does not know of itself it leaves at 0 or None: a remote API knows what runs, and no more.
+
+    Attributes:
+        running: requests in its batch now.
+        waiting: requests that it has and has not begun, or has preempted.
+        kv_use: share (0 to 1) of the KV blocks that are in use now; None without a KV pool of its own.
+        steps: of the whole batch, in each of which a running request gets a token; none pass while nothing runs.
+        kv_use_sum, running_sum: `kv_use` and `running` at the end of each step, added up: over `steps` a mean.
+        prompt_tokens: read, with those that were found in a cache, and with the prefixes of answers.
+        output_tokens: made, prefixes not among them.
+        preemptions: times that a request's blocks were taken away, to be computed again later.
+        first_tokens: requests that have got a first token.
+        first_token_s: seconds that these waited for it since they came to the engine, added up.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    kv_use: float | None = None
+    steps: int = 0
+    kv_use_sum: float = 0.0
+    running_sum: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    preemptions: int = 0
+    first_tokens: int = 0
+    first_token_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLimits:
     """What an engine can hold, read from the engine itself after `start`.
 
@@ -121,6 +153,10 @@ class Engine(Protocol):
 
     def progress(self) -> Mapping[str, Progress]:
         """How far each running request is, by its id, as well as the engine knows now; costs little."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """What it holds and has done, as well as it knows; costs little, and can be asked at any time."""
         ...
 
     def check(self) -> None:

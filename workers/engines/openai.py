@@ -17,7 +17,15 @@ from openai.types.chat import ChatCompletion
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.errors import ConfigError, EngineError, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import Sampling, Usage, storable
-from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.base import (
+    EngineLimits,
+    EngineStats,
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    OnDelta,
+    Progress,
+)
 
 #: Statuses that say that this request will never do, and that this account or key will not.
 _REJECTED = frozenset({400, 404, 413, 422})
@@ -84,6 +92,10 @@ class OpenAIEngine:
         # How far a call is, only its end tells.
         with self._changed:
             return dict.fromkeys(self._calls, Progress(0))
+
+    def stats(self) -> EngineStats:
+        with self._changed:
+            return EngineStats(running=len(self._calls))
 
     def check(self) -> None:
         if self._client is None:

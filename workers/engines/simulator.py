@@ -17,7 +17,8 @@ from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.errors import EngineCrash, EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.jobs import Message, Usage
 from headrace.tokens import PromptTokenizer, load_for
-from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.simulator_stats import Totals
 
 LABEL = "[simulated] "
 _WORDS = ("water", "falls", "through", "the", "headrace", "and", "turns", "a", "wheel")
@@ -40,6 +41,7 @@ class _Call:
     Attributes:
         pieces: the answer, one piece of text per token.
         given: how many of them the request's prefix holds whole.
+        counted: how many of them the totals have, or were given.
         woken: set on each change that its thread must see.
         admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
         heard: tokens of its answer that its listener has got; None without one.
@@ -52,6 +54,7 @@ class _Call:
     given: int
     finish_reason: Literal["stop", "length"]
     blocks: int
+    counted: int
     began: float = field(default_factory=time.monotonic)
     woken: threading.Event = field(default_factory=threading.Event)
     admitted_at: float | None = None
@@ -80,11 +83,12 @@ class SimulatorEngine:
         self._serving = False
         self._stopping = False
         self._kv_tokens = simulator.kv_tokens // simulator.kv_block_tokens * simulator.kv_block_tokens
-        self._free_blocks = simulator.kv_tokens // simulator.kv_block_tokens
+        self._blocks = self._free_blocks = simulator.kv_tokens // simulator.kv_block_tokens
         self._calls: dict[str, _Call] = {}
         self._waiting: list[tuple[int, int, _Call]] = []
         self._running = 0
         self._numbers = itertools.count(1)
+        self._totals = Totals(step_s=1 / simulator.decode_tokens_per_s)
 
     def start(self) -> EngineLimits:
         with self._changed:
@@ -117,6 +121,15 @@ class SimulatorEngine:
         with self._changed:
             return {request_id: Progress(self._made(call)) for request_id, call in self._calls.items()}
 
+    def stats(self) -> EngineStats:
+        with self._changed:
+            self._totals.pass_time(self._running, self._kv_use)
+            for call in self._calls.values():
+                if not call.over:
+                    self._count(call, self._made(call))
+            waiting = sum(not call.over for *_, call in self._waiting)
+            return self._totals.stats(self._running, waiting, self._kv_use)
+
     def check(self) -> None:
         if not self._serving:
             raise EngineUnavailable("The simulator is not started, or has died as it was told to.")
@@ -140,11 +153,12 @@ class SimulatorEngine:
             raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
         blocks = math.ceil(needed / self._settings.kv_block_tokens)
         given, pieces = _skip(pieces, len(request.prefix))
-        return _Call(request, prompt_tokens, pieces, given, finish_reason, blocks)
+        return _Call(request, prompt_tokens, pieces, given, finish_reason, blocks, counted=given)
 
     def _enter(self, call: _Call) -> None:
         with self._changed:
             self.check()
+            self._totals.pass_time(self._running, self._kv_use)
             number = next(self._numbers)
             if self._settings.fault_every and number % self._settings.fault_every == 0:
                 self._fail(call)
@@ -180,12 +194,14 @@ class SimulatorEngine:
                     return
                 self._free_blocks -= call.blocks
                 self._running += 1
+                self._totals.read(call.prompt_tokens + call.given)
                 call.admitted_at = time.monotonic()
             heapq.heappop(self._waiting)
             call.woken.set()
 
     def _leave(self, call: _Call) -> None:
         with self._changed:
+            self._totals.pass_time(self._running, self._kv_use)
             self._calls.pop(call.request.request_id, None)
             call.aborted = True  # So that its place in the line, if it still has one, is skipped.
             if call.admitted_at is not None:
@@ -194,10 +210,25 @@ class SimulatorEngine:
             self._admit()
             self._changed.notify_all()
 
+    @property
+    def _kv_use(self) -> float:
+        return (self._blocks - self._free_blocks) / self._blocks if self._blocks else 0.0
+
+    def _count(self, call: _Call, made: int) -> None:
+        """Count what a request has made since it was last looked at."""
+        with self._changed:
+            if call.admitted_at is None or made <= call.counted:
+                return
+            is_first = call.counted == call.given
+            first_token_at = self._prefilled_at(call, call.admitted_at) + 1 / self._settings.decode_tokens_per_s
+            self._totals.made(made - call.counted, first_token_at - call.began if is_first else None)
+            call.counted = made
+
     def _run(self, call: _Call, on_delta: OnDelta | None) -> Generation:
         call.woken.wait()
         call.woken.clear()
         done = call.given if call.admitted_at is None else self._decode(call, call.admitted_at, on_delta)
+        self._count(call, done)
         if call.error is not None:
             raise call.error
         return Generation(

@@ -19,10 +19,11 @@ from headrace.config import PoolSettings, Settings
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.jobs import Usage, storable
 from headrace.tokens import PromptTokenizer, load_for
-from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.scratch import Scratch
 from workers.engines.vllm_sampling import constraint, decoding
 from workers.engines.vllm_settings import arguments, environment
+from workers.engines.vllm_stats import Tally
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class VllmEngine:
         """
         self._pool, self._tokenizer, self._probe_s = pool, tokenizer, probe_s
         self._scratch = Scratch()
+        self._tally = Tally()
         self._core: _Core | None = None
         self._lifecycle = threading.Lock()
 
@@ -66,7 +68,7 @@ class VllmEngine:
             if self._core is None:
                 self._scratch.open()
                 began = time.monotonic()
-                self._core = _Core(_load(self._pool, self._scratch.path))
+                self._core = _Core(_load(self._pool, self._scratch.path, self._tally))
                 log.info("engine_started", extra={"engine": self.name, "load_s": round(time.monotonic() - began, 1)})
             return self._core.limits
 
@@ -98,6 +100,9 @@ class VllmEngine:
     def progress(self) -> dict[str, Progress]:
         return {} if (core := self._core) is None else core.progress()
 
+    def stats(self) -> EngineStats:
+        return self._tally.stats
+
     def check(self) -> None:
         core = self._serving()
         if not core.dead and core.answers(self._probe_s):
@@ -112,6 +117,7 @@ class VllmEngine:
             core, self._core = self._core, None
             if core is not None:
                 core.close(drain_s=_DRAIN_S, exit_s=_EXIT_S)
+            self._tally.emptied()
             self._scratch.close()
 
     def _serving(self) -> "_Core":
@@ -124,6 +130,7 @@ class VllmEngine:
         self._core = None
         core.died()
         core.close(drain_s=0, exit_s=_DEAD_EXIT_S)
+        self._tally.emptied()
 
 
 @dataclass(eq=False, slots=True)
@@ -321,7 +328,22 @@ def _sampling_params(call: _Call, defaults: Mapping[str, Any]) -> Any:
     )
 
 
-def _load(pool: PoolSettings, scratch: Path) -> Any:
+def _stat_logger(tally: Tally) -> type:
+    """What vLLM makes one of for its core, and tells after each step; its own Prometheus metrics stay beside it."""
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    class StatLogger(StatLoggerBase):  # type: ignore[misc]
+        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None: ...
+
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+            tally.record(scheduler_stats, iteration_stats)
+
+        def log_engine_initialized(self) -> None: ...
+
+    return StatLogger
+
+
+def _load(pool: PoolSettings, scratch: Path, tally: Tally) -> Any:
     """Start an AsyncLLM. Raises: ConfigError, EngineUnavailable."""
     with environment(pool, scratch):
         try:
@@ -329,7 +351,7 @@ def _load(pool: PoolSettings, scratch: Path) -> Any:
             from vllm.v1.engine.async_llm import AsyncLLM
 
             options = {"shutdown_timeout": _DRAIN_S, **arguments(pool)}
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=[_stat_logger(tally)])
         except (ValueError, TypeError, ImportError) as error:
             raise ConfigError(f"vLLM cannot be started with these settings: {error}", param="pools") from error
         except (RuntimeError, OSError) as error:

@@ -280,3 +280,50 @@ def test_only_idempotency_keys_that_have_expired_are_forgotten(parts: Parts, que
         query(insert, app=ticket.app_id, job=ticket.job_id, key=key, left=left)
     assert sweep.forget_keys(parts) == 1
     assert query("SELECT key FROM idempotency_keys") == [("live",)]
+
+
+@pytest.fixture
+def observed(query: Any) -> Callable[[int, int], None]:
+    """Puts so many rows of so many days ago into each table of samples and decisions."""
+    insert = {
+        "queue_samples": "(queue, at, depth, oldest_wait_s, arrivals, refused, started, running, slots, hosts)"
+        " SELECT 'chat.normal', {at}, 0, 0, 0, 0, 0, 0, 0, 0",
+        "worker_samples": "(taken_at, worker_id, pool, interval_s, running, waiting, steps, prompt_tokens,"
+        " output_tokens, preemptions) SELECT {at}, gen_random_uuid(), 'chat', 5, 0, 0, 0, 0, 0, 0",
+        "decisions": "(at, pool, mode, hosts, target, reason, inputs)"
+        " SELECT {at}, 'chat', 'advisory', 1, 1, 'hold', '{{}}'",
+    }
+
+    def put(rows: int, days: int) -> None:
+        at = "now() - make_interval(days => :days, secs => i)"
+        for table, values in insert.items():
+            query(f"INSERT INTO {table} {values.format(at=at)} FROM generate_series(1, :rows) i", rows=rows, days=days)
+
+    return put
+
+
+SAMPLED = ("queue_samples", "worker_samples", "decisions")
+
+
+def test_only_samples_older_than_they_are_kept_are_forgotten(
+    parts: Parts, observed: Callable[[int, int], None], query: Any
+) -> None:
+    days = parts.settings.keep_samples_days
+    observed(2, days)
+    observed(3, days - 1)
+    assert sweep.forget_samples(parts) == 2 * len(SAMPLED)
+    assert sweep.forget_samples(parts) == 0
+    assert [query(f"SELECT count(*) FROM {table}") for table in SAMPLED] == [[(3,)]] * len(SAMPLED)
+
+
+def test_samples_are_forgotten_in_batches_the_oldest_first(
+    parts: Parts, observed: Callable[[int, int], None], query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.store.observations.FORGET_ROWS", 2)
+    observed(3, 40)
+    observed(1, 50)
+    assert [sweep.forget_samples(parts) for _ in range(3)] == [6, 6, 0]
+    observed(1, 50)
+    observed(2, 40)
+    sweep.forget_samples(parts)
+    assert query("SELECT now() - min(taken_at) < interval '41 days', count(*) FROM worker_samples") == [(True, 1)]

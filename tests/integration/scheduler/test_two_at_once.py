@@ -110,11 +110,18 @@ def test_two_beats_make_one_sample_and_ask_for_one_change(twins: list[Parts], ru
     assert query("SELECT target FROM decisions WHERE target <> hosts") == [(6,)]
 
 
-@pytest.mark.parametrize("work", [sweep.publish_due, sweep.expire, sweep.redeliver, sweep.forget_keys, observe])
+@pytest.mark.parametrize(
+    "work",
+    [sweep.publish_due, sweep.expire, sweep.redeliver, sweep.forget_keys, sweep.forget_samples, observe],
+)
 def test_nothing_is_done_or_waited_for_while_another_process_does_it(
-    parts: Parts, twins: list[Parts], queued: Callable[..., Ticket], age: Any, work: Callable[[Parts], int]
+    parts: Parts, twins: list[Parts], queued: Callable[..., Ticket], age: Any, work: Callable[[Parts], int], query: Any
 ) -> None:
     age(queued(webhook_url=HOOK).job_id, timedelta(seconds=31))
+    query(
+        "INSERT INTO decisions (at, pool, mode, hosts, target, reason, inputs)"
+        " VALUES (now() - interval '1 year', 'chat', 'advisory', 1, 1, 'hold', '{}')"
+    )
     with twins[0].store.begin() as db:
         assert locks.try_take(db, work.__name__)
         assert work(twins[1]) == 0

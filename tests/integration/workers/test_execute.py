@@ -21,7 +21,7 @@ from headrace.store import Store, jobs, workers
 from headrace.store import attempts as store_attempts
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
-from headrace.tables import deliveries, ledger
+from headrace.tables import attempts, deliveries, ledger
 from workers.crashes import MOST_CRASHES
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.execute import Execute
@@ -39,6 +39,7 @@ class ScriptedEngine:
     error: Exception | None = None
     waits_for_abort: bool = False
     dead: bool = False
+    preemptions: int = 0
     started: threading.Event = field(default_factory=threading.Event)
     aborted: threading.Event = field(default_factory=threading.Event)
 
@@ -54,7 +55,7 @@ class ScriptedEngine:
         if self.waits_for_abort:
             assert self.aborted.wait(20)
             reason = "abort"
-        return Generation("An answer.", Usage(8, 3), reason, "scripted-model", 0.1)
+        return Generation("An answer.", Usage(8, 3), reason, "scripted-model", 0.1, self.preemptions)
 
     def abort(self, request_id: str) -> None:
         self.aborted.set()
@@ -138,6 +139,15 @@ def test_answer_is_stored_billed_and_announced(bench: Bench, store: Store, queue
     assert bench.announced == [ticket.job_id]
     with store.begin() as db:
         assert bench.sent == list(db.scalars(sa.select(deliveries.c.id)))
+
+
+def test_preemptions_are_in_the_attempt_s_row(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket, bench.engine.preemptions = queued(), 3
+
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
+
+    with store.begin() as db:
+        assert db.scalar(sa.select(attempts.c.preemptions)) == 3
 
 
 def test_second_message_for_a_job_has_no_effect(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:

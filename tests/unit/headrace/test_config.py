@@ -77,6 +77,8 @@ def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> Non
     ("text", "named"),
     [
         ("lease_s = -1", "lease_s"),
+        ("metrics_port = 70000", "metrics_port"),
+        ("keep_samples_days = 0", "keep_samples_days"),
         ("[pools.chat]\nmax_running = 0", "pools.chat.max_running"),
         ("[pools.chat]\nmax_runing = 3", "pools.chat.max_runing"),
         ("[lanes.urgent]\ndepth_cap = 1", "urgent"),

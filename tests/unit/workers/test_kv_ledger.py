@@ -89,6 +89,42 @@ def test_a_share_of_the_cache_is_kept_for_high() -> None:
     assert let_in(kv, job(lane=Lane.HIGH)) >= 2
 
 
+def test_the_peak_is_the_fullest_moment_with_its_head_room() -> None:
+    kv = ledger(blocks=100, lengths=known(*[400] * 500))
+    assert kv.peak_share == 0.0
+    # 500 tokens are 32 blocks, and hardly any answer is known to be shorter.
+    kv.hold("a", job(prompt_tokens=100, max_tokens=4096))
+    alone = kv.peak_share
+    assert 0.32 <= alone < 0.4
+    kv.hold("ends soon", job(prompt_tokens=100, max_tokens=4096, produced=390))
+    assert alone < kv.peak_share < 2 * 0.32, "they are not at their largest together"
+    kv.release("ends soon", has_ended=False)
+    assert kv.peak_share == alone
+
+
+def test_the_peak_is_never_beyond_the_most_that_the_jobs_may_take() -> None:
+    kv = ledger(blocks=100, lengths=known(*range(1, 512)))
+    kv.hold("a", job(prompt_tokens=16, max_tokens=64))
+    assert kv.peak_share == 0.05
+
+
+def test_the_peak_grows_with_the_head_room_and_with_what_is_made() -> None:
+    kv = ledger(blocks=100)
+    kv.hold("a", job())
+    before = kv.peak_share
+    kv.preempted("a")
+    assert kv.peak_share > before
+    # Further than any answer got before: more of them are believed to be long.
+    kv.produced("a", 200)
+    assert kv.peak_share >= kv.used_blocks / 100 > before - 0.1
+
+
+def test_the_peak_is_at_most_all_of_the_cache() -> None:
+    kv = ledger(blocks=4)
+    kv.hold("a", job(prompt_tokens=1000))
+    assert kv.peak_share == 1.0
+
+
 def test_what_leaves_makes_room() -> None:
     kv = ledger()
     count = let_in(kv, job())

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.jobs import Lane, Usage, new_id
 from workers.engines.base import EngineLimits, FinishReason, Generation, Progress
-from workers.room import ARRIVES_WITHIN_S, Room
+from workers.room import ARRIVES_WITHIN_S, Reserved, Room
 
 #: Ten blocks of 16 tokens.
 LIMITS = EngineLimits(max_model_tokens=None, max_running=8, kv_tokens=160, kv_block_tokens=16)
@@ -150,6 +150,33 @@ def test_what_may_have_killed_an_engine_runs_alone() -> None:
     assert not bench.room.enter(new_id(), Lane.HIGH, 16, 16, alone=True)
     bench.room.leave(suspect, answered(16))
     assert bench.enter(1)
+
+
+def test_what_is_reserved_is_what_the_ledger_expects_of_those_that_are_in() -> None:
+    bench = Bench()
+    ledger = bench.room._ledger
+    assert ledger is not None
+    assert bench.room.reserved() == Reserved(0.0, ledger.headroom)
+    for _ in range(2000):
+        # Answers are known to be short.
+        bench.room.leave(bench.enter(10), answered(1))
+    job = bench.enter(10)
+    bench.room.running(job, "r1")
+    before = bench.room.reserved()
+    assert before is not None
+    assert 0 < before.share < 0.5
+    bench.engine.says = {"r1": Progress(8 * 16)}
+    after = bench.room.reserved()
+    assert after is not None
+    assert 0.9 <= after.share <= 1.0, "nine blocks are in use by now"
+    bench.room.leave(job, answered(8 * 16))
+    assert bench.room.reserved() == Reserved(0.0, ledger.headroom)
+
+
+def test_nothing_is_reserved_by_an_engine_without_a_cache_of_its_own() -> None:
+    bench = Bench(EngineLimits(max_model_tokens=None, max_running=8))
+    bench.enter(10)
+    assert bench.room.reserved() is None
 
 
 def test_a_share_is_kept_for_the_best_lane() -> None:

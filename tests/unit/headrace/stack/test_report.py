@@ -17,6 +17,7 @@ REPORT = Report(
     model="model",
     model_source=None,
     left_out={"overflow": "OPENAI_API_KEY is not set"},
+    metrics_urls={"gpu": "http://127.0.0.1:9464/metrics"},
     pids={"web": 12},
 )
 

@@ -224,6 +224,58 @@ def test_loading_takes_its_time_and_can_be_stopped() -> None:
             starting.result(5)
 
 
+def test_stats_say_what_runs_waits_and_is_held_and_what_was_made() -> None:
+    # 3 prompt tokens and 93 of output are six of the eight blocks.
+    engine = started(kv_tokens=128, kv_block_tokens=16, decode_tokens_per_s=50, output_tokens=1000)
+    with ThreadPoolExecutor(2) as threads:
+        runs = threading.Event()
+        first = threads.submit(engine.generate, ask("first", max_tokens=93), lambda _: runs.set())
+        assert runs.wait(5)
+        second = threads.submit(engine.generate, ask("second", max_tokens=93))
+        wait_until(lambda: engine.stats().waiting == 1)
+        wait_until(lambda: engine.stats().steps > 2)
+        busy = engine.stats()
+        for name in ("second", "first"):
+            engine.abort(name)
+        made = [call.result(5).usage.output_tokens for call in (first, second)]
+    assert (busy.running, busy.kv_use, busy.prompt_tokens, busy.preemptions) == (1, 0.75, 3, 0)
+    assert busy.running_sum == busy.steps
+    assert busy.kv_use_sum == pytest.approx(0.75 * busy.steps)
+    assert 0 < busy.output_tokens <= 1 + sum(made)
+    assert busy.first_tokens == 1
+    assert 1 / 50 <= busy.first_token_s < 5
+    after = engine.stats()
+    assert (after.running, after.waiting, after.kv_use) == (0, 0, 0.0)
+    assert after.output_tokens >= busy.output_tokens
+
+
+def test_a_token_is_counted_once_and_one_that_was_given_not_at_all() -> None:
+    engine = started()
+    request = ask()
+    whole = engine.generate(request)
+    assert engine.stats().output_tokens == whole.usage.output_tokens
+    before = engine.stats()
+    engine.generate(replace(request, prefix=whole.text[: whole.text.rfind(" ") + 1]), lambda _: None)
+    after = engine.stats()
+    assert after.output_tokens - before.output_tokens == 1
+    assert after.prompt_tokens - before.prompt_tokens == whole.usage.prompt_tokens + whole.usage.output_tokens - 1
+    assert (before.first_tokens, after.first_tokens) == (1, 2)
+    engine.generate(replace(request, prefix=whole.text))
+    assert engine.stats().output_tokens == after.output_tokens
+    assert engine.stats().first_tokens == 2
+
+
+def test_totals_outlive_a_death() -> None:
+    engine = started(fault="die", fault_every=2)
+    made = engine.generate(ask()).usage.output_tokens
+    with pytest.raises(EngineUnavailable):
+        engine.generate(ask())
+    assert (engine.stats().running, engine.stats().output_tokens) == (0, made)
+    engine.start()
+    engine.generate(ask())
+    assert engine.stats().output_tokens == 2 * made
+
+
 def test_engines_are_made_by_name() -> None:
     assert load("simulator", Settings(), PoolSettings(engine="simulator")).name == "simulator"
     with pytest.raises(ConfigError, match="abacus"):
