@@ -139,7 +139,9 @@ class KvLedger:
         self._load = None
         if held is None or not has_ended:
             return
-        self._lengths[held.lane].learn(held.produced)
+        self._lengths[held.lane].learn(
+            held.produced, (each.produced for each in self._held.values() if each.lane is held.lane)
+        )
         # In balance with the step up where exactly that share of jobs is preempted. Source: Robbins, Monro:
         # A Stochastic Approximation Method, 1951.
         if not held.is_preempted:

@@ -1,7 +1,7 @@
-"""How long answers get: a distribution for each lane, learned from those that have ended. Pure."""
+"""How long answers get: a distribution for each lane, learned from those that have ended and those under way. Pure."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from headrace.jobs import Lane
 
@@ -20,33 +20,31 @@ class Lengths:
 
     def __init__(self) -> None:
         self._recent: deque[int] = deque()
-        self._counts: list[int] = []
-        #: How many of the remembered have at least so many steps.
-        self._longer: list[int] = []
+        self._ended: list[int] = []
+        #: Of the remembered and those under way, how many have at least so many steps.
+        self._reached: list[int] = []
+        #: The share of all answers that get as far as each step.
+        self._survival: list[float] = []
         self._news = 0
         #: Goes up when `alive` begins to say something else.
         self.edition = 0
 
-    def learn(self, tokens: int) -> None:
-        """An answer has ended by itself, or at its maximum, after so many tokens."""
+    def learn(self, tokens: int, under_way: Iterable[int] = ()) -> None:
+        """An answer has ended by itself, or at its maximum, after so many tokens.
+
+        Args:
+            under_way: tokens of those that have not ended. Without them short answers, which end first, would be
+                believed to be all there are.
+        """
         step = tokens // STEP_TOKENS
-        self._counts.extend([0] * (step + 1 - len(self._counts)))
-        self._counts[step] += 1
+        self._ended.extend([0] * (step + 1 - len(self._ended)))
+        self._ended[step] += 1
         self._recent.append(step)
         if len(self._recent) > REMEMBERED:
-            self._counts[self._recent.popleft()] -= 1
+            self._ended[self._recent.popleft()] -= 1
         self._news += 1
         if self._news >= NEWS_SHARE * len(self._recent):
-            self._publish()
-
-    def _publish(self) -> None:
-        self._news = 0
-        self.edition += 1
-        total, longer = 0, [0] * len(self._counts)
-        for at in range(len(self._counts) - 1, -1, -1):
-            total += self._counts[at]
-            longer[at] = total
-        self._longer = longer
+            self._publish(under_way)
 
     def alive(self, produced: int, more: int, most: int) -> float:
         """The chance that an answer that has `produced` tokens has at least `more` to come, below its maximum `most`.
@@ -57,12 +55,34 @@ class Lengths:
         if produced + more >= most:
             return 0.0
         guess = 1.0 - more / (most - produced)
-        reached, went_on = self._at_least(produced), self._at_least(produced + more)
+        reached = _at(self._reached, produced)
+        went_on = reached and reached * _at(self._survival, produced + more) / _at(self._survival, produced)
         return (went_on + GUESS_WEIGHT * guess) / (reached + GUESS_WEIGHT)
 
-    def _at_least(self, tokens: int) -> int:
-        step = (tokens + STEP_TOKENS // 2) // STEP_TOKENS
-        return self._longer[step] if step < len(self._longer) else 0
+    def _publish(self, under_way: Iterable[int]) -> None:
+        self._news = 0
+        self.edition += 1
+        reached = list(self._ended)
+        for tokens in under_way:
+            step = tokens // STEP_TOKENS
+            reached.extend([0] * (step + 1 - len(reached)))
+            reached[step] += 1
+        for step in range(len(reached) - 2, -1, -1):
+            reached[step] += reached[step + 1]
+        # The product-limit estimate, in which an answer under way counts as far as it got. Source: Kaplan, Meier:
+        # Nonparametric Estimation from Incomplete Observations, 1958.
+        survival, left = [], 1.0
+        for step, count in enumerate(reached):
+            survival.append(left)
+            if step < len(self._ended) and count:
+                left *= 1.0 - self._ended[step] / count
+        # Beyond the last that ended there is no more to say than there.
+        self._reached, self._survival = reached, [*survival, left]
+
+
+def _at(steps: list[float] | list[int], tokens: int) -> float:
+    step = (tokens + STEP_TOKENS // 2) // STEP_TOKENS
+    return steps[step] if step < len(steps) else 0.0
 
 
 def by_lane() -> Mapping[Lane, Lengths]:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 from headrace.jobs import Lane
@@ -11,6 +12,8 @@ from workers.engines.base import Engine, EngineLimits, Generation
 from workers.kv_ledger import Held, KvLedger
 from workers.lengths import by_lane
 
+#: As `PoolSettings.kv_admission` names it.
+KvAdmission = Literal["expected", "worst_case", "open"]
 #: How long a job that was let in may take to get to the engine. One that never does, because an operator revoked its
 #: task, must not keep its room.
 ARRIVES_WITHIN_S = 60.0
@@ -40,6 +43,7 @@ class Room:
     def __init__(
         self,
         engine: Engine,
+        kv_admission: KvAdmission,
         high_share: float,
         freed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
@@ -47,10 +51,12 @@ class Room:
         """Empty, and without limits.
 
         Args:
+            kv_admission: what must fit; see `PoolSettings`.
             high_share: of the KV pool, kept for the lane `high`.
             freed: called when a job has left.
         """
-        self._engine, self._high_share, self._freed, self._clock = engine, high_share, freed, clock
+        self._engine, self._kv_admission, self._high_share = engine, kv_admission, high_share
+        self._freed, self._clock = freed, clock
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._ledger: KvLedger | None = None
@@ -79,10 +85,8 @@ class Room:
                 return True
             if any(each.alone for each in self._entries.values()) or (alone and self._entries):
                 return False
-            if not self._ledger.surely_fits(job):
-                self._look(self._ledger)
-                if self._ledger.can_ever_fit(job) and not self._ledger.fits(job):
-                    return False
+            if not self._fits(self._ledger, job):
+                return False
             self._ledger.hold(job_id.hex, job)
             self._entries[job_id.hex] = _Entry(self._clock(), alone)
             return True
@@ -121,6 +125,17 @@ class Room:
     def _forget(self, ledger: KvLedger, job: str, *, has_ended: bool) -> None:
         del self._entries[job]
         ledger.release(job, has_ended=has_ended)
+
+    def _fits(self, ledger: KvLedger, job: Held) -> bool:
+        if self._kv_admission == "open" or ledger.surely_fits(job):
+            return True
+        self._look(ledger)
+        if not ledger.can_ever_fit(job):
+            return True
+        if self._kv_admission == "worst_case":
+            # One that has the cache for itself may use what is kept for others.
+            return not self._entries or ledger.surely_fits(job)
+        return ledger.fits(job)
 
     def _look(self, ledger: KvLedger) -> None:
         """Note how far the running jobs are, and forget those that never got to run."""

@@ -39,11 +39,12 @@ class Seat:
         freed: Callable[[], None],
         give_up: Callable[[], None],
     ) -> None:
-        engine_name = "openai" if route is Route.OVERFLOW else settings.pools[settings.pool].engine
+        pool = settings.pools[settings.pool]
+        engine_name = "openai" if route is Route.OVERFLOW else pool.engine
         self._settings = settings
         self._route = route
         self._store = opened
-        self._engine = load(engine_name, settings, settings.pools[settings.pool])
+        self._engine = load(engine_name, settings, pool)
         self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
         self.execute = Execute(
             store=opened,
@@ -56,7 +57,7 @@ class Seat:
             announce=announce,
             left=left,
             publisher=Publisher(Streams(connections.redis(settings))),
-            room=Room(self._engine, settings.pools[settings.pool].kv_high_share, freed),
+            room=Room(self._engine, pool.kv_admission, pool.kv_high_share, freed),
         )
         self._lease = Lease(
             store=opened,

@@ -77,6 +77,9 @@ class PoolSettings(_Section):
         max_model_tokens: prompt plus output of one job; None for the model's own limit.
         max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`).
         kv_cache_mib: size of the KV-cache pool on a CPU; None lets the engine take what its GPU has left.
+        kv_admission: what must fit into the KV cache before a job is let into the engine: what is expected of all that
+            run (`expected`), the longest answer of each, which never preempts and leaves most of it empty
+            (`worst_case`), or nothing, which leaves all to the engine (`open`).
         kv_high_share: of the KV cache, what is kept free of other lanes' jobs for those of `high`.
         engine_options: passed to vLLM's engine arguments as they are.
         drain_jobs_per_s: what one worker is believed to finish before a rate has been measured.
@@ -89,6 +92,7 @@ class PoolSettings(_Section):
     max_model_tokens: PositiveInt | None = 2048
     max_running: PositiveInt = 32
     kv_cache_mib: PositiveInt | None = 512
+    kv_admission: Literal["expected", "worst_case", "open"] = "expected"
     kv_high_share: Share = 0.05
     engine_options: dict[str, Any] = Field(default_factory=dict)
     drain_jobs_per_s: Positive = 2.0

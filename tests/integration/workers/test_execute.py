@@ -102,7 +102,7 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
         announce=announce,
         left=lambda job_id, enqueue_no: left.append((job_id, enqueue_no)),
         publisher=Publisher(Streams(redis)),
-        room=Room(engine, 0.0, freed=lambda: None),
+        room=Room(engine, "expected", 0.0, freed=lambda: None),
     )
     execute.publisher.begin()
     execute.ready.set()

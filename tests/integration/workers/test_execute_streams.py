@@ -103,7 +103,7 @@ def make_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Call
             announce=lambda *_: None,
             left=lambda *_: None,
             publisher=publisher,
-            room=Room(engine, 0.0, freed=lambda: None),
+            room=Room(engine, "expected", 0.0, freed=lambda: None),
         )
         execute.ready.set()
         made.append(execute)

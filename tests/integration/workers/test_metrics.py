@@ -34,7 +34,7 @@ def serve() -> Iterator[Callable[..., Endpoint]]:
 
     def begin(port: int | None, registry: CollectorRegistry = REGISTRY) -> Endpoint:
         engine: Any = Engine()
-        room = Room(engine, 0.0, freed=lambda: None)
+        room = Room(engine, "expected", 0.0, freed=lambda: None)
         room.open(EngineLimits(None, 8))
         metrics = WorkerMetrics("chat", engine, room, RunningAttempts(), threading.Event())
         endpoint = Endpoint(metrics, HOST, port, registry)

@@ -41,7 +41,7 @@ class Bench:
     def __init__(self, store: Store) -> None:
         self.engine: Any = Engine()
         self.now = 0.0
-        self.room = Room(self.engine, 0.0, freed=lambda: None)
+        self.room = Room(self.engine, "expected", 0.0, freed=lambda: None)
         self.room.open(EngineLimits(None, 8, kv_tokens=160, kv_block_tokens=16))
         self.sampler = Sampler(store, self.engine, self.room, new_id(), "chat", every_s=3600.0, clock=lambda: self.now)
 
@@ -89,7 +89,7 @@ def test_without_a_step_there_is_no_mean_of_the_cache_and_what_runs_is_what_runs
 
 
 def test_an_engine_without_a_cache_of_its_own_has_no_share_of_it(bench: Bench, engine: sa.Engine) -> None:
-    bench.sampler.room = Room(bench.engine, 0.0, freed=lambda: None)
+    bench.sampler.room = Room(bench.engine, "expected", 0.0, freed=lambda: None)
     bench.engine.says = EngineStats(running=1, steps=2, running_sum=2)
     bench.sampler.sample()
     [row] = bench.rows(engine)

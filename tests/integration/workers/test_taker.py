@@ -33,7 +33,7 @@ class Worker:
         self.now = 0.0
         self.is_ready = True
         self.taker = RoomTaker(redis, "chat", clock=lambda: self.now)
-        self.room = Room(Silent(), 0.0, freed=self.taker.look)  # type: ignore[arg-type]
+        self.room = Room(Silent(), "expected", 0.0, freed=self.taker.look)  # type: ignore[arg-type]
         self.room.open(EngineLimits(None, max_running=8, kv_tokens=blocks * 16, kv_block_tokens=16))
         self.taker.open(self.room, lambda: self.is_ready)
 

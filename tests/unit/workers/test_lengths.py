@@ -57,6 +57,26 @@ def test_what_was_long_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None
     assert changed.alive(0, 100, most=512) == pytest.approx(learned(*[40] * 50).alive(0, 100, most=512))
 
 
+def test_answers_under_way_keep_the_short_ones_that_ended_first_from_being_taken_for_all() -> None:
+    hasty, patient = Lengths(), Lengths()
+    for _ in range(10):
+        hasty.learn(16)
+        patient.learn(16, under_way=[200] * 30)
+
+    assert hasty.alive(0, 100, most=512) < 0.4
+    assert patient.alive(0, 100, most=512) > 0.75
+    assert patient.alive(180, 10, most=512) > 0.95, "none has ended so far out"
+
+
+def test_what_is_learned_counts_from_when_it_is_news() -> None:
+    known, chances = Lengths(), dict[int, float]()
+    for _ in range(2000):
+        known.learn(80)
+        said = known.alive(0, 90, most=512)
+        assert chances.setdefault(known.edition, said) == said
+    assert 100 < len(chances) < 200, "often at first, then less and less so"
+
+
 def test_each_lane_learns_alone() -> None:
     lanes = by_lane()
     lanes[Lane.HIGH].learn(7)

@@ -31,7 +31,7 @@ class Bench:
 
     def __init__(self, stats: EngineStats, limits: EngineLimits) -> None:
         self.engine: Any = Engine(stats)
-        self.room = Room(self.engine, 0.0, freed=lambda: None)
+        self.room = Room(self.engine, "expected", 0.0, freed=lambda: None)
         self.room.open(limits)
         self.running, self.ready = RunningAttempts(), threading.Event()
         self.registry = CollectorRegistry(auto_describe=True)

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.jobs import Lane, Usage, new_id
 from workers.engines.base import EngineLimits, FinishReason, Generation, Progress
-from workers.room import ARRIVES_WITHIN_S, Reserved, Room
+from workers.room import ARRIVES_WITHIN_S, KvAdmission, Reserved, Room
 
 #: Ten blocks of 16 tokens.
 LIMITS = EngineLimits(max_model_tokens=None, max_running=8, kv_tokens=160, kv_block_tokens=16)
@@ -25,10 +25,12 @@ class Engine:
 class Bench:
     """A room, its engine, how often it said that there is more of it, and the time."""
 
-    def __init__(self, limits: EngineLimits = LIMITS, high_share: float = 0.0) -> None:
+    def __init__(
+        self, limits: EngineLimits = LIMITS, high_share: float = 0.0, kv_admission: KvAdmission = "expected"
+    ) -> None:
         self.engine: Any = Engine()
         self.freed, self.now = 0, 0.0
-        self.room = Room(self.engine, high_share, self._note, clock=lambda: self.now)
+        self.room = Room(self.engine, kv_admission, high_share, self._note, clock=lambda: self.now)
         self.room.open(limits)
 
     def _note(self) -> None:
@@ -184,3 +186,22 @@ def test_a_share_is_kept_for_the_best_lane() -> None:
     assert bench.enter(5)
     assert bench.enter(1) is None
     assert bench.enter(5, Lane.HIGH)
+
+
+@pytest.mark.parametrize(("kv_admission", "let_in"), [("worst_case", 2), ("expected", 4), ("open", 50)])
+def test_what_must_fit_is_the_operator_s_choice(kv_admission: KvAdmission, let_in: int) -> None:
+    bench = Bench(kv_admission=kv_admission)
+    for _ in range(1000):
+        bench.room.leave(bench.enter(5), answered(1))
+    entered = [bench.enter(5) for _ in range(50)]
+    assert sum(job is not None for job in entered) == let_in
+
+
+def test_the_worst_case_lets_a_job_have_the_whole_cache() -> None:
+    bench = Bench(high_share=0.5, kv_admission="worst_case")
+    whole = bench.enter(10)
+    assert whole
+    assert bench.enter(1, Lane.HIGH) is None
+    bench.room.leave(whole)
+    assert bench.enter(5)
+    assert bench.enter(1) is None
