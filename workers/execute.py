@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
@@ -190,18 +190,28 @@ class Execute:
                 deliveries[:] = store.deliveries.publish(db, [claim.job_id])
             return held
 
-        if self._write(claim, write):
+        # The end of a job is one statement; with a webhook it is one of several, which hold together or not at all.
+        if self._write(claim, write, self.store.begin if claim.has_webhook else self.store.autocommit):
             log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
             self.announce([claim.job_id], deliveries)
             if claim.stream:
                 self.publisher.forget(claim.job_id)
 
-    def _write(self, claim: Claim, write: Callable[[Connection], bool]) -> bool:
-        """Write under the claim, through an outage of Postgres if need be; False when the claim holds no more."""
+    def _write(
+        self,
+        claim: Claim,
+        write: Callable[[Connection], bool],
+        connect: Callable[[], AbstractContextManager[Connection]] | None = None,
+    ) -> bool:
+        """Write under the claim, through an outage of Postgres if need be; False when the claim holds no more.
+
+        Args:
+            connect: opens what is written through; None for one transaction.
+        """
         give_up_at = time.monotonic() + REWRITE_FOR_S
         while True:
             try:
-                with self.store.begin() as db:
+                with (connect or self.store.begin)() as db:
                     held = write(db)
             except StoreUnavailable:
                 if time.monotonic() > give_up_at:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Row
+from sqlalchemy import ColumnElement, Connection, Insert, Row, Update
 
 from headrace.jobs import JobState, Lane, Message, Overflow, Sampling, Usage, storable
 from headrace.pricing import Cost
-from headrace.store.transitions import moving, transition
+from headrace.store.transitions import announce, moving, transition
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 NOTHING_USED = Usage()
@@ -141,8 +141,9 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 
 def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
-    """End the job with this attempt: state, result, ledger entry and webhook row, in the caller's transaction.
+    """End the job with this attempt: state, result, ledger entry and webhook row.
 
+    One statement, which needs no transaction around it unless the job has a webhook.
     Returns: False, and nothing written, when the claim holds no more: somebody else answers for the job now.
     """
     values = {
@@ -156,13 +157,17 @@ def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> b
     }
     if end.usage.prompt_tokens:
         values["prompt_tokens"] = end.usage.prompt_tokens
-    if not transition(db, [JobState.RUNNING], target, *_held(claim), **values):
-        return False
+    moved = moving([JobState.RUNNING], target, *_held(claim), **values).cte("moved")
+    still_held = sa.select(moved.c.id).exists()
+    statement = sa.select(moved).add_cte(
+        _attempt_end(claim, end).where(still_held).cte("ended"), _entry(claim, end, still_held).cte("booked")
+    )
     if end.text is not None:
-        answer = sa.update(job_texts).where(job_texts.c.job_id == claim.job_id)
-        db.execute(answer.values(answer=storable(end.text)))
-    _record(db, claim, end)
-    return True
+        answer = sa.update(job_texts).where(job_texts.c.job_id == claim.job_id, still_held)
+        statement = statement.add_cte(answer.values(answer=storable(end.text)).cte("answered"))
+    rows = db.execute(statement).all()
+    announce(db, rows)
+    return bool(rows)
 
 
 def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> bool:
@@ -189,7 +194,7 @@ def hand_back(db: Connection, claim: Claim, end: AttemptEnd, *, suspicion: int =
         _record(db, claim, end)
         return True
     if end.usage != NOTHING_USED:
-        _book(db, claim, end)
+        db.execute(_entry(claim, end))
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
     return True
 
@@ -255,8 +260,14 @@ def book_lost(db: Connection, row: Row[Any], cost: Cost) -> None:
 
 def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
     """End the attempt's row and book what it cost."""
+    db.execute(_attempt_end(claim, end))
+    db.execute(_entry(claim, end))
+
+
+def _attempt_end(claim: Claim, end: AttemptEnd) -> Update:
+    """The statement that ends the attempt's row."""
     this = (attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt)
-    db.execute(
+    return (
         sa.update(attempts)
         .where(*this)
         .values(
@@ -269,7 +280,6 @@ def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
             **_used(end),
         )
     )
-    _book(db, claim, end)
 
 
 def _used(end: AttemptEnd) -> dict[str, Any]:
@@ -281,22 +291,22 @@ def _used(end: AttemptEnd) -> dict[str, Any]:
     }
 
 
-def _book(db: Connection, claim: Claim, end: AttemptEnd) -> None:
-    """Write the attempt's entry into the ledger."""
-    db.execute(
-        sa.insert(ledger).values(
-            kind=end.kind,
-            job_id=claim.job_id,
-            attempt=claim.attempt,
-            app_id=claim.app_id,
-            end_user=claim.end_user,
-            pool=claim.pool,
-            model=end.model_served or claim.model,
-            host_id=end.host_id,
-            kv_token_s=(end.usage.prompt_tokens + end.usage.output_tokens) * end.engine_s,
-            usd=end.cost.usd,
-            price_version=end.cost.price_version,
-            api_usd=end.api_usd,
-            **_used(end),
-        )
-    )
+def _entry(claim: Claim, end: AttemptEnd, condition: ColumnElement[bool] | None = None) -> Insert:
+    """The statement that writes the attempt's entry into the ledger, where the condition holds."""
+    values = {
+        "kind": end.kind,
+        "job_id": claim.job_id,
+        "attempt": claim.attempt,
+        "app_id": claim.app_id,
+        "end_user": claim.end_user,
+        "pool": claim.pool,
+        "model": end.model_served or claim.model,
+        "host_id": end.host_id,
+        "kv_token_s": (end.usage.prompt_tokens + end.usage.output_tokens) * end.engine_s,
+        "usd": end.cost.usd,
+        "price_version": end.cost.price_version,
+        "api_usd": end.api_usd,
+        **_used(end),
+    }
+    row = sa.select(*(sa.literal(value, ledger.c[name].type) for name, value in values.items()))
+    return sa.insert(ledger).from_select(list(values), row if condition is None else row.where(condition))

@@ -21,11 +21,9 @@ def transition(
     `ended_at` and, if it names a webhook, a row in `deliveries`, in the same transaction.
     Raises: IllegalTransition: the table does not allow it.
     """
-    if target.is_terminal:
-        values["ended_at"] = sa.func.now()
     rows = db.execute(moving(sources, target, *conditions, **values)).all()
     if target.is_terminal:
-        _announce(db, rows)
+        announce(db, rows)
     return rows
 
 
@@ -34,18 +32,20 @@ def moving(
 ) -> ReturningUpdate[Any]:
     """The statement of a transition, which returns the moved rows: for one that is part of a larger statement.
 
-    Raises: IllegalTransition.
+    Of jobs that end with it, `announce` must be told. Raises: IllegalTransition.
     """
     for source in sources:
         check_transition(source, target)
+    if target.is_terminal:
+        values["ended_at"] = sa.func.now()
     if target is not JobState.RUNNING:
         values["worker_id"] = None
     moved = sa.update(jobs).where(jobs.c.state.in_(sources), *conditions).values(state=target, **values)
     return moved.returning(jobs)
 
 
-def _announce(db: Connection, rows: Sequence[Row[Any]]) -> None:
-    """Write one delivery per ended job that asked for a webhook."""
+def announce(db: Connection, rows: Sequence[Row[Any]]) -> None:
+    """Write one delivery per ended job that asked for a webhook, in the transaction in which it ended."""
     due = [_delivery_of(row) for row in rows if row.webhook_url is not None]
     if due:
         db.execute(sa.insert(deliveries), due)
