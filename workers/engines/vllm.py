@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from headrace.config import PoolSettings, Settings
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
@@ -21,6 +23,7 @@ from headrace.jobs import Usage, storable
 from headrace.tokens import PromptTokenizer, load_for
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.scratch import Scratch
+from workers.engines.vllm_options import blamed, checked
 from workers.engines.vllm_sampling import constraint, decoding
 from workers.engines.vllm_settings import arguments, environment
 
@@ -37,7 +40,8 @@ _ABORT_AGAIN_S = 0.05
 
 def build(settings: Settings, pool: PoolSettings) -> "VllmEngine":
     """Make the engine of a pool, not started. Raises: ConfigError when its tokenizer cannot be had."""
-    return VllmEngine(pool, load_for(pool))
+    name = next((name for name, each in settings.pools.items() if each is pool), settings.pool)
+    return VllmEngine(pool, load_for(pool), pool_name=name)
 
 
 class VllmEngine:
@@ -46,14 +50,18 @@ class VllmEngine:
     name = "vllm"
     continues = True
 
-    def __init__(self, pool: PoolSettings, tokenizer: PromptTokenizer, probe_s: float = _PROBE_S) -> None:
+    def __init__(
+        self, pool: PoolSettings, tokenizer: PromptTokenizer, probe_s: float = _PROBE_S, pool_name: str = "chat"
+    ) -> None:
         """Load nothing yet.
 
         Args:
             tokenizer: the model's own; what it encodes is what the engine sees.
             probe_s: after so many seconds without an answer the core counts as hung.
+            pool_name: by which an error names the pool's settings.
         """
         self._pool, self._tokenizer, self._probe_s = pool, tokenizer, probe_s
+        self._where = f"pools.{pool_name}"
         self._scratch = Scratch()
         self._core: _Core | None = None
         self._lifecycle = threading.Lock()
@@ -66,7 +74,7 @@ class VllmEngine:
             if self._core is None:
                 self._scratch.open()
                 began = time.monotonic()
-                self._core = _Core(_load(self._pool, self._scratch.path))
+                self._core = _Core(_load(self._pool, self._scratch.path, self._where))
                 log.info("engine_started", extra={"engine": self.name, "load_s": round(time.monotonic() - began, 1)})
             return self._core.limits
 
@@ -321,16 +329,22 @@ def _sampling_params(call: _Call, defaults: Mapping[str, Any]) -> Any:
     )
 
 
-def _load(pool: PoolSettings, scratch: Path) -> Any:
-    """Start an AsyncLLM. Raises: ConfigError, EngineUnavailable."""
+def _load(pool: PoolSettings, scratch: Path, where: str) -> Any:
+    """Start an AsyncLLM. Raises: ConfigError that names the setting below `where`; EngineUnavailable."""
     with environment(pool, scratch):
         try:
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
 
-            options = {"shutdown_timeout": _DRAIN_S, **arguments(pool)}
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
+            # Before anything is loaded: the weights take minutes.
+            options = checked(pool.engine_options, fields(AsyncEngineArgs), f"{where}.engine_options")
+            given = {"shutdown_timeout": _DRAIN_S, **arguments(pool), **options}
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**given))
+        except ValidationError as error:
+            option = blamed(error, pool.engine_options)
+            param = f"{where}.engine_options.{option}" if option else where
+            raise ConfigError(f"vLLM refuses {param}: {error.errors()[0]['msg']}", param=param) from error
         except (ValueError, TypeError, ImportError) as error:
-            raise ConfigError(f"vLLM cannot be started with these settings: {error}", param="pools") from error
+            raise ConfigError(f"vLLM cannot be started with these settings: {error}", param=where) from error
         except (RuntimeError, OSError) as error:
             raise EngineUnavailable(f"vLLM did not start: {error}") from error
