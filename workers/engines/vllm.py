@@ -21,6 +21,7 @@ from headrace.config import PoolSettings, Settings
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.jobs import Usage, storable
 from headrace.tokens import PromptTokenizer, load_for
+from workers.engines.adapters import Adapter, find_adapters, no_such_adapter
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.scratch import Scratch
 from workers.engines.vllm_options import blamed, checked
@@ -74,18 +75,20 @@ class VllmEngine:
             if self._core is None:
                 self._scratch.open()
                 began = time.monotonic()
-                self._core = _Core(_load(self._pool, self._scratch.path, self._where))
+                self._core = self._open()
                 log.info("engine_started", extra={"engine": self.name, "load_s": round(time.monotonic() - began, 1)})
             return self._core.limits
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
         core = self._serving()
+        if request.adapter is not None and request.adapter not in self._pool.adapters:
+            raise no_such_adapter(request.adapter)
         try:
             prompt = self._tokenizer.encode(request.messages)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
         prefix = self._tokenizer.encode_answer(request.prefix) if request.prefix else []
-        call = _Call(request, prompt, prefix, on_delta, model=self._pool.model)
+        call = _Call(request, prompt, prefix, on_delta, model=request.adapter or self._pool.model)
         if call.tokens_left < 1:
             usage = Usage(len(prompt), request.sampling.max_tokens)
             return Generation(request.prefix, usage, "length", model_served=call.model)
@@ -122,6 +125,16 @@ class VllmEngine:
                 core.close(drain_s=_DRAIN_S, exit_s=_EXIT_S)
             self._scratch.close()
 
+    def _open(self) -> "_Core":
+        adapters = find_adapters(self._pool.adapters, f"{self._where}.adapters")
+        core = _Core(_load(self._pool, self._scratch.path, self._where, adapters))
+        try:
+            core.learn(adapters, f"{self._where}.adapters")
+        except (ConfigError, EngineUnavailable):
+            core.close(drain_s=0, exit_s=_EXIT_S)
+            raise
+        return core
+
     def _serving(self) -> "_Core":
         if (core := self._core) is None:
             raise EngineUnavailable("The vLLM engine is not started.")
@@ -156,6 +169,7 @@ class _Core:
     def __init__(self, llm: Any) -> None:
         self._llm = llm
         self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
+        self._adapters: dict[str, Any] = {}
         self._calls: dict[str, _Call] = {}
         self._closed = False
         #: How far each request was when the core died.
@@ -178,6 +192,25 @@ class _Core:
             kv_tokens=(cache.num_gpu_blocks - 1) * cache.block_size,  # Block 0 is never handed out.
             kv_block_tokens=cache.block_size,
         )
+
+    def learn(self, adapters: Mapping[str, Adapter], where: str) -> None:
+        """Load the adapters: one that fails at its first request would take the core with it.
+
+        Raises: ConfigError that names the adapter below `where`. EngineUnavailable.
+        """
+        from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        for name, adapter in adapters.items():
+            request = LoRARequest(name, adapter.number, str(adapter.folder))
+            try:
+                asyncio.run_coroutine_threadsafe(self._llm.add_lora(request), self._loop).result()
+            except EngineDeadError as error:
+                raise EngineUnavailable("vLLM's engine core died while it loaded an adapter.") from error
+            except Exception as error:  # The core's own words come as nothing more special.
+                param = f"{where}.{name}"
+                raise ConfigError(f"{param}: vLLM cannot load the adapter: {error}", param=param) from error
+            self._adapters[name] = request
 
     def submit(self, call: _Call) -> "Future[Generation]":
         with self._lock:
@@ -286,7 +319,10 @@ class _Core:
         pieces = [request.prefix]
         new_tokens, first_token_s = 0, None
         prompt = tokens_input(call.prompt + call.prefix)
-        outputs = self._llm.generate(prompt, params, request.request_id, priority=request.priority)
+        adapter = self._adapters.get(request.adapter or "")
+        outputs = self._llm.generate(
+            prompt, params, request.request_id, lora_request=adapter, priority=request.priority
+        )
         async for output in outputs:
             completion = output.outputs[0]
             new_tokens += len(completion.token_ids)
@@ -329,7 +365,7 @@ def _sampling_params(call: _Call, defaults: Mapping[str, Any]) -> Any:
     )
 
 
-def _load(pool: PoolSettings, scratch: Path, where: str) -> Any:
+def _load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, Adapter]) -> Any:
     """Start an AsyncLLM. Raises: ConfigError that names the setting below `where`; EngineUnavailable."""
     with environment(pool, scratch):
         try:
@@ -338,7 +374,7 @@ def _load(pool: PoolSettings, scratch: Path, where: str) -> Any:
 
             # Before anything is loaded: the weights take minutes.
             options = checked(pool.engine_options, fields(AsyncEngineArgs), f"{where}.engine_options")
-            given = {"shutdown_timeout": _DRAIN_S, **arguments(pool), **options}
+            given = {"shutdown_timeout": _DRAIN_S, **arguments(pool, adapters.values()), **options}
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**given))
         except ValidationError as error:
             option = blamed(error, pool.engine_options)

@@ -54,7 +54,7 @@ class ScriptedEngine:
         if self.waits_for_abort:
             assert self.aborted.wait(20)
             reason = "abort"
-        return Generation("An answer.", Usage(8, 3), reason, "scripted-model", 0.1)
+        return Generation("An answer.", Usage(8, 3), reason, request.adapter or "scripted-model", 0.1)
 
     def abort(self, request_id: str) -> None:
         self.aborted.set()
@@ -138,6 +138,14 @@ def test_answer_is_stored_billed_and_announced(bench: Bench, store: Store, queue
     assert bench.announced == [ticket.job_id]
     with store.begin() as db:
         assert bench.sent == list(db.scalars(sa.select(deliveries.c.id)))
+
+
+def test_the_adapter_that_a_job_asked_for_answers_it(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket = queued(model="sql", adapter="sql")
+
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
+
+    assert (job(store, ticket).model_served, job(store, ticket).usd) == ("sql", USD)
 
 
 def test_second_message_for_a_job_has_no_effect(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:

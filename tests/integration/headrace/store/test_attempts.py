@@ -83,6 +83,13 @@ def test_claimed_job_finishes_with_result_and_one_bill(
     assert entries(store) == [("compute", 1, Decimal("0.000012345"))]
 
 
+def test_a_claim_says_which_adapter_the_job_asked_for(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    assert must_claim(store, queued(model="sql", adapter="sql"), worker).adapter == "sql"
+    assert must_claim(store, queued(), worker).adapter is None
+
+
 def test_one_worker_wins_when_many_claim_at_once(store: Store, queued: Callable[..., Ticket]) -> None:
     ticket = queued()
     rivals = [add_worker(store) for _ in range(8)]
