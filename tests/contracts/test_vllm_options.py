@@ -1,18 +1,23 @@
 """vLLM's own options as a pool gives them: which are refused before anything is loaded, and what those do that work."""
 
 import gc
+import re
+import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace.config import Settings
+from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import ConfigError
-from tests.contracts.test_engine import free, tiny_pool
+from tests.contracts.test_engine import SOON_S, free, tiny_pool, wait_until
 from workers.engines import load
-from workers.engines.base import Engine
+from workers.engines.base import Engine, Progress
+from workers.engines.vllm_options import checked
 
 pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform"),
@@ -60,6 +65,16 @@ def test_an_option_that_cannot_be_is_named_before_anything_is_loaded(
     assert told in str(raised.value)
 
 
+def test_the_options_that_the_settings_file_shows_are_vllm_s_own() -> None:
+    from vllm import AsyncEngineArgs
+
+    text = (PROJECT_ROOT / "headrace.toml").read_text(encoding="utf-8")
+    block = text.partition("# [pools.chat.engine_options]\n")[2].partition("\n\n")[0]
+    shown = tomllib.loads(re.sub("^# ", "", block, flags=re.MULTILINE))
+    assert len(shown) > 5
+    assert checked(shown, fields(AsyncEngineArgs), WHERE) == shown
+
+
 def test_options_from_the_environment_reach_vllm(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {
         "ENABLE_PREFIX_CACHING": "false",
@@ -86,6 +101,12 @@ def test_options_from_the_environment_reach_vllm(tiny_llama: Path, monkeypatch: 
         assert (heard.finish_reason, heard.usage.output_tokens) == ("length", 60)
         assert len(pieces) < 60, "none came together"
         assert "".join(pieces) == heard.text
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(started.generate, free(max_tokens=900, request_id="long"))
+            wait_until(lambda: started.progress().get("long", Progress(0)).tokens > 63)
+            before = started.progress()["long"].tokens
+            started.abort("long")
+            assert 63 < before <= running.result(SOON_S).usage.output_tokens < 900
         assert (started.progress(), started.start()) == ({}, limits)
     finally:
         started.stop()

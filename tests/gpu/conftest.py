@@ -4,7 +4,6 @@ import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 import pytest
 
@@ -43,19 +42,19 @@ def pool(model: PreparedModel) -> PoolSettings:
     return PoolSettings(model=model.model, model_dir=model.folder, max_model_tokens=1024)
 
 
+@contextmanager
+def running(pool: PoolSettings) -> Iterator[VllmEngine]:
+    """A started engine of this pool, which is stopped before the next one needs the GPU's memory."""
+    engine = VllmEngine(pool, Tokenizer.load(pool.model, pool.model_dir))
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+        gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
+
+
 @pytest.fixture(scope="session")
 def started(pool: PoolSettings) -> Started:
-    """Makes engines that are stopped before the next one needs the GPU's memory."""
-
-    @contextmanager
-    def start(**options: Any) -> Iterator[VllmEngine]:
-        given = pool.model_copy(update={"engine_options": options})
-        engine = VllmEngine(given, Tokenizer.load(pool.model, pool.model_dir))
-        try:
-            engine.start()
-            yield engine
-        finally:
-            engine.stop()
-            gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
-
-    return start
+    """Makes started engines with some options."""
+    return lambda **options: running(pool.model_copy(update={"engine_options": options}))

@@ -3,15 +3,21 @@
 As in `test_engine.py`: written without a GPU, its code has run on vLLM's CPU build.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headrace.config import PoolSettings
 from headrace.jobs import Message, Sampling
 from headrace.shapes import ModelShape
 from headrace.sizing import KvPool
+from headrace.stack.model import PreparedModel
+from tests.contracts.adapter import write_adapter
 from tests.contracts.test_engine import answer_of, free, own
-from tests.gpu.conftest import Started
+from tests.gpu.conftest import Started, running
 from tests.gpu.machine import devices, needs_fp8, on_a_gpu
 from workers.engines.base import GenerationRequest
 from workers.engines.vllm import VllmEngine
@@ -75,6 +81,17 @@ def test_weights_can_be_quantised_while_they_are_loaded(started: Started) -> Non
     needs_fp8()
     with started(**SOON, quantization="fp8") as engine:
         assert_answers(engine)
+
+
+def test_an_adapter_answers_beside_its_model(model: PreparedModel, pool: PoolSettings, tmp_path: Path) -> None:
+    tuned = {"tuned": str(write_adapter(tmp_path / "adapter", model.folder))}
+    given = pool.model_copy(update={"adapters": tuned, "engine_options": SOON})
+    with running(given) as engine, ThreadPoolExecutor(2) as threads:
+        asked = [replace(free(request_id=f"of {name}"), adapter=name) for name in (None, "tuned")]
+        alone = [engine.generate(request).text for request in asked]
+        assert alone[0] != alone[1]
+        together = threads.map(engine.generate, asked)
+        assert [answer.model_served for answer in together] == [pool.model, "tuned"]
 
 
 def test_two_gpus_share_one_engine(started: Started, shape: ModelShape, heads: int) -> None:
