@@ -22,12 +22,14 @@ class Model:
 
     Attributes:
         max_model_tokens: prompt and answer together, what each live worker can hold; None where nobody says.
+        adapter: the fine-tuning of the pool's model that it is; None for that model itself.
     """
 
     name: str
     pool: str
     max_model_tokens: int | None
     tokenizer: PromptTokenizer
+    adapter: str | None = None
 
 
 def no_such_model(name: str) -> ModelNotFound:
@@ -48,14 +50,19 @@ class Catalogue:
         self._fleets = Cached(self._read_fleets, FLEETS_TTL_S)
 
     def names(self) -> list[str]:
-        """Every model, the default one first."""
-        return list(dict.fromkeys(pool.model for pool in self._pools.values()))
+        """Every model and adapter, the default model first."""
+        return list(dict.fromkeys(name for pool in self._pools.values() for name in (pool.model, *pool.adapters)))
 
     def find(self, name: str | None) -> Model:
-        """A model by name; the first pool's for None. Raises: ModelNotFound. StoreUnavailable. ConfigError."""
+        """A model or an adapter by name; the first pool's model for None.
+
+        Raises: ModelNotFound. StoreUnavailable. ConfigError.
+        """
         for pool_name, pool in self._pools.items():
-            if name is None or pool.model == name:
-                return Model(pool.model, pool_name, self._limit(pool_name, pool), self._tokenizers[pool_name].get())
+            if name is None or pool.model == name or name in pool.adapters:
+                adapter = name if name in pool.adapters else None
+                limit, tokenizer = self._limit(pool_name, pool), self._tokenizers[pool_name].get()
+                return Model(adapter or pool.model, pool_name, limit, tokenizer, adapter)
         raise no_such_model(name or "")
 
     def load(self) -> None:

@@ -82,6 +82,7 @@ def specify(
         id=new_id(),
         app_id=app.id,
         model=model.name,
+        adapter=model.adapter,
         pool=model.pool,
         lane=draft.lane,
         messages=draft.messages,

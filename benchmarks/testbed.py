@@ -135,7 +135,7 @@ class Testbed(AbstractContextManager["Testbed"]):
         """Start one more GPU worker beside the stack's; returns once its row says that it takes jobs."""
         before = self._live_workers()
         # Two Celery workers of one name would answer for each other.
-        child = self._run(self._lines["gpu"].replace("gpu@", f"gpu{self._number + 2}@"), {})
+        child = self._run(self._lines["gpu"].replace("--hostname gpu", f"--hostname gpu{self._number + 2}"), {})
         child.wait_until(lambda: self._live_workers() > before, START_TIMEOUT_S)
 
     def _live_workers(self) -> int:

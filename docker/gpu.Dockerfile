@@ -1,4 +1,5 @@
-# A GPU worker: vLLM on CUDA, one worker per GPU. Give a container one GPU, or name it in CUDA_VISIBLE_DEVICES.
+# A GPU worker: vLLM on CUDA, one worker per GPU. Give a container one GPU (`--gpus device=0`, or compose's device_ids), or
+# as many as `tensor_parallel_size` says.
 # With `--build-arg ENGINE=cpu --build-arg BASE=python:3.13-slim` the same worker on a CPU, for a try without a GPU.
 ARG BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04
 FROM ${BASE}

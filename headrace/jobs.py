@@ -148,6 +148,7 @@ class JobSpec:
         webhook_url: where its end is announced, signed with the app's secret.
         background: False when the job is worth nothing to a caller that went away.
         stream: True when its tokens are published while they are made.
+        adapter: the fine-tuning of its pool's model that it asks for by the name `model`; None for the model as it is.
     """
 
     id: UUID
@@ -168,6 +169,7 @@ class JobSpec:
     background: bool = True
     stream: bool = False
     idempotency: Idempotency | None = None
+    adapter: str | None = None
 
     @property
     def kv_tokens(self) -> int:

@@ -96,7 +96,13 @@ class Execute:
         outcome: Generation | EngineError
         with self._published(claim) as (prefix, on_delta):
             request = GenerationRequest(
-                claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model, prefix
+                claim.request_id,
+                claim.messages,
+                claim.sampling,
+                claim.lane.priority,
+                claim.model,
+                prefix,
+                adapter=claim.adapter,
             )
             started = time.monotonic()
             self.room.running(claim.job_id, claim.request_id)

@@ -2,9 +2,9 @@
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headrace.jobs import Lane
 
@@ -81,6 +81,7 @@ class PoolSettings(_Section):
             run (`expected`), the longest answer of each, which never preempts and leaves most of it empty
             (`worst_case`), or nothing, which leaves all to the engine (`open`).
         kv_high_share: of the KV cache, what is kept free of other lanes' jobs for those of `high`.
+        adapters: LoRA adapters of the model by the names that requests use: a folder or a Hugging Face id each.
         engine_options: passed to vLLM's engine arguments as they are.
         drain_jobs_per_s: what one worker is believed to finish before a rate has been measured.
         price: what a token costs on this pool's own hosts.
@@ -94,9 +95,16 @@ class PoolSettings(_Section):
     kv_cache_mib: PositiveInt | None = 512
     kv_admission: Literal["expected", "worst_case", "open"] = "expected"
     kv_high_share: Share = 0.05
+    adapters: dict[str, str] = Field(default_factory=dict)
     engine_options: dict[str, Any] = Field(default_factory=dict)
     drain_jobs_per_s: Positive = 2.0
     price: Price = DEFAULT_OWN_PRICE
+
+    @model_validator(mode="after")
+    def _adapters_have_names_of_their_own(self) -> Self:
+        if self.model in self.adapters:
+            raise ValueError(f"an adapter has the name of its model, '{self.model}'")
+        return self
 
 
 class SimulatorSettings(_Section):

@@ -48,6 +48,7 @@ class Claim:
     has_webhook: bool
     stream: bool
     suspicion: int
+    adapter: str | None = None
 
     @property
     def request_id(self) -> str:
@@ -128,6 +129,7 @@ def _claim_of(row: Row[Any]) -> Claim:
         has_webhook=row.webhook_url is not None,
         stream=row.stream,
         suspicion=row.suspicion,
+        adapter=row.adapter,
     )
 
 

@@ -27,7 +27,7 @@ BATCH_BYTES = 16 * 1024 * 1024
 #: What the statement is given: a JSON object per row, with these names. Their types are the tables' own.
 HOT_COLUMNS = (
     *("id", "app_id", "state", "lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested"),
-    *("end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
+    *("adapter", "end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
     *("prompt_tokens", "max_tokens", "finish_by"),
 )
 TEXT_COLUMNS = ("messages", "sampling")
@@ -184,6 +184,7 @@ def _row_text(spec: JobSpec, placement: Placement) -> str:
             "route_reason": placement.reason,
             "overflow": spec.overflow,
             "model_requested": spec.model,
+            "adapter": spec.adapter,
             "end_user": spec.end_user,
             "metadata": dict(spec.metadata),
             "webhook_url": spec.webhook_url,

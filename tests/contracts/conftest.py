@@ -13,6 +13,7 @@ import pytest
 
 from headrace.config import Settings
 from headrace.stack.model import PreparedModel, prepare
+from tests.contracts.adapter import write_adapter
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,6 +31,12 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = Path(__file__).with_name("tiny_llama.py")
     subprocess.run([sys.executable, program, folder], check=True, capture_output=True, timeout=120)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
+    """The folder of a LoRA adapter of that model, with random weights too."""
+    return write_adapter(tmp_path_factory.mktemp("tiny") / "adapter", tiny_llama)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,23 @@
-"""The containers run the Procfile's lines, all of them and nothing else."""
+"""The containers run the Procfile's lines, all of them and nothing else, and no two workers share a GPU.
+
+What the files say is compared, and `docker/run` is run. Docker itself is not needed, so it is not shown that the images
+build, nor that a GPU reaches its container.
+"""
 
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from headrace.config import PROJECT_ROOT
 from headrace.stack import procfile
 
-#: Services of the compose file that are not processes of ours, and the one that is a second way to run `gpu`.
+#: Services of the compose file that are not processes of ours, and those that are other ways to run `gpu`.
 SERVERS = {"postgres", "redis"}
-ON_CPU = "cpu"
+ALSO_GPU = ("cpu", "gpu-1")
 
 
 def run(checkout: Path, name: str) -> subprocess.CompletedProcess[str]:
@@ -21,12 +27,39 @@ def run(checkout: Path, name: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([script, name], cwd="/", capture_output=True, text=True, check=False)
 
 
-def test_compose_runs_every_process_of_the_procfile() -> None:
-    services = yaml.safe_load((PROJECT_ROOT / "docker" / "compose.yaml").read_text())["services"]
-    commands = {name: service["command"] for name, service in services.items() if name not in SERVERS}
+def services() -> dict[str, Any]:
+    return dict(yaml.safe_load((PROJECT_ROOT / "docker" / "compose.yaml").read_text())["services"])
 
-    assert commands.pop(ON_CPU) == ["gpu"]
+
+def test_compose_runs_every_process_of_the_procfile() -> None:
+    commands = {name: service["command"] for name, service in services().items() if name not in SERVERS}
+
+    assert [commands.pop(name) for name in ALSO_GPU] == [["gpu"]] * len(ALSO_GPU)
     assert commands == {name: [name] for name in procfile.read(PROJECT_ROOT / "Procfile")}
+
+
+def test_each_gpu_worker_is_pinned_to_a_gpu_of_its_own() -> None:
+    workers = {name: each for name, each in services().items() if each.get("image") == "headrace-gpu"}
+    given = {name: each["deploy"]["resources"]["reservations"]["devices"] for name, each in workers.items()}
+
+    assert {name: [device["device_ids"] for device in devices] for name, devices in given.items()} == {
+        "gpu": [["0"]],
+        "gpu-1": [["1"]],
+    }
+
+
+@pytest.mark.parametrize(("visible", "name"), [(None, "gpu@%h"), ("", "gpu@%h"), ("1", "gpu-1@%h")])
+def test_workers_of_one_host_have_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, name: str
+) -> None:
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    line = procfile.read(PROJECT_ROOT / "Procfile")["gpu"]
+    (tmp_path / "Procfile").write_text(f"gpu: echo {line}\n")
+
+    assert f"--hostname {name} " in run(tmp_path, "gpu").stdout
 
 
 def test_container_becomes_the_line_with_its_variables(tmp_path: Path) -> None:

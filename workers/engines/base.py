@@ -22,6 +22,8 @@ class GenerationRequest:
         sampling: how to decode, `max_tokens` included.
         priority: lower runs first, as in vLLM's priority scheduler.
         model: what the job asked for, by which an engine with several models chooses; None where there is one only.
+        adapter: the fine-tuning of the served model that answers; None for the model as it is. An engine with other
+            models than ours goes by `model` alone.
         prefix: the beginning of the answer, when an earlier attempt has made it; the engine goes on behind it. Never
             with a `response_format` that constrains the answer.
     """
@@ -32,6 +34,7 @@ class GenerationRequest:
     priority: int = 0
     model: str | None = None
     prefix: str = ""
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,8 @@ class Engine(Protocol):
         """Answer one request; blocks until it is done or aborted.
 
         Raises:
-            PromptRejected: this request can never succeed here (too long, a bad schema). Not retryable.
+            PromptRejected: this request can never succeed here (too long, a bad schema, no such adapter). Not
+                retryable.
             EngineFault: this request failed, the engine lives. Retryable.
             EngineUnavailable: the engine is dead or not started; every running request gets it. Retryable.
         """

@@ -17,6 +17,7 @@ from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.errors import EngineCrash, EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.jobs import Message, Usage
 from headrace.tokens import PromptTokenizer, load_for
+from workers.engines.adapters import no_such_adapter
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.simulator_stats import Totals
 
@@ -142,6 +143,8 @@ class SimulatorEngine:
 
     def _plan(self, request: GenerationRequest) -> _Call:
         """Decide on the whole answer. Raises: PromptRejected for one that can never fit."""
+        if request.adapter is not None and request.adapter not in self._pool.adapters:
+            raise no_such_adapter(request.adapter)
         try:
             prompt_tokens = self._tokenizer.count(request.messages)
         except InvalidRequest as error:
@@ -235,7 +238,7 @@ class SimulatorEngine:
             text=call.text(done),
             usage=Usage(call.prompt_tokens, done),
             finish_reason="abort" if call.aborted else call.finish_reason,
-            model_served=f"simulator of {self._pool.model}",
+            model_served=f"simulator of {call.request.adapter or self._pool.model}",
         )
 
     def _decode(self, call: _Call, admitted_at: float, on_delta: OnDelta | None) -> int:

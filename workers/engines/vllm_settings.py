@@ -4,7 +4,7 @@ Does not import vllm: the environment must be set before it is.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.config import PoolSettings
 from headrace.errors import ConfigError
+from workers.engines.adapters import Adapter, lora_arguments
 
 #: More threads than this do not speed up the small models that a CPU can serve.
 _MOST_CPU_THREADS = 8
@@ -19,7 +20,7 @@ _MOST_CPU_THREADS = 8
 _BATCHED_TOKENS = 2048
 
 
-def arguments(pool: PoolSettings) -> dict[str, Any]:
+def arguments(pool: PoolSettings, adapters: Iterable[Adapter] = ()) -> dict[str, Any]:
     """vLLM's engine arguments. Raises: ConfigError when the pool's settings do not suffice."""
     folder = _folder(pool)
     return {
@@ -29,6 +30,7 @@ def arguments(pool: PoolSettings) -> dict[str, Any]:
         "max_num_seqs": pool.max_running,
         "scheduling_policy": "priority",
         **(_cpu_arguments(pool) if _on_cpu() else {}),
+        **lora_arguments(adapters, on_cpu=_on_cpu()),
         **pool.engine_options,
     }
 

@@ -55,7 +55,7 @@ class ScriptedEngine:
         if self.waits_for_abort:
             assert self.aborted.wait(20)
             reason = "abort"
-        return Generation("An answer.", Usage(8, 3), reason, "scripted-model", 0.1, self.preemptions)
+        return Generation("An answer.", Usage(8, 3), reason, request.adapter or "scripted-model", 0.1, self.preemptions)
 
     def abort(self, request_id: str) -> None:
         self.aborted.set()
@@ -148,6 +148,14 @@ def test_preemptions_are_in_the_attempt_s_row(bench: Bench, store: Store, queued
 
     with store.begin() as db:
         assert db.scalar(sa.select(attempts.c.preemptions)) == 3
+
+
+def test_the_adapter_that_a_job_asked_for_answers_it(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket = queued(model="sql", adapter="sql")
+
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
+
+    assert (job(store, ticket).model_served, job(store, ticket).usd) == ("sql", USD)
 
 
 def test_second_message_for_a_job_has_no_effect(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:

@@ -13,7 +13,7 @@ from headrace.tokens import EstimatingTokenizer
 
 POOLS = {
     "first": PoolSettings(model="a", engine="simulator", max_model_tokens=2048),
-    "second": PoolSettings(model="b", engine="simulator", max_model_tokens=None),
+    "second": PoolSettings(model="b", engine="simulator", max_model_tokens=None, adapters={"b-sql": "folder"}),
     "third": PoolSettings(model="a", engine="simulator"),
 }
 
@@ -55,12 +55,19 @@ def models(store: FakeStore, fleet: dict[str, Fleet], loaded: list[str]) -> Cata
 
 
 def test_each_model_is_listed_once_the_default_first(models: Catalogue) -> None:
-    assert models.names() == ["a", "b"]
+    assert models.names() == ["a", "b", "b-sql"]
 
 
 @pytest.mark.parametrize(("name", "pool"), [(None, "first"), ("a", "first"), ("b", "second")])
 def test_a_model_is_found_in_the_first_pool_that_serves_it(models: Catalogue, name: str | None, pool: str) -> None:
-    assert models.find(name).pool == pool
+    found = models.find(name)
+    assert (found.name, found.pool, found.adapter) == (name or "a", pool, None)
+
+
+def test_an_adapter_is_asked_for_as_a_model_is(models: Catalogue) -> None:
+    adapter, model = models.find("b-sql"), models.find("b")
+    assert (adapter.name, adapter.adapter, adapter.pool) == ("b-sql", "b-sql", "second")
+    assert (adapter.tokenizer, adapter.max_model_tokens) == (model.tokenizer, model.max_model_tokens)
 
 
 def test_an_unknown_model_is_named_in_short(models: Catalogue) -> None:

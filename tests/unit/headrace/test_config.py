@@ -54,6 +54,36 @@ def test_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert (settings.lease_s, settings.max_attempts) == (4, 9)
 
 
+def test_options_of_an_engine_and_adapters_come_from_the_file_and_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        [pools.chat.adapters]
+        sql = "adapters/sql"
+        [pools.chat.engine_options]
+        tensor_parallel_size = 2
+        speculative_config = { method = "ngram", num_speculative_tokens = 3 }
+    """
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+    monkeypatch.setenv("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__SPECULATIVE_CONFIG__NUM_SPECULATIVE_TOKENS", "5")
+    monkeypatch.setenv("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__DTYPE", "bfloat16")
+    monkeypatch.setenv("HEADRACE_POOLS__CHAT__ADAPTERS__MAIL", "org/mail")
+
+    pool = Settings.load().served_pool
+
+    assert pool.adapters == {"sql": "adapters/sql", "mail": "org/mail"}
+    guesses = pool.engine_options["speculative_config"]
+    assert (guesses["method"], int(guesses["num_speculative_tokens"])) == ("ngram", 5)
+    assert (pool.engine_options["tensor_parallel_size"], pool.engine_options["dtype"]) == (2, "bfloat16")
+
+
+def test_an_adapter_has_another_name_than_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, '[pools.chat]\nmodel = "m"\nadapters = { m = "folder" }'))
+
+    with pytest.raises(ConfigError, match=r"pools\.chat.*an adapter has the name of its model, 'm'"):
+        Settings.load()
+
+
 def test_model_and_engine_of_the_first_pool_can_be_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_MODEL", "some/model")
     monkeypatch.setenv("HEADRACE_ENGINE", "simulator")

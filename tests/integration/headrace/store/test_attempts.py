@@ -93,6 +93,13 @@ def test_preemptions_of_an_attempt_are_kept(store: Store, queued: Callable[..., 
         assert list(db.scalars(kept)) == [0, 2]
 
 
+def test_a_claim_says_which_adapter_the_job_asked_for(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    assert must_claim(store, queued(model="sql", adapter="sql"), worker).adapter == "sql"
+    assert must_claim(store, queued(), worker).adapter is None
+
+
 def test_one_worker_wins_when_many_claim_at_once(store: Store, queued: Callable[..., Ticket]) -> None:
     ticket = queued()
     rivals = [add_worker(store) for _ in range(8)]

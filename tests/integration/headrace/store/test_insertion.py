@@ -109,7 +109,7 @@ def test_every_row_is_unavailable_when_postgres_is_down(make_spec: Callable[...,
 
 def test_every_column_of_a_new_job_is_given_or_left_to_someone() -> None:
     elsewhere = {  # Whoever adds a column says here that an insert leaves it to its default, or inserts it.
-        *("model_served", "adapter", "batch_id", "custom_id", "served_by_job", "output_tokens", "cached_tokens"),
+        *("model_served", "batch_id", "custom_id", "served_by_job", "output_tokens", "cached_tokens"),
         *("finish_reason", "usd", "error_code", "error_message", "enqueue_no", "attempt", "worker_id", "created_at"),
         *("not_before", "started_at", "ended_at", "cancel_requested_at", "erased_at", "suspicion"),
     }
@@ -128,6 +128,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         "id": ((spec := make_spec()).id, {"id": spec.id}),
         "app_id": (other.id, {"app_id": other.id}),
         "model": ("m", {"model_requested": "m"}),
+        "adapter": ("m", {"adapter": "m"}),
         "pool": ("p", {"pool": "p"}),
         "lane": (Lane.LOW, {"lane": "low"}),
         "messages": (

@@ -104,6 +104,15 @@ def test_requests_wait_for_blocks_and_get_them_back() -> None:
     assert time.monotonic() - began >= 3 * 13 / 100
 
 
+def test_an_adapter_answers_under_its_name_and_an_unknown_one_is_rejected() -> None:
+    pool = PoolSettings(adapters={"sql": "folder"})
+    engine = SimulatorEngine(SimulatorSettings(), pool, EstimatingTokenizer())
+    engine.start()
+    assert engine.generate(replace(ask(), adapter="sql")).model_served == "simulator of sql"
+    with pytest.raises(PromptRejected, match="'gone'"):
+        engine.generate(replace(ask(), adapter="gone"))
+
+
 def test_what_can_never_fit_is_rejected() -> None:
     # Three blocks of 16 would be needed, and two and a half are there.
     with pytest.raises(PromptRejected):

@@ -7,6 +7,7 @@ import pytest
 from headrace.config import PoolSettings
 from headrace.errors import ConfigError
 from workers.engines import vllm_settings
+from workers.engines.adapters import Adapter
 from workers.engines.vllm_settings import arguments, environment
 
 
@@ -72,6 +73,17 @@ def test_half_of_the_cpus_are_left_free(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with environment(PoolSettings(), tmp_path):
         assert environ["OMP_NUM_THREADS"] == threads
+
+
+def test_an_adapter_brings_what_it_needs_and_the_operator_s_options_win(on_cpu: bool, tmp_path: Path) -> None:
+    adapters = [Adapter(f"no-{i}", i, tmp_path, rank) for i, rank in enumerate([4, 20, 32], start=1)]
+    chosen = arguments(PoolSettings(engine_options={"max_cpu_loras": 9}), adapters)
+    assert (chosen["enable_lora"], chosen["max_lora_rank"], chosen["max_cpu_loras"]) == (True, 32, 9)
+    assert chosen["max_loras"] == (4 if on_cpu else 3)
+
+
+def test_without_adapters_nothing_is_said_of_them(on_cpu: bool) -> None:
+    assert not [name for name in arguments(PoolSettings()) if "lora" in name]
 
 
 @pytest.mark.parametrize(("longest", "batched"), [(512, 2048), (8192, 8192)])
