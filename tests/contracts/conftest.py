@@ -45,6 +45,11 @@ def smollm2() -> PreparedModel:
     return prepare(Settings.load(model=None, model_dir=None, engine="vllm"), print)
 
 
+class _Server(ThreadingHTTPServer):
+    #: Connections that wait to be accepted: twenty calls come at once, and one too many would be reset.
+    request_queue_size = 64
+
+
 class StandIn:
     """A small server that speaks chat completions on loopback.
 
@@ -65,7 +70,7 @@ class StandIn:
         self.script: list[Any] = []
         self.requests: list[tuple[dict[str, str], dict[str, Any]]] = []
         self.release, self.held = threading.Event(), threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
