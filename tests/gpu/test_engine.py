@@ -79,6 +79,7 @@ def test_a_batch_that_is_aborted_leaves_the_cache_to_the_next(bench: contract.Be
             engine.abort(f"aborted-{i}")
         reasons = {call.result(contract.SOON_S).finish_reason for call in running}
     assert (reasons, engine.progress(), engine.start()) == ({"abort"}, {}, before)
+    contract.wait_until(lambda: (engine.stats().running, engine.stats().kv_use) == (0, 0.0))
 
     with ThreadPoolExecutor(BATCH) as threads:
         answers = list(threads.map(engine.generate, map(contract.own, range(BATCH))))
