@@ -277,4 +277,4 @@ def test_a_wait_outlasts_a_postgres_that_is_away_for_a_moment(waits: Waits) -> N
 
 def test_a_wait_whose_time_is_up_says_that_postgres_is_away(waits: Waits) -> None:
     with pytest.raises(StoreUnavailable):
-        waits.until_ended(new_id(), Reads(JobState.RUNNING, None), 0.01)
+        waits.until_ended(new_id(), Reads(JobState.RUNNING, None), 0.3)
