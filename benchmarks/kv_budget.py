@@ -9,6 +9,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +38,10 @@ POOL = {
 ARMS = {"ledger": "expected", "open": "open", "worst_case": "worst_case"}
 GOAL_PREEMPTED, GOAL_USE, GOAL_RATIO = 0.01, 0.85, 0.97
 
+#: Pause between two looks at whether all jobs have ended.
+LOOK_S = 1.0
+
+_OPEN = b"SELECT count(*) FROM jobs WHERE ended_at IS NULL"
 _FIGURES = b"""
 WITH busy AS (
     SELECT min(started_at) AS since, max(started_at) AS until, max(ended_at) AS ended FROM jobs
@@ -83,9 +88,11 @@ def run(arm: str, prompts: list[str], max_tokens: int, folder: Path) -> Run:
     }
     options = ("--engine", "vllm", "--without", "flower", "--without", "webhooks", "--without", "beat")
     with TemporaryDirectory(prefix="headrace-benchmark-") as state, Stack(Path(state), options, settings) as stack:
-        Queue(stack).generate(prompts, max_tokens)
+        Queue(stack).submit(prompts, max_tokens)
         url = stack.report.database_url
-        with psycopg.connect(url.replace("+psycopg", "")) as db:
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as db:
+            while db.execute(_OPEN).fetchone() != (0,):
+                time.sleep(LOOK_S)
             figures = db.execute(_FIGURES).fetchone()
         assert figures is not None
         return Run(*figures, counts=count_jobs(url))

@@ -108,11 +108,7 @@ class Queue:
     def generate(self, prompts: Sequence[str], max_tokens: int) -> tuple[float, int]:
         """Seconds from the first POST until the last job could be read as succeeded, and tokens of all answers."""
         began = time.perf_counter()
-        bodies = (self._submit(prompt, max_tokens) for prompt in prompts)
-        accepted = drive(self._url, bodies, SUBMITTERS)
-        if accepted.count(202) != len(prompts):
-            raise click.ClickException(f"Not all were accepted: {dict(accepted.statuses)}")
-        tokens, open_jobs = 0, [json.loads(answer.body)["id"] for answer in accepted.answers]
+        tokens, open_jobs = 0, self.submit(prompts, max_tokens)
         while open_jobs:
             polls = (request("GET", f"/v1/jobs/{job}?wait={POLL_S}", self._key) for job in open_jobs)
             jobs = [json.loads(answer.body) for answer in drive(self._url, polls, len(open_jobs)).answers]
@@ -122,6 +118,14 @@ class Queue:
             tokens += sum(job["usage"]["output_tokens"] for job in ended)
             open_jobs = [job["id"] for job in jobs if job["status"] not in TERMINAL]
         return time.perf_counter() - began, tokens
+
+    def submit(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
+        """The ids of the jobs."""
+        bodies = (self._submit(prompt, max_tokens) for prompt in prompts)
+        accepted = drive(self._url, bodies, SUBMITTERS)
+        if accepted.count(202) != len(prompts):
+            raise click.ClickException(f"Not all were accepted: {dict(accepted.statuses)}")
+        return [json.loads(answer.body)["id"] for answer in accepted.answers]
 
     def _submit(self, prompt: str, max_tokens: int) -> bytes:
         body = {"prompt": prompt, "max_tokens": max_tokens, "max_wait": MAX_WAIT_S, "temperature": 0}
