@@ -113,17 +113,21 @@ class RoomTaker(Taker):
         return heads
 
     def _choose(self, room: Room, heads: list[_Head]) -> _Head | None:
-        """The first that fits, which has its room from now on; of those that were passed over for long, if any."""
+        """The first that fits, which has its room from now on. What was passed over for too long has all to itself."""
         now = self._clock()
-        still = {head.queue: self._blocked[head.queue] for head in heads if self._is_blocked(head)}
-        overdue = [head for head in heads if head.queue in still and now - still[head.queue][1] >= PASSED_OVER_S]
-        self._blocked = still
-        for head in overdue or heads:
+        self._blocked = {head.queue: self._blocked[head.queue] for head in heads if self._is_blocked(head)}
+        for head in self._overdue(heads, now) or heads:
             if head.job is None or room.enter(*head.job):
                 self._blocked.pop(head.queue, None)
                 return head
             self._blocked.setdefault(head.queue, (head.raw, now))
         return None
+
+    def _overdue(self, heads: list[_Head], now: float) -> list[_Head]:
+        """The head that was passed over for longest, once that is too long: room gathers for one at a time."""
+        passed_over = [head for head in heads if head.queue in self._blocked]
+        longest = sorted(passed_over, key=lambda head: self._blocked[head.queue][1])[:1]
+        return [head for head in longest if now - self._blocked[head.queue][1] >= PASSED_OVER_S]
 
     def _is_blocked(self, head: _Head) -> bool:
         return head.queue in self._blocked and self._blocked[head.queue][0] == head.raw

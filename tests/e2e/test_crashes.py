@@ -94,6 +94,19 @@ def test_a_poison_prompt_is_found_and_fails_and_its_neighbours_succeed(
     assert log.count("engine_dead") == 2
 
 
+def test_a_worker_whose_engine_dies_again_and_again_takes_itself_out_and_its_supervisor_sees_it(
+    system: Any, wait_until: Callable[..., None]
+) -> None:
+    worker = system.pid("gpu")
+    # One after the other: of the two crashes of each, one is explained by the job that has failed.
+    ended = [system.ended(system.submit(prompt=f"{number} cups of {POISON}, please.")) for number in range(3)]
+    system.restarted("gpu", worker)
+    assert {(job["status"], job["error"]["code"]) for job in ended} == {("failed", "engine_crash")}
+    assert "gpu ended with status 70" in (system.stack.state_dir / "logs" / "up.log").read_text()
+    [row] = system.sql("SELECT stop_reason FROM workers WHERE stop_reason IS NOT NULL")
+    assert "died 3 times in 10 minutes" in row["stop_reason"]
+
+
 @pytest.mark.parametrize("accident", ["flush", "kill"])
 def test_queued_jobs_outlive_the_loss_of_all_that_valkey_holds(
     system: Any, wait_until: Callable[..., None], accident: str

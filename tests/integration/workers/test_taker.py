@@ -110,6 +110,24 @@ def test_room_gathers_for_a_job_that_was_passed_over_for_long(
     assert one.take() == small[1], "as before"
 
 
+def test_room_gathers_for_one_at_a_time(worker: Callable[[int], Worker], put: Callable[..., UUID]) -> None:
+    one = worker(10)
+    running = [put(Lane.BATCH, 4), put(Lane.BATCH, 4)]
+    assert [one.take(), one.take()] == running
+    large = put(Lane.LOW, 8)
+    assert one.take() is None
+    one.now = PASSED_OVER_S / 2
+    small = put(Lane.HIGH, 4)
+    assert one.take() is None
+    one.now = 2 * PASSED_OVER_S
+    one.room.leave(running[0])
+    assert one.take() is None, "both have waited for long, and the larger for longest"
+    one.room.leave(running[1])
+    assert one.take() == large
+    one.room.leave(large)
+    assert one.take() == small
+
+
 def test_the_clock_of_a_blocked_lane_starts_anew_with_another_head(
     worker: Callable[[int], Worker], put: Callable[..., UUID]
 ) -> None:
