@@ -7,8 +7,10 @@ from headrace.jobs import Lane
 
 #: Answers of one lane that are remembered; older ones say less about what comes.
 REMEMBERED = 2000
-#: For how many answers the guess stands that holds while none has ended: any length up to the job's maximum is alike.
-GUESS_WEIGHT = 8.0
+#: For how many answers the guess stands that holds while none has ended: half of all get to within a sixteenth of the
+#: job's maximum. Jobs that come together run together, and what their long answers will take is not known before they
+#: are long: a kinder guess lets too many in until then.
+GUESS_WEIGHT, GUESS_SHAPE = 4.0, 0.25
 #: Lengths are told apart in steps of so many tokens.
 STEP_TOKENS = 8
 #: What was learned counts from when it is this share of what is remembered: the distribution changes by little at once.
@@ -54,9 +56,11 @@ class Lengths:
         """
         if produced + more >= most:
             return 0.0
-        guess = 1.0 - more / (most - produced)
-        reached = _at(self._reached, produced)
-        went_on = reached and reached * _at(self._survival, produced + more) / _at(self._survival, produced)
+        guess: float = (1.0 - more / (most - produced)) ** GUESS_SHAPE
+        at, later = _nearest(produced), _nearest(produced + more)
+        reached = self._reached[at] if at < len(self._reached) else 0
+        # Beyond the last that ended nothing is known to end.
+        went_on = reached and reached * self._survival[min(later, len(self._survival) - 1)] / self._survival[at]
         return (went_on + GUESS_WEIGHT * guess) / (reached + GUESS_WEIGHT)
 
     def _publish(self, under_way: Iterable[int]) -> None:
@@ -76,13 +80,11 @@ class Lengths:
             survival.append(left)
             if step < len(self._ended) and count:
                 left *= 1.0 - self._ended[step] / count
-        # Beyond the last that ended there is no more to say than there.
         self._reached, self._survival = reached, [*survival, left]
 
 
-def _at(steps: list[float] | list[int], tokens: int) -> float:
-    step = (tokens + STEP_TOKENS // 2) // STEP_TOKENS
-    return steps[step] if step < len(steps) else 0.0
+def _nearest(tokens: int) -> int:
+    return (tokens + STEP_TOKENS // 2) // STEP_TOKENS
 
 
 def by_lane() -> Mapping[Lane, Lengths]:

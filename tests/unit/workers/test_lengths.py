@@ -14,9 +14,10 @@ def learned(*tokens: int) -> Lengths:
     return known
 
 
-@pytest.mark.parametrize(("more", "chance"), [(1, 0.99), (25, 0.75), (99, 0.01), (100, 0.0), (1000, 0.0)])
-def test_while_nothing_has_ended_any_length_up_to_the_maximum_is_alike(more: int, chance: float) -> None:
-    assert Lengths().alive(0, more, most=100) == pytest.approx(chance)
+@pytest.mark.parametrize(("more", "chance"), [(10, 0.974), (1500, 0.5), (1599, 0.158), (1600, 0.0), (9999, 0.0)])
+def test_while_nothing_has_ended_half_get_to_within_a_sixteenth_of_the_maximum(more: int, chance: float) -> None:
+    guessed = Lengths().alive(0, more, most=1600)
+    assert guessed == pytest.approx(chance, abs=0.03)
 
 
 def test_what_has_ended_decides_once_there_is_much_of_it() -> None:
@@ -34,7 +35,7 @@ def test_an_answer_that_has_outlived_the_short_ones_is_a_long_one() -> None:
 
 
 def test_an_answer_longer_than_all_is_guessed_at() -> None:
-    assert learned(*[80] * 300).alive(412, 50, most=512) == pytest.approx(0.5)
+    assert learned(*[80] * 300).alive(412, 50, most=512) == pytest.approx(0.5**0.25)
 
 
 def test_the_maximum_is_never_passed() -> None:
@@ -75,6 +76,15 @@ def test_what_is_learned_counts_from_when_it_is_news() -> None:
         said = known.alive(0, 90, most=512)
         assert chances.setdefault(known.edition, said) == said
     assert 100 < len(chances) < 200, "often at first, then less and less so"
+
+
+def test_nothing_is_known_to_end_beyond_the_last_that_ended() -> None:
+    known = Lengths()
+    for _ in range(40):
+        known.learn(16, under_way=[104] * 20)
+
+    assert known.alive(100, 300, most=512) > 0.95
+    assert known.alive(0, 400, most=512) == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_each_lane_learns_alone() -> None:
