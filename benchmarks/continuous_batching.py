@@ -4,7 +4,6 @@ Knows the system from outside: HTTP to submit and poll, SQL to count. A stack of
 the real vLLM engine and the model that `HEADRACE_MODEL` names.
 """
 
-import importlib.util
 import json
 import statistics
 import sys
@@ -17,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 import click
 import httpx2
+from real_engine import check_installed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -242,8 +242,7 @@ def main(rounds: int, prompts: int, max_tokens: int, off: str | None, file: Path
     bin/headrace python benchmarks/continuous_batching.py
     bin/headrace python benchmarks/continuous_batching.py --off batching --json figures.json
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise click.ClickException("vLLM is not installed here. This measures the real engine and nothing else.")
+    check_installed()
     plan = Plan(rounds, prompts, max_tokens)
     measured = {"on": measure(plan, f"{prompts} prompts, batched", None)}
     if off is not None:

@@ -4,7 +4,6 @@ The claim: with the ledger at most one job in a hundred is preempted, the cache 
 the work is done about as fast as when the engine lets everybody in. Knows the system from outside: HTTP, SQL.
 """
 
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -12,18 +11,14 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import psycopg
 from queue_vs_offline import Queue
+from real_engine import check_installed, demo_folder, real_stack, settings_of
 from rich.table import Table
 from testbed import Counts, console, count_jobs, line_of, rounds
-
-from headrace.config import Settings
-from headrace.stack.model import prepare
-from headrace.stack.stack import Stack
 
 WORKLOAD = Path(__file__).parent / "workloads" / "mixed.jsonl"
 #: Of the engine, in all arms: a cache of 91 blocks of 128 tokens, which decides who runs, and not the batch.
@@ -79,15 +74,8 @@ class Run:
 
 def run(arm: str, prompts: list[str], max_tokens: int, folder: Path) -> Run:
     """Start a whole Headrace, and have all prompts answered."""
-    pool = Settings.load(engine="vllm").pool
-    settings = {
-        "OPENAI_API_KEY": "",
-        "HEADRACE_MODEL_DIR": str(folder),
-        "HEADRACE_POOLS": json.dumps({pool: POOL | {"kv_admission": ARMS[arm]}}),
-        "HEADRACE_SAMPLE_EVERY_S": "1",
-    }
-    options = ("--engine", "vllm", "--without", "flower", "--without", "webhooks", "--without", "beat")
-    with TemporaryDirectory(prefix="headrace-benchmark-") as state, Stack(Path(state), options, settings) as stack:
+    settings = settings_of(folder, POOL | {"kv_admission": ARMS[arm]}) | {"HEADRACE_SAMPLE_EVERY_S": "1"}
+    with real_stack(settings, without=("flower", "webhooks", "beat")) as stack:
         Queue(stack).submit(prompts, max_tokens)
         url = stack.report.database_url
         with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as db:
@@ -162,12 +150,11 @@ def main(number: int, jobs: int, off: str | None, file: Path | None) -> None:
     bin/headrace python benchmarks/kv_budget.py
     bin/headrace python benchmarks/kv_budget.py --rounds 1 --jobs 100 --off ledger
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise click.ClickException("vLLM is not installed here. This measures the real engine and nothing else.")
+    check_installed()
     work = [json.loads(line) for line in WORKLOAD.read_text().splitlines()][:jobs]
     prompts, max_tokens = [each["prompt"] for each in work], work[0]["max_tokens"]
     arms = ["open"] if off else list(ARMS)
-    folder = prepare(Settings.load(engine="vllm"), console.print).folder
+    folder = demo_folder()
     if not off:
         subprocess.run([sys.executable, Path(__file__).with_name("kv_steps.py")], check=False, stdout=sys.stderr)
     found: dict[str, list[Run]] = {arm: [] for arm in arms}

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from json_peer import answering
+
 from headrace.config import Settings
 from workers.engines.vllm_settings import arguments, environment
 
@@ -18,9 +20,7 @@ from workers.engines.vllm_settings import arguments, environment
 def main() -> None:
     """Load, then answer line by line until there is no more."""
     pool = Settings.load(engine="vllm").served_pool
-    out = sys.stdout
-    # What the engine prints must not come between the answers.
-    sys.stdout = sys.stderr
+    out = answering()
     with TemporaryDirectory(prefix="headrace-offline-") as folder, environment(pool, Path(folder)):
         from vllm import LLM, EngineArgs
 

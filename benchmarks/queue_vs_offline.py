@@ -4,9 +4,7 @@ The claim: with many prompts the queue keeps the engine as busy as one call that
 the same arguments, are resident all the time, and work in turn. Knows the system from outside: HTTP, SQL.
 """
 
-import importlib.util
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -19,13 +17,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from json_peer import JsonPeer
 from load import drive, request
+from real_engine import check_installed, demo_folder, real_stack, settings_of
 from rich.table import Table
 from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
-from headrace.config import PROJECT_ROOT, Settings
+from headrace.config import PROJECT_ROOT
 from headrace.jobs import TERMINAL, Message
-from headrace.stack.model import prepare
 from headrace.stack.stack import Stack
 from headrace.tokens import Tokenizer
 
@@ -62,40 +61,15 @@ class Round:
 
 
 class Offline:
-    """The peer's process."""
+    """The peer's side."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        program = Path(__file__).with_name("offline_engine.py")
-        inherited = dict(os.environ)  # noqa: TID251 - it is handed on whole; nothing is read from it here.
-        self._process = subprocess.Popen(
-            [sys.executable, program],
-            env={**inherited, **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=PROJECT_ROOT,
-        )
-        self._answer()
+    def __init__(self, peer: JsonPeer) -> None:
+        self._peer = peer
 
     def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> tuple[float, int]:
         """Seconds, and tokens of all answers."""
-        assert self._process.stdin is not None
-        print(json.dumps({"prompts": prompts, "max_tokens": max_tokens}), file=self._process.stdin, flush=True)
-        answer = self._answer()
+        answer = self._peer.ask({"prompts": prompts, "max_tokens": max_tokens})
         return answer["seconds"], answer["tokens"]
-
-    def close(self) -> None:
-        """End it."""
-        self._process.communicate()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise click.ClickException("The offline engine has ended by itself.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 class Queue:
@@ -149,16 +123,13 @@ def prompts_of(number: int, name: str) -> list[str]:
 @contextmanager
 def both(folder: Path, max_running: int) -> Iterator[tuple[Queue, Offline, Stack]]:
     """A stack and the peer, on the model in the folder."""
-    pool = Settings.load(engine="vllm").pool
-    peer = {"OPENAI_API_KEY": "", "HEADRACE_MODEL_DIR": str(folder), "HEADRACE_POOLS": json.dumps({pool: POOL})}
-    ours = {**peer, "HEADRACE_POOLS": json.dumps({pool: POOL | {"max_running": max_running}})}
-    options = ("--engine", "vllm", "--without", "flower", "--without", "webhooks", "--without", "beat")
-    with TemporaryDirectory(prefix="headrace-benchmark-") as state, Stack(Path(state), options, ours) as stack:
-        offline = Offline(peer)
+    ours = settings_of(folder, POOL | {"max_running": max_running})
+    with real_stack(ours, without=("flower", "webhooks", "beat")) as stack:
+        peer = JsonPeer(Path(__file__).with_name("offline_engine.py"), settings_of(folder, POOL))
         try:
-            yield Queue(stack), offline, stack
+            yield Queue(stack), Offline(peer), stack
         finally:
-            offline.close()
+            peer.close()
 
 
 def measure(name: str, folder: Path, plan: Plan, max_running: int) -> tuple[dict[int, list[Round]], Counts]:
@@ -247,8 +218,7 @@ def main(
     bin/headrace python benchmarks/queue_vs_offline.py
     bin/headrace python benchmarks/queue_vs_offline.py --model tiny --size 64 --off batching
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise click.ClickException("vLLM is not installed here. This measures the real engine and nothing else.")
+    check_installed()
     plan = Plan(rounds, sizes, max_tokens)
     found: dict[str, dict[int, list[Round]]] = {}
     counts: list[Counts] = []
@@ -272,7 +242,7 @@ def main(
 
 def _folder(name: str, made: Path) -> Path:
     if name == "demo":
-        return prepare(Settings.load(engine="vllm"), console.print).folder
+        return demo_folder()
     folder = made / "tiny"
     subprocess.run([sys.executable, TINY, folder], check=True, capture_output=True)
     return folder
