@@ -8,12 +8,13 @@ from typing import Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Insert, Row, Update
+from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.jobs import JobState, Lane, Message, Overflow, Sampling, Usage, storable
 from headrace.pricing import Cost
-from headrace.store.transitions import announce, moving, transition
-from headrace.tables import attempts, job_texts, jobs, ledger, workers
+from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, RECORD, given_as
+from headrace.store.transitions import announce, transition
+from headrace.tables import attempts, jobs, ledger
 
 NOTHING_USED = Usage()
 
@@ -88,24 +89,8 @@ def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine
     The worker's own lease must hold, else `rescue` would take the job from under it. One statement: it needs no
     transaction around it.
     """
-    alive = sa.select(workers.c.id).where(workers.c.id == worker_id, workers.c.lease_until > sa.func.now())
-    claimed = moving(
-        [JobState.QUEUED],
-        JobState.RUNNING,
-        jobs.c.id == job_id,
-        jobs.c.enqueue_no == enqueue_no,
-        jobs.c.cancel_requested_at.is_(None),
-        sa.or_(jobs.c.started_at.is_not(None), jobs.c.start_by > sa.func.now()),
-        sa.or_(jobs.c.finish_by.is_(None), jobs.c.finish_by > sa.func.now()),
-        alive.exists(),
-        worker_id=worker_id,
-        attempt=jobs.c.attempt + 1,
-        started_at=sa.func.coalesce(jobs.c.started_at, sa.func.now()),
-    ).cte("claimed")
-    attempt = sa.select(claimed.c.id, claimed.c.attempt, claimed.c.worker_id, sa.literal(engine), sa.func.now())
-    begun = sa.insert(attempts).from_select(["job_id", "number", "worker_id", "engine", "started_at"], attempt)
-    statement = sa.select(claimed, job_texts.c.messages, job_texts.c.sampling).add_cte(begun.cte("begun"))
-    row = db.execute(statement.join_from(claimed, job_texts, job_texts.c.job_id == claimed.c.id)).first()
+    given = {"job_id": job_id, "enqueue_no": enqueue_no, "worker_id": worker_id, "engine": engine}
+    row = db.execute(CLAIM, given_as(given)).first()
     return None if row is None else _claim_of(row)
 
 
@@ -148,26 +133,13 @@ def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> b
     One statement, which needs no transaction around it unless the job has a webhook.
     Returns: False, and nothing written, when the claim holds no more: somebody else answers for the job now.
     """
-    values = {
-        "output_tokens": end.usage.output_tokens,
-        "cached_tokens": end.usage.cached_tokens,
+    given = _recorded(claim, end) | {
+        "charged_usd": end.cost.usd if end.kind != "waste" else Decimal(0),
         "finish_reason": end.finish_reason,
-        "model_served": end.model_served,
-        "usd": end.cost.usd if end.kind != "waste" else Decimal(0),
-        "error_code": end.error_code,
         "error_message": end.error_message and storable(end.error_message),
+        "answer": end.text and storable(end.text),
     }
-    if end.usage.prompt_tokens:
-        values["prompt_tokens"] = end.usage.prompt_tokens
-    moved = moving([JobState.RUNNING], target, *_held(claim), **values).cte("moved")
-    still_held = sa.select(moved.c.id).exists()
-    statement = sa.select(moved).add_cte(
-        _attempt_end(claim, end).where(still_held).cte("ended"), _entry(claim, end, still_held).cte("booked")
-    )
-    if end.text is not None:
-        answer = sa.update(job_texts).where(job_texts.c.job_id == claim.job_id, still_held)
-        statement = statement.add_cte(answer.values(answer=storable(end.text)).cte("answered"))
-    rows = db.execute(statement).all()
+    rows = db.execute(FINISH[target], given_as(given)).all()
     announce(db, rows)
     return bool(rows)
 
@@ -196,7 +168,7 @@ def hand_back(db: Connection, claim: Claim, end: AttemptEnd, *, suspicion: int =
         _record(db, claim, end)
         return True
     if end.usage != NOTHING_USED:
-        db.execute(_entry(claim, end))
+        db.execute(BOOK, given_as(_recorded(claim, end)))
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
     return True
 
@@ -262,53 +234,32 @@ def book_lost(db: Connection, row: Row[Any], cost: Cost) -> None:
 
 def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
     """End the attempt's row and book what it cost."""
-    db.execute(_attempt_end(claim, end))
-    db.execute(_entry(claim, end))
+    db.execute(RECORD, given_as(_recorded(claim, end)))
 
 
-def _attempt_end(claim: Claim, end: AttemptEnd) -> Update:
-    """The statement that ends the attempt's row."""
-    this = (attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt)
-    return (
-        sa.update(attempts)
-        .where(*this)
-        .values(
-            ended_at=sa.func.now(),
-            outcome=end.outcome,
-            error_code=end.error_code,
-            model_served=end.model_served,
-            first_token_s=end.first_token_s,
-            preemptions=end.preemptions,
-            **_used(end),
-        )
-    )
-
-
-def _used(end: AttemptEnd) -> dict[str, Any]:
+def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
+    """What the attempt's row and its entry in the ledger say."""
     return {
-        "prompt_tokens": end.usage.prompt_tokens,
-        "cached_tokens": end.usage.cached_tokens,
-        "output_tokens": end.usage.output_tokens,
-        "engine_s": end.engine_s,
-    }
-
-
-def _entry(claim: Claim, end: AttemptEnd, condition: ColumnElement[bool] | None = None) -> Insert:
-    """The statement that writes the attempt's entry into the ledger, where the condition holds."""
-    values = {
-        "kind": end.kind,
         "job_id": claim.job_id,
         "attempt": claim.attempt,
+        "worker_id": claim.worker_id,
         "app_id": claim.app_id,
         "end_user": claim.end_user,
         "pool": claim.pool,
         "model": end.model_served or claim.model,
+        "model_served": end.model_served,
         "host_id": end.host_id,
+        "kind": end.kind,
+        "outcome": end.outcome,
+        "error_code": end.error_code,
+        "prompt_tokens": end.usage.prompt_tokens,
+        "cached_tokens": end.usage.cached_tokens,
+        "output_tokens": end.usage.output_tokens,
+        "engine_s": end.engine_s,
+        "first_token_s": end.first_token_s,
+        "preemptions": end.preemptions,
         "kv_token_s": (end.usage.prompt_tokens + end.usage.output_tokens) * end.engine_s,
         "usd": end.cost.usd,
         "price_version": end.cost.price_version,
         "api_usd": end.api_usd,
-        **_used(end),
     }
-    row = sa.select(*(sa.literal(value, ledger.c[name].type) for name, value in values.items()))
-    return sa.insert(ledger).from_select(list(values), row if condition is None else row.where(condition))

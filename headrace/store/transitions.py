@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Row
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy import ColumnElement, Connection, Row, Update
 
 from headrace.jobs import JobState, check_transition, new_id
 from headrace.tables import deliveries, jobs
 from headrace.webhooks import event_of
+
+#: What `announce` reads of a job.
+ANNOUNCED = ("id", "app_id", "state", "finish_reason", "webhook_url")
 
 
 def transition(
@@ -21,16 +23,14 @@ def transition(
     `ended_at` and, if it names a webhook, a row in `deliveries`, in the same transaction.
     Raises: IllegalTransition: the table does not allow it.
     """
-    rows = db.execute(moving(sources, target, *conditions, **values)).all()
+    rows = db.execute(moving(sources, target, *conditions, **values).returning(jobs)).all()
     if target.is_terminal:
         announce(db, rows)
     return rows
 
 
-def moving(
-    sources: Sequence[JobState], target: JobState, *conditions: ColumnElement[bool], **values: Any
-) -> ReturningUpdate[Any]:
-    """The statement of a transition, which returns the moved rows: for one that is part of a larger statement.
+def moving(sources: Sequence[JobState], target: JobState, *conditions: ColumnElement[bool], **values: Any) -> Update:
+    """The statement of a transition, for one that is part of a larger statement.
 
     Of jobs that end with it, `announce` must be told. Raises: IllegalTransition.
     """
@@ -40,12 +40,14 @@ def moving(
         values["ended_at"] = sa.func.now()
     if target is not JobState.RUNNING:
         values["worker_id"] = None
-    moved = sa.update(jobs).where(jobs.c.state.in_(sources), *conditions).values(state=target, **values)
-    return moved.returning(jobs)
+    return sa.update(jobs).where(jobs.c.state.in_(sources), *conditions).values(state=target, **values)
 
 
 def announce(db: Connection, rows: Sequence[Row[Any]]) -> None:
-    """Write one delivery per ended job that asked for a webhook, in the transaction in which it ended."""
+    """Write one delivery per ended job that asked for a webhook, in the transaction in which it ended.
+
+    Args: rows: the columns ANNOUNCED of the jobs, as they are now.
+    """
     due = [_delivery_of(row) for row in rows if row.webhook_url is not None]
     if due:
         db.execute(sa.insert(deliveries), due)
