@@ -254,8 +254,8 @@ class Admission:
 
     def announce_ended(self, job_ids: Iterable[UUID]) -> None:
         """Wake whoever waits for these jobs' ends. Call it after the commit. Raises: BrokerUnavailable."""
+        pipeline = self._redis.pipeline(transaction=False)
         with _answered():
-            pipeline = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
                 pipeline.publish(ENDED, job_id.hex)
             pipeline.execute()

@@ -9,6 +9,7 @@ Importing this loads no engine: that happens when the worker starts, in the proc
 
 import logging
 import os
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -20,16 +21,14 @@ from headrace import connections
 from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, make_celery, send_delivery
 from headrace.config import Settings
-from headrace.errors import BrokerUnavailable
 from headrace.jobs import Route, parse_id
 from headrace.logging import configure
 from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from headrace.store import Store
 from workers.deliver import Deliver, make_session
+from workers.notices import Notices
 from workers.seat import Seat
 from workers.taker import RoomTaker
-
-log = logging.getLogger(__name__)
 
 #: Threads beyond the engine's own limit: a job that ends still writes its result while the next one starts.
 SPARE_THREADS = 2
@@ -62,22 +61,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     # Without `ack_emulation` kombu keeps no books in Redis of what was taken: the claim in Postgres says it.
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
-    def announce(job_ids: list[UUID], delivery_ids: list[UUID]) -> None:
-        """Wake who waits for these jobs; a lost word is made good by the readers' timer and `redeliver`."""
-        try:
-            admission.announce_ended(job_ids)
-            for delivery_id in delivery_ids:
-                send_delivery(app, delivery_id)
-        except BrokerUnavailable as error:
-            log.warning("end_not_announced", extra={"error": str(error)})
-
-    def left(job_id: UUID, enqueue_no: int) -> None:
-        """Free a claimed job's place in its queue; `reconcile_admission` does it otherwise."""
-        try:
-            admission.leave([(job_id, enqueue_no)])
-        except BrokerUnavailable as error:
-            log.warning("place_not_freed", extra={"error": str(error)})
-
+    notices = Notices(admission, partial(send_delivery, app))
     seats: list[Seat] = []
 
     class SeatStep(bootsteps.StartStopStep):
@@ -86,13 +70,15 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         requires = ("celery.worker.components:Pool",)
 
         def start(self, worker: Any) -> None:
-            seats.append(Seat(settings, route, store, announce, left, taker.look, _give_up))
+            notices.begin()
+            seats.append(Seat(settings, route, store, notices, taker.look, _give_up))
             seats[0].take()
             taker.open(seats[0].execute.room, seats[0].execute.ready.is_set)
 
         def stop(self, worker: Any) -> None:
             while seats:
                 seats.pop().leave()
+            notices.end()
             store.close()
 
         terminate = stop

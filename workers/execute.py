@@ -24,6 +24,7 @@ from headrace.store.attempts import AttemptEnd, Claim
 from workers.attempts import RunningAttempts
 from workers.crashes import Crashes
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
+from workers.notices import Notices
 from workers.publisher import Publisher
 from workers.retry import GiveUp, decide, is_continuable
 from workers.room import Room
@@ -45,8 +46,7 @@ class Execute:
 
     Attributes:
         worker_id: this process's row in `workers`: the fence.
-        announce: called with the ids of jobs that have just ended and of their deliveries, after the commit.
-        left: called with the id and enqueue_no of a job that waits no more, right after its claim.
+        notices: hears of each job that waits no more, right after its claim, and of each that has ended.
         publisher: takes what is made of jobs that are streamed.
         crashes: of the engine.
         room: what the engine's KV cache has room for; whoever calls `run` has let the job in.
@@ -60,8 +60,7 @@ class Execute:
     route: Route
     host_id: str
     max_attempts: int
-    announce: Callable[[list[UUID], list[UUID]], None]
-    left: Callable[[UUID, int], None]
+    notices: Notices
     publisher: Publisher
     room: Room
     crashes: Crashes = field(default_factory=Crashes)
@@ -89,7 +88,7 @@ class Execute:
             log.info("claim_missed", extra={"job_id": str(job_id), "enqueue_no": enqueue_no})
             return
         with self.running.running(claim.request_id):
-            self.left(job_id, enqueue_no)
+            self.notices.left(job_id, enqueue_no)
             self._attempt(claim)
 
     def _attempt(self, claim: Claim) -> None:
@@ -199,7 +198,7 @@ class Execute:
         # The end of a job is one statement; with a webhook it is one of several, which hold together or not at all.
         if self._write(claim, write, self.store.begin if claim.has_webhook else self.store.autocommit):
             log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
-            self.announce([claim.job_id], deliveries)
+            self.notices.ended(claim.job_id, deliveries)
             if claim.stream:
                 self.publisher.forget(claim.job_id)
 

@@ -4,7 +4,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from uuid import UUID
 
 from headrace import connections, store
 from headrace.config import Settings
@@ -19,6 +18,7 @@ from workers.engines.base import EngineLimits
 from workers.execute import Execute
 from workers.lease import Lease
 from workers.metrics import Endpoint, WorkerMetrics
+from workers.notices import Notices
 from workers.publisher import Publisher
 from workers.room import Room
 from workers.sampler import Sampler
@@ -34,8 +34,7 @@ class Seat:
         settings: Settings,
         route: Route,
         opened: Store,
-        announce: Callable[[list[UUID], list[UUID]], None],
-        left: Callable[[UUID, int], None],
+        notices: Notices,
         freed: Callable[[], None],
         give_up: Callable[[], None],
     ) -> None:
@@ -54,8 +53,7 @@ class Seat:
             route=route,
             host_id=socket.gethostname(),
             max_attempts=settings.max_attempts,
-            announce=announce,
-            left=left,
+            notices=notices,
             publisher=Publisher(Streams(connections.redis(settings))),
             room=Room(self._engine, pool.kv_admission, pool.kv_high_share, freed),
         )

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: How long a job that does not fit is passed over, while others behind it do. After that the room gathers for it.
 PASSED_OVER_S = 1.0
+#: How long, in seconds, what was seen at a removal is good for the next one. Whatever comes meanwhile waits as long.
+JUST_SEEN_S = 0.01
 #: How often a look at the queues is repeated when another worker was faster.
 TRIES = 8
 
@@ -77,6 +79,8 @@ class RoomTaker(Taker):
         self._is_ready: Callable[[], bool] = lambda: False
         #: Of each queue whose head does not fit, that head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
+        self._seen: dict[str, _Head] = {}
+        self._seen_until = 0.0
 
     def open(self, room: Room, is_ready: Callable[[], bool]) -> None:
         """Begin to take. Args: is_ready: False while the engine is down, or the worker leaves."""
@@ -87,26 +91,50 @@ class RoomTaker(Taker):
         room = self._room
         if room is None or not self._is_ready():
             return None
+        head = self._choose(room, self._just_seen(queues)) or self._choose(room, self._heads(queues))
         for _ in range(TRIES):
-            head = self._choose(room, self._heads(queues))
             if head is None:
                 return None
-            if self._redis.lrem(list_key(head.queue), -1, head.raw):
+            if self._remove(head, queues):
                 return head.queue, head.message
             if head.job is not None:
                 room.leave(head.job.job_id)
+            head = self._choose(room, self._just_seen(queues))
         # Others take one after the other: this one's turn comes.
         self.is_due = True
         return None
 
+    def _just_seen(self, queues: Sequence[str]) -> list[_Head]:
+        """The heads as they were a moment ago, when the last message was removed; none when that was longer ago."""
+        if self._clock() > self._seen_until:
+            return []
+        return [self._seen[queue] for queue in queues if queue in self._seen]
+
     def _heads(self, queues: Sequence[str]) -> list[_Head]:
+        """The heads as they are, in this order."""
         pipeline = self._redis.pipeline(transaction=False)
         for queue in queues:
             pipeline.lindex(list_key(queue), -1)
+        return self._read(queues, pipeline.execute())
+
+    def _remove(self, head: _Head, queues: Sequence[str]) -> bool:
+        """Remove a head, and see what comes after it, in one round trip. False when another worker has removed it."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.lrem(list_key(head.queue), -1, head.raw)
+        for queue in queues:
+            pipeline.lindex(list_key(queue), -1)
+        removed, *raws = pipeline.execute()
+        self._seen = {each.queue: each for each in self._read(queues, raws)}
+        self._seen_until = self._clock() + JUST_SEEN_S
+        return bool(removed)
+
+    def _read(self, queues: Sequence[str], raws: Sequence[str | None]) -> list[_Head]:
         heads = []
-        for queue, raw in zip(queues, pipeline.execute(), strict=True):
+        for queue, raw in zip(queues, raws, strict=True):
+            if raw is None:
+                continue
             try:
-                heads += [] if raw is None else [_Head.of(queue, raw)]
+                heads.append(_Head.of(queue, raw))
             except (ValueError, KeyError, TypeError, AttributeError, NotFound) as error:
                 log.error("message_not_readable", extra={"queue": queue, "error": repr(error)})
                 self._redis.lrem(list_key(queue), -1, raw)
@@ -114,6 +142,8 @@ class RoomTaker(Taker):
 
     def _choose(self, room: Room, heads: list[_Head]) -> _Head | None:
         """The first that fits, which has its room from now on. What was passed over for too long has all to itself."""
+        if not heads:
+            return None
         now = self._clock()
         self._blocked = {head.queue: self._blocked[head.queue] for head in heads if self._is_blocked(head)}
         for head in self._overdue(heads, now) or heads:

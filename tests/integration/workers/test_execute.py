@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
@@ -26,6 +26,7 @@ from workers.crashes import MOST_CRASHES
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.execute import Execute
 from workers.lease import Lease
+from workers.notices import Notices
 from workers.publisher import Publisher
 from workers.room import Room
 
@@ -67,6 +68,20 @@ class ScriptedEngine:
     def stop(self) -> None: ...
 
 
+class Heard(Notices):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.announced, self.sent, self.places = list[UUID](), list[UUID](), list[tuple[UUID, int]]()
+
+    def left(self, job_id: UUID, enqueue_no: int) -> None:
+        self.places.append((job_id, enqueue_no))
+
+    def ended(self, job_id: UUID, delivery_ids: Iterable[UUID]) -> None:
+        self.announced.append(job_id)
+        self.sent.extend(delivery_ids)
+
+
 @dataclass
 class Bench:
     """A worker without Celery."""
@@ -74,20 +89,13 @@ class Bench:
     execute: Execute
     lease: Lease
     engine: ScriptedEngine
-    announced: list[UUID]
-    sent: list[UUID]
-    left: list[tuple[UUID, int]]
+    heard: Heard
     gave_up: threading.Event
 
 
 @pytest.fixture
 def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
-    engine, announced, sent, left = ScriptedEngine(), list[UUID](), list[UUID](), list[tuple[UUID, int]]()
-
-    def announce(job_ids: list[UUID], delivery_ids: list[UUID]) -> None:
-        announced.extend(job_ids)
-        sent.extend(delivery_ids)
-
+    engine, heard = ScriptedEngine(), Heard()
     info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
     with store.begin() as db:
         workers.register(db, info, settings.lease_s)
@@ -99,8 +107,7 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
         Route.POOL,
         "host",
         2,
-        announce=announce,
-        left=lambda job_id, enqueue_no: left.append((job_id, enqueue_no)),
+        notices=heard,
         publisher=Publisher(Streams(redis)),
         room=Room(engine, "expected", 0.0, freed=lambda: None),
     )
@@ -109,7 +116,7 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
     gave_up = threading.Event()
     once = (execute.running, execute.ready, settings.lease_s, 0.02, execute.crashes, gave_up.set)
     lease = Lease(store, engine, info.id, *once)
-    yield Bench(execute, lease, engine, announced, sent, left, gave_up)
+    yield Bench(execute, lease, engine, heard, gave_up)
     execute.publisher.end()
 
 
@@ -136,9 +143,9 @@ def test_answer_is_stored_billed_and_announced(bench: Bench, store: Store, queue
     assert (done.state, done.answer, done.usd) == (JobState.SUCCEEDED, "An answer.", USD)
     assert (done.engine, done.model_served, done.finish_reason) == ("scripted", "scripted-model", "stop")
     assert entries(store) == [("compute", USD)]
-    assert bench.announced == [ticket.job_id]
+    assert bench.heard.announced == [ticket.job_id]
     with store.begin() as db:
-        assert bench.sent == list(db.scalars(sa.select(deliveries.c.id)))
+        assert bench.heard.sent == list(db.scalars(sa.select(deliveries.c.id)))
 
 
 def test_preemptions_are_in_the_attempt_s_row(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
@@ -165,7 +172,7 @@ def test_second_message_for_a_job_has_no_effect(bench: Bench, store: Store, queu
         bench.execute.run(ticket.job_id, ticket.enqueue_no)
 
     assert len(entries(store)) == 1
-    assert bench.announced == [ticket.job_id]
+    assert bench.heard.announced == [ticket.job_id]
 
 
 def test_place_in_the_queue_is_given_back_as_soon_as_the_job_is_claimed(
@@ -175,11 +182,11 @@ def test_place_in_the_queue_is_given_back_as_soon_as_the_job_is_claimed(
     thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
     thread.start()
     assert bench.engine.started.wait(10)
-    assert bench.left == [(ticket.job_id, 1)]
+    assert bench.heard.places == [(ticket.job_id, 1)]
 
     bench.engine.aborted.set()
     thread.join(10)
-    assert bench.left == [(ticket.job_id, 1)], "and once"
+    assert bench.heard.places == [(ticket.job_id, 1)], "and once"
 
 
 def test_place_is_given_back_at_each_claim_and_at_no_other_time(
@@ -190,7 +197,7 @@ def test_place_is_given_back_at_each_claim_and_at_no_other_time(
     bench.execute.run(ticket.job_id, 7)
     bench.execute.ready.clear()
     bench.execute.run(ticket.job_id, 1)
-    assert bench.left == []
+    assert bench.heard.places == []
 
     bench.execute.ready.set()
     for _ in range(2):
@@ -200,7 +207,7 @@ def test_place_is_given_back_at_each_claim_and_at_no_other_time(
         (again,) = jobs.enqueue_due(db)
     bench.execute.run(again.job_id, again.enqueue_no)
 
-    assert bench.left == [(ticket.job_id, 1), (ticket.job_id, 2)]
+    assert bench.heard.places == [(ticket.job_id, 1), (ticket.job_id, 2)]
 
 
 def test_fault_is_tried_again_and_fails_the_job_at_last(
@@ -354,7 +361,7 @@ def test_a_job_under_which_an_engine_dies_alone_fails_and_the_worker_is_not_blam
     failed = job(store, ticket)
     assert (failed.state, failed.error_code, failed.usd) == (JobState.FAILED, "engine_crash", 0)
     assert {kind for kind, _ in entries(store)} == {"waste"}
-    assert len(bench.sent) == 1
+    assert len(bench.heard.sent) == 1
     crashes = [bench.execute.crashes.note() for _ in range(4)]
     assert crashes == [False, False, False, True], "one of them is explained"
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace import connections
+from headrace.admission import Admission
 from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.errors import EngineFault, HeadraceError
 from headrace.jobs import JobState, Route, Sampling, Usage, new_id
@@ -24,6 +25,7 @@ from headrace.tokens import EstimatingTokenizer
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.engines.simulator import SimulatorEngine
 from workers.execute import Execute
+from workers.notices import Notices
 from workers.publisher import Publisher
 from workers.room import Room
 
@@ -81,7 +83,7 @@ def streams(redis: Redis) -> Streams:
 
 
 @pytest.fixture
-def make_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Callable[..., Execute]]:
+def make_worker(store: Store, settings: Settings, admission: Admission) -> Iterator[Callable[..., Execute]]:
     """Makes workers without Celery, each with a publisher of its own."""
     made: list[Execute] = []
 
@@ -100,8 +102,7 @@ def make_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Call
             Route.POOL,
             "host",
             3,
-            announce=lambda *_: None,
-            left=lambda *_: None,
+            notices=Notices(admission, deliver=lambda _: None),
             publisher=publisher,
             room=Room(engine, "expected", 0.0, freed=lambda: None),
         )

@@ -13,7 +13,7 @@ from headrace.jobs import Lane, new_id, parse_id
 from headrace.queues import Ticket, lane_queues, queue_name
 from workers.engines.base import EngineLimits, Progress
 from workers.room import Room
-from workers.taker import PASSED_OVER_S, RoomTaker
+from workers.taker import JUST_SEEN_S, PASSED_OVER_S, RoomTaker
 
 QUEUES = lane_queues("chat")
 HIGH, NORMAL, LOW, BATCH = QUEUES
@@ -38,7 +38,8 @@ class Worker:
         self.taker.open(self.room, lambda: self.is_ready)
 
     def take(self, queues: Sequence[str] = QUEUES) -> UUID | None:
-        """The job that was taken; its message names its queue."""
+        """The job that was taken, a moment later; its message names its queue."""
+        self.now += 2 * JUST_SEEN_S
         if (taken := self.taker.take(queues)) is None:
             return None
         queue, message = taken
@@ -101,7 +102,7 @@ def test_room_gathers_for_a_job_that_was_passed_over_for_long(
     small = [put(Lane.NORMAL, 2) for _ in range(3)]
     assert one.take() == small[0]
     one.room.leave(small[0])
-    one.now = PASSED_OVER_S
+    one.now += PASSED_OVER_S
     assert one.take() is None
     one.room.leave(running[0])
     assert one.take() == large
@@ -139,7 +140,7 @@ def test_the_clock_of_a_blocked_lane_starts_anew_with_another_head(
     small = put(Lane.NORMAL, 1)
     assert one.take((HIGH,)) is None
     assert other.take((HIGH,)) == first
-    one.now = PASSED_OVER_S
+    one.now += PASSED_OVER_S
     assert one.take() == small
 
 
@@ -165,8 +166,23 @@ def test_what_another_worker_takes_meanwhile_takes_no_room(
 
     monkeypatch.setattr(slow.taker, "_heads", slowly)
     assert slow.take() == second, "its room is not used up by the first"
-    assert faster == [first, None]
+    assert faster == [first]
     assert redis.llen(list_key(NORMAL)) == 0
+
+
+def test_taking_what_is_there_is_one_round_trip_each(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [put(Lane.NORMAL, 1) for _ in range(4)]
+    one, looks = worker(10), list[Sequence[str]]()
+    look = one.taker._heads
+    monkeypatch.setattr(one.taker, "_heads", lambda queues: (looks.append(queues), look(queues))[1])
+    taken = [one.taker.take(QUEUES) for _ in range(4)]
+    assert [parse_id(each[1]["headers"]["id"]) for each in taken if each] == jobs
+    assert len(looks) == 1
+    late = put(Lane.HIGH, 1)
+    assert one.take() == late, "although nothing was there a moment ago"
+    assert len(looks) == 2
 
 
 def test_a_message_that_is_none_of_ours_is_handed_on_and_one_that_nobody_can_read_is_dropped(

@@ -1,0 +1,102 @@
+"""Tells Redis what Postgres has already: which jobs wait no more, and which have ended. One thread for all of them.
+
+Whoever runs a job only leaves word here. A word that is lost is made good: a place in a queue by `reconcile_admission`,
+an end by the readers' own timer, a webhook by `redeliver`.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+from uuid import UUID
+
+from headrace.admission import Admission
+from headrace.errors import BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+#: How long `end` waits for the last words: longer than Redis may take for one command.
+END_TIMEOUT_S = 5.0
+
+
+class _Left(NamedTuple):
+    job_id: UUID
+    enqueue_no: int
+
+
+class _Ended(NamedTuple):
+    job_id: UUID
+
+
+class _Due(NamedTuple):
+    delivery_id: UUID
+
+
+class Notices:
+    """Passes words on, in one round trip those that have come together. Safe for many threads."""
+
+    def __init__(self, admission: Admission, deliver: Callable[[UUID], None]) -> None:
+        """Pass nothing on before `begin`.
+
+        Args:
+            deliver: asks for a try of this delivery. Raises: BrokerUnavailable.
+        """
+        self._admission, self._deliver = admission, deliver
+        #: None is the last word.
+        self._words: SimpleQueue[_Left | _Ended | _Due | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._pass_until_ended, name="notices", daemon=True)
+
+    def begin(self) -> None:
+        """Start to pass words on."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Pass on what is left, and stop."""
+        self._words.put(None)
+        if self._thread.is_alive():
+            self._thread.join(END_TIMEOUT_S)
+
+    def left(self, job_id: UUID, enqueue_no: int) -> None:
+        """This job waits no more: it was claimed."""
+        self._words.put(_Left(job_id, enqueue_no))
+
+    def ended(self, job_id: UUID, delivery_ids: Iterable[UUID]) -> None:
+        """This job has ended, and these deliveries are due."""
+        self._words.put(_Ended(job_id))
+        for delivery_id in delivery_ids:
+            self._words.put(_Due(delivery_id))
+
+    def _pass_until_ended(self) -> None:
+        is_ending = False
+        while not is_ending:
+            words = [self._words.get()]
+            with suppress(Empty):
+                while True:
+                    words.append(self._words.get_nowait())
+            is_ending = None in words
+            try:
+                self._pass(words)
+            except Exception:
+                # A fault here must not end the thread: no reader would hear of an end any more.
+                log.exception("notices_fault")
+
+    def _pass(self, words: list[_Left | _Ended | _Due | None]) -> None:
+        with _told("end_not_announced"):
+            self._admission.announce_ended([word.job_id for word in words if isinstance(word, _Ended)])
+        with _told("place_not_freed"):
+            self._admission.leave([word for word in words if isinstance(word, _Left)])
+        for word in words:
+            if isinstance(word, _Due):
+                with _told("delivery_not_asked_for"):
+                    self._deliver(word.delivery_id)
+
+
+@contextmanager
+def _told(event: str) -> Iterator[None]:
+    """Log a word that Redis does not take."""
+    try:
+        yield
+    except BrokerUnavailable as error:
+        log.warning(event, extra={"error": str(error)})
