@@ -1,5 +1,6 @@
 """What a worker's engine has room for: the KV ledger, fed with what the engine says of its requests."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from workers.lengths import by_lane
 
 #: As `PoolSettings.kv_admission` names it.
 KvAdmission = Literal["expected", "worst_case", "open"]
+#: How long after a job of `high` others are kept out of the engine's last slots, so that the next one need not wait for
+#: an answer to end. Longer than callers of such a lane pause.
+HIGH_LATELY_S = 60.0
 #: How long a job that was let in may take to get to the engine. One that never does, because an operator revoked its
 #: task, must not keep its room.
 ARRIVES_WITHIN_S = 60.0
@@ -52,7 +56,7 @@ class Room:
 
         Args:
             kv_admission: what must fit; see `PoolSettings`.
-            high_share: of the KV pool, kept for the lane `high`.
+            high_share: of the KV pool, kept for the lane `high`; while that is in use, of the engine's slots as well.
             freed: called when a job has left.
         """
         self._engine, self._kv_admission, self._high_share = engine, kv_admission, high_share
@@ -60,9 +64,12 @@ class Room:
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._ledger: KvLedger | None = None
+        self._max_running = 0
+        self._high_until = -math.inf
 
     def open(self, limits: EngineLimits) -> None:
         """The engine is up. One without a KV pool of its own has room for every job."""
+        self._max_running = limits.max_running
         if limits.kv_tokens is not None and limits.kv_block_tokens is not None:
             blocks = limits.kv_tokens // limits.kv_block_tokens
             self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(), self._high_share)
@@ -84,6 +91,8 @@ class Room:
                 entry.messages += 1
                 return True
             if any(each.alone for each in self._entries.values()) or (alone and self._entries):
+                return False
+            if not self._has_slot(lane):
                 return False
             if not self._fits(self._ledger, job):
                 return False
@@ -136,6 +145,15 @@ class Room:
             # One that has the cache for itself may use what is kept for others.
             return not self._entries or ledger.surely_fits(job)
         return ledger.fits(job)
+
+    def _has_slot(self, lane: Lane) -> bool:
+        """Whether a slot of the engine's batch is left for this lane. The worker's threads bound them all."""
+        now = self._clock()
+        if lane is Lane.HIGH:
+            self._high_until = now + HIGH_LATELY_S
+        if lane is Lane.HIGH or now > self._high_until:
+            return True
+        return len(self._entries) < self._max_running - math.ceil(self._max_running * self._high_share)
 
     def _look(self, ledger: KvLedger) -> None:
         """Note how far the running jobs are, and forget those that never got to run."""

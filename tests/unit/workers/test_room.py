@@ -1,12 +1,13 @@
 """The room of a worker: what it asks of its ledger, and what it tells it."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from headrace.jobs import Lane, Usage, new_id
 from workers.engines.base import EngineLimits, FinishReason, Generation, Progress
-from workers.room import ARRIVES_WITHIN_S, KvAdmission, Reserved, Room
+from workers.room import ARRIVES_WITHIN_S, HIGH_LATELY_S, KvAdmission, Reserved, Room
 
 #: Ten blocks of 16 tokens.
 LIMITS = EngineLimits(max_model_tokens=None, max_running=8, kv_tokens=160, kv_block_tokens=16)
@@ -205,3 +206,24 @@ def test_the_worst_case_lets_a_job_have_the_whole_cache() -> None:
     bench.room.leave(whole)
     assert bench.enter(5)
     assert bench.enter(1) is None
+
+
+#: A cache that is never full, and slots for 8.
+SLOTS = EngineLimits(max_model_tokens=None, max_running=8, kv_tokens=16_000, kv_block_tokens=16)
+
+
+def test_slots_are_kept_for_the_lane_high_while_it_is_in_use() -> None:
+    bench = Bench(SLOTS, high_share=0.2)
+    assert all(bench.enter(1) for _ in range(8)), "nobody uses the lane: all slots are for all"
+    for job in list(bench.room._entries):
+        bench.room.leave(UUID(job))
+
+    assert bench.enter(1, Lane.HIGH)
+    assert sum(bench.enter(1) is not None for _ in range(8)) == 5, "two of the eight are kept"
+    assert all(bench.enter(1, Lane.HIGH) for _ in range(2))
+    assert bench.enter(1, Lane.BATCH) is None
+
+    bench.now += HIGH_LATELY_S / 2
+    assert bench.enter(1) is None
+    bench.now += HIGH_LATELY_S
+    assert bench.enter(1), "it is not in use any more"
