@@ -3,31 +3,39 @@
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 from flask import Flask, Response, g, request
 
 from api import problems
 from api.auth import Authenticator
+from api.cached import Cached
 from api.catalogue import Catalogue
 from api.deps import EXTENSION, Deps
 from api.forecast import Forecast
 from api.intake import Intake
 from api.refusals import Refusals
+from api.relief import Relief
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
 from api.submit import Submitter
 from api.waits import Waits
 from headrace import connections
 from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, make_celery
-from headrace.config import Settings
+from headrace.config import BudgetSettings, Settings
 from headrace.jobs import new_id, show_id
 from headrace.pricing import Tariff
-from headrace.store import Store
+from headrace.store import Store, budgets
+from headrace.store.budgets import Account
 from headrace.streams import Streams
 from headrace.tokens import load_for
 
 #: As if the process had been killed: 128 and the number of SIGKILL.
 KILLED = 137
+
+
+#: How old the budgets may be that the door looks at. The worker looks again, before it spends.
+ACCOUNTS_TTL_S = 1.0
 
 
 def create_app(settings: Settings) -> Flask:
@@ -64,6 +72,8 @@ def build(settings: Settings) -> Deps:
         forecast=forecast,
         refusals=refusals,
         tariff=Tariff.of(settings),
+        relief=Relief(forecast, settings.overflow),
+        accounts=Cached(partial(_read_accounts, store, settings.budgets), ACCOUNTS_TTL_S),
     )
     return Deps(
         settings=settings,
@@ -77,6 +87,11 @@ def build(settings: Settings) -> Deps:
         waits=Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots),
         streams=Streams(redis),
     )
+
+
+def _read_accounts(store: Store, together: BudgetSettings) -> list[Account]:
+    with store.begin() as db:
+        return budgets.current(db, together)
 
 
 def _failpoint(armed: str | None) -> Callable[[str], None]:

@@ -14,6 +14,7 @@ from headrace.config import Settings
 from headrace.forecasting import DrainCurve, LaneFlow, LaneRates, Outlook, PoolRates, drain_curve, from_json
 from headrace.jobs import Lane
 from headrace.queues import queue_name
+from headrace.routing import Pressure
 from headrace.store.workers import Fleet
 
 #: How old the observed rates may be, in seconds; they are observed every few seconds.
@@ -93,6 +94,12 @@ class Forecast:
         now = self.pool(pool)
         load = now.loads[lane]
         return self.expected_wait_s(queue, load.jobs + 1, load.tokens, now.free)
+
+    def pressure(self, queue: str) -> Pressure:
+        """How far behind the queue is. Raises: BrokerUnavailable. StoreUnavailable."""
+        pool, lane = _split(queue)
+        now = self.pool(pool)
+        return Pressure(now.loads[lane].jobs, now.fleet.slots, now.fleet.kv_use)
 
     def free_until(self, queue: str) -> int:
         """How many will have left the queue's pool when all of its free slots are taken: see `Candidate`."""

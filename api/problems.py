@@ -51,6 +51,8 @@ SHAPES: Mapping[type[HeadraceError], Shape] = {
     # It cost nothing, and the queue may be shorter now.
     errors.JobExpired: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
     errors.Refused: Shape(429, "rate_limit_error"),
+    # As OpenAI calls it: an app that heeds it does not come back at once.
+    errors.BudgetExceeded: Shape(429, "insufficient_quota"),
     # The job goes on, so that trying again would double it.
     errors.WaitTimeout: Shape(504, "server_error", {"x-should-retry": "false"}),
     errors.Unavailable: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),

@@ -6,24 +6,38 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from uuid import UUID
 
+from api.cached import Cached
 from api.catalogue import Catalogue
 from api.drafts import Draft, specify
 from api.ending import read
 from api.forecast import Forecast
 from api.intake import Admitted, Intake, Replayed
 from api.refusals import Refusals
+from api.relief import Relief
 from headrace.admission import Ask, Refusal
+from headrace.budgets import Shortfall, shortfall
 from headrace.config import Settings
-from headrace.errors import AppLimited, BrokerUnavailable, InvalidRequest, QueueFull, Refused, Unavailable
-from headrace.jobs import Idempotency, JobSpec, JobState, Lane
+from headrace.errors import (
+    AppLimited,
+    BrokerUnavailable,
+    BudgetExceeded,
+    InvalidRequest,
+    OverflowUnavailable,
+    QueueFull,
+    Refused,
+    Unavailable,
+)
+from headrace.jobs import Idempotency, JobSpec, JobState, Lane, Overflow
 from headrace.limits import RatesLeft
 from headrace.pricing import Tariff
-from headrace.queues import OVERFLOW, Candidate
+from headrace.queues import OVERFLOW, Candidate, queue_name
 from headrace.routing import candidates
-from headrace.store import Store
+from headrace.store import Store, budgets
 from headrace.store.apps import App, AppLimits
+from headrace.store.budgets import Account
 from headrace.store.idempotency import find_replay, key_reused, until_settled
 
 log = logging.getLogger(__name__)
@@ -64,7 +78,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """Submits drafts."""
+    """Submits drafts. Attributes: accounts: those of the budgets, as they were a moment ago."""
 
     settings: Settings
     store: Store
@@ -73,6 +87,8 @@ class Submitter:
     forecast: Forecast
     refusals: Refusals
     tariff: Tariff
+    accounts: Cached[list[Account]]
+    relief: Relief
 
     def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None) -> Accepted:
         """Accept a draft; returns once it is durable.
@@ -97,7 +113,7 @@ class Submitter:
 
     def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None) -> Accepted:
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
-        options = self._candidates(spec, draft)
+        options = self._candidates(spec, app, draft)
         try:
             outcome = self.intake.accept(spec, Ask(spec.id, app.id, spec.kv_tokens, options, app.limits))
             if isinstance(outcome, Refusal):
@@ -123,10 +139,12 @@ class Submitter:
         job = read(self.store, self.intake.admission, app.id, job_id)
         return Accepted(job.id, job.state, job.lane, job.queue, job.start_by, is_replay=True)
 
-    def _candidates(self, spec: JobSpec, draft: Draft) -> tuple[Candidate, ...]:
+    def _candidates(self, spec: JobSpec, app: App, draft: Draft) -> tuple[Candidate, ...]:
         # A key alone answers nothing: without a worker on those queues, what was put there would rot.
-        has_key = self.settings.openai_api_key is not None
-        api_is_open = has_key and self.catalogue.fleet(OVERFLOW).workers > 0
+        fleet = self.catalogue.fleet(OVERFLOW)
+        api_is_open = self.settings.openai_api_key is not None and fleet.slots > 0
+        if spec.overflow is Overflow.ONLY and fleet.workers and not fleet.slots:
+            raise OverflowUnavailable
         try:
             return candidates(
                 spec,
@@ -135,9 +153,18 @@ class Submitter:
                 ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, _start_within_s(spec)),
                 free_until=self.forecast.free_until,
                 api_is_open=api_is_open,
+                lacking=lambda usd: self._lacking(app, usd),
+                relief=self.relief.why(queue_name(spec.pool, spec.lane)) if api_is_open else None,
             )
+        except BudgetExceeded as error:
+            self.refusals.count(app.id, queue_name(OVERFLOW, spec.lane), error.reason, spec.kv_tokens)
+            raise
         except InvalidRequest as error:
             raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}overflow") from error
+
+    def _lacking(self, app: App, usd: Decimal) -> Shortfall | None:
+        used = budgets.used(self.accounts.get(), app.name)
+        return shortfall(usd, used, app.limits, self.settings.budgets)
 
     def _refused(self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...]) -> Refused:
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):

@@ -19,15 +19,18 @@
     ├── Refused                  come back later
     │   ├── QueueFull            no candidate queue has room for this job
     │   ├── AppLimited           the app's own limits
+    │   ├── BudgetExceeded       no money is left for the paid API
     │   └── SlotsFull            this process holds as many waits and streams open as it may
     ├── Unavailable              one of our own parts is down
     │   ├── StoreUnavailable     Postgres
-    │   └── BrokerUnavailable    Redis
+    │   ├── BrokerUnavailable    Redis
+    │   └── OverflowUnavailable  the paid API
     ├── IllegalTransition        a state change outside the transition table: a bug
     ├── UnknownPrice             no price is listed; we never guess one
     ├── EngineError
     │   ├── PromptRejected       this prompt can never succeed on this engine
     │   ├── EngineFault          this try failed, the engine lives
+    │   ├── EngineBusy           the engine takes nothing more just now
     │   └── EngineUnavailable    the engine is dead or not ready
     ├── DeliveryFailed           a webhook was not accepted
     └── StackError               the one-machine stack could not be brought up
@@ -212,6 +215,12 @@ class AppLimited(Refused):
     code = "rate_limit_exceeded"
 
 
+class BudgetExceeded(Refused):
+    """A budget has too little left for the only way this job may go."""
+
+    code = "budget_exceeded"
+
+
 class SlotsFull(Refused):
     """This process holds as many waits and streams open as it may."""
 
@@ -237,6 +246,12 @@ class BrokerUnavailable(Unavailable):
     code = "broker_unavailable"
 
 
+class OverflowUnavailable(Unavailable):
+    """The paid API does not let us in just now."""
+
+    code = "overflow_unavailable"
+
+
 class IllegalTransition(HeadraceError):
     """A state change outside the transition table: a bug of ours."""
 
@@ -250,9 +265,16 @@ class UnknownPrice(HeadraceError):
 
 
 class EngineError(HeadraceError):
-    """An engine did not answer a prompt."""
+    """An engine did not answer a prompt.
+
+    Attributes:
+        may_be_billed: True when a paid API may have answered, and will charge for it.
+        retry_after_s: how long it asks to be left alone; None when it does not say.
+    """
 
     code = "engine_error"
+    may_be_billed = False
+    retry_after_s: float | None = None
 
 
 class PromptRejected(EngineError):
@@ -265,6 +287,13 @@ class EngineFault(EngineError):
     """This try failed; the engine lives."""
 
     code = "engine_fault"
+    retryable = True
+
+
+class EngineBusy(EngineError):
+    """The engine takes nothing more just now: a rate limit, which passes."""
+
+    code = "engine_busy"
     retryable = True
 
 

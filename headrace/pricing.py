@@ -1,14 +1,19 @@
 """What tokens cost. Pure: prices come from `headrace.toml`."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Self
 
 from headrace.config import Price, Settings
 from headrace.errors import UnknownPrice
-from headrace.jobs import Route, Usage
+from headrace.jobs import Message, Route, Sampling, Usage
 
 PER_MTOK = Decimal(1_000_000)
+#: What a provider adds to a prompt, for each message and once: more than the 3 and 3 that OpenAI's models take.
+#: Source: OpenAI's cookbook, "How to count tokens with tiktoken".
+MESSAGE_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,15 @@ def cost(price: Price, usage: Usage) -> Cost:
         + usage.output_tokens * price.output_usd_per_mtok
     ) / PER_MTOK
     return Cost(usd, price.version)
+
+
+def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Cost:
+    """The most that one call can cost, whatever tokenizer counts it: a token stands for at least one byte."""
+    words = [message.content for message in messages]
+    if sampling.response_format is not None:
+        words.append(json.dumps(sampling.response_format))
+    prompt_tokens = sum(len(word.encode()) for word in words) + MESSAGE_TOKENS * (len(words) + 1)
+    return cost(price, Usage(prompt_tokens, sampling.max_tokens))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,48 @@
 """Where a job may go, best first, and why. Pure: `admission` takes the place."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
 
-from headrace.config import LaneSettings
-from headrace.errors import InvalidRequest, UnknownPrice
-from headrace.jobs import JobSpec, Overflow, Route, Usage
-from headrace.pricing import Tariff, cost
+from headrace.budgets import Shortfall
+from headrace.config import LaneSettings, OverflowSettings
+from headrace.errors import BudgetExceeded, InvalidRequest, UnknownPrice
+from headrace.jobs import JobSpec, Overflow, Route
+from headrace.pricing import Tariff, ceiling
 from headrace.queues import OVERFLOW, Candidate, queue_name
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """How far behind a queue of ours is.
+
+    Attributes:
+        jobs: that wait in it.
+        slots: of its pool.
+        kv_use: share of the pool's KV cache that is in use; None when nobody says.
+    """
+
+    jobs: int
+    slots: int
+    kv_use: float | None
+
+
+def relief(pressure: Pressure, overflow: OverflowSettings, *, is_on: bool) -> str | None:
+    """Why new jobs of a queue should go to the paid API before they wait there; None while they need not.
+
+    A cache that is full says only that the pool is busy, which the KV ledger is there for: it counts once as many jobs
+    wait as run at a time.
+
+    Args:
+        is_on: they do so now: they come back when the pressure is well below what sent them away.
+    """
+    share = overflow.back_at if is_on else 1.0
+    if pressure.jobs >= overflow.spill_depth * share:
+        return f"own queue deep: {pressure.jobs} jobs, spill_depth is {overflow.spill_depth}"
+    is_full = pressure.kv_use is not None and pressure.kv_use >= overflow.spill_kv_use * share
+    if is_full and pressure.jobs >= max(1, pressure.slots * share):
+        return f"own cache full: {pressure.kv_use:.0%} of it, spill_kv_use is {overflow.spill_kv_use:.0%}"
+    return None
 
 
 def candidates(
@@ -17,14 +53,20 @@ def candidates(
     ahead_cap_tokens: Callable[[str], int | None],
     free_until: Callable[[str], int],
     api_is_open: bool,
+    lacking: Callable[[Decimal], Shortfall | None] = lambda _: None,
+    relief: str | None = None,
 ) -> tuple[Candidate, ...]:
-    """The queues this job may be put into, best first: its own, then overflow where its owner allows it.
+    """The queues this job may be put into, best first: its own, and overflow where its owner allows it.
 
     Args:
         ahead_cap_tokens: of a queue: tokens that it drains within the job's `max_wait`; None while nobody knows.
         free_until: of a queue: see `Candidate`.
         api_is_open: False while no key for the paid API is set, or no worker calls it.
-    Raises: InvalidRequest: there is none, because the job insists on an overflow that is not open to it.
+        relief: why overflow comes before its own queue; None while it comes after it.
+        lacking: the budget that has no room for so many USD; None when there is money.
+    Raises:
+        InvalidRequest: there is none, because the job insists on an overflow that is not open to it.
+        BudgetExceeded: likewise, because there is no money for it.
     """
 
     def candidate(pool: str, reason: str) -> Candidate:
@@ -36,10 +78,16 @@ def candidates(
     if spec.overflow is Overflow.NEVER:
         return (own,)
     objection = (
-        _objection(spec, tariff) if api_is_open else "no paid API is set up (OPENAI_API_KEY, and a worker for it)"
+        _objection(spec, tariff, lacking)
+        if api_is_open
+        else "no paid API is set up (OPENAI_API_KEY, and a worker for it)"
     )
     if spec.overflow is Overflow.ALLOW:
-        return (own,) if objection else (own, candidate(OVERFLOW, "own queue full"))
+        if objection:
+            return (own,)
+        return (candidate(OVERFLOW, relief), own) if relief else (own, candidate(OVERFLOW, "own queue full"))
+    if isinstance(objection, Shortfall):
+        raise BudgetExceeded(f"No money is left for this job: {objection}.", reason="budget")
     if objection:
         raise InvalidRequest(f"overflow 'only' is not possible: {objection}.", param="overflow")
     return (candidate(OVERFLOW, "overflow only"),)
@@ -50,13 +98,13 @@ def route_of(queue: str) -> Route:
     return Route.OVERFLOW if queue.startswith(f"{OVERFLOW}.") else Route.POOL
 
 
-def _objection(spec: JobSpec, tariff: Tariff) -> str | None:
+def _objection(spec: JobSpec, tariff: Tariff, lacking: Callable[[Decimal], Shortfall | None]) -> str | Shortfall | None:
     """Why the paid API is closed to this job, or None."""
     try:
         price = tariff.api_price(spec.model)
     except UnknownPrice as error:
         return str(error)
-    most_usd = cost(price, Usage(spec.prompt_tokens, spec.sampling.max_tokens)).usd
+    most_usd = ceiling(price, spec.messages, spec.sampling).usd
     if spec.max_cost_usd is not None and most_usd > spec.max_cost_usd:
-        return f"it may cost {most_usd} USD, more than max_cost_usd {spec.max_cost_usd}"
-    return None
+        return f"it may cost {most_usd:f} USD, more than max_cost_usd {spec.max_cost_usd:f}"
+    return lacking(most_usd)

@@ -45,6 +45,8 @@ apps = sa.Table(
     sa.Column("requests_per_minute", sa.Integer, comment="NULL: no limit."),
     sa.Column("tokens_per_minute", sa.Integer, comment="Prompt and the most output; NULL: no limit."),
     sa.Column("lanes", ARRAY(sa.Text), comment="Those it may use; NULL: all."),
+    sa.Column("day_usd", USD, comment="It may spend so much at the paid API in a day of UTC; NULL: no limit."),
+    sa.Column("month_usd", USD, comment="Likewise in a month."),
     comment="Clients of the API.",
 )
 
@@ -151,6 +153,13 @@ attempts = sa.Table(
     sa.Column("engine_s", sa.Float),
     sa.Column("first_token_s", sa.Float),
     sa.Column("preemptions", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column(
+        "reserved_usd",
+        USD,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="What its call to the paid API may still cost, and holds of its budgets; 0 once that is settled.",
+    ),
     _one_of("outcome", ("succeeded", "failed", "aborted", "lost"), "outcome"),
 )
 
@@ -323,9 +332,9 @@ budgets = sa.Table(
     sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), comment="NULL: the budget of all apps together."),
     sa.Column("period", sa.Text, nullable=False),
     sa.Column("starts_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("limit_usd", USD, nullable=False),
     sa.Column("reserved_usd", USD, nullable=False, server_default=sa.text("0")),
     sa.Column("spent_usd", USD, nullable=False, server_default=sa.text("0")),
     _one_of("period", ("day", "month"), "period"),
     sa.UniqueConstraint("app_id", "period", "starts_at", postgresql_nulls_not_distinct=True),
+    comment="What was spent at the paid API, and may yet be by calls under way. The limits are the apps' and settings.",
 )

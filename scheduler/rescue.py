@@ -13,7 +13,7 @@ from sqlalchemy import Row
 from headrace.errors import StoreUnavailable, UnknownPrice
 from headrace.jobs import JobState, Route, Usage
 from headrace.pricing import Cost, Tariff, cost
-from headrace.store import attempts, clock, deliveries, jobs, locks
+from headrace.store import clock, deliveries, jobs, locks, losses
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def rescue(parts: Parts, patience: Patience) -> int:
             fates = [(row, _fate_of(row, parts.settings.max_attempts, now)) for row in jobs.orphans(db)]
             for row, end in fates:
                 message = {"error_code": end.error_code, "error_message": end.error_message}
-                attempts.lose(db, row, end.target, _lost_cost(row, tariff), **message)
+                losses.lose(db, row, end.target, _lost_cost(row, tariff), **message)
             ended = [row.id for row, end in fates if end.target.is_terminal]
             webhooks = deliveries.publish(db, ended)
     except StoreUnavailable:

@@ -16,17 +16,19 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from headrace import store
-from headrace.errors import EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
-from headrace.jobs import SUSPECT, JobState, Route, Usage
+from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
+from headrace.jobs import SUSPECT, JobState, Overflow, Route, Usage
 from headrace.pricing import Cost, Tariff, cost
+from headrace.queues import queue_name
 from headrace.store import Store
-from headrace.store.attempts import AttemptEnd, Claim
+from headrace.store.attempts import AttemptEnd, Away, Claim
 from workers.attempts import RunningAttempts
 from workers.crashes import Crashes
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.notices import Notices
 from workers.publisher import Publisher
-from workers.retry import GiveUp, decide, is_continuable
+from workers.purse import Objection, Purse
+from workers.retry import FIRST_DELAY_S, GiveUp, decide, is_continuable, jitter
 from workers.room import Room
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Execute:
         notices: hears of each job that waits no more, right after its claim, and of each that has ended.
         publisher: takes what is made of jobs that are streamed.
         crashes: of the engine.
+        purse: pays for what the engine answers; None for an engine of ours.
         room: what the engine's KV cache has room for; whoever calls `run` has let the job in.
         ready: set while the engine can answer.
     """
@@ -63,6 +66,7 @@ class Execute:
     notices: Notices
     publisher: Publisher
     room: Room
+    purse: Purse | None = None
     crashes: Crashes = field(default_factory=Crashes)
     running: RunningAttempts = field(default_factory=RunningAttempts)
     ready: threading.Event = field(default_factory=threading.Event)
@@ -89,7 +93,27 @@ class Execute:
             return
         with self.running.running(claim.request_id):
             self.notices.left(job_id, enqueue_no)
-            self._attempt(claim)
+            if (paid := self._paid(claim)) is not None:
+                self._attempt(paid)
+
+    def _paid(self, claim: Claim) -> Claim | None:
+        """The claim, with the money for its call if it takes any; None when there is nothing to run."""
+        outcome = claim if self.purse is None else self.purse.reserve(claim)
+        if isinstance(outcome, Objection):
+            self._turn_away(claim, outcome)
+            return None
+        return outcome
+
+    def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd | None = None) -> None:
+        """Leave a job that the paid API is closed to, to its own pool; or fail it, if it may go there alone."""
+        log.warning("overflow_refused", extra={"job_id": str(claim.job_id), "code": objection.code})
+        nothing = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
+        end = replace(end or nothing, error_code=objection.code, error_message=objection.message)
+        if claim.overflow is Overflow.ONLY:
+            self._finish(claim, JobState.FAILED, end)
+        else:
+            away = Away(queue_name(claim.pool, claim.lane), Route.POOL, f"from overflow: {objection.message}")
+            self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, away=away))
 
     def _attempt(self, claim: Claim) -> None:
         outcome: Generation | EngineError
@@ -110,6 +134,8 @@ class Execute:
             except EngineError as error:
                 outcome = error
             engine_s = time.monotonic() - started
+        if self.purse is not None:
+            self.purse.heard(outcome if isinstance(outcome, EngineError) else None)
         # At once: the next job comes in while this one's answer is written.
         self.room.leave(claim.job_id, outcome if isinstance(outcome, Generation) else None)
         # Only now, when what was made is with its readers: they are told of the end, and read no further.
@@ -147,20 +173,31 @@ class Execute:
             self._write(claim, lambda db: store.attempts.hand_back(db, claim, wasted))
 
     def _failed(self, claim: Claim, error: EngineError, engine_s: float) -> None:
-        """Try again later, or fail the job. What was burnt is waste: nobody got a result for it."""
-        if isinstance(error, EngineUnavailable):
-            # Until the lease's minder has looked, or the whole queue would be taken for a dead engine.
-            self.ready.clear()
+        """Try again later or elsewhere, or fail the job. What was burnt is waste: nobody got a result for it."""
         if isinstance(error, EngineCrash):
+            self.ready.clear()
             self._crashed(claim, error, engine_s)
             return
-        no_tokens = Cost(Decimal(0), self._price(claim).price_version)
-        end = AttemptEnd("failed", engine_s, no_tokens, "waste", error_code=error.code, error_message=str(error))
-        if isinstance(error, EngineUnavailable) and self.route is Route.POOL:
-            # Our own engine was dead before it came: it is as good as never taken.
+        # Where a paid API may have answered, it counts as the most that it can charge.
+        spent = Cost(claim.reserved_usd if error.may_be_billed else Decimal(0), self._price(claim).price_version)
+        end = AttemptEnd("failed", engine_s, spent, "waste", error_code=error.code, error_message=str(error))
+        end = replace(end, estimated=error.may_be_billed)
+        if isinstance(error, EngineBusy):
+            # A call that was not let in is none: it is not counted, and the job's start_by binds it as before.
+            pause_s = (error.retry_after_s or FIRST_DELAY_S) * (1 + jitter())
+            self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, delay_s=pause_s))
+        elif not isinstance(error, EngineUnavailable):
+            self._try_again(claim, error, end)
+        elif self.purse is not None:
+            self._turn_away(claim, Objection(error.code, str(error)), end)
+        else:
+            # Our own engine was dead before it came: it is as good as never taken. Nothing else is, until the lease's
+            # minder has looked, or the whole queue would be taken for it.
+            self.ready.clear()
             self._write(claim, lambda db: store.attempts.hand_back(db, claim, end))
-            return
-        decision = decide(error, claim.attempt, self.max_attempts)
+
+    def _try_again(self, claim: Claim, error: EngineError, end: AttemptEnd) -> None:
+        decision = decide(error, claim.attempt, self.max_attempts, jitter())
         facts = {"job_id": str(claim.job_id), "attempt": claim.attempt, "code": error.code, "reason": decision.reason}
         log.warning("attempt_failed", extra=facts)
         if isinstance(decision, GiveUp):
@@ -195,8 +232,9 @@ class Execute:
                 deliveries[:] = store.deliveries.publish(db, [claim.job_id])
             return held
 
-        # The end of a job is one statement; with a webhook it is one of several, which hold together or not at all.
-        if self._write(claim, write, self.store.begin if claim.has_webhook else self.store.autocommit):
+        # The end of a job is one statement; with a webhook or money it is several, which hold together or not at all.
+        is_several = claim.has_webhook or claim.reserved_usd
+        if self._write(claim, write, self.store.begin if is_several else self.store.autocommit):
             log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
             self.notices.ended(claim.job_id, deliveries)
             if claim.stream:

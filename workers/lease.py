@@ -34,6 +34,7 @@ class Lease:
 
     Attributes:
         give_up: called when the engine has died too often: it makes the process end, with an error.
+        serves: False while the worker can do nothing for a job, although it takes them.
     """
 
     store: Store
@@ -45,6 +46,7 @@ class Lease:
     renew_every_s: float
     crashes: Crashes
     give_up: Callable[[], None]
+    serves: Callable[[], bool] = lambda: True
     _stop_reason: str | None = None
     _draining: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -93,7 +95,7 @@ class Lease:
     def _renew(self) -> None:
         here = set(self.running.ids())
         with self.store.begin() as db:
-            ready = self.ready.is_set()
+            ready = self.ready.is_set() and self.serves()
             held = store.workers.renew(db, self.worker_id, self.lease_s, running=len(here), ready=ready)
         for attempt in held:
             if attempt.stop is not None:

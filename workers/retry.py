@@ -1,8 +1,9 @@
-"""Whether a failed attempt is tried again, when, and from where. Pure."""
+"""Whether a failed attempt is tried again, when, and from where. Pure, but for chance."""
 
+import random
 from dataclasses import dataclass
 
-from headrace.errors import HeadraceError
+from headrace.errors import EngineError
 from headrace.jobs import Sampling
 
 #: Pause before the second attempt, doubled for each further one.
@@ -27,13 +28,23 @@ class GiveUp:
     reason: str
 
 
-def decide(error: HeadraceError, attempt: int, max_attempts: int) -> RetryIn | GiveUp:
-    """What becomes of a job whose attempt number `attempt` (from 1) met `error`."""
+def jitter() -> float:
+    """A share to lengthen a pause by, so that those who failed together do not come back together."""
+    return random.uniform(0, 0.25)
+
+
+def decide(error: EngineError, attempt: int, max_attempts: int, longer: float = 0.0) -> RetryIn | GiveUp:
+    """What becomes of a job whose attempt number `attempt` (from 1) met `error`.
+
+    Args:
+        longer: the share by which the pause is longer; see `jitter`.
+    """
     if not error.retryable:
         return GiveUp(f"{error.code} cannot succeed later")
     if attempt >= max_attempts:
         return GiveUp(f"attempt {attempt} of {max_attempts} was the last")
-    return RetryIn(min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** (attempt - 1)), f"attempt {attempt} of {max_attempts}")
+    delay_s = max(min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** (attempt - 1)), error.retry_after_s or 0.0)
+    return RetryIn(delay_s * (1 + longer), f"attempt {attempt} of {max_attempts}")
 
 
 def is_continuable(text: str, sampling: Sampling) -> bool:

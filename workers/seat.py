@@ -13,6 +13,7 @@ from headrace.queues import OVERFLOW
 from headrace.store import Store
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
+from workers.breaker import Breaker
 from workers.engines import load
 from workers.engines.base import EngineLimits
 from workers.execute import Execute
@@ -20,6 +21,7 @@ from workers.lease import Lease
 from workers.metrics import Endpoint, WorkerMetrics
 from workers.notices import Notices
 from workers.publisher import Publisher
+from workers.purse import Purse
 from workers.room import Room
 from workers.sampler import Sampler
 
@@ -45,6 +47,8 @@ class Seat:
         self._store = opened
         self._engine = load(engine_name, settings, pool)
         self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
+        breaker = Breaker(probe_s=2 * settings.overflow.timeout_s)
+        purse = Purse(opened, Tariff.of(settings), settings.budgets, breaker)
         self.execute = Execute(
             store=opened,
             engine=self._engine,
@@ -55,6 +59,7 @@ class Seat:
             max_attempts=settings.max_attempts,
             notices=notices,
             publisher=Publisher(Streams(connections.redis(settings))),
+            purse=purse if route is Route.OVERFLOW else None,
             room=Room(self._engine, pool.kv_admission, pool.kv_high_share, freed),
         )
         self._lease = Lease(
@@ -67,6 +72,7 @@ class Seat:
             renew_every_s=settings.lease_renew_every_s,
             crashes=self.execute.crashes,
             give_up=give_up,
+            serves=lambda: not breaker.is_open,
         )
         self._sampler, self._endpoint = self._measures()
 

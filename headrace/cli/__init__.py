@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from headrace.cli.apps import apps
+from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
 from headrace.cli.demo import demo
 from headrace.cli.keys import keys
@@ -38,5 +39,5 @@ def main() -> None:
     """Headrace: asynchronous LLM jobs."""
 
 
-for command in (demo, up, submit, get, cancel, queues, apps, keys, plan_):
+for command in (demo, up, submit, get, cancel, queues, apps, keys, budgets, plan_):
     main.add_command(command)

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, cast
 
 import click
@@ -27,6 +28,10 @@ _LIMITS = {
     "requests_per_minute": "Requests that submit a job.",
     "tokens_per_minute": "Tokens of its prompts and of the most they may be answered with.",
 }
+_BUDGETS = {
+    "day_usd": "USD it may spend at the paid API in a day of UTC; 0: none.",
+    "month_usd": "Likewise in a month.",
+}
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -35,11 +40,10 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option(
         "--lanes", metavar="LANES", callback=parameters.lanes, help=f"Those it may use, of {lanes}; 'none': all."
     )(command)
-    for name, meaning in reversed(_LIMITS.items()):
+    for name, meaning in reversed((_LIMITS | _BUDGETS).items()):
+        metavar, callback = ("N", parameters.limit) if name in _LIMITS else ("USD", parameters.usd)
         option = f"--{name.replace('_', '-')}"
-        command = click.option(option, metavar="N", callback=parameters.limit, help=f"{meaning} 'none': no limit.")(
-            command
-        )
+        command = click.option(option, metavar=metavar, callback=callback, help=f"{meaning} 'none': no limit.")(command)
     return command
 
 
@@ -76,6 +80,7 @@ def limit(name: str, **options: Any) -> None:
 
     \b
     headrace apps limit shop --requests-per-minute 600 --queued-jobs none
+    headrace apps limit shop --day-usd 5 --month-usd 100
     """
     if not (changes := _changes(options)):
         raise click.UsageError("Name a limit to change, such as --queued-jobs 200; 'none' removes one.")
@@ -135,18 +140,24 @@ def _changes(options: dict[str, Any]) -> Changes:
 
 def _app_table(found: list[App]) -> Table:
     table = Table("app", box=None, header_style="bold")
-    for heading in ("queued jobs", "requests/min", "tokens/min"):
+    for heading in ("queued jobs", "requests/min", "tokens/min", "USD/day", "USD/month"):
         table.add_column(heading, justify="right")
     table.add_column("lanes")
     for app in found:
-        limits = (getattr(app.limits, name) for name in _LIMITS)
-        shown = ("-" if value is None else f"{value:,}" for value in limits)
+        limits = (getattr(app.limits, name) for name in (*_LIMITS, *_BUDGETS))
+        shown = ("-" if value is None else _shown(value) for value in limits)
         table.add_row(escape(app.name), *shown, "all" if app.lanes is None else " ".join(_in_order(app.lanes)))
     return table
 
 
+def _shown(value: int | Decimal) -> str:
+    return f"{value.normalize():,f}" if isinstance(value, Decimal) else f"{value:,}"
+
+
 def _app_json(app: App) -> dict[str, Any]:
     limits = {name: getattr(app.limits, name) for name in _LIMITS}
+    usd = {name: getattr(app.limits, name) for name in _BUDGETS}
+    limits |= {name: None if value is None else f"{value.normalize():f}" for name, value in usd.items()}
     lanes = None if app.lanes is None else _in_order(app.lanes)
     return {"id": str(app.id), "name": app.name, **limits, "lanes": lanes}
 

@@ -1,6 +1,7 @@
 """What operators type, checked: names, limits and lanes. Each reads one value for click, and knows no command."""
 
 import re
+from decimal import Decimal
 
 import click
 
@@ -13,6 +14,8 @@ LIMIT_MAX = 2**31 - 1
 NONE = "none"
 
 _WHOLE = re.compile("[1-9][0-9]{0,9}")
+#: What the database's numeric(18, 9) holds.
+_AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 def app_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
@@ -34,6 +37,15 @@ def limit(_context: click.Context, _parameter: click.Parameter, text: str | None
     if not _WHOLE.fullmatch(text) or int(text) > LIMIT_MAX:
         raise click.BadParameter(f"'{text[:40]}' is neither a whole number from 1 to {LIMIT_MAX} nor 'none'.")
     return int(text)
+
+
+def usd(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Decimal | str | None:
+    """An amount of USD from 0, or `none`. Raises: BadParameter."""
+    if text is None or text == NONE:
+        return text
+    if not _AMOUNT.fullmatch(text):
+        raise click.BadParameter(f"'{text[:40]}' is neither an amount of USD, such as 12.50, nor 'none'.")
+    return Decimal(text)
 
 
 def lanes(_context: click.Context, _parameter: click.Parameter, text: str | None) -> frozenset[Lane] | str | None:

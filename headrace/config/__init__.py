@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from headrace.config.sections import (
+    BudgetSettings,
     LaneSettings,
     OverflowSettings,
     PoolSettings,
@@ -29,6 +30,7 @@ from headrace.jobs import Lane
 
 __all__ = [
     "PROJECT_ROOT",
+    "BudgetSettings",
     "LaneSettings",
     "OverflowSettings",
     "PoolSettings",
@@ -101,6 +103,7 @@ class Settings(BaseSettings):
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: {"chat": PoolSettings()})
     lanes: dict[Lane, LaneSettings] = Field(default_factory=built_in_lanes)
     overflow: OverflowSettings = OverflowSettings()
+    budgets: BudgetSettings = BudgetSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     prices: dict[str, Price] = Field(default_factory=dict)
     webhooks: WebhookSettings = WebhookSettings()

@@ -80,7 +80,8 @@ class PoolSettings(_Section):
         kv_admission: what must fit into the KV cache before a job is let into the engine: what is expected of all that
             run (`expected`), the longest answer of each, which never preempts and leaves most of it empty
             (`worst_case`), or nothing, which leaves all to the engine (`open`).
-        kv_high_share: of the KV cache, what is kept free of other lanes' jobs for those of `high`.
+        kv_high_share: of the KV cache, what is kept free of other lanes' jobs for those of `high`; while the lane is in
+            use, of the engine's slots as well.
         adapters: LoRA adapters of the model by the names that requests use: a folder or a Hugging Face id each.
         engine_options: passed to vLLM's engine arguments as they are.
         drain_jobs_per_s: what one worker is believed to finish before a rate has been measured.
@@ -137,13 +138,30 @@ class OverflowSettings(_Section):
     Attributes:
         model: what answers a job that spilled over, unless `models` maps its own model to another.
         max_running: calls in flight in one overflow worker.
-        timeout_s: for one call.
+        timeout_s: silence of the API after which a call is given up.
+        spill_depth: jobs in a queue of ours from which on new ones that may go to the paid API go there first.
+        spill_kv_use: share of a pool's KV cache in use from which on they do, once a whole batch waits as well.
+        back_at: share of these at which they come back: less, so that they do not go to and fro.
     """
 
     model: str = "gpt-4o-mini"
     models: dict[str, str] = Field(default_factory=dict)
     max_running: PositiveInt = 32
     timeout_s: Positive = 60.0
+    spill_depth: PositiveInt = 200
+    spill_kv_use: Share = 0.85
+    back_at: Share = 0.8
+
+
+class BudgetSettings(_Section):
+    """What all apps together may spend at the paid API; an app's own budget is set with `headrace apps`.
+
+    Attributes:
+        day_usd, month_usd: in a day and in a month of UTC; None for no limit.
+    """
+
+    day_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    month_usd: Annotated[Decimal, Field(ge=0)] | None = None
 
 
 class WebhookSettings(_Section):

@@ -3,7 +3,19 @@
 Postgres is the truth. Times are the database's own clock, so that hosts whose clocks differ agree.
 """
 
-from headrace.store import apps, attempts, deliveries, insertion, jobs, keys, observations, workers
+from headrace.store import apps, attempts, budgets, deliveries, insertion, jobs, keys, losses, observations, workers
 from headrace.store.session import Store
 
-__all__ = ["Store", "apps", "attempts", "deliveries", "insertion", "jobs", "keys", "observations", "workers"]
+__all__ = [
+    "Store",
+    "apps",
+    "attempts",
+    "budgets",
+    "deliveries",
+    "insertion",
+    "jobs",
+    "keys",
+    "losses",
+    "observations",
+    "workers",
+]

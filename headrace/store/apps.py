@@ -1,7 +1,7 @@
 """Apps: the clients of the API, what each may take, and what each has done of late. Knows nothing of their keys."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -37,11 +37,14 @@ class AppLimits:
     Attributes:
         queued_jobs: jobs of it that wait at once, in all queues together.
         tokens_per_minute: prompt and the most output of what it submits.
+        day_usd, month_usd: at the paid API, in a day and in a month of UTC.
     """
 
     queued_jobs: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    day_usd: Decimal | None = None
+    month_usd: Decimal | None = None
 
 
 UNLIMITED = AppLimits()
@@ -71,6 +74,8 @@ class Changes(TypedDict, total=False):
     queued_jobs: int | None
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    day_usd: Decimal | None
+    month_usd: Decimal | None
     lanes: Iterable[Lane] | None
 
 
@@ -95,6 +100,8 @@ COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     apps.c.queued_jobs,
     apps.c.requests_per_minute,
     apps.c.tokens_per_minute,
+    apps.c.day_usd,
+    apps.c.month_usd,
     apps.c.lanes,
 )
 
@@ -102,7 +109,7 @@ COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
 def read_app(row: Row[*tuple[Any, ...]], scopes: Iterable[str] = tuple(Scope)) -> App:
     """The app in a row that has `COLUMNS`."""
     lanes = None if row.lanes is None else frozenset(map(Lane, row.lanes))
-    limits = AppLimits(row.queued_jobs, row.requests_per_minute, row.tokens_per_minute)
+    limits = AppLimits(*(getattr(row, field.name) for field in fields(AppLimits)))
     return App(row.id, row.name, row.webhook_secret, limits, lanes, frozenset(map(Scope, scopes)))
 
 

@@ -24,7 +24,7 @@ _KEPT = ("output_tokens", "cached_tokens", "finish_reason", "model_served", "err
 _USED = ("prompt_tokens", "cached_tokens", "output_tokens", "engine_s")
 _ENTRY = (
     *("kind", "job_id", "attempt", "app_id", "end_user", "pool", "model", "host_id"),
-    *("kv_token_s", "usd", "price_version", "api_usd"),
+    *("kv_token_s", "usd", "price_version", "api_usd", "estimated"),
     *_USED,
 )
 _ENDED = ("outcome", "error_code", "model_served", "first_token_s", "preemptions", *_USED)

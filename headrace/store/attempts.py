@@ -1,7 +1,7 @@
 """Attempts: claim a job, and end the try with its result and its bill, only while the claim still holds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -10,11 +10,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
-from headrace.jobs import JobState, Lane, Message, Overflow, Sampling, Usage, storable
+from headrace.budgets import Limits, Shortfall
+from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, storable
 from headrace.pricing import Cost
+from headrace.store import budgets
 from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, RECORD, given_as
 from headrace.store.transitions import announce, transition
-from headrace.tables import attempts, jobs, ledger
+from headrace.tables import attempts, jobs
 
 NOTHING_USED = Usage()
 
@@ -26,6 +28,7 @@ class Claim:
     """A worker's right to one attempt of one job: the fence of everything it writes about it.
 
     Attributes:
+        reserved_usd: set aside in the budgets for its call to the paid API.
         enqueue_no: of the message it was claimed by. It tells apart, and orders, the claims of one job, also where
             `attempt` does not: an attempt that is handed back is not counted.
         stream: True when the job's tokens are to be published while they are made.
@@ -50,6 +53,7 @@ class Claim:
     stream: bool
     suspicion: int
     adapter: str | None = None
+    reserved_usd: Decimal = Decimal(0)
 
     @property
     def request_id(self) -> str:
@@ -63,6 +67,7 @@ class AttemptEnd:
 
     Attributes:
         kind: `waste` when its tokens were burnt without a delivered result.
+        estimated: True when nobody knows what it has cost, and `cost` is the most that it can be.
         api_usd: what the paid API would have charged for the same tokens; None when it has no price.
         text: the answer; None when there is none to keep.
     """
@@ -81,6 +86,16 @@ class AttemptEnd:
     error_message: str | None = None
     host_id: str | None = None
     preemptions: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Another queue for a job, and why it goes there."""
+
+    queue: str
+    route: Route
+    reason: str
 
 
 def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine: str) -> Claim | None:
@@ -127,10 +142,28 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return (jobs.c.id == claim.job_id, jobs.c.worker_id == claim.worker_id, jobs.c.attempt == claim.attempt)
 
 
+def reserve(db: Connection, claim: Claim, usd: Decimal, together: Limits) -> Claim | Shortfall | None:
+    """Set aside the most that this attempt's call to the paid API can cost.
+
+    Returns: the claim with its money; the budget that has too little; None when the claim holds no more.
+    """
+    held = sa.select(jobs.c.id).where(jobs.c.state == JobState.RUNNING, *_held(claim)).with_for_update()
+    if db.execute(held).first() is None:
+        return None
+    lacking = budgets.reserve(db, claim.job_id, claim.attempt, claim.app_id, usd, together)
+    return lacking or replace(claim, reserved_usd=usd)
+
+
+def _settle(db: Connection, claim: Claim, end: AttemptEnd) -> None:
+    """Spend what was reserved for the attempt, in the transaction that has moved its job."""
+    if claim.reserved_usd:
+        budgets.settle(db, claim.job_id, claim.attempt, claim.app_id, end.cost.usd)
+
+
 def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
     """End the job with this attempt: state, result, ledger entry and webhook row.
 
-    One statement, which needs no transaction around it unless the job has a webhook.
+    One statement, which needs no transaction around it unless the job has a webhook, or money was reserved for it.
     Returns: False, and nothing written, when the claim holds no more: somebody else answers for the job now.
     """
     given = _recorded(claim, end) | {
@@ -141,6 +174,8 @@ def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> b
     }
     rows = db.execute(FINISH[target], given_as(given)).all()
     announce(db, rows)
+    if rows:
+        _settle(db, claim, end)
     return bool(rows)
 
 
@@ -149,26 +184,48 @@ def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> bool
     if _put_back(db, claim, not_before=sa.func.now() + timedelta(seconds=delay_s)) is None:
         return False
     _record(db, claim, end)
+    _settle(db, claim, end)
     return True
 
 
-def hand_back(db: Connection, claim: Claim, end: AttemptEnd, *, suspicion: int = 0) -> bool:
+def hand_back(
+    db: Connection,
+    claim: Claim,
+    end: AttemptEnd,
+    *,
+    suspicion: int = 0,
+    delay_s: float = 0.0,
+    away: Away | None = None,
+) -> bool:
     """Give the job back as if it had never been taken: no attempt is counted. False as for `finish`.
 
     Tokens it produced are booked, as waste: the app does not pay them, and a paid API does not give them back.
 
     Args:
         suspicion: how much more of it falls on the job, for an engine has died.
+        delay_s: until it is due again. A job that could not really start is bound by its `start_by` as before.
+        away: where it waits from now on; None where it did. Likewise.
     """
-    values = {"attempt": jobs.c.attempt - 1, "suspicion": jobs.c.suspicion + suspicion, "not_before": sa.func.now()}
+    not_before = sa.func.now() + timedelta(seconds=delay_s)
+    values: dict[str, Any] = {
+        "attempt": jobs.c.attempt - 1,
+        "suspicion": jobs.c.suspicion + suspicion,
+        "not_before": not_before,
+    }
+    if away is not None:
+        values |= {"queue": away.queue, "route": away.route, "route_reason": away.reason}
+    if away is not None or delay_s:
+        values["started_at"] = sa.case((jobs.c.attempt > 1, jobs.c.started_at))
     state = _put_back(db, claim, **values)
     if state is None:
         return False
     if state is JobState.CANCELLED:
         _record(db, claim, end)
+        _settle(db, claim, end)
         return True
-    if end.usage != NOTHING_USED:
+    if end.usage != NOTHING_USED or end.cost.usd:
         db.execute(BOOK, given_as(_recorded(claim, end)))
+    _settle(db, claim, end)
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
     return True
 
@@ -184,52 +241,6 @@ def _put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:
     if transition(db, [JobState.RUNNING], JobState.CANCELLED, *_held(claim)):
         return JobState.CANCELLED
     return None
-
-
-def lose(
-    db: Connection,
-    row: Row[Any],
-    target: JobState,
-    cost: Cost,
-    *,
-    error_code: str | None = None,
-    error_message: str | None = None,
-) -> bool:
-    """Take a running job from its dead worker: move it to `target` and book the attempt as lost.
-
-    Args:
-        row: of `jobs`, as `jobs.orphans` returned it. A job that goes to `waiting` is due at once.
-    Returns: False, and nothing written, when that attempt has ended since.
-    """
-    values: dict[str, Any] = {"error_code": error_code, "error_message": error_message}
-    if target is JobState.WAITING:
-        values = {"not_before": sa.func.now()}
-    held = (jobs.c.id == row.id, jobs.c.worker_id == row.worker_id, jobs.c.attempt == row.attempt)
-    if not transition(db, [JobState.RUNNING], target, *held, **values):
-        return False
-    book_lost(db, row, cost)
-    return True
-
-
-def book_lost(db: Connection, row: Row[Any], cost: Cost) -> None:
-    """Book the attempt of a dead worker as waste: what it produced is unknown, so the prompt alone is charged."""
-    this = (attempts.c.job_id == row.id, attempts.c.number == row.attempt)
-    db.execute(sa.update(attempts).where(*this).values(outcome="lost", ended_at=sa.func.now()))
-    db.execute(
-        sa.insert(ledger).values(
-            kind="waste",
-            job_id=row.id,
-            attempt=row.attempt,
-            app_id=row.app_id,
-            end_user=row.end_user,
-            pool=row.pool,
-            model=row.model_requested,
-            prompt_tokens=row.prompt_tokens,
-            usd=cost.usd,
-            price_version=cost.price_version,
-            estimated=True,
-        )
-    )
 
 
 def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
@@ -262,4 +273,5 @@ def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "usd": end.cost.usd,
         "price_version": end.cost.price_version,
         "api_usd": end.api_usd,
+        "estimated": end.estimated,
     }

@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from headrace.jobs import JobState
-from headrace.tables import jobs, workers
+from headrace.tables import jobs, worker_samples, workers
 
+#: How far back the workers' samples say how full their caches are, in seconds.
+RECENT_S = 15.0
 #: Stands where a running job's worker is named, once that worker has disowned it.
 NOBODY = UUID(int=0)
 
@@ -100,6 +102,7 @@ class Fleet:
     Attributes:
         max_model_tokens: the smallest limit among them: what any of them can serve.
         kv_tokens: likewise the smallest pool.
+        kv_use: share of their KV caches that was in use of late; None when nobody says.
     """
 
     pool: str
@@ -109,6 +112,7 @@ class Fleet:
     running: int
     max_model_tokens: int | None
     kv_tokens: int | None
+    kv_use: float | None = None
 
 
 def fleets(db: Connection) -> dict[str, Fleet]:
@@ -119,9 +123,14 @@ def fleets(db: Connection) -> dict[str, Fleet]:
         .where(jobs.c.worker_id == workers.c.id, jobs.c.state == JobState.RUNNING)
         .scalar_subquery()
     )
+    recent = sa.func.now() - timedelta(seconds=RECENT_S)
+    of_late = sa.select(sa.func.avg(worker_samples.c.kv_use)).where(
+        worker_samples.c.taken_at > recent, worker_samples.c.pool == workers.c.pool
+    )
     statement = (
         sa.select(
             workers.c.pool,
+            of_late.scalar_subquery().label("kv_use"),
             sa.func.count().label("workers"),
             sa.func.count(workers.c.host_id.distinct()).label("hosts"),
             sa.func.coalesce(sa.func.sum(workers.c.max_running).filter(workers.c.ready), 0).label("slots"),

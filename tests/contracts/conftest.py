@@ -53,8 +53,9 @@ class _Server(ThreadingHTTPServer):
 class StandIn:
     """A small server that speaks chat completions on loopback.
 
-    It plays the script first, one entry per request: `(status, body)`, `(status, body, declared length)` or `"reset"`.
-    After it, it answers by itself: what a JSON schema's `const` demands, else an echo of the last message.
+    It plays the script first, one entry per request: `(status, body)`, with headers as a third, or `"reset"`. A body is
+    the chunks of a stream, an object, or bytes, after which the connection is closed. After the script it answers by
+    itself: what a JSON schema's `const` demands, else an echo of the last message.
 
     Attributes:
         script: what the next requests meet.
@@ -89,7 +90,7 @@ class StandIn:
         self._server.server_close()
         self._thread.join()
 
-    def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(self, body: dict[str, Any]) -> tuple[int, Any]:
         prompt = " ".join(message["content"] for message in body["messages"])
         if len(prompt.split()) > self.LONGEST_PROMPT:
             error = {"message": "too long", "code": "context_length_exceeded", "param": "messages"}
@@ -112,19 +113,32 @@ class StandIn:
         )
 
     @staticmethod
-    def completion(text: str | None, finish_reason: str | None = "stop", **usage: Any) -> dict[str, Any]:
-        """A chat completion as OpenAI returns it."""
+    def completion(text: str | None, finish_reason: str | None = "stop", **usage: Any) -> list[dict[str, Any]]:
+        """A chat completion as the chunks in which OpenAI streams it."""
         counts = {"prompt_tokens": 7, "completion_tokens": 3, **usage}
-        return {
+        total = {**counts, "total_tokens": counts["prompt_tokens"] + counts["completion_tokens"]}
+        words = [] if text is None else text.split(" ")
+        pieces = [word if no == 0 else f" {word}" for no, word in enumerate(words)]
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in pieces)]
+        choices: list[list[dict[str, Any]]] = [
+            [{"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}] for delta in deltas
+        ]
+        end = [{"index": 0, "delta": {}, "finish_reason": finish_reason, "logprobs": None}]
+        head = {
             "id": "chatcmpl-1",
-            "object": "chat.completion",
+            "object": "chat.completion.chunk",
             "created": 1,
             "model": "gpt-4o-mini-2024-07-18",
-            "choices": [
-                {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}
-            ],
-            "usage": {**counts, "total_tokens": counts["prompt_tokens"] + counts["completion_tokens"]},
+            "service_tier": "default",
         }
+        chunks = [{**head, "choices": each, "usage": None} for each in (*choices, end)]
+        return [*chunks, {**head, "choices": [], "usage": total}]
+
+    @staticmethod
+    def events(chunks: list[dict[str, Any]]) -> bytes:
+        """Chunks as server-sent events, with the end mark."""
+        lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
+        return "".join([*lines, "data: [DONE]\n\n"]).encode()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         stand_in = self
@@ -141,14 +155,19 @@ class StandIn:
                 if act == "reset":
                     self.close_connection = True
                     return
-                status, answer, *length = act
-                raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                status, answer, *more = act
+                headers = {"content-type": "text/event-stream" if status == 200 else "application/json"}
+                if isinstance(answer, bytes):
+                    raw, headers["connection"] = answer, "close"
+                    self.close_connection = True
+                else:
+                    raw = stand_in.events(answer) if isinstance(answer, list) else json.dumps(answer).encode()
+                    headers["content-length"] = str(len(raw))
                 self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(length[0] if length else len(raw)))
+                for name, value in {**headers, **(more[0] if more else {})}.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(raw)
-                self.close_connection = bool(length)
 
         return Handler
 

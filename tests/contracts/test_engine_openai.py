@@ -1,14 +1,14 @@
 """What the paid API may answer, over real HTTP, and what becomes of it."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
-from headrace.errors import ConfigError, EngineFault, EngineUnavailable, PromptRejected
+from headrace.errors import ConfigError, EngineBusy, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import Message, Sampling, Usage
+from tests.contracts.conftest import StandIn
 from workers.engines import load
 from workers.engines.base import GenerationRequest
 from workers.engines.openai import OpenAIEngine
@@ -43,12 +43,14 @@ def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine:
         "stop": ["x"],
         "seed": 3,
         "response_format": {"type": "json_object"},
+        "stream": True,
+        "stream_options": {"include_usage": True},
     }
 
 
 def test_what_was_not_asked_for_is_left_to_the_provider(stand_in: Any, engine: OpenAIEngine) -> None:
     engine.generate(REQUEST)
-    assert set(stand_in.requests[0][1]) == {"model", "messages", "max_tokens"}
+    assert set(stand_in.requests[0][1]) == {"model", "messages", "max_tokens", "stream", "stream_options"}
 
 
 @pytest.mark.parametrize(("asked", "sent"), [("big", "gpt-4o"), ("small", "gpt-4o-mini"), (None, "gpt-4o-mini")])
@@ -75,10 +77,6 @@ def error(code: str | None = None) -> dict[str, Any]:
     return {"error": {"message": "no", "type": "t", "param": None, "code": code}}
 
 
-def without(field: str, answer: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in answer.items() if key != field}
-
-
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
     [
@@ -89,7 +87,9 @@ def without(field: str, answer: dict[str, Any]) -> dict[str, Any]:
         (401, "invalid_api_key", EngineUnavailable),
         (403, None, EngineUnavailable),
         (429, "insufficient_quota", EngineUnavailable),
-        (429, "rate_limit_exceeded", EngineFault),
+        (429, "rate_limit_exceeded", EngineBusy),
+        (429, None, EngineBusy),
+        (429, "credit_balance_exhausted", EngineUnavailable),
         (408, None, EngineFault),
         (500, None, EngineFault),
         (503, None, EngineFault),
@@ -102,6 +102,7 @@ def test_each_status_has_its_meaning_and_is_asked_once(
     with pytest.raises(expected) as caught:
         engine.generate(REQUEST)
     assert type(caught.value) is expected
+    assert not caught.value.may_be_billed  # type: ignore[attr-defined]
     assert len(stand_in.requests) == 1
 
 
@@ -129,55 +130,112 @@ def test_an_answer_that_does_not_come_in_time_is_a_fault(stand_in: Any, engine: 
     stand_in.release.set()
 
 
+CHUNKS = StandIn.completion("one two three")
+
+
+def test_each_piece_is_told_as_it_comes(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(200, CHUNKS)]
+    pieces: list[str] = []
+    generation = engine.generate(REQUEST, pieces.append)
+    assert pieces == ["one", " two", " three"]
+    assert generation.text == "one two three"
+    assert generation.first_token_s is not None
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        b"not json",
+        b"data: not json\n\n",
         b"",
-        b"{}",
-        b"[]",
-        b"null",
-        json.dumps({"choices": [], "usage": {}}).encode(),
-        json.dumps({"choices": [{"finish_reason": "stop"}]}).encode(),
+        b"data: [DONE]\n\n",
+        b"data: {}\n\n",
+        b"data: []\n\n",
+        b"data: null\n\n",
+        StandIn.events([{"choices": [{}], "usage": None}]),
+        StandIn.events([{"error": {"message": "The server had an error", "type": "server_error"}}]),
+        StandIn.events(CHUNKS[:-2]),
+        StandIn.events(CHUNKS[:-1]),
+        StandIn.events(CHUNKS[:2])[:-30],
+        StandIn.events(CHUNKS)[:-200],
+    ],
+    ids=[
+        *("not JSON", "nothing", "the end alone", "an empty chunk", "a list", "null", "a choice without a delta"),
+        *("an error", "without its end", "without usage", "cut in a chunk", "cut in the usage"),
     ],
 )
-def test_an_answer_that_is_none_is_a_fault(stand_in: Any, engine: OpenAIEngine, body: bytes) -> None:
-    stand_in.script = [(200, body)]
-    with pytest.raises(EngineFault):
-        engine.generate(REQUEST)
-
-
-def test_a_body_that_ends_early_is_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:
-    raw = json.dumps(stand_in.completion("hi")).encode()
-    stand_in.script = [(200, raw[:-20], len(raw))]
-    with pytest.raises(EngineFault):
-        engine.generate(REQUEST)
-
-
-@pytest.mark.parametrize("finish_reason", [None, "tool_calls", "something new"])
-def test_an_answer_without_a_proper_end_is_a_fault(
-    stand_in: Any, engine: OpenAIEngine, finish_reason: str | None
+def test_a_stream_that_is_no_whole_answer_is_a_fault_that_may_be_on_the_bill(
+    stand_in: Any, engine: OpenAIEngine, body: bytes
 ) -> None:
+    stand_in.script = [(200, body)]
+    with pytest.raises(EngineFault) as caught:
+        engine.generate(REQUEST)
+    assert caught.value.may_be_billed
+
+
+def test_a_body_that_ends_early_is_a_fault_that_may_be_on_the_bill(stand_in: Any, engine: OpenAIEngine) -> None:
+    raw = stand_in.events(CHUNKS)
+    stand_in.script = [(200, raw[:-20], {"content-length": str(len(raw))})]
+    with pytest.raises(EngineFault) as caught:
+        engine.generate(REQUEST)
+    assert caught.value.may_be_billed
+
+
+def test_an_api_that_cannot_be_reached_bills_nothing() -> None:
+    engine = OpenAIEngine(OverflowSettings(timeout_s=1.0), "sk-secret", "http://127.0.0.1:1/v1")
+    engine.start()
+    with pytest.raises(EngineFault) as caught:
+        engine.generate(REQUEST)
+    assert not caught.value.may_be_billed
+    engine.stop()
+
+
+@pytest.mark.parametrize("finish_reason", ["tool_calls", "something new"])
+def test_an_answer_without_a_proper_end_is_a_fault(stand_in: Any, engine: OpenAIEngine, finish_reason: str) -> None:
     stand_in.script = [(200, stand_in.completion("hi", finish_reason=finish_reason))]
-    with pytest.raises(EngineFault):
+    with pytest.raises(EngineFault) as caught:
         engine.generate(REQUEST)
+    assert caught.value.may_be_billed
 
 
-def test_an_answer_without_usage_is_a_fault_since_it_cannot_be_billed(stand_in: Any, engine: OpenAIEngine) -> None:
-    stand_in.script = [(200, without("usage", stand_in.completion("hi")))]
-    with pytest.raises(EngineFault):
+@pytest.mark.parametrize(
+    ("headers", "retry_after_s"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
+        ({"retry-after": "Wed, 25 Nov 2026 21:00:00 GMT"}, None),
+        ({"retry-after": "-3"}, 0.0),
+    ],
+)
+def test_what_the_api_says_of_when_to_come_back_is_heard(
+    stand_in: Any, engine: OpenAIEngine, headers: dict[str, str], retry_after_s: float | None
+) -> None:
+    stand_in.script = [(429, error("rate_limit_exceeded"), headers)]
+    with pytest.raises(EngineBusy) as caught:
         engine.generate(REQUEST)
+    assert caught.value.retry_after_s == retry_after_s
 
 
 def test_an_answer_that_is_withheld_is_a_rejection(stand_in: Any, engine: OpenAIEngine) -> None:
     stand_in.script = [(200, stand_in.completion(None, finish_reason="content_filter"))]
-    with pytest.raises(PromptRejected):
+    with pytest.raises(PromptRejected) as caught:
         engine.generate(REQUEST)
+    assert caught.value.may_be_billed
+
+
+def test_what_came_is_counted(stand_in: Any, engine: OpenAIEngine) -> None:
+    engine.generate(REQUEST)
+    stats = engine.stats()
+    assert (stats.running, stats.first_tokens, stats.output_tokens) == (0, 1, 4)
+    assert stats.first_token_s > 0
 
 
 def test_a_refusal_is_an_answer(stand_in: Any, engine: OpenAIEngine) -> None:
-    answer = stand_in.completion(None)
-    answer["choices"][0]["message"]["refusal"] = "I will not."
+    answer = stand_in.completion("I will not.")
+    for chunk in answer[:-2]:
+        delta = chunk["choices"][0]["delta"]
+        delta["refusal"] = delta.pop("content")
     stand_in.script = [(200, answer)]
     assert engine.generate(REQUEST).text == "I will not."
 

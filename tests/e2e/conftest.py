@@ -188,10 +188,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
     """Starts a stack with these settings, which is stopped at the end of the module if not before."""
     with ExitStack() as stacks:
 
-        def begin(*options: str, engine: str = "simulator", folder: Path | None = None, **env: str) -> System:
-            """Args: env: settings without their prefix, such as `lease_s="3"`."""
+        def begin(
+            *options: str, engine: str = "simulator", folder: Path | None = None, paid_api: str = "", **env: str
+        ) -> System:
+            """Args: paid_api: its address, if there is one. env: settings without prefix, such as `lease_s="3"`."""
             settings = {f"HEADRACE_{name.upper()}": value for name, value in env.items()}
-            changes = {"OPENAI_API_KEY": "", "HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true", **settings}
+            changes = {"OPENAI_API_KEY": paid_api and "sk-test", "OPENAI_BASE_URL": paid_api, **settings}
+            changes["HEADRACE_WEBHOOKS__ALLOW_PRIVATE"] = "true"
             stack = Stack(folder or tmp_path_factory.mktemp("stack"), ("--engine", engine, *options), changes)
             stacks.enter_context(stack)
             system = System(stack)

@@ -1,37 +1,42 @@
-"""The paid API as an engine: one call through the official SDK to OpenAI or any API that speaks its language.
+"""The paid API as an engine: streams through the official SDK from OpenAI or any API that speaks its language.
 
 Knows nothing of budgets, prices or queues. The only importer of `openai` among the engines.
 """
 
+import asyncio
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import httpx2
 import openai
 from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletionChunk
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
-from headrace.errors import ConfigError, EngineError, EngineFault, EngineUnavailable, PromptRejected
+from headrace.errors import ConfigError, EngineBusy, EngineError, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import Sampling, Usage, storable
-from workers.engines.base import (
-    EngineLimits,
-    EngineStats,
-    FinishReason,
-    Generation,
-    GenerationRequest,
-    OnDelta,
-    Progress,
-)
+from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 
-#: Statuses that say that this request will never do, and that this account or key will not.
+#: Statuses that say that this request will never do, that this account or key will not, and that it is too early.
 _REJECTED = frozenset({400, 404, 413, 422})
 _LOCKED_OUT = frozenset({401, 403})
-#: Comes with 429, and unlike a rate limit does not pass.
-_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+_TOO_MANY = 429
+#: Come with 429 as its code or type, and unlike a rate limit do not pass.
+_QUOTA = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+    }
+)
 
 
 def build(settings: Settings, pool: PoolSettings) -> "OpenAIEngine":
@@ -42,11 +47,57 @@ def build(settings: Settings, pool: PoolSettings) -> "OpenAIEngine":
 
 @dataclass(slots=True)
 class _Call:
-    aborted: bool = False
+    """A request under way, and what has come of its answer. The SDK validates no chunk: nothing in one is sure."""
+
+    request: GenerationRequest
+    on_delta: OnDelta | None
+    began: float = field(default_factory=time.monotonic)
+    is_aborted: bool = False
+    pieces: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+    first_token_s: float | None = None
+
+    def add(self, chunk: ChatCompletionChunk) -> None:
+        """Take a chunk in. Raises: AttributeError and its kin, when it is malformed."""
+        self.model = chunk.model or self.model
+        if chunk.usage is not None:
+            self.usage = _usage(chunk.usage)
+        for choice in chunk.choices:
+            self.finish_reason = choice.finish_reason or self.finish_reason
+            if piece := choice.delta.content or getattr(choice.delta, "refusal", None):
+                self._tell(storable(piece))
+
+    def _tell(self, piece: str) -> None:
+        if self.first_token_s is None:
+            self.first_token_s = time.monotonic() - self.began
+        self.pieces.append(piece)
+        if self.on_delta and not self.is_aborted:
+            self.on_delta(piece)
+
+    def generation(self) -> Generation:
+        """The whole answer. Raises: EngineFault: it is cut off, or cannot be billed. PromptRejected: it is withheld."""
+        match self.finish_reason:
+            case "stop" | "length" as finish_reason:
+                pass
+            case "content_filter":
+                raise _billed(PromptRejected("The paid API's content filter withheld the answer."))
+            case _:
+                raise _billed(EngineFault(f"The paid API's answer is cut off: it ended with {self.finish_reason!r}."))
+        if self.usage is None:
+            raise _billed(EngineFault("The paid API's answer came without the usage that it is billed by."))
+        return Generation(
+            text="".join(self.pieces),
+            usage=self.usage,
+            finish_reason="abort" if self.is_aborted else finish_reason,
+            model_served=self.model,
+            first_token_s=self.first_token_s,
+        )
 
 
 class OpenAIEngine:
-    """Chat completions, not streamed and never retried here.
+    """Chat completions as streams, many at once on one event loop, never retried here.
 
     A call that is given up is billed all the same, so `abort` lets it end and its usage is reported.
     """
@@ -56,46 +107,47 @@ class OpenAIEngine:
 
     def __init__(self, overflow: OverflowSettings, api_key: str | None, base_url: str | None) -> None:
         self._overflow, self._api_key, self._base_url = overflow, api_key, base_url
-        self._client: openai.OpenAI | None = None
+        self._client: openai.AsyncOpenAI | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._calls: dict[str, _Call] = {}
         self._changed = threading.Condition()
+        self._totals = EngineStats()
 
     def start(self) -> EngineLimits:
         """Open the client, unless it is open; nothing is sent. Raises: ConfigError without a key."""
         if not self._api_key:
             raise ConfigError("The paid API needs a key: set OPENAI_API_KEY.", param="OPENAI_API_KEY")
         with self._changed:
-            self._client = self._client or openai.OpenAI(
-                api_key=self._api_key, base_url=self._base_url, timeout=self._overflow.timeout_s, max_retries=0
-            )
+            if self._client is None:
+                self._client = openai.AsyncOpenAI(
+                    api_key=self._api_key, base_url=self._base_url, timeout=self._overflow.timeout_s, max_retries=0
+                )
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="openai-loop", daemon=True)
+                self._thread.start()
         return EngineLimits(max_model_tokens=None, max_running=self._overflow.max_running)
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
-        with self._running(request.request_id) as (client, call):
-            completion = _complete(client, self._body(client, request))
-        text, usage, finish_reason = _read(completion)
-        if on_delta and text and not call.aborted:
-            on_delta(text)
-        return Generation(
-            text=text,
-            usage=usage,
-            finish_reason="abort" if call.aborted else finish_reason,
-            model_served=completion.model,
-        )
+        call = _Call(request, on_delta)
+        with self._running(call) as future:
+            generation = future.result()
+        self._count(generation)
+        return generation
 
     def abort(self, request_id: str) -> None:
         with self._changed:
             if call := self._calls.get(request_id):
-                call.aborted = True
+                call.is_aborted = True
 
     def progress(self) -> dict[str, Progress]:
-        # How far a call is, only its end tells.
+        # A piece is about a token; only the end tells.
         with self._changed:
-            return dict.fromkeys(self._calls, Progress(0))
+            return {request_id: Progress(len(call.pieces)) for request_id, call in self._calls.items()}
 
     def stats(self) -> EngineStats:
         with self._changed:
-            return EngineStats(running=len(self._calls))
+            return replace(self._totals, running=len(self._calls))
 
     def check(self) -> None:
         if self._client is None:
@@ -103,74 +155,106 @@ class OpenAIEngine:
 
     def stop(self) -> None:
         with self._changed:
-            client, self._client = self._client, None
+            client, loop, thread = self._client, self._loop, self._thread
+            self._client = None
             self._changed.wait_for(lambda: not self._calls)
-        if client is not None:
-            client.close()
+        if client is not None and loop is not None and thread is not None:
+            asyncio.run_coroutine_threadsafe(client.close(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
 
     @contextmanager
-    def _running(self, request_id: str) -> Iterator[tuple[openai.OpenAI, _Call]]:
-        call = _Call()
+    def _running(self, call: _Call) -> Iterator["Future[Generation]"]:
         with self._changed:
-            self.check()
-            client = cast(openai.OpenAI, self._client)
-            self._calls[request_id] = call
+            if self._client is None or self._loop is None:
+                raise EngineUnavailable("The paid API's client is not started.")
+            self._calls[call.request.request_id] = call
+            future = asyncio.run_coroutine_threadsafe(self._answer(self._client, call), self._loop)
         try:
-            yield client, call
+            yield future
         finally:
             with self._changed:
-                del self._calls[request_id]
+                del self._calls[call.request.request_id]
                 self._changed.notify_all()
 
-    def _body(self, client: openai.OpenAI, request: GenerationRequest) -> dict[str, Any]:
+    async def _answer(self, client: openai.AsyncOpenAI, call: _Call) -> Generation:
+        try:
+            async with await client.chat.completions.create(**self._body(client, call.request)) as stream:
+                async for chunk in stream:
+                    call.add(chunk)
+        except openai.APIStatusError as error:
+            raise _from_status(error) from error
+        # The SDK lets broken JSON and broken connections through as they are.
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
+            raise _from_failure(error) from error
+        except (AttributeError, IndexError, TypeError) as error:
+            raise _billed(EngineFault("The paid API's answer is malformed.")) from error
+        return call.generation()
+
+    def _count(self, generation: Generation) -> None:
+        first_token_s = generation.first_token_s
+        with self._changed:
+            totals = self._totals
+            self._totals = replace(
+                totals,
+                prompt_tokens=totals.prompt_tokens + generation.usage.prompt_tokens,
+                output_tokens=totals.output_tokens + generation.usage.output_tokens,
+                first_tokens=totals.first_tokens + (first_token_s is not None),
+                first_token_s=totals.first_token_s + (first_token_s or 0.0),
+            )
+
+    def _body(self, client: openai.AsyncOpenAI, request: GenerationRequest) -> dict[str, Any]:
         return {
             "model": self._overflow.models.get(request.model or "", self._overflow.model),
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
             **_decoding(request.sampling),
             _limit_name(client): request.sampling.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
         }
 
 
-def _complete(client: openai.OpenAI, body: dict[str, Any]) -> ChatCompletion:
-    try:
-        return cast(ChatCompletion, client.chat.completions.create(**body))
-    except openai.APIStatusError as error:
-        raise _from_status(error) from error
-    # The SDK lets broken JSON and broken connections through as they are.
-    except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
-        raise EngineFault(f"The paid API did not answer: {type(error).__name__}.") from error
+def _usage(counts: CompletionUsage) -> Usage:
+    details = counts.prompt_tokens_details
+    return Usage(counts.prompt_tokens, counts.completion_tokens, (details and details.cached_tokens) or 0)
 
 
 def _from_status(error: openai.APIStatusError) -> EngineError:
-    if error.status_code in _REJECTED:
+    """What an answer without success means. Nothing was generated, so nothing is billed."""
+    status, code = error.status_code, error.code
+    if status in _REJECTED:
         return PromptRejected(f"The paid API rejected the request: {error.message}", param=error.param)
     # The rest of its words is about our account, which is not the job owner's business.
-    what = f"The paid API answered {error.status_code}{f' ({error.code})' if error.code else ''}."
-    if error.status_code in _LOCKED_OUT or error.code in _QUOTA:
+    what = f"The paid API answered {status}{f' ({code})' if code else ''}."
+    if status in _LOCKED_OUT or {code, error.type} & _QUOTA:
         return EngineUnavailable(what)
-    return EngineFault(what)
+    found = EngineBusy(what) if status == _TOO_MANY else EngineFault(what)
+    found.retry_after_s = _retry_after_s(error.response.headers)
+    return found
 
 
-def _read(completion: ChatCompletion) -> tuple[str, Usage, FinishReason]:
-    """Take the answer apart. The SDK does not validate it, so nothing in it is sure.
+def _from_failure(error: Exception) -> EngineError:
+    what = f"The paid API did not answer: {type(error).__name__}."
+    # Before it is connected, nothing was sent.
+    is_unsent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+    return EngineFault(what) if is_unsent else _billed(EngineFault(what))
 
-    Raises:
-        EngineFault: it is cut off, or without the usage that it is billed by.
-        PromptRejected: the provider withheld it.
-    """
-    try:
-        choice, counts = completion.choices[0], cast(CompletionUsage, completion.usage)
-        details = counts.prompt_tokens_details
-        usage = Usage(counts.prompt_tokens, counts.completion_tokens, (details and details.cached_tokens) or 0)
-        text = storable(choice.message.content or choice.message.refusal or "")
-    except (AttributeError, IndexError, TypeError) as error:
-        raise EngineFault("The paid API's answer is malformed.") from error
-    match choice.finish_reason:
-        case "stop" | "length" as finish_reason:
-            return text, usage, finish_reason
-        case "content_filter":
-            raise PromptRejected("The paid API's content filter withheld the answer.")
-    raise EngineFault(f"The paid API's answer is cut off: it ended with {choice.finish_reason!r}.")
+
+def _billed(error: EngineError) -> EngineError:
+    """The same, of a call that was answered, or may have been."""
+    error.may_be_billed = True
+    return error
+
+
+def _retry_after_s(headers: httpx2.Headers) -> float | None:
+    """How long the API asks to be left alone, in seconds; None when it does not say, or as a date."""
+    for name, per_s in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            return max(0.0, float(headers[name]) / per_s)
+        except (KeyError, ValueError):
+            continue
+    return None
 
 
 def _decoding(sampling: Sampling) -> dict[str, Any]:
@@ -184,6 +268,6 @@ def _decoding(sampling: Sampling) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _limit_name(client: openai.OpenAI) -> str:
+def _limit_name(client: openai.AsyncOpenAI) -> str:
     """OpenAI's newer models refuse `max_tokens`; many compatible servers know nothing else."""
     return "max_completion_tokens" if client.base_url.host.endswith("openai.com") else "max_tokens"

@@ -8,10 +8,12 @@ from uuid import UUID
 
 import pytest
 
+from api.cached import Cached
 from api.catalogue import Catalogue
 from api.forecast import Forecast
 from api.intake import Intake
 from api.refusals import Refusals
+from api.relief import Relief
 from api.submit import Submitter
 from headrace.admission import Admission, Ask, Load, Place, Refusal
 from headrace.config import PoolSettings, Settings
@@ -22,6 +24,7 @@ from headrace.pricing import Tariff
 from headrace.queues import Ticket
 from headrace.store import Store
 from headrace.store.apps import App
+from headrace.store.budgets import Account
 from headrace.store.insertion import Inserted, Placement
 from headrace.store.workers import Fleet
 from headrace.tokens import EstimatingTokenizer
@@ -157,13 +160,24 @@ def intake(door: FakeDoor) -> Intake:
 
 
 @pytest.fixture
-def submitter(door: FakeDoor, intake: Intake, settings: Settings, catalogue: Catalogue) -> Submitter:
+def accounts() -> list[Account]:
+    """What was spent, as Postgres would tell."""
+    return []
+
+
+@pytest.fixture
+def submitter(
+    door: FakeDoor, intake: Intake, settings: Settings, catalogue: Catalogue, accounts: list[Account]
+) -> Submitter:
+    forecast = Forecast(cast(Admission, door), catalogue, settings)
     return Submitter(
         settings=settings,
         store=cast(Store, FakeStore()),
         intake=intake,
         catalogue=catalogue,
-        forecast=Forecast(cast(Admission, door), catalogue, settings),
+        forecast=forecast,
         refusals=cast(Refusals, door),
         tariff=Tariff.of(settings),
+        relief=Relief(forecast, settings.overflow),
+        accounts=Cached(lambda: accounts, 0),
     )

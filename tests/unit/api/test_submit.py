@@ -2,33 +2,40 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
 from api.drafts import Draft, Spelling
 from api.full_queues import FRESH_S, REMEMBER_S
 from api.intake import FAILPOINT_INSERTED
 from api.submit import LATE_S, RETRY_BLINDLY_S, Submitter
 from headrace.admission import Load, Place, Refusal
+from headrace.config import Price
 from headrace.errors import (
     AppLimited,
     BrokerUnavailable,
+    BudgetExceeded,
     HeadraceError,
     IdempotencyInProgress,
     IdempotencyKeyReused,
     InvalidRequest,
     ModelNotFound,
+    OverflowUnavailable,
     PermissionDenied,
     QueueFull,
     StoreUnavailable,
 )
 from headrace.jobs import Idempotency, JobState, Lane, Message, Overflow, new_id
 from headrace.limits import NO_RATES, RateLeft, RatesLeft
+from headrace.queues import OVERFLOW
 from headrace.store.apps import App, AppLimits
+from headrace.store.budgets import Account
 from headrace.store.insertion import Inserted
 from headrace.store.workers import Fleet
 
@@ -116,7 +123,7 @@ def test_a_job_is_told_of_the_slots_that_are_free_when_it_takes_its_place(
     assert told[0] == 0.0
     assert told[1] is not None
     assert told[1] > 0
-    assert submitter._candidates(door.inserted[0][0], DRAFT)[0].free_until == 43
+    assert submitter._candidates(door.inserted[0][0], app, DRAFT)[0].free_until == 43
 
 
 def test_nothing_is_bounded_by_a_rate_that_is_only_believed(submitter: Submitter, door: Any, app: App) -> None:
@@ -415,3 +422,68 @@ def test_an_overflow_that_is_not_open_is_refused_under_the_callers_own_name(
         submitter.submit(draft, app)
     assert raised.value.param == "job.overflow"
     assert door.steps == []
+
+
+@pytest.fixture
+def paid(submitter: Submitter, fleet: dict[str, Fleet]) -> Submitter:
+    """As `submitter`, with a paid API set up."""
+    fleet[OVERFLOW] = Fleet(OVERFLOW, 1, 1, 8, 8, None, None)
+    price = Price(input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(1), source="test", version="v1")
+    settings = submitter.settings.model_copy(update={"openai_api_key": SecretStr("sk-test")})
+    return replace(submitter, settings=settings, tariff=replace(submitter.tariff, api={"gpt-4o-mini": price}))
+
+
+def spent(app: App, usd: str) -> Account:
+    return Account(app.name, "day", datetime.now(UTC), Decimal(0), Decimal(usd), None)
+
+
+def test_a_job_that_may_spill_over_is_given_both_queues_while_there_is_money(
+    paid: Submitter, door: Any, app: App, accounts: list[Account]
+) -> None:
+    limited = replace(app, limits=AppLimits(day_usd=Decimal(5)))
+    paid.submit(DRAFT, limited)
+    accounts.append(spent(app, "4.9999"))
+    paid.submit(DRAFT, limited)
+    accounts[0] = spent(replace(app, name="another"), "4.9999")
+    paid.submit(DRAFT, limited)
+
+    queues = [[each.queue for each in ask.candidates] for [ask] in door.asked]
+    both = ["chat.normal", "overflow.normal"]
+    assert queues == [both, ["chat.normal"], both]
+
+
+def test_an_overflow_whose_workers_are_locked_out_is_worth_another_try(
+    paid: Submitter, door: Any, app: App, fleet: dict[str, Fleet]
+) -> None:
+    fleet[OVERFLOW] = Fleet(OVERFLOW, 1, 1, 0, 0, None, None)
+    with pytest.raises(OverflowUnavailable):
+        paid.submit(replace(DRAFT, overflow=Overflow.ONLY), app)
+    paid.submit(DRAFT, app)
+
+    assert [each.queue for each in door.asked[0][0].candidates] == ["chat.normal"]
+
+
+def test_an_overflow_without_money_is_refused_and_counted(
+    paid: Submitter, door: Any, app: App, accounts: list[Account]
+) -> None:
+    accounts.append(spent(app, "5"))
+    with pytest.raises(BudgetExceeded) as raised:
+        paid.submit(replace(DRAFT, overflow=Overflow.ONLY), replace(app, limits=AppLimits(day_usd=Decimal(5))))
+
+    assert raised.value.retry_after_s is None
+    assert door.steps == []
+    [(app_id, queue, reason, _)] = door.refused
+    assert (app_id, queue, reason) == (app.id, "overflow.normal", "budget")
+
+
+def test_new_jobs_go_to_the_paid_api_first_while_their_queue_is_deep(
+    paid: Submitter, door: Any, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.forecast.LIVE_TTL_S", -1)
+    first = []
+    for jobs in (199, 200, 160, 159):
+        door.backlog["chat.normal"] = Load(jobs, 300 * jobs, 1)
+        paid.submit(DRAFT, app)
+        first.append(door.asked[-1][0].candidates[0].queue)
+
+    assert first == ["chat.normal", "overflow.normal", "overflow.normal", "chat.normal"]

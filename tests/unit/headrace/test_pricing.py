@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from headrace.config import Price, Settings
 from headrace.errors import UnknownPrice
-from headrace.jobs import Route, Usage
-from headrace.pricing import Tariff, cost
+from headrace.jobs import Message, Route, Sampling, Usage
+from headrace.pricing import MESSAGE_TOKENS, Tariff, ceiling, cost
 
 PRICE = Price(
     input_usd_per_mtok=Decimal("0.15"),
@@ -63,3 +63,19 @@ def test_route_chooses_the_price() -> None:
 
     assert tariff.price(Route.OVERFLOW, "chat", "m") == PRICE
     assert tariff.price(Route.POOL, "chat", "m") == settings.pools["chat"].price
+
+
+def test_a_call_costs_at_most_a_token_for_each_byte_and_all_the_tokens_it_may_make() -> None:
+    messages = (Message("system", "Be brief."), Message("user", "Grüße 🌊"))
+    most = cost(PRICE, Usage(9 + 12 + 3 * MESSAGE_TOKENS, 50))
+
+    assert ceiling(PRICE, messages, Sampling(50)) == most
+
+
+def test_a_schema_is_part_of_the_prompt() -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x" * 1000}}
+    plain, with_schema = (
+        ceiling(PRICE, (Message("user", "hi"),), Sampling(1, response_format=each)).usd for each in (None, schema)
+    )
+
+    assert with_schema - plain > cost(PRICE, Usage(1000)).usd

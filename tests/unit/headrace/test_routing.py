@@ -3,11 +3,12 @@ from typing import Any
 
 import pytest
 
-from headrace.config import LaneSettings, Price, Settings
-from headrace.errors import InvalidRequest
+from headrace.budgets import Budget, Shortfall
+from headrace.config import LaneSettings, OverflowSettings, Price, Settings
+from headrace.errors import BudgetExceeded, InvalidRequest
 from headrace.jobs import JobSpec, Lane, Message, Overflow, Route, Sampling, new_id
 from headrace.pricing import Tariff
-from headrace.routing import candidates, route_of
+from headrace.routing import Pressure, candidates, relief, route_of
 
 PRICE = Price(input_usd_per_mtok=Decimal("0.15"), output_usd_per_mtok=Decimal("0.60"), source="test", version="v1")
 PRICED = Tariff.of(Settings(prices={"gpt-4o-mini": PRICE}))
@@ -24,9 +25,10 @@ def spec(**changes: Any) -> JobSpec:
         "model": "m",
         "pool": "chat",
         "lane": Lane.LOW,
-        "messages": (Message("user", "hi"),),
+        # A million tokens at most, and 16 for what the provider adds.
+        "messages": (Message("user", "hi" * 500_000),),
         "sampling": Sampling(max_tokens=1_000_000),
-        "prompt_tokens": 1_000_000,
+        "prompt_tokens": 250_000,
         "max_wait_s": 30,
     }
     return JobSpec(**{**values, **changes})
@@ -38,8 +40,8 @@ def spec(**changes: Any) -> JobSpec:
         (Overflow.ALLOW, PRICED, True, None, ["chat.low", "overflow.low"]),
         (Overflow.ALLOW, PRICED, False, None, ["chat.low"]),
         (Overflow.ALLOW, UNPRICED, True, None, ["chat.low"]),
-        (Overflow.ALLOW, PRICED, True, "0.75", ["chat.low", "overflow.low"]),
-        (Overflow.ALLOW, PRICED, True, "0.74", ["chat.low"]),
+        (Overflow.ALLOW, PRICED, True, "0.7500024", ["chat.low", "overflow.low"]),
+        (Overflow.ALLOW, PRICED, True, "0.7500023", ["chat.low"]),
         (Overflow.NEVER, PRICED, True, None, ["chat.low"]),
         (Overflow.ONLY, PRICED, True, None, ["overflow.low"]),
     ],
@@ -72,6 +74,78 @@ def test_job_that_insists_on_a_closed_overflow_is_told_why(tariff: Tariff, api_i
         )
 
     assert error.value.param == "overflow"
+
+
+def lacking(usd: Decimal) -> Shortfall:
+    return Shortfall(Budget(is_own=True, period="day"), Decimal("0.5"), Decimal("0.5") - usd / 1000)
+
+
+def test_a_job_that_there_is_no_money_for_goes_to_its_own_pool_alone() -> None:
+    found = candidates(
+        spec(), LANE, PRICED, ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, lacking=lacking
+    )
+
+    assert [each.queue for each in found] == ["chat.low"]
+
+
+def test_a_job_that_insists_on_an_overflow_without_money_is_told_which_budget_it_is() -> None:
+    only = spec(overflow=Overflow.ONLY)
+    with pytest.raises(BudgetExceeded, match=r"this app's budget, 0\.5 USD a day") as error:
+        candidates(only, LANE, PRICED, ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, lacking=lacking)
+
+    assert (error.value.reason, error.value.retry_after_s) == ("budget", None)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "kv_use", "is_on", "reason"),
+    [
+        (199, None, False, None),
+        (200, None, False, "deep"),
+        (160, None, True, "deep"),
+        (159, None, True, None),
+        (7, 1.0, False, None),
+        (8, 0.85, False, "cache"),
+        (8, 0.84, False, None),
+        (7, 0.68, True, "cache"),
+        (7, 0.67, True, None),
+        (6, 1.0, True, None),
+    ],
+)
+def test_a_queue_is_relieved_while_it_is_deep_or_its_pool_full_and_behind(
+    jobs: int, kv_use: float | None, is_on: bool, reason: str | None
+) -> None:
+    found = relief(Pressure(jobs, slots=8, kv_use=kv_use), OverflowSettings(), is_on=is_on)
+
+    assert (found is None) == (reason is None)
+    assert found is None or f"own {reason}" in found or f"own queue {reason}" in found
+
+
+def test_a_pool_without_workers_is_not_relieved_for_a_cache_that_nobody_uses() -> None:
+    assert relief(Pressure(0, slots=0, kv_use=0.9), OverflowSettings(), is_on=False) is None
+
+
+@pytest.mark.parametrize(
+    ("overflow", "api_is_open", "queues"),
+    [
+        (Overflow.ALLOW, True, ["overflow.low", "chat.low"]),
+        (Overflow.ALLOW, False, ["chat.low"]),
+        (Overflow.NEVER, True, ["chat.low"]),
+        (Overflow.ONLY, True, ["overflow.low"]),
+    ],
+)
+def test_overflow_comes_first_where_it_brings_relief(overflow: Overflow, api_is_open: bool, queues: list[str]) -> None:
+    found = candidates(
+        spec(overflow=overflow),
+        LANE,
+        PRICED,
+        ahead_cap_tokens=AHEAD.get,
+        free_until=len,
+        api_is_open=api_is_open,
+        relief="own queue deep",
+    )
+
+    assert [each.queue for each in found] == queues
+    assert found[0].reason == ("own queue deep" if len(queues) == 2 else found[0].reason)
 
 
 def test_queue_tells_its_route() -> None:

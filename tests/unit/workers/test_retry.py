@@ -1,6 +1,6 @@
 import pytest
 
-from headrace.errors import EngineFault, EngineUnavailable, HeadraceError, PromptRejected
+from headrace.errors import EngineError, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import Sampling
 from workers.retry import GiveUp, RetryIn, decide, is_continuable, next_delivery_delay_s
 
@@ -17,7 +17,7 @@ from workers.retry import GiveUp, RetryIn, decide, is_continuable, next_delivery
     ],
 )
 def test_retryable_error_is_tried_again_until_the_last_attempt(
-    error: HeadraceError, attempt: int, delay_s: float | None
+    error: EngineError, attempt: int, delay_s: float | None
 ) -> None:
     decision = decide(error, attempt, max_attempts=3)
 
@@ -30,6 +30,18 @@ def test_delay_is_bounded() -> None:
 
     assert isinstance(decision, RetryIn)
     assert decision.delay_s == 60.0
+
+
+@pytest.mark.parametrize(("retry_after_s", "delay_s"), [(None, 2.5), (0.5, 2.5), (100.0, 125.0)])
+def test_what_the_api_asks_for_is_waited_and_nobody_comes_back_with_the_others(
+    retry_after_s: float | None, delay_s: float
+) -> None:
+    error = EngineFault()
+    error.retry_after_s = retry_after_s
+    decision = decide(error, attempt=2, max_attempts=3, longer=0.25)
+
+    assert isinstance(decision, RetryIn)
+    assert decision.delay_s == delay_s
 
 
 @pytest.mark.parametrize(

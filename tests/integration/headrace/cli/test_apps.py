@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def cells(result: Result) -> list[list[str]]:
 def test_an_app_is_made_with_its_limits(run: Run, store: Store) -> None:
     made = run("apps", "create", "shop", "--queued-jobs", "200", "--tokens-per-minute", "90000", "--lanes", "low,high")
 
-    assert cells(made) == [["shop", "200", "-", "90,000", "high", "low"]]
+    assert cells(made) == [["shop", "200", "-", "90,000", "-", "-", "high", "low"]]
     assert "'headrace keys create shop' makes a key" in made.stderr
     app = find(store, "shop")
     assert (app.limits, app.lanes) == (AppLimits(200, None, 90_000), {Lane.HIGH, Lane.LOW})
@@ -40,6 +41,18 @@ def test_a_command_that_is_named_can_be_pasted(run: Run) -> None:
     assert "'headrace keys create 'Bad Name!'' makes a key" in made.stderr
     shown = run("apps", "show", "Bad Name!")
     assert "'headrace keys create 'Bad Name!'' makes one" in shown.stdout
+
+
+def test_an_app_s_budget_is_set_shown_and_lifted(run: Run, store: Store) -> None:
+    run("apps", "create", "shop", "--day-usd", "12.5", "--month-usd", "1000")
+    assert find(store, "shop").limits == AppLimits(day_usd=Decimal("12.5"), month_usd=Decimal(1000))
+    assert cells(run("apps", "list")) == [["shop", "-", "-", "-", "12.5", "1,000", "all"]]
+
+    assert cells(run("apps", "limit", "shop", "--day-usd", "0", "--month-usd", "none")) == [
+        ["shop", "-", "-", "-", "0", "-", "all"]
+    ]
+    [listed] = json.loads(run("apps", "list", "--json").stdout)
+    assert (listed["day_usd"], listed["month_usd"]) == ("0", None)
 
 
 def test_an_app_that_is_there_is_not_made_again_nor_changed(run: Run, store: Store) -> None:
@@ -58,10 +71,10 @@ def test_a_limit_is_changed_and_the_others_stay(run: Run, store: Store) -> None:
 
     changed = run("apps", "limit", "shop", "--queued-jobs", "300", "--requests-per-minute", "none")
 
-    assert cells(changed) == [["shop", "300", "-", "-", "high"]]
+    assert cells(changed) == [["shop", "300", "-", "-", "-", "-", "high"]]
     assert find(store, "shop").limits == AppLimits(queued_jobs=300)
     assert cells(run("apps", "limit", "shop", "--lanes", "none", "--queued-jobs", "none")) == [
-        ["shop", "-", "-", "-", "all"]
+        ["shop", "-", "-", "-", "-", "-", "all"]
     ]
     assert (find(store, "shop").limits, find(store, "shop").lanes) == (UNLIMITED, None)
 
@@ -92,6 +105,7 @@ def test_apps_are_listed_by_name_for_people_and_for_programs(run: Run, store: St
     assert [row[0] for row in cells(run("apps", "list"))] == ["[red]zoo", "shop"]
     listed = run("apps", "list", "--json")
     limits = {"queued_jobs": None, "requests_per_minute": None, "tokens_per_minute": None}
+    limits |= {"day_usd": None, "month_usd": None}
     assert json.loads(listed.stdout) == [
         {"id": str(find(store, "[red]zoo").id), "name": "[red]zoo", **limits, "lanes": ["normal", "batch"]},
         {"id": str(find(store, "shop").id), "name": "shop", **limits, "queued_jobs": 5, "lanes": None},
@@ -109,7 +123,7 @@ def test_an_app_is_shown_with_its_keys_its_jobs_and_what_they_cost(
 
     shown = run("apps", "show", app.name).stdout
 
-    assert shown.splitlines()[1].split() == ["test", "-", "-", "-", "all"]
+    assert shown.splitlines()[1].split() == ["test", "-", "-", "-", "-", "-", "all"]
     assert f"{key[:8]}…" in shown
     assert key not in shown
     assert "Last 24 hours: 2 queued; 0.250000 USD" in shown

@@ -1,5 +1,6 @@
 """What operators type, as it is understood."""
 
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -22,6 +23,11 @@ CONTEXT, PARAMETER = click.Context(apps), click.Option(["--it"])
         (parameters.limit, "2147483647", 2_147_483_647),
         (parameters.limit, "none", "none"),
         (parameters.limit, None, None),
+        (parameters.usd, "0", Decimal(0)),
+        (parameters.usd, "12.50", Decimal("12.5")),
+        (parameters.usd, "999999999.999999999", Decimal("999999999.999999999")),
+        (parameters.usd, "none", "none"),
+        (parameters.usd, None, None),
         (parameters.lanes, "high", {Lane.HIGH}),
         (parameters.lanes, "normal, high,high", {Lane.HIGH, Lane.NORMAL}),
         (parameters.lanes, "none", "none"),
@@ -36,6 +42,10 @@ def test_a_value_is_read(read: Any, text: str | None, value: object) -> None:
     ("read", "text"),
     [
         *((parameters.app_name, text) for text in ("", "  ", "a\nb", "a\0b", "\udcff", "x" * 101)),
+        *(
+            (parameters.usd, text)
+            for text in ("", "-1", "1e3", "inf", "nan", "1.", "1.0000000001", "1234567890", "1,5")
+        ),
         *(
             (parameters.limit, text)
             for text in ("", "0", "-1", "1.5", "1e3", "2147483648", "9" * 5000, "1\n", "\u0661")

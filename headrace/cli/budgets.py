@@ -1,0 +1,61 @@
+"""`headrace budgets`, for operators: what is spent at the paid API, and how much of each limit that is."""
+
+import json
+from decimal import Decimal
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from headrace.cli.client import out
+from headrace.cli.database import database
+from headrace.config import Settings
+from headrace.store import budgets as store
+from headrace.store.budgets import Account
+
+_TOGETHER = "all together"
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def budgets(as_json: bool) -> None:
+    """Show what was spent at the paid API this day and this month, by each app and by all together.
+
+    Reserved is what calls under way may cost at most. 'headrace apps limit NAME --day-usd N' sets an app's budget;
+    [budgets] in headrace.toml, or HEADRACE_BUDGETS__DAY_USD, that of all apps together.
+    """
+    with database() as db:
+        accounts = store.current(db, Settings.load().budgets)
+    if as_json:
+        click.echo(json.dumps([_json(account) for account in accounts], indent=2, ensure_ascii=False))
+    elif accounts:
+        out.print(_table(accounts))
+    else:
+        out.print("Nothing was spent at the paid API this month.")
+
+
+def _table(accounts: list[Account]) -> Table:
+    table = Table("app", "period", box=None, header_style="bold")
+    for heading in ("from", "spent USD", "reserved USD", "limit USD", "used"):
+        table.add_column(heading, justify="right")
+    for account in accounts:
+        name = f"[dim]{_TOGETHER}[/dim]" if account.app is None else escape(account.app)
+        limit = "-" if account.limit_usd is None else f"{account.limit_usd:,.2f}"
+        amounts = f"{account.spent_usd:,.6f}", f"{account.reserved_usd:,.6f}", limit, _used(account)
+        table.add_row(name, account.period, f"{account.starts_at:%Y-%m-%d}", *amounts)
+    return table
+
+
+def _used(account: Account) -> str:
+    if account.limit_usd is None:
+        return "-"
+    used_usd = account.spent_usd + account.reserved_usd
+    share = used_usd / account.limit_usd if account.limit_usd else Decimal(1)
+    text = f"{share:.0%}"
+    return f"[red]{text}[/red]" if share >= 1 else f"[yellow]{text}[/yellow]" if share >= Decimal("0.8") else text
+
+
+def _json(account: Account) -> dict[str, str | None]:
+    limit = None if account.limit_usd is None else str(account.limit_usd)
+    amounts = {"spent_usd": str(account.spent_usd), "reserved_usd": str(account.reserved_usd), "limit_usd": limit}
+    return {"app": account.app, "period": account.period, "starts_at": account.starts_at.isoformat(), **amounts}

@@ -1,0 +1,148 @@
+"""Accounts of what is spent at the paid API, by each app and by all together, in each day and month of UTC.
+
+The most that a call can cost is reserved in all of its accounts before the call, and what it did cost is spent after
+it: reserved and spent never exceed a limit, however many call at once.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import insert
+
+from headrace.budgets import PERIODS, Budget, Limits, Period, Shortfall, shortfall
+from headrace.jobs import new_id
+from headrace.tables import apps, attempts, budgets
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one owner has spent in one period.
+
+    Attributes:
+        app: its name; None for all apps together.
+        reserved_usd: what calls under way may yet cost.
+        limit_usd: None for any amount.
+    """
+
+    app: str | None
+    period: Period
+    starts_at: datetime
+    reserved_usd: Decimal
+    spent_usd: Decimal
+    limit_usd: Decimal | None
+
+
+def reserve(
+    db: Connection, job_id: UUID, number: int, app_id: UUID, usd: Decimal, together: Limits
+) -> Shortfall | None:
+    """Set aside the most that an attempt's call can cost, in every budget or in none.
+
+    Whoever calls holds the job's row. Returns: the budget that has too little left; None when the money is there.
+    """
+    this = (attempts.c.job_id == job_id, attempts.c.number == number)
+    began = db.execute(sa.select(attempts.c.started_at).where(*this)).scalar_one()
+    own = db.execute(sa.select(apps.c.day_usd, apps.c.month_usd).where(apps.c.id == app_id)).one()
+    accounts = _locked(db, app_id, began)
+    if len(accounts) < 2 * len(PERIODS):
+        _open(db, app_id, began)
+        accounts = _locked(db, app_id, began)
+    used = {_budget(account): account.reserved_usd + account.spent_usd for account in accounts}
+    if lacking := shortfall(usd, used, own, together):
+        return lacking
+    _change(db, accounts, reserved_usd=budgets.c.reserved_usd + usd)
+    db.execute(sa.update(attempts).where(*this).values(reserved_usd=usd))
+    return None
+
+
+def settle(db: Connection, job_id: UUID, number: int, app_id: UUID, usd: Decimal | None) -> Decimal:
+    """Spend what an attempt's call has cost, and free what else was reserved for it.
+
+    Safe to repeat: what is settled stays as it is. Whoever calls has moved the job in the same transaction.
+
+    Args:
+        usd: what it has cost; None when nobody knows, which counts as all that was reserved.
+    Returns: what was spent now.
+    """
+    this = (attempts.c.job_id == job_id, attempts.c.number == number)
+    asked = sa.select(attempts.c.reserved_usd, attempts.c.started_at).where(*this, attempts.c.reserved_usd > 0)
+    held = db.execute(asked.with_for_update()).first()
+    if held is None:
+        return Decimal(0)
+    spent_usd: Decimal = held.reserved_usd if usd is None else usd
+    if spent_usd > held.reserved_usd:
+        facts = {"job_id": str(job_id), "usd": str(spent_usd), "reserved_usd": str(held.reserved_usd)}
+        log.error("call_dearer_than_its_ceiling", extra=facts)
+    db.execute(sa.update(attempts).where(*this).values(reserved_usd=0))
+    accounts = _locked(db, app_id, held.started_at)
+    reserved_usd = budgets.c.reserved_usd - held.reserved_usd
+    _change(db, accounts, reserved_usd=reserved_usd, spent_usd=budgets.c.spent_usd + spent_usd)
+    return spent_usd
+
+
+def current(db: Connection, together: Limits) -> list[Account]:
+    """The accounts of this day and this month, first those of all apps together, then by name."""
+    statement = (
+        sa.select(budgets, apps.c.name, apps.c.day_usd, apps.c.month_usd)
+        .outerjoin(apps, apps.c.id == budgets.c.app_id)
+        .where(_at(sa.func.now()))
+        .order_by(apps.c.name.nulls_first(), budgets.c.period)
+    )
+    return [_account(row, together) for row in db.execute(statement)]
+
+
+def used(accounts: Sequence[Account], app: str) -> Mapping[Budget, Decimal]:
+    """What is spent and reserved in the budgets that a call for this app is paid from."""
+    return {
+        Budget(account.app is not None, account.period): account.reserved_usd + account.spent_usd
+        for account in accounts
+        if account.app in (None, app)
+    }
+
+
+def _account(row: Row[Any], together: Limits) -> Account:
+    limit_usd = _budget(row).limit_usd(row, together)
+    return Account(row.name, row.period, row.starts_at, row.reserved_usd, row.spent_usd, limit_usd)
+
+
+def _budget(row: Row[Any]) -> Budget:
+    return Budget(row.app_id is not None, row.period)
+
+
+def _start(period: Period, at: Any) -> sa.ColumnElement[datetime]:
+    return sa.func.date_trunc(period, at, "UTC", type_=sa.TIMESTAMP(timezone=True))
+
+
+def _at(moment: Any) -> sa.ColumnElement[bool]:
+    """The accounts of the periods that a moment lies in."""
+    periods = (sa.and_(budgets.c.period == each, budgets.c.starts_at == _start(each, moment)) for each in PERIODS)
+    return sa.or_(*periods)
+
+
+def _locked(db: Connection, app_id: UUID, moment: datetime) -> Sequence[Row[Any]]:
+    """The accounts of a moment, that of all apps together first: so no two ever wait for each other's."""
+    of_these = sa.or_(budgets.c.app_id == app_id, budgets.c.app_id.is_(None))
+    statement = sa.select(budgets).where(of_these, _at(moment))
+    return db.execute(statement.order_by(budgets.c.app_id.nulls_first(), budgets.c.period).with_for_update()).all()
+
+
+def _open(db: Connection, app_id: UUID, moment: datetime) -> None:
+    rows = [
+        {"id": new_id(), "app_id": owner, "period": period, "starts_at": _start(period, moment)}
+        for owner in (None, app_id)
+        for period in PERIODS
+    ]
+    db.execute(insert(budgets).values(rows).on_conflict_do_nothing())
+
+
+def _change(db: Connection, accounts: Sequence[Row[Any]], **values: Any) -> None:
+    ids = [account.id for account in accounts]
+    db.execute(sa.update(budgets).where(budgets.c.id.in_(ids)).values(**values))

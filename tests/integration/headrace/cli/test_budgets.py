@@ -1,0 +1,62 @@
+"""`headrace budgets`: what an operator sees of the money."""
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+import sqlalchemy as sa
+from click.testing import Result
+
+from headrace.jobs import new_id
+from headrace.store import Store, apps
+from headrace.store.apps import App
+from headrace.tables import budgets
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def spent(store: Store, app: App) -> None:
+    """The app has used most of its day, and others have spent as well."""
+    with store.begin() as db:
+        apps.set_limits(db, app.name, {"day_usd": Decimal(2)})
+        for owner, usd in ((app.id, "1.75"), (None, "30")):
+            for period in ("day", "month"):
+                row = {"id": new_id(), "app_id": owner, "period": period, "spent_usd": Decimal(usd)}
+                starts_at = sa.func.date_trunc(period, sa.func.now(), "UTC")
+                db.execute(sa.insert(budgets).values(**row, starts_at=starts_at, reserved_usd=Decimal("0.25")))
+
+
+@pytest.mark.usefixtures("spent")
+def test_budgets_are_shown_with_what_is_left_of_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_BUDGETS__MONTH_USD", "121")
+    shown = run("budgets")
+    assert shown.exit_code == 0, shown.output
+    rows = [line.split() for line in shown.stdout.splitlines()[1:]]
+    assert [(*row[:-6], row[-6], *row[-4:]) for row in rows] == [
+        ("all", "together", "day", "30.000000", "0.250000", "-", "-"),
+        ("all", "together", "month", "30.000000", "0.250000", "121.00", "25%"),
+        ("test", "day", "1.750000", "0.250000", "2.00", "100%"),
+        ("test", "month", "1.750000", "0.250000", "-", "-"),
+    ]
+
+
+@pytest.mark.usefixtures("spent")
+def test_budgets_for_programs_are_exact(run: Run) -> None:
+    listed = json.loads(run("budgets", "--json").stdout)
+    assert [(each["app"], each["period"]) for each in listed] == [
+        (None, "day"),
+        (None, "month"),
+        ("test", "day"),
+        ("test", "month"),
+    ]
+    assert {name: listed[2][name] for name in ("spent_usd", "reserved_usd", "limit_usd")} == {
+        "spent_usd": "1.750000000",
+        "reserved_usd": "0.250000000",
+        "limit_usd": "2.000000000",
+    }
+
+
+def test_without_any_spending_it_says_so(run: Run) -> None:
+    assert "Nothing was spent" in run("budgets").stdout

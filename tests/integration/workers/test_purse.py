@@ -1,0 +1,262 @@
+"""An overflow worker's money, end to end in the use case: reserved before each call, settled after it, or refused."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from redis import Redis
+
+from headrace.admission import Admission
+from headrace.config import BudgetSettings, Price, Settings
+from headrace.errors import EngineBusy, EngineFault, EngineUnavailable, PromptRejected
+from headrace.jobs import JobState, Message, Overflow, Route, Sampling, Usage, new_id
+from headrace.pricing import Tariff, ceiling
+from headrace.queues import Ticket
+from headrace.store import Store, apps, budgets, jobs, workers
+from headrace.store.workers import WorkerInfo
+from headrace.streams import Streams
+from headrace.tables import jobs as jobs_table
+from headrace.tables import ledger
+from workers.breaker import Breaker
+from workers.engines.base import Generation, GenerationRequest, OnDelta, Progress
+from workers.execute import Execute
+from workers.notices import Notices
+from workers.publisher import Publisher
+from workers.purse import Purse
+from workers.room import Room
+
+PRICE = Price(input_usd_per_mtok=Decimal(10), output_usd_per_mtok=Decimal(100), source="test", version="v1")
+MESSAGES = (Message("user", "What is a headrace?"),)
+MOST = ceiling(PRICE, MESSAGES, Sampling(16)).usd
+#: 9 prompt and 4 output tokens.
+PAID = Decimal("0.00049")
+
+
+@dataclass
+class Provider:
+    """Answers as a paid API, or fails as one, and counts its calls."""
+
+    name: str = "openai"
+    continues: bool = False
+    error: Exception | None = None
+    calls: int = 0
+
+    def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return Generation("An answer.", Usage(9, 4), "stop", "gpt-4o-mini-2024-07-18")
+
+    def progress(self) -> dict[str, Progress]:
+        return {}
+
+
+@pytest.fixture
+def provider() -> Provider:
+    return Provider()
+
+
+@pytest.fixture
+def make_execute(
+    store: Store, settings: Settings, redis: Redis, admission: Admission, provider: Provider
+) -> Iterator[Callable[..., Execute]]:
+    made: list[Execute] = []
+
+    def make(day_usd: Decimal | None = None, *, prices: bool = True) -> Execute:
+        info = WorkerInfo(new_id(), "overflow@test", "host", "overflow", provider.name, "gpt-4o-mini", 4)
+        with store.begin() as db:
+            workers.register(db, info, settings.lease_s)
+        tariff = Tariff.of(settings.model_copy(update={"prices": {"gpt-4o-mini": PRICE} if prices else {}}))
+        engine: Any = provider
+        execute = Execute(
+            store,
+            engine,
+            tariff,
+            info.id,
+            Route.OVERFLOW,
+            "host",
+            2,
+            notices=Notices(admission, deliver=lambda _: None),
+            publisher=Publisher(Streams(redis)),
+            room=Room(engine, "expected", 0.0, freed=lambda: None),
+            purse=Purse(store, tariff, BudgetSettings(day_usd=day_usd), Breaker(probe_s=60)),
+        )
+        execute.publisher.begin()
+        execute.ready.set()
+        made.append(execute)
+        return execute
+
+    yield make
+    for execute in made:
+        execute.publisher.end()
+
+
+@pytest.fixture
+def spilled(store: Store, queued: Callable[..., Ticket]) -> Callable[..., Ticket]:
+    """A job in the overflow queue."""
+
+    def one(**changes: Any) -> Ticket:
+        ticket = queued(messages=MESSAGES, sampling=Sampling(16), **changes)
+        with store.begin() as db:
+            moved = sa.update(jobs_table).where(jobs_table.c.id == ticket.job_id)
+            db.execute(moved.values(queue="overflow.normal", route=Route.OVERFLOW))
+        return ticket
+
+    return one
+
+
+def run(execute: Execute, store: Store, ticket: Ticket) -> jobs.Job:
+    execute.run(ticket.job_id, ticket.enqueue_no)
+    with store.begin() as db:
+        return jobs.find(db, ticket.app_id, ticket.job_id)
+
+
+def spent(store: Store) -> list[tuple[Decimal, Decimal]]:
+    """Of all apps together today: reserved and spent."""
+    with store.begin() as db:
+        found = budgets.current(db, BudgetSettings())
+    return [(each.reserved_usd, each.spent_usd) for each in found if each.app is None and each.period == "day"]
+
+
+def entries(store: Store) -> list[tuple[str, Decimal, bool]]:
+    with store.begin() as db:
+        rows = db.execute(sa.select(ledger.c.kind, ledger.c.usd, ledger.c.estimated).order_by(ledger.c.id))
+        return [tuple(row) for row in rows]
+
+
+def test_an_answer_costs_what_the_provider_counted(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket]
+) -> None:
+    done = run(make_execute(MOST), store, spilled())
+
+    assert (done.state, done.usd) == (JobState.SUCCEEDED, PAID)
+    assert spent(store) == [(Decimal(0), PAID)]
+    assert entries(store) == [("api", PAID, False)]
+
+
+def test_without_money_nothing_is_called_and_the_job_waits_for_its_own_pool(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    waiting = run(make_execute(MOST - Decimal("0.000001")), store, spilled())
+
+    assert provider.calls == 0
+    assert (waiting.state, waiting.queue, waiting.route) == (JobState.WAITING, "chat.normal", Route.POOL)
+    assert waiting.route_reason.startswith("from overflow: No money: the budget of all apps together, 0.00")
+    assert (waiting.attempt, waiting.started_at) == (0, None)
+    assert entries(store) == []
+
+
+def test_a_job_for_overflow_only_fails_when_the_money_is_gone(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    failed = run(make_execute(Decimal(0)), store, spilled(overflow=Overflow.ONLY))
+
+    assert provider.calls == 0
+    assert (failed.state, failed.error_code, failed.usd) == (JobState.FAILED, "budget_exceeded", 0)
+
+
+def test_an_app_s_own_budget_binds_it(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    with store.begin() as db:
+        apps.set_limits(db, "test", {"month_usd": Decimal(0)})
+    waiting = run(make_execute(), store, spilled())
+
+    assert provider.calls == 0
+    assert "this app's budget, 0 USD a month" in waiting.route_reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "prices", "reason"),
+    [
+        ({"overflow": Overflow.NEVER}, True, "never"),
+        ({"max_cost_usd": MOST - Decimal("0.000001")}, True, "max_cost_usd"),
+        ({}, False, "No price is listed"),
+    ],
+    ids=["never", "too dear", "no price"],
+)
+def test_a_job_that_should_not_be_here_is_never_sent_out(
+    make_execute: Callable[..., Execute],
+    store: Store,
+    spilled: Callable[..., Ticket],
+    provider: Provider,
+    changes: dict[str, Any],
+    prices: bool,
+    reason: str,
+) -> None:
+    waiting = run(make_execute(prices=prices), store, spilled(**changes))
+
+    assert provider.calls == 0
+    assert (waiting.state, waiting.queue) == (JobState.WAITING, "chat.normal")
+    assert reason in waiting.route_reason
+
+
+def billed(error: Exception) -> Exception:
+    error.may_be_billed = True  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "usd"),
+    [
+        (EngineFault("refused"), JobState.WAITING, Decimal(0)),
+        (EngineBusy("too many"), JobState.WAITING, Decimal(0)),
+        (EngineUnavailable("no quota"), JobState.WAITING, Decimal(0)),
+        (PromptRejected("too long"), JobState.FAILED, Decimal(0)),
+        (billed(EngineFault("cut off")), JobState.WAITING, MOST),
+        (billed(PromptRejected("withheld")), JobState.FAILED, MOST),
+    ],
+    ids=["refused", "too many", "no quota", "rejected", "cut off", "withheld"],
+)
+def test_a_call_without_an_answer_costs_nothing_or_the_most_it_can(
+    make_execute: Callable[..., Execute],
+    store: Store,
+    spilled: Callable[..., Ticket],
+    provider: Provider,
+    error: Exception,
+    state: JobState,
+    usd: Decimal,
+) -> None:
+    provider.error = error
+    ended = run(make_execute(), store, spilled())
+
+    assert (ended.state, ended.usd) == (state, 0)
+    assert spent(store) == [(Decimal(0), usd)]
+    counted = [] if isinstance(error, EngineBusy | EngineUnavailable) else [("waste", usd, usd > 0)]
+    assert entries(store) == counted
+
+
+def test_an_api_that_has_locked_us_out_is_left_alone_and_its_jobs_go_to_their_own_pool(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    execute, provider.error = make_execute(), EngineUnavailable("The paid API answered 429 (insufficient_quota).")
+    first, second = (run(execute, store, spilled()) for _ in range(2))
+    only = run(execute, store, spilled(overflow=Overflow.ONLY))
+
+    assert provider.calls == 1
+    assert [(job.state, job.queue, job.attempt) for job in (first, second)] == [
+        (JobState.WAITING, "chat.normal", 0),
+        (JobState.WAITING, "chat.normal", 0),
+    ]
+    assert "insufficient_quota" in first.route_reason
+    assert (only.state, only.error_code) == (JobState.FAILED, "overflow_unavailable")
+    assert execute.purse is not None
+    assert not execute.purse.breaker.is_closed
+    assert spent(store) == [(Decimal(0), Decimal(0))]
+
+
+def test_a_job_that_was_not_let_in_waits_as_long_as_it_is_told_and_was_never_started(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    provider.error = EngineBusy("too many")
+    provider.error.retry_after_s = 20.0
+    waiting = run(make_execute(), store, spilled())
+
+    with store.begin() as db:
+        row = db.execute(sa.select(jobs_table.c.not_before, jobs_table.c.queued_at, sa.func.now().label("now"))).one()
+    assert 19 <= (row.not_before - row.now).total_seconds() <= 25
+    assert (waiting.state, waiting.queue) == (JobState.WAITING, "overflow.normal")
+    assert (waiting.attempt, waiting.started_at) == (0, None)

@@ -1,0 +1,44 @@
+from decimal import Decimal
+
+import pytest
+
+from headrace.budgets import BUDGETS, Budget, shortfall
+from headrace.config import BudgetSettings
+
+OWN_DAY, OWN_MONTH = Budget(True, "day"), Budget(True, "month")
+ALL_DAY, ALL_MONTH = Budget(False, "day"), Budget(False, "month")
+
+
+def limits(day: str | None = None, month: str | None = None) -> BudgetSettings:
+    return BudgetSettings(day_usd=day and Decimal(day), month_usd=month and Decimal(month))
+
+
+@pytest.mark.parametrize(
+    ("own", "together", "used", "lacking"),
+    [
+        (limits(), limits(), {}, None),
+        (limits(day="2"), limits(), {}, None),
+        (limits(day="2"), limits(), {OWN_DAY: "1"}, None),
+        (limits(day="2"), limits(), {OWN_DAY: "1.000000001"}, OWN_DAY),
+        (limits(day="2"), limits(), {OWN_MONTH: "9", ALL_DAY: "9"}, None),
+        (limits(month="2"), limits(), {OWN_MONTH: "1.5"}, OWN_MONTH),
+        (limits(), limits(day="0"), {}, ALL_DAY),
+        (limits(), limits(month="5"), {ALL_MONTH: "4.5"}, ALL_MONTH),
+        (limits(day="1", month="1"), limits(day="1", month="1"), dict.fromkeys(BUDGETS, "1"), ALL_DAY),
+    ],
+)
+def test_the_first_budget_that_a_call_of_one_dollar_does_not_fit(
+    own: BudgetSettings, together: BudgetSettings, used: dict[Budget, str], lacking: Budget | None
+) -> None:
+    found = shortfall(Decimal(1), {budget: Decimal(usd) for budget, usd in used.items()}, own, together)
+
+    assert (found and found.budget) == lacking
+
+
+def test_a_shortfall_says_whose_budget_it_is_and_what_is_left() -> None:
+    used = {OWN_DAY: Decimal("4.750000000")}
+    assert str(shortfall(Decimal(1), used, limits(day="5"), limits())) == (
+        "this app's budget, 5 USD a day, has 0.25 USD left"
+    )
+    overdrawn = shortfall(Decimal(1), {ALL_MONTH: Decimal(300)}, limits(), limits(month="100"))
+    assert str(overdrawn) == "the budget of all apps together, 100 USD a month, has 0 USD left"
