@@ -9,11 +9,11 @@ from flask import Flask, Response, g, request
 
 from api import problems
 from api.auth import Authenticator
-from api.cached import Cached
 from api.catalogue import Catalogue
 from api.deps import EXTENSION, Deps
 from api.forecast import Forecast
 from api.intake import Intake
+from api.money import Money
 from api.refusals import Refusals
 from api.relief import Relief
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
@@ -32,10 +32,6 @@ from headrace.tokens import load_for
 
 #: As if the process had been killed: 128 and the number of SIGKILL.
 KILLED = 137
-
-
-#: How old the budgets may be that the door looks at. The worker looks again, before it spends.
-ACCOUNTS_TTL_S = 1.0
 
 
 def create_app(settings: Settings) -> Flask:
@@ -73,7 +69,7 @@ def build(settings: Settings) -> Deps:
         refusals=refusals,
         tariff=Tariff.of(settings),
         relief=Relief(forecast, settings.overflow),
-        accounts=Cached(partial(_read_accounts, store, settings.budgets), ACCOUNTS_TTL_S),
+        money=Money(partial(_read_accounts, store, settings.budgets), forecast.spilled, settings.budgets),
     )
     return Deps(
         settings=settings,

@@ -13,7 +13,7 @@ from headrace.admission import Admission, Load
 from headrace.config import Settings
 from headrace.forecasting import DrainCurve, LaneFlow, LaneRates, Outlook, PoolRates, drain_curve, from_json
 from headrace.jobs import Lane
-from headrace.queues import queue_name
+from headrace.queues import OVERFLOW, queue_name
 from headrace.routing import Pressure
 from headrace.store.workers import Fleet
 
@@ -100,6 +100,10 @@ class Forecast:
         pool, lane = _split(queue)
         now = self.pool(pool)
         return Pressure(now.loads[lane].jobs, now.fleet.slots, now.fleet.kv_use)
+
+    def spilled(self) -> int:
+        """Jobs that wait for the paid API, in all lanes. Raises: BrokerUnavailable. StoreUnavailable."""
+        return sum(load.jobs for load in self.pool(OVERFLOW).loads.values())
 
     def free_until(self, queue: str) -> int:
         """How many will have left the queue's pool when all of its free slots are taken: see `Candidate`."""

@@ -6,19 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from uuid import UUID
 
-from api.cached import Cached
 from api.catalogue import Catalogue
 from api.drafts import Draft, specify
 from api.ending import read
 from api.forecast import Forecast
 from api.intake import Admitted, Intake, Replayed
+from api.money import Money
 from api.refusals import Refusals
 from api.relief import Relief
 from headrace.admission import Ask, Refusal
-from headrace.budgets import Shortfall, shortfall
 from headrace.config import Settings
 from headrace.errors import (
     AppLimited,
@@ -30,14 +28,13 @@ from headrace.errors import (
     Refused,
     Unavailable,
 )
-from headrace.jobs import Idempotency, JobSpec, JobState, Lane, Overflow
+from headrace.jobs import Idempotency, JobSpec, JobState, Lane, Overflow, Route
 from headrace.limits import RatesLeft
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW, Candidate, queue_name
-from headrace.routing import candidates
-from headrace.store import Store, budgets
+from headrace.routing import candidates, route_of
+from headrace.store import Store
 from headrace.store.apps import App, AppLimits
-from headrace.store.budgets import Account
 from headrace.store.idempotency import find_replay, key_reused, until_settled
 
 log = logging.getLogger(__name__)
@@ -78,7 +75,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """Submits drafts. Attributes: accounts: those of the budgets, as they were a moment ago."""
+    """Submits drafts."""
 
     settings: Settings
     store: Store
@@ -87,7 +84,7 @@ class Submitter:
     forecast: Forecast
     refusals: Refusals
     tariff: Tariff
-    accounts: Cached[list[Account]]
+    money: Money
     relief: Relief
 
     def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None) -> Accepted:
@@ -123,6 +120,8 @@ class Submitter:
             raise
         if isinstance(outcome, Replayed):
             return self._replayed(app, outcome.job_id)
+        if route_of(outcome.place.candidate.queue) is Route.OVERFLOW:
+            self.money.let_in(app, self.tariff.ceiling_usd(spec.model, spec.messages, spec.sampling))
         return self._accepted(spec, outcome)
 
     def _replay(self, app: App, idempotency: Idempotency) -> Accepted | None:
@@ -153,7 +152,7 @@ class Submitter:
                 ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, _start_within_s(spec)),
                 free_until=self.forecast.free_until,
                 api_is_open=api_is_open,
-                lacking=lambda usd: self._lacking(app, usd),
+                lacking=lambda usd: self.money.lacking(app, usd),
                 relief=self.relief.why(queue_name(spec.pool, spec.lane)) if api_is_open else None,
             )
         except BudgetExceeded as error:
@@ -161,10 +160,6 @@ class Submitter:
             raise
         except InvalidRequest as error:
             raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}overflow") from error
-
-    def _lacking(self, app: App, usd: Decimal) -> Shortfall | None:
-        used = budgets.used(self.accounts.get(), app.name)
-        return shortfall(usd, used, app.limits, self.settings.budgets)
 
     def _refused(self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...]) -> Refused:
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):

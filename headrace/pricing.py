@@ -82,6 +82,10 @@ class Tariff:
             raise UnknownPrice(f"No price is listed for '{name}': add [prices.\"{name}\"] to headrace.toml.")
         return self.api[name]
 
+    def ceiling_usd(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Decimal:
+        """The most that a job of `model` can cost at the paid API. Raises: UnknownPrice."""
+        return ceiling(self.api_price(model), messages, sampling).usd
+
     def price(self, route: Route, pool: str, model: str) -> Price:
         """The price of a job that goes this way. Raises: UnknownPrice."""
         if route is Route.OVERFLOW:

@@ -8,7 +8,7 @@ from headrace.budgets import Shortfall
 from headrace.config import LaneSettings, OverflowSettings
 from headrace.errors import BudgetExceeded, InvalidRequest, UnknownPrice
 from headrace.jobs import JobSpec, Overflow, Route
-from headrace.pricing import Tariff, ceiling
+from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW, Candidate, queue_name
 
 
@@ -101,10 +101,9 @@ def route_of(queue: str) -> Route:
 def _objection(spec: JobSpec, tariff: Tariff, lacking: Callable[[Decimal], Shortfall | None]) -> str | Shortfall | None:
     """Why the paid API is closed to this job, or None."""
     try:
-        price = tariff.api_price(spec.model)
+        most_usd = tariff.ceiling_usd(spec.model, spec.messages, spec.sampling)
     except UnknownPrice as error:
         return str(error)
-    most_usd = ceiling(price, spec.messages, spec.sampling).usd
     if spec.max_cost_usd is not None and most_usd > spec.max_cost_usd:
         return f"it may cost {most_usd:f} USD, more than max_cost_usd {spec.max_cost_usd:f}"
     return lacking(most_usd)

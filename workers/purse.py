@@ -7,7 +7,7 @@ from headrace import store
 from headrace.budgets import Limits
 from headrace.errors import EngineError, EngineUnavailable, PromptRejected, UnknownPrice
 from headrace.jobs import Overflow
-from headrace.pricing import Tariff, ceiling
+from headrace.pricing import Tariff
 from headrace.store import Store
 from headrace.store.attempts import Claim
 from workers.breaker import Breaker
@@ -57,7 +57,7 @@ class Purse:
         if claim.overflow is Overflow.NEVER:
             return Objection("overflow_not_allowed", "Its overflow is 'never'.")
         try:
-            most_usd = ceiling(self.tariff.api_price(claim.model), claim.messages, claim.sampling).usd
+            most_usd = self.tariff.ceiling_usd(claim.model, claim.messages, claim.sampling)
         except UnknownPrice as error:
             return Objection(error.code, str(error))
         if claim.max_cost_usd is not None and most_usd > claim.max_cost_usd:

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from api.cached import Cached
 from api.catalogue import Catalogue
 from api.forecast import Forecast
 from api.intake import Intake
+from api.money import Money
 from api.refusals import Refusals
 from api.relief import Relief
 from api.submit import Submitter
@@ -160,8 +160,9 @@ def intake(door: FakeDoor) -> Intake:
 
 
 @pytest.fixture
-def accounts() -> list[Account]:
-    """What was spent, as Postgres would tell."""
+def accounts(monkeypatch: pytest.MonkeyPatch) -> list[Account]:
+    """What was spent, as Postgres would tell at any moment."""
+    monkeypatch.setattr("api.money.ACCOUNTS_TTL_S", -1)
     return []
 
 
@@ -179,5 +180,5 @@ def submitter(
         refusals=cast(Refusals, door),
         tariff=Tariff.of(settings),
         relief=Relief(forecast, settings.overflow),
-        accounts=Cached(lambda: accounts, 0),
+        money=Money(lambda: list(accounts), forecast.spilled, settings.budgets),
     )

@@ -1,0 +1,76 @@
+"""Whether there is money for one more job at the paid API, also for those that are on their way there.
+
+A worker reserves a job's money when it claims it. Until then nobody holds it: what was let in a moment ago, and what
+waits, is counted here, or the last money of a budget would be promised to many.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+from api.cached import Cached
+from headrace.budgets import BUDGETS, Limits, Shortfall, shortfall
+from headrace.store import budgets
+from headrace.store.apps import App
+from headrace.store.budgets import Account
+
+#: How old the accounts may be, in seconds. The worker looks again before it spends.
+ACCOUNTS_TTL_S = 0.5
+#: How long a job counts that was let in here: by then the accounts have it, unless it waits.
+COMING_S = 2.0
+
+
+class Money:
+    """Knows the budgets. Safe for many threads."""
+
+    def __init__(
+        self,
+        read: Callable[[], Sequence[Account]],
+        waiting: Callable[[], int],
+        together: Limits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            read: the accounts of this day and month.
+            waiting: jobs in the queues of the paid API, in all.
+            together: the limits of all apps together.
+        """
+        self._accounts = Cached(read, ACCOUNTS_TTL_S)
+        self._waiting, self._together, self._clock = waiting, together, clock
+        self._lock = threading.Lock()
+        #: Of each job that was let in lately: when, its app, and the most it can cost.
+        self._coming: deque[tuple[float, str, Decimal]] = deque()
+
+    def lacking(self, app: App, usd: Decimal) -> Shortfall | None:
+        """The budget that has no room for a job that may cost so much; None when there is money.
+
+        Raises: StoreUnavailable. BrokerUnavailable.
+        """
+        limited = [each for each in BUDGETS if each.limit_usd(app.limits, self._together) is not None]
+        if not limited:
+            return None
+        used = budgets.used(self._accounts.get(), app.name)
+        # Whose jobs wait there is not known here, so that they count for all together alone.
+        waiting_usd = self._waiting() * usd
+        coming = {
+            budget: self._coming_usd(app.name) if budget.is_own else self._coming_usd() + waiting_usd
+            for budget in limited
+        }
+        both = {budget: used.get(budget, Decimal(0)) + coming[budget] for budget in limited}
+        return shortfall(usd, both, app.limits, self._together)
+
+    def let_in(self, app: App, usd: Decimal) -> None:
+        """A job of this app was accepted for the paid API."""
+        with self._lock:
+            self._coming.append((self._clock(), app.name, usd))
+
+    def _coming_usd(self, app: str | None = None) -> Decimal:
+        """The most that those who were let in lately can cost: an app's, or all."""
+        with self._lock:
+            while self._coming and self._coming[0][0] < self._clock() - COMING_S:
+                self._coming.popleft()
+            return sum((usd for _, name, usd in self._coming if app in (None, name)), Decimal(0))

@@ -1,0 +1,79 @@
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from api.money import COMING_S, Money
+from headrace.budgets import Budget
+from headrace.config import BudgetSettings
+from headrace.jobs import new_id
+from headrace.store.apps import App, AppLimits
+from headrace.store.budgets import Account
+
+ONE = Decimal(1)
+SHOP = App(new_id(), "shop", "whsec", AppLimits(day_usd=Decimal(5)))
+OTHER = App(new_id(), "other", "whsec")
+
+
+@dataclass
+class Bench:
+    """The budgets as a test sets them: what is spent of them, and what waits."""
+
+    accounts: list[Account] = field(default_factory=list)
+    waiting: int = 0
+    now_s: float = 0.0
+    reads: int = 0
+
+    def money(self, **together: Decimal) -> Money:
+        return Money(self.read, lambda: self.waiting, BudgetSettings(**together), lambda: self.now_s)
+
+    def read(self) -> list[Account]:
+        self.reads += 1
+        return self.accounts
+
+    def spent(self, app: str | None, usd: str) -> None:
+        self.accounts.append(Account(app, "day", datetime.now(UTC), Decimal(0), Decimal(usd), None))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_without_limits_nothing_is_asked(bench: Bench) -> None:
+    assert bench.money().lacking(OTHER, ONE) is None
+    assert bench.reads == 0
+
+
+def test_what_was_let_in_a_moment_ago_is_as_good_as_spent(bench: Bench) -> None:
+    bench.spent("shop", "3")
+    money = bench.money()
+    assert money.lacking(SHOP, ONE) is None
+    money.let_in(SHOP, ONE)
+    assert money.lacking(SHOP, ONE) is None
+    money.let_in(SHOP, ONE)
+    found = money.lacking(SHOP, ONE)
+    assert found is not None
+    assert found.budget == Budget(is_own=True, period="day")
+
+    bench.now_s += COMING_S + 1
+    assert money.lacking(SHOP, ONE) is None, "by now the accounts have it"
+
+
+def test_another_app_s_jobs_count_for_all_together_alone(bench: Bench) -> None:
+    money = bench.money(day_usd=Decimal(7))
+    for _ in range(6):
+        money.let_in(OTHER, ONE)
+    assert money.lacking(SHOP, ONE) is None
+    money.let_in(OTHER, ONE)
+    found = money.lacking(SHOP, ONE)
+    assert found is not None
+    assert found.budget == Budget(is_own=False, period="day")
+
+
+def test_jobs_that_wait_for_the_paid_api_have_their_money_coming(bench: Bench) -> None:
+    money, bench.waiting = bench.money(month_usd=Decimal(10)), 9
+    assert money.lacking(OTHER, ONE) is None
+    bench.waiting = 10
+    assert money.lacking(OTHER, ONE) is not None
