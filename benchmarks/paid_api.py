@@ -32,7 +32,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 TOKENS = int(os.environ.get("PAID_API_TOKENS", "64"))  # noqa: TID251
 TOKEN_S = float(os.environ.get("PAID_API_TOKEN_MS", "5")) / 1000  # noqa: TID251
 
-bill = {"calls": 0, "prompt_tokens": 0, "output_tokens": 0}
+#: `open` and `most_open`: calls under way, now and at most since it was last asked.
+bill = {"calls": 0, "prompt_tokens": 0, "output_tokens": 0, "open": 0, "most_open": 0}
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,13 +42,19 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if scope["path"] == "/bill":
         await _respond(send, bill)
+        bill["most_open"] = bill["open"]
         return
     body = json.loads(await _body(receive))
     prompt_tokens = max(1, sum(len(message["content"].encode()) for message in body["messages"]) // 4)
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or TOKENS
     bill["calls"] += 1
     bill["prompt_tokens"] += prompt_tokens
-    await _stream(send, prompt_tokens, min(limit, TOKENS), "length" if limit < TOKENS else "stop")
+    bill["open"] += 1
+    bill["most_open"] = max(bill["most_open"], bill["open"])
+    try:
+        await _stream(send, prompt_tokens, min(limit, TOKENS), "length" if limit < TOKENS else "stop")
+    finally:
+        bill["open"] -= 1
 
 
 async def _stream(send: Send, prompt_tokens: int, tokens: int, finish_reason: str) -> None:

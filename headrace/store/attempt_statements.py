@@ -40,6 +40,14 @@ def _given(column: ColumnElement[Any], name: str | None = None) -> BindParameter
     return sa.bindparam(f"given_{name or column.key}", type_=column.type)
 
 
+#: The conditions under which a claim still holds.
+_HELD = (
+    jobs.c.id == _given(attempts.c.job_id),
+    jobs.c.worker_id == _given(jobs.c.worker_id),
+    jobs.c.attempt == _given(jobs.c.attempt),
+)
+
+
 def _claim() -> Select[Any]:
     worker_id = _given(jobs.c.worker_id)
     alive = sa.select(workers.c.id).where(workers.c.id == worker_id, workers.c.lease_until > sa.func.now())
@@ -72,9 +80,7 @@ def _finish(target: JobState) -> Select[Any]:
         moving(
             [JobState.RUNNING],
             target,
-            jobs.c.id == _given(attempts.c.job_id),
-            jobs.c.worker_id == _given(jobs.c.worker_id),
-            jobs.c.attempt == _given(jobs.c.attempt),
+            *_HELD,
             usd=_given(jobs.c.usd, "charged_usd"),
             prompt_tokens=sa.func.coalesce(prompt_tokens, jobs.c.prompt_tokens),
             **{name: _given(jobs.c[name]) for name in _KEPT},
@@ -106,6 +112,8 @@ def _book(*conditions: ColumnElement[bool]) -> Insert:
 
 
 CLAIM = _claim()
+#: Locks the job's row while its claim holds.
+HOLD = sa.select(jobs.c.id).where(jobs.c.state == JobState.RUNNING, *_HELD).with_for_update()
 #: By the state in which the job ends.
 FINISH = {target: _finish(target) for target in TRANSITIONS[JobState.RUNNING] & TERMINAL}
 BOOK = sa.select(sa.literal(1)).add_cte(_book().cte("booked"))

@@ -14,7 +14,7 @@ from headrace.budgets import Limits, Shortfall
 from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, storable
 from headrace.pricing import Cost
 from headrace.store import budgets
-from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, RECORD, given_as
+from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, HOLD, RECORD, given_as
 from headrace.store.transitions import announce, transition
 from headrace.tables import attempts, jobs
 
@@ -147,8 +147,8 @@ def reserve(db: Connection, claim: Claim, usd: Decimal, together: Limits) -> Cla
 
     Returns: the claim with its money; the budget that has too little; None when the claim holds no more.
     """
-    held = sa.select(jobs.c.id).where(jobs.c.state == JobState.RUNNING, *_held(claim)).with_for_update()
-    if db.execute(held).first() is None:
+    given = {"job_id": claim.job_id, "attempt": claim.attempt, "worker_id": claim.worker_id}
+    if db.execute(HOLD, given_as(given)).first() is None:
         return None
     lacking = budgets.reserve(db, claim.job_id, claim.attempt, claim.app_id, usd, together)
     return lacking or replace(claim, reserved_usd=usd)

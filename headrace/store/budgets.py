@@ -14,11 +14,11 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from headrace.budgets import PERIODS, Budget, Limits, Period, Shortfall, shortfall
 from headrace.jobs import new_id
-from headrace.tables import apps, attempts, budgets
+from headrace.tables import USD, apps, attempts, budgets
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +48,16 @@ def reserve(
 
     Whoever calls holds the job's row. Returns: the budget that has too little left; None when the money is there.
     """
-    this = (attempts.c.job_id == job_id, attempts.c.number == number)
-    began = db.execute(sa.select(attempts.c.started_at).where(*this)).scalar_one()
-    own = db.execute(sa.select(apps.c.day_usd, apps.c.month_usd).where(apps.c.id == app_id)).one()
-    accounts = _locked(db, app_id, began)
+    payer = db.execute(_PAYER, {"of_job": job_id, "of_number": number, "of_app": app_id}).one()
+    accounts = _locked(db, app_id, payer.started_at)
     if len(accounts) < 2 * len(PERIODS):
-        _open(db, app_id, began)
-        accounts = _locked(db, app_id, began)
+        _open(db, app_id, payer.started_at)
+        accounts = _locked(db, app_id, payer.started_at)
     used = {_budget(account): account.reserved_usd + account.spent_usd for account in accounts}
-    if lacking := shortfall(usd, used, own, together):
+    if lacking := shortfall(usd, used, payer, together):
         return lacking
-    _change(db, accounts, reserved_usd=budgets.c.reserved_usd + usd)
-    db.execute(sa.update(attempts).where(*this).values(reserved_usd=usd))
+    _change(db, accounts, reserved_usd=usd)
+    db.execute(_SET_ASIDE, {"of_job": job_id, "of_number": number, "usd": usd})
     return None
 
 
@@ -72,19 +70,17 @@ def settle(db: Connection, job_id: UUID, number: int, app_id: UUID, usd: Decimal
         usd: what it has cost; None when nobody knows, which counts as all that was reserved.
     Returns: what was spent now.
     """
-    this = (attempts.c.job_id == job_id, attempts.c.number == number)
-    asked = sa.select(attempts.c.reserved_usd, attempts.c.started_at).where(*this, attempts.c.reserved_usd > 0)
-    held = db.execute(asked.with_for_update()).first()
+    this = {"of_job": job_id, "of_number": number}
+    held = db.execute(_HELD, this).first()
     if held is None:
         return Decimal(0)
     spent_usd: Decimal = held.reserved_usd if usd is None else usd
     if spent_usd > held.reserved_usd:
         facts = {"job_id": str(job_id), "usd": str(spent_usd), "reserved_usd": str(held.reserved_usd)}
         log.error("call_dearer_than_its_ceiling", extra=facts)
-    db.execute(sa.update(attempts).where(*this).values(reserved_usd=0))
+    db.execute(_SET_ASIDE, {**this, "usd": Decimal(0)})
     accounts = _locked(db, app_id, held.started_at)
-    reserved_usd = budgets.c.reserved_usd - held.reserved_usd
-    _change(db, accounts, reserved_usd=reserved_usd, spent_usd=budgets.c.spent_usd + spent_usd)
+    _change(db, accounts, reserved_usd=-held.reserved_usd, spent_usd=spent_usd)
     return spent_usd
 
 
@@ -129,9 +125,7 @@ def _at(moment: Any) -> sa.ColumnElement[bool]:
 
 def _locked(db: Connection, app_id: UUID, moment: datetime) -> Sequence[Row[Any]]:
     """The accounts of a moment, that of all apps together first: so no two ever wait for each other's."""
-    of_these = sa.or_(budgets.c.app_id == app_id, budgets.c.app_id.is_(None))
-    statement = sa.select(budgets).where(of_these, _at(moment))
-    return db.execute(statement.order_by(budgets.c.app_id.nulls_first(), budgets.c.period).with_for_update()).all()
+    return db.execute(_ACCOUNTS, {"of_app": app_id, "moment": moment}).all()
 
 
 def _open(db: Connection, app_id: UUID, moment: datetime) -> None:
@@ -143,6 +137,40 @@ def _open(db: Connection, app_id: UUID, moment: datetime) -> None:
     db.execute(insert(budgets).values(rows).on_conflict_do_nothing())
 
 
-def _change(db: Connection, accounts: Sequence[Row[Any]], **values: Any) -> None:
-    ids = [account.id for account in accounts]
-    db.execute(sa.update(budgets).where(budgets.c.id.in_(ids)).values(**values))
+def _change(
+    db: Connection, accounts: Sequence[Row[Any]], *, reserved_usd: Decimal, spent_usd: Decimal = Decimal(0)
+) -> None:
+    more = {"more_reserved": reserved_usd, "more_spent": spent_usd}
+    db.execute(_CHANGE, {"ids": [account.id for account in accounts], **more})
+
+
+# Built once: to build a statement takes longer than Postgres takes to carry it out.
+_ATTEMPT = (attempts.c.job_id == sa.bindparam("of_job"), attempts.c.number == sa.bindparam("of_number"))
+_PAYER = (
+    sa.select(attempts.c.started_at, apps.c.day_usd, apps.c.month_usd)
+    .join(apps, apps.c.id == sa.bindparam("of_app"))
+    .where(*_ATTEMPT)
+)
+_HELD = (
+    sa.select(attempts.c.reserved_usd, attempts.c.started_at)
+    .where(*_ATTEMPT, attempts.c.reserved_usd > 0)
+    .with_for_update()
+)
+_SET_ASIDE = sa.update(attempts).where(*_ATTEMPT).values(reserved_usd=sa.bindparam("usd"))
+_ACCOUNTS = (
+    sa.select(budgets)
+    .where(
+        sa.or_(budgets.c.app_id == sa.bindparam("of_app"), budgets.c.app_id.is_(None)),
+        _at(sa.bindparam("moment", type_=sa.TIMESTAMP(timezone=True))),
+    )
+    .order_by(budgets.c.app_id.nulls_first(), budgets.c.period)
+    .with_for_update()
+)
+_CHANGE = (
+    sa.update(budgets)
+    .where(budgets.c.id == sa.any_(sa.bindparam("ids", type_=ARRAY(sa.Uuid))))
+    .values(
+        reserved_usd=budgets.c.reserved_usd + sa.bindparam("more_reserved", type_=USD),
+        spent_usd=budgets.c.spent_usd + sa.bindparam("more_spent", type_=USD),
+    )
+)

@@ -4,18 +4,18 @@ Knows nothing of budgets, prices or queues. The only importer of `openai` among 
 """
 
 import asyncio
+import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import Any
 
 import httpx2
 import openai
-from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletionChunk
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.errors import ConfigError, EngineBusy, EngineError, EngineFault, EngineUnavailable, PromptRejected
@@ -26,6 +26,10 @@ from workers.engines.base import EngineLimits, EngineStats, Generation, Generati
 _REJECTED = frozenset({400, 404, 413, 422})
 _LOCKED_OUT = frozenset({401, 403})
 _TOO_MANY = 429
+#: Lines of a stream: a chunk, and the end.
+_DATA, _DONE = "data:", "data: [DONE]"
+#: Calls that share a client: its pool looks at each of its connections whenever one is taken or given back.
+_CALLS_PER_CLIENT = 32
 #: Come with 429 as its code or type, and unlike a rate limit do not pass.
 _QUOTA = frozenset(
     {
@@ -47,7 +51,7 @@ def build(settings: Settings, pool: PoolSettings) -> "OpenAIEngine":
 
 @dataclass(slots=True)
 class _Call:
-    """A request under way, and what has come of its answer. The SDK validates no chunk: nothing in one is sure."""
+    """A request under way, and what has come of its answer. Nobody has validated it: nothing in a chunk is sure."""
 
     request: GenerationRequest
     on_delta: OnDelta | None
@@ -59,14 +63,16 @@ class _Call:
     model: str = ""
     first_token_s: float | None = None
 
-    def add(self, chunk: ChatCompletionChunk) -> None:
-        """Take a chunk in. Raises: AttributeError and its kin, when it is malformed."""
-        self.model = chunk.model or self.model
-        if chunk.usage is not None:
-            self.usage = _usage(chunk.usage)
-        for choice in chunk.choices:
-            self.finish_reason = choice.finish_reason or self.finish_reason
-            if piece := choice.delta.content or getattr(choice.delta, "refusal", None):
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Take a chunk in. Raises: EngineFault: it reports an error. KeyError and its kin: it is malformed."""
+        if chunk.get("error"):
+            raise _billed(EngineFault("The paid API reported an error in the middle of its answer."))
+        self.model = chunk.get("model") or self.model
+        if counts := chunk.get("usage"):
+            self.usage = _usage(counts)
+        for choice in chunk["choices"]:
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if piece := choice["delta"].get("content") or choice["delta"].get("refusal"):
                 self._tell(storable(piece))
 
     def _tell(self, piece: str) -> None:
@@ -107,7 +113,8 @@ class OpenAIEngine:
 
     def __init__(self, overflow: OverflowSettings, api_key: str | None, base_url: str | None) -> None:
         self._overflow, self._api_key, self._base_url = overflow, api_key, base_url
-        self._client: openai.AsyncOpenAI | None = None
+        self._clients: list[openai.AsyncOpenAI] = []
+        self._turns: Iterator[openai.AsyncOpenAI] = iter(())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._calls: dict[str, _Call] = {}
@@ -119,10 +126,10 @@ class OpenAIEngine:
         if not self._api_key:
             raise ConfigError("The paid API needs a key: set OPENAI_API_KEY.", param="OPENAI_API_KEY")
         with self._changed:
-            if self._client is None:
-                self._client = openai.AsyncOpenAI(
-                    api_key=self._api_key, base_url=self._base_url, timeout=self._overflow.timeout_s, max_retries=0
-                )
+            if not self._clients:
+                number = -(-self._overflow.max_running // _CALLS_PER_CLIENT)
+                self._clients = [self._client() for _ in range(number)]
+                self._turns = cycle(self._clients)
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="openai-loop", daemon=True)
                 self._thread.start()
@@ -150,16 +157,17 @@ class OpenAIEngine:
             return replace(self._totals, running=len(self._calls))
 
     def check(self) -> None:
-        if self._client is None:
+        if not self._clients:
             raise EngineUnavailable("The paid API's client is not started.")
 
     def stop(self) -> None:
         with self._changed:
-            client, loop, thread = self._client, self._loop, self._thread
-            self._client = None
+            clients, loop, thread = self._clients, self._loop, self._thread
+            self._clients = []
             self._changed.wait_for(lambda: not self._calls)
-        if client is not None and loop is not None and thread is not None:
-            asyncio.run_coroutine_threadsafe(client.close(), loop).result()
+        if clients and loop is not None and thread is not None:
+            for client in clients:
+                asyncio.run_coroutine_threadsafe(client.close(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
@@ -167,10 +175,10 @@ class OpenAIEngine:
     @contextmanager
     def _running(self, call: _Call) -> Iterator["Future[Generation]"]:
         with self._changed:
-            if self._client is None or self._loop is None:
-                raise EngineUnavailable("The paid API's client is not started.")
+            self.check()
+            assert self._loop is not None
             self._calls[call.request.request_id] = call
-            future = asyncio.run_coroutine_threadsafe(self._answer(self._client, call), self._loop)
+            future = asyncio.run_coroutine_threadsafe(self._answer(next(self._turns), call), self._loop)
         try:
             yield future
         finally:
@@ -180,15 +188,18 @@ class OpenAIEngine:
 
     async def _answer(self, client: openai.AsyncOpenAI, call: _Call) -> Generation:
         try:
-            async with await client.chat.completions.create(**self._body(client, call.request)) as stream:
-                async for chunk in stream:
-                    call.add(chunk)
+            # Its own reading of a stream makes typed objects of each chunk, which takes longer than all else here.
+            stream = client.chat.completions.with_streaming_response.create(**self._body(client, call.request))
+            async with stream as response:
+                async for line in response.iter_lines():
+                    if line.startswith(_DATA) and not line.startswith(_DONE):
+                        call.add(json.loads(line.removeprefix(_DATA)))
         except openai.APIStatusError as error:
             raise _from_status(error) from error
         # The SDK lets broken JSON and broken connections through as they are.
         except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
             raise _from_failure(error) from error
-        except (AttributeError, IndexError, TypeError) as error:
+        except (AttributeError, LookupError, TypeError) as error:
             raise _billed(EngineFault("The paid API's answer is malformed.")) from error
         return call.generation()
 
@@ -204,6 +215,11 @@ class OpenAIEngine:
                 first_token_s=totals.first_token_s + (first_token_s or 0.0),
             )
 
+    def _client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            api_key=self._api_key, base_url=self._base_url, timeout=self._overflow.timeout_s, max_retries=0
+        )
+
     def _body(self, client: openai.AsyncOpenAI, request: GenerationRequest) -> dict[str, Any]:
         return {
             "model": self._overflow.models.get(request.model or "", self._overflow.model),
@@ -215,9 +231,10 @@ class OpenAIEngine:
         }
 
 
-def _usage(counts: CompletionUsage) -> Usage:
-    details = counts.prompt_tokens_details
-    return Usage(counts.prompt_tokens, counts.completion_tokens, (details and details.cached_tokens) or 0)
+def _usage(counts: Mapping[str, Any]) -> Usage:
+    details = counts.get("prompt_tokens_details") or {}
+    cached_tokens = int(details.get("cached_tokens") or 0)
+    return Usage(int(counts["prompt_tokens"]), int(counts["completion_tokens"]), cached_tokens)
 
 
 def _from_status(error: openai.APIStatusError) -> EngineError:
