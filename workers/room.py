@@ -18,6 +18,8 @@ KvAdmission = Literal["expected", "worst_case", "open"]
 #: How long after a job of `high` others are kept out of the engine's last slots, so that the next one need not wait for
 #: an answer to end. Longer than callers of such a lane pause.
 HIGH_LATELY_S = 60.0
+#: Slots below which none is kept.
+SMALL_BATCH = 4
 #: How long a job that was let in may take to get to the engine. One that never does, because an operator revoked its
 #: task, must not keep its room.
 ARRIVES_WITHIN_S = 60.0
@@ -153,7 +155,13 @@ class Room:
             self._high_until = now + HIGH_LATELY_S
         if lane is Lane.HIGH or now > self._high_until:
             return True
-        return len(self._entries) < self._max_running - math.ceil(self._max_running * self._high_share)
+        return len(self._entries) < self._max_running - self._kept_slots
+
+    @property
+    def _kept_slots(self) -> int:
+        """Of a small batch none is kept: the other lanes would stand still."""
+        kept = math.ceil(self._max_running * self._high_share)
+        return 0 if self._max_running < SMALL_BATCH else min(kept, self._max_running - 1)
 
     def _look(self, ledger: KvLedger) -> None:
         """Note how far the running jobs are, and forget those that never got to run."""

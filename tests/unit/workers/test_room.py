@@ -7,7 +7,9 @@ import pytest
 
 from headrace.jobs import Lane, Usage, new_id
 from workers.engines.base import EngineLimits, FinishReason, Generation, Progress
-from workers.room import ARRIVES_WITHIN_S, HIGH_LATELY_S, KvAdmission, Reserved, Room
+from workers.kv_ledger import KvLedger
+from workers.lengths import by_lane
+from workers.room import ARRIVES_WITHIN_S, HIGH_LATELY_S, SMALL_BATCH, KvAdmission, Reserved, Room
 
 #: Ten blocks of 16 tokens.
 LIMITS = EngineLimits(max_model_tokens=None, max_running=8, kv_tokens=160, kv_block_tokens=16)
@@ -227,3 +229,18 @@ def test_slots_are_kept_for_the_lane_high_while_it_is_in_use() -> None:
     assert bench.enter(1) is None
     bench.now += HIGH_LATELY_S
     assert bench.enter(1), "it is not in use any more"
+
+
+@pytest.mark.parametrize(
+    ("slots", "share", "others"), [(1, 0.05, 1), (SMALL_BATCH - 1, 0.5, 3), (SMALL_BATCH, 0.05, 3), (8, 1.0, 1)]
+)
+def test_other_lanes_never_stand_still_for_the_lane_high(slots: int, share: float, others: int) -> None:
+    bench = Bench(EngineLimits(None, max_running=slots, kv_tokens=16_000, kv_block_tokens=16), high_share=share)
+    bench.room._ledger = KvLedger(1000, 16, by_lane(), 0.0)  # Of the cache, they have enough.
+    first = bench.enter(1, Lane.HIGH)
+    assert first
+    bench.room.leave(first)
+    entered = 0
+    while entered < slots and bench.enter(1):
+        entered += 1
+    assert entered == others
