@@ -54,12 +54,13 @@ class Money:
         if not limited:
             return None
         used = budgets.used(self._accounts.get(), app.name)
-        # Whose jobs wait there is not known here, so that they count for all together alone.
-        waiting_usd = self._waiting() * usd
-        coming = {
-            budget: self._coming_usd(app.name) if budget.is_own else self._coming_usd() + waiting_usd
-            for budget in limited
-        }
+        together_usd, jobs = self._coming_usd()
+        # Whose jobs wait there is not known here, so that they count for all together alone, at the mean of those that
+        # were let in lately, which are among them.
+        mean_usd = together_usd / jobs if jobs else usd
+        together_usd = max(together_usd, self._waiting() * mean_usd)
+        own_usd, _ = self._coming_usd(app.name)
+        coming = {budget: own_usd if budget.is_own else together_usd for budget in limited}
         both = {budget: used.get(budget, Decimal(0)) + coming[budget] for budget in limited}
         return shortfall(usd, both, app.limits, self._together)
 
@@ -68,9 +69,10 @@ class Money:
         with self._lock:
             self._coming.append((self._clock(), app.name, usd))
 
-    def _coming_usd(self, app: str | None = None) -> Decimal:
-        """The most that those who were let in lately can cost: an app's, or all."""
+    def _coming_usd(self, app: str | None = None) -> tuple[Decimal, int]:
+        """The most that those who were let in lately can cost, an app's or all; and how many they are."""
         with self._lock:
             while self._coming and self._coming[0][0] < self._clock() - COMING_S:
                 self._coming.popleft()
-            return sum((usd for _, name, usd in self._coming if app in (None, name)), Decimal(0))
+            found = [usd for _, name, usd in self._coming if app in (None, name)]
+        return sum(found, Decimal(0)), len(found)

@@ -14,6 +14,8 @@ PER_MTOK = Decimal(1_000_000)
 #: What a provider adds to a prompt, for each message and once: more than the 3 and 3 that OpenAI's models take.
 #: Source: OpenAI's cookbook, "How to count tokens with tiktoken".
 MESSAGE_TOKENS = 8
+#: Likewise what a chat template may add that has a system prompt of its own, as many servers' models have.
+TEMPLATE_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Co
     words = [message.content for message in messages]
     if sampling.response_format is not None:
         words.append(json.dumps(sampling.response_format))
-    prompt_tokens = sum(len(word.encode()) for word in words) + MESSAGE_TOKENS * (len(words) + 1)
+    prompt_tokens = sum(len(word.encode()) for word in words) + MESSAGE_TOKENS * (len(words) + 1) + TEMPLATE_TOKENS
     return cost(price, Usage(prompt_tokens, sampling.max_tokens))
 
 

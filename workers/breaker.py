@@ -65,7 +65,7 @@ class Breaker:
             was_closed = self.is_closed
             if was_closed or self._probe_until is not None:
                 self._failures += 1
-                self._open_until = self._clock() + min(MOST_S, FIRST_S * 2 ** (self._failures - 1))
+                self._open_until = self._clock() + min(MOST_S, FIRST_S * 2 ** min(self._failures - 1, 10))
                 self._probe_until = None
             return was_closed
 

@@ -98,7 +98,13 @@ class Execute:
 
     def _paid(self, claim: Claim) -> Claim | None:
         """The claim, with the money for its call if it takes any; None when there is nothing to run."""
-        outcome = claim if self.purse is None else self.purse.reserve(claim)
+        try:
+            outcome = claim if self.purse is None else self.purse.reserve(claim)
+        except StoreUnavailable as error:
+            log.warning("money_not_reserved", extra={"job_id": str(claim.job_id), "error": str(error)})
+            nothing = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
+            self._write(claim, lambda db: store.attempts.hand_back(db, claim, nothing, delay_s=FIRST_DELAY_S))
+            return None
         if isinstance(outcome, Objection):
             self._turn_away(claim, outcome)
             return None
@@ -182,8 +188,9 @@ class Execute:
         spent = Cost(claim.reserved_usd if error.may_be_billed else Decimal(0), self._price(claim).price_version)
         end = AttemptEnd("failed", engine_s, spent, "waste", error_code=error.code, error_message=str(error))
         end = replace(end, estimated=error.may_be_billed)
-        if isinstance(error, EngineBusy):
-            # A call that was not let in is none: it is not counted, and the job's start_by binds it as before.
+        if isinstance(error, EngineBusy) and claim.attempt == 1:
+            # A call that was not let in is none: it is not counted, and the job's start_by binds it as before. Once
+            # that binds no more, the attempts do.
             pause_s = (error.retry_after_s or FIRST_DELAY_S) * (1 + jitter())
             self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, delay_s=pause_s))
         elif not isinstance(error, EngineUnavailable):
@@ -233,7 +240,7 @@ class Execute:
             return held
 
         # The end of a job is one statement; with a webhook or money it is several, which hold together or not at all.
-        is_several = claim.has_webhook or claim.reserved_usd
+        is_several = claim.has_webhook or claim.route is Route.OVERFLOW
         if self._write(claim, write, self.store.begin if is_several else self.store.autocommit):
             log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
             self.notices.ended(claim.job_id, deliveries)

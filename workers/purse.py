@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from headrace import store
 from headrace.budgets import Limits
-from headrace.errors import EngineError, EngineUnavailable, PromptRejected, UnknownPrice
+from headrace.errors import EngineError, EngineUnavailable, PromptRejected, StoreUnavailable, UnknownPrice
 from headrace.jobs import Overflow
 from headrace.pricing import Tariff
 from headrace.store import Store
@@ -64,8 +64,12 @@ class Purse:
             return Objection("too_dear", f"It may cost {most_usd:f} USD, more than its max_cost_usd.")
         if not self.breaker.admits():
             return Objection("overflow_unavailable", "The paid API has locked us out for now.")
-        with self.store.begin() as db:
-            outcome = store.attempts.reserve(db, claim, most_usd, self.together)
+        try:
+            with self.store.begin() as db:
+                outcome = store.attempts.reserve(db, claim, most_usd, self.together)
+        except StoreUnavailable:
+            self.breaker.is_unsure()
+            raise
         if isinstance(outcome, Claim):
             return outcome
         # No call is made, which may have been the breaker's probe.

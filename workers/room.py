@@ -94,6 +94,8 @@ class Room:
                 return True
             if any(each.alone for each in self._entries.values()) or (alone and self._entries):
                 return False
+            if lane is Lane.HIGH:
+                self._high_until = self._clock() + HIGH_LATELY_S
             if not self._has_slot(lane):
                 return False
             if not self._fits(self._ledger, job):
@@ -101,6 +103,11 @@ class Room:
             self._ledger.hold(job_id.hex, job)
             self._entries[job_id.hex] = _Entry(self._clock(), alone)
             return True
+
+    def has_slot(self, lane: Lane) -> bool:
+        """Whether a slot of the engine's batch is left for this lane: else no room that frees helps its jobs."""
+        with self._lock:
+            return self._has_slot(lane)
 
     def running(self, job_id: UUID, request_id: str) -> None:
         """The job is with the engine, under this name."""
@@ -150,10 +157,7 @@ class Room:
 
     def _has_slot(self, lane: Lane) -> bool:
         """Whether a slot of the engine's batch is left for this lane. The worker's threads bound them all."""
-        now = self._clock()
-        if lane is Lane.HIGH:
-            self._high_until = now + HIGH_LATELY_S
-        if lane is Lane.HIGH or now > self._high_until:
+        if lane is Lane.HIGH or self._clock() > self._high_until:
             return True
         return len(self._entries) < self._max_running - self._kept_slots
 

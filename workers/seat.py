@@ -121,7 +121,9 @@ class Seat:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
         self._lease.drain()
         if not self.execute.running.wait_until_idle(self._settings.drain_s):
-            self._lease.stop_all("draining")
+            # A call to the paid API cannot be cut short, and what it costs must not be paid again elsewhere.
+            if self._route is Route.POOL:
+                self._lease.stop_all("draining")
             self.execute.running.wait_until_idle(self._settings.drain_s)
         self._sampler.end()
         # In this order: the lease would take an engine that was stopped for a dead one, and start it again.

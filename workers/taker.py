@@ -146,6 +146,8 @@ class RoomTaker(Taker):
             return None
         now = self._clock()
         self._blocked = {head.queue: self._blocked[head.queue] for head in heads if self._is_blocked(head)}
+        # One that lacks a slot of its lane waits for no room, and keeps it from nobody.
+        heads = [head for head in heads if head.job is None or room.has_slot(head.job.lane)]
         for head in self._overdue(heads, now) or heads:
             if head.job is None or room.enter(*head.job):
                 self._blocked.pop(head.queue, None)

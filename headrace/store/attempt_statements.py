@@ -16,7 +16,7 @@ from headrace.tables import attempts, job_texts, jobs, ledger, workers
 #: What a claim reads of the job's row.
 _CLAIMED = (
     *("id", "app_id", "attempt", "enqueue_no", "worker_id", "end_user", "lane", "pool", "model_requested", "overflow"),
-    *("max_cost_usd", "prompt_tokens", "finish_by", "webhook_url", "stream", "suspicion", "adapter"),
+    *("max_cost_usd", "prompt_tokens", "finish_by", "webhook_url", "stream", "suspicion", "route", "adapter"),
 )
 #: What the end of an attempt says of its job.
 _KEPT = ("output_tokens", "cached_tokens", "finish_reason", "model_served", "error_code", "error_message")
@@ -45,6 +45,8 @@ _HELD = (
     jobs.c.id == _given(attempts.c.job_id),
     jobs.c.worker_id == _given(jobs.c.worker_id),
     jobs.c.attempt == _given(jobs.c.attempt),
+    # A number that was handed back is given out again, to the same worker perhaps.
+    jobs.c.enqueue_no == _given(jobs.c.enqueue_no),
 )
 
 

@@ -52,6 +52,7 @@ class Claim:
     has_webhook: bool
     stream: bool
     suspicion: int
+    route: Route
     adapter: str | None = None
     reserved_usd: Decimal = Decimal(0)
 
@@ -129,6 +130,7 @@ def _claim_of(row: Row[Any]) -> Claim:
         has_webhook=row.webhook_url is not None,
         stream=row.stream,
         suspicion=row.suspicion,
+        route=Route(row.route),
         adapter=row.adapter,
     )
 
@@ -139,7 +141,9 @@ def _sampling_of(stored: Mapping[str, Any]) -> Sampling:
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which this claim still holds."""
-    return (jobs.c.id == claim.job_id, jobs.c.worker_id == claim.worker_id, jobs.c.attempt == claim.attempt)
+    this = (jobs.c.id == claim.job_id, jobs.c.worker_id == claim.worker_id, jobs.c.attempt == claim.attempt)
+    # A number that was handed back is given out again, to the same worker perhaps.
+    return (*this, jobs.c.enqueue_no == claim.enqueue_no)
 
 
 def reserve(db: Connection, claim: Claim, usd: Decimal, together: Limits) -> Claim | Shortfall | None:
@@ -148,15 +152,18 @@ def reserve(db: Connection, claim: Claim, usd: Decimal, together: Limits) -> Cla
     Returns: the claim with its money; the budget that has too little; None when the claim holds no more.
     """
     given = {"job_id": claim.job_id, "attempt": claim.attempt, "worker_id": claim.worker_id}
-    if db.execute(HOLD, given_as(given)).first() is None:
+    if db.execute(HOLD, given_as({**given, "enqueue_no": claim.enqueue_no})).first() is None:
         return None
     lacking = budgets.reserve(db, claim.job_id, claim.attempt, claim.app_id, usd, together)
     return lacking or replace(claim, reserved_usd=usd)
 
 
 def _settle(db: Connection, claim: Claim, end: AttemptEnd) -> None:
-    """Spend what was reserved for the attempt, in the transaction that has moved its job."""
-    if claim.reserved_usd:
+    """Spend what was reserved for the attempt, in the transaction that has moved its job.
+
+    Whether anything was, its row says: the reply to a reservation can be lost.
+    """
+    if claim.route is Route.OVERFLOW:
         budgets.settle(db, claim.job_id, claim.attempt, claim.app_id, end.cost.usd)
 
 
@@ -254,6 +261,7 @@ def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "job_id": claim.job_id,
         "attempt": claim.attempt,
         "worker_id": claim.worker_id,
+        "enqueue_no": claim.enqueue_no,
         "app_id": claim.app_id,
         "end_user": claim.end_user,
         "pool": claim.pool,

@@ -49,10 +49,12 @@ def reserve(
     Whoever calls holds the job's row. Returns: the budget that has too little left; None when the money is there.
     """
     payer = db.execute(_PAYER, {"of_job": job_id, "of_number": number, "of_app": app_id}).one()
-    accounts = _locked(db, app_id, payer.started_at)
-    if len(accounts) < 2 * len(PERIODS):
+    of_this = {"of_app": app_id, "moment": payer.started_at}
+    # Before any is locked: whoever held the month's while it waits for the day's to be made would meet another that
+    # waits the other way round.
+    if len(db.execute(_FIND, of_this).all()) < 2 * len(PERIODS):
         _open(db, app_id, payer.started_at)
-        accounts = _locked(db, app_id, payer.started_at)
+    accounts = db.execute(_LOCK, of_this).all()
     used = {_budget(account): account.reserved_usd + account.spent_usd for account in accounts}
     if lacking := shortfall(usd, used, payer, together):
         return lacking
@@ -79,7 +81,7 @@ def settle(db: Connection, job_id: UUID, number: int, app_id: UUID, usd: Decimal
         facts = {"job_id": str(job_id), "usd": str(spent_usd), "reserved_usd": str(held.reserved_usd)}
         log.error("call_dearer_than_its_ceiling", extra=facts)
     db.execute(_SET_ASIDE, {**this, "usd": Decimal(0)})
-    accounts = _locked(db, app_id, held.started_at)
+    accounts = db.execute(_LOCK, {"of_app": app_id, "moment": held.started_at}).all()
     _change(db, accounts, reserved_usd=-held.reserved_usd, spent_usd=spent_usd)
     return spent_usd
 
@@ -123,11 +125,6 @@ def _at(moment: Any) -> sa.ColumnElement[bool]:
     return sa.or_(*periods)
 
 
-def _locked(db: Connection, app_id: UUID, moment: datetime) -> Sequence[Row[Any]]:
-    """The accounts of a moment, that of all apps together first: so no two ever wait for each other's."""
-    return db.execute(_ACCOUNTS, {"of_app": app_id, "moment": moment}).all()
-
-
 def _open(db: Connection, app_id: UUID, moment: datetime) -> None:
     rows = [
         {"id": new_id(), "app_id": owner, "period": period, "starts_at": _start(period, moment)}
@@ -157,15 +154,12 @@ _HELD = (
     .with_for_update()
 )
 _SET_ASIDE = sa.update(attempts).where(*_ATTEMPT).values(reserved_usd=sa.bindparam("usd"))
-_ACCOUNTS = (
-    sa.select(budgets)
-    .where(
-        sa.or_(budgets.c.app_id == sa.bindparam("of_app"), budgets.c.app_id.is_(None)),
-        _at(sa.bindparam("moment", type_=sa.TIMESTAMP(timezone=True))),
-    )
-    .order_by(budgets.c.app_id.nulls_first(), budgets.c.period)
-    .with_for_update()
+_FIND = sa.select(budgets).where(
+    sa.or_(budgets.c.app_id == sa.bindparam("of_app"), budgets.c.app_id.is_(None)),
+    _at(sa.bindparam("moment", type_=sa.TIMESTAMP(timezone=True))),
 )
+#: The month's of all apps together first: whoever has it has no other's way to cross, also with calls of several days.
+_LOCK = _FIND.order_by(budgets.c.app_id.nulls_first(), budgets.c.period.desc()).with_for_update()
 _CHANGE = (
     sa.update(budgets)
     .where(budgets.c.id == sa.any_(sa.bindparam("ids", type_=ARRAY(sa.Uuid))))

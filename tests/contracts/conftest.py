@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -166,8 +167,10 @@ class StandIn:
                 self.send_response(status)
                 for name, value in {**headers, **(more[0] if more else {})}.items():
                     self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(raw)
+                # A caller may have hung up.
+                with suppress(OSError):
+                    self.end_headers()
+                    self.wfile.write(raw)
 
         return Handler
 

@@ -180,6 +180,22 @@ def test_a_body_that_ends_early_is_a_fault_that_may_be_on_the_bill(stand_in: Any
     assert caught.value.may_be_billed
 
 
+def test_the_end_of_a_stream_needs_no_space(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(200, stand_in.events(CHUNKS).replace(b"data: ", b"data:"))]
+    assert engine.generate(REQUEST).text == "one two three"
+
+
+def test_a_call_that_is_kept_alive_does_not_last_for_ever(
+    stand_in: Any, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.engines.openai._LONGEST", 0.2)
+    stand_in.hold()
+    with pytest.raises(EngineFault, match=": TimeoutError") as caught:
+        engine.generate(GenerationRequest("r1", (Message("user", stand_in.HOLD),), Sampling(16)))
+    assert caught.value.may_be_billed
+    stand_in.release.set()
+
+
 def test_an_api_that_cannot_be_reached_bills_nothing() -> None:
     engine = OpenAIEngine(OverflowSettings(timeout_s=1.0), "sk-secret", "http://127.0.0.1:1/v1")
     engine.start()
@@ -206,6 +222,9 @@ def test_an_answer_without_a_proper_end_is_a_fault(stand_in: Any, engine: OpenAI
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
         ({"retry-after": "Wed, 25 Nov 2026 21:00:00 GMT"}, None),
         ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "2592000"}, 120.0),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
     ],
 )
 def test_what_the_api_says_of_when_to_come_back_is_heard(

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import cycle
+from math import isfinite
 from typing import Any
 
 import httpx2
@@ -26,8 +27,14 @@ from workers.engines.base import EngineLimits, EngineStats, Generation, Generati
 _REJECTED = frozenset({400, 404, 413, 422})
 _LOCKED_OUT = frozenset({401, 403})
 _TOO_MANY = 429
-#: Lines of a stream: a chunk, and the end.
-_DATA, _DONE = "data:", "data: [DONE]"
+#: What a line of a stream begins with, and what stands at its end in place of a chunk.
+_DATA, _DONE = "data:", "[DONE]"
+#: The longest that the API can put us off, in seconds: as long as clients of ours heed it.
+_PATIENCE_S = 120.0
+#: A call lasts so many times as long as the API may be silent, at most: comments that keep it alive are no answer.
+_LONGEST = 10
+#: A gateway answers with these what the API behind it may have answered otherwise.
+_OF_A_GATEWAY = frozenset({502, 504})
 #: Calls that share a client: its pool looks at each of its connections whenever one is taken or given back.
 _CALLS_PER_CLIENT = 32
 #: Come with 429 as its code or type, and unlike a rate limit do not pass.
@@ -190,14 +197,14 @@ class OpenAIEngine:
         try:
             # Its own reading of a stream makes typed objects of each chunk, which takes longer than all else here.
             stream = client.chat.completions.with_streaming_response.create(**self._body(client, call.request))
-            async with stream as response:
+            async with asyncio.timeout(_LONGEST * self._overflow.timeout_s), stream as response:
                 async for line in response.iter_lines():
-                    if line.startswith(_DATA) and not line.startswith(_DONE):
-                        call.add(json.loads(line.removeprefix(_DATA)))
+                    if line.startswith(_DATA) and (chunk := line.removeprefix(_DATA).strip()) != _DONE:
+                        call.add(json.loads(chunk))
         except openai.APIStatusError as error:
             raise _from_status(error) from error
         # The SDK lets broken JSON and broken connections through as they are.
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError, TimeoutError) as error:
             raise _from_failure(error) from error
         except (AttributeError, LookupError, TypeError) as error:
             raise _billed(EngineFault("The paid API's answer is malformed.")) from error
@@ -238,7 +245,7 @@ def _usage(counts: Mapping[str, Any]) -> Usage:
 
 
 def _from_status(error: openai.APIStatusError) -> EngineError:
-    """What an answer without success means. Nothing was generated, so nothing is billed."""
+    """What an answer without success means. Nothing was generated, as far as the API itself answers."""
     status, code = error.status_code, error.code
     if status in _REJECTED:
         return PromptRejected(f"The paid API rejected the request: {error.message}", param=error.param)
@@ -247,6 +254,7 @@ def _from_status(error: openai.APIStatusError) -> EngineError:
     if status in _LOCKED_OUT or {code, error.type} & _QUOTA:
         return EngineUnavailable(what)
     found = EngineBusy(what) if status == _TOO_MANY else EngineFault(what)
+    found.may_be_billed = status in _OF_A_GATEWAY
     found.retry_after_s = _retry_after_s(error.response.headers)
     return found
 
@@ -267,10 +275,9 @@ def _billed(error: EngineError) -> EngineError:
 def _retry_after_s(headers: httpx2.Headers) -> float | None:
     """How long the API asks to be left alone, in seconds; None when it does not say, or as a date."""
     for name, per_s in (("retry-after-ms", 1000), ("retry-after", 1)):
-        try:
-            return max(0.0, float(headers[name]) / per_s)
-        except (KeyError, ValueError):
-            continue
+        with suppress(KeyError, ValueError):
+            if isfinite(seconds := float(headers[name]) / per_s):
+                return min(max(0.0, seconds), _PATIENCE_S)
     return None
 
 

@@ -11,7 +11,7 @@ from redis import Redis
 
 from headrace.admission import Admission
 from headrace.config import BudgetSettings, Price, Settings
-from headrace.errors import EngineBusy, EngineFault, EngineUnavailable, PromptRejected
+from headrace.errors import EngineBusy, EngineFault, EngineUnavailable, PromptRejected, StoreUnavailable
 from headrace.jobs import JobState, Message, Overflow, Route, Sampling, Usage, new_id
 from headrace.pricing import Tariff, ceiling
 from headrace.queues import Ticket
@@ -260,3 +260,35 @@ def test_a_job_that_was_not_let_in_waits_as_long_as_it_is_told_and_was_never_sta
     assert 19 <= (row.not_before - row.now).total_seconds() <= 25
     assert (waiting.state, waiting.queue) == (JobState.WAITING, "overflow.normal")
     assert (waiting.attempt, waiting.started_at) == (0, None)
+
+
+def test_a_job_whose_money_cannot_be_asked_for_is_given_back(
+    make_execute: Callable[..., Execute],
+    store: Store,
+    spilled: Callable[..., Ticket],
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreUnavailable("a deadlock")
+
+    monkeypatch.setattr("headrace.store.attempts.reserve", away)
+    waiting = run(make_execute(), store, spilled())
+
+    assert provider.calls == 0
+    assert (waiting.state, waiting.queue, waiting.attempt) == (JobState.WAITING, "overflow.normal", 0)
+
+
+def test_a_rate_limit_counts_once_the_job_s_start_by_binds_it_no_more(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    execute, ticket = make_execute(), spilled()
+    provider.error = EngineFault("broken")
+    run(execute, store, ticket)
+    with store.begin() as db:
+        db.execute(sa.update(jobs_table).values(not_before=sa.func.now()))
+        [again] = jobs.enqueue_due(db)
+    provider.error = EngineBusy("too many")
+    failed = run(execute, store, again)
+
+    assert (failed.state, failed.error_code, failed.attempt) == (JobState.FAILED, "engine_busy", 2)

@@ -144,6 +144,24 @@ def test_the_clock_of_a_blocked_lane_starts_anew_with_another_head(
     assert one.take() == small
 
 
+def test_a_lane_that_has_no_slot_keeps_room_from_nobody(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis
+) -> None:
+    one = worker(100)
+    one.room = Room(Silent(), "expected", 0.25, freed=one.taker.look)  # type: ignore[arg-type]
+    one.room.open(EngineLimits(None, max_running=8, kv_tokens=1600, kv_block_tokens=16))
+    one.taker.open(one.room, lambda: True)
+    high = [put(Lane.HIGH, 1) for _ in range(3)]
+    normal = [put(Lane.NORMAL, 1) for _ in range(6)]
+    assert one.take() == high[0]
+    for job in normal[:5]:
+        assert one.take((NORMAL,)) == job
+    assert one.take((NORMAL,)) is None, "two of eight slots are kept"
+    one.now += 2 * PASSED_OVER_S
+    assert one.take((NORMAL, HIGH)) == high[1]
+    assert one.take((NORMAL, HIGH)) == high[2]
+
+
 def test_nothing_is_taken_while_the_engine_is_down(worker: Callable[[int], Worker], put: Callable[..., UUID]) -> None:
     one, job = worker(10), put(Lane.NORMAL, 1)
     one.is_ready = False

@@ -77,3 +77,12 @@ def test_jobs_that_wait_for_the_paid_api_have_their_money_coming(bench: Bench) -
     assert money.lacking(OTHER, ONE) is None
     bench.waiting = 10
     assert money.lacking(OTHER, ONE) is not None
+
+
+def test_a_job_that_was_let_in_and_waits_counts_once_and_at_its_own_price(bench: Bench) -> None:
+    money = bench.money(month_usd=Decimal(10))
+    for _ in range(8):
+        money.let_in(OTHER, ONE)
+    bench.waiting = 8
+    assert money.lacking(OTHER, Decimal(2)) is None
+    assert money.lacking(OTHER, Decimal(3)) is not None

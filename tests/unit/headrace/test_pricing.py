@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from headrace.config import Price, Settings
 from headrace.errors import UnknownPrice
 from headrace.jobs import Message, Route, Sampling, Usage
-from headrace.pricing import MESSAGE_TOKENS, Tariff, ceiling, cost
+from headrace.pricing import MESSAGE_TOKENS, TEMPLATE_TOKENS, Tariff, ceiling, cost
 
 PRICE = Price(
     input_usd_per_mtok=Decimal("0.15"),
@@ -67,7 +67,7 @@ def test_route_chooses_the_price() -> None:
 
 def test_a_call_costs_at_most_a_token_for_each_byte_and_all_the_tokens_it_may_make() -> None:
     messages = (Message("system", "Be brief."), Message("user", "Grüße 🌊"))
-    most = cost(PRICE, Usage(9 + 12 + 3 * MESSAGE_TOKENS, 50))
+    most = cost(PRICE, Usage(9 + 12 + 3 * MESSAGE_TOKENS + TEMPLATE_TOKENS, 50))
 
     assert ceiling(PRICE, messages, Sampling(50)) == most
 

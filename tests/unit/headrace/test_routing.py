@@ -25,7 +25,7 @@ def spec(**changes: Any) -> JobSpec:
         "model": "m",
         "pool": "chat",
         "lane": Lane.LOW,
-        # A million tokens at most, and 16 for what the provider adds.
+        # A million tokens at most, and 144 for what the provider adds.
         "messages": (Message("user", "hi" * 500_000),),
         "sampling": Sampling(max_tokens=1_000_000),
         "prompt_tokens": 250_000,
@@ -40,8 +40,8 @@ def spec(**changes: Any) -> JobSpec:
         (Overflow.ALLOW, PRICED, True, None, ["chat.low", "overflow.low"]),
         (Overflow.ALLOW, PRICED, False, None, ["chat.low"]),
         (Overflow.ALLOW, UNPRICED, True, None, ["chat.low"]),
-        (Overflow.ALLOW, PRICED, True, "0.7500024", ["chat.low", "overflow.low"]),
-        (Overflow.ALLOW, PRICED, True, "0.7500023", ["chat.low"]),
+        (Overflow.ALLOW, PRICED, True, "0.7500216", ["chat.low", "overflow.low"]),
+        (Overflow.ALLOW, PRICED, True, "0.7500215", ["chat.low"]),
         (Overflow.NEVER, PRICED, True, None, ["chat.low"]),
         (Overflow.ONLY, PRICED, True, None, ["overflow.low"]),
     ],

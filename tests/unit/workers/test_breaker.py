@@ -56,6 +56,13 @@ def test_each_probe_that_fails_doubles_the_pause_up_to_a_limit(breaker: Breaker,
     assert pauses_s == [10, 20, 40, 80, 160, 320, MOST_S, MOST_S, MOST_S]
 
 
+def test_it_stays_open_for_as_long_as_it_takes(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(2000):
+        breaker.failed()
+        clock.now_s += MOST_S
+        assert breaker.admits()
+
+
 def test_what_was_under_way_when_it_opened_says_nothing(breaker: Breaker, clock: Clock) -> None:
     breaker.failed()
     breaker.failed()

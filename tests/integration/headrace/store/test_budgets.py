@@ -217,6 +217,59 @@ def test_no_budget_is_overspent_however_many_ask_at_once(store: Store, claimed: 
     assert spent == {"day": Decimal(10), "month": Decimal(10)}
 
 
+def test_the_first_calls_of_a_day_do_not_wait_for_each_other_for_ever(
+    store: Store, claimed: Callable[..., Claim]
+) -> None:
+    claims = [claimed() for _ in range(36)]
+    days = {claim.job_id: datetime(2026, 3, 1 + no // 12, tzinfo=UTC) for no, claim in enumerate(claims)}
+    with store.begin() as db:
+        for job_id, day in days.items():
+            db.execute(sa.update(attempts_table).where(attempts_table.c.job_id == job_id).values(started_at=day))
+    reserve(store, claims[0])
+
+    def one(claim: Claim) -> None:
+        paid = reserve(store, claim)
+        with store.begin() as db:
+            assert attempts.finish(db, paid, JobState.SUCCEEDED, end("0.25"))
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(one, claims[1:]))
+
+    with store.begin() as db:
+        months = sa.select(budgets_table.c.spent_usd).where(budgets_table.c.period == "month")
+        assert set(db.scalars(months)) == {35 * Decimal("0.25")}
+
+
+def test_giving_a_job_back_twice_leaves_its_next_call_alone(store: Store, claimed: Callable[..., Claim]) -> None:
+    first = reserve(store, claimed())
+    nothing = AttemptEnd("failed", 0, Cost(Decimal(0), "v1"), "waste")
+    with store.begin() as db:
+        assert attempts.hand_back(db, first, nothing)
+    with store.begin() as db:
+        [ticket] = jobs.enqueue_due(db)
+        again = attempts.claim(db, ticket.job_id, ticket.enqueue_no, first.worker_id, "openai")
+    assert again is not None
+    assert again.attempt == first.attempt
+    second = reserve(store, again)
+
+    with store.begin() as db:
+        assert not attempts.hand_back(db, first, nothing), "its reply was lost the first time"
+    assert accounts(store) == every("1", "0")
+    with store.begin() as db:
+        assert attempts.finish(db, second, JobState.SUCCEEDED, end("0.25"))
+    assert accounts(store) == every("0", "0.25")
+
+
+def test_a_reservation_whose_reply_was_lost_is_settled_all_the_same(
+    store: Store, claimed: Callable[..., Claim]
+) -> None:
+    claim = claimed()
+    reserve(store, claim)
+    with store.begin() as db:
+        assert attempts.hand_back(db, claim, AttemptEnd("failed", 0, Cost(Decimal(0), "v1"), "waste"))
+    assert accounts(store) == every("0", "0")
+
+
 def test_a_job_that_is_sent_away_waits_elsewhere_as_if_it_had_never_started(
     store: Store, claimed: Callable[..., Claim]
 ) -> None:
