@@ -28,6 +28,8 @@ MAX_TOKENS = 64
 JOBS_IN_BUDGET, OFFERED = 400, 3
 PROMPT = "Write one line about each of the rivers of the world, beginning with the longest of them. Number {no}."
 LOOK_EVERY_S = 0.05
+#: After a refusal, in seconds.
+PAUSE_S = 1.0
 LONGEST_ROUND_S = 300.0
 OPEN = "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')"
 
@@ -76,8 +78,12 @@ class Spender:
             self._bed.sql("UPDATE apps SET day_usd = %s WHERE name = %s", cap_usd, name)
         before, statuses = self._bill(), Counter[str]()
         for _ in range(OFFERED * JOBS_IN_BUDGET // (2 * self._callers)):
-            statuses += self._submit(key)
+            answers = self._submit(key)
+            statuses += answers
             self._wait()
+            if answers["budget_exceeded"]:
+                # The door counts for a moment what it has just let in.
+                time.sleep(PAUSE_S)
         return self._round(name, cap_usd, self._bill() - before, statuses)
 
     def _submit(self, key: str) -> Counter[str]:
