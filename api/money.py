@@ -18,8 +18,9 @@ from headrace.store.budgets import Account
 
 #: How old the accounts may be, in seconds. The worker looks again before it spends.
 ACCOUNTS_TTL_S = 0.5
-#: How long a job counts that was let in here: by then it was claimed, unless it waits, and the accounts have it.
-COMING_S = ACCOUNTS_TTL_S + 0.25
+#: How long a job counts that was let in here: by then the accounts have it, unless it waits. Longer than that takes: a
+#: budget that is nearly used up is spent a little later, and nobody is let in for whom nothing is left.
+COMING_S = 2.0
 
 
 class Money:

@@ -29,7 +29,7 @@ JOBS_IN_BUDGET, OFFERED = 400, 3
 PROMPT = "Write one line about each of the rivers of the world, beginning with the longest of them. Number {no}."
 LOOK_EVERY_S = 0.05
 #: After a refusal, in seconds.
-PAUSE_S = 1.0
+PAUSE_S = 2.5
 LONGEST_ROUND_S = 300.0
 OPEN = "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')"
 
