@@ -40,6 +40,8 @@ REWRITE_AFTER_S = 0.5
 REWRITE_FOR_S = 60.0
 #: How long a message waits for an engine that is being started again.
 NOT_READY_HOLD_S = 2.0
+#: The end of an attempt that did not come to its call.
+NO_CALL = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
 
 
 @dataclass(slots=True)
@@ -102,19 +104,17 @@ class Execute:
             outcome = claim if self.purse is None else self.purse.reserve(claim)
         except StoreUnavailable as error:
             log.warning("money_not_reserved", extra={"job_id": str(claim.job_id), "error": str(error)})
-            nothing = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
-            self._write(claim, lambda db: store.attempts.hand_back(db, claim, nothing, delay_s=FIRST_DELAY_S))
+            self._write(claim, lambda db: store.attempts.hand_back(db, claim, NO_CALL, delay_s=FIRST_DELAY_S))
             return None
         if isinstance(outcome, Objection):
             self._turn_away(claim, outcome)
             return None
         return outcome
 
-    def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd | None = None) -> None:
+    def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> None:
         """Leave a job that the paid API is closed to, to its own pool; or fail it, if it may go there alone."""
         log.warning("overflow_refused", extra={"job_id": str(claim.job_id), "code": objection.code})
-        nothing = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
-        end = replace(end or nothing, error_code=objection.code, error_message=objection.message)
+        end = replace(end, error_code=objection.code, error_message=objection.message)
         if claim.overflow is Overflow.ONLY:
             self._finish(claim, JobState.FAILED, end)
         else:
@@ -124,15 +124,8 @@ class Execute:
     def _attempt(self, claim: Claim) -> None:
         outcome: Generation | EngineError
         with self._published(claim) as (prefix, on_delta):
-            request = GenerationRequest(
-                claim.request_id,
-                claim.messages,
-                claim.sampling,
-                claim.lane.priority,
-                claim.model,
-                prefix,
-                adapter=claim.adapter,
-            )
+            asked = (claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model)
+            request = GenerationRequest(*asked, prefix, claim.adapter)
             started = time.monotonic()
             self.room.running(claim.job_id, claim.request_id)
             try:
