@@ -2,13 +2,17 @@
 
 It streams `PAID_API_TOKENS` tokens, or as many as it may, one every `PAID_API_TOKEN_MS` milliseconds, and counts a
 token for every 4 bytes of the prompt. `GET /bill` says what it has counted, and `usd` what that costs at `PRICE`.
+Beyond `PAID_API_PER_MINUTE` calls, a bucket that fills as the minute passes, it answers 429. With `PAID_API_TELLS=1`
+each answer says how much of the minute is left, in the headers that OpenAI has for it.
 """
 
 import asyncio
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,8 +36,40 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 TOKENS = int(os.environ.get("PAID_API_TOKENS", "64"))  # noqa: TID251
 TOKEN_S = float(os.environ.get("PAID_API_TOKEN_MS", "5")) / 1000  # noqa: TID251
 
-#: `open` and `most_open`: calls under way, now and at most since it was last asked.
-bill = {"calls": 0, "prompt_tokens": 0, "output_tokens": 0, "open": 0, "most_open": 0}
+PER_MINUTE = int(os.environ.get("PAID_API_PER_MINUTE", "0"))  # noqa: TID251
+TELLS = os.environ.get("PAID_API_TELLS") == "1"  # noqa: TID251
+
+#: `open` and `most_open`: calls under way, now and at most since it was last asked. `refused` are among the calls.
+bill = {"calls": 0, "prompt_tokens": 0, "output_tokens": 0, "open": 0, "most_open": 0, "refused": 0}
+
+
+@dataclass(slots=True)
+class Minute:
+    """What is left of it, in calls."""
+
+    left: float = float(PER_MINUTE)
+    at: float = field(default_factory=time.monotonic)
+
+    def take(self) -> bool:
+        """Whether one more call may come."""
+        now = time.monotonic()
+        self.left = min(PER_MINUTE, self.left + (now - self.at) * PER_MINUTE / 60)
+        self.at = now
+        if PER_MINUTE and self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What OpenAI says of it."""
+        if not TELLS:
+            return []
+        full_in_ms = (PER_MINUTE - self.left) / PER_MINUTE * 60_000
+        said = {"limit": PER_MINUTE, "remaining": int(self.left), "reset": f"{full_in_ms:.0f}ms"}
+        return [(f"x-ratelimit-{name}-requests".encode(), str(value).encode()) for name, value in said.items()]
+
+
+minute = Minute()
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,6 +84,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     prompt_tokens = max(1, sum(len(message["content"].encode()) for message in body["messages"]) // 4)
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or TOKENS
     bill["calls"] += 1
+    if not minute.take():
+        bill["refused"] += 1
+        await _respond(send, {"error": {"message": "no", "code": "rate_limit_exceeded"}}, 429)
+        return
     bill["prompt_tokens"] += prompt_tokens
     bill["open"] += 1
     bill["most_open"] = max(bill["most_open"], bill["open"])
@@ -58,7 +98,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _stream(send: Send, prompt_tokens: int, tokens: int, finish_reason: str) -> None:
-    headers = [(b"content-type", b"text/event-stream")]
+    headers = [(b"content-type", b"text/event-stream"), *minute.headers()]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for number in range(tokens):
         await asyncio.sleep(TOKEN_S)
@@ -76,9 +116,9 @@ async def _event(send: Send, choices: list[dict[str, Any]], usage: dict[str, int
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-async def _respond(send: Send, value: Mapping[str, int]) -> None:
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+async def _respond(send: Send, value: Mapping[str, Any], status: int = 200) -> None:
+    headers = [(b"content-type", b"application/json"), *minute.headers()]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(value).encode(), "more_body": False})
 
 
@@ -102,7 +142,7 @@ def paid_api(folder: Path, **settings: object) -> Iterator[str]:
     """The provider, as a process of its own; its address.
 
     Args:
-        settings: `tokens` and `token_ms`; see above.
+        settings: `tokens`, `token_ms`, `per_minute` and `tells`; see above.
     """
     port = free_port()
     named = {f"PAID_API_{name.upper()}": str(value) for name, value in settings.items()}

@@ -131,11 +131,11 @@ class Testbed(AbstractContextManager["Testbed"]):
         servers = {name: cpu_s(pids[name]) for name in ("postgres", "valkey")}
         return {"server": sum(cpu_s(self._pids[url]) for url in urls), **servers}
 
-    def start_worker(self) -> None:
-        """Start one more GPU worker beside the stack's; returns once its row says that it takes jobs."""
+    def start_worker(self, kind: str = "gpu") -> None:
+        """Start one more worker of a kind beside the stack's; returns once its row says that it takes jobs."""
         before = self._live_workers()
         # Two Celery workers of one name would answer for each other.
-        child = self._run(self._lines["gpu"].replace("--hostname gpu", f"--hostname gpu{self._number + 2}"), {})
+        child = self._run(self._lines[kind].replace(f"--hostname {kind}", f"--hostname {kind}{self._number + 2}"), {})
         child.wait_until(lambda: self._live_workers() > before, START_TIMEOUT_S)
 
     def _live_workers(self) -> int:

@@ -40,7 +40,7 @@ HTTP status codes are not known here: `api/problems.py` maps `code` to them.
 
 from uuid import UUID
 
-from headrace.limits import NO_RATES, RatesLeft
+from headrace.limits import NO_RATES, ProviderRates, RatesLeft
 
 
 class HeadraceError(Exception):
@@ -270,11 +270,13 @@ class EngineError(HeadraceError):
     Attributes:
         may_be_billed: True when a paid API may have answered, and will charge for it.
         retry_after_s: how long it asks to be left alone; None when it does not say.
+        rates: what a paid API said of how many more calls it allows; None when it said nothing.
     """
 
     code = "engine_error"
     may_be_billed = False
     retry_after_s: float | None = None
+    rates: ProviderRates | None = None
 
 
 class PromptRejected(EngineError):

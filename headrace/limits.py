@@ -1,4 +1,4 @@
-"""What an app has left of its minute. A pure noun."""
+"""What is left of a rate: of an app's minute here, and of ours at a provider. Pure nouns."""
 
 from dataclasses import dataclass
 
@@ -27,3 +27,30 @@ class RatesLeft:
 
 
 NO_RATES = RatesLeft()
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRate:
+    """One rate of our account at a provider, as an answer of its said.
+
+    Attributes:
+        limit: so much it holds when nothing is used up.
+        full_in_s: seconds until nothing of it is used up any more, if no more is used.
+    """
+
+    limit: int
+    left: int
+    full_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRates:
+    """Both rates; None where the provider does not say.
+
+    Attributes:
+        said_at: when it said so, on `time.monotonic`.
+    """
+
+    said_at: float
+    requests: ProviderRate | None = None
+    tokens: ProviderRate | None = None

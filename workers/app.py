@@ -73,7 +73,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
             notices.begin()
             seats.append(Seat(settings, route, store, notices, taker.look, _give_up))
             seats[0].take()
-            taker.open(seats[0].execute.room, seats[0].execute.ready.is_set)
+            taker.open(seats[0].execute.room, seats[0].execute.takes)
 
         def stop(self, worker: Any) -> None:
             while seats:

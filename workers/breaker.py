@@ -39,6 +39,12 @@ class Breaker:
         with self._lock:
             return not self.is_closed and self._clock() < max(self._open_until, self._probe_until or 0.0)
 
+    @property
+    def is_probing(self) -> bool:
+        """True while a probe is under way: its word comes soon."""
+        with self._lock:
+            return self._probe_until is not None and self._clock() < self._probe_until
+
     def admits(self) -> bool:
         """Whether one more may be tried now. Of those that ask a half-open breaker, one may: the probe."""
         with self._lock:

@@ -27,7 +27,7 @@ from workers.crashes import Crashes
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.notices import Notices
 from workers.publisher import Publisher
-from workers.purse import Objection, Purse
+from workers.purse import NO_CALL, NotYet, Objection, Purse
 from workers.retry import FIRST_DELAY_S, GiveUp, decide, is_continuable, jitter
 from workers.room import Room
 
@@ -40,8 +40,6 @@ REWRITE_AFTER_S = 0.5
 REWRITE_FOR_S = 60.0
 #: How long a message waits for an engine that is being started again.
 NOT_READY_HOLD_S = 2.0
-#: The end of an attempt that did not come to its call.
-NO_CALL = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
 
 
 @dataclass(slots=True)
@@ -72,6 +70,10 @@ class Execute:
     crashes: Crashes = field(default_factory=Crashes)
     running: RunningAttempts = field(default_factory=RunningAttempts)
     ready: threading.Event = field(default_factory=threading.Event)
+
+    def takes(self) -> bool:
+        """True while one more job may come."""
+        return self.ready.is_set() and (self.purse is None or self.purse.pacer.is_open)
 
     def run(self, job_id: UUID, enqueue_no: int) -> None:
         """Run one attempt of a job, if there is still one to run.
@@ -104,12 +106,20 @@ class Execute:
             outcome = claim if self.purse is None else self.purse.reserve(claim)
         except StoreUnavailable as error:
             log.warning("money_not_reserved", extra={"job_id": str(claim.job_id), "error": str(error)})
-            self._write(claim, lambda db: store.attempts.hand_back(db, claim, NO_CALL, delay_s=FIRST_DELAY_S))
+            self._put_off(claim, FIRST_DELAY_S)
+            return None
+        if isinstance(outcome, NotYet):
+            self._put_off(claim, outcome.delay_s)
             return None
         if isinstance(outcome, Objection):
             self._turn_away(claim, outcome)
             return None
         return outcome
+
+    def _put_off(self, claim: Claim, delay_s: float, end: AttemptEnd = NO_CALL) -> None:
+        """Give a job back whose call is to be made later. It is as good as never taken."""
+        delay_s *= 1 + jitter()
+        self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, delay_s=delay_s))
 
     def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> None:
         """Leave a job that the paid API is closed to, to its own pool; or fail it, if it may go there alone."""
@@ -134,7 +144,7 @@ class Execute:
                 outcome = error
             engine_s = time.monotonic() - started
         if self.purse is not None:
-            self.purse.heard(outcome if isinstance(outcome, EngineError) else None)
+            self.purse.heard(claim, outcome)
         # At once: the next job comes in while this one's answer is written.
         self.room.leave(claim.job_id, outcome if isinstance(outcome, Generation) else None)
         # Only now, when what was made is with its readers: they are told of the end, and read no further.
@@ -184,8 +194,7 @@ class Execute:
         if isinstance(error, EngineBusy) and claim.attempt == 1:
             # A call that was not let in is none: it is not counted, and the job's start_by binds it as before. Once
             # that binds no more, the attempts do.
-            pause_s = (error.retry_after_s or FIRST_DELAY_S) * (1 + jitter())
-            self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, delay_s=pause_s))
+            self._put_off(claim, error.retry_after_s or FIRST_DELAY_S, end)
         elif not isinstance(error, EngineUnavailable):
             self._try_again(claim, error, end)
         elif self.purse is not None:

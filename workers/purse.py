@@ -2,17 +2,27 @@
 
 import logging
 from dataclasses import dataclass
+from decimal import Decimal
 
 from headrace import store
 from headrace.budgets import Limits
-from headrace.errors import EngineError, EngineUnavailable, PromptRejected, StoreUnavailable, UnknownPrice
+from headrace.errors import EngineBusy, EngineError, EngineUnavailable, PromptRejected, StoreUnavailable, UnknownPrice
 from headrace.jobs import Overflow
-from headrace.pricing import Tariff
+from headrace.pricing import Cost, Tariff
 from headrace.store import Store
-from headrace.store.attempts import Claim
+from headrace.store.attempts import AttemptEnd, Claim
 from workers.breaker import Breaker
+from workers.engines.base import Generation
+from workers.pacer import Pacer
 
 log = logging.getLogger(__name__)
+
+#: The end of an attempt that did not come to its call.
+NO_CALL = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
+#: After which a job asks again that came while the breaker's probe was under way, in seconds.
+PROBE_PAUSE_S = 1.0
+#: Likewise one that came when the API's rates were used up: others may have left it more by then.
+LONGEST_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,32 +34,43 @@ class Objection:
 
 
 @dataclass(frozen=True, slots=True)
+class NotYet:
+    """The call may be made, and not before so many seconds have passed."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Purse:
     """Pays for calls.
 
     Attributes:
         together: the limits of all apps together.
         breaker: open while the API has locked us out: no money, or no valid key.
+        pacer: keeps to the rates of our account.
     """
 
     store: Store
     tariff: Tariff
     together: Limits
     breaker: Breaker
+    pacer: Pacer
 
-    def heard(self, error: EngineError | None) -> None:
-        """What came of a call. Args: error: None for an answer."""
-        if error is None or isinstance(error, PromptRejected):
+    def heard(self, claim: Claim, outcome: Generation | EngineError) -> None:
+        """What came of a claim's call."""
+        hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) else None
+        self.pacer.hear(self.tariff.api_model(claim.model), outcome.rates, hold_s)
+        if isinstance(outcome, Generation | PromptRejected):
             if self.breaker.succeeded():
                 log.warning("overflow_is_back")
-        elif isinstance(error, EngineUnavailable):
+        elif isinstance(outcome, EngineUnavailable):
             if self.breaker.failed():
-                log.error("overflow_is_locked_out", extra={"error": str(error)})
+                log.error("overflow_is_locked_out", extra={"error": str(outcome)})
         else:
             self.breaker.is_unsure()
 
-    def reserve(self, claim: Claim) -> Claim | Objection | None:
-        """Set aside the most that a claim's call can cost.
+    def reserve(self, claim: Claim) -> Claim | Objection | NotYet | None:
+        """Set aside the most that a claim's call can cost, once the API has room for it.
 
         Returns: the claim with its money; why there is none; None when the claim holds no more.
         Raises: StoreUnavailable.
@@ -63,7 +84,13 @@ class Purse:
         if claim.max_cost_usd is not None and most_usd > claim.max_cost_usd:
             return Objection("too_dear", f"It may cost {most_usd:f} USD, more than its max_cost_usd.")
         if not self.breaker.admits():
+            if self.breaker.is_probing:
+                return NotYet(PROBE_PAUSE_S)
             return Objection("overflow_unavailable", "The paid API has locked us out for now.")
+        tokens = claim.prompt_tokens + claim.sampling.max_tokens
+        if delay_s := self.pacer.wait(self.tariff.api_model(claim.model), claim.request_id, tokens):
+            self.breaker.is_unsure()
+            return NotYet(min(delay_s, LONGEST_PAUSE_S))
         try:
             with self.store.begin() as db:
                 outcome = store.attempts.reserve(db, claim, most_usd, self.together)

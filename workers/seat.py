@@ -8,6 +8,7 @@ from collections.abc import Callable
 from headrace import connections, store
 from headrace.config import Settings
 from headrace.jobs import Route, new_id
+from headrace.pace import Pace
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW
 from headrace.store import Store
@@ -20,6 +21,7 @@ from workers.execute import Execute
 from workers.lease import Lease
 from workers.metrics import Endpoint, WorkerMetrics
 from workers.notices import Notices
+from workers.pacer import Pacer
 from workers.publisher import Publisher
 from workers.purse import Purse
 from workers.room import Room
@@ -48,7 +50,8 @@ class Seat:
         self._engine = load(engine_name, settings, pool)
         self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
         breaker = Breaker(probe_s=2 * settings.overflow.timeout_s)
-        purse = Purse(opened, Tariff.of(settings), settings.budgets, breaker)
+        redis = connections.redis(settings)
+        purse = Purse(opened, Tariff.of(settings), settings.budgets, breaker, Pacer(Pace(redis), reopened=freed))
         self.execute = Execute(
             store=opened,
             engine=self._engine,
@@ -58,7 +61,7 @@ class Seat:
             host_id=socket.gethostname(),
             max_attempts=settings.max_attempts,
             notices=notices,
-            publisher=Publisher(Streams(connections.redis(settings))),
+            publisher=Publisher(Streams(redis)),
             purse=purse if route is Route.OVERFLOW else None,
             room=Room(self._engine, pool.kv_admission, pool.kv_high_share, freed),
         )

@@ -1,5 +1,6 @@
 """What the paid API may answer, over real HTTP, and what becomes of it."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.errors import ConfigError, EngineBusy, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import Message, Sampling, Usage
+from headrace.limits import ProviderRate
 from tests.contracts.conftest import StandIn
 from workers.engines import load
 from workers.engines.base import GenerationRequest
@@ -213,27 +215,37 @@ def test_an_answer_without_a_proper_end_is_a_fault(stand_in: Any, engine: OpenAI
     assert caught.value.may_be_billed
 
 
-@pytest.mark.parametrize(
-    ("headers", "retry_after_s"),
-    [
-        ({}, None),
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
-        ({"retry-after": "Wed, 25 Nov 2026 21:00:00 GMT"}, None),
-        ({"retry-after": "-3"}, 0.0),
-        ({"retry-after": "2592000"}, 120.0),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "nan"}, None),
-    ],
-)
-def test_what_the_api_says_of_when_to_come_back_is_heard(
-    stand_in: Any, engine: OpenAIEngine, headers: dict[str, str], retry_after_s: float | None
-) -> None:
-    stand_in.script = [(429, error("rate_limit_exceeded"), headers)]
-    with pytest.raises(EngineBusy) as caught:
+RATES = {
+    "x-ratelimit-limit-requests": "500",
+    "x-ratelimit-remaining-requests": "499",
+    "x-ratelimit-reset-requests": "120ms",
+}
+
+
+def test_what_the_api_says_of_when_to_come_back_is_heard(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(429, error("rate_limit_exceeded"), {"retry-after": "7", **RATES}), (429, error())]
+    with pytest.raises(EngineBusy) as told:
         engine.generate(REQUEST)
-    assert caught.value.retry_after_s == retry_after_s
+    with pytest.raises(EngineBusy) as untold:
+        engine.generate(REQUEST)
+    assert (told.value.retry_after_s, untold.value.retry_after_s) == (7.0, None)
+    assert told.value.rates is not None
+    assert told.value.rates.requests == ProviderRate(500, 499, 0.12)
+    assert untold.value.rates is not None, "that it said no just now is news"
+    assert untold.value.rates.requests is None
+
+
+def test_what_an_answer_says_is_left_is_heard(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(200, CHUNKS, RATES), (200, stand_in.completion("cut")[:1], RATES)]
+    before = time.monotonic()
+    generation = engine.generate(REQUEST)
+    assert generation.rates is not None
+    assert generation.rates.requests == ProviderRate(500, 499, 0.12)
+    assert before < generation.rates.said_at < time.monotonic()
+    with pytest.raises(EngineFault) as caught:
+        engine.generate(REQUEST)
+    assert caught.value.rates is not None
+    assert engine.generate(REQUEST).rates is None
 
 
 def test_an_answer_that_is_withheld_is_a_rejection(stand_in: Any, engine: OpenAIEngine) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from headrace.jobs import Message, Sampling, Usage
+from headrace.limits import ProviderRates
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -48,6 +49,7 @@ class Generation:
         model_served: the model that really answered, in the engine's own words.
         first_token_s: seconds from `generate` to the first token; None when nothing was produced or not measured.
         preemptions: how often the engine took its KV blocks away, to compute them again later.
+        rates: what a paid API said of how many more calls it allows; None when it said nothing.
     """
 
     text: str
@@ -56,6 +58,7 @@ class Generation:
     model_served: str
     first_token_s: float | None = None
     preemptions: int = 0
+    rates: ProviderRates | None = None
 
 
 @dataclass(frozen=True, slots=True)

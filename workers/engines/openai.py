@@ -9,10 +9,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import cycle
-from math import isfinite
 from typing import Any
 
 import httpx2
@@ -21,6 +20,8 @@ import openai
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.errors import ConfigError, EngineBusy, EngineError, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import Sampling, Usage, storable
+from headrace.limits import ProviderRates
+from workers.engines import openai_headers
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 
 #: Statuses that say that this request will never do, that this account or key will not, and that it is too early.
@@ -29,8 +30,6 @@ _LOCKED_OUT = frozenset({401, 403})
 _TOO_MANY = 429
 #: What a line of a stream begins with, and what stands at its end in place of a chunk.
 _DATA, _DONE = "data:", "[DONE]"
-#: The longest that the API can put us off, in seconds: as long as clients of ours heed it.
-_PATIENCE_S = 120.0
 #: A call lasts so many times as long as the API may be silent, at most: comments that keep it alive are no answer.
 _LONGEST = 10
 #: A gateway answers with these what the API behind it may have answered otherwise.
@@ -69,6 +68,7 @@ class _Call:
     usage: Usage | None = None
     model: str = ""
     first_token_s: float | None = None
+    rates: ProviderRates | None = None
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Take a chunk in. Raises: EngineFault: it reports an error. KeyError and its kin: it is malformed."""
@@ -106,6 +106,7 @@ class _Call:
             finish_reason="abort" if self.is_aborted else finish_reason,
             model_served=self.model,
             first_token_s=self.first_token_s,
+            rates=self.rates,
         )
 
 
@@ -145,7 +146,11 @@ class OpenAIEngine:
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
         call = _Call(request, on_delta)
         with self._running(call) as future:
-            generation = future.result()
+            try:
+                generation = future.result()
+            except EngineError as error:
+                error.rates = call.rates
+                raise
         self._count(generation)
         return generation
 
@@ -198,10 +203,12 @@ class OpenAIEngine:
             # Its own reading of a stream makes typed objects of each chunk, which takes longer than all else here.
             stream = client.chat.completions.with_streaming_response.create(**self._body(client, call.request))
             async with asyncio.timeout(_LONGEST * self._overflow.timeout_s), stream as response:
+                call.rates = openai_headers.rates(response.headers)
                 async for line in response.iter_lines():
                     if line.startswith(_DATA) and (chunk := line.removeprefix(_DATA).strip()) != _DONE:
                         call.add(json.loads(chunk))
         except openai.APIStatusError as error:
+            call.rates = openai_headers.rates(error.response.headers) or ProviderRates(time.monotonic())
             raise _from_status(error) from error
         # The SDK lets broken JSON and broken connections through as they are.
         except (openai.OpenAIError, httpx2.HTTPError, ValueError, TimeoutError) as error:
@@ -255,7 +262,7 @@ def _from_status(error: openai.APIStatusError) -> EngineError:
         return EngineUnavailable(what)
     found = EngineBusy(what) if status == _TOO_MANY else EngineFault(what)
     found.may_be_billed = status in _OF_A_GATEWAY
-    found.retry_after_s = _retry_after_s(error.response.headers)
+    found.retry_after_s = openai_headers.retry_after_s(error.response.headers)
     return found
 
 
@@ -270,15 +277,6 @@ def _billed(error: EngineError) -> EngineError:
     """The same, of a call that was answered, or may have been."""
     error.may_be_billed = True
     return error
-
-
-def _retry_after_s(headers: httpx2.Headers) -> float | None:
-    """How long the API asks to be left alone, in seconds; None when it does not say, or as a date."""
-    for name, per_s in (("retry-after-ms", 1000), ("retry-after", 1)):
-        with suppress(KeyError, ValueError):
-            if isfinite(seconds := float(headers[name]) / per_s):
-                return min(max(0.0, seconds), _PATIENCE_S)
-    return None
 
 
 def _decoding(sampling: Sampling) -> dict[str, Any]:

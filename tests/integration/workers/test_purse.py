@@ -1,7 +1,8 @@
 """An overflow worker's money, end to end in the use case: reserved before each call, settled after it, or refused."""
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,8 @@ from headrace.admission import Admission
 from headrace.config import BudgetSettings, Price, Settings
 from headrace.errors import EngineBusy, EngineFault, EngineUnavailable, PromptRejected, StoreUnavailable
 from headrace.jobs import JobState, Message, Overflow, Route, Sampling, Usage, new_id
+from headrace.limits import ProviderRate, ProviderRates
+from headrace.pace import Pace
 from headrace.pricing import Tariff, ceiling
 from headrace.queues import Ticket
 from headrace.store import Store, apps, budgets, jobs, workers
@@ -20,10 +23,11 @@ from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
-from workers.breaker import Breaker
+from workers.breaker import FIRST_S, Breaker
 from workers.engines.base import Generation, GenerationRequest, OnDelta, Progress
 from workers.execute import Execute
 from workers.notices import Notices
+from workers.pacer import Pacer
 from workers.publisher import Publisher
 from workers.purse import Purse
 from workers.room import Room
@@ -42,13 +46,14 @@ class Provider:
     name: str = "openai"
     continues: bool = False
     error: Exception | None = None
+    rates: ProviderRates | None = None
     calls: int = 0
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
         self.calls += 1
         if self.error is not None:
             raise self.error
-        return Generation("An answer.", Usage(9, 4), "stop", "gpt-4o-mini-2024-07-18")
+        return Generation("An answer.", Usage(9, 4), "stop", "gpt-4o-mini-2024-07-18", rates=self.rates)
 
     def progress(self) -> dict[str, Progress]:
         return {}
@@ -82,7 +87,13 @@ def make_execute(
             notices=Notices(admission, deliver=lambda _: None),
             publisher=Publisher(Streams(redis)),
             room=Room(engine, "expected", 0.0, freed=lambda: None),
-            purse=Purse(store, tariff, BudgetSettings(day_usd=day_usd), Breaker(probe_s=60)),
+            purse=Purse(
+                store,
+                tariff,
+                BudgetSettings(day_usd=day_usd),
+                Breaker(probe_s=60),
+                Pacer(Pace(redis), reopened=lambda: None),
+            ),
         )
         execute.publisher.begin()
         execute.ready.set()
@@ -260,6 +271,60 @@ def test_a_job_that_was_not_let_in_waits_as_long_as_it_is_told_and_was_never_sta
     assert 19 <= (row.not_before - row.now).total_seconds() <= 25
     assert (waiting.state, waiting.queue) == (JobState.WAITING, "overflow.normal")
     assert (waiting.attempt, waiting.started_at) == (0, None)
+
+
+def not_before_s(store: Store, ticket: Ticket) -> float:
+    """Seconds until a waiting job is due."""
+    with store.begin() as db:
+        this = sa.select(jobs_table.c.not_before - sa.func.now()).where(jobs_table.c.id == ticket.job_id)
+        return float(db.scalars(this).one().total_seconds())
+
+
+def test_a_job_for_which_the_api_has_no_room_waits_and_was_never_started(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    execute = make_execute()
+    provider.rates = ProviderRates(time.monotonic(), ProviderRate(limit=10, left=0, full_in_s=200))
+    run(execute, store, spilled())
+    assert execute.takes()
+    early = spilled()
+    waiting = run(execute, store, early)
+
+    assert provider.calls == 1
+    assert (waiting.state, waiting.queue) == (JobState.WAITING, "overflow.normal")
+    assert (waiting.attempt, waiting.started_at) == (0, None)
+    assert 15 <= not_before_s(store, early) <= 25, "one call in twenty seconds"
+    assert not execute.takes(), "the others wait where they are"
+    assert spent(store) == [(Decimal(0), PAID)], "no money is held for it"
+
+
+def test_one_that_was_put_off_puts_off_the_others(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    provider.error = EngineBusy("too many")
+    provider.error.retry_after_s, provider.error.rates = 20.0, ProviderRates(time.monotonic())
+    run(make_execute(), store, spilled())
+    other = spilled()
+    run(make_execute(), store, other)
+
+    assert provider.calls == 1
+    assert 19 <= not_before_s(store, other) <= 25
+
+
+def test_while_one_tries_whether_the_api_is_back_the_others_wait(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    execute = make_execute()
+    assert execute.purse is not None
+    clock_s = [0.0]
+    execute.purse = replace(execute.purse, breaker=Breaker(probe_s=60, clock=lambda: clock_s[0]))
+    execute.purse.breaker.failed()
+    clock_s[0] += FIRST_S
+    assert execute.purse.breaker.admits(), "the probe"
+    waiting = run(execute, store, spilled(overflow=Overflow.ONLY))
+
+    assert provider.calls == 0
+    assert (waiting.state, waiting.attempt) == (JobState.WAITING, 0)
 
 
 def test_a_job_whose_money_cannot_be_asked_for_is_given_back(

@@ -1,0 +1,52 @@
+"""What the headers of an OpenAI-compatible API say of when the next call may be made."""
+
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
+
+from headrace.limits import ProviderRate, ProviderRates
+
+#: The longest that the API can put us off, in seconds: as long as clients of ours heed it.
+PATIENCE_S = 120.0
+#: As OpenAI writes them, for example `1m26.4s` or `20ms`. Others write seconds alone.
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_UNITS_S = (86_400, 3600, 60, 1, 0.001)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long the API asks to be left alone, in seconds; None when it does not say, or as a date."""
+    for name, per_s in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with suppress(KeyError, ValueError):
+            if isfinite(seconds := float(headers[name]) / per_s):
+                return min(max(0.0, seconds), PATIENCE_S)
+    return None
+
+
+def rates(headers: Mapping[str, str]) -> ProviderRates | None:
+    """What is left of our account's rates, in OpenAI's headers; None when they say nothing of it.
+
+    Source: OpenAI's guide "Rate limits", section "Rate limits in headers".
+    """
+    requests, tokens = _rate(headers, "requests"), _rate(headers, "tokens")
+    return None if requests is tokens is None else ProviderRates(time.monotonic(), requests, tokens)
+
+
+def _rate(headers: Mapping[str, str], kind: str) -> ProviderRate | None:
+    try:
+        limit, left = (int(headers[f"x-ratelimit-{what}-{kind}"]) for what in ("limit", "remaining"))
+        full_in_s = _seconds(headers[f"x-ratelimit-reset-{kind}"])
+    except (KeyError, ValueError):
+        return None
+    return ProviderRate(limit, min(max(left, 0), limit), full_in_s) if limit > 0 else None
+
+
+def _seconds(text: str) -> float:
+    """Raises: ValueError."""
+    if text and (found := _DURATION.fullmatch(text)):
+        return sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS_S, strict=True) if part)
+    seconds = float(text)
+    if not isfinite(seconds) or seconds < 0:
+        raise ValueError(f"'{text}' is no time to come")
+    return seconds
