@@ -1,7 +1,9 @@
 """What the paid API may answer, over real HTTP, and what becomes of it."""
 
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -120,9 +122,10 @@ def test_words_about_the_account_stay_here(stand_in: Any, engine: OpenAIEngine) 
 
 def test_a_connection_that_is_dropped_is_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:
     stand_in.script = ["reset"]
-    with pytest.raises(EngineFault):
+    with pytest.raises(EngineFault) as caught:
         engine.generate(REQUEST)
     assert len(stand_in.requests) == 1
+    assert caught.value.may_be_billed
 
 
 def test_an_answer_that_does_not_come_in_time_is_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:
@@ -198,8 +201,22 @@ def test_a_call_that_is_kept_alive_does_not_last_for_ever(
     stand_in.release.set()
 
 
-def test_an_api_that_cannot_be_reached_bills_nothing() -> None:
-    engine = OpenAIEngine(OverflowSettings(timeout_s=1.0), "sk-secret", "http://127.0.0.1:1/v1")
+@pytest.fixture
+def busy_port() -> Iterator[int]:
+    """A port on which connections are neither accepted nor refused."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as callers:
+        # The kernel holds a few beyond the backlog.
+        for _ in range(4):
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("how", ["refused", "not accepted"])
+def test_an_api_that_cannot_be_reached_bills_nothing(busy_port: int, how: str) -> None:
+    port = busy_port if how == "not accepted" else 1
+    engine = OpenAIEngine(OverflowSettings(timeout_s=1.0), "sk-secret", f"http://127.0.0.1:{port}/v1")
     engine.start()
     with pytest.raises(EngineFault) as caught:
         engine.generate(REQUEST)

@@ -131,7 +131,7 @@ def test_the_cpu_lock_admits_both_builds_of_torch() -> None:
 
 
 def test_the_oldest_sdk_that_is_tested_is_the_oldest_that_is_admitted() -> None:
-    [admitted] = [Requirement(line) for line in PROJECT["dependencies"] if line.startswith("openai>")]
+    admitted = next(each for line in PROJECT["dependencies"] if (each := Requirement(line)).name == "openai")
     [(tested, _)] = entries("sdk-floor.txt")
     [floor] = [each.version for each in admitted.specifier if each.operator == ">="]
     assert Version(next(iter(tested.specifier)).version) == Version(f"{floor}.0")

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import cycle
 from typing import Any
 
+import aiohttp
 import httpx2
 import openai
 
@@ -34,8 +34,8 @@ _DATA, _DONE = "data:", "[DONE]"
 _LONGEST = 10
 #: A gateway answers with these what the API behind it may have answered otherwise.
 _OF_A_GATEWAY = frozenset({502, 504})
-#: Calls that share a client: its pool looks at each of its connections whenever one is taken or given back.
-_CALLS_PER_CLIENT = 32
+#: What a call fails with before it is connected, and nothing was sent. The SDK's own words for it are wider.
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 #: Come with 429 as its code or type, and unlike a rate limit do not pass.
 _QUOTA = frozenset(
     {
@@ -121,8 +121,7 @@ class OpenAIEngine:
 
     def __init__(self, overflow: OverflowSettings, api_key: str | None, base_url: str | None) -> None:
         self._overflow, self._api_key, self._base_url = overflow, api_key, base_url
-        self._clients: list[openai.AsyncOpenAI] = []
-        self._turns: Iterator[openai.AsyncOpenAI] = iter(())
+        self._client: openai.AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._calls: dict[str, _Call] = {}
@@ -134,10 +133,8 @@ class OpenAIEngine:
         if not self._api_key:
             raise ConfigError("The paid API needs a key: set OPENAI_API_KEY.", param="OPENAI_API_KEY")
         with self._changed:
-            if not self._clients:
-                number = -(-self._overflow.max_running // _CALLS_PER_CLIENT)
-                self._clients = [self._client() for _ in range(number)]
-                self._turns = cycle(self._clients)
+            if self._client is None:
+                self._client = self._connect()
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="openai-loop", daemon=True)
                 self._thread.start()
@@ -169,17 +166,16 @@ class OpenAIEngine:
             return replace(self._totals, running=len(self._calls))
 
     def check(self) -> None:
-        if not self._clients:
+        if self._client is None:
             raise EngineUnavailable("The paid API's client is not started.")
 
     def stop(self) -> None:
         with self._changed:
-            clients, loop, thread = self._clients, self._loop, self._thread
-            self._clients = []
+            client, loop, thread = self._client, self._loop, self._thread
+            self._client = None
             self._changed.wait_for(lambda: not self._calls)
-        if clients and loop is not None and thread is not None:
-            for client in clients:
-                asyncio.run_coroutine_threadsafe(client.close(), loop).result()
+        if client is not None and loop is not None and thread is not None:
+            asyncio.run_coroutine_threadsafe(client.close(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
@@ -188,9 +184,10 @@ class OpenAIEngine:
     def _running(self, call: _Call) -> Iterator["Future[Generation]"]:
         with self._changed:
             self.check()
+            assert self._client is not None
             assert self._loop is not None
             self._calls[call.request.request_id] = call
-            future = asyncio.run_coroutine_threadsafe(self._answer(next(self._turns), call), self._loop)
+            future = asyncio.run_coroutine_threadsafe(self._answer(self._client, call), self._loop)
         try:
             yield future
         finally:
@@ -229,9 +226,13 @@ class OpenAIEngine:
                 first_token_s=totals.first_token_s + (first_token_s or 0.0),
             )
 
-    def _client(self) -> openai.AsyncOpenAI:
+    def _connect(self) -> openai.AsyncOpenAI:
+        timeout_s = self._overflow.timeout_s
+        # Its default transport takes twice the processor time for a stream.
+        limits = httpx2.Limits(max_connections=self._overflow.max_running)
+        transport = openai.DefaultAioHttpClient(timeout=timeout_s, limits=limits)
         return openai.AsyncOpenAI(
-            api_key=self._api_key, base_url=self._base_url, timeout=self._overflow.timeout_s, max_retries=0
+            api_key=self._api_key, base_url=self._base_url, timeout=timeout_s, max_retries=0, http_client=transport
         )
 
     def _body(self, client: openai.AsyncOpenAI, request: GenerationRequest) -> dict[str, Any]:
@@ -268,9 +269,17 @@ def _from_status(error: openai.APIStatusError) -> EngineError:
 
 def _from_failure(error: Exception) -> EngineError:
     what = f"The paid API did not answer: {type(error).__name__}."
-    # Before it is connected, nothing was sent.
-    is_unsent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
-    return EngineFault(what) if is_unsent else _billed(EngineFault(what))
+    return (
+        EngineFault(what) if any(isinstance(each, _UNSENT) for each in _causes(error)) else _billed(EngineFault(what))
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it came of, and so on."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
 
 
 def _billed(error: EngineError) -> EngineError:
