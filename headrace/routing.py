@@ -1,13 +1,14 @@
 """Where a job may go, best first, and why. Pure: `admission` takes the place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Protocol
 
 from headrace.budgets import Shortfall
 from headrace.config import LaneSettings, OverflowSettings
 from headrace.errors import BudgetExceeded, InvalidRequest, UnknownPrice
-from headrace.jobs import JobSpec, Overflow, Route
+from headrace.jobs import JobSpec, Message, Overflow, Route, Sampling
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW, Candidate, queue_name
 
@@ -77,20 +78,33 @@ def candidates(
     own = candidate(spec.pool, "own pool")
     if spec.overflow is Overflow.NEVER:
         return (own,)
-    objection = (
-        _objection(spec, tariff, lacking)
+    closed = (
+        objection(spec, tariff, lacking)
         if api_is_open
         else "no paid API is set up (OPENAI_API_KEY, and a worker for it)"
     )
     if spec.overflow is Overflow.ALLOW:
-        if objection:
+        if closed:
             return (own,)
         return (candidate(OVERFLOW, relief), own) if relief else (own, candidate(OVERFLOW, "own queue full"))
-    if isinstance(objection, Shortfall):
-        raise BudgetExceeded(f"No money is left for this job: {objection}.", reason="budget")
-    if objection:
-        raise InvalidRequest(f"overflow 'only' is not possible: {objection}.", param="overflow")
+    if isinstance(closed, Shortfall):
+        raise BudgetExceeded(f"No money is left for this job: {closed}.", reason="budget")
+    if closed:
+        raise InvalidRequest(f"overflow 'only' is not possible: {closed}.", param="overflow")
     return (candidate(OVERFLOW, "overflow only"),)
+
+
+class Payable(Protocol):
+    """What the price of a job depends on, and what its owner pays at most."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def messages(self) -> Sequence[Message]: ...
+    @property
+    def sampling(self) -> Sampling: ...
+    @property
+    def max_cost_usd(self) -> Decimal | None: ...
 
 
 def route_of(queue: str) -> Route:
@@ -98,7 +112,7 @@ def route_of(queue: str) -> Route:
     return Route.OVERFLOW if queue.startswith(f"{OVERFLOW}.") else Route.POOL
 
 
-def _objection(spec: JobSpec, tariff: Tariff, lacking: Callable[[Decimal], Shortfall | None]) -> str | Shortfall | None:
+def objection(spec: Payable, tariff: Tariff, lacking: Callable[[Decimal], Shortfall | None]) -> str | Shortfall | None:
     """Why the paid API is closed to this job, or None."""
     try:
         most_usd = tariff.ceiling_usd(spec.model, spec.messages, spec.sampling)

@@ -22,6 +22,7 @@ from headrace.store import Store
 from scheduler import sweep, tasks
 from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
+from scheduler.spill import spill
 from scheduler.sweeper import Sweep, Sweeper
 
 #: At least this often, so that an expiry shows within a second of its time.
@@ -46,6 +47,7 @@ def make_sweeper(parts: Parts) -> Sweeper:
         [
             Sweep("expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, parts)),
             Sweep("rescue", every_s, partial(rescue, parts, Patience(parts.settings.lease_s))),
+            Sweep("spill", every_s, partial(spill, parts)),
             Sweep("publish_due", every_s, partial(sweep.publish_due, parts)),
             Sweep("redeliver", every_s, partial(sweep.redeliver, parts)),
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, parts)),

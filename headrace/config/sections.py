@@ -142,6 +142,8 @@ class OverflowSettings(_Section):
         spill_depth: jobs in a queue of ours from which on new ones that may go to the paid API go there first.
         spill_kv_use: share of a pool's KV cache in use from which on they do, once a whole batch waits as well.
         back_at: share of these at which they come back: less, so that they do not go to and fro.
+        spill_before_s: a job that may go there and still waits so long before its `start_by` does, into a free call;
+            0 for none.
     """
 
     model: str = "gpt-4o-mini"
@@ -151,6 +153,7 @@ class OverflowSettings(_Section):
     spill_depth: PositiveInt = 200
     spill_kv_use: Share = 0.85
     back_at: Share = 0.8
+    spill_before_s: Annotated[float, Field(ge=0)] = 5.0
 
 
 class BudgetSettings(_Section):

@@ -125,7 +125,7 @@ def _claim_of(row: Row[Any]) -> Claim:
         max_cost_usd=row.max_cost_usd,
         prompt_tokens=row.prompt_tokens,
         messages=tuple(Message(**message) for message in row.messages),
-        sampling=_sampling_of(row.sampling),
+        sampling=sampling_of(row.sampling),
         finish_by=row.finish_by,
         has_webhook=row.webhook_url is not None,
         stream=row.stream,
@@ -135,7 +135,8 @@ def _claim_of(row: Row[Any]) -> Claim:
     )
 
 
-def _sampling_of(stored: Mapping[str, Any]) -> Sampling:
+def sampling_of(stored: Mapping[str, Any]) -> Sampling:
+    """Read what `job_texts` keeps of how to decode."""
     return Sampling(**{**stored, "stop": tuple(stored.get("stop", ()))})
 
 

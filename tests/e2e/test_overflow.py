@@ -118,3 +118,16 @@ def test_an_account_without_quota_fails_what_insists_and_closes_the_way(
     wait_until(lambda: asked(system) == 503, "overflow is closed")
     wait_until(lambda: asked(system) == 202, "and open to a probe")
     wait_until(lambda: system.ended(system.submit(**ONLY))["status"] == "succeeded", "the probe has closed the breaker")
+
+
+def test_a_job_that_its_own_pool_would_let_expire_is_answered_by_the_paid_api(
+    start: Callable[..., Any], provider: StandIn
+) -> None:
+    system = start("--without", "gpu", "--without", "webhooks", "--without", "flower", paid_api=provider.url)
+    response = system.http.post("/v1/jobs", json={"prompt": "nobody is here", "max_wait": 7})
+    assert response.json()["queue"] == "chat.normal"
+    job = system.ended(response.json()["id"])
+
+    assert (job["status"], job["text"], job["queue"]) == ("succeeded", "echo: nobody is here", "overflow.normal")
+    assert system.paid([job["id"]]) == [("api", 1)]
+    system.stack.stop()

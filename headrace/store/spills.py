@@ -1,0 +1,79 @@
+"""Jobs that are about to miss their start in a queue of ours: find them, and move them to the paid API's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from headrace.jobs import JobState, Message, Overflow, Route, Sampling
+from headrace.queues import OVERFLOW, Ticket, queue_name
+from headrace.store.apps import AppLimits
+from headrace.store.attempts import sampling_of
+from headrace.store.jobs import ticket_of
+from headrace.tables import apps, job_texts, jobs
+
+
+@dataclass(frozen=True, slots=True)
+class LateJob:
+    """A job that waits, and may go to the paid API: what its price depends on, and who pays."""
+
+    ticket: Ticket
+    app: str
+    limits: AppLimits
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    max_cost_usd: Decimal | None
+
+
+def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
+    """Lock and return the jobs in queues of ours that must start within so many seconds, the first to be late first.
+
+    One that was started before is bound by no start, and not among them.
+    """
+    statement = (
+        sa.select(jobs, job_texts.c.messages, job_texts.c.sampling, apps.c.name, apps.c.day_usd, apps.c.month_usd)
+        .join(job_texts, job_texts.c.job_id == jobs.c.id)
+        .join(apps, apps.c.id == jobs.c.app_id)
+        .where(
+            jobs.c.state == JobState.QUEUED,
+            jobs.c.route == Route.POOL,
+            jobs.c.overflow == Overflow.ALLOW,
+            jobs.c.started_at.is_(None),
+            jobs.c.start_by > sa.func.now(),
+            jobs.c.start_by < sa.func.now() + timedelta(seconds=within_s),
+        )
+        .order_by(jobs.c.start_by)
+        .limit(limit)
+        .with_for_update(of=jobs, skip_locked=True)
+    )
+    return [
+        LateJob(
+            ticket=ticket_of(row),
+            app=row.name,
+            limits=AppLimits(day_usd=row.day_usd, month_usd=row.month_usd),
+            model=row.model_requested,
+            messages=tuple(Message(**message) for message in row.messages),
+            sampling=sampling_of(row.sampling),
+            max_cost_usd=row.max_cost_usd,
+        )
+        for row in db.execute(statement)
+    ]
+
+
+def spill(db: Connection, tickets: Sequence[Ticket], reason: str) -> list[Ticket]:
+    """Let these wait for the paid API, in the same lane; whoever calls has locked them.
+
+    Their `start_by` stays, and their old messages stand for nothing any more. Returns: the tickets of the new ones.
+    """
+    moved = []
+    for ticket in tickets:
+        queue, enqueue_no = queue_name(OVERFLOW, ticket.lane), ticket.enqueue_no + 1
+        this = sa.update(jobs).where(jobs.c.id == ticket.job_id, jobs.c.enqueue_no == ticket.enqueue_no)
+        values = {"queue": queue, "route": Route.OVERFLOW, "route_reason": reason, "queued_at": sa.func.now()}
+        db.execute(this.values(enqueue_no=enqueue_no, **values))
+        moved.append(replace(ticket, queue=queue, enqueue_no=enqueue_no))
+    return moved

@@ -1,0 +1,82 @@
+"""Spill: let the paid API answer what would expire in a queue of ours. Knows neither Celery nor how a price is made."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import islice
+
+from sqlalchemy import Connection
+
+from headrace.budgets import BUDGETS, Budget, Limits, Shortfall, shortfall
+from headrace.pricing import Tariff
+from headrace.queues import OVERFLOW, lane_queues
+from headrace.routing import objection
+from headrace.store import budgets, locks, spills, workers
+from headrace.store.budgets import Account
+from headrace.store.spills import LateJob
+from scheduler.parts import Parts
+
+logger = logging.getLogger(__name__)
+
+#: Jobs that one sweep looks at, those that are late first.
+MOST_JOBS = 500
+
+
+def spill(parts: Parts) -> int:
+    """Move jobs that would miss their `start_by` to the paid API's queue, as many as it can begin at once.
+
+    A job goes when `spill_before_s` is left of its time: what capacity comes back until then costs nothing.
+    Bound: one sweep. Where Redis does not hear of it, `publish_due` and `reconcile_admission` do what is left; what
+    finds the API closed after all comes back as any job that is turned away.
+    Returns: jobs that were moved.
+    """
+    settings = parts.settings
+    if settings.openai_api_key is None:
+        return 0
+    spilled = sum(load.jobs for load in parts.admission.loads(lane_queues(OVERFLOW)).values())
+    with parts.store.begin() as db:
+        if not locks.try_take(db, "spill"):
+            return 0
+        late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS)
+        if not late:
+            return 0
+        wallet = _Wallet(budgets.current(db, settings.budgets), settings.budgets, Tariff.of(settings))
+        payable = (job.ticket for job in late if wallet.pays(job))
+        tickets = list(islice(payable, _free_calls(db, spilled)))
+        moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
+    if moved:
+        logger.info("jobs_spilled", extra={"jobs": len(moved)})
+        parts.admission.remove(tickets)
+        parts.admission.restore(moved)
+    return len(moved)
+
+
+def _free_calls(db: Connection, spilled: int) -> int:
+    """Calls that the overflow workers can begin at once. Args: spilled: jobs that wait for them already."""
+    fleet = workers.fleets(db).get(OVERFLOW)
+    return max(0, fleet.slots - fleet.running - spilled) if fleet else 0
+
+
+class _Wallet:
+    """What the budgets have left for the jobs of one sweep."""
+
+    def __init__(self, accounts: Sequence[Account], together: Limits, tariff: Tariff) -> None:
+        self._accounts, self._together, self._tariff = accounts, together, tariff
+        self._promised: dict[str, Decimal] = defaultdict(Decimal)
+
+    def pays(self, job: LateJob) -> bool:
+        """Whether the paid API is open to the job; then the most that it can cost is promised to it."""
+
+        def lacking(usd: Decimal) -> Shortfall | None:
+            return shortfall(usd, self._used(job.app), job.limits, self._together)
+
+        if objection(job, self._tariff, lacking) is not None:
+            return False
+        self._promised[job.app] += self._tariff.ceiling_usd(job.model, job.messages, job.sampling)
+        return True
+
+    def _used(self, app: str) -> dict[Budget, Decimal]:
+        used, all_promised = budgets.used(self._accounts, app), sum(self._promised.values(), Decimal(0))
+        promised = {budget: self._promised[app] if budget.is_own else all_promised for budget in BUDGETS}
+        return {budget: used.get(budget, Decimal(0)) + promised[budget] for budget in BUDGETS}

@@ -1,0 +1,195 @@
+"""Jobs that would expire in a queue of ours go to the paid API, where it is open to them and a call is free."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+
+from headrace.admission import Admission, Ask, Place
+from headrace.config import BudgetSettings, Price, Settings
+from headrace.errors import BrokerUnavailable
+from headrace.jobs import Message, Overflow, Sampling, new_id
+from headrace.pricing import ceiling
+from headrace.queues import Candidate, Ticket
+from headrace.store import Store, apps, attempts, workers
+from headrace.store.apps import App
+from headrace.store.jobs import ticket_of
+from headrace.store.workers import WorkerInfo
+from scheduler import sweep
+from scheduler.parts import Parts
+from scheduler.spill import spill
+
+OWN, PAID = "chat.normal", "overflow.normal"
+PRICE = Price(input_usd_per_mtok=Decimal(10), output_usd_per_mtok=Decimal(100), source="test", version="v1")
+MOST = ceiling(PRICE, (Message("user", "What is a headrace?"),), Sampling(16)).usd
+#: Of its 30 s, 2 are left.
+LATE = timedelta(seconds=28)
+
+InList = Callable[[str], list[tuple[UUID, int]]]
+
+
+@pytest.fixture
+def parts(parts: Parts) -> Parts:
+    """With a paid API that has a price."""
+    return with_settings(parts, openai_api_key=SecretStr("sk-test"), prices={"gpt-4o-mini": PRICE})
+
+
+def with_settings(parts: Parts, **changes: Any) -> Parts:
+    settings: Settings = parts.settings.model_copy(update=changes)
+    return Parts(settings, parts.store, parts.admission, parts.send_delivery)
+
+
+@pytest.fixture
+def calls(store: Store, settings: Settings) -> Callable[[int], UUID]:
+    """An overflow worker that makes so many calls at once."""
+
+    def make(number: int, *, ready: bool = True) -> UUID:
+        info = WorkerInfo(new_id(), "overflow@test", "host", "overflow", "openai", "gpt-4o-mini", number)
+        with store.begin() as db:
+            workers.register(db, info, settings.lease_s)
+            workers.renew(db, info.id, settings.lease_s, running=0, ready=ready)
+        return info.id
+
+    return make
+
+
+@pytest.fixture
+def late(
+    queued: Callable[..., Ticket], age: Callable[[UUID, timedelta], None], admission: Admission, row_of: Any
+) -> Callable[..., Ticket]:
+    """A job in its queue that has little time left to start."""
+
+    def make(by: timedelta = LATE, **changes: Any) -> Ticket:
+        ticket = queued(**changes)
+        candidates = (Candidate(OWN, 500, 1_000_000, None, "own pool"),)
+        [place] = admission.reserve([Ask(ticket.job_id, ticket.app_id, ticket.kv_tokens, candidates)])
+        assert isinstance(place, Place)
+        age(ticket.job_id, by)
+        aged = ticket_of(row_of(ticket.job_id))
+        admission.commit([aged])
+        return aged
+
+    return make
+
+
+def test_a_job_that_would_expire_goes_to_the_paid_api_and_its_old_message_is_void(
+    parts: Parts, calls: Any, late: Any, row_of: Any, in_list: InList, admission: Admission, store: Store
+) -> None:
+    worker_id = calls(4)
+    ticket = late()
+    before = row_of(ticket.job_id)
+    assert spill(parts) == 1
+
+    row = row_of(ticket.job_id)
+    assert (row.state, row.queue, row.route, row.enqueue_no) == ("queued", PAID, "overflow", 2)
+    assert row.route_reason == "own queue late: 5 s before its start_by"
+    assert (row.start_by, row.attempt, row.started_at) == (before.start_by, 0, None)
+    assert (in_list(OWN), in_list(PAID)) == ([], [(ticket.job_id, 2)])
+    loads = admission.loads([OWN, PAID])
+    assert (loads[OWN].jobs, loads[OWN].tokens, loads[PAID].jobs) == (0, 0, 1)
+    with store.autocommit() as db:
+        assert attempts.claim(db, ticket.job_id, 1, worker_id, "vllm") is None, "a worker that had it in its hands"
+        assert attempts.claim(db, ticket.job_id, 2, worker_id, "openai") is not None
+    assert spill(parts) == 0, "safe to repeat"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"overflow": Overflow.NEVER},
+        {"max_cost_usd": MOST / 2},
+        {"max_wait_s": 60.0},
+        {"max_wait_s": 20.0},
+    ],
+    ids=["never", "too dear", "has time", "is over"],
+)
+def test_others_stay_where_they_are(
+    parts: Parts, calls: Any, late: Any, in_list: InList, changes: dict[str, Any]
+) -> None:
+    calls(4)
+    ticket = late(**changes)
+
+    assert spill(parts) == 0
+    assert in_list(OWN) == [(ticket.job_id, 1)]
+
+
+def test_one_that_was_started_before_is_bound_by_no_start(parts: Parts, calls: Any, late: Any, query: Any) -> None:
+    calls(4)
+    late()
+    query("UPDATE jobs SET started_at = now(), attempt = 1")
+
+    assert spill(parts) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"openai_api_key": None},
+        {"prices": {}},
+        {"budgets": BudgetSettings(day_usd=MOST / 2)},
+    ],
+    ids=["no key", "no price", "no money"],
+)
+def test_nothing_goes_where_the_paid_api_is_closed(
+    parts: Parts, calls: Any, late: Any, changes: dict[str, Any]
+) -> None:
+    calls(4)
+    late()
+
+    assert spill(with_settings(parts, **changes)) == 0
+
+
+def test_nothing_goes_while_no_worker_calls_it(parts: Parts, calls: Any, late: Any) -> None:
+    late()
+    assert spill(parts) == 0
+    calls(4, ready=False)
+    assert spill(parts) == 0
+
+
+def test_as_many_go_as_calls_are_free_those_that_are_late_first(
+    parts: Parts, calls: Any, late: Any, in_list: InList
+) -> None:
+    calls(2)
+    third, first, second = (late(timedelta(seconds=seconds)) for seconds in (26, 28, 27))
+    assert spill(parts) == 2
+    assert spill(parts) == 0, "those who wait there will take the free calls"
+
+    assert in_list(PAID) == [(first.job_id, 2), (second.job_id, 2)]
+    assert in_list(OWN) == [(third.job_id, 1)]
+
+
+def test_those_of_one_sweep_share_what_a_budget_has_left(
+    parts: Parts, calls: Any, late: Any, store: Store, app: App
+) -> None:
+    calls(8)
+    with store.begin() as db:
+        apps.set_limits(db, app.name, {"day_usd": MOST * 2})
+    for _ in range(3):
+        late()
+
+    assert spill(parts) == 2
+
+
+def test_what_redis_did_not_hear_of_is_made_good(
+    parts: Parts, calls: Any, late: Any, in_list: InList, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls(4)
+    ticket = late()
+
+    def away(*_: object) -> None:
+        raise BrokerUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Admission, "remove", away)
+        with pytest.raises(BrokerUnavailable):
+            spill(parts)
+    query("UPDATE jobs SET queued_at = now() - interval '10 s'")
+    sweep.publish_due(parts)
+    sweep.reconcile_admission(parts)
+
+    assert (in_list(OWN), in_list(PAID)) == ([], [(ticket.job_id, 2)])
+    assert parts.admission.loads([OWN])[OWN].jobs == 0
