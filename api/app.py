@@ -35,7 +35,8 @@ KILLED = 137
 
 
 def create_app(settings: Settings) -> Flask:
-    """The WSGI app. Connects to nothing before the first request."""
+    """The WSGI app. Connects to nothing before the first request. Raises: ConfigError."""
+    settings.check_paid_pools()
     app = Flask(__name__, static_folder=None)
     # werkzeug cuts a chunked body off at its limit and says nothing: the byte more tells a body that is too long.
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes + 1

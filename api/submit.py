@@ -140,9 +140,10 @@ class Submitter:
 
     def _candidates(self, spec: JobSpec, app: App, draft: Draft) -> tuple[Candidate, ...]:
         # A key alone answers nothing: without a worker on those queues, what was put there would rot.
-        fleet = self.catalogue.fleet(OVERFLOW)
+        fleet, has_workers = self.catalogue.fleet(OVERFLOW), spec.pool not in self.settings.paid_pools
         api_is_open = self.settings.openai_api_key is not None and fleet.slots > 0
-        if spec.overflow is Overflow.ONLY and fleet.workers and not fleet.slots:
+        needs_it = spec.overflow is Overflow.ONLY or (spec.overflow is Overflow.ALLOW and not has_workers)
+        if needs_it and not fleet.slots and (fleet.workers or not has_workers):
             raise OverflowUnavailable
         try:
             return candidates(
@@ -152,6 +153,7 @@ class Submitter:
                 ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, _start_within_s(spec)),
                 free_until=self.forecast.free_until,
                 api_is_open=api_is_open,
+                has_workers=has_workers,
                 lacking=lambda usd: self.money.lacking(app, usd),
                 relief=self.relief.why(queue_name(spec.pool, spec.lane)) if api_is_open else None,
             )
@@ -159,7 +161,7 @@ class Submitter:
             self.refusals.count(app.id, queue_name(OVERFLOW, spec.lane), error.reason, spec.kv_tokens)
             raise
         except InvalidRequest as error:
-            raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}overflow") from error
+            raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}{error.param}") from error
 
     def _refused(self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...]) -> Refused:
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):

@@ -54,19 +54,21 @@ def candidates(
     ahead_cap_tokens: Callable[[str], int | None],
     free_until: Callable[[str], int],
     api_is_open: bool,
+    has_workers: bool = True,
     lacking: Callable[[Decimal], Shortfall | None] = lambda _: None,
     relief: str | None = None,
 ) -> tuple[Candidate, ...]:
     """The queues this job may be put into, best first: its own, and overflow where its owner allows it.
 
     Args:
+        has_workers: False for a pool that the paid API alone answers: then its only way is overflow.
         ahead_cap_tokens: of a queue: tokens that it drains within the job's `max_wait`; None while nobody knows.
         free_until: of a queue: see `Candidate`.
         api_is_open: False while no key for the paid API is set, or no worker calls it.
         relief: why overflow comes before its own queue; None while it comes after it.
         lacking: the budget that has no room for so many USD; None when there is money.
     Raises:
-        InvalidRequest: there is none, because the job insists on an overflow that is not open to it.
+        InvalidRequest: there is none, because overflow is its only way and not open to it.
         BudgetExceeded: likewise, because there is no money for it.
     """
 
@@ -75,23 +77,22 @@ def candidates(
         ahead = ahead_cap_tokens(queue)
         return Candidate(queue, lane.depth_cap, lane.backlog_cap_tokens, ahead, reason, free_until(queue))
 
-    own = candidate(spec.pool, "own pool")
     if spec.overflow is Overflow.NEVER:
-        return (own,)
-    closed = (
-        objection(spec, tariff, lacking)
-        if api_is_open
-        else "no paid API is set up (OPENAI_API_KEY, and a worker for it)"
-    )
-    if spec.overflow is Overflow.ALLOW:
+        if not has_workers:
+            message = f"'{spec.model}' is answered by the paid API alone: leave 'overflow' out, or name another model."
+            raise InvalidRequest(message, param="overflow")
+        return (candidate(spec.pool, "own pool"),)
+    closed = objection(spec, tariff, lacking) if api_is_open else _closed(_NOT_SET_UP)
+    if spec.overflow is Overflow.ALLOW and has_workers:
+        own = candidate(spec.pool, "own pool")
         if closed:
             return (own,)
         return (candidate(OVERFLOW, relief), own) if relief else (own, candidate(OVERFLOW, "own queue full"))
     if isinstance(closed, Shortfall):
         raise BudgetExceeded(f"No money is left for this job: {closed}.", reason="budget")
     if closed:
-        raise InvalidRequest(f"overflow 'only' is not possible: {closed}.", param="overflow")
-    return (candidate(OVERFLOW, "overflow only"),)
+        raise closed
+    return (candidate(OVERFLOW, "overflow only" if has_workers else "no pool of its own"),)
 
 
 class Payable(Protocol):
@@ -112,12 +113,22 @@ def route_of(queue: str) -> Route:
     return Route.OVERFLOW if queue.startswith(f"{OVERFLOW}.") else Route.POOL
 
 
-def objection(spec: Payable, tariff: Tariff, lacking: Callable[[Decimal], Shortfall | None]) -> str | Shortfall | None:
+_NOT_SET_UP = "none is set up (OPENAI_API_KEY, and a worker for it)"
+
+
+def _closed(why: str, param: str = "overflow") -> InvalidRequest:
+    return InvalidRequest(f"The paid API cannot answer this job: {why}.", param=param)
+
+
+def objection(
+    spec: Payable, tariff: Tariff, lacking: Callable[[Decimal], Shortfall | None]
+) -> InvalidRequest | Shortfall | None:
     """Why the paid API is closed to this job, or None."""
     try:
         most_usd = tariff.ceiling_usd(spec.model, spec.messages, spec.sampling)
     except UnknownPrice as error:
-        return str(error)
+        return _closed(str(error).removesuffix("."))
     if spec.max_cost_usd is not None and most_usd > spec.max_cost_usd:
-        return f"it may cost {most_usd:f} USD, more than max_cost_usd {spec.max_cost_usd:f}"
+        why = f"it may cost {most_usd:f} USD, more than max_cost_usd {spec.max_cost_usd:f}"
+        return _closed(why, "max_cost_usd")
     return lacking(most_usd)

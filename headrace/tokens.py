@@ -120,7 +120,7 @@ class Tokenizer:
 
 
 class EstimatingTokenizer:
-    """Takes four bytes for a token. For the simulator engine alone, which needs no model."""
+    """Takes four bytes for a token. Where no model is at hand: for the simulator, and for the paid API."""
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return self.encode_answer(self._text(messages))
@@ -143,7 +143,7 @@ class EstimatingTokenizer:
 def load_for(pool: PoolSettings) -> PromptTokenizer:
     """The tokenizer that a pool's engine uses. Raises: ConfigError."""
     has_folder = pool.model_dir is not None or Path(pool.model).is_dir()
-    if pool.engine == "simulator" and not has_folder:
+    if pool.engine in ("simulator", "openai") and not has_folder:
         return EstimatingTokenizer()
     return Tokenizer.load(pool.model, pool.model_dir)
 

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def autoscale(parts: Parts) -> dict[str, Decision]:
-    """Decide for every pool, one row each; empty while another process decides.
+    """Decide for every pool of ours, one row each; empty while another process decides.
 
     Running twice asks for nothing twice: the second run finds the first one's change still cooling down.
     Raises: StoreUnavailable.
@@ -30,7 +30,7 @@ def autoscale(parts: Parts) -> dict[str, Decision]:
         if not locks.try_take(db, "autoscale"):
             return {}
         fleets = workers.fleets(db)
-        hosts = {pool: fleets[pool].hosts if pool in fleets else 0 for pool in parts.settings.pools}
+        hosts = {pool: fleets[pool].hosts if pool in fleets else 0 for pool in parts.settings.own_pools}
         return {pool: _decide(db, pool, count, parts.settings.scaling) for pool, count in hosts.items()}
 
 

@@ -41,7 +41,7 @@ def observe(parts: Parts) -> int:
         fleets = workers.fleets(db)
         samples = [
             _sample(queue, at, loads[queue], activity.get(queue, IDLE), fleets.get(pool))
-            for pool in (*parts.settings.pools, OVERFLOW)
+            for pool in (*parts.settings.own_pools, OVERFLOW)
             for queue in lane_queues(pool)
         ]
         observations.add_samples(db, samples)

@@ -6,7 +6,7 @@ Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so every
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -17,13 +17,13 @@ from sqlalchemy import Connection
 
 from headrace import store
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
-from headrace.jobs import SUSPECT, JobState, Overflow, Route, Usage
+from headrace.jobs import SUSPECT, JobState, Route, Usage
 from headrace.pricing import Cost, Tariff, cost
-from headrace.queues import queue_name
 from headrace.store import Store
-from headrace.store.attempts import AttemptEnd, Away, Claim
+from headrace.store.attempts import AttemptEnd, Claim
 from workers.attempts import RunningAttempts
 from workers.crashes import Crashes
+from workers.detour import way_on
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.notices import Notices
 from workers.publisher import Publisher
@@ -53,6 +53,7 @@ class Execute:
         crashes: of the engine.
         purse: pays for what the engine answers; None for an engine of ours.
         room: what the engine's KV cache has room for; whoever calls `run` has let the job in.
+        paid_pools: those that the paid API alone answers.
         ready: set while the engine can answer.
     """
 
@@ -67,6 +68,7 @@ class Execute:
     publisher: Publisher
     room: Room
     purse: Purse | None = None
+    paid_pools: Collection[str] = ()
     crashes: Crashes = field(default_factory=Crashes)
     running: RunningAttempts = field(default_factory=RunningAttempts)
     ready: threading.Event = field(default_factory=threading.Event)
@@ -122,13 +124,12 @@ class Execute:
         self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, delay_s=delay_s))
 
     def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> None:
-        """Leave a job that the paid API is closed to, to its own pool; or fail it, if it may go there alone."""
+        """Let a job that the paid API is closed to wait elsewhere, or for it; or fail it, if it cannot."""
         log.warning("overflow_refused", extra={"job_id": str(claim.job_id), "code": objection.code})
         end = replace(end, error_code=objection.code, error_message=objection.message)
-        if claim.overflow is Overflow.ONLY:
+        if (away := way_on(claim, objection, self.paid_pools)) is None:
             self._finish(claim, JobState.FAILED, end)
         else:
-            away = Away(queue_name(claim.pool, claim.lane), Route.POOL, f"from overflow: {objection.message}")
             self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, away=away))
 
     def _attempt(self, claim: Claim) -> None:

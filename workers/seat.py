@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from headrace import connections, store
 from headrace.config import Settings
+from headrace.errors import ConfigError
 from headrace.jobs import Route, new_id
 from headrace.pace import Pace
 from headrace.pricing import Tariff
@@ -43,6 +44,12 @@ class Seat:
         give_up: Callable[[], None],
     ) -> None:
         pool = settings.pools[settings.pool]
+        if route is Route.POOL and pool.is_paid:
+            message = (
+                f"The paid API alone answers pool '{settings.pool}' (engine 'openai'), by the overflow worker: "
+                "set HEADRACE_POOL to a pool with an engine of its own, or start no GPU worker."
+            )
+            raise ConfigError(message, param="pool")
         engine_name = "openai" if route is Route.OVERFLOW else pool.engine
         self._settings = settings
         self._route = route
@@ -63,6 +70,7 @@ class Seat:
             notices=notices,
             publisher=Publisher(Streams(redis)),
             purse=purse if route is Route.OVERFLOW else None,
+            paid_pools=settings.paid_pools,
             room=Room(self._engine, pool.kv_admission, pool.kv_high_share, freed),
         )
         self._lease = Lease(

@@ -15,7 +15,7 @@ blueprint = Blueprint("queues", __name__, url_prefix="/v1/queues")
 def list_all() -> Response:
     """Every queue as it stands."""
     caller()
-    pools = [*deps().settings.pools, *([OVERFLOW] if deps().settings.openai_api_key else [])]
+    pools = [*deps().settings.own_pools, *([OVERFLOW] if deps().settings.openai_api_key else [])]
     places = {queue_name(pool, lane): (pool, lane) for pool in pools for lane in Lane}
     loads = deps().admission.loads(list(places))
     return answer(QueueList(data=[_body(queue, *place, loads[queue]) for queue, place in places.items()]))

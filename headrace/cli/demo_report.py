@@ -51,14 +51,15 @@ class Demo:
 def show(console: Console, demo: Demo) -> None:
     """Print what came back, for a person."""
     report = demo.report
-    if report.engine != "vllm":
+    if report.engine == "simulator":
         console.print("These answers are made up: the simulator stands in for a model.", style="bold red")
     _show_answers(console, demo)
     console.print(_figures(demo))
     usd = sum((Decimal(job["cost"]["usd"]) for job in demo.jobs), Decimal(0))
     tokens = sum(job["usage"]["total_tokens"] for job in demo.jobs if job["usage"])
     source = f", {report.model_source}" if report.model_source else ""
-    console.print("USD at the price of own tokens in headrace.toml, a placeholder: set it to what your hosts cost.")
+    if report.engine != "openai":
+        console.print("USD at the price of own tokens in headrace.toml, a placeholder: set it to what your hosts cost.")
     console.print(f"{report.engine} with {report.model}{source}: {tokens} tokens for {usd:.6f} USD")
     start = "cold" if demo.is_cold else "warm"
     console.print(f"{start} start: {demo.first_answer_s:.1f} s to the first answer, {demo.total_s:.1f} s to the last.")

@@ -18,7 +18,9 @@ from headrace.stack.supervisor import Supervisor
 
 
 @click.command()
-@click.option("--engine", type=click.Choice(["vllm", "simulator"]), help="What answers. Default: the first pool's.")
+@click.option(
+    "--engine", type=click.Choice(["vllm", "simulator", "openai"]), help="What answers. Default: the first pool's."
+)
 @click.option("--without", multiple=True, metavar="NAME", help="Leave a process of the Procfile out. Repeatable.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The API's port. Default: 8000, or the next free one.")
 @click.option(
@@ -33,6 +35,7 @@ def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_fil
     # Until the supervisor takes the signals over: an end by SystemExit cleans up, one by the signal would not.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = choose_engine(engine)
+    settings.check_paid_pools()
     with state_lock(settings.state_dir) as lock:
         model = prepare(settings, say) if settings.pools[settings.pool].engine == "vllm" else None
         machine = Machine(settings, Choice(frozenset(without), port, model))
@@ -113,7 +116,7 @@ class _Teller:
         )
 
     def _show(self, report: Report) -> None:
-        made_up = "" if report.engine == "vllm" else " (its answers are made up)"
+        about = {"simulator": " (its answers are made up)", "openai": " (the paid API)"}.get(report.engine, "")
         source = f", from {report.model_source}" if report.model_source else ""
         rows = {
             "API": report.url,
@@ -123,7 +126,7 @@ class _Teller:
             "metrics": ", ".join(f"{url} ({name})" for name, url in report.metrics_urls.items()),
             "Postgres": report.database_url.replace("+psycopg", ""),
             "Redis": report.redis_url,
-            "engine": f"{report.engine}{made_up}",
+            "engine": f"{report.engine}{about}",
             "model": f"{report.model}{source}",
             "logs": str(self._machine.logs),
         }

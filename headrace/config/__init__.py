@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     state_dir: Path = Field(PROJECT_ROOT / ".headrace", validation_alias="HEADRACE_STATE")
     model: str | None = None
     model_dir: Path | None = None
-    engine: Literal["vllm", "simulator"] | None = None
+    engine: Literal["vllm", "simulator", "openai"] | None = None
     pool: str = ""
     pepper: SecretStr = SecretStr("development")
     url: str = "http://127.0.0.1:8000"
@@ -188,13 +188,41 @@ class Settings(BaseSettings):
             raise ConfigError(f"HEADRACE_POOL names '{name}'; the pools in headrace.toml: {listed}.", param="pool")
         given = {"model": self.model, "model_dir": self.model_dir, "engine": self.engine}
         changes = {key: value for key, value in given.items() if value is not None}
-        served = PoolSettings(**{**self.pools[name].model_dump(), **changes})
-        return self.model_copy(update={"pool": name, "pools": {**self.pools, name: served}})
+        served = PoolSettings(**{**self.pools[name].model_dump(exclude_unset=True), **changes})
+        pools = {**self.pools, name: served}
+        # A pool that is the paid API's is answered by its own model there, unless `models` says otherwise.
+        models = {pool.model: pool.model for pool in pools.values() if pool.is_paid} | self.overflow.models
+        overflow = self.overflow.model_copy(update={"models": models})
+        return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow})
+
+    def check_paid_pools(self) -> None:
+        """Raises: ConfigError: the paid API alone answers a pool, and has no key, or no price for its model."""
+        for name in self.paid_pools:
+            if self.openai_api_key is None:
+                message = f"The paid API alone answers pool '{name}' (engine 'openai'): set OPENAI_API_KEY."
+                raise ConfigError(message, param="OPENAI_API_KEY")
+            model = self.overflow.models.get(self.pools[name].model, self.overflow.model)
+            if model not in self.prices:
+                message = (
+                    f"The paid API alone answers pool '{name}', and no price is listed for '{model}': "
+                    f'add [prices."{model}"] to headrace.toml.'
+                )
+                raise ConfigError(message, param="prices")
 
     @property
     def served_pool(self) -> PoolSettings:
         """The pool that is served here."""
         return self.pools[self.pool or next(iter(self.pools))]
+
+    @property
+    def own_pools(self) -> tuple[str, ...]:
+        """The pools that workers of ours answer."""
+        return tuple(name for name, pool in self.pools.items() if not pool.is_paid)
+
+    @property
+    def paid_pools(self) -> tuple[str, ...]:
+        """The pools that the paid API alone answers."""
+        return tuple(name for name, pool in self.pools.items() if pool.is_paid)
 
     def lane(self, lane: Lane) -> LaneSettings:
         """This lane's settings, the built-in ones where the file has none."""

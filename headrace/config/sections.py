@@ -1,5 +1,6 @@
 """The sections of `headrace.toml`: lanes, pools, prices, and what else has more than one value."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -68,13 +69,15 @@ DEFAULT_OWN_PRICE = Price(
 
 
 class PoolSettings(_Section):
-    """A group of identical GPU workers that serve one model.
+    """A group of identical GPU workers that serve one model; or, without any, a model of the paid API's.
 
     Attributes:
-        model: the name that requests use: a Hugging Face id or a folder.
+        model: the name that requests use: a Hugging Face id or a folder; the paid API's own name of its model.
         model_dir: a folder with the weights and tokenizer; None to resolve `model` through the hub's cache.
-        engine: what answers; `simulator` is for load and fault tests, and says so in its answers.
-        max_model_tokens: prompt plus output of one job; None for the model's own limit.
+        engine: what answers; `simulator` is for load and fault tests, and says so in its answers; `openai` is the paid
+            API alone, by the overflow workers.
+        max_model_tokens: prompt plus output of one job; None for the model's own limit, which the paid API looks after
+            by itself.
         max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`).
         kv_cache_mib: size of the KV-cache pool on a CPU; None lets the engine take what its GPU has left.
         kv_admission: what must fit into the KV cache before a job is let into the engine: what is expected of all that
@@ -90,7 +93,7 @@ class PoolSettings(_Section):
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     model_dir: Path | None = None
-    engine: Literal["vllm", "simulator"] = "vllm"
+    engine: Literal["vllm", "simulator", "openai"] = "vllm"
     max_model_tokens: PositiveInt | None = 2048
     max_running: PositiveInt = 32
     kv_cache_mib: PositiveInt | None = 512
@@ -106,6 +109,25 @@ class PoolSettings(_Section):
         if self.model in self.adapters:
             raise ValueError(f"an adapter has the name of its model, '{self.model}'")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_paid_api_knows_its_own_limit(cls, given: Any) -> Any:
+        """The default is a laptop's."""
+        if isinstance(given, Mapping) and given.get("engine") == "openai":
+            return {"max_model_tokens": None, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _the_paid_api_has_no_engine_of_ours(self) -> Self:
+        if self.is_paid and (self.adapters or self.engine_options):
+            raise ValueError("'adapters' and 'engine_options' are vLLM's; the engine is 'openai'")
+        return self
+
+    @property
+    def is_paid(self) -> bool:
+        """True when the paid API alone answers it."""
+        return self.engine == "openai"
 
 
 class SimulatorSettings(_Section):

@@ -110,6 +110,8 @@ class Machine:
         reasons = dict.fromkeys(sorted(self._choice.without), "as asked")
         if self.settings.openai_api_key is None:
             reasons.setdefault("overflow", "OPENAI_API_KEY is not set")
+        if self.settings.served_pool.is_paid:
+            reasons.setdefault("gpu", f"the paid API alone answers pool '{self.settings.pool}'")
         return reasons
 
     @property

@@ -92,11 +92,12 @@ class AttemptEnd:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """Another queue for a job, and why it goes there."""
+    """Another queue for a job, and why it goes there, `delay_s` from now."""
 
     queue: str
     route: Route
     reason: str
+    delay_s: float = 0.0
 
 
 def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine: str) -> Claim | None:
@@ -214,7 +215,7 @@ def hand_back(
         delay_s: until it is due again. A job that could not really start is bound by its `start_by` as before.
         away: where it waits from now on; None where it did. Likewise.
     """
-    not_before = sa.func.now() + timedelta(seconds=delay_s)
+    not_before = sa.func.now() + timedelta(seconds=away.delay_s if away else delay_s)
     values: dict[str, Any] = {
         "attempt": jobs.c.attempt - 1,
         "suspicion": jobs.c.suspicion + suspicion,

@@ -191,11 +191,18 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
         def begin(
             *options: str, engine: str = "simulator", folder: Path | None = None, paid_api: str = "", **env: str
         ) -> System:
-            """Args: paid_api: its address, if there is one. env: settings without prefix, such as `lease_s="3"`."""
+            """Start it.
+
+            Args:
+                engine: empty for the settings' own.
+                paid_api: its address, if there is one.
+                env: settings without prefix, such as `lease_s="3"`.
+            """
             settings = {f"HEADRACE_{name.upper()}": value for name, value in env.items()}
             changes = {"OPENAI_API_KEY": paid_api and "sk-test", "OPENAI_BASE_URL": paid_api, **settings}
             changes["HEADRACE_WEBHOOKS__ALLOW_PRIVATE"] = "true"
-            stack = Stack(folder or tmp_path_factory.mktemp("stack"), ("--engine", engine, *options), changes)
+            chosen = ("--engine", engine) if engine else ()
+            stack = Stack(folder or tmp_path_factory.mktemp("stack"), (*chosen, *options), changes)
             stacks.enter_context(stack)
             system = System(stack)
             stacks.callback(system.close)

@@ -1,6 +1,7 @@
 """What is written down about the queues, and what is decided from it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -103,3 +104,13 @@ def test_stale_samples_hold_the_fleet(parts: Parts, running_under: Any, query: A
 
 def test_a_pool_that_was_never_observed_gets_its_minimum(parts: Parts) -> None:
     assert autoscale(parts)["chat"].target == parts.settings.scaling.min_hosts
+
+
+def test_no_hosts_are_ordered_for_a_pool_that_the_paid_api_alone_answers(parts: Parts, query: Any) -> None:
+    paid = parts.settings.pools["chat"].model_copy(update={"engine": "openai"})
+    pools = {"mini": paid, "chat": parts.settings.pools["chat"]}
+    without = replace(parts, settings=parts.settings.model_copy(update={"pools": pools}))
+
+    assert observe(without) == 8
+    assert query("SELECT count(*) FROM queue_samples WHERE queue LIKE 'mini.%'") == [(0,)]
+    assert autoscale(without).keys() == {"chat"}

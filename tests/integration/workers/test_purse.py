@@ -357,3 +357,22 @@ def test_a_rate_limit_counts_once_the_job_s_start_by_binds_it_no_more(
     failed = run(execute, store, again)
 
     assert (failed.state, failed.error_code, failed.attempt) == (JobState.FAILED, "engine_busy", 2)
+
+
+def test_without_a_pool_of_ours_a_job_waits_for_the_paid_api_until_its_start_by(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    execute = replace(make_execute(Decimal(0)), paid_pools=("chat",))
+    waiting = run(execute, store, spilled())
+
+    assert provider.calls == 0
+    assert (waiting.state, waiting.queue, waiting.route) == (JobState.WAITING, "overflow.normal", Route.OVERFLOW)
+    assert waiting.route_reason.startswith("waits: No money: the budget of all apps together")
+    assert (waiting.attempt, waiting.started_at) == (0, None)
+    with store.begin() as db:
+        due = sa.select(jobs_table.c.not_before - sa.func.now())
+        assert 1 < db.execute(due).scalar_one().total_seconds() <= 2
+        db.execute(sa.update(jobs_table).values(start_by=sa.func.now()))
+        jobs.expire(db)
+        expired = jobs.find(db, waiting.app_id, waiting.id)
+    assert (expired.state, expired.usd) == (JobState.EXPIRED, 0)

@@ -487,3 +487,47 @@ def test_new_jobs_go_to_the_paid_api_first_while_their_queue_is_deep(
         first.append(door.asked[-1][0].candidates[0].queue)
 
     assert first == ["chat.normal", "overflow.normal", "overflow.normal", "chat.normal"]
+
+
+@pytest.fixture
+def without_gpu(paid: Submitter) -> Submitter:
+    """As `paid`, where the paid API alone answers the pool."""
+    pools = {"chat": paid.settings.pools["chat"].model_copy(update={"engine": "openai"})}
+    return replace(paid, settings=paid.settings.model_copy(update={"pools": pools}))
+
+
+def test_without_a_gpu_every_job_goes_to_the_paid_api(without_gpu: Submitter, door: Any, app: App) -> None:
+    accepted = without_gpu.submit(DRAFT, app)
+
+    assert accepted.queue == "overflow.normal"
+    assert [each.queue for each in door.asked[0][0].candidates] == ["overflow.normal"]
+
+
+def test_without_a_gpu_a_job_that_must_not_go_to_the_paid_api_is_refused_by_its_field(
+    without_gpu: Submitter, door: Any, app: App
+) -> None:
+    spelling = Spelling("input", "max_output_tokens", "job.")
+    with pytest.raises(InvalidRequest, match="the paid API alone") as raised:
+        without_gpu.submit(replace(DRAFT, spelling=spelling, overflow=Overflow.NEVER), app)
+
+    assert raised.value.param == "job.overflow"
+    assert door.steps == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_without_a_gpu_a_closed_paid_api_is_an_outage(
+    workers: int, without_gpu: Submitter, door: Any, app: App, fleet: dict[str, Fleet]
+) -> None:
+    fleet[OVERFLOW] = Fleet(OVERFLOW, workers, workers, 0, 0, None, None)
+    with pytest.raises(OverflowUnavailable):
+        without_gpu.submit(DRAFT, app)
+    assert door.steps == []
+
+
+def test_without_a_gpu_and_without_money_a_job_is_refused(
+    without_gpu: Submitter, door: Any, app: App, accounts: list[Account]
+) -> None:
+    accounts.append(spent(app, "5"))
+    with pytest.raises(BudgetExceeded):
+        without_gpu.submit(DRAFT, replace(app, limits=AppLimits(day_usd=Decimal(5))))
+    assert door.steps == []

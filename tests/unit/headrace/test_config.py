@@ -167,3 +167,67 @@ def test_wrong_value_is_reported_with_the_variable_that_sets_it(monkeypatch: pyt
 
     with pytest.raises(ConfigError, match=r"lease_s \(HEADRACE_LEASE_S\): .* Got 'abc'"):
         Settings.load()
+
+
+PAID = """
+    [pools.chat]
+    engine = "openai"
+    model = "gpt-4o-mini"
+    [prices."gpt-4o-mini"]
+    input_usd_per_mtok = "0.15"
+    output_usd_per_mtok = "0.60"
+    version = "test"
+    source = "test"
+"""
+
+
+def test_a_pool_of_the_paid_api_is_answered_by_its_own_model_and_knows_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = '[pools.large]\nengine = "openai"\nmodel = "gpt-4o"\n[pools.own]\nmodel = "m"'
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, PAID + second))
+
+    settings = Settings.load()
+
+    assert (settings.own_pools, settings.paid_pools) == (("own",), ("chat", "large"))
+    assert settings.overflow.models == {"gpt-4o-mini": "gpt-4o-mini", "gpt-4o": "gpt-4o"}
+    assert settings.served_pool.max_model_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "named"),
+    [
+        ("", PAID, "'chat'.*set OPENAI_API_KEY"),
+        ("sk", PAID.replace('model = "gpt-4o-mini"', 'model = "gpt-5"'), r"'chat'.*add \[prices\.\"gpt-5\"\]"),
+    ],
+    ids=["no key", "no price"],
+)
+def test_a_pool_of_the_paid_api_needs_a_key_and_a_price(
+    key: str, text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+
+    with pytest.raises(ConfigError, match=named):
+        Settings.load().check_paid_pools()
+
+
+def test_a_pool_of_the_paid_api_with_a_key_and_a_price_is_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, PAID + '[overflow.models]\nsmall = "gpt-4o-mini"'))
+    monkeypatch.setenv("HEADRACE_MODEL", "small")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk")
+
+    Settings.load().check_paid_pools()
+
+
+@pytest.mark.parametrize("option", ["adapters", "engine_options"])
+def test_a_pool_of_the_paid_api_has_none_of_vllms_options(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f'[pools.chat]\nengine = "openai"\nmodel = "gpt-4o-mini"\n{option} = {{ dtype = "x" }}'
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+
+    with pytest.raises(ConfigError, match=r"pools\.chat.*'engine_options' are vLLM's"):
+        Settings.load()

@@ -150,3 +150,40 @@ def test_overflow_comes_first_where_it_brings_relief(overflow: Overflow, api_is_
 
 def test_queue_tells_its_route() -> None:
     assert (route_of("overflow.high"), route_of("chat.high")) == (Route.OVERFLOW, Route.POOL)
+
+
+@pytest.mark.parametrize("overflow", [Overflow.ALLOW, Overflow.ONLY])
+def test_the_paid_api_is_the_only_way_where_a_pool_has_no_workers(overflow: Overflow) -> None:
+    job = spec(overflow=overflow)
+    found = candidates(
+        job, LANE, PRICED, ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, has_workers=False
+    )
+
+    assert [(each.queue, each.reason) for each in found] == [("overflow.low", "no pool of its own")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "param"),
+    [
+        ({"overflow": Overflow.NEVER}, InvalidRequest, "overflow"),
+        ({"max_cost_usd": Decimal("0.1")}, InvalidRequest, "max_cost_usd"),
+        ({}, BudgetExceeded, None),
+    ],
+    ids=["never", "too dear", "no money"],
+)
+def test_a_job_whose_only_way_is_closed_is_refused_by_the_field_that_closes_it(
+    changes: dict[str, Any], error: type[Exception], param: str | None
+) -> None:
+    with pytest.raises(error) as raised:
+        candidates(
+            spec(**changes),
+            LANE,
+            PRICED,
+            ahead_cap_tokens=AHEAD.get,
+            free_until=len,
+            api_is_open=True,
+            has_workers=False,
+            lacking=lacking,
+        )
+
+    assert raised.value.param == param

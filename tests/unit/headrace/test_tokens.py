@@ -130,16 +130,18 @@ def test_a_folder_that_lacks_a_file_is_a_wrong_setting(tmp_path: Path, missing: 
         Tokenizer.load("name", tmp_path)
 
 
-def test_the_simulator_s_estimate_needs_no_model() -> None:
-    pool = PoolSettings(engine="simulator", model="nobody/nothing")
+@pytest.mark.parametrize("engine", ["simulator", "openai"])
+def test_an_estimate_needs_no_model(engine: Any) -> None:
+    pool = PoolSettings(engine=engine, model="nobody/nothing")
     tokenizer = load_for(pool)
     messages = [Message("user", "é" * 100)]
     assert isinstance(tokenizer, EstimatingTokenizer)
     assert tokenizer.count(messages) == math.ceil((len("user: ") + 200) / 4) == tokenizer.least(messages)
 
 
-def test_a_simulator_with_a_model_counts_with_it(tmp_path: Path) -> None:
-    pool = PoolSettings(engine="simulator", model="any", model_dir=write_model(tmp_path))
+@pytest.mark.parametrize("engine", ["simulator", "openai"])
+def test_an_engine_without_a_model_counts_with_one_that_is_given(engine: Any, tmp_path: Path) -> None:
+    pool = PoolSettings(engine=engine, model="any", model_dir=write_model(tmp_path))
     assert isinstance(load_for(pool), Tokenizer)
 
 

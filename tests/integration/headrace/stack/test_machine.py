@@ -75,6 +75,14 @@ def test_overflow_runs_only_with_an_api_key(settings: Settings) -> None:
     assert "overflow" in names(machine)[-1]
 
 
+def test_nothing_runs_on_a_gpu_where_the_paid_api_alone_answers(settings: Settings) -> None:
+    pools = {"chat": settings.pools["chat"].model_copy(update={"engine": "openai"})}
+    machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "pools": pools}), Choice())
+    assert machine.left_out == {"gpu": "the paid API alone answers pool 'chat'"}
+    assert machine.metrics_urls.keys() == {"overflow"}
+    assert find(machine, "overflow").command.env["HEADRACE_ENGINE"] == "openai"
+
+
 def test_a_process_is_left_out_as_asked(settings: Settings) -> None:
     machine = Machine(settings, Choice(frozenset({"gpu", "flower"})))
     assert names(machine)[-1] == ["web", "webhooks", "control", "beat"]

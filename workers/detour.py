@@ -1,0 +1,31 @@
+"""Where a job goes that the paid API is closed to. Pure."""
+
+from collections.abc import Collection
+
+from headrace.errors import EngineUnavailable
+from headrace.jobs import Overflow, Route
+from headrace.queues import OVERFLOW, queue_name
+from headrace.store.attempts import Away, Claim
+from workers.purse import Objection
+from workers.retry import FIRST_DELAY_S, MAX_DELAY_S
+
+#: Objections that may hold no more in a while.
+_PASSING = frozenset({"budget_exceeded", "overflow_unavailable", EngineUnavailable.code})
+
+
+def way_on(claim: Claim, objection: Objection, paid_pools: Collection[str]) -> Away | None:
+    """Back to its own pool. Where the paid API alone answers that, it waits, for as long as its `start_by` allows.
+
+    Args:
+        paid_pools: those that the paid API alone answers.
+    Returns: None where it has failed: it insists on the paid API, or nothing would come of its wait, or would end it.
+    """
+    if claim.overflow is Overflow.ONLY:
+        return None
+    if claim.pool not in paid_pools:
+        return Away(queue_name(claim.pool, claim.lane), Route.POOL, f"from overflow: {objection.message}")
+    if objection.code not in _PASSING or claim.attempt > 1:
+        return None
+    # Each wait is a new number, and longer than the last.
+    delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(claim.enqueue_no, 10))
+    return Away(queue_name(OVERFLOW, claim.lane), Route.OVERFLOW, f"waits: {objection.message}", delay_s)
