@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from uuid import UUID
 
 from flask import Flask, Response, g, request
 
@@ -70,7 +71,12 @@ def build(settings: Settings) -> Deps:
         refusals=refusals,
         tariff=Tariff.of(settings),
         relief=Relief(forecast, settings.overflow),
-        money=Money(partial(_read_accounts, store, settings.budgets), forecast.spilled, settings.budgets),
+        money=Money(
+            partial(_read_accounts, store, settings.budgets),
+            forecast.spilled,
+            settings.budgets,
+            partial(_note_short, store),
+        ),
     )
     return Deps(
         settings=settings,
@@ -89,6 +95,11 @@ def build(settings: Settings) -> Deps:
 def _read_accounts(store: Store, together: BudgetSettings) -> list[Account]:
     with store.begin() as db:
         return budgets.current(db, together)
+
+
+def _note_short(store: Store, account_id: UUID) -> None:
+    with store.begin() as db:
+        budgets.note_short(db, account_id)
 
 
 def _failpoint(armed: str | None) -> Callable[[str], None]:

@@ -35,6 +35,30 @@ class Budget:
 BUDGETS = tuple(Budget(is_own, period) for is_own in (False, True) for period in PERIODS)
 
 
+#: Percents of a budget that are told of, once in its period each.
+THRESHOLDS = (80, 100)
+
+
+def share(used_usd: Decimal, limit_usd: Decimal) -> Decimal:
+    """How much of a limit is spent and reserved: 1 for all of it, and where there is nothing to spend."""
+    return used_usd / limit_usd if limit_usd else Decimal(1)
+
+
+def is_nearly_used(used_usd: Decimal, limit_usd: Decimal) -> bool:
+    """True from the first threshold on."""
+    return share(used_usd, limit_usd) * 100 >= THRESHOLDS[0]
+
+
+def reached(used_usd: Decimal, limit_usd: Decimal, *, is_short: bool) -> tuple[int, ...]:
+    """The thresholds that a budget has come to.
+
+    Args:
+        is_short: a call has found too little left. It is used up then: its last cents seldom fit a call.
+    """
+    percent = share(used_usd, limit_usd) * 100
+    return tuple(each for each in THRESHOLDS if is_short or percent >= each)
+
+
 @dataclass(frozen=True, slots=True)
 class Shortfall:
     """A budget that has too little left for a call."""

@@ -22,6 +22,9 @@ _EVENTS: Mapping[JobState, str] = {
     JobState.CANCELLED: "response.cancelled",
 }
 
+#: A budget has come to one of `budgets.THRESHOLDS`.
+BUDGET_EVENT = "budget.threshold_reached"
+
 #: Bytes of key material in a secret; the specification asks for 24 to 64.
 SECRET_BYTES = 32
 
@@ -42,18 +45,26 @@ def event_of(state: JobState, finish_reason: str | None) -> str:
     return _EVENTS[state]
 
 
-def payload(delivery_id: UUID, event: str, job_id: UUID, state: JobState, ended_at: datetime) -> str:
-    """The body, the same text on every try: it names the job, and the receiver fetches it.
+def job_data(job_id: UUID, state: JobState) -> dict[str, Any]:
+    """What the end of a job says: it names the job, and the receiver fetches it.
 
-    `data.id` is the response id that OpenAI's SDK retrieves; `data.job_id` and `data.status` are ours.
+    `id` is the response id that OpenAI's SDK retrieves; `job_id` and `status` are ours.
     """
-    data: dict[str, Any] = {"id": show_id(job_id, "resp_"), "job_id": show_id(job_id), "status": str(state)}
+    return {"id": show_id(job_id, "resp_"), "job_id": show_id(job_id), "status": str(state)}
+
+
+def payload(delivery_id: UUID, event: str, data: Mapping[str, Any], at: datetime) -> str:
+    """The body, the same text on every try.
+
+    Args:
+        data: what has happened, and `at` when.
+    """
     body = {
         "id": f"evt_{delivery_id.hex}",
         "object": "event",
-        "created_at": int(ended_at.timestamp()),
+        "created_at": int(at.timestamp()),
         "type": event,
-        "data": data,
+        "data": dict(data),
     }
     return json.dumps(body, separators=(",", ":"))
 

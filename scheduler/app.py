@@ -24,9 +24,11 @@ from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
 from scheduler.spill import spill
 from scheduler.sweeper import Sweep, Sweeper
+from scheduler.watch_budgets import watch_budgets
 
 #: At least this often, so that an expiry shows within a second of its time.
 EXPIRE_EVERY_S = 0.5
+WATCH_BUDGETS_EVERY_S = 2.0
 RECONCILE_EVERY_S = 10.0
 FORGET_EVERY_S = 3600.0
 #: A batch each minute is as much as four hundred workers write.
@@ -50,6 +52,7 @@ def make_sweeper(parts: Parts) -> Sweeper:
             Sweep("spill", every_s, partial(spill, parts)),
             Sweep("publish_due", every_s, partial(sweep.publish_due, parts)),
             Sweep("redeliver", every_s, partial(sweep.redeliver, parts)),
+            Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, parts)),
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, parts)),
             Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, parts)),
             Sweep("forget_samples", FORGET_SAMPLES_EVERY_S, partial(sweep.forget_samples, parts)),

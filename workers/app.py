@@ -95,7 +95,8 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 def _make_webhook_app(settings: Settings) -> Celery:
     app = _make_app("webhooks", settings, (WEBHOOKS,), settings.webhooks.max_running)
     store = Store(connections.postgres(settings))
-    use_case = Deliver(store, settings.webhooks, lambda: make_session(settings.webhooks))
+    session = partial(make_session, settings.webhooks)
+    use_case = Deliver(store, settings.webhooks, session, settings.budgets.webhook_secret)
 
     @app.task(name=DELIVER, shared=False)
     def deliver(delivery_id: str) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import requests
 from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions
+from pydantic import SecretStr
 
 from headrace import store, webhooks
 from headrace.config import WebhookSettings
@@ -41,11 +42,17 @@ def make_session(settings: WebhookSettings) -> requests.Session:
 
 @dataclass(slots=True)
 class Deliver:
-    """Sends webhooks. `session` is called per try: a requests session is not made for many threads."""
+    """Sends webhooks.
+
+    Attributes:
+        session: called per try: a requests session is not made for many threads.
+        operator_secret: signs the operator's webhooks; None where there are none.
+    """
 
     store: Store
     settings: WebhookSettings
     session: Callable[[], requests.Session]
+    operator_secret: SecretStr | None = None
 
     def run(self, delivery_id: UUID) -> None:
         """Make one try of a delivery that is due; none when it is done or in another worker's hands."""
@@ -53,7 +60,8 @@ class Deliver:
             delivery = store.deliveries.begin_try(db, delivery_id)
         if delivery is None:
             return
-        facts = {"delivery_id": str(delivery_id), "job_id": str(delivery.job_id), "tries": delivery.tries}
+        job_id = delivery.data.get("job_id")
+        facts = {"delivery_id": str(delivery_id), "about": delivery.event, "job_id": job_id, "tries": delivery.tries}
         try:
             status = self._post(delivery)
         except DeliveryFailed as error:
@@ -67,10 +75,17 @@ class Deliver:
             with self.store.begin() as db:
                 store.deliveries.record_success(db, delivery, status)
 
+    def _secret(self, delivery: Delivery) -> str:
+        if delivery.secret is not None:
+            return delivery.secret
+        if self.operator_secret is None:
+            raise DeliveryFailed("This worker has no budgets.webhook_secret (HEADRACE_BUDGETS__WEBHOOK_SECRET).")
+        return self.operator_secret.get_secret_value()
+
     def _post(self, delivery: Delivery) -> int:
         """Returns: the 2xx status. Raises: DeliveryFailed."""
-        body = webhooks.payload(delivery.id, delivery.event, delivery.job_id, delivery.state, delivery.ended_at)
-        headers = webhooks.signed_headers(delivery.secret, delivery.id, datetime.now(UTC), body)
+        body = webhooks.payload(delivery.id, delivery.event, delivery.data, delivery.at)
+        headers = webhooks.signed_headers(self._secret(delivery), delivery.id, datetime.now(UTC), body)
         timeout = (CONNECT_TIMEOUT_S, self.settings.timeout_s)
         try:
             # Streamed and never read: a receiver's body is of no use, and may be endless.

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from wsgiref.simple_server import WSGIServer
 
@@ -10,7 +11,9 @@ from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from headrace.errors import ConfigError
+from headrace.budgets import Limits, share
+from headrace.errors import ConfigError, StoreUnavailable
+from headrace.store import Store, budgets
 from workers.attempts import RunningAttempts
 from workers.engines.base import Engine, EngineStats
 from workers.room import Room
@@ -65,12 +68,40 @@ class WorkerMetrics(Collector):
         return metric
 
 
+@dataclass(eq=False, slots=True)
+class BudgetMetrics(Collector):
+    """How much of each budget is used, read from Postgres when it is asked; nothing while Postgres is away."""
+
+    store: Store
+    together: Limits
+
+    def describe(self) -> Iterator[Metric]:
+        """What there is to ask for, without asking Postgres."""
+        yield self._gauge()
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample for each budget that has a limit, and from which something was reserved in its period."""
+        gauge = self._gauge()
+        with suppress(StoreUnavailable), self.store.begin() as db:
+            for account in budgets.current(db, self.together):
+                if account.limit_usd is not None:
+                    used = share(account.used_usd, account.limit_usd)
+                    gauge.add_metric([account.app or "", account.period], float(used))
+        yield gauge
+
+    def _gauge(self) -> GaugeMetricFamily:
+        about = "Share of a budget that is spent and reserved; without an app, of all apps together."
+        return GaugeMetricFamily("headrace_budget_used_ratio", about, labels=["app", "period"])
+
+
 class Endpoint:
     """Serves a worker's metrics, and whatever else is in the registry, over HTTP from `begin` to `end`."""
 
-    def __init__(self, metrics: WorkerMetrics, host: str, port: int | None, registry: CollectorRegistry = REGISTRY):
+    def __init__(
+        self, collectors: Sequence[Collector], host: str, port: int | None, registry: CollectorRegistry = REGISTRY
+    ):
         """Args: port: None to serve nowhere. registry: by default the one that vLLM's metrics are in."""
-        self._metrics, self._host, self._port, self._registry = metrics, host, port, registry
+        self._collectors, self._host, self._port, self._registry = collectors, host, port, registry
         self._serving: tuple[WSGIServer, threading.Thread] | None = None
 
     def begin(self) -> None:
@@ -85,7 +116,8 @@ class Endpoint:
                 f" {error.strerror}. Each worker of a host needs a port of its own."
             )
             raise ConfigError(message, param="metrics_port") from error
-        self._registry.register(self._metrics)
+        for collector in self._collectors:
+            self._registry.register(collector)
         log.info("metrics_served", extra={"host": self._host, "port": self._port})
 
     def end(self) -> None:
@@ -93,7 +125,8 @@ class Endpoint:
         if self._serving is None:
             return
         (server, thread), self._serving = self._serving, None
-        self._registry.unregister(self._metrics)
+        for collector in self._collectors:
+            self._registry.unregister(collector)
         server.shutdown()
         server.server_close()
         thread.join()

@@ -5,6 +5,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from prometheus_client.registry import Collector
+
 from headrace import connections, store
 from headrace.config import Settings
 from headrace.errors import ConfigError
@@ -20,7 +22,7 @@ from workers.engines import load
 from workers.engines.base import EngineLimits
 from workers.execute import Execute
 from workers.lease import Lease
-from workers.metrics import Endpoint, WorkerMetrics
+from workers.metrics import BudgetMetrics, Endpoint, WorkerMetrics
 from workers.notices import Notices
 from workers.pacer import Pacer
 from workers.publisher import Publisher
@@ -110,8 +112,10 @@ class Seat:
         """What tells of this seat, to Postgres and to Prometheus."""
         settings, engine, pool, execute = self._settings, self._engine, self._pool, self.execute
         sampler = Sampler(self._store, engine, execute.room, execute.worker_id, pool, settings.sample_every_s)
-        metrics = WorkerMetrics(pool, engine, execute.room, execute.running, execute.ready)
-        return sampler, Endpoint(metrics, settings.metrics_host, settings.metrics_port)
+        collectors: list[Collector] = [WorkerMetrics(pool, engine, execute.room, execute.running, execute.ready)]
+        if self._route is Route.OVERFLOW:
+            collectors.append(BudgetMetrics(self._store, settings.budgets))
+        return sampler, Endpoint(collectors, settings.metrics_host, settings.metrics_port)
 
     def _info(self, limits: EngineLimits) -> WorkerInfo:
         settings = self._settings

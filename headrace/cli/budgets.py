@@ -1,12 +1,12 @@
 """`headrace budgets`, for operators: what is spent at the paid API, and how much of each limit that is."""
 
 import json
-from decimal import Decimal
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
+from headrace.budgets import reached, share
 from headrace.cli.client import out
 from headrace.cli.database import database
 from headrace.config import Settings
@@ -49,13 +49,17 @@ def _table(accounts: list[Account]) -> Table:
 def _used(account: Account) -> str:
     if account.limit_usd is None:
         return "-"
-    used_usd = account.spent_usd + account.reserved_usd
-    share = used_usd / account.limit_usd if account.limit_usd else Decimal(1)
-    text = f"{share:.0%}"
-    return f"[red]{text}[/red]" if share >= 1 else f"[yellow]{text}[/yellow]" if share >= Decimal("0.8") else text
+    text = f"{share(account.used_usd, account.limit_usd):.0%}"
+    match reached(account.used_usd, account.limit_usd, is_short=account.is_short):
+        case ():
+            return text
+        case (_,):
+            return f"[yellow]{text}[/yellow]"
+    return f"[red]{text}[/red]"
 
 
-def _json(account: Account) -> dict[str, str | None]:
+def _json(account: Account) -> dict[str, str | int | None]:
     limit = None if account.limit_usd is None else str(account.limit_usd)
     amounts = {"spent_usd": str(account.spent_usd), "reserved_usd": str(account.reserved_usd), "limit_usd": limit}
-    return {"app": account.app, "period": account.period, "starts_at": account.starts_at.isoformat(), **amounts}
+    whose = {"app": account.app, "period": account.period, "starts_at": account.starts_at.isoformat()}
+    return {**whose, **amounts, "told_percent": account.told_percent}

@@ -175,7 +175,8 @@ class Settings(BaseSettings):
             variable = (
                 f" ({'__'.join(['HEADRACE_' + path[0], *path[1:]]).upper()})" if path[0] in cls.model_fields else ""
             )
-            message = f"Setting {name}{variable}: {first['msg']}. Got {first['input']!r}."
+            got = "" if name.endswith("secret") else f" Got {first['input']!r}."
+            message = f"Setting {name}{variable}: {first['msg']}.{got}"
             raise ConfigError(message, param=name) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{_ConfigPath().config} is not valid TOML: {error}.") from error

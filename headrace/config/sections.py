@@ -1,11 +1,12 @@
 """The sections of `headrace.toml`: lanes, pools, prices, and what else has more than one value."""
 
+import base64
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from headrace.jobs import Lane
 
@@ -183,10 +184,26 @@ class BudgetSettings(_Section):
 
     Attributes:
         day_usd, month_usd: in a day and in a month of UTC; None for no limit.
+        webhook_url: told when a budget, an app's or that of all together, comes to a threshold; None for nobody.
+        webhook_secret: what that is signed with: `whsec_` and 24 to 64 bytes in base64; only webhook workers need it.
     """
 
     day_usd: Annotated[Decimal, Field(ge=0)] | None = None
     month_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    webhook_url: Annotated[str, Field(pattern="^https?://")] | None = None
+    webhook_secret: SecretStr | None = None
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _can_sign(cls, secret: SecretStr | None) -> SecretStr | None:
+        prefix, key = (secret.get_secret_value() if secret else "").partition("_")[::2]
+        try:
+            is_good = prefix == "whsec" and 24 <= len(base64.b64decode(key, validate=True)) <= 64
+        except ValueError:
+            is_good = False
+        if secret is not None and not is_good:
+            raise ValueError("a secret is 'whsec_' and 24 to 64 random bytes in base64")
+        return secret
 
 
 class WebhookSettings(_Section):

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from headrace.budgets import PERIODS, Budget, Limits, Period, Shortfall, shortfall
+from headrace.budgets import PERIODS, Budget, Limits, Period, Shortfall, is_nearly_used, shortfall
 from headrace.jobs import new_id
 from headrace.tables import USD, apps, attempts, budgets
 
@@ -31,14 +31,24 @@ class Account:
         app: its name; None for all apps together.
         reserved_usd: what calls under way may yet cost.
         limit_usd: None for any amount.
+        told_percent: the highest threshold that was told of.
+        is_short: when it was nearly used up, a call found too little left.
     """
 
+    id: UUID
     app: str | None
     period: Period
     starts_at: datetime
     reserved_usd: Decimal
     spent_usd: Decimal
     limit_usd: Decimal | None
+    told_percent: int = 0
+    is_short: bool = False
+
+    @property
+    def used_usd(self) -> Decimal:
+        """What counts against the limit."""
+        return self.reserved_usd + self.spent_usd
 
 
 def reserve(
@@ -57,6 +67,8 @@ def reserve(
     accounts = db.execute(_LOCK, of_this).all()
     used = {_budget(account): account.reserved_usd + account.spent_usd for account in accounts}
     if lacking := shortfall(usd, used, payer, together):
+        if is_nearly_used(used[lacking.budget], lacking.limit_usd):
+            note_short(db, next(account.id for account in accounts if _budget(account) == lacking.budget))
         return lacking
     _change(db, accounts, reserved_usd=usd)
     db.execute(_SET_ASIDE, {"of_job": job_id, "of_number": number, "usd": usd})
@@ -86,6 +98,18 @@ def settle(db: Connection, job_id: UUID, number: int, app_id: UUID, usd: Decimal
     return spent_usd
 
 
+def note_short(db: Connection, account_id: UUID) -> None:
+    """A call has found too little left in this account. Safe to repeat."""
+    db.execute(_NOTE_SHORT, {"of_account": account_id})
+
+
+def tell(db: Connection, account_id: UUID, percent: int) -> bool:
+    """Note that this threshold is told of. Returns: False when it was before, or a higher one: tell nobody then."""
+    this = (budgets.c.id == account_id, budgets.c.told_percent < percent)
+    told = sa.update(budgets).where(*this).values(told_percent=percent).returning(budgets.c.id)
+    return db.execute(told).first() is not None
+
+
 def current(db: Connection, together: Limits) -> list[Account]:
     """The accounts of this day and this month, first those of all apps together, then by name."""
     statement = (
@@ -100,7 +124,7 @@ def current(db: Connection, together: Limits) -> list[Account]:
 def used(accounts: Sequence[Account], app: str) -> Mapping[Budget, Decimal]:
     """What is spent and reserved in the budgets that a call for this app is paid from."""
     return {
-        Budget(account.app is not None, account.period): account.reserved_usd + account.spent_usd
+        Budget(account.app is not None, account.period): account.used_usd
         for account in accounts
         if account.app in (None, app)
     }
@@ -108,7 +132,10 @@ def used(accounts: Sequence[Account], app: str) -> Mapping[Budget, Decimal]:
 
 def _account(row: Row[Any], together: Limits) -> Account:
     limit_usd = _budget(row).limit_usd(row, together)
-    return Account(row.name, row.period, row.starts_at, row.reserved_usd, row.spent_usd, limit_usd)
+    amounts = (row.reserved_usd, row.spent_usd, limit_usd)
+    return Account(
+        row.id, row.name, row.period, row.starts_at, *amounts, row.told_percent, is_short=row.short_at is not None
+    )
 
 
 def _budget(row: Row[Any]) -> Budget:
@@ -154,6 +181,11 @@ _HELD = (
     .with_for_update()
 )
 _SET_ASIDE = sa.update(attempts).where(*_ATTEMPT).values(reserved_usd=sa.bindparam("usd"))
+_NOTE_SHORT = (
+    sa.update(budgets)
+    .where(budgets.c.id == sa.bindparam("of_account"), budgets.c.short_at.is_(None))
+    .values(short_at=sa.func.now())
+)
 _FIND = sa.select(budgets).where(
     sa.or_(budgets.c.app_id == sa.bindparam("of_app"), budgets.c.app_id.is_(None)),
     _at(sa.bindparam("moment", type_=sa.TIMESTAMP(timezone=True))),

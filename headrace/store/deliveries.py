@@ -1,14 +1,19 @@
-"""Deliveries: the outbox of webhooks. A row is written where a job ends; `deliver` empties it."""
+"""Deliveries: the outbox of webhooks. A row is written where a job ends, or a budget comes to its end; `deliver`
+empties it.
+"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from headrace.jobs import JobState
+from headrace.jobs import JobState, new_id
 from headrace.tables import apps, deliveries, jobs
+from headrace.webhooks import job_data
 
 #: A try that was begun and never reported (its worker died) is begun again after this long.
 TRY_LEASE_S = 60.0
@@ -20,16 +25,26 @@ SWEEP_ROWS = 500
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One try at telling a receiver that a job has ended. `tries` counts this one."""
+    """One try at telling a receiver of something.
+
+    Attributes:
+        secret: of the app whose webhook it is; None for the operator's.
+        tries: counts this one.
+        data: what has happened, and `at` when.
+    """
 
     id: UUID
     event: str
     url: str
-    secret: str
+    secret: str | None
     tries: int
-    job_id: UUID
-    state: JobState
-    ended_at: datetime
+    data: Mapping[str, Any]
+    at: datetime
+
+
+def add(db: Connection, event: str, url: str, data: Mapping[str, Any]) -> None:
+    """Tell the operator of something that is no job's end. `redeliver` sends it, a sweep after the commit."""
+    db.execute(sa.insert(deliveries).values(id=new_id(), event=event, url=url, data=dict(data)))
 
 
 def begin_try(db: Connection, delivery_id: UUID) -> Delivery | None:
@@ -38,19 +53,20 @@ def begin_try(db: Connection, delivery_id: UUID) -> Delivery | None:
         sa.update(deliveries)
         .where(deliveries.c.id == delivery_id, deliveries.c.state == "pending", deliveries.c.next_at <= sa.func.now())
         .values(tries=deliveries.c.tries + 1, next_at=sa.func.now() + timedelta(seconds=TRY_LEASE_S))
-        .returning(*(deliveries.c[name] for name in ("id", "event", "url", "tries", "job_id", "app_id")))
+        .returning(*(deliveries.c[name] for name in ("id", "event", "url", "tries", "job_id", "data", "created_at")))
     )
     row = db.execute(begun).first()
     if row is None:
         return None
-    more = db.execute(
+    if row.job_id is None:
+        return Delivery(row.id, row.event, row.url, None, row.tries, row.data, row.created_at)
+    job = db.execute(
         sa.select(jobs.c.state, jobs.c.ended_at, apps.c.webhook_secret)
         .join(apps, apps.c.id == jobs.c.app_id)
         .where(jobs.c.id == row.job_id)
     ).one()
-    return Delivery(
-        row.id, row.event, row.url, more.webhook_secret, row.tries, row.job_id, JobState(more.state), more.ended_at
-    )
+    data = job_data(row.job_id, JobState(job.state))
+    return Delivery(row.id, row.event, row.url, job.webhook_secret, row.tries, data, job.ended_at)
 
 
 def record_success(db: Connection, delivery: Delivery, status: int) -> None:

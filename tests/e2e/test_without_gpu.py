@@ -1,15 +1,20 @@
 """No GPU, no model on disk: every job is answered by the paid API, through the same HTTP API and the unchanged SDK."""
 
+import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
 from headrace.errors import StackError
 from headrace.jobs import parse_id
+from headrace.stack.receiver import Receiver
 from headrace.stack.stack import Stack
+from headrace.webhooks import new_secret
 from tests.contracts.conftest import StandIn
 
 SETTINGS = """
@@ -24,6 +29,7 @@ version = "test"
 source = "test"
 """
 MODEL = "gpt-4o-mini"
+SECRET = new_secret()
 ASKED: Any = [{"role": "user", "content": "hello there"}]
 
 
@@ -42,12 +48,26 @@ def provider() -> Iterator[StandIn]:
 
 
 @pytest.fixture(scope="module")
-def system(start: Callable[..., Any], provider: StandIn, config: Path) -> Any:
+def operator() -> Iterator[Receiver]:
+    """Gets the operator's webhooks."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def system(start: Callable[..., Any], provider: StandIn, operator: Receiver, config: Path) -> Any:
     # Whoever looked for the model at the hub would not find it there.
     nowhere = "http://127.0.0.1:1"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", nowhere)
-        return start("--without", "flower", engine="", paid_api=provider.url, config=str(config))
+        return start(
+            *("--without", "flower"),
+            engine="",
+            paid_api=provider.url,
+            config=str(config),
+            budgets__webhook_url=operator.url,
+            budgets__webhook_secret=SECRET,
+        )
 
 
 @pytest.fixture
@@ -117,6 +137,33 @@ def test_a_job_waits_while_the_api_has_locked_us_out_and_new_ones_are_told_to_co
     job = system.ended(job_id)
     assert (job["status"], job["attempts"], job["queue"]) == ("succeeded", 1, "overflow.normal")
     assert system.bills([job_id]) == [("api", 1)]
+
+
+def test_a_budget_that_comes_to_its_end_is_told_to_the_operator_once(
+    system: Any, operator: Receiver, wait_until: Callable[..., None]
+) -> None:
+    system.ended(system.submit())
+    open_jobs = "SELECT id FROM jobs WHERE state IN ('waiting', 'queued', 'running')"
+    wait_until(lambda: not system.sql(open_jobs), "nothing is reserved any more")
+    [app] = system.sql(
+        "SELECT a.name, b.spent_usd FROM budgets b JOIN apps a ON a.id = b.app_id WHERE b.period = 'day'"
+    )
+    told: list[Any] = []
+    for number, limit_usd in enumerate((app["spent_usd"] * Decimal("1.2"), app["spent_usd"]), start=1):
+        system.sql("UPDATE apps SET day_usd = %s RETURNING id", limit_usd)
+        told = operator.wait_for(number, 30)
+
+    assert len(told) == 2
+    assert all(webhook.is_signed_with(SECRET) for webhook in told)
+    events = [json.loads(webhook.body) for webhook in told]
+    assert {event["type"] for event in events} == {"budget.threshold_reached"}
+    assert [(each["data"]["app"], each["data"]["period"], each["data"]["threshold_percent"]) for each in events] == [
+        (app["name"], "day", 80),
+        (app["name"], "day", 100),
+    ]
+    page = httpx2.get(system.stack.report.metrics_urls["overflow"]).text
+    assert f'headrace_budget_used_ratio{{app="{app["name"]}",period="day"}} 1.0' in page
+    assert '"budget_used"' in (system.stack.state_dir / "logs" / "control.log").read_text()
 
 
 def test_without_money_a_job_is_refused_at_the_door(system: Any, wait_until: Callable[..., None]) -> None:

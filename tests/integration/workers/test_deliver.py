@@ -1,8 +1,10 @@
 """Webhooks over real HTTP on loopback, from the outbox to the receiver."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import UUID
@@ -10,12 +12,16 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from openai import OpenAI
+from pydantic import SecretStr
+from standardwebhooks import Webhook
 
 from headrace.config import WebhookSettings
 from headrace.jobs import show_id
 from headrace.queues import Ticket
 from headrace.store import Store, apps, jobs
+from headrace.store.deliveries import add
 from headrace.tables import deliveries
+from headrace.webhooks import BUDGET_EVENT, new_secret
 from workers.deliver import Deliver, make_session
 
 
@@ -214,3 +220,43 @@ def test_private_address_is_never_connected_to(store: Store, due: Callable[..., 
 
         with pytest.raises(BlockingIOError):
             secret.accept()
+
+
+SECRET = new_secret()
+DATA = {"app": None, "period": "day", "threshold_percent": 80, "share": 0.81}
+
+
+@pytest.fixture
+def of_the_operator(store: Store, receiver: Receiver) -> UUID:
+    """A delivery that tells of a budget."""
+    with store.begin() as db:
+        add(db, BUDGET_EVENT, receiver.url, DATA)
+        return db.scalars(sa.select(deliveries.c.id)).one()
+
+
+def test_an_operators_webhook_is_signed_with_his_own_secret_and_retried_as_any(
+    store: Store, of_the_operator: UUID, receiver: Receiver
+) -> None:
+    use_case = replace(deliver(store), operator_secret=SecretStr(SECRET))
+    receiver.status = 500
+    use_case.run(of_the_operator)
+    receiver.status = 200
+    use_case.run(of_the_operator)
+
+    (first, body), (second, again) = receiver.got
+    assert body == again
+    assert first["webhook-id"] == second["webhook-id"]
+    for headers in (first, second):
+        assert Webhook(SECRET).verify(body, headers)["type"] == "budget.threshold_reached"
+    assert json.loads(body)["data"] == DATA
+    assert row(store, of_the_operator).state == "delivered"
+
+
+def test_an_operators_webhook_is_not_sent_by_a_worker_that_cannot_sign_it(
+    store: Store, of_the_operator: UUID, receiver: Receiver
+) -> None:
+    deliver(store).run(of_the_operator)
+
+    found = row(store, of_the_operator)
+    assert (found.state, receiver.got) == ("pending", [])
+    assert "budgets.webhook_secret" in found.last_error

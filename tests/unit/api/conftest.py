@@ -180,5 +180,5 @@ def submitter(
         refusals=cast(Refusals, door),
         tariff=Tariff.of(settings),
         relief=Relief(forecast, settings.overflow),
-        money=Money(lambda: list(accounts), forecast.spilled, settings.budgets),
+        money=Money(lambda: list(accounts), forecast.spilled, settings.budgets, lambda _: None),
     )

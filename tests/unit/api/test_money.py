@@ -1,12 +1,14 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 
 from api.money import COMING_S, Money
 from headrace.budgets import Budget
 from headrace.config import BudgetSettings
+from headrace.errors import StoreUnavailable
 from headrace.jobs import new_id
 from headrace.store.apps import App, AppLimits
 from headrace.store.budgets import Account
@@ -24,16 +26,24 @@ class Bench:
     waiting: int = 0
     now_s: float = 0.0
     reads: int = 0
+    noted: list[UUID] = field(default_factory=list)
+    is_away: bool = False
 
     def money(self, **together: Decimal) -> Money:
-        return Money(self.read, lambda: self.waiting, BudgetSettings(**together), lambda: self.now_s)
+        limits = BudgetSettings(**together)
+        return Money(self.read, lambda: self.waiting, limits, self.note_short, lambda: self.now_s)
 
     def read(self) -> list[Account]:
         self.reads += 1
         return self.accounts
 
+    def note_short(self, account_id: UUID) -> None:
+        if self.is_away:
+            raise StoreUnavailable("Postgres does not answer.")
+        self.noted.append(account_id)
+
     def spent(self, app: str | None, usd: str) -> None:
-        self.accounts.append(Account(app, "day", datetime.now(UTC), Decimal(0), Decimal(usd), None))
+        self.accounts.append(Account(new_id(), app, "day", datetime.now(UTC), Decimal(0), Decimal(usd), None))
 
 
 @pytest.fixture
@@ -86,3 +96,27 @@ def test_a_job_that_was_let_in_and_waits_counts_once_and_at_its_own_price(bench:
     bench.waiting = 8
     assert money.lacking(OTHER, Decimal(2)) is None
     assert money.lacking(OTHER, Decimal(3)) is not None
+
+
+def test_a_shortfall_of_a_budget_that_is_nearly_used_up_is_noted_once(bench: Bench) -> None:
+    bench.spent("other", "4.9")
+    bench.spent("shop", "4.9")
+    money = bench.money()
+    for _ in range(3):
+        assert money.lacking(SHOP, ONE) is not None
+    assert bench.noted == [bench.accounts[1].id]
+
+
+def test_a_job_that_is_too_large_for_a_budget_says_nothing_of_the_budget(bench: Bench) -> None:
+    bench.spent("shop", "3.9")
+    assert bench.money().lacking(SHOP, Decimal(2)) is not None
+    assert bench.noted == []
+
+
+def test_a_shortfall_that_could_not_be_noted_is_noted_the_next_time(bench: Bench) -> None:
+    bench.spent("shop", "4.9")
+    money, bench.is_away = bench.money(), True
+    assert money.lacking(SHOP, ONE) is not None
+    bench.is_away = False
+    assert money.lacking(SHOP, ONE) is not None
+    assert len(bench.noted) == 1

@@ -434,7 +434,7 @@ def paid(submitter: Submitter, fleet: dict[str, Fleet]) -> Submitter:
 
 
 def spent(app: App, usd: str) -> Account:
-    return Account(app.name, "day", datetime.now(UTC), Decimal(0), Decimal(usd), None)
+    return Account(new_id(), app.name, "day", datetime.now(UTC), Decimal(0), Decimal(usd), None)
 
 
 def test_a_job_that_may_spill_over_is_given_both_queues_while_there_is_money(

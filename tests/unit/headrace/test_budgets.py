@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from headrace.budgets import BUDGETS, Budget, shortfall
+from headrace.budgets import BUDGETS, Budget, reached, shortfall
 from headrace.config import BudgetSettings
 
 OWN_DAY, OWN_MONTH = Budget(True, "day"), Budget(True, "month")
@@ -42,3 +42,22 @@ def test_a_shortfall_says_whose_budget_it_is_and_what_is_left() -> None:
     )
     overdrawn = shortfall(Decimal(1), {ALL_MONTH: Decimal(300)}, limits(), limits(month="100"))
     assert str(overdrawn) == "the budget of all apps together, 100 USD a month, has 0 USD left"
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "is_short", "thresholds"),
+    [
+        ("0", "5", False, ()),
+        ("3.999999999", "5", False, ()),
+        ("4", "5", False, (80,)),
+        ("4.999999999", "5", False, (80,)),
+        ("4.99", "5", True, (80, 100)),
+        ("5", "5", False, (80, 100)),
+        ("7", "5", False, (80, 100)),
+        ("0", "0", False, (80, 100)),
+    ],
+)
+def test_the_thresholds_that_a_budget_has_come_to(
+    used: str, limit: str, is_short: bool, thresholds: tuple[int, ...]
+) -> None:
+    assert reached(Decimal(used), Decimal(limit), is_short=is_short) == thresholds

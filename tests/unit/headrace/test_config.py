@@ -231,3 +231,39 @@ def test_a_pool_of_the_paid_api_has_none_of_vllms_options(
 
     with pytest.raises(ConfigError, match=r"pools\.chat.*'engine_options' are vLLM's"):
         Settings.load()
+
+
+KEY = "whsec_" + "a" * 32
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (f'webhook_url = "a.example"\nwebhook_secret = "{KEY}"', "budgets.webhook_url"),
+        ('webhook_secret = "secret"', "budgets.webhook_secret"),
+        ('webhook_secret = "whsec_YWJj"', "budgets.webhook_secret"),
+    ],
+    ids=["no address", "no key", "short key"],
+)
+def test_an_operators_webhook_has_an_address_and_a_secret_that_can_sign(
+    text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f"[budgets]\n{text}"))
+
+    with pytest.raises(ConfigError, match=named) as raised:
+        Settings.load()
+
+    assert "YWJj" not in str(raised.value)
+
+
+def test_an_operators_webhook_comes_from_the_file_and_its_secret_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, '[budgets]\nwebhook_url = "https://a.example/hook"'))
+    monkeypatch.setenv("HEADRACE_BUDGETS__WEBHOOK_SECRET", KEY)
+
+    settings = Settings.load()
+
+    assert settings.budgets.webhook_secret is not None
+    assert settings.budgets.webhook_secret.get_secret_value() == KEY
+    assert KEY not in repr(settings)

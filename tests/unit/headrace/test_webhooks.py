@@ -5,7 +5,7 @@ import pytest
 from openai import InvalidWebhookSignatureError, OpenAI
 
 from headrace.jobs import TERMINAL, JobState, new_id, show_id
-from headrace.webhooks import event_of, new_secret, payload, signed_headers
+from headrace.webhooks import event_of, job_data, new_secret, payload, signed_headers
 
 CLIENT = OpenAI(api_key="unused")
 NOW = datetime.now(UTC)
@@ -29,7 +29,7 @@ def test_end_is_announced_as_openai_calls_it(state: JobState, finish_reason: str
 def test_openai_sdk_verifies_and_reads_the_webhook(state: JobState) -> None:
     secret, delivery_id, job_id = new_secret(), new_id(), new_id()
     now = datetime.now(UTC)
-    body = payload(delivery_id, event_of(state, None), job_id, state, now)
+    body = payload(delivery_id, event_of(state, None), job_data(job_id, state), now)
 
     event = CLIENT.webhooks.unwrap(body, signed_headers(secret, delivery_id, now, body), secret=secret)
 
@@ -40,7 +40,7 @@ def test_openai_sdk_verifies_and_reads_the_webhook(state: JobState) -> None:
 
 def test_another_secret_or_body_does_not_verify() -> None:
     secret, delivery_id, now = new_secret(), new_id(), datetime.now(UTC)
-    body = payload(delivery_id, "response.completed", new_id(), JobState.SUCCEEDED, now)
+    body = payload(delivery_id, "response.completed", job_data(new_id(), JobState.SUCCEEDED), now)
     headers = signed_headers(secret, delivery_id, now, body)
     CLIENT.webhooks.unwrap(body, headers, secret=secret)
 
@@ -51,7 +51,8 @@ def test_another_secret_or_body_does_not_verify() -> None:
 
 def test_body_is_the_same_on_every_try_and_the_signature_is_fresh() -> None:
     secret, delivery_id, job_id = new_secret(), new_id(), new_id()
-    bodies = {payload(delivery_id, "response.completed", job_id, JobState.SUCCEEDED, NOW) for _ in range(3)}
+    data = job_data(job_id, JobState.SUCCEEDED)
+    bodies = {payload(delivery_id, "response.completed", data, NOW) for _ in range(3)}
     (body,) = bodies
 
     first = signed_headers(secret, delivery_id, NOW, body)

@@ -281,3 +281,18 @@ def test_a_job_that_is_sent_away_waits_elsewhere_as_if_it_had_never_started(
 
     assert (found.state, found.queue, found.route) == (JobState.WAITING, "chat.normal", Route.POOL)
     assert (found.route_reason, found.attempt, found.started_at) == ("no money", 0, None)
+
+
+@pytest.mark.parametrize(("limit_usd", "short"), [("5.5", {"day"}), ("100", set())], ids=["nearly used up", "too dear"])
+def test_a_call_that_finds_too_little_says_so_of_a_budget_that_is_nearly_used_up(
+    store: Store, claimed: Callable[..., Claim], limit_usd: str, short: set[str]
+) -> None:
+    reserve(store, claimed(), Decimal(5))
+    late = claimed()
+    limit(store, late, day_usd=Decimal(limit_usd), month_usd=Decimal(1000))
+    for _ in range(2):
+        with store.begin() as db:
+            assert isinstance(attempts.reserve(db, late, Decimal(99), UNLIMITED), Shortfall)
+
+    with store.begin() as db:
+        assert {each.period for each in budgets.current(db, UNLIMITED) if each.is_short} == short
