@@ -13,11 +13,12 @@ from workers.retry import FIRST_DELAY_S, MAX_DELAY_S
 _PASSING = frozenset({"budget_exceeded", "overflow_unavailable", EngineUnavailable.code})
 
 
-def way_on(claim: Claim, objection: Objection, paid_pools: Collection[str]) -> Away | None:
+def way_on(claim: Claim, objection: Objection, paid_pools: Collection[str], longer: float = 0.0) -> Away | None:
     """Back to its own pool. Where the paid API alone answers that, it waits, for as long as its `start_by` allows.
 
     Args:
         paid_pools: those that the paid API alone answers.
+        longer: the share by which its wait is longer; see `retry.jitter`.
     Returns: None where it has failed: it insists on the paid API, or nothing would come of its wait, or would end it.
     """
     if claim.overflow is Overflow.ONLY:
@@ -28,4 +29,5 @@ def way_on(claim: Claim, objection: Objection, paid_pools: Collection[str]) -> A
         return None
     # Each wait is a new number, and longer than the last.
     delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(claim.enqueue_no, 10))
-    return Away(queue_name(OVERFLOW, claim.lane), Route.OVERFLOW, f"waits: {objection.message}", delay_s)
+    queue = queue_name(OVERFLOW, claim.lane)
+    return Away(queue, Route.OVERFLOW, f"waits: {objection.message}", delay_s * (1 + longer))

@@ -127,7 +127,7 @@ class Execute:
         """Let a job that the paid API is closed to wait elsewhere, or for it; or fail it, if it cannot."""
         log.warning("overflow_refused", extra={"job_id": str(claim.job_id), "code": objection.code})
         end = replace(end, error_code=objection.code, error_message=objection.message)
-        if (away := way_on(claim, objection, self.paid_pools)) is None:
+        if (away := way_on(claim, objection, self.paid_pools, jitter())) is None:
             self._finish(claim, JobState.FAILED, end)
         else:
             self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, away=away))

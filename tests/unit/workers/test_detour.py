@@ -43,6 +43,9 @@ def test_a_job_without_one_waits_for_the_paid_api_longer_each_time() -> None:
 
     assert [away and (away.queue, away.route) for away in found] == [("overflow.low", Route.OVERFLOW)] * 4
     assert [away and away.delay_s for away in found] == [2, 4, 8, 60]
+    later = way_on(CLAIM, BROKE, ["mini"], 0.25)
+    assert later is not None
+    assert later.delay_s == 2.5
 
 
 @pytest.mark.parametrize("code", ["budget_exceeded", "overflow_unavailable", "engine_unavailable"])
