@@ -1,13 +1,13 @@
 """Keep account of which budgets' thresholds were told of, and let webhooks tell of more than the ends of jobs.
 
-Revision: 0009, after 0007
+Revision: 0008, after 0007
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0009"
+revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
