@@ -90,6 +90,11 @@ class Overflow(StrEnum):
     ONLY = "only"
 
 
+#: Service tiers of a paid API that are asked for: `flex` is cheaper and slower, and refused while capacity is short.
+#: Source: OpenAI's guide "Flex processing".
+ApiTier = Literal["default", "flex"]
+
+
 class Route(StrEnum):
     """Which way a job was sent."""
 

@@ -8,7 +8,7 @@ from typing import Self
 
 from headrace.config import Price, Settings
 from headrace.errors import UnknownPrice
-from headrace.jobs import Message, Route, Sampling, Usage
+from headrace.jobs import ApiTier, Message, Route, Sampling, Usage
 
 PER_MTOK = Decimal(1_000_000)
 #: What a provider adds to a prompt, for each message and once: more than the 3 and 3 that OpenAI's models take.
@@ -26,10 +26,11 @@ class Cost:
     price_version: str
 
 
-def cost(price: Price, usage: Usage) -> Cost:
+def cost(price: Price, usage: Usage, tier: str | None = None) -> Cost:
     """Price one generation: exact, unrounded, >= 0.
 
     Args:
+        tier: of the provider's service that answered; one that the price does not name costs as it says.
         usage: tokens as the engine counted them; cached tokens are part of the prompt's and not charged twice.
     """
     cached_rate = price.cached_input_usd_per_mtok
@@ -40,7 +41,9 @@ def cost(price: Price, usage: Usage) -> Cost:
         + usage.cached_tokens * cached_rate
         + usage.output_tokens * price.output_usd_per_mtok
     ) / PER_MTOK
-    return Cost(usd, price.version)
+    if tier not in price.tiers:
+        return Cost(usd, price.version)
+    return Cost(usd * price.tiers[tier], f"{price.version}/{tier}")
 
 
 def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Cost:
@@ -87,6 +90,13 @@ class Tariff:
     def ceiling_usd(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Decimal:
         """The most that a job of `model` can cost at the paid API. Raises: UnknownPrice."""
         return ceiling(self.api_price(model), messages, sampling).usd
+
+    def api_tier(self, model: str, *, has_time: bool) -> ApiTier | None:
+        """The provider's service tier for a job of `model`; None where it has only one. Raises: UnknownPrice."""
+        tiers = self.api_price(model).tiers
+        if not tiers:
+            return None
+        return "flex" if has_time and "flex" in tiers else "default"
 
     def price(self, route: Route, pool: str, model: str) -> Price:
         """The price of a job that goes this way. Raises: UnknownPrice."""

@@ -7,7 +7,7 @@ from headrace.jobs import Overflow, Route
 from headrace.queues import OVERFLOW, queue_name
 from headrace.store.attempts import Away, Claim
 from workers.purse import Objection
-from workers.retry import FIRST_DELAY_S, MAX_DELAY_S
+from workers.retry import backoff_s
 
 #: Objections that may hold no more in a while.
 _PASSING = frozenset({"budget_exceeded", "overflow_unavailable", EngineUnavailable.code})
@@ -28,6 +28,5 @@ def way_on(claim: Claim, objection: Objection, paid_pools: Collection[str], long
     if objection.code not in _PASSING or claim.attempt > 1:
         return None
     # Each wait is a new number, and longer than the last.
-    delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(claim.enqueue_no, 10))
-    queue = queue_name(OVERFLOW, claim.lane)
-    return Away(queue, Route.OVERFLOW, f"waits: {objection.message}", delay_s * (1 + longer))
+    delay_s = backoff_s(1 + claim.enqueue_no) * (1 + longer)
+    return Away(queue_name(OVERFLOW, claim.lane), Route.OVERFLOW, f"waits: {objection.message}", delay_s)

@@ -9,26 +9,24 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from headrace import store
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
-from headrace.jobs import SUSPECT, JobState, Route, Usage
-from headrace.pricing import Cost, Tariff, cost
+from headrace.jobs import SUSPECT, JobState, Route
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd, Claim
 from workers.attempts import RunningAttempts
+from workers.bill import Bill
 from workers.crashes import Crashes
 from workers.detour import way_on
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.notices import Notices
 from workers.publisher import Publisher
 from workers.purse import NO_CALL, NotYet, Objection, Purse
-from workers.retry import FIRST_DELAY_S, GiveUp, decide, is_continuable, jitter
+from workers.retry import FIRST_DELAY_S, GiveUp, backoff_s, decide, is_continuable, jitter
 from workers.room import Room
 
 log = logging.getLogger(__name__)
@@ -59,10 +57,8 @@ class Execute:
 
     store: Store
     engine: Engine
-    tariff: Tariff
+    bill: Bill
     worker_id: UUID
-    route: Route
-    host_id: str
     max_attempts: int
     notices: Notices
     publisher: Publisher
@@ -136,7 +132,8 @@ class Execute:
         outcome: Generation | EngineError
         with self._published(claim) as (prefix, on_delta):
             asked = (claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model)
-            request = GenerationRequest(*asked, prefix, claim.adapter)
+            tier = self.purse.tier(claim) if self.purse else None
+            request = GenerationRequest(*asked, prefix, claim.adapter, tier)
             started = time.monotonic()
             self.room.running(claim.job_id, claim.request_id)
             try:
@@ -171,31 +168,28 @@ class Execute:
         """Store what the engine returned, by why it stopped."""
         stop = self.running.reason(claim.request_id)
         if generation.finish_reason != "abort":
-            self._finish(claim, JobState.SUCCEEDED, self._end(claim, generation, engine_s, "succeeded"))
+            self._finish(claim, JobState.SUCCEEDED, self.bill.of(claim, generation, engine_s, "succeeded"))
         elif stop == "cancelled":
-            self._finish(claim, JobState.CANCELLED, self._end(claim, generation, engine_s, "aborted"))
+            self._finish(claim, JobState.CANCELLED, self.bill.of(claim, generation, engine_s, "aborted"))
         elif stop == "deadline_exceeded":
-            end = self._end(claim, generation, engine_s, "aborted", stop, "Its deadline passed while it ran.")
+            end = self.bill.of(claim, generation, engine_s, "aborted", stop, "Its deadline passed while it ran.")
             self._finish(claim, JobState.FAILED, end)
         else:
             # The engine or this worker is going away; the job is as good as never taken.
-            wasted = replace(self._end(claim, generation, engine_s, "aborted", stop), kind="waste")
+            wasted = replace(self.bill.of(claim, generation, engine_s, "aborted", stop), kind="waste")
             self._write(claim, lambda db: store.attempts.hand_back(db, claim, wasted))
 
     def _failed(self, claim: Claim, error: EngineError, engine_s: float) -> None:
-        """Try again later or elsewhere, or fail the job. What was burnt is waste: nobody got a result for it."""
+        """Try again later or elsewhere, or fail the job."""
         if isinstance(error, EngineCrash):
             self.ready.clear()
             self._crashed(claim, error, engine_s)
             return
-        # Where a paid API may have answered, it counts as the most that it can charge.
-        spent = Cost(claim.reserved_usd if error.may_be_billed else Decimal(0), self._price(claim).price_version)
-        end = AttemptEnd("failed", engine_s, spent, "waste", error_code=error.code, error_message=str(error))
-        end = replace(end, estimated=error.may_be_billed)
+        end = self.bill.of_failure(claim, error, engine_s)
         if isinstance(error, EngineBusy) and claim.attempt == 1:
             # A call that was not let in is none: it is not counted, and the job's start_by binds it as before. Once
             # that binds no more, the attempts do.
-            self._put_off(claim, error.retry_after_s or FIRST_DELAY_S, end)
+            self._put_off(claim, error.retry_after_s or backoff_s(claim.enqueue_no), end)
         elif not isinstance(error, EngineUnavailable):
             self._try_again(claim, error, end)
         elif self.purse is not None:
@@ -221,8 +215,7 @@ class Execute:
         What had made no token yet when the engine died is the first suspect, and runs alone from now on. What was under
         way becomes one if an engine dies under it again.
         """
-        usage = Usage(claim.prompt_tokens, error.made_tokens)
-        end = AttemptEnd("failed", engine_s, self._price(claim, usage), "waste", usage=usage, error_code=error.code)
+        end = self.bill.of_failure(claim, error, engine_s)
         facts = {"job_id": str(claim.job_id), "made_tokens": error.made_tokens, "suspicion": claim.suspicion}
         log.warning("engine_died_under_job", extra=facts)
         if claim.suspicion >= SUSPECT:
@@ -275,32 +268,3 @@ class Execute:
                 if not held:
                     log.warning("claim_lost", extra={"job_id": str(claim.job_id), "attempt": claim.attempt})
                 return held
-
-    def _price(self, claim: Claim, usage: Usage | None = None) -> Cost:
-        return cost(self.tariff.price(self.route, claim.pool, claim.model), usage or Usage())
-
-    def _end(
-        self,
-        claim: Claim,
-        generation: Generation,
-        engine_s: float,
-        outcome: Literal["succeeded", "aborted"],
-        error_code: str | None = None,
-        error_message: str | None = None,
-    ) -> AttemptEnd:
-        return AttemptEnd(
-            outcome,
-            engine_s,
-            self._price(claim, generation.usage),
-            "api" if self.route is Route.OVERFLOW else "compute",
-            usage=generation.usage,
-            text=generation.text,
-            finish_reason=generation.finish_reason,
-            model_served=generation.model_served,
-            first_token_s=generation.first_token_s,
-            api_usd=self.tariff.api_usd(claim.model, generation.usage),
-            error_code=error_code,
-            error_message=error_message,
-            host_id=self.host_id,
-            preemptions=generation.preemptions,
-        )

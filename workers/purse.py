@@ -2,12 +2,13 @@
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from headrace import store
 from headrace.budgets import Limits
 from headrace.errors import EngineBusy, EngineError, EngineUnavailable, PromptRejected, StoreUnavailable, UnknownPrice
-from headrace.jobs import Overflow
+from headrace.jobs import ApiTier, Lane, Overflow
 from headrace.pricing import Cost, Tariff
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd, Claim
@@ -23,6 +24,9 @@ NO_CALL = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
 PROBE_PAUSE_S = 1.0
 #: Likewise one that came when the API's rates were used up: others may have left it more by then.
 LONGEST_PAUSE_S = 60.0
+#: The time that a call of the cheaper tier may take, and be refused in: as much must be left of a job's.
+#: Source: OpenAI's guide "Flex processing", which advises a time-out of 15 minutes.
+FLEX_TIME = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,13 @@ class Purse:
                 log.error("overflow_is_locked_out", extra={"error": str(outcome)})
         else:
             self.breaker.is_unsure()
+
+    def tier(self, claim: Claim) -> ApiTier | None:
+        """The service tier to call: the cheaper one while nothing presses. None where the API has only one."""
+        # Its start_by binds a job until its first start.
+        ends = [end for end in (claim.finish_by, claim.start_by if claim.attempt == 1 else None) if end is not None]
+        has_time = all(end - datetime.now(UTC) > FLEX_TIME for end in ends)
+        return self.tariff.api_tier(claim.model, has_time=has_time and claim.lane in (Lane.LOW, Lane.BATCH))
 
     def reserve(self, claim: Claim) -> Claim | Objection | NotYet | None:
         """Set aside the most that a claim's call can cost, once the API has room for it.

@@ -33,6 +33,11 @@ def jitter() -> float:
     return random.uniform(0, 0.25)
 
 
+def backoff_s(tries: int) -> float:
+    """The pause after so many tries, in seconds: twice as long each time."""
+    return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(tries - 1, 10))
+
+
 def decide(error: EngineError, attempt: int, max_attempts: int, longer: float = 0.0) -> RetryIn | GiveUp:
     """What becomes of a job whose attempt number `attempt` (from 1) met `error`.
 
@@ -43,7 +48,7 @@ def decide(error: EngineError, attempt: int, max_attempts: int, longer: float = 
         return GiveUp(f"{error.code} cannot succeed later")
     if attempt >= max_attempts:
         return GiveUp(f"attempt {attempt} of {max_attempts} was the last")
-    delay_s = max(min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** (attempt - 1)), error.retry_after_s or 0.0)
+    delay_s = max(backoff_s(attempt), error.retry_after_s or 0.0)
     return RetryIn(delay_s * (1 + longer), f"attempt {attempt} of {max_attempts}")
 
 

@@ -17,6 +17,7 @@ from headrace.queues import OVERFLOW
 from headrace.store import Store
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
+from workers.bill import Bill
 from workers.breaker import Breaker
 from workers.engines import load
 from workers.engines.base import EngineLimits
@@ -64,10 +65,8 @@ class Seat:
         self.execute = Execute(
             store=opened,
             engine=self._engine,
-            tariff=Tariff.of(settings),
+            bill=Bill(Tariff.of(settings), route, socket.gethostname()),
             worker_id=new_id(),
-            route=route,
-            host_id=socket.gethostname(),
             max_attempts=settings.max_attempts,
             notices=notices,
             publisher=Publisher(Streams(redis)),
@@ -118,11 +117,11 @@ class Seat:
         return sampler, Endpoint(collectors, settings.metrics_host, settings.metrics_port)
 
     def _info(self, limits: EngineLimits) -> WorkerInfo:
-        settings = self._settings
+        settings, host_id = self._settings, self.execute.bill.host_id
         return WorkerInfo(
             id=self.execute.worker_id,
-            name=f"{self._pool}@{self.execute.host_id}",
-            host_id=self.execute.host_id,
+            name=f"{self._pool}@{host_id}",
+            host_id=host_id,
             pool=self._pool,
             engine=self._engine.name,
             model=settings.overflow.model if self._route is Route.OVERFLOW else settings.pools[settings.pool].model,

@@ -49,6 +49,8 @@ class Price(_Section):
     """USD per 1,000,000 tokens of one model.
 
     Attributes:
+        tiers: what a call costs in the provider's other service tiers, as a factor: `{ flex = "0.5" }`. Where there are
+            any, calls name their tier, and a job that has time goes to `flex`.
         source: where the figure comes from, with its date.
         version: what the ledger calls it; change it with the price.
     """
@@ -56,6 +58,7 @@ class Price(_Section):
     input_usd_per_mtok: Annotated[Decimal, Field(ge=0)]
     output_usd_per_mtok: Annotated[Decimal, Field(ge=0)]
     cached_input_usd_per_mtok: Annotated[Decimal, Field(ge=0)] | None = None
+    tiers: dict[str, Annotated[Decimal, Field(ge=0)]] = Field(default_factory=dict)
     source: str
     version: str
 

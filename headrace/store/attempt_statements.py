@@ -16,7 +16,17 @@ from headrace.tables import attempts, job_texts, jobs, ledger, workers
 #: What a claim reads of the job's row.
 _CLAIMED = (
     *("id", "app_id", "attempt", "enqueue_no", "worker_id", "end_user", "lane", "pool", "model_requested", "overflow"),
-    *("max_cost_usd", "prompt_tokens", "finish_by", "webhook_url", "stream", "suspicion", "route", "adapter"),
+    *(
+        "max_cost_usd",
+        "prompt_tokens",
+        "start_by",
+        "finish_by",
+        "webhook_url",
+        "stream",
+        "suspicion",
+        "route",
+        "adapter",
+    ),
 )
 #: What the end of an attempt says of its job.
 _KEPT = ("output_tokens", "cached_tokens", "finish_reason", "model_served", "error_code", "error_message")

@@ -48,6 +48,7 @@ class Claim:
     prompt_tokens: int
     messages: tuple[Message, ...]
     sampling: Sampling
+    start_by: datetime
     finish_by: datetime | None
     has_webhook: bool
     stream: bool
@@ -127,6 +128,7 @@ def _claim_of(row: Row[Any]) -> Claim:
         prompt_tokens=row.prompt_tokens,
         messages=tuple(Message(**message) for message in row.messages),
         sampling=sampling_of(row.sampling),
+        start_by=row.start_by,
         finish_by=row.finish_by,
         has_webhook=row.webhook_url is not None,
         stream=row.stream,

@@ -3,8 +3,10 @@
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 
@@ -55,6 +57,27 @@ def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine:
 def test_what_was_not_asked_for_is_left_to_the_provider(stand_in: Any, engine: OpenAIEngine) -> None:
     engine.generate(REQUEST)
     assert set(stand_in.requests[0][1]) == {"model", "messages", "max_tokens", "stream", "stream_options"}
+
+
+@pytest.mark.parametrize("tier", ["default", "flex"])
+def test_a_tier_is_asked_for_by_name_and_the_one_that_answered_is_told(
+    stand_in: Any, engine: OpenAIEngine, tier: Literal["default", "flex"]
+) -> None:
+    generation = engine.generate(replace(REQUEST, tier=tier))
+    assert stand_in.requests[0][1]["service_tier"] == tier
+    assert generation.tier == "default", "as the provider says"
+
+
+def test_a_call_of_the_tier_that_has_time_is_waited_for(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.hold()
+    request = replace(REQUEST, messages=(Message("user", stand_in.HOLD),), tier="flex")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(engine.generate, request)
+        assert stand_in.held.wait(10)
+        with pytest.raises(TimeoutError):
+            answer.result(timeout=1.5)  # Others are given up after 1 s of silence.
+        stand_in.release.set()
+        assert answer.result().finish_reason == "stop"
 
 
 @pytest.mark.parametrize(("asked", "sent"), [("big", "gpt-4o"), ("small", "gpt-4o-mini"), (None, "gpt-4o-mini")])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from headrace.jobs import Message, Sampling, Usage
+from headrace.jobs import ApiTier, Message, Sampling, Usage
 from headrace.limits import ProviderRates
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -25,6 +25,7 @@ class GenerationRequest:
         model: what the job asked for, by which an engine with several models chooses; None where there is one only.
         adapter: the fine-tuning of the served model that answers; None for the model as it is. An engine with other
             models than ours goes by `model` alone.
+        tier: of a paid API's service; None for its only one.
         prefix: the beginning of the answer, when an earlier attempt has made it; the engine goes on behind it. Never
             with a `response_format` that constrains the answer.
     """
@@ -36,6 +37,7 @@ class GenerationRequest:
     model: str | None = None
     prefix: str = ""
     adapter: str | None = None
+    tier: ApiTier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Generation:
         first_token_s: seconds from `generate` to the first token; None when nothing was produced or not measured.
         preemptions: how often the engine took its KV blocks away, to compute them again later.
         rates: what a paid API said of how many more calls it allows; None when it said nothing.
+        tier: of the paid API's service that it answered in; None when it did not say.
     """
 
     text: str
@@ -59,6 +62,7 @@ class Generation:
     first_token_s: float | None = None
     preemptions: int = 0
     rates: ProviderRates | None = None
+    tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -19,10 +19,11 @@ import openai
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.errors import ConfigError, EngineBusy, EngineError, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import Sampling, Usage, storable
+from headrace.jobs import Sampling
 from headrace.limits import ProviderRates
 from workers.engines import openai_headers
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.openai_stream import Call, billed
 
 #: Statuses that say that this request will never do, that this account or key will not, and that it is too early.
 _REJECTED = frozenset({400, 404, 413, 422})
@@ -32,6 +33,8 @@ _TOO_MANY = 429
 _DATA, _DONE = "data:", "[DONE]"
 #: A call lasts so many times as long as the API may be silent, at most: comments that keep it alive are no answer.
 _LONGEST = 10
+#: Silence of a call of the tier that has time, in seconds. Source: OpenAI's guide "Flex processing".
+_FLEX_S = 900.0
 #: A gateway answers with these what the API behind it may have answered otherwise.
 _OF_A_GATEWAY = frozenset({502, 504})
 #: What a call fails with before it is connected, and nothing was sent. The SDK's own words for it are wider.
@@ -55,61 +58,6 @@ def build(settings: Settings, pool: PoolSettings) -> "OpenAIEngine":
     return OpenAIEngine(settings.overflow, key, settings.openai_base_url)
 
 
-@dataclass(slots=True)
-class _Call:
-    """A request under way, and what has come of its answer. Nobody has validated it: nothing in a chunk is sure."""
-
-    request: GenerationRequest
-    on_delta: OnDelta | None
-    began: float = field(default_factory=time.monotonic)
-    is_aborted: bool = False
-    pieces: list[str] = field(default_factory=list)
-    finish_reason: str | None = None
-    usage: Usage | None = None
-    model: str = ""
-    first_token_s: float | None = None
-    rates: ProviderRates | None = None
-
-    def add(self, chunk: Mapping[str, Any]) -> None:
-        """Take a chunk in. Raises: EngineFault: it reports an error. KeyError and its kin: it is malformed."""
-        if chunk.get("error"):
-            raise _billed(EngineFault("The paid API reported an error in the middle of its answer."))
-        self.model = chunk.get("model") or self.model
-        if counts := chunk.get("usage"):
-            self.usage = _usage(counts)
-        for choice in chunk["choices"]:
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
-            if piece := choice["delta"].get("content") or choice["delta"].get("refusal"):
-                self._tell(storable(piece))
-
-    def _tell(self, piece: str) -> None:
-        if self.first_token_s is None:
-            self.first_token_s = time.monotonic() - self.began
-        self.pieces.append(piece)
-        if self.on_delta and not self.is_aborted:
-            self.on_delta(piece)
-
-    def generation(self) -> Generation:
-        """The whole answer. Raises: EngineFault: it is cut off, or cannot be billed. PromptRejected: it is withheld."""
-        match self.finish_reason:
-            case "stop" | "length" as finish_reason:
-                pass
-            case "content_filter":
-                raise _billed(PromptRejected("The paid API's content filter withheld the answer."))
-            case _:
-                raise _billed(EngineFault(f"The paid API's answer is cut off: it ended with {self.finish_reason!r}."))
-        if self.usage is None:
-            raise _billed(EngineFault("The paid API's answer came without the usage that it is billed by."))
-        return Generation(
-            text="".join(self.pieces),
-            usage=self.usage,
-            finish_reason="abort" if self.is_aborted else finish_reason,
-            model_served=self.model,
-            first_token_s=self.first_token_s,
-            rates=self.rates,
-        )
-
-
 class OpenAIEngine:
     """Chat completions as streams, many at once on one event loop, never retried here.
 
@@ -124,7 +72,7 @@ class OpenAIEngine:
         self._client: openai.AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, Call] = {}
         self._changed = threading.Condition()
         self._totals = EngineStats()
 
@@ -141,7 +89,7 @@ class OpenAIEngine:
         return EngineLimits(max_model_tokens=None, max_running=self._overflow.max_running)
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
-        call = _Call(request, on_delta)
+        call = Call(request, on_delta)
         with self._running(call) as future:
             try:
                 generation = future.result()
@@ -181,7 +129,7 @@ class OpenAIEngine:
             loop.close()
 
     @contextmanager
-    def _running(self, call: _Call) -> Iterator["Future[Generation]"]:
+    def _running(self, call: Call) -> Iterator["Future[Generation]"]:
         with self._changed:
             self.check()
             assert self._client is not None
@@ -195,11 +143,13 @@ class OpenAIEngine:
                 del self._calls[call.request.request_id]
                 self._changed.notify_all()
 
-    async def _answer(self, client: openai.AsyncOpenAI, call: _Call) -> Generation:
+    async def _answer(self, client: openai.AsyncOpenAI, call: Call) -> Generation:
         try:
             # Its own reading of a stream makes typed objects of each chunk, which takes longer than all else here.
-            stream = client.chat.completions.with_streaming_response.create(**self._body(client, call.request))
-            async with asyncio.timeout(_LONGEST * self._overflow.timeout_s), stream as response:
+            silence_s = _FLEX_S if call.request.tier == "flex" else self._overflow.timeout_s
+            create = client.chat.completions.with_streaming_response.create
+            stream = create(**self._body(client, call.request), timeout=silence_s)
+            async with asyncio.timeout(max(silence_s, _LONGEST * self._overflow.timeout_s)), stream as response:
                 call.rates = openai_headers.rates(response.headers)
                 async for line in response.iter_lines():
                     if line.startswith(_DATA) and (chunk := line.removeprefix(_DATA).strip()) != _DONE:
@@ -211,7 +161,7 @@ class OpenAIEngine:
         except (openai.OpenAIError, httpx2.HTTPError, ValueError, TimeoutError) as error:
             raise _from_failure(error) from error
         except (AttributeError, LookupError, TypeError) as error:
-            raise _billed(EngineFault("The paid API's answer is malformed.")) from error
+            raise billed(EngineFault("The paid API's answer is malformed.")) from error
         return call.generation()
 
     def _count(self, generation: Generation) -> None:
@@ -243,13 +193,8 @@ class OpenAIEngine:
             _limit_name(client): request.sampling.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **({} if request.tier is None else {"service_tier": request.tier}),
         }
-
-
-def _usage(counts: Mapping[str, Any]) -> Usage:
-    details = counts.get("prompt_tokens_details") or {}
-    cached_tokens = int(details.get("cached_tokens") or 0)
-    return Usage(int(counts["prompt_tokens"]), int(counts["completion_tokens"]), cached_tokens)
 
 
 def _from_status(error: openai.APIStatusError) -> EngineError:
@@ -269,9 +214,7 @@ def _from_status(error: openai.APIStatusError) -> EngineError:
 
 def _from_failure(error: Exception) -> EngineError:
     what = f"The paid API did not answer: {type(error).__name__}."
-    return (
-        EngineFault(what) if any(isinstance(each, _UNSENT) for each in _causes(error)) else _billed(EngineFault(what))
-    )
+    return EngineFault(what) if any(isinstance(each, _UNSENT) for each in _causes(error)) else billed(EngineFault(what))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -280,12 +223,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while found is not None:
         yield found
         found = found.__cause__
-
-
-def _billed(error: EngineError) -> EngineError:
-    """The same, of a call that was answered, or may have been."""
-    error.may_be_billed = True
-    return error
 
 
 def _decoding(sampling: Sampling) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from headrace.store import attempts as store_attempts
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
 from headrace.tables import attempts, deliveries, ledger
+from workers.bill import Bill
 from workers.crashes import MOST_CRASHES
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.execute import Execute
@@ -102,10 +103,8 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
     execute = Execute(
         store,
         engine,
-        Tariff.of(settings),
+        Bill(Tariff.of(settings), Route.POOL, "host"),
         info.id,
-        Route.POOL,
-        "host",
         2,
         notices=heard,
         publisher=Publisher(Streams(redis)),

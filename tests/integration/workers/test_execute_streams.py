@@ -22,6 +22,7 @@ from headrace.store import Store, jobs, workers
 from headrace.store.workers import WorkerInfo
 from headrace.streams import KEEP_S, RUN_S, StreamEvent, Streams
 from headrace.tokens import EstimatingTokenizer
+from workers.bill import Bill
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.engines.simulator import SimulatorEngine
 from workers.execute import Execute
@@ -97,10 +98,8 @@ def make_worker(store: Store, settings: Settings, admission: Admission) -> Itera
         execute = Execute(
             store,
             engine,
-            Tariff.of(settings),
+            Bill(Tariff.of(settings), Route.POOL, "host"),
             info.id,
-            Route.POOL,
-            "host",
             3,
             notices=Notices(admission, deliver=lambda _: None),
             publisher=publisher,

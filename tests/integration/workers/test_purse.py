@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +14,7 @@ from redis import Redis
 from headrace.admission import Admission
 from headrace.config import BudgetSettings, Price, Settings
 from headrace.errors import EngineBusy, EngineFault, EngineUnavailable, PromptRejected, StoreUnavailable
-from headrace.jobs import JobState, Message, Overflow, Route, Sampling, Usage, new_id
+from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, new_id
 from headrace.limits import ProviderRate, ProviderRates
 from headrace.pace import Pace
 from headrace.pricing import Tariff, ceiling
@@ -23,6 +24,7 @@ from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
+from workers.bill import Bill
 from workers.breaker import FIRST_S, Breaker
 from workers.engines.base import Generation, GenerationRequest, OnDelta, Progress
 from workers.execute import Execute
@@ -47,13 +49,16 @@ class Provider:
     continues: bool = False
     error: Exception | None = None
     rates: ProviderRates | None = None
+    tier: str | None = None
+    asked_tiers: list[str | None] = field(default_factory=list)
     calls: int = 0
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
         self.calls += 1
+        self.asked_tiers.append(request.tier)
         if self.error is not None:
             raise self.error
-        return Generation("An answer.", Usage(9, 4), "stop", "gpt-4o-mini-2024-07-18", rates=self.rates)
+        return Generation("An answer.", Usage(9, 4), "stop", "gpt-4o-mini-2024-07-18", rates=self.rates, tier=self.tier)
 
     def progress(self) -> dict[str, Progress]:
         return {}
@@ -70,19 +75,17 @@ def make_execute(
 ) -> Iterator[Callable[..., Execute]]:
     made: list[Execute] = []
 
-    def make(day_usd: Decimal | None = None, *, prices: bool = True) -> Execute:
+    def make(day_usd: Decimal | None = None, *, price: Price | None = PRICE) -> Execute:
         info = WorkerInfo(new_id(), "overflow@test", "host", "overflow", provider.name, "gpt-4o-mini", 4)
         with store.begin() as db:
             workers.register(db, info, settings.lease_s)
-        tariff = Tariff.of(settings.model_copy(update={"prices": {"gpt-4o-mini": PRICE} if prices else {}}))
+        tariff = Tariff.of(settings.model_copy(update={"prices": {"gpt-4o-mini": price} if price else {}}))
         engine: Any = provider
         execute = Execute(
             store,
             engine,
-            tariff,
+            Bill(tariff, Route.OVERFLOW, "host"),
             info.id,
-            Route.OVERFLOW,
-            "host",
             2,
             notices=Notices(admission, deliver=lambda _: None),
             publisher=Publisher(Streams(redis)),
@@ -181,11 +184,11 @@ def test_an_app_s_own_budget_binds_it(
 
 
 @pytest.mark.parametrize(
-    ("changes", "prices", "reason"),
+    ("changes", "price", "reason"),
     [
-        ({"overflow": Overflow.NEVER}, True, "never"),
-        ({"max_cost_usd": MOST - Decimal("0.000001")}, True, "max_cost_usd"),
-        ({}, False, "No price is listed"),
+        ({"overflow": Overflow.NEVER}, PRICE, "never"),
+        ({"max_cost_usd": MOST - Decimal("0.000001")}, PRICE, "max_cost_usd"),
+        ({}, None, "No price is listed"),
     ],
     ids=["never", "too dear", "no price"],
 )
@@ -195,10 +198,10 @@ def test_a_job_that_should_not_be_here_is_never_sent_out(
     spilled: Callable[..., Ticket],
     provider: Provider,
     changes: dict[str, Any],
-    prices: bool,
+    price: Price | None,
     reason: str,
 ) -> None:
-    waiting = run(make_execute(prices=prices), store, spilled(**changes))
+    waiting = run(make_execute(price=price), store, spilled(**changes))
 
     assert provider.calls == 0
     assert (waiting.state, waiting.queue) == (JobState.WAITING, "chat.normal")
@@ -309,6 +312,65 @@ def test_one_that_was_put_off_puts_off_the_others(
 
     assert provider.calls == 1
     assert 19 <= not_before_s(store, other) <= 25
+
+
+TIERED = PRICE.model_copy(update={"tiers": {"flex": Decimal("0.5")}})
+HOUR_S = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "price", "tier"),
+    [
+        ({"lane": Lane.LOW, "max_wait_s": HOUR_S}, TIERED, "flex"),
+        ({"lane": Lane.BATCH, "max_wait_s": HOUR_S}, TIERED, "flex"),
+        ({"lane": Lane.LOW, "max_wait_s": 600.0}, TIERED, "default"),
+        ({"lane": Lane.NORMAL, "max_wait_s": HOUR_S}, TIERED, "default"),
+        ({"lane": Lane.LOW, "max_wait_s": HOUR_S}, PRICE, None),
+    ],
+    ids=["low", "batch", "no time", "normal", "no tiers"],
+)
+def test_a_job_that_has_time_goes_to_the_cheaper_tier(
+    make_execute: Callable[..., Execute],
+    store: Store,
+    spilled: Callable[..., Ticket],
+    provider: Provider,
+    changes: dict[str, Any],
+    price: Price,
+    tier: str | None,
+) -> None:
+    provider.tier = tier
+    done = run(make_execute(price=price), store, spilled(**changes))
+
+    assert provider.asked_tiers == [tier]
+    usd = PAID / 2 if tier == "flex" else PAID
+    assert (done.state, done.usd, spent(store)) == (JobState.SUCCEEDED, usd, [(Decimal(0), usd)])
+    assert done.price_version == ("v1/flex" if tier == "flex" else "v1")
+
+
+def test_what_the_provider_served_otherwise_costs_what_it_says(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    provider.tier = "default"
+    done = run(make_execute(price=TIERED), store, spilled(lane=Lane.LOW, max_wait_s=HOUR_S))
+
+    assert provider.asked_tiers == ["flex"]
+    assert (done.usd, done.price_version) == (PAID, "v1")
+
+
+def test_the_cheaper_tier_is_left_when_a_deadline_comes_near(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    execute, ticket = make_execute(price=TIERED), spilled(lane=Lane.LOW, max_wait_s=HOUR_S)
+    provider.error = EngineBusy("The paid API answered 429 (resource_unavailable).")
+    run(execute, store, ticket)
+    with store.begin() as db:
+        near = sa.update(jobs_table).values(not_before=sa.func.now(), finish_by=sa.func.now() + timedelta(minutes=10))
+        db.execute(near)
+        [again] = jobs.enqueue_due(db)
+    provider.error = None
+    run(execute, store, again)
+
+    assert provider.asked_tiers == ["flex", "default"]
 
 
 def test_while_one_tries_whether_the_api_is_back_the_others_wait(

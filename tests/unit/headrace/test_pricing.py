@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from headrace.config import Price, Settings
 from headrace.errors import UnknownPrice
 from headrace.jobs import Message, Route, Sampling, Usage
-from headrace.pricing import MESSAGE_TOKENS, TEMPLATE_TOKENS, Tariff, ceiling, cost
+from headrace.pricing import MESSAGE_TOKENS, TEMPLATE_TOKENS, Cost, Tariff, ceiling, cost
 
 PRICE = Price(
     input_usd_per_mtok=Decimal("0.15"),
@@ -31,6 +31,16 @@ PRICE = Price(
 )
 def test_cost_is_exact(usage: Usage, usd: str) -> None:
     assert cost(PRICE, usage).usd == Decimal(usd)
+
+
+def test_a_tier_of_the_provider_s_has_its_factor_and_its_name_in_the_ledger() -> None:
+    tiered = PRICE.model_copy(update={"tiers": {"flex": Decimal("0.5"), "priority": Decimal("1.7")}})
+
+    assert cost(tiered, Usage(1_000_000, 0), "flex") == Cost(Decimal("0.075"), "v1/flex")
+    assert cost(tiered, Usage(1_000_000, 0), "priority") == Cost(Decimal("0.255"), "v1/priority")
+    assert [cost(tiered, Usage(1_000_000, 0), tier) for tier in ("default", None, "new")] == [
+        cost(PRICE, Usage(1_000_000))
+    ] * 3
 
 
 def test_cached_tokens_cost_as_others_where_no_price_is_given() -> None:

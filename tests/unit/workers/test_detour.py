@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -22,6 +23,7 @@ CLAIM = Claim(
     prompt_tokens=5,
     messages=(Message("user", "hi"),),
     sampling=Sampling(8),
+    start_by=datetime(2026, 11, 26, tzinfo=UTC),
     finish_by=None,
     has_webhook=False,
     stream=False,

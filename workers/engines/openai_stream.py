@@ -1,0 +1,81 @@
+"""What is read of a paid API's stream: chat completions in chunks, which nobody has validated. Knows no SDK."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.errors import EngineError, EngineFault, PromptRejected
+from headrace.jobs import Usage, storable
+from headrace.limits import ProviderRates
+from workers.engines.base import Generation, GenerationRequest, OnDelta
+
+
+@dataclass(slots=True)
+class Call:
+    """A request under way, and what has come of its answer. Nobody has validated it: nothing in a chunk is sure."""
+
+    request: GenerationRequest
+    on_delta: OnDelta | None
+    began: float = field(default_factory=time.monotonic)
+    is_aborted: bool = False
+    pieces: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+    first_token_s: float | None = None
+    rates: ProviderRates | None = None
+    tier: str | None = None
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Take a chunk in. Raises: EngineFault: it reports an error. KeyError and its kin: it is malformed."""
+        if chunk.get("error"):
+            raise billed(EngineFault("The paid API reported an error in the middle of its answer."))
+        self.model = chunk.get("model") or self.model
+        self.tier = chunk.get("service_tier") or self.tier
+        if counts := chunk.get("usage"):
+            self.usage = _usage(counts)
+        for choice in chunk["choices"]:
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if piece := choice["delta"].get("content") or choice["delta"].get("refusal"):
+                self._tell(storable(piece))
+
+    def _tell(self, piece: str) -> None:
+        if self.first_token_s is None:
+            self.first_token_s = time.monotonic() - self.began
+        self.pieces.append(piece)
+        if self.on_delta and not self.is_aborted:
+            self.on_delta(piece)
+
+    def generation(self) -> Generation:
+        """The whole answer. Raises: EngineFault: it is cut off, or cannot be billed. PromptRejected: it is withheld."""
+        match self.finish_reason:
+            case "stop" | "length" as finish_reason:
+                pass
+            case "content_filter":
+                raise billed(PromptRejected("The paid API's content filter withheld the answer."))
+            case _:
+                raise billed(EngineFault(f"The paid API's answer is cut off: it ended with {self.finish_reason!r}."))
+        if self.usage is None:
+            raise billed(EngineFault("The paid API's answer came without the usage that it is billed by."))
+        return Generation(
+            text="".join(self.pieces),
+            usage=self.usage,
+            finish_reason="abort" if self.is_aborted else finish_reason,
+            model_served=self.model,
+            first_token_s=self.first_token_s,
+            rates=self.rates,
+            tier=self.tier,
+        )
+
+
+def billed(error: EngineError) -> EngineError:
+    """The same, of a call that was answered, or may have been."""
+    error.may_be_billed = True
+    return error
+
+
+def _usage(counts: Mapping[str, Any]) -> Usage:
+    details = counts.get("prompt_tokens_details") or {}
+    cached_tokens = int(details.get("cached_tokens") or 0)
+    return Usage(int(counts["prompt_tokens"]), int(counts["completion_tokens"]), cached_tokens)
