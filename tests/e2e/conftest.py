@@ -189,7 +189,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
     with ExitStack() as stacks:
 
         def begin(
-            *options: str, engine: str = "simulator", folder: Path | None = None, paid_api: str = "", **env: str
+            *options: str,
+            engine: str = "simulator",
+            folder: Path | None = None,
+            paid_api: str = "",
+            paid_key: str = "sk-test",
+            **env: str,
         ) -> System:
             """Start it.
 
@@ -199,7 +204,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
                 env: settings without prefix, such as `lease_s="3"`.
             """
             settings = {f"HEADRACE_{name.upper()}": value for name, value in env.items()}
-            changes = {"OPENAI_API_KEY": paid_api and "sk-test", "OPENAI_BASE_URL": paid_api, **settings}
+            changes = {"OPENAI_API_KEY": paid_api and paid_key, "OPENAI_BASE_URL": paid_api, **settings}
             changes["HEADRACE_WEBHOOKS__ALLOW_PRIVATE"] = "true"
             chosen = ("--engine", engine) if engine else ()
             stack = Stack(folder or tmp_path_factory.mktemp("stack"), (*chosen, *options), changes)

@@ -1,4 +1,7 @@
-"""Prompts, keys and secrets stay where they belong: in no log, no message, no key of Redis, no page of Flower."""
+"""Prompts, answers, keys and secrets stay where they belong: in no log, message, metric, page of Flower or other table.
+
+Of an answer that is streamed, Redis holds the tokens for its readers; of a prompt it holds nothing.
+"""
 
 import secrets
 import threading
@@ -10,6 +13,7 @@ import pytest
 from redis import Redis
 
 from headrace.stack.receiver import Receiver
+from tests.contracts.conftest import StandIn
 
 FLOWER_PAGES = ("tasks", "workers", "broker", "api/tasks", "api/workers", "api/queues/length")
 #: What its page of tasks asks for in the background.
@@ -17,6 +21,9 @@ FLOWER_TABLE = (
     "tasks/datatable?draw=1&start=0&length=100&search[value]=&order[0][column]=0&order[0][dir]=asc"
     "&columns[0][data]=name"
 )
+
+#: Where prompts, answers and what a provider says of them are kept, and secrets that webhooks are signed with.
+THEIR_PLACES = {"job_texts", "jobs", "apps"}
 
 
 class Wiretap:
@@ -73,12 +80,43 @@ def everything_in(redis: Redis) -> Iterator[str]:
         yield f"{key!r} {value!r}"
 
 
-def test_no_prompt_key_or_secret_leaves_its_place(
-    start: Callable[..., Any], processes: Any, receiver: Receiver, wait_until: Callable[..., None]
+def every_table(system: Any) -> dict[str, str]:
+    """The rows of each table, as text; but for those that such things are kept in."""
+    found = system.sql("SELECT relname AS name FROM pg_stat_user_tables")
+    tables = sorted({row["name"] for row in found} - THEIR_PLACES)
+    rows = {name: system.sql(f'SELECT t::text AS row FROM "{name}" t') for name in tables}
+    return {name: "\n".join(row["row"] for row in rows[name]) for name in tables}
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[StandIn]:
+    server = StandIn()
+    yield server
+    server.close()
+
+
+def paid_jobs(system: Any, provider: StandIn, prompt: str, answer: str, key: str) -> list[dict[str, Any]]:
+    """One that the paid API answers, one that it rejects, and one whose key it does not know; it quotes both."""
+    rejected = {"error": {"message": f"Not this: {prompt}", "type": "invalid_request_error", "code": "bad"}}
+    unknown = {"error": {"message": f"Incorrect API key provided: {key}", "type": "invalid", "code": "invalid_api_key"}}
+    ended = []
+    for act in ((200, provider.completion(answer)), (400, rejected), (401, unknown)):
+        provider.script.append(act)
+        ended.append(system.ended(system.submit(prompt=f"{prompt} for the paid API", overflow="only")))
+    return ended
+
+
+def test_no_prompt_answer_key_or_secret_leaves_its_place(
+    start: Callable[..., Any],
+    processes: Any,
+    receiver: Receiver,
+    provider: StandIn,
+    wait_until: Callable[..., None],
 ) -> None:
+    prompt, answer, wrong_key, paid_key = (f"canary-{secrets.token_hex(8)}" for _ in range(4))
     # Every third attempt fails, so that what is said of failures is heard too.
-    system = start(simulator__output_tokens="8", simulator__fault="fault", simulator__fault_every="3")
-    prompt, wrong_key = (f"canary-{secrets.token_hex(8)}" for _ in range(2))
+    faults = {"simulator__output_tokens": "8", "simulator__fault": "fault", "simulator__fault_every": "3"}
+    system = start(paid_api=provider.url, paid_key=paid_key, **faults)
     report = system.stack.report
     with Wiretap(system.redis) as wire:
         jobs = [system.submit(prompt=f"{prompt} {no}", webhook=receiver.url) for no in range(6)]
@@ -89,8 +127,14 @@ def test_no_prompt_key_or_secret_leaves_its_place(
             system.http.post("/v1/jobs", content=f'{{"prompt": "{prompt}'),
             system.http.get("/v1/jobs", headers={"Authorization": f"Bearer {wrong_key}"}),
         ]
+        streamed = system.http.post("/v1/responses", json={"input": f"{prompt} in pieces", "stream": True})
+        paid = paid_jobs(system, provider, prompt, answer, paid_key)
         ended = system.all_ended(jobs)
         receiver.wait_for(6, 30)
+        system.sql("UPDATE apps SET queued_jobs = 0 RETURNING id")
+        wait_until(lambda: system.http.post("/v1/jobs", json={"prompt": prompt}).status_code == 429, "a refusal")
+        wait_until(lambda: system.sql("SELECT 1 FROM refusals"), "the refusal is counted")
+        wait_until(lambda: system.sql("SELECT 1 FROM queue_samples"), "a sample of the queues")
         flower = httpx2.Client(base_url=report.flower_url, auth=tuple(report.flower_auth.split(":")), timeout=30)
         with flower:
             wait_until(lambda: all(job in flower.get("/api/tasks").text for job in jobs), "Flower has heard of all")
@@ -100,10 +144,14 @@ def test_no_prompt_key_or_secret_leaves_its_place(
 
     [app] = system.sql("SELECT webhook_secret FROM apps WHERE name = 'development'")
     secret = app["webhook_secret"].removeprefix("whsec_")
+    [simulated] = {job["text"].split()[1] for job in ended if job["id"] == jobs[0]}
     hidden = {
         "a prompt": prompt,
+        "an answer": answer,
+        "a simulated answer": simulated,
         "a wrong key": wrong_key,
         "the API key": report.api_key,
+        "the paid API's key": paid_key,
         "the webhook secret": secret,
         "the pepper": (system.stack.state_dir / "pepper").read_text().strip(),
         "Flower's password": report.flower_auth.partition(":")[2],
@@ -113,6 +161,8 @@ def test_no_prompt_key_or_secret_leaves_its_place(
     heard = {
         **{f"the log {name}": text for name, text in logs.items()},
         **{f"Flower's {page}": text for page, text in pages.items()},
+        **{f"the metrics of {name}": httpx2.get(url).text for name, url in report.metrics_urls.items()},
+        **{f"the table {name}": text for name, text in every_table(system).items()},
         "Redis": "\n".join(everything_in(system.redis)),
         "what Redis was told": wire.text(),
         "the list of processes": "\n".join(processes.tree(system.stack.pid).values()),
@@ -123,9 +173,19 @@ def test_no_prompt_key_or_secret_leaves_its_place(
     assert "succeeded" in {job["status"] for job in ended}
     assert max(job["attempts"] for job in ended) > 1
     assert "attempt_failed" in heard["the log gpu.log"]
+    assert "overflow_is_locked_out" in heard["the log overflow.log"]
+    assert [job["text"] for job in paid] == [answer, None, None]
+    assert prompt in paid[1]["error"]["message"], "its owner is told what the paid API said"
+    assert {headers["authorization"] for headers, _ in provider.requests} == {f"Bearer {paid_key}"}
     for place in ("what Redis was told", "Flower's api/tasks", f"Flower's {FLOWER_TABLE}"):
         assert jobs[0] in heard[place], place
     assert "chat.normal" in heard["Redis"]
+    assert "response.completed" in streamed.text
+    assert streamed.text.split("[simulated] ")[1].split()[0][:32] in heard["Redis"]
+    for place in ("metrics of gpu", "metrics of overflow"):
+        assert "headrace_worker_running" in heard[f"the {place}"], place
+    for place in ("refusals", "queue_samples", "worker_samples", "ledger", "deliveries"):
+        assert heard[f"the table {place}"], place
     leaks = [f"{what} is in {place}" for what, text in hidden.items() for place, said in heard.items() if text in said]
     assert not leaks
     assert "canary" not in "".join(logs.values())
