@@ -114,6 +114,7 @@ jobs = sa.Table(
         server_default=sa.text("0"),
         comment="0: none. 1: an engine died while it ran. From 2 on it runs alone, and fails if the engine dies again.",
     ),
+    sa.Column("retry_of", sa.Uuid, comment="The failed job that an operator has run again as this one."),
     _one_of("state", JobState, "state"),
     _one_of("lane", Lane, "lane"),
     _one_of("route", Route, "route"),
@@ -123,6 +124,8 @@ jobs = sa.Table(
     sa.Index("ix_jobs_open", "state", "queued_at", postgresql_where=sa.text("state IN ('waiting', 'queued')")),
     sa.Index("ix_jobs_running", "worker_id", postgresql_where=sa.text("state = 'running'")),
     sa.Index("ix_jobs_started_at", "started_at"),
+    sa.Index("uq_jobs_retry_of", "retry_of", unique=True, postgresql_where=sa.text("retry_of IS NOT NULL")),
+    sa.Index("ix_jobs_failed", "id", postgresql_where=sa.text("state = 'failed'")),
 )
 
 job_texts = sa.Table(

@@ -199,6 +199,7 @@ class JobBody(Answer):
     metadata: dict[str, str]
     end_user: str | None
     cancel_requested: bool
+    retry_of: str | None = Field(description="The failed job that this one is another try of, which operators ask for.")
     created_at: TimeOut = Field(description="When it was accepted.")
     start_by: TimeOut = Field(description="If it has not started by then, it expires.")
     deadline: TimeOut | None = Field(description="Past it the job is aborted; null: it has none.")
@@ -229,6 +230,7 @@ class JobBody(Answer):
             metadata=dict(job.metadata),
             end_user=job.end_user,
             cancel_requested=job.cancel_requested_at is not None,
+            retry_of=None if job.retry_of is None else show_id(job.retry_of),
             created_at=job.created_at,
             start_by=job.start_by,
             deadline=job.finish_by,

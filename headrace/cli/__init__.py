@@ -8,6 +8,7 @@ from headrace.cli.apps import apps
 from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
 from headrace.cli.demo import demo
+from headrace.cli.jobs import jobs, retry
 from headrace.cli.keys import keys
 from headrace.cli.plan import plan_
 from headrace.cli.up import up
@@ -39,5 +40,5 @@ def main() -> None:
     """Headrace: asynchronous LLM jobs."""
 
 
-for command in (demo, up, submit, get, cancel, queues, apps, keys, budgets, plan_):
+for command in (demo, up, submit, get, cancel, queues, jobs, retry, apps, keys, budgets, plan_):
     main.add_command(command)

@@ -3,7 +3,20 @@
 Postgres is the truth. Times are the database's own clock, so that hosts whose clocks differ agree.
 """
 
-from headrace.store import apps, attempts, budgets, deliveries, insertion, jobs, keys, losses, observations, workers
+from headrace.store import (
+    apps,
+    attempts,
+    budgets,
+    deliveries,
+    insertion,
+    jobs,
+    keys,
+    losses,
+    observations,
+    overview,
+    retries,
+    workers,
+)
 from headrace.store.session import Store
 
 __all__ = [
@@ -17,5 +30,7 @@ __all__ = [
     "keys",
     "losses",
     "observations",
+    "overview",
+    "retries",
     "workers",
 ]

@@ -71,6 +71,7 @@ class Job:
     started_at: datetime | None
     ended_at: datetime | None
     cancel_requested_at: datetime | None
+    retry_of: UUID | None
     answer: str | None
     engine: str | None
     price_version: str | None

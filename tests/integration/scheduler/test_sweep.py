@@ -12,8 +12,9 @@ from redis import Redis
 from headrace.admission import ENDED, Admission, Ask, Load, Place, books_key
 from headrace.broker import list_key, named_in
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import new_id
+from headrace.jobs import Message, new_id
 from headrace.queues import WEBHOOKS, Candidate, Ticket
+from headrace.store import retries
 from scheduler import sweep
 from scheduler.parts import Parts
 
@@ -46,6 +47,19 @@ def test_publish_due_pushes_nothing_twice(
     query("UPDATE jobs SET queued_at = now() - interval '10 s'")
     assert [sweep.publish_due(parts), sweep.publish_due(parts)] == [0, 0]
     assert in_list(QUEUE) == [(ticket.job_id, 1)]
+
+
+def test_a_job_that_an_operator_retries_gets_its_message_and_runs(
+    parts: Parts, queued: Queued, age: Age, in_list: InList, claim: Any, query: Any
+) -> None:
+    failed = queued()
+    query("UPDATE jobs SET state = 'failed', ended_at = now()")
+    with parts.store.begin() as db:
+        [new] = retries.retry(db, [failed.job_id]).values()
+    age(new, LONG)
+    assert sweep.publish_due(parts) == 1
+    assert in_list(QUEUE) == [(new, 1)]
+    assert claim(new, 1).messages == (Message("user", "What is a headrace?"),)
 
 
 def test_a_wiped_redis_is_rebuilt_in_the_order_of_acceptance(

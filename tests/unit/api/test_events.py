@@ -54,6 +54,7 @@ QUEUED = Job(
     started_at=None,
     ended_at=None,
     cancel_requested_at=None,
+    retry_of=None,
     answer=None,
     engine=None,
     price_version=None,

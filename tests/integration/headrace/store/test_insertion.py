@@ -111,7 +111,7 @@ def test_every_column_of_a_new_job_is_given_or_left_to_someone() -> None:
     elsewhere = {  # Whoever adds a column says here that an insert leaves it to its default, or inserts it.
         *("model_served", "batch_id", "custom_id", "served_by_job", "output_tokens", "cached_tokens"),
         *("finish_reason", "usd", "error_code", "error_message", "enqueue_no", "attempt", "worker_id", "created_at"),
-        *("not_before", "started_at", "ended_at", "cancel_requested_at", "erased_at", "suspicion"),
+        *("not_before", "started_at", "ended_at", "cancel_requested_at", "erased_at", "suspicion", "retry_of"),
     }
 
     assert {*insertion.HOT_COLUMNS, "queued_at", "start_by"} == set(jobs.c.keys()) - elsewhere

@@ -1,0 +1,176 @@
+"""`headrace jobs` and `headrace retry`: what an operator sees of jobs, and what failed ones are run again as."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import Result
+
+from headrace.jobs import parse_id, show_id
+from headrace.queues import Ticket
+from headrace.store import Store, apps
+from headrace.store.apps import App
+from headrace.tables import jobs
+
+Run = Callable[..., Result]
+Failed = Callable[..., str]
+
+
+@pytest.fixture
+def failed(store: Store, queued: Callable[..., Ticket]) -> Failed:
+    """Makes a job that has failed, and returns its id."""
+
+    def make(code: str = "engine_crash", attempt: int = 2, **changes: Any) -> str:
+        job_id = queued(**changes).job_id
+        values = {"state": "failed", "attempt": attempt, "error_code": code, "error_message": "It died.", "usd": 0}
+        with store.begin() as db:
+            ended = sa.update(jobs).where(jobs.c.id == job_id).values(ended_at=sa.func.now(), **values)
+            db.execute(ended)
+        return show_id(job_id)
+
+    return make
+
+
+def cells(result: Result) -> list[list[str]]:
+    """A table's rows, without its heading."""
+    assert result.exit_code == 0, result.output
+    return [line.split() for line in result.stdout.splitlines()[1:]]
+
+
+def ids(result: Result) -> list[str]:
+    return [row[0] for row in cells(result)]
+
+
+def new_ids(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return [line.split(" is retried as ")[1] for line in result.stdout.splitlines()]
+
+
+def test_failed_jobs_are_listed_newest_first_with_why_and_when(
+    run: Run, failed: Failed, queued: Callable[..., Ticket]
+) -> None:
+    first, second = failed(), failed("worker_lost", attempt=3)
+    queued()
+
+    listed = cells(run("jobs", "--dead"))
+
+    assert [row[:4] for row in listed] == [[second, "test", "worker_lost", "3"], [first, "test", "engine_crash", "2"]]
+    [told, _] = json.loads(run("jobs", "--dead", "--json").stdout)
+    assert told["error"] == {"code": "worker_lost", "message": "It died."}
+    assert (told["id"], told["app"], told["status"], told["attempts"]) == (second, "test", "failed", 3)
+    assert "T".join(listed[0][4:]) in told["ended_at"]
+
+
+def test_a_list_fits_a_terminal_of_80_columns_with_the_id_whole(run: Run, failed: Failed) -> None:
+    job = failed("deadline_exceeded")
+    shown = run("jobs", "--dead", COLUMNS="80").stdout
+    assert job in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_all_jobs_are_listed_with_where_they_stand(run: Run, failed: Failed, queued: Callable[..., Ticket]) -> None:
+    dead, waiting = failed(), show_id(queued().job_id)
+    listed = cells(run("jobs"))
+    assert listed[0] == [waiting, "test", "queued", "0", "-"]
+    assert listed[1][:3] == [dead, "test", "engine_crash"]
+
+
+def test_a_list_is_of_one_app_and_no_longer_than_asked_and_says_that_there_is_more(
+    run: Run, store: Store, failed: Failed
+) -> None:
+    with store.begin() as db:
+        other = apps.create(db, "[red]other", {})
+    mine, theirs = failed(), failed(app_id=other.id)
+
+    assert [row[:2] for row in cells(run("jobs", "--dead", "--app", "[red]other"))] == [[theirs, "[red]other"]]
+    newest = run("jobs", "--dead", "--limit", "1")
+    assert ids(newest) == [theirs]
+    assert "There may be more" in newest.stderr
+    assert ids(run("jobs", "--dead")) == [theirs, mine]
+    assert "There may be more" not in run("jobs", "--dead").stderr
+
+
+def test_where_there_is_nothing_a_list_says_so(run: Run, app: App) -> None:
+    assert run("jobs").stdout == "There are no jobs.\n"
+    assert run("jobs", "--dead").stdout == "No job has failed that was not retried.\n"
+    assert run("jobs", "--dead", "--json").stdout == "[]\n"
+
+
+def test_a_failed_job_is_retried_as_a_new_one_and_leaves_the_list(run: Run, failed: Failed) -> None:
+    first, second = failed(), failed()
+
+    result = run("retry", first, second, first)
+
+    news = new_ids(result)
+    assert result.stdout.splitlines() == [f"{first} is retried as {news[0]}", f"{second} is retried as {news[1]}"]
+    assert ids(run("jobs", "--dead")) == []
+    listed = {job["id"]: job for job in json.loads(run("jobs", "--json").stdout)}
+    assert [(listed[new]["status"], listed[new]["retry_of"]) for new in news] == [
+        ("queued", first),
+        ("queued", second),
+    ]
+    assert listed[first]["status"] == "failed"
+
+
+def test_what_failed_again_can_be_retried_again(run: Run, store: Store, failed: Failed) -> None:
+    [again] = new_ids(run("retry", failed()))
+    with store.begin() as db:
+        db.execute(sa.update(jobs).where(jobs.c.id == parse_id(again)).values(state="failed", ended_at=sa.func.now()))
+
+    assert ids(run("jobs", "--dead")) == [again]
+    assert len(new_ids(run("retry", again))) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("state = 'queued', ended_at = NULL", "is queued: it has not failed, and may yet succeed."),
+        ("state = 'succeeded'", "is succeeded: only a job that has failed can be retried."),
+        ("state = 'cancelled'", "is cancelled: only a job that has failed can be retried."),
+        ("retry_of = NULL; DELETE FROM job_texts", "was deleted by its app: its prompt is gone."),
+    ],
+)
+def test_what_cannot_be_retried_is_named_and_nothing_else_is(
+    run: Run, store: Store, failed: Failed, change: str, message: str
+) -> None:
+    wrong = failed()
+    with store.begin() as db:
+        db.execute(sa.text(f"UPDATE jobs SET {change}"))
+    good = failed()
+
+    result = run("retry", good, wrong)
+
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: Job '{wrong}' {message}\n"
+    assert good in ids(run("jobs", "--dead"))
+
+
+def test_a_retry_of_what_was_retried_names_the_new_job(run: Run, failed: Failed) -> None:
+    job = failed()
+    [new] = new_ids(run("retry", job))
+
+    again = run("retry", job)
+
+    assert again.exit_code == 1
+    assert again.stderr == f"Error: Job '{job}' was retried already, as '{new}': retry that.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["retry"], 2, "Missing argument 'JOB...'"),
+        (["retry", "17"], 1, "No job with id '17'."),
+        (
+            ["retry", "job_01a21546000070000000000000000000"],
+            1,
+            "No job with id 'job_01a21546000070000000000000000000'.",
+        ),
+        (["jobs", "--app", "nobody"], 1, "There is no app 'nobody'"),
+        (["jobs", "--limit", "0"], 2, "'--limit'"),
+    ],
+)
+def test_a_mistake_is_named(run: Run, arguments: list[str], status: int, message: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, message in result.stderr) == (status, True), result.output
