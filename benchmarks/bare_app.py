@@ -1,10 +1,11 @@
-"""The API's peer: what a team writes first, on Flask and Celery. Served by benchmarks, and never part of the product.
+"""A peer: what a team writes first, on Flask and Celery. Run by benchmarks, and never part of the product.
 
 It has no durable record, no atomic cap, no keys and no validation. The broker connections are pooled, there is no
 result backend and there are no events; hiredis parses what Redis answers, as it does for the API. The message carries
 the job's id alone, which favours this peer: a real one would have to carry the prompt as well.
 """
 
+import time
 import uuid
 
 import sqlalchemy as sa
@@ -40,7 +41,13 @@ app = Flask(__name__, static_folder=None)
 
 @celery.task(name="bare.noop")
 def noop(job_id: str) -> None:
-    """What a worker would run; none does."""
+    """What a worker runs, where there is one: nothing."""
+
+
+@celery.task(name="bare.mark")
+def mark(key: str) -> None:
+    """Leave word of when this was run."""
+    redis.set(key, time.time())
 
 
 @app.get("/hello")

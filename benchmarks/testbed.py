@@ -131,12 +131,20 @@ class Testbed(AbstractContextManager["Testbed"]):
         servers = {name: cpu_s(pids[name]) for name in ("postgres", "valkey")}
         return {"server": sum(cpu_s(self._pids[url]) for url in urls), **servers}
 
-    def start_worker(self, kind: str = "gpu") -> None:
+    def start_worker(self, kind: str = "gpu") -> Child:
         """Start one more worker of a kind beside the stack's; returns once its row says that it takes jobs."""
         before = self._live_workers()
         # Two Celery workers of one name would answer for each other.
         child = self._run(self._lines[kind].replace(f"--hostname {kind}", f"--hostname {kind}{self._number + 2}"), {})
         child.wait_until(lambda: self._live_workers() > before, START_TIMEOUT_S)
+        return child
+
+    def start_bare_worker(self, concurrency: int) -> Child:
+        """Start a Celery worker of `bare_app` in threads; it takes tasks as soon as it can."""
+        name = f"--hostname bare{self._number + 2}@%h --loglevel WARNING"
+        line = f"celery --app bare_app:celery worker --pool threads --concurrency {concurrency} {name}"
+        plain = f"{line} --without-gossip --without-mingle --without-heartbeat"
+        return self._run(plain, {"PYTHONPATH": _python_path(self._process_env)})
 
     def _live_workers(self) -> int:
         rows = self.sql("SELECT count(*) FROM workers WHERE ready AND stopped_at IS NULL AND lease_until > now()")

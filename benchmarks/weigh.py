@@ -1,5 +1,6 @@
 """What processes have used, from /proc: each with all that it has started."""
 
+from contextlib import suppress
 from pathlib import Path
 
 TICKS_PER_S = 100
@@ -10,7 +11,8 @@ def family(pid: int) -> list[int]:
     found = [pid]
     for each in found:
         for children in Path(f"/proc/{each}/task").glob("*/children"):
-            found += map(int, children.read_text().split())
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, children.read_text().split())
     return found
 
 
@@ -25,6 +27,11 @@ def total(pid: int, field: str) -> int:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor seconds."""
-    fields = (Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in family(pid))
-    return sum(int(field[11]) + int(field[12]) for field in fields) / TICKS_PER_S
+    """Processor seconds, also of what it has started and seen the end of."""
+    return sum(map(_ticks, family(pid))) / TICKS_PER_S
+
+
+def _ticks(pid: int) -> int:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return 0

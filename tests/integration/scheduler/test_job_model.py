@@ -61,8 +61,8 @@ UNSTARTED = {JobState.WAITING, JobState.QUEUED}
 OPEN = set(JobState) - TERMINAL
 WRITES = ("succeed", "succeed", "abort", "fail", "retry", "hand back", "hand back unused", "hand back elsewhere")
 EVENTS = (
-    *("a message comes again", "start_by", "finish_by", "cancel", "cancel", "disown", "renew", "end_lease"),
-    *("a worker is too slow", "expire", "publish_due", "rescue"),
+    *("a message comes again", "start_by", "finish_by", "cancel", "cancel what runs", "disown", "renew"),
+    *("end_lease", "a worker is too slow", "expire", "publish_due", "rescue"),
 )
 
 IS_OVER = jobs_table.c.state.in_(TERMINAL)
@@ -496,8 +496,10 @@ class Lives(RuleBasedStateMachine):
                 self.both("pass_time", job, event == "finish_by")
             case "cancel":
                 self.both("cancel", job)
+            case "cancel what runs" if held := self.held():
+                self.both("cancel", data.draw(st.sampled_from(held)).job_id)
             case "disown" if self.claims:
-                self.both("disown", data.draw(st.sampled_from(self.claims)))
+                self.both("disown", data.draw(st.sampled_from(self.held() or self.claims)))
             case "renew" | "end_lease":
                 self.both(event, worker)
             case "a worker is too slow":

@@ -1,0 +1,232 @@
+"""How fast a full queue drains where the engine costs nothing: jobs a second, beside bare Celery's no-op tasks.
+
+The claim: claiming in Postgres, an answer stored with its entry in the ledger, and the words to the door cost little
+more than Celery's own handling of a message. Knows the system from outside: HTTP, SQL, Redis, /proc.
+
+Of the peers, dramatiq is left out: it is not among the locked packages, and a benchmark installs nothing.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import click
+from bare_app import QUEUE
+from celery import Celery
+from load import drive, request
+from rich.table import Table
+from testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds
+from weigh import cpu_s
+
+from headrace.stack.child import Child
+
+#: A round that takes longer is stuck.
+ROUND_LIMIT_S = 300.0
+POLL_S = 0.02
+SUBMITTERS = 16
+GOAL = 0.8
+#: So fast that the engine's time is nothing.
+INSTANT = {
+    "HEADRACE_SIMULATOR__PREFILL_TOKENS_PER_S": "1e9",
+    "HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": "1e9",
+    "HEADRACE_SIMULATOR__OUTPUT_TOKENS": "1",
+    "HEADRACE_SIMULATOR__KV_TOKENS": "10000000",
+}
+SUBMIT = json.dumps({"prompt": "Say nothing.", "max_tokens": 1, "max_wait": 3600}).encode()
+BEGUN = "SELECT count(started_at) FROM jobs WHERE created_at > to_timestamp(%s)"
+#: Of the jobs that were made since then: how many have an answer, and from the first start to the last end.
+DRAINED = """
+    SELECT count(*) FILTER (WHERE state = 'succeeded'), extract(epoch FROM max(ended_at) - min(started_at))::float
+    FROM jobs WHERE created_at > to_timestamp(%s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """One backlog, worked off.
+
+    Attributes:
+        cpu_ms: a job, of the workers, of Postgres and of Valkey.
+    """
+
+    per_s: float
+    cpu_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    jobs: int
+    processes: int
+    concurrency: int
+
+
+class Headrace:
+    """Our side: jobs submitted over HTTP while no worker runs, then workers."""
+
+    def __init__(self, bed: Testbed, plan: Plan) -> None:
+        self._bed, self._plan = bed, plan
+        self._key = bearer(bed.api_key)
+
+    def drain(self) -> Drained:
+        """Work off one backlog."""
+        began = time.time()
+        submits = iter([request("POST", "/v1/jobs", self._key, SUBMIT)] * self._plan.jobs)
+        accepted = drive([self._bed.url], submits, SUBMITTERS)
+        if accepted.count(202) != self._plan.jobs:
+            raise click.ClickException(f"Not all were accepted: {dict(accepted.statuses)}")
+
+        def is_begun() -> bool:
+            return bool(self._bed.sql(BEGUN, began)[0][0])
+
+        with weighed(self._bed, self._plan, self._bed.start_worker, is_begun) as cpu_ms:
+            wait_until(lambda: self._bed.sql(DRAINED, began)[0][0] == self._plan.jobs)
+        return Drained(self._plan.jobs / self._bed.sql(DRAINED, began)[0][1], cpu_ms)
+
+
+class Bare:
+    """The peer's side: no-op tasks in a list, with a mark before and after them, then workers."""
+
+    def __init__(self, bed: Testbed, plan: Plan) -> None:
+        self._bed, self._plan = bed, plan
+        self._celery = Celery("drain", broker=bed.stack.report.redis_url, set_as_current=False)
+        self._celery.conf.update(task_ignore_result=True, task_default_queue=QUEUE)
+
+    def drain(self) -> Drained:
+        """Work off one backlog."""
+        begin, end = (f"drain-{uuid4().hex}" for _ in range(2))
+        with self._celery.producer_pool.acquire() as producer:
+            self._celery.send_task("bare.mark", (begin,), producer=producer)
+            for number in range(self._plan.jobs):
+                self._celery.send_task("bare.noop", (str(number),), producer=producer)
+            self._celery.send_task("bare.mark", (end,), producer=producer)
+        redis, concurrency = self._bed.redis, self._plan.concurrency
+        start, is_begun = partial(self._bed.start_bare_worker, concurrency), partial(redis.exists, begin)
+        with weighed(self._bed, self._plan, start, is_begun) as cpu_ms:
+            wait_until(partial(redis.exists, end))
+        seconds = float(str(redis.get(end))) - float(str(redis.get(begin)))
+        return Drained(self._plan.jobs / seconds, cpu_ms)
+
+
+@contextmanager
+def weighed(
+    bed: Testbed, plan: Plan, start: Callable[[], Child], is_begun: Callable[[], object]
+) -> Iterator[dict[str, float]]:
+    """Workers for the length of a block, and what they and the servers take of the processors once they have begun."""
+    pids = bed.stack.report.pids
+    workers = [start() for _ in range(plan.processes)]
+
+    def used() -> dict[str, float]:
+        of_workers = sum(cpu_s(worker.pid) for worker in workers)
+        return {"workers": of_workers, "postgres": cpu_s(pids["postgres"]), "valkey": cpu_s(pids["valkey"])}
+
+    cpu_ms: dict[str, float] = {}
+    try:
+        wait_until(is_begun)
+        before = used()
+        yield cpu_ms
+        cpu_ms |= {name: 1000 * (seconds - before[name]) / plan.jobs for name, seconds in used().items()}
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Return once it holds."""
+    until = time.monotonic() + ROUND_LIMIT_S
+    while not condition():
+        if time.monotonic() > until:
+            raise click.ClickException(f"A backlog was not worked off within {ROUND_LIMIT_S:.0f} s.")
+        time.sleep(POLL_S)
+
+
+def measure(plan: Plan, number: int) -> dict[str, list[Drained]]:
+    """Every round, the two in turn: whoever began a round is second in the next."""
+    env = {**INSTANT, **lanes(depth_cap=10_000_000, backlog_cap_tokens=1_000_000_000)}
+    env["HEADRACE_POOLS__CHAT__MAX_RUNNING"] = str(plan.concurrency)
+    found: dict[str, list[Drained]] = {"headrace": [], "celery": []}
+    with Testbed(env, [name for name in BARE if name != "web"]) as bed:
+        sides = {"headrace": Headrace(bed, plan), "celery": Bare(bed, plan)}
+        for no in rounds(number + 1, lambda no: f"round {no - 1}" if no > 1 else "warming up"):
+            for name in sides if no % 2 else reversed(sides):
+                drained = sides[name].drain()
+                if no > 1:
+                    found[name].append(drained)
+        return found
+
+
+def show(found: dict[str, list[Drained]]) -> None:
+    """Medians over the rounds."""
+    table = Table("", header_style="bold", title="medians over the rounds; processor ms for each job")
+    for heading in ("per s", "least-most", "workers", "postgres", "valkey"):
+        table.add_column(heading, justify="right")
+    for name, measured in found.items():
+        rates = [each.per_s for each in measured]
+        shares = (f"{middle(measured, where):.2f}" for where in ("workers", "postgres", "valkey"))
+        table.add_row(name, f"{statistics.median(rates):.0f}", f"{min(rates):.0f}-{max(rates):.0f}", *shares)
+    console.print(table)
+
+
+def middle(measured: Sequence[Drained], where: str) -> float:
+    """The median of what a job took there."""
+    return statistics.median(each.cpu_ms[where] for each in measured)
+
+
+def summary(found: dict[str, list[Drained]]) -> dict[str, Any]:
+    """What the last line says."""
+    ours, theirs = found["headrace"], found["celery"]
+    ratios = [one.per_s / other.per_s for one, other in zip(ours, theirs, strict=True)]
+    return {
+        "jobs_per_s": statistics.median(each.per_s for each in ours),
+        "celery_per_s": statistics.median(each.per_s for each in theirs),
+        "ratio_celery": statistics.median(ratios),
+        "worker_ms": middle(ours, "workers"),
+        "postgres_ms": middle(ours, "postgres"),
+    }
+
+
+@click.command()
+@click.option("--jobs", type=click.IntRange(min=1), default=3000, show_default=True, help="Of one backlog.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Workers of each side.")
+@click.option("--concurrency", type=click.IntRange(min=1), default=32, show_default=True, help="Threads of each.")
+@click.option("--rounds", "number", type=click.IntRange(min=1), default=5, show_default=True, help="The median counts.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write figures.")
+def main(jobs: int, processes: int, concurrency: int, number: int, file: Path | None) -> None:
+    """Drain a queue of jobs that take no time, and a list of Celery tasks that do nothing.
+
+    Starts servers and the API in a temporary folder. In each round it fills the queue over HTTP while no worker runs,
+    starts workers with the simulator at full speed, and counts from the first job's start to the last one's end, as
+    Postgres has them: each is claimed, run, stored with its answer and its entry in the ledger, and announced. Then
+    it does the same with Celery's own workers in threads, whose tasks are in Redis alone, acknowledged early, without
+    results and events. The two begin in turn.
+
+    The last line is name=value pairs: jobs_per_s and celery_per_s, medians of the rounds; ratio_celery, the median of
+    the rounds' ratios; worker_ms and postgres_ms, what a job takes of the processors there. The status is 1 when the
+    ratio is below 0.8.
+
+    \b
+    bin/headrace python benchmarks/drain.py
+    bin/headrace python benchmarks/drain.py --processes 2
+    """
+    plan = Plan(jobs, processes, concurrency)
+    found = measure(plan, number)
+    show(found)
+    figures = summary(found)
+    if file is not None:
+        every = {name: [asdict(each) for each in measured] for name, measured in found.items()}
+        file.write_text(json.dumps({"plan": asdict(plan), "figures": figures, "rounds": every}, indent=2) + "\n")
+    print(line_of(figures))
+    sys.exit(0 if figures["ratio_celery"] >= GOAL else 1)
+
+
+if __name__ == "__main__":
+    main()
