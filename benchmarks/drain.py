@@ -30,7 +30,7 @@ from headrace.stack.child import Child
 
 #: A round that takes longer is stuck.
 ROUND_LIMIT_S = 300.0
-POLL_S = 0.02
+POLL_S = 0.05
 SUBMITTERS = 16
 GOAL = 0.8
 #: So fast that the engine's time is nothing.
@@ -41,7 +41,8 @@ INSTANT = {
     "HEADRACE_SIMULATOR__KV_TOKENS": "10000000",
 }
 SUBMIT = json.dumps({"prompt": "Say nothing.", "max_tokens": 1, "max_wait": 3600}).encode()
-BEGUN = "SELECT count(started_at) FROM jobs WHERE created_at > to_timestamp(%s)"
+BEGUN = "SELECT EXISTS (SELECT FROM jobs WHERE started_at > to_timestamp(%s))"
+OPEN = "SELECT EXISTS (SELECT FROM jobs WHERE state IN ('waiting', 'queued') OR state = 'running')"
 #: Of the jobs that were made since then: how many have an answer, and from the first start to the last end.
 DRAINED = """
     SELECT count(*) FILTER (WHERE state = 'succeeded'), extract(epoch FROM max(ended_at) - min(started_at))::float
@@ -89,8 +90,11 @@ class Headrace:
             return bool(self._bed.sql(BEGUN, began)[0][0])
 
         with weighed(self._bed, self._plan, self._bed.start_worker, is_begun) as cpu_ms:
-            wait_until(lambda: self._bed.sql(DRAINED, began)[0][0] == self._plan.jobs)
-        return Drained(self._plan.jobs / self._bed.sql(DRAINED, began)[0][1], cpu_ms)
+            wait_until(lambda: not self._bed.sql(OPEN)[0][0])
+        succeeded, seconds = self._bed.sql(DRAINED, began)[0]
+        if succeeded != self._plan.jobs:
+            raise click.ClickException(f"Of {self._plan.jobs} jobs {succeeded} have an answer.")
+        return Drained(self._plan.jobs / seconds, cpu_ms)
 
 
 class Bare:

@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -28,6 +29,7 @@ from workers.publisher import Publisher
 from workers.purse import NO_CALL, NotYet, Objection, Purse
 from workers.retry import FIRST_DELAY_S, GiveUp, backoff_s, decide, is_continuable, jitter
 from workers.room import Room
+from workers.shared_attempts import SharedAttempts
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,10 @@ class Execute:
     crashes: Crashes = field(default_factory=Crashes)
     running: RunningAttempts = field(default_factory=RunningAttempts)
     ready: threading.Event = field(default_factory=threading.Event)
+    _shared: SharedAttempts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._shared = SharedAttempts(self.store, self.worker_id, self.engine.name)
 
     def takes(self) -> bool:
         """True while one more job may come."""
@@ -88,8 +94,7 @@ class Execute:
             self.room.leave(job_id)
 
     def _run(self, job_id: UUID, enqueue_no: int) -> None:
-        with self.store.autocommit() as db:
-            claim = store.attempts.claim(db, job_id, enqueue_no, self.worker_id, self.engine.name)
+        claim = self._shared.claim(job_id, enqueue_no)
         if claim is None:
             log.info("claim_missed", extra={"job_id": str(job_id), "enqueue_no": enqueue_no})
             return
@@ -237,28 +242,26 @@ class Execute:
 
         # The end of a job is one statement; with a webhook or money it is several, which hold together or not at all.
         is_several = claim.has_webhook or claim.route is Route.OVERFLOW
-        if self._write(claim, write, self.store.begin if is_several else self.store.autocommit):
+        once = partial(self._in_one, write) if is_several else partial(self._shared.finish, claim, target, end)
+        if self._insist(claim, once):
             log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
             self.notices.ended(claim.job_id, deliveries)
             if claim.stream:
                 self.publisher.forget(claim.job_id)
 
-    def _write(
-        self,
-        claim: Claim,
-        write: Callable[[Connection], bool],
-        connect: Callable[[], AbstractContextManager[Connection]] | None = None,
-    ) -> bool:
-        """Write under the claim, through an outage of Postgres if need be; False when the claim holds no more.
+    def _write(self, claim: Claim, write: Callable[[Connection], bool]) -> bool:
+        return self._insist(claim, partial(self._in_one, write))
 
-        Args:
-            connect: opens what is written through; None for one transaction.
-        """
+    def _in_one(self, write: Callable[[Connection], bool]) -> bool:
+        with self.store.begin() as db:
+            return write(db)
+
+    def _insist(self, claim: Claim, write: Callable[[], bool]) -> bool:
+        """Write under the claim, through an outage of Postgres if need be; False when the claim holds no more."""
         give_up_at = time.monotonic() + REWRITE_FOR_S
         while True:
             try:
-                with (connect or self.store.begin)() as db:
-                    held = write(db)
+                held = write()
             except StoreUnavailable:
                 if time.monotonic() > give_up_at:
                     log.error("result_dropped", extra={"job_id": str(claim.job_id), "attempt": claim.attempt})

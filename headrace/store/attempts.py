@@ -1,6 +1,6 @@
 """Attempts: claim a job, and end the try with its result and its bill, only while the claim still holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,11 +14,19 @@ from headrace.budgets import Limits, Shortfall
 from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, storable
 from headrace.pricing import Cost
 from headrace.store import budgets
-from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, HOLD, RECORD, given_as
+from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, HOLD, RECORD
 from headrace.store.transitions import announce, transition
 from headrace.tables import attempts, jobs
 
 NOTHING_USED = Usage()
+
+#: What a claim is known by.
+_RIGHT = ("job_id", "worker_id", "attempt", "enqueue_no")
+#: What it has of its job as it is there.
+_AS_STORED = (
+    *("attempt", "enqueue_no", "worker_id", "app_id", "end_user", "pool", "max_cost_usd", "prompt_tokens"),
+    *("start_by", "finish_by", "stream", "suspicion", "adapter"),
+)
 
 LedgerKind = Literal["compute", "api", "waste"]
 
@@ -107,34 +115,29 @@ def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine
     The worker's own lease must hold, else `rescue` would take the job from under it. One statement: it needs no
     transaction around it.
     """
-    given = {"job_id": job_id, "enqueue_no": enqueue_no, "worker_id": worker_id, "engine": engine}
-    row = db.execute(CLAIM, given_as(given)).first()
-    return None if row is None else _claim_of(row)
+    row = claim_all(db, {job_id: enqueue_no}, worker_id, engine).get(job_id)
+    return None if row is None else claim_of(row)
 
 
-def _claim_of(row: Row[Any]) -> Claim:
+def claim_all(db: Connection, asked: Mapping[UUID, int], worker_id: UUID, engine: str) -> dict[UUID, Row[Any]]:
+    """Likewise, by several messages: `{job id: enqueue_no}`. Returns: what there was to take, each for `claim_of`."""
+    by_whom = {"worker_id": worker_id, "engine": engine}
+    given = [{"job_id": job_id, "enqueue_no": enqueue_no, **by_whom} for job_id, enqueue_no in asked.items()]
+    return {row.id: row for row in CLAIM.run(db, given)}
+
+
+def claim_of(row: Row[Any]) -> Claim:
+    """The claim in a row of `claim_all`."""
     return Claim(
+        **{name: getattr(row, name) for name in _AS_STORED},
         job_id=row.id,
-        attempt=row.attempt,
-        enqueue_no=row.enqueue_no,
-        worker_id=row.worker_id,
-        app_id=row.app_id,
-        end_user=row.end_user,
         lane=Lane(row.lane),
-        pool=row.pool,
         model=row.model_requested,
         overflow=Overflow(row.overflow),
-        max_cost_usd=row.max_cost_usd,
-        prompt_tokens=row.prompt_tokens,
         messages=tuple(Message(**message) for message in row.messages),
         sampling=sampling_of(row.sampling),
-        start_by=row.start_by,
-        finish_by=row.finish_by,
         has_webhook=row.webhook_url is not None,
-        stream=row.stream,
-        suspicion=row.suspicion,
         route=Route(row.route),
-        adapter=row.adapter,
     )
 
 
@@ -155,8 +158,7 @@ def reserve(db: Connection, claim: Claim, usd: Decimal, together: Limits) -> Cla
 
     Returns: the claim with its money; the budget that has too little; None when the claim holds no more.
     """
-    given = {"job_id": claim.job_id, "attempt": claim.attempt, "worker_id": claim.worker_id}
-    if db.execute(HOLD, given_as({**given, "enqueue_no": claim.enqueue_no})).first() is None:
+    if not HOLD.run(db, [{name: getattr(claim, name) for name in _RIGHT}]):
         return None
     lacking = budgets.reserve(db, claim.job_id, claim.attempt, claim.app_id, usd, together)
     return lacking or replace(claim, reserved_usd=usd)
@@ -177,17 +179,28 @@ def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> b
     One statement, which needs no transaction around it unless the job has a webhook, or money was reserved for it.
     Returns: False, and nothing written, when the claim holds no more: somebody else answers for the job now.
     """
-    given = _recorded(claim, end) | {
+    return claim.job_id in finish_all(db, target, [(claim, end)])
+
+
+def finish_all(db: Connection, target: JobState, ends: Sequence[tuple[Claim, AttemptEnd]]) -> set[UUID]:
+    """Likewise, for several jobs that end in the same state. Returns: those whose claims held."""
+    rows = FINISH[target].run(db, [_finished(claim, end) for claim, end in ends])
+    announce(db, rows)
+    ended = {row.id for row in rows}
+    for claim, end in ends:
+        if claim.job_id in ended:
+            _settle(db, claim, end)
+    return ended
+
+
+def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
+    """What is written of a job that ends with this attempt."""
+    return _recorded(claim, end) | {
         "charged_usd": end.cost.usd if end.kind != "waste" else Decimal(0),
         "finish_reason": end.finish_reason,
         "error_message": end.error_message and storable(end.error_message),
         "answer": end.text and storable(end.text),
     }
-    rows = db.execute(FINISH[target], given_as(given)).all()
-    announce(db, rows)
-    if rows:
-        _settle(db, claim, end)
-    return bool(rows)
 
 
 def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> bool:
@@ -217,11 +230,11 @@ def hand_back(
         delay_s: until it is due again. A job that could not really start is bound by its `start_by` as before.
         away: where it waits from now on; None where it did. Likewise.
     """
-    not_before = sa.func.now() + timedelta(seconds=away.delay_s if away else delay_s)
+    due = sa.func.now() + timedelta(seconds=away.delay_s if away else delay_s)
     values: dict[str, Any] = {
         "attempt": jobs.c.attempt - 1,
         "suspicion": jobs.c.suspicion + suspicion,
-        "not_before": not_before,
+        "not_before": due,
     }
     if away is not None:
         values |= {"queue": away.queue, "route": away.route, "route_reason": away.reason}
@@ -235,7 +248,7 @@ def hand_back(
         _settle(db, claim, end)
         return True
     if end.usage != NOTHING_USED or end.cost.usd:
-        db.execute(BOOK, given_as(_recorded(claim, end)))
+        BOOK.run(db, [_recorded(claim, end)])
     _settle(db, claim, end)
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
     return True
@@ -256,19 +269,13 @@ def _put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:
 
 def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
     """End the attempt's row and book what it cost."""
-    db.execute(RECORD, given_as(_recorded(claim, end)))
+    RECORD.run(db, [_recorded(claim, end)])
 
 
 def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
     """What the attempt's row and its entry in the ledger say."""
     return {
-        "job_id": claim.job_id,
-        "attempt": claim.attempt,
-        "worker_id": claim.worker_id,
-        "enqueue_no": claim.enqueue_no,
-        "app_id": claim.app_id,
-        "end_user": claim.end_user,
-        "pool": claim.pool,
+        **{name: getattr(claim, name) for name in (*_RIGHT, "app_id", "end_user", "pool")},
         "model": end.model_served or claim.model,
         "model_served": end.model_served,
         "host_id": end.host_id,

@@ -29,10 +29,19 @@ def transition(
     return rows
 
 
-def moving(sources: Sequence[JobState], target: JobState, *conditions: ColumnElement[bool], **values: Any) -> Update:
+def moving(
+    sources: Sequence[JobState],
+    target: JobState,
+    *conditions: ColumnElement[bool],
+    by_key: bool = False,
+    **values: Any,
+) -> Update:
     """The statement of a transition, for one that is part of a larger statement.
 
     Of jobs that end with it, `announce` must be told. Raises: IllegalTransition.
+
+    Args:
+        by_key: the jobs are few, and named in the conditions: no index on the state is to be walked through for them.
     """
     for source in sources:
         check_transition(source, target)
@@ -40,7 +49,8 @@ def moving(sources: Sequence[JobState], target: JobState, *conditions: ColumnEle
         values["ended_at"] = sa.func.now()
     if target is not JobState.RUNNING:
         values["worker_id"] = None
-    return sa.update(jobs).where(jobs.c.state.in_(sources), *conditions).values(state=target, **values)
+    state = jobs.c.state + "" if by_key else jobs.c.state
+    return sa.update(jobs).where(state.in_(sources), *conditions).values(state=target, **values)
 
 
 def announce(db: Connection, rows: Sequence[Row[Any]]) -> None:

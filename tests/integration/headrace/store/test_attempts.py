@@ -355,3 +355,64 @@ def test_cost_per_request_adds_the_entries_of_a_job(store: Store, queued: Callab
 
     assert (row.app, row.end_user, row.state, row.attempts) == ("test", "u1", "succeeded", 2)
     assert (row.usd, row.waste_usd, row.engine_s) == (Decimal("0.000012345"), Decimal("0.000001"), 2.0)
+
+
+def test_of_claims_in_one_statement_each_is_fenced_by_itself(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    good, taken, cancelled, moved = (queued() for _ in range(4))
+    must_claim(store, taken, add_worker(store))
+    with store.begin() as db:
+        jobs.cancel(db, cancelled.app_id, cancelled.job_id)
+    numbers = {each.job_id: 1 for each in (good, taken, cancelled)} | {moved.job_id: 7, new_id(): 1}
+    with store.autocommit() as db:
+        rows = attempts.claim_all(db, numbers, worker, "simulator")
+    assert {job_id: attempts.claim_of(row).attempt for job_id, row in rows.items()} == {good.job_id: 1}
+
+
+def test_of_claims_under_a_lease_that_has_ended_none_holds(store: Store, queued: Callable[..., Ticket]) -> None:
+    tickets = [queued() for _ in range(3)]
+    dead = add_worker(store, lease_s=0)
+    with store.autocommit() as db:
+        assert attempts.claim_all(db, {each.job_id: 1 for each in tickets}, dead, "simulator") == {}
+
+
+def test_of_ends_in_one_statement_a_stale_one_writes_nothing(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    claims = [must_claim(store, queued(), worker) for _ in range(4)]
+    # Of one the attempt, of one the number, and of one the worker is another by now.
+    stale = [
+        replace(claims[1], attempt=2),
+        replace(claims[2], enqueue_no=2),
+        replace(claims[3], worker_id=new_id()),
+    ]
+    ends = [(each, replace(DONE, text=str(each.job_id))) for each in (claims[0], *stale)]
+    with store.autocommit() as db:
+        assert attempts.finish_all(db, JobState.SUCCEEDED, ends) == {claims[0].job_id}
+    with store.begin() as db:
+        found = {each.job_id: jobs.find(db, each.app_id, each.job_id) for each in claims}
+    assert [found[each.job_id].state for each in claims] == ["succeeded", "running", "running", "running"]
+    assert [found[each.job_id].answer for each in claims] == [str(claims[0].job_id), None, None, None]
+    assert len(entries(store)) == 1
+
+
+def test_ends_in_one_statement_each_have_their_own_answer_bill_and_webhook(
+    store: Store, queued: Callable[..., Ticket], worker: UUID
+) -> None:
+    hook = "https://receiver.example/hook"
+    claims = [must_claim(store, queued(webhook_url=url), worker) for url in (None, hook, None)]
+    ends = [
+        (each, replace(DONE, text=f"Answer {number}.", cost=Cost(Decimal(number), f"v{number}")))
+        for number, each in enumerate(claims)
+    ]
+    with store.begin() as db:
+        assert attempts.finish_all(db, JobState.SUCCEEDED, ends) == {each.job_id for each in claims}
+    with store.begin() as db:
+        found = [jobs.find(db, each.app_id, each.job_id) for each in claims]
+        announced = deliveries.publish(db, [each.job_id for each in claims])
+    assert [(each.answer, each.usd, each.price_version) for each in found] == [
+        (f"Answer {number}.", number, f"v{number}") for number in range(3)
+    ]
+    assert len(announced) == 1
+    assert sorted(entries(store)) == [("compute", 1, Decimal(number)) for number in range(3)]

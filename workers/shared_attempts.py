@@ -1,0 +1,50 @@
+"""Claims and ends of jobs, those of one worker's threads that come together in one statement and one commit.
+
+Each is fenced as if it were alone. What a job costs the processor and the disk is mostly the statement, not the row.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from headrace import store
+from headrace.jobs import TERMINAL, TRANSITIONS, JobState
+from headrace.store import Store
+from headrace.store.attempts import AttemptEnd, Claim
+from workers.sharing import Sharing
+
+#: Rows of one statement: more would only make everyone wait for the longest.
+MOST = 64
+
+
+class SharedAttempts:
+    """Writes for all threads of one worker."""
+
+    def __init__(self, opened: Store, worker_id: UUID, engine: str) -> None:
+        self._store, self._worker_id, self._engine = opened, worker_id, engine
+        self._claims = Sharing(self._claim_all, MOST)
+        ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
+        self._ends = {target: Sharing(partial(self._finish_all, target), MOST) for target in ends}
+
+    def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
+        """As `store.attempts.claim`. Raises: StoreUnavailable."""
+        row = self._claims.call(job_id, enqueue_no)
+        return None if row is None else store.attempts.claim_of(row)
+
+    def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
+        """As `store.attempts.finish`, for a job that has no webhook and for which no money was reserved.
+
+        Raises: StoreUnavailable.
+        """
+        return self._ends[target].call(claim.job_id, (claim, end)) is not None
+
+    def _claim_all(self, asked: Mapping[UUID, int]) -> Mapping[UUID, Row[Any]]:
+        with self._store.autocommit() as db:
+            return store.attempts.claim_all(db, asked, self._worker_id, self._engine)
+
+    def _finish_all(self, target: JobState, ends: Mapping[UUID, tuple[Claim, AttemptEnd]]) -> Mapping[UUID, bool]:
+        with self._store.autocommit() as db:
+            return dict.fromkeys(store.attempts.finish_all(db, target, list(ends.values())), True)
