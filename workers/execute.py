@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from headrace import store
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
-from headrace.jobs import SUSPECT, JobState, Route
+from headrace.jobs import SUSPECT, JobState
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd, Claim
 from workers.attempts import RunningAttempts
@@ -240,9 +240,7 @@ class Execute:
                 deliveries[:] = store.deliveries.publish(db, [claim.job_id])
             return held
 
-        # The end of a job is one statement; with a webhook or money it is several, which hold together or not at all.
-        is_several = claim.has_webhook or claim.route is Route.OVERFLOW
-        once = partial(self._in_one, write) if is_several else partial(self._shared.finish, claim, target, end)
+        once = partial(self._in_one, write) if claim.has_webhook else partial(self._shared.finish, claim, target, end)
         if self._insist(claim, once):
             log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
             self.notices.ended(claim.job_id, deliveries)

@@ -1,12 +1,14 @@
 """Whether a job may be answered by the paid API now: its owner's word, a known price, and money in the budgets."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 from headrace import store
-from headrace.budgets import Limits
+from headrace.budgets import Limits, Shortfall
 from headrace.errors import EngineBusy, EngineError, EngineUnavailable, PromptRejected, StoreUnavailable, UnknownPrice
 from headrace.jobs import ApiTier, Lane, Overflow
 from headrace.pricing import Cost, Tariff
@@ -15,6 +17,8 @@ from headrace.store.attempts import AttemptEnd, Claim
 from workers.breaker import Breaker
 from workers.engines.base import Generation
 from workers.pacer import Pacer
+from workers.shared_attempts import MOST
+from workers.sharing import Sharing
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ class NotYet:
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Purse:
     """Pays for calls.
 
@@ -59,6 +63,10 @@ class Purse:
     together: Limits
     breaker: Breaker
     pacer: Pacer
+    _shared: Sharing[UUID, tuple[Claim, Decimal], Claim | Shortfall] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._shared = Sharing(self._reserve_all, MOST)
 
     def heard(self, claim: Claim, outcome: Generation | EngineError) -> None:
         """What came of a claim's call."""
@@ -103,8 +111,7 @@ class Purse:
             self.breaker.is_unsure()
             return NotYet(min(delay_s, LONGEST_PAUSE_S))
         try:
-            with self.store.begin() as db:
-                outcome = store.attempts.reserve(db, claim, most_usd, self.together)
+            outcome = self._shared.call(claim.job_id, (claim, most_usd))
         except StoreUnavailable:
             self.breaker.is_unsure()
             raise
@@ -113,3 +120,7 @@ class Purse:
         # No call is made, which may have been the breaker's probe.
         self.breaker.is_unsure()
         return None if outcome is None else Objection("budget_exceeded", f"No money: {outcome}.")
+
+    def _reserve_all(self, asked: Mapping[UUID, tuple[Claim, Decimal]]) -> Mapping[UUID, Claim | Shortfall]:
+        with self.store.begin() as db:
+            return store.attempts.reserve_all(db, list(asked.values()), self.together)

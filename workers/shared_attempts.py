@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from headrace import store
-from headrace.jobs import TERMINAL, TRANSITIONS, JobState
+from headrace.jobs import TERMINAL, TRANSITIONS, JobState, Route
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd, Claim
 from workers.sharing import Sharing
@@ -35,7 +35,7 @@ class SharedAttempts:
         return None if row is None else store.attempts.claim_of(row)
 
     def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
-        """As `store.attempts.finish`, for a job that has no webhook and for which no money was reserved.
+        """As `store.attempts.finish`, for a job that has no webhook.
 
         Raises: StoreUnavailable.
         """
@@ -46,5 +46,7 @@ class SharedAttempts:
             return store.attempts.claim_all(db, asked, self._worker_id, self._engine)
 
     def _finish_all(self, target: JobState, ends: Mapping[UUID, tuple[Claim, AttemptEnd]]) -> Mapping[UUID, bool]:
-        with self._store.autocommit() as db:
+        # The end of a job is one statement; with money it is several, which hold together or not at all.
+        is_paid = any(claim.route is Route.OVERFLOW for claim, _ in ends.values())
+        with self._store.begin() if is_paid else self._store.autocommit() as db:
             return dict.fromkeys(store.attempts.finish_all(db, target, list(ends.values())), True)

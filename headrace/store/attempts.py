@@ -13,8 +13,9 @@ from sqlalchemy import ColumnElement, Connection, Row
 from headrace.budgets import Limits, Shortfall
 from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, storable
 from headrace.pricing import Cost
-from headrace.store import budgets
+from headrace.store import reservations
 from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, HOLD, RECORD
+from headrace.store.reservations import Call
 from headrace.store.transitions import announce, transition
 from headrace.tables import attempts, jobs
 
@@ -158,19 +159,27 @@ def reserve(db: Connection, claim: Claim, usd: Decimal, together: Limits) -> Cla
 
     Returns: the claim with its money; the budget that has too little; None when the claim holds no more.
     """
-    if not HOLD.run(db, [{name: getattr(claim, name) for name in _RIGHT}]):
-        return None
-    lacking = budgets.reserve(db, claim.job_id, claim.attempt, claim.app_id, usd, together)
-    return lacking or replace(claim, reserved_usd=usd)
+    return reserve_all(db, [(claim, usd)], together).get(claim.job_id)
 
 
-def _settle(db: Connection, claim: Claim, end: AttemptEnd) -> None:
-    """Spend what was reserved for the attempt, in the transaction that has moved its job.
+def reserve_all(
+    db: Connection, asked: Sequence[tuple[Claim, Decimal]], together: Limits
+) -> dict[UUID, Claim | Shortfall]:
+    """Likewise, for several attempts. Returns: by job, what came of it; nothing of a claim that holds no more."""
+    held = {row.id for row in HOLD.run(db, [{name: getattr(claim, name) for name in _RIGHT} for claim, _ in asked])}
+    calls = [Call(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in asked if claim.job_id in held]
+    lacking = reservations.reserve(db, calls, together)
+    paid = {claim.job_id: replace(claim, reserved_usd=usd) for claim, usd in asked if claim.job_id in held}
+    return {**paid, **lacking}
 
-    Whether anything was, its row says: the reply to a reservation can be lost.
+
+def _settle(db: Connection, *ends: tuple[Claim, AttemptEnd]) -> None:
+    """Spend what was reserved for the attempts, in the transaction that has moved their jobs.
+
+    Whether anything was, their rows say: the reply to a reservation can be lost.
     """
-    if claim.route is Route.OVERFLOW:
-        budgets.settle(db, claim.job_id, claim.attempt, claim.app_id, end.cost.usd)
+    paid = [(claim, end.cost.usd) for claim, end in ends if claim.route is Route.OVERFLOW]
+    reservations.settle(db, [Call(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in paid])
 
 
 def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
@@ -187,9 +196,7 @@ def finish_all(db: Connection, target: JobState, ends: Sequence[tuple[Claim, Att
     rows = FINISH[target].run(db, [_finished(claim, end) for claim, end in ends])
     announce(db, rows)
     ended = {row.id for row in rows}
-    for claim, end in ends:
-        if claim.job_id in ended:
-            _settle(db, claim, end)
+    _settle(db, *(each for each in ends if each[0].job_id in ended))
     return ended
 
 
@@ -208,7 +215,7 @@ def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> bool
     if _put_back(db, claim, not_before=sa.func.now() + timedelta(seconds=delay_s)) is None:
         return False
     _record(db, claim, end)
-    _settle(db, claim, end)
+    _settle(db, (claim, end))
     return True
 
 
@@ -245,11 +252,11 @@ def hand_back(
         return False
     if state is JobState.CANCELLED:
         _record(db, claim, end)
-        _settle(db, claim, end)
+        _settle(db, (claim, end))
         return True
     if end.usage != NOTHING_USED or end.cost.usd:
         BOOK.run(db, [_recorded(claim, end)])
-    _settle(db, claim, end)
+    _settle(db, (claim, end))
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
     return True
 

@@ -1,6 +1,7 @@
 """Attempts that nobody ended: their worker died, and took with it what they produced."""
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,7 +9,8 @@ from sqlalchemy import Connection, Row
 
 from headrace.jobs import JobState, Route
 from headrace.pricing import Cost
-from headrace.store import budgets
+from headrace.store import reservations
+from headrace.store.reservations import Call
 from headrace.store.transitions import transition
 from headrace.tables import attempts, jobs, ledger
 
@@ -36,7 +38,8 @@ def lose(
         return False
     if Route(row.route) is Route.OVERFLOW:
         # Whether the call was answered, nobody knows: it counts as what it may have cost.
-        cost = replace(cost, usd=budgets.settle(db, row.id, row.attempt, row.app_id, None))
+        spent = reservations.settle(db, [Call(row.id, row.attempt, row.app_id, None)])
+        cost = replace(cost, usd=spent.get(row.id, Decimal(0)))
     book_lost(db, row, cost)
     return True
 

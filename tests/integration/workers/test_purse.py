@@ -399,7 +399,7 @@ def test_a_job_whose_money_cannot_be_asked_for_is_given_back(
     def away(*_: object) -> None:
         raise StoreUnavailable("a deadlock")
 
-    monkeypatch.setattr("headrace.store.attempts.reserve", away)
+    monkeypatch.setattr("headrace.store.attempts.reserve_all", away)
     waiting = run(make_execute(), store, spilled())
 
     assert provider.calls == 0

@@ -15,8 +15,9 @@ from headrace.config import BudgetSettings
 from headrace.jobs import JobState, Route, new_id
 from headrace.pricing import Cost
 from headrace.queues import Ticket
-from headrace.store import Store, apps, attempts, budgets, jobs, losses, workers
+from headrace.store import Store, apps, attempts, budgets, jobs, losses, reservations, workers
 from headrace.store.attempts import AttemptEnd, Away, Claim
+from headrace.store.reservations import Call
 from headrace.store.workers import WorkerInfo
 from headrace.tables import attempts as attempts_table
 from headrace.tables import budgets as budgets_table
@@ -90,7 +91,8 @@ def test_what_is_reserved_is_spent_at_the_end_and_the_rest_is_free_again(
 
     assert accounts(store) == every("0", "0.25")
     with store.begin() as db:
-        assert budgets.settle(db, paid.job_id, paid.attempt, paid.app_id, ONE) == 0, "it is settled once"
+        call = Call(paid.job_id, paid.attempt, paid.app_id, ONE)
+        assert reservations.settle(db, [call]) == {}, "it is settled once"
     assert accounts(store) == every("0", "0.25")
 
 
@@ -217,6 +219,61 @@ def test_no_budget_is_overspent_however_many_ask_at_once(store: Store, claimed: 
     assert spent == {"day": Decimal(10), "month": Decimal(10)}
 
 
+def test_those_who_ask_together_get_what_is_left_and_no_more(store: Store, claimed: Callable[..., Claim]) -> None:
+    claims = [claimed() for _ in range(5)]
+    with store.begin() as db:
+        outcomes = attempts.reserve_all(db, [(claim, ONE) for claim in claims], BudgetSettings(day_usd=Decimal(3)))
+
+    paid = [outcomes[claim.job_id] for claim in claims[:3]]
+    assert [each.reserved_usd for each in paid if isinstance(each, Claim)] == [ONE] * 3
+    assert all(isinstance(outcomes[claim.job_id], Shortfall) for claim in claims[3:])
+    assert accounts(store) == every("3", "0")
+    with store.begin() as db:
+        ends = [(claim, end(usd)) for claim, usd in zip(claims[:3], ("0.25", "0.5", "1"), strict=True)]
+        assert len(attempts.finish_all(db, JobState.SUCCEEDED, ends)) == 3
+    assert accounts(store) == every("0", "1.75")
+
+
+def test_of_those_who_ask_together_each_app_has_its_own_limit_and_each_day_its_own_account(
+    store: Store, claimed: Callable[..., Claim]
+) -> None:
+    with store.begin() as db:
+        poor = apps.create(db, "poor", {"month_usd": Decimal("0.5")})
+    rich, late, short = claimed(), claimed(), claimed(app_id=poor.id)
+    yesterday = datetime(2026, 1, 31, tzinfo=UTC)
+    with store.begin() as db:
+        db.execute(sa.update(attempts_table).where(attempts_table.c.job_id == late.job_id).values(started_at=yesterday))
+        outcomes = attempts.reserve_all(db, [(claim, ONE) for claim in (rich, late, short)], UNLIMITED)
+
+    assert [type(outcomes[claim.job_id]) for claim in (rich, late, short)] == [Claim, Claim, Shortfall]
+    with store.begin() as db:
+        found = db.execute(
+            sa.select(
+                budgets_table.c.app_id,
+                budgets_table.c.starts_at < datetime(2026, 2, 1, tzinfo=UTC),
+                sa.func.sum(budgets_table.c.reserved_usd),
+            ).group_by(sa.text("1, 2"))
+        ).all()
+    assert {tuple(each) for each in found} == {
+        (None, True, 2),
+        (rich.app_id, True, 2),
+        (None, False, 2),
+        (rich.app_id, False, 2),
+        (poor.id, False, 0),
+    }
+
+
+def test_a_claim_that_holds_no_more_gets_nothing_and_the_others_their_money(
+    store: Store, claimed: Callable[..., Claim]
+) -> None:
+    held, lost = claimed(), claimed()
+    with store.begin() as db:
+        outcomes = attempts.reserve_all(db, [(held, ONE), (replace(lost, enqueue_no=7), ONE)], UNLIMITED)
+
+    assert set(outcomes) == {held.job_id}
+    assert accounts(store) == every("1", "0")
+
+
 def test_the_first_calls_of_a_day_do_not_wait_for_each_other_for_ever(
     store: Store, claimed: Callable[..., Claim]
 ) -> None:
@@ -232,8 +289,19 @@ def test_the_first_calls_of_a_day_do_not_wait_for_each_other_for_ever(
         with store.begin() as db:
             assert attempts.finish(db, paid, JobState.SUCCEEDED, end("0.25"))
 
+    def both(claims: tuple[Claim, ...]) -> None:
+        with store.begin() as db:
+            outcomes = attempts.reserve_all(db, [(claim, ONE) for claim in claims], UNLIMITED)
+        assert len(outcomes) == len(claims)
+        with store.begin() as db:
+            ended = [(claim, end("0.25")) for claim in claims]
+            assert len(attempts.finish_all(db, JobState.SUCCEEDED, ended)) == len(claims)
+
     with ThreadPoolExecutor(12) as pool:
-        list(pool.map(one, claims[1:]))
+        list(pool.map(one, claims[1:13]))
+        # Of two days each.
+        list(pool.map(both, zip(claims[13:24], claims[24:35], strict=True)))
+        one(claims[35])
 
     with store.begin() as db:
         months = sa.select(budgets_table.c.spent_usd).where(budgets_table.c.period == "month")
