@@ -103,9 +103,10 @@ def test_a_job_asks_for_no_more_before_it_than_drains_in_its_time(submitter: Sub
 @pytest.mark.usefixtures("measured")
 def test_a_deadline_that_is_sooner_binds_the_start_as_well(submitter: Submitter, door: Any, app: App) -> None:
     submitter.submit(replace(DRAFT, max_wait_s=20.0, deadline=datetime.now(UTC) + timedelta(seconds=5)), app)
-    assert door.asked[0][0].candidates[0].ahead_cap_tokens == pytest.approx(5000, abs=100)
+    assert 4000 < door.asked[0][0].candidates[0].ahead_cap_tokens <= 5000
     door.refusal = Refusal("wait", 5000, 500, 150_000, NO_RATES)
-    error = refused(submitter, app, replace(DRAFT, deadline=datetime.now(UTC) + timedelta(seconds=5)))
+    # What is left of it once it is looked at is rounded up.
+    error = refused(submitter, app, replace(DRAFT, deadline=datetime.now(UTC) + timedelta(seconds=4.9)))
     assert "must start within 5 s" in str(error)
 
 
