@@ -10,8 +10,8 @@ def family(pid: int) -> list[int]:
     """A process and all below it."""
     found = [pid]
     for each in found:
-        for children in Path(f"/proc/{each}/task").glob("*/children"):
-            with suppress(FileNotFoundError, ProcessLookupError):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for children in Path(f"/proc/{each}/task").glob("*/children"):
                 found += map(int, children.read_text().split())
     return found
 

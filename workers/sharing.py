@@ -96,15 +96,14 @@ class Sharing(Generic[Key, Ask, Outcome]):
             outcomes = self._serve({key: call.ask for key, call in batch.items()})
         except Unavailable:
             raise
-        except Exception as error:
+        except Exception:
             if len(batch) == 1:
                 raise
-            del error
             for key, call in batch.items():
                 self._settle_alone(key, call)
-        else:
-            for key, call in batch.items():
-                call.settle((outcomes.get(key),))
+            return
+        for key, call in batch.items():
+            call.settle((outcomes.get(key),))
 
     def _settle_alone(self, key: Key, call: _Call[Key, Ask, Outcome]) -> None:
         try:

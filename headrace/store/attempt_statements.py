@@ -61,7 +61,9 @@ class Statement:
 
     def run(self, db: Connection, given: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
         """Carry it out. Args: given: of each attempt, by the names of the columns; no job is in it twice."""
-        return db.exec_driver_sql(self.sql, {**self.parameters, "given": _encode(given)}).all()
+        # In one order, so that of two workers neither holds what the other waits for.
+        in_order = sorted(given, key=lambda each: each["job_id"])
+        return db.exec_driver_sql(self.sql, {**self.parameters, "given": _encode(in_order)}).all()
 
 
 def _given(columns: Mapping[str, ColumnElement[Any]]) -> CTE:
