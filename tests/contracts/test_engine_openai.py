@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any, Literal
 
 import pytest
@@ -100,8 +102,8 @@ def test_what_cannot_be_stored_is_replaced(stand_in: Any, engine: OpenAIEngine) 
     assert engine.generate(REQUEST).text == "a\ufffdb\ufffdc"
 
 
-def error(code: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": "no", "type": "t", "param": None, "code": code}}
+def error(code: Any = None) -> dict[str, Any]:
+    return {"error": {"message": "no", "type": code, "param": None, "code": code}}
 
 
 @pytest.mark.parametrize(
@@ -117,13 +119,14 @@ def error(code: str | None = None) -> dict[str, Any]:
         (429, "rate_limit_exceeded", EngineBusy),
         (429, None, EngineBusy),
         (429, "credit_balance_exhausted", EngineUnavailable),
+        (429, {"of": ["what nobody", "expects"]}, EngineBusy),
         (408, None, EngineFault),
         (500, None, EngineFault),
         (503, None, EngineFault),
     ],
 )
 def test_each_status_has_its_meaning_and_is_asked_once(
-    stand_in: Any, engine: OpenAIEngine, status: int, code: str | None, expected: type[Exception]
+    stand_in: Any, engine: OpenAIEngine, status: int, code: Any, expected: type[Exception]
 ) -> None:
     stand_in.script = [(status, error(code))]
     with pytest.raises(expected) as caught:
@@ -143,6 +146,13 @@ def test_words_about_the_account_stay_here(stand_in: Any, engine: OpenAIEngine) 
     assert "org-" not in str(caught.value)
 
 
+def test_a_code_can_be_stored_whatever_it_is(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(403, error("a\0b" + "c" * 100_000))]
+    with pytest.raises(EngineUnavailable, match=r"403 \(a\ufffdbc+\)") as caught:
+        engine.generate(REQUEST)
+    assert len(str(caught.value)) < 200
+
+
 def test_a_connection_that_is_dropped_is_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:
     stand_in.script = ["reset"]
     with pytest.raises(EngineFault) as caught:
@@ -159,6 +169,11 @@ def test_an_answer_that_does_not_come_in_time_is_a_fault(stand_in: Any, engine: 
 
 
 CHUNKS = StandIn.completion("one two three")
+
+
+def counted(**counts: Any) -> bytes:
+    """An answer that is whole, and says that it used so much."""
+    return StandIn.events(StandIn.completion("one two three", **counts))
 
 
 def test_each_piece_is_told_as_it_comes(stand_in: Any, engine: OpenAIEngine) -> None:
@@ -185,10 +200,15 @@ def test_each_piece_is_told_as_it_comes(stand_in: Any, engine: OpenAIEngine) -> 
         StandIn.events(CHUNKS[:-1]),
         StandIn.events(CHUNKS[:2])[:-30],
         StandIn.events(CHUNKS)[:-200],
+        b"data: " + b"[" * 100_000 + b"\n\n",
+        counted(prompt_tokens=float("inf")),
+        counted(prompt_tokens=-7),
+        counted(completion_tokens=10**12),
     ],
     ids=[
         *("not JSON", "nothing", "the end alone", "an empty chunk", "a list", "null", "a choice without a delta"),
         *("an error", "without its end", "without usage", "cut in a chunk", "cut in the usage"),
+        *("lists without end", "without a bound", "less than nothing", "more than can be"),
     ],
 )
 def test_a_stream_that_is_no_whole_answer_is_a_fault_that_may_be_on_the_bill(
@@ -206,6 +226,35 @@ def test_a_body_that_ends_early_is_a_fault_that_may_be_on_the_bill(stand_in: Any
     with pytest.raises(EngineFault) as caught:
         engine.generate(REQUEST)
     assert caught.value.may_be_billed
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [(b"5\r\ndata:\r\nmore\r\n", {"transfer-encoding": "chunked"}), (CHUNKS, {"x-long": "x" * 20_000})],
+    ids=["a chunk without a size", "a header too long"],
+)
+def test_what_is_no_http_is_a_fault_that_may_be_on_the_bill(
+    stand_in: Any, engine: OpenAIEngine, body: Any, headers: dict[str, str]
+) -> None:
+    stand_in.script = [(200, body, headers)]
+    with pytest.raises(EngineFault) as caught:
+        engine.generate(REQUEST)
+    assert caught.value.may_be_billed
+
+
+@pytest.mark.parametrize(("said", "known"), [(["flex"], None), ({"of": "what"}, None), ("a\0b", "a\ufffdb")])
+def test_a_tier_and_a_model_are_text_that_can_be_stored_or_nothing(
+    stand_in: Any, engine: OpenAIEngine, said: Any, known: str | None
+) -> None:
+    stand_in.script = [(200, [{**chunk, "service_tier": said, "model": said} for chunk in CHUNKS])]
+    generation = engine.generate(REQUEST)
+    assert (generation.tier, generation.model_served) == (known, known or "")
+
+
+def test_no_more_was_cached_than_was_read(stand_in: Any, engine: OpenAIEngine) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": 4000}}
+    stand_in.script = [(200, stand_in.completion("hi", prompt_tokens=11, **details))]
+    assert engine.generate(REQUEST).usage.cached_tokens == 11
 
 
 def test_the_end_of_a_stream_needs_no_space(stand_in: Any, engine: OpenAIEngine) -> None:
@@ -245,6 +294,25 @@ def test_an_api_that_cannot_be_reached_bills_nothing(busy_port: int, how: str) -
         engine.generate(REQUEST)
     assert not caught.value.may_be_billed
     engine.stop()
+
+
+def test_a_proxy_that_lets_nobody_through_bills_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Proxy(BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            self.send_error(502)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.server_port}")
+        engine = OpenAIEngine(OverflowSettings(timeout_s=1.0), "sk-secret", "https://api.invalid/v1")
+        engine.start()
+        with pytest.raises(EngineFault) as caught:
+            engine.generate(REQUEST)
+        engine.stop()
+        server.shutdown()
+    assert not caught.value.may_be_billed
 
 
 @pytest.mark.parametrize("finish_reason", ["tool_calls", "something new"])

@@ -19,7 +19,7 @@ import openai
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.errors import ConfigError, EngineBusy, EngineError, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import Sampling
+from headrace.jobs import Sampling, storable
 from headrace.limits import ProviderRates
 from workers.engines import openai_headers
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
@@ -35,10 +35,12 @@ _DATA, _DONE = "data:", "[DONE]"
 _LONGEST = 10
 #: Silence of a call of the tier that has time, in seconds. Source: OpenAI's guide "Flex processing".
 _FLEX_S = 900.0
+#: Of an error's code, so many characters are told.
+_LONGEST_CODE = 64
 #: A gateway answers with these what the API behind it may have answered otherwise.
 _OF_A_GATEWAY = frozenset({502, 504})
 #: What a call fails with before it is connected, and nothing was sent. The SDK's own words for it are wider.
-_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 #: Come with 429 as its code or type, and unlike a rate limit do not pass.
 _QUOTA = frozenset(
     {
@@ -157,10 +159,13 @@ class OpenAIEngine:
         except openai.APIStatusError as error:
             call.rates = openai_headers.rates(error.response.headers) or ProviderRates(time.monotonic())
             raise _from_status(error) from error
-        # The SDK lets broken JSON and broken connections through as they are.
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError, TimeoutError) as error:
+        except EngineError:
+            raise
+        # The SDK lets broken connections, and what its transport does not know, through as they are.
+        except (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
             raise _from_failure(error) from error
-        except (AttributeError, LookupError, TypeError) as error:
+        # Nothing in a chunk is sure: JSON that is none, numbers that are none, lists in lists without end.
+        except Exception as error:
             raise billed(EngineFault("The paid API's answer is malformed.")) from error
         return call.generation()
 
@@ -199,12 +204,12 @@ class OpenAIEngine:
 
 def _from_status(error: openai.APIStatusError) -> EngineError:
     """What an answer without success means. Nothing was generated, as far as the API itself answers."""
-    status, code = error.status_code, error.code
+    status, code = error.status_code, storable(error.code or "")[:_LONGEST_CODE]
     if status in _REJECTED:
         return PromptRejected(f"The paid API rejected the request: {error.message}", param=error.param)
     # The rest of its words is about our account, which is not the job owner's business.
     what = f"The paid API answered {status}{f' ({code})' if code else ''}."
-    if status in _LOCKED_OUT or {code, error.type} & _QUOTA:
+    if status in _LOCKED_OUT or {code, str(error.type)} & _QUOTA:
         return EngineUnavailable(what)
     found = EngineBusy(what) if status == _TOO_MANY else EngineFault(what)
     found.may_be_billed = status in _OF_A_GATEWAY

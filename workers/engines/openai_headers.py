@@ -10,6 +10,8 @@ from headrace.limits import ProviderRate, ProviderRates
 
 #: The longest that the API can put us off, in seconds: as long as clients of ours heed it.
 PATIENCE_S = 120.0
+#: The longest that a rate can take until it is full, in seconds, and the largest that one can be.
+_LONGEST_S, _MOST = 31 * 86_400.0, 10**12
 #: As OpenAI writes them, for example `1m26.4s` or `20ms`. Others write seconds alone.
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _UNITS_S = (86_400, 3600, 60, 1, 0.001)
@@ -39,7 +41,7 @@ def _rate(headers: Mapping[str, str], kind: str) -> ProviderRate | None:
         full_in_s = _seconds(headers[f"x-ratelimit-reset-{kind}"])
     except (KeyError, ValueError):
         return None
-    return ProviderRate(limit, min(max(left, 0), limit), full_in_s) if limit > 0 else None
+    return ProviderRate(limit, min(max(left, 0), limit), min(full_in_s, _LONGEST_S)) if 0 < limit <= _MOST else None
 
 
 def _seconds(text: str) -> float:

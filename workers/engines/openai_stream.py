@@ -10,6 +10,9 @@ from headrace.jobs import Usage, storable
 from headrace.limits import ProviderRates
 from workers.engines.base import Generation, GenerationRequest, OnDelta
 
+#: More than any model reads or writes in one call.
+_MOST_TOKENS = 100_000_000
+
 
 @dataclass(slots=True)
 class Call:
@@ -31,8 +34,8 @@ class Call:
         """Take a chunk in. Raises: EngineFault: it reports an error. KeyError and its kin: it is malformed."""
         if chunk.get("error"):
             raise billed(EngineFault("The paid API reported an error in the middle of its answer."))
-        self.model = chunk.get("model") or self.model
-        self.tier = chunk.get("service_tier") or self.tier
+        self.model = _text(chunk, "model") or self.model
+        self.tier = _text(chunk, "service_tier") or self.tier
         if counts := chunk.get("usage"):
             self.usage = _usage(counts)
         for choice in chunk["choices"]:
@@ -75,7 +78,17 @@ def billed(error: EngineError) -> EngineError:
     return error
 
 
+def _text(chunk: Mapping[str, Any], name: str) -> str | None:
+    """What a chunk says under this name, where that is text."""
+    found = chunk.get(name)
+    return storable(found) if isinstance(found, str) else None
+
+
 def _usage(counts: Mapping[str, Any]) -> Usage:
+    """Raises: ValueError: nobody can have used so much, or so little. KeyError and its kin: it is malformed."""
+    prompt_tokens, output_tokens = int(counts["prompt_tokens"]), int(counts["completion_tokens"])
+    if not (0 <= prompt_tokens <= _MOST_TOKENS and 0 <= output_tokens <= _MOST_TOKENS):
+        raise ValueError(f"{prompt_tokens} and {output_tokens} tokens are no usage")
     details = counts.get("prompt_tokens_details") or {}
     cached_tokens = int(details.get("cached_tokens") or 0)
-    return Usage(int(counts["prompt_tokens"]), int(counts["completion_tokens"]), cached_tokens)
+    return Usage(prompt_tokens, output_tokens, min(max(0, cached_tokens), prompt_tokens))

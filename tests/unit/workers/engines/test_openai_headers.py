@@ -21,6 +21,8 @@ def headers(kind: str, limit: str, left: str, reset: str) -> dict[str, str]:
         ("0s", 0),
         ("30", 30),
         ("0.5", 0.5),
+        ("1e300", 31 * 86_400),
+        ("9" * 400 + "s", 31 * 86_400),
     ],
 )
 def test_times_are_read_as_providers_write_them(reset: str, seconds: float) -> None:
@@ -46,6 +48,8 @@ def test_both_rates_are_read() -> None:
         headers("requests", "500", "499", "inf"),
         headers("requests", "many", "499", "1s"),
         headers("requests", "0", "0", "1s"),
+        headers("requests", "9" * 400, "1", "1s"),
+        headers("requests", "500", "499", "nan"),
         headers("requests", "-1", "-1", "1s"),
         {"x-ratelimit-limit-requests": "500"},
     ],
