@@ -47,12 +47,16 @@ def cost(price: Price, usage: Usage, tier: str | None = None) -> Cost:
 
 
 def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Cost:
-    """The most that one call can cost, whatever tokenizer counts it: a token stands for at least one byte."""
+    """The most that one call can cost, whatever tokenizer counts it, and whichever tier that has a price answers.
+
+    A token stands for at least one byte.
+    """
     words = [message.content for message in messages]
     if sampling.response_format is not None:
         words.append(json.dumps(sampling.response_format))
     prompt_tokens = sum(len(word.encode()) for word in words) + MESSAGE_TOKENS * (len(words) + 1) + TEMPLATE_TOKENS
-    return cost(price, Usage(prompt_tokens, sampling.max_tokens))
+    usage = Usage(prompt_tokens, sampling.max_tokens)
+    return max((cost(price, usage, tier) for tier in (None, *price.tiers)), key=lambda each: each.usd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,14 @@ def test_route_chooses_the_price() -> None:
     assert tariff.price(Route.POOL, "chat", "m") == settings.pools["chat"].price
 
 
+@pytest.mark.parametrize(("tiers", "most"), [({"flex": "0.5"}, "1"), ({"flex": "0.5", "priority": "1.7"}, "1.7")])
+def test_a_call_costs_at_most_what_the_dearest_tier_does(tiers: dict[str, str], most: str) -> None:
+    tiered = PRICE.model_copy(update={"tiers": {tier: Decimal(factor) for tier, factor in tiers.items()}})
+    messages = (Message("user", "hello"),)
+
+    assert ceiling(tiered, messages, Sampling(50)).usd == ceiling(PRICE, messages, Sampling(50)).usd * Decimal(most)
+
+
 def test_a_call_costs_at_most_a_token_for_each_byte_and_all_the_tokens_it_may_make() -> None:
     messages = (Message("system", "Be brief."), Message("user", "Grüße 🌊"))
     most = cost(PRICE, Usage(9 + 12 + 3 * MESSAGE_TOKENS + TEMPLATE_TOKENS, 50))
