@@ -13,7 +13,7 @@ from headrace.errors import BrokerUnavailable
 from headrace.limits import ProviderRates
 from headrace.queues import KEY_PREFIX
 
-#: How long it is known after the last call, in seconds: longer than most rates take to fill up.
+#: How long it is known after an answer last said it, in seconds: longer than most rates take to fill up.
 KEEP_S = 3600
 
 #: How long a call may take from here to the provider's count of it, in seconds.

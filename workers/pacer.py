@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: How long a call may wait in its slot, in seconds.
 HELD_S = 5.0
+#: How long one may be put off, and the worker take no more: others may have left the rates more by then.
+LONGEST_PAUSE_S = 60.0
 
 
 class Pacer:
@@ -49,7 +51,7 @@ class Pacer:
     def wait(self, model: str, call: str, tokens: int) -> float:
         """Return when the call may be made; see `Pace.ask`.
 
-        Returns: 0; or the seconds that it would have to wait still, where those are too many for its slot.
+        Returns: 0; or after how many seconds to ask again, where it would wait for too long in its slot.
         """
         wait_s = self._ask(model, call, tokens)
         if wait_s == 0:
@@ -59,10 +61,11 @@ class Pacer:
             while 0 < wait_s <= until - self._clock():
                 self._sleep(wait_s)
                 wait_s = self._ask(model, call, tokens)
-        if wait_s > 0:
+        pause_s = min(wait_s, LONGEST_PAUSE_S)
+        if pause_s > 0:
             with self._lock:
-                self._closed_until = max(self._closed_until, self._clock() + wait_s)
-        return wait_s
+                self._closed_until = max(self._closed_until, self._clock() + pause_s)
+        return pause_s
 
     @contextmanager
     def _waits(self) -> Iterator[None]:

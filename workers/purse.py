@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 NO_CALL = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
 #: After which a job asks again that came while the breaker's probe was under way, in seconds.
 PROBE_PAUSE_S = 1.0
-#: Likewise one that came when the API's rates were used up: others may have left it more by then.
-LONGEST_PAUSE_S = 60.0
 #: The time that a call of the cheaper tier may take, and be refused in: as much must be left of a job's.
 #: Source: OpenAI's guide "Flex processing", which advises a time-out of 15 minutes.
 FLEX_TIME = timedelta(minutes=15)
@@ -109,7 +107,7 @@ class Purse:
         tokens = claim.prompt_tokens + claim.sampling.max_tokens
         if delay_s := self.pacer.wait(self.tariff.api_model(claim.model), claim.request_id, tokens):
             self.breaker.is_unsure()
-            return NotYet(min(delay_s, LONGEST_PAUSE_S))
+            return NotYet(delay_s)
         try:
             outcome = self._shared.call(claim.job_id, (claim, most_usd))
         except StoreUnavailable:

@@ -3,7 +3,7 @@
 -- KEYS[1]  hash of a model's rates: `held_until`, and for `requests` and `tokens` each `:limit`, `:left`, `:per_ms` (by
 --          which it fills up) and `:at` (when `left` was so much); times in ms. Nothing where nobody has said a rate.
 -- KEYS[2]  zset {"call tokens": asked at, in ms}: calls that no answer has counted yet
--- ARGV     call, its tokens, seconds the keys live
+-- ARGV     call, its tokens, seconds that the calls are kept
 -- The buckets are what the provider has: what it said last, less what was asked for since, and filled up by the time.
 local call, tokens, lives_s = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local time = redis.call('TIME')
@@ -34,6 +34,5 @@ for kind, left in pairs(filled) do
   redis.call('HSET', KEYS[1], kind .. ':left', left, kind .. ':at', now)
 end
 redis.call('ZADD', KEYS[2], now, call .. ' ' .. tokens)
-redis.call('EXPIRE', KEYS[1], lives_s)
 redis.call('EXPIRE', KEYS[2], lives_s)
 return 0

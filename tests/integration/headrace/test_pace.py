@@ -12,6 +12,7 @@ from headrace.config import Settings
 from headrace.errors import BrokerUnavailable
 from headrace.limits import ProviderRate, ProviderRates
 from headrace.pace import ON_ITS_WAY_S, Pace
+from headrace.queues import KEY_PREFIX
 
 MODEL = "gpt-4o-mini"
 
@@ -132,6 +133,15 @@ def test_a_wiped_redis_knows_nothing_and_lets_calls_go(pace: Pace, redis: Redis)
     redis.flushall()
 
     assert pace.ask(MODEL, "one", 1) == 0
+
+
+def test_what_no_answer_says_any_more_is_forgotten_however_often_it_is_asked_for(pace: Pace, redis: Redis) -> None:
+    pace.hear(MODEL, said(requests=(60, 60, 0)))
+    rates = f"{KEY_PREFIX}pace:{MODEL}"
+    assert redis.expire(rates, 100)
+    pace.ask(MODEL, "one", 1)
+
+    assert redis.ttl(rates) <= 100
 
 
 def test_a_redis_that_is_not_there_is_said_so(pace: Pace) -> None:

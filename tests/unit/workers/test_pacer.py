@@ -4,7 +4,7 @@ import pytest
 
 from headrace.errors import BrokerUnavailable
 from headrace.limits import ProviderRates
-from workers.pacer import HELD_S, Pacer
+from workers.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
 
 
 @dataclass
@@ -87,6 +87,15 @@ def test_a_wait_too_long_for_a_slot_is_given_back_and_closes_the_door_for_so_lon
     assert sum(time.slept) <= HELD_S
     assert not pacer.is_open
     time.now_s += waits[-1]
+    assert pacer.is_open
+
+
+def test_the_door_opens_again_however_long_the_rates_are_used_up(pacer: Pacer, pace: Pace, time: Time) -> None:
+    pace.waits = [7 * 86_400.0]
+
+    assert pacer.wait("m", "c", 10) == LONGEST_PAUSE_S
+    assert not pacer.is_open
+    time.now_s += LONGEST_PAUSE_S
     assert pacer.is_open
 
 
