@@ -77,7 +77,7 @@ class Execute:
 
     def takes(self) -> bool:
         """True while one more job may come."""
-        return self.ready.is_set() and (self.purse is None or self.purse.pacer.is_open)
+        return self.ready.is_set() and (self.purse is None or self.purse.is_open)
 
     def run(self, job_id: UUID, enqueue_no: int) -> None:
         """Run one attempt of a job, if there is still one to run.

@@ -66,6 +66,11 @@ class Purse:
     def __post_init__(self) -> None:
         self._shared = Sharing(self._reserve_all, MOST)
 
+    @property
+    def is_open(self) -> bool:
+        """False while one more job could only wait: for its pace, or for word of whether the API is back."""
+        return self.pacer.is_open and not self.breaker.is_probing
+
     def heard(self, claim: Claim, outcome: Generation | EngineError) -> None:
         """What came of a claim's call."""
         hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) else None

@@ -381,12 +381,16 @@ def test_while_one_tries_whether_the_api_is_back_the_others_wait(
     clock_s = [0.0]
     execute.purse = replace(execute.purse, breaker=Breaker(probe_s=60, clock=lambda: clock_s[0]))
     execute.purse.breaker.failed()
+    assert execute.takes()
     clock_s[0] += FIRST_S
     assert execute.purse.breaker.admits(), "the probe"
+    assert not execute.takes(), "nor are they taken and put back, over and over"
     waiting = run(execute, store, spilled(overflow=Overflow.ONLY))
 
     assert provider.calls == 0
     assert (waiting.state, waiting.attempt) == (JobState.WAITING, 0)
+    execute.purse.breaker.is_unsure()
+    assert execute.takes(), "one more may try"
 
 
 def test_a_job_whose_money_cannot_be_asked_for_is_given_back(
