@@ -117,7 +117,15 @@ class Execute:
         if isinstance(outcome, Objection):
             self._turn_away(claim, outcome)
             return None
+        if outcome is not None and self.purse is not None and self._is_stopping(claim):
+            self.purse.breaker.is_unsure()
+            self._put_off(outcome, FIRST_DELAY_S)
+            return None
         return outcome
+
+    def _is_stopping(self, claim: Claim) -> bool:
+        """True where a call would be paid that nobody waits for, or this worker does not: it came while it waited."""
+        return not self.ready.is_set() or self.running.reason(claim.request_id) is not None
 
     def _put_off(self, claim: Claim, delay_s: float, end: AttemptEnd = NO_CALL) -> None:
         """Give a job back whose call is to be made later. It is as good as never taken."""

@@ -314,6 +314,61 @@ def test_one_that_was_put_off_puts_off_the_others(
     assert 19 <= not_before_s(store, other) <= 25
 
 
+def while_waiting_for_its_pace(execute: Execute, redis: Redis, act: Callable[[str], None]) -> None:
+    """Let the next call wait a moment in its slot, and do this meanwhile, with its name."""
+    pace, asked = Pace(redis), list[str]()
+
+    class Asked(Pace):
+        def ask(self, model: str, call: str, tokens: int) -> float:
+            asked.append(call)
+            return super().ask(model, call, tokens)
+
+    def sleep(seconds: float) -> None:
+        act(asked[-1])
+        time.sleep(seconds)
+
+    pace.hear("gpt-4o-mini", ProviderRates(time.monotonic(), ProviderRate(limit=10, left=0, full_in_s=2)))
+    assert execute.purse is not None
+    execute.purse = replace(execute.purse, pacer=Pacer(Asked(redis), reopened=lambda: None, sleep=sleep))
+
+
+def test_a_job_that_is_cancelled_while_it_waits_for_its_pace_is_not_called_for(
+    make_execute: Callable[..., Execute],
+    store: Store,
+    redis: Redis,
+    spilled: Callable[..., Ticket],
+    provider: Provider,
+) -> None:
+    execute, ticket = make_execute(), spilled()
+
+    def cancel(request_id: str) -> None:
+        with store.begin() as db:
+            jobs.cancel(db, ticket.app_id, ticket.job_id)
+        execute.running.stop(request_id, "cancelled")
+
+    while_waiting_for_its_pace(execute, redis, cancel)
+    ended = run(execute, store, ticket)
+
+    assert (provider.calls, ended.state) == (0, JobState.CANCELLED)
+    assert spent(store) == [(Decimal(0), Decimal(0))]
+
+
+def test_a_worker_that_leaves_begins_no_call_more(
+    make_execute: Callable[..., Execute],
+    store: Store,
+    redis: Redis,
+    spilled: Callable[..., Ticket],
+    provider: Provider,
+) -> None:
+    execute, ticket = make_execute(), spilled()
+    while_waiting_for_its_pace(execute, redis, lambda _: execute.ready.clear())
+    waiting = run(execute, store, ticket)
+
+    assert (provider.calls, waiting.state, waiting.queue) == (0, JobState.WAITING, "overflow.normal")
+    assert (waiting.attempt, waiting.started_at) == (0, None)
+    assert spent(store) == [(Decimal(0), Decimal(0))]
+
+
 TIERED = PRICE.model_copy(update={"tiers": {"flex": Decimal("0.5")}})
 HOUR_S = 3600.0
 
