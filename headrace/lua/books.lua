@@ -181,6 +181,12 @@ local function next_turn(queue, app)
   return math.max(account(queue, app).turn + 1, turn_served(queue))
 end
 
+-- Whether a job waits under a later enqueue_no than this.
+local function is_in_later_stay(job, enqueue_no)
+  local entry = redis.call('HGET', PREFIX .. 'waiting', job)
+  return entry and tonumber(string.match(entry, '%d+$')) > tonumber(enqueue_no)
+end
+
 -- Enter a job that is in no queue.
 local function enter(job, queue, app, tokens, enqueue_no, turn)
   local entry = table.concat({queue, app, tokens, enqueue_no}, ' ')

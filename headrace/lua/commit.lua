@@ -2,12 +2,14 @@
 --
 -- ARGV  for each: job, queue, app, tokens, enqueue_no, message; in the order in which they took their places
 -- A reservation that ran out is no obstacle: the job is in Postgres, so its message must be in the list. One that waits
--- without a reservation has its message: this call is repeated, or a restore came first.
+-- without a reservation has its message: this call is repeated, or a restore came first. One that is in a later stay, in
+-- another queue, was moved there since it was inserted: this message stands for nothing any more.
 for i = 1, #ARGV, 6 do
   local job, queue, app, tokens, enqueue_no, message = unpack(ARGV, i, i + 5)
   local turn = tonumber(redis.call('ZSCORE', key('line', queue), job))
-  local is_missing = redis.call('ZREM', key('reservations', queue), job) == 1 or not turn
-  if not turn then
+  local is_over = not turn and is_in_later_stay(job, enqueue_no)
+  local is_missing = redis.call('ZREM', key('reservations', queue), job) == 1 or not (turn or is_over)
+  if not turn and not is_over then
     turn = next_turn(queue, app)
     enter(job, queue, app, tokens, enqueue_no, turn)
   end

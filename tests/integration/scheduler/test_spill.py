@@ -58,10 +58,10 @@ def calls(store: Store, settings: Settings) -> Callable[[int], UUID]:
 
 
 @pytest.fixture
-def late(
+def inserted(
     queued: Callable[..., Ticket], age: Callable[[UUID, timedelta], None], admission: Admission, row_of: Any
 ) -> Callable[..., Ticket]:
-    """A job in its queue that has little time left to start."""
+    """A job that has little time left to start, and whose message its door is about to push."""
 
     def make(by: timedelta = LATE, **changes: Any) -> Ticket:
         ticket = queued(**changes)
@@ -69,9 +69,19 @@ def late(
         [place] = admission.reserve([Ask(ticket.job_id, ticket.app_id, ticket.kv_tokens, candidates)])
         assert isinstance(place, Place)
         age(ticket.job_id, by)
-        aged = ticket_of(row_of(ticket.job_id))
-        admission.commit([aged])
-        return aged
+        return ticket_of(row_of(ticket.job_id))
+
+    return make
+
+
+@pytest.fixture
+def late(inserted: Callable[..., Ticket], admission: Admission) -> Callable[..., Ticket]:
+    """A job in its queue that has little time left to start."""
+
+    def make(by: timedelta = LATE, **changes: Any) -> Ticket:
+        ticket = inserted(by, **changes)
+        admission.commit([ticket])
+        return ticket
 
     return make
 
@@ -95,6 +105,19 @@ def test_a_job_that_would_expire_goes_to_the_paid_api_and_its_old_message_is_voi
         assert attempts.claim(db, ticket.job_id, 1, worker_id, "vllm") is None, "a worker that had it in its hands"
         assert attempts.claim(db, ticket.job_id, 2, worker_id, "openai") is not None
     assert spill(parts) == 0, "safe to repeat"
+
+
+def test_a_door_that_comes_later_pushes_no_message_of_a_job_that_was_moved(
+    parts: Parts, calls: Any, inserted: Any, in_list: InList, admission: Admission
+) -> None:
+    calls(4)
+    ticket = inserted()
+    assert spill(parts) == 1
+    admission.commit([ticket])
+
+    assert (in_list(OWN), in_list(PAID)) == ([], [(ticket.job_id, 2)])
+    admission.leave([(ticket.job_id, 2)])
+    assert [load.jobs for load in admission.loads([OWN, PAID]).values()] == [0, 0]
 
 
 @pytest.mark.parametrize(
