@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     database_url: str = Field("postgresql+psycopg://headrace@127.0.0.1:5432/headrace", validation_alias="DATABASE_URL")
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
-    openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
+    openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL", pattern="^https?://")
     state_dir: Path = Field(PROJECT_ROOT / ".headrace", validation_alias="HEADRACE_STATE")
     model: str | None = None
     model_dir: Path | None = None
@@ -189,7 +189,13 @@ class Settings(BaseSettings):
             raise ConfigError(f"HEADRACE_POOL names '{name}'; the pools in headrace.toml: {listed}.", param="pool")
         given = {"model": self.model, "model_dir": self.model_dir, "engine": self.engine}
         changes = {key: value for key, value in given.items() if value is not None}
-        served = PoolSettings(**{**self.pools[name].model_dump(exclude_unset=True), **changes})
+        try:
+            served = PoolSettings(**{**self.pools[name].model_dump(exclude_unset=True), **changes})
+        except ValidationError as error:
+            message = (
+                f"Pool '{name}' cannot be served with HEADRACE_{{MODEL,MODEL_DIR,ENGINE}}: {error.errors()[0]['msg']}."
+            )
+            raise ConfigError(message, param=f"pools.{name}") from error
         pools = {**self.pools, name: served}
         # A pool that is the paid API's is answered by its own model there, unless `models` says otherwise.
         models = {pool.model: pool.model for pool in pools.values() if pool.is_paid} | self.overflow.models

@@ -267,3 +267,21 @@ def test_an_operators_webhook_comes_from_the_file_and_its_secret_from_the_enviro
     assert settings.budgets.webhook_secret is not None
     assert settings.budgets.webhook_secret.get_secret_value() == KEY
     assert KEY not in repr(settings)
+
+
+def test_a_pool_that_the_environment_cannot_change_so_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[pools.chat]\nmodel = "m"\nadapters = { sql = "folder" }'
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+    monkeypatch.setenv("HEADRACE_ENGINE", "openai")
+
+    with pytest.raises(ConfigError, match=r"'chat'.*HEADRACE_.*ENGINE.*'adapters'") as raised:
+        Settings.load()
+
+    assert raised.value.param == "pools.chat"
+
+
+def test_the_paid_api_is_at_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:9000/v1")
+
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL"):
+        Settings.load()
