@@ -391,3 +391,11 @@ def test_without_a_key_it_does_not_start() -> None:
     engine = load("openai", Settings(openai_api_key=None), PoolSettings())
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
         engine.start()
+
+
+@pytest.mark.parametrize("key", ["sk-secret\n", "sk-sécret"])
+def test_with_a_key_that_cannot_be_sent_it_does_not_start(key: str) -> None:
+    engine = OpenAIEngine(OverflowSettings(), key, None)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
+        engine.start()
+    assert "cret" not in str(caught.value)

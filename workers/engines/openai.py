@@ -79,9 +79,12 @@ class OpenAIEngine:
         self._totals = EngineStats()
 
     def start(self) -> EngineLimits:
-        """Open the client, unless it is open; nothing is sent. Raises: ConfigError without a key."""
+        """Open the client, unless it is open; nothing is sent. Raises: ConfigError without a key that can be sent."""
         if not self._api_key:
             raise ConfigError("The paid API needs a key: set OPENAI_API_KEY.", param="OPENAI_API_KEY")
+        if not (self._api_key.isascii() and self._api_key.isprintable()):
+            message = "OPENAI_API_KEY cannot be sent: it has a line break in it, or a letter that no key has."
+            raise ConfigError(message, param="OPENAI_API_KEY")
         with self._changed:
             if self._client is None:
                 self._client = self._connect()
