@@ -155,7 +155,7 @@ class Execute:
                 outcome = error
             engine_s = time.monotonic() - started
         if self.purse is not None:
-            self.purse.heard(claim, outcome)
+            self.purse.heard(claim, outcome, tier)
         # At once: the next job comes in while this one's answer is written.
         self.room.leave(claim.job_id, outcome if isinstance(outcome, Generation) else None)
         # Only now, when what was made is with its readers: they are told of the end, and read no further.

@@ -71,9 +71,10 @@ class Purse:
         """False while one more job could only wait: for its pace, or for word of whether the API is back."""
         return self.pacer.is_open and not self.breaker.is_probing
 
-    def heard(self, claim: Claim, outcome: Generation | EngineError) -> None:
-        """What came of a claim's call."""
-        hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) else None
+    def heard(self, claim: Claim, outcome: Generation | EngineError, tier: ApiTier | None) -> None:
+        """What came of a claim's call, in this tier."""
+        # Where `flex` is short of capacity, calls of the other tier are let in.
+        hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) and tier != "flex" else None
         self.pacer.hear(self.tariff.api_model(claim.model), outcome.rates, hold_s)
         if isinstance(outcome, Generation | PromptRejected):
             if self.breaker.succeeded():
@@ -86,10 +87,10 @@ class Purse:
 
     def tier(self, claim: Claim) -> ApiTier | None:
         """The service tier to call: the cheaper one while nothing presses. None where the API has only one."""
-        # Its start_by binds a job until its first start.
-        ends = [end for end in (claim.finish_by, claim.start_by if claim.attempt == 1 else None) if end is not None]
-        has_time = all(end - datetime.now(UTC) > FLEX_TIME for end in ends)
-        return self.tariff.api_tier(claim.model, has_time=has_time and claim.lane in (Lane.LOW, Lane.BATCH))
+        has_time = min(claim.start_by, claim.finish_by or claim.start_by) - datetime.now(UTC) > FLEX_TIME
+        # A later attempt has failed once, and a refusal counts: it does not put itself in the way of one.
+        may_wait = claim.attempt == 1 and claim.lane in (Lane.LOW, Lane.BATCH)
+        return self.tariff.api_tier(claim.model, has_time=has_time and may_wait)
 
     def reserve(self, claim: Claim) -> Claim | Objection | NotYet | None:
         """Set aside the most that a claim's call can cost, once the API has room for it.

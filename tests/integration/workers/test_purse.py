@@ -428,6 +428,37 @@ def test_the_cheaper_tier_is_left_when_a_deadline_comes_near(
     assert provider.asked_tiers == ["flex", "default"]
 
 
+def test_the_cheaper_tier_is_for_first_attempts(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    execute, ticket = make_execute(price=TIERED), spilled(lane=Lane.LOW, max_wait_s=HOUR_S)
+    provider.error = EngineFault("broken")
+    run(execute, store, ticket)
+    with store.begin() as db:
+        db.execute(sa.update(jobs_table).values(not_before=sa.func.now()))
+        [again] = jobs.enqueue_due(db)
+    provider.error = None
+    run(execute, store, again)
+
+    assert provider.asked_tiers == ["flex", "default"], "a refusal would count now, and be its end"
+
+
+def test_a_refusal_of_the_cheaper_tier_puts_off_no_other_call(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    execute = make_execute(price=TIERED)
+    provider.error = EngineBusy("The paid API answered 429 (resource_unavailable).")
+    provider.error.retry_after_s, provider.error.rates = 20.0, ProviderRates(time.monotonic())
+    refused = spilled(lane=Lane.LOW, max_wait_s=HOUR_S)
+    run(execute, store, refused)
+    assert 19 <= not_before_s(store, refused) <= 25
+    provider.error = None
+    done = run(execute, store, spilled())
+
+    assert provider.asked_tiers == ["flex", "default"]
+    assert done.state == JobState.SUCCEEDED
+
+
 def test_while_one_tries_whether_the_api_is_back_the_others_wait(
     make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
 ) -> None:
