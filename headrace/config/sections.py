@@ -169,7 +169,7 @@ class OverflowSettings(_Section):
         spill_kv_use: share of a pool's KV cache in use from which on they do, once a whole batch waits as well.
         back_at: share of these at which they come back: less, so that they do not go to and fro.
         spill_before_s: a job that may go there and still waits so long before its `start_by` does, into a free call;
-            0 for none.
+            none does in the first half of its wait. 0 for none.
     """
 
     model: str = "gpt-4o-mini"

@@ -32,7 +32,8 @@ class LateJob:
 def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
     """Lock and return the jobs in queues of ours that must start within so many seconds, the first to be late first.
 
-    One that was started before is bound by no start, and not among them.
+    One that was started before is bound by no start, and not among them; nor is one that may wait for a short time
+    only, in the first half of that.
     """
     statement = (
         sa.select(jobs, job_texts.c.messages, job_texts.c.sampling, apps.c.name, apps.c.day_usd, apps.c.month_usd)
@@ -45,6 +46,7 @@ def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
             jobs.c.started_at.is_(None),
             jobs.c.start_by > sa.func.now(),
             jobs.c.start_by < sa.func.now() + timedelta(seconds=within_s),
+            jobs.c.start_by - sa.func.now() < sa.func.now() - jobs.c.created_at,
         )
         .order_by(jobs.c.start_by)
         .limit(limit)

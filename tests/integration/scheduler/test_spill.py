@@ -140,6 +140,16 @@ def test_others_stay_where_they_are(
     assert in_list(OWN) == [(ticket.job_id, 1)]
 
 
+@pytest.mark.parametrize(("waited_s", "spilled"), [(1, 0), (3, 1)])
+def test_one_that_may_wait_for_a_short_time_only_waits_for_half_of_it(
+    parts: Parts, calls: Any, late: Any, waited_s: int, spilled: int
+) -> None:
+    calls(4)
+    late(timedelta(seconds=waited_s), max_wait_s=4.0)
+
+    assert spill(parts) == spilled
+
+
 def test_one_that_was_started_before_is_bound_by_no_start(parts: Parts, calls: Any, late: Any, query: Any) -> None:
     calls(4)
     late()
