@@ -10,8 +10,9 @@ from headrace.limits import ProviderRate, ProviderRates
 
 #: The longest that the API can put us off, in seconds: as long as clients of ours heed it.
 PATIENCE_S = 120.0
-#: The longest that a rate can take until it is full, in seconds, and the largest that one can be.
-_LONGEST_S, _MOST = 31 * 86_400.0, 10**12
+#: The longest that a rate can take until it is full, in seconds (they are by the minute or the day; what is longer is a
+#: date, or nonsense), and the largest that one can be.
+_LONGEST_S, _MOST = 86_400.0, 10**12
 #: As OpenAI writes them, for example `1m26.4s` or `20ms`. Others write seconds alone.
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _UNITS_S = (86_400, 3600, 60, 1, 0.001)
