@@ -31,12 +31,16 @@ class Pacer:
         reopened: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        longest_closed_s: float = LONGEST_PAUSE_S,
     ) -> None:
         """Nobody waits yet.
 
         Args:
             reopened: called when no call waits any more.
+            longest_closed_s: for which no more are taken because one was given back. Jobs of other models, which have
+                rates of their own, would wait behind it.
         """
+        self._longest_closed_s = longest_closed_s
         self._pace, self._reopened, self._clock, self._sleep = pace, reopened, clock, sleep
         self._lock = threading.Lock()
         self._waiting = 0
@@ -64,7 +68,7 @@ class Pacer:
         pause_s = min(wait_s, LONGEST_PAUSE_S)
         if pause_s > 0:
             with self._lock:
-                self._closed_until = max(self._closed_until, self._clock() + pause_s)
+                self._closed_until = max(self._closed_until, self._clock() + min(pause_s, self._longest_closed_s))
         return pause_s
 
     @contextmanager

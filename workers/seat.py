@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 
 from prometheus_client.registry import Collector
+from redis import Redis
 
 from headrace import connections, store
 from headrace.config import Settings
@@ -25,7 +26,7 @@ from workers.execute import Execute
 from workers.lease import Lease
 from workers.metrics import BudgetMetrics, Endpoint, WorkerMetrics
 from workers.notices import Notices
-from workers.pacer import Pacer
+from workers.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
 from workers.publisher import Publisher
 from workers.purse import Purse
 from workers.room import Room
@@ -61,7 +62,7 @@ class Seat:
         self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
         breaker = Breaker(probe_s=2 * settings.overflow.timeout_s)
         redis = connections.redis(settings)
-        purse = Purse(opened, Tariff.of(settings), settings.budgets, breaker, Pacer(Pace(redis), reopened=freed))
+        purse = Purse(opened, Tariff.of(settings), settings.budgets, breaker, _pacer(settings, redis, freed))
         self.execute = Execute(
             store=opened,
             engine=self._engine,
@@ -146,3 +147,8 @@ class Seat:
         self.execute.publisher.end()
         self._endpoint.end()
         log.info("worker_left", extra={"worker_id": str(self.execute.worker_id)})
+
+
+def _pacer(settings: Settings, redis: Redis, freed: Callable[[], None]) -> Pacer:
+    is_one_model = {settings.overflow.model} >= set(settings.overflow.models.values())
+    return Pacer(Pace(redis), reopened=freed, longest_closed_s=LONGEST_PAUSE_S if is_one_model else HELD_S)

@@ -99,6 +99,17 @@ def test_the_door_opens_again_however_long_the_rates_are_used_up(pacer: Pacer, p
     assert pacer.is_open
 
 
+def test_a_model_whose_rates_are_used_up_keeps_others_out_for_no_longer_than_it_may(pace: Pace, time: Time) -> None:
+    pacer = Pacer(pace, lambda: None, lambda: time.now_s, time.sleep, longest_closed_s=HELD_S)  # type: ignore[arg-type]
+    pace.waits = [50.0]
+
+    assert pacer.wait("used up", "c", 10) == 50
+    assert not pacer.is_open
+    time.now_s += HELD_S
+    assert pacer.is_open
+    assert pacer.wait("other", "d", 10) == 0
+
+
 def test_what_an_answer_says_is_passed_on(pacer: Pacer, pace: Pace) -> None:
     rates = ProviderRates(1.0)
     pacer.hear("m", rates, None)
