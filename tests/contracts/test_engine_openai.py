@@ -136,6 +136,18 @@ def test_each_status_has_its_meaning_and_is_asked_once(
     assert len(stand_in.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "may_be_billed"), [(502, True), (504, True), (520, True), (521, False), (522, False), (524, True)]
+)
+def test_what_a_gateway_says_for_an_api_that_it_has_reached_may_be_on_the_bill(
+    stand_in: Any, engine: OpenAIEngine, status: int, may_be_billed: bool
+) -> None:
+    stand_in.script = [(status, b"<html>")]
+    with pytest.raises(EngineFault) as caught:
+        engine.generate(REQUEST)
+    assert caught.value.may_be_billed is may_be_billed
+
+
 def test_words_about_the_account_stay_here(stand_in: Any, engine: OpenAIEngine) -> None:
     body = error("invalid_api_key")
     body["error"]["message"] = "Incorrect API key provided: sk-secret, of org-42"

@@ -37,8 +37,10 @@ _LONGEST = 10
 _FLEX_S = 900.0
 #: Of an error's code, so many characters are told.
 _LONGEST_CODE = 64
-#: A gateway answers with these what the API behind it may have answered otherwise.
-_OF_A_GATEWAY = frozenset({502, 504})
+#: A gateway answers with these what the API behind it may have answered otherwise. The last two are Cloudflare's own,
+#: for an answer that made no sense and for one that was late; its others stand for an API that was not reached.
+#: Source: Cloudflare's documentation, "5xx errors".
+_OF_A_GATEWAY = frozenset({502, 504, 520, 524})
 #: What a call fails with before it is connected, and nothing was sent. The SDK's own words for it are wider.
 _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 #: Come with 429 as its code or type, and unlike a rate limit do not pass.
