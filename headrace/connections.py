@@ -1,12 +1,16 @@
 """Connections to the two servers, made one way everywhere.
 
 Waits on a server are bounded: Redis by a time-out per command, Postgres by its own statement and lock time-outs, and
-by keep-alives where its host has vanished.
+by ours where it says nothing at all.
 """
 
 import time
+from typing import Any, TypeVar
 
+from psycopg import Connection
 from psycopg import Error as DriverError
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -31,6 +35,24 @@ REDIS_TIMEOUT_S = 2
 #: Bounds for one statement and for one lock, so that a locked table fails a request instead of holding its thread.
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
+#: Seconds to wait for Postgres to answer one statement: longer than it may take itself. One that hangs, or to which the
+#: network swallows what is sent, would hold a thread for ever.
+ANSWER_TIMEOUT_S = 12.0
+
+T = TypeVar("T")
+
+
+class _Patient(Connection[Any]):
+    """A connection that is given up when its server has said nothing for `ANSWER_TIMEOUT_S`."""
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        try:
+            return super().wait(gen, interval, ANSWER_TIMEOUT_S if timeout is None else timeout)
+        except DriverError:
+            if self.info.transaction_status is TransactionStatus.ACTIVE:
+                # The answer may still come, and would be taken for another statement's.
+                self.close()
+            raise
 
 
 def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
@@ -57,6 +79,7 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
             "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}",
         },
     )
+    event.listen(engine, "do_connect", lambda dialect, record, args, params: _Patient.connect(*args, **params))
     _try_idle_ones(engine)
     return engine
 

@@ -11,6 +11,7 @@ from headrace import connections
 from headrace.config import Settings
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
+from tests.chaos.proxy import Mode, Proxy
 
 
 def test_redis_that_hangs_costs_a_caller_one_time_out() -> None:
@@ -55,3 +56,28 @@ def test_connection_that_postgres_closed_right_after_its_use_fails_once(
         db.scalar(sa.select(1))
     with closed_by_postgres.begin() as db:
         assert db.scalar(sa.select(1)) == 1
+
+
+def test_postgres_that_hangs_is_given_up_and_what_it_says_late_is_nobodys_answer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 0.5)
+    port = sa.make_url(settings.database_url).port
+    assert port is not None
+    with Proxy(port) as proxy:
+        url = settings.database_url.replace(f":{port}/", f":{proxy.port}/")
+        engine = connections.postgres(settings.model_copy(update={"database_url": url}), pool_size=1)
+        store = Store(engine)
+        with store.begin() as db:
+            assert db.scalar(sa.text("SELECT 1")) == 1
+        proxy.turn(Mode.BLACKHOLE)
+        began = time.monotonic()
+
+        with pytest.raises(StoreUnavailable), store.begin() as db:
+            db.scalar(sa.text("SELECT 2"))
+        assert time.monotonic() - began < 2
+
+        proxy.turn(Mode.OK)
+        with store.begin() as db:
+            assert db.scalar(sa.text("SELECT 3")) == 3
+        engine.dispose()
