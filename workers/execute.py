@@ -38,7 +38,7 @@ REWRITE_AFTER_S = 0.5
 #: How long an answer is kept for a Postgres that does not take it. Longer than `rescue` waits after an outage
 #: before it takes a job from a live worker, so that a restart of Postgres costs no second generation.
 REWRITE_FOR_S = 60.0
-#: How long a message waits for an engine that is being started again.
+#: How long a message waits for an engine that is being started again, or is held while Postgres is away.
 NOT_READY_HOLD_S = 2.0
 
 
@@ -82,14 +82,17 @@ class Execute:
     def run(self, job_id: UUID, enqueue_no: int) -> None:
         """Run one attempt of a job, if there is still one to run.
 
-        A message for an engine that is not ready is held for a moment, which leaves the rest of the queue where it is
-        counted, and then dropped: the job stays queued, and `publish_due` sends another.
+        A message that finds no engine ready, or no Postgres, is held for a moment, which leaves the rest of the queue
+        where it is counted, and then dropped: the job stays queued, and `publish_due` sends another.
         """
         try:
             if self.ready.wait(NOT_READY_HOLD_S):
                 self._run(job_id, enqueue_no)
             else:
                 log.warning("engine_not_ready", extra={"job_id": str(job_id)})
+        except StoreUnavailable as error:
+            log.warning("claim_failed", extra={"job_id": str(job_id), "error": str(error)})
+            time.sleep(NOT_READY_HOLD_S)
         finally:
             self.room.leave(job_id)
 

@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from uuid import UUID
 
@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
+from headrace import connections
 from headrace.config import Settings
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from headrace.jobs import SUSPECT, JobState, Route, Usage, new_id
@@ -22,6 +23,7 @@ from headrace.store import attempts as store_attempts
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
 from headrace.tables import attempts, deliveries, ledger
+from tests.chaos.proxy import Mode, Proxy
 from workers.bill import Bill
 from workers.crashes import MOST_CRASHES
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
@@ -443,6 +445,27 @@ def test_message_waits_for_an_engine_that_is_about_to_be_ready(
     bench.execute.ready.set()
     thread.join(10)
 
+    assert job(store, ticket).state is JobState.SUCCEEDED
+
+
+def test_message_is_held_while_postgres_is_away_so_that_the_queue_is_not_emptied_for_nothing(
+    bench: Bench, store: Store, settings: Settings, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.execute.NOT_READY_HOLD_S", 0.3)
+    ticket, port = queued(), sa.make_url(settings.database_url).port
+    assert port is not None
+    with Proxy(port) as proxy:
+        away = settings.model_copy(update={"database_url": settings.database_url.replace(str(port), str(proxy.port))})
+        execute = replace(bench.execute, store=Store(connections.postgres(away)))
+        proxy.turn(Mode.REFUSE)
+        began = time.monotonic()
+        execute.run(ticket.job_id, 1)
+        assert time.monotonic() - began >= 0.3
+        assert job(store, ticket).state is JobState.QUEUED
+
+        proxy.turn(Mode.OK)
+        execute.run(ticket.job_id, 1)
+        execute.store.close()
     assert job(store, ticket).state is JobState.SUCCEEDED
 
 
