@@ -141,9 +141,11 @@ class Submitter:
     def _candidates(self, spec: JobSpec, app: App, draft: Draft) -> tuple[Candidate, ...]:
         # A key alone answers nothing: without a worker on those queues, what was put there would rot.
         fleet, has_workers = self.catalogue.fleet(OVERFLOW), spec.pool not in self.settings.paid_pools
-        api_is_open = self.settings.openai_api_key is not None and fleet.slots > 0
+        has_key = self.settings.openai_api_key is not None
+        api_is_open = has_key and fleet.slots > 0
         needs_it = spec.overflow is Overflow.ONLY or (spec.overflow is Overflow.ALLOW and not has_workers)
-        if needs_it and not fleet.slots and (fleet.workers or not has_workers):
+        if needs_it and not fleet.slots and (has_key or not has_workers):
+            # Locked out, or dead and about to be started again: no fault of the request's.
             raise OverflowUnavailable
         try:
             return candidates(

@@ -113,7 +113,7 @@ def route_of(queue: str) -> Route:
     return Route.OVERFLOW if queue.startswith(f"{OVERFLOW}.") else Route.POOL
 
 
-_NOT_SET_UP = "none is set up (OPENAI_API_KEY, and a worker for it)"
+_NOT_SET_UP = "none is set up (OPENAI_API_KEY)"
 
 
 def _closed(why: str, param: str = "overflow") -> InvalidRequest:

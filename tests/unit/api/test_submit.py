@@ -454,10 +454,11 @@ def test_a_job_that_may_spill_over_is_given_both_queues_while_there_is_money(
     assert queues == [both, ["chat.normal"], both]
 
 
-def test_an_overflow_whose_workers_are_locked_out_is_worth_another_try(
-    paid: Submitter, door: Any, app: App, fleet: dict[str, Fleet]
+@pytest.mark.parametrize("workers", [1, 0], ids=["locked out", "dead"])
+def test_an_overflow_whose_workers_answer_nothing_now_is_worth_another_try(
+    paid: Submitter, door: Any, app: App, fleet: dict[str, Fleet], workers: int
 ) -> None:
-    fleet[OVERFLOW] = Fleet(OVERFLOW, 1, 1, 0, 0, None, None)
+    fleet[OVERFLOW] = Fleet(OVERFLOW, workers, workers, 0, 0, None, None)
     with pytest.raises(OverflowUnavailable):
         paid.submit(replace(DRAFT, overflow=Overflow.ONLY), app)
     paid.submit(DRAFT, app)
