@@ -4,13 +4,19 @@ It streams `PAID_API_TOKENS` tokens, or as many as it may, one every `PAID_API_T
 token for every 4 bytes of the prompt. `GET /bill` says what it has counted, and `usd` what that costs at `PRICE`.
 Beyond `PAID_API_PER_MINUTE` calls, a bucket that fills as the minute passes, it answers 429. With `PAID_API_TELLS=1`
 each answer says how much of the minute is left, in the headers that OpenAI has for it.
+
+Its first token is the prompt's fingerprint, the simulator's, so that an answer can be told from another's. After
+`POST /fault/KIND/CALLS` that many calls fail: `429` and `500` are answered so and cost nothing; `hang` says nothing
+after half of the answer, and `truncated` ends there; both cost what was sent.
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -27,6 +33,8 @@ MODEL = "gpt-4o-mini"
 #: USD per 1,000,000 tokens: prompt and output.
 PRICE = Decimal("0.15"), Decimal("0.60")
 START_TIMEOUT_S = 30.0
+#: How long a call that hangs does so: longer than anybody waits for it.
+HANG_S = 60.0
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -39,6 +47,8 @@ TOKEN_S = float(os.environ.get("PAID_API_TOKEN_MS", "5")) / 1000  # noqa: TID251
 PER_MINUTE = int(os.environ.get("PAID_API_PER_MINUTE", "0"))  # noqa: TID251
 TELLS = os.environ.get("PAID_API_TELLS") == "1"  # noqa: TID251
 
+#: The faults that the next calls meet, in this order.
+faults: deque[str] = deque()
 #: `open` and `most_open`: calls under way, now and at most since it was last asked. `refused` are among the calls.
 bill = {"calls": 0, "prompt_tokens": 0, "output_tokens": 0, "open": 0, "most_open": 0, "refused": 0}
 
@@ -80,7 +90,16 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await _respond(send, bill)
         bill["most_open"] = bill["open"]
         return
+    if scope["path"].startswith("/fault/"):
+        kind, calls = scope["path"].split("/")[2:]
+        faults.extend([kind] * int(calls))
+        await _respond(send, {"faults": len(faults)})
+        return
     body = json.loads(await _body(receive))
+    fault = faults.popleft() if faults else ""
+    if fault in ("429", "500"):
+        await _respond(send, {"error": {"message": "A fault, as asked.", "type": "fault", "code": fault}}, int(fault))
+        return
     prompt_tokens = max(1, sum(len(message["content"].encode()) for message in body["messages"]) // 4)
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or TOKENS
     bill["calls"] += 1
@@ -92,18 +111,29 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     bill["open"] += 1
     bill["most_open"] = max(bill["most_open"], bill["open"])
     try:
-        await _stream(send, prompt_tokens, min(limit, TOKENS), "length" if limit < TOKENS else "stop")
+        first = f"{fingerprint(body['messages'])} "
+        await _stream(send, first, prompt_tokens, min(limit, TOKENS), "length" if limit < TOKENS else "stop", fault)
     finally:
         bill["open"] -= 1
 
 
-async def _stream(send: Send, prompt_tokens: int, tokens: int, finish_reason: str) -> None:
+def fingerprint(messages: Sequence[Mapping[str, str]]) -> str:
+    """The SHA-256 that the simulator's answer to these messages carries too, in hex."""
+    return hashlib.sha256("\n".join(f"{each['role']}: {each['content']}" for each in messages).encode()).hexdigest()
+
+
+async def _stream(send: Send, first: str, prompt_tokens: int, tokens: int, finish_reason: str, fault: str) -> None:
     headers = [(b"content-type", b"text/event-stream"), *minute.headers()]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for number in range(tokens):
+    for number in range(tokens // 2 if fault else tokens):
         await asyncio.sleep(TOKEN_S)
         bill["output_tokens"] += 1
-        await _event(send, [{"index": 0, "delta": {"content": f"w{number} "}, "finish_reason": None}])
+        text = f"w{number} " if number else first
+        await _event(send, [{"index": 0, "delta": {"content": text}, "finish_reason": None}])
+    if fault:
+        await asyncio.sleep(HANG_S if fault == "hang" else 0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
     await _event(send, [{"index": 0, "delta": {}, "finish_reason": finish_reason}])
     total = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens}
     await _event(send, [], total)
