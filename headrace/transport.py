@@ -25,6 +25,24 @@ TRANSPORT = "headrace.transport:Transport"
 MOST_AT_ONCE = 16
 
 
+class Pulse:
+    """Felt whenever a worker's consumer goes to its queues, or cannot because all its slots are taken.
+
+    Attributes:
+        felt_at: the last time, in monotonic seconds; None before the first.
+    """
+
+    felt_at: float | None = None
+
+    def feel(self) -> None:
+        """Note that the consumer is alive."""
+        self.felt_at = time.monotonic()
+
+
+#: This process's: it has one consumer, or none.
+PULSE = Pulse()
+
+
 def _nothing() -> None:
     """That it is called is what wakes the loop."""
 
@@ -113,6 +131,7 @@ class Channel(redis.Channel):
         self.taker.look()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
+        PULSE.feel()
         if self.taker is None:
             super()._brpop_start(timeout)
             return
@@ -146,6 +165,8 @@ class _Poller(redis.MultiChannelPoller):
     def on_poll_start(self) -> None:
         for channel in list(self._channels):
             channel.take()
+            if channel.active_queues and not channel.qos.can_consume():
+                PULSE.feel()
         super().on_poll_start()
 
 

@@ -19,6 +19,7 @@ from headrace.config import Settings
 from headrace.logging import configure
 from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.store import Store
+from headrace.watchdog import watch
 from scheduler import sweep, tasks
 from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
@@ -103,6 +104,7 @@ def make_app(settings: Settings) -> Celery:
         worker_concurrency=1,
     )
     celery.steps["worker"].update({ControlQueueStep, SweepStep})
+    watch(celery, settings)
     return celery
 
 

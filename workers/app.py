@@ -8,14 +8,12 @@ Importing this loads no engine: that happens when the worker starts, in the proc
 """
 
 import logging
-import os
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
-from celery.worker import state
 
 from headrace import connections
 from headrace.admission import Admission
@@ -25,6 +23,7 @@ from headrace.jobs import Route, parse_id
 from headrace.logging import configure
 from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from headrace.store import Store
+from headrace.watchdog import give_up, watch
 from workers.deliver import Deliver, make_session
 from workers.notices import Notices
 from workers.seat import Seat
@@ -40,15 +39,11 @@ def _configure_logging(loglevel: int, **_: Any) -> None:
     configure(logging.getLevelName(loglevel))
 
 
-def _give_up() -> None:
-    """End this worker's process, with an error: whoever supervises it knows what to do then."""
-    state.should_stop = os.EX_SOFTWARE
-
-
 def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrency: int) -> Celery:
     app = make_celery(f"headrace.{name}", settings)
     app.conf.update(worker_pool="workers.pool:TaskPool", worker_concurrency=concurrency)
     app.amqp.queues.select(queues)
+    watch(app, settings)
     return app
 
 
@@ -71,7 +66,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
         def start(self, worker: Any) -> None:
             notices.begin()
-            seats.append(Seat(settings, route, store, notices, taker.look, _give_up))
+            seats.append(Seat(settings, route, store, notices, taker.look, give_up))
             seats[0].take()
             taker.open(seats[0].execute.room, seats[0].execute.takes)
 

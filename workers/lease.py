@@ -45,7 +45,7 @@ class Lease:
     lease_s: float
     renew_every_s: float
     crashes: Crashes
-    give_up: Callable[[], None]
+    give_up: Callable[[], object]
     serves: Callable[[], bool] = lambda: True
     _stop_reason: str | None = None
     _draining: threading.Event = field(default_factory=threading.Event)

@@ -45,7 +45,7 @@ class Seat:
         opened: Store,
         notices: Notices,
         freed: Callable[[], None],
-        give_up: Callable[[], None],
+        give_up: Callable[[], object],
     ) -> None:
         pool = settings.pools[settings.pool]
         if route is Route.POOL and pool.is_paid:
