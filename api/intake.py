@@ -16,7 +16,7 @@ from uuid import UUID
 
 from api.full_queues import FullQueues
 from headrace.admission import Admission, Ask, Place, Refusal
-from headrace.errors import BrokerUnavailable, HeadraceError
+from headrace.errors import BrokerUnavailable, HeadraceError, StoreUnavailable, Unavailable
 from headrace.jobs import JobSpec
 from headrace.queues import Candidate, Ticket
 from headrace.routing import route_of
@@ -31,6 +31,9 @@ FAILPOINT_INSERTED = "api.inserted"
 LEADERS = 1
 #: Reasons of a refusal that hold for a job of any size.
 ALIKE_FOR_ALL = frozenset({"depth", "share", "app_jobs"})
+#: A batch that fails after so long, in seconds, has waited for a server that says nothing. Who came meanwhile is told
+#: the same: each batch would wait as long, and callers who come faster than those fail would take every thread.
+SILENCE_S = 1.0
 #: Requests in one batch: more would only make everyone wait for the longest.
 BATCH = 256
 
@@ -113,10 +116,14 @@ class Intake:
         """Serve one batch, and hand the lead to one who waits, if any does."""
         with self._lock:
             batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
+        began = time.monotonic()
         try:
             if batch:
                 self._serve(batch)
         except BaseException as error:
+            if isinstance(error, Unavailable) and time.monotonic() - began >= SILENCE_S:
+                with self._lock:
+                    batch, self._pending = [*batch, *self._pending], []
             for request in batch:
                 if not request.is_settled:
                     request.settle(error)
@@ -156,6 +163,8 @@ class Intake:
         fresh = [(request, place, start_by) for request, place, outcome in made if (start_by := _start_by(outcome))]
         self._publish([_ticket(request.spec, place, start_by) for request, place, start_by in fresh])
         self._give_back([request for request, _, outcome in made if not _start_by(outcome)])
+        if isinstance(gone := outcomes[0], StoreUnavailable) and all(each is gone for each in outcomes):
+            raise gone
         for request, place, outcome in made:
             if isinstance(outcome, HeadraceError):
                 request.settle(outcome)

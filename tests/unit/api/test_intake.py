@@ -231,6 +231,27 @@ def test_what_fails_a_batch_reaches_everyone_in_it_and_the_next_is_served(
     assert isinstance(accept(intake, make_spec()), Admitted)
 
 
+@pytest.mark.parametrize("way", ["raises", "says so of each row"])
+@pytest.mark.parametrize("step", ["reserve", "insert"])
+def test_who_waits_behind_a_server_that_says_nothing_is_told_so_with_the_first(
+    intake: Intake, servers: Servers, monkeypatch: pytest.MonkeyPatch, step: str, way: str
+) -> None:
+    monkeypatch.setattr("api.intake.SILENCE_S", 0.0)
+    monkeypatch.setattr("api.intake.BATCH", 4)
+    specs, gone = [make_spec() for _ in range(THREADS)], StoreUnavailable("gone")
+    if way == "raises":
+        servers.failures[step] = gone
+    else:
+        servers.answers = dict.fromkeys((spec.id for spec in specs), gone)
+    outcomes = pile_up(intake, servers, specs)
+
+    assert all(outcome.exception() is gone for outcome in outcomes)
+    assert len(servers.batches) <= LEADERS + 1
+    assert is_idle(intake)
+    servers.failures.clear()
+    assert isinstance(accept(intake, make_spec()), Admitted)
+
+
 def test_the_places_are_given_back_when_the_insert_fails(intake: Intake, servers: Servers) -> None:
     servers.failures["insert"] = StoreUnavailable("gone")
     specs = [make_spec() for _ in range(8)]
