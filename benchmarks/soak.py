@@ -10,7 +10,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from testbed import console, line_of
 
 #: The own hosts: so many answers at once on each, at so many tokens a second.
 SLOTS, TOKENS_PER_S = 16, 16
+#: An answer has 16 tokens in the mean.
+CAPACITY_PER_S = 2 * SLOTS * TOKENS_PER_S / 16
 #: Without an end of any job for so long, what is open is taken for lost.
 STUCK_S = 90.0
 #: What must hold, whatever broke.
@@ -65,11 +68,30 @@ class Depths:
                 continue
 
 
-def break_things(world: World, client: Client, faults: Faults, number: int, pause_s: float) -> None:
-    """Let so many faults happen, one after the other, and tell of each."""
-    for no, kind in enumerate(faults.plan(number), start=1):
-        faults.pause(pause_s)
-        console.print(f"{no}/{number} {kind}: {client.posted} accepted, {client.seen} ended", style="dim")
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is to be. Attributes: kinds: of faults; empty for all. outage_s: the longest of one."""
+
+    jobs: int
+    faults: int
+    pause_s: float
+    outage_s: float
+    kinds: tuple[str, ...]
+    seed: int
+
+    @property
+    def seconds(self) -> float:
+        """For how long orders come: as long as things break, or as it takes the hosts to carry them out."""
+        return max(self.faults * (self.pause_s + self.outage_s / 2), self.jobs / CAPACITY_PER_S / 0.7)
+
+
+def break_things(client: Client, faults: Faults, plan: Plan) -> None:
+    """Let faults happen, one after the other, and tell of each. Raises: click.BadParameter."""
+    if unknown := set(plan.kinds) - set(faults.kinds):
+        raise click.BadParameter(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(faults.kinds)}.")
+    for no, kind in enumerate(faults.plan(plan.faults, plan.kinds or faults.kinds), start=1):
+        faults.pause(plan.pause_s)
+        console.print(f"{no}/{plan.faults} {kind}: {client.posted} accepted, {client.seen} ended", style="dim")
         faults.happen(kind)
 
 
@@ -90,52 +112,57 @@ def _is_delivered(world: World) -> bool:
     return not world.sql("SELECT FROM deliveries WHERE state = 'pending' LIMIT 1")
 
 
-def soak(jobs: int, number: int, pause_s: float, seed: int, off: str | None, log: Path | None) -> dict[str, Any]:
+def soak(plan: Plan, off: str | None, log: Path | None) -> dict[str, Any]:
     """One run; its figures, history and faults."""
     with World(off, SETTINGS) as world:
         if off == "fence":
             with world.database() as db:
                 db.execute("DROP INDEX uq_ledger_bill")
-        # So long as things break, there is work.
-        seconds = max(number * (pause_s + 3.0), jobs / (0.7 * 2 * SLOTS * TOKENS_PER_S / 16))
-        orders = make_orders(jobs, seconds, seed, world.receiver.url)
+        orders = make_orders(plan.jobs, plan.seconds, plan.seed, world.receiver.url)
         client = Client(world.url, world.api_key, orders, has_keys=off != "idempotency")
-        faults = Faults(world, seed, lambda: client.add(f"A cup of {POISON}, please. {random.random()}"))
+        poison = partial(client.add, f"A cup of {POISON}, please.")
+        faults = Faults(world, plan.seed, poison, plan.outage_s)
         depths = Depths(world)
         client.begin()
         began = time.monotonic()
         try:
-            break_things(world, client, faults, number, pause_s)
+            break_things(client, faults, plan)
             settle(world, client)
         finally:
             client.end()
             depths.end()
             if log is not None:
                 log.write_text("\n".join(world.log_lines()))
-        figures = {
-            "jobs": len(client.orders),
-            "faults": len(faults.happened),
-            "fewest_of_a_kind": min(faults.counts.get(kind, 0) for kind in faults.kinds),
-            **judge(world, client.orders, faults.happened, depths.seen),
-            "complaints": len(client.complaints),
-            "hung_posts": client.statuses[-1],
-            "retries": client.statuses.total() - client.posted,
-            "five_xx": client.statuses[503] + client.statuses[500],
-            "seconds": time.monotonic() - began,
-            "seed": seed,
-        }
-        recoveries = figures.pop("recoveries")
-        return {
-            "figures": figures,
-            "kinds": dict(faults.counts),
-            "statuses": dict(client.statuses),
-            "complaints": client.complaints,
-            "faults": [
-                {**asdict(fault), "recovery_s": recovery_s}
-                for fault, recovery_s in zip(faults.happened, recoveries, strict=True)
-            ],
-            "history": [asdict(order) for order in client.orders],
-        }
+        judged = judge(world, client.orders, faults.happened, depths.seen)
+        return _report(plan, client, faults, judged, time.monotonic() - began)
+
+
+def _report(plan: Plan, client: Client, faults: Faults, judged: dict[str, Any], seconds: float) -> dict[str, Any]:
+    recoveries = judged.pop("recoveries")
+    happened = [
+        {**asdict(fault), "recovery_s": recovery_s}
+        for fault, recovery_s in zip(faults.happened, recoveries, strict=True)
+    ]
+    figures = {
+        "jobs": len(client.orders),
+        "faults": len(happened),
+        "fewest_of_a_kind": min(faults.counts[kind] for kind in plan.kinds or faults.kinds),
+        **judged,
+        "complaints": len(client.complaints),
+        "hung_posts": client.statuses[-1],
+        "retries": client.statuses.total() - client.posted,
+        "five_xx": sum(count for status, count in client.statuses.items() if status >= 500),
+        "seconds": seconds,
+        "seed": plan.seed,
+    }
+    return {
+        "figures": figures,
+        "kinds": dict(faults.counts),
+        "statuses": dict(client.statuses),
+        "complaints": client.complaints,
+        "faults": happened,
+        "history": [asdict(order) for order in client.orders],
+    }
 
 
 def is_met(figures: dict[str, Any]) -> bool:
@@ -161,17 +188,29 @@ def show(runs: Sequence[tuple[str, dict[str, Any]]]) -> None:
 @click.command()
 @click.option("--jobs", type=click.IntRange(min=10), default=10_000, show_default=True)
 @click.option("--faults", "number", type=click.IntRange(min=0), default=140, show_default=True)
-@click.option("--pause", "pause_s", type=click.FloatRange(min=0), default=1.5, show_default=True, help="Between them.")
+@click.option(
+    "--pause", "pause_s", type=click.FloatRange(min=0), default=1.5, show_default=True, help="Between faults."
+)
+@click.option("--outage", "outage_s", type=click.FloatRange(min=1), default=7, show_default=True, help="Longest, in s.")
+@click.option("--kind", "kinds", multiple=True, help="Of faults, instead of all. Repeatable.")
 @click.option("--seed", type=int, default=None, help="Of orders and faults. Default: another each time.")
 @click.option("--off", multiple=True, type=click.Choice(["fence", "sweep", "idempotency"]), help="A counter-proof.")
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write all of it."
 )
 @click.option(
-    "--log", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write all processes' logs."
+    "--log", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the processes' logs."
 )
 def main(
-    jobs: int, number: int, pause_s: float, seed: int | None, off: tuple[str, ...], file: Path | None, log: Path | None
+    jobs: int,
+    number: int,
+    pause_s: float,
+    outage_s: float,
+    kinds: tuple[str, ...],
+    seed: int | None,
+    off: tuple[str, ...],
+    file: Path | None,
+    log: Path | None,
 ) -> None:
     """Post thousands of jobs while processes, servers, the network and the paid API fail, and count what went wrong.
 
@@ -182,10 +221,11 @@ def main(
     """
     seed = random.randrange(1_000_000) if seed is None else seed
     console.print(f"seed {seed}", style="dim")
-    runs = [("on", soak(jobs, number, pause_s, seed, None, log))]
+    plan = Plan(jobs, number, pause_s, outage_s, kinds, seed)
+    runs = [("on", soak(plan, None, log))]
     for mechanism in off:
         console.print(f"without {mechanism}", style="bold")
-        runs.append((f"without {mechanism}", soak(jobs, number, pause_s, seed, mechanism, None)))
+        runs.append((f"without {mechanism}", soak(plan, mechanism, None)))
     show(runs)
     figures = dict(runs[0][1]["figures"])
     for mechanism, (_, run) in zip(off, runs[1:], strict=True):

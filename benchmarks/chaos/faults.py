@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +15,8 @@ from chaos.world import LEASE_S, World
 from headrace.errors import StackError
 from tests.chaos.proxy import Mode, Proxy
 
-#: How long something hangs, is away or is slow, in seconds: from a hiccup to longer than any time-out of a command.
-OUTAGE_S = (0.5, 7.0)
+#: The shortest time for which something hangs, is away or is slow, in seconds.
+HICCUP_S = 0.5
 #: How late each piece is where the network is slow.
 SLOW_S = 0.1
 #: Calls to the paid API that one fault of its meets.
@@ -39,8 +39,10 @@ class Fault:
 class Faults:
     """The kinds of faults that a world can have, and a record of those it had."""
 
-    def __init__(self, world: World, seed: int, submit_poison: Callable[[], None]) -> None:
+    def __init__(self, world: World, seed: int, submit_poison: Callable[[], None], outage_s: float) -> None:
+        """Plan none. Args: outage_s: the longest time for which something is away."""
         self._world = world
+        self._outage_s = outage_s
         self._random = random.Random(seed)
         self.happened: list[Fault] = []
         self._kinds: dict[str, Callable[[], None]] = {
@@ -56,8 +58,6 @@ class Faults:
             **{f"postgres_{mode}": partial(self._network, world.postgres_proxy, mode) for mode in NETWORK},
             **{f"provider_{kind}": partial(self._fail_provider, kind) for kind in PROVIDER_KINDS},
         }
-        if world.pid("control") is None:
-            del self._kinds["kill_control"]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -67,14 +67,14 @@ class Faults:
     @property
     def counts(self) -> Counter[str]:
         """How often each has happened."""
-        return Counter(dict.fromkeys(self._kinds, 0)) + Counter(fault.kind for fault in self.happened)
+        return Counter(fault.kind for fault in self.happened)
 
-    def plan(self, number: int) -> Iterator[str]:
-        """So many kinds, each as often as any other, in a shuffled order."""
+    def plan(self, number: int, kinds: Sequence[str]) -> Iterator[str]:
+        """So many of these kinds, each as often as any other, in a shuffled order."""
         left: list[str] = []
         for _ in range(number):
             if not left:
-                left = self._random.sample(list(self._kinds), len(self._kinds))
+                left = self._random.sample(list(kinds), len(kinds))
             yield left.pop()
 
     def happen(self, kind: str) -> Fault:
@@ -89,7 +89,7 @@ class Faults:
         time.sleep(self._random.uniform(0.3, 1.7) * mean_s)
 
     def _outage(self) -> None:
-        time.sleep(self._random.uniform(*OUTAGE_S))
+        time.sleep(self._random.uniform(HICCUP_S, self._outage_s))
 
     def _gpu(self) -> int:
         """One of the hosts' GPU workers that runs, if any does."""
@@ -105,6 +105,8 @@ class Faults:
         return False
 
     def _kill(self, name: str) -> None:
+        if name in self._world.hosts[0].report.left_out:
+            return
         host = self._gpu() if name == "gpu" else 0
         # It may be starting again from the fault before.
         until = time.monotonic() + 30

@@ -1,0 +1,28 @@
+"""The short soak: a minute of faults. The long one is `benchmarks/soak.py` with its own defaults; it has all kinds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from headrace.config import PROJECT_ROOT
+
+KINDS = (
+    *("kill_web", "kill_gpu", "kill_control", "freeze_gpu"),
+    *("redis_kill", "redis_wiped", "redis_hang", "redis_reset", "redis_drop", "redis_blackhole"),
+    *("postgres_restart", "postgres_locked", "postgres_reset", "postgres_drop", "postgres_blackhole"),
+    "provider_truncated",
+)
+DEADLINE_S = 400
+
+
+def test_nothing_is_lost_and_nothing_done_twice_while_everything_breaks(tmp_path: Path) -> None:
+    options = ["--jobs", "250", "--faults", str(len(KINDS)), "--pause", "0.5", "--outage", "2", "--seed", "17"]
+    options += [word for kind in KINDS for word in ("--kind", kind)]
+    command = [sys.executable, "benchmarks/soak.py", *options, "--json", str(tmp_path / "report.json")]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+
+    assert done.returncode == 0, done.stderr[-4000:] + done.stdout
+    figures = json.loads((tmp_path / "report.json").read_text())["last_line"]
+    assert (figures["lost"], figures["double_effects"], figures["double_billed"]) == (0, 0, 0)
+    assert (figures["succeeded_share"], figures["fewest_of_a_kind"]) == (1, 1)
