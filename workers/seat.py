@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 
 from prometheus_client.registry import Collector
@@ -10,7 +11,7 @@ from redis import Redis
 
 from headrace import connections, store
 from headrace.config import Settings
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, StoreUnavailable
 from headrace.jobs import Route, new_id
 from headrace.pace import Pace
 from headrace.pricing import Tariff
@@ -33,6 +34,10 @@ from workers.room import Room
 from workers.sampler import Sampler
 
 log = logging.getLogger(__name__)
+
+#: For how long a worker whose engine is up waits for a Postgres that is away, and between two tries, in seconds.
+REGISTER_FOR_S = 60.0
+AGAIN_AFTER_S = 1.0
 
 
 class Seat:
@@ -99,14 +104,30 @@ class Seat:
         limits = self._engine.start()
         self.execute.room.open(limits)
         info = self._info(limits)
-        with self._store.begin() as db:
-            store.workers.register(db, info, self._settings.lease_s)
+        self._register(info)
         self._lease.begin()
         self._sampler.begin()
         self.execute.publisher.begin()
         self.execute.ready.set()
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
+
+    def _register(self, info: WorkerInfo) -> None:
+        """Write this worker's row, through an outage of Postgres if need be: an engine may have loaded for minutes.
+
+        Raises: StoreUnavailable.
+        """
+        give_up_at = time.monotonic() + REGISTER_FOR_S
+        while True:
+            try:
+                with self._store.begin() as db:
+                    store.workers.register(db, info, self._settings.lease_s)
+                return
+            except StoreUnavailable as error:
+                if time.monotonic() > give_up_at:
+                    raise
+                log.warning("worker_not_registered", extra={"worker_id": str(info.id), "error": str(error)})
+                time.sleep(AGAIN_AFTER_S)
 
     def _measures(self) -> tuple[Sampler, Endpoint]:
         """What tells of this seat, to Postgres and to Prometheus."""
