@@ -6,20 +6,22 @@ Python runs this at its start. What a worker writes then holds whoever has the j
 import os
 
 if os.environ.get("SOAK_OFF") == "fence":  # noqa: TID251 - no setting: the product knows nothing of it.
-    import sqlalchemy as sa
+    from typing import Any
 
-    from headrace import jobs as _jobs
-    from headrace.store import attempt_statements as _statements
-    from headrace.store import transitions as _transitions
+    from headrace.jobs import JobState
+    from headrace.store import attempt_statements as statements
+    from headrace.store import transitions
     from headrace.tables import jobs
 
-    _transitions.check_transition = lambda source, target: None
-    _statements._HELD = (jobs.c.id == sa.bindparam("given_job_id", type_=jobs.c.id.type),)
-    _moving = _statements.moving
+    moving = statements.moving
 
-    def _from_any(sources: object, target: object, *conditions: object, **values: object) -> object:
-        return _moving(list(_jobs.JobState), target, *conditions, **values)
+    def from_any(sources: object, target: JobState, *conditions: Any, **values: Any) -> Any:
+        """The transition, from whatever state."""
+        return moving(list(JobState), target, *conditions, **values)
 
-    _statements.moving = _from_any
+    transitions.check_transition = lambda source, target: None
+    statements.moving = from_any
+    statements._held = lambda given: (jobs.c.id == given.job_id,)
     # In place: others have taken it over by now.
-    _statements.FINISH.update({target: _statements._finish(target) for target in _statements.FINISH})
+    ends = {target: statements.Statement.of(statements._finish(target)) for target in statements.FINISH}
+    statements.FINISH.update(ends)
