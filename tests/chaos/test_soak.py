@@ -9,8 +9,8 @@ from headrace.config import PROJECT_ROOT
 
 KINDS = (
     *("kill_web", "kill_gpu", "kill_control", "freeze_gpu"),
-    *("redis_kill", "redis_wiped", "redis_hang", "redis_reset", "redis_drop", "redis_blackhole"),
-    *("postgres_restart", "postgres_locked", "postgres_reset", "postgres_drop", "postgres_blackhole"),
+    *("redis_kill", "redis_wiped", "redis_hang", "redis_drop", "redis_blackhole"),
+    *("postgres_restart", "postgres_locked", "postgres_drop", "postgres_blackhole"),
     "provider_truncated",
 )
 DEADLINE_S = 400
