@@ -22,6 +22,7 @@ class Model:
 
     Attributes:
         max_model_tokens: prompt and answer together, what each live worker can hold; None where nobody says.
+        most_logprobs: the most alternatives to a token that it tells of.
         adapter: the fine-tuning of the pool's model that it is; None for that model itself.
     """
 
@@ -29,6 +30,7 @@ class Model:
     pool: str
     max_model_tokens: int | None
     tokenizer: PromptTokenizer
+    most_logprobs: int
     adapter: str | None = None
 
 
@@ -62,7 +64,7 @@ class Catalogue:
             if name is None or pool.model == name or name in pool.adapters:
                 adapter = name if name in pool.adapters else None
                 limit, tokenizer = self._limit(pool_name, pool), self._tokenizers[pool_name].get()
-                return Model(adapter or pool.model, pool_name, limit, tokenizer, adapter)
+                return Model(adapter or pool.model, pool_name, limit, tokenizer, pool.most_logprobs, adapter)
         raise no_such_model(name or "")
 
     def load(self) -> None:

@@ -58,6 +58,7 @@ class Draft:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None
+    top_logprobs: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     webhook_url: str | None = None
     end_user: str | None = None
@@ -77,6 +78,7 @@ def specify(
     if not settings.webhooks.allow_private:
         _check_webhook(draft)
     model = catalogue.find(draft.model)
+    _check_logprobs(draft, model)
     prompt_tokens = _count(draft, model)
     return JobSpec(
         id=new_id(),
@@ -93,6 +95,7 @@ def specify(
             stop=draft.stop,
             seed=draft.seed,
             response_format=draft.response_format,
+            top_logprobs=draft.top_logprobs,
         ),
         prompt_tokens=prompt_tokens,
         max_wait_s=draft.max_wait_s or settings.lane(draft.lane).max_wait_s,
@@ -132,6 +135,14 @@ def _check_webhook(draft: Draft) -> None:
             "The webhook must be an https URL of a public host.",
             code="webhook_url_not_allowed",
             param=f"{draft.spelling.own_prefix}webhook",
+        )
+
+
+def _check_logprobs(draft: Draft, model: Model) -> None:
+    if (draft.top_logprobs or 0) > model.most_logprobs:
+        raise InvalidRequest(
+            f"The model '{model.name}' tells of at most {model.most_logprobs} alternatives to a token.",
+            param="top_logprobs",
         )
 
 

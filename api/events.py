@@ -4,8 +4,9 @@ Pure: the job and the entries of its stream come from outside, bytes and waiting
 from the entries alone, so that a reader who comes back with the last one he saw misses nothing and hears nothing twice.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from api.schemas.response_body import OutputText, ResponseBody
 from api.submit import Accepted
 from api.unanswered import unanswered
 from headrace.errors import HeadraceError, Unanswered
-from headrace.jobs import JobState, show_id
+from headrace.jobs import JobState, TokenLogprob, show_id
 from headrace.store.jobs import Job
 from headrace.streams import StreamEvent
 
@@ -51,15 +52,46 @@ class Teller(Protocol):
         """The end of a telling whose job goes on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A piece of the answer, with the log probabilities of its tokens where there are any."""
+
+    text: str
+    logprobs: Sequence[TokenLogprob] = ()
+
+
 class Heard:
-    """The text as its reader knows it."""
+    """The answer as its reader knows it."""
 
     def __init__(self) -> None:
         self.text = ""
+        self._logprobs = 0
+        self._coming: list[TokenLogprob] = []
 
-    def lacks(self, stored: str) -> str | None:
-        """What is missing to make it the stored answer; None when it is another text."""
-        return stored.removeprefix(self.text) if stored.startswith(self.text) else None
+    def take(self, entry: StreamEvent) -> Told | None:
+        """Take an entry of the stream in; returns the piece that it completes, if it does."""
+        match entry.kind:
+            case "restart":
+                self.forget()
+            case "logprobs":
+                self._coming += map(json.loads, entry.text.splitlines())
+            case "delta":
+                piece, self._coming = Told(entry.text, self._coming), []
+                self.text += piece.text
+                self._logprobs += len(piece.logprobs)
+                return piece
+        return None
+
+    def forget(self) -> None:
+        """What was heard is void."""
+        self.text, self._logprobs, self._coming = "", 0, []
+
+    def lacks(self, job: Job) -> Told | None:
+        """What is missing to make it the job's answer; None when it is another."""
+        stored = job.answer or ""
+        if not stored.startswith(self.text):
+            return None
+        return Told(stored.removeprefix(self.text), (job.logprobs or [])[self._logprobs :])
 
 
 class ResponseEvents:
@@ -86,19 +118,20 @@ class ResponseEvents:
     def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
         """A delta for each entry, and an error for each that makes void what came before it."""
         for entry in entries:
-            is_restart = entry.kind == "restart"
-            if is_restart and not self._heard.text and self._after <= BEFORE_ENTRIES:
+            is_news = bool(self._heard.text) or self._after > BEFORE_ENTRIES
+            piece = self._heard.take(entry)
+            if piece is None and (entry.kind != "restart" or not is_news):
                 continue
             yield from self._open_item()
             self._last = BEFORE_ENTRIES + entry.number - 1
-            yield from self._restart() if is_restart else self._delta(entry.text)
+            yield from self._restart() if piece is None else self._delta(piece)
 
     def ending(self, job: Job) -> Iterator[Event]:
         """The rest of the stored answer, its closing events, and the response as it ended."""
         if job.started_at is not None:
             yield from self._in_progress()
         if job.answer is not None:
-            yield from self._rest(job.answer)
+            yield from self._rest(job)
         body = ResponseBody.of(job).model_dump(mode="json")
         for item in body["output"]:
             yield from self._close_item(item)
@@ -136,28 +169,26 @@ class ResponseEvents:
         part = OutputText(text="").model_dump(mode="json")
         yield from self._tell("response.content_part.added", **self._place, part=part)
 
-    def _delta(self, text: str) -> Iterator[Event]:
-        self._heard.text += text
-        yield from self._tell("response.output_text.delta", **self._place, delta=text, logprobs=[])
+    def _delta(self, piece: Told) -> Iterator[Event]:
+        yield from self._tell("response.output_text.delta", **self._place, delta=piece.text, logprobs=piece.logprobs)
 
     def _restart(self) -> Iterator[Event]:
-        self._heard.text = ""
         self._last += 1
         if self._last > self._after:
             yield _error("stream_restarted", RESTARTED, self._last)
 
-    def _rest(self, stored: str) -> Iterator[Event]:
+    def _rest(self, job: Job) -> Iterator[Event]:
         yield from self._open_item()
-        rest = self._heard.lacks(stored)
+        rest = self._heard.lacks(job)
         if rest is None:
             yield from self._restart()
-            rest = stored
-        if rest:
+            rest = Heard().lacks(job)
+        if rest and (rest.text or rest.logprobs):
             yield from self._delta(rest)
 
     def _close_item(self, item: Event) -> Iterator[Event]:
         part = item["content"][0]
-        yield from self._tell("response.output_text.done", **self._place, text=part["text"], logprobs=[])
+        yield from self._tell("response.output_text.done", **self._place, text=part["text"], logprobs=part["logprobs"])
         yield from self._tell("response.content_part.done", **self._place, part=part)
         yield from self._tell("response.output_item.done", output_index=0, item=item)
 
@@ -179,23 +210,22 @@ class ChatChunks:
         for entry in entries:
             if self.is_over:
                 return
-            if entry.kind != "restart":
-                self._heard.text += entry.text
-                yield self._chunk({"content": entry.text})
-            elif self._heard.text:
+            if entry.kind == "restart" and self._heard.text:
                 yield self._restarted()
+            elif piece := self._heard.take(entry):
+                yield self._piece(piece)
 
     def ending(self, job: Job) -> Iterator[Event | str]:
         """The rest, why it ended, the usage where it was asked for; or the error."""
         if job.state is not JobState.SUCCEEDED or job.answer is None:
             yield self._failed(unanswered(job))
             return
-        rest = self._heard.lacks(job.answer)
+        rest = self._heard.lacks(job)
         if rest is None:
             yield self._restarted()
             return
-        if rest:
-            yield self._chunk({"content": rest})
+        if rest.text or rest.logprobs:
+            yield self._piece(rest)
         yield self._chunk({}, finish_reason_of(job))
         if self._include_usage:
             yield {**self._chunk({}), "choices": [], "usage": ChatUsage.of(job).model_dump(mode="json")}
@@ -207,8 +237,12 @@ class ChatChunks:
         message = f"{INTERRUPTED} Its answer will be at GET /v1/jobs/{show_id(self._job.id)}."
         yield self._failed(Unanswered(message, self._job.id, code="stream_interrupted"))
 
-    def _chunk(self, delta: Event, finish_reason: str | None = None) -> Event:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+    def _piece(self, piece: Told) -> Event:
+        return self._chunk({"content": piece.text}, logprobs=piece.logprobs)
+
+    def _chunk(self, delta: Event, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
+        told = {"content": logprobs, "refusal": None} if logprobs else None
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": told}
         chunk = {
             "id": show_id(self._job.id, "chatcmpl-"),
             "object": "chat.completion.chunk",
@@ -232,7 +266,7 @@ class ChatChunks:
 def _as_it_began(job: Job) -> Job:
     """The job as it was accepted, whatever has become of it: an event of the past must not tell the future."""
     unbilled = replace(job, usd=Decimal(0), price_version=None, output_tokens=None, cached_tokens=None)
-    unanswered = replace(unbilled, answer=None, finish_reason=None, error_code=None, error_message=None)
+    unanswered = replace(unbilled, answer=None, logprobs=None, finish_reason=None, error_code=None, error_message=None)
     unserved = replace(unanswered, model_served=None, engine=None, attempt=0)
     return replace(unserved, state=JobState.QUEUED, started_at=None, ended_at=None)
 

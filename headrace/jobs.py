@@ -3,13 +3,14 @@
 Pure nouns. Nothing here knows a database, a broker or HTTP.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -115,7 +116,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to decode. `max_tokens` bounds the output; None elsewhere means the engine's default."""
+    """How to decode. `max_tokens` bounds the output; None elsewhere means the engine's default.
+
+    Attributes:
+        top_logprobs: the most likely tokens to tell of at each place of the answer, beside the one that was made; None
+            where no log probability is asked for.
+    """
 
     max_tokens: int
     temperature: float | None = None
@@ -123,6 +129,33 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None
+    top_logprobs: int | None = None
+
+
+class Alternative(TypedDict):
+    """A token that could have been made at some place, as JSON has it.
+
+    Attributes:
+        token: its text; empty for one that ends within a character, which belongs to the token that completes it.
+        logprob: the natural logarithm of its probability; `LEAST_LOGPROB` where that is too small to tell.
+        bytes: of its text in UTF-8.
+    """
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(Alternative):
+    """A token that was made, and the most likely ones at its place, best first."""
+
+    top_logprobs: list[Alternative]
+
+
+#: What stands for the log probability of a token that is as good as impossible. Source: OpenAI's and vLLM's APIs.
+LEAST_LOGPROB = -9999.0
+#: The most alternatives to a token that can be asked for. Source: OpenAI's API; vLLM's own default.
+MOST_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,3 +250,11 @@ def storable(text: str) -> str:
     A model may emit either; an answer that can never be committed would be run again and again.
     """
     return _UNSTORABLE.sub("\ufffd", text)
+
+
+def alternative(token: str, logprob: float) -> Alternative:
+    """A token and its log probability, whatever an engine has computed, as JSON and Postgres can hold them."""
+    if not LEAST_LOGPROB <= logprob < math.inf:  # Nor is anything that is no number.
+        logprob = LEAST_LOGPROB
+    token = storable(token)
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}

@@ -21,6 +21,9 @@ STREAMED = KEY_PREFIX + "streamed"
 #: How long a stream outlives its last piece while its job is not over, and how long once it is, in seconds.
 RUN_S = 3600
 KEEP_S = 600
+#: What an entry of a stream adds to the answer: its text; or the log probabilities of the tokens of the text that comes
+#: next, an object of JSON in each line.
+PieceKind = Literal["delta", "logprobs"]
 #: More events than any claim publishes. Numbers must grow even where Redis forgot what they had come to.
 NUMBERS_PER_CLAIM = 1_000_000
 
@@ -31,12 +34,12 @@ class StreamEvent:
 
     Attributes:
         number: grows with each event of the job, from 1 up, with gaps.
-        kind: `restart` takes back all text before it; to a reader that has heard none it means nothing.
-        text: what a `delta` adds.
+        kind: `restart` takes back all that came before it; to a reader that has heard nothing it means nothing.
+        text: what a piece adds.
     """
 
     number: int
-    kind: Literal["delta", "restart"]
+    kind: Literal[PieceKind, "restart"]
     text: str
 
 
@@ -46,13 +49,14 @@ class Piece:
 
     Attributes:
         enqueue_no: of the claim. Attempts' numbers do not tell claims apart: one that was handed back is not counted.
-        before_bytes: UTF-8 length of the claim's text before this piece, a continued beginning included.
+        before_bytes: UTF-8 length of the claim's pieces before this one, a continued beginning included.
     """
 
     job_id: UUID
     enqueue_no: int
     before_bytes: int
     text: str
+    kind: PieceKind = "delta"
 
 
 class Streams:
@@ -69,7 +73,8 @@ class Streams:
         """Let this claim publish, and no older one any more. Safe to repeat until it has published.
 
         Args:
-            anew: the claim continues nothing; readers that heard text are told so by a `restart`.
+            anew: the claim continues nothing; readers that heard anything are told so by a `restart`. What had more
+                than text is never continued.
 
         Returns: the text the claim must continue; None when a newer claim has begun.
         Raises: BrokerUnavailable.
@@ -79,7 +84,7 @@ class Streams:
             return cast("str | None", self._begin([_key(job_id)], arguments))
 
     def publish(self, pieces: Sequence[Piece]) -> list[bool]:
-        """Add each piece to its job's stream, all in one round trip. Safe to repeat.
+        """Add each piece to its job's stream, all in one round trip. Safe to repeat, also with more in a piece.
 
         Returns: for each piece, False when it was dropped, as all that follow it would be: a newer claim has begun,
             or Redis lost earlier text.
@@ -87,7 +92,7 @@ class Streams:
         """
         arguments: list[str | int] = [RUN_S, STREAMED]
         for piece in pieces:
-            arguments += [piece.enqueue_no, piece.before_bytes, piece.text, piece.job_id.hex]
+            arguments += [piece.enqueue_no, piece.before_bytes, piece.kind, piece.text, piece.job_id.hex]
         with _answered():
             taken = self._publish([_key(piece.job_id) for piece in pieces], arguments)
         return [bool(each) for each in taken]

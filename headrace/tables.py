@@ -135,6 +135,7 @@ job_texts = sa.Table(
     sa.Column("messages", JSONB, nullable=False),
     sa.Column("sampling", JSONB, nullable=False),
     sa.Column("answer", sa.Text),
+    sa.Column("logprobs", JSONB(none_as_null=True), comment="Of the answer's tokens; NULL: they were not asked for."),
     comment="Prompt and answer, apart from the hot row.",
 )
 

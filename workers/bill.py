@@ -49,6 +49,7 @@ class Bill:
             error_message=error_message,
             host_id=self.host_id,
             preemptions=generation.preemptions,
+            logprobs=generation.logprobs,
         )
 
     def of_failure(self, claim: Claim, error: EngineError, engine_s: float) -> AttemptEnd:

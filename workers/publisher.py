@@ -1,19 +1,21 @@
-"""Publishes the text of running attempts into their jobs' streams: one thread and one round trip for all of them.
+"""Publishes the answers of running attempts into their jobs' streams: one thread and one round trip for all of them.
 
 An engine only leaves its pieces here: a slow or absent Redis costs it nothing. What is published is always a
-beginning of the attempt's text; what never gets there, readers have from Postgres at the job's end.
+beginning of the attempt's answer; what never gets there, readers have from Postgres at the job's end.
 """
 
+import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace.errors import BrokerUnavailable
 from headrace.jobs import storable
-from headrace.streams import Piece, Streams
+from headrace.streams import Piece, PieceKind, Streams
+from workers.engines.base import Delta, OnDelta
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +31,16 @@ END_TIMEOUT_S = 5.0
 
 @dataclass(eq=False, slots=True)
 class _Publication:
-    """One attempt's text on its way.
+    """One attempt's answer on its way.
 
     Attributes:
         enqueue_no: of the claim, which fences what it publishes.
         prefix: the published text that the attempt continues.
         has_begun: False while Redis has not heard of the claim.
         is_dropped: True once nothing of it can be published any more.
-        published_bytes: what Redis has of its text.
+        published_bytes: of what Redis has of it.
         pieces: what the engine has added since the last round trip.
-        unpublished: what that round trip is about, or the next one, when it failed.
+        unpublished: what that round trip is about, or the next one, when it failed, in the stream's words.
     """
 
     job_id: UUID
@@ -47,13 +49,20 @@ class _Publication:
     has_begun: bool = False
     is_dropped: bool = False
     published_bytes: int = 0
-    pieces: list[str] = field(default_factory=list)
-    unpublished: str = ""
+    pieces: list[Delta] = field(default_factory=list)
+    unpublished: list[tuple[PieceKind, str]] = field(default_factory=list)
 
     @property
     def is_settled(self) -> bool:
         """True when there is nothing left to send."""
         return self.is_dropped or not (self.pieces or self.unpublished)
+
+    def due(self) -> Iterator[Piece]:
+        """What is unpublished, each piece behind the one before it."""
+        before_bytes = self.published_bytes
+        for kind, text in self.unpublished:
+            yield Piece(self.job_id, self.enqueue_no, before_bytes, text, kind)
+            before_bytes += len(text.encode())
 
 
 class Publisher:
@@ -81,7 +90,7 @@ class Publisher:
     @contextmanager
     def publishing(
         self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]
-    ) -> Iterator[tuple[str, Callable[[str], None]]]:
+    ) -> Iterator[tuple[str, OnDelta]]:
         """Publish what one claim's engine makes, and what is left at the end for `LAST_FLUSH_S` at most.
 
         Args:
@@ -93,7 +102,7 @@ class Publisher:
         with self._changed:
             self._open.append(publication)
 
-        def add(piece: str) -> None:
+        def add(piece: Delta) -> None:
             with self._changed:
                 publication.pieces.append(piece)
                 if not self._has_news:
@@ -164,7 +173,7 @@ class Publisher:
             self._has_news = self._is_hurried = False
             due = [each for each in self._open if not each.is_settled]
             for publication in due:
-                publication.unpublished += storable("".join(publication.pieces))
+                publication.unpublished += _told(publication.pieces)
                 publication.pieces.clear()
             return due
 
@@ -184,11 +193,20 @@ class Publisher:
                 text = self._streams.begin(publication.job_id, publication.enqueue_no, anew=True)
                 publication.has_begun, publication.is_dropped = True, text is None
         due = [each for each in due if not each.is_dropped]
-        pieces = [Piece(each.job_id, each.enqueue_no, each.published_bytes, each.unpublished) for each in due]
-        taken = self._streams.publish(pieces) if pieces else []
-        for publication, is_taken in zip(due, taken, strict=True):
-            publication.published_bytes += len(publication.unpublished.encode())
-            publication.unpublished = ""
-            if not is_taken:
+        pieces = [(each, piece) for each in due for piece in each.due()]
+        taken = self._streams.publish([piece for _, piece in pieces]) if pieces else []
+        for (publication, piece), is_taken in zip(pieces, taken, strict=True):
+            publication.published_bytes += len(piece.text.encode())
+            if not (is_taken or publication.is_dropped):
                 log.warning("stream_dropped", extra={"job_id": str(publication.job_id)})
                 publication.is_dropped = True
+        for publication in due:
+            publication.unpublished.clear()
+
+
+def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
+    """The same in the stream's words: of tokens that came together, the log probabilities first."""
+    if logprobs := [json.dumps(each, separators=(",", ":")) for piece in pieces for each in piece.logprobs]:
+        yield "logprobs", "".join(f"{line}\n" for line in logprobs)
+    if text := storable("".join(piece.text for piece in pieces)):
+        yield "delta", text

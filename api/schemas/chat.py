@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from api.drafts import Draft, Spelling
 from api.schemas.fields import MaxTokens, Request, ResponseFormat, Seed, Stop, refusal, unsupported
+from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import OpenAIRequest, refuse_unsupported
 from headrace.jobs import Message
 
@@ -22,14 +23,12 @@ UNSUPPORTED: Mapping[str, str] = {
     "function_call": NO_TOOLS,
     "functions": NO_TOOLS,
     "logit_bias": "Leave it out.",
-    "logprobs": "Leave it out.",
     "moderation": "Leave it out, and moderate the text yourself.",
     "prediction": "Leave it out.",
     "presence_penalty": "Leave it out.",
     "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
     "reasoning_effort": "Leave it out.",
     "tools": NO_TOOLS,
-    "top_logprobs": "Leave it out.",
     "web_search_options": "Nothing is searched here: leave it out.",
 }
 #: The same for one message.
@@ -95,6 +94,8 @@ class ChatRequest(OpenAIRequest):
     )
     max_completion_tokens: MaxTokens | None = None
     max_tokens: MaxTokens | None = Field(None, description="The older name of max_completion_tokens.")
+    logprobs: bool | None = Field(None, description="The log probability of each token of the answer.")
+    top_logprobs: TopLogprobs | None = Field(None, description="The likeliest tokens at each place; with `logprobs`.")
     modalities: list[Literal["text"]] | None = None
     n: Literal[1] | None = None
     response_format: ResponseFormat | None = None
@@ -118,6 +119,8 @@ class ChatRequest(OpenAIRequest):
             raise unsupported("store", "Read the job at GET /v1/jobs/{id}, whose id is in the header x-job-id.")
         if self.stream_options is not None and not self.stream:
             raise refusal("it needs stream=true", param="stream_options")
+        if self.top_logprobs and not self.logprobs:
+            raise refusal("it needs logprobs=true", param="top_logprobs")
         both = {self.max_completion_tokens, self.max_tokens} - {None}
         if len(both) > 1:
             raise refusal("max_completion_tokens says otherwise: give one of the two", param="max_tokens")
@@ -139,5 +142,6 @@ class ChatRequest(OpenAIRequest):
             stop=tuple(self.stop or ()),
             seed=self.seed,
             response_format=self.response_format,
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             background=False,
         )

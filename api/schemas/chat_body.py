@@ -2,7 +2,10 @@
 
 from typing import Literal, Self
 
+from pydantic import Field
+
 from api.schemas.fields import Answer
+from api.schemas.logprobs import TokenLogprobBody
 from api.schemas.openai_request import LANE_TIERS
 from api.schemas.response_body import JobView
 from api.submit import Accepted
@@ -19,13 +22,20 @@ class ChatMessageBody(Answer):
     annotations: tuple[()] = ()
 
 
+class ChatLogprobs(Answer):
+    """Of each token of the answer."""
+
+    content: tuple[TokenLogprobBody, ...]
+    refusal: None = None
+
+
 class ChatChoice(Answer):
     """The one answer there is. `length`: it was cut at its limit."""
 
     index: Literal[0] = 0
     message: ChatMessageBody
     finish_reason: Literal["stop", "length"]
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = Field(description="Where they were asked for.")
 
 
 class PromptTokensDetails(Answer):
@@ -72,11 +82,13 @@ class ChatCompletionBody(Answer):
     def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
         """A job that succeeded; with what its owner was told when it was accepted."""
         message = ChatMessageBody(content=job.answer or "")
+        content = TokenLogprobBody.each_of(job.logprobs)
+        logprobs = None if content is None else ChatLogprobs(content=content)
         return cls(
             id=show_id(job.id, "chatcmpl-"),
             created=int(job.created_at.timestamp()),
             model=job.model_requested,
-            choices=[ChatChoice(message=message, finish_reason=finish_reason_of(job))],
+            choices=[ChatChoice(message=message, finish_reason=finish_reason_of(job), logprobs=logprobs)],
             usage=ChatUsage.of(job),
             service_tier=LANE_TIERS[job.lane],
             metadata=dict(job.metadata),

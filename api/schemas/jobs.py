@@ -25,6 +25,7 @@ from api.schemas.fields import (
     WebhookUrl,
     refusal,
 )
+from api.schemas.logprobs import TokenLogprobBody, TopLogprobs
 from api.submit import Accepted
 from headrace.jobs import JobState, Lane, Message, Overflow, show_id
 from headrace.store.jobs import Job
@@ -78,6 +79,10 @@ class JobRequest(Request):
     response_format: ResponseFormat | None = Field(
         None, description='`{"type": "text" | "json_object"}` or `{"type": "json_schema", "json_schema": {...}}`.'
     )
+    top_logprobs: TopLogprobs | None = Field(
+        None,
+        description="Asks for the log probability of each token, and of so many of the likeliest at its place.",
+    )
     metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own; returned with the job.")
     webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
     end_user: EndUser | None = Field(None, description="Who caused this, in your own words: costs can be split by it.")
@@ -110,6 +115,7 @@ class JobRequest(Request):
             stop=tuple(self.stop or ()),
             seed=self.seed,
             response_format=self.response_format,
+            top_logprobs=self.top_logprobs,
             metadata=self.metadata or {},
             webhook_url=self.webhook,
             end_user=self.end_user,
@@ -189,6 +195,9 @@ class JobBody(Answer):
     finish_reason: str | None = Field(
         description="stop: the model had said all; length: cut at max_tokens; abort: cancelled, or past its deadline."
     )
+    logprobs: tuple[TokenLogprobBody, ...] | None = Field(
+        description="Of each token of the text, where 'top_logprobs' was given; null in a list of jobs."
+    )
     usage: UsageBody | None
     error: JobError | None
     cost: CostBody
@@ -220,6 +229,7 @@ class JobBody(Answer):
             engine=job.engine,
             text=job.answer,
             finish_reason=job.finish_reason,
+            logprobs=TokenLogprobBody.each_of(job.logprobs),
             usage=_usage(job),
             error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
             cost=CostBody.of(job),

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from api.schemas.fields import Answer, TimeOut
 from api.schemas.jobs import Attempts, CostBody, RunS, WaitS
+from api.schemas.logprobs import TokenLogprobBody
 from api.schemas.openai_request import LANE_TIERS
 from api.submit import Accepted
 from headrace.jobs import JobState, Lane, show_id
@@ -25,12 +26,12 @@ STATUSES: Mapping[JobState, str] = {
 
 
 class OutputText(Answer):
-    """The answer's text."""
+    """The answer's text, and its tokens' log probabilities where they were to be included."""
 
     type: Literal["output_text"] = "output_text"
     text: str
     annotations: tuple[()] = ()
-    logprobs: tuple[()] = ()
+    logprobs: tuple[TokenLogprobBody, ...] = ()
 
 
 class OutputMessage(Answer):
@@ -181,7 +182,8 @@ def _output(job: Job, is_cut: bool) -> list[OutputMessage]:
         return []
     is_whole = job.state is JobState.SUCCEEDED and not is_cut
     status: Literal["completed", "incomplete"] = "completed" if is_whole else "incomplete"
-    return [OutputMessage(id=show_id(job.id, "msg_"), status=status, content=[OutputText(text=job.answer)])]
+    text = OutputText(text=job.answer, logprobs=TokenLogprobBody.each_of(job.logprobs) or ())
+    return [OutputMessage(id=show_id(job.id, "msg_"), status=status, content=[text])]
 
 
 def _usage(job: Job) -> ResponseUsage | None:

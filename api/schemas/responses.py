@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from api.drafts import Draft, Spelling
 from api.schemas.fields import MaxTokens, Request, refusal, unsupported
+from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import TIER_LANES, OpenAIRequest
 from headrace.jobs import Lane, Message
 
@@ -19,7 +20,6 @@ UNSUPPORTED: Mapping[str, str] = {
     "context_management": "Leave it out, and shorten the input yourself.",
     "conversation": "Send the whole conversation as 'input'.",
     "image": "Only text is answered: leave it out.",
-    "include": "Leave it out.",
     "max_tool_calls": "No tools are called here: leave it out.",
     "moderation": "Leave it out, and moderate the text yourself.",
     "previous_response_id": "Send the whole conversation as 'input'.",
@@ -27,8 +27,9 @@ UNSUPPORTED: Mapping[str, str] = {
     "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
     "reasoning": "Leave it out.",
     "tools": "No tools are called here: leave it out.",
-    "top_logprobs": "Leave it out.",
 }
+#: The one thing that an answer can include.
+LOGPROBS = "message.output_text.logprobs"
 WINDOWS_S: Mapping[str, float] = {"2h": 7200.0, "8h": 28_800.0}
 
 
@@ -126,6 +127,10 @@ class ResponseRequest(OpenAIRequest):
     instructions: str | None = Field(None, description="A system message before the input.")
     max_output_tokens: MaxTokens | None = None
     text: TextOptions | None = None
+    include: list[str] | None = Field(None, description=f"`{LOGPROBS}`, or nothing.")
+    top_logprobs: TopLogprobs | None = Field(
+        None, description=f"The likeliest tokens at each place; with `{LOGPROBS}`."
+    )
     background_options: BackgroundOptions | None = None
     store: bool | None = Field(None, description="Not false: an answer is stored until it is deleted.")
     truncation: Literal["auto", "disabled"] | None = None
@@ -144,6 +149,10 @@ class ResponseRequest(OpenAIRequest):
             raise unsupported("store", "Leave it out, and DELETE /v1/responses/{id} once you have the answer.")
         if self.truncation == "auto":
             raise unsupported("truncation", "Leave it out, and shorten the input yourself.")
+        if set(self.include or ()) - {LOGPROBS}:
+            raise unsupported("include", f"Only '{LOGPROBS}' can be included: leave out the rest.")
+        if self.top_logprobs and not self.include:
+            raise refusal(f"it needs include=['{LOGPROBS}']", param="top_logprobs")
         if self.background_options is not None:
             self._check_background_options()
         return self
@@ -189,6 +198,7 @@ class ResponseRequest(OpenAIRequest):
             messages=(*system, *turns),
             max_tokens=self.max_output_tokens,
             response_format=shape.to_response_format() if shape else None,
+            top_logprobs=(self.top_logprobs or 0) if self.include else None,
             background=bool(self.background),
         )
 

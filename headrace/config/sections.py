@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from headrace.jobs import Lane
+from headrace.jobs import MOST_LOGPROBS, Lane
 
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -108,6 +108,13 @@ class PoolSettings(_Section):
     drain_jobs_per_s: Positive = 2.0
     price: Price = DEFAULT_OWN_PRICE
 
+    @field_validator("engine_options")
+    @classmethod
+    def _max_logprobs_is_a_number(cls, options: dict[str, Any]) -> dict[str, Any]:
+        # Both sides go by it: the worker when it starts its engine, the API when it is asked for more.
+        int(options.get("max_logprobs", MOST_LOGPROBS))
+        return options
+
     @model_validator(mode="after")
     def _adapters_have_names_of_their_own(self) -> Self:
         if self.model in self.adapters:
@@ -132,6 +139,12 @@ class PoolSettings(_Section):
     def is_paid(self) -> bool:
         """True when the paid API alone answers it."""
         return self.engine == "openai"
+
+    @property
+    def most_logprobs(self) -> int:
+        """The most alternatives to a token that can be asked for: as many as vLLM's own option lets through."""
+        given = int(self.engine_options.get("max_logprobs", MOST_LOGPROBS))
+        return min(given, MOST_LOGPROBS) if given >= 0 else MOST_LOGPROBS  # -1 is no bound.
 
 
 class SimulatorSettings(_Section):

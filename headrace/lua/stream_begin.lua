@@ -1,11 +1,12 @@
 -- begin(claim) -> text | nil: let this claim, and no older one, publish the job's tokens from now on.
 --
 -- KEYS  the job's stream of {kind, text, claim, bytes}: the entry's own text, the enqueue_no of the claim that wrote
---       it, and the bytes of text since the last restart with this entry's. Its ids are N-0, N growing by one.
+--       it, and the bytes of all texts since the last restart with this entry's. Its ids are N-0, N growing by one.
 -- ARGV  enqueue_no of the claim, '1' to start anew or '0', seconds the stream lives, job id, channel,
 --       numbers reserved for one claim
--- Effect  one entry: `begin`, or `restart` where text that was heard is not continued. A claim that finds no stream
---         though it is not the first cannot know what was heard: it counts on from where no older claim came.
+-- Effect  one entry: `begin`, or `restart` where what was heard is not continued: only the text of deltas can be. A
+--         claim that finds no stream though it is not the first cannot know what was heard: it counts on from where no
+--         older claim came.
 -- Reply  the text since the last restart, which the claim must continue; nil when a newer claim has begun.
 local claim = tonumber(ARGV[1])
 local entries = redis.call('XRANGE', KEYS[1], '-', '+')
@@ -19,18 +20,20 @@ else
     return false
   end
   number = tonumber(string.match(last[1], '^%d+'))
-  is_heard = ARGV[2] == '1' and last[2][8] ~= '0'
-end
-if not is_heard then
+  local has_more = false
   for _, entry in ipairs(entries) do
-    if entry[2][2] == 'restart' then
-      pieces = {}
-    else
+    local kind = entry[2][2]
+    if kind == 'restart' then
+      pieces, has_more = {}, false
+    elseif kind == 'delta' then
       pieces[#pieces + 1] = entry[2][4]
+    elseif kind ~= 'begin' then
+      has_more = true
     end
   end
+  is_heard = has_more or (ARGV[2] == '1' and last[2][8] ~= '0')
 end
-local text = table.concat(pieces)
+local text = is_heard and '' or table.concat(pieces)
 local id = string.format('%.0f-0', number + 1)
 redis.call('XADD', KEYS[1], id, 'kind', is_heard and 'restart' or 'begin', 'text', '', 'claim', ARGV[1], 'bytes', #text)
 redis.call('EXPIRE', KEYS[1], ARGV[3])

@@ -1,14 +1,14 @@
 -- publish(pieces) -> {1 | 0, ...}: add each piece to the end of its job's stream, if its claim may still publish there.
 --
 -- KEYS  per piece, the job's stream, as `stream_begin.lua` describes it
--- ARGV  seconds a stream lives, channel, then per piece: enqueue_no of its claim, bytes of the claim's text before it,
---       the text, job id
--- Effect  one `delta` and one message on the channel per piece. What is there already is not written twice, so that
+-- ARGV  seconds a stream lives, channel, then per piece: enqueue_no of its claim, bytes of the claim's pieces before
+--       it, its kind, its text, job id
+-- Effect  one entry and one message on the channel per piece. What is there already is not written twice, so that
 --         a call whose reply was lost can be repeated.
--- Reply  per piece 1; or 0 where a newer claim has begun, or earlier text is gone and the piece would leave a hole.
+-- Reply  per piece 1; or 0 where a newer claim has begun, or an earlier one is gone and the piece would leave a hole.
 local taken = {}
 for i, key in ipairs(KEYS) do
-  local claim, before, text, job = unpack(ARGV, 4 * i - 1, 4 * i + 2)
+  local claim, before, kind, text, job = unpack(ARGV, 5 * i - 2, 5 * i + 2)
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   local known = last and tonumber(last[2][8])
   if not last or last[2][6] ~= claim or known < tonumber(before) then
@@ -18,7 +18,7 @@ for i, key in ipairs(KEYS) do
     text = string.sub(text, known - before + 1)
     if text ~= '' then
       local id = string.format('%.0f-0', tonumber(string.match(last[1], '^%d+')) + 1)
-      redis.call('XADD', key, id, 'kind', 'delta', 'text', text, 'claim', claim, 'bytes', known + #text)
+      redis.call('XADD', key, id, 'kind', kind, 'text', text, 'claim', claim, 'bytes', known + #text)
       redis.call('EXPIRE', key, ARGV[1])
       redis.call('PUBLISH', ARGV[2], job)
     end

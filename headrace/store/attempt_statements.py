@@ -33,6 +33,8 @@ _CLAIMED = (
 )
 #: What the end of an attempt says of its job.
 _KEPT = ("output_tokens", "cached_tokens", "finish_reason", "model_served", "error_code", "error_message")
+#: And of its texts; no answer, and none of them.
+_TEXTS = ("answer", "logprobs")
 #: Columns of the ledger and of `attempts` that say the same of an attempt.
 _USED = ("prompt_tokens", "cached_tokens", "output_tokens", "engine_s")
 _ENTRY = (
@@ -91,7 +93,8 @@ def _held(given: Any) -> tuple[ColumnElement[bool], ...]:
 
 _RIGHT = {"job_id": jobs.c.id, **{name: jobs.c[name] for name in ("worker_id", "attempt", "enqueue_no")}}
 _END = (
-    {"charged_usd": jobs.c.usd, "answer": job_texts.c.answer}
+    {"charged_usd": jobs.c.usd}
+    | {name: job_texts.c[name] for name in _TEXTS}
     | {name: jobs.c[name] for name in _KEPT}
     | {name: attempts.c[name] for name in _ENDED}
     | {name: ledger.c[name] for name in _ENTRY}
@@ -148,7 +151,7 @@ def _finish(target: JobState) -> Select[Any]:
     return sa.select(moved).add_cte(
         _end_attempt(given, is_held).cte("ended"),
         _book(given, is_held).cte("booked"),
-        answered.values(answer=given.c.answer).cte("answered"),
+        answered.values({name: given.c[name] for name in _TEXTS}).cte("answered"),
     )
 
 

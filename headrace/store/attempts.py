@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.budgets import Limits, Shortfall
-from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, storable
+from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, TokenLogprob, Usage, storable
 from headrace.pricing import Cost
 from headrace.store import reservations
 from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, HOLD, RECORD
@@ -81,6 +81,7 @@ class AttemptEnd:
         estimated: True when nobody knows what it has cost, and `cost` is the most that it can be.
         api_usd: what the paid API would have charged for the same tokens; None when it has no price.
         text: the answer; None when there is none to keep.
+        logprobs: of its tokens; None where they were not asked for.
     """
 
     outcome: Literal["succeeded", "failed", "aborted"]
@@ -98,6 +99,7 @@ class AttemptEnd:
     host_id: str | None = None
     preemptions: int = 0
     estimated: bool = False
+    logprobs: Sequence[TokenLogprob] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "finish_reason": end.finish_reason,
         "error_message": end.error_message and storable(end.error_message),
         "answer": end.text and storable(end.text),
+        "logprobs": end.logprobs,
     }
 
 

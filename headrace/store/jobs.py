@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.errors import JobNotEnded, NotFound
-from headrace.jobs import SUSPECT, TERMINAL, JobState, Lane, Message, Overflow, Route, show_id
+from headrace.jobs import SUSPECT, TERMINAL, JobState, Lane, Message, Overflow, Route, TokenLogprob, show_id
 from headrace.queues import Ticket
 from headrace.store.transitions import transition
 from headrace.store.workers import NOBODY
@@ -36,6 +36,7 @@ class Job:
     """One job as it stands, with its answer; see `headrace.tables.jobs` for the columns.
 
     Attributes:
+        logprobs: of the answer's tokens; None where they were not asked for, and in a list of jobs.
         is_over: True while it waits although its time has passed: `expire` will end it.
     """
 
@@ -76,10 +77,11 @@ class Job:
     engine: str | None
     price_version: str | None
     is_over: bool
+    logprobs: list[TokenLogprob] | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
-        """Read a row of `_SELECT_JOB`."""
+        """Read a row of `_SELECT_JOB` or `_SELECT_LISTED`."""
         values = {field.name: getattr(row, field.name) for field in fields(cls)}
         values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
         values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
@@ -102,7 +104,7 @@ class Job:
         return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else None
 
 
-_SELECT_JOB = (
+_SELECT = (
     sa.select(
         jobs,
         job_texts.c.answer,
@@ -116,6 +118,9 @@ _SELECT_JOB = (
     # The bill: at most one row, by a unique index.
     .outerjoin(ledger, sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(BILLED)))
 )
+_SELECT_JOB = _SELECT.add_columns(job_texts.c.logprobs)
+#: Without what can be megabytes of each job.
+_SELECT_LISTED = _SELECT.add_columns(sa.null().label("logprobs"))
 
 
 def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
@@ -135,8 +140,8 @@ def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
 def newest(
     db: Connection, app_id: UUID, *, state: JobState | None = None, after: UUID | None = None, limit: int = 20
 ) -> list[Job]:
-    """The app's jobs, newest first, that are older than `after`."""
-    statement = _SELECT_JOB.where(jobs.c.app_id == app_id)
+    """The app's jobs, newest first, that are older than `after`; without log probabilities."""
+    statement = _SELECT_LISTED.where(jobs.c.app_id == app_id)
     if state is not None:
         statement = statement.where(jobs.c.state == state)
     if after is not None:

@@ -111,18 +111,32 @@ class StandIn:
             finish_reason="length" if len(kept) < len(words) else "stop",
             prompt_tokens=len(prompt.split()),
             completion_tokens=len(kept),
+            top_logprobs=body.get("top_logprobs", 0) if body.get("logprobs") else None,
         )
 
     @staticmethod
-    def completion(text: str | None, finish_reason: str | None = "stop", **usage: Any) -> list[dict[str, Any]]:
-        """A chat completion as the chunks in which OpenAI streams it."""
+    def completion(
+        text: str | None, finish_reason: str | None = "stop", top_logprobs: int | None = None, **usage: Any
+    ) -> list[dict[str, Any]]:
+        """A chat completion as the chunks in which OpenAI streams it; each word a token."""
         counts = {"prompt_tokens": 7, "completion_tokens": 3, **usage}
         total = {**counts, "total_tokens": counts["prompt_tokens"] + counts["completion_tokens"]}
+
+        def said(token: str) -> dict[str, Any] | None:
+            if not token or top_logprobs is None:
+                return None
+            likeliest = [
+                {"token": each, "logprob": -0.5 - rank, "bytes": list(each.encode())}
+                for rank, each in enumerate((token, *(f" other{no}" for no in range(top_logprobs))))
+            ]
+            return {"content": [{**likeliest[0], "top_logprobs": likeliest[:top_logprobs]}], "refusal": None}
+
         words = [] if text is None else text.split(" ")
         pieces = [word if no == 0 else f" {word}" for no, word in enumerate(words)]
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in pieces)]
         choices: list[list[dict[str, Any]]] = [
-            [{"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}] for delta in deltas
+            [{"index": 0, "delta": delta, "finish_reason": None, "logprobs": said(delta["content"])}]
+            for delta in deltas
         ]
         end = [{"index": 0, "delta": {}, "finish_reason": finish_reason, "logprobs": None}]
         head = {

@@ -17,10 +17,11 @@ from prometheus_client import REGISTRY, generate_latest
 
 from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
-from headrace.jobs import Message, Sampling
+from headrace.jobs import LEAST_LOGPROB, Message, Sampling
 from headrace.tokens import EstimatingTokenizer, Tokenizer
-from workers.engines.base import Engine, EngineStats, Generation, GenerationRequest, Progress
-from workers.engines.simulator import SimulatorEngine, fingerprint
+from workers.engines.base import Delta, Engine, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.simulator import SimulatorEngine
+from workers.engines.simulator_answer import fingerprint
 
 SOON_S = 10.0
 
@@ -151,14 +152,19 @@ def begin(
     """Start a long request, and return once the engine works on it."""
     first_piece = threading.Event()
 
-    def on_delta(piece: str) -> None:
+    def on_delta(piece: Delta) -> None:
         if pieces is not None:
-            pieces.append(piece)
+            pieces.append(piece.text)
         first_piece.set()
 
     running = pool.submit(bench.engine.generate, long(bench, request_id), on_delta)
     assert bench.underway(first_piece)
     return running
+
+
+def into(pieces: list[str]) -> OnDelta:
+    """A listener that keeps the text of each piece."""
+    return lambda piece: pieces.append(piece.text)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -210,8 +216,43 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: Engine) -> 
 
 def test_pieces_add_up_to_the_text(engine: Engine) -> None:
     pieces: list[str] = []
-    generation = engine.generate(own(4), pieces.append)
+    generation = engine.generate(own(4), into(pieces))
     assert "".join(pieces) == generation.text != ""
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_each_token_comes_with_its_log_probability_and_the_likeliest_at_its_place(
+    engine: Engine, is_heard: bool
+) -> None:
+    deltas: list[Delta] = []
+    generation = engine.generate(own(8, top_logprobs=2), deltas.append if is_heard else None)
+
+    assert generation.logprobs is not None
+    assert len(generation.logprobs) == generation.usage.output_tokens
+    for token in generation.logprobs:
+        assert bytes(token["bytes"]).decode() == token["token"]
+        likeliest = [each["logprob"] for each in token["top_logprobs"]]
+        assert 0 >= likeliest[0] >= likeliest[1] >= LEAST_LOGPROB
+        assert likeliest[0] >= token["logprob"] >= LEAST_LOGPROB
+    # vLLM tells of the token that ends the answer, too.
+    text = "".join(token["token"] for token in generation.logprobs)
+    assert text.removesuffix("<|im_end|>") == generation.text
+    if is_heard:
+        told = [token for delta in deltas for token in delta.logprobs]
+        assert told == list(generation.logprobs[: len(told)])
+        assert all("".join(token["token"] for token in delta.logprobs) == delta.text for delta in deltas)
+
+
+def test_of_the_tokens_alone_no_others_are_told(engine: Engine) -> None:
+    generation = engine.generate(own(8, top_logprobs=0))
+    assert generation.logprobs
+    assert all(token["top_logprobs"] == [] for token in generation.logprobs)
+
+
+def test_no_log_probabilities_come_unless_they_are_asked_for(engine: Engine) -> None:
+    deltas: list[Delta] = []
+    assert engine.generate(own(8), deltas.append).logprobs is None
+    assert {delta.logprobs for delta in deltas} == {()}
 
 
 @continuing
@@ -222,7 +263,7 @@ def test_a_prefix_is_continued_and_counted(engine: Engine, share: float) -> None
     assert (whole.finish_reason, whole.usage.output_tokens) == ("length", 60)
     prefix, pieces = whole.text[: 1 + int(share * len(whole.text))], list[str]()
 
-    heard = engine.generate(free(prefix), pieces.append)
+    heard = engine.generate(free(prefix), into(pieces))
     unheard = engine.generate(free(prefix))
 
     assert heard.text == prefix + "".join(pieces) != prefix
@@ -236,7 +277,7 @@ def test_a_prefix_is_continued_and_counted(engine: Engine, share: float) -> None
 def test_a_prefix_that_takes_all_tokens_is_the_whole_answer(engine: Engine) -> None:
     prefix, pieces = engine.generate(free()).text, list[str]()
 
-    generation = engine.generate(free(prefix, max_tokens=5), pieces.append)
+    generation = engine.generate(free(prefix, max_tokens=5), into(pieces))
 
     assert (generation.text, pieces) == (prefix, [])
     assert (generation.finish_reason, generation.usage.output_tokens) == ("length", 5)
@@ -246,8 +287,8 @@ def test_a_prefix_that_takes_all_tokens_is_the_whole_answer(engine: Engine) -> N
 def test_abort_of_a_continued_call_keeps_the_prefix(engine: Engine) -> None:
     prefix, pieces, first_piece = engine.generate(free()).text, list[str](), threading.Event()
 
-    def on_delta(piece: str) -> None:
-        pieces.append(piece)
+    def on_delta(piece: Delta) -> None:
+        pieces.append(piece.text)
         first_piece.set()
 
     with ThreadPoolExecutor(1) as threads:
@@ -312,7 +353,7 @@ def test_progress_names_what_runs_and_nothing_else(bench: Bench, engine: Engine)
 def test_progress_counts_the_tokens_of_an_answer_with_its_prefix(engine: Engine, is_heard: bool) -> None:
     prefix = engine.generate(free()).text
     with ThreadPoolExecutor(1) as threads:
-        on_delta = list[str]().append if is_heard else None
+        on_delta = list[Delta]().append if is_heard else None
         running = threads.submit(engine.generate, free(prefix, 900, "counted"), on_delta)
         wait_until(lambda: engine.progress().get("counted", Progress(0)).tokens > 63)
         before = engine.progress()["counted"]

@@ -14,11 +14,11 @@ import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.errors import ConfigError, EngineBusy, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import Message, Sampling, Usage
+from headrace.jobs import LEAST_LOGPROB, Message, Sampling, Usage
 from headrace.limits import ProviderRate
 from tests.contracts.conftest import StandIn
 from workers.engines import load
-from workers.engines.base import GenerationRequest
+from workers.engines.base import Delta, GenerationRequest
 from workers.engines.openai import OpenAIEngine
 
 MESSAGES = (Message("system", "Be brief."), Message("user", "hello"))
@@ -38,7 +38,8 @@ def engine(stand_in: Any) -> Iterator[OpenAIEngine]:
 
 def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine: OpenAIEngine) -> None:
     response_format = {"type": "json_object"}
-    sampling = Sampling(9, temperature=0.5, top_p=0.9, stop=("x",), seed=3, response_format=response_format)
+    given = {"temperature": 0.5, "top_p": 0.9, "stop": ("x",), "seed": 3, "top_logprobs": 2}
+    sampling = Sampling(9, response_format=response_format, **given)
     engine.generate(GenerationRequest("r1", MESSAGES, sampling))
     headers, body = stand_in.requests[0]
     assert headers["authorization"] == "Bearer sk-secret"
@@ -51,6 +52,8 @@ def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine:
         "stop": ["x"],
         "seed": 3,
         "response_format": {"type": "json_object"},
+        "logprobs": True,
+        "top_logprobs": 2,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -190,11 +193,46 @@ def counted(**counts: Any) -> bytes:
 
 def test_each_piece_is_told_as_it_comes(stand_in: Any, engine: OpenAIEngine) -> None:
     stand_in.script = [(200, CHUNKS)]
-    pieces: list[str] = []
+    pieces: list[Delta] = []
     generation = engine.generate(REQUEST, pieces.append)
-    assert pieces == ["one", " two", " three"]
+    assert [piece.text for piece in pieces] == ["one", " two", " three"]
     assert generation.text == "one two three"
     assert generation.first_token_s is not None
+
+
+MEASURED = GenerationRequest("r1", MESSAGES, Sampling(16, top_logprobs=0))
+
+
+def measured(*tokens: dict[str, Any]) -> list[dict[str, Any]]:
+    """An answer whose first piece has these tokens."""
+    chunks = StandIn.completion("one two")
+    chunks[1]["choices"][0]["logprobs"] = {"content": list(tokens), "refusal": None}
+    return chunks
+
+
+def test_what_the_api_says_of_a_token_is_made_whole(stand_in: Any, engine: OpenAIEngine) -> None:
+    # A part of a character has no text of its own, and a compatible server may be sparing with words.
+    part = {"token": "\\xe2\\x80", "logprob": -1, "bytes": [226, 128], "top_logprobs": []}
+    stand_in.script = [(200, measured(part, {"token": "one", "logprob": float("-inf"), "bytes": None}))]
+    assert engine.generate(MEASURED).logprobs == (
+        part,
+        {"token": "one", "logprob": LEAST_LOGPROB, "bytes": list(b"one"), "top_logprobs": []},
+    )
+
+
+def test_an_api_that_says_nothing_of_its_tokens_is_no_fault(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script = [(200, StandIn.completion("one two"))]
+    assert engine.generate(MEASURED).logprobs is None
+
+
+@pytest.mark.parametrize("token", [{}, {"token": "a"}, {"token": "a", "logprob": None}, {"token": "a", "logprob": "b"}])
+def test_a_malformed_token_is_a_fault_that_may_be_on_the_bill(
+    stand_in: Any, engine: OpenAIEngine, token: dict[str, Any]
+) -> None:
+    stand_in.script = [(200, measured(token))]
+    with pytest.raises(EngineFault) as caught:
+        engine.generate(MEASURED)
+    assert caught.value.may_be_billed
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from types import MappingProxyType
 import pytest
 
 from headrace.config import PoolSettings, Settings
+from headrace.errors import PromptRejected
 from headrace.jobs import Message, Sampling
 from headrace.shapes import ModelShape
 from headrace.sizing import KvPool
 from headrace.stack.model import PreparedModel
 from headrace.tokens import Tokenizer
 from workers.engines import load
-from workers.engines.base import Engine, GenerationRequest
+from workers.engines.base import Delta, Engine, GenerationRequest
 
 pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform"),
@@ -86,6 +87,42 @@ def test_an_answer_that_is_continued_reads_as_if_it_had_never_been_cut(engine: E
         continued = engine.generate(replace(request, prefix=whole.text[:cut]))
         assert continued.text == whole.text
         assert continued.usage.output_tokens == whole.usage.output_tokens
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_the_bytes_of_the_tokens_are_the_text_also_where_a_character_takes_several(
+    engine: Engine, is_heard: bool
+) -> None:
+    schema = {"name": "answer", "schema": {"const": "🌊 漢字 été"}}
+    sampling = Sampling(40, temperature=0.0, response_format={"type": "json_schema", "json_schema": schema})
+    request = GenerationRequest("waves", (Message("user", "Say it."),), replace(sampling, top_logprobs=20))
+    deltas: list[Delta] = []
+
+    generation = engine.generate(request, deltas.append if is_heard else None)
+
+    assert generation.logprobs is not None
+    *tokens, last = generation.logprobs
+    assert last["token"] == "<|im_end|>"
+    assert b"".join(bytes(token["bytes"]) for token in tokens).decode() == generation.text == '"🌊 漢字 été"'
+    assert any(token["token"] == "" for token in tokens), "a token that ends within a character"
+    assert {len(token["top_logprobs"]) for token in tokens} == {20}
+    for delta in deltas:
+        assert "".join(token["token"] for token in delta.logprobs) == delta.text
+
+
+def test_of_an_answer_without_doubt_each_token_is_the_likeliest(engine: Engine) -> None:
+    request = ask("What is the capital of France?", CAPITALS)
+    generation = engine.generate(replace(request, sampling=replace(request.sampling, top_logprobs=1)))
+    assert generation.text == "Paris"
+    for token in generation.logprobs or ():
+        likeliest = {name: token[name] for name in ("token", "logprob", "bytes")}
+        assert token["top_logprobs"] == [likeliest]
+
+
+def test_more_alternatives_than_vllm_gives_are_a_rejection(engine: Engine) -> None:
+    request = ask("What is the capital of France?", CAPITALS)
+    with pytest.raises(PromptRejected, match="logprobs"):
+        engine.generate(replace(request, sampling=replace(request.sampling, top_logprobs=21)))
 
 
 def test_the_engine_counts_the_tokens_that_the_tokenizer_does(engine: Engine, smollm2: PreparedModel) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import ConfigError
-from tests.contracts.test_engine import SOON_S, free, tiny_pool, wait_until
+from tests.contracts.test_engine import SOON_S, free, into, tiny_pool, wait_until
 from workers.engines import load
 from workers.engines.base import Engine, Progress
 from workers.engines.vllm_options import checked
@@ -97,7 +97,7 @@ def test_options_from_the_environment_reach_vllm(tiny_llama: Path, monkeypatch: 
 
         # Tokens that are guessed ahead come several in a step, and are counted as others are.
         pieces: list[str] = []
-        heard = started.generate(free(), pieces.append)
+        heard = started.generate(free(), into(pieces))
         assert (heard.finish_reason, heard.usage.output_tokens) == ("length", 60)
         assert len(pieces) < 60, "none came together"
         assert "".join(pieces) == heard.text

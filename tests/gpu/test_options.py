@@ -16,7 +16,7 @@ from headrace.shapes import ModelShape
 from headrace.sizing import KvPool
 from headrace.stack.model import PreparedModel
 from tests.contracts.adapter import write_adapter
-from tests.contracts.test_engine import answer_of, free, own
+from tests.contracts.test_engine import answer_of, free, into, own
 from tests.gpu.conftest import Started, running
 from tests.gpu.machine import devices, needs_fp8, on_a_gpu
 from workers.engines.base import GenerationRequest
@@ -71,7 +71,7 @@ def test_a_prompt_that_comes_again_is_read_from_the_cache_unless_that_is_off(sta
 def test_tokens_that_are_guessed_ahead_are_counted_as_others_are(started: Started) -> None:
     with started(**SOON, speculative_config=NGRAM) as engine:
         pieces: list[str] = []
-        heard = engine.generate(free(), pieces.append)
+        heard = engine.generate(free(), into(pieces))
         assert (heard.finish_reason, heard.usage.output_tokens, "".join(pieces)) == ("length", 60, heard.text)
         assert engine.progress() == {}
         assert_answers(engine)

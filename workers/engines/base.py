@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from headrace.jobs import ApiTier, Message, Sampling, Usage
+from headrace.jobs import ApiTier, Message, Sampling, TokenLogprob, Usage
 from headrace.limits import ProviderRates
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -27,7 +27,7 @@ class GenerationRequest:
             models than ours goes by `model` alone.
         tier: of a paid API's service; None for its only one.
         prefix: the beginning of the answer, when an earlier attempt has made it; the engine goes on behind it. Never
-            with a `response_format` that constrains the answer.
+            with a `response_format` that constrains the answer, or where log probabilities are asked for.
     """
 
     request_id: str
@@ -38,6 +38,19 @@ class GenerationRequest:
     prefix: str = ""
     adapter: str | None = None
     tier: ApiTier | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer; never without text.
+
+    Attributes:
+        logprobs: of the tokens that have come since the last piece, where they were asked for. Joined, their texts are
+            this piece's, but for what an engine that looks for a stop string still holds back.
+    """
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,8 @@ class Generation:
         preemptions: how often the engine took its KV blocks away, to compute them again later.
         rates: what a paid API said of how many more calls it allows; None when it said nothing.
         tier: of the paid API's service that it answered in; None when it did not say.
+        logprobs: of each token that was made, in order; vLLM's end with the one that ends the answer. None where they
+            were not asked for.
     """
 
     text: str
@@ -63,6 +78,7 @@ class Generation:
     preemptions: int = 0
     rates: ProviderRates | None = None
     tier: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +139,7 @@ class EngineLimits:
 
 
 #: Called with each piece of new text, in order, from a thread of the engine's; must not block. The prefix is not new.
-OnDelta = Callable[[str], None]
+OnDelta = Callable[[Delta], None]
 
 
 class Engine(Protocol):

@@ -242,6 +242,9 @@ def _decoding(sampling: Sampling) -> dict[str, Any]:
         "stop": list(sampling.stop) or None,
         "seed": sampling.seed,
         "response_format": sampling.response_format,
+        "logprobs": None if sampling.top_logprobs is None else True,
+        # Some compatible servers refuse a zero.
+        "top_logprobs": sampling.top_logprobs or None,
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import EngineError, EngineFault, PromptRejected
-from headrace.jobs import Usage, storable
+from headrace.jobs import Alternative, TokenLogprob, Usage, alternative, storable
 from headrace.limits import ProviderRates
-from workers.engines.base import Generation, GenerationRequest, OnDelta
+from workers.engines.base import Delta, Generation, GenerationRequest, OnDelta
 
 #: More than any model reads or writes in one call.
 _MOST_TOKENS = 100_000_000
@@ -23,6 +23,8 @@ class Call:
     began: float = field(default_factory=time.monotonic)
     is_aborted: bool = False
     pieces: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    told_logprobs: int = 0
     finish_reason: str | None = None
     usage: Usage | None = None
     model: str = ""
@@ -40,6 +42,8 @@ class Call:
             self.usage = _usage(counts)
         for choice in chunk["choices"]:
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if self.request.sampling.top_logprobs is not None and (said := choice.get("logprobs")):
+                self.logprobs += map(_token_logprob, said.get("content") or said.get("refusal") or ())
             if piece := choice["delta"].get("content") or choice["delta"].get("refusal"):
                 self._tell(storable(piece))
 
@@ -48,7 +52,8 @@ class Call:
             self.first_token_s = time.monotonic() - self.began
         self.pieces.append(piece)
         if self.on_delta and not self.is_aborted:
-            self.on_delta(piece)
+            self.on_delta(Delta(piece, tuple(self.logprobs[self.told_logprobs :])))
+            self.told_logprobs = len(self.logprobs)
 
     def generation(self) -> Generation:
         """The whole answer. Raises: EngineFault: it is cut off, or cannot be billed. PromptRejected: it is withheld."""
@@ -69,6 +74,8 @@ class Call:
             first_token_s=self.first_token_s,
             rates=self.rates,
             tier=self.tier,
+            # One that was asked for them and knows none has said nothing.
+            logprobs=tuple(self.logprobs) or None,
         )
 
 
@@ -92,3 +99,13 @@ def _usage(counts: Mapping[str, Any]) -> Usage:
     details = counts.get("prompt_tokens_details") or {}
     cached_tokens = int(details.get("cached_tokens") or 0)
     return Usage(prompt_tokens, output_tokens, min(max(0, cached_tokens), prompt_tokens))
+
+
+def _token_logprob(said: Mapping[str, Any]) -> TokenLogprob:
+    return {**_alternative(said), "top_logprobs": [_alternative(each) for each in said.get("top_logprobs") or ()]}
+
+
+def _alternative(said: Mapping[str, Any]) -> Alternative:
+    found = alternative(str(said["token"]), float(said["logprob"]))
+    # A character that takes several tokens is in none of their texts.
+    return {**found, "bytes": [int(byte) for byte in said["bytes"]]} if said.get("bytes") else found

@@ -3,8 +3,6 @@
 Its answers say that they are simulated. Knows no model, queue or database.
 """
 
-import bisect
-import hashlib
 import heapq
 import itertools
 import math
@@ -15,24 +13,17 @@ from typing import Literal
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.errors import EngineCrash, EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
-from headrace.jobs import Message, Usage
+from headrace.jobs import TokenLogprob, Usage
 from headrace.tokens import PromptTokenizer, load_for
 from workers.engines.adapters import no_such_adapter
-from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.base import Delta, EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.simulator_answer import answer, logprob, skip
 from workers.engines.simulator_stats import Totals
-
-LABEL = "[simulated] "
-_WORDS = ("water", "falls", "through", "the", "headrace", "and", "turns", "a", "wheel")
 
 
 def build(settings: Settings, pool: PoolSettings) -> "SimulatorEngine":
     """Make the simulator of a pool, not started."""
     return SimulatorEngine(settings.simulator, pool, load_for(pool))
-
-
-def fingerprint(messages: tuple[Message, ...]) -> str:
-    """The SHA-256 that the answer to these messages carries, in hex."""
-    return hashlib.sha256("\n".join(f"{message.role}: {message.content}" for message in messages).encode()).hexdigest()
 
 
 @dataclass(eq=False, slots=True)
@@ -70,6 +61,12 @@ class _Call:
     def text(self, tokens: int) -> str:
         """The answer's first `tokens`, or its prefix where that is longer."""
         return self.request.prefix + "".join(self.pieces[self.given : tokens])
+
+    def logprobs(self, after: int, upto: int) -> tuple[TokenLogprob, ...] | None:
+        """Those of some of its tokens, which are no measure of anything; None where they were not asked for."""
+        if (wanted := self.request.sampling.top_logprobs) is None:
+            return None
+        return tuple(logprob(piece, wanted) for piece in self.pieces[after:upto])
 
 
 class SimulatorEngine:
@@ -149,13 +146,13 @@ class SimulatorEngine:
             prompt_tokens = self._tokenizer.count(request.messages)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
-        pieces, finish_reason = _answer(request, self._settings.output_tokens)
+        pieces, finish_reason = answer(request, self._settings.output_tokens)
         needed = prompt_tokens + len(pieces)
         limit = min(self._kv_tokens, self._pool.max_model_tokens or needed)
         if needed > limit:
             raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
         blocks = math.ceil(needed / self._settings.kv_block_tokens)
-        given, pieces = _skip(pieces, len(request.prefix))
+        given, pieces = skip(pieces, len(request.prefix))
         return _Call(request, prompt_tokens, pieces, given, finish_reason, blocks, counted=given)
 
     def _enter(self, call: _Call) -> None:
@@ -239,6 +236,7 @@ class SimulatorEngine:
             usage=Usage(call.prompt_tokens, done),
             finish_reason="abort" if call.aborted else call.finish_reason,
             model_served=f"simulator of {call.request.adapter or self._pool.model}",
+            logprobs=call.logprobs(call.given, done),
         )
 
     def _decode(self, call: _Call, admitted_at: float, on_delta: OnDelta | None) -> int:
@@ -252,7 +250,8 @@ class SimulatorEngine:
             if call.over or call.woken.wait(max(0.0, due - time.monotonic())):
                 return self._made(call)
             if on_delta:
-                on_delta(call.pieces[token - 1])
+                piece = call.pieces[token - 1]
+                on_delta(Delta(piece, call.logprobs(token - 1, token) or ()))
                 call.heard = token
         return total
 
@@ -267,29 +266,3 @@ class SimulatorEngine:
             return call.heard
         decoding_s = time.monotonic() - self._prefilled_at(call, call.admitted_at)
         return max(call.given, min(call.given + int(decoding_s * self._settings.decode_tokens_per_s), len(call.pieces)))
-
-
-def _answer(request: GenerationRequest, output_tokens: int) -> tuple[list[str], Literal["stop", "length"]]:
-    """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token."""
-    tokens = min(output_tokens, request.sampling.max_tokens)
-    words = itertools.islice(itertools.cycle(_WORDS), tokens - 1)
-    body = [fingerprint(request.messages), *(f" {word}" for word in words)]
-    whole = "".join(body)
-    ends = [at for stop in request.sampling.stop if (at := whole.find(stop)) >= 0]
-    end, pieces = min(ends, default=len(whole)), [LABEL]
-    for start, piece in zip(itertools.accumulate(map(len, body), initial=0), body, strict=False):
-        if start == 0 or start < end:
-            pieces.append(piece[: end - start])
-    # The label is part of the first token, so that no answer is without it.
-    pieces[:2] = ["".join(pieces[:2])]
-    return pieces, "stop" if ends or output_tokens <= request.sampling.max_tokens else "length"
-
-
-def _skip(pieces: list[str], characters: int) -> tuple[int, list[str]]:
-    """How many pieces the answer's first `characters` hold whole, and the pieces with the next one cut to its rest."""
-    ends = list(itertools.accumulate(map(len, pieces)))
-    given = bisect.bisect_right(ends, characters)
-    if given == len(pieces):
-        return given, pieces
-    rest = pieces[given][characters - (ends[given - 1] if given else 0) :]
-    return given, [*pieces[:given], rest, *pieces[given + 1 :]]

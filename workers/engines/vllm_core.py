@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import Usage, storable
+from headrace.jobs import TokenLogprob, Usage, storable
 from workers.engines.adapters import Adapter
-from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.vllm_sampling import constraint, decoding
+from workers.engines.base import Delta, EngineLimits, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.vllm_sampling import constraint, decoding, token_logprobs
 
 #: How long a core that is believed dead gets to exit before it is killed.
 DEAD_EXIT_S = 2.0
@@ -190,7 +190,7 @@ class Core:
 
         request = call.request
         params = _sampling_params(call, self._defaults)
-        pieces = [request.prefix]
+        answer = _Answer(call)
         new_tokens, first_token_s = 0, None
         prompt = tokens_input(call.prompt + call.prefix)
         adapter = self._adapters.get(request.adapter or "")
@@ -203,19 +203,45 @@ class Core:
             if first_token_s is None and new_tokens:
                 metrics = None if call.on_delta else output.metrics
                 first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
-            if piece := storable(completion.text):
-                pieces.append(piece)
-                if call.on_delta:
-                    call.on_delta(piece)
+            answer.add(completion)
         cached_tokens = min(output.num_cached_tokens or 0, len(call.prompt))  # The rest is of the prefix: output.
         return Generation(
-            text="".join(pieces),
+            text=answer.text,
+            logprobs=answer.logprobs,
             usage=Usage(len(call.prompt), len(call.prefix) + new_tokens, cached_tokens),
             finish_reason=completion.finish_reason,
             model_served=call.model,
             first_token_s=first_token_s,
             preemptions=output.metrics.num_preemptions if output.metrics else 0,
         )
+
+
+class _Answer:
+    """What has come of a call's answer."""
+
+    def __init__(self, call: Call) -> None:
+        self._call, self._wanted = call, call.request.sampling.top_logprobs
+        self._pieces = [call.request.prefix]
+        self._logprobs: list[TokenLogprob] = []
+        self._told = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        return None if self._wanted is None else tuple(self._logprobs)
+
+    def add(self, completion: Any) -> None:
+        """Take in what vLLM says of the tokens since it last said anything, and tell of their text."""
+        if self._wanted is not None:
+            self._logprobs += token_logprobs(completion.token_ids, completion.logprobs, self._wanted)
+        if piece := storable(completion.text):
+            self._pieces.append(piece)
+            if self._call.on_delta:
+                self._call.on_delta(Delta(piece, tuple(self._logprobs[self._told :])))
+                self._told = len(self._logprobs)
 
 
 async def _cancel_tasks() -> None:

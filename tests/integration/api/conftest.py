@@ -1,7 +1,9 @@
 """The whole API on real servers: in process for most tests, behind a real HTTP server for the SDK."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -18,7 +20,7 @@ from api.deps import EXTENSION
 from headrace.admission import Admission
 from headrace.broker import list_key
 from headrace.config import Settings
-from headrace.jobs import JobState, Usage, new_id
+from headrace.jobs import JobState, TokenLogprob, Usage, alternative, new_id
 from headrace.pricing import Cost
 from headrace.queues import KEY_PREFIX, lane_queues
 from headrace.store import Store, apps, attempts, keys, workers
@@ -26,7 +28,7 @@ from headrace.store.apps import App
 from headrace.store.attempts import AttemptEnd
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Piece, Streams
-from headrace.tables import idempotency_keys, jobs
+from headrace.tables import idempotency_keys, job_texts, jobs
 
 #: What a worker says, piece by piece.
 PIECES = ("Because of ", "Rayleigh ", "scattering.")
@@ -114,6 +116,15 @@ def nothing_enqueued(store: Store, redis: Redis) -> Callable[[], bool]:
 End = Callable[..., bool]
 
 
+def tokens(top_logprobs: int | None) -> list[TokenLogprob] | None:
+    """The answer's tokens as an engine tells of them, if it is asked to; the last has no text of its own."""
+    if top_logprobs is None:
+        return None
+    made = [alternative(piece, -0.5) for piece in (*PIECES, "<|im_end|>")]
+    others = [alternative(f"other{number}", -1.0 - number) for number in range(top_logprobs)]
+    return [{**each, "top_logprobs": [each, *others][:top_logprobs]} for each in made]
+
+
 @pytest.fixture
 def end(store: Store, admission: Admission) -> End:
     """Ends a queued job as a worker would: claims it, finishes it, and announces it. False: there is none to claim."""
@@ -127,6 +138,7 @@ def end(store: Store, admission: Admission) -> End:
                 return False
             cost = Cost(Decimal("0.00000123"), "test-1")
             end = AttemptEnd("succeeded", 0.5, cost, "compute", Usage(9, 7, 2), text, finish_reason, "served")
+            end = replace(end, logprobs=tokens(claim.sampling.top_logprobs))
             attempts.finish(db, claim, JobState.SUCCEEDED, end)
         admission.announce_ended([job_id])
         return True
@@ -149,19 +161,23 @@ def answering(store: Store, redis: Redis, end: End) -> Iterator[None]:
     """Answers what is queued as a worker would, piece by piece where somebody may listen."""
     streams, stop = Streams(redis), threading.Event()
 
-    def say(job_id: UUID) -> None:
+    def say(job_id: UUID, top_logprobs: int | None) -> None:
         streams.begin(job_id, 1)
-        for number, piece in enumerate(PIECES):
-            before = len("".join(PIECES[:number]).encode())
-            assert streams.publish([Piece(job_id, 1, before, piece)]) == [True]
+        before = 0
+        for piece, token in zip(PIECES, tokens(top_logprobs) or [None] * len(PIECES), strict=False):
+            told = [("logprobs", f"{json.dumps(token)}\n")] if token else []
+            for kind, text in (*told, ("delta", piece)):
+                assert streams.publish([Piece(job_id, 1, before, text, kind)]) == [True]
+                before += len(text.encode())
 
     def work() -> None:
         while not stop.wait(0.02):
             with store.begin() as db:
-                queued = db.execute(sa.select(jobs.c.id, jobs.c.stream).where(jobs.c.state == JobState.QUEUED)).all()
-            for job_id, is_heard in queued:
+                asked = sa.select(jobs.c.id, jobs.c.stream, job_texts.c.sampling).join(job_texts)
+                queued = db.execute(asked.where(jobs.c.state == JobState.QUEUED)).all()
+            for job_id, is_heard, sampling in queued:
                 if is_heard:
-                    say(job_id)
+                    say(job_id, sampling.get("top_logprobs"))
                 # One that was cancelled or expired meanwhile needs no answer.
                 end(job_id)
 

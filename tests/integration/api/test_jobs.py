@@ -297,6 +297,22 @@ def test_a_finished_job_has_its_answer_its_usage_and_its_cost(client: FlaskClien
     assert body["run_s"] >= 0
 
 
+def test_a_job_has_the_log_probabilities_of_its_tokens_where_they_were_asked_for(
+    client: FlaskClient, finish: Any
+) -> None:
+    job_ids = [submitted(client, **asked) for asked in ({}, {"top_logprobs": 0}, {"top_logprobs": 2})]
+    for job_id in job_ids:
+        finish(job_id)
+
+    none, alone, two = [client.get(f"/v1/jobs/job_{job_id.hex}").get_json()["logprobs"] for job_id in job_ids]
+
+    assert none is None
+    assert [token["token"] for token in alone] == ["Because of ", "Rayleigh ", "scattering.", "<|im_end|>"]
+    assert alone[1] == {"token": "Rayleigh ", "logprob": -0.5, "bytes": list(b"Rayleigh "), "top_logprobs": []}
+    assert [top["token"] for top in two[0]["top_logprobs"]] == ["Because of ", "other0"]
+    assert {job["logprobs"] for job in client.get("/v1/jobs").get_json()["data"]} == {None}
+
+
 @pytest.mark.parametrize("prefix", ["job_", "resp_", "chatcmpl-"])
 def test_a_job_answers_to_each_of_its_names(client: FlaskClient, prefix: str) -> None:
     job_id = submitted(client)

@@ -110,6 +110,38 @@ def test_begin_and_publish_can_be_repeated(streams: Streams) -> None:
     assert [event.kind for event in streams.read(job_id)] == ["delta", "delta", "delta", "restart"]
 
 
+def test_what_is_more_than_text_is_told_in_its_place_and_never_twice(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    pieces = [
+        Piece(job_id, 1, 0, "{1}\n", "logprobs"),
+        Piece(job_id, 1, 4, "é"),
+        Piece(job_id, 1, 6, "{2}\n", "logprobs"),
+        Piece(job_id, 1, 10, " b"),
+    ]
+    assert streams.publish(pieces[:2]) == [True, True]
+    # The reply was lost, and meanwhile more has come.
+    for _ in range(2):
+        assert streams.publish(pieces) == [True] * 4
+
+    told = [("logprobs", "{1}\n"), ("delta", "é"), ("logprobs", "{2}\n"), ("delta", " b")]
+    assert [(event.kind, event.text) for event in streams.read(job_id)] == told
+
+
+def test_what_is_more_than_text_is_not_continued(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    streams.publish([Piece(job_id, 1, 0, "{1}\n", "logprobs"), Piece(job_id, 1, 4, "one")])
+
+    for _ in range(2):
+        assert streams.begin(job_id, 2) == ""
+    assert publish(streams, job_id, 2, "", "two")
+
+    kinds = [event.kind for event in streams.read(job_id)]
+    assert kinds == ["logprobs", "delta", "restart", "delta"]
+    assert heard(streams, job_id) == streams.begin(job_id, 3) == "two"
+
+
 def test_a_wiped_stream_takes_no_more_of_its_claim(streams: Streams, redis: Redis) -> None:
     job_id = new_id()
     streams.begin(job_id, 1)

@@ -1,5 +1,6 @@
 """Jobs that are streamed, over attempts that fail, hang and are lost: what readers hear is what is stored."""
 
+import json
 import re
 import threading
 import time
@@ -15,7 +16,7 @@ from headrace import connections
 from headrace.admission import Admission
 from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.errors import EngineFault, HeadraceError
-from headrace.jobs import JobState, Route, Sampling, Usage, new_id
+from headrace.jobs import JobState, Route, Sampling, TokenLogprob, Usage, alternative, new_id
 from headrace.pricing import Tariff
 from headrace.queues import Ticket
 from headrace.store import Store, jobs, workers
@@ -23,7 +24,7 @@ from headrace.store.workers import WorkerInfo
 from headrace.streams import KEEP_S, RUN_S, StreamEvent, Streams
 from headrace.tokens import EstimatingTokenizer
 from workers.bill import Bill
-from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
+from workers.engines.base import Delta, EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.engines.simulator import SimulatorEngine
 from workers.execute import Execute
 from workers.notices import Notices
@@ -59,8 +60,9 @@ class WordyEngine:
         self.prefixes.append(request.prefix)
         pieces = re.findall(r"\S+ ?", ANSWER[len(request.prefix) :])[: self.words]
         text = request.prefix + "".join(pieces)
+        tokens = [_token(piece) for piece in pieces] if request.sampling.top_logprobs is not None else None
         for piece in pieces if on_delta else ():
-            on_delta(piece)
+            on_delta(Delta(piece, (_token(piece),) if tokens else ()))
         self.said.set()
         reason: FinishReason = "stop"
         if self.words is not None:
@@ -68,7 +70,8 @@ class WordyEngine:
                 raise self.error
             assert self.aborted.wait(20)
             reason = "abort"
-        return Generation(text, Usage(8, len(text.split())), reason, "wordy-model")
+        usage = Usage(8, len(text.split()))
+        return Generation(text, usage, reason, "wordy-model", logprobs=tuple(tokens) if tokens else None)
 
     def abort(self, request_id: str) -> None:
         self.aborted.set()
@@ -76,6 +79,10 @@ class WordyEngine:
     def check(self) -> None: ...
 
     def stop(self) -> None: ...
+
+
+def _token(piece: str) -> TokenLogprob:
+    return {**alternative(piece, -0.5), "top_logprobs": []}
 
 
 @pytest.fixture
@@ -134,7 +141,11 @@ def lost(store: Store) -> None:
 
 
 def heard(events: list[StreamEvent]) -> str:
-    return "".join(event.text for event in events)
+    return "".join(event.text for event in events if event.kind == "delta")
+
+
+def heard_logprobs(events: list[StreamEvent]) -> list[TokenLogprob]:
+    return [json.loads(line) for event in events if event.kind == "logprobs" for line in event.text.splitlines()]
 
 
 def test_what_is_heard_is_what_is_stored(
@@ -241,8 +252,9 @@ def test_lost_attempt_that_still_runs_is_not_heard_beside_the_next(
         (False, Sampling(16)),
         (True, Sampling(16, response_format={"type": "json_object"})),
         (True, Sampling(16, stop=("s through",))),
+        (True, Sampling(16, top_logprobs=0)),
     ],
-    ids=["engine", "structured output", "stop string across the seam"],
+    ids=["engine", "structured output", "stop string across the seam", "log probabilities"],
 )
 def test_answer_that_cannot_be_continued_starts_again_and_says_so(
     make_worker: Callable[..., Execute],
@@ -263,6 +275,22 @@ def test_answer_that_cannot_be_continued_starts_again_and_says_so(
     assert engine.prefixes == [""]
     assert heard(events[:at]) == "Water falls "
     assert heard(events[at:]) == job(store, ticket).answer == ANSWER
+    assert heard_logprobs(events[at:]) == (job(store, ticket).logprobs or [])
+
+
+def test_log_probabilities_are_heard_and_stored_with_the_text(
+    make_worker: Callable[..., Execute], store: Store, streams: Streams, queued: Callable[..., Ticket]
+) -> None:
+    ticket = queued(stream=True, sampling=Sampling(16, top_logprobs=0))
+
+    make_worker(WordyEngine()).run(ticket.job_id, 1)
+
+    done, events = job(store, ticket), streams.read(ticket.job_id)
+    assert heard(events) == done.answer == ANSWER
+    assert heard_logprobs(events) == done.logprobs == [_token(piece) for piece in re.findall(r"\S+ ?", ANSWER)]
+    with store.begin() as db:
+        (listed,) = jobs.newest(db, ticket.app_id)
+    assert (listed.answer, listed.logprobs) == (ANSWER, None)
 
 
 def test_cancelled_job_keeps_the_text_that_was_heard(

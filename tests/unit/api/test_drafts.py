@@ -1,6 +1,7 @@
 """What a draft becomes: defaults filled in, and a prompt that does not fit refused with the numbers."""
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -9,8 +10,11 @@ from api.drafts import DEFAULT_MAX_TOKENS, Draft, Spelling, specify
 from headrace.config import Settings, WebhookSettings
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.jobs import Lane, Message, new_id
+from headrace.store import Store
 from headrace.store.apps import App
 from headrace.store.workers import Fleet
+from headrace.tokens import EstimatingTokenizer
+from tests.unit.api.conftest import FakeStore
 
 LIMIT = 2048
 APP = App(new_id(), "test", "whsec_test")
@@ -58,6 +62,16 @@ def test_the_limit_that_live_workers_publish_holds_where_it_is_lower(
     fleet["chat"] = Fleet("chat", workers=1, hosts=1, slots=8, running=0, max_model_tokens=2048, kv_tokens=1024)
     with pytest.raises(ContextLengthExceeded, match="1024"):
         specify(draft(1024), APP, catalogue, settings)
+
+
+def test_no_more_alternatives_are_asked_for_than_the_engine_gives(catalogue: Catalogue, settings: Settings) -> None:
+    assert specify(draft(10, top_logprobs=20), APP, catalogue, settings).sampling.top_logprobs == 20
+    few = settings.pools["chat"].model_copy(update={"engine_options": {"max_logprobs": 5}})
+    catalogue = Catalogue({"chat": few}, cast(Store, FakeStore()), lambda _: EstimatingTokenizer())
+    assert specify(draft(10, top_logprobs=5), APP, catalogue, settings).sampling.top_logprobs == 5
+    with pytest.raises(InvalidRequest, match="at most 5") as raised:
+        specify(draft(10, top_logprobs=6), APP, catalogue, settings)
+    assert raised.value.param == "top_logprobs"
 
 
 def test_the_lane_gives_the_wait_unless_the_caller_does(catalogue: Catalogue, settings: Settings) -> None:

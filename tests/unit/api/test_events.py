@@ -13,7 +13,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from api.events import DONE, ChatChunks, Event, ResponseEvents
-from headrace.jobs import JobState, Lane, Overflow, Route, new_id
+from headrace.jobs import JobState, Lane, Overflow, Route, TokenLogprob, alternative, new_id
 from headrace.store.jobs import Job
 from headrace.streams import StreamEvent
 
@@ -85,6 +85,14 @@ def delta(number: int, text: str) -> StreamEvent:
     return StreamEvent(number, "delta", text)
 
 
+def token(text: str) -> TokenLogprob:
+    return {**alternative(text, -0.5), "top_logprobs": [alternative("é", -0.25), alternative(text, -0.5)]}
+
+
+def logprobs(number: int, *tokens: TokenLogprob) -> StreamEvent:
+    return StreamEvent(number, "logprobs", "".join(f"{json.dumps(each)}\n" for each in tokens))
+
+
 def restart(number: int) -> StreamEvent:
     return StreamEvent(number, "restart", "")
 
@@ -126,9 +134,27 @@ def test_an_answer_is_told_from_its_acceptance_to_its_end() -> None:
     assert [events[i]["response"]["status"] for i in (0, 1, 2, -1)] == ["queued", "queued", "in_progress", "completed"]
 
 
+TOKENS = [token(text) for text in ("Because", " of ", "Rayleigh ", "scattering", ".", "<|im_end|>")]
+MEASURED = replace(SUCCEEDED, logprobs=TOKENS)
+MEASURED_WHOLE = [
+    *(logprobs(1, *TOKENS[:2]), delta(2, "Because of ")),
+    *(logprobs(3, TOKENS[2]), delta(4, "Rayleigh "), logprobs(5, *TOKENS[3:5]), delta(6, "scattering.")),
+]
+
 STORIES: dict[str, tuple[list[StreamEvent], Job]] = {
     "whole": (WHOLE, SUCCEEDED),
     "suffix missing": (WHOLE[:2], SUCCEEDED),
+    "measured": (MEASURED_WHOLE, MEASURED),
+    "measured, suffix missing": (MEASURED_WHOLE[:3], MEASURED),
+    "measured, nothing in Redis": ([], MEASURED),
+    "measured, restarted": (
+        [
+            *(logprobs(1, token("Since")), delta(2, "Since"), logprobs(3, token(" light")), restart(4)),
+            *(replace(entry, number=entry.number + 4) for entry in MEASURED_WHOLE),
+        ],
+        MEASURED,
+    ),
+    "measured, another text": ([logprobs(1, token("Since")), delta(2, "Since")], MEASURED),
     "nothing in Redis": ([], SUCCEEDED),
     "restarted": ([delta(1, "Since"), restart(2), *[delta(n + 2, e.text) for n, e in enumerate(WHOLE, 1)]], SUCCEEDED),
     "another text": ([delta(1, "Since light")], SUCCEEDED),
@@ -165,6 +191,30 @@ def test_the_text_heard_is_the_text_stored(story: tuple[list[StreamEvent], Job])
     entries, ended = story
     if ended.answer is not None:
         assert heard(tell(entries, ended)) == ended.answer
+
+
+def heard_logprobs(events: Sequence[Event]) -> list[TokenLogprob]:
+    tokens: list[TokenLogprob] = []
+    for event in events:
+        if event["type"] == "error":
+            tokens = []
+        elif event["type"] == DELTA:
+            tokens += event["logprobs"]
+    return tokens
+
+
+def test_the_log_probabilities_heard_are_those_stored(story: tuple[list[StreamEvent], Job]) -> None:
+    entries, ended = story
+    events = tell(entries, ended)
+    assert heard_logprobs(events) == (ended.logprobs or [])
+    for event in events:
+        if event["type"] == "response.output_text.done":
+            assert event["logprobs"] == (ended.logprobs or [])
+
+
+def test_each_delta_has_the_log_probabilities_of_its_tokens() -> None:
+    deltas = [event for event in tell(MEASURED_WHOLE, MEASURED) if event["type"] == DELTA]
+    assert [event["logprobs"] for event in deltas] == [TOKENS[:2], TOKENS[2:3], TOKENS[3:5], TOKENS[5:]]
 
 
 def test_whoever_comes_back_hears_exactly_the_rest(story: tuple[list[StreamEvent], Job]) -> None:
@@ -272,6 +322,15 @@ def test_a_chat_completion_is_told_in_chunks(entries: list[StreamEvent]) -> None
     assert [chunk.choices[0].finish_reason for chunk in told] == [None] * (len(told) - 1) + ["stop"]
     assert {chunk.id for chunk in told} == {f"chatcmpl-{QUEUED.id.hex}"}
     assert all(chunk.usage is None for chunk in told)
+
+
+@pytest.mark.parametrize("count", [6, 4, 3, 0])
+def test_a_chat_completion_s_chunks_have_the_log_probabilities_of_their_tokens(count: int) -> None:
+    events = chat(MEASURED_WHOLE[:count], MEASURED)
+    assert content(events) == TEXT
+    told = [choice.logprobs for chunk in chunks(events) for choice in chunk.choices if choice.logprobs]
+    assert [each.model_dump() for logprobs in told for each in logprobs.content or ()] == TOKENS
+    assert all(choice.logprobs is None for chunk in chunks(chat(WHOLE, SUCCEEDED)) for choice in chunk.choices)
 
 
 def test_usage_is_the_last_chunk_where_it_was_asked_for() -> None:

@@ -93,6 +93,15 @@ def test_model_and_engine_of_the_first_pool_can_be_overridden(monkeypatch: pytes
     assert (pool.model, pool.engine, pool.max_running) == ("some/model", "simulator", 32)
 
 
+@pytest.mark.parametrize(("given", "most"), [("", 20), ("5", 5), ("0", 0), ("-1", 20), ("100", 20)])
+def test_as_many_alternatives_can_be_asked_for_as_vllm_lets_through(
+    given: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__MAX_LOGPROBS", given)
+
+    assert Settings.load().served_pool.most_logprobs == most
+
+
 def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "")
     monkeypatch.setenv("HEADRACE_CONFIG", "")
@@ -111,6 +120,7 @@ def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> Non
         ("keep_samples_days = 0", "keep_samples_days"),
         ("[pools.chat]\nmax_running = 0", "pools.chat.max_running"),
         ("[pools.chat]\nmax_runing = 3", "pools.chat.max_runing"),
+        ("[pools.chat]\nengine_options = { max_logprobs = 'all' }", "pools.chat.engine_options"),
         ("[lanes.urgent]\ndepth_cap = 1", "urgent"),
         ("[prices.m]\ninput_usd_per_mtok = -1", "input_usd_per_mtok"),
         ("lease_s =", "not valid TOML"),

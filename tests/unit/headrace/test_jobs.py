@@ -4,7 +4,19 @@ from uuid import UUID
 import pytest
 
 from headrace.errors import IllegalTransition, NotFound
-from headrace.jobs import TERMINAL, TRANSITIONS, JobState, Lane, check_transition, new_id, parse_id, show_id, storable
+from headrace.jobs import (
+    LEAST_LOGPROB,
+    TERMINAL,
+    TRANSITIONS,
+    JobState,
+    Lane,
+    alternative,
+    check_transition,
+    new_id,
+    parse_id,
+    show_id,
+    storable,
+)
 
 
 def test_every_state_has_a_row_in_the_transition_table() -> None:
@@ -75,3 +87,24 @@ def test_lanes_are_ranked_best_first() -> None:
 def test_text_is_made_storable(text: str, stored: str) -> None:
     assert storable(text) == stored
     stored.encode()
+
+
+@pytest.mark.parametrize(
+    ("computed", "told"),
+    [
+        (-0.25, -0.25),
+        (0.0, 0.0),
+        (-1e30, LEAST_LOGPROB),
+        *((bad, LEAST_LOGPROB) for bad in map(float, ("nan", "-inf", "inf"))),
+    ],
+)
+def test_log_probability_is_a_number_that_json_has(computed: float, told: float) -> None:
+    assert alternative(" é", computed) == {"token": " é", "logprob": told, "bytes": [32, 195, 169]}
+
+
+def test_token_that_postgres_cannot_hold_is_replaced() -> None:
+    assert alternative("a\0\ud800", -1.0) == {
+        "token": "a\ufffd\ufffd",
+        "logprob": -1.0,
+        "bytes": list("a\ufffd\ufffd".encode()),
+    }

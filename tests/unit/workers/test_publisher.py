@@ -1,5 +1,6 @@
 """The publisher against a stand-in for Redis that answers, hangs or refuses as it is told."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ from uuid import UUID
 import pytest
 
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import new_id
+from headrace.jobs import TokenLogprob, alternative, new_id
 from headrace.streams import Piece
+from workers.engines.base import Delta
 from workers.publisher import FLUSH_EVERY_S, LAST_FLUSH_S, Publisher
 
 
@@ -20,7 +22,7 @@ class FakeStreams:
     """Keeps what is published.
 
     Attributes:
-        text: what each job's readers have, from the last restart on.
+        text: of all pieces that each job's readers have, from the last restart on.
         calls: the pieces of each round trip.
         error: what every call meets, or one of them has met, when `loses_replies`: then it is done all the same.
         gate: calls wait for it.
@@ -96,9 +98,9 @@ def test_text_is_published_while_it_is_made(publisher: Publisher, streams: FakeS
     job_id = new_id()
     with publisher.publishing(job_id, 1, always) as (prefix, add):
         assert prefix == ""
-        add("one ")
+        add(Delta("one "))
         wait_until(lambda: streams.text[job_id] == "one ")
-        add("two")
+        add(Delta("two"))
         wait_until(lambda: streams.text[job_id] == "one two")
 
 
@@ -106,8 +108,43 @@ def test_all_is_published_when_the_attempt_ends(publisher: Publisher, streams: F
     job_id = new_id()
     with publisher.publishing(job_id, 1, always) as (_, add):
         for _ in range(1000):
-            add("é")
+            add(Delta("é"))
     assert streams.text[job_id] == "é" * 1000
+
+
+def token(text: str) -> TokenLogprob:
+    return {**alternative(text, -0.5), "top_logprobs": [alternative("é", -0.25)]}
+
+
+def test_log_probabilities_come_before_the_text_of_their_tokens(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    tokens = [token("one"), token(" two"), token(" é")]
+    streams.gate.clear()
+    with publisher.publishing(job_id, 1, always) as (_, add):
+        add(Delta("one", (tokens[0],)))
+        wait_until(lambda: len(streams.calls) == 1)
+        add(Delta(" two", (tokens[1],)))
+        add(Delta(" é", (tokens[2],)))
+        streams.gate.set()
+
+    first, second = streams.calls
+    assert [(piece.kind, piece.text) for piece in (first[1], second[1])] == [("delta", "one"), ("delta", " two é")]
+    told = [json.loads(line) for piece in (first[0], second[0]) for line in piece.text.splitlines()]
+    assert ({first[0].kind, second[0].kind}, told) == ({"logprobs"}, tokens)
+
+
+def test_outage_puts_no_log_probability_out_of_its_place(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    tokens = [token(text) for text in "abcd"]
+    with publisher.publishing(job_id, 1, always) as (_, add):
+        for number, each in enumerate(tokens):
+            streams.error, streams.loses_replies = BrokerUnavailable("gone"), bool(number % 2)
+            calls = len(streams.calls)
+            add(Delta(each["token"], (each,)))
+            wait_until(lambda calls=calls: len(streams.calls) >= calls + 2)
+        streams.error = None
+        whole = "".join(f"{json.dumps(each, separators=(',', ':'))}\n{each['token']}" for each in tokens)
+        wait_until(lambda: streams.text[job_id] == whole)
 
 
 def test_attempts_share_round_trips(publisher: Publisher, streams: FakeStreams) -> None:
@@ -118,7 +155,7 @@ def test_attempts_share_round_trips(publisher: Publisher, streams: FakeStreams) 
         with publisher.publishing(job_id, 1, always) as (_, add):
             together.wait(10)
             for i in range(60):
-                add(f"{i} ")
+                add(Delta(f"{i} "))
                 threading.Event().wait(FLUSH_EVERY_S / 10)
 
     with ThreadPoolExecutor(16) as threads:
@@ -134,10 +171,10 @@ def test_engine_is_not_held_up_by_a_redis_that_hangs(publisher: Publisher, strea
     streams.gate.clear()
     began = time.monotonic()
     with publisher.publishing(job_id, 1, always) as (_, add):
-        add("first")
+        add(Delta("first"))
         wait_until(lambda: len(streams.calls) == 1)
         for _ in range(10_000):
-            add("x")
+            add(Delta("x"))
         assert time.monotonic() - began < LAST_FLUSH_S
     assert time.monotonic() - began < 2 * LAST_FLUSH_S
     assert len(streams.calls) == 1
@@ -146,14 +183,14 @@ def test_engine_is_not_held_up_by_a_redis_that_hangs(publisher: Publisher, strea
 def test_outage_leaves_no_hole_and_nothing_twice(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     with publisher.publishing(job_id, 1, always) as (_, add):
-        add("before ")
+        add(Delta("before "))
         wait_until(lambda: streams.text[job_id] == "before ")
         for loses_replies in (False, True):
             streams.error, streams.loses_replies = BrokerUnavailable("gone"), loses_replies
             calls = len(streams.calls)
-            add("during ")
+            add(Delta("during "))
             wait_until(lambda calls=calls: len(streams.calls) >= calls + 2)
-        add("é")
+        add(Delta("é"))
         streams.error = None
         wait_until(lambda: streams.text[job_id] == "before during during é")
 
@@ -161,7 +198,7 @@ def test_outage_leaves_no_hole_and_nothing_twice(publisher: Publisher, streams: 
 def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(publisher: Publisher, streams: FakeStreams) -> None:
     with publisher.publishing(new_id(), 1, always) as (_, add):
         streams.error = BrokerUnavailable("gone")
-        add("text")
+        add(Delta("text"))
         wait_until(lambda: len(streams.calls) >= 2)
         began = time.monotonic()
     assert time.monotonic() - began < LAST_FLUSH_S / 2
@@ -172,7 +209,7 @@ def test_later_claim_continues_what_is_published(publisher: Publisher, streams: 
     streams.text[job_id] = "déjà "
     with publisher.publishing(job_id, 2, always) as (prefix, add):
         assert prefix == "déjà "
-        add("vu")
+        add(Delta("vu"))
     assert streams.text[job_id] == "déjà vu"
 
 
@@ -181,7 +218,7 @@ def test_text_that_cannot_be_continued_starts_anew(publisher: Publisher, streams
     streams.text[job_id] = "old"
     with publisher.publishing(job_id, 2, never) as (prefix, add):
         assert prefix == ""
-        add("new")
+        add(Delta("new"))
     assert streams.text[job_id] == "new"
     assert streams.begun == [(job_id, 2, False), (job_id, 2, True)]
 
@@ -192,9 +229,9 @@ def test_claim_that_redis_has_not_heard_of_begins_anew_once_it_can(publisher: Pu
     streams.error = BrokerUnavailable("gone")
     with publisher.publishing(job_id, 2, always) as (prefix, add):
         assert prefix == ""
-        add("all of ")
+        add(Delta("all of "))
         streams.error = None
-        add("it")
+        add(Delta("it"))
         wait_until(lambda: streams.text[job_id] == "all of it")
     assert streams.begun == [(job_id, 2, True)]
 
@@ -207,14 +244,14 @@ def test_fenced_attempt_is_dropped_and_the_others_are_not(publisher: Publisher, 
     ):
         streams.refused.add(fenced)
         for _ in range(3):
-            add_fenced("x")
-            add_other("y")
+            add_fenced(Delta("x"))
+            add_other(Delta("y"))
             wait_until(lambda: not publisher._open[1].pieces)
         wait_until(lambda: streams.text[other] == "yyy")
         wait_until(lambda: publisher._open[0].is_dropped)
         calls = len(streams.calls)
-        add_fenced("z")
-        add_other("z")
+        add_fenced(Delta("z"))
+        add_other(Delta("z"))
         wait_until(lambda: streams.text[other] == "yyyz")
         assert all(piece.job_id == other for call in streams.calls[calls:] for piece in call)
     assert streams.text[fenced] == ""
@@ -225,14 +262,14 @@ def test_claim_that_is_too_late_publishes_nothing(publisher: Publisher, streams:
     streams.refused.add(job_id)
     with publisher.publishing(job_id, 1, always) as (prefix, add):
         assert prefix == ""
-        add("x")
+        add(Delta("x"))
     assert streams.calls == []
 
 
 def test_what_postgres_cannot_hold_is_heard_as_it_is_stored(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     with publisher.publishing(job_id, 1, always) as (_, add):
-        add("a\0b\ud800")
+        add(Delta("a\0b\ud800"))
     assert streams.text[job_id] == "a\ufffdb\ufffd"
 
 
@@ -242,7 +279,7 @@ def test_fault_does_not_end_the_thread(
     job_id = new_id()
     with publisher.publishing(job_id, 1, always) as (_, add):
         streams.error = RuntimeError("a bug")
-        add("text")
+        add(Delta("text"))
         wait_until(lambda: bool(streams.calls))
         streams.error = None
         wait_until(lambda: streams.text[job_id] == "text")

@@ -59,6 +59,35 @@ def test_a_stream_tells_the_answer_and_its_usage(sdk: OpenAI) -> None:
 
 
 @pytest.mark.usefixtures("answering")
+def test_each_token_comes_with_its_log_probability(sdk: OpenAI) -> None:
+    [choice] = create(sdk, logprobs=True, top_logprobs=2).choices
+    assert "".join(token.token for token in choice.logprobs.content) == f"{ANSWER}<|im_end|>"
+    assert [top.token for top in choice.logprobs.content[0].top_logprobs] == ["Because of ", "other0"]
+    assert bytes(choice.logprobs.content[0].bytes) == b"Because of "
+
+    told = [choice for chunk in create(sdk, logprobs=True, top_logprobs=2, stream=True) for choice in chunk.choices]
+    pieces = [(each.delta.content, [token.token for token in each.logprobs.content]) for each in told if each.logprobs]
+    words = ["Because of ", "Rayleigh ", "scattering."]
+    assert pieces == [*((word, [word]) for word in words), ("", ["<|im_end|>"])]
+    assert [token for each in told if each.logprobs for token in each.logprobs.content] == choice.logprobs.content
+
+
+@pytest.mark.usefixtures("answering")
+def test_the_sdks_own_helper_collects_log_probabilities(sdk: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Hi"}]
+    model = sdk.models.list().data[0].id
+    with sdk.chat.completions.stream(messages=messages, model=model, logprobs=True) as stream:
+        logprobs = stream.get_final_completion().choices[0].logprobs
+    assert logprobs is not None
+    assert len(logprobs.content or ()) == 4
+
+
+@pytest.mark.usefixtures("answering")
+def test_no_log_probabilities_come_unless_they_are_asked_for(sdk: OpenAI) -> None:
+    assert create(sdk).choices[0].logprobs is None
+
+
+@pytest.mark.usefixtures("answering")
 def test_a_stream_has_no_usage_unless_asked(sdk: OpenAI) -> None:
     assert all(chunk.usage is None for chunk in create(sdk, stream=True))
 
@@ -124,7 +153,7 @@ def test_a_job_that_expired_is_ordered_again(make_sdk: Callable[..., OpenAI], ke
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"n": 2}, "n"),
         ({"logit_bias": {"1": 2}}, "logit_bias"),
-        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
         ({"presence_penalty": 0.1}, "presence_penalty"),
         ({"modalities": ["audio"]}, "modalities.0"),
         ({"store": True}, "store"),

@@ -106,6 +106,22 @@ def test_a_stream_tells_the_whole_story(sdk: OpenAI, background: bool) -> None:
 
 
 @pytest.mark.usefixtures("answering")
+def test_each_token_comes_with_its_log_probability(sdk: OpenAI) -> None:
+    events = list(create(sdk, include=["message.output_text.logprobs"], top_logprobs=2, stream=True))
+
+    text = events[-1].response.output[0].content[0]
+    assert [token.token for token in text.logprobs] == ["Because of ", "Rayleigh ", "scattering.", "<|im_end|>"]
+    assert [top.token for top in text.logprobs[0].top_logprobs] == ["Because of ", "other0"]
+    assert bytes(text.logprobs[0].bytes) == b"Because of "
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert [(each.delta, [token.token for token in each.logprobs]) for each in deltas] == [
+        *((word, [word]) for word in ("Because of ", "Rayleigh ", "scattering.")),
+        ("", ["<|im_end|>"]),
+    ]
+    assert sdk.responses.retrieve(events[-1].response.id).output[0] == events[-1].response.output[0]
+
+
+@pytest.mark.usefixtures("answering")
 def test_a_stream_is_resumed_after_any_of_its_events(sdk: OpenAI) -> None:
     def told(event: Any) -> tuple[Any, ...]:
         return event.sequence_number, event.type, getattr(event, "delta", None)

@@ -88,6 +88,19 @@ def test_the_older_name_of_the_limit_is_blamed_where_it_was_used() -> None:
     assert (newer.max_tokens, newer.spelling.max_tokens) == (5, "max_completion_tokens")
 
 
+@pytest.mark.parametrize(
+    ("changes", "top_logprobs"),
+    [
+        ({}, None),
+        ({"logprobs": False, "top_logprobs": 0}, None),
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 20}, 20),
+    ],
+)
+def test_log_probabilities_come_when_they_are_asked_for(changes: dict[str, Any], top_logprobs: int | None) -> None:
+    assert draft_of(**changes).top_logprobs == top_logprobs
+
+
 def test_an_earlier_answer_can_be_sent_back_as_it_came() -> None:
     answer = ChatCompletionMessage(role="assistant", content="Yes.", annotations=[]).model_dump()
     turns = [{"role": "developer", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}]}]
@@ -112,6 +125,10 @@ def test_an_earlier_answer_can_be_sent_back_as_it_came() -> None:
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_completion_tokens": 5, "max_tokens": 6}, "max_tokens"),
         ({"n": 2}, "n"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"top_logprobs": 1, "logprobs": False}, "top_logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
         ({"modalities": ["text", "audio"]}, "modalities.1"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"service_tier": "ultrafast"}, "service_tier"),

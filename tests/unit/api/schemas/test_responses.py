@@ -7,7 +7,7 @@ import pytest
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
 from api.schemas.body import validated
-from api.schemas.responses import UNSUPPORTED, ResponseQuery, ResponseRequest
+from api.schemas.responses import LOGPROBS, UNSUPPORTED, ResponseQuery, ResponseRequest
 from headrace.errors import InvalidRequest
 from headrace.jobs import Lane, Message
 
@@ -46,6 +46,8 @@ def test_asking_for_nothing_is_fine(name: str, nothing: Any) -> None:
         ({"store": False, "background": False}, "store"),
         ({"truncation": "auto"}, "truncation"),
         ({"background_options": {"completion_window": "2h"}, "stream": True}, "background_options"),
+        ({"include": [LOGPROBS, "file_search_call.results"]}, "include"),
+        ({"include": ["reasoning.encrypted_content"]}, "include"),
     ],
 )
 def test_a_mode_we_have_not_is_refused_with_the_remedy(changes: dict[str, Any], param: str) -> None:
@@ -79,6 +81,9 @@ def test_the_caller_polls_waits_or_listens(changes: dict[str, Any], background: 
         ),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.type"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"include": LOGPROBS}, "include"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"top_logprobs": 21, "include": [LOGPROBS]}, "top_logprobs"),
         ({"service_tier": "gold"}, "service_tier"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
@@ -155,6 +160,19 @@ def test_a_schema_reaches_the_engine_in_its_own_spelling() -> None:
         "type": "json_schema",
         "json_schema": shape,
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "top_logprobs"),
+    [
+        ({}, None),
+        ({"top_logprobs": 0, "include": []}, None),
+        ({"include": [LOGPROBS]}, 0),
+        ({"include": [LOGPROBS], "top_logprobs": 20}, 20),
+    ],
+)
+def test_log_probabilities_come_when_they_are_to_be_included(changes: dict[str, Any], top_logprobs: int | None) -> None:
+    assert draft_of(**changes).top_logprobs == top_logprobs
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavail
 from headrace.jobs import Message, Sampling
 from headrace.tokens import EstimatingTokenizer
 from workers.engines import load
-from workers.engines.base import GenerationRequest
-from workers.engines.simulator import LABEL, SimulatorEngine, fingerprint
+from workers.engines.base import Delta, GenerationRequest
+from workers.engines.simulator import SimulatorEngine
+from workers.engines.simulator_answer import LABEL, fingerprint
 
 FAST = {"prefill_tokens_per_s": 1e6, "decode_tokens_per_s": 1e5}
 
@@ -60,9 +61,9 @@ def test_an_answer_is_continued_at_the_very_character(sampling: dict[str, Any]) 
     request = ask(**sampling)
     whole = engine.generate(request)
     for at in range(len(whole.text) + 1):
-        pieces: list[str] = []
+        pieces: list[Delta] = []
         heard = engine.generate(replace(request, prefix=whole.text[:at]), pieces.append)
-        assert "".join(pieces) == whole.text[at:]
+        assert "".join(piece.text for piece in pieces) == whole.text[at:]
         assert heard == engine.generate(replace(request, prefix=whole.text[:at])) == whole
 
 
