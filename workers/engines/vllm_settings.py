@@ -51,7 +51,7 @@ def environment(pool: PoolSettings, scratch: Path) -> Iterator[None]:
         # A child forked from a process with threads may hang.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         **({"HF_HUB_OFFLINE": "1"} if _folder(pool) else {}),
-        **(_cpu_environment(scratch) if _on_cpu() else {}),
+        **(_cpu_environment(pool, scratch) if _on_cpu() else {}),
     }
     temporary = {"TMPDIR": str(scratch), "VLLM_RPC_BASE_PATH": str(scratch)}
     before = dict(env)
@@ -91,9 +91,13 @@ def _cpu_arguments(pool: PoolSettings) -> dict[str, Any]:
     return options
 
 
-def _cpu_environment(scratch: Path) -> dict[str, str]:
+def _cpu_environment(pool: PoolSettings, scratch: Path) -> dict[str, str]:
     threads = len(os.sched_getaffinity(0)) // 2
+    is_eager = pool.engine_options.get("enforce_eager", True)
     return {
+        # vLLM counts the ranks of log probabilities with a function that torch compiles when it is first asked for one:
+        # for seconds in which nobody gets a token, or, where there is no C++ compiler, to the core's death.
+        **({"TORCH_COMPILE_DISABLE": "1"} if is_eager else {}),
         # Nothing is compiled here, yet importing torch makes the folder, and leaves it.
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         # One process for core and model instead of two.

@@ -46,7 +46,7 @@ def test_the_environment_is_set_for_the_load_only(
 ) -> None:
     monkeypatch.setenv("TMPDIR", "/before")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    for name in ("DO_NOT_TRACK", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CPU_OMP_THREADS_BIND"):
+    for name in ("DO_NOT_TRACK", "TORCHINDUCTOR_CACHE_DIR", "TORCH_COMPILE_DISABLE", "VLLM_CPU_OMP_THREADS_BIND"):
         monkeypatch.delenv(name, raising=False)
     before = dict(environ)
     with environment(PoolSettings(model_dir=tmp_path), tmp_path):
@@ -55,7 +55,16 @@ def test_the_environment_is_set_for_the_load_only(
         assert environ["OMP_NUM_THREADS"] == "7"
         assert ("VLLM_CPU_OMP_THREADS_BIND" in environ) is on_cpu
         assert ("TORCHINDUCTOR_CACHE_DIR" in environ) is on_cpu
+        assert ("TORCH_COMPILE_DISABLE" in environ) is on_cpu
     assert dict(environ) == before
+
+
+def test_an_operator_who_wants_the_model_compiled_gets_it_compiled(
+    on_cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE", raising=False)
+    with environment(PoolSettings(engine_options={"enforce_eager": False}), tmp_path):
+        assert "TORCH_COMPILE_DISABLE" not in environ
 
 
 def test_a_hub_model_may_go_to_the_hub(on_cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
