@@ -1,23 +1,18 @@
-"""What a stream's reader is told, in the words of Responses or of chat completions, each event with its number.
+"""What a stream's reader is told, in the words of Responses, each event with its number.
 
 Pure: the job and the entries of its stream come from outside, bytes and waiting are not known here. The numbers follow
 from the entries alone, so that a reader who comes back with the last one he saw misses nothing and hears nothing twice.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from api.problems import shape_of
-from api.schemas.chat_body import ChatUsage, finish_reason_of
-from api.schemas.openai_request import LANE_TIERS
-from api.schemas.response_body import OutputText, ResponseBody
+from api.heard import Heard, Told
+from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, ResponseBody
 from api.submit import Accepted
-from api.unanswered import unanswered
-from headrace.errors import HeadraceError, Unanswered
-from headrace.jobs import JobState, TokenLogprob, show_id
+from headrace.jobs import JobState, show_id
 from headrace.store.jobs import Job
 from headrace.streams import StreamEvent
 
@@ -25,8 +20,11 @@ Event = dict[str, Any]
 
 #: The number of a Responses event that tells of the stream's entry 0, if there were one: entries count from 1.
 BEFORE_ENTRIES = 4
-#: Ends a stream of chat completions.
-DONE = "[DONE]"
+
+#: The items of an answer, by what their ids begin with.
+Item = Literal["rs_", "msg_"]
+REASONING: Item = "rs_"
+MESSAGE: Item = "msg_"
 
 RESTARTED = "The answer began again: what came before is void."
 INTERRUPTED = "This server is stopping; the job goes on."
@@ -52,48 +50,6 @@ class Teller(Protocol):
         """The end of a telling whose job goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A piece of the answer, with the log probabilities of its tokens where there are any."""
-
-    text: str
-    logprobs: Sequence[TokenLogprob] = ()
-
-
-class Heard:
-    """The answer as its reader knows it."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self._logprobs = 0
-        self._coming: list[TokenLogprob] = []
-
-    def take(self, entry: StreamEvent) -> Told | None:
-        """Take an entry of the stream in; returns the piece that it completes, if it does."""
-        match entry.kind:
-            case "restart":
-                self.forget()
-            case "logprobs":
-                self._coming += map(json.loads, entry.text.splitlines())
-            case "delta":
-                piece, self._coming = Told(entry.text, self._coming), []
-                self.text += piece.text
-                self._logprobs += len(piece.logprobs)
-                return piece
-        return None
-
-    def forget(self) -> None:
-        """What was heard is void."""
-        self.text, self._logprobs, self._coming = "", 0, []
-
-    def lacks(self, job: Job) -> Told | None:
-        """What is missing to make it the job's answer; None when it is another."""
-        stored = job.answer or ""
-        if not stored.startswith(self.text):
-            return None
-        return Told(stored.removeprefix(self.text), (job.logprobs or [])[self._logprobs :])
-
-
 class ResponseEvents:
     """Events of the Responses API. Those up to `after` are not told again."""
 
@@ -103,9 +59,8 @@ class ResponseEvents:
         self._job, self._after, self._accepted = job, after, accepted
         self._last = -1
         self._heard = Heard()
-        self._has_item = False
-        self._item_id = show_id(job.id, "msg_")
-        self._place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+        #: Those that were begun, in order.
+        self._items: list[Item] = []
 
     def opening(self) -> Iterator[Event]:
         """Created and queued; also in progress when that is known."""
@@ -118,11 +73,16 @@ class ResponseEvents:
     def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
         """A delta for each entry, and an error for each that makes void what came before it."""
         for entry in entries:
-            is_news = bool(self._heard.text) or self._after > BEFORE_ENTRIES
+            is_void = not self._heard.is_nothing or self._after > BEFORE_ENTRIES
+            thought = self._heard.reasoning
             piece = self._heard.take(entry)
-            if piece is None and (entry.kind != "restart" or not is_news):
+            if piece is not None:
+                yield from self._open_reasoning() if piece.reasoning else self._open_message(thought)
+            elif entry.kind == "restart" and is_void:
+                # Who comes back heard of an item before, and so did who has heard anything.
+                yield from [] if self._items else self._open_message("")
+            else:
                 continue
-            yield from self._open_item()
             self._last = BEFORE_ENTRIES + entry.number - 1
             yield from self._restart() if piece is None else self._delta(piece)
 
@@ -133,8 +93,8 @@ class ResponseEvents:
         if job.answer is not None:
             yield from self._rest(job)
         body = ResponseBody.of(job).model_dump(mode="json")
-        for item in body["output"]:
-            yield from self._close_item(item)
+        for item in body["output"][-1:]:
+            yield from self._close_message(item)
         # OpenAI has no event for a cancelled response.
         outcome = body["status"] if body["status"] in ("completed", "failed") else "incomplete"
         self._last += 1
@@ -159,115 +119,86 @@ class ResponseEvents:
             running = replace(began, state=JobState.RUNNING, attempt=1)
             yield from self._tell("response.in_progress", response=ResponseBody.of(running).model_dump(mode="json"))
 
-    def _open_item(self) -> Iterator[Event]:
-        if self._has_item:
+    def _open_reasoning(self) -> Iterator[Event]:
+        if self._items == [REASONING]:
             return
-        self._has_item = True
-        yield from self._in_progress()
+        self._items = [REASONING]
+        item = ReasoningItem(id=self._item_id, status="in_progress", content=[]).model_dump(mode="json")
+        yield from self._open(item, ReasoningText(text=""))
+
+    def _open_message(self, thought: str, *, is_thought_out: bool = True) -> Iterator[Event]:
+        """Args: thought: what was heard of the reasoning, which is over."""
+        if MESSAGE in self._items:
+            return
+        if self._items:
+            yield from self._close_reasoning(thought, is_thought_out)
+        self._items.append(MESSAGE)
         item = {"id": self._item_id, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
-        yield from self._tell("response.output_item.added", output_index=0, item=item)
-        part = OutputText(text="").model_dump(mode="json")
-        yield from self._tell("response.content_part.added", **self._place, part=part)
+        yield from self._open(item, OutputText(text=""))
+
+    def _open(self, item: Event, part: OutputText | ReasoningText) -> Iterator[Event]:
+        yield from self._in_progress()
+        yield from self._tell("response.output_item.added", output_index=self._place["output_index"], item=item)
+        yield from self._tell("response.content_part.added", **self._place, part=part.model_dump(mode="json"))
+
+    def _close_reasoning(self, thought: str, is_thought_out: bool) -> Iterator[Event]:
+        item = ReasoningItem.of(self._job.id, thought, is_whole=is_thought_out).model_dump(mode="json")
+        yield from self._tell("response.reasoning_text.done", **self._place, text=thought)
+        yield from self._close(item)
+
+    def _close_message(self, item: Event) -> Iterator[Event]:
+        text, logprobs = item["content"][0]["text"], item["content"][0]["logprobs"]
+        yield from self._tell("response.output_text.done", **self._place, text=text, logprobs=logprobs)
+        yield from self._close(item)
+
+    def _close(self, item: Event) -> Iterator[Event]:
+        yield from self._tell("response.content_part.done", **self._place, part=item["content"][0])
+        yield from self._tell("response.output_item.done", output_index=self._place["output_index"], item=item)
+
+    @property
+    def _item_id(self) -> str:
+        return show_id(self._job.id, self._items[-1] if self._items else MESSAGE)
+
+    @property
+    def _place(self) -> Event:
+        """Of the item that was begun last."""
+        return {"item_id": self._item_id, "output_index": len(self._items) - 1, "content_index": 0}
 
     def _delta(self, piece: Told) -> Iterator[Event]:
-        yield from self._tell("response.output_text.delta", **self._place, delta=piece.text, logprobs=piece.logprobs)
+        if piece.reasoning:
+            yield from self._tell("response.reasoning_text.delta", **self._place, delta=piece.reasoning)
+        else:
+            told = {"delta": piece.text, "logprobs": piece.logprobs}
+            yield from self._tell("response.output_text.delta", **self._place, **told)
 
     def _restart(self) -> Iterator[Event]:
         self._last += 1
         if self._last > self._after:
             yield _error("stream_restarted", RESTARTED, self._last)
+        # A message goes on as it is; what was thought before one is thought anew.
+        if REASONING in self._items:
+            self._items.clear()
 
     def _rest(self, job: Job) -> Iterator[Event]:
-        yield from self._open_item()
         rest = self._heard.lacks(job)
         if rest is None:
             yield from self._restart()
-            rest = Heard().lacks(job)
-        if rest and (rest.text or rest.logprobs):
-            yield from self._delta(rest)
-
-    def _close_item(self, item: Event) -> Iterator[Event]:
-        part = item["content"][0]
-        yield from self._tell("response.output_text.done", **self._place, text=part["text"], logprobs=part["logprobs"])
-        yield from self._tell("response.content_part.done", **self._place, part=part)
-        yield from self._tell("response.output_item.done", output_index=0, item=item)
-
-
-class ChatChunks:
-    """Chunks of a chat completion. Text that was told cannot be taken back here: a restart ends the telling."""
-
-    def __init__(self, job: Job, *, include_usage: bool = False) -> None:
-        self._job, self._include_usage = job, include_usage
-        self._heard = Heard()
-        self.is_over = False
-
-    def opening(self) -> Iterator[Event]:
-        """Whose turn it is."""
-        yield self._chunk({"role": "assistant", "content": ""})
-
-    def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
-        """The content, piece by piece."""
-        for entry in entries:
-            if self.is_over:
-                return
-            if entry.kind == "restart" and self._heard.text:
-                yield self._restarted()
-            elif piece := self._heard.take(entry):
-                yield self._piece(piece)
-
-    def ending(self, job: Job) -> Iterator[Event | str]:
-        """The rest, why it ended, the usage where it was asked for; or the error."""
-        if job.state is not JobState.SUCCEEDED or job.answer is None:
-            yield self._failed(unanswered(job))
-            return
-        rest = self._heard.lacks(job)
-        if rest is None:
-            yield self._restarted()
-            return
+            rest = Heard().lacks(job) or Told()
+        if rest.reasoning:
+            yield from self._open_reasoning()
+            yield from self._delta(Told(reasoning=rest.reasoning))
+        yield from self._open_message(job.reasoning or "", is_thought_out=bool(job.answer))
         if rest.text or rest.logprobs:
-            yield self._piece(rest)
-        yield self._chunk({}, finish_reason_of(job))
-        if self._include_usage:
-            yield {**self._chunk({}), "choices": [], "usage": ChatUsage.of(job).model_dump(mode="json")}
-        self.is_over = True
-        yield DONE
-
-    def interrupted(self) -> Iterator[Event]:
-        """An error: chat completions cannot be resumed."""
-        message = f"{INTERRUPTED} Its answer will be at GET /v1/jobs/{show_id(self._job.id)}."
-        yield self._failed(Unanswered(message, self._job.id, code="stream_interrupted"))
-
-    def _piece(self, piece: Told) -> Event:
-        return self._chunk({"content": piece.text}, logprobs=piece.logprobs)
-
-    def _chunk(self, delta: Event, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
-        told = {"content": logprobs, "refusal": None} if logprobs else None
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": told}
-        chunk = {
-            "id": show_id(self._job.id, "chatcmpl-"),
-            "object": "chat.completion.chunk",
-            "created": int(self._job.created_at.timestamp()),
-            "model": self._job.model_requested,
-            "service_tier": LANE_TIERS[self._job.lane],
-            "choices": [choice],
-        }
-        return {**chunk, "usage": None} if self._include_usage else chunk
-
-    def _restarted(self) -> Event:
-        message = f"{RESTARTED} The whole answer will be at GET /v1/jobs/{show_id(self._job.id)}."
-        return self._failed(Unanswered(message, self._job.id, code="stream_restarted"))
-
-    def _failed(self, error: HeadraceError) -> Event:
-        self.is_over = True
-        kind = shape_of(error).type
-        return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
+            yield from self._delta(Told(rest.text, rest.logprobs))
 
 
 def _as_it_began(job: Job) -> Job:
     """The job as it was accepted, whatever has become of it: an event of the past must not tell the future."""
-    unbilled = replace(job, usd=Decimal(0), price_version=None, output_tokens=None, cached_tokens=None)
-    unanswered = replace(unbilled, answer=None, logprobs=None, finish_reason=None, error_code=None, error_message=None)
-    unserved = replace(unanswered, model_served=None, engine=None, attempt=0)
+    unbilled = replace(job, usd=Decimal(0), price_version=None)
+    uncounted = replace(unbilled, output_tokens=None, cached_tokens=None, reasoning_tokens=None)
+    unanswered = replace(uncounted, answer=None, logprobs=None, reasoning=None, finish_reason=None)
+    unfailed = replace(unanswered, error_code=None, error_message=None)
+    unserved = replace(unfailed, model_served=None, engine=None, attempt=0)
     return replace(unserved, state=JobState.QUEUED, started_at=None, ended_at=None)
 
 

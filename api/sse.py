@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 
 from flask import Response
 
+from api.chunks import ChatChunks
 from api.deps import Deps, deps
 from api.ending import cancel, read
-from api.events import BEFORE_ENTRIES, ChatChunks, Event, ResponseEvents, Teller
+from api.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller
 from api.submit import Accepted
 from api.waits import Slot, Watch
 from headrace.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreUnavailable

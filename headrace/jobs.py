@@ -160,11 +160,17 @@ MOST_LOGPROBS = 20
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one attempt, as the engine counted them. `cached_tokens` is part of `prompt_tokens`."""
+    """Tokens of one attempt, as the engine counted them.
+
+    Attributes:
+        cached_tokens: part of `prompt_tokens`.
+        reasoning_tokens: part of `output_tokens`: those before the answer's first.
+    """
 
     prompt_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

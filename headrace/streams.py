@@ -21,9 +21,9 @@ STREAMED = KEY_PREFIX + "streamed"
 #: How long a stream outlives its last piece while its job is not over, and how long once it is, in seconds.
 RUN_S = 3600
 KEEP_S = 600
-#: What an entry of a stream adds to the answer: its text; or the log probabilities of the tokens of the text that comes
-#: next, an object of JSON in each line.
-PieceKind = Literal["delta", "logprobs"]
+#: What an entry of a stream adds: text of the answer; the log probabilities of the tokens of the text that comes next,
+#: an object of JSON in each line; or what the model thinks before it answers.
+PieceKind = Literal["delta", "logprobs", "reasoning"]
 #: More events than any claim publishes. Numbers must grow even where Redis forgot what they had come to.
 NUMBERS_PER_CLAIM = 1_000_000
 

@@ -90,6 +90,7 @@ jobs = sa.Table(
     sa.Column("max_tokens", sa.Integer, nullable=False),
     sa.Column("output_tokens", sa.Integer),
     sa.Column("cached_tokens", sa.Integer),
+    sa.Column("reasoning_tokens", sa.Integer, comment="Of the output tokens, those before the answer's first."),
     sa.Column("finish_reason", sa.Text),
     sa.Column("usd", USD, nullable=False, server_default=sa.text("0")),
     sa.Column("error_code", sa.Text),
@@ -136,6 +137,7 @@ job_texts = sa.Table(
     sa.Column("sampling", JSONB, nullable=False),
     sa.Column("answer", sa.Text),
     sa.Column("logprobs", JSONB(none_as_null=True), comment="Of the answer's tokens; NULL: they were not asked for."),
+    sa.Column("reasoning", sa.Text, comment="What the model thought before it answered; NULL: nothing, or not told."),
     comment="Prompt and answer, apart from the hot row.",
 )
 

@@ -50,6 +50,7 @@ class Bill:
             host_id=self.host_id,
             preemptions=generation.preemptions,
             logprobs=generation.logprobs,
+            reasoning=generation.reasoning,
         )
 
     def of_failure(self, claim: Claim, error: EngineError, engine_s: float) -> AttemptEnd:

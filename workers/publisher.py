@@ -205,7 +205,9 @@ class Publisher:
 
 
 def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
-    """The same in the stream's words: of tokens that came together, the log probabilities first."""
+    """The same in the stream's words: of what came together, the reasoning first, and log probabilities before text."""
+    if reasoning := storable("".join(piece.reasoning for piece in pieces)):
+        yield "reasoning", reasoning
     if logprobs := [json.dumps(each, separators=(",", ":")) for piece in pieces for each in piece.logprobs]:
         yield "logprobs", "".join(f"{line}\n" for line in logprobs)
     if text := storable("".join(piece.text for piece in pieces)):

@@ -62,6 +62,7 @@ class ChatTurn(Request):
         Field(min_length=1, fail_fast=True),
         BeforeValidator(_as_parts, json_schema_input_type=str | list[ChatTextPart]),
     ]
+    reasoning: str | None = Field(None, description="Not acted on: what came before an earlier answer.")
 
     @model_validator(mode="before")
     @classmethod

@@ -18,6 +18,7 @@ class ChatMessageBody(Answer):
 
     role: Literal["assistant"] = "assistant"
     content: str
+    reasoning: str | None = Field(description="What the model thought before it answered; null: nothing, or not told.")
     refusal: None = None
     annotations: tuple[()] = ()
 
@@ -44,6 +45,12 @@ class PromptTokensDetails(Answer):
     cached_tokens: int
 
 
+class CompletionTokensDetails(Answer):
+    """Of the completion's tokens, those that came before the answer."""
+
+    reasoning_tokens: int
+
+
 class ChatUsage(Answer):
     """Tokens as the engine counted them."""
 
@@ -51,6 +58,7 @@ class ChatUsage(Answer):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -61,6 +69,7 @@ class ChatUsage(Answer):
             completion_tokens=output_tokens,
             total_tokens=job.prompt_tokens + output_tokens,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=job.cached_tokens or 0),
+            completion_tokens_details=CompletionTokensDetails(reasoning_tokens=job.reasoning_tokens or 0),
         )
 
 
@@ -81,7 +90,7 @@ class ChatCompletionBody(Answer):
     @classmethod
     def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
         """A job that succeeded; with what its owner was told when it was accepted."""
-        message = ChatMessageBody(content=job.answer or "")
+        message = ChatMessageBody(content=job.answer or "", reasoning=job.reasoning)
         content = TokenLogprobBody.each_of(job.logprobs)
         logprobs = None if content is None else ChatLogprobs(content=content)
         return cls(

@@ -38,10 +38,7 @@ WaitS = Annotated[
     float | None, Field(description="Seconds from acceptance to the first start, or to the end without one.")
 ]
 RunS = Annotated[
-    float | None,
-    Field(
-        description="Seconds from the first start to the end: more than the last attempt took, if it was started again."
-    ),
+    float | None, Field(description="Seconds from the first start to the end, with the pauses between attempts.")
 ]
 
 
@@ -79,10 +76,7 @@ class JobRequest(Request):
     response_format: ResponseFormat | None = Field(
         None, description='`{"type": "text" | "json_object"}` or `{"type": "json_schema", "json_schema": {...}}`.'
     )
-    top_logprobs: TopLogprobs | None = Field(
-        None,
-        description="Asks for the log probability of each token, and of so many of the likeliest at its place.",
-    )
+    top_logprobs: TopLogprobs | None = Field(None, description="Asks for log probabilities, and so many alternatives.")
     metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own; returned with the job.")
     webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
     end_user: EndUser | None = Field(None, description="Who caused this, in your own words: costs can be split by it.")
@@ -151,11 +145,12 @@ class AcceptedBody(Answer):
 
 
 class UsageBody(Answer):
-    """Tokens as the engine counted them. `cached_tokens` is part of `prompt_tokens`."""
+    """Tokens as the engine counted them. Cached ones are part of the prompt's, reasoning's of the output's."""
 
     prompt_tokens: int
     output_tokens: int
     cached_tokens: int
+    reasoning_tokens: int
     total_tokens: int
 
 
@@ -192,6 +187,7 @@ class JobBody(Answer):
     model_served: str | None
     engine: str | None = Field(description="What answers: vllm, openai, or simulator, whose answers are made up.")
     text: str | None
+    reasoning: str | None = Field(description="What the model thought first; null: nothing, and in a list of jobs.")
     finish_reason: str | None = Field(
         description="stop: the model had said all; length: cut at max_tokens; abort: cancelled, or past its deadline."
     )
@@ -228,6 +224,7 @@ class JobBody(Answer):
             model_served=job.model_served,
             engine=job.engine,
             text=job.answer,
+            reasoning=job.reasoning,
             finish_reason=job.finish_reason,
             logprobs=TokenLogprobBody.each_of(job.logprobs),
             usage=_usage(job),
@@ -257,6 +254,7 @@ def _usage(job: Job) -> UsageBody | None:
         prompt_tokens=job.prompt_tokens,
         output_tokens=job.output_tokens,
         cached_tokens=job.cached_tokens or 0,
+        reasoning_tokens=job.reasoning_tokens or 0,
         total_tokens=job.prompt_tokens + job.output_tokens,
     )
 

@@ -34,6 +34,29 @@ class OutputText(Answer):
     logprobs: tuple[TokenLogprobBody, ...] = ()
 
 
+class ReasoningText(Answer):
+    """What the model thought."""
+
+    type: Literal["reasoning_text"] = "reasoning_text"
+    text: str
+
+
+class ReasoningItem(Answer):
+    """What came before the answer."""
+
+    id: str
+    type: Literal["reasoning"] = "reasoning"
+    summary: tuple[()] = ()
+    status: Literal["in_progress", "completed", "incomplete"]
+    content: list[ReasoningText]
+
+    @classmethod
+    def of(cls, job_id: UUID, text: str, *, is_whole: bool) -> Self:
+        """What a job's model thought; all of it, or as far as it got."""
+        status: Literal["completed", "incomplete"] = "completed" if is_whole else "incomplete"
+        return cls(id=show_id(job_id, "rs_"), status=status, content=[ReasoningText(text=text)])
+
+
 class OutputMessage(Answer):
     """The answer."""
 
@@ -52,9 +75,9 @@ class InputTokens(Answer):
 
 
 class OutputTokens(Answer):
-    """Always 0: no model here hides its reasoning."""
+    """Of the output's tokens, those that came before the answer."""
 
-    reasoning_tokens: int = 0
+    reasoning_tokens: int
 
 
 class ResponseUsage(Answer):
@@ -63,7 +86,7 @@ class ResponseUsage(Answer):
     input_tokens: int
     input_tokens_details: InputTokens
     output_tokens: int
-    output_tokens_details: OutputTokens = OutputTokens()
+    output_tokens_details: OutputTokens
     total_tokens: int
 
 
@@ -134,7 +157,7 @@ class ResponseBody(Answer):
     error: ResponseError | None
     incomplete_details: IncompleteDetails | None
     model: str
-    output: list[OutputMessage]
+    output: list[ReasoningItem | OutputMessage]
     usage: ResponseUsage | None
     max_output_tokens: int
     service_tier: str
@@ -177,13 +200,16 @@ def _error(job: Job) -> ResponseError | None:
     return ResponseError(message=job.error_message or "The job failed.", type=job.error_code or "internal_error")
 
 
-def _output(job: Job, is_cut: bool) -> list[OutputMessage]:
+def _output(job: Job, is_cut: bool) -> list[ReasoningItem | OutputMessage]:
     if job.answer is None:
         return []
     is_whole = job.state is JobState.SUCCEEDED and not is_cut
     status: Literal["completed", "incomplete"] = "completed" if is_whole else "incomplete"
     text = OutputText(text=job.answer, logprobs=TokenLogprobBody.each_of(job.logprobs) or ())
-    return [OutputMessage(id=show_id(job.id, "msg_"), status=status, content=[text])]
+    message = OutputMessage(id=show_id(job.id, "msg_"), status=status, content=[text])
+    if job.reasoning is None:
+        return [message]
+    return [ReasoningItem.of(job.id, job.reasoning, is_whole=bool(job.answer)), message]
 
 
 def _usage(job: Job) -> ResponseUsage | None:
@@ -193,6 +219,7 @@ def _usage(job: Job) -> ResponseUsage | None:
         input_tokens=job.prompt_tokens,
         input_tokens_details=InputTokens(cached_tokens=job.cached_tokens or 0),
         output_tokens=job.output_tokens,
+        output_tokens_details=OutputTokens(reasoning_tokens=job.reasoning_tokens or 0),
         total_tokens=job.prompt_tokens + job.output_tokens,
     )
 

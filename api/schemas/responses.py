@@ -67,7 +67,12 @@ class InputMessage(Request):
 
 
 def _as_messages(given: Any) -> Any:
-    return [{"role": "user", "content": given}] if isinstance(given, str) else given
+    """A text as a message; and of items that are sent back, not those that came before the answer."""
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    if isinstance(given, list):
+        return [each for each in given if not (isinstance(each, dict) and each.get("type") == "reasoning")]
+    return given
 
 
 class TextFormat(Request):

@@ -90,6 +90,8 @@ class PoolSettings(_Section):
         kv_high_share: of the KV cache, what is kept free of other lanes' jobs for those of `high`; while the lane is in
             use, of the engine's slots as well.
         adapters: LoRA adapters of the model by the names that requests use: a folder or a Hugging Face id each.
+        reasoning_parser: by which vLLM tells what the model thinks from what it answers, e.g. `qwen3`; None for a model
+            that answers at once.
         engine_options: passed to vLLM's engine arguments as they are.
         drain_jobs_per_s: what one worker is believed to finish before a rate has been measured.
         price: what a token costs on this pool's own hosts.
@@ -104,6 +106,7 @@ class PoolSettings(_Section):
     kv_admission: Literal["expected", "worst_case", "open"] = "expected"
     kv_high_share: Share = 0.05
     adapters: dict[str, str] = Field(default_factory=dict)
+    reasoning_parser: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     drain_jobs_per_s: Positive = 2.0
     price: Price = DEFAULT_OWN_PRICE
@@ -131,8 +134,8 @@ class PoolSettings(_Section):
 
     @model_validator(mode="after")
     def _the_paid_api_has_no_engine_of_ours(self) -> Self:
-        if self.is_paid and (self.adapters or self.engine_options):
-            raise ValueError("'adapters' and 'engine_options' are vLLM's; the engine is 'openai'")
+        if self.is_paid and (self.adapters or self.engine_options or self.reasoning_parser):
+            raise ValueError("'adapters', 'engine_options' and 'reasoning_parser' are vLLM's; the engine is 'openai'")
         return self
 
     @property
@@ -154,6 +157,7 @@ class SimulatorSettings(_Section):
         load_s: how long it takes to start.
         prefill_tokens_per_s, decode_tokens_per_s: of one request; requests do not slow each other down.
         output_tokens: length of an answer, unless the job's `max_tokens` is less.
+        reasoning_tokens: length of what is thought before it; 0 for nothing.
         kv_tokens, kv_block_tokens: size of the KV cache, and of the blocks it is handed out in.
         fault: what goes wrong: an error, a prompt that is rejected, or the engine's death.
         fault_every: every n-th request meets `fault`; 0 for none.
@@ -164,6 +168,7 @@ class SimulatorSettings(_Section):
     prefill_tokens_per_s: Positive = 8000.0
     decode_tokens_per_s: Positive = 60.0
     output_tokens: PositiveInt = 24
+    reasoning_tokens: Annotated[int, Field(ge=0)] = 0
     kv_tokens: PositiveInt = 65_536
     kv_block_tokens: PositiveInt = 16
     fault: Literal["none", "fault", "reject", "die"] = "none"

@@ -5,7 +5,9 @@
 --       it, its kind, its text, job id
 -- Effect  one entry and one message on the channel per piece. What is there already is not written twice, so that
 --         a call whose reply was lost can be repeated.
+--         Where reasoning begins or ends, and after a restart, numbers are left out: readers are told more than the entry.
 -- Reply  per piece 1; or 0 where a newer claim has begun, or an earlier one is gone and the piece would leave a hole.
+local TOLD_BESIDES = 5
 local taken = {}
 for i, key in ipairs(KEYS) do
   local claim, before, kind, text, job = unpack(ARGV, 5 * i - 2, 5 * i + 2)
@@ -17,7 +19,11 @@ for i, key in ipairs(KEYS) do
     taken[i] = 1
     text = string.sub(text, known - before + 1)
     if text ~= '' then
-      local id = string.format('%.0f-0', tonumber(string.match(last[1], '^%d+')) + 1)
+      local number = tonumber(string.match(last[1], '^%d+')) + 1
+      if last[2][2] == 'restart' or (kind == 'reasoning') ~= (last[2][2] == 'reasoning') then
+        number = number + TOLD_BESIDES
+      end
+      local id = string.format('%.0f-0', number)
       redis.call('XADD', key, id, 'kind', kind, 'text', text, 'claim', claim, 'bytes', known + #text)
       redis.call('EXPIRE', key, ARGV[1])
       redis.call('PUBLISH', ARGV[2], job)

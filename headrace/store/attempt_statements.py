@@ -32,9 +32,12 @@ _CLAIMED = (
     ),
 )
 #: What the end of an attempt says of its job.
-_KEPT = ("output_tokens", "cached_tokens", "finish_reason", "model_served", "error_code", "error_message")
+_KEPT = (
+    *("output_tokens", "cached_tokens", "reasoning_tokens", "finish_reason"),
+    *("model_served", "error_code", "error_message"),
+)
 #: And of its texts; no answer, and none of them.
-_TEXTS = ("answer", "logprobs")
+_TEXTS = ("answer", "logprobs", "reasoning")
 #: Columns of the ledger and of `attempts` that say the same of an attempt.
 _USED = ("prompt_tokens", "cached_tokens", "output_tokens", "engine_s")
 _ENTRY = (

@@ -82,6 +82,7 @@ class AttemptEnd:
         api_usd: what the paid API would have charged for the same tokens; None when it has no price.
         text: the answer; None when there is none to keep.
         logprobs: of its tokens; None where they were not asked for.
+        reasoning: what came before it; empty when nothing did.
     """
 
     outcome: Literal["succeeded", "failed", "aborted"]
@@ -100,6 +101,7 @@ class AttemptEnd:
     preemptions: int = 0
     estimated: bool = False
     logprobs: Sequence[TokenLogprob] | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,8 @@ def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "error_message": end.error_message and storable(end.error_message),
         "answer": end.text and storable(end.text),
         "logprobs": end.logprobs,
+        "reasoning": storable(end.reasoning) or None,
+        "reasoning_tokens": end.usage.reasoning_tokens,
     }
 
 

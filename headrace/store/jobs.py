@@ -37,6 +37,7 @@ class Job:
 
     Attributes:
         logprobs: of the answer's tokens; None where they were not asked for, and in a list of jobs.
+        reasoning: what came before the answer; None when nothing did, and in a list of jobs.
         is_over: True while it waits although its time has passed: `expire` will end it.
     """
 
@@ -78,6 +79,8 @@ class Job:
     price_version: str | None
     is_over: bool
     logprobs: list[TokenLogprob] | None = None
+    reasoning: str | None = None
+    reasoning_tokens: int | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -118,9 +121,9 @@ _SELECT = (
     # The bill: at most one row, by a unique index.
     .outerjoin(ledger, sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(BILLED)))
 )
-_SELECT_JOB = _SELECT.add_columns(job_texts.c.logprobs)
+_SELECT_JOB = _SELECT.add_columns(job_texts.c.logprobs, job_texts.c.reasoning)
 #: Without what can be megabytes of each job.
-_SELECT_LISTED = _SELECT.add_columns(sa.null().label("logprobs"))
+_SELECT_LISTED = _SELECT.add_columns(sa.null().label("logprobs"), sa.null().label("reasoning"))
 
 
 def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
@@ -140,7 +143,7 @@ def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
 def newest(
     db: Connection, app_id: UUID, *, state: JobState | None = None, after: UUID | None = None, limit: int = 20
 ) -> list[Job]:
-    """The app's jobs, newest first, that are older than `after`; without log probabilities."""
+    """The app's jobs, newest first, that are older than `after`; without log probabilities and reasoning."""
     statement = _SELECT_LISTED.where(jobs.c.app_id == app_id)
     if state is not None:
         statement = statement.where(jobs.c.state == state)

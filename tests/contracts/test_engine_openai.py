@@ -200,6 +200,22 @@ def test_each_piece_is_told_as_it_comes(stand_in: Any, engine: OpenAIEngine) -> 
     assert generation.first_token_s is not None
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_what_a_compatible_server_tells_of_its_thoughts_is_told(stand_in: Any, engine: OpenAIEngine, name: str) -> None:
+    details = {"completion_tokens_details": {"reasoning_tokens": 2}}
+    chunks = StandIn.completion("so it is", **details)
+    for chunk, thought in zip(chunks[:2], ("Hm\0, ", "well: "), strict=True):
+        chunk["choices"][0]["delta"] = {"role": "assistant", "content": None, name: thought}
+    stand_in.script = [(200, chunks)]
+    deltas: list[Delta] = []
+
+    generation = engine.generate(REQUEST, deltas.append)
+
+    assert (generation.reasoning, generation.text) == ("Hm\ufffd, well: ", " it is")
+    assert [(delta.reasoning, delta.text) for delta in deltas[:3]] == [("Hm\ufffd, ", ""), ("well: ", ""), ("", " it")]
+    assert generation.usage == Usage(7, 3, reasoning_tokens=2)
+
+
 MEASURED = GenerationRequest("r1", MESSAGES, Sampling(16, top_logprobs=0))
 
 

@@ -27,7 +27,8 @@ class GenerationRequest:
             models than ours goes by `model` alone.
         tier: of a paid API's service; None for its only one.
         prefix: the beginning of the answer, when an earlier attempt has made it; the engine goes on behind it. Never
-            with a `response_format` that constrains the answer, or where log probabilities are asked for.
+            with a `response_format` that constrains the answer, where log probabilities are asked for, or where it was
+            reasoned before.
     """
 
     request_id: str
@@ -42,15 +43,18 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer; never without text.
+    """A piece of what a model says; never empty.
 
     Attributes:
+        text: of the answer.
         logprobs: of the tokens that have come since the last piece, where they were asked for. Joined, their texts are
-            this piece's, but for what an engine that looks for a stop string still holds back.
+            this piece's, but for what an engine that looks for a stop string still holds back. Never without text.
+        reasoning: what the model thinks before it answers.
     """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,9 @@ class Generation:
         preemptions: how often the engine took its KV blocks away, to compute them again later.
         rates: what a paid API said of how many more calls it allows; None when it said nothing.
         tier: of the paid API's service that it answered in; None when it did not say.
-        logprobs: of each token that was made, in order; vLLM's end with the one that ends the answer. None where they
-            were not asked for.
+        logprobs: of each token of the answer, in order; vLLM's end with the one that ends it. None where they were not
+            asked for.
+        reasoning: what the model thought before it answered; empty when it did not, or does not tell.
     """
 
     text: str
@@ -79,6 +84,7 @@ class Generation:
     rates: ProviderRates | None = None
     tier: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

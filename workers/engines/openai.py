@@ -114,7 +114,9 @@ class OpenAIEngine:
     def progress(self) -> dict[str, Progress]:
         # A piece is about a token; only the end tells.
         with self._changed:
-            return {request_id: Progress(len(call.pieces)) for request_id, call in self._calls.items()}
+            return {
+                request_id: Progress(len(call.pieces) + len(call.reasoning)) for request_id, call in self._calls.items()
+            }
 
     def stats(self) -> EngineStats:
         with self._changed:

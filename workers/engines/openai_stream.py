@@ -23,6 +23,7 @@ class Call:
     began: float = field(default_factory=time.monotonic)
     is_aborted: bool = False
     pieces: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     told_logprobs: int = 0
     finish_reason: str | None = None
@@ -44,16 +45,22 @@ class Call:
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             if self.request.sampling.top_logprobs is not None and (said := choice.get("logprobs")):
                 self.logprobs += map(_token_logprob, said.get("content") or said.get("refusal") or ())
-            if piece := choice["delta"].get("content") or choice["delta"].get("refusal"):
-                self._tell(storable(piece))
+            self._tell(choice["delta"])
 
-    def _tell(self, piece: str) -> None:
+    def _tell(self, delta: Mapping[str, Any]) -> None:
+        text = storable(delta.get("content") or delta.get("refusal") or "")
+        # OpenAI tells of none; the others have two names for it.
+        reasoning = storable(delta.get("reasoning") or delta.get("reasoning_content") or "")
+        if not (text or reasoning):
+            return
         if self.first_token_s is None:
             self.first_token_s = time.monotonic() - self.began
-        self.pieces.append(piece)
+        self.pieces += [text] if text else []
+        self.reasoning += [reasoning] if reasoning else []
+        logprobs = tuple(self.logprobs[self.told_logprobs :]) if text else ()
+        self.told_logprobs += len(logprobs)
         if self.on_delta and not self.is_aborted:
-            self.on_delta(Delta(piece, tuple(self.logprobs[self.told_logprobs :])))
-            self.told_logprobs = len(self.logprobs)
+            self.on_delta(Delta(text, logprobs, reasoning))
 
     def generation(self) -> Generation:
         """The whole answer. Raises: EngineFault: it is cut off, or cannot be billed. PromptRejected: it is withheld."""
@@ -76,6 +83,7 @@ class Call:
             tier=self.tier,
             # One that was asked for them and knows none has said nothing.
             logprobs=tuple(self.logprobs) or None,
+            reasoning="".join(self.reasoning),
         )
 
 
@@ -96,9 +104,14 @@ def _usage(counts: Mapping[str, Any]) -> Usage:
     prompt_tokens, output_tokens = int(counts["prompt_tokens"]), int(counts["completion_tokens"])
     if not (0 <= prompt_tokens <= _MOST_TOKENS and 0 <= output_tokens <= _MOST_TOKENS):
         raise ValueError(f"{prompt_tokens} and {output_tokens} tokens are no usage")
-    details = counts.get("prompt_tokens_details") or {}
-    cached_tokens = int(details.get("cached_tokens") or 0)
-    return Usage(prompt_tokens, output_tokens, min(max(0, cached_tokens), prompt_tokens))
+    read, made = (counts.get(f"{which}_tokens_details") or {} for which in ("prompt", "completion"))
+    cached_tokens, reasoning_tokens = int(read.get("cached_tokens") or 0), int(made.get("reasoning_tokens") or 0)
+    return Usage(
+        prompt_tokens,
+        output_tokens,
+        min(max(0, cached_tokens), prompt_tokens),
+        min(max(0, reasoning_tokens), output_tokens),
+    )
 
 
 def _token_logprob(said: Mapping[str, Any]) -> TokenLogprob:

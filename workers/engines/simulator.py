@@ -17,7 +17,7 @@ from headrace.jobs import TokenLogprob, Usage
 from headrace.tokens import PromptTokenizer, load_for
 from workers.engines.adapters import no_such_adapter
 from workers.engines.base import Delta, EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.simulator_answer import answer, logprob, skip
+from workers.engines.simulator_answer import answer, logprob, skip, thoughts
 from workers.engines.simulator_stats import Totals
 
 
@@ -31,7 +31,8 @@ class _Call:
     """One request: what it will answer, and where it is.
 
     Attributes:
-        pieces: the answer, one piece of text per token.
+        pieces: the answer, one piece of text per token, behind what is thought before it.
+        thoughts: how many of them are thought.
         given: how many of them the request's prefix holds whole.
         counted: how many of them the totals have, or were given.
         woken: set on each change that its thread must see.
@@ -43,6 +44,7 @@ class _Call:
     request: GenerationRequest
     prompt_tokens: int
     pieces: list[str]
+    thoughts: int
     given: int
     finish_reason: Literal["stop", "length"]
     blocks: int
@@ -59,14 +61,25 @@ class _Call:
         return self.aborted or self.error is not None
 
     def text(self, tokens: int) -> str:
-        """The answer's first `tokens`, or its prefix where that is longer."""
-        return self.request.prefix + "".join(self.pieces[self.given : tokens])
+        """Of the first `tokens` the answer's, or its prefix where that is longer."""
+        return self.request.prefix + "".join(self.pieces[max(self.given, self.thoughts) : tokens])
+
+    def reasoning(self, tokens: int) -> str:
+        """Of the first `tokens` those that are thought."""
+        return "".join(self.pieces[: min(self.thoughts, tokens)])
+
+    def delta(self, token: int) -> Delta:
+        """What the token, counted from 1, adds."""
+        piece = self.pieces[token - 1]
+        if token <= self.thoughts:
+            return Delta("", reasoning=piece)
+        return Delta(piece, self.logprobs(token - 1, token) or ())
 
     def logprobs(self, after: int, upto: int) -> tuple[TokenLogprob, ...] | None:
         """Those of some of its tokens, which are no measure of anything; None where they were not asked for."""
         if (wanted := self.request.sampling.top_logprobs) is None:
             return None
-        return tuple(logprob(piece, wanted) for piece in self.pieces[after:upto])
+        return tuple(logprob(piece, wanted) for piece in self.pieces[max(after, self.thoughts) : upto])
 
 
 class SimulatorEngine:
@@ -146,14 +159,19 @@ class SimulatorEngine:
             prompt_tokens = self._tokenizer.count(request.messages)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
+        # A prefix is the answer's: what was thought before it, if anything, is over.
+        thought = [] if request.prefix else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
         pieces, finish_reason = answer(request, self._settings.output_tokens)
+        pieces = [*thought, *pieces]
+        if len(pieces) > request.sampling.max_tokens:
+            pieces, finish_reason = pieces[: request.sampling.max_tokens], "length"
         needed = prompt_tokens + len(pieces)
         limit = min(self._kv_tokens, self._pool.max_model_tokens or needed)
         if needed > limit:
             raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
         blocks = math.ceil(needed / self._settings.kv_block_tokens)
         given, pieces = skip(pieces, len(request.prefix))
-        return _Call(request, prompt_tokens, pieces, given, finish_reason, blocks, counted=given)
+        return _Call(request, prompt_tokens, pieces, len(thought), given, finish_reason, blocks, counted=given)
 
     def _enter(self, call: _Call) -> None:
         with self._changed:
@@ -233,7 +251,8 @@ class SimulatorEngine:
             raise call.error
         return Generation(
             text=call.text(done),
-            usage=Usage(call.prompt_tokens, done),
+            usage=Usage(call.prompt_tokens, done, reasoning_tokens=min(call.thoughts, done)),
+            reasoning=call.reasoning(done),
             finish_reason="abort" if call.aborted else call.finish_reason,
             model_served=f"simulator of {call.request.adapter or self._pool.model}",
             logprobs=call.logprobs(call.given, done),
@@ -250,8 +269,7 @@ class SimulatorEngine:
             if call.over or call.woken.wait(max(0.0, due - time.monotonic())):
                 return self._made(call)
             if on_delta:
-                piece = call.pieces[token - 1]
-                on_delta(Delta(piece, call.logprobs(token - 1, token) or ()))
+                on_delta(call.delta(token))
                 call.heard = token
         return total
 

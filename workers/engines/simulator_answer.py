@@ -1,4 +1,4 @@
-"""What the simulator answers: a label, a fingerprint of the prompt, and words. Pure."""
+"""What the simulator thinks and answers: words; and a label, a fingerprint of the prompt, and words. Pure."""
 
 import bisect
 import hashlib
@@ -31,6 +31,11 @@ def answer(request: GenerationRequest, output_tokens: int) -> tuple[list[str], L
     # The label is part of the first token, so that no answer is without it.
     pieces[:2] = ["".join(pieces[:2])]
     return pieces, "stop" if ends or output_tokens <= request.sampling.max_tokens else "length"
+
+
+def thoughts(tokens: int) -> list[str]:
+    """What is thought before an answer, piece by piece."""
+    return [f"{word} " for word in itertools.islice(itertools.cycle(reversed(_WORDS)), tokens)]
 
 
 def skip(pieces: list[str], characters: int) -> tuple[int, list[str]]:

@@ -1,6 +1,7 @@
 """vLLM as an engine: a core that answers, replaced when it dies.
 
-Knows nothing of queues, Postgres or Celery. It and its two neighbours `vllm_core` and `vllm_load` alone import `vllm`.
+Knows nothing of queues, Postgres or Celery. It and its neighbours `vllm_core`, `vllm_load` and `vllm_reasoning` alone
+import `vllm`.
 """
 
 import logging
@@ -120,7 +121,8 @@ class VllmEngine:
 
     def _open(self) -> Core:
         adapters = find_adapters(self._pool.adapters, f"{self._where}.adapters")
-        core = Core(load(self._pool, self._scratch.path, self._where, adapters, self._tally))
+        llm = load(self._pool, self._scratch.path, self._where, adapters, self._tally)
+        core = Core(llm, self._pool.reasoning_parser)
         try:
             core.learn(adapters, f"{self._where}.adapters")
         except (ConfigError, EngineUnavailable):

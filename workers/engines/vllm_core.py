@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import TokenLogprob, Usage, storable
+from headrace.jobs import Usage
 from workers.engines.adapters import Adapter
-from workers.engines.base import Delta, EngineLimits, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.vllm_sampling import constraint, decoding, token_logprobs
+from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.vllm_answer import Answer
+from workers.engines.vllm_reasoning import Reading
+from workers.engines.vllm_sampling import constraint, decoding
 
 #: How long a core that is believed dead gets to exit before it is killed.
 DEAD_EXIT_S = 2.0
@@ -40,8 +42,8 @@ class Call:
 class Core:
     """One started AsyncLLM and the thread of its event loop; never restarted."""
 
-    def __init__(self, llm: Any) -> None:
-        self._llm = llm
+    def __init__(self, llm: Any, reasoning_parser: str | None = None) -> None:
+        self._llm, self._reasoning_parser = llm, reasoning_parser
         self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
         self._adapters: dict[str, Any] = {}
         self._calls: dict[str, Call] = {}
@@ -185,63 +187,46 @@ class Core:
             with self._lock:
                 self._calls.pop(call.request.request_id, None)
 
+    def _reading(self, call: Call) -> Reading | None:
+        # A prefix is the answer's: what was thought before it, if anything, is over.
+        if self._reasoning_parser is None or call.prefix:
+            return None
+        return Reading(self._reasoning_parser, self._llm, call.prompt)
+
     async def _collect(self, call: Call) -> Generation:
         from vllm.inputs.engine import tokens_input
 
         request = call.request
-        params = _sampling_params(call, self._defaults)
-        answer = _Answer(call)
-        new_tokens, first_token_s = 0, None
+        reading = self._reading(call)
+        params = _sampling_params(call, self._defaults, reading)
+        answer = Answer(request, call.on_delta, reading)
+        first_token_s = None
         prompt = tokens_input(call.prompt + call.prefix)
         adapter = self._adapters.get(request.adapter or "")
         outputs = self._llm.generate(
-            prompt, params, request.request_id, lora_request=adapter, priority=request.priority
+            *(prompt, params, request.request_id),
+            lora_request=adapter,
+            priority=request.priority,
+            # What must have a shape is the answer, and not what is thought before it.
+            reasoning_ended=reading.is_answering if reading else None,
         )
         async for output in outputs:
             completion = output.outputs[0]
-            new_tokens += len(completion.token_ids)
-            if first_token_s is None and new_tokens:
-                metrics = None if call.on_delta else output.metrics
-                first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
             answer.add(completion)
+            if first_token_s is None and answer.tokens:
+                metrics = None if call.on_delta or reading else output.metrics
+                first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
         cached_tokens = min(output.num_cached_tokens or 0, len(call.prompt))  # The rest is of the prefix: output.
         return Generation(
             text=answer.text,
             logprobs=answer.logprobs,
-            usage=Usage(len(call.prompt), len(call.prefix) + new_tokens, cached_tokens),
+            reasoning=answer.reasoning,
+            usage=Usage(len(call.prompt), len(call.prefix) + answer.tokens, cached_tokens, answer.reasoning_tokens),
             finish_reason=completion.finish_reason,
             model_served=call.model,
             first_token_s=first_token_s,
             preemptions=output.metrics.num_preemptions if output.metrics else 0,
         )
-
-
-class _Answer:
-    """What has come of a call's answer."""
-
-    def __init__(self, call: Call) -> None:
-        self._call, self._wanted = call, call.request.sampling.top_logprobs
-        self._pieces = [call.request.prefix]
-        self._logprobs: list[TokenLogprob] = []
-        self._told = 0
-
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
-
-    @property
-    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
-        return None if self._wanted is None else tuple(self._logprobs)
-
-    def add(self, completion: Any) -> None:
-        """Take in what vLLM says of the tokens since it last said anything, and tell of their text."""
-        if self._wanted is not None:
-            self._logprobs += token_logprobs(completion.token_ids, completion.logprobs, self._wanted)
-        if piece := storable(completion.text):
-            self._pieces.append(piece)
-            if self._call.on_delta:
-                self._call.on_delta(Delta(piece, tuple(self._logprobs[self._told :])))
-                self._told = len(self._logprobs)
 
 
 async def _cancel_tasks() -> None:
@@ -252,7 +237,7 @@ async def _cancel_tasks() -> None:
         await asyncio.wait(tasks, timeout=DEAD_EXIT_S)
 
 
-def _sampling_params(call: Call, defaults: Mapping[str, Any]) -> Any:
+def _sampling_params(call: Call, defaults: Mapping[str, Any], reading: Reading | None) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -261,5 +246,7 @@ def _sampling_params(call: Call, defaults: Mapping[str, Any]) -> Any:
     return SamplingParams(
         **{**defaults, **decoding(sampling), "max_tokens": call.tokens_left},
         structured_outputs=StructuredOutputsParams(**constrained) if constrained else None,
-        output_kind=RequestOutputKind.DELTA if call.on_delta else RequestOutputKind.FINAL_ONLY,
+        skip_special_tokens=reading is None or reading.skips_special_tokens,
+        # A parser reads as the text comes.
+        output_kind=RequestOutputKind.DELTA if call.on_delta or reading else RequestOutputKind.FINAL_ONLY,
     )

@@ -11,6 +11,7 @@ from headrace.config import PoolSettings
 from headrace.errors import ConfigError, EngineUnavailable
 from workers.engines.adapters import Adapter
 from workers.engines.vllm_options import blamed, checked
+from workers.engines.vllm_reasoning import check_parser
 from workers.engines.vllm_settings import arguments, environment
 from workers.engines.vllm_stats import Tally
 
@@ -43,7 +44,10 @@ def load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, A
             # Before anything is loaded: the weights take minutes.
             options = checked(pool.engine_options, fields(AsyncEngineArgs), f"{where}.engine_options")
             given = {"shutdown_timeout": DRAIN_S, **arguments(pool, adapters.values()), **options}
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**given), stat_loggers=[_stat_logger(tally)])
+            engine_args = AsyncEngineArgs(**given)
+            if pool.reasoning_parser is not None:
+                check_parser(pool, engine_args.create_model_config(), where)
+            return AsyncLLM.from_engine_args(engine_args, stat_loggers=[_stat_logger(tally)])
         except ValidationError as error:
             option = blamed(error, pool.engine_options)
             param = f"{where}.engine_options.{option}" if option else where

@@ -27,10 +27,11 @@ from headrace.store import Store, apps, attempts, keys, workers
 from headrace.store.apps import App
 from headrace.store.attempts import AttemptEnd
 from headrace.store.workers import WorkerInfo
-from headrace.streams import Piece, Streams
+from headrace.streams import Piece, PieceKind, Streams
 from headrace.tables import idempotency_keys, job_texts, jobs
 
-#: What a worker says, piece by piece.
+#: What a worker thinks where the prompt says "think", piece by piece, and what it says.
+THOUGHTS = ("Light, ", "and air: ")
 PIECES = ("Because of ", "Rayleigh ", "scattering.")
 
 
@@ -139,6 +140,8 @@ def end(store: Store, admission: Admission) -> End:
             cost = Cost(Decimal("0.00000123"), "test-1")
             end = AttemptEnd("succeeded", 0.5, cost, "compute", Usage(9, 7, 2), text, finish_reason, "served")
             end = replace(end, logprobs=tokens(claim.sampling.top_logprobs))
+            if "think" in claim.messages[-1].content:
+                end = replace(end, reasoning="".join(THOUGHTS), usage=Usage(9, 7, 2, 3))
             attempts.finish(db, claim, JobState.SUCCEEDED, end)
         admission.announce_ended([job_id])
         return True
@@ -161,23 +164,28 @@ def answering(store: Store, redis: Redis, end: End) -> Iterator[None]:
     """Answers what is queued as a worker would, piece by piece where somebody may listen."""
     streams, stop = Streams(redis), threading.Event()
 
-    def say(job_id: UUID, top_logprobs: int | None) -> None:
+    def say(job_id: UUID, messages: list[dict[str, str]], top_logprobs: int | None) -> None:
         streams.begin(job_id, 1)
-        before = 0
+        told: list[tuple[PieceKind, str]] = []
+        if "think" in messages[-1]["content"]:
+            told += [("reasoning", thought) for thought in THOUGHTS]
         for piece, token in zip(PIECES, tokens(top_logprobs) or [None] * len(PIECES), strict=False):
-            told = [("logprobs", f"{json.dumps(token)}\n")] if token else []
-            for kind, text in (*told, ("delta", piece)):
-                assert streams.publish([Piece(job_id, 1, before, text, kind)]) == [True]
-                before += len(text.encode())
+            told += [("logprobs", f"{json.dumps(token)}\n")] if token else []
+            told += [("delta", piece)]
+        before = 0
+        for kind, text in told:
+            assert streams.publish([Piece(job_id, 1, before, text, kind)]) == [True]
+            before += len(text.encode())
 
     def work() -> None:
         while not stop.wait(0.02):
             with store.begin() as db:
-                asked = sa.select(jobs.c.id, jobs.c.stream, job_texts.c.sampling).join(job_texts)
+                texts = job_texts.c.messages, job_texts.c.sampling
+                asked = sa.select(jobs.c.id, jobs.c.stream, *texts).join(job_texts)
                 queued = db.execute(asked.where(jobs.c.state == JobState.QUEUED)).all()
-            for job_id, is_heard, sampling in queued:
+            for job_id, is_heard, messages, sampling in queued:
                 if is_heard:
-                    say(job_id, sampling.get("top_logprobs"))
+                    say(job_id, messages, sampling.get("top_logprobs"))
                 # One that was cancelled or expired meanwhile needs no answer.
                 end(job_id)
 

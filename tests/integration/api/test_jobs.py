@@ -290,7 +290,8 @@ def test_a_finished_job_has_its_answer_its_usage_and_its_cost(client: FlaskClien
         "stop",
     )
     assert (body["engine"], body["model_served"], body["attempts"]) == ("simulator", "served", 1)
-    assert body["usage"] == {"prompt_tokens": 9, "output_tokens": 7, "cached_tokens": 2, "total_tokens": 16}
+    usage = {"prompt_tokens": 9, "output_tokens": 7, "cached_tokens": 2, "reasoning_tokens": 0, "total_tokens": 16}
+    assert (body["usage"], body["reasoning"]) == (usage, None)
     assert body["cost"] == {"usd": "0.000001230", "currency": "USD", "price_version": "test-1"}
     assert (body["metadata"], body["end_user"], body["error"]) == ({"k": "v"}, "u", None)
     assert body["wait_s"] >= 0
@@ -311,6 +312,18 @@ def test_a_job_has_the_log_probabilities_of_its_tokens_where_they_were_asked_for
     assert alone[1] == {"token": "Rayleigh ", "logprob": -0.5, "bytes": list(b"Rayleigh "), "top_logprobs": []}
     assert [top["token"] for top in two[0]["top_logprobs"]] == ["Because of ", "other0"]
     assert {job["logprobs"] for job in client.get("/v1/jobs").get_json()["data"]} == {None}
+
+
+def test_a_job_has_what_the_model_thought(client: FlaskClient, finish: Any) -> None:
+    job_id = submitted(client, prompt="Do think.")
+    finish(job_id)
+
+    body = client.get(f"/v1/jobs/job_{job_id.hex}").get_json()
+
+    assert (body["reasoning"], body["text"]) == ("Light, and air: ", "Because of Rayleigh scattering.")
+    assert (body["usage"]["reasoning_tokens"], body["usage"]["output_tokens"]) == (3, 7)
+    [listed] = client.get("/v1/jobs").get_json()["data"]
+    assert (listed["reasoning"], listed["usage"]["reasoning_tokens"]) == (None, 3)
 
 
 @pytest.mark.parametrize("prefix", ["job_", "resp_", "chatcmpl-"])

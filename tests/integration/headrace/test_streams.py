@@ -128,6 +128,22 @@ def test_what_is_more_than_text_is_told_in_its_place_and_never_twice(streams: St
     assert [(event.kind, event.text) for event in streams.read(job_id)] == told
 
 
+def test_numbers_leave_room_where_reasoning_begins_or_ends(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    told = (("reasoning", "Hm. "), ("reasoning", "So: "), ("logprobs", "{1}\n"), ("delta", "one "), ("delta", "two"))
+    before = 0
+    for kind, text in told:
+        assert streams.publish([Piece(job_id, 1, before, text, kind)]) == [True]
+        before += len(text)
+    streams.begin(job_id, 2)
+    assert publish(streams, job_id, 2, "", "again")
+
+    events = streams.read(job_id)
+    assert [(event.kind, event.text) for event in events] == [*told, ("restart", ""), ("delta", "again")]
+    assert [event.number for event in events] == [7, 8, 14, 15, 16, 17, 23]
+
+
 def test_what_is_more_than_text_is_not_continued(streams: Streams) -> None:
     job_id = new_id()
     streams.begin(job_id, 1)

@@ -41,6 +41,7 @@ class WordyEngine:
     Attributes:
         error: what it fails with after `words`; it waits for its abort without one.
         words: how many it says before that; None for all, and a success.
+        thought: what it thinks first.
         prefixes: what it was told to continue.
         said: set once it has said them.
     """
@@ -49,6 +50,7 @@ class WordyEngine:
     continues: bool = True
     error: HeadraceError | None = None
     words: int | None = None
+    thought: str = ""
     prefixes: list[str] = field(default_factory=list)
     said: threading.Event = field(default_factory=threading.Event)
     aborted: threading.Event = field(default_factory=threading.Event)
@@ -61,6 +63,8 @@ class WordyEngine:
         pieces = re.findall(r"\S+ ?", ANSWER[len(request.prefix) :])[: self.words]
         text = request.prefix + "".join(pieces)
         tokens = [_token(piece) for piece in pieces] if request.sampling.top_logprobs is not None else None
+        if on_delta and self.thought:
+            on_delta(Delta("", reasoning=self.thought))
         for piece in pieces if on_delta else ():
             on_delta(Delta(piece, (_token(piece),) if tokens else ()))
         self.said.set()
@@ -70,8 +74,10 @@ class WordyEngine:
                 raise self.error
             assert self.aborted.wait(20)
             reason = "abort"
-        usage = Usage(8, len(text.split()))
-        return Generation(text, usage, reason, "wordy-model", logprobs=tuple(tokens) if tokens else None)
+        thoughts = len(self.thought.split())
+        usage = Usage(8, len(text.split()) + thoughts, reasoning_tokens=thoughts)
+        logprobs = tuple(tokens) if tokens else None
+        return Generation(text, usage, reason, "wordy-model", logprobs=logprobs, reasoning=self.thought)
 
     def abort(self, request_id: str) -> None:
         self.aborted.set()
@@ -291,6 +297,28 @@ def test_log_probabilities_are_heard_and_stored_with_the_text(
     with store.begin() as db:
         (listed,) = jobs.newest(db, ticket.app_id)
     assert (listed.answer, listed.logprobs) == (ANSWER, None)
+
+
+@pytest.mark.parametrize("words", [0, 2], ids=["in the reasoning", "in the answer"])
+def test_what_was_thought_is_thought_anew_by_the_next_attempt(
+    make_worker: Callable[..., Execute], store: Store, streams: Streams, queued: Callable[..., Ticket], words: int
+) -> None:
+    ticket = queued(stream=True)
+    make_worker(WordyEngine(words=words, error=EngineFault("broken"), thought="Hm. ")).run(ticket.job_id, 1)
+
+    engine = WordyEngine(thought="So it is. ")
+    make_worker(engine).run(ticket.job_id, again(store).enqueue_no)
+
+    done, events = job(store, ticket), streams.read(ticket.job_id)
+    (at,) = [i for i, event in enumerate(events) if event.kind == "restart"]
+    assert engine.prefixes == [""]
+    assert [event.text for event in events[at:] if event.kind == "reasoning"] == [done.reasoning] == ["So it is. "]
+    assert heard(events[at:]) == done.answer == ANSWER
+    assert (done.reasoning_tokens, done.output_tokens) == (3, 8)
+    with store.begin() as db:
+        (listed,) = jobs.newest(db, ticket.app_id)
+        booked = db.scalar(sa.text("SELECT output_tokens FROM ledger WHERE kind = 'compute'"))
+    assert (listed.reasoning, listed.reasoning_tokens, booked) == (None, 3, 8)
 
 
 def test_cancelled_job_keeps_the_text_that_was_heard(

@@ -1,18 +1,17 @@
 """What a stream's reader hears: valid in the SDK's own types, in order, numbered, and from any number on."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from api.events import DONE, ChatChunks, Event, ResponseEvents
+from api.events import Event, ResponseEvents
 from headrace.jobs import JobState, Lane, Overflow, Route, TokenLogprob, alternative, new_id
 from headrace.store.jobs import Job
 from headrace.streams import StreamEvent
@@ -78,6 +77,7 @@ EXPIRED = replace(ENDED, state=JobState.EXPIRED, error_code="expired", error_mes
 OPENING = ["response.created", "response.queued"]
 ITEM = ["response.in_progress", "response.output_item.added", "response.content_part.added"]
 DELTA = "response.output_text.delta"
+THOUGHT_DELTA = "response.reasoning_text.delta"
 CLOSING = ["response.output_text.done", "response.content_part.done", "response.output_item.done"]
 
 
@@ -91,6 +91,10 @@ def token(text: str) -> TokenLogprob:
 
 def logprobs(number: int, *tokens: TokenLogprob) -> StreamEvent:
     return StreamEvent(number, "logprobs", "".join(f"{json.dumps(each)}\n" for each in tokens))
+
+
+def thought(number: int, text: str) -> StreamEvent:
+    return StreamEvent(number, "reasoning", text)
 
 
 def restart(number: int) -> StreamEvent:
@@ -114,13 +118,14 @@ def numbers(events: Sequence[Event]) -> list[int]:
     return [event["sequence_number"] for event in events]
 
 
-def heard(events: Sequence[Event]) -> str:
+def heard(events: Sequence[Event], kind: str = DELTA) -> str:
     """The text of a reader who does as he is told."""
     text = ""
     for event in events:
         if event["type"] == "error":
             text = ""
-        text += event.get("delta", "")
+        if event["type"] == kind:
+            text += event["delta"]
     return text
 
 
@@ -141,6 +146,14 @@ MEASURED_WHOLE = [
     *(logprobs(3, TOKENS[2]), delta(4, "Rayleigh "), logprobs(5, *TOKENS[3:5]), delta(6, "scattering.")),
 ]
 
+THOUGHT = "Light, air and blue. So: "
+THOUGHTFUL = replace(SUCCEEDED, reasoning=THOUGHT, reasoning_tokens=4)
+#: As `stream_publish.lua` numbers them: five are left out where reasoning begins or ends.
+THOUGHTFUL_WHOLE = [
+    *(thought(7, "Light, air "), thought(8, "and blue. "), thought(9, "So: ")),
+    *(delta(15, "Because of "), delta(16, "Rayleigh "), delta(17, "scattering.")),
+]
+
 STORIES: dict[str, tuple[list[StreamEvent], Job]] = {
     "whole": (WHOLE, SUCCEEDED),
     "suffix missing": (WHOLE[:2], SUCCEEDED),
@@ -158,6 +171,48 @@ STORIES: dict[str, tuple[list[StreamEvent], Job]] = {
     "nothing in Redis": ([], SUCCEEDED),
     "restarted": ([delta(1, "Since"), restart(2), *[delta(n + 2, e.text) for n, e in enumerate(WHOLE, 1)]], SUCCEEDED),
     "another text": ([delta(1, "Since light")], SUCCEEDED),
+    "thoughtful": (THOUGHTFUL_WHOLE, THOUGHTFUL),
+    "thoughtful, cut in the answer": (THOUGHTFUL_WHOLE[:4], THOUGHTFUL),
+    "thoughtful, cut in the reasoning": (THOUGHTFUL_WHOLE[:2], THOUGHTFUL),
+    "thoughtful, nothing in Redis": ([], THOUGHTFUL),
+    "thoughtful, restarted in the reasoning": (
+        [
+            *(thought(7, "Since"), restart(8)),
+            *(replace(entry, number=entry.number + 7) for entry in THOUGHTFUL_WHOLE),
+        ],
+        THOUGHTFUL,
+    ),
+    "thoughtful, restarted in the answer": (
+        [
+            *(thought(7, "Since"), delta(13, "Since"), restart(14)),
+            *(replace(entry, number=entry.number + 13) for entry in THOUGHTFUL_WHOLE),
+        ],
+        THOUGHTFUL,
+    ),
+    "thoughtful, restarted without": (
+        [
+            *(thought(7, "Since"), restart(8)),
+            *(delta(14, "Because of "), delta(15, "Rayleigh "), delta(16, "scattering.")),
+        ],
+        SUCCEEDED,
+    ),
+    "restarted, then thoughtful": (
+        [*(delta(2, "Since"), restart(3)), *(replace(entry, number=entry.number + 2) for entry in THOUGHTFUL_WHOLE)],
+        THOUGHTFUL,
+    ),
+    "thoughtful, another text": ([thought(7, THOUGHT), delta(13, "Since")], THOUGHTFUL),
+    "thoughtful, other thoughts": ([thought(7, "Since")], THOUGHTFUL),
+    "thoughtful, thoughts missing before the text": ([delta(2, "Because of ")], THOUGHTFUL),
+    "thoughtful and measured": (
+        [*THOUGHTFUL_WHOLE[:3], *(replace(entry, number=entry.number + 14) for entry in MEASURED_WHOLE)],
+        replace(THOUGHTFUL, logprobs=TOKENS),
+    ),
+    "no more than thoughts": (THOUGHTFUL_WHOLE[:3], replace(THOUGHTFUL, answer="", finish_reason="length")),
+    "thoughtful, cancelled": (
+        THOUGHTFUL_WHOLE[:2],
+        replace(RAN, state=JobState.CANCELLED, answer="", reasoning=THOUGHT, output_tokens=3),
+    ),
+    "thoughtful, failed": (THOUGHTFUL_WHOLE[:2], FAILED),
     "empty answer": ([], replace(SUCCEEDED, answer="")),
     "cut": (WHOLE, replace(SUCCEEDED, finish_reason="length")),
     "failed while it was told": (WHOLE[:1], FAILED),
@@ -191,6 +246,45 @@ def test_the_text_heard_is_the_text_stored(story: tuple[list[StreamEvent], Job])
     entries, ended = story
     if ended.answer is not None:
         assert heard(tell(entries, ended)) == ended.answer
+        assert heard(tell(entries, ended), THOUGHT_DELTA) == (ended.reasoning or "")
+
+
+def test_items_are_begun_and_ended_in_order_and_told_as_they_are_in_the_end(
+    story: tuple[list[StreamEvent], Job],
+) -> None:
+    told = tell(*story)
+    ends = [event for event in told if event["type"] == "response.output_item.done"]
+    output = told[-1]["response"]["output"]
+    assert [event["item"] for event in ends][-len(output) :] == output
+    assert [event["output_index"] for event in ends][-len(output) :] == list(range(len(output)))
+    place: tuple[Any, ...] = ()
+    for event in told:
+        if event["type"] == "response.output_item.added":
+            place = event["output_index"], event["item"]["id"]
+        elif "content_index" in event:
+            assert (event["output_index"], event["item_id"]) == place
+
+
+def test_what_is_thought_is_an_item_before_the_answer() -> None:
+    events = tell(THOUGHTFUL_WHOLE, THOUGHTFUL)
+    thinking = [*([THOUGHT_DELTA] * 3), "response.reasoning_text.done", *CLOSING[1:]]
+    assert kinds(events) == [*OPENING, *ITEM, *thinking, *ITEM[1:], *([DELTA] * 3), *CLOSING, "response.completed"]
+    assert numbers(events)[5:8] == [11, 12, 13]
+    assert numbers(events)[8:16] == [14, 15, 16, 17, 18, 19, 20, 21]
+    reasoning, message = events[-1]["response"]["output"]
+    assert (reasoning["content"], reasoning["status"]) == ([{"type": "reasoning_text", "text": THOUGHT}], "completed")
+    assert (message["content"][0]["text"], events[8]["text"]) == (TEXT, THOUGHT)
+    assert events[-1]["response"]["usage"]["output_tokens_details"] == {"reasoning_tokens": 4}
+
+
+def test_what_was_not_thought_out_says_so() -> None:
+    *_, last = tell(*STORIES["no more than thoughts"])
+    reasoning, message = last["response"]["output"]
+    assert (last["type"], reasoning["status"], message["status"]) == (
+        "response.incomplete",
+        "incomplete",
+        "incomplete",
+    )
 
 
 def heard_logprobs(events: Sequence[Event]) -> list[TokenLogprob]:
@@ -294,72 +388,3 @@ def test_an_interruption_says_where_to_resume() -> None:
     assert "starting_after=5" in error["message"]
     assert SDK.validate_python(error)
     assert told[-1]["sequence_number"] == 5
-
-
-def chat(entries: Sequence[StreamEvent], ended: Job, *, include_usage: bool = False) -> list[Event | str]:
-    teller = ChatChunks(QUEUED, include_usage=include_usage)
-    events: list[Event | str] = [*teller.opening(), *teller.more(entries)]
-    return events if teller.is_over else [*events, *teller.ending(ended)]
-
-
-def chunks(events: Sequence[Event | str]) -> Iterator[ChatCompletionChunk]:
-    for event in events:
-        if not isinstance(event, str):
-            yield ChatCompletionChunk.model_validate(event)
-
-
-def content(events: Sequence[Event | str]) -> str:
-    return "".join(choice.delta.content or "" for chunk in chunks(events) for choice in chunk.choices)
-
-
-@pytest.mark.parametrize("entries", [WHOLE, WHOLE[:1], []], ids=["whole", "suffix_missing", "nothing_in_redis"])
-def test_a_chat_completion_is_told_in_chunks(entries: list[StreamEvent]) -> None:
-    events = chat(entries, SUCCEEDED)
-    told = list(chunks(events))
-    assert events[-1] == DONE
-    assert content(events) == TEXT
-    assert told[0].choices[0].delta.role == "assistant"
-    assert [chunk.choices[0].finish_reason for chunk in told] == [None] * (len(told) - 1) + ["stop"]
-    assert {chunk.id for chunk in told} == {f"chatcmpl-{QUEUED.id.hex}"}
-    assert all(chunk.usage is None for chunk in told)
-
-
-@pytest.mark.parametrize("count", [6, 4, 3, 0])
-def test_a_chat_completion_s_chunks_have_the_log_probabilities_of_their_tokens(count: int) -> None:
-    events = chat(MEASURED_WHOLE[:count], MEASURED)
-    assert content(events) == TEXT
-    told = [choice.logprobs for chunk in chunks(events) for choice in chunk.choices if choice.logprobs]
-    assert [each.model_dump() for logprobs in told for each in logprobs.content or ()] == TOKENS
-    assert all(choice.logprobs is None for chunk in chunks(chat(WHOLE, SUCCEEDED)) for choice in chunk.choices)
-
-
-def test_usage_is_the_last_chunk_where_it_was_asked_for() -> None:
-    *_, finish, usage = chunks(chat(WHOLE, SUCCEEDED, include_usage=True))
-    assert finish.choices[0].finish_reason == "stop"
-    assert usage.choices == []
-    assert usage.usage is not None
-    assert (usage.usage.prompt_tokens, usage.usage.completion_tokens, usage.usage.total_tokens) == (9, 7, 16)
-
-
-def test_a_cut_chat_completion_says_length() -> None:
-    *_, finish = chunks(chat(WHOLE, replace(SUCCEEDED, finish_reason="length")))
-    assert finish.choices[0].finish_reason == "length"
-
-
-@pytest.mark.parametrize(
-    ("tell_it", "code"),
-    [
-        (lambda: chat(WHOLE[:1], FAILED), "engine_fault"),
-        (lambda: chat([], EXPIRED), "expired"),
-        (lambda: chat([], replace(ENDED, state=JobState.CANCELLED)), "job_cancelled"),
-        (lambda: chat([delta(1, "Since"), restart(2), delta(3, TEXT)], SUCCEEDED), "stream_restarted"),
-        (lambda: chat([delta(1, "Since")], SUCCEEDED), "stream_restarted"),
-    ],
-    ids=["failed", "expired", "cancelled", "restarted", "another_text"],
-)
-def test_a_chat_completion_that_fails_ends_with_an_error(tell_it: Callable[[], list[Event | str]], code: str) -> None:
-    last = tell_it()[-1]
-    assert isinstance(last, dict)
-    assert set(last) == {"error"}
-    assert set(last["error"]) == {"message", "type", "param", "code"}
-    assert last["error"]["code"] == code

@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
+from api.chunks import DONE, ChatChunks
 from api.deps import EXTENSION, Deps
-from api.events import BEFORE_ENTRIES, DONE, ChatChunks, ResponseEvents
+from api.events import BEFORE_ENTRIES, ResponseEvents
 from api.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed
 from api.submit import Accepted
 from api.waits import Slot, Watch

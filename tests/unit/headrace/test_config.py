@@ -232,14 +232,16 @@ def test_a_pool_of_the_paid_api_with_a_key_and_a_price_is_sound(
     Settings.load().check_paid_pools()
 
 
-@pytest.mark.parametrize("option", ["adapters", "engine_options"])
+@pytest.mark.parametrize(
+    "option", ['adapters = { dtype = "x" }', 'engine_options = { dtype = "x" }', 'reasoning_parser = "qwen3"']
+)
 def test_a_pool_of_the_paid_api_has_none_of_vllms_options(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = f'[pools.chat]\nengine = "openai"\nmodel = "gpt-4o-mini"\n{option} = {{ dtype = "x" }}'
+    text = f'[pools.chat]\nengine = "openai"\nmodel = "gpt-4o-mini"\n{option}'
     monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
 
-    with pytest.raises(ConfigError, match=r"pools\.chat.*'engine_options' are vLLM's"):
+    with pytest.raises(ConfigError, match=r"pools\.chat.*'reasoning_parser' are vLLM's"):
         Settings.load()
 
 

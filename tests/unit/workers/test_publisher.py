@@ -133,6 +133,21 @@ def test_log_probabilities_come_before_the_text_of_their_tokens(publisher: Publi
     assert ({first[0].kind, second[0].kind}, told) == ({"logprobs"}, tokens)
 
 
+def test_what_is_thought_is_published_apart(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    streams.gate.clear()
+    with publisher.publishing(job_id, 1, always) as (_, add):
+        add(Delta("", reasoning="Hm. "))
+        wait_until(lambda: len(streams.calls) == 1)
+        add(Delta("", reasoning="So\0:"))
+        add(Delta("it ", (token("it "),)))
+        add(Delta("is"))
+        streams.gate.set()
+
+    told = [(piece.kind, piece.text) for call in streams.calls for piece in call if piece.kind != "logprobs"]
+    assert told == [("reasoning", "Hm. "), ("reasoning", "So\ufffd:"), ("delta", "it is")]
+
+
 def test_outage_puts_no_log_probability_out_of_its_place(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     tokens = [token(text) for text in "abcd"]

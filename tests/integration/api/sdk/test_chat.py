@@ -73,6 +73,23 @@ def test_each_token_comes_with_its_log_probability(sdk: OpenAI) -> None:
 
 
 @pytest.mark.usefixtures("answering")
+def test_what_the_model_thinks_comes_apart_from_what_it_says(sdk: OpenAI) -> None:
+    question = [{"role": "user", "content": "Why is the sky blue? Do think."}]
+    done = create(sdk, messages=question)
+    message = done.choices[0].message
+    assert (message.content, message.reasoning) == (ANSWER, "Light, and air: ")
+    assert done.usage.completion_tokens_details.reasoning_tokens == 3
+
+    told = [choice.delta for chunk in create(sdk, messages=question, stream=True) for choice in chunk.choices]
+    thoughts = [delta.reasoning for delta in told if "reasoning" in delta.model_extra]
+    assert thoughts == ["Light, ", "and air: "]
+    assert "".join(delta.content or "" for delta in told) == ANSWER
+
+    again = create(sdk, messages=[*question, message, {"role": "user", "content": "And?"}])
+    assert (again.choices[0].message.reasoning, again.usage.completion_tokens_details.reasoning_tokens) == (None, 0)
+
+
+@pytest.mark.usefixtures("answering")
 def test_the_sdks_own_helper_collects_log_probabilities(sdk: OpenAI) -> None:
     messages: Any = [{"role": "user", "content": "Hi"}]
     model = sdk.models.list().data[0].id

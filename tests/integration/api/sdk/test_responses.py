@@ -13,6 +13,7 @@ from headrace.broker import list_key
 from headrace.jobs import parse_id
 
 PROMPT = "Why is the sky blue?"
+THOUGHTFUL = "Why is the sky blue? Do think."
 ANSWER = "Because of Rayleigh scattering."
 
 
@@ -122,11 +123,33 @@ def test_each_token_comes_with_its_log_probability(sdk: OpenAI) -> None:
 
 
 @pytest.mark.usefixtures("answering")
-def test_a_stream_is_resumed_after_any_of_its_events(sdk: OpenAI) -> None:
+def test_what_the_model_thinks_is_an_item_before_its_answer(sdk: OpenAI) -> None:
+    events = list(create(sdk, input=THOUGHTFUL, stream=True))
+
+    thoughts = [event.delta for event in events if event.type == "response.reasoning_text.delta"]
+    assert thoughts == ["Light, ", "and air: "]
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == ANSWER
+    last = events[-1].response
+    assert [item.type for item in last.output] == ["reasoning", "message"]
+    assert last.output[0].content[0].text == "Light, and air: "
+    assert last.output_text == ANSWER
+    assert last.usage.output_tokens_details.reasoning_tokens == 3
+    assert sdk.responses.retrieve(last.id).output == last.output
+
+    again = create(
+        sdk, input=[{"role": "user", "content": THOUGHTFUL}, *last.output, {"role": "user", "content": "So?"}]
+    )
+    items = sdk.responses.input_items.list(again.id, order="asc").data
+    assert [item.content[0].text for item in items] == [THOUGHTFUL, ANSWER, "So?"]
+
+
+@pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize("question", [PROMPT, THOUGHTFUL], ids=["plain", "thoughtful"])
+def test_a_stream_is_resumed_after_any_of_its_events(sdk: OpenAI, question: str) -> None:
     def told(event: Any) -> tuple[Any, ...]:
         return event.sequence_number, event.type, getattr(event, "delta", None)
 
-    whole = list(create(sdk, stream=True))
+    whole = list(create(sdk, input=question, stream=True))
     response_id = whole[0].response.id
 
     for event in whole:

@@ -110,12 +110,13 @@ def test_every_row_is_unavailable_when_postgres_is_down(make_spec: Callable[...,
 def test_every_column_of_a_new_job_is_given_or_left_to_someone() -> None:
     elsewhere = {  # Whoever adds a column says here that an insert leaves it to its default, or inserts it.
         *("model_served", "batch_id", "custom_id", "served_by_job", "output_tokens", "cached_tokens"),
+        "reasoning_tokens",
         *("finish_reason", "usd", "error_code", "error_message", "enqueue_no", "attempt", "worker_id", "created_at"),
         *("not_before", "started_at", "ended_at", "cancel_requested_at", "erased_at", "suspicion", "retry_of"),
     }
 
     assert {*insertion.HOT_COLUMNS, "queued_at", "start_by"} == set(jobs.c.keys()) - elsewhere
-    assert {"job_id", *insertion.TEXT_COLUMNS} == set(job_texts.c.keys()) - {"answer", "logprobs"}
+    assert {"job_id", *insertion.TEXT_COLUMNS} == set(job_texts.c.keys()) - {"answer", "logprobs", "reasoning"}
     assert {"app_id", "job_id", "expires_at", *insertion.KEY_COLUMNS} == set(idempotency_keys.c.keys())
 
 

@@ -84,7 +84,8 @@ def test_a_retry_asks_the_same_of_the_same_queue_for_as_long(
 
     old, new = row(store, ticket.job_id), row(store, new_id)
     own = {"id", "state", "created_at", "queued_at", "start_by", "finish_by", "retry_of", "route_reason", "background"}
-    of_the_end = {"attempt", "started_at", "ended_at", "error_code", "output_tokens", "cached_tokens"}
+    tokens = {"output_tokens", "cached_tokens", "reasoning_tokens"}
+    of_the_end = {"attempt", "started_at", "ended_at", "error_code", *tokens}
     assert {name for name in old if old[name] != new[name]} == own | of_the_end
     assert (new["state"], new["retry_of"], new["attempt"], new["background"]) == ("queued", ticket.job_id, 0, True)
     assert new["route_reason"] == f"retry of {show_id(ticket.job_id)}"

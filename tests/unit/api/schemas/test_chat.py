@@ -102,7 +102,7 @@ def test_log_probabilities_come_when_they_are_asked_for(changes: dict[str, Any],
 
 
 def test_an_earlier_answer_can_be_sent_back_as_it_came() -> None:
-    answer = ChatCompletionMessage(role="assistant", content="Yes.", annotations=[]).model_dump()
+    answer = ChatCompletionMessage(role="assistant", content="Yes.", annotations=[], reasoning="Hm.").model_dump()
     turns = [{"role": "developer", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}]}]
     draft = draft_of(messages=[*turns, {"role": "user", "content": "Hi"}, answer])
     assert draft.messages == (

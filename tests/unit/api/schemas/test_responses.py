@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from openai.types.responses import ResponseReasoningItem
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
 from api.schemas.body import validated
@@ -152,6 +153,16 @@ def test_instructions_come_first_and_an_earlier_answer_can_be_sent_back() -> Non
     }
     draft = draft_of(instructions="Be brief.", input=[{"role": "user", "content": "Hi"}, answer])
     assert draft.messages == (Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Yes."))
+
+
+def test_what_came_before_an_earlier_answer_can_be_sent_back_too() -> None:
+    thought = ResponseReasoningItem(id="rs_1", type="reasoning", summary=[], content=None, status="completed")
+    draft = draft_of(
+        input=[{"role": "user", "content": "Hi"}, thought.model_dump(), {"role": "user", "content": "So?"}]
+    )
+    assert draft.messages == (Message("user", "Hi"), Message("user", "So?"))
+    with pytest.raises(InvalidRequest):
+        draft_of(input=[thought.model_dump()])
 
 
 def test_a_schema_reaches_the_engine_in_its_own_spelling() -> None:

@@ -297,3 +297,29 @@ def wait_until(condition: Any, deadline_s: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < end
         threading.Event().wait(0.002)
+
+
+def test_what_is_thought_comes_before_the_answer_and_counts_as_output() -> None:
+    engine = started(reasoning_tokens=5, output_tokens=6)
+    deltas: list[Delta] = []
+    generation = engine.generate(ask(top_logprobs=1), deltas.append)
+    plain = started(output_tokens=6).generate(ask(top_logprobs=1))
+
+    assert (generation.text, generation.logprobs) == (plain.text, plain.logprobs)
+    assert generation.reasoning == "".join(delta.reasoning for delta in deltas) == "wheel a turns and headrace "
+    assert [bool(delta.reasoning) for delta in deltas] == [True] * 5 + [False] * 6
+    assert (generation.usage.reasoning_tokens, generation.usage.output_tokens) == (5, 11)
+
+
+@pytest.mark.parametrize(("max_tokens", "thought", "answered"), [(3, 3, 0), (5, 5, 0), (7, 5, 2)])
+def test_what_is_thought_is_bounded_like_the_answer(max_tokens: int, thought: int, answered: int) -> None:
+    generation = started(reasoning_tokens=5, output_tokens=6).generate(ask(max_tokens=max_tokens))
+    assert generation.finish_reason == "length"
+    assert (generation.usage.reasoning_tokens, generation.usage.output_tokens) == (thought, thought + answered)
+    assert bool(generation.text) is bool(answered)
+
+
+def test_behind_a_prefix_nothing_is_thought_again() -> None:
+    whole = started(output_tokens=6).generate(ask())
+    engine = started(reasoning_tokens=5, output_tokens=6)
+    assert engine.generate(replace(ask(), prefix=whole.text[:20])) == whole

@@ -67,6 +67,12 @@ def test_an_operator_who_wants_the_model_compiled_gets_it_compiled(
         assert "TORCH_COMPILE_DISABLE" not in environ
 
 
+def test_the_parser_of_what_is_thought_is_vllm_s_too(on_cpu: bool) -> None:
+    # It constrains the shape of the answer alone.
+    assert arguments(PoolSettings(reasoning_parser="qwen3"))["reasoning_parser"] == "qwen3"
+    assert "reasoning_parser" not in arguments(PoolSettings())
+
+
 def test_a_hub_model_may_go_to_the_hub(on_cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with environment(PoolSettings(model="org/name"), tmp_path):

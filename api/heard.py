@@ -1,0 +1,59 @@
+"""What a stream's reader knows of the answer, and what it lacks. Pure."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace.jobs import TokenLogprob
+from headrace.store.jobs import Job
+from headrace.streams import StreamEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A piece of what a model says: of its answer, with the log probabilities of its tokens, or of its reasoning."""
+
+    text: str = ""
+    logprobs: Sequence[TokenLogprob] = ()
+    reasoning: str = ""
+
+
+class Heard:
+    """What a model says, as its reader knows it."""
+
+    def __init__(self) -> None:
+        self.text = self.reasoning = ""
+        self._logprobs = 0
+        self._coming: list[TokenLogprob] = []
+
+    @property
+    def is_nothing(self) -> bool:
+        """True while nothing was heard that could be void."""
+        return not (self.text or self.reasoning)
+
+    def take(self, entry: StreamEvent) -> Told | None:
+        """Take an entry of the stream in; returns the piece that it completes, if it does."""
+        match entry.kind:
+            case "restart":
+                self.text = self.reasoning = ""
+                self._logprobs, self._coming = 0, []
+            case "reasoning":
+                self.reasoning += entry.text
+                return Told(reasoning=entry.text)
+            case "logprobs":
+                self._coming += map(json.loads, entry.text.splitlines())
+            case "delta":
+                piece, self._coming = Told(entry.text, self._coming), []
+                self.text += piece.text
+                self._logprobs += len(piece.logprobs)
+                return piece
+        return None
+
+    def lacks(self, job: Job) -> Told | None:
+        """What is missing to make it what the job says in the end; None when it is something else."""
+        text, reasoning = job.answer or "", job.reasoning or ""
+        is_thought_out = not self.text or self.reasoning == reasoning
+        if not (text.startswith(self.text) and reasoning.startswith(self.reasoning) and is_thought_out):
+            return None
+        logprobs = (job.logprobs or [])[self._logprobs :]
+        return Told(text.removeprefix(self.text), logprobs, reasoning.removeprefix(self.reasoning))
