@@ -1,0 +1,26 @@
+"""The tables: `migrations/` makes them. Times are `timestamptz`, money is US dollars, ids are UUIDv7 made by us."""
+
+from headrace.tables.clients import api_keys, apps, budgets, idempotency_keys
+from headrace.tables.columns import USD, metadata
+from headrace.tables.fleet import decisions, hosts, queue_samples, refusals, worker_samples, workers
+from headrace.tables.work import attempts, deliveries, job_texts, jobs, ledger
+
+__all__ = [
+    "USD",
+    "api_keys",
+    "apps",
+    "attempts",
+    "budgets",
+    "decisions",
+    "deliveries",
+    "hosts",
+    "idempotency_keys",
+    "job_texts",
+    "jobs",
+    "ledger",
+    "metadata",
+    "queue_samples",
+    "refusals",
+    "worker_samples",
+    "workers",
+]

@@ -1,0 +1,71 @@
+"""Who calls the API, and what each may take and has spent."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from headrace.tables.columns import USD, created_at, metadata, moment, one_of
+
+apps = sa.Table(
+    "apps",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("webhook_secret", sa.Text, nullable=False),
+    created_at(),
+    sa.Column("queued_jobs", sa.Integer, comment="Jobs of it that may wait at once; NULL: as many as the queues take."),
+    sa.Column("requests_per_minute", sa.Integer, comment="NULL: no limit."),
+    sa.Column("tokens_per_minute", sa.Integer, comment="Prompt and the most output; NULL: no limit."),
+    sa.Column("lanes", ARRAY(sa.Text), comment="Those it may use; NULL: all."),
+    sa.Column("day_usd", USD, comment="It may spend so much at the paid API in a day of UTC; NULL: no limit."),
+    sa.Column("month_usd", USD, comment="Likewise in a month."),
+    comment="Clients of the API.",
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("hint", sa.Text, nullable=False, comment="What may be shown of the key: its first characters."),
+    sa.Column("digest", sa.LargeBinary, nullable=False, unique=True, comment="HMAC-SHA256 under the pepper."),
+    created_at(),
+    moment("expires_at"),
+    moment("revoked_at"),
+    sa.Column("scopes", ARRAY(sa.Text), nullable=False, server_default=sa.text("'{submit,read}'")),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("request_hash", sa.LargeBinary, nullable=False),
+    sa.Column("job_id", sa.Uuid, nullable=False),
+    moment("expires_at", nullable=False, index=True),
+)
+
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), comment="NULL: the budget of all apps together."),
+    sa.Column("period", sa.Text, nullable=False),
+    sa.Column("starts_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("reserved_usd", USD, nullable=False, server_default=sa.text("0")),
+    sa.Column("spent_usd", USD, nullable=False, server_default=sa.text("0")),
+    sa.Column(
+        "told_percent",
+        sa.SmallInteger,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="The highest threshold that was told of.",
+    ),
+    sa.Column(
+        "short_at",
+        sa.TIMESTAMP(timezone=True),
+        comment="When a call first found too little left, with the first threshold reached.",
+    ),
+    one_of("period", ("day", "month"), "period"),
+    sa.UniqueConstraint("app_id", "period", "starts_at", postgresql_nulls_not_distinct=True),
+    comment="What was spent at the paid API, and may yet be by calls under way. The limits are the apps' and settings.",
+)

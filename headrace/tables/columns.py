@@ -1,0 +1,33 @@
+"""What the tables have in common."""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+USD = sa.Numeric(18, 9)
+
+
+def moment(name: str, *, nullable: bool = True, index: bool = False) -> sa.Column[object]:
+    """A column with a time."""
+    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, index=index)
+
+
+def created_at() -> sa.Column[object]:
+    """When the row was made."""
+    return sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now())
+
+
+def one_of(column: str, values: Iterable[str], name: str) -> sa.CheckConstraint:
+    """The column holds one of these."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=name)
