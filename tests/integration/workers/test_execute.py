@@ -469,6 +469,38 @@ def test_message_is_held_while_postgres_is_away_so_that_the_queue_is_not_emptied
     assert job(store, ticket).state is JobState.SUCCEEDED
 
 
+#: Each entry into the ledger meets what Postgres answers when its disk has no room. A sequence counts them: it is not
+#: rolled back.
+NO_ROOM = """
+    CREATE SEQUENCE tries;
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM nextval('tries'); RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON ledger FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
+def test_answer_is_kept_until_a_full_postgres_has_room(
+    bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.execute.REWRITE_AFTER_S", 0.02)
+    with store.begin() as db:
+        db.execute(sa.text(NO_ROOM))
+    ticket = queued()
+    thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
+    thread.start()
+    until, tries = time.monotonic() + 10, 0
+    while tries < 2 and time.monotonic() < until:
+        with store.begin() as db:
+            tries = db.scalar(sa.text("SELECT last_value FROM tries WHERE is_called")) or 0
+    with store.begin() as db:
+        db.execute(sa.text("DROP FUNCTION refuse CASCADE; DROP SEQUENCE tries"))
+    thread.join(10)
+
+    assert tries >= 2
+    assert job(store, ticket).state is JobState.SUCCEEDED
+    assert len(entries(store)) == 1
+
+
 def test_lease_that_ended_gives_its_jobs_up(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     ticket, bench.engine.waits_for_abort = queued(), True
     bench.lease.begin()
