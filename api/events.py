@@ -59,8 +59,10 @@ class ResponseEvents:
         self._job, self._after, self._accepted = job, after, accepted
         self._last = -1
         self._heard = Heard()
-        #: Those that were begun, in order.
+        #: Those that were begun, in order; what comes now goes on with `_item`. None is begun twice, also after a
+        #: restart: the SDK takes a place in the output that is given out again for a fault.
         self._items: list[Item] = []
+        self._item: Item = MESSAGE
 
     def opening(self) -> Iterator[Event]:
         """Created and queued; also in progress when that is known."""
@@ -120,23 +122,22 @@ class ResponseEvents:
             yield from self._tell("response.in_progress", response=ResponseBody.of(running).model_dump(mode="json"))
 
     def _open_reasoning(self) -> Iterator[Event]:
-        if self._items == [REASONING]:
-            return
-        self._items = [REASONING]
-        item = ReasoningItem(id=self._item_id, status="in_progress", content=[]).model_dump(mode="json")
-        yield from self._open(item, ReasoningText(text=""))
+        self._item = REASONING
+        if REASONING not in self._items:
+            item = ReasoningItem(id=self._item_id, status="in_progress", content=[]).model_dump(mode="json")
+            yield from self._open(item, ReasoningText(text=""))
 
     def _open_message(self, thought: str, *, is_thought_out: bool = True) -> Iterator[Event]:
         """Args: thought: what was heard of the reasoning, which is over."""
-        if MESSAGE in self._items:
-            return
-        if self._items:
+        if self._item == REASONING:
             yield from self._close_reasoning(thought, is_thought_out)
-        self._items.append(MESSAGE)
-        item = {"id": self._item_id, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
-        yield from self._open(item, OutputText(text=""))
+        self._item = MESSAGE
+        if MESSAGE not in self._items:
+            item = {"id": self._item_id, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+            yield from self._open(item, OutputText(text=""))
 
     def _open(self, item: Event, part: OutputText | ReasoningText) -> Iterator[Event]:
+        self._items.append(self._item)
         yield from self._in_progress()
         yield from self._tell("response.output_item.added", output_index=self._place["output_index"], item=item)
         yield from self._tell("response.content_part.added", **self._place, part=part.model_dump(mode="json"))
@@ -157,12 +158,11 @@ class ResponseEvents:
 
     @property
     def _item_id(self) -> str:
-        return show_id(self._job.id, self._items[-1] if self._items else MESSAGE)
+        return show_id(self._job.id, self._item)
 
     @property
     def _place(self) -> Event:
-        """Of the item that was begun last."""
-        return {"item_id": self._item_id, "output_index": len(self._items) - 1, "content_index": 0}
+        return {"item_id": self._item_id, "output_index": self._items.index(self._item), "content_index": 0}
 
     def _delta(self, piece: Told) -> Iterator[Event]:
         if piece.reasoning:
@@ -175,9 +175,6 @@ class ResponseEvents:
         self._last += 1
         if self._last > self._after:
             yield _error("stream_restarted", RESTARTED, self._last)
-        # A message goes on as it is; what was thought before one is thought anew.
-        if REASONING in self._items:
-            self._items.clear()
 
     def _rest(self, job: Job) -> Iterator[Event]:
         rest = self._heard.lacks(job)
