@@ -37,8 +37,11 @@ class SharedAttempts:
     def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
         """As `store.attempts.finish`, for a job that has no webhook.
 
+        Log probabilities go alone: they can be megabytes, and some together take Postgres longer than it may take.
         Raises: StoreUnavailable.
         """
+        if end.logprobs:
+            return claim.job_id in self._finish_all(target, {claim.job_id: (claim, end)})
         return self._ends[target].call(claim.job_id, (claim, end)) is not None
 
     def _claim_all(self, asked: Mapping[UUID, int]) -> Mapping[UUID, Row[Any]]:

@@ -1,5 +1,6 @@
 """Threads of one worker that claim and end jobs at once, on a real Postgres."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from headrace.jobs import JobState, Usage, new_id
+from headrace.jobs import JobState, Usage, alternative, new_id
 from headrace.pricing import Cost
 from headrace.queues import Ticket
 from headrace.store import Store, jobs, workers
@@ -58,6 +59,21 @@ def test_jobs_that_come_together_are_claimed_and_ended_in_fewer_statements(
     with store.begin() as db:
         assert {jobs.find(db, each.app_id, each.job_id).state for each in tickets} == {"succeeded"}
         assert db.scalar(sa.select(sa.func.count(ledger.c.job_id.distinct()))) == 200
+
+
+def test_log_probabilities_share_no_statement(
+    engine: sa.Engine, shared: SharedAttempts, queued: Callable[..., Ticket]
+) -> None:
+    claims = [each for each in claim_all(shared, [queued() for _ in range(100)]) if each]
+    measured = replace(DONE, logprobs=[{**alternative("An", -0.5), "top_logprobs": []}])
+    written: list[int] = []
+    event.listen(engine, "before_cursor_execute", lambda *told: written.append(len(json.loads(told[3]["given"]))))
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        ended = list(threads.map(lambda each: shared.finish(each, JobState.SUCCEEDED, measured), claims))
+
+    assert all(ended)
+    assert written == [1] * 100
 
 
 def test_a_message_that_is_there_twice_is_claimed_once(shared: SharedAttempts, queued: Callable[..., Ticket]) -> None:
