@@ -20,6 +20,8 @@ from headrace.store.apps import App
 
 #: Output tokens of a job that does not say: enough for a paragraph or three, and soon done.
 DEFAULT_MAX_TOKENS = 256
+#: Of an answer's tokens and of the alternatives to them: about 40 MB of JSON, which Postgres stores within seconds.
+MOST_LOGPROBS_IN_ALL = 500_000
 #: Above this many characters it pays to look at a lower bound of a prompt's tokens before they are counted.
 LONG_PROMPT_CHARS = 16_384
 #: Names that are reserved for one machine or one network. Source: RFC 6761, RFC 6762, ICANN's resolution of 2024-07-29.
@@ -78,8 +80,9 @@ def specify(
     if not settings.webhooks.allow_private:
         _check_webhook(draft)
     model = catalogue.find(draft.model)
-    _check_logprobs(draft, model)
     prompt_tokens = _count(draft, model)
+    max_tokens = _max_tokens(draft, model, prompt_tokens)
+    _check_logprobs(draft, model, max_tokens)
     return JobSpec(
         id=new_id(),
         app_id=app.id,
@@ -89,7 +92,7 @@ def specify(
         lane=draft.lane,
         messages=draft.messages,
         sampling=Sampling(
-            max_tokens=_max_tokens(draft, model, prompt_tokens),
+            max_tokens=max_tokens,
             temperature=draft.temperature,
             top_p=draft.top_p,
             stop=draft.stop,
@@ -138,10 +141,18 @@ def _check_webhook(draft: Draft) -> None:
         )
 
 
-def _check_logprobs(draft: Draft, model: Model) -> None:
-    if (draft.top_logprobs or 0) > model.most_logprobs:
+def _check_logprobs(draft: Draft, model: Model, max_tokens: int) -> None:
+    if draft.top_logprobs is None:
+        return
+    if draft.top_logprobs > model.most_logprobs:
         raise InvalidRequest(
             f"The model '{model.name}' tells of at most {model.most_logprobs} alternatives to a token.",
+            param="top_logprobs",
+        )
+    if (asked := max_tokens * (1 + draft.top_logprobs)) > MOST_LOGPROBS_IN_ALL:
+        raise InvalidRequest(
+            f"An answer of {max_tokens} tokens with {draft.top_logprobs} alternatives to each has {asked} log "
+            f"probabilities, and may have {MOST_LOGPROBS_IN_ALL}: ask for fewer, or lower {draft.spelling.max_tokens}.",
             param="top_logprobs",
         )
 

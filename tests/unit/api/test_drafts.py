@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from api.catalogue import Catalogue
-from api.drafts import DEFAULT_MAX_TOKENS, Draft, Spelling, specify
+from api.drafts import DEFAULT_MAX_TOKENS, MOST_LOGPROBS_IN_ALL, Draft, Spelling, specify
 from headrace.config import Settings, WebhookSettings
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.jobs import Lane, Message, new_id
@@ -71,6 +71,18 @@ def test_no_more_alternatives_are_asked_for_than_the_engine_gives(catalogue: Cat
     assert specify(draft(10, top_logprobs=5), APP, catalogue, settings).sampling.top_logprobs == 5
     with pytest.raises(InvalidRequest, match="at most 5") as raised:
         specify(draft(10, top_logprobs=6), APP, catalogue, settings)
+    assert raised.value.param == "top_logprobs"
+
+
+@pytest.mark.usefixtures("fleet")
+def test_an_answer_has_no_more_log_probabilities_than_can_be_stored(settings: Settings) -> None:
+    large = settings.pools["chat"].model_copy(update={"max_model_tokens": 100_000})
+    catalogue = Catalogue({"chat": large}, cast(Store, FakeStore()), lambda _: EstimatingTokenizer())
+    most = MOST_LOGPROBS_IN_ALL // 21
+    assert specify(draft(10, top_logprobs=20, max_tokens=most), APP, catalogue, settings).sampling.max_tokens == most
+    assert specify(draft(10, top_logprobs=0, max_tokens=90_000), APP, catalogue, settings)
+    with pytest.raises(InvalidRequest, match="lower max_tokens") as raised:
+        specify(draft(10, top_logprobs=20, max_tokens=most + 1), APP, catalogue, settings)
     assert raised.value.param == "top_logprobs"
 
 
