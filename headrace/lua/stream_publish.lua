@@ -20,7 +20,8 @@ for i, key in ipairs(KEYS) do
     text = string.sub(text, known - before + 1)
     if text ~= '' then
       local number = tonumber(string.match(last[1], '^%d+')) + 1
-      if last[2][2] == 'restart' or (kind == 'reasoning') ~= (last[2][2] == 'reasoning') then
+      -- A claim that follows a restart and says nothing leaves a `begin` behind it.
+      if (known == 0 and last[1] ~= '1-0') or (kind == 'reasoning') ~= (last[2][2] == 'reasoning') then
         number = number + TOLD_BESIDES
       end
       local id = string.format('%.0f-0', number)

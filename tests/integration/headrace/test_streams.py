@@ -144,6 +144,19 @@ def test_numbers_leave_room_where_reasoning_begins_or_ends(streams: Streams) -> 
     assert [event.number for event in events] == [7, 8, 14, 15, 16, 17, 23]
 
 
+def test_numbers_leave_room_after_a_restart_whose_claim_has_said_nothing(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    streams.publish([Piece(job_id, 1, 0, "Hm. ", "reasoning")])
+    for claim in (2, 3):
+        assert streams.begin(job_id, claim) == ""
+    assert publish(streams, job_id, 3, "", "one")
+
+    *_, restart, piece = streams.read(job_id)
+    assert (restart.kind, piece.kind) == ("restart", "delta")
+    assert piece.number - restart.number > 5
+
+
 def test_what_is_more_than_text_is_not_continued(streams: Streams) -> None:
     job_id = new_id()
     streams.begin(job_id, 1)
