@@ -7,6 +7,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import insert
 
 from headrace.jobs import JobState
 from headrace.tables import jobs, worker_samples, workers
@@ -48,10 +49,11 @@ class HeldAttempt:
 
 
 def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:
-    """Add this process's row, with its first lease, ready."""
+    """Add this process's row, with its first lease, ready. Safe to repeat: the reply to a commit can be lost."""
     values = {name: getattr(info, name) for name in info.__dataclass_fields__}
     lease_until = sa.func.now() + timedelta(seconds=lease_s)
-    db.execute(sa.insert(workers).values(lease_until=lease_until, ready=True, **values))
+    added = insert(workers).values(lease_until=lease_until, ready=True, **values)
+    db.execute(added.on_conflict_do_update(index_elements=["id"], set_={"lease_until": added.excluded.lease_until}))
 
 
 def renew(db: Connection, worker_id: UUID, lease_s: float, *, running: int, ready: bool) -> list[HeldAttempt]:
