@@ -25,6 +25,9 @@ FLUSH_EVERY_S = 0.05
 RETRY_AFTER_S = 0.5
 #: How long the end of an attempt waits for its last pieces to be published, in seconds.
 LAST_FLUSH_S = 1.0
+#: Bytes of one attempt that are published: Redis has the queues in the same memory. No text is as long, but twenty
+#: alternatives to each of 2,500 tokens are.
+MOST_BYTES = 4 * 2**20
 #: How long `end` waits for the thread: longer than Redis may take for one command.
 END_TIMEOUT_S = 5.0
 
@@ -202,6 +205,9 @@ class Publisher:
                 publication.is_dropped = True
         for publication in due:
             publication.unpublished.clear()
+            if publication.published_bytes >= MOST_BYTES and not publication.is_dropped:
+                log.info("stream_full", extra={"job_id": str(publication.job_id)})
+                publication.is_dropped = True
 
 
 def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:

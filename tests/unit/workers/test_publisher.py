@@ -112,6 +112,20 @@ def test_all_is_published_when_the_attempt_ends(publisher: Publisher, streams: F
     assert streams.text[job_id] == "é" * 1000
 
 
+def test_what_is_longer_than_redis_is_to_keep_has_its_beginning_published(
+    publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.publisher.MOST_BYTES", 8)
+    job_id, other = new_id(), new_id()
+    with publisher.publishing(job_id, 1, always) as (_, add), publisher.publishing(other, 1, always) as (_, add_other):
+        add(Delta("one "))
+        add(Delta("two "))
+        wait_until(lambda: streams.text[job_id] == "one two ")
+        add(Delta("three"))
+        add_other(Delta("three"))
+    assert streams.text == {job_id: "one two ", other: "three"}
+
+
 def token(text: str) -> TokenLogprob:
     return {**alternative(text, -0.5), "top_logprobs": [alternative("é", -0.25)]}
 
