@@ -7,7 +7,8 @@ from typing import Literal
 from headrace.errors import EngineCrash, EngineError
 from headrace.jobs import Route, Usage
 from headrace.pricing import Cost, Tariff, cost
-from headrace.store.attempts import AttemptEnd, Claim
+from headrace.store.attempts import AttemptEnd
+from headrace.store.claims import Claim
 from workers.engines.base import Generation
 
 

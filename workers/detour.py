@@ -5,7 +5,8 @@ from collections.abc import Collection
 from headrace.errors import EngineUnavailable
 from headrace.jobs import Overflow, Route
 from headrace.queues import OVERFLOW, queue_name
-from headrace.store.attempts import Away, Claim
+from headrace.store.attempts import Away
+from headrace.store.claims import Claim
 from workers.purse import Objection
 from workers.retry import backoff_s
 

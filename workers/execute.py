@@ -18,7 +18,8 @@ from headrace import store
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
 from headrace.jobs import SUSPECT, JobState
 from headrace.store import Store
-from headrace.store.attempts import AttemptEnd, Claim
+from headrace.store.attempts import AttemptEnd
+from headrace.store.claims import Claim
 from workers.attempts import RunningAttempts
 from workers.bill import Bill
 from workers.crashes import Crashes

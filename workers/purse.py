@@ -13,7 +13,8 @@ from headrace.errors import EngineBusy, EngineError, EngineUnavailable, PromptRe
 from headrace.jobs import ApiTier, Lane, Overflow
 from headrace.pricing import Cost, Tariff
 from headrace.store import Store
-from headrace.store.attempts import AttemptEnd, Claim
+from headrace.store.attempts import AttemptEnd
+from headrace.store.claims import Claim
 from workers.breaker import Breaker
 from workers.engines.base import Generation
 from workers.pacer import Pacer

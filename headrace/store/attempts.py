@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.budgets import Limits, Shortfall
-from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, TokenLogprob, Usage, storable
+from headrace.jobs import JobState, Route, TokenLogprob, Usage, storable
 from headrace.pricing import Cost
 from headrace.store import reservations
 from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, HOLD, RECORD
+from headrace.store.claims import Claim
 from headrace.store.reservations import Call
 from headrace.store.transitions import announce, transition
 from headrace.tables import attempts, jobs
@@ -23,53 +24,8 @@ NOTHING_USED = Usage()
 
 #: What a claim is known by.
 _RIGHT = ("job_id", "worker_id", "attempt", "enqueue_no")
-#: What it has of its job as it is there.
-_AS_STORED = (
-    *("attempt", "enqueue_no", "worker_id", "app_id", "end_user", "pool", "max_cost_usd", "prompt_tokens"),
-    *("start_by", "finish_by", "stream", "suspicion", "adapter"),
-)
 
 LedgerKind = Literal["compute", "api", "waste"]
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A worker's right to one attempt of one job: the fence of everything it writes about it.
-
-    Attributes:
-        reserved_usd: set aside in the budgets for its call to the paid API.
-        enqueue_no: of the message it was claimed by. It tells apart, and orders, the claims of one job, also where
-            `attempt` does not: an attempt that is handed back is not counted.
-        stream: True when the job's tokens are to be published while they are made.
-    """
-
-    job_id: UUID
-    attempt: int
-    enqueue_no: int
-    worker_id: UUID
-    app_id: UUID
-    end_user: str | None
-    lane: Lane
-    pool: str
-    model: str
-    overflow: Overflow
-    max_cost_usd: Decimal | None
-    prompt_tokens: int
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    start_by: datetime
-    finish_by: datetime | None
-    has_webhook: bool
-    stream: bool
-    suspicion: int
-    route: Route
-    adapter: str | None = None
-    reserved_usd: Decimal = Decimal(0)
-
-    @property
-    def request_id(self) -> str:
-        """What the engine calls this attempt."""
-        return f"{self.job_id.hex}.{self.attempt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,34 +77,14 @@ def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine
     transaction around it.
     """
     row = claim_all(db, {job_id: enqueue_no}, worker_id, engine).get(job_id)
-    return None if row is None else claim_of(row)
+    return None if row is None else Claim.of(row)
 
 
 def claim_all(db: Connection, asked: Mapping[UUID, int], worker_id: UUID, engine: str) -> dict[UUID, Row[Any]]:
-    """Likewise, by several messages: `{job id: enqueue_no}`. Returns: what there was to take, each for `claim_of`."""
+    """Likewise, by several messages: `{job id: enqueue_no}`. Returns: what there was to take, each for `Claim.of`."""
     by_whom = {"worker_id": worker_id, "engine": engine}
     given = [{"job_id": job_id, "enqueue_no": enqueue_no, **by_whom} for job_id, enqueue_no in asked.items()]
     return {row.id: row for row in CLAIM.run(db, given)}
-
-
-def claim_of(row: Row[Any]) -> Claim:
-    """The claim in a row of `claim_all`."""
-    return Claim(
-        **{name: getattr(row, name) for name in _AS_STORED},
-        job_id=row.id,
-        lane=Lane(row.lane),
-        model=row.model_requested,
-        overflow=Overflow(row.overflow),
-        messages=tuple(Message(**message) for message in row.messages),
-        sampling=sampling_of(row.sampling),
-        has_webhook=row.webhook_url is not None,
-        route=Route(row.route),
-    )
-
-
-def sampling_of(stored: Mapping[str, Any]) -> Sampling:
-    """Read what `job_texts` keeps of how to decode."""
-    return Sampling(**{**stored, "stop": tuple(stored.get("stop", ()))})
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from headrace.jobs import JobState, Message, Overflow, Route, Sampling
 from headrace.queues import OVERFLOW, Ticket, queue_name
 from headrace.store.apps import AppLimits
-from headrace.store.attempts import sampling_of
+from headrace.store.claims import sampling_of
 from headrace.store.jobs import ticket_of
 from headrace.tables import apps, job_texts, jobs
 

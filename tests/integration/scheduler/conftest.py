@@ -17,7 +17,7 @@ from headrace.config import Settings
 from headrace.jobs import new_id
 from headrace.queues import Ticket
 from headrace.store import Store, attempts, workers
-from headrace.store.attempts import Claim
+from headrace.store.claims import Claim
 from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs
 from scheduler.parts import Parts

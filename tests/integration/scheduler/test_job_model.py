@@ -32,7 +32,8 @@ from headrace.jobs import TERMINAL, JobSpec, JobState, Lane, Message, Route, Sam
 from headrace.pricing import Cost
 from headrace.store import Store, attempts, jobs, workers
 from headrace.store.apps import App
-from headrace.store.attempts import AttemptEnd, Away, Claim
+from headrace.store.attempts import AttemptEnd, Away
+from headrace.store.claims import Claim
 from headrace.store.insertion import Inserted, Placement, insert_batch
 from headrace.store.workers import NOBODY, HeldAttempt, WorkerInfo
 from headrace.tables import attempts as attempts_table

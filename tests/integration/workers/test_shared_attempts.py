@@ -16,7 +16,8 @@ from headrace.jobs import JobState, Usage, alternative, new_id
 from headrace.pricing import Cost
 from headrace.queues import Ticket
 from headrace.store import Store, jobs, workers
-from headrace.store.attempts import AttemptEnd, Claim
+from headrace.store.attempts import AttemptEnd
+from headrace.store.claims import Claim
 from headrace.store.workers import WorkerInfo
 from headrace.tables import ledger
 from workers.shared_attempts import SharedAttempts

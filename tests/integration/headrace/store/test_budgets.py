@@ -16,7 +16,8 @@ from headrace.jobs import JobState, Route, new_id
 from headrace.pricing import Cost
 from headrace.queues import Ticket
 from headrace.store import Store, apps, attempts, budgets, jobs, losses, reservations, workers
-from headrace.store.attempts import AttemptEnd, Away, Claim
+from headrace.store.attempts import AttemptEnd, Away
+from headrace.store.claims import Claim
 from headrace.store.reservations import Call
 from headrace.store.workers import WorkerInfo
 from headrace.tables import attempts as attempts_table
