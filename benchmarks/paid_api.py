@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import json
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -176,7 +177,9 @@ def paid_api(folder: Path, **settings: object) -> Iterator[str]:
     """
     port = free_port()
     named = {f"PAID_API_{name.upper()}": str(value) for name, value in settings.items()}
-    env = {**os.environ, **named, "PYTHONPATH": str(Path(__file__).parent)}  # noqa: TID251 - it is handed on whole.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}"
+    inherited = {**os.environ}  # noqa: TID251 - it is handed on whole.
+    env = {**inherited, **named, "PATH": path, "PYTHONPATH": str(Path(__file__).parent)}
     line = f"granian --interface asgi --http 1 --no-ws --host {LOOPBACK} --port {port} --no-access-log paid_api:app"
     child = Child(Command("paid_api", shell(line), env, PROJECT_ROOT), folder / "paid_api.log")
     try:

@@ -139,8 +139,9 @@ def _changes(options: dict[str, Any]) -> Changes:
 
 
 def _app_table(found: list[App]) -> Table:
-    table = Table("app", box=None, header_style="bold")
-    for heading in ("queued jobs", "requests/min", "tokens/min", "USD/day", "USD/month"):
+    table = Table(box=None, header_style="bold")
+    table.add_column("app", no_wrap=True)
+    for heading in ("jobs", "req/min", "tok/min", "USD/day", "USD/month"):
         table.add_column(heading, justify="right")
     table.add_column("lanes")
     for app in found:

@@ -1,6 +1,7 @@
 """`headrace budgets`, for operators: what is spent at the paid API, and how much of each limit that is."""
 
 import json
+from decimal import Decimal
 
 import click
 from rich.markup import escape
@@ -40,10 +41,16 @@ def _table(accounts: list[Account]) -> Table:
         table.add_column(heading, justify="right")
     for account in accounts:
         name = f"[dim]{_TOGETHER}[/dim]" if account.app is None else escape(account.app)
-        limit = "-" if account.limit_usd is None else f"{account.limit_usd:,.2f}"
+        limit = "-" if account.limit_usd is None else _shown(account.limit_usd)
         amounts = f"{account.spent_usd:,.6f}", f"{account.reserved_usd:,.6f}", limit, _used(account)
         table.add_row(name, account.period, f"{account.starts_at:%Y-%m-%d}", *amounts)
     return table
+
+
+def _shown(limit_usd: Decimal) -> str:
+    """In cents, unless that would round it."""
+    cents = round(limit_usd, 2)
+    return f"{cents:,.2f}" if cents == limit_usd else f"{limit_usd.normalize():,f}"
 
 
 def _used(account: Account) -> str:
@@ -59,7 +66,7 @@ def _used(account: Account) -> str:
 
 
 def _json(account: Account) -> dict[str, str | int | None]:
-    limit = None if account.limit_usd is None else str(account.limit_usd)
-    amounts = {"spent_usd": str(account.spent_usd), "reserved_usd": str(account.reserved_usd), "limit_usd": limit}
+    limit = None if account.limit_usd is None else f"{account.limit_usd:f}"
+    amounts = {"spent_usd": f"{account.spent_usd:f}", "reserved_usd": f"{account.reserved_usd:f}", "limit_usd": limit}
     whose = {"app": account.app, "period": account.period, "starts_at": account.starts_at.isoformat()}
     return {**whose, **amounts, "told_percent": account.told_percent}

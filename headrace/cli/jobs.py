@@ -26,7 +26,7 @@ def jobs(is_dead: bool, app: str | None, limit: int, as_json: bool) -> None:
     \b
     headrace jobs --dead                            what has failed, and why
     headrace jobs --dead --app shop --json
-    headrace retry $(headrace jobs --dead --json | jq -r '.[].id')
+    headrace jobs --dead --json | jq -r '.[].id' | xargs -r headrace retry
 
     A job has failed for good when its error cannot pass, such as 'engine_crash' or 'prompt_rejected', when its last
     attempt failed too, or when its deadline passed. docs/api.md says what each error means.
@@ -54,7 +54,8 @@ def retry(job_ids: tuple[str, ...]) -> None:
     retried twice.
 
     The new job waits in the same queue for as long as the old one might have, from now on, and no limit of its app
-    holds it back. One that an engine died under runs alone.
+    holds it back. It is in the queue within some seconds: a deadline that is shorter passes again. One that an engine
+    died under runs alone.
     """
     with database() as db:
         news = retries.retry(db, map(parse_id, job_ids))
@@ -67,8 +68,9 @@ def _table(found: list[Listed], why: str) -> Table:
     # Narrow enough for 80 columns, which is also what a pipe gets.
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("job", no_wrap=True)
-    for heading in ("app", why):
-        table.add_column(heading)
+    # A name may be cut before the reason is.
+    table.add_column("app")
+    table.add_column(why, no_wrap=True)
     table.add_column("attempts", justify="right", no_wrap=True)
     table.add_column("ended (UTC)", no_wrap=True)
     for job in found:

@@ -65,7 +65,11 @@ def plan_(
     headrace plan --model mistralai/Mixtral-8x7B-Instruct-v0.1 --gpu h100 --gpus 2 --kv-dtype fp8
     """
     settings = Settings.load()
-    name = model or str(settings.served_pool.model_dir or settings.served_pool.model)
+    served = settings.served_pool
+    if model is None and served.is_paid:
+        message = f"The paid API alone answers pool '{settings.pool}': name the model to plan for with --model."
+        raise ConfigError(message, param="model")
+    name = model or str(served.model_dir or served.model)
     shape = ModelShape.of(read_config(name, settings.state_dir))
     default_block = BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS
     choice = Choice(gpus=gpus, block_tokens=block_tokens or default_block, **chosen)

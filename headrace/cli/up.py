@@ -118,11 +118,12 @@ class _Teller:
     def _show(self, report: Report) -> None:
         about = {"simulator": " (its answers are made up)", "openai": " (the paid API)"}.get(report.engine, "")
         source = f", from {report.model_source}" if report.model_source else ""
+        flower = f"{report.flower_url}  (user and password: {report.flower_auth})"
         rows = {
             "API": report.url,
             "API key": report.api_key,
             "documentation": f"{report.url}/docs",
-            "Flower": f"{report.flower_url}  (user and password: {report.flower_auth})",
+            "Flower": None if "flower" in report.left_out else flower,
             "metrics": ", ".join(f"{url} ({name})" for name, url in report.metrics_urls.items()),
             "Postgres": report.database_url.replace("+psycopg", ""),
             "Redis": report.redis_url,
@@ -131,5 +132,6 @@ class _Teller:
             "logs": str(self._machine.logs),
         }
         for name, value in rows.items():
-            say(f"{name:>14}  {value}")
+            if value is not None:
+                say(f"{name:>14}  {value}")
         say("Ctrl-C stops everything.")

@@ -19,6 +19,8 @@ _COPIED = (
     *("webhook_url", "stream", "max_cost_usd", "prompt_tokens", "max_tokens", "suspicion"),
 )
 _TEXTS = ("messages", "sampling")
+#: How a job that has not failed has ended.
+_ENDS = {"succeeded": "succeeded", "cancelled": "been cancelled", "expired": "expired"}
 
 
 def retry(db: Connection, job_ids: Iterable[UUID]) -> dict[UUID, UUID]:
@@ -56,7 +58,9 @@ def _check(db: Connection, job_ids: Iterable[UUID]) -> None:
         if not JobState(row.state).is_terminal:
             raise JobNotEnded(f"{job} is {row.state}: it has not failed, and may yet succeed.", job_id=job_id)
         if row.state != JobState.FAILED:
-            raise InvalidRequest(f"{job} is {row.state}: only a job that has failed can be retried.", job_id=job_id)
+            raise InvalidRequest(
+                f"{job} has {_ENDS[row.state]}: only one that has failed can be retried.", job_id=job_id
+            )
         if row.again is not None:
             raise InvalidRequest(f"{job} was retried already, as '{show_id(row.again)}': retry that.", job_id=job_id)
         if row.is_erased:

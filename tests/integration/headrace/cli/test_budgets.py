@@ -60,3 +60,12 @@ def test_budgets_for_programs_are_exact(run: Run) -> None:
 
 def test_without_any_spending_it_says_so(run: Run) -> None:
     assert "Nothing was spent" in run("budgets").stdout
+
+
+@pytest.mark.usefixtures("spent")
+def test_a_small_limit_is_not_rounded_away(run: Run, store: Store, app: App) -> None:
+    with store.begin() as db:
+        apps.set_limits(db, app.name, {"day_usd": Decimal("0.00001")})
+
+    assert " 0.00001 " in run("budgets").stdout
+    assert {each["reserved_usd"] for each in json.loads(run("budgets", "--json").stdout)} == {"0.250000000"}

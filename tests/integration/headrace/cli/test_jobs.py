@@ -127,8 +127,8 @@ def test_what_failed_again_can_be_retried_again(run: Run, store: Store, failed: 
     ("change", "message"),
     [
         ("state = 'queued', ended_at = NULL", "is queued: it has not failed, and may yet succeed."),
-        ("state = 'succeeded'", "is succeeded: only a job that has failed can be retried."),
-        ("state = 'cancelled'", "is cancelled: only a job that has failed can be retried."),
+        ("state = 'succeeded'", "has succeeded: only one that has failed can be retried."),
+        ("state = 'cancelled'", "has been cancelled: only one that has failed can be retried."),
         ("retry_of = NULL; DELETE FROM job_texts", "was deleted by its app: its prompt is gone."),
     ],
 )
