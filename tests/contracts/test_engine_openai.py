@@ -453,6 +453,22 @@ def test_the_engine_works_on_after_a_fault(stand_in: Any, engine: OpenAIEngine) 
     assert "hello" in engine.generate(REQUEST).text
 
 
+def test_a_call_that_does_not_end_holds_up_no_worker_that_leaves(
+    stand_in: Any, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.engines.openai._END_S", 0.1)
+    stand_in.hold()
+    request = replace(REQUEST, messages=(Message("user", stand_in.HOLD),), tier="flex")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(engine.generate, request)
+        assert stand_in.held.wait(10)
+        engine.stop()
+        stand_in.release.set()
+        with pytest.raises(EngineFault) as caught:
+            answer.result(10)
+    assert caught.value.may_be_billed
+
+
 def test_without_a_key_it_does_not_start() -> None:
     engine = load("openai", Settings(openai_api_key=None), PoolSettings())
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):

@@ -35,6 +35,8 @@ _DATA, _DONE = "data:", "[DONE]"
 _LONGEST = 10
 #: Silence of a call of the tier that has time, in seconds. Source: OpenAI's guide "Flex processing".
 _FLEX_S = 900.0
+#: Seconds for which `stop` waits for calls under way. A worker that leaves has waited for them before.
+_END_S = 5.0
 #: Of an error's code, so many characters are told.
 _LONGEST_CODE = 64
 #: A gateway answers with these what the API behind it may have answered otherwise. The last two are Cloudflare's own,
@@ -130,7 +132,10 @@ class OpenAIEngine:
         with self._changed:
             client, loop, thread = self._client, self._loop, self._thread
             self._client = None
-            self._changed.wait_for(lambda: not self._calls)
+            has_ended = self._changed.wait_for(lambda: not self._calls, _END_S)
+            if not has_ended and loop is not None:
+                loop.call_soon_threadsafe(_cut_short, loop)
+                self._changed.wait_for(lambda: not self._calls)
         if client is not None and loop is not None and thread is not None:
             asyncio.run_coroutine_threadsafe(client.close(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
@@ -168,6 +173,8 @@ class OpenAIEngine:
             raise _from_status(error) from error
         except EngineError:
             raise
+        except asyncio.CancelledError as error:
+            raise billed(EngineFault("This worker left before the paid API had answered.")) from error
         # The SDK lets broken connections, and what its transport does not know, through as they are.
         except (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
             raise _from_failure(error) from error
@@ -207,6 +214,11 @@ class OpenAIEngine:
             "stream_options": {"include_usage": True},
             **({} if request.tier is None else {"service_tier": request.tier}),
         }
+
+
+def _cut_short(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
 
 
 def _from_status(error: openai.APIStatusError) -> EngineError:
