@@ -91,15 +91,7 @@ def specify(
         pool=model.pool,
         lane=draft.lane,
         messages=draft.messages,
-        sampling=Sampling(
-            max_tokens=max_tokens,
-            temperature=draft.temperature,
-            top_p=draft.top_p,
-            stop=draft.stop,
-            seed=draft.seed,
-            response_format=draft.response_format,
-            top_logprobs=draft.top_logprobs,
-        ),
+        sampling=_sampling(draft, max_tokens),
         prompt_tokens=prompt_tokens,
         max_wait_s=draft.max_wait_s or settings.lane(draft.lane).max_wait_s,
         deadline=draft.deadline,
@@ -111,6 +103,18 @@ def specify(
         background=draft.background,
         stream=draft.stream,
         idempotency=idempotency,
+    )
+
+
+def _sampling(draft: Draft, max_tokens: int) -> Sampling:
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=draft.temperature,
+        top_p=draft.top_p,
+        stop=draft.stop,
+        seed=draft.seed,
+        response_format=draft.response_format,
+        top_logprobs=draft.top_logprobs,
     )
 
 

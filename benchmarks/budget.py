@@ -27,11 +27,9 @@ MAX_TOKENS = 64
 #: Of what one job may cost at most, the budget holds so many; so many times that are offered.
 JOBS_IN_BUDGET, OFFERED = 400, 3
 PROMPT = "Write one line about each of the rivers of the world, beginning with the longest of them. Number {no}."
-LOOK_EVERY_S = 0.05
 #: After a refusal, in seconds.
 PAUSE_S = 2.5
 LONGEST_ROUND_S = 300.0
-OPEN = "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Spender:
         for _ in range(OFFERED * JOBS_IN_BUDGET // (2 * self._callers)):
             answers = self._submit(key)
             statuses += answers
-            self._wait()
+            self._bed.wait_until_all_ended(LONGEST_ROUND_S)
             if answers["budget_exceeded"]:
                 # The door counts for a moment what it has just let in.
                 time.sleep(PAUSE_S)
@@ -95,13 +93,6 @@ class Spender:
     def _body(self, key: str, no: int) -> bytes:
         job = {"prompt": PROMPT.format(no=no), "max_tokens": MAX_TOKENS, "overflow": "only", "max_wait": 3600}
         return request("POST", "/v1/jobs", bearer(key), json.dumps(job).encode())
-
-    def _wait(self) -> None:
-        until = time.monotonic() + LONGEST_ROUND_S
-        while self._bed.sql(OPEN)[0][0]:
-            if time.monotonic() > until:
-                raise click.ClickException("Jobs do not end.")
-            time.sleep(LOOK_EVERY_S)
 
     def _bill(self) -> Decimal:
         with urllib.request.urlopen(f"{self._provider}/bill") as answer:

@@ -23,14 +23,14 @@ from bare_app import QUEUE
 from celery import Celery
 from load import drive, request
 from rich.table import Table
-from testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds
+from testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
 from weigh import cpu_s
 
 from headrace.stack.child import Child
 
 #: A round that takes longer is stuck.
 ROUND_LIMIT_S = 300.0
-POLL_S = 0.05
+STUCK = "A backlog is not worked off."
 SUBMITTERS = 16
 GOAL = 0.8
 #: So fast that the engine's time is nothing.
@@ -90,7 +90,7 @@ class Headrace:
             return bool(self._bed.sql(BEGUN, began)[0][0])
 
         with weighed(self._bed, self._plan, self._bed.start_worker, is_begun) as cpu_ms:
-            wait_until(lambda: not self._bed.sql(OPEN)[0][0])
+            wait_until(lambda: not self._bed.sql(OPEN)[0][0], ROUND_LIMIT_S, STUCK)
         succeeded, seconds = self._bed.sql(DRAINED, began)[0]
         if succeeded != self._plan.jobs:
             raise click.ClickException(f"Of {self._plan.jobs} jobs {succeeded} have an answer.")
@@ -116,7 +116,7 @@ class Bare:
         redis, concurrency = self._bed.redis, self._plan.concurrency
         start, is_begun = partial(self._bed.start_bare_worker, concurrency), partial(redis.exists, begin)
         with weighed(self._bed, self._plan, start, is_begun) as cpu_ms:
-            wait_until(partial(redis.exists, end))
+            wait_until(partial(redis.exists, end), ROUND_LIMIT_S, STUCK)
         seconds = float(str(redis.get(end))) - float(str(redis.get(begin)))
         return Drained(self._plan.jobs / seconds, cpu_ms)
 
@@ -135,22 +135,13 @@ def weighed(
 
     cpu_ms: dict[str, float] = {}
     try:
-        wait_until(is_begun)
+        wait_until(is_begun, ROUND_LIMIT_S, STUCK)
         before = used()
         yield cpu_ms
         cpu_ms |= {name: 1000 * (seconds - before[name]) / plan.jobs for name, seconds in used().items()}
     finally:
         for worker in workers:
             worker.stop()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Return once it holds."""
-    until = time.monotonic() + ROUND_LIMIT_S
-    while not condition():
-        if time.monotonic() > until:
-            raise click.ClickException(f"A backlog was not worked off within {ROUND_LIMIT_S:.0f} s.")
-        time.sleep(POLL_S)
 
 
 def measure(plan: Plan, number: int) -> dict[str, list[Drained]]:

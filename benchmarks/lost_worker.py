@@ -7,13 +7,12 @@ bill. Knows the system from outside: HTTP, SQL, signals.
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from load import drive, percentile, request
-from testbed import Testbed, bearer, console, line_of, rounds
+from testbed import Testbed, bearer, console, line_of, rounds, wait_until
 
 WITHOUT = ("overflow", "webhooks", "beat", "flower")
 #: Jobs that each worker runs at once, and how long one takes.
@@ -23,11 +22,10 @@ SETTINGS = {
     "HEADRACE_SIMULATOR__OUTPUT_TOKENS": str(TOKENS),
     "HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": str(TOKENS_PER_S),
 }
-LOOK_EVERY_S, LONGEST_S = 0.1, 120.0
+LONGEST_S = 120.0
 #: How long a stack without the sweeps is watched.
 WATCHED_S = 40.0
 RUNNING = "SELECT count(*) FROM jobs WHERE state = 'running'"
-OPEN = "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')"
 LIVE = "SELECT id FROM workers WHERE ready AND lease_until > now() AND pool = 'chat' ORDER BY started_at"
 #: Of each attempt that died with a worker: seconds from its death to the job's next start.
 AGAIN = """
@@ -48,12 +46,15 @@ def measure(repeat: int, *, sweeps: bool) -> dict[str, Any]:
         submit = request("POST", "/v1/jobs", bearer(bed.api_key), json.dumps(job).encode())
         [(stays,)] = bed.sql(LIVE)[1:]
         for _ in rounds(repeat, lambda each: f"kill {each} of {repeat}"):
-            [victim] = _until(lambda: [row[0] for row in bed.sql(LIVE) if row[0] != stays])
+            [victim] = wait_until(
+                lambda: [row[0] for row in bed.sql(LIVE) if row[0] != stays], LONGEST_S, "No other worker is there."
+            )
             drive([bed.url], iter([submit] * 2 * SLOTS), SLOTS)
-            _until(lambda: bed.sql(RUNNING)[0][0] == 2 * SLOTS)
+            wait_until(lambda: bed.sql(RUNNING)[0][0] == 2 * SLOTS, LONGEST_S, "The workers do not fill up.")
             killed_at = time.time()
             bed.stack.kill("gpu")
-            _watch(bed, None if sweeps else WATCHED_S)
+            longest_s, otherwise = (LONGEST_S, "Jobs do not end.") if sweeps else (WATCHED_S, None)
+            wait_until(lambda: not bed.open_jobs(), longest_s, otherwise)
             found = [row[0] for row in bed.sql(AGAIN, killed_at, victim)]
             lost += len(found)
             waits += [wait_s for wait_s in found if wait_s is not None]
@@ -69,26 +70,6 @@ def measure(repeat: int, *, sweeps: bool) -> dict[str, Any]:
         "expired": counts.expired,
         "failed": counts.failed,
     }
-
-
-def _until(look: Callable[[], Any]) -> Any:
-    until = time.monotonic() + LONGEST_S
-    while not (found := look()):
-        if time.monotonic() > until:
-            raise click.ClickException("The workers are not as they should be.")
-        time.sleep(LOOK_EVERY_S)
-    return found
-
-
-def _watch(bed: Testbed, longest_s: float | None) -> None:
-    """Until no job is open, or for so long at most."""
-    until = time.monotonic() + (longest_s or LONGEST_S)
-    while bed.sql(OPEN)[0][0]:
-        if time.monotonic() > until:
-            if longest_s is None:
-                raise click.ClickException("Jobs do not end.")
-            return
-        time.sleep(LOOK_EVERY_S)
 
 
 @click.command()

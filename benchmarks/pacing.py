@@ -17,9 +17,8 @@ from paid_api import paid_api
 from testbed import Testbed, bearer, console, lanes, line_of
 
 WITHOUT = ("gpu", "webhooks", "beat", "flower")
-TICK_S, LONGEST_S = 0.2, 300.0
+LONGEST_S = 300.0
 CONNECTIONS = 32
-OPEN = "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')"
 
 
 def measure(per_minute: int, jobs: int, *, tells: bool) -> dict[str, Any]:
@@ -40,10 +39,10 @@ def measure(per_minute: int, jobs: int, *, tells: bool) -> dict[str, Any]:
             submit = request("POST", "/v1/jobs", bearer(bed.api_key), body)
             # One job, by whose answer the rate becomes known.
             drive([bed.url], iter([submit]), 1)
-            _wait(bed)
+            bed.wait_until_all_ended(LONGEST_S)
             began = time.monotonic()
             drive([bed.url], iter([submit] * jobs), CONNECTIONS)
-            _wait(bed)
+            bed.wait_until_all_ended(LONGEST_S)
             seconds = time.monotonic() - began
             with urllib.request.urlopen(f"{provider}/bill") as answer:
                 bill: dict[str, int] = json.load(answer)
@@ -60,14 +59,6 @@ def measure(per_minute: int, jobs: int, *, tells: bool) -> dict[str, Any]:
         "expired": counts.expired,
         "failed": counts.failed,
     }
-
-
-def _wait(bed: Testbed) -> None:
-    until = time.monotonic() + LONGEST_S
-    while bed.sql(OPEN)[0][0]:
-        if time.monotonic() > until:
-            raise click.ClickException("Jobs do not end.")
-        time.sleep(TICK_S)
 
 
 @click.command()

@@ -6,9 +6,8 @@ waste, and never charged to the app; and nothing is paid that the ledger does no
 
 import json
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -18,12 +17,11 @@ import click
 from faulty_api import FAULTS, LOCKS, TOKENS, Bill, FaultyApi, faulty_api
 from load import drive, request
 from rich.table import Table
-from testbed import Counts, Testbed, bearer, console, lanes, line_of
+from testbed import Counts, Testbed, bearer, console, lanes, line_of, wait_until
 
 WITHOUT = ("webhooks", "beat", "flower")
 SILENCE_S = 2.0
-TICK_S, LONGEST_S = 0.1, 180.0
-OPEN = "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')"
+LONGEST_S = 180.0
 CONNECTIONS = 32
 WHOLE = "".join(f"w{number} " for number in range(TOKENS))
 
@@ -64,7 +62,7 @@ class Faults:
         """Every fault that is one call's, all at the same time."""
         console.print(f"{len(FAULTS)} faults, {self._jobs} jobs each", style="dim")
         self._submit(list(FAULTS), "only")
-        self._wait()
+        self._bed.wait_until_all_ended(LONGEST_S)
         for fault in FAULTS:
             yield self._found(fault, {"prompt_rejected"} if fault == "400" else set())
 
@@ -74,15 +72,15 @@ class Faults:
         either, paid_alone, after = f"{lock}_allow", f"{lock}_only", f"{lock}_after"
         self._api.lock = lock
         self._submit([either], "allow")
-        self._wait()
+        self._bed.wait_until_all_ended(LONGEST_S)
         # Until the door knows, it lets them in, and they fail.
-        self._repeat(lambda: self._submit([paid_alone], "only")[503] > 0, "The door stays open")
-        self._wait()
+        wait_until(lambda: self._submit([paid_alone], "only")[503], LONGEST_S, "The door stays open.")
+        self._bed.wait_until_all_ended(LONGEST_S)
         yield self._found(either, set())
         yield self._found(paid_alone, {"engine_unavailable", "overflow_unavailable"})
         self._api.lock = None
-        self._repeat(lambda: self._submit([after], "only")[202] > 0, "The paid API stays closed")
-        self._wait()
+        wait_until(lambda: self._submit([after], "only")[202], LONGEST_S, "The paid API stays closed.")
+        self._bed.wait_until_all_ended(LONGEST_S)
         yield self._found(after, set())
 
     def _submit(self, faults: Sequence[str], overflow: str) -> Counter[int]:
@@ -93,16 +91,6 @@ class Faults:
         if set(statuses) - {202, 503}:
             raise click.ClickException(f"Submits were answered with {dict(statuses)}.")
         return statuses
-
-    def _wait(self) -> None:
-        self._repeat(lambda: not self._bed.sql(OPEN)[0][0], "Jobs do not end")
-
-    def _repeat(self, condition: Callable[[], bool], otherwise: str) -> None:
-        until = time.monotonic() + LONGEST_S
-        while not condition():
-            if time.monotonic() > until:
-                raise click.ClickException(f"{otherwise}.")
-            time.sleep(TICK_S)
 
     def _found(self, fault: str, reasons: set[str]) -> Found:
         """What became of it. Args: reasons: what its jobs fail with; none where they succeed."""

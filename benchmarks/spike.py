@@ -20,7 +20,7 @@ import click
 from load import drive, request
 from paid_api import paid_api, usd
 from rich.table import Table
-from testbed import Testbed, bearer, console, line_of
+from testbed import Testbed, bearer, console, line_of, wait_until
 
 WITHOUT = ("webhooks", "flower")
 #: The own pool: so many answers at once, of so many tokens at so many a second.
@@ -34,7 +34,6 @@ TICK_S = 0.2
 #: Seconds of one line of the table.
 LINE_S = 15.0
 LONGEST_END_S = 120.0
-OPEN = "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +96,7 @@ def offer(bed: Testbed, plan: Plan) -> Run:
             line.update(drive([bed.url], iter(bodies), count).statuses)
             number += count
         time.sleep(max(0.0, began + (at_s // TICK_S + 1) * TICK_S - time.monotonic()))
-    until = time.monotonic() + LONGEST_END_S
-    while bed.sql(OPEN)[0][0] and time.monotonic() < until:
-        time.sleep(TICK_S)
+    wait_until(lambda: not bed.open_jobs(), LONGEST_END_S, None)
     return run
 
 

@@ -6,12 +6,13 @@ Knows the system from outside: the Procfile's lines, HTTP, SQL, Redis. It does n
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import click
 import psycopg
@@ -26,10 +27,14 @@ from headrace.stack.ports import LOOPBACK, free_port
 from headrace.stack.stack import Stack
 
 START_TIMEOUT_S = 60.0
+#: How often a condition is looked at that is waited for, in seconds.
+LOOK_EVERY_S = 0.05
 #: Everything but the servers, the tables and what a benchmark adds by itself.
 BARE = ("web", "gpu", "overflow", "webhooks", "control", "beat", "flower")
 #: What the Procfile's line of the API serves.
 API_APP = "api.wsgi:app"
+
+Found = TypeVar("Found")
 
 console = Console(stderr=True, highlight=False)
 
@@ -178,9 +183,32 @@ class Testbed(AbstractContextManager["Testbed"]):
             for statement in statements:
                 db.execute(statement.encode())
 
+    def open_jobs(self) -> int:
+        """Jobs that have not ended."""
+        return int(self.sql("SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')")[0][0])
+
+    def wait_until_all_ended(self, longest_s: float) -> None:
+        """Return once no job is open. Raises: ClickException."""
+        wait_until(lambda: not self.open_jobs(), longest_s, "Jobs do not end.")
+
     def count(self) -> Counts:
         """What became of all jobs."""
         return count_jobs(self._database_url)
+
+
+def wait_until(look: Callable[[], Found], longest_s: float, otherwise: str | None) -> Found:
+    """What a look finds, as soon as it finds something.
+
+    Args:
+        otherwise: what to say where it finds nothing for so long; None where that is no error.
+    Raises: ClickException.
+    """
+    until = time.monotonic() + longest_s
+    while not (found := look()) and time.monotonic() < until:
+        time.sleep(LOOK_EVERY_S)
+    if not found and otherwise is not None:
+        raise click.ClickException(otherwise)
+    return found
 
 
 def count_jobs(database_url: str) -> Counts:

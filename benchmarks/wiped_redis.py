@@ -7,18 +7,17 @@ from outside: HTTP, SQL, Redis.
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from load import drive, request
-from testbed import Testbed, bearer, console, lanes, line_of
+from testbed import Testbed, bearer, console, lanes, line_of, wait_until
 
 WITHOUT = ("gpu", "overflow", "webhooks", "beat", "flower")
 QUEUE = "{headrace}:chat.normal"
 CONNECTIONS = 32
-LOOK_EVERY_S, LONGEST_S = 0.05, 300.0
+LONGEST_S = 300.0
 #: How long a stack without the sweep is watched.
 WATCHED_S = 20.0
 SETTINGS = {
@@ -27,7 +26,6 @@ SETTINGS = {
     "HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": "1e9",
     "HEADRACE_SIMULATOR__KV_TOKENS": "10000000",
 }
-OPEN = "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')"
 
 
 def measure(jobs: int, *, sweeps: bool) -> dict[str, Any]:
@@ -41,10 +39,12 @@ def measure(jobs: int, *, sweeps: bool) -> dict[str, Any]:
             raise click.ClickException(f"Submits were answered with {dict(statuses)}.")
         bed.redis.flushall()
         began = time.monotonic()
-        _wait(lambda: bed.redis.llen(QUEUE) == jobs, LONGEST_S if sweeps else WATCHED_S, is_sure=sweeps)
+        # Without the sweeps nobody can say that it should be otherwise.
+        longest_s, otherwise = (LONGEST_S, "Jobs are stuck.") if sweeps else (WATCHED_S, None)
+        wait_until(lambda: bed.redis.llen(QUEUE) == jobs, longest_s, otherwise)
         rebuilt_s, rebuilt = time.monotonic() - began, int(bed.redis.llen(QUEUE))
         bed.start_worker()
-        _wait(lambda: bed.sql(OPEN)[0][0] == 0, LONGEST_S if sweeps else WATCHED_S, is_sure=sweeps)
+        wait_until(lambda: not bed.open_jobs(), longest_s, otherwise)
         counts = bed.count()
         [(twice,)] = bed.sql("SELECT count(*) FROM jobs WHERE attempt > 1")
     return {
@@ -56,17 +56,6 @@ def measure(jobs: int, *, sweeps: bool) -> dict[str, Any]:
         "expired": counts.expired,
         "failed": counts.failed,
     }
-
-
-def _wait(condition: Callable[[], bool], longest_s: float, *, is_sure: bool) -> None:
-    """Until it holds; where that is not sure, so long at most."""
-    until = time.monotonic() + longest_s
-    while not condition():
-        if time.monotonic() > until:
-            if is_sure:
-                raise click.ClickException("Jobs are stuck.")
-            return
-        time.sleep(LOOK_EVERY_S)
 
 
 @click.command()

@@ -78,9 +78,7 @@ def candidates(
         return Candidate(queue, lane.depth_cap, lane.backlog_cap_tokens, ahead, reason, free_until(queue))
 
     if spec.overflow is Overflow.NEVER:
-        if not has_workers:
-            message = f"'{spec.model}' is answered by the paid API alone: leave 'overflow' out, or name another model."
-            raise InvalidRequest(message, param="overflow")
+        _check_stays(spec, has_workers)
         return (candidate(spec.pool, "own pool"),)
     closed = objection(spec, tariff, lacking) if api_is_open else _closed(_NOT_SET_UP)
     if spec.overflow is Overflow.ALLOW and has_workers:
@@ -88,11 +86,21 @@ def candidates(
         if closed:
             return (own,)
         return (candidate(OVERFLOW, relief), own) if relief else (own, candidate(OVERFLOW, "own queue full"))
-    if isinstance(closed, Shortfall):
-        raise BudgetExceeded(f"No money is left for this job: {closed}.", reason="budget")
     if closed:
-        raise closed
+        raise _refused(closed)
     return (candidate(OVERFLOW, "overflow only" if has_workers else "no pool of its own"),)
+
+
+def _check_stays(spec: JobSpec, has_workers: bool) -> None:
+    if not has_workers:
+        message = f"'{spec.model}' is answered by the paid API alone: leave 'overflow' out, or name another model."
+        raise InvalidRequest(message, param="overflow")
+
+
+def _refused(closed: InvalidRequest | Shortfall) -> InvalidRequest | BudgetExceeded:
+    if isinstance(closed, Shortfall):
+        return BudgetExceeded(f"No money is left for this job: {closed}.", reason="budget")
+    return closed
 
 
 class Payable(Protocol):

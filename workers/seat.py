@@ -54,11 +54,7 @@ class Seat:
     ) -> None:
         pool = settings.pools[settings.pool]
         if route is Route.POOL and pool.is_paid:
-            message = (
-                f"The paid API alone answers pool '{settings.pool}' (engine 'openai'), by the overflow worker: "
-                "set HEADRACE_POOL to a pool with an engine of its own, or start no GPU worker."
-            )
-            raise ConfigError(message, param="pool")
+            raise _no_engine(settings.pool)
         engine_name = "openai" if route is Route.OVERFLOW else pool.engine
         self._settings = settings
         self._route = route
@@ -80,19 +76,23 @@ class Seat:
             paid_pools=settings.paid_pools,
             room=Room(self._engine, pool.kv_admission, pool.kv_high_share, freed),
         )
-        self._lease = Lease(
-            store=opened,
+        self._lease = self._make_lease(give_up, lambda: not breaker.is_open)
+        self._sampler, self._endpoint = self._measures()
+
+    def _make_lease(self, give_up: Callable[[], object], serves: Callable[[], bool]) -> Lease:
+        settings, execute = self._settings, self.execute
+        return Lease(
+            store=self._store,
             engine=self._engine,
-            worker_id=self.execute.worker_id,
-            running=self.execute.running,
-            ready=self.execute.ready,
+            worker_id=execute.worker_id,
+            running=execute.running,
+            ready=execute.ready,
             lease_s=settings.lease_s,
             renew_every_s=settings.lease_renew_every_s,
-            crashes=self.execute.crashes,
+            crashes=execute.crashes,
             give_up=give_up,
-            serves=lambda: not breaker.is_open,
+            serves=serves,
         )
-        self._sampler, self._endpoint = self._measures()
 
     def take(self) -> None:
         """Load the engine, publish its limits, and start the lease.
@@ -173,3 +173,11 @@ class Seat:
 def _pacer(settings: Settings, redis: Redis, freed: Callable[[], None]) -> Pacer:
     is_one_model = {settings.overflow.model} >= set(settings.overflow.models.values())
     return Pacer(Pace(redis), reopened=freed, longest_closed_s=LONGEST_PAUSE_S if is_one_model else HELD_S)
+
+
+def _no_engine(pool: str) -> ConfigError:
+    message = (
+        f"The paid API alone answers pool '{pool}' (engine 'openai'), by the overflow worker: "
+        "set HEADRACE_POOL to a pool with an engine of its own, or start no GPU worker."
+    )
+    return ConfigError(message, param="pool")

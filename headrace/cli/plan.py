@@ -65,11 +65,7 @@ def plan_(
     headrace plan --model mistralai/Mixtral-8x7B-Instruct-v0.1 --gpu h100 --gpus 2 --kv-dtype fp8
     """
     settings = Settings.load()
-    served = settings.served_pool
-    if model is None and served.is_paid:
-        message = f"The paid API alone answers pool '{settings.pool}': name the model to plan for with --model."
-        raise ConfigError(message, param="model")
-    name = model or str(served.model_dir or served.model)
+    name = model or _served_model(settings)
     shape = ModelShape.of(read_config(name, settings.state_dir))
     default_block = BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS
     choice = Choice(gpus=gpus, block_tokens=block_tokens or default_block, **chosen)
@@ -84,6 +80,15 @@ def plan_(
     out.print(_line(name, shape, facts))
     _show(figures, gpus, f"{prompt_tokens} + {output_tokens}")
     out.print(f"longest: jobs of {shape.max_model_tokens:,} tokens that fit side by side.", style="dim")
+
+
+def _served_model(settings: Settings) -> str:
+    """Raises: ConfigError: none of ours is served."""
+    served = settings.served_pool
+    if served.is_paid:
+        message = f"The paid API alone answers pool '{settings.pool}': name the model to plan for with --model."
+        raise ConfigError(message, param="model")
+    return str(served.model_dir or served.model)
 
 
 def _show(figures: Mapping[str, Mapping[str, Any]], gpus: int, length: str) -> None:

@@ -1,7 +1,6 @@
 """The shared pace of calls to a provider, on a real Valkey."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,14 +14,6 @@ from headrace.pace import ON_ITS_WAY_S, Pace
 from headrace.queues import KEY_PREFIX
 
 MODEL = "gpt-4o-mini"
-
-
-@pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    client = connections.redis(Settings.load(redis_url=redis_url))
-    client.flushall()
-    yield client
-    client.close()
 
 
 @pytest.fixture

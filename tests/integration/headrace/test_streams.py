@@ -1,7 +1,6 @@
 """A job's stream on a real Valkey: its numbers, its fence, and what becomes of it when Redis forgets."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -15,15 +14,6 @@ from headrace.config import Settings
 from headrace.errors import BrokerUnavailable
 from headrace.jobs import new_id
 from headrace.streams import KEEP_S, RUN_S, STREAMED, Piece, StreamEvent, Streams
-
-
-@pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    """An empty Valkey; these tests need no Postgres."""
-    client = connections.redis(Settings.load(redis_url=redis_url))
-    client.flushall()
-    yield client
-    client.close()
 
 
 @pytest.fixture
