@@ -74,8 +74,8 @@ def candidates(
 
     def candidate(pool: str, reason: str) -> Candidate:
         queue = queue_name(pool, spec.lane)
-        ahead = ahead_cap_tokens(queue)
-        return Candidate(queue, lane.depth_cap, lane.backlog_cap_tokens, ahead, reason, free_until(queue))
+        caps = lane.depth_cap, lane.backlog_cap_tokens, ahead_cap_tokens(queue)
+        return Candidate(queue, *caps, reason, free_until(queue))
 
     if spec.overflow is Overflow.NEVER:
         _check_stays(spec, has_workers)
@@ -83,9 +83,8 @@ def candidates(
     closed = objection(spec, tariff, lacking) if api_is_open else _closed(_NOT_SET_UP)
     if spec.overflow is Overflow.ALLOW and has_workers:
         own = candidate(spec.pool, "own pool")
-        if closed:
-            return (own,)
-        return (candidate(OVERFLOW, relief), own) if relief else (own, candidate(OVERFLOW, "own queue full"))
+        paid = () if closed else (candidate(OVERFLOW, relief or "own queue full"),)
+        return (*paid, own) if relief else (own, *paid)
     if closed:
         raise _refused(closed)
     return (candidate(OVERFLOW, "overflow only" if has_workers else "no pool of its own"),)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from api.intake import FAILPOINT_INSERTED, LEADERS, Admitted, Intake, Outcome, Replayed
+from api.intake import FAILPOINT_INSERTED, Admitted, Intake, Outcome, Replayed
 from headrace.admission import Admission, Ask, Place, Refusal
 from headrace.errors import BrokerUnavailable, HeadraceError, IdempotencyInProgress, StoreUnavailable
 from headrace.jobs import JobSpec, Lane, Message, Sampling, new_id
@@ -154,7 +154,7 @@ def pile_up(intake: Intake, servers: Servers, specs: Sequence[JobSpec]) -> list[
     """As `at_once`, with nothing answered until every request that no batch has taken waits for one."""
 
     def all_wait() -> None:
-        while sum(map(len, servers.batches)) + len(intake._pending) < len(specs):
+        while sum(map(len, servers.batches)) + intake.batching.waiting < len(specs):
             threading.Event().wait(0.001)
         servers.is_open.set()
 
@@ -163,7 +163,7 @@ def pile_up(intake: Intake, servers: Servers, specs: Sequence[JobSpec]) -> list[
 
 
 def is_idle(intake: Intake) -> bool:
-    return intake._leaders == 0 and not intake._pending
+    return intake.batching.is_idle
 
 
 def test_one_accept_is_a_place_a_row_and_a_message(intake: Intake, servers: Servers) -> None:
@@ -184,9 +184,9 @@ def test_all_that_come_at_once_are_accepted_together_each_as_itself(intake: Inta
     assert [cast(Admitted, each.result()).start_by for each in outcomes] == [start_by_of(spec.id) for spec in specs]
     assert Counter(job for batch in servers.batches for job in batch) == Counter(spec.id for spec in specs)
     assert Counter(ticket.job_id for ticket in servers.committed) == Counter(spec.id for spec in specs)
-    # Each leader takes what is there when it comes; all others share the batches after.
-    assert len(servers.batches) <= LEADERS + 2
-    assert servers.most_running <= LEADERS
+    # The leader takes what is there when it comes; all others share the batches after.
+    assert len(servers.batches) <= 3
+    assert servers.most_running == 1
     assert is_idle(intake)
 
 
@@ -194,14 +194,14 @@ def test_all_that_come_at_once_are_accepted_together_each_as_itself(intake: Inta
 def test_no_batch_is_larger_than_its_bound(
     intake: Intake, servers: Servers, monkeypatch: pytest.MonkeyPatch, bound: int
 ) -> None:
-    monkeypatch.setattr("api.intake.BATCH", bound)
+    monkeypatch.setattr(intake.batching, "_most", bound)
     specs = [make_spec() for _ in range(THREADS)]
     outcomes = pile_up(intake, servers, specs)
     assert all(isinstance(each.result(), Admitted) for each in outcomes)
     assert max(map(len, servers.batches)) <= bound
     assert max(map(len, servers.inserted)) <= bound
     assert sum(map(len, servers.batches)) == THREADS
-    assert servers.most_running <= LEADERS
+    assert servers.most_running == 1
     assert is_idle(intake)
 
 
@@ -236,8 +236,8 @@ def test_what_fails_a_batch_reaches_everyone_in_it_and_the_next_is_served(
 def test_who_waits_behind_a_server_that_says_nothing_is_told_so_with_the_first(
     intake: Intake, servers: Servers, monkeypatch: pytest.MonkeyPatch, step: str, way: str
 ) -> None:
-    monkeypatch.setattr("api.intake.SILENCE_S", 0.0)
-    monkeypatch.setattr("api.intake.BATCH", 4)
+    monkeypatch.setattr("headrace.batching.SILENCE_S", 0.0)
+    monkeypatch.setattr(intake.batching, "_most", 4)
     specs, gone = [make_spec() for _ in range(THREADS)], StoreUnavailable("gone")
     if way == "raises":
         servers.failures[step] = gone
@@ -246,7 +246,7 @@ def test_who_waits_behind_a_server_that_says_nothing_is_told_so_with_the_first(
     outcomes = pile_up(intake, servers, specs)
 
     assert all(outcome.exception() is gone for outcome in outcomes)
-    assert len(servers.batches) <= LEADERS + 1
+    assert len(servers.batches) <= 2
     assert is_idle(intake)
     servers.failures.clear()
     assert isinstance(accept(intake, make_spec()), Admitted)

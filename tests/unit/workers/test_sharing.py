@@ -56,7 +56,7 @@ class Crowd:
         assert self._counter.entered.wait(DEADLINE_S)
         before = len(self._calls)
         yield
-        until(lambda: len(self._sharing._waiting) == len(self._calls) - before)
+        until(lambda: self._sharing.batching.waiting == len(self._calls) - before)
         self._counter.open.set()
 
 

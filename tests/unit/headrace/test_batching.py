@@ -1,0 +1,101 @@
+"""Threads that wait for batches: each is told its own, early where it can be, and nobody waits for ever."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from headrace.batching import Batching, Call
+from headrace.errors import StoreUnavailable
+
+DEADLINE_S = 10.0
+Numbers = Sequence[Call[int, int]]
+
+
+class Held:
+    """Doubles numbers. The first batch waits until `go` is set; `error` is what each batch ends with."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.batches: list[list[int]] = []
+        self.entered, self.go = threading.Event(), threading.Event()
+        self.error = error
+
+    def serve(self, calls: Numbers) -> None:
+        self.batches.append([call.ask for call in calls])
+        self.entered.set()
+        assert self.go.wait(DEADLINE_S)
+        for call in calls:
+            # Those above ten are settled whatever comes of the rest.
+            if self.error is None or call.ask > 10:
+                call.settle(2 * call.ask)
+        if self.error is not None:
+            raise self.error
+
+
+def gathered(
+    held: Held, batching: Batching[int, int], threads: ThreadPoolExecutor, asks: Sequence[int]
+) -> list[Future[int]]:
+    """The first is being served while the others come; then all are let go."""
+    calls = [threads.submit(batching.call, asks[0])]
+    assert held.entered.wait(DEADLINE_S)
+    calls += [threads.submit(batching.call, ask) for ask in asks[1:]]
+    until(lambda: batching.waiting == len(asks) - 1)
+    held.go.set()
+    return calls
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        threading.Event().wait(DEADLINE_S / 1000)
+    raise AssertionError("not in time")
+
+
+def test_what_comes_meanwhile_goes_together_and_then_nobody_leads() -> None:
+    held = Held()
+    batching = Batching(held.serve, most=3)
+    with ThreadPoolExecutor(8) as threads:
+        calls = gathered(held, batching, threads, [1, 2, 3, 4, 5])
+    assert [call.result() for call in calls] == [2, 4, 6, 8, 10]
+    assert [len(batch) for batch in held.batches] == [1, 3, 1]
+    assert batching.is_idle
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3)], ids=repr)
+def test_an_error_is_told_to_those_of_the_batch_that_were_told_nothing_yet(error: BaseException) -> None:
+    held = Held(error)
+    batching = Batching(held.serve, most=8)
+    with ThreadPoolExecutor(8) as threads:
+        first, *others = gathered(held, batching, threads, [1, 2, 20])
+    assert [first.exception(), others[0].exception()] == [error, error]
+    assert others[1].result() == 40
+    assert batching.is_idle
+
+
+@pytest.mark.parametrize(("silence_s", "batches"), [(0.0, 1), (DEADLINE_S, 3)], ids=["silent", "refuses at once"])
+def test_who_waits_behind_a_server_that_says_nothing_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, silence_s: float, batches: int
+) -> None:
+    monkeypatch.setattr("headrace.batching.SILENCE_S", silence_s)
+    held = Held(StoreUnavailable("gone"))
+    batching = Batching(held.serve, most=2)
+    with ThreadPoolExecutor(8) as threads:
+        calls = gathered(held, batching, threads, [1, 2, 3, 4, 5])
+    assert [type(call.exception()) for call in calls] == [StoreUnavailable] * 5
+    assert len(held.batches) == batches
+    assert batching.is_idle
+
+
+def test_two_of_one_key_are_not_in_one_batch() -> None:
+    held = Held()
+    batching = Batching(held.serve, most=8)
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(batching.call, 1)
+        assert held.entered.wait(DEADLINE_S)
+        same = [threads.submit(batching.call, ask, "same") for ask in (2, 3)]
+        until(lambda: batching.waiting == 2)
+        held.go.set()
+    assert [call.result() for call in (first, *same)] == [2, 4, 6]
+    assert [len(batch) for batch in held.batches] == [1, 1, 1]
