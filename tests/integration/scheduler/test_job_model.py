@@ -1,5 +1,6 @@
 """Jobs in Postgres against a model of them in plain Python, through whatever may happen to them and their workers."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -377,8 +378,8 @@ def seen(store: Store) -> dict[str, Any]:
     with store.begin() as db:
         return {
             "jobs": {row[0]: tuple(row[1:]) for row in db.execute(sa.select(*fates, *asked))},
-            "attempts": sorted(map(tuple, db.execute(sa.select(*tries))), key=str),
-            "ledger": sorted(map(tuple, db.execute(sa.select(*entries))), key=str),
+            "attempts": Counter(map(tuple, db.execute(sa.select(*tries)))),
+            "ledger": Counter(map(tuple, db.execute(sa.select(*entries)))),
             "webhooks": sorted(db.scalars(sa.select(deliveries_table.c.job_id))),
             "budgets": {tuple(row) for row in db.execute(accounts)} - {(NOTHING, NOTHING)},
         }
@@ -398,8 +399,8 @@ def foreseen(model: Model) -> dict[str, Any]:
             job: (life.state, life.number, life.attempt, life.worker, life.usd, life.is_unwanted, life.is_started)
             for job, life in lives.items()
         },
-        "attempts": sorted(tries, key=str),
-        "ledger": sorted(((job, *entry) for job, life in lives.items() for entry in life.entries), key=str),
+        "attempts": Counter(tries),
+        "ledger": Counter((job, *entry) for job, life in lives.items() for entry in life.entries),
         "webhooks": sorted(job for job, life in lives.items() if life.has_hook and life.state in TERMINAL),
         "budgets": {(reserved, spent)} - {(NOTHING, NOTHING)},
     }
