@@ -1,6 +1,6 @@
 """A migrated, empty Postgres and an empty Valkey for each test, and what the core makes of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -42,11 +42,20 @@ def settings(migrated_url: str, redis_url: str) -> Settings:
 def engine(settings: Settings) -> Iterator[sa.Engine]:
     """A connection pool to empty tables."""
     engine = connections.postgres(settings)
-    tables = ", ".join(table.name for table in metadata.sorted_tables)
     with engine.begin() as db:
-        db.execute(sa.text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+        empty(db, metadata.sorted_tables)
     yield engine
     engine.dispose()
+
+
+def empty(db: sa.Connection, tables: Iterable[sa.Table]) -> None:
+    """Delete all rows of these tables, without what hangs on them in others.
+
+    A TRUNCATE makes new files for every table and index: 85 ms instead of 5, before each of a thousand tests.
+    """
+    # So that no trigger runs: the ledger's refuses every change.
+    statements = ["SET LOCAL session_replication_role = replica", *(f"DELETE FROM {table.name}" for table in tables)]
+    db.exec_driver_sql("; ".join(statements))
 
 
 @pytest.fixture

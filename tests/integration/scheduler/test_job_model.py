@@ -37,15 +37,17 @@ from headrace.store.attempts import AttemptEnd, Away
 from headrace.store.claims import Claim
 from headrace.store.insertion import Inserted, Placement, insert_batch
 from headrace.store.workers import NOBODY, HeldAttempt, WorkerInfo
+from headrace.tables import apps as apps_table
 from headrace.tables import attempts as attempts_table
 from headrace.tables import budgets as budgets_table
 from headrace.tables import deliveries as deliveries_table
 from headrace.tables import jobs as jobs_table
-from headrace.tables import ledger
+from headrace.tables import ledger, metadata
 from headrace.tables import workers as workers_table
 from scheduler import sweep
 from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
+from tests.integration.conftest import empty
 
 EXAMPLES, STEPS = 50, 50
 ROUNDS = 5
@@ -283,7 +285,7 @@ class Actors:
         """All but the app."""
         self.redis.flushall()
         with self.store.begin() as db:
-            db.execute(sa.text("TRUNCATE jobs, ledger, budgets, workers CASCADE"))
+            empty(db, (table for table in metadata.sorted_tables if table is not apps_table))
 
     def start_worker(self) -> UUID:
         info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "test-model", max_running=32)

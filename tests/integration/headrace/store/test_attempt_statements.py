@@ -1,7 +1,7 @@
 """How Postgres carries the statements of an attempt out: by the jobs' keys, whatever it knows of the tables."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -36,6 +36,18 @@ def of(node: dict[str, Any]) -> list[tuple[str, str | None]]:
     return found + [each for child in node.get("Plans", ()) for each in of(child)]
 
 
+@pytest.fixture
+def _young_tables(engine: sa.Engine) -> Iterator[None]:
+    """Of which Postgres knows nothing yet; and what it learns of them here, it forgets."""
+    truncate = sa.text("TRUNCATE jobs CASCADE")
+    with engine.begin() as db:
+        db.execute(truncate)
+    yield
+    with engine.begin() as db:
+        db.execute(truncate)
+
+
+@pytest.mark.usefixtures("_young_tables")
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
 def test_jobs_are_looked_up_by_their_keys_while_tables_are_young_and_when_they_have_grown(
     store: Store, engine: sa.Engine, queued: Callable[..., Ticket], statement: Statement
