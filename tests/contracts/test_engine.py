@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,10 @@ with_a_core = pytest.mark.parametrize("bench", [VLLM], indirect=True, scope="mod
 @pytest.fixture(scope="module", params=["simulator", "openai", VLLM])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     made: Bench = {"simulator": simulator, "openai": paid, "vllm": vllm}[request.param](request.getfixturevalue)
-    yield made
-    made.engine.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXX", "/nowhere/c++")  # An engine that compiles finds no compiler.
+        yield made
+        made.engine.stop()
     gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
 
 
@@ -409,6 +411,12 @@ def test_stats_count_tokens_steps_and_first_tokens(engine: Engine) -> None:
 def test_abort_of_an_unknown_request_is_ignored(engine: Engine) -> None:
     engine.abort("nobody")
     engine.check()
+
+
+@with_a_core
+def test_log_probabilities_need_no_compiler(engine: Engine) -> None:
+    measured = replace(free(), sampling=replace(free().sampling, top_logprobs=1))
+    assert len(engine.generate(measured).logprobs or ()) == 60
 
 
 @with_a_core

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -73,17 +73,6 @@ def test_the_options_that_the_settings_file_shows_are_vllm_s_own() -> None:
     shown = tomllib.loads(re.sub("^# ", "", block, flags=re.MULTILINE))
     assert len(shown) > 5
     assert checked(shown, fields(AsyncEngineArgs), WHERE) == shown
-
-
-def test_log_probabilities_need_no_compiler(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "/nowhere/c++")
-    started = engine(tiny_llama)
-    started.start()
-    measured = replace(free(), sampling=replace(free().sampling, top_logprobs=1))
-    try:
-        assert len(started.generate(measured).logprobs or ()) == 60
-    finally:
-        started.stop()
 
 
 def test_options_from_the_environment_reach_vllm(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,23 @@ def provider() -> Iterator[StandIn]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def paid_key() -> str:
+    """The key for the paid API."""
+    return canary()
+
+
+@pytest.fixture(scope="module")
+def system(start: Callable[..., Any], provider: StandIn, paid_key: str) -> Any:
+    """Every third attempt fails, so that what is said of failures is heard too."""
+    faults = {"simulator__output_tokens": "8", "simulator__fault": "fault", "simulator__fault_every": "3"}
+    return start(paid_api=provider.url, paid_key=paid_key, **faults)
+
+
+def canary() -> str:
+    return f"canary-{secrets.token_hex(8)}"
+
+
 def paid_jobs(system: Any, provider: StandIn, prompt: str, answer: str, key: str) -> list[dict[str, Any]]:
     """One that the paid API answers, one that it rejects, and one whose key it does not know; it quotes both."""
     rejected = {"error": {"message": f"Not this: {prompt}", "type": "invalid_request_error", "code": "bad"}}
@@ -107,16 +124,14 @@ def paid_jobs(system: Any, provider: StandIn, prompt: str, answer: str, key: str
 
 
 def test_no_prompt_answer_key_or_secret_leaves_its_place(
-    start: Callable[..., Any],
+    system: Any,
     processes: Any,
     receiver: Receiver,
     provider: StandIn,
+    paid_key: str,
     wait_until: Callable[..., None],
 ) -> None:
-    prompt, answer, wrong_key, paid_key = (f"canary-{secrets.token_hex(8)}" for _ in range(4))
-    # Every third attempt fails, so that what is said of failures is heard too.
-    faults = {"simulator__output_tokens": "8", "simulator__fault": "fault", "simulator__fault_every": "3"}
-    system = start(paid_api=provider.url, paid_key=paid_key, **faults)
+    prompt, answer, wrong_key = (canary() for _ in range(3))
     report = system.stack.report
     with Wiretap(system.redis) as wire:
         jobs = [system.submit(prompt=f"{prompt} {no}", webhook=receiver.url) for no in range(6)]
@@ -192,10 +207,5 @@ def test_no_prompt_answer_key_or_secret_leaves_its_place(
 
 
 @pytest.mark.parametrize("name", ["api-key", "pepper", "flower-password", "ready.json", "stack.json"])
-def test_a_file_with_a_secret_is_its_owners_alone(system_files: Any, name: str) -> None:
-    assert (system_files / name).stat().st_mode & 0o077 == 0
-
-
-@pytest.fixture(scope="module")
-def system_files(start: Callable[..., Any]) -> Any:
-    return start("--without", "flower", "--without", "gpu").stack.state_dir
+def test_a_file_with_a_secret_is_its_owners_alone(system: Any, name: str) -> None:
+    assert (system.stack.state_dir / name).stat().st_mode & 0o077 == 0

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -30,55 +29,6 @@ PROMPTS = ("Name three colours of the rainbow.", "What do plants need to grow?")
 #: The engine's own process is gone this long after its worker was killed.
 ENGINE_GONE_S = 10
 ENGINE_UP_S = 180
-
-
-def engine_cores(processes: Any, worker: int) -> list[int]:
-    """The pids of the engine's own processes under a worker."""
-    return [pid for pid, command in processes.tree(worker).items() if "EngineCore" in command]
-
-
-def test_real_answers_and_no_engine_is_left_behind(
-    start: Callable[..., Any], processes: Any, wait_until: Callable[..., None], tmp_path: Path
-) -> None:
-    model = prepare(Settings.load(model=None, model_dir=None, engine="vllm"), print)
-    system = start(
-        engine="vllm",
-        folder=tmp_path,
-        model_dir=str(model.folder),
-        pools__chat__kv_cache_mib="128",
-        pools__chat__max_model_tokens="512",
-        lease_s="3",
-    )
-    asked = [{"prompt": None, "messages": CAPITALS}, *({"prompt": text} for text in PROMPTS)]
-    answers = system.all_ended([system.submit(**prompt, max_tokens=24, temperature=0) for prompt in asked])
-    assert {(job["status"], job["engine"]) for job in answers} == {("succeeded", "vllm")}
-    assert answers[0]["text"] == "Paris"
-    assert all(re.search(r"\w+ \w+ \w+", job["text"]) for job in answers[1:])
-
-    served = httpx2.get(system.stack.report.metrics_urls["gpu"]).text
-    assert re.search(r'^headrace_output_tokens_total\{pool="chat"\} [1-9]', served, re.MULTILINE)
-    assert re.search(r"^vllm:generation_tokens_total\{.*\} [1-9]", served, re.MULTILINE)
-
-    cores = engine_cores(processes, system.pid("gpu"))
-    assert cores, "no engine process was found"
-    lost = system.submit(prompt="Tell a long story.", max_tokens=300)
-    wait_until(lambda: system.count("running") == 1, "a job runs")
-    killed = system.stack.kill("gpu")
-    wait_until(lambda: not processes.running(cores), "the engine has ended with its worker", ENGINE_GONE_S)
-    job = system.ended(lost, ENGINE_UP_S)
-    assert (job["status"], job["engine"], job["attempts"]) == ("succeeded", "vllm", 2)
-    assert system.bills([lost]) == [("compute", 2), ("waste", 1)]
-    assert system.pid("gpu") != killed
-
-    tree = processes.tree(system.stack.pid)
-    assert set(engine_cores(processes, system.pid("gpu"))) & set(tree)
-    os.kill(system.stack.pid, signal.SIGKILL)
-    wait_until(lambda: not processes.running(list(tree)), "nothing runs", ENGINE_GONE_S)
-    logs = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
-    assert not [text for text in PROMPTS if text in logs]
-    assert CAPITALS[-1]["content"] not in logs
-
-
 BATCH = 20
 #: With so few tokens in one step, a longer prompt is computed in parts, and one with a seed then kills the
 #: engine on a CPU: torch's CPU generator has no offset. A real poison, which Headrace's own settings keep away.
@@ -87,18 +37,32 @@ POISON = {"prompt": "Tell me about the water wheel. " * 50, "seed": 1, "max_toke
 
 
 @pytest.fixture(scope="module")
-def full(start: Callable[..., Any]) -> Any:
-    """The real engine, with room for twenty jobs at once."""
-    model = prepare(Settings.load(model=None, model_dir=None, engine="vllm"), print)
-    return start(
-        *("--without", "flower", "--without", "beat"),
-        engine="vllm",
-        model_dir=str(model.folder),
-        pools__chat__kv_cache_mib="256",
-        pools__chat__max_model_tokens="1024",
-        pools__chat__max_running=str(BATCH),
-        pools__chat__engine_options=json.dumps(SMALL_STEPS),
-    )
+def started() -> list[Any]:
+    """Every stack that `full` has made."""
+    return []
+
+
+@pytest.fixture
+def full(start: Callable[..., Any], processes: Any, started: list[Any]) -> Any:
+    """The real engine, with room for twenty jobs at once: after a test that killed the whole stack, another."""
+    if not started or not processes.running([started[-1].stack.pid]):
+        model = prepare(Settings.load(model=None, model_dir=None, engine="vllm"), print)
+        system = start(
+            *("--without", "flower"),
+            engine="vllm",
+            model_dir=str(model.folder),
+            pools__chat__kv_cache_mib="256",
+            pools__chat__max_model_tokens="1024",
+            pools__chat__max_running=str(BATCH),
+            pools__chat__engine_options=json.dumps(SMALL_STEPS),
+        )
+        started.append(system)
+    return started[-1]
+
+
+def engine_cores(processes: Any, worker: int) -> list[int]:
+    """The pids of the engine's own processes under a worker."""
+    return [pid for pid, command in processes.tree(worker).items() if "EngineCore" in command]
 
 
 def test_jobs_of_a_killed_engine_core_come_back_and_succeed(
@@ -150,3 +114,34 @@ def test_a_worker_told_to_stop_finishes_what_runs_and_leaves_the_rest_in_the_que
     assert {(job["status"], job["attempts"]) for job in ended} == {("succeeded", 1)}
     assert full.bills(jobs) == [("compute", 1)] * len(jobs), "nothing was computed twice"
     assert "gpu ended with status 0" in (full.stack.state_dir / "logs" / "up.log").read_text()
+
+
+def test_real_answers_and_no_engine_is_left_behind(full: Any, processes: Any, wait_until: Callable[..., None]) -> None:
+    asked = [{"prompt": None, "messages": CAPITALS}, *({"prompt": text} for text in PROMPTS)]
+    answers = full.all_ended([full.submit(**prompt, max_tokens=24, temperature=0) for prompt in asked])
+    assert {(job["status"], job["engine"]) for job in answers} == {("succeeded", "vllm")}
+    assert answers[0]["text"] == "Paris"
+    assert all(re.search(r"\w+ \w+ \w+", job["text"]) for job in answers[1:])
+
+    served = httpx2.get(full.stack.report.metrics_urls["gpu"]).text
+    assert re.search(r'^headrace_output_tokens_total\{pool="chat"\} [1-9]', served, re.MULTILINE)
+    assert re.search(r"^vllm:generation_tokens_total\{.*\} [1-9]", served, re.MULTILINE)
+
+    cores = engine_cores(processes, full.pid("gpu"))
+    assert cores, "no engine process was found"
+    lost = full.submit(prompt="Tell a long story.", max_tokens=300)
+    wait_until(lambda: full.count("running") == 1, "a job runs")
+    killed = full.stack.kill("gpu")
+    wait_until(lambda: not processes.running(cores), "the engine has ended with its worker", ENGINE_GONE_S)
+    job = full.ended(lost, ENGINE_UP_S)
+    assert (job["status"], job["engine"], job["attempts"]) == ("succeeded", "vllm", 2)
+    assert full.bills([lost]) == [("compute", 2), ("waste", 1)]
+    assert full.pid("gpu") != killed
+
+    tree = processes.tree(full.stack.pid)
+    assert set(engine_cores(processes, full.pid("gpu"))) & set(tree)
+    os.kill(full.stack.pid, signal.SIGKILL)
+    wait_until(lambda: not processes.running(list(tree)), "nothing runs", ENGINE_GONE_S)
+    logs = "".join(path.read_text() for path in (full.stack.state_dir / "logs").iterdir())
+    assert not [text for text in PROMPTS if text in logs]
+    assert CAPITALS[-1]["content"] not in logs

@@ -17,7 +17,7 @@ from workers.engines.adapters import find_adapters, no_such_adapter
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.scratch import Scratch
 from workers.engines.vllm_core import DEAD_EXIT_S, Call, Core
-from workers.engines.vllm_load import DRAIN_S, load
+from workers.engines.vllm_load import DRAIN_S, import_vllm, load
 from workers.engines.vllm_stats import Tally
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class VllmEngine:
             if self._core is None:
                 self._scratch.open()
                 began = time.monotonic()
+                import_vllm(self._pool, self._scratch.path)
                 self._core = self._open()
                 log.info("engine_started", extra={"engine": self.name, "load_s": round(time.monotonic() - began, 1)})
             return self._core.limits

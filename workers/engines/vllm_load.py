@@ -1,6 +1,7 @@
 """Starts an `AsyncLLM` with a pool's settings, and has it tell its statistics."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ def _stat_logger(tally: Tally) -> type:
         def log_engine_initialized(self) -> None: ...
 
     return StatLogger
+
+
+def import_vllm(pool: PoolSettings, scratch: Path) -> None:
+    """Import vLLM, with the environment that it is to find; whether it can be had shows in `load`.
+
+    On its own, and first: something in it keeps the frames that it was imported from, with all that they ever name. An
+    engine that is named there would stay for good.
+    """
+    with environment(pool, scratch), suppress(ImportError):
+        import vllm.v1.engine.async_llm  # noqa: F401
 
 
 def load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, Adapter], tally: Tally) -> Any:

@@ -6,11 +6,13 @@ from workers.engines.parentwatch import register
 
 PARENT = """
 import multiprocessing, os, threading
+from tqdm import tqdm
 from workers.engines import parentwatch
 
 def child(write):
     parentwatch.register()
     parentwatch.register()
+    tqdm(disable=True)
     write.send([thread.name for thread in threading.enumerate()].count("parentwatch"))
     threading.Event().wait()
 
@@ -29,11 +31,22 @@ def test_a_child_dies_with_its_parent_and_watches_once(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid, watchers = map(int, parent.stdout.readline().split())
-        assert watchers == 1
-        assert Path(f"/proc/{pid}").exists()
+        maps = Path(f"/proc/{pid}/maps").read_text()
         parent.kill()
         # The child holds the other end of this pipe: it closes when the child is gone.
         assert parent.stdout.read() == ""
+    assert watchers == 1
+    assert "python" in maps
+    assert "/dev/shm/sem." not in maps, "a progress bar's lock would outlive it"
+
+
+def test_the_end_of_a_process_does_not_wait_for_a_search_for_garbage() -> None:
+    program = (
+        "import atexit, gc; from workers.engines.parentwatch import register;"
+        "atexit.register(lambda: print(gc.get_freeze_count())); register()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 1000
 
 
 def test_a_process_without_a_parent_watches_nothing() -> None:
