@@ -30,10 +30,12 @@ PROMPTS = ("Name three colours of the rainbow.", "What do plants need to grow?")
 ENGINE_GONE_S = 10
 ENGINE_UP_S = 180
 BATCH = 20
+#: Answers of an engine that is killed again and again come slowly, and the door would say that one waits too long.
+MAX_WAIT_S = 3600
 #: With so few tokens in one step, a longer prompt is computed in parts, and one with a seed then kills the
 #: engine on a CPU: torch's CPU generator has no offset. A real poison, which Headrace's own settings keep away.
 SMALL_STEPS = {"enable_chunked_prefill": True, "max_num_batched_tokens": 256}
-POISON = {"prompt": "Tell me about the water wheel. " * 50, "seed": 1, "max_tokens": 8}
+POISON = {"prompt": "Tell me about the water wheel. " * 50, "seed": 1, "max_tokens": 8, "max_wait": MAX_WAIT_S}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_jobs_of_a_killed_engine_core_come_back_and_succeed(
     full: Any, processes: Any, wait_until: Callable[..., None]
 ) -> None:
     worker = full.pid("gpu")
-    jobs = full.submit_many(BATCH, max_tokens=64)
+    jobs = full.submit_many(BATCH, max_wait=MAX_WAIT_S, max_tokens=32)
     wait_until(lambda: full.count("running") == BATCH, "all run")
     [core] = engine_cores(processes, worker)
     os.kill(core, signal.SIGKILL)
@@ -87,7 +89,7 @@ def test_jobs_of_a_killed_engine_core_come_back_and_succeed(
 
 def test_a_prompt_that_kills_the_engine_fails_and_its_neighbours_succeed(full: Any) -> None:
     crashes_before = deaths(full)
-    poison, *neighbours = [full.submit(**POISON), *full.submit_many(BATCH - 1, max_tokens=16)]
+    poison, *neighbours = [full.submit(**POISON), *full.submit_many(BATCH - 1, max_wait=MAX_WAIT_S, max_tokens=16)]
     ended = full.all_ended([poison, *neighbours], ENGINE_UP_S)
     assert (ended[0]["status"], ended[0]["error"]["code"]) == ("failed", "engine_crash")
     assert {(job["status"], job["attempts"]) for job in ended[1:]} == {("succeeded", 1)}
@@ -103,9 +105,9 @@ def deaths(system: Any) -> int:
 def test_a_worker_told_to_stop_finishes_what_runs_and_leaves_the_rest_in_the_queue(
     full: Any, wait_until: Callable[..., None]
 ) -> None:
-    jobs = full.submit_many(BATCH, max_tokens=32)
+    jobs = full.submit_many(BATCH, max_wait=MAX_WAIT_S, max_tokens=32)
     wait_until(lambda: full.count("running") == BATCH, "the engine is full")
-    jobs += full.submit_many(BATCH, max_tokens=32)
+    jobs += full.submit_many(BATCH, max_wait=MAX_WAIT_S, max_tokens=32)
     stopped, told_at = full.stack.kill("gpu", signal.SIGTERM), time.monotonic()
     full.restarted("gpu", stopped)
     print(f"told to stop with {BATCH} running and {BATCH} waiting: gone after {time.monotonic() - told_at:.1f} s")
@@ -118,7 +120,9 @@ def test_a_worker_told_to_stop_finishes_what_runs_and_leaves_the_rest_in_the_que
 
 def test_real_answers_and_no_engine_is_left_behind(full: Any, processes: Any, wait_until: Callable[..., None]) -> None:
     asked = [{"prompt": None, "messages": CAPITALS}, *({"prompt": text} for text in PROMPTS)]
-    answers = full.all_ended([full.submit(**prompt, max_tokens=24, temperature=0) for prompt in asked])
+    answers = full.all_ended(
+        [full.submit(**prompt, max_wait=MAX_WAIT_S, max_tokens=24, temperature=0) for prompt in asked]
+    )
     assert {(job["status"], job["engine"]) for job in answers} == {("succeeded", "vllm")}
     assert answers[0]["text"] == "Paris"
     assert all(re.search(r"\w+ \w+ \w+", job["text"]) for job in answers[1:])
@@ -129,7 +133,7 @@ def test_real_answers_and_no_engine_is_left_behind(full: Any, processes: Any, wa
 
     cores = engine_cores(processes, full.pid("gpu"))
     assert cores, "no engine process was found"
-    lost = full.submit(prompt="Tell a long story.", max_tokens=300)
+    lost = full.submit(prompt="Tell a long story.", max_wait=MAX_WAIT_S, max_tokens=100)
     wait_until(lambda: full.count("running") == 1, "a job runs")
     killed = full.stack.kill("gpu")
     wait_until(lambda: not processes.running(cores), "the engine has ended with its worker", ENGINE_GONE_S)
