@@ -1,4 +1,4 @@
-"""`bin/headrace`: what it keeps for itself, and what it hands on to the installer."""
+"""`bin/headrace`: what it keeps for itself, and what it hands on to the installer. `bin/test`: what it runs."""
 
 import shutil
 import subprocess
@@ -49,3 +49,38 @@ def test_an_argument_that_the_installation_has_not_is_refused(tmp_path: Path, ar
     assert (done.returncode, done.stdout) == (2, "")
     assert "usage: bin/headrace install [--dev]" in done.stderr
     assert any(f"There is no argument '{argument}'." in done.stderr for argument in arguments)
+
+
+def checked(checkout: Path, *arguments: str, failing: str = "nothing") -> subprocess.CompletedProcess[str]:
+    """Run a copy of `bin/test` where every tool says what it was told, and one fails."""
+    tools = checkout / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    (checkout / "bin").mkdir()
+    script = shutil.copy(PROJECT_ROOT / "bin" / "test", checkout / "bin")
+    told = f'#!/bin/sh\necho "${{0##*/}} $*"\ncase "${{0##*/}} $*" in *"{failing}") exit 1 ;; esac\n'
+    for tool in (checkout / "bin" / "headrace", *(tools / name for name in ("ruff", "mypy", "lint-imports", "pytest"))):
+        tool.write_text(told)
+        tool.chmod(0o755)
+    return subprocess.run([script, *arguments], cwd="/", capture_output=True, text=True, check=False)
+
+
+KOMBU = "pytest -p no:cacheprovider tests/third_party"
+CHECKS = ["ruff format --check", "ruff check", "mypy ", "lint-imports ", "pytest --ignore tests/third_party", KOMBU]
+
+
+def test_every_check_is_run(tmp_path: Path) -> None:
+    done = checked(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = [line for line in done.stdout.split("\n") if line and not line.startswith("==")]
+    assert said == ["headrace install --dev", *CHECKS]
+
+
+@pytest.mark.parametrize("failing", CHECKS)
+def test_a_check_that_fails_fails_all(tmp_path: Path, failing: str) -> None:
+    assert checked(tmp_path, failing=failing).returncode == 1
+
+
+def test_arguments_go_to_pytest(tmp_path: Path) -> None:
+    done = checked(tmp_path, "tests/unit", "-k", "routing")
+    assert done.returncode == 0
+    assert done.stdout.endswith("\npytest tests/unit -k routing\n")
