@@ -6,7 +6,7 @@ from api import ending
 from api.deps import deps
 from api.routes.submission import read_job
 from headrace.errors import InvalidRequest
-from headrace.store import jobs
+from headrace.store import texts
 from headrace.store.apps import App
 from headrace.store.jobs import Job
 
@@ -27,6 +27,6 @@ def cancelled(app: App, job_id: UUID) -> Job:
 def erase(app: App, job_id: UUID) -> None:
     """Forget the caller's ended job, with what of its answer is still in Redis. Raises: NotFound. JobNotEnded."""
     with deps().store.begin() as db:
-        jobs.erase(db, app.id, job_id)
+        texts.erase(db, app.id, job_id)
         # Before the commit: where Redis does not answer, nothing was deleted, and the caller is told so.
         deps().streams.forget(job_id)

@@ -15,6 +15,7 @@ from headrace.store import (
     observations,
     overview,
     retries,
+    texts,
     workers,
 )
 from headrace.store.session import Store
@@ -32,5 +33,6 @@ __all__ = [
     "observations",
     "overview",
     "retries",
+    "texts",
     "workers",
 ]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.errors import JobNotEnded, NotFound
+from headrace.errors import NotFound
 from headrace.jobs import SUSPECT, TERMINAL, JobState, Lane, Message, Overflow, Route, TokenLogprob, show_id
 from headrace.queues import Ticket
 from headrace.store.transitions import transition
@@ -173,21 +173,6 @@ def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, .
     if stored is None:
         raise _not_found(job_id)
     return tuple(Message(**message) for message in stored)
-
-
-def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
-    """Forget what an ended job's caller wrote and what was answered; what it used and cost stays.
-
-    Raises: NotFound, also when it was erased before. JobNotEnded.
-    """
-    job = find(db, app_id, job_id)
-    if not job.state.is_terminal:
-        raise JobNotEnded(
-            f"Job '{show_id(job_id)}' is {job.state}: cancel it, and delete it once it has ended.", job_id=job_id
-        )
-    this = (jobs.c.id == job_id, jobs.c.state.in_(TERMINAL))
-    db.execute(sa.update(jobs).where(*this).values(erased_at=sa.func.now(), metadata={}))
-    db.execute(sa.delete(job_texts).where(job_texts.c.job_id == job_id))
 
 
 def _not_found(job_id: UUID) -> NotFound:

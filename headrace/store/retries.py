@@ -64,7 +64,7 @@ def _check(db: Connection, job_ids: Iterable[UUID]) -> None:
         if row.again is not None:
             raise InvalidRequest(f"{job} was retried already, as '{show_id(row.again)}': retry that.", job_id=job_id)
         if row.is_erased:
-            raise InvalidRequest(f"{job} was deleted by its app: its prompt is gone.", job_id=job_id)
+            raise InvalidRequest(f"{job} was deleted: its prompt is gone.", job_id=job_id)
 
 
 def _copy(db: Connection, old: UUID, new: UUID) -> None:

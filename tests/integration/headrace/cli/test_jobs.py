@@ -129,7 +129,7 @@ def test_what_failed_again_can_be_retried_again(run: Run, store: Store, failed: 
         ("state = 'queued', ended_at = NULL", "is queued: it has not failed, and may yet succeed."),
         ("state = 'succeeded'", "has succeeded: only one that has failed can be retried."),
         ("state = 'cancelled'", "has been cancelled: only one that has failed can be retried."),
-        ("retry_of = NULL; DELETE FROM job_texts", "was deleted by its app: its prompt is gone."),
+        ("retry_of = NULL; DELETE FROM job_texts", "was deleted: its prompt is gone."),
     ],
 )
 def test_what_cannot_be_retried_is_named_and_nothing_else_is(
