@@ -34,6 +34,8 @@ RECONCILE_EVERY_S = 10.0
 FORGET_EVERY_S = 3600.0
 #: A batch each minute is as much as four hundred workers write.
 FORGET_SAMPLES_EVERY_S = 60.0
+#: A batch each time is as much as 500 jobs a second leave behind.
+FORGET_TEXTS_EVERY_S = 10.0
 
 
 def make_parts(celery: Celery, settings: Settings) -> Parts:
@@ -57,6 +59,7 @@ def make_sweeper(parts: Parts) -> Sweeper:
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, parts)),
             Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, parts)),
             Sweep("forget_samples", FORGET_SAMPLES_EVERY_S, partial(sweep.forget_samples, parts)),
+            Sweep("forget_texts", FORGET_TEXTS_EVERY_S, partial(sweep.forget_texts, parts)),
         ]
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headrace.broker import named_in
 from headrace.queues import Ticket
-from headrace.store import deliveries, jobs, locks, observations
+from headrace.store import deliveries, jobs, locks, observations, texts
 from headrace.store.idempotency import forget_expired_keys
 from scheduler.parts import Parts
 
@@ -136,7 +136,7 @@ def forget_keys(parts: Parts) -> int:
 
 
 def forget_samples(parts: Parts) -> int:
-    """Delete samples of queues and workers, and scaling decisions, that are older than `keep_samples_days`.
+    """Delete samples of queues and workers, counts of refusals, and decisions, older than `keep_samples_days`.
 
     Bound: one sweep after that, or more where over `observations.FORGET_ROWS` of one table grow too old between two.
     Returns: rows that were deleted.
@@ -145,3 +145,17 @@ def forget_samples(parts: Parts) -> int:
         if not locks.try_take(db, "forget_samples"):
             return 0
         return observations.forget_samples(db, parts.settings.keep_samples_days)
+
+
+def forget_texts(parts: Parts) -> int:
+    """Erase the texts of jobs that ended more than `keep_texts_days` ago, as when their apps delete them.
+
+    Bound: one sweep after that, or more where over `texts.FORGET_JOBS` grow too old between two. What is left of their
+    streams in Redis went long ago. No days: nothing is erased.
+    Returns: jobs whose texts were erased.
+    """
+    keep_days = parts.settings.keep_texts_days
+    if keep_days is None:
+        return 0
+    with parts.store.begin() as db:
+        return texts.forget_old(db, keep_days) if locks.try_take(db, "forget_texts") else 0

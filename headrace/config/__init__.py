@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from headrace.config.sections import (
     BudgetSettings,
+    Days,
     LaneSettings,
     OverflowSettings,
     PoolSettings,
@@ -71,7 +72,8 @@ class Settings(BaseSettings):
         reservation_ttl_s: how long admission holds a place for a job that is not inserted yet.
         publish_grace_s: how long a queued job may be missing from its list before `publish_due` adds it again.
         sample_every_s: how often a worker writes down what its engine does.
-        keep_samples_days: how long samples of queues and workers, and scaling decisions, are kept.
+        keep_samples_days: how long samples of queues and workers, counts of refusals, and scaling decisions, are kept.
+        keep_texts_days: how long after a job's end its texts are kept; None: until its app deletes them.
         metrics_host, metrics_port: where a worker serves Prometheus; no port: nowhere. Each worker of a host needs a
             port of its own.
         failpoint: the process exits at the named point, as if killed. For crash tests only.
@@ -124,7 +126,8 @@ class Settings(BaseSettings):
     observe_every_s: Positive = 5.0
     autoscale_every_s: Positive = 30.0
     sample_every_s: Positive = 5.0
-    keep_samples_days: PositiveInt = 30
+    keep_samples_days: Days = 30
+    keep_texts_days: Days | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     failpoint: str | None = None

@@ -12,6 +12,7 @@ from headrace.jobs import MOST_LOGPROBS, Lane
 
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
+Days = Annotated[int, Field(gt=0, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -145,8 +145,8 @@ def add_worker_sample(db: Connection, sample: WorkerSample) -> None:
 
 
 def forget_samples(db: Connection, keep_days: int) -> int:
-    """Delete samples and decisions that are older, `FORGET_ROWS` of each table at most; returns how many."""
-    times = (queue_samples.c.at, worker_samples.c.taken_at, decisions.c.at)
+    """Delete samples, refusals and decisions that are older, `FORGET_ROWS` of each table at most; returns how many."""
+    times = (queue_samples.c.at, worker_samples.c.taken_at, refusals.c.minute, decisions.c.at)
     return sum(_forget(db, at, sa.func.now() - timedelta(days=keep_days)) for at in times)
 
 

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -20,9 +21,9 @@ from headrace.admission import ENDED, Admission, books_key
 from headrace.broker import list_key
 from headrace.config import LaneSettings, Settings
 from headrace.forecasting import LaneRates, PoolRates, to_json
-from headrace.jobs import Lane, new_id, parse_id
+from headrace.jobs import Lane, new_id, oldest_id, parse_id, show_id
 from headrace.queues import Ticket
-from headrace.store import Store, apps, attempts, workers
+from headrace.store import Store, apps, attempts, texts, workers
 from headrace.store.apps import App
 from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs, refusals
@@ -540,3 +541,19 @@ def test_who_reads_a_job_whose_time_is_over_ends_it_and_frees_its_place(
 
     assert admission.loads([QUEUE])[QUEUE].jobs == 0
     assert redis.llen(list_key(QUEUE)) == 0
+
+
+def test_a_job_whose_texts_were_kept_for_long_enough_is_found_no_more(
+    client: FlaskClient, queued: Callable[..., Ticket], store: Store
+) -> None:
+    path = f"/v1/jobs/{show_id(queued(id=oldest_id(datetime.now(UTC) - timedelta(days=3))).job_id)}"
+    with store.begin() as db:
+        db.execute(sa.update(jobs).values(state="succeeded", ended_at=sa.func.now() - timedelta(days=2)))
+        assert texts.forget_old(db, keep_days=3) == 0
+    assert client.get(path).status_code == 200
+
+    with store.begin() as db:
+        assert texts.forget_old(db, keep_days=2) == 1
+
+    assert [client.get(path).status_code, client.delete(path).status_code] == [404, 404]
+    assert client.get("/v1/jobs").get_json()["data"] == []

@@ -1,7 +1,7 @@
 """The sweeps' surroundings: real servers, workers that live or died, and a look at what is in the lists."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from headrace import connections
 from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, list_key, make_celery, named_in, send_delivery
 from headrace.config import Settings
-from headrace.jobs import new_id
+from headrace.jobs import new_id, oldest_id
 from headrace.queues import Ticket
 from headrace.store import Store, attempts, workers
 from headrace.store.claims import Claim
@@ -62,6 +62,32 @@ def query(store: Store) -> Callable[..., Any]:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     return run
+
+
+@pytest.fixture
+def made_days_ago(queued: Callable[..., Ticket], age: Callable[[UUID, timedelta], None]) -> Callable[..., Ticket]:
+    """Inserts a job that was accepted so many days ago, as its id says too, and may yet start."""
+
+    def insert(days: int, **changes: Any) -> Ticket:
+        by = timedelta(days=days)
+        of_that_time = oldest_id(datetime.now(UTC) - by).int | (new_id().int & ((1 << 80) - 1))
+        ticket = queued(id=UUID(int=of_that_time), max_wait_s=(by + timedelta(minutes=1)).total_seconds(), **changes)
+        age(ticket.job_id, by)
+        return ticket
+
+    return insert
+
+
+@pytest.fixture
+def ended(made_days_ago: Callable[..., Ticket], query: Callable[..., Any]) -> Callable[..., Ticket]:
+    """Inserts a job that has ended so many days ago, soon after it was accepted."""
+
+    def insert(days: int, state: str = "succeeded") -> Ticket:
+        ticket = made_days_ago(days)
+        query("UPDATE jobs SET state = :state, ended_at = created_at WHERE id = :id", state=state, id=ticket.job_id)
+        return ticket
+
+    return insert
 
 
 @pytest.fixture

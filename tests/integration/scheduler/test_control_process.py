@@ -25,10 +25,12 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Starts a Celery program of `scheduler.app`; ends it with the test."""
     children: list[Child] = []
 
-    def run(*arguments: str, redis_url: str = settings.redis_url, sweep_every_s: str = "0.1") -> Child:
+    def run(
+        *arguments: str, redis_url: str = settings.redis_url, sweep_every_s: str = "0.1", **variables: str
+    ) -> Child:
         env = {"DATABASE_URL": settings.database_url, "REDIS_URL": redis_url, "PATH": "/usr/bin:/bin"}
         env |= {"HEADRACE_OBSERVE_EVERY_S": "0.2", "HEADRACE_AUTOSCALE_EVERY_S": "0.2"}
-        env["HEADRACE_SWEEP_EVERY_S"] = sweep_every_s
+        env |= {"HEADRACE_SWEEP_EVERY_S": sweep_every_s, **variables}
         argv = (sys.executable, "-m", "celery", "-A", "scheduler.app", *arguments, "-l", "INFO")
         child = Child(Command(arguments[0], argv, env, PROJECT_ROOT), tmp_path / f"{arguments[0]}.log")
         children.append(child)
@@ -82,6 +84,15 @@ def test_jobs_expire_within_a_second_of_their_time_and_are_never_run(
     assert all(claim(ticket.job_id, 1) is None for ticket in tickets)
     assert query("SELECT count(*) FROM attempts") == [(0,)]
     worker.wait_until(lambda: admission.loads([QUEUE])[QUEUE].jobs == 0, START_TIMEOUT_S)
+
+
+def test_a_control_worker_erases_old_texts_where_it_is_told_to(
+    start: Callable[..., Child], ended: Callable[..., Ticket], query: Any
+) -> None:
+    ended(2)
+    young = ended(1).job_id
+    worker = start("worker", HEADRACE_KEEP_TEXTS_DAYS="2")
+    worker.wait_until(lambda: query("SELECT job_id FROM job_texts") == [(young,)], START_TIMEOUT_S)
 
 
 def test_beat_and_a_control_worker_write_samples_and_decisions(

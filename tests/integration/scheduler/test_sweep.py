@@ -298,12 +298,14 @@ def test_only_idempotency_keys_that_have_expired_are_forgotten(parts: Parts, que
 
 @pytest.fixture
 def observed(query: Any) -> Callable[[int, int], None]:
-    """Puts so many rows of so many days ago into each table of samples and decisions."""
+    """Puts so many rows of so many days ago into each table of samples, refusals and decisions."""
     insert = {
         "queue_samples": "(queue, at, depth, oldest_wait_s, arrivals, refused, started, running, slots, hosts)"
         " SELECT 'chat.normal', {at}, 0, 0, 0, 0, 0, 0, 0, 0",
         "worker_samples": "(taken_at, worker_id, pool, interval_s, running, waiting, steps, prompt_tokens,"
         " output_tokens, preemptions) SELECT {at}, gen_random_uuid(), 'chat', 5, 0, 0, 0, 0, 0, 0",
+        "refusals": "(minute, app_id, queue, reason, jobs, tokens)"
+        " SELECT {at}, gen_random_uuid(), 'chat.normal', 'depth', 1, 1",
         "decisions": "(at, pool, mode, hosts, target, reason, inputs)"
         " SELECT {at}, 'chat', 'advisory', 1, 1, 'hold', '{{}}'",
     }
@@ -316,7 +318,7 @@ def observed(query: Any) -> Callable[[int, int], None]:
     return put
 
 
-SAMPLED = ("queue_samples", "worker_samples", "decisions")
+SAMPLED = ("queue_samples", "worker_samples", "refusals", "decisions")
 
 
 def test_only_samples_older_than_they_are_kept_are_forgotten(
@@ -336,7 +338,7 @@ def test_samples_are_forgotten_in_batches_the_oldest_first(
     monkeypatch.setattr("headrace.store.observations.FORGET_ROWS", 2)
     observed(3, 40)
     observed(1, 50)
-    assert [sweep.forget_samples(parts) for _ in range(3)] == [6, 6, 0]
+    assert [sweep.forget_samples(parts) for _ in range(3)] == [2 * len(SAMPLED)] * 2 + [0]
     observed(1, 50)
     observed(2, 40)
     sweep.forget_samples(parts)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from threading import Barrier
@@ -96,6 +97,17 @@ def test_a_lost_webhook_message_is_sent_once(
     query("UPDATE deliveries SET published_at = NULL")
     assert sum(race(twins, sweep.redeliver)) == JOBS
     assert redis.llen(list_key(WEBHOOKS)) == JOBS
+
+
+def test_old_texts_are_erased_once(twins: list[Parts], ended: Callable[..., Ticket], query: Any) -> None:
+    twins = [replace(each, settings=each.settings.model_copy(update={"keep_texts_days": 1})) for each in twins]
+    for _ in range(JOBS):
+        ended(1)
+    with twins[0].store.begin() as db:
+        assert locks.try_take(db, "forget_texts")
+        assert sweep.forget_texts(twins[1]) == 0
+    assert sum(race(twins, sweep.forget_texts)) == JOBS
+    assert query("SELECT count(*) FROM job_texts") == [(0,)]
 
 
 def test_two_beats_make_one_sample_and_ask_for_one_change(twins: list[Parts], running_under: Any, query: Any) -> None:
