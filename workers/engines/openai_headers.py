@@ -4,6 +4,8 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from math import isfinite
 
 from headrace.limits import ProviderRate, ProviderRates
@@ -19,12 +21,26 @@ _UNITS_S = (86_400, 3600, 60, 1, 0.001)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the API asks to be left alone, in seconds; None when it does not say, or as a date."""
-    for name, per_s in (("retry-after-ms", 1000), ("retry-after", 1)):
-        with suppress(KeyError, ValueError):
-            if isfinite(seconds := float(headers[name]) / per_s):
+    """How long the API asks to be left alone, in seconds, 0 to `PATIENCE_S`; None when it does not say.
+
+    Source: RFC 9110, section 10.2.3: seconds or a date; OpenAI's SDK: milliseconds come before either.
+    """
+    for name, read in (("retry-after-ms", _milliseconds), ("retry-after", float), ("retry-after", _from_now)):
+        with suppress(KeyError, ValueError, OverflowError):
+            if isfinite(seconds := read(headers[name])):
                 return min(max(0.0, seconds), PATIENCE_S)
     return None
+
+
+def _milliseconds(text: str) -> float:
+    return float(text) / 1000
+
+
+def _from_now(date: str) -> float:
+    """Raises: ValueError, OverflowError."""
+    when = parsedate_to_datetime(date)
+    # One of the three forms names no zone: all are in UTC.
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time()
 
 
 def rates(headers: Mapping[str, str]) -> ProviderRates | None:

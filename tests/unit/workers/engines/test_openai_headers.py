@@ -1,3 +1,5 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from headrace.limits import ProviderRate
@@ -76,8 +78,38 @@ def test_what_is_left_lies_between_nothing_and_the_limit(left: str, read: int) -
         ({"retry-after": "100000"}, PATIENCE_S),
         ({"retry-after": "-5"}, 0),
         ({"retry-after": "inf"}, None),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after-ms": "soon", "retry-after": "7"}, 7),
     ],
 )
 def test_retry_after_is_bounded(said: dict[str, str], seconds: float | None) -> None:
     assert retry_after_s(said) == seconds
+
+
+IMF_FIXDATE, RFC_850, ASCTIME = "%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"
+
+
+@pytest.mark.parametrize("form", [IMF_FIXDATE, RFC_850, ASCTIME])
+@pytest.mark.parametrize(("from_now_s", "seconds"), [(30, 30), (3600, PATIENCE_S), (-3600, 0)])
+def test_retry_after_may_be_a_date_in_each_of_the_three_forms(form: str, from_now_s: int, seconds: float) -> None:
+    date = (datetime.now(UTC) + timedelta(seconds=from_now_s)).strftime(form)
+    assert retry_after_s({"retry-after": date}) == pytest.approx(seconds, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Fri, 31 Dec 9999 23:59:59 GMT", PATIENCE_S),
+        ("Fri, 31 Dec 9999 23:59:59 -1200", PATIENCE_S),
+        ("Fri, 31 Dec 9999 23:59:59", PATIENCE_S),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", 0),
+        ("Tue, 31 Feb 2026 00:00:00 GMT", None),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 +2400", None),
+        ("Fri, 31 Dec 9999 23:59:59 +" + "9" * 30, None),
+        ("Fri, 31 Dec 9999", None),
+    ],
+)
+def test_a_date_is_bounded_and_one_that_makes_no_sense_is_not_known(date: str, seconds: float | None) -> None:
+    assert retry_after_s({"retry-after": date}) == seconds
