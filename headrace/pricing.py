@@ -80,6 +80,11 @@ class Tariff:
         own = {name: pool.price for name, pool in settings.pools.items()}
         return cls(own, settings.prices, settings.overflow.models, settings.overflow.model)
 
+    @property
+    def all_api_models(self) -> frozenset[str]:
+        """The paid models that answer any job."""
+        return frozenset({self.api_default, *self.api_models.values()})
+
     def api_model(self, model: str) -> str:
         """The paid model that answers a job of `model`."""
         return self.api_models.get(model, self.api_default)

@@ -122,7 +122,7 @@ class Execute:
             self._turn_away(claim, outcome)
             return None
         if outcome is not None and self.purse is not None and self._is_stopping(claim):
-            self.purse.breaker.is_unsure()
+            self.purse.not_called(claim)
             self._put_off(outcome, FIRST_DELAY_S)
             return None
         return outcome

@@ -9,14 +9,22 @@ from uuid import UUID
 
 from headrace import store
 from headrace.budgets import Limits, Shortfall
-from headrace.errors import EngineBusy, EngineError, EngineUnavailable, PromptRejected, StoreUnavailable, UnknownPrice
+from headrace.errors import (
+    EngineBusy,
+    EngineError,
+    EngineUnavailable,
+    ModelUnavailable,
+    PromptRejected,
+    StoreUnavailable,
+    UnknownPrice,
+)
 from headrace.jobs import ApiTier, Lane, Overflow
 from headrace.pricing import Cost, Tariff
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim
-from workers.breaker import Breaker
 from workers.engines.base import Generation
+from workers.lockout import Lockout
 from workers.pacer import Pacer
 from workers.shared_attempts import MOST
 from workers.sharing import Sharing
@@ -25,7 +33,7 @@ log = logging.getLogger(__name__)
 
 #: The end of an attempt that did not come to its call.
 NO_CALL = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
-#: After which a job asks again that came while the breaker's probe was under way, in seconds.
+#: After which a job asks again that came while a breaker's probe was under way, in seconds.
 PROBE_PAUSE_S = 1.0
 #: The time that a call of the cheaper tier may take, and be refused in: as much must be left of a job's.
 #: Source: OpenAI's guide "Flex processing", which advises a time-out of 15 minutes.
@@ -53,14 +61,14 @@ class Purse:
 
     Attributes:
         together: the limits of all apps together.
-        breaker: open while the API has locked us out: no money, or no valid key.
+        lockout: while the API has locked us out, of all its models (no money, or no valid key) or of some.
         pacer: keeps to the rates of our account.
     """
 
     store: Store
     tariff: Tariff
     together: Limits
-    breaker: Breaker
+    lockout: Lockout
     pacer: Pacer
     _shared: Sharing[UUID, tuple[Claim, Decimal], Claim | Shortfall] = field(init=False)
 
@@ -70,21 +78,29 @@ class Purse:
     @property
     def is_open(self) -> bool:
         """False while one more job could only wait: for its pace, or for word of whether the API is back."""
-        return self.pacer.is_open and not self.breaker.is_probing
+        return self.pacer.is_open and not self.lockout.is_probing
 
     def heard(self, claim: Claim, outcome: Generation | EngineError, tier: ApiTier | None) -> None:
         """What came of a claim's call, in this tier."""
         # Where `flex` is short of capacity, calls of the other tier are let in.
         hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) and tier != "flex" else None
-        self.pacer.hear(self.tariff.api_model(claim.model), outcome.rates, hold_s)
+        model = self.tariff.api_model(claim.model)
+        self.pacer.hear(model, outcome.rates, hold_s)
         if isinstance(outcome, Generation | PromptRejected):
-            if self.breaker.succeeded():
-                log.warning("overflow_is_back")
+            if self.lockout.succeeded(model):
+                log.warning("overflow_is_back", extra={"model": model})
+        elif isinstance(outcome, ModelUnavailable):
+            if self.lockout.model_failed(model):
+                log.error("overflow_model_is_locked_out", extra={"model": model, "error": str(outcome)})
         elif isinstance(outcome, EngineUnavailable):
-            if self.breaker.failed():
+            if self.lockout.account_failed(model):
                 log.error("overflow_is_locked_out", extra={"error": str(outcome)})
         else:
-            self.breaker.is_unsure()
+            self.lockout.is_unsure(model)
+
+    def not_called(self, claim: Claim) -> None:
+        """No call is made, which may have been a breaker's probe."""
+        self.lockout.is_unsure(self.tariff.api_model(claim.model))
 
     def tier(self, claim: Claim) -> ApiTier | None:
         """The service tier to call: the cheaper one while nothing presses. None where the API has only one."""
@@ -107,23 +123,23 @@ class Purse:
             return Objection(error.code, str(error))
         if claim.max_cost_usd is not None and most_usd > claim.max_cost_usd:
             return Objection("too_dear", f"It may cost {most_usd:f} USD, more than its max_cost_usd.")
-        if not self.breaker.admits():
-            if self.breaker.is_probing:
+        model = self.tariff.api_model(claim.model)
+        if not self.lockout.admits(model):
+            if self.lockout.probes(model):
                 return NotYet(PROBE_PAUSE_S)
             return Objection("overflow_unavailable", "The paid API has locked us out for now.")
         tokens = claim.prompt_tokens + claim.sampling.max_tokens
-        if delay_s := self.pacer.wait(self.tariff.api_model(claim.model), claim.request_id, tokens):
-            self.breaker.is_unsure()
+        if delay_s := self.pacer.wait(model, claim.request_id, tokens):
+            self.not_called(claim)
             return NotYet(delay_s)
         try:
             outcome = self._shared.call(claim.job_id, (claim, most_usd))
         except StoreUnavailable:
-            self.breaker.is_unsure()
+            self.not_called(claim)
             raise
         if isinstance(outcome, Claim):
             return outcome
-        # No call is made, which may have been the breaker's probe.
-        self.breaker.is_unsure()
+        self.not_called(claim)
         return None if outcome is None else Objection("budget_exceeded", f"No money: {outcome}.")
 
     def _reserve_all(self, asked: Mapping[UUID, tuple[Claim, Decimal]]) -> Mapping[UUID, Claim | Shortfall]:

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client.registry import Collector
 from redis import Redis
@@ -25,6 +26,7 @@ from workers.engines import load
 from workers.engines.base import EngineLimits
 from workers.execute import Execute
 from workers.lease import Lease
+from workers.lockout import Lockout
 from workers.metrics import BudgetMetrics, Endpoint, WorkerMetrics
 from workers.notices import Notices
 from workers.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
@@ -61,13 +63,13 @@ class Seat:
         self._store = opened
         self._engine = load(engine_name, settings, pool)
         self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
-        breaker = Breaker(probe_s=2 * settings.overflow.timeout_s)
-        redis = connections.redis(settings)
-        purse = Purse(opened, Tariff.of(settings), settings.budgets, breaker, _pacer(settings, redis, freed))
+        tariff, redis = Tariff.of(settings), connections.redis(settings)
+        lockout = Lockout(tariff.all_api_models, partial(Breaker, probe_s=2 * settings.overflow.timeout_s))
+        purse = Purse(opened, tariff, settings.budgets, lockout, _pacer(tariff, redis, freed))
         self.execute = Execute(
             store=opened,
             engine=self._engine,
-            bill=Bill(Tariff.of(settings), route, socket.gethostname()),
+            bill=Bill(tariff, route, socket.gethostname()),
             worker_id=new_id(),
             max_attempts=settings.max_attempts,
             notices=notices,
@@ -76,7 +78,7 @@ class Seat:
             paid_pools=settings.paid_pools,
             room=Room(self._engine, pool.kv_admission, pool.kv_high_share, freed),
         )
-        self._lease = self._make_lease(give_up, lambda: not breaker.is_open)
+        self._lease = self._make_lease(give_up, lambda: not lockout.is_open)
         self._sampler, self._endpoint = self._measures()
 
     def _make_lease(self, give_up: Callable[[], object], serves: Callable[[], bool]) -> Lease:
@@ -170,8 +172,8 @@ class Seat:
         log.info("worker_left", extra={"worker_id": str(self.execute.worker_id)})
 
 
-def _pacer(settings: Settings, redis: Redis, freed: Callable[[], None]) -> Pacer:
-    is_one_model = {settings.overflow.model} >= set(settings.overflow.models.values())
+def _pacer(tariff: Tariff, redis: Redis, freed: Callable[[], None]) -> Pacer:
+    is_one_model = len(tariff.all_api_models) == 1
     return Pacer(Pace(redis), reopened=freed, longest_closed_s=LONGEST_PAUSE_S if is_one_model else HELD_S)
 
 

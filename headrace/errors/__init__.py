@@ -32,6 +32,8 @@
     │   ├── EngineFault          this try failed, the engine lives
     │   ├── EngineBusy           the engine takes nothing more just now
     │   └── EngineUnavailable    the engine is dead or not ready
+    │       ├── ModelUnavailable it is so for one model
+    │       └── EngineCrash      it died under this request
     ├── DeliveryFailed           a webhook was not accepted
     └── StackError               the one-machine stack could not be brought up
 
@@ -69,6 +71,7 @@ from headrace.errors.parts import (
     EngineFault,
     EngineUnavailable,
     IllegalTransition,
+    ModelUnavailable,
     OverflowUnavailable,
     PromptRejected,
     StackError,
@@ -100,6 +103,7 @@ __all__ = [
     "JobNotEnded",
     "JobOverdue",
     "ModelNotFound",
+    "ModelUnavailable",
     "NotFound",
     "OverflowUnavailable",
     "PermissionDenied",

@@ -89,6 +89,10 @@ class EngineUnavailable(EngineError):
     retryable = True
 
 
+class ModelUnavailable(EngineUnavailable):
+    """The engine does not let us use this model; it may well let us use others."""
+
+
 class EngineCrash(EngineUnavailable):
     """The engine died while it worked on this request.
 

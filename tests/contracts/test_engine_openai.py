@@ -13,7 +13,14 @@ from typing import Any, Literal
 import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
-from headrace.errors import ConfigError, EngineBusy, EngineFault, EngineUnavailable, PromptRejected
+from headrace.errors import (
+    ConfigError,
+    EngineBusy,
+    EngineFault,
+    EngineUnavailable,
+    ModelUnavailable,
+    PromptRejected,
+)
 from headrace.jobs import LEAST_LOGPROB, Message, Sampling, Usage
 from headrace.limits import ProviderRate
 from tests.contracts.conftest import StandIn
@@ -113,11 +120,17 @@ def error(code: Any = None) -> dict[str, Any]:
     ("status", "code", "expected"),
     [
         (400, "context_length_exceeded", PromptRejected),
-        (404, "model_not_found", PromptRejected),
         (413, None, PromptRejected),
         (422, None, PromptRejected),
         (401, "invalid_api_key", EngineUnavailable),
-        (403, None, EngineUnavailable),
+        (402, None, EngineUnavailable),
+        (403, "unsupported_country_region_territory", EngineUnavailable),
+        (403, "model_not_found", ModelUnavailable),
+        (403, "permission_denied", ModelUnavailable),
+        (403, 403, ModelUnavailable),
+        (403, None, ModelUnavailable),
+        (404, "model_not_found", ModelUnavailable),
+        (404, None, ModelUnavailable),
         (429, "insufficient_quota", EngineUnavailable),
         (429, "rate_limit_exceeded", EngineBusy),
         (429, None, EngineBusy),

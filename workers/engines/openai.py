@@ -18,16 +18,26 @@ import httpx2
 import openai
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
-from headrace.errors import ConfigError, EngineBusy, EngineError, EngineFault, EngineUnavailable, PromptRejected
+from headrace.errors import (
+    ConfigError,
+    EngineBusy,
+    EngineError,
+    EngineFault,
+    EngineUnavailable,
+    ModelUnavailable,
+    PromptRejected,
+)
 from headrace.jobs import Sampling, storable
 from headrace.limits import ProviderRates
 from workers.engines import openai_headers
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.openai_stream import Call, billed
 
-#: Statuses that say that this request will never do, that this account or key will not, and that it is too early.
-_REJECTED = frozenset({400, 404, 413, 422})
-_LOCKED_OUT = frozenset({401, 403})
+#: Statuses that say that this request will never do, that this account or key will not (402: it is out of money), that
+#: this account may not use this model, or there is none of this name, and that it is too early.
+_REJECTED = frozenset({400, 413, 422})
+_LOCKED_OUT = frozenset({401, 402})
+_NOT_THIS_MODEL = frozenset({403, 404})
 _TOO_MANY = 429
 #: What a line of a stream begins with, and what stands at its end in place of a chunk.
 _DATA, _DONE = "data:", "[DONE]"
@@ -45,9 +55,11 @@ _LONGEST_CODE = 64
 _OF_A_GATEWAY = frozenset({502, 504, 520, 524})
 #: What a call fails with before it is connected, and nothing was sent. The SDK's own words for it are wider.
 _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
-#: Come with 429 as its code or type, and unlike a rate limit do not pass.
-_QUOTA = frozenset(
+#: As a code or type, whatever the status, these concern the account as well. Most come with 429, and unlike a rate
+#: limit do not pass; the first comes with 403.
+_OF_THE_ACCOUNT = frozenset(
     {
+        "unsupported_country_region_territory",
         "insufficient_quota",
         "billing_hard_limit_reached",
         "credit_balance_exhausted",
@@ -228,8 +240,10 @@ def _from_status(error: openai.APIStatusError) -> EngineError:
         return PromptRejected(f"The paid API rejected the request: {error.message}", param=error.param)
     # The rest of its words is about our account, which is not the job owner's business.
     what = f"The paid API answered {status}{f' ({code})' if code else ''}."
-    if status in _LOCKED_OUT or {code, str(error.type)} & _QUOTA:
+    if status in _LOCKED_OUT or {code, str(error.type)} & _OF_THE_ACCOUNT:
         return EngineUnavailable(what)
+    if status in _NOT_THIS_MODEL:
+        return ModelUnavailable(what)
     found = EngineBusy(what) if status == _TOO_MANY else EngineFault(what)
     found.may_be_billed = status in _OF_A_GATEWAY
     found.retry_after_s = openai_headers.retry_after_s(error.response.headers)

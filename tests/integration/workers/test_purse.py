@@ -1,10 +1,11 @@
 """An overflow worker's money, end to end in the use case: reserved before each call, settled after it, or refused."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,14 @@ from redis import Redis
 
 from headrace.admission import Admission
 from headrace.config import BudgetSettings, Price, Settings
-from headrace.errors import EngineBusy, EngineFault, EngineUnavailable, PromptRejected, StoreUnavailable
+from headrace.errors import (
+    EngineBusy,
+    EngineFault,
+    EngineUnavailable,
+    ModelUnavailable,
+    PromptRejected,
+    StoreUnavailable,
+)
 from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, new_id
 from headrace.limits import ProviderRate, ProviderRates
 from headrace.pace import Pace
@@ -28,6 +36,7 @@ from workers.bill import Bill
 from workers.breaker import FIRST_S, Breaker
 from workers.engines.base import Generation, GenerationRequest, OnDelta, Progress
 from workers.execute import Execute
+from workers.lockout import Lockout
 from workers.notices import Notices
 from workers.pacer import Pacer
 from workers.publisher import Publisher
@@ -75,11 +84,16 @@ def make_execute(
 ) -> Iterator[Callable[..., Execute]]:
     made: list[Execute] = []
 
-    def make(day_usd: Decimal | None = None, *, price: Price | None = PRICE) -> Execute:
+    def make(
+        day_usd: Decimal | None = None, *, price: Price | None = PRICE, models: Mapping[str, str] | None = None
+    ) -> Execute:
+        """Args: models: what else answers, at the same price, by the model that is asked for."""
         info = WorkerInfo(new_id(), "overflow@test", "host", "overflow", provider.name, "gpt-4o-mini", 4)
         with store.begin() as db:
             workers.register(db, info, settings.lease_s)
-        tariff = Tariff.of(settings.model_copy(update={"prices": {"gpt-4o-mini": price} if price else {}}))
+        overflow = settings.overflow.model_copy(update={"models": dict(models or {})})
+        prices = {model: price for model in (overflow.model, *overflow.models.values()) if price}
+        tariff = Tariff.of(settings.model_copy(update={"prices": prices, "overflow": overflow}))
         engine: Any = provider
         execute = Execute(
             store,
@@ -94,7 +108,7 @@ def make_execute(
                 store,
                 tariff,
                 BudgetSettings(day_usd=day_usd),
-                Breaker(probe_s=60),
+                Lockout(tariff.all_api_models, partial(Breaker, probe_s=60)),
                 Pacer(Pace(redis), reopened=lambda: None),
             ),
         )
@@ -219,11 +233,12 @@ def billed(error: Exception) -> Exception:
         (EngineFault("refused"), JobState.WAITING, Decimal(0)),
         (EngineBusy("too many"), JobState.WAITING, Decimal(0)),
         (EngineUnavailable("no quota"), JobState.WAITING, Decimal(0)),
+        (ModelUnavailable("not this model"), JobState.WAITING, Decimal(0)),
         (PromptRejected("too long"), JobState.FAILED, Decimal(0)),
         (billed(EngineFault("cut off")), JobState.WAITING, MOST),
         (billed(PromptRejected("withheld")), JobState.FAILED, MOST),
     ],
-    ids=["refused", "too many", "no quota", "rejected", "cut off", "withheld"],
+    ids=["refused", "too many", "no quota", "no such model", "rejected", "cut off", "withheld"],
 )
 def test_a_call_without_an_answer_costs_nothing_or_the_most_it_can(
     make_execute: Callable[..., Execute],
@@ -258,8 +273,26 @@ def test_an_api_that_has_locked_us_out_is_left_alone_and_its_jobs_go_to_their_ow
     assert "insufficient_quota" in first.route_reason
     assert (only.state, only.error_code) == (JobState.FAILED, "overflow_unavailable")
     assert execute.purse is not None
-    assert not execute.purse.breaker.is_closed
+    assert execute.purse.lockout.is_open
     assert spent(store) == [(Decimal(0), Decimal(0))]
+
+
+def test_a_model_that_is_not_for_us_is_left_alone_and_jobs_of_others_are_answered(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    execute, provider.error = make_execute(models={"big": "gpt-4o"}), ModelUnavailable("The paid API answered 403.")
+    first = run(execute, store, spilled(model="big"))
+    provider.error = None
+    second, other = run(execute, store, spilled(model="big")), run(execute, store, spilled())
+
+    assert provider.calls == 2
+    assert [(job.state, job.queue, job.attempt) for job in (first, second)] == [
+        (JobState.WAITING, "chat.normal", 0),
+        (JobState.WAITING, "chat.normal", 0),
+    ]
+    assert first.route_reason == "from overflow: The paid API answered 403."
+    assert second.route_reason == "from overflow: The paid API has locked us out for now."
+    assert (other.state, other.usd) == (JobState.SUCCEEDED, PAID)
 
 
 def test_a_job_that_was_not_let_in_waits_as_long_as_it_is_told_and_was_never_started(
@@ -465,17 +498,18 @@ def test_while_one_tries_whether_the_api_is_back_the_others_wait(
     execute = make_execute()
     assert execute.purse is not None
     clock_s = [0.0]
-    execute.purse = replace(execute.purse, breaker=Breaker(probe_s=60, clock=lambda: clock_s[0]))
-    execute.purse.breaker.failed()
+    lockout = Lockout(["gpt-4o-mini"], partial(Breaker, probe_s=60, clock=lambda: clock_s[0]))
+    execute.purse = replace(execute.purse, lockout=lockout)
+    lockout.account_failed("gpt-4o-mini")
     assert execute.takes()
     clock_s[0] += FIRST_S
-    assert execute.purse.breaker.admits(), "the probe"
+    assert lockout.admits("gpt-4o-mini"), "the probe"
     assert not execute.takes(), "nor are they taken and put back, over and over"
     waiting = run(execute, store, spilled(overflow=Overflow.ONLY))
 
     assert provider.calls == 0
     assert (waiting.state, waiting.attempt) == (JobState.WAITING, 0)
-    execute.purse.breaker.is_unsure()
+    lockout.is_unsure("gpt-4o-mini")
     assert execute.takes(), "one more may try"
 
 
