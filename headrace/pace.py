@@ -4,7 +4,9 @@
 A wiped Redis forgets it: then nothing is known, nobody waits, and the next answer says it again.
 """
 
+import math
 import time
+from dataclasses import dataclass
 from importlib.resources import files
 
 from redis import Redis, RedisError
@@ -20,14 +22,36 @@ KEEP_S = 3600
 ON_ITS_WAY_S = 0.25
 
 
+@dataclass(slots=True)
+class Room:
+    """What calls of one model may take at once; `inf` where nobody has said a rate.
+
+    Attributes:
+        most_tokens: that there can be: a call that is larger goes when there are as many.
+    """
+
+    calls: float
+    tokens: float
+    most_tokens: float
+
+    def has(self, tokens: int) -> bool:
+        """Whether there is room for one more call."""
+        return self.calls >= 1 and self.tokens >= min(tokens, self.most_tokens)
+
+    def take(self, tokens: int, calls: int = 1) -> None:
+        """Count calls that will be made, of so many tokens together."""
+        self.calls -= calls
+        self.tokens -= tokens
+
+
 class Pace:
     """Counts calls against a provider's rates. Safe for many threads, and many processes."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         scripts = files("headrace") / "lua"
-        self._ask, self._hear = (
-            redis.register_script((scripts / f"pace_{name}.lua").read_text()) for name in ("ask", "hear")
+        self._ask, self._hear, self._left = (
+            redis.register_script((scripts / f"pace_{name}.lua").read_text()) for name in ("ask", "hear", "left")
         )
 
     def ask(self, model: str, call: str, tokens: int) -> float:
@@ -41,6 +65,13 @@ class Pace:
         """
         try:
             return int(self._ask(_keys(model), [call, tokens, KEEP_S])) / 1000
+        except RedisError as error:
+            raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+
+    def left(self, model: str) -> Room:
+        """What calls of this model may take now; nothing is counted. Raises: BrokerUnavailable."""
+        try:
+            return Room(*(math.inf if each is None else each for each in self._left(_keys(model))))
         except RedisError as error:
             raise BrokerUnavailable(f"Redis does not answer: {error}") from error
 

@@ -17,6 +17,7 @@ from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, make_celery, send_delivery
 from headrace.config import Settings
 from headrace.logging import configure
+from headrace.pace import Pace
 from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.store import Store
 from headrace.watchdog import watch
@@ -42,7 +43,8 @@ def make_parts(celery: Celery, settings: Settings) -> Parts:
     """The servers, connected on first use."""
     redis = connections.redis(settings)
     admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=settings.reservation_ttl_s)
-    return Parts(settings, Store(connections.postgres(settings)), admission, partial(send_delivery, celery))
+    store = Store(connections.postgres(settings))
+    return Parts(settings, store, admission, partial(send_delivery, celery), Pace(redis))
 
 
 def make_sweeper(parts: Parts) -> Sweeper:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from headrace.admission import Admission
 from headrace.config import Settings
+from headrace.pace import Pace
 from headrace.queues import OVERFLOW, lane_queues
 from headrace.store import Store
 
@@ -22,6 +23,7 @@ class Parts:
     store: Store
     admission: Admission
     send_delivery: Callable[[UUID], None]
+    pace: Pace
 
     @property
     def queues(self) -> tuple[str, ...]:

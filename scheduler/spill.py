@@ -9,6 +9,7 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from headrace.budgets import BUDGETS, Budget, Limits, Shortfall, shortfall
+from headrace.pace import Room
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW, lane_queues
 from headrace.routing import objection
@@ -24,7 +25,7 @@ MOST_JOBS = 500
 
 
 def spill(parts: Parts) -> int:
-    """Move jobs that would miss their `start_by` to the paid API's queue, as many as it can begin at once.
+    """Move jobs that would miss their `start_by` to the paid API's queue, as many as can begin there at once.
 
     A job goes when `spill_before_s` is left of its time: what capacity comes back until then costs nothing.
     Bound: one sweep. Where Redis does not hear of it, `publish_due` and `reconcile_admission` do what is left; what
@@ -34,16 +35,22 @@ def spill(parts: Parts) -> int:
     settings = parts.settings
     if settings.openai_api_key is None:
         return 0
-    spilled = sum(load.jobs for load in parts.admission.loads(lane_queues(OVERFLOW)).values())
+    tariff = Tariff.of(settings)
+    rooms = {model: parts.pace.left(model) for model in tariff.all_api_models}
+    loads = parts.admission.loads(lane_queues(OVERFLOW)).values()
+    spilled = sum(load.jobs for load in loads)
+    for room in rooms.values():
+        # What waits there already goes first. Its model is not known, and mostly there is one.
+        room.take(sum(load.tokens for load in loads), spilled)
     with parts.store.begin() as db:
         if not locks.try_take(db, "spill"):
             return 0
         late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS)
         if not late:
             return 0
-        wallet = _Wallet(budgets.current(db, settings.budgets), settings.budgets, Tariff.of(settings))
-        payable = (job.ticket for job in late if wallet.pays(job))
-        tickets = list(islice(payable, _free_calls(db, spilled)))
+        wallet = _Wallet(budgets.current(db, settings.budgets), settings.budgets, tariff)
+        able = (job.ticket for job in late if _goes(job, rooms[tariff.api_model(job.model)], wallet))
+        tickets = list(islice(able, _free_calls(db, spilled)))
         moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
     if moved:
         logger.info("jobs_spilled", extra={"jobs": len(moved)})
@@ -56,6 +63,15 @@ def _free_calls(db: Connection, spilled: int) -> int:
     """Calls that the overflow workers can begin at once. Args: spilled: jobs that wait for them already."""
     fleet = workers.fleets(db).get(OVERFLOW)
     return max(0, fleet.slots - fleet.running - spilled) if fleet else 0
+
+
+def _goes(job: LateJob, room: Room, wallet: "_Wallet") -> bool:
+    """Whether the job can begin now: then its money, and its part of the provider's rates, are promised to it."""
+    tokens = job.ticket.kv_tokens
+    goes = room.has(tokens) and wallet.pays(job)
+    if goes:
+        room.take(tokens)
+    return goes
 
 
 class _Wallet:

@@ -15,6 +15,7 @@ from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, list_key, make_celery, named_in, send_delivery
 from headrace.config import Settings
 from headrace.jobs import new_id, oldest_id
+from headrace.pace import Pace
 from headrace.queues import Ticket
 from headrace.store import Store, attempts, workers
 from headrace.store.claims import Claim
@@ -28,8 +29,8 @@ LEASE_S = 10.0
 
 
 @pytest.fixture
-def parts(settings: Settings, store: Store, admission: Admission) -> Parts:
-    return Parts(settings, store, admission, partial(send_delivery, make_celery("test", settings)))
+def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) -> Parts:
+    return Parts(settings, store, admission, partial(send_delivery, make_celery("test", settings)), Pace(redis))
 
 
 @pytest.fixture
@@ -37,8 +38,9 @@ def parts_without_redis(settings: Settings, store: Store) -> Parts:
     """As `parts`, while Redis is down."""
     deaf = settings.model_copy(update={"redis_url": NO_REDIS})
     celery = make_celery("test", deaf)
-    admission = Admission(connections.redis(deaf), ExecuteMessage(celery), reservation_ttl_s=30)
-    return Parts(deaf, store, admission, partial(send_delivery, celery))
+    redis = connections.redis(deaf)
+    admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=30)
+    return Parts(deaf, store, admission, partial(send_delivery, celery), Pace(redis))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Jobs whose worker died: counted, booked, and started elsewhere, or ended."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -37,7 +38,7 @@ def parts(parts: Parts) -> Parts:
     price = Price(input_usd_per_mtok=Decimal("0.5"), output_usd_per_mtok=Decimal(2), source="test", version="v7")
     pools = {"chat": parts.settings.pools["chat"].model_copy(update={"price": price})}
     settings = parts.settings.model_copy(update={"pools": pools, "max_attempts": 3})
-    return Parts(settings, parts.store, parts.admission, parts.send_delivery)
+    return replace(parts, settings=settings)
 
 
 def test_a_job_under_a_live_lease_is_left_alone(
@@ -169,7 +170,7 @@ def test_after_an_outage_no_job_is_taken_before_a_full_lease_has_passed(
 
     down = sa.create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
     with pytest.raises(StoreUnavailable):
-        rescue(Parts(parts.settings, Store(down), parts.admission, parts.send_delivery), patience)
+        rescue(replace(parts, store=Store(down)), patience)
     down.dispose()
 
     assert rescue(parts, patience) == 0

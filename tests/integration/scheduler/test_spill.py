@@ -1,6 +1,8 @@
 """Jobs that would expire in a queue of ours go to the paid API, where it is open to them and a call is free."""
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,6 +15,7 @@ from headrace.admission import Admission, Ask, Place
 from headrace.config import BudgetSettings, Price, Settings
 from headrace.errors import BrokerUnavailable
 from headrace.jobs import Message, Overflow, Sampling, new_id
+from headrace.limits import ProviderRate, ProviderRates
 from headrace.pricing import ceiling
 from headrace.queues import Candidate, Ticket
 from headrace.store import Store, apps, attempts, workers
@@ -26,6 +29,8 @@ from scheduler.spill import spill
 OWN, PAID = "chat.normal", "overflow.normal"
 PRICE = Price(input_usd_per_mtok=Decimal(10), output_usd_per_mtok=Decimal(100), source="test", version="v1")
 MOST = ceiling(PRICE, (Message("user", "What is a headrace?"),), Sampling(16)).usd
+#: Of its prompt and its answer, as providers count a call.
+TOKENS = 8 + 16
 #: Of its 30 s, 2 are left.
 LATE = timedelta(seconds=28)
 
@@ -39,8 +44,7 @@ def parts(parts: Parts) -> Parts:
 
 
 def with_settings(parts: Parts, **changes: Any) -> Parts:
-    settings: Settings = parts.settings.model_copy(update=changes)
-    return Parts(settings, parts.store, parts.admission, parts.send_delivery)
+    return replace(parts, settings=parts.settings.model_copy(update=changes))
 
 
 @pytest.fixture
@@ -193,6 +197,48 @@ def test_as_many_go_as_calls_are_free_those_that_are_late_first(
 
     assert in_list(PAID) == [(first.job_id, 2), (second.job_id, 2)]
     assert in_list(OWN) == [(third.job_id, 1)]
+
+
+def said(calls: tuple[int, int] | None = None, tokens: tuple[int, int] | None = None) -> ProviderRates:
+    """Of each, the limit and what is left, which takes hours to fill up."""
+    calls_left, tokens_left = (each and ProviderRate(*each, full_in_s=36_000) for each in (calls, tokens))
+    return ProviderRates(time.monotonic(), calls_left, tokens_left)
+
+
+@pytest.mark.parametrize(
+    ("rates", "hold_s", "spilled"),
+    [
+        ({"calls": (60, 2)}, 0, 2),
+        ({"tokens": (1000, 2 * TOKENS + 1)}, 0, 2),
+        ({"calls": (60, 60), "tokens": (1000, 1000)}, 0, 3),
+        ({}, 30, 0),
+    ],
+    ids=["calls", "tokens", "plenty", "told to wait"],
+)
+def test_no_more_go_than_the_provider_lets_begin(
+    parts: Parts, calls: Any, late: Any, in_list: InList, rates: dict[str, Any], hold_s: float, spilled: int
+) -> None:
+    calls(8)
+    tickets = [late() for _ in range(3)]
+    parts.pace.hear("gpt-4o-mini", said(**rates), hold_s)
+    assert spill(parts) == spilled
+
+    assert in_list(PAID) == [(ticket.job_id, 2) for ticket in tickets[:spilled]]
+    assert in_list(OWN) == [(ticket.job_id, 1) for ticket in tickets[spilled:]]
+    assert spill(parts) == 0, "those who wait there will make the calls"
+
+
+def test_a_model_whose_rates_are_used_up_holds_up_no_other(
+    parts: Parts, calls: Any, late: Any, in_list: InList
+) -> None:
+    overflow = parts.settings.overflow.model_copy(update={"models": {"big": "gpt-4o"}})
+    both = with_settings(parts, overflow=overflow, prices={"gpt-4o-mini": PRICE, "gpt-4o": PRICE})
+    calls(8)
+    ours, big = late(), late(model="big")
+    parts.pace.hear("gpt-4o-mini", said(calls=(60, 0)))
+    assert spill(both) == 1
+
+    assert (in_list(PAID), in_list(OWN)) == ([(big.job_id, 2)], [(ours.job_id, 1)])
 
 
 def test_those_of_one_sweep_share_what_a_budget_has_left(

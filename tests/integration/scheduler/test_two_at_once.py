@@ -30,7 +30,7 @@ HOOK = "https://receiver.example/hook"
 def twins(parts: Parts) -> Iterator[list[Parts]]:
     """Two machines' parts, each with connections of its own."""
     engines = [connections.postgres(parts.settings) for _ in range(2)]
-    yield [Parts(parts.settings, Store(engine), parts.admission, parts.send_delivery) for engine in engines]
+    yield [replace(parts, store=Store(engine)) for engine in engines]
     for engine in engines:
         engine.dispose()
 
