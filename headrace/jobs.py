@@ -240,9 +240,9 @@ def show_id(job_id: UUID, prefix: str = "job_") -> str:
     return f"{prefix}{job_id.hex}"
 
 
-def parse_id(text: str, prefixes: tuple[str, ...] = ID_PREFIXES) -> UUID:
+def parse_id(text: str) -> UUID:
     """The UUID inside a public id. Raises: NotFound, also for a malformed id, since no such job exists."""
-    for prefix in prefixes:
+    for prefix in ID_PREFIXES:
         digits = text.removeprefix(prefix)
         # `UUID` would also read underscores and the digits of other scripts.
         if digits != text and _HEX_ID.fullmatch(digits):

@@ -1,4 +1,4 @@
-"""`/v1/responses`: the same jobs, in the words of OpenAI's SDK."""
+"""`/v1/responses`: the same jobs, in the words of OpenAI's SDK, under any of their spellings."""
 
 from flask import Blueprint, Response
 
@@ -18,8 +18,6 @@ from headrace.store.apps import App
 from headrace.store.jobs import Job
 
 blueprint = Blueprint("responses", __name__, url_prefix="/v1/responses")
-
-PREFIXES = ("resp_",)
 
 
 @blueprint.post("")
@@ -44,7 +42,7 @@ def _stream(draft: Draft, app: App) -> Response:
 @blueprint.get("/<public_id>")
 def retrieve(public_id: str) -> Response:
     """The response, with `?wait=` once it has ended; with `?stream=true` its events, from any of them on."""
-    app, job_id = caller(), parse_id(public_id, PREFIXES)
+    app, job_id = caller(), parse_id(public_id)
     asked = query(ResponseQuery)
     if not asked.stream:
         return _answer(existing.when_ended(app, job_id, asked.wait))
@@ -57,7 +55,7 @@ def retrieve(public_id: str) -> Response:
 @blueprint.delete("/<public_id>")
 def delete(public_id: str) -> Response:
     """Its texts are erased, and it is found no more; what it cost stays."""
-    app, job_id = caller(), parse_id(public_id, PREFIXES)
+    app, job_id = caller(), parse_id(public_id)
     existing.erase(app, job_id)
     return answer(DeletedResponse.of(job_id), job_id=show_id(job_id))
 
@@ -65,7 +63,7 @@ def delete(public_id: str) -> Response:
 @blueprint.post("/<public_id>/cancel")
 def cancel(public_id: str) -> Response:
     """The response as it stands after the request; safe to repeat."""
-    app, job_id = caller(), parse_id(public_id, PREFIXES)
+    app, job_id = caller(), parse_id(public_id)
     if not read_job(app, job_id).background:
         raise InvalidRequest(
             "Only a response that was created with background=true can be cancelled here. "
@@ -78,7 +76,7 @@ def cancel(public_id: str) -> Response:
 @blueprint.get("/<public_id>/input_items")
 def input_items(public_id: str) -> Response:
     """What was asked, a page at a time."""
-    app, job_id = caller(), parse_id(public_id, PREFIXES)
+    app, job_id = caller(), parse_id(public_id)
     asked = query(InputItemsQuery)
     with deps().store.begin() as db:
         turns = jobs.conversation(db, app.id, job_id)

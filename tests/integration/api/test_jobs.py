@@ -331,6 +331,7 @@ def test_a_job_has_what_the_model_thought(client: FlaskClient, finish: Any) -> N
 def test_a_job_answers_to_each_of_its_names(client: FlaskClient, prefix: str) -> None:
     job_id = submitted(client)
     assert client.get(f"/v1/jobs/{prefix}{job_id.hex}").get_json()["id"] == f"job_{job_id.hex}"
+    assert client.get(f"/v1/responses/{prefix}{job_id.hex}").get_json()["id"] == f"resp_{job_id.hex}"
 
 
 def test_another_apps_job_does_not_exist(client: FlaskClient, client_of: Any, make_key: Any) -> None:

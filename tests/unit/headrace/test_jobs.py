@@ -65,11 +65,6 @@ def test_malformed_id_names_no_job(text: str) -> None:
         parse_id(text)
 
 
-def test_id_of_another_kind_is_not_accepted_where_one_is_asked_for() -> None:
-    with pytest.raises(NotFound):
-        parse_id(show_id(new_id()), prefixes=("resp_",))
-
-
 def test_ids_sort_by_creation() -> None:
     ids = [new_id() for _ in range(100)]
 
