@@ -126,13 +126,20 @@ def read_config(model: str, state_dir: Path) -> Mapping[str, Any]:
 
 
 def _from_hub(model: str) -> Path:
+    """What the hub has now, else what it had. Raises: OSError. ValueError: this is no id of a model."""
     import httpx2
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
+        # A download that meets no hub tries again for half a minute, and prints each try.
+        get_hf_file_metadata(hf_hub_url(model, "config.json"))
         return Path(hf_hub_download(model, "config.json"))
-    except httpx2.HTTPError as error:
-        raise OSError(str(error)) from error
+    except (OSError, httpx2.HTTPError) as error:
+        reason = f"the Hugging Face hub does not hand it out ({type(error).__name__})"
+    try:
+        return Path(hf_hub_download(model, "config.json", local_files_only=True))
+    except OSError:
+        raise OSError(reason) from None
 
 
 def _facts(shape: ModelShape, choice: Choice) -> dict[str, int]:
