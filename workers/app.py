@@ -8,6 +8,9 @@ Importing this loads no engine: that happens when the worker starts, in the proc
 """
 
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,6 +22,7 @@ from headrace import connections
 from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, make_celery, send_delivery
 from headrace.config import Settings
+from headrace.errors import ConfigError
 from headrace.jobs import Route, parse_id
 from headrace.logging import configure
 from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
@@ -28,6 +32,8 @@ from workers.deliver import Deliver, make_session
 from workers.notices import Notices
 from workers.seat import Seat
 from workers.taker import RoomTaker
+
+log = logging.getLogger(__name__)
 
 #: Threads beyond the engine's own limit: a job that ends still writes its result while the next one starts.
 SPARE_THREADS = 2
@@ -45,6 +51,16 @@ def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrenc
     app.amqp.queues.select(queues)
     watch(app, settings)
     return app
+
+
+@contextmanager
+def _ends_in_a_sentence() -> Iterator[None]:
+    """End the process for a setting that cannot be followed, which Celery would tell of with a traceback."""
+    try:
+        yield
+    except ConfigError as error:
+        log.critical("worker_not_configured", extra={"setting": error.param, "error": str(error)})
+        sys.exit(1)
 
 
 def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
@@ -66,8 +82,9 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
         def start(self, worker: Any) -> None:
             notices.begin()
-            seats.append(Seat(settings, route, store, notices, taker.look, give_up))
-            seats[0].take()
+            with _ends_in_a_sentence():
+                seats.append(Seat(settings, route, store, notices, taker.look, give_up))
+                seats[0].take()
             taker.open(seats[0].execute.room, seats[0].execute.takes)
 
         def stop(self, worker: Any) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from headrace.config import PROJECT_ROOT
+
 CONFIG = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -63,7 +65,7 @@ def plan(tmp_path: Path) -> Plan:
     def run(model: str, endpoint: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", "from headrace.cli import main; main()", "plan", "--model", model, "--json"]
         environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HEADRACE_STATE": str(tmp_path)}
-        return subprocess.run(command, env=environment, cwd=Path.cwd(), capture_output=True, text=True, check=False)
+        return subprocess.run(command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
 
     return run
 
