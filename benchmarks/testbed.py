@@ -165,11 +165,17 @@ class Testbed(AbstractContextManager["Testbed"]):
 
     def make_key(self, app: str) -> str:
         """A new API key of this app, which is made if need be, as an operator makes one."""
-        command = [sys.executable, "-c", "from headrace.cli import main; main()", "keys", "create", app]
+        if not self.sql("SELECT id FROM apps WHERE name = %s", app):
+            self._headrace("apps", "create", app)
+        return self._headrace("keys", "create", app).split()[-1]
+
+    def _headrace(self, *arguments: str) -> str:
+        """What `headrace` prints."""
+        command = [sys.executable, "-c", "from headrace.cli import main; main()", *arguments]
         done = subprocess.run(command, env=self._process_env, cwd=PROJECT_ROOT, capture_output=True, text=True)
         if done.returncode:
-            raise click.ClickException(f"No key could be made: {done.stderr.strip()}")
-        return done.stdout.split()[-1]
+            raise click.ClickException(f"headrace {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
 
     def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query, committed; none for a statement that returns none."""

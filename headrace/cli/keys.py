@@ -46,7 +46,7 @@ def keys() -> None:
     "streams it needs 'submit' alone.",
 )
 def create(app: str, days: int | None, scopes: tuple[str, ...]) -> None:
-    """Make a key for APP and print it, this once. An APP that is not there yet is made, without limits.
+    """Make a key for APP and print it, this once. 'headrace apps create' makes an app.
 
     \b
     headrace keys create shop
@@ -54,14 +54,11 @@ def create(app: str, days: int | None, scopes: tuple[str, ...]) -> None:
     """
     settings = operator_settings()
     with database(settings) as db:
-        is_new = app not in {each.name for each in apps.list_apps(db)}
-        owner = apps.ensure(db, app)
+        owner = apps.find_app(db, app)
         chosen = [Scope(scope) for scope in scopes or Scope]
         key = store.make(db, owner.id, settings.pepper.get_secret_value(), scopes=chosen, lifetime=_days(days))
     click.echo(key)
     _warn_of_the_pepper(settings)
-    if is_new:
-        _note(f"Made the app '{app}' too, without limits: 'headrace apps limit' sets them.")
 
 
 @keys.command("list")

@@ -1,5 +1,6 @@
 """Apps: the clients of the API, what each may take, and what each has done of late. Knows nothing of their keys."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -177,7 +178,10 @@ def _values(changes: Changes) -> dict[str, Any]:
 
 
 def _no_such_app(name: str) -> NotFound:
-    return NotFound(f"There is no app '{name}': 'headrace apps list' shows those there are.")
+    return NotFound(
+        f"There is no app '{name}': 'headrace apps list' shows those there are, "
+        f"'headrace apps create {shlex.quote(name)}' makes it."
+    )
 
 
 def activity(db: Connection, app_id: UUID, period: timedelta) -> Activity:

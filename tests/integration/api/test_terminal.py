@@ -125,6 +125,7 @@ def test_an_error_is_one_line_and_status_1(
 
 
 def test_a_key_is_made_listed_and_revoked(run: Run) -> None:
+    assert run("apps", "create", "new-app").exit_code == 0
     key = run("keys", "create", "new-app", "--days", "3").stdout.strip()
     assert run("queues", HEADRACE_API_KEY=key).exit_code == 0
 
@@ -153,7 +154,9 @@ def test_a_key_made_beside_a_running_stack_opens_its_door(run: Run, settings: Se
     stack = Report("", "", "", "", settings.database_url, settings.redis_url, "simulator", "m", None, {}, {}, {})
     stack.write(tmp_path / "stack.json")
 
-    made = run("keys", "create", "neighbour", HEADRACE_STATE=str(tmp_path), DATABASE_URL=None)
+    beside: dict[str, str | None] = {"HEADRACE_STATE": str(tmp_path), "DATABASE_URL": None}
+    assert run("apps", "create", "neighbour", **beside).exit_code == 0
+    made = run("keys", "create", "neighbour", **beside)
 
     assert made.exit_code == 0, made.stderr
     assert "HEADRACE_PEPPER" not in made.stderr

@@ -11,10 +11,17 @@ from click.testing import Result
 
 from headrace.config import Settings
 from headrace.errors import Unauthenticated
-from headrace.store import Store, keys
+from headrace.store import Store, apps, keys
 from headrace.store.apps import App, Scope
 
 Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def shop_and_zoo(store: Store) -> None:
+    with store.begin() as db:
+        for name in ("shop", "zoo"):
+            apps.create(db, name, {})
 
 
 @pytest.fixture
@@ -59,10 +66,20 @@ def test_a_key_may_do_everything_forever_unless_it_is_said(run: Run, app_of: Any
     assert hours_until(second["expires_at"]) == pytest.approx(72, abs=0.1)
 
 
-def test_a_key_of_a_new_app_says_that_it_made_it(run: Run) -> None:
-    first, second = run("keys", "create", "shop"), run("keys", "create", "shop")
-    assert "Made the app 'shop' too, without limits: 'headrace apps limit'" in first.stderr
-    assert second.stderr == ""
+def test_an_app_that_is_not_there_gets_no_key_and_is_not_made(run: Run, store: Store) -> None:
+    refused = run("keys", "create", "my shpo")
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "Error: There is no app 'my shpo': 'headrace apps list' shows those there are, "
+        "'headrace apps create 'my shpo'' makes it.\n"
+    )
+    with store.begin() as db:
+        assert [app.name for app in apps.list_apps(db)] == ["shop", "zoo"]
+
+
+def test_a_key_is_all_that_is_told(run: Run) -> None:
+    assert run("keys", "create", "shop").stderr == ""
 
 
 def test_a_key_under_the_default_pepper_comes_with_a_warning(run: Run) -> None:
