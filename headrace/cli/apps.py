@@ -15,6 +15,7 @@ from headrace.cli import parameters
 from headrace.cli.client import notes, out
 from headrace.cli.database import database
 from headrace.cli.keys import key_json, key_table
+from headrace.cli.table import table
 from headrace.jobs import Lane
 from headrace.store import apps as store
 from headrace.store import keys
@@ -139,16 +140,16 @@ def _changes(options: dict[str, Any]) -> Changes:
 
 
 def _app_table(found: list[App]) -> Table:
-    table = Table(box=None, header_style="bold")
-    table.add_column("app", no_wrap=True)
+    rows = table()
+    rows.add_column("app", no_wrap=True)
     for heading in ("jobs", "req/min", "tok/min", "USD/day", "USD/month"):
-        table.add_column(heading, justify="right")
-    table.add_column("lanes")
+        rows.add_column(heading, justify="right")
+    rows.add_column("lanes")
     for app in found:
         limits = (getattr(app.limits, name) for name in (*_LIMITS, *_BUDGETS))
         shown = ("-" if value is None else _shown(value) for value in limits)
-        table.add_row(escape(app.name), *shown, "all" if app.lanes is None else " ".join(_in_order(app.lanes)))
-    return table
+        rows.add_row(escape(app.name), *shown, "all" if app.lanes is None else ",".join(_in_order(app.lanes)))
+    return rows
 
 
 def _shown(value: int | Decimal) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from headrace.budgets import reached, share
 from headrace.cli.client import out
 from headrace.cli.database import database
+from headrace.cli.table import table
 from headrace.config import Settings
 from headrace.store import budgets as store
 from headrace.store.budgets import Account
@@ -36,15 +37,15 @@ def budgets(as_json: bool) -> None:
 
 
 def _table(accounts: list[Account]) -> Table:
-    table = Table("app", "period", box=None, header_style="bold")
+    rows = table("app", "period")
     for heading in ("from", "spent USD", "reserved USD", "limit USD", "used"):
-        table.add_column(heading, justify="right")
+        rows.add_column(heading, justify="right")
     for account in accounts:
         name = f"[dim]{_TOGETHER}[/dim]" if account.app is None else escape(account.app)
         limit = "-" if account.limit_usd is None else _shown(account.limit_usd)
         amounts = f"{account.spent_usd:,.6f}", f"{account.reserved_usd:,.6f}", limit, _used(account)
-        table.add_row(name, account.period, f"{account.starts_at:%Y-%m-%d}", *amounts)
-    return table
+        rows.add_row(name, account.period, f"{account.starts_at:%Y-%m-%d}", *amounts)
+    return rows
 
 
 def _shown(limit_usd: Decimal) -> str:

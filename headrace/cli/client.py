@@ -10,8 +10,8 @@ from typing import Any
 import click
 import httpx2
 from rich.console import Console
-from rich.table import Table
 
+from headrace.cli.table import table
 from headrace.config import Settings
 from headrace.jobs import TERMINAL, JobState, Lane, parse_id
 from headrace.stack.report import Report
@@ -152,20 +152,19 @@ def queues() -> None:
 
     '-' means not known yet: no worker is alive, or nothing was measured.
     """
-    # Narrow enough for 80 columns, which is also what a pipe gets.
-    table = Table("queue", box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    figures = table("queue")
     for heading in ("depth", "cap", "apps", "tokens", "tokens/s", "wait", "workers", "running", "slots"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        figures.add_column(heading, justify="right", no_wrap=True)
     for queue in Api(Settings.load()).call("GET", "/v1/queues")["data"]:
         rate, wait_s = queue["drain_tokens_per_s"], queue["expected_wait_s"]
-        table.add_row(
+        figures.add_row(
             queue["queue"],
             *(str(queue[name]) for name in ("depth", "depth_cap", "apps", "backlog_tokens")),
             "-" if rate is None else f"{rate:.0f}",
             "-" if wait_s is None else f"{wait_s:.1f} s",
             *(str(queue[name]) for name in ("workers", "running", "slots")),
         )
-    out.print(table)
+    out.print(figures)
 
 
 def _read_stdin() -> str:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from headrace.cli.table import table
 from headrace.jobs import JobState
 from headrace.stack.postgres import bin_folder
 from headrace.stack.receiver import Received
@@ -74,16 +75,17 @@ def _show_answers(console: Console, demo: Demo) -> None:
 
 
 def _figures(demo: Demo) -> Table:
-    table = Table("lane", header_style="bold", expand=True)
-    table.add_column("prompt", ratio=1, no_wrap=True)
+    rows = table("lane")
+    rows.expand = True
+    rows.add_column("prompt", ratio=1, no_wrap=True)
     for heading in ("wait s", "run s", "tokens", "USD"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        rows.add_column(heading, justify="right", no_wrap=True)
     for prompt, job in zip(demo.prompts, demo.jobs, strict=True):
         usage = job["usage"] or {"prompt_tokens": 0, "output_tokens": 0}
         times = ("-" if job[name] is None else f"{job[name]:.2f}" for name in ("wait_s", "run_s"))
         used, usd = f"{usage['prompt_tokens']}+{usage['output_tokens']}", f"{Decimal(job['cost']['usd']):.6f}"
-        table.add_row(job["lane"], escape(prompt), *times, used, usd)
-    return table
+        rows.add_row(job["lane"], escape(prompt), *times, used, usd)
+    return rows
 
 
 def _show_webhooks(console: Console, demo: Demo) -> None:

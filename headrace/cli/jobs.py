@@ -10,6 +10,7 @@ from rich.table import Table
 from headrace.cli import parameters
 from headrace.cli.client import notes, out
 from headrace.cli.database import database
+from headrace.cli.table import table
 from headrace.jobs import parse_id, show_id
 from headrace.store import apps, overview, retries
 from headrace.store.overview import Listed
@@ -65,19 +66,18 @@ def retry(job_ids: tuple[str, ...]) -> None:
 
 def _table(found: list[Listed], why: str) -> Table:
     """Args: why: the heading of what a job's error or else its status is told under."""
-    # Narrow enough for 80 columns, which is also what a pipe gets.
-    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("job", no_wrap=True)
+    rows = table()
+    rows.add_column("job", no_wrap=True)
     # A name may be cut before the reason is.
-    table.add_column("app")
-    table.add_column(why, no_wrap=True)
-    table.add_column("attempts", justify="right", no_wrap=True)
-    table.add_column("ended (UTC)", no_wrap=True)
+    rows.add_column("app")
+    rows.add_column(why, no_wrap=True)
+    rows.add_column("attempts", justify="right", no_wrap=True)
+    rows.add_column("ended (UTC)", no_wrap=True)
     for job in found:
         ended = "-" if job.ended_at is None else f"{job.ended_at:%m-%d %H:%M}"
         cells = (show_id(job.id), job.app, job.error_code or str(job.state), str(job.attempt), ended)
-        table.add_row(*map(escape, cells))
-    return table
+        rows.add_row(*map(escape, cells))
+    return rows
 
 
 def _json(job: Listed) -> dict[str, Any]:

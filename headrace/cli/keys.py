@@ -12,6 +12,7 @@ from rich.table import Table
 from headrace.cli import parameters
 from headrace.cli.client import notes, out
 from headrace.cli.database import database, operator_settings
+from headrace.cli.table import table
 from headrace.config import Settings
 from headrace.store import apps
 from headrace.store import keys as store
@@ -117,12 +118,12 @@ def revoke(key_id: str) -> None:
 
 def key_table(records: Iterable[KeyRecord]) -> Table:
     """Keys for a person."""
-    table = Table("key", "app", "scopes", "state", "created", "expires (UTC)", box=None, header_style="bold")
+    rows = table("key", "app", "scopes", "state", "created", "expires (UTC)")
     for key in records:
         ends_at = key.revoked_at or key.expires_at
         cells = (f"{key.hint}…", key.app, _scopes(key), str(key.state), f"{key.created_at:%Y-%m-%d}", _minute(ends_at))
-        table.add_row(*map(escape, cells))
-    return table
+        rows.add_row(*map(escape, cells))
+    return rows
 
 
 def key_json(key: KeyRecord) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def key_json(key: KeyRecord) -> dict[str, Any]:
 
 
 def _scopes(key: KeyRecord) -> str:
-    return " ".join(sorted(key.scopes)) or "-"
+    return ",".join(sorted(key.scopes)) or "-"
 
 
 def _minute(at: datetime | None) -> str:

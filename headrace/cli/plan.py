@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from headrace.cli.client import out
+from headrace.cli.table import table
 from headrace.config import Settings
 from headrace.errors import ConfigError
 from headrace.shapes import KV_BYTES, WEIGHT_BYTES, ModelShape
 from headrace.sizing import BATCH, GIB, GPU_SHARE, GPUS, Choice, KvPool, plan, rate
-
-out = Console()
 
 MIB = 2**20
 #: Of vLLM on a GPU and on a CPU, where nothing else is asked for.
@@ -184,14 +182,14 @@ def _line(name: str, shape: ModelShape, facts: Mapping[str, int]) -> str:
 
 
 def _table(figures: Mapping[str, Mapping[str, Any]], gpus: int) -> Table:
-    """A row for each GPU that the model fits; narrow enough for 80 columns, so --json has more."""
-    table = Table("GPU" if gpus == 1 else f"{gpus} x GPU", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    """A row for each GPU that the model fits; --json has more."""
+    rows = table("GPU" if gpus == 1 else f"{gpus} x GPU")
     for heading in ("weights", "KV GiB", "KV tokens", "longest", "running", "token/s", "jobs/s"):
-        table.add_column(heading, justify="right")
+        rows.add_column(heading, justify="right")
     for name, row in figures.items():
         if "reason" not in row:
-            table.add_row(name, *_cells(row))
-    return table
+            rows.add_row(name, *_cells(row))
+    return rows
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

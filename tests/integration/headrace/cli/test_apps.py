@@ -30,7 +30,7 @@ def cells(result: Result) -> list[list[str]]:
 def test_an_app_is_made_with_its_limits(run: Run, store: Store) -> None:
     made = run("apps", "create", "shop", "--queued-jobs", "200", "--tokens-per-minute", "90000", "--lanes", "low,high")
 
-    assert cells(made) == [["shop", "200", "-", "90,000", "-", "-", "high", "low"]]
+    assert cells(made) == [["shop", "200", "-", "90,000", "-", "-", "high,low"]]
     assert "'headrace keys create shop' makes a key" in made.stderr
     app = find(store, "shop")
     assert (app.limits, app.lanes) == (AppLimits(200, None, 90_000), {Lane.HIGH, Lane.LOW})

@@ -99,9 +99,9 @@ def test_the_keys_of_one_app_or_of_all_are_listed_without_any_key(run: Run) -> N
 
     everything = run("keys", "list").stdout.splitlines()[1:]
 
-    assert [line.split()[:4] for line in everything] == [
-        [f"{shop[:8]}…", "shop", "read", "submit"],
-        [f"{zoo[:8]}…", "zoo", "read", "submit"],
+    assert [line.split()[:3] for line in everything] == [
+        [f"{shop[:8]}…", "shop", "read,submit"],
+        [f"{zoo[:8]}…", "zoo", "read,submit"],
     ]
     assert ["revoked" in line for line in everything] == [True, False]
     assert [key["app"] for key in listed(run, "zoo")] == ["zoo"]
