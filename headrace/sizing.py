@@ -6,10 +6,12 @@ KV cache, and all times, are estimates: the engine measures its own when it star
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from headrace.config import PoolSettings
 from headrace.errors import ConfigError
-from headrace.shapes import ModelShape
+from headrace.shapes import WEIGHT_BYTES, ModelShape
 
 GIB = 2**30
 #: What vLLM takes of a GPU's memory by default. Source: `gpu_memory_utilization` of its engine arguments.
@@ -73,6 +75,52 @@ class Choice:
     quantisation: str | None = None
     block_tokens: int = 16
     max_running: int = BATCH
+
+
+#: What vLLM's engine arguments are called here, and what they are.
+_ARGUMENTS: Mapping[str, tuple[str, type[int | float]]] = {
+    "tensor_parallel_size": ("gpus", int),
+    "gpu_memory_utilization": ("gpu_share", float),
+    "block_size": ("block_tokens", int),
+    "max_num_seqs": ("max_running", int),
+}
+
+
+def as_served(shape: ModelShape, choice: Choice, pool: PoolSettings) -> tuple[ModelShape, Choice]:
+    """The model and the choice as a pool's settings change them.
+
+    Raises: ConfigError: one of its `engine_options` says nothing that this can count with.
+    """
+    options = pool.engine_options
+    found: dict[str, Any] = {"max_running": pool.max_running}
+    for argument, (name, kind) in _ARGUMENTS.items():
+        if argument in options:
+            found[name] = _number(options, argument, kind)
+    # The weights of other names are published as they are served.
+    if (quantisation := str(options.get("quantization"))) in WEIGHT_BYTES:
+        found["quantisation"] = quantisation
+    longest = _number(options, "max_model_len", int) if "max_model_len" in options else pool.max_model_tokens
+    if longest is not None:
+        shape = replace(shape, max_model_tokens=int(longest))
+    return shape, replace(choice, kv_dtype=_kv_dtype(str(options.get("kv_cache_dtype", "auto"))), **found)
+
+
+def _number(options: Mapping[str, Any], argument: str, kind: type[int | float]) -> int | float:
+    try:
+        return kind(options[argument])
+    except (TypeError, ValueError) as error:
+        param = f"engine_options.{argument}"
+        raise ConfigError(f"{param} is no number: {options[argument]!r}.", param=param) from error
+
+
+def _kv_dtype(name: str) -> str:
+    """As vLLM's names come to ours; `auto` is the model's own, of 16 bits."""
+    if name in ("auto", "bfloat16", "float16"):
+        return "bf16"
+    if name.startswith("fp8"):
+        return "fp8"
+    message = f"What a token takes of a KV cache of '{name}' is not known here: name the model instead of its pool."
+    raise ConfigError(message, param="engine_options.kv_cache_dtype")
 
 
 @dataclass(frozen=True, slots=True)

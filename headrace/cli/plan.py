@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ from rich.table import Table
 
 from headrace.cli.client import out
 from headrace.cli.table import table
-from headrace.config import Settings
+from headrace.config import PoolSettings, Settings
 from headrace.errors import ConfigError
 from headrace.shapes import KV_BYTES, WEIGHT_BYTES, ModelShape
-from headrace.sizing import BATCH, GIB, GPU_SHARE, GPUS, Choice, KvPool, plan, rate
+from headrace.sizing import BATCH, GIB, GPU_SHARE, GPUS, Choice, KvPool, as_served, plan, rate
 
 MIB = 2**20
 #: Of vLLM on a GPU and on a CPU, where nothing else is asked for.
@@ -22,33 +22,33 @@ BLOCK_TOKENS, CPU_BLOCK_TOKENS = 16, 128
 
 
 @click.command("plan")
-@click.option("--model", help="A Hugging Face id, a folder, or a config.json. Default: the served pool's model.")
+@click.option("--model", help="A Hugging Face id, a folder, or a config.json, in place of a pool's.")
+@click.option(
+    "--pool", "pool_name", metavar="NAME", help="Of headrace.toml: its model and settings. Default: the served."
+)
 @click.option("--gpu", "names", multiple=True, type=click.Choice(list(GPUS)), help="Repeatable. Default: all of them.")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="That share one engine.")
+@click.option("--gpus", type=click.IntRange(min=1), help="That share one engine. Default: 1.")
 @click.option(
     "--gpu-share",
     type=click.FloatRange(0, 1, min_open=True),
-    default=GPU_SHARE,
-    show_default=True,
-    help="Of a GPU's memory that the engine takes (gpu_memory_utilization).",
+    help=f"Of a GPU's memory that the engine takes (gpu_memory_utilization). Default: {GPU_SHARE}.",
 )
 @click.option("--quantisation", type=click.Choice(list(WEIGHT_BYTES)), help="Of the weights. Default: as published.")
-@click.option("--kv-dtype", type=click.Choice(list(KV_BYTES)), default="bf16", show_default=True)
+@click.option("--kv-dtype", type=click.Choice(list(KV_BYTES)), help="Default: bf16.")
 @click.option("--block-tokens", type=click.IntRange(min=1), help="Default: 16; 128 with --kv-cache-mib.")
-@click.option("--max-running", type=click.IntRange(min=1), default=BATCH, show_default=True, help="Jobs in a batch.")
+@click.option("--max-running", type=click.IntRange(min=1), help=f"Jobs in a batch. Default: {BATCH}.")
 @click.option("--prompt-tokens", type=click.IntRange(min=1), default=500, show_default=True, help="Of a typical job.")
 @click.option("--output-tokens", type=click.IntRange(min=1), default=250, show_default=True, help="Of a typical job.")
 @click.option("--kv-cache-mib", type=click.IntRange(min=1), help="Size a cache of this size instead, as on a CPU.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure, in bytes and seconds.")
 def plan_(
     model: str | None,
+    pool_name: str | None,
     names: tuple[str, ...],
     kv_cache_mib: int | None,
-    block_tokens: int | None,
     prompt_tokens: int,
     output_tokens: int,
     as_json: bool,
-    gpus: int,
     **chosen: Any,
 ) -> None:
     """Size a model's KV cache on paper, before a GPU is rented.
@@ -58,15 +58,18 @@ def plan_(
     experts hold all of them in memory and compute with the active ones. A worker measures its own cache when it
     starts, and the door refuses what can never fit in it.
 
+    A pool's max_running, max_model_tokens and engine_options hold, unless --model names another model; what is given
+    here wins.
+
     \b
+    headrace plan --pool chat --gpu l4
     headrace plan --model meta-llama/Meta-Llama-3-8B-Instruct --gpu l4 --gpu h100
     headrace plan --model mistralai/Mixtral-8x7B-Instruct-v0.1 --gpu h100 --gpus 2 --kv-dtype fp8
     """
     settings = Settings.load()
-    name = model or _served_model(settings)
-    shape = ModelShape.of(read_config(name, settings.state_dir))
-    default_block = BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS
-    choice = Choice(gpus=gpus, block_tokens=block_tokens or default_block, **chosen)
+    name, pool = _subject(settings, model, pool_name)
+    choice = Choice(block_tokens=BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS)
+    shape, choice = _as_chosen(ModelShape.of(read_config(name, settings.state_dir)), choice, pool, chosen)
     if kv_cache_mib is not None:
         figures = {"given": _given(shape, choice, kv_cache_mib)}
     else:
@@ -76,17 +79,36 @@ def plan_(
         click.echo(json.dumps({"model": name, **facts, "gpus": figures}, indent=2))
         return
     out.print(_line(name, shape, facts))
-    _show(figures, gpus, f"{prompt_tokens} + {output_tokens}")
+    _show(figures, choice.gpus, f"{prompt_tokens} + {output_tokens}")
     out.print(f"longest: jobs of {shape.max_model_tokens:,} tokens that fit side by side.", style="dim")
 
 
-def _served_model(settings: Settings) -> str:
-    """Raises: ConfigError: none of ours is served."""
-    served = settings.served_pool
-    if served.is_paid:
-        message = f"The paid API alone answers pool '{settings.pool}': name the model to plan for with --model."
+def _subject(settings: Settings, model: str | None, pool_name: str | None) -> tuple[str, PoolSettings | None]:
+    """The model to plan for, and the pool whose settings hold for it, if one's do.
+
+    Raises: ConfigError: there is no such pool, or it has no model of ours.
+    """
+    if model:
+        if pool_name:
+            raise click.UsageError("Give --model or --pool, not both: a pool has a model of its own.")
+        return model, None
+    name = pool_name or settings.pool
+    if name not in settings.pools:
+        raise ConfigError(f"There is no pool '{name}': headrace.toml has {', '.join(settings.pools)}.", param="pool")
+    pool = settings.pools[name]
+    if pool.is_paid:
+        message = f"The paid API alone answers pool '{name}': name the model to plan for with --model."
         raise ConfigError(message, param="model")
-    return str(served.model_dir or served.model)
+    return str(pool.model_dir or pool.model), pool
+
+
+def _as_chosen(
+    shape: ModelShape, choice: Choice, pool: PoolSettings | None, chosen: Mapping[str, Any]
+) -> tuple[ModelShape, Choice]:
+    """As the pool says, if it is one's, and as was said here, which is not None."""
+    if pool is not None:
+        shape, choice = as_served(shape, choice, pool)
+    return shape, replace(choice, **{name: value for name, value in chosen.items() if value is not None})
 
 
 def _show(figures: Mapping[str, Mapping[str, Any]], gpus: int, length: str) -> None:

@@ -1,12 +1,14 @@
 """Filling a GPU: what is left for the KV cache, and how fast a full batch can go at most."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from headrace.config import PoolSettings
 from headrace.errors import ConfigError
 from headrace.shapes import ModelShape
-from headrace.sizing import GIB, GPUS, Choice, KvPool, plan, rate
+from headrace.sizing import GIB, GPUS, Choice, KvPool, as_served, plan, rate
 
 LLAMA = ModelShape.of(
     {
@@ -19,6 +21,40 @@ LLAMA = ModelShape.of(
         "max_position_embeddings": 8192,
     }
 )
+
+
+def test_a_model_is_sized_as_its_pool_serves_it() -> None:
+    options = {
+        "tensor_parallel_size": "2",
+        "gpu_memory_utilization": "0.8",
+        "kv_cache_dtype": "fp8_e4m3",
+        "quantization": "fp8",
+        "block_size": 32,
+        "enforce_eager": True,
+    }
+    pool = PoolSettings(max_running=24, max_model_tokens=4096, engine_options=options)
+    shape, choice = as_served(LLAMA, Choice(), pool)
+
+    assert shape == replace(LLAMA, max_model_tokens=4096)
+    assert choice == Choice(2, 0.8, "fp8", "fp8", block_tokens=32, max_running=24)
+
+
+def test_vllms_own_names_win_and_what_a_pool_leaves_open_is_the_models() -> None:
+    options = {"max_num_seqs": 5, "max_model_len": "100", "quantization": "awq", "kv_cache_dtype": "auto"}
+    shape, choice = as_served(LLAMA, Choice(), PoolSettings(engine_options=options))
+    assert (shape.max_model_tokens, choice) == (100, Choice(max_running=5))
+
+    shape, choice = as_served(LLAMA, Choice(block_tokens=128), PoolSettings(max_running=7, max_model_tokens=None))
+    assert (shape, choice) == (LLAMA, Choice(block_tokens=128, max_running=7))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("kv_cache_dtype", "nvfp4"), ("block_size", "many"), ("max_model_len", None)]
+)
+def test_an_option_that_cannot_be_counted_with_is_named(option: str, value: str | None) -> None:
+    with pytest.raises(ConfigError) as raised:
+        as_served(LLAMA, Choice(), PoolSettings(engine_options={option: value}))
+    assert raised.value.param == f"engine_options.{option}"
 
 
 def test_a_cache_of_known_size_has_the_blocks_that_vllm_counts() -> None:

@@ -64,6 +64,66 @@ def test_what_does_not_fit_says_why(folder: Path) -> None:
     assert "does not fit" in result.output
 
 
+@pytest.fixture
+def pools(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of the model in the folder, which is served, and one of the paid API's."""
+    file = folder / "headrace.toml"
+    file.write_text(f"""
+pool = "chat"
+openai_api_key = "sk-test"
+[pools.mini]
+engine = "openai"
+model = "gpt-4o-mini"
+[pools.chat]
+model_dir = "{folder}"
+max_model_tokens = 4096
+max_running = 24
+engine_options = {{ tensor_parallel_size = 2, kv_cache_dtype = "fp8" }}
+""")
+    monkeypatch.setenv("HEADRACE_CONFIG", str(file))
+
+
+@pytest.mark.parametrize("named", [(), ("--pool", "chat")], ids=["served", "named"])
+@pytest.mark.usefixtures("pools")
+def test_a_pool_is_planned_for_as_it_is_served(folder: Path, named: tuple[str, ...]) -> None:
+    as_set = json.loads(run(*named, "--gpu", "h100", "--json").output)
+    by_hand = ("--gpus", "2", "--kv-dtype", "fp8", "--max-running", "24")
+    same = json.loads(run("--model", str(folder), *by_hand, "--gpu", "h100", "--json").output)
+
+    assert (as_set["model"], as_set["max_model_tokens"]) == (str(folder), 4096)
+    assert as_set["gpus"]["h100"]["running"] == 24
+    assert as_set["gpus"]["h100"] == same["gpus"]["h100"] | {"longest_jobs": as_set["gpus"]["h100"]["longest_jobs"]}
+
+
+@pytest.mark.usefixtures("pools")
+def test_what_is_said_wins_over_the_pool() -> None:
+    figures = json.loads(run("--max-running", "3", "--gpus", "1", "--gpu", "h100", "--json").output)["gpus"]["h100"]
+
+    assert figures["running"] == 3
+
+
+@pytest.mark.usefixtures("pools")
+def test_another_model_is_planned_for_without_the_pool(folder: Path) -> None:
+    facts = json.loads(run("--model", str(folder), "--gpu", "h100", "--json").output)
+
+    assert (facts["max_model_tokens"], facts["gpus"]["h100"]["running"]) == (8192, 256)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (("--pool", "fast"), 1, "There is no pool 'fast': headrace.toml has mini, chat."),
+        (("--pool", "mini"), 1, "The paid API alone answers pool 'mini': name the model to plan for with --model."),
+        (("--pool", "chat", "--model", "x"), 2, "Give --model or --pool, not both"),
+    ],
+)
+@pytest.mark.usefixtures("pools")
+def test_a_pool_that_cannot_be_planned_for_says_why(arguments: tuple[str, ...], status: int, sentence: str) -> None:
+    result = run(*arguments)
+
+    assert (result.exit_code, sentence in result.output) == (status, True)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"hidden_size": 1}'])
 def test_a_file_that_is_no_models_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
