@@ -7,10 +7,10 @@ from headrace.jobs import Lane
 
 #: Answers of one lane that are remembered; older ones say less about what comes.
 REMEMBERED = 2000
-#: For how many answers the guess stands that holds while none has ended: half of all get to within a sixteenth of the
+#: For how many answers the guess stands that holds while none has ended: half of all get to within a quarter of the
 #: job's maximum. Jobs that come together run together, and what their long answers will take is not known before they
-#: are long: a kinder guess lets too many in until then.
-GUESS_WEIGHT, GUESS_SHAPE = 4.0, 0.25
+#: are long: a kinder guess lets too many in until then where most are long, a sterner one too few where they are short.
+GUESS_WEIGHT, GUESS_SHAPE = 1.0, 0.5
 #: Lengths are told apart in steps of so many tokens.
 STEP_TOKENS = 8
 #: What was learned counts from when it is this share of what is remembered: the distribution changes by little at once.
@@ -87,6 +87,9 @@ def _nearest(tokens: int) -> int:
     return (tokens + STEP_TOKENS // 2) // STEP_TOKENS
 
 
-def by_lane() -> Mapping[Lane, Lengths]:
-    """One for each lane."""
-    return {lane: Lengths() for lane in Lane}
+def by_lane(answers: Iterable[tuple[Lane, int]] = ()) -> Mapping[Lane, Lengths]:
+    """One for each lane. Args: answers: those of former days, oldest first, with their tokens."""
+    found = {lane: Lengths() for lane in Lane}
+    for lane, tokens in answers:
+        found[lane].learn(tokens)
+    return found

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -69,12 +69,16 @@ class Room:
         self._max_running = 0
         self._high_until = -math.inf
 
-    def open(self, limits: EngineLimits) -> None:
-        """The engine is up. One without a KV pool of its own has room for every job."""
+    def open(self, limits: EngineLimits, answers: Iterable[tuple[Lane, int]] = ()) -> None:
+        """The engine is up. One without a KV pool of its own has room for every job.
+
+        Args:
+            answers: lanes and tokens of answers that were made before, oldest first: how long those to come may get.
+        """
         self._max_running = limits.max_running
         if limits.kv_tokens is not None and limits.kv_block_tokens is not None:
             blocks = limits.kv_tokens // limits.kv_block_tokens
-            self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(), self._high_share)
+            self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(answers), self._high_share)
 
     def enter(self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False) -> bool:
         """Keep room for a job until it leaves; False when there is too little now.

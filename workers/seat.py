@@ -13,7 +13,7 @@ from redis import Redis
 from headrace import connections, store
 from headrace.config import Settings
 from headrace.errors import ConfigError, StoreUnavailable
-from headrace.jobs import Route, new_id
+from headrace.jobs import Lane, Route, new_id
 from headrace.pace import Pace
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW
@@ -104,9 +104,8 @@ class Seat:
         self._endpoint.begin()
         log.info("engine_loading", extra={"engine": self._engine.name, "pid": os.getpid()})
         limits = self._engine.start()
-        self.execute.room.open(limits)
         info = self._info(limits)
-        self._register(info)
+        self.execute.room.open(limits, self._register(info))
         self._lease.begin()
         self._sampler.begin()
         self.execute.publisher.begin()
@@ -114,17 +113,20 @@ class Seat:
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
 
-    def _register(self, info: WorkerInfo) -> None:
+    def _register(self, info: WorkerInfo) -> list[tuple[Lane, int]]:
         """Write this worker's row, through an outage of Postgres if need be: an engine may have loaded for minutes.
 
+        Returns: how long the answers of its pool were.
         Raises: StoreUnavailable.
         """
+        pool = self._settings.served_pool
+        models = [pool.model, *pool.adapters]
         give_up_at = time.monotonic() + REGISTER_FOR_S
         while True:
             try:
                 with self._store.begin() as db:
                     store.workers.register(db, info, self._settings.lease_s)
-                return
+                    return store.observations.answer_lengths(db, info.pool, models)
             except StoreUnavailable as error:
                 if time.monotonic() > give_up_at:
                     raise

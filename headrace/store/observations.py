@@ -10,13 +10,15 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
-from headrace.jobs import JobState, oldest_id
+from headrace.jobs import JobState, Lane, Route, oldest_id
 from headrace.tables import decisions, jobs, queue_samples, refusals, worker_samples
 
 #: How far apart the clocks of the machines that make ids may be.
 CLOCK_SKEW = timedelta(minutes=5)
 #: Old rows of one table that are deleted in one transaction.
 FORGET_ROWS = 5_000
+#: Jobs among which a worker that starts looks for answers of its pool.
+LENGTHS_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,17 @@ def recent_samples(db: Connection, queues: Sequence[str], since: datetime) -> li
 def add_worker_sample(db: Connection, sample: WorkerSample) -> None:
     """Write a worker's sample, as of now."""
     db.execute(sa.insert(worker_samples).values(**asdict(sample)))
+
+
+def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[tuple[Lane, int]]:
+    """Lanes and tokens of the answers that a pool gave for these models, oldest first.
+
+    Only the newest `LENGTHS_ROWS` jobs are looked at, also where most of them are of other pools.
+    """
+    newest = sa.select(jobs).order_by(jobs.c.id.desc()).limit(LENGTHS_ROWS).subquery().c
+    is_ours = (newest.pool == pool, newest.route == Route.POOL, newest.model_requested.in_(models))
+    answered = sa.select(newest.lane, newest.output_tokens).where(*is_ours, newest.state == JobState.SUCCEEDED)
+    return [(Lane(lane), tokens) for lane, tokens in db.execute(answered.order_by(newest.id))]
 
 
 def forget_samples(db: Connection, keep_days: int) -> int:

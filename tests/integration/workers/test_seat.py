@@ -1,7 +1,7 @@
-"""A seat that is taken while Postgres is away."""
+"""A seat that is taken: while Postgres is away, and with what Postgres knows."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -10,9 +10,10 @@ from headrace import connections
 from headrace.admission import Admission
 from headrace.config import Settings
 from headrace.errors import StoreUnavailable
-from headrace.jobs import Route
+from headrace.jobs import JobState, Lane, Route, new_id
+from headrace.queues import Ticket
 from headrace.store import Store
-from headrace.tables import workers
+from headrace.tables import jobs, workers
 from tests.chaos.proxy import Mode, Proxy
 from workers.notices import Notices
 from workers.seat import Seat
@@ -55,6 +56,23 @@ def test_an_engine_that_is_up_waits_for_postgres_to_come_back(
 
     with store.begin() as db:
         assert db.scalars(sa.select(workers.c.ready)).all() == [True]
+    seat.leave()
+
+
+def test_it_knows_from_the_start_how_long_the_answers_of_its_pool_are(
+    seat: Seat, proxy: Proxy, store: Store, queued: Callable[..., Ticket], settings: Settings
+) -> None:
+    proxy.turn(Mode.OK)
+    for _ in range(100):
+        queued(model=settings.served_pool.model)
+    with store.begin() as db:
+        db.execute(sa.update(jobs).values(state=JobState.SUCCEEDED, ended_at=sa.func.now(), output_tokens=8))
+    seat.take()
+    # As many as fit when each has few tokens, and twice as many as when each may have all that it asks for.
+    tokens = settings.simulator.kv_tokens
+    let_in = [seat.execute.room.enter(new_id(), Lane.NORMAL, 1, tokens // 8) for _ in range(16)]
+
+    assert all(let_in)
     seat.leave()
 
 
