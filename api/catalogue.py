@@ -23,6 +23,7 @@ class Model:
     Attributes:
         max_model_tokens: prompt and answer together, what each live worker can hold; None where nobody says.
         most_logprobs: the most alternatives to a token that it tells of.
+        has_effort: False where it would not know how much it is to think.
         adapter: the fine-tuning of the pool's model that it is; None for that model itself.
     """
 
@@ -31,6 +32,7 @@ class Model:
     max_model_tokens: int | None
     tokenizer: PromptTokenizer
     most_logprobs: int
+    has_effort: bool
     adapter: str | None = None
 
 
@@ -64,7 +66,10 @@ class Catalogue:
             if name is None or pool.model == name or name in pool.adapters:
                 adapter = name if name in pool.adapters else None
                 limit, tokenizer = self._limit(pool_name, pool), self._tokenizers[pool_name].get()
-                return Model(adapter or pool.model, pool_name, limit, tokenizer, pool.most_logprobs, adapter)
+                has_effort = pool.is_paid or tokenizer.reads_effort
+                return Model(
+                    adapter or pool.model, pool_name, limit, tokenizer, pool.most_logprobs, has_effort, adapter
+                )
         raise no_such_model(name or "")
 
     def load(self) -> None:

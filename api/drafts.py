@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from api.catalogue import Catalogue, Model
 from headrace.config import Settings
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
-from headrace.jobs import Idempotency, JobSpec, Lane, Message, Overflow, Sampling, new_id
+from headrace.jobs import Idempotency, JobSpec, Lane, Message, Overflow, ReasoningEffort, Sampling, new_id
 from headrace.store.apps import App
 
 #: Output tokens of a job that does not say: enough for a paragraph or three, and soon done.
@@ -40,6 +40,7 @@ class Spelling:
     max_tokens: str = "max_tokens"
     own_prefix: str = ""
     lane: str = "lane"
+    effort: str = "reasoning_effort"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Draft:
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None
     top_logprobs: int | None = None
+    reasoning_effort: ReasoningEffort | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     webhook_url: str | None = None
     end_user: str | None = None
@@ -80,6 +82,7 @@ def specify(
     if not settings.webhooks.allow_private:
         _check_webhook(draft)
     model = catalogue.find(draft.model)
+    _check_effort(draft, model)
     prompt_tokens = _count(draft, model)
     max_tokens = _max_tokens(draft, model, prompt_tokens)
     _check_logprobs(draft, model, max_tokens)
@@ -115,6 +118,7 @@ def _sampling(draft: Draft, max_tokens: int) -> Sampling:
         seed=draft.seed,
         response_format=draft.response_format,
         top_logprobs=draft.top_logprobs,
+        reasoning_effort=draft.reasoning_effort,
     )
 
 
@@ -143,6 +147,16 @@ def _check_webhook(draft: Draft) -> None:
             code="webhook_url_not_allowed",
             param=f"{draft.spelling.own_prefix}webhook",
         )
+
+
+def _check_effort(draft: Draft, model: Model) -> None:
+    # What the paid API's own models know of it, they say themselves.
+    if draft.reasoning_effort is None or model.has_effort or draft.overflow is Overflow.ONLY:
+        return
+    raise InvalidRequest(
+        f"The model '{model.name}' cannot be told how much to think: leave '{draft.spelling.effort}' out.",
+        param=draft.spelling.effort,
+    )
 
 
 def _check_logprobs(draft: Draft, model: Model, max_tokens: int) -> None:
@@ -184,16 +198,17 @@ def _without_shorthand(host: str) -> str:
 
 def _count(draft: Draft, model: Model) -> int:
     """The prompt's tokens; a prompt that leaves no room for an answer is refused, counted or on a lower bound."""
-    tokenizer, limit = model.tokenizer, model.max_model_tokens
+    tokenizer, limit, asked = model.tokenizer, model.max_model_tokens, (draft.messages, draft.reasoning_effort)
     is_long = sum(len(message.content) for message in draft.messages) > LONG_PROMPT_CHARS
     try:
-        if limit is not None and is_long and (least := tokenizer.least(draft.messages)) >= limit:
+        if limit is not None and is_long and (least := tokenizer.least(*asked)) >= limit:
             raise _too_long(draft, f"at least {least} prompt tokens", limit)
-        counted = tokenizer.count(draft.messages)
+        counted = tokenizer.count(*asked)
     except ContextLengthExceeded:
         raise
     except InvalidRequest as error:
-        raise InvalidRequest(str(error), param=draft.spelling.prompt) from error
+        param = draft.spelling.effort if error.param == "reasoning_effort" else draft.spelling.prompt
+        raise InvalidRequest(str(error), param=param) from error
     if limit is not None and counted >= limit:
         raise _too_long(draft, f"{counted} prompt tokens", limit)
     return counted

@@ -114,6 +114,10 @@ class Message:
     content: str
 
 
+#: How much a model is to think before it answers, from nothing upwards. Source: OpenAI's API; vLLM's own server.
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How to decode. `max_tokens` bounds the output; None elsewhere means the engine's default.
@@ -121,6 +125,7 @@ class Sampling:
     Attributes:
         top_logprobs: the most likely tokens to tell of at each place of the answer, beside the one that was made; None
             where no log probability is asked for.
+        reasoning_effort: how much to think before the answer.
     """
 
     max_tokens: int
@@ -130,6 +135,7 @@ class Sampling:
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None
     top_logprobs: int | None = None
+    reasoning_effort: ReasoningEffort | None = None
 
 
 class Alternative(TypedDict):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import tokenizers
@@ -20,20 +21,26 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from headrace.byte_bound import byte_bound
 from headrace.config import PoolSettings
 from headrace.errors import ConfigError, InvalidRequest
-from headrace.jobs import Message
+from headrace.jobs import Message, ReasoningEffort
 
 #: All that counting needs; a few MB where the weights are many GB.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 class PromptTokenizer(Protocol):
-    """What can count a prompt's tokens."""
+    """What can count a prompt's tokens.
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    Attributes:
+        reads_effort: False where a prompt is the same whatever effort it is made with.
+    """
+
+    reads_effort: bool
+
+    def encode(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> list[int]:
         """The token ids of the whole prompt, generation prompt included. Raises: InvalidRequest."""
         ...
 
-    def count(self, messages: Sequence[Message]) -> int:
+    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
         """How many tokens the whole prompt has. Raises: InvalidRequest."""
         ...
 
@@ -41,9 +48,14 @@ class PromptTokenizer(Protocol):
         """The token ids of the beginning of an answer, to stand behind those of its prompt."""
         ...
 
-    def least(self, messages: Sequence[Message]) -> int:
+    def least(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
         """A number the count is never below, cheap for any length; 0 where none is proven. Raises: InvalidRequest."""
         ...
+
+
+def template_arguments(effort: ReasoningEffort | None) -> dict[str, Any]:
+    """What a chat template is told of the effort: by the two names that vLLM's own server uses."""
+    return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
 
 
 class Tokenizer:
@@ -54,7 +66,9 @@ class Tokenizer:
         try:
             spec = (folder / "tokenizer.json").read_text(encoding="utf-8")
             self._tokenizer = tokenizers.Tokenizer.from_str(spec)
-            self._template = _environment().from_string(_template_text(folder))
+            template, environment = _template_text(folder), _environment()
+            self._template = environment.from_string(template)
+            read = jinja2.meta.find_undeclared_variables(environment.parse(template))
             self._special_tokens = _special_tokens(folder)
         except (OSError, ValueError, jinja2.TemplateError) as error:
             raise ConfigError(
@@ -66,7 +80,8 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._bound = byte_bound(json.loads(spec))
         # A model that was trained without the role would read it as noise.
-        self._knows_developer = "developer" in _template_text(folder)
+        self._knows_developer = "developer" in template
+        self.reads_effort = not read.isdisjoint(template_arguments("none"))
 
     @classmethod
     def load(cls, model: str, model_dir: Path | None = None) -> "Tokenizer":
@@ -82,31 +97,35 @@ class Tokenizer:
         folder = model_dir or Path(model)
         return cls(folder if model_dir or folder.is_dir() else _from_hub(model))
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The whole prompt as text. Raises: InvalidRequest when the template refuses the conversation."""
+    def render(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> str:
+        """The whole prompt as text. Raises: InvalidRequest when the template refuses the conversation or the effort."""
         turns = [{"role": self._role(message), "content": message.content} for message in messages]
+        more = {**self._special_tokens, **template_arguments(effort)}
         try:
-            return self._template.render(
-                messages=turns, tools=None, documents=None, add_generation_prompt=True, **self._special_tokens
-            )
+            return self._template.render(messages=turns, tools=None, documents=None, add_generation_prompt=True, **more)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
+            if effort is not None:
+                self.render(messages)  # Which raises, unless it is the effort's fault.
+                raise InvalidRequest(
+                    f"The model's chat template refuses the effort '{effort}': {error}", param="reasoning_effort"
+                ) from error
             raise InvalidRequest(
                 f"The model's chat template refuses these messages: {error}", param="messages"
             ) from error
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> list[int]:
         # The template writes the special tokens itself.
-        return self._tokenizer.encode(self.render(messages), add_special_tokens=False).ids
+        return self._tokenizer.encode(self.render(messages, effort), add_special_tokens=False).ids
 
-    def count(self, messages: Sequence[Message]) -> int:
-        return len(self.encode(messages))
+    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+        return len(self.encode(messages, effort))
 
     def encode_answer(self, text: str) -> list[int]:
         # An answer has no special tokens: one that spells one out wrote it in letters.
         return self._literal.encode(text, add_special_tokens=False).ids
 
-    def least(self, messages: Sequence[Message]) -> int:
-        return self._bound.least(self.render(messages)) if self._bound else 0
+    def least(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+        return self._bound.least(self.render(messages, effort)) if self._bound else 0
 
     @cached_property
     def _literal(self) -> tokenizers.Tokenizer:
@@ -122,17 +141,20 @@ class Tokenizer:
 class EstimatingTokenizer:
     """Takes four bytes for a token. Where no model is at hand: for the simulator, and for the paid API."""
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    #: What a model does of which there is no template is up to its engine.
+    reads_effort = True
+
+    def encode(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> list[int]:
         return self.encode_answer(self._text(messages))
 
     def encode_answer(self, text: str) -> list[int]:
         spelled = text.encode()
         return [int.from_bytes(spelled[at : at + 4], "big") for at in range(0, len(spelled), 4)]
 
-    def count(self, messages: Sequence[Message]) -> int:
+    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
         return -(-len(self._text(messages).encode()) // 4)
 
-    def least(self, messages: Sequence[Message]) -> int:
+    def least(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
         return self.count(messages)
 
     @staticmethod

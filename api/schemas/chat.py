@@ -12,7 +12,7 @@ from api.drafts import Draft, Spelling
 from api.schemas.fields import MaxTokens, Request, ResponseFormat, Seed, Stop, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import OpenAIRequest, refuse_unsupported
-from headrace.jobs import Message
+from headrace.jobs import Message, ReasoningEffort
 
 NO_TOOLS = "No tools are called here: leave it out."
 
@@ -27,7 +27,6 @@ UNSUPPORTED: Mapping[str, str] = {
     "prediction": "Leave it out.",
     "presence_penalty": "Leave it out.",
     "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
-    "reasoning_effort": "Leave it out.",
     "tools": NO_TOOLS,
     "web_search_options": "Nothing is searched here: leave it out.",
 }
@@ -99,6 +98,7 @@ class ChatRequest(OpenAIRequest):
     top_logprobs: TopLogprobs | None = Field(None, description="The likeliest tokens at each place; with `logprobs`.")
     modalities: list[Literal["text"]] | None = None
     n: Literal[1] | None = None
+    reasoning_effort: ReasoningEffort | None = Field(None, description="How much the model is to think first.")
     response_format: ResponseFormat | None = None
     seed: Seed | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
@@ -144,5 +144,6 @@ class ChatRequest(OpenAIRequest):
             seed=self.seed,
             response_format=self.response_format,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            reasoning_effort=self.reasoning_effort,
             background=False,
         )

@@ -146,3 +146,10 @@ ResponseFormat = Annotated[dict[str, Any], AfterValidator(_response_format)]
 #: Money leaves as a string, so that no reader makes a float of it unasked.
 UsdOut = Annotated[Decimal, PlainSerializer(_plain, return_type=str)]
 TimeOut = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
+Attempts = Annotated[int, Field(description="Starts so far. Above 1, an engine failed or a worker died in between.")]
+WaitS = Annotated[
+    float | None, Field(description="Seconds from acceptance to the first start, or to the end without one.")
+]
+RunS = Annotated[
+    float | None, Field(description="Seconds from the first start to the end, with the pauses between attempts.")
+]

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from api.drafts import Draft, Spelling
 from api.schemas.fields import (
     Answer,
+    Attempts,
     Deadline,
     EndUser,
     MaxTokens,
@@ -15,6 +16,7 @@ from api.schemas.fields import (
     Metadata,
     Request,
     ResponseFormat,
+    RunS,
     Seed,
     Stop,
     Temperature,
@@ -22,24 +24,17 @@ from api.schemas.fields import (
     TopP,
     Usd,
     UsdOut,
+    WaitS,
     WebhookUrl,
     refusal,
 )
 from api.schemas.logprobs import TokenLogprobBody, TopLogprobs
 from api.submit import Accepted
-from headrace.jobs import JobState, Lane, Message, Overflow, show_id
+from headrace.jobs import JobState, Lane, Message, Overflow, ReasoningEffort, show_id
 from headrace.store.jobs import Job
 
 LaneName = Literal["high", "normal", "low", "batch"]
 OverflowName = Literal["allow", "never", "only"]
-
-Attempts = Annotated[int, Field(description="Starts so far. Above 1, an engine failed or a worker died in between.")]
-WaitS = Annotated[
-    float | None, Field(description="Seconds from acceptance to the first start, or to the end without one.")
-]
-RunS = Annotated[
-    float | None, Field(description="Seconds from the first start to the end, with the pauses between attempts.")
-]
 
 
 class ChatMessage(Request):
@@ -77,6 +72,7 @@ class JobRequest(Request):
         None, description='`{"type": "text" | "json_object"}` or `{"type": "json_schema", "json_schema": {...}}`.'
     )
     top_logprobs: TopLogprobs | None = Field(None, description="Asks for log probabilities, and so many alternatives.")
+    reasoning_effort: ReasoningEffort | None = Field(None, description="How much the model is to think first.")
     metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own; returned with the job.")
     webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
     end_user: EndUser | None = Field(None, description="Who caused this, in your own words: costs can be split by it.")
@@ -110,6 +106,7 @@ class JobRequest(Request):
             seed=self.seed,
             response_format=self.response_format,
             top_logprobs=self.top_logprobs,
+            reasoning_effort=self.reasoning_effort,
             metadata=self.metadata or {},
             webhook_url=self.webhook,
             end_user=self.end_user,

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api.schemas.fields import Answer, TimeOut
-from api.schemas.jobs import Attempts, CostBody, RunS, WaitS
+from api.schemas.fields import Answer, Attempts, RunS, TimeOut, WaitS
+from api.schemas.jobs import CostBody
 from api.schemas.logprobs import TokenLogprobBody
 from api.schemas.openai_request import LANE_TIERS
 from api.submit import Accepted
-from headrace.jobs import JobState, Lane, show_id
+from headrace.jobs import JobState, Lane, ReasoningEffort, show_id
 from headrace.store.jobs import Job
 
 STATUSES: Mapping[JobState, str] = {
@@ -104,6 +104,13 @@ class IncompleteDetails(Answer):
     reason: Literal["max_output_tokens"] = "max_output_tokens"
 
 
+class ReasoningSettings(Answer):
+    """How much the model was to think, as it was asked for."""
+
+    effort: ReasoningEffort | None
+    summary: None = None
+
+
 class JobView(Answer):
     """What OpenAI has no word for: the job behind one of its objects."""
 
@@ -160,6 +167,7 @@ class ResponseBody(Answer):
     output: list[ReasoningItem | OutputMessage]
     usage: ResponseUsage | None
     max_output_tokens: int
+    reasoning: ReasoningSettings
     service_tier: str
     metadata: dict[str, str]
     safety_identifier: str | None
@@ -187,6 +195,7 @@ class ResponseBody(Answer):
             output=_output(job, is_cut),
             usage=_usage(job),
             max_output_tokens=job.max_tokens,
+            reasoning=ReasoningSettings(effort=job.reasoning_effort),
             service_tier=LANE_TIERS[job.lane],
             metadata=dict(job.metadata),
             safety_identifier=job.end_user,

@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from api.drafts import Draft, Spelling
 from api.schemas.fields import MaxTokens, Request, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
-from api.schemas.openai_request import TIER_LANES, OpenAIRequest
-from headrace.jobs import Lane, Message
+from api.schemas.openai_request import TIER_LANES, OpenAIRequest, refuse_unsupported
+from headrace.jobs import Lane, Message, ReasoningEffort
 
 #: Parameters that OpenAI has and this service has not, with what to do instead.
 UNSUPPORTED: Mapping[str, str] = {
@@ -25,8 +25,14 @@ UNSUPPORTED: Mapping[str, str] = {
     "previous_response_id": "Send the whole conversation as 'input'.",
     "prompt": "Send the text itself as 'input'.",
     "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
-    "reasoning": "Leave it out.",
     "tools": "No tools are called here: leave it out.",
+}
+#: The same for `reasoning`.
+UNSUPPORTED_IN_REASONING: Mapping[str, str] = {
+    "context": "Leave it out: what came before an earlier answer is not read.",
+    "generate_summary": "Leave it out: what is thought is told as it is.",
+    "mode": "Leave it out.",
+    "summary": "Leave it out: what is thought is told as it is.",
 }
 #: The one thing that an answer can include.
 LOGPROBS = "message.output_text.logprobs"
@@ -109,6 +115,17 @@ class TextOptions(Request):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
+class ReasoningOptions(Request):
+    """What the model thinks before it answers."""
+
+    effort: ReasoningEffort | None = Field(None, description="How much it is to think.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, values: Any) -> Any:
+        return refuse_unsupported(values, UNSUPPORTED_IN_REASONING)
+
+
 class BackgroundOptions(Request):
     """OpenAI's own word for a job that may wait."""
 
@@ -132,6 +149,7 @@ class ResponseRequest(OpenAIRequest):
     instructions: str | None = Field(None, description="A system message before the input.")
     max_output_tokens: MaxTokens | None = None
     text: TextOptions | None = None
+    reasoning: ReasoningOptions | None = None
     include: list[str] | None = Field(None, description=f"`{LOGPROBS}`, or nothing.")
     top_logprobs: TopLogprobs | None = Field(
         None, description=f"The likeliest tokens at each place; with `{LOGPROBS}`."
@@ -199,11 +217,12 @@ class ResponseRequest(OpenAIRequest):
         shared = self.shared()
         return Draft(
             **{**shared, "max_wait_s": shared["max_wait_s"] or self._window_s},
-            spelling=Spelling("input", "max_output_tokens", "job.", self.lane_param),
+            spelling=Spelling("input", "max_output_tokens", "job.", self.lane_param, "reasoning.effort"),
             messages=(*system, *turns),
             max_tokens=self.max_output_tokens,
             response_format=shape.to_response_format() if shape else None,
             top_logprobs=(self.top_logprobs or 0) if self.include else None,
+            reasoning_effort=self.reasoning.effort if self.reasoning else None,
             background=bool(self.background),
         )
 

@@ -5,7 +5,7 @@ Answers go to standard output, everything about them to standard error, so that 
 
 import json
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import click
 import httpx2
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from headrace.cli.table import table
 from headrace.config import Settings
-from headrace.jobs import TERMINAL, JobState, Lane, parse_id
+from headrace.jobs import TERMINAL, JobState, Lane, ReasoningEffort, parse_id
 from headrace.stack.report import Report
 
 #: Seconds one poll holds on; below the server's limit.
@@ -91,6 +91,8 @@ def _problem(body: Any) -> str | None:
 @click.argument("prompt")
 @click.option("--lane", type=click.Choice([str(lane) for lane in Lane]), default="normal", show_default=True)
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Bound of the answer.")
+@click.option("--temperature", type=float, help="0 for the likeliest answer, up to 2.")
+@click.option("--reasoning-effort", type=click.Choice(get_args(ReasoningEffort)), help="How much it is to think first.")
 @click.option("--model", help="A model of GET /v1/models; the first one by default.")
 @click.option("--max-wait", type=float, help="Seconds within which it must start, or it expires unpaid.")
 @click.option("--wait", is_flag=True, help="Stay until the answer is there, and print it.")

@@ -12,7 +12,18 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.errors import NotFound
-from headrace.jobs import SUSPECT, TERMINAL, JobState, Lane, Message, Overflow, Route, TokenLogprob, show_id
+from headrace.jobs import (
+    SUSPECT,
+    TERMINAL,
+    JobState,
+    Lane,
+    Message,
+    Overflow,
+    ReasoningEffort,
+    Route,
+    TokenLogprob,
+    show_id,
+)
 from headrace.queues import Ticket
 from headrace.store.transitions import transition
 from headrace.store.workers import NOBODY
@@ -38,6 +49,7 @@ class Job:
     Attributes:
         logprobs: of the answer's tokens; None where they were not asked for, and in a list of jobs.
         reasoning: what came before the answer; None when nothing did, and in a list of jobs.
+        reasoning_effort: how much was to be thought; None where it was not said.
         is_over: True while it waits although its time has passed: `expire` will end it.
     """
 
@@ -81,6 +93,7 @@ class Job:
     logprobs: list[TokenLogprob] | None = None
     reasoning: str | None = None
     reasoning_tokens: int | None = None
+    reasoning_effort: ReasoningEffort | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -114,6 +127,7 @@ _SELECT = (
         attempts.c.engine,
         ledger.c.price_version,
         _IS_OVER.label("is_over"),
+        job_texts.c.sampling["reasoning_effort"].astext.label("reasoning_effort"),
     )
     # An erased job has no texts, and is not found.
     .join(job_texts, job_texts.c.job_id == jobs.c.id)

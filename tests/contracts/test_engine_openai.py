@@ -45,7 +45,7 @@ def engine(stand_in: Any) -> Iterator[OpenAIEngine]:
 
 def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine: OpenAIEngine) -> None:
     response_format = {"type": "json_object"}
-    given = {"temperature": 0.5, "top_p": 0.9, "stop": ("x",), "seed": 3, "top_logprobs": 2}
+    given = {"temperature": 0.5, "top_p": 0.9, "stop": ("x",), "seed": 3, "top_logprobs": 2, "reasoning_effort": "none"}
     sampling = Sampling(9, response_format=response_format, **given)
     engine.generate(GenerationRequest("r1", MESSAGES, sampling))
     headers, body = stand_in.requests[0]
@@ -61,6 +61,7 @@ def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine:
         "response_format": {"type": "json_object"},
         "logprobs": True,
         "top_logprobs": 2,
+        "reasoning_effort": "none",
         "stream": True,
         "stream_options": {"include_usage": True},
     }

@@ -91,6 +91,16 @@ def test_a_chat_tells_the_thoughts_first(system: Any, client: Any) -> None:
     assert choices[-1].finish_reason == "length"
 
 
+def test_who_asks_for_no_effort_gets_no_thoughts(system: Any, client: Any) -> None:
+    done = client.responses.create(input="What is a headrace?", reasoning={"effort": "none"})
+    assert ([item.type for item in done.output], done.reasoning.effort) == (["message"], "none")
+    assert (done.usage.output_tokens_details.reasoning_tokens, done.usage.output_tokens) == (0, WORDS)
+
+    messages: Any = [{"role": "user", "content": "What is a headrace?"}]
+    told = client.chat.completions.create(model=system.stack.report.model, messages=messages, reasoning_effort="none")
+    assert (told.choices[0].message.reasoning, told.choices[0].message.content) == (None, done.output_text)
+
+
 def test_thoughts_that_die_with_their_worker_are_thought_again(
     system: Any, client: Any, wait_until: Callable[..., None]
 ) -> None:

@@ -273,6 +273,7 @@ def _decoding(sampling: Sampling) -> dict[str, Any]:
         "logprobs": None if sampling.top_logprobs is None else True,
         # Some compatible servers refuse a zero.
         "top_logprobs": sampling.top_logprobs or None,
+        "reasoning_effort": sampling.reasoning_effort,
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -156,11 +156,12 @@ class SimulatorEngine:
         if request.adapter is not None and request.adapter not in self._pool.adapters:
             raise no_such_adapter(request.adapter)
         try:
-            prompt_tokens = self._tokenizer.count(request.messages)
+            prompt_tokens = self._tokenizer.count(request.messages, request.sampling.reasoning_effort)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
         # A prefix is the answer's: what was thought before it, if anything, is over.
-        thought = [] if request.prefix else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
+        is_quick = request.prefix or request.sampling.reasoning_effort == "none"
+        thought = [] if is_quick else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
         pieces, finish_reason = answer(request, self._settings.output_tokens)
         pieces = [*thought, *pieces]
         if len(pieces) > request.sampling.max_tokens:

@@ -75,7 +75,7 @@ class VllmEngine:
         if request.adapter is not None and request.adapter not in self._pool.adapters:
             raise no_such_adapter(request.adapter)
         try:
-            prompt = self._tokenizer.encode(request.messages)
+            prompt = self._tokenizer.encode(request.messages, request.sampling.reasoning_effort)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
         prefix = self._tokenizer.encode_answer(request.prefix) if request.prefix else []

@@ -191,7 +191,7 @@ class Core:
         # A prefix is the answer's: what was thought before it, if anything, is over.
         if self._reasoning_parser is None or call.prefix:
             return None
-        return Reading(self._reasoning_parser, self._llm, call.prompt)
+        return Reading(self._reasoning_parser, self._llm, call.prompt, call.request.sampling.reasoning_effort)
 
     async def _collect(self, call: Call) -> Generation:
         from vllm.inputs.engine import tokens_input
@@ -209,6 +209,7 @@ class Core:
             priority=request.priority,
             # What must have a shape is the answer, and not what is thought before it.
             reasoning_ended=reading.is_answering if reading else None,
+            reasoning_parser_kwargs=reading.parser_arguments if reading else None,
         )
         async for output in outputs:
             completion = output.outputs[0]

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.config import PoolSettings
-from headrace.errors import ConfigError, EngineFault
+from headrace.errors import ConfigError, EngineFault, PromptRejected
+from headrace.jobs import ReasoningEffort
+from headrace.tokens import template_arguments
 
 
 def check_parser(pool: PoolSettings, model_config: Any, where: str) -> None:
@@ -34,16 +36,22 @@ class Reading:
     Attributes:
         is_answering: True where the prompt says itself that nothing is thought first.
         skips_special_tokens: False where the parser must see them in the text.
+        parser_arguments: with which vLLM's core makes a parser of its own for a shape that is asked for.
     """
 
-    def __init__(self, name: str, llm: Any, prompt: list[int]) -> None:
+    def __init__(self, name: str, llm: Any, prompt: list[int], effort: ReasoningEffort | None) -> None:
+        """Read nothing yet. Raises: PromptRejected for an effort that the parser does not know."""
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
         from vllm.parser.parser_manager import ParserManager
 
         make = ParserManager.get_parser(reasoning_parser_name=name)
         self._tokenizer = llm.get_tokenizer()
-        self._parser = make(self._tokenizer, None, chat_template_kwargs={}, model_config=llm.model_config)
-        self._request = self._parser.adjust_request(ChatCompletionRequest(messages=[]))
+        self.parser_arguments = {"chat_template_kwargs": template_arguments(effort)}
+        try:
+            self._parser = make(self._tokenizer, None, model_config=llm.model_config, **self.parser_arguments)
+        except ValueError as error:  # With no effort it has been made before.
+            raise PromptRejected(str(error), param="reasoning_effort") from error
+        self._request = self._parser.adjust_request(ChatCompletionRequest(messages=[], reasoning_effort=effort))
         self._prompt = prompt
         self.is_answering: bool = self._parser.is_reasoning_end(prompt)
         self.skips_special_tokens: bool = self._request.skip_special_tokens

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
 from headrace import connections
@@ -18,6 +19,7 @@ from headrace.jobs import parse_id
 from headrace.stack.report import Report
 from headrace.stack.secret import persistent_secret
 from headrace.store import Store, keys
+from headrace.tables import job_texts
 
 Run = Callable[..., Result]
 
@@ -42,6 +44,13 @@ def test_a_submit_prints_where_the_job_stands(run: Run) -> None:
     result = run("submit", "Hi", "--lane", "high", "--max-tokens", "5")
     assert result.exit_code == 0
     assert re.match(r"job_\w{32}  chat\.high  position 1 of 1  no worker is alive\n", result.stdout)
+
+
+def test_a_submit_says_how_to_answer(run: Run, store: Store) -> None:
+    assert run("submit", "Hi", "--temperature", "0.5", "--reasoning-effort", "low").exit_code == 0
+    with store.begin() as db:
+        sampling = db.scalar(sa.select(job_texts.c.sampling))
+    assert sampling == {"max_tokens": 256, "temperature": 0.5, "reasoning_effort": "low"}
 
 
 def test_a_prompt_can_come_through_a_pipe(run: Run, finish: Any) -> None:

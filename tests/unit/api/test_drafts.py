@@ -1,5 +1,6 @@
 """What a draft becomes: defaults filled in, and a prompt that does not fit refused with the numbers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -7,13 +8,13 @@ import pytest
 
 from api.catalogue import Catalogue
 from api.drafts import DEFAULT_MAX_TOKENS, MOST_LOGPROBS_IN_ALL, Draft, Spelling, specify
-from headrace.config import Settings, WebhookSettings
+from headrace.config import PoolSettings, Settings, WebhookSettings
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
-from headrace.jobs import Lane, Message, new_id
+from headrace.jobs import Lane, Message, Overflow, ReasoningEffort, new_id
 from headrace.store import Store
 from headrace.store.apps import App
 from headrace.store.workers import Fleet
-from headrace.tokens import EstimatingTokenizer
+from headrace.tokens import EstimatingTokenizer, PromptTokenizer
 from tests.unit.api.conftest import FakeStore
 
 LIMIT = 2048
@@ -84,6 +85,53 @@ def test_an_answer_has_no_more_log_probabilities_than_can_be_stored(settings: Se
     with pytest.raises(InvalidRequest, match="lower max_tokens") as raised:
         specify(draft(10, top_logprobs=20, max_tokens=most + 1), APP, catalogue, settings)
     assert raised.value.param == "top_logprobs"
+
+
+class PlainTokenizer(EstimatingTokenizer):
+    """Of a model whose template does not ask how much is to be thought."""
+
+    reads_effort = False
+
+
+class ThoughtfulTokenizer(EstimatingTokenizer):
+    """Of a model whose template says with three tokens that nothing is to be thought, and does not know `max`."""
+
+    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+        if effort == "max":
+            raise InvalidRequest("It refuses the effort.", param="reasoning_effort")
+        return super().count(messages) + (3 if effort == "none" else 0)
+
+
+def of_model(tokenizer: PromptTokenizer, pool: PoolSettings) -> Catalogue:
+    return Catalogue({"chat": pool}, cast(Store, FakeStore()), lambda _: tokenizer)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_model_that_cannot_be_told_how_much_to_think_is_not(settings: Settings) -> None:
+    pool, asked = settings.pools["chat"], draft(10, reasoning_effort="low", spelling=Spelling("input", effort="r.e"))
+    plain = of_model(PlainTokenizer(), pool)
+
+    with pytest.raises(InvalidRequest, match=r"leave 'r\.e' out") as raised:
+        specify(asked, APP, plain, settings)
+
+    assert raised.value.param == "r.e"
+    assert specify(draft(10), APP, plain, settings).sampling.reasoning_effort is None
+    # The paid API's models are others.
+    paid = of_model(PlainTokenizer(), PoolSettings(engine="openai"))
+    assert specify(asked, APP, paid, settings).sampling.reasoning_effort == "low"
+    assert specify(replace(asked, overflow=Overflow.ONLY), APP, plain, settings).sampling.reasoning_effort == "low"
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_prompt_is_counted_with_what_it_says_of_the_effort(settings: Settings) -> None:
+    thoughtful = of_model(ThoughtfulTokenizer(), settings.pools["chat"])
+    for effort, tokens in ((None, 10), ("low", 10), ("none", 13)):
+        spec = specify(draft(10, reasoning_effort=effort), APP, thoughtful, settings)
+        assert (spec.prompt_tokens, spec.sampling.reasoning_effort) == (tokens, effort)
+    asked = draft(10, reasoning_effort="max", spelling=Spelling("input", effort="reasoning.effort"))
+    with pytest.raises(InvalidRequest, match="refuses the effort") as raised:
+        specify(asked, APP, thoughtful, settings)
+    assert raised.value.param == "reasoning.effort"
 
 
 def test_the_lane_gives_the_wait_unless_the_caller_does(catalogue: Catalogue, settings: Settings) -> None:

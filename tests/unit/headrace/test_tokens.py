@@ -11,8 +11,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from headrace.config import PoolSettings
 from headrace.errors import ConfigError, InvalidRequest
-from headrace.jobs import Message
-from headrace.tokens import EstimatingTokenizer, Tokenizer, load_for
+from headrace.jobs import Message, ReasoningEffort
+from headrace.tokens import EstimatingTokenizer, Tokenizer, load_for, template_arguments
 
 CHATML = (
     "{%- for message in messages %}\n"
@@ -30,6 +30,12 @@ TEMPLATES = {
     "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     "undefined": "{{ nothing }}{% if tools is not none %}tools{% endif %}{{ messages[0].content }}",
     "date": "{{ strftime_now('%Y') }}{{ messages[0].content }}",
+}
+#: Templates that ask how much is to be thought, each by its own name for it.
+THOUGHTFUL = {
+    "enable_thinking": CHATML + "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}",
+    "reasoning_effort": "{% if not reasoning_effort %}{% set reasoning_effort = 'medium' %}{% endif %}"
+    "Reasoning: {{ reasoning_effort }}{{ messages[0].content }}",
 }
 CONVERSATION = [Message("system", " Be <b>brief</b>. "), Message("user", "Où est l'été? 漢字 🌊\n<|im_start|>")]
 
@@ -67,6 +73,45 @@ def test_tokens_equal_those_of_transformers(tmp_path: Path, template: str) -> No
         [{"role": message.role, "content": message.content} for message in CONVERSATION], add_generation_prompt=True
     )["input_ids"]
     assert Tokenizer(tmp_path).encode(CONVERSATION) == theirs != []
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("effort", ["none", "high", None])
+@pytest.mark.parametrize("template", THOUGHTFUL.values(), ids=THOUGHTFUL)
+def test_a_template_is_told_how_much_is_to_be_thought(
+    tmp_path: Path, template: str, effort: ReasoningEffort | None
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_model(tmp_path, template)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        [{"role": "user", "content": "hi"}], add_generation_prompt=True, **template_arguments(effort)
+    )["input_ids"]
+    tokenizer, messages = Tokenizer(tmp_path), [Message("user", "hi")]
+    assert tokenizer.reads_effort
+    assert tokenizer.encode(messages, effort) == theirs
+    assert tokenizer.count(messages, effort) == len(theirs) >= tokenizer.least(messages, effort) > 0
+
+
+def test_what_is_thought_without_effort_is_said_in_the_prompt(tmp_path: Path) -> None:
+    tokenizer, messages = Tokenizer(write_model(tmp_path, THOUGHTFUL["enable_thinking"])), [Message("user", "hi")]
+    assert tokenizer.render(messages, "none") == tokenizer.render(messages) + "<think></think>"
+    assert tokenizer.render(messages, "low") == tokenizer.render(messages)
+    assert tokenizer.count(messages, "none") > tokenizer.count(messages)
+
+
+@pytest.mark.parametrize("template", [CHATML, CHATML + "{% set enable_thinking = true %}{{ enable_thinking }}"])
+def test_a_template_that_does_not_ask_is_known_by_that(tmp_path: Path, template: str) -> None:
+    assert not Tokenizer(write_model(tmp_path, template)).reads_effort
+
+
+def test_a_template_that_refuses_the_effort_names_it(tmp_path: Path) -> None:
+    knows = "{% if reasoning_effort not in ['low', 'high'] %}{{ raise_exception('low or high') }}{% endif %}"
+    template = "{% if reasoning_effort is defined %}" + knows + "{% endif %}{{ messages[0].content + '' }}"
+    tokenizer = Tokenizer(write_model(tmp_path, template))
+    assert tokenizer.count([Message("user", "hi")], "low")
+    with pytest.raises(InvalidRequest, match="'max': low or high") as caught:
+        tokenizer.count([Message("user", "hi")], "max")
+    assert caught.value.param == "reasoning_effort"
 
 
 def test_an_older_model_has_its_template_among_its_settings(tmp_path: Path) -> None:
@@ -111,9 +156,10 @@ def test_limits_and_padding_of_a_tokenizer_file_are_not_applied(tmp_path: Path) 
 )
 def test_a_template_that_refuses_the_messages_names_them(tmp_path: Path, template: str) -> None:
     tokenizer = Tokenizer(write_model(tmp_path, template))
-    with pytest.raises(InvalidRequest) as caught:
-        tokenizer.count([Message("user", "hi")])
-    assert caught.value.param == "messages"
+    for effort in (None, "low"):
+        with pytest.raises(InvalidRequest) as caught:
+            tokenizer.count([Message("user", "hi")], effort)
+        assert caught.value.param == "messages"
 
 
 def test_developer_becomes_system_unless_the_template_knows_it(tmp_path: Path) -> None:

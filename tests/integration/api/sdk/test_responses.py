@@ -6,11 +6,15 @@ from typing import Any
 
 import openai
 import pytest
+import sqlalchemy as sa
 from openai import OpenAI
 from redis import Redis
 
 from headrace.broker import list_key
 from headrace.jobs import parse_id
+from headrace.store import Store
+from headrace.store.claims import sampling_of
+from headrace.tables import job_texts
 
 PROMPT = "Why is the sky blue?"
 THOUGHTFUL = "Why is the sky blue? Do think."
@@ -37,6 +41,15 @@ def test_a_response_is_created_and_retrieved_until_it_is_completed(sdk: OpenAI, 
     assert done.usage.input_tokens_details.cached_tokens == 2
     assert done.job["cost"] == {"usd": "0.000001230", "currency": "USD", "price_version": "test-1"}
     assert done.job["engine"] == "simulator"
+
+
+def test_a_response_says_how_much_was_to_be_thought(sdk: OpenAI, store: Store) -> None:
+    made, plain = create(sdk, reasoning={"effort": "low"}), create(sdk)
+    assert made.reasoning == sdk.responses.retrieve(made.id).reasoning
+    assert [(each.reasoning.effort, each.reasoning.summary) for each in (made, plain)] == [("low", None), (None, None)]
+    with store.begin() as db:
+        stored = sa.select(job_texts.c.sampling).where(job_texts.c.job_id == parse_id(made.id))
+        assert sampling_of(db.scalar(stored)).reasoning_effort == "low"
 
 
 def test_a_poll_holds_on_until_the_end(sdk: OpenAI, finish: Callable[..., None]) -> None:

@@ -124,7 +124,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
     with store.begin() as db:
         other = apps.ensure(db, "other")
     deadline = datetime(2100, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-    sampling = Sampling(7, 0.0, 0.25, ("é", "\n"), 0, {"type": "json_schema", "schema": {"a": [1.5, None]}})
+    sampling = Sampling(7, 0.0, 0.25, ("é", "\n"), 0, {"type": "json_schema", "schema": {"a": [1.5, None]}}, 0, "none")
     stored: dict[str, tuple[Any, dict[str, Any]]] = {  # By field: its value, and the columns it becomes.
         "id": ((spec := make_spec()).id, {"id": spec.id}),
         "app_id": (other.id, {"app_id": other.id}),
@@ -142,7 +142,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
                 "max_tokens": 7,
                 "sampling": {
                     **{"max_tokens": 7, "temperature": 0.0, "top_p": 0.25, "stop": ["é", "\n"], "seed": 0},
-                    "response_format": sampling.response_format,
+                    **{"response_format": sampling.response_format, "top_logprobs": 0, "reasoning_effort": "none"},
                 },
             },
         ),

@@ -69,6 +69,7 @@ def test_everything_that_is_honoured_arrives() -> None:
         stop=["a", "b"],
         seed=7,
         response_format={"type": "json_object"},
+        reasoning_effort="minimal",
         service_tier="flex",
         metadata={"k": "v"},
         n=1,
@@ -78,6 +79,7 @@ def test_everything_that_is_honoured_arrives() -> None:
     )
     assert (draft.max_tokens, draft.temperature, draft.top_p, draft.stop, draft.seed) == (5, 0.5, 0.9, ("a", "b"), 7)
     assert (draft.response_format, draft.metadata) == ({"type": "json_object"}, {"k": "v"})
+    assert (draft.reasoning_effort, draft.spelling.effort) == ("minimal", "reasoning_effort")
     assert (draft.lane, draft.end_user, draft.overflow, draft.max_wait_s) == (Lane.LOW, "u", "never", 9)
     assert (draft.background, draft.stream) == (False, False)
 
@@ -125,6 +127,8 @@ def test_an_earlier_answer_can_be_sent_back_as_it_came() -> None:
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_completion_tokens": 5, "max_tokens": 6}, "max_tokens"),
         ({"n": 2}, "n"),
+        ({"reasoning_effort": "great"}, "reasoning_effort"),
+        ({"reasoning_effort": 1}, "reasoning_effort"),
         ({"logprobs": 1}, "logprobs"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"top_logprobs": 1, "logprobs": False}, "top_logprobs"),

@@ -1,14 +1,23 @@
 """OpenAI's request: each of its fields is honoured, refused by name, or on the short list of those not acted on."""
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from openai.types.responses import ResponseReasoningItem
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
+from openai.types.shared import Reasoning
+from openai.types.shared import ReasoningEffort as TheirEffort
 
 from api.schemas.body import validated
-from api.schemas.responses import LOGPROBS, UNSUPPORTED, ResponseQuery, ResponseRequest
+from api.schemas.responses import (
+    LOGPROBS,
+    UNSUPPORTED,
+    UNSUPPORTED_IN_REASONING,
+    ReasoningOptions,
+    ResponseQuery,
+    ResponseRequest,
+)
 from headrace.errors import InvalidRequest
 from headrace.jobs import Lane, Message
 
@@ -22,6 +31,7 @@ def draft_of(**changes: Any) -> Any:
 def test_each_field_of_the_sdk_is_known() -> None:
     theirs = set(ResponseCreateParamsBase.__annotations__)
     assert theirs <= set(ResponseRequest.model_fields) | set(UNSUPPORTED)
+    assert set(Reasoning.model_fields) == set(ReasoningOptions.model_fields) | set(UNSUPPORTED_IN_REASONING)
     assert set(ResponseRequest.model_fields) >= ResponseRequest.IGNORED
 
 
@@ -38,6 +48,25 @@ def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
 def test_asking_for_nothing_is_fine(name: str, nothing: Any) -> None:
     assert draft_of(**{name: nothing}).messages
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED_IN_REASONING))
+def test_what_is_thought_is_only_told_how_much_it_is_to_be(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="Leave it out") as raised:
+        draft_of(reasoning={"effort": "low", name: "auto"})
+    assert (raised.value.code, raised.value.param) == ("unsupported_parameter", f"reasoning.{name}")
+    assert draft_of(reasoning={"effort": "low", name: None}).reasoning_effort == "low"
+
+
+@pytest.mark.parametrize("effort", get_args(get_args(TheirEffort)[0]))
+def test_each_effort_of_the_sdk_arrives(effort: str) -> None:
+    draft = draft_of(reasoning={"effort": effort})
+    assert (draft.reasoning_effort, draft.spelling.effort) == (effort, "reasoning.effort")
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"effort": None}])
+def test_who_says_nothing_of_the_effort_leaves_it_to_the_model(nothing: Any) -> None:
+    assert draft_of(reasoning=nothing).reasoning_effort is None
 
 
 @pytest.mark.parametrize(
@@ -85,6 +114,9 @@ def test_the_caller_polls_waits_or_listens(changes: dict[str, Any], background: 
         ({"include": LOGPROBS}, "include"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"top_logprobs": 21, "include": [LOGPROBS]}, "top_logprobs"),
+        ({"reasoning": {"effort": "great"}}, "reasoning.effort"),
+        ({"reasoning": {"unknown": 1}}, "reasoning.unknown"),
+        ({"reasoning": "low"}, "reasoning"),
         ({"service_tier": "gold"}, "service_tier"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),

@@ -319,6 +319,13 @@ def test_what_is_thought_is_bounded_like_the_answer(max_tokens: int, thought: in
     assert bool(generation.text) is bool(answered)
 
 
+@pytest.mark.parametrize(("effort", "thought"), [("none", 0), ("minimal", 5), (None, 5)])
+def test_nothing_is_thought_where_no_effort_is_asked_for(effort: str | None, thought: int) -> None:
+    generation = started(reasoning_tokens=5, output_tokens=6).generate(ask(reasoning_effort=effort))
+    assert (generation.usage.reasoning_tokens, generation.usage.output_tokens) == (thought, thought + 6)
+    assert generation.text == started(output_tokens=6).generate(ask()).text
+
+
 def test_behind_a_prefix_nothing_is_thought_again() -> None:
     whole = started(output_tokens=6).generate(ask())
     engine = started(reasoning_tokens=5, output_tokens=6)
