@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from headrace.config import PoolSettings, Settings
 from headrace.errors import ConfigError
-from headrace.jobs import Message, Sampling
+from headrace.jobs import Message, ReasoningEffort, Sampling
 from headrace.stack.model import PreparedModel
+from headrace.tokens import template_arguments
 from tests.contracts.test_engine import tiny_pool
 from workers.engines import load
 from workers.engines.base import Delta, Engine, GenerationRequest
@@ -23,6 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # vLLM's and torch's own.
 ]
 
+NO_THOUGHT = "{% if enable_thinking is defined and not enable_thinking %}</think>{% endif %}"
 CAPITALS = {"Spain": "Madrid", "Greece": "Athens", "Italy": "Rome"}
 
 
@@ -46,7 +49,10 @@ def engine(smollm2: PreparedModel, tmp_path_factory: pytest.TempPathFactory, par
 
 
 def with_tokens_for_thoughts(model: Path, folder: Path) -> Path:
-    """The same model, of whose unused tokens two are for thoughts, and whose prompts end with the first of them."""
+    """The same model, of whose unused tokens two are for thoughts, and whose prompts end with the first of them.
+
+    Or with both, where nothing is to be thought.
+    """
     shutil.copytree(model, folder, copy_function=lambda file, link: Path(link).symlink_to(file))
     tokenizer = json.loads((model / "tokenizer.json").read_text())
     for unused, name in {"<file_sep>": "<think>", "<filename>": "</think>"}.items():
@@ -55,7 +61,7 @@ def with_tokens_for_thoughts(model: Path, folder: Path) -> Path:
         tokenizer["model"]["vocab"][name] = tokenizer["model"]["vocab"].pop(unused)
     template = (model / "chat_template.jinja").read_text()
     written = {"tokenizer.json": json.dumps(tokenizer), "chat_template.jinja": template}
-    written["chat_template.jinja"] = template.replace("assistant\n' }}{% endif %}", "assistant\n<think>' }}{% endif %}")
+    written["chat_template.jinja"] = template.replace("assistant\n' }}", f"assistant\n<think>' }}}}{NO_THOUGHT}")
     for name, text in written.items():
         (folder / name).unlink()
         (folder / name).write_text(text)
@@ -106,12 +112,39 @@ def test_an_answer_that_is_cut_in_its_reasoning_has_no_text(engine: Engine) -> N
 
 #: vLLM's core waits for the token that ends the thoughts, and must not wait for one that is spelled out.
 @pytest.mark.parametrize("parser", ["deepseek_r1"], indirect=True, scope="module")
-def test_the_shape_that_is_asked_for_is_that_of_the_answer(engine: Engine) -> None:
+@pytest.mark.parametrize(("effort", "thought"), [(None, "They ask for the capital of France."), ("none", "")])
+def test_the_shape_that_is_asked_for_is_that_of_the_answer(engine: Engine, effort: str | None, thought: str) -> None:
     city = {"type": "object", "properties": {"city": {"const": "Paris"}}, "required": ["city"]}
     shape = {"type": "json_schema", "json_schema": {"name": "answer", "schema": city}}
-    generation = engine.generate(thoughtful(max_tokens=60, response_format=shape))
-    assert generation.reasoning == "They ask for the capital of France."
+    generation = engine.generate(thoughtful(max_tokens=60, response_format=shape, reasoning_effort=effort))
+    assert generation.reasoning == thought
     assert json.loads(generation.text) == {"city": "Paris"}
+
+
+def test_an_answer_with_no_effort_has_no_thought(engine: Engine, parser: str) -> None:
+    # This template has a word for it; without one the parser alone goes by what was asked.
+    no_thought, written = {"deepseek_r1": ("<think></think>", 1), "qwen3": ("", 0)}[parser]
+    turns = [Message("user", "What is the capital of France?")]
+    for country, capital in CAPITALS.items():
+        turns[:0] = [Message("user", f"What is the capital of {country}?"), Message("assistant", no_thought + capital)]
+    asked = [replace(thoughtful(reasoning_effort=effort), messages=tuple(turns)) for effort in ("none", None)]
+
+    quick, slow = map(engine.generate, asked)
+
+    assert (quick.reasoning, quick.text, quick.usage.reasoning_tokens) == ("", "Paris", 0)
+    assert quick.usage.prompt_tokens - slow.usage.prompt_tokens == written
+
+
+@pytest.mark.parametrize("effort", [None, *get_args(ReasoningEffort)])
+def test_a_template_is_told_of_the_effort_what_vllm_s_own_server_tells_it(effort: ReasoningEffort | None) -> None:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+
+    chat = ChatCompletionRequest(messages=[], reasoning_effort=effort)
+    response = ResponsesRequest(input="Hi", reasoning={"effort": effort} if effort else None)
+    for request in (chat, response):
+        told = request.build_chat_params(None, "auto").chat_template_kwargs
+        assert told == {"add_generation_prompt": True, "continue_final_message": False, **template_arguments(effort)}
 
 
 def test_a_prefix_is_of_the_answer(engine: Engine) -> None:
