@@ -59,7 +59,7 @@ def build(settings: Settings) -> Deps:
     redis = connections.redis(settings)
     message = ExecuteMessage(make_celery("headrace-api", settings))
     admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
-    catalogue = Catalogue(settings.pools, store, load_for)
+    catalogue = Catalogue(settings.pools, settings.overflow, store, load_for)
     forecast = Forecast(admission, catalogue, settings)
     refusals = Refusals(store)
     submitter = Submitter(

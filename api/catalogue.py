@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from api.cached import Cached
-from headrace.config import PoolSettings
+from headrace.config import OverflowSettings, PoolSettings
 from headrace.errors import ModelNotFound
 from headrace.store import Store, workers
 from headrace.store.workers import Fleet
@@ -23,7 +23,7 @@ class Model:
     Attributes:
         max_model_tokens: prompt and answer together, what each live worker can hold; None where nobody says.
         most_logprobs: the most alternatives to a token that it tells of.
-        has_effort: False where it would not know how much it is to think.
+        has_effort, paid_has_effort: whether it, and what answers for it at the paid API, can be told how much to think.
         adapter: the fine-tuning of the pool's model that it is; None for that model itself.
     """
 
@@ -33,6 +33,7 @@ class Model:
     tokenizer: PromptTokenizer
     most_logprobs: int
     has_effort: bool
+    paid_has_effort: bool
     adapter: str | None = None
 
 
@@ -45,9 +46,13 @@ class Catalogue:
     """Finds models. A tokenizer is read when it is first needed, once."""
 
     def __init__(
-        self, pools: dict[str, PoolSettings], store: Store, load_tokenizer: Callable[[PoolSettings], PromptTokenizer]
+        self,
+        pools: dict[str, PoolSettings],
+        overflow: OverflowSettings,
+        store: Store,
+        load_tokenizer: Callable[[PoolSettings], PromptTokenizer],
     ) -> None:
-        self._pools = pools
+        self._pools, self._overflow = pools, overflow
         self._store = store
         # One that could not be read is tried again by whoever needs it next.
         self._tokenizers = {name: Cached(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
@@ -64,13 +69,22 @@ class Catalogue:
         """
         for pool_name, pool in self._pools.items():
             if name is None or pool.model == name or name in pool.adapters:
-                adapter = name if name in pool.adapters else None
-                limit, tokenizer = self._limit(pool_name, pool), self._tokenizers[pool_name].get()
-                has_effort = pool.is_paid or tokenizer.reads_effort
-                return Model(
-                    adapter or pool.model, pool_name, limit, tokenizer, pool.most_logprobs, has_effort, adapter
-                )
+                return self._model(pool_name, pool, name if name in pool.adapters else None)
         raise no_such_model(name or "")
+
+    def _model(self, pool_name: str, pool: PoolSettings, adapter: str | None) -> Model:
+        name, tokenizer = adapter or pool.model, self._tokenizers[pool_name].get()
+        paid_has_effort = self._overflow.has_effort(name)
+        return Model(
+            name,
+            pool_name,
+            self._limit(pool_name, pool),
+            tokenizer,
+            pool.most_logprobs,
+            paid_has_effort if pool.is_paid else tokenizer.reads_effort,
+            paid_has_effort,
+            adapter,
+        )
 
     def load(self) -> None:
         """Read every tokenizer. Raises: ConfigError."""

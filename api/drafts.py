@@ -150,13 +150,12 @@ def _check_webhook(draft: Draft) -> None:
 
 
 def _check_effort(draft: Draft, model: Model) -> None:
-    # What the paid API's own models know of it, they say themselves.
-    if draft.reasoning_effort is None or model.has_effort or draft.overflow is Overflow.ONLY:
-        return
-    raise InvalidRequest(
-        f"The model '{model.name}' cannot be told how much to think: leave '{draft.spelling.effort}' out.",
-        param=draft.spelling.effort,
-    )
+    is_paid = draft.overflow is Overflow.ONLY
+    if draft.reasoning_effort is not None and not (model.paid_has_effort if is_paid else model.has_effort):
+        who = f"What answers for '{model.name}' at the paid API" if is_paid else f"The model '{model.name}'"
+        raise InvalidRequest(
+            f"{who} cannot be told how much to think: leave '{draft.spelling.effort}' out.", param=draft.spelling.effort
+        )
 
 
 def _check_logprobs(draft: Draft, model: Model, max_tokens: int) -> None:

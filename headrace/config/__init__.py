@@ -211,7 +211,7 @@ class Settings(BaseSettings):
             if self.openai_api_key is None:
                 message = f"The paid API alone answers pool '{name}' (engine 'openai'): set OPENAI_API_KEY."
                 raise ConfigError(message, param="OPENAI_API_KEY")
-            model = self.overflow.models.get(self.pools[name].model, self.overflow.model)
+            model = self.overflow.paid_model(self.pools[name].model)
             if model not in self.prices:
                 message = (
                     f"The paid API alone answers pool '{name}', and no price is listed for '{model}': "

@@ -182,6 +182,7 @@ class OverflowSettings(_Section):
 
     Attributes:
         model: what answers a job that spilled over, unless `models` maps its own model to another.
+        effort_models: those of its models that can be told how much to think; jobs go to the others without that.
         max_running: calls in flight in one overflow worker.
         timeout_s: silence of the API after which a call is given up.
         spill_depth: jobs in a queue of ours from which on new ones that may go to the paid API go there first.
@@ -193,12 +194,21 @@ class OverflowSettings(_Section):
 
     model: str = "gpt-4o-mini"
     models: dict[str, str] = Field(default_factory=dict)
+    effort_models: frozenset[str] = frozenset()
     max_running: PositiveInt = 32
     timeout_s: Positive = 60.0
     spill_depth: PositiveInt = 200
     spill_kv_use: Share = 0.85
     back_at: Share = 0.8
     spill_before_s: Annotated[float, Field(ge=0)] = 5.0
+
+    def paid_model(self, model: str) -> str:
+        """What answers a job of `model` there."""
+        return self.models.get(model, self.model)
+
+    def has_effort(self, model: str) -> bool:
+        """Whether that can be told how much to think."""
+        return self.paid_model(model) in self.effort_models
 
 
 class BudgetSettings(_Section):

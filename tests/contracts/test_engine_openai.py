@@ -36,7 +36,7 @@ REQUEST = GenerationRequest("r1", MESSAGES, Sampling(max_tokens=16))
 def engine(stand_in: Any) -> Iterator[OpenAIEngine]:
     stand_in.requests.clear()
     stand_in.script.clear()
-    overflow = OverflowSettings(model="gpt-4o-mini", models={"big": "gpt-4o"}, timeout_s=1.0)
+    overflow = OverflowSettings(model="gpt-4o-mini", models={"big": "gpt-5"}, effort_models={"gpt-5"}, timeout_s=1.0)
     engine = OpenAIEngine(overflow, "sk-secret", stand_in.url)
     engine.start()
     yield engine
@@ -47,11 +47,11 @@ def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine:
     response_format = {"type": "json_object"}
     given = {"temperature": 0.5, "top_p": 0.9, "stop": ("x",), "seed": 3, "top_logprobs": 2, "reasoning_effort": "none"}
     sampling = Sampling(9, response_format=response_format, **given)
-    engine.generate(GenerationRequest("r1", MESSAGES, sampling))
+    engine.generate(GenerationRequest("r1", MESSAGES, sampling, model="big"))
     headers, body = stand_in.requests[0]
     assert headers["authorization"] == "Bearer sk-secret"
     assert body == {
-        "model": "gpt-4o-mini",
+        "model": "gpt-5",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}],
         "max_tokens": 9,
         "temperature": 0.5,
@@ -65,6 +65,11 @@ def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+def test_a_model_that_has_no_effort_is_told_of_none(stand_in: Any, engine: OpenAIEngine) -> None:
+    engine.generate(replace(REQUEST, sampling=replace(REQUEST.sampling, reasoning_effort="low")))
+    assert "reasoning_effort" not in stand_in.requests[0][1]
 
 
 def test_what_was_not_asked_for_is_left_to_the_provider(stand_in: Any, engine: OpenAIEngine) -> None:
@@ -93,7 +98,7 @@ def test_a_call_of_the_tier_that_has_time_is_waited_for(stand_in: Any, engine: O
         assert answer.result().finish_reason == "stop"
 
 
-@pytest.mark.parametrize(("asked", "sent"), [("big", "gpt-4o"), ("small", "gpt-4o-mini"), (None, "gpt-4o-mini")])
+@pytest.mark.parametrize(("asked", "sent"), [("big", "gpt-5"), ("small", "gpt-4o-mini"), (None, "gpt-4o-mini")])
 def test_a_job_s_model_is_mapped(stand_in: Any, engine: OpenAIEngine, asked: str | None, sent: str) -> None:
     engine.generate(GenerationRequest("r1", MESSAGES, Sampling(16), model=asked))
     assert stand_in.requests[0][1]["model"] == sent

@@ -217,10 +217,13 @@ class OpenAIEngine:
         )
 
     def _body(self, client: openai.AsyncOpenAI, request: GenerationRequest) -> dict[str, Any]:
+        asked, sampling = request.model or "", request.sampling
+        if not self._overflow.has_effort(asked):
+            sampling = replace(sampling, reasoning_effort=None)
         return {
-            "model": self._overflow.models.get(request.model or "", self._overflow.model),
+            "model": self._overflow.paid_model(asked),
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-            **_decoding(request.sampling),
+            **_decoding(sampling),
             _limit_name(client): request.sampling.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},

@@ -151,7 +151,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fleet]:
 
 @pytest.fixture
 def catalogue(settings: Settings, fleet: dict[str, Fleet]) -> Catalogue:
-    return Catalogue(settings.pools, cast(Store, FakeStore()), lambda _: EstimatingTokenizer())
+    return Catalogue(settings.pools, settings.overflow, cast(Store, FakeStore()), lambda _: EstimatingTokenizer())
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from api.catalogue import Catalogue
-from headrace.config import PoolSettings
+from headrace.config import OverflowSettings, PoolSettings
 from headrace.errors import ModelNotFound
 from headrace.store import Store
 from headrace.store.workers import Fleet
@@ -51,7 +51,7 @@ def models(store: FakeStore, fleet: dict[str, Fleet], loaded: list[str]) -> Cata
         loaded.append(pool.model)
         return EstimatingTokenizer()
 
-    return Catalogue(POOLS, cast(Store, store), load)
+    return Catalogue(POOLS, OverflowSettings(), cast(Store, store), load)
 
 
 def test_each_model_is_listed_once_the_default_first(models: Catalogue) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from api.catalogue import Catalogue
 from api.drafts import DEFAULT_MAX_TOKENS, MOST_LOGPROBS_IN_ALL, Draft, Spelling, specify
-from headrace.config import PoolSettings, Settings, WebhookSettings
+from headrace.config import OverflowSettings, PoolSettings, Settings, WebhookSettings
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.jobs import Lane, Message, Overflow, ReasoningEffort, new_id
 from headrace.store import Store
@@ -68,7 +68,7 @@ def test_the_limit_that_live_workers_publish_holds_where_it_is_lower(
 def test_no_more_alternatives_are_asked_for_than_the_engine_gives(catalogue: Catalogue, settings: Settings) -> None:
     assert specify(draft(10, top_logprobs=20), APP, catalogue, settings).sampling.top_logprobs == 20
     few = settings.pools["chat"].model_copy(update={"engine_options": {"max_logprobs": 5}})
-    catalogue = Catalogue({"chat": few}, cast(Store, FakeStore()), lambda _: EstimatingTokenizer())
+    catalogue = Catalogue({"chat": few}, settings.overflow, cast(Store, FakeStore()), lambda _: EstimatingTokenizer())
     assert specify(draft(10, top_logprobs=5), APP, catalogue, settings).sampling.top_logprobs == 5
     with pytest.raises(InvalidRequest, match="at most 5") as raised:
         specify(draft(10, top_logprobs=6), APP, catalogue, settings)
@@ -78,7 +78,7 @@ def test_no_more_alternatives_are_asked_for_than_the_engine_gives(catalogue: Cat
 @pytest.mark.usefixtures("fleet")
 def test_an_answer_has_no_more_log_probabilities_than_can_be_stored(settings: Settings) -> None:
     large = settings.pools["chat"].model_copy(update={"max_model_tokens": 100_000})
-    catalogue = Catalogue({"chat": large}, cast(Store, FakeStore()), lambda _: EstimatingTokenizer())
+    catalogue = Catalogue({"chat": large}, settings.overflow, cast(Store, FakeStore()), lambda _: EstimatingTokenizer())
     most = MOST_LOGPROBS_IN_ALL // 21
     assert specify(draft(10, top_logprobs=20, max_tokens=most), APP, catalogue, settings).sampling.max_tokens == most
     assert specify(draft(10, top_logprobs=0, max_tokens=90_000), APP, catalogue, settings)
@@ -102,8 +102,8 @@ class ThoughtfulTokenizer(EstimatingTokenizer):
         return super().count(messages) + (3 if effort == "none" else 0)
 
 
-def of_model(tokenizer: PromptTokenizer, pool: PoolSettings) -> Catalogue:
-    return Catalogue({"chat": pool}, cast(Store, FakeStore()), lambda _: tokenizer)
+def of_model(tokenizer: PromptTokenizer, pool: PoolSettings, overflow: OverflowSettings | None = None) -> Catalogue:
+    return Catalogue({"chat": pool}, overflow or OverflowSettings(), cast(Store, FakeStore()), lambda _: tokenizer)
 
 
 @pytest.mark.usefixtures("fleet")
@@ -116,10 +116,20 @@ def test_a_model_that_cannot_be_told_how_much_to_think_is_not(settings: Settings
 
     assert raised.value.param == "r.e"
     assert specify(draft(10), APP, plain, settings).sampling.reasoning_effort is None
-    # The paid API's models are others.
-    paid = of_model(PlainTokenizer(), PoolSettings(engine="openai"))
-    assert specify(asked, APP, paid, settings).sampling.reasoning_effort == "low"
-    assert specify(replace(asked, overflow=Overflow.ONLY), APP, plain, settings).sampling.reasoning_effort == "low"
+
+
+@pytest.mark.usefixtures("fleet")
+def test_the_paid_api_s_models_are_told_it_if_the_operator_says_that_they_can_be(settings: Settings) -> None:
+    own, paid = settings.pools["chat"], PoolSettings(engine="openai")
+    asked = draft(10, reasoning_effort="low")
+    only = replace(asked, overflow=Overflow.ONLY)
+    able = OverflowSettings(effort_models={"gpt-4o-mini"})
+
+    for job, pool in ((asked, paid), (only, own)):
+        spec = specify(job, APP, of_model(PlainTokenizer(), pool, able), settings)
+        assert spec.sampling.reasoning_effort == "low"
+        with pytest.raises(InvalidRequest, match="cannot be told how much to think"):
+            specify(job, APP, of_model(EstimatingTokenizer(), pool), settings)
 
 
 @pytest.mark.usefixtures("fleet")
