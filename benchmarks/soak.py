@@ -188,7 +188,7 @@ def show(runs: Sequence[tuple[str, dict[str, Any]]]) -> None:
 
 @click.command()
 @click.option("--jobs", type=click.IntRange(min=10), default=10_000, show_default=True)
-@click.option("--faults", "number", type=click.IntRange(min=0), default=140, show_default=True)
+@click.option("--faults", "number", type=click.IntRange(min=0), default=145, show_default=True)
 @click.option(
     "--pause", "pause_s", type=click.FloatRange(min=0), default=1.5, show_default=True, help="Between faults."
 )

@@ -25,6 +25,8 @@ PROVIDER_CALLS = 3
 PROVIDER_KINDS = ("429", "500", "hang", "truncated")
 PROCESSES = ("web", "gpu", "overflow", "webhooks", "control", "beat")
 NETWORK = (Mode.REFUSE, Mode.RESET, Mode.DROP, Mode.BLACKHOLE, Mode.DELAY)
+#: Between the callers and the API: what was asked is done, perhaps, and no answer comes back.
+CALLERS_NETWORK = (Mode.RESET, Mode.DROP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Faults:
             "postgres_locked": self._lock,
             **{f"redis_{mode}": partial(self._network, world.redis_proxy, mode) for mode in NETWORK},
             **{f"postgres_{mode}": partial(self._network, world.postgres_proxy, mode) for mode in NETWORK},
+            **{f"web_{mode}": partial(self._network, world.web_proxy, mode) for mode in CALLERS_NETWORK},
             **{f"provider_{kind}": partial(self._fail_provider, kind) for kind in PROVIDER_KINDS},
         }
 

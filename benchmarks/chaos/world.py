@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import psycopg
 from paid_api import paid_api
@@ -76,6 +77,7 @@ class World(AbstractContextManager["World"]):
 
     Attributes:
         postgres, redis: the servers themselves; `postgres_proxy`, `redis_proxy`: what stands before them.
+        web_proxy: what stands before the API; `url` leads to it.
         hosts: the stacks; the first has the API.
         onlooker: a client of Redis that no fault on the way meets.
         receiver: of webhooks.
@@ -126,7 +128,10 @@ class World(AbstractContextManager["World"]):
         # Two Celery workers of one name would answer for each other.
         second = {**env, "CUDA_VISIBLE_DEVICES": "1"}
         self.hosts.append(enter(Stack(self.folder / "host-2", _options(SECOND_WITHOUT), second)))
-        self.url, self.api_key = self.hosts[0].report.url, self.hosts[0].report.api_key
+        api = urlsplit(self.hosts[0].report.url)
+        assert api.port is not None
+        self.web_proxy = enter(Proxy(api.port))
+        self.url, self.api_key = f"http://{api.hostname}:{self.web_proxy.port}", self.hosts[0].report.api_key
 
     def _env(self, database_url: str, redis_url: str) -> dict[str, str]:
         inherited = os.environ.get("PYTHONPATH", "")  # noqa: TID251 - it is handed on, longer.

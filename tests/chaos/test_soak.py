@@ -11,7 +11,7 @@ KINDS = (
     *("kill_web", "kill_gpu", "kill_control", "freeze_gpu"),
     *("redis_kill", "redis_wiped", "redis_hang", "redis_drop", "redis_blackhole"),
     *("postgres_restart", "postgres_locked", "postgres_drop", "postgres_blackhole"),
-    "provider_truncated",
+    *("web_drop", "provider_truncated"),
 )
 DEADLINE_S = 400
 
