@@ -41,7 +41,7 @@ def import_vllm(pool: PoolSettings, scratch: Path) -> None:
     On its own, and first: something in it keeps the frames that it was imported from, with all that they ever name. An
     engine that is named there would stay for good.
     """
-    with environment(pool, scratch), suppress(ImportError):
+    with environment(pool, scratch), suppress(Exception):
         import vllm.v1.engine.async_llm  # noqa: F401
 
 
