@@ -6,6 +6,7 @@ KV cache, and all times, are estimates: the engine measures its own when it star
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,11 +107,11 @@ def as_served(shape: ModelShape, choice: Choice, pool: PoolSettings) -> tuple[Mo
 
 
 def _number(options: Mapping[str, Any], argument: str, kind: type[int | float]) -> int | float:
-    try:
-        return kind(options[argument])
-    except (TypeError, ValueError) as error:
-        param = f"engine_options.{argument}"
-        raise ConfigError(f"{param} is no number: {options[argument]!r}.", param=param) from error
+    with suppress(TypeError, ValueError, OverflowError):
+        if (number := kind(options[argument])) > 0:
+            return number
+    param = f"engine_options.{argument}"
+    raise ConfigError(f"{param} is no number above 0: {options[argument]!r}.", param=param)
 
 
 def _kv_dtype(name: str) -> str:

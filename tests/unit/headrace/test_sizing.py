@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -49,9 +50,17 @@ def test_vllms_own_names_win_and_what_a_pool_leaves_open_is_the_models() -> None
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("kv_cache_dtype", "nvfp4"), ("block_size", "many"), ("max_model_len", None)]
+    ("option", "value"),
+    [
+        ("kv_cache_dtype", "nvfp4"),
+        ("block_size", "many"),
+        ("max_model_len", None),
+        ("max_model_len", -1),
+        ("tensor_parallel_size", 0),
+        ("gpu_memory_utilization", math.nan),
+    ],
 )
-def test_an_option_that_cannot_be_counted_with_is_named(option: str, value: str | None) -> None:
+def test_an_option_that_cannot_be_counted_with_is_named(option: str, value: Any) -> None:
     with pytest.raises(ConfigError) as raised:
         as_served(LLAMA, Choice(), PoolSettings(engine_options={option: value}))
     assert raised.value.param == f"engine_options.{option}"
