@@ -67,23 +67,31 @@ class Tariff:
         own: price of each pool's own tokens.
         api: listed prices of paid models.
         api_models: what a model is answered by when it spills over; `api_default` where it is not named.
+        served: models that new jobs can be for.
     """
 
     own: dict[str, Price]
     api: dict[str, Price]
     api_models: dict[str, str]
     api_default: str
+    served: frozenset[str]
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The tariff that `headrace.toml` sets."""
         own = {name: pool.price for name, pool in settings.pools.items()}
-        return cls(own, settings.prices, settings.overflow.models, settings.overflow.model)
+        served = frozenset(name for pool in settings.pools.values() for name in (pool.model, *pool.adapters))
+        return cls(own, settings.prices, settings.overflow.models, settings.overflow.model, served)
 
     @property
     def all_api_models(self) -> frozenset[str]:
         """The paid models that answer any job."""
         return frozenset({self.api_default, *self.api_models.values()})
+
+    @property
+    def api_models_in_use(self) -> frozenset[str]:
+        """Those of them that can answer a new job: the default is none where each model served is mapped to another."""
+        return frozenset(map(self.api_model, self.served))
 
     def api_model(self, model: str) -> str:
         """The paid model that answers a job of `model`."""

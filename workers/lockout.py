@@ -8,15 +8,21 @@ from workers.breaker import Breaker
 class Lockout:
     """A breaker for the account, and one for each model. Safe for many threads."""
 
-    def __init__(self, models: Collection[str], make: Callable[[], Breaker]) -> None:
-        """All closed. Args: models: all that are ever called."""
+    def __init__(self, models: Collection[str], in_use: Collection[str], make: Callable[[], Breaker]) -> None:
+        """All closed.
+
+        Args:
+            models: all that are ever called.
+            in_use: those of them that are called for new jobs: without these nothing is left.
+        """
         self._account = make()
         self._models = {model: make() for model in models}
+        self._in_use = [self._models[model] for model in in_use]
 
     @property
     def is_open(self) -> bool:
-        """True while no call is admitted, whichever model it is for."""
-        return self._account.is_open or all(each.is_open for each in self._models.values())
+        """True while no call is admitted, whichever model in use it is for."""
+        return self._account.is_open or all(each.is_open for each in self._in_use)
 
     @property
     def is_probing(self) -> bool:

@@ -64,7 +64,8 @@ class Seat:
         self._engine = load(engine_name, settings, pool)
         self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
         tariff, redis = Tariff.of(settings), connections.redis(settings)
-        lockout = Lockout(tariff.all_api_models, partial(Breaker, probe_s=2 * settings.overflow.timeout_s))
+        make = partial(Breaker, probe_s=2 * settings.overflow.timeout_s)
+        lockout = Lockout(tariff.all_api_models, tariff.api_models_in_use, make)
         purse = Purse(opened, tariff, settings.budgets, lockout, _pacer(tariff, redis, freed))
         self.execute = Execute(
             store=opened,
@@ -175,7 +176,7 @@ class Seat:
 
 
 def _pacer(tariff: Tariff, redis: Redis, freed: Callable[[], None]) -> Pacer:
-    is_one_model = len(tariff.all_api_models) == 1
+    is_one_model = len(tariff.api_models_in_use) == 1
     return Pacer(Pace(redis), reopened=freed, longest_closed_s=LONGEST_PAUSE_S if is_one_model else HELD_S)
 
 

@@ -108,7 +108,7 @@ def make_execute(
                 store,
                 tariff,
                 BudgetSettings(day_usd=day_usd),
-                Lockout(tariff.all_api_models, partial(Breaker, probe_s=60)),
+                Lockout(tariff.all_api_models, tariff.api_models_in_use, partial(Breaker, probe_s=60)),
                 Pacer(Pace(redis), reopened=lambda: None),
             ),
         )
@@ -498,7 +498,7 @@ def test_while_one_tries_whether_the_api_is_back_the_others_wait(
     execute = make_execute()
     assert execute.purse is not None
     clock_s = [0.0]
-    lockout = Lockout(["gpt-4o-mini"], partial(Breaker, probe_s=60, clock=lambda: clock_s[0]))
+    lockout = Lockout(["gpt-4o-mini"], ["gpt-4o-mini"], partial(Breaker, probe_s=60, clock=lambda: clock_s[0]))
     execute.purse = replace(execute.purse, lockout=lockout)
     lockout.account_failed("gpt-4o-mini")
     assert execute.takes()

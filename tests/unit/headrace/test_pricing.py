@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.config import Price, Settings
+from headrace.config import OverflowSettings, PoolSettings, Price, Settings
 from headrace.errors import UnknownPrice
 from headrace.jobs import Message, Route, Sampling, Usage
 from headrace.pricing import MESSAGE_TOKENS, TEMPLATE_TOKENS, Cost, Tariff, ceiling, cost
@@ -73,6 +73,22 @@ def test_route_chooses_the_price() -> None:
 
     assert tariff.price(Route.OVERFLOW, "chat", "m") == PRICE
     assert tariff.price(Route.POOL, "chat", "m") == settings.pools["chat"].price
+
+
+@pytest.mark.parametrize(
+    ("models", "in_use"),
+    [
+        ({}, {"gpt-4o-mini"}),
+        ({"small": "gpt-4o"}, {"gpt-4o", "gpt-4o-mini"}),
+        ({"small": "gpt-4o", "tuned": "gpt-4o"}, {"gpt-4o"}),
+    ],
+)
+def test_a_default_that_answers_for_no_model_of_ours_is_not_in_use(models: dict[str, str], in_use: set[str]) -> None:
+    pools = {"chat": PoolSettings(model="small", adapters={"tuned": "folder"})}
+    tariff = Tariff.of(Settings().model_copy(update={"pools": pools, "overflow": OverflowSettings(models=models)}))
+
+    assert tariff.api_models_in_use == in_use
+    assert tariff.all_api_models == in_use | {"gpt-4o-mini"}, "a job of former days may be for a model that is no more"
 
 
 @pytest.mark.parametrize(("tiers", "most"), [({"flex": "0.5"}, "1"), ({"flex": "0.5", "priority": "1.7"}, "1.7")])

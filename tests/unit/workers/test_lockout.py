@@ -23,7 +23,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def lockout(clock: Clock) -> Lockout:
-    return Lockout([A, B], partial(Breaker, 60.0, clock))
+    return Lockout([A, B], [A, B], partial(Breaker, 60.0, clock))
 
 
 def test_a_model_that_is_not_for_us_closes_no_other(lockout: Lockout) -> None:
@@ -37,6 +37,16 @@ def test_all_models_that_are_not_for_us_are_the_whole_api(lockout: Lockout) -> N
     lockout.model_failed(A)
     lockout.model_failed(B)
     assert lockout.is_open
+
+
+def test_a_model_that_no_new_job_is_for_is_none_that_is_left(clock: Clock) -> None:
+    lockout = Lockout([A, B], [B], partial(Breaker, 60.0, clock))
+    lockout.model_failed(B)
+    assert lockout.is_open
+    assert lockout.admits(A), "a job of former days"
+    clock.now_s += FIRST_S
+    assert lockout.admits(B)
+    assert lockout.is_probing
 
 
 def test_a_locked_account_closes_all_models(lockout: Lockout) -> None:
@@ -68,7 +78,7 @@ def test_one_probe_of_a_model_opens_it_and_the_others_go_on_meanwhile(lockout: L
 
 
 def test_a_probe_of_the_only_model_is_one_of_the_api(clock: Clock) -> None:
-    lockout = Lockout([A], partial(Breaker, 60.0, clock))
+    lockout = Lockout([A], [A], partial(Breaker, 60.0, clock))
     lockout.model_failed(A)
     assert not lockout.is_probing
     clock.now_s += FIRST_S
