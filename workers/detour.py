@@ -7,6 +7,7 @@ from headrace.jobs import Overflow, Route
 from headrace.queues import OVERFLOW, queue_name
 from headrace.store.attempts import Away
 from headrace.store.claims import Claim
+from headrace.store.spills import TURNED_AWAY
 from workers.purse import Objection
 from workers.retry import backoff_s
 
@@ -25,7 +26,7 @@ def way_on(claim: Claim, objection: Objection, paid_pools: Collection[str], long
     if claim.overflow is Overflow.ONLY:
         return None
     if claim.pool not in paid_pools:
-        return Away(queue_name(claim.pool, claim.lane), Route.POOL, f"from overflow: {objection.message}")
+        return Away(queue_name(claim.pool, claim.lane), Route.POOL, f"{TURNED_AWAY}{objection.message}")
     if objection.code not in _PASSING or claim.attempt > 1:
         return None
     # Each wait is a new number, and longer than the last.

@@ -106,7 +106,8 @@ class Seat:
         log.info("engine_loading", extra={"engine": self._engine.name, "pid": os.getpid()})
         limits = self._engine.start()
         info = self._info(limits)
-        self.execute.room.open(limits, self._register(info))
+        self._register(info)
+        self.execute.room.open(limits, self._past_answers())
         self._lease.begin()
         self._sampler.begin()
         self.execute.publisher.begin()
@@ -114,25 +115,34 @@ class Seat:
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
 
-    def _register(self, info: WorkerInfo) -> list[tuple[Lane, int]]:
+    def _register(self, info: WorkerInfo) -> None:
         """Write this worker's row, through an outage of Postgres if need be: an engine may have loaded for minutes.
 
-        Returns: how long the answers of its pool were.
         Raises: StoreUnavailable.
         """
-        pool = self._settings.served_pool
-        models = [pool.model, *pool.adapters]
         give_up_at = time.monotonic() + REGISTER_FOR_S
         while True:
             try:
                 with self._store.begin() as db:
                     store.workers.register(db, info, self._settings.lease_s)
-                    return store.observations.answer_lengths(db, info.pool, models)
+                return
             except StoreUnavailable as error:
                 if time.monotonic() > give_up_at:
                     raise
                 log.warning("worker_not_registered", extra={"worker_id": str(info.id), "error": str(error)})
                 time.sleep(AGAIN_AFTER_S)
+
+    def _past_answers(self) -> list[tuple[Lane, int]]:
+        """The lanes and tokens of the pool's last answers; none where Postgres does not say, or no room is kept."""
+        if self._route is Route.OVERFLOW:
+            return []
+        pool = self._settings.served_pool
+        try:
+            with self._store.begin() as db:
+                return store.observations.answer_lengths(db, self._pool, [pool.model, *pool.adapters])
+        except StoreUnavailable as error:
+            log.warning("answers_not_read", extra={"error": str(error)})
+            return []
 
     def _measures(self) -> tuple[Sampler, Endpoint]:
         """What tells of this seat, to Postgres and to Prometheus."""

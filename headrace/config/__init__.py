@@ -203,6 +203,9 @@ class Settings(BaseSettings):
         # A pool that is the paid API's is answered by its own model there, unless `models` says otherwise.
         models = {pool.model: pool.model for pool in pools.values() if pool.is_paid} | self.overflow.models
         overflow = self.overflow.model_copy(update={"models": models})
+        if strange := overflow.effort_models - {overflow.model, *models.values()}:
+            message = f"No job is answered by {', '.join(sorted(strange))}: name 'model', or one that 'models' maps to."
+            raise ConfigError(message, param="overflow.effort_models")
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow})
 
     def check_paid_pools(self) -> None:

@@ -17,7 +17,7 @@ from headrace.tables import decisions, jobs, queue_samples, refusals, worker_sam
 CLOCK_SKEW = timedelta(minutes=5)
 #: Old rows of one table that are deleted in one transaction.
 FORGET_ROWS = 5_000
-#: Jobs among which a worker that starts looks for answers of its pool.
+#: Answers among which a worker that starts looks for those of its pool.
 LENGTHS_ROWS = 20_000
 
 
@@ -149,12 +149,13 @@ def add_worker_sample(db: Connection, sample: WorkerSample) -> None:
 def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[tuple[Lane, int]]:
     """Lanes and tokens of the answers that a pool gave for these models, oldest first.
 
-    Only the newest `LENGTHS_ROWS` jobs are looked at, also where most of them are of other pools.
+    Only the newest `LENGTHS_ROWS` answers are looked at, also where most of them are other pools'.
     """
-    newest = sa.select(jobs).order_by(jobs.c.id.desc()).limit(LENGTHS_ROWS).subquery().c
+    answered = sa.select(jobs).where(jobs.c.state == JobState.SUCCEEDED)
+    newest = answered.order_by(jobs.c.id.desc()).limit(LENGTHS_ROWS).subquery().c
     is_ours = (newest.pool == pool, newest.route == Route.POOL, newest.model_requested.in_(models))
-    answered = sa.select(newest.lane, newest.output_tokens).where(*is_ours, newest.state == JobState.SUCCEEDED)
-    return [(Lane(lane), tokens) for lane, tokens in db.execute(answered.order_by(newest.id))]
+    lengths = sa.select(newest.lane, newest.output_tokens).where(*is_ours).order_by(newest.id)
+    return [(Lane(lane), tokens) for lane, tokens in db.execute(lengths)]
 
 
 def forget_samples(db: Connection, keep_days: int) -> int:

@@ -15,6 +15,9 @@ from headrace.store.claims import sampling_of
 from headrace.store.jobs import ticket_of
 from headrace.tables import apps, job_texts, jobs
 
+#: How the reason begins of a job that waits for its own pool because the paid API was closed to it.
+TURNED_AWAY = "from overflow: "
+
 
 @dataclass(frozen=True, slots=True)
 class LateJob:
@@ -33,8 +36,12 @@ def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
     """Lock and return the jobs in queues of ours that must start within so many seconds, the first to be late first.
 
     One that was started before is bound by no start, and not among them; nor is one that may wait for a short time
-    only, in the first half of that.
+    only, in the first half of that; nor one that the paid API was closed to so lately: it would come back again.
     """
+    came_back = sa.and_(
+        jobs.c.route_reason.startswith(TURNED_AWAY, autoescape=True),
+        jobs.c.queued_at > sa.func.now() - timedelta(seconds=within_s),
+    )
     statement = (
         sa.select(jobs, job_texts.c.messages, job_texts.c.sampling, apps.c.name, apps.c.day_usd, apps.c.month_usd)
         .join(job_texts, job_texts.c.job_id == jobs.c.id)
@@ -47,6 +54,7 @@ def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
             jobs.c.start_by > sa.func.now(),
             jobs.c.start_by < sa.func.now() + timedelta(seconds=within_s),
             jobs.c.start_by - sa.func.now() < sa.func.now() - jobs.c.created_at,
+            ~came_back,
         )
         .order_by(jobs.c.start_by)
         .limit(limit)

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from headrace.admission import Admission, Ask, Place
@@ -21,7 +22,9 @@ from headrace.queues import Candidate, Ticket
 from headrace.store import Store, apps, attempts, workers
 from headrace.store.apps import App
 from headrace.store.jobs import ticket_of
+from headrace.store.spills import TURNED_AWAY
 from headrace.store.workers import WorkerInfo
+from headrace.tables import jobs
 from scheduler import sweep
 from scheduler.parts import Parts
 from scheduler.spill import spill
@@ -178,6 +181,21 @@ def test_nothing_goes_where_the_paid_api_is_closed(
     late()
 
     assert spill(with_settings(parts, **changes)) == 0
+
+
+def test_one_that_was_turned_away_there_a_moment_ago_stays_where_a_slot_of_ours_may_come_free(
+    parts: Parts, calls: Any, late: Any, store: Store
+) -> None:
+    calls(4)
+    lately, before = late(), late()
+    turned_away = sa.update(jobs).values(route_reason=f"{TURNED_AWAY}The paid API answered 403.")
+    with store.begin() as db:
+        db.execute(turned_away.where(jobs.c.id == lately.job_id).values(queued_at=sa.func.now()))
+        db.execute(turned_away.where(jobs.c.id == before.job_id))
+    assert spill(parts) == 1
+    with store.begin() as db:
+        moved = db.scalars(sa.select(jobs.c.id).where(jobs.c.queue == PAID)).all()
+    assert moved == [before.job_id]
 
 
 def test_nothing_goes_while_no_worker_calls_it(parts: Parts, calls: Any, late: Any) -> None:

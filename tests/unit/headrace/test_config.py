@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.config import PROJECT_ROOT, Settings
+from headrace.config import PROJECT_ROOT, PoolSettings, Settings
 from headrace.errors import ConfigError
 from headrace.jobs import Lane
 
@@ -204,6 +204,19 @@ def test_a_pool_of_the_paid_api_is_answered_by_its_own_model_and_knows_no_limit(
     assert (settings.own_pools, settings.paid_pools) == (("own",), ("chat", "large"))
     assert settings.overflow.models == {"gpt-4o-mini": "gpt-4o-mini", "gpt-4o": "gpt-4o"}
     assert settings.served_pool.max_model_tokens is None
+
+
+def test_only_a_model_that_answers_jobs_can_be_told_how_much_to_think() -> None:
+    def load(*effort_models: str) -> Settings:
+        overflow = {"model": "gpt-4o-mini", "models": {"own": "gpt-5"}, "effort_models": effort_models}
+        pools = {"own": PoolSettings(model="own"), "paid": PoolSettings(model="gpt-5-mini", engine="openai")}
+        return Settings.load(pools=pools, overflow=overflow)
+
+    able = load("gpt-5", "gpt-5-mini").overflow
+    assert [able.has_effort(model) for model in ("own", "gpt-5-mini", "other")] == [True, True, False]
+    with pytest.raises(ConfigError, match="answered by gpt-6") as raised:
+        load("gpt-5", "gpt-6")
+    assert raised.value.param == "overflow.effort_models"
 
 
 @pytest.mark.parametrize(
