@@ -1,16 +1,15 @@
-"""How fast a full queue drains where the engine costs nothing: jobs a second, beside bare Celery's no-op tasks.
+"""How fast a full queue drains where the engine costs nothing: jobs a second, beside no-op tasks of two peers.
 
 The claim: claiming in Postgres, an answer stored with its entry in the ledger, and the words to the door cost little
 more than Celery's own handling of a message. Knows the system from outside: HTTP, SQL, Redis, /proc.
-
-Of the peers, dramatiq is left out: it is not among the locked packages, and a benchmark installs nothing.
 """
 
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,9 +17,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import bare_app
 import click
-from bare_app import QUEUE
+import dramatiq_app
 from celery import Celery
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
 from load import drive, request
 from rich.table import Table
 from testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
@@ -97,28 +99,56 @@ class Headrace:
         return Drained(self._plan.jobs / seconds, cpu_ms)
 
 
-class Bare:
-    """The peer's side: no-op tasks in a list, with a mark before and after them, then workers."""
+class Peer(ABC):
+    """Another's side: no-op tasks in a list, with a mark before and after them, then workers."""
 
     def __init__(self, bed: Testbed, plan: Plan) -> None:
         self._bed, self._plan = bed, plan
-        self._celery = Celery("drain", broker=bed.stack.report.redis_url, set_as_current=False)
-        self._celery.conf.update(task_ignore_result=True, task_default_queue=QUEUE)
+        self._redis_url = bed.stack.report.redis_url
+
+    @abstractmethod
+    def start(self) -> Child:
+        """Start one worker."""
+
+    @abstractmethod
+    def send(self, messages: Iterable[tuple[str, str]]) -> None:
+        """Send messages: each names a task, `noop` or `mark`, and has its argument."""
 
     def drain(self) -> Drained:
         """Work off one backlog."""
         begin, end = (f"drain-{uuid4().hex}" for _ in range(2))
-        with self._celery.producer_pool.acquire() as producer:
-            self._celery.send_task("bare.mark", (begin,), producer=producer)
-            for number in range(self._plan.jobs):
-                self._celery.send_task("bare.noop", (str(number),), producer=producer)
-            self._celery.send_task("bare.mark", (end,), producer=producer)
-        redis, concurrency = self._bed.redis, self._plan.concurrency
-        start, is_begun = partial(self._bed.start_bare_worker, concurrency), partial(redis.exists, begin)
-        with weighed(self._bed, self._plan, start, is_begun) as cpu_ms:
+        self.send([("mark", begin), *(("noop", str(number)) for number in range(self._plan.jobs)), ("mark", end)])
+        redis = self._bed.redis
+        with weighed(self._bed, self._plan, self.start, partial(redis.exists, begin)) as cpu_ms:
             wait_until(partial(redis.exists, end), ROUND_LIMIT_S, STUCK)
         seconds = float(str(redis.get(end))) - float(str(redis.get(begin)))
         return Drained(self._plan.jobs / seconds, cpu_ms)
+
+
+class Bare(Peer):
+    """Celery's own workers: messages are acknowledged as they come."""
+
+    def start(self) -> Child:
+        return self._bed.start_bare_worker(self._plan.concurrency)
+
+    def send(self, messages: Iterable[tuple[str, str]]) -> None:
+        celery = Celery("drain", broker=self._redis_url, set_as_current=False)
+        celery.conf.update(task_ignore_result=True, task_default_queue=bare_app.QUEUE)
+        with celery.producer_pool.acquire() as producer:
+            for task, argument in messages:
+                celery.send_task(f"bare.{task}", (argument,), producer=producer)
+
+
+class Dramatiq(Peer):
+    """dramatiq's own workers: messages are acknowledged once they are done."""
+
+    def start(self) -> Child:
+        return self._bed.start_dramatiq_worker(self._plan.concurrency)
+
+    def send(self, messages: Iterable[tuple[str, str]]) -> None:
+        broker = RedisBroker(url=self._redis_url)
+        for actor, argument in messages:
+            broker.enqueue(Message(dramatiq_app.QUEUE, actor, (argument,), {}, {}))
 
 
 @contextmanager
@@ -145,12 +175,12 @@ def weighed(
 
 
 def measure(plan: Plan, number: int) -> dict[str, list[Drained]]:
-    """Every round, the two in turn: whoever began a round is second in the next."""
+    """Every round, all in turn: whoever began a round is last in the next."""
     env = {**INSTANT, **lanes(depth_cap=10_000_000, backlog_cap_tokens=1_000_000_000)}
     env["HEADRACE_POOLS__CHAT__MAX_RUNNING"] = str(plan.concurrency)
-    found: dict[str, list[Drained]] = {"headrace": [], "celery": []}
+    found: dict[str, list[Drained]] = {"headrace": [], "celery": [], "dramatiq": []}
     with Testbed(env, [name for name in BARE if name != "web"]) as bed:
-        sides = {"headrace": Headrace(bed, plan), "celery": Bare(bed, plan)}
+        sides = {"headrace": Headrace(bed, plan), "celery": Bare(bed, plan), "dramatiq": Dramatiq(bed, plan)}
         for no in rounds(number + 1, lambda no: f"round {no - 1}" if no > 1 else "warming up"):
             for name in sides if no % 2 else reversed(sides):
                 drained = sides[name].drain()
@@ -178,12 +208,14 @@ def middle(measured: Sequence[Drained], where: str) -> float:
 
 def summary(found: dict[str, list[Drained]]) -> dict[str, Any]:
     """What the last line says."""
-    ours, theirs = found["headrace"], found["celery"]
-    ratios = [one.per_s / other.per_s for one, other in zip(ours, theirs, strict=True)]
-    return {
-        "jobs_per_s": statistics.median(each.per_s for each in ours),
-        "celery_per_s": statistics.median(each.per_s for each in theirs),
-        "ratio_celery": statistics.median(ratios),
+    ours = found["headrace"]
+    figures = {"jobs_per_s": statistics.median(each.per_s for each in ours)}
+    for peer in ("celery", "dramatiq"):
+        theirs = found[peer]
+        figures[f"{peer}_per_s"] = statistics.median(each.per_s for each in theirs)
+        ratios = [one.per_s / other.per_s for one, other in zip(ours, theirs, strict=True)]
+        figures[f"ratio_{peer}"] = statistics.median(ratios)
+    return figures | {
         "worker_ms": middle(ours, "workers"),
         "postgres_ms": middle(ours, "postgres"),
     }
@@ -196,17 +228,17 @@ def summary(found: dict[str, list[Drained]]) -> dict[str, Any]:
 @click.option("--rounds", "number", type=click.IntRange(min=1), default=5, show_default=True, help="The median counts.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write figures.")
 def main(jobs: int, processes: int, concurrency: int, number: int, file: Path | None) -> None:
-    """Drain a queue of jobs that take no time, and a list of Celery tasks that do nothing.
+    """Drain a queue of jobs that take no time, and lists of Celery's and dramatiq's tasks that do nothing.
 
     Starts servers and the API in a temporary folder. In each round it fills the queue over HTTP while no worker runs,
     starts workers with the simulator at full speed, and counts from the first job's start to the last one's end, as
     Postgres has them: each is claimed, run, stored with its answer and its entry in the ledger, and announced. Then
-    it does the same with Celery's own workers in threads, whose tasks are in Redis alone, acknowledged early, without
-    results and events. The two begin in turn.
+    it does the same with the own workers of Celery and of dramatiq in as many threads, whose tasks are in Redis alone:
+    Celery's acknowledged early, without results and events, dramatiq's once they are done. They begin in turn.
 
-    The last line is name=value pairs: jobs_per_s and celery_per_s, medians of the rounds; ratio_celery, the median of
-    the rounds' ratios; worker_ms and postgres_ms, what a job takes of the processors there. The status is 1 when the
-    ratio is below 0.8.
+    The last line is name=value pairs: jobs_per_s, celery_per_s and dramatiq_per_s, medians of the rounds; ratio_celery
+    and ratio_dramatiq, the medians of the rounds' ratios; worker_ms and postgres_ms, what a job takes of the processors
+    there. The status is 1 when the ratio to Celery is below 0.8.
 
     \b
     bin/headrace python benchmarks/drain.py

@@ -151,6 +151,11 @@ class Testbed(AbstractContextManager["Testbed"]):
         plain = f"{line} --without-gossip --without-mingle --without-heartbeat"
         return self._run(plain, {"PYTHONPATH": _python_path(self._process_env)})
 
+    def start_dramatiq_worker(self, concurrency: int) -> Child:
+        """Start a worker of `dramatiq_app` in threads of one process; it takes messages as soon as it can."""
+        line = f"dramatiq dramatiq_app --processes 1 --threads {concurrency}"
+        return self._run(line, {"PYTHONPATH": _python_path(self._process_env)})
+
     def _live_workers(self) -> int:
         rows = self.sql("SELECT count(*) FROM workers WHERE ready AND stopped_at IS NULL AND lease_until > now()")
         return int(rows[0][0])
