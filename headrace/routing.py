@@ -62,14 +62,12 @@ def candidates(
 
     Args:
         has_workers: False for a pool that the paid API alone answers: then its only way is overflow.
-        ahead_cap_tokens: of a queue: tokens that it drains within the job's `max_wait`; None while nobody knows.
-        free_until: of a queue: see `Candidate`.
+        ahead_cap_tokens, free_until: of a queue: see `Candidate`.
         api_is_open: False while no key for the paid API is set, or no worker calls it.
         relief: why overflow comes before its own queue; None while it comes after it.
         lacking: the budget that has no room for so many USD; None when there is money.
     Raises:
-        InvalidRequest: there is none, because overflow is its only way and not open to it.
-        BudgetExceeded: likewise, because there is no money for it.
+        InvalidRequest, BudgetExceeded: there is none: overflow is its only way, and closed to it, or without money.
     """
 
     def candidate(pool: str, reason: str) -> Candidate:
