@@ -46,6 +46,8 @@ def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """`headrace demo` on a state folder of its own."""
     env = os.environ | {"HEADRACE_STATE": str(folder), "OPENAI_API_KEY": ""}  # noqa: TID251 - it is handed on whole.
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    # A shell's job in the background ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([*DEMO, *options], env=env, cwd=PROJECT_ROOT, **pipes) as process:  # type: ignore[call-overload]
         try:
             yield process
