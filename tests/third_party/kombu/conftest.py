@@ -1,8 +1,9 @@
 """kombu's own tests of its Redis transport, with Headrace's channel and transport in the place of kombu's."""
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import kombu.transport
@@ -63,11 +64,27 @@ def name(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[2].partition("[")[0]
 
 
+def ends_with_its_sockets(pump: Callable[..., None]) -> Callable[..., None]:
+    """The thread of kombu's proxy ends quietly when its sockets are closed under it, wherever it is by then.
+
+    kombu's own catches that in `recv` alone and closes the sockets while `select` waits for them, which now and then
+    ends in an error that nobody handles.
+    """
+
+    def quiet(*args: Any) -> None:
+        with suppress(OSError, ValueError):  # `select` on a closed socket: a bad descriptor, or a negative one
+            pump(*args)
+
+    return quiet
+
+
 @pytest.fixture(autouse=True)
 def _in_place(request: pytest.FixtureRequest) -> Iterator[None]:
     with ours() as patch:
         # test_redis.py means to replace it before kombu.transport.redis is imported, which is long done.
         patch.setattr(kombu_redis, "poll", getattr(request.module, "_poll", kombu_redis.poll))
+        if proxy := getattr(request.module, "_FreezableProxy", None):
+            patch.setattr(proxy, "_pump", ends_with_its_sockets(proxy._pump))
         # What kombu marks so wants a server.
         if request.node.get_closest_marker("env"):
             url = request.getfixturevalue("redis_url")
