@@ -94,20 +94,19 @@ class LaneCycle:
     def __init__(self, takes: Mapping[Lane, int]) -> None:
         self._turns = cycle(schedule(takes))
         self._turn = next(self._turns)
-        self._queues: dict[Lane, str] = {}
-        self._others: list[str] = []
+        self._orders: dict[Lane, list[str]] = {turn: [] for turn in Lane}
 
     def update(self, queues: Sequence[str]) -> None:
         """The queues that are consumed from now on; one that is no lane's comes after those that are."""
         lanes = {str(lane): lane for lane in Lane}
         named = [(queue, lanes.get(queue.rpartition(".")[2])) for queue in queues]
-        self._queues = {lane: queue for queue, lane in named if lane is not None}
-        self._others = [queue for queue, lane in named if lane is None]
+        by_lane = {lane: queue for queue, lane in named if lane is not None}
+        others = [queue for queue, lane in named if lane is None]
+        self._orders = {turn: [*(by_lane[lane] for lane in preference(turn, list(by_lane))), *others] for turn in Lane}
 
     def consume(self, n: int) -> list[str]:
         """The queues in the order of this turn, `n` at most."""
-        lanes = preference(self._turn, list(self._queues))
-        return [*(self._queues[lane] for lane in lanes), *self._others][:n]
+        return self._orders[self._turn][:n]
 
     def rotate(self, last_used: str) -> None:
         """A message was taken: the turn is over, whichever queue it came from."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from queue import Empty
-from typing import Any
+from typing import Any, Protocol
 
 from kombu.transport import redis
 from redis import Redis
@@ -47,6 +47,16 @@ def _nothing() -> None:
     """That it is called is what wakes the loop."""
 
 
+class Turns(Protocol):
+    """In which order a worker looks into its queues, as kombu's orders of queues say it."""
+
+    def consume(self, n: int) -> list[str]:
+        """The queues in the order of this turn, `n` at most."""
+
+    def rotate(self, last_used: str) -> None:
+        """A message was taken: the next turn begins."""
+
+
 class Taker(ABC):
     """Chooses what a worker takes next. The transport option `taker` of a worker's app."""
 
@@ -64,13 +74,20 @@ class Taker(ABC):
         """What Celery's `inspect stats` and Flower show."""
         return self.bell
 
+    def free_slots(self) -> int:
+        """How many messages the worker has free slots for, when it has any."""
+        return 1
+
     @abstractmethod
-    def take(self, queues: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
-        """Take one message out of one of the queues.
+    def take(self, turns: Turns, queues: int, most: int) -> Sequence[tuple[str, dict[str, Any]]]:
+        """Take messages out of the queues.
 
         Args:
-            queues: in the order of this turn.
-        Returns: the queue and the message, decoded; None when none can be had now.
+            turns: asked before each message, and told of it.
+            queues: how many there are.
+            most: messages.
+        Returns: of each the queue and the message, decoded, in the order in which they were taken; empty when none can
+            be had now.
         """
 
     def look(self) -> None:
@@ -116,18 +133,20 @@ class Channel(redis.Channel):
         """Have the taker's messages delivered, as long as there is cause to look and a slot is free."""
         if self.taker is None:
             return
-        for _ in range(MOST_AT_ONCE):
+        left = MOST_AT_ONCE
+        while left > 0:
             if not (self.taker.is_due and self.active_queues and self.qos.can_consume()):
                 return
             self.taker.is_due = False
-            taken = self.taker.take(self._queue_cycle.consume(len(self.active_queues)))
-            if taken is None:
+            most = max(1, min(left, self.taker.free_slots()))
+            taken = self.taker.take(self._queue_cycle, len(self.active_queues), most)
+            if not taken:
                 return
             # Where there was one there may be another.
             self.taker.is_due = True
-            queue, message = taken
-            self._queue_cycle.rotate(queue)
-            self.connection._deliver(message, queue)
+            for queue, message in taken:
+                self.connection._deliver(message, queue)
+            left -= len(taken)
         self.taker.look()
 
     def _brpop_start(self, timeout: float | None = None) -> None:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
+from celery.worker import state
 
 from headrace import connections
 from headrace.admission import Admission
@@ -68,7 +69,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     store = Store(connections.postgres(settings, pool_size=min(concurrency, 16) + SPARE_THREADS))
     redis = connections.redis(settings)
     admission = Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s)
-    taker = RoomTaker(redis, pool)
+    taker = RoomTaker(redis, pool, lambda: concurrency + SPARE_THREADS - len(state.reserved_requests))
     # Without `ack_emulation` kombu keeps no books in Redis of what was taken: the claim in Postgres says it.
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 

@@ -6,19 +6,23 @@ until it is claimed, which is at once; one whose worker dies in between is publi
 
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import RedisError
 
 from headrace.broker import list_key
 from headrace.errors import NotFound
 from headrace.jobs import Lane, parse_id
 from headrace.queues import bell_key
-from headrace.transport import Taker
+from headrace.transport import MOST_AT_ONCE, Taker, Turns
 from workers.room import Room
 
 log = logging.getLogger(__name__)
@@ -29,6 +33,8 @@ PASSED_OVER_S = 1.0
 JUST_SEEN_S = 0.01
 #: How often a look at the queues is repeated when another worker was faster.
 TRIES = 8
+#: Messages of each queue that are looked at together. More are not taken in one turn of the worker's event loop.
+FARTHEST = MOST_AT_ONCE
 
 
 class _Asked(NamedTuple):
@@ -67,78 +73,139 @@ class _Head:
         return cls(queue, raw, message, job)
 
 
+class _Ahead:
+    """What was seen of a queue.
+
+    Attributes:
+        head: the first that can be read; None behind the last.
+        is_whole: nothing is behind the last.
+    """
+
+    def __init__(
+        self, queue: str, raws: Sequence[str], is_whole: bool, drop: Callable[[str, str, Exception], None]
+    ) -> None:
+        self._queue, self._raws, self._drop = queue, deque(raws), drop
+        self.is_whole = is_whole
+        self.head: _Head | None = None
+        self.go_on()
+
+    def go_on(self) -> None:
+        """The head was taken. What nobody can read is dropped on the way to the next."""
+        self.head = None
+        while self._raws and self.head is None:
+            raw = self._raws.popleft()
+            try:
+                self.head = _Head.of(self._queue, raw)
+            except (ValueError, KeyError, TypeError, AttributeError, NotFound) as error:
+                self._drop(self._queue, raw, error)
+
+
 class RoomTaker(Taker):
     """Takes what fits. `take` is for one thread."""
 
-    def __init__(self, redis: Redis, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take nothing before `open`."""
+    def __init__(
+        self, redis: Redis, pool: str, slots: Callable[[], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take nothing before `open`. Args: slots: how many threads of the worker have no job."""
         super().__init__(bell_key(pool))
         self._redis = redis
+        self._slots = slots
         self._clock = clock
         self._room: Room | None = None
         self._is_ready: Callable[[], bool] = lambda: False
         #: Of each queue whose head does not fit, that head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
-        self._seen: dict[str, _Head] = {}
-        self._seen_until = 0.0
+        self._ahead: dict[str, _Ahead] = {}
+        self._seen_until = -math.inf
+        #: How far to look into each queue: twice as far as the last look was good for.
+        self._depth = 1
 
     def open(self, room: Room, is_ready: Callable[[], bool]) -> None:
         """Begin to take. Args: is_ready: False while the engine is down, or the worker leaves."""
         self._room, self._is_ready = room, is_ready
 
-    def take(self, queues: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
-        """Take the message of the next job that fits."""
+    def free_slots(self) -> int:
+        """How many threads of the worker have no job."""
+        return self._slots()
+
+    def take(self, turns: Turns, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
+        """Take the messages of the next jobs that fit."""
         room = self._room
         if room is None or not self._is_ready():
-            return None
-        head = self._choose(room, self._just_seen(queues)) or self._choose(room, self._heads(queues))
-        for _ in range(TRIES):
-            if head is None:
-                return None
-            if self._remove(head, queues):
-                return head.queue, head.message
-            if head.job is not None:
-                room.leave(head.job.job_id)
-            head = self._choose(room, self._just_seen(queues))
-        # Others take one after the other: this one's turn comes.
-        self.is_due = True
-        return None
-
-    def _just_seen(self, queues: Sequence[str]) -> list[_Head]:
-        """The heads as they were a moment ago, when the last message was removed; none when that was longer ago."""
-        if self._clock() > self._seen_until:
             return []
-        return [self._seen[queue] for queue in queues if queue in self._seen]
+        for _ in range(TRIES):
+            chosen = self._next(room, turns, queues, most)
+            self._depth = min(2 * len(chosen), FARTHEST) or 1
+            if not chosen:
+                return []
+            # Where all that may be taken was there, nobody looks further for now.
+            further = turns.consume(queues) if len(chosen) < most else []
+            if taken := self._remove(room, chosen, further):
+                return [(head.queue, head.message) for head in taken]
+        # Others take one after the other: this one's turn comes.
+        self.look()
+        return []
 
-    def _heads(self, queues: Sequence[str]) -> list[_Head]:
-        """The heads as they are, in this order."""
+    def _next(self, room: Room, turns: Turns, queues: int, most: int) -> list[_Head]:
+        """The next ones that fit, by what was seen a moment ago; if that has none, by what is there now."""
+        if self._clock() <= self._seen_until and (chosen := self._choose_some(room, turns, queues, most)):
+            return chosen
+        order = turns.consume(queues)
         pipeline = self._redis.pipeline(transaction=False)
-        for queue in queues:
-            pipeline.lindex(list_key(queue), -1)
-        return self._read(queues, pipeline.execute())
+        self._ask(pipeline, order)
+        self._see(order, pipeline.execute())
+        return self._choose_some(room, turns, queues, most)
 
-    def _remove(self, head: _Head, queues: Sequence[str]) -> bool:
-        """Remove a head, and see what comes after it, in one round trip. False when another worker has removed it."""
+    def _remove(self, room: Room, chosen: Sequence[_Head], queues: Sequence[str]) -> list[_Head]:
+        """Remove heads, and see what comes after them, in one round trip. Returns: those that no other worker took."""
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.lrem(list_key(head.queue), -1, head.raw)
+        for head in chosen:
+            pipeline.lrem(list_key(head.queue), -1, head.raw)
+        self._ask(pipeline, queues)
+        try:
+            replies = pipeline.execute()
+        except RedisError:
+            # They are not delivered, whether or not they were removed.
+            _leave(room, chosen)
+            raise
+        removed, ahead = replies[: len(chosen)], replies[len(chosen) :]
+        self._see(queues, ahead)
+        _leave(room, [head for head, number in zip(chosen, removed, strict=True) if not number])
+        return [head for head, number in zip(chosen, removed, strict=True) if number]
+
+    def _ask(self, pipeline: Pipeline, queues: Sequence[str]) -> None:
         for queue in queues:
-            pipeline.lindex(list_key(queue), -1)
-        removed, *raws = pipeline.execute()
-        self._seen = {each.queue: each for each in self._read(queues, raws)}
+            pipeline.lrange(list_key(queue), -self._depth, -1)
+
+    def _see(self, queues: Sequence[str], replies: Sequence[Sequence[str]]) -> None:
         self._seen_until = self._clock() + JUST_SEEN_S
-        return bool(removed)
+        self._ahead = {
+            queue: _Ahead(queue, raws[::-1], len(raws) < self._depth, self._drop)
+            for queue, raws in zip(queues, replies, strict=True)
+        }
 
-    def _read(self, queues: Sequence[str], raws: Sequence[str | None]) -> list[_Head]:
-        heads = []
-        for queue, raw in zip(queues, raws, strict=True):
-            if raw is None:
-                continue
-            try:
-                heads.append(_Head.of(queue, raw))
-            except (ValueError, KeyError, TypeError, AttributeError, NotFound) as error:
-                log.error("message_not_readable", extra={"queue": queue, "error": repr(error)})
-                self._redis.lrem(list_key(queue), -1, raw)
-        return heads
+    def _drop(self, queue: str, raw: str, error: Exception) -> None:
+        log.error("message_not_readable", extra={"queue": queue, "error": repr(error)})
+        self._redis.lrem(list_key(queue), -1, raw)
+        self.look()
+
+    def _choose_some(self, room: Room, turns: Turns, queues: int, most: int) -> list[_Head]:
+        """Of what was seen the next ones that fit, which have their room from now on.
+
+        None is chosen while one of a better lane may be there that was not seen.
+        """
+        chosen = list[_Head]()
+        while len(chosen) < most:
+            ahead = [self._ahead[queue] for queue in turns.consume(queues) if queue in self._ahead]
+            if any(each.head is None and not each.is_whole for each in ahead):
+                break
+            head = self._choose(room, [each.head for each in ahead if each.head is not None])
+            if head is None:
+                break
+            self._ahead[head.queue].go_on()
+            turns.rotate(head.queue)
+            chosen.append(head)
+        return chosen
 
     def _choose(self, room: Room, heads: list[_Head]) -> _Head | None:
         """The first that fits, which has its room from now on. What was passed over for too long has all to itself."""
@@ -163,3 +230,10 @@ class RoomTaker(Taker):
 
     def _is_blocked(self, head: _Head) -> bool:
         return head.queue in self._blocked and self._blocked[head.queue][0] == head.raw
+
+
+def _leave(room: Room, heads: Iterable[_Head]) -> None:
+    """Give the room back that was kept for them."""
+    for head in heads:
+        if head.job is not None:
+            room.leave(head.job.job_id)

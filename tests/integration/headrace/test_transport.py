@@ -20,7 +20,7 @@ from headrace.broker import list_key, make_celery
 from headrace.config import Settings
 from headrace.jobs import Lane, new_id, show_id
 from headrace.queues import CONTROL, Ticket, bell_key, queue_name
-from headrace.transport import MOST_AT_ONCE, Channel, Taker, Transport
+from headrace.transport import MOST_AT_ONCE, Channel, Taker, Transport, Turns
 
 #: How long anything here may take, in seconds.
 SOON_S = 10
@@ -74,13 +74,18 @@ class Rows(Taker):
     def __init__(self, redis: Redis) -> None:
         super().__init__(bell_key("chat"))
         self.has_room = True
+        self.slots = 5
         self.looks = 0
         self._redis = redis
 
-    def take(self, queues: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+    def free_slots(self) -> int:
+        return self.slots
+
+    def take(self, turns: Turns, queues: int, most: int) -> Sequence[tuple[str, dict[str, Any]]]:
         self.looks += 1
-        row = cast("str | None", self._redis.rpop(list_key(queues[0]))) if self.has_room else None
-        return None if row is None else (queues[0], json.loads(row))
+        first = turns.consume(queues)[0]
+        rows = cast("list[str] | None", self._redis.rpop(list_key(first), most)) if self.has_room else None
+        return [(first, json.loads(row)) for row in rows or ()]
 
 
 class Consuming:
@@ -183,6 +188,7 @@ def test_nothing_is_taken_without_a_free_slot(
     consuming: Callable[[], Consuming], admission: Admission, redis: Redis
 ) -> None:
     worker = consuming()
+    worker.taker.slots = 1
     worker.consumer.qos(prefetch_count=1)
     worker.consumer.callbacks = [lambda _body, message: worker.received.append(message)]  # type: ignore[list-item]
     jobs = [commit(admission), commit(admission)]

@@ -1,19 +1,24 @@
 """What a worker takes from real queues: the first head that fits, and never more than it has room for."""
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError
 
 from headrace.admission import Admission
-from headrace.broker import list_key
+from headrace.broker import LaneCycle, list_key
 from headrace.jobs import Lane, new_id, parse_id
+from headrace.lanes import schedule
 from headrace.queues import Ticket, lane_queues, queue_name
 from workers.engines.base import EngineLimits, Progress
 from workers.room import Room
-from workers.taker import JUST_SEEN_S, PASSED_OVER_S, RoomTaker
+from workers.taker import FARTHEST, JUST_SEEN_S, PASSED_OVER_S, RoomTaker
 
 QUEUES = lane_queues("chat")
 HIGH, NORMAL, LOW, BATCH = QUEUES
@@ -26,25 +31,41 @@ class Silent:
         return {}
 
 
+class Order:
+    """The same order at each turn."""
+
+    def __init__(self, queues: Sequence[str] = QUEUES) -> None:
+        self.queues = list(queues)
+
+    def consume(self, n: int) -> list[str]:
+        return self.queues[:n]
+
+    def rotate(self, last_used: str) -> None:
+        pass
+
+
 class Worker:
     """A taker with room for some blocks of 16 tokens, and a clock."""
 
     def __init__(self, redis: Redis, blocks: int) -> None:
         self.now = 0.0
         self.is_ready = True
-        self.taker = RoomTaker(redis, "chat", clock=lambda: self.now)
+        self.taker = RoomTaker(redis, "chat", slots=lambda: 8, clock=lambda: self.now)
         self.room = Room(Silent(), "expected", 0.0, freed=self.taker.look)  # type: ignore[arg-type]
-        self.room.open(EngineLimits(None, max_running=8, kv_tokens=blocks * 16, kv_block_tokens=16))
+        self.room.open(EngineLimits(None, max_running=100, kv_tokens=blocks * 16, kv_block_tokens=16))
         self.taker.open(self.room, lambda: self.is_ready)
 
     def take(self, queues: Sequence[str] = QUEUES) -> UUID | None:
-        """The job that was taken, a moment later; its message names its queue."""
+        """The one job that was taken, a moment later."""
+        taken = self.take_some(1, queues)
+        return taken[0] if taken else None
+
+    def take_some(self, most: int, queues: Sequence[str] = QUEUES) -> list[UUID]:
+        """The jobs that were taken, a moment later; their messages name their queues."""
         self.now += 2 * JUST_SEEN_S
-        if (taken := self.taker.take(queues)) is None:
-            return None
-        queue, message = taken
-        assert message["properties"]["delivery_info"]["routing_key"] == queue
-        return parse_id(message["headers"]["id"])
+        taken = self.taker.take(Order(queues), len(queues), most)
+        assert all(message["properties"]["delivery_info"]["routing_key"] == queue for queue, message in taken)
+        return [parse_id(message["headers"]["id"]) for _, message in taken]
 
 
 @pytest.fixture
@@ -170,37 +191,117 @@ def test_nothing_is_taken_while_the_engine_is_down(worker: Callable[[int], Worke
     assert one.take() == job
 
 
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A word for each pipeline that is sent from now on: what it begins with."""
+    sent, execute = list[str](), Pipeline.execute
+
+    def noted(self: Pipeline) -> list[object]:
+        sent.append(self.command_stack[0][0][0])
+        return execute(self)
+
+    monkeypatch.setattr(Pipeline, "execute", noted)
+    return sent
+
+
+def beaten(slow: Worker, fast: Worker, monkeypatch: pytest.MonkeyPatch) -> list[UUID | None]:
+    """Let a worker take a job between another one's look at it and its removal; returns what it takes."""
+    enter, taken = slow.room.enter, list[UUID | None]()
+
+    def slowly(*asked: Any) -> bool:
+        has_entered = enter(*asked)
+        if not taken:
+            taken.append(fast.take())
+        return has_entered
+
+    monkeypatch.setattr(slow.room, "enter", slowly)
+    return taken
+
+
 def test_what_another_worker_takes_meanwhile_takes_no_room(
     worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = put(Lane.NORMAL, 6), put(Lane.NORMAL, 6)
     slow, fast = worker(10), worker(10)
-    look, faster = slow.taker._heads, list[UUID | None]()
-
-    def slowly(queues: Sequence[str]) -> object:
-        heads = look(queues)
-        faster.append(fast.take())
-        return heads
-
-    monkeypatch.setattr(slow.taker, "_heads", slowly)
+    faster = beaten(slow, fast, monkeypatch)
     assert slow.take() == second, "its room is not used up by the first"
     assert faster == [first]
     assert redis.llen(list_key(NORMAL)) == 0
 
 
-def test_taking_what_is_there_is_one_round_trip_each(
+def test_of_several_those_are_had_that_no_other_worker_has_taken(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [put(Lane.NORMAL, 2) for _ in range(5)]
+    slow, fast = worker(10), worker(10)
+    assert slow.take_some(1) == jobs[:1]
+    faster = beaten(slow, fast, monkeypatch)
+    assert slow.take_some(2) == [jobs[2]]
+    assert faster == [jobs[1]]
+    assert slow.take_some(8) == jobs[3:], "the room of the one that was lost is free"
+    assert redis.llen(list_key(NORMAL)) == 0
+
+
+def test_a_removal_that_fails_keeps_no_room(
     worker: Callable[[int], Worker], put: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [put(Lane.NORMAL, 1) for _ in range(4)]
-    one, looks = worker(10), list[Sequence[str]]()
-    look = one.taker._heads
-    monkeypatch.setattr(one.taker, "_heads", lambda queues: (looks.append(queues), look(queues))[1])
-    taken = [one.taker.take(QUEUES) for _ in range(4)]
-    assert [parse_id(each[1]["headers"]["id"]) for each in taken if each] == jobs
-    assert len(looks) == 1
+    _removed, second = put(Lane.NORMAL, 6), put(Lane.NORMAL, 4)
+    one, execute = worker(10), Pipeline.execute
+
+    def cut_off(self: Pipeline) -> list[object]:
+        replies = execute(self)
+        if len(replies) < len(QUEUES) + 1:
+            return replies
+        raise ConnectionError("The answer was lost.")
+
+    monkeypatch.setattr(Pipeline, "execute", cut_off)
+    with pytest.raises(ConnectionError):
+        one.take_some(2)
+    monkeypatch.undo()
+    large = put(Lane.HIGH, 10)
+    assert one.take() == large
+    one.room.leave(large)
+    assert one.take() == second
+
+
+@pytest.mark.parametrize("most", [1, 3, 16, 100])
+def test_some_are_taken_together_in_the_order_of_the_turns(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, looks: list[str], most: int
+) -> None:
+    jobs = {queue: [put(lane, 1) for _ in range(40)] for lane, queue in zip(Lane, QUEUES, strict=True)}
+    takes = {Lane.HIGH: 10, Lane.NORMAL: 4, Lane.LOW: 1, Lane.BATCH: 1}
+    one, cycle, taken = worker(200), LaneCycle(takes), list[tuple[str, dict[str, Any]]]()
+    cycle.update(QUEUES)
+    while len(taken) < 48:
+        taken += one.taker.take(cycle, 4, min(most, 48 - len(taken)))
+    assert [queue for queue, _ in taken] == [queue_name("chat", turn) for turn in schedule(takes) * 3]
+    for queue, ids in jobs.items():
+        mine = [parse_id(message["headers"]["id"]) for name, message in taken if name == queue]
+        assert mine == ids[: len(mine)]
+        assert redis.llen(list_key(queue)) == 40 - len(mine)
+    assert len(looks) <= 2 * math.ceil(48 / min(most, FARTHEST)) + 4, "and four until it looks so far"
+
+
+def test_no_more_are_taken_than_fit(worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis) -> None:
+    jobs = [put(Lane.NORMAL, 2) for _ in range(8)]
+    one = worker(10)
+    assert one.take_some(1) + one.take_some(8) + one.take_some(8) == jobs[:5]
+    assert one.take_some(8) == []
+    assert redis.llen(list_key(NORMAL)) == 3
+    one.room.leave(jobs[0])
+    assert one.take_some(8) == jobs[5:6]
+
+
+def test_taking_what_is_there_is_one_round_trip_each(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], looks: list[str]
+) -> None:
+    jobs = [put(Lane.NORMAL, 1) for _ in range(7)]
+    one = worker(10)
+    taken = [each for _ in range(3) for each in one.taker.take(Order(), 4, 8)]
+    assert [parse_id(each[1]["headers"]["id"]) for each in taken] == jobs
+    assert looks == ["LRANGE", "LREM", "LREM", "LREM"]
     late = put(Lane.HIGH, 1)
     assert one.take() == late, "although nothing was there a moment ago"
-    assert len(looks) == 2
 
 
 def test_a_message_that_is_none_of_ours_is_handed_on_and_one_that_nobody_can_read_is_dropped(
@@ -208,7 +309,7 @@ def test_a_message_that_is_none_of_ours_is_handed_on_and_one_that_nobody_can_rea
 ) -> None:
     redis.rpush(list_key(NORMAL), '{"headers": {"id": "x", "task": "theirs"}, "body": ""}', "not JSON", "[]", "{}")
     one = worker(10)
-    assert [one.taker.take(QUEUES) for _ in range(3)] == [None] * 3
-    assert one.taker.take(QUEUES) == (NORMAL, {"headers": {"id": "x", "task": "theirs"}, "body": ""})
+    assert [one.taker.take(Order(), 4, 1) for _ in range(3)] == [[]] * 3
+    assert one.taker.take(Order(), 4, 1) == [(NORMAL, {"headers": {"id": "x", "task": "theirs"}, "body": ""})]
     assert [record.message for record in caplog.records].count("message_not_readable") == 3
     assert redis.llen(list_key(NORMAL)) == 0
