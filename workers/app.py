@@ -30,6 +30,7 @@ from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from headrace.store import Store
 from headrace.watchdog import give_up, watch
 from workers.deliver import Deliver, make_session
+from workers.events import SendEvents
 from workers.notices import Notices
 from workers.seat import Seat
 from workers.taker import RoomTaker
@@ -102,6 +103,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         seats[0].execute.run(parse_id(job_id), enqueue_no)
 
     app.steps["worker"].add(SeatStep)
+    app.steps["consumer"].add(SendEvents)
     return app
 
 

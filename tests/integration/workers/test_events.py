@@ -1,0 +1,73 @@
+"""Events of a worker over real Redis: when they are sent, and that none is left behind."""
+
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu.asynchronous.timer import Timer
+from redis import Redis
+from redis.client import PubSub
+
+from headrace.broker import make_celery
+from headrace.config import Settings
+from workers.events import SEND_EVERY_S, SendEvents
+
+
+@pytest.fixture
+def celery(settings: Settings) -> Iterator[Celery]:
+    made = make_celery("test", settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sent(redis: Redis) -> Iterator[PubSub]:
+    with redis.pubsub(ignore_subscribe_messages=True) as listening:
+        listening.psubscribe("*task.multi*")
+        assert listening.get_message(timeout=5) is None
+        yield listening
+
+
+@pytest.fixture
+def consumer(celery: Celery) -> Iterator[Any]:
+    """What the step knows of Celery's consumer."""
+    with celery.connection_for_write() as connection:
+        dispatcher = celery.events.Dispatcher(connection, buffer_group=["task"], on_send_buffered=pytest.fail)
+        yield SimpleNamespace(event_dispatcher=dispatcher, timer=Timer())
+
+
+def told_of(sent: PubSub) -> list[str]:
+    """The tasks of the events in the next message."""
+    message = sent.get_message(timeout=5)
+    assert message is not None
+    return [event["uuid"] for event in json.loads(b64decode(json.loads(message["data"])["body"]))]
+
+
+def test_events_are_sent_together_by_a_timer(consumer: Any, sent: PubSub) -> None:
+    step = SendEvents(consumer)
+    step.start(consumer)
+    for job in ("one", "two"):
+        consumer.event_dispatcher.send("task-received", uuid=job)
+    assert sent.get_message() is None
+    [entry] = consumer.timer.queue
+    assert entry.entry.fun.__wrapped__ == consumer.event_dispatcher.flush
+    entry.entry()
+    assert told_of(sent) == ["one", "two"]
+    assert SEND_EVERY_S <= 1, "Flower's pages are looked at as things happen"
+
+
+def test_a_worker_that_leaves_sends_what_it_has(consumer: Any, sent: PubSub) -> None:
+    step = SendEvents(consumer)
+    step.start(consumer)
+    consumer.event_dispatcher.send("task-succeeded", uuid="last")
+    step.stop(consumer)
+    assert told_of(sent) == ["last"]
+    assert all(entry.entry.canceled for entry in consumer.timer.queue)
+
+
+def test_a_connection_that_never_came_about_has_nothing_to_send() -> None:
+    SendEvents(None).stop(SimpleNamespace(event_dispatcher=None))
