@@ -5,7 +5,6 @@ connects to a private address: the library checks the address it then connects t
 """
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from headrace.config import WebhookSettings
 from headrace.errors import DeliveryFailed
 from headrace.store import Store
 from headrace.store.deliveries import Delivery
-from workers.retry import next_delivery_delay_s
+from workers.retry import asked_wait_s, next_delivery_delay_s
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +106,6 @@ class Deliver:
             # Every error of requests is an OSError; the check of the address lets the resolver's own through.
             raise DeliveryFailed(f"No answer from the webhook's receiver: {type(error).__name__}.") from error
         if not 200 <= status < 300:
-            # The receiver's words: int() would take more for a number than digits, and more digits than any clock has.
-            retry_after_s = int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else None
             message = f"The webhook's receiver answered {status}."
-            raise DeliveryFailed(message, status=status, retry_after_s=retry_after_s)
+            raise DeliveryFailed(message, status=status, retry_after_s=asked_wait_s(retry_after))
         return status

@@ -1,7 +1,12 @@
-"""Whether a failed attempt is tried again, when, and from where. Pure, but for chance."""
+"""Whether a failed attempt is tried again, when, and from where. Pure, but for chance and the clock."""
 
 import random
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from math import isfinite
 
 from headrace.errors import EngineError
 from headrace.jobs import Sampling
@@ -10,7 +15,7 @@ from headrace.jobs import Sampling
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 60.0
 #: The longest that a webhook's receiver can put a try off: a day, as long as the schedule's own last pause.
-PATIENCE_LIMIT_S = 86_400
+PATIENCE_LIMIT_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,30 @@ def is_continuable(text: str, sampling: Sampling) -> bool:
     return not any(text.endswith(stop[:length]) for stop in sampling.stop for length in range(1, len(stop)))
 
 
-def next_delivery_delay_s(tries: int, delays_s: tuple[float, ...], retry_after_s: int | None) -> float | None:
+def asked_wait_s(retry_after: str) -> float | None:
+    """How long a server asks to be left alone, in seconds and at least 0; None when its Retry-After says nothing.
+
+    Source: RFC 9110, section 10.2.3: seconds or a date.
+    """
+    for read in (float, _from_now):
+        with suppress(ValueError, OverflowError):
+            if isfinite(seconds := read(retry_after)):
+                return max(0.0, seconds)
+    return None
+
+
+def _from_now(date: str) -> float:
+    """Raises: ValueError, OverflowError."""
+    when = parsedate_to_datetime(date)
+    # One of the three forms names no zone: all are in UTC.
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time()
+
+
+def next_delivery_delay_s(tries: int, delays_s: tuple[float, ...], retry_after_s: float | None) -> float | None:
     """Seconds until a webhook's next try, after `tries` of them failed; None when it was the last.
 
     A receiver that asks for more patience gets it, within reason.
     """
     if tries > len(delays_s):
         return None
-    return max(delays_s[tries - 1], float(min(retry_after_s or 0, PATIENCE_LIMIT_S)))
+    return max(delays_s[tries - 1], min(retry_after_s or 0.0, PATIENCE_LIMIT_S))

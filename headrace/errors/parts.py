@@ -118,7 +118,7 @@ class DeliveryFailed(HeadraceError):
     code = "delivery_failed"
     retryable = True
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after_s: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status, self.retry_after_s = status, retry_after_s
 

@@ -4,11 +4,10 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from math import isfinite
 
 from headrace.limits import ProviderRate, ProviderRates
+from workers.retry import asked_wait_s
 
 #: The longest that the API can put us off, in seconds: as long as clients of ours heed it.
 PATIENCE_S = 120.0
@@ -25,22 +24,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
     Source: RFC 9110, section 10.2.3: seconds or a date; OpenAI's SDK: milliseconds come before either.
     """
-    for name, read in (("retry-after-ms", _milliseconds), ("retry-after", float), ("retry-after", _from_now)):
-        with suppress(KeyError, ValueError, OverflowError):
-            if isfinite(seconds := read(headers[name])):
-                return min(max(0.0, seconds), PATIENCE_S)
-    return None
-
-
-def _milliseconds(text: str) -> float:
-    return float(text) / 1000
-
-
-def _from_now(date: str) -> float:
-    """Raises: ValueError, OverflowError."""
-    when = parsedate_to_datetime(date)
-    # One of the three forms names no zone: all are in UTC.
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time()
+    with suppress(KeyError, ValueError):
+        if isfinite(seconds := float(headers["retry-after-ms"]) / 1000):
+            return min(max(0.0, seconds), PATIENCE_S)
+    asked_s = asked_wait_s(headers.get("retry-after", ""))
+    return None if asked_s is None else min(asked_s, PATIENCE_S)
 
 
 def rates(headers: Mapping[str, str]) -> ProviderRates | None:

@@ -81,6 +81,7 @@ def test_what_is_left_lies_between_nothing_and_the_limit(left: str, read: int) -
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after-ms": "soon", "retry-after": "7"}, 7),
+        ({"retry-after-ms": "nan", "retry-after": "7"}, 7),
     ],
 )
 def test_retry_after_is_bounded(said: dict[str, str], seconds: float | None) -> None:
