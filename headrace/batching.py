@@ -6,6 +6,7 @@ batch costs. One batch at a time: a second would halve the batches, and gain not
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from enum import Enum
 from queue import SimpleQueue
@@ -19,6 +20,32 @@ Outcome = TypeVar("Outcome")
 #: A batch that fails after so long, in seconds, has waited for a server that says nothing. Who came meanwhile is told
 #: the same: each batch would wait as long, and callers who come faster than those fail would take every thread.
 SILENCE_S = 1.0
+#: So many that have come within so long, in seconds, are a crowd: more are about to come.
+CROWD = 4
+CROWD_S = 0.01
+
+
+class Gathering:
+    """A moment's wait for more, while so much comes that it is not for nothing. Safe for many threads.
+
+    Who comes alone waits for nothing, and neither do those who come one after the other.
+    """
+
+    def __init__(
+        self, for_s: float, clock: Callable[[], float] = time.monotonic, pause: Callable[[float], object] = time.sleep
+    ) -> None:
+        """Nobody has come yet. Args: for_s: how long the wait is."""
+        self._for_s, self._clock, self._pause = for_s, clock, pause
+        self._came_at = deque[float](maxlen=CROWD)
+
+    def came(self) -> None:
+        """One more has come."""
+        self._came_at.append(self._clock())
+
+    def wait(self) -> None:
+        """Wait for more in a crowd; else return at once."""
+        if len(self._came_at) == CROWD and self._clock() - self._came_at[0] < CROWD_S:
+            self._pause(self._for_s)
 
 
 class _Turn(Enum):
@@ -59,14 +86,17 @@ class Call(Generic[Ask, Outcome]):
 class Batching(Generic[Ask, Outcome]):
     """Serves calls in batches. Safe for many threads."""
 
-    def __init__(self, serve: Callable[[Sequence[Call[Ask, Outcome]]], None], most: int) -> None:
+    def __init__(
+        self, serve: Callable[[Sequence[Call[Ask, Outcome]]], None], most: int, gathering: Gathering | None = None
+    ) -> None:
         """Plan it.
 
         Args:
             serve: settles or fails each call of a batch. What it raises is told to those that it did not come to.
             most: calls in one batch.
+            gathering: how who leads waits for more before a batch; None where he does not.
         """
-        self._serve, self._most = serve, most
+        self._serve, self._most, self._gathering = serve, most, gathering
         self._lock = threading.Lock()
         self._waiting: list[Call[Ask, Outcome]] = []
         self._is_led = False
@@ -84,6 +114,8 @@ class Batching(Generic[Ask, Outcome]):
     def call(self, ask: Ask, key: Hashable | None = None) -> Outcome:
         """The outcome of one. Raises: what its batch was failed with."""
         call = Call[Ask, Outcome](ask, key)
+        if self._gathering is not None:
+            self._gathering.came()
         with self._lock:
             self._waiting.append(call)
             leads, self._is_led = not self._is_led, True
@@ -97,6 +129,8 @@ class Batching(Generic[Ask, Outcome]):
 
     def _lead(self) -> None:
         """Serve one batch, and hand the lead to one who waits, if any does."""
+        if self._gathering is not None and len(self._waiting) < self._most:
+            self._gathering.wait()
         batch = self._next_batch()
         began = time.monotonic()
         try:

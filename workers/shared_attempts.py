@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from headrace import store
+from headrace.batching import Gathering
 from headrace.jobs import TERMINAL, TRANSITIONS, JobState, Route
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd
@@ -19,6 +20,8 @@ from workers.sharing import Sharing
 
 #: Rows of one statement: more would only make everyone wait for the longest.
 MOST = 64
+#: How long a statement waits for more rows while many come, in seconds: about as long as Postgres takes to commit it.
+GATHER_S = 0.005
 
 
 class SharedAttempts:
@@ -26,9 +29,9 @@ class SharedAttempts:
 
     def __init__(self, opened: Store, worker_id: UUID, engine: str) -> None:
         self._store, self._worker_id, self._engine = opened, worker_id, engine
-        self._claims = Sharing(self._claim_all, MOST)
+        self._claims = Sharing(self._claim_all, MOST, Gathering(GATHER_S))
         ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
-        self._ends = {target: Sharing(partial(self._finish_all, target), MOST) for target in ends}
+        self._ends = {target: Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S)) for target in ends}
 
     def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
         """As `store.attempts.claim`. Raises: StoreUnavailable."""

@@ -6,7 +6,7 @@ Knows nothing of the work.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from headrace.batching import Batching, Call
+from headrace.batching import Batching, Call, Gathering
 from headrace.errors import Unavailable
 
 Key = TypeVar("Key", bound=Hashable)
@@ -17,15 +17,21 @@ Outcome = TypeVar("Outcome")
 class Sharing(Generic[Key, Ask, Outcome]):
     """Serves calls in batches, one batch at a time. Safe for many threads."""
 
-    def __init__(self, serve: Callable[[Mapping[Key, Ask]], Mapping[Key, Outcome]], most: int) -> None:
+    def __init__(
+        self,
+        serve: Callable[[Mapping[Key, Ask]], Mapping[Key, Outcome]],
+        most: int,
+        gathering: Gathering | None = None,
+    ) -> None:
         """Plan it.
 
         Args:
             serve: does the work of a batch; its outcomes by key, without those for which there is none.
             most: calls in one batch.
+            gathering: as for `Batching`.
         """
         self._serve = serve
-        self.batching = Batching[tuple[Key, Ask], Outcome | None](self._settle, most)
+        self.batching = Batching[tuple[Key, Ask], Outcome | None](self._settle, most, gathering)
 
     def call(self, key: Key, ask: Ask) -> Outcome | None:
         """The outcome of one, or None when there is none for it. Two of one key are never in the same batch.

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from headrace.batching import Batching, Call
+from headrace.batching import CROWD, CROWD_S, Batching, Call, Gathering
 from headrace.errors import StoreUnavailable
 
 DEADLINE_S = 10.0
@@ -99,3 +99,48 @@ def test_two_of_one_key_are_not_in_one_batch() -> None:
         held.go.set()
     assert [call.result() for call in (first, *same)] == [2, 4, 6]
     assert [len(batch) for batch in held.batches] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("apart_s", "comers", "later_s", "waits"),
+    [
+        (0.0, CROWD, 0.0, True),
+        (0.0, CROWD - 1, 0.0, False),
+        (CROWD_S / CROWD, CROWD, 0.0, True),
+        (CROWD_S / (CROWD - 1), CROWD, 0.0, False),
+        (0.0, CROWD, CROWD_S, False),
+    ],
+    ids=["a crowd", "a few", "a crowd that thins", "one after the other", "a crowd that has gone by"],
+)
+def test_more_are_waited_for_while_many_come(apart_s: float, comers: int, later_s: float, waits: bool) -> None:
+    now = 0.0
+    pauses: list[float] = []
+    gathering = Gathering(0.5, lambda: now, pauses.append)
+    for number in range(comers):
+        now = number * apart_s
+        gathering.came()
+    now += later_s
+    gathering.wait()
+    assert pauses == ([0.5] if waits else [])
+
+
+def test_a_crowd_s_batch_waits_for_those_who_are_about_to_come() -> None:
+    held = Held()
+    held.go.set()
+    waits, comes = threading.Event(), threading.Event()
+
+    def pause(_for_s: float) -> None:
+        waits.set()
+        assert comes.wait(DEADLINE_S)
+
+    batching = Batching(held.serve, most=8, gathering=Gathering(0.5, lambda: 0.0, pause))
+    for number in range(1, CROWD):
+        assert batching.call(number) == 2 * number
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(batching.call, 10)
+        assert waits.wait(DEADLINE_S)
+        others = [threads.submit(batching.call, number) for number in (11, 12)]
+        until(lambda: batching.waiting == 3)
+        comes.set()
+    assert [call.result() for call in (first, *others)] == [20, 22, 24]
+    assert held.batches == [*([number] for number in range(1, CROWD)), [10, 11, 12]]
