@@ -13,12 +13,15 @@ from typing import NamedTuple
 from uuid import UUID
 
 from headrace.admission import Admission
+from headrace.batching import Gathering
 from headrace.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
 
 #: How long `end` waits for the last words: longer than Redis may take for one command.
 END_TIMEOUT_S = 5.0
+#: How long words wait for more of them while many jobs come, in seconds.
+GATHER_S = 0.01
 
 
 class _Left(NamedTuple):
@@ -37,15 +40,19 @@ class _Due(NamedTuple):
 class Notices:
     """Passes words on, in one round trip those that have come together. Safe for many threads."""
 
-    def __init__(self, admission: Admission, deliver: Callable[[UUID], None]) -> None:
+    def __init__(
+        self, admission: Admission, deliver: Callable[[UUID], None], gathering: Gathering | None = None
+    ) -> None:
         """Pass nothing on before `begin`.
 
         Args:
             deliver: asks for a try of this delivery. Raises: BrokerUnavailable.
+            gathering: how words wait for more of them.
         """
         self._admission, self._deliver = admission, deliver
         #: None is the last word.
         self._words: SimpleQueue[_Left | _Ended | _Due | None] = SimpleQueue()
+        self._gathering = gathering or Gathering(GATHER_S)
         self._thread = threading.Thread(target=self._pass_until_ended, name="notices", daemon=True)
 
     def begin(self) -> None:
@@ -60,6 +67,7 @@ class Notices:
 
     def left(self, job_id: UUID, enqueue_no: int) -> None:
         """This job waits no more: it was claimed."""
+        self._gathering.came()
         self._words.put(_Left(job_id, enqueue_no))
 
     def ended(self, job_id: UUID, delivery_ids: Iterable[UUID]) -> None:
@@ -72,6 +80,7 @@ class Notices:
         is_ending = False
         while not is_ending:
             words = [self._words.get()]
+            self._gathering.wait()
             with suppress(Empty):
                 while True:
                     words.append(self._words.get_nowait())

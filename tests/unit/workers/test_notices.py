@@ -4,6 +4,7 @@ from uuid import UUID
 
 import pytest
 
+from headrace.batching import CROWD, Gathering
 from headrace.errors import BrokerUnavailable
 from headrace.jobs import new_id
 from workers.notices import Notices
@@ -55,6 +56,22 @@ def test_words_that_come_together_are_passed_on_together(notices: Notices, recor
     notices.begin()
     notices.end()
     assert recorder.calls == [("ended", [FIRST, SECOND]), ("left", [(FIRST, 1), (SECOND, 3)]), ("due", [DELIVERY])]
+
+
+def test_while_many_jobs_come_words_wait_for_more(recorder: Recorder) -> None:
+    now = 0.0
+
+    def pause(for_s: float) -> None:
+        nonlocal now
+        now += for_s
+        notices.ended(FIRST, [])
+
+    notices = Notices(recorder, recorder.deliver, Gathering(1.0, lambda: now, pause))  # type: ignore[arg-type]
+    for _ in range(CROWD):
+        notices.left(FIRST, 1)
+    notices.begin()
+    notices.end()
+    assert recorder.calls == [("ended", [FIRST]), ("left", [(FIRST, 1)] * CROWD)]
 
 
 @pytest.mark.parametrize("failing", ["ended", "left", "due"])
