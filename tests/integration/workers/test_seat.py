@@ -1,5 +1,6 @@
 """A seat that is taken: while Postgres is away, and with what Postgres knows."""
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 
@@ -16,7 +17,7 @@ from headrace.store import Store
 from headrace.tables import jobs, workers
 from tests.chaos.proxy import Mode, Proxy
 from workers.notices import Notices
-from workers.seat import Seat
+from workers.seat import YOUNG_OBJECTS, Seat
 
 DEADLINE_S = 20
 
@@ -80,3 +81,15 @@ def test_but_not_for_ever(seat: Seat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.seat.REGISTER_FOR_S", 0.0)
     with pytest.raises(StoreUnavailable):
         seat.take()
+
+
+def test_who_takes_a_seat_looks_for_garbage_seldom(seat: Seat, proxy: Proxy) -> None:
+    thresholds = gc.get_threshold()
+    gc.set_threshold(700)
+    proxy.turn(Mode.OK)
+    try:
+        seat.take()
+        assert gc.get_threshold()[0] == YOUNG_OBJECTS
+    finally:
+        gc.set_threshold(*thresholds)
+        seat.leave()
