@@ -88,11 +88,13 @@ class Headrace:
         if accepted.count(202) != self._plan.jobs:
             raise click.ClickException(f"Not all were accepted: {dict(accepted.statuses)}")
 
-        def is_begun() -> bool:
-            return bool(self._bed.sql(BEGUN, began)[0][0])
+        with self._bed.watching() as sql:
 
-        with weighed(self._bed, self._plan, self._bed.start_worker, is_begun) as cpu_ms:
-            wait_until(lambda: not self._bed.sql(OPEN)[0][0], ROUND_LIMIT_S, STUCK)
+            def is_begun() -> bool:
+                return bool(sql(BEGUN, began)[0][0])
+
+            with weighed(self._bed, self._plan, self._bed.start_worker, is_begun) as cpu_ms:
+                wait_until(lambda: not sql(OPEN)[0][0], ROUND_LIMIT_S, STUCK)
         succeeded, seconds = self._bed.sql(DRAINED, began)[0]
         if succeeded != self._plan.jobs:
             raise click.ClickException(f"Of {self._plan.jobs} jobs {succeeded} have an answer.")
