@@ -15,6 +15,7 @@ from api.deps import EXTENSION, Deps
 from api.forecast import Forecast
 from api.intake import Intake
 from api.money import Money
+from api.reader import Reader
 from api.refusals import Refusals
 from api.relief import Relief
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
@@ -86,6 +87,7 @@ def build(settings: Settings) -> Deps:
         forecast=forecast,
         authenticator=Authenticator(store, settings.pepper.get_secret_value()),
         submitter=submitter,
+        reader=Reader(store, admission),
         refusals=refusals,
         waits=Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots),
         streams=Streams(redis),

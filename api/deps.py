@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from api.auth import Authenticator, check_scope
 from api.catalogue import Catalogue
 from api.forecast import Forecast
+from api.reader import Reader
 from api.refusals import Refusals
 from api.schemas.body import validated
 from api.submit import Submitter
@@ -37,6 +38,7 @@ class Deps:
     forecast: Forecast
     authenticator: Authenticator
     submitter: Submitter
+    reader: Reader
     refusals: Refusals
     waits: Waits
     streams: Streams

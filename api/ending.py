@@ -19,12 +19,18 @@ def read(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
 
     Raises: NotFound. StoreUnavailable.
     """
-    ended: list[Ticket] = []
-    with store.begin() as db:
+    with store.autocommit() as db:
         job = jobs.find(db, app_id, job_id)
-        if job.is_over:
-            ended = jobs.expire(db, job_id)
-            job = jobs.find(db, app_id, job_id)
+    return ended_if_over(store, admission, job)
+
+
+def ended_if_over(store: Store, admission: Admission, job: Job) -> Job:
+    """The job as it was read; one whose time is over as it is once ended. Raises: NotFound. StoreUnavailable."""
+    if not job.is_over:
+        return job
+    with store.begin() as db:
+        ended = jobs.expire(db, job.id)
+        job = jobs.find(db, job.app_id, job.id)
     _give_back(admission, ended)
     return job
 

@@ -12,7 +12,7 @@ from flask import Response
 
 from api.chunks import ChatChunks
 from api.deps import Deps, deps
-from api.ending import cancel, read
+from api.ending import cancel
 from api.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller
 from api.submit import Accepted
 from api.waits import Slot, Watch
@@ -189,9 +189,6 @@ class JobStream:
         watch.has_ended = False
         self._has_looked = True
         try:
-            self._job = self._parts.waits.look(self._read)
+            self._job = self._parts.reader.read(self._job.app_id, self._job.id)
         except StoreUnavailable as error:
             log.warning("stream_job_not_read", extra={"job_id": self._job.id.hex, "error": str(error)})
-
-    def _read(self) -> Job:
-        return read(self._parts.store, self._parts.admission, self._job.app_id, self._job.id)

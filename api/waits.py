@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 RECHECK_S = 1.0
 #: Seconds the reader waits for a message, and before it connects again.
 POLL_S = 1.0
-#: Reads after news at once. Thousands of waits may be told together, and submits need connections too.
+#: Reads of streams after news at once. Thousands may be told together, and others need Redis too.
 READS_AT_ONCE = 4
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Waits:
     def _look_again(self, read: Callable[[], Job], job: Job, until: float) -> Job:
         """The job, or as it stood while Postgres does not answer and there is time left: the re-check tells again."""
         try:
-            return self.look(read)
+            return read()
         except StoreUnavailable:
             if self.is_closed or time.monotonic() >= until:
                 raise

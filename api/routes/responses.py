@@ -13,7 +13,7 @@ from api.schemas.responses import ResponseQuery, ResponseRequest
 from api.sse import response_stream
 from headrace.errors import InvalidRequest
 from headrace.jobs import parse_id, show_id
-from headrace.store import jobs
+from headrace.store import texts
 from headrace.store.apps import App
 from headrace.store.jobs import Job
 
@@ -79,7 +79,7 @@ def input_items(public_id: str) -> Response:
     app, job_id = caller(), parse_id(public_id)
     asked = query(InputItemsQuery)
     with deps().store.begin() as db:
-        turns = jobs.conversation(db, app.id, job_id)
+        turns = texts.conversation(db, app.id, job_id)
     return answer(InputItemList.of(job_id, turns, asked), job_id=show_id(job_id))
 
 

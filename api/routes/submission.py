@@ -10,7 +10,6 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.deps import deps
 from api.drafts import Draft
-from api.ending import read
 from api.rates import rate_headers
 from api.schemas.body import parse_object
 from api.submit import Accepted
@@ -104,7 +103,7 @@ def _goes_on(job_id: UUID, what: str) -> WaitTimeout:
 
 def read_job(app: App, job_id: UUID) -> Job:
     """The caller's job as it stands. Raises: NotFound."""
-    return read(deps().store, deps().admission, app.id, job_id)
+    return deps().reader.read(app.id, job_id)
 
 
 def headers_of(accepted: Accepted) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """Jobs: read them, cancel them, and what the sweeps do to those nobody moves."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -8,7 +9,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, Select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.errors import NotFound
@@ -17,7 +18,6 @@ from headrace.jobs import (
     TERMINAL,
     JobState,
     Lane,
-    Message,
     Overflow,
     ReasoningEffort,
     Route,
@@ -25,6 +25,7 @@ from headrace.jobs import (
     show_id,
 )
 from headrace.queues import Ticket
+from headrace.store.attempt_statements import Statement
 from headrace.store.transitions import transition
 from headrace.store.workers import NOBODY
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
@@ -120,9 +121,11 @@ class Job:
         return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else None
 
 
+#: Spelled out, or a plan that is kept for any parameter would not find the ledger's partial index.
+_BILLED = [sa.literal(kind, literal_execute=True) for kind in BILLED]
 _SELECT = (
     sa.select(
-        jobs,
+        *(jobs.c[field.name] for field in fields(Job) if field.name in jobs.c),
         job_texts.c.answer,
         attempts.c.engine,
         ledger.c.price_version,
@@ -133,19 +136,39 @@ _SELECT = (
     .join(job_texts, job_texts.c.job_id == jobs.c.id)
     .outerjoin(attempts, sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt))
     # The bill: at most one row, by a unique index.
-    .outerjoin(ledger, sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(BILLED)))
+    .outerjoin(ledger, sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(_BILLED)))
 )
 _SELECT_JOB = _SELECT.add_columns(job_texts.c.logprobs, job_texts.c.reasoning)
 #: Without what can be megabytes of each job.
 _SELECT_LISTED = _SELECT.add_columns(sa.null().label("logprobs"), sa.null().label("reasoning"))
 
 
+def _asked_for() -> Select[Any]:
+    """Jobs by what a JSON list says of each: its app's id and its own."""
+    typed = (sa.column("app_id", jobs.c.app_id.type), sa.column("id", jobs.c.id.type))
+    sent = sa.func.json_to_recordset(sa.bindparam("given", None, sa.JSON)).table_valued(*typed)
+    given = sent.render_derived("given", with_types=True)
+    mine = _SELECT_JOB.join(given, sa.and_(given.c.id == jobs.c.id, given.c.app_id == jobs.c.app_id))
+    # The planner takes what is between two bounds for one row: see `attempt_statements`.
+    return mine.where(given.c.id.between(UUID(int=0), UUID(int=2**128 - 1)))
+
+
+FIND = Statement.of(_asked_for())
+
+
 def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
     """One job of this app. Raises: NotFound, also for another app's job, and for one that was erased."""
-    row = db.execute(_SELECT_JOB.where(jobs.c.id == job_id, jobs.c.app_id == app_id)).first()
-    if row is None:
-        raise _not_found(job_id)
-    return Job.from_row(row)
+    found = find_all(db, [(app_id, job_id)])
+    if not found:
+        raise not_found(job_id)
+    return found[app_id, job_id]
+
+
+def find_all(db: Connection, asked: Iterable[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Job]:
+    """Those of the jobs that there are, each asked for by its app's id and its own."""
+    given = json.dumps([{"app_id": str(app_id), "id": str(job_id)} for app_id, job_id in set(asked)])
+    rows = db.exec_driver_sql(FIND.sql, {**FIND.parameters, "given": given})
+    return {(row.app_id, row.id): Job.from_row(row) for row in rows}
 
 
 def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
@@ -180,16 +203,8 @@ def cancel(db: Connection, app_id: UUID, job_id: UUID) -> Job:
     return find(db, app_id, job_id)
 
 
-def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, ...]:
-    """What a job of this app asks to be answered. Raises: NotFound."""
-    statement = sa.select(job_texts.c.messages).join(jobs, jobs.c.id == job_texts.c.job_id)
-    stored = db.scalar(statement.where(jobs.c.id == job_id, jobs.c.app_id == app_id))
-    if stored is None:
-        raise _not_found(job_id)
-    return tuple(Message(**message) for message in stored)
-
-
-def _not_found(job_id: UUID) -> NotFound:
+def not_found(job_id: UUID) -> NotFound:
+    """The error of an id that is no job's, or another app's."""
     return NotFound(f"No job with id '{show_id(job_id)}'.")
 
 

@@ -1,4 +1,4 @@
-"""The texts of jobs that have ended: erased when their app says so, or when they have been kept for long enough.
+"""The texts of jobs: erased once a job has ended, when its app says so, or when they have been kept for long enough.
 
 What a job used and cost stays.
 """
@@ -12,13 +12,22 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.errors import JobNotEnded
-from headrace.jobs import TERMINAL, oldest_id, show_id
+from headrace.jobs import TERMINAL, Message, oldest_id, show_id
 from headrace.store import clock
-from headrace.store.jobs import find
+from headrace.store.jobs import find, not_found
 from headrace.tables import job_texts, jobs
 
 #: Jobs whose texts are erased in one transaction because they are old.
 FORGET_JOBS = 5_000
+
+
+def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, ...]:
+    """What a job of this app asks to be answered. Raises: NotFound."""
+    statement = sa.select(job_texts.c.messages).join(jobs, jobs.c.id == job_texts.c.job_id)
+    stored = db.scalar(statement.where(jobs.c.id == job_id, jobs.c.app_id == app_id))
+    if stored is None:
+        raise not_found(job_id)
+    return tuple(Message(**message) for message in stored)
 
 
 def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:

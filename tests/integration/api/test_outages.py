@@ -27,7 +27,7 @@ def job_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def away(*_: Any) -> None:
         raise StoreUnavailable("Postgres does not answer: gone")
 
-    return lambda: monkeypatch.setattr("headrace.store.jobs.find", away)
+    return lambda: monkeypatch.setattr("headrace.store.jobs.find_all", away)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -122,6 +122,8 @@ class FakeStore:
             raise self.unavailable
         yield None
 
+    autocommit = begin
+
 
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> FakeDoor:

@@ -1,7 +1,7 @@
 """What ends from outside leaves its queue and is announced; a job that runs on is its worker's to stop."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -32,6 +32,8 @@ class FakeParts:
     def begin(self) -> Iterator[None]:
         yield
         self.steps.append("commit")
+
+    autocommit = nullcontext
 
     def remove(self, tickets: Sequence[str]) -> int:
         self.steps.append(("remove", *tickets))
@@ -104,19 +106,20 @@ def test_a_reader_ends_a_job_whose_time_is_over_and_frees_its_place(
 
     monkeypatch.setattr("headrace.store.jobs.expire", expire)
     monkeypatch.setattr(
-        "headrace.store.jobs.find", lambda *_: SimpleNamespace(state=state[0], is_over=is_over and state[0] == "queued")
+        "headrace.store.jobs.find",
+        lambda *_: SimpleNamespace(id=JOB, app_id=APP, state=state[0], is_over=is_over and state[0] == "queued"),
     )
 
     job = read(cast(Store, parts), cast(Admission, parts), APP, JOB)
 
     assert job.state == (JobState.EXPIRED if is_over else JobState.QUEUED)
-    assert parts.steps == (["commit", ("remove", TICKET), ("announce", JOB)] if is_over else ["commit"])
+    assert parts.steps == (["commit", ("remove", TICKET), ("announce", JOB)] if is_over else [])
 
 
 def test_a_job_that_somebody_else_has_ended_meanwhile_is_his_to_announce(
     parts: FakeParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.store.jobs.expire", lambda *_: [])
-    monkeypatch.setattr("headrace.store.jobs.find", lambda *_: SimpleNamespace(is_over=True))
+    monkeypatch.setattr("headrace.store.jobs.find", lambda *_: SimpleNamespace(id=JOB, app_id=APP, is_over=True))
     read(cast(Store, parts), cast(Admission, parts), APP, JOB)
     assert parts.steps == ["commit"]

@@ -103,7 +103,8 @@ class World:
         self.held: list[float] = []
         self.reads_of_job = 0
         settings = SimpleNamespace(keep_alive_s=0.01)
-        parts = SimpleNamespace(settings=settings, waits=self, streams=self, store=self, admission=None)
+        reader = SimpleNamespace(read=self.read_job)
+        parts = SimpleNamespace(settings=settings, waits=self, streams=self, store=None, admission=None, reader=reader)
         self.parts = cast(Deps, parts)
 
     @contextmanager
@@ -134,12 +135,11 @@ class World:
             raise self.failures["read"]
         return [entry for entry in self.entries if entry.number > after]
 
-    @contextmanager
-    def begin(self) -> Iterator[None]:
+    def read_job(self, *_: UUID) -> Job:
         self.reads_of_job += 1
         if "find" in self.failures:
             raise self.failures["find"]
-        yield
+        return self.job
 
     def say(self, text: str, kind: Any = "delta") -> None:
         self.entries.append(StreamEvent(len(self.entries) + 1, kind, text))
@@ -164,7 +164,6 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr("headrace.store.jobs.find", lambda *_: world.job)
     monkeypatch.setattr("api.sse.cancel", lambda store, admission, app_id, job_id: world.cancelled.append(job_id))
     return world
 
