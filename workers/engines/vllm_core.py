@@ -250,4 +250,5 @@ def _sampling_params(call: Call, defaults: Mapping[str, Any], reading: Reading |
         skip_special_tokens=reading is None or reading.skips_special_tokens,
         # A parser reads as the text comes.
         output_kind=RequestOutputKind.DELTA if call.on_delta or reading else RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,  # They are this request's own: vLLM need not copy all that they hold.
     )

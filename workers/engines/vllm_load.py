@@ -49,16 +49,19 @@ def load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, A
     """Start an AsyncLLM. Raises: ConfigError that names the setting below `where`; EngineUnavailable."""
     with environment(pool, scratch):
         try:
-            from vllm import AsyncEngineArgs
+            from vllm import AsyncEngineArgs, envs
             from vllm.v1.engine.async_llm import AsyncLLM
 
+            envs.disable_envs_cache()  # An engine before this one has had another folder.
             # Before anything is loaded: the weights take minutes.
             options = checked(pool.engine_options, fields(AsyncEngineArgs), f"{where}.engine_options")
             given = {"shutdown_timeout": DRAIN_S, **arguments(pool, adapters.values()), **options}
             engine_args = AsyncEngineArgs(**given)
             if pool.reasoning_parser is not None:
                 check_parser(pool, engine_args.create_model_config(), where)
-            return AsyncLLM.from_engine_args(engine_args, stat_loggers=[_stat_logger(tally)])
+            llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[_stat_logger(tally)])
+            envs.enable_envs_cache()  # Else it would look into the environment for each token.
+            return llm
         except ValidationError as error:
             option = blamed(error, pool.engine_options)
             param = f"{where}.engine_options.{option}" if option else where
