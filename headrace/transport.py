@@ -8,6 +8,8 @@ before anyone knows whether it fits, and a reply that nobody reads yet holds it 
 is left with the server here is a wait for the bell, which carries no job and which every waiting worker hears.
 """
 
+import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +45,16 @@ class Pulse:
 PULSE = Pulse()
 
 
+def _readable() -> int:
+    """A file that can be read at any time."""
+    reader, writer = os.pipe()
+    os.write(writer, b"1")
+    return reader
+
+
+_READABLE = _readable()
+
+
 def _nothing() -> None:
     """That it is called is what wakes the loop."""
 
@@ -55,6 +67,20 @@ class Turns(Protocol):
 
     def rotate(self, last_used: str) -> None:
         """A message was taken: the next turn begins."""
+
+
+class _Waking:
+    """Brings about another turn of an event loop, from any thread. Made by the loop's own."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop, self._thread = loop, threading.get_ident()
+
+    def __call__(self) -> None:
+        if threading.get_ident() != self._thread:
+            self._loop.call_soon(_nothing)
+        else:
+            # In its own thread `call_soon` wakes nobody: the loop has looked for such calls, and is about to wait.
+            self._loop.add_reader(_READABLE, self._loop.remove_reader, _READABLE)
 
 
 class Taker(ABC):
@@ -204,4 +230,4 @@ class Transport(redis.Transport):
         super().register_with_event_loop(connection, loop)
         taker = connection.client.transport_options.get("taker")
         if taker is not None:
-            taker.wakes(lambda: loop.call_soon(_nothing))
+            taker.wakes(_Waking(loop))

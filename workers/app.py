@@ -55,6 +55,11 @@ def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrenc
     return app
 
 
+def _free_slots(worker: Any) -> int:
+    """How many more tasks Celery lets this worker have, as its own `worker_disable_prefetch` reckons it."""
+    return int((worker.max_concurrency or worker.pool.num_processes) - len(state.reserved_requests))
+
+
 @contextmanager
 def _ends_in_a_sentence() -> Iterator[None]:
     """End the process for a setting that cannot be followed, which Celery would tell of with a traceback."""
@@ -70,7 +75,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     store = Store(connections.postgres(settings, pool_size=min(concurrency, 16) + SPARE_THREADS))
     redis = connections.redis(settings)
     admission = Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s)
-    taker = RoomTaker(redis, pool, lambda: concurrency + SPARE_THREADS - len(state.reserved_requests))
+    taker = RoomTaker(redis, pool)
     # Without `ack_emulation` kombu keeps no books in Redis of what was taken: the claim in Postgres says it.
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
@@ -87,7 +92,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
             with _ends_in_a_sentence():
                 seats.append(Seat(settings, route, store, notices, taker.look, give_up))
                 seats[0].take()
-            taker.open(seats[0].execute.room, seats[0].execute.takes)
+            taker.open(seats[0].execute.room, seats[0].execute.takes, partial(_free_slots, worker))
 
         def stop(self, worker: Any) -> None:
             while seats:

@@ -23,8 +23,13 @@ class SendEvents(bootsteps.StartStopStep):
         self._timer = consumer.timer.call_repeatedly(SEND_EVERY_S, dispatcher.flush)
 
     def stop(self, consumer: Any) -> None:
-        """End with it, and leave nothing unsent. Also called when the connection never came about."""
+        """End with it. Also called when the connection never came about."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            consumer.event_dispatcher.flush(errors=False)
+
+    def shutdown(self, consumer: Any) -> None:
+        """The worker leaves: tasks have ended since the connection was given up."""
+        if consumer.event_dispatcher is not None:
             consumer.event_dispatcher.flush(errors=False)

@@ -10,12 +10,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from importlib.resources import files
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from redis import Redis
-from redis.client import Pipeline
 from redis.exceptions import RedisError
 
 from headrace.broker import list_key
@@ -33,6 +34,8 @@ PASSED_OVER_S = 1.0
 JUST_SEEN_S = 0.01
 #: How often a look at the queues is repeated when another worker was faster.
 TRIES = 8
+#: How far from its end a list is searched for a message that another worker may have taken since it was seen.
+SEARCHED = 256
 #: Messages of each queue that are looked at together. More are not taken in one turn of the worker's event loop.
 FARTHEST = MOST_AT_ONCE
 
@@ -65,7 +68,8 @@ class _Head:
     @classmethod
     def of(cls, queue: str, raw: str) -> "_Head":
         message = json.loads(raw)
-        headers = message["headers"]
+        # What Celery's consumer must find in it: there an error would end the worker.
+        headers, _ = message["headers"], message["properties"]["delivery_tag"]
         job = None
         if (routing := headers.get("headrace")) is not None:
             tokens = routing["prompt_tokens"], routing["max_tokens"]
@@ -103,16 +107,15 @@ class _Ahead:
 class RoomTaker(Taker):
     """Takes what fits. `take` is for one thread."""
 
-    def __init__(
-        self, redis: Redis, pool: str, slots: Callable[[], int], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Take nothing before `open`. Args: slots: how many threads of the worker have no job."""
+    def __init__(self, redis: Redis, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take nothing before `open`."""
         super().__init__(bell_key(pool))
         self._redis = redis
-        self._slots = slots
+        self._script = redis.register_script((files("headrace") / "lua" / "take.lua").read_text())
         self._clock = clock
         self._room: Room | None = None
         self._is_ready: Callable[[], bool] = lambda: False
+        self._slots: Callable[[], int] = lambda: 0
         #: Of each queue whose head does not fit, that head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
         self._ahead: dict[str, _Ahead] = {}
@@ -120,9 +123,14 @@ class RoomTaker(Taker):
         #: How far to look into each queue: twice as far as the last look was good for.
         self._depth = 1
 
-    def open(self, room: Room, is_ready: Callable[[], bool]) -> None:
-        """Begin to take. Args: is_ready: False while the engine is down, or the worker leaves."""
-        self._room, self._is_ready = room, is_ready
+    def open(self, room: Room, is_ready: Callable[[], bool], slots: Callable[[], int]) -> None:
+        """Begin to take.
+
+        Args:
+            is_ready: False while the engine is down, or the worker leaves.
+            slots: how many threads of the worker have no job.
+        """
+        self._room, self._is_ready, self._slots = room, is_ready, slots
 
     def free_slots(self) -> int:
         """How many threads of the worker have no job."""
@@ -139,8 +147,8 @@ class RoomTaker(Taker):
             if not chosen:
                 return []
             # Where all that may be taken was there, nobody looks further for now.
-            further = turns.consume(queues) if len(chosen) < most else []
-            if taken := self._remove(room, chosen, further):
+            depth = self._depth if len(chosen) < most else 0
+            if taken := self._remove(room, chosen, turns.consume(queues), depth):
                 return [(head.queue, head.message) for head in taken]
         # Others take one after the other: this one's turn comes.
         self.look()
@@ -150,43 +158,39 @@ class RoomTaker(Taker):
         """The next ones that fit, by what was seen a moment ago; if that has none, by what is there now."""
         if self._clock() <= self._seen_until and (chosen := self._choose_some(room, turns, queues, most)):
             return chosen
-        order = turns.consume(queues)
-        pipeline = self._redis.pipeline(transaction=False)
-        self._ask(pipeline, order)
-        self._see(order, pipeline.execute())
+        self._ask(turns.consume(queues), self._depth, [])
         return self._choose_some(room, turns, queues, most)
 
-    def _remove(self, room: Room, chosen: Sequence[_Head], queues: Sequence[str]) -> list[_Head]:
+    def _remove(self, room: Room, chosen: Sequence[_Head], queues: Sequence[str], depth: int) -> list[_Head]:
         """Remove heads, and see what comes after them, in one round trip. Returns: those that no other worker took."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for head in chosen:
-            pipeline.lrem(list_key(head.queue), -1, head.raw)
-        self._ask(pipeline, queues)
         try:
-            replies = pipeline.execute()
+            removed = self._ask(queues, depth, chosen)
         except RedisError:
             # They are not delivered, whether or not they were removed.
             _leave(room, chosen)
             raise
-        removed, ahead = replies[: len(chosen)], replies[len(chosen) :]
-        self._see(queues, ahead)
         _leave(room, [head for head, number in zip(chosen, removed, strict=True) if not number])
         return [head for head, number in zip(chosen, removed, strict=True) if number]
 
-    def _ask(self, pipeline: Pipeline, queues: Sequence[str]) -> None:
-        for queue in queues:
-            pipeline.lrange(list_key(queue), -self._depth, -1)
-
-    def _see(self, queues: Sequence[str], replies: Sequence[Sequence[str]]) -> None:
-        self._seen_until = self._clock() + JUST_SEEN_S
+    def _ask(self, queues: Sequence[str], depth: int, chosen: Sequence[_Head]) -> list[int]:
+        """Remove these, and see so many of each queue. Returns: of each to be removed 1 when it was there."""
+        pairs = [part for head in chosen for part in (queues.index(head.queue) + 1, head.raw)]
+        lists = [list_key(queue) for queue in queues]
+        removed, ahead = cast(
+            "tuple[list[int], list[list[str]]]", self._script(keys=lists, args=[depth, SEARCHED, *pairs])
+        )
+        self._seen_until = self._clock() + JUST_SEEN_S if depth else -math.inf
         self._ahead = {
-            queue: _Ahead(queue, raws[::-1], len(raws) < self._depth, self._drop)
-            for queue, raws in zip(queues, replies, strict=True)
+            queue: _Ahead(queue, raws[::-1], len(raws) < depth, self._drop)
+            for queue, raws in zip(queues, ahead, strict=True)
         }
+        return removed
 
     def _drop(self, queue: str, raw: str, error: Exception) -> None:
         log.error("message_not_readable", extra={"queue": queue, "error": repr(error)})
-        self._redis.lrem(list_key(queue), -1, raw)
+        # Where that fails it is seen, and dropped, again.
+        with suppress(RedisError):
+            self._redis.lrem(list_key(queue), -1, raw)
         self.look()
 
     def _choose_some(self, room: Room, turns: Turns, queues: int, most: int) -> list[_Head]:

@@ -184,6 +184,19 @@ def test_a_long_queue_is_taken_whole(consuming: Callable[[], Consuming], admissi
     assert worker.received == jobs
 
 
+def test_a_worker_with_many_slots_fills_them_at_once(
+    consuming: Callable[[], Consuming], admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [commit(admission) for _ in range(3 * MOST_AT_ONCE)]
+    worker = consuming()
+    worker.taker.slots = 1000
+    polls, poll = list[object](), worker.hub.poller.poll
+    monkeypatch.setattr(worker.hub.poller, "poll", lambda timeout: (polls.append(found := poll(timeout)), found)[1])
+    worker.turn_until(lambda: len(worker.received) == len(jobs))
+    assert len(polls) >= 3
+    assert all(polls), "no turn of the loop waits until its time is up"
+
+
 def test_nothing_is_taken_without_a_free_slot(
     consuming: Callable[[], Consuming], admission: Admission, redis: Redis
 ) -> None:

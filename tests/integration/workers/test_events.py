@@ -63,11 +63,16 @@ def test_events_are_sent_together_by_a_timer(consumer: Any, sent: PubSub) -> Non
 def test_a_worker_that_leaves_sends_what_it_has(consumer: Any, sent: PubSub) -> None:
     step = SendEvents(consumer)
     step.start(consumer)
-    consumer.event_dispatcher.send("task-succeeded", uuid="last")
+    consumer.event_dispatcher.send("task-succeeded", uuid="before")
     step.stop(consumer)
-    assert told_of(sent) == ["last"]
+    assert told_of(sent) == ["before"]
     assert all(entry.entry.canceled for entry in consumer.timer.queue)
+    consumer.event_dispatcher.send("task-succeeded", uuid="last")
+    step.shutdown(consumer)
+    assert told_of(sent) == ["last"]
 
 
 def test_a_connection_that_never_came_about_has_nothing_to_send() -> None:
-    SendEvents(None).stop(SimpleNamespace(event_dispatcher=None))
+    consumer = SimpleNamespace(event_dispatcher=None)
+    SendEvents(consumer).stop(consumer)
+    SendEvents(consumer).shutdown(consumer)

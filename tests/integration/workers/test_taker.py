@@ -1,5 +1,6 @@
 """What a worker takes from real queues: the first head that fits, and never more than it has room for."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from redis import Redis
-from redis.client import Pipeline
+from redis.commands.core import Script
 from redis.exceptions import ConnectionError
 
 from headrace.admission import Admission
@@ -50,10 +51,10 @@ class Worker:
     def __init__(self, redis: Redis, blocks: int) -> None:
         self.now = 0.0
         self.is_ready = True
-        self.taker = RoomTaker(redis, "chat", slots=lambda: 8, clock=lambda: self.now)
+        self.taker = RoomTaker(redis, "chat", clock=lambda: self.now)
         self.room = Room(Silent(), "expected", 0.0, freed=self.taker.look)  # type: ignore[arg-type]
         self.room.open(EngineLimits(None, max_running=100, kv_tokens=blocks * 16, kv_block_tokens=16))
-        self.taker.open(self.room, lambda: self.is_ready)
+        self.taker.open(self.room, lambda: self.is_ready, lambda: 8)
 
     def take(self, queues: Sequence[str] = QUEUES) -> UUID | None:
         """The one job that was taken, a moment later."""
@@ -171,7 +172,7 @@ def test_a_lane_that_has_no_slot_keeps_room_from_nobody(
     one = worker(100)
     one.room = Room(Silent(), "expected", 0.25, freed=one.taker.look)  # type: ignore[arg-type]
     one.room.open(EngineLimits(None, max_running=8, kv_tokens=1600, kv_block_tokens=16))
-    one.taker.open(one.room, lambda: True)
+    one.taker.open(one.room, lambda: True, lambda: 8)
     high = [put(Lane.HIGH, 1) for _ in range(3)]
     normal = [put(Lane.NORMAL, 1) for _ in range(6)]
     assert one.take() == high[0]
@@ -192,15 +193,16 @@ def test_nothing_is_taken_while_the_engine_is_down(worker: Callable[[int], Worke
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A word for each pipeline that is sent from now on: what it begins with."""
-    sent, execute = list[str](), Pipeline.execute
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of each round trip of a taker from now on how many messages it is to remove."""
+    sent, call = list[int](), Script.__call__
 
-    def noted(self: Pipeline) -> list[object]:
-        sent.append(self.command_stack[0][0][0])
-        return execute(self)
+    def noted(self: Script, keys: Sequence[str], args: Sequence[Any]) -> object:
+        if "take(" in self.script:
+            sent.append((len(args) - 2) // 2)
+        return call(self, keys, args)
 
-    monkeypatch.setattr(Pipeline, "execute", noted)
+    monkeypatch.setattr(Script, "__call__", noted)
     return sent
 
 
@@ -246,15 +248,15 @@ def test_a_removal_that_fails_keeps_no_room(
     worker: Callable[[int], Worker], put: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _removed, second = put(Lane.NORMAL, 6), put(Lane.NORMAL, 4)
-    one, execute = worker(10), Pipeline.execute
+    one, call = worker(10), Script.__call__
 
-    def cut_off(self: Pipeline) -> list[object]:
-        replies = execute(self)
-        if len(replies) < len(QUEUES) + 1:
-            return replies
+    def cut_off(self: Script, keys: Sequence[str], args: Sequence[Any]) -> object:
+        found = call(self, keys, args)
+        if len(args) == 2:
+            return found
         raise ConnectionError("The answer was lost.")
 
-    monkeypatch.setattr(Pipeline, "execute", cut_off)
+    monkeypatch.setattr(Script, "__call__", cut_off)
     with pytest.raises(ConnectionError):
         one.take_some(2)
     monkeypatch.undo()
@@ -266,7 +268,7 @@ def test_a_removal_that_fails_keeps_no_room(
 
 @pytest.mark.parametrize("most", [1, 3, 16, 100])
 def test_some_are_taken_together_in_the_order_of_the_turns(
-    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, looks: list[str], most: int
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, looks: list[int], most: int
 ) -> None:
     jobs = {queue: [put(lane, 1) for _ in range(40)] for lane, queue in zip(Lane, QUEUES, strict=True)}
     takes = {Lane.HIGH: 10, Lane.NORMAL: 4, Lane.LOW: 1, Lane.BATCH: 1}
@@ -282,6 +284,22 @@ def test_some_are_taken_together_in_the_order_of_the_turns(
     assert len(looks) <= 2 * math.ceil(48 / min(most, FARTHEST)) + 4, "and four until it looks so far"
 
 
+def test_what_was_lost_to_another_worker_is_not_searched_for_in_the_whole_queue(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = put(Lane.NORMAL, 1)
+    slow, fast = worker(10), worker(10)
+    behind = [{"headers": {"task": "theirs"}, "properties": {"delivery_tag": str(no)}} for no in range(20_000)]
+    redis.lpush(list_key(NORMAL), *map(json.dumps, behind))
+    faster = beaten(slow, fast, monkeypatch)
+    redis.config_resetstat()
+    assert slow.taker.take(Order(), 4, 1) == [(NORMAL, behind[0])]
+    assert faster == [lost]
+    commands = redis.info("commandstats")
+    assert commands["cmdstat_lrem"]["calls"] == 2, "one by each"
+    assert commands["cmdstat_lpos"]["calls"] == 3
+
+
 def test_no_more_are_taken_than_fit(worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis) -> None:
     jobs = [put(Lane.NORMAL, 2) for _ in range(8)]
     one = worker(10)
@@ -293,13 +311,13 @@ def test_no_more_are_taken_than_fit(worker: Callable[[int], Worker], put: Callab
 
 
 def test_taking_what_is_there_is_one_round_trip_each(
-    worker: Callable[[int], Worker], put: Callable[..., UUID], looks: list[str]
+    worker: Callable[[int], Worker], put: Callable[..., UUID], looks: list[int]
 ) -> None:
     jobs = [put(Lane.NORMAL, 1) for _ in range(7)]
     one = worker(10)
     taken = [each for _ in range(3) for each in one.taker.take(Order(), 4, 8)]
     assert [parse_id(each[1]["headers"]["id"]) for each in taken] == jobs
-    assert looks == ["LRANGE", "LREM", "LREM", "LREM"]
+    assert looks == [0, 1, 2, 4]
     late = put(Lane.HIGH, 1)
     assert one.take() == late, "although nothing was there a moment ago"
 
@@ -307,9 +325,14 @@ def test_taking_what_is_there_is_one_round_trip_each(
 def test_a_message_that_is_none_of_ours_is_handed_on_and_one_that_nobody_can_read_is_dropped(
     worker: Callable[[int], Worker], redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    redis.rpush(list_key(NORMAL), '{"headers": {"id": "x", "task": "theirs"}, "body": ""}', "not JSON", "[]", "{}")
+    theirs = {"headers": {"id": "x", "task": "theirs"}, "properties": {"delivery_tag": "x"}, "body": ""}
+    broken = ["not JSON", "[]", "{}", '{"headers": {"task": "theirs"}}']
+    redis.rpush(list_key(NORMAL), json.dumps(theirs), *broken)
     one = worker(10)
-    assert [one.taker.take(Order(), 4, 1) for _ in range(3)] == [[]] * 3
-    assert one.taker.take(Order(), 4, 1) == [(NORMAL, {"headers": {"id": "x", "task": "theirs"}, "body": ""})]
-    assert [record.message for record in caplog.records].count("message_not_readable") == 3
+    for _ in broken:
+        one.taker.is_due = False
+        assert one.taker.take(Order(), 4, 1) == []
+        assert one.taker.is_due, "behind it there may be another"
+    assert one.taker.take(Order(), 4, 1) == [(NORMAL, theirs)]
+    assert [record.message for record in caplog.records].count("message_not_readable") == 4
     assert redis.llen(list_key(NORMAL)) == 0
