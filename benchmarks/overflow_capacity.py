@@ -47,23 +47,25 @@ def _hold(bed: Testbed, provider: str, calls: int, call_s: float, seconds: float
     submit = request("POST", "/v1/jobs", key, body)
     held, memory_kib = list[int](), list[int]()
     drive([bed.url], iter([submit] * calls), 16)
-    began, cpu_before, last_s = time.monotonic(), 0.0, 0.0
+    began, cpu_before, last_s, calls_before = time.monotonic(), 0.0, 0.0, 0
     while (at_s := time.monotonic() - began) < WARM_S + seconds:
         if not cpu_before and at_s >= WARM_S:
-            cpu_before, last_s = cpu_s(pid), time.monotonic()
+            cpu_before, last_s, calls_before = cpu_s(pid), time.monotonic(), _bill(provider)["calls"]
         # As many as end meanwhile, and a few more, so that the queue is never empty.
         drive([bed.url], iter([submit] * max(1, round(1.1 * calls / call_s * TICK_S))), 16)
         if cpu_before:
             held.append(_bill(provider)["open"])
             memory_kib.append(total(pid, "VmRSS"))
         time.sleep(TICK_S)
-    core = (cpu_s(pid) - cpu_before) / (time.monotonic() - last_s)
+    took_s, cpu_took_s = time.monotonic() - last_s, cpu_s(pid) - cpu_before
+    made = _bill(provider)["calls"] - calls_before
     bed.wait_until_all_ended(LONGEST_S)
     counts = bed.count()
     return {
         "calls_held": int(statistics.median(held)),
         "memory_mb": max(memory_kib) / KIB_PER_MB,
-        "core_share": core,
+        "core_share": cpu_took_s / took_s,
+        "cpu_ms_per_call": 1000 * cpu_took_s / made,
         "accepted": counts.accepted,
         "succeeded": counts.succeeded,
         "expired": counts.expired,
@@ -90,8 +92,9 @@ def main(calls: int, deltas: int, call_s: float, seconds: float, file: Path | No
     as fast as they end.
 
     The last line is name=value pairs: calls_held, the median of what the provider saw under way; memory_mb, the most
-    that the worker and what it has started held; core_share, what it took of one core. The status is 1 when fewer than
-    200 were held, in more than 300 MB, or by more than half a core, or a job has no answer.
+    that the worker and what it has started held; core_share, what it took of one core; cpu_ms_per_call, what that is
+    for each call that was made meanwhile. The status is 1 when fewer than 200 were held, in more than 300 MB, or by
+    more than half a core, or a job has no answer.
 
     \b
     bin/headrace python benchmarks/overflow_capacity.py
