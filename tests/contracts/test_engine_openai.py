@@ -1,5 +1,6 @@
 """What the paid API may answer, over real HTTP, and what becomes of it."""
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -345,6 +346,20 @@ def test_no_more_was_cached_than_was_read(stand_in: Any, engine: OpenAIEngine) -
 def test_the_end_of_a_stream_needs_no_space(stand_in: Any, engine: OpenAIEngine) -> None:
     stand_in.script = [(200, stand_in.events(CHUNKS).replace(b"data: ", b"data:"))]
     assert engine.generate(REQUEST).text == "one two three"
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_lines_end_as_the_format_has_it(stand_in: Any, engine: OpenAIEngine, end: bytes) -> None:
+    stand_in.script = [(200, stand_in.events(CHUNKS).replace(b"\n", end))]
+    assert engine.generate(REQUEST).text == "one two three"
+
+
+def test_what_breaks_a_line_of_text_breaks_no_chunk(stand_in: Any, engine: OpenAIEngine) -> None:
+    # Servers that do not escape letters send these as they are.
+    said = "one\u2028two\x85 three\u2029"
+    lines = [f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n" for chunk in stand_in.completion(said)]
+    stand_in.script = [(200, "".join(lines).encode())]
+    assert engine.generate(REQUEST).text == said
 
 
 def test_a_call_that_is_kept_alive_does_not_last_for_ever(

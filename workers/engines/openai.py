@@ -4,12 +4,11 @@ Knows nothing of budgets, prices or queues. The only importer of `openai` among 
 """
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -39,8 +38,6 @@ _REJECTED = frozenset({400, 413, 422})
 _LOCKED_OUT = frozenset({401, 402})
 _NOT_THIS_MODEL = frozenset({403, 404})
 _TOO_MANY = 429
-#: What a line of a stream begins with, and what stands at its end in place of a chunk.
-_DATA, _DONE = "data:", "[DONE]"
 #: A call lasts so many times as long as the API may be silent, at most: comments that keep it alive are no answer.
 _LONGEST = 10
 #: Silence of a call of the tier that has time, in seconds. Source: OpenAI's guide "Flex processing".
@@ -171,15 +168,9 @@ class OpenAIEngine:
 
     async def _answer(self, client: openai.AsyncOpenAI, call: Call) -> Generation:
         try:
-            # Its own reading of a stream makes typed objects of each chunk, which takes longer than all else here.
             silence_s = _FLEX_S if call.request.tier == "flex" else self._overflow.timeout_s
-            create = client.chat.completions.with_streaming_response.create
-            stream = create(**self._body(client, call.request), timeout=silence_s)
-            async with asyncio.timeout(max(silence_s, _LONGEST * self._overflow.timeout_s)), stream as response:
-                call.rates = openai_headers.rates(response.headers)
-                async for line in response.iter_lines():
-                    if line.startswith(_DATA) and (chunk := line.removeprefix(_DATA).strip()) != _DONE:
-                        call.add(json.loads(chunk))
+            async with asyncio.timeout(max(silence_s, _LONGEST * self._overflow.timeout_s)):
+                await self._read(client, call, silence_s)
         except openai.APIStatusError as error:
             call.rates = openai_headers.rates(error.response.headers) or ProviderRates(time.monotonic())
             raise _from_status(error) from error
@@ -194,6 +185,22 @@ class OpenAIEngine:
         except Exception as error:
             raise billed(EngineFault("The paid API's answer is malformed.")) from error
         return call.generation()
+
+    async def _read(self, client: openai.AsyncOpenAI, call: Call, silence_s: float) -> None:
+        """Have the API answer, and take in what comes. Raises: what the SDK, its transport and `Call.read` raise."""
+        # The SDK's own method copies the body by its types, and would read a stream into typed objects.
+        response: httpx2.Response = await client.post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            body=self._body(client, call.request),
+            options={"timeout": silence_s, "security": {"bearer_auth": True}},
+            stream=True,
+        )
+        async with aclosing(response):
+            call.rates = openai_headers.rates(response.headers)
+            async for data in response.aiter_bytes():
+                call.read(data)
+        call.read(b"\n")
 
     def _count(self, generation: Generation) -> None:
         first_token_s = generation.first_token_s

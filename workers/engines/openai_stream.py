@@ -1,5 +1,6 @@
 """What is read of a paid API's stream: chat completions in chunks, which nobody has validated. Knows no SDK."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from headrace.jobs import Alternative, TokenLogprob, Usage, alternative, storabl
 from headrace.limits import ProviderRates
 from workers.engines.base import Delta, Generation, GenerationRequest, OnDelta
 
+#: What a line of a stream begins with, and what stands at its end in place of a chunk.
+_DATA, _DONE = b"data:", b"[DONE]"
 #: More than any model reads or writes in one call.
 _MOST_TOKENS = 100_000_000
 
@@ -32,6 +35,19 @@ class Call:
     first_token_s: float | None = None
     rates: ProviderRates | None = None
     tier: str | None = None
+    unread: bytes = b""
+
+    def read(self, data: bytes) -> None:
+        """Take in bytes of the stream, wherever they are cut; a line that has no end yet waits for it.
+
+        Raises: as `add`. ValueError: a chunk is no JSON.
+        """
+        # Bytes break at line feeds and carriage returns alone, as the format has it; text would at U+2028 too.
+        lines = (self.unread + data).splitlines(keepends=True)
+        self.unread = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
+        for line in lines:
+            if line.startswith(_DATA) and (chunk := line.removeprefix(_DATA).strip()) != _DONE:
+                self.add(json.loads(str(chunk, "utf-8", "replace")))
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Take a chunk in. Raises: EngineFault: it reports an error. KeyError and its kin: it is malformed."""
