@@ -1,5 +1,7 @@
 """kombu's own tests of its Redis transport, with Headrace's channel and transport in the place of kombu's."""
 
+import socket
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,6 +10,7 @@ from urllib.parse import urlsplit
 
 import kombu.transport
 import pytest
+from _pytest.runner import runtestprotocol
 from kombu.transport import redis as kombu_redis
 from kombu.utils import eventio
 from redis import Redis
@@ -64,6 +67,38 @@ def name(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[2].partition("[")[0]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a test that kombu marks as flaky anew when it fails, as often as the mark allows, and say so each time.
+
+    As pytest-rerunfailures does it, which kombu has for that: its outcome is that of its last run.
+    """
+    flaky = item.get_closest_marker("flaky")
+    if flaky is None:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    for rerun in range(1, flaky.kwargs["reruns"] + 1):
+        failed = next((report for report in reports if report.failed), None)
+        if failed is None:
+            break
+        say(item.config, f"{item.nodeid} failed, and is run anew ({rerun}):\n{failed.longreprtext}")
+        threading.Event().wait(flaky.kwargs["reruns_delay"])
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def say(config: pytest.Config, text: str) -> None:
+    """Write it among the outcomes."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        terminal.ensure_newline()
+        terminal.write_line(text)
+
+
 def ends_with_its_sockets(pump: Callable[..., None]) -> Callable[..., None]:
     """The thread of kombu's proxy ends quietly when its sockets are closed under it, wherever it is by then.
 
@@ -78,6 +113,29 @@ def ends_with_its_sockets(pump: Callable[..., None]) -> Callable[..., None]:
     return quiet
 
 
+def accepts_until_closed(proxy: Any) -> None:
+    """The other thread of kombu's proxy, which ends as quietly.
+
+    kombu's own ends in an error that nobody handles where the server cannot be reached, and what it accepts while the
+    proxy is closed stays open, until the garbage collector complains of it during another test.
+    """
+    with suppress(OSError):  # of `accept`: the listener is closed
+        while True:
+            client, _ = proxy.listener.accept()
+            try:
+                server = socket.create_connection(proxy.upstream)
+            except OSError:
+                client.close()
+                continue
+            frozen = threading.Event()
+            proxy._pairs.append((client, server, frozen))
+            if proxy._closed.is_set():
+                client.close()
+                server.close()
+                return
+            threading.Thread(target=proxy._pump, args=(client, server, frozen), daemon=True).start()
+
+
 @pytest.fixture(autouse=True)
 def _in_place(request: pytest.FixtureRequest) -> Iterator[None]:
     with ours() as patch:
@@ -85,6 +143,7 @@ def _in_place(request: pytest.FixtureRequest) -> Iterator[None]:
         patch.setattr(kombu_redis, "poll", getattr(request.module, "_poll", kombu_redis.poll))
         if proxy := getattr(request.module, "_FreezableProxy", None):
             patch.setattr(proxy, "_pump", ends_with_its_sockets(proxy._pump))
+            patch.setattr(proxy, "_accept", accepts_until_closed)
         # What kombu marks so wants a server.
         if request.node.get_closest_marker("env"):
             url = request.getfixturevalue("redis_url")
