@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +31,13 @@ if __name__ == "__main__":
 def test_no_engine_process_and_no_file_outlive_a_worker_that_is_killed(tiny_llama: Path, tmp_path: Path) -> None:
     import psutil  # Comes with vLLM.
 
+    def has_ended(process: psutil.Process) -> bool:
+        try:
+            # It stays listed where the process that inherited it reaps nobody.
+            return bool(process.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+
     program = tmp_path / "worker.py"
     program.write_text(WORKER)
     with (
@@ -45,9 +54,10 @@ def test_no_engine_process_and_no_file_outlive_a_worker_that_is_killed(tiny_llam
         assert children
         assert scratch.is_dir()
         worker.kill()
-        _, left = psutil.wait_procs(children, timeout=2.0)
-        # One that has ended stays listed where the process that inherited it reaps nobody.
-        assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+        deadline = time.monotonic() + 20
+        while not all(has_ended(process) for process in children):
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.02)
     other = Scratch()
     other.open()
     other.close()

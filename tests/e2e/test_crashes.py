@@ -19,7 +19,7 @@ POISON = "hemlock"
 #: The worker's threads beyond the engine's batch.
 SPARE = 2
 #: The lease, a sweep of `rescue` and one of `publish_due`, the worker's restart, and room for a busy machine.
-RECOVERY_S = LEASE_S + 2 + 10
+RECOVERY_S = LEASE_S + 2 + 30
 
 
 @pytest.fixture(scope="module")

@@ -535,7 +535,7 @@ def test_a_job_of_nobody_is_not_found(client: FlaskClient) -> None:
 def test_who_reads_a_job_whose_time_is_over_ends_it_and_frees_its_place(
     client: FlaskClient, admission: Admission, redis: Redis
 ) -> None:
-    job_id = submitted(client, max_wait=0.05)
+    job_id = submitted(client, max_wait=1)
 
     while client.get(f"/v1/jobs/job_{job_id.hex}").get_json()["status"] != "expired":
         assert redis.llen(list_key(QUEUE)) == 1

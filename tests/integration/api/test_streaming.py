@@ -327,6 +327,6 @@ def test_whoever_waits_for_an_expiry_sees_it_within_a_second(
     began = time.monotonic()
     poll.join(20)
     last = listener.all()[-1]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15, "the next poll is after a minute"
     assert answers[0]["status"] == "expired"
     assert (last.type, last.response.error.type) == ("response.failed", "expired")

@@ -13,8 +13,8 @@ from headrace.broker import make_celery
 from headrace.config import Settings
 from headrace.queues import CONTROL
 
-# It goes to its queues about once a second.
-watchdog.PATIENCE_S, watchdog.LOOK_EVERY_S, watchdog.END_WITHIN_S = 0.5, 0.1, 2.0
+# It goes to its queues about once a second, and hears of its end as often.
+watchdog.PATIENCE_S, watchdog.LOOK_EVERY_S, watchdog.END_WITHIN_S = 0.5, 0.1, 5.0
 _settings = Settings.load()
 app = make_celery("slow", _settings)
 app.amqp.queues.select([CONTROL])
@@ -26,8 +26,8 @@ class Drain(bootsteps.StartStopStep):
     """Stops before the watchdog does, as whatever belongs to the consumer."""
 
     def stop(self, parent: Any) -> None:
-        """Let what runs finish."""
-        threading.Event().wait(2 * watchdog.END_WITHIN_S)
+        """Let what runs finish, for longer than a watchdog that looks on would let it."""
+        threading.Event().wait(watchdog.END_WITHIN_S + 0.5)
         print("drained", file=sys.stderr)
 
 

@@ -22,8 +22,12 @@ def test_redis_that_hangs_costs_a_caller_one_time_out() -> None:
         with pytest.raises(RedisTimeout):
             client.ping()
 
-        assert time.monotonic() - began < 1.5 * connections.REDIS_TIMEOUT_S
+        assert time.monotonic() - began < 5 * connections.REDIS_TIMEOUT_S
         client.close()
+        server.setblocking(False)
+        server.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # A second try would have come by a second connection.
+            server.accept()
 
 
 @pytest.fixture
@@ -75,7 +79,7 @@ def test_postgres_that_hangs_is_given_up_and_what_it_says_late_is_nobodys_answer
 
         with pytest.raises(StoreUnavailable), store.begin() as db:
             db.scalar(sa.text("SELECT 2"))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
 
         proxy.turn(Mode.OK)
         with store.begin() as db:

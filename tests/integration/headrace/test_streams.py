@@ -14,6 +14,7 @@ from headrace.config import Settings
 from headrace.errors import BrokerUnavailable
 from headrace.jobs import new_id
 from headrace.streams import KEEP_S, RUN_S, STREAMED, Piece, StreamEvent, Streams
+from tests.integration.listening import next_message
 
 
 @pytest.fixture
@@ -230,16 +231,15 @@ def test_every_key_has_the_hash_tag(streams: Streams, redis: Redis) -> None:
 
 def test_readers_are_told_of_each_change(streams: Streams, redis: Redis) -> None:
     job_id = new_id()
-    listener = redis.pubsub(ignore_subscribe_messages=True)
+    listener = redis.pubsub()
     listener.subscribe(STREAMED)
-    listener.get_message(timeout=5)  # The subscription itself.
+    assert next_message(listener)["type"] == "subscribe"
 
     streams.begin(job_id, 1)
     publish(streams, job_id, 1, "", "text")
     streams.begin(job_id, 2, anew=True)
 
-    messages = [listener.get_message(timeout=5) for _ in range(3)]
-    assert [message and message["data"] for message in messages] == [job_id.hex] * 3
+    assert [next_message(listener)["data"] for _ in range(3)] == [job_id.hex] * 3
     listener.close()
 
 

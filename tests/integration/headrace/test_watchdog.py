@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headrace.config import PROJECT_ROOT, Settings
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 
 def run(module: str, settings: Settings) -> "subprocess.CompletedProcess[str]":

@@ -18,6 +18,7 @@ from headrace.stack.child import Child, Command
 QUEUE = "chat.normal"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+REPLY_TIMEOUT_S = 20.0
 
 
 @pytest.fixture
@@ -56,8 +57,10 @@ def test_jobs_expire_before_the_broker_was_ever_reached_and_the_worker_stops_whe
 
 def test_a_worker_answers_what_flower_asks(start: Callable[..., Child], settings: Settings) -> None:
     worker = start("worker")
-    inspect = make_celery("test", settings).control.inspect(timeout=1)
-    worker.wait_until(inspect.ping, START_TIMEOUT_S)
+    control = make_celery("test", settings).control
+    worker.wait_until(control.inspect(timeout=1).ping, START_TIMEOUT_S)
+    # It has answered every ping by now: the next reply is to the next question, and is not waited for any longer.
+    inspect = control.inspect(timeout=REPLY_TIMEOUT_S, limit=1)
     for question in ("stats", "conf", "registered", "active", "scheduled", "active_queues"):
         assert getattr(inspect, question)(), question
 

@@ -17,6 +17,7 @@ from headrace.queues import WEBHOOKS, Candidate, Ticket
 from headrace.store import retries
 from scheduler import sweep
 from scheduler.parts import Parts
+from tests.integration.listening import next_message
 
 QUEUE = "chat.normal"
 LONG = timedelta(seconds=10)
@@ -144,9 +145,9 @@ def test_an_expired_job_wakes_its_readers_and_sends_its_webhook(
     age(ticket.job_id, PAST_START_BY)
     with redis.pubsub() as listener:
         listener.subscribe(ENDED)
-        assert listener.get_message(timeout=5)["type"] == "subscribe"
+        assert next_message(listener)["type"] == "subscribe"
         sweep.expire(parts)
-        assert listener.get_message(timeout=5)["data"] == ticket.job_id.hex
+        assert next_message(listener)["data"] == ticket.job_id.hex
     assert query("SELECT event, published_at IS NOT NULL FROM deliveries") == [("response.failed", True)]
     assert redis.llen(list_key(WEBHOOKS)) == 1
 

@@ -14,6 +14,7 @@ from redis.client import PubSub
 
 from headrace.broker import make_celery
 from headrace.config import Settings
+from tests.integration.listening import next_message
 from workers.events import SEND_EVERY_S, SendEvents
 
 
@@ -26,9 +27,9 @@ def celery(settings: Settings) -> Iterator[Celery]:
 
 @pytest.fixture
 def sent(redis: Redis) -> Iterator[PubSub]:
-    with redis.pubsub(ignore_subscribe_messages=True) as listening:
+    with redis.pubsub() as listening:
         listening.psubscribe("*task.multi*")
-        assert listening.get_message(timeout=5) is None
+        assert next_message(listening)["type"] == "psubscribe"
         yield listening
 
 
@@ -42,9 +43,8 @@ def consumer(celery: Celery) -> Iterator[Any]:
 
 def told_of(sent: PubSub) -> list[str]:
     """The tasks of the events in the next message."""
-    message = sent.get_message(timeout=5)
-    assert message is not None
-    return [event["uuid"] for event in json.loads(b64decode(json.loads(message["data"])["body"]))]
+    message = json.loads(next_message(sent)["data"])
+    return [event["uuid"] for event in json.loads(b64decode(message["body"]))]
 
 
 def test_events_are_sent_together_by_a_timer(consumer: Any, sent: PubSub) -> None:

@@ -14,7 +14,10 @@ from headrace.errors import BrokerUnavailable
 from headrace.jobs import TokenLogprob, alternative, new_id
 from headrace.streams import Piece
 from workers.engines.base import Delta
-from workers.publisher import FLUSH_EVERY_S, LAST_FLUSH_S, Publisher
+from workers.publisher import FLUSH_EVERY_S, Publisher
+
+#: How long the stand-in hangs before it fails.
+HANGS_S = 10.0
 
 
 @dataclass
@@ -49,7 +52,7 @@ class FakeStreams:
 
     def publish(self, pieces: list[Piece]) -> list[bool]:
         self.calls.append(pieces)
-        assert self.gate.wait(10)
+        assert self.gate.wait(HANGS_S)
         if self.error and not self.loses_replies:
             raise self.error
         for piece in pieces:
@@ -204,8 +207,7 @@ def test_engine_is_not_held_up_by_a_redis_that_hangs(publisher: Publisher, strea
         wait_until(lambda: len(streams.calls) == 1)
         for _ in range(10_000):
             add(Delta("x"))
-        assert time.monotonic() - began < LAST_FLUSH_S
-    assert time.monotonic() - began < 2 * LAST_FLUSH_S
+    assert time.monotonic() - began < HANGS_S / 2
     assert len(streams.calls) == 1
 
 
@@ -224,13 +226,16 @@ def test_outage_leaves_no_hole_and_nothing_twice(publisher: Publisher, streams: 
         wait_until(lambda: streams.text[job_id] == "before during during é")
 
 
-def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(publisher: Publisher, streams: FakeStreams) -> None:
+def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(
+    publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.publisher.LAST_FLUSH_S", 20)
     with publisher.publishing(new_id(), 1, always) as (_, add):
         streams.error = BrokerUnavailable("gone")
         add(Delta("text"))
         wait_until(lambda: len(streams.calls) >= 2)
         began = time.monotonic()
-    assert time.monotonic() - began < LAST_FLUSH_S / 2
+    assert time.monotonic() - began < 10
 
 
 def test_later_claim_continues_what_is_published(publisher: Publisher, streams: FakeStreams) -> None:

@@ -68,12 +68,12 @@ def test_an_answer_is_continued_at_the_very_character(sampling: dict[str, Any]) 
 
 
 def test_what_is_given_is_read_and_not_decoded_again() -> None:
-    engine = started(decode_tokens_per_s=40, output_tokens=40)
+    engine = started(decode_tokens_per_s=4, output_tokens=40)
     request = ask()
     whole = started(output_tokens=40).generate(request).text
     began = time.monotonic()
     engine.generate(replace(request, prefix=whole[: whole.rfind(" ")]))
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5, "the whole of it takes ten seconds"
 
 
 def test_an_answer_takes_the_time_of_its_tokens() -> None:
