@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from celery import Celery
 from redis import Redis
 
 from headrace import connections
@@ -36,6 +37,13 @@ def migrated_url(database_url: str) -> str:
 @pytest.fixture
 def settings(migrated_url: str, redis_url: str) -> Settings:
     return Settings.load(database_url=migrated_url, redis_url=redis_url, engine="simulator")
+
+
+@pytest.fixture
+def celery(settings: Settings, redis: Redis) -> Iterator[Celery]:
+    """An app that registers no task, over an empty Redis."""
+    with make_celery("test", settings) as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from kombu import Consumer, Message
 from redis import Redis
 
 from headrace.admission import Admission
-from headrace.broker import list_key, make_celery
-from headrace.config import Settings
+from headrace.broker import list_key
 from headrace.jobs import Lane, new_id, parse_id
 from headrace.queues import Ticket, lane_queues, queue_name
 
@@ -23,11 +22,6 @@ START_BY = datetime.now(UTC) + timedelta(hours=1)
 SOON_S = 10
 
 Take = Callable[[], tuple[str, Message]]
-
-
-@pytest.fixture
-def celery(settings: Settings, redis: Redis) -> Celery:
-    return make_celery("test", settings)
 
 
 @pytest.fixture

@@ -27,13 +27,6 @@ SOON_S = 10
 
 
 @pytest.fixture
-def celery(settings: Settings, redis: Redis) -> Iterator[Celery]:
-    celery = make_celery("test", settings)
-    yield celery
-    celery.close()
-
-
-@pytest.fixture
 def connection(celery: Celery) -> Iterator[Connection]:
     with celery.connection_for_write() as connection:
         yield connection

@@ -12,17 +12,8 @@ from kombu.asynchronous.timer import Timer
 from redis import Redis
 from redis.client import PubSub
 
-from headrace.broker import make_celery
-from headrace.config import Settings
 from tests.integration.listening import next_message
 from workers.events import SEND_EVERY_S, SendEvents
-
-
-@pytest.fixture
-def celery(settings: Settings) -> Iterator[Celery]:
-    made = make_celery("test", settings)
-    yield made
-    made.close()
 
 
 @pytest.fixture
