@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 from psycopg import Connection
 from psycopg import Error as DriverError
 from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from headrace.config import Settings
@@ -38,6 +39,11 @@ LOCK_TIMEOUT_MS = 4_000
 #: Seconds to wait for Postgres to answer one statement: longer than it may take itself. One that hangs, or to which the
 #: network swallows what is sent, would hold a thread for ever.
 ANSWER_TIMEOUT_S = 12.0
+#: The largest TCP port.
+MOST_PORT = 65_535
+#: SQLSTATEs after which a connection is of no more use: the node is read-only (25006), the session was ended because
+#: its transaction was idle or slow (25P03, 25P04), the connection failed (08), the server stops or starts (57P).
+LOST = ("25006", "25P03", "25P04", "08", "57P")
 
 T = TypeVar("T")
 
@@ -57,18 +63,17 @@ class _Patient(Connection[Any]):
 
 def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
     """An engine with a pool of at most `pool_size` connections; connects on first use. Raises: ConfigError."""
-    url = settings.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
-    if not url.startswith("postgresql+psycopg://"):
-        # The URL itself is not shown: it has a password in it.
-        raise ConfigError("DATABASE_URL must be like postgresql://USER:PASSWORD@HOST:PORT/NAME.", param="database_url")
     engine = create_engine(
-        url,
+        "postgresql+psycopg://",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
         # An error's text would quote them into the logs: they are prompts, answers and keys' digests.
         hide_parameters=True,
         connect_args={
+            **_address(settings.database_url),
+            # Of several hosts, the primary. A standby, or a node that a full disk made read-only, is an outage.
+            "target_session_attrs": "read-write",
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "headrace",
             # A server whose host has vanished is given up after about half a minute.
@@ -79,9 +84,49 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
             "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}",
         },
     )
-    event.listen(engine, "do_connect", lambda dialect, record, args, params: _Patient.connect(*args, **params))
+    event.listen(engine, "do_connect", lambda dialect, record, args, params: _Patient.connect(**params))
+    event.listen(engine, "handle_error", _drop_lost)
     _try_idle_ones(engine)
     return engine
+
+
+def _address(url: str) -> dict[str, Any]:
+    """The URL in libpq's words. Several hosts are named as libpq does, or as SQLAlchemy does (`?host=A:1&host=B:2`).
+
+    Raises: ConfigError.
+    """
+    plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    try:
+        if not plain.startswith("postgresql://"):
+            raise ValueError
+        if "host=" in plain.partition("?")[2]:
+            parsed = make_url(plain.replace("postgresql://", "postgresql+psycopg://", 1))
+            address = dict(parsed.get_dialect()().create_connect_args(parsed)[1])
+        else:
+            address = dict(conninfo_to_dict(plain))
+        _check_ports(str(address.get("host", "")), str(address.get("port", "")))
+    except (ValueError, ArgumentError, DriverError):
+        # Without its cause, and the URL is not shown: there is a password in it.
+        message = (
+            "DATABASE_URL must be like postgresql://USER:PASSWORD@HOST:PORT/NAME, or name several hosts of one cluster:"
+            " postgresql://USER:PASSWORD@HOST1:PORT1,HOST2:PORT2/NAME. Write %40 for an @ in a password."
+        )
+        raise ConfigError(message, param="database_url") from None
+    return address
+
+
+def _check_ports(hosts: str, ports: str) -> None:
+    """Raises: ValueError: libpq would take none of these, at the first connection."""
+    numbers = [int(port) for port in ports.split(",") if port]
+    if not all(0 < number <= MOST_PORT for number in numbers) or ports.count(",") not in (0, hosts.count(",")):
+        raise ValueError
+
+
+def _drop_lost(context: ExceptionContext) -> None:
+    """Close the connection that met such an error, and with it all that the pool has: their server is the same."""
+    error = context.original_exception
+    if isinstance(error, DriverError) and (error.sqlstate or "").startswith(LOST):
+        context.is_disconnect = True
 
 
 def _try_idle_ones(engine: Engine) -> None:

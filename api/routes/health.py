@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Blueprint, Response
@@ -16,6 +17,10 @@ from headrace.errors import ConfigError, StoreUnavailable, Unavailable
 log = logging.getLogger(__name__)
 
 blueprint = Blueprint("health", __name__)
+
+#: Writes: a row lock needs a transaction id and a commit, which a standby, a read-only node and a full disk refuse. Two
+#: probes do not wait for each other, and neither waits for a migration, which changes the row.
+_WRITE = sa.text("SELECT FROM alembic_version FOR KEY SHARE SKIP LOCKED")
 
 
 @blueprint.get("/healthz")
@@ -49,6 +54,8 @@ def _check_postgres(parts: Deps) -> None:
     known = {script.revision for script in scripts.walk_revisions()}
     with parts.store.begin() as db:
         applied = set(MigrationContext.configure(db).get_current_heads())
+        if applied:
+            db.execute(_WRITE)
     if not applied or (applied <= known and applied != set(scripts.get_heads())):
         raise StoreUnavailable("Migrations are missing; run 'alembic upgrade head'.")
 

@@ -21,7 +21,7 @@ class Store:
     def begin(self) -> Iterator[Connection]:
         """One transaction: commits at the end, rolls back on any error.
 
-        Raises: StoreUnavailable when Postgres does not answer in time.
+        Raises: StoreUnavailable when Postgres does not answer in time, or takes no writes.
         """
         with _one_error(), self._engine.begin() as db:
             yield db
@@ -49,7 +49,7 @@ def _one_error() -> Iterator[None]:
         raise StoreUnavailable(f"Postgres does not answer: {_cause(error)}") from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise StoreUnavailable(f"Postgres closed the connection: {_cause(error)}") from error
+            raise StoreUnavailable(f"Postgres takes no writes, or closed the connection: {_cause(error)}") from error
         raise
 
 

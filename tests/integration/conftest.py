@@ -1,6 +1,8 @@
 """A migrated, empty Postgres and an empty Valkey for each test, and what the core makes of them."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -54,6 +56,37 @@ def engine(settings: Settings) -> Iterator[sa.Engine]:
         empty(db, metadata.sorted_tables)
     yield engine
     engine.dispose()
+
+
+ReadOnly = Callable[[], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def read_only(migrated_url: str) -> ReadOnly:
+    """Makes the node read-only for the length of a block, as a managed Postgres with a full disk makes itself."""
+
+    @contextmanager
+    def turned() -> Iterator[None]:
+        admin = sa.create_engine(migrated_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+
+        def turn(setting: str) -> None:
+            with admin.connect() as db:
+                db.exec_driver_sql(f"ALTER SYSTEM SET default_transaction_read_only = {setting}")
+                db.exec_driver_sql("SELECT pg_reload_conf()")
+            until = time.monotonic() + 20
+            while True:
+                with admin.connect() as db:
+                    if db.exec_driver_sql("SHOW default_transaction_read_only").scalar() == setting:
+                        return
+                assert time.monotonic() < until
+
+        turn("on")
+        try:
+            yield
+        finally:
+            turn("off")
+
+    return turned
 
 
 def empty(db: sa.Connection, tables: Iterable[sa.Table]) -> None:

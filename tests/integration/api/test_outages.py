@@ -1,6 +1,7 @@
 """Postgres goes away between an accept and the answer: the caller is told which job goes on, and orders no other."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -52,3 +53,36 @@ def test_a_poll_is_worth_another_try(client: FlaskClient, job_cannot_be_read: Ca
     job_cannot_be_read()
     response = client.get(f"/v1/jobs/{job_id}?wait=1")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+
+
+def test_read_only_postgres_is_an_outage_to_callers_and_to_readyz(
+    client: FlaskClient, read_only: Callable[[], AbstractContextManager[None]]
+) -> None:
+    assert client.post("/v1/jobs", json={"prompt": "Why?"}).status_code == 202
+    assert client.get("/readyz").status_code == 200
+
+    with read_only():
+        submits = [client.post("/v1/jobs", json={"prompt": "Why?"}) for _ in range(3)]
+        ready = client.get("/readyz")
+
+    assert [(each.status_code, each.headers["Retry-After"]) for each in submits] == [(503, "2")] * 3
+    assert (ready.status_code, list(ready.get_json()["failures"])) == (503, ["postgres"])
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/v1/jobs", json={"prompt": "Why?"}).status_code == 202
+
+
+def test_readyz_writes(client: FlaskClient, read_only: Callable[[], AbstractContextManager[None]]) -> None:
+    """Also on a connection that was open before the node became read-only, where reads go on as ever."""
+    assert client.get("/readyz").status_code == 200
+
+    with read_only():
+        assert client.get("/readyz").get_json()["failures"]["postgres"].startswith("Postgres takes no writes")
+
+
+def test_readyz_does_not_wait_for_a_migration_under_way(client: FlaskClient, store: Store) -> None:
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE alembic_version SET version_num = version_num || '-'"))
+        ready = client.get("/readyz")
+        db.rollback()
+
+    assert ready.status_code == 200

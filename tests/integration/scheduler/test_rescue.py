@@ -179,3 +179,22 @@ def test_after_an_outage_no_job_is_taken_before_a_full_lease_has_passed(
     assert row_of(ticket.job_id).state == "running"
     now_s = 20.0
     assert rescue(parts, patience) == 1
+
+
+def test_after_postgres_was_read_only_no_job_is_taken_before_a_full_lease_has_passed(
+    parts: Parts, queued: Queued, running_under: RunningUnder, end_lease: EndLease, read_only: Any, row_of: Any
+) -> None:
+    now_s = 0.0
+    patience = Patience(10, lambda: now_s)
+    rescue(parts, patience)
+    now_s = 10.0
+    ticket = queued()
+    end_lease(running_under(ticket))
+
+    with read_only(), pytest.raises(StoreUnavailable):
+        rescue(parts, patience)
+
+    assert rescue(parts, patience) == 0
+    now_s = 20.0
+    assert rescue(parts, patience) == 1
+    assert row_of(ticket.job_id).state == "waiting"

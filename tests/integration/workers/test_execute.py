@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from uuid import UUID
@@ -499,6 +500,38 @@ def test_answer_is_kept_until_a_full_postgres_has_room(
     assert tries >= 2
     assert job(store, ticket).state is JobState.SUCCEEDED
     assert len(entries(store)) == 1
+
+
+@pytest.mark.parametrize("webhook_url", [None, "https://receiver.example"])
+def test_answer_is_kept_until_a_read_only_postgres_takes_writes_again(
+    bench: Bench,
+    store: Store,
+    queued: Callable[..., Ticket],
+    read_only: Callable[[], AbstractContextManager[None]],
+    monkeypatch: pytest.MonkeyPatch,
+    webhook_url: str | None,
+) -> None:
+    ticket, refused, answer = queued(webhook_url=webhook_url), threading.Semaphore(0), bench.engine.generate
+
+    def rest(seconds: float) -> None:
+        refused.release()
+        threading.Event().wait(0.02)
+
+    monkeypatch.setattr("workers.execute.time.sleep", rest)
+    with ExitStack() as turned:
+
+        def generate(request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+            turned.enter_context(read_only())
+            return answer(request, on_delta)
+
+        monkeypatch.setattr(bench.engine, "generate", generate)
+        thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
+        thread.start()
+        assert all(refused.acquire(timeout=20) for _ in range(2))
+    thread.join(20)
+
+    assert job(store, ticket).state is JobState.SUCCEEDED
+    assert entries(store) == [("compute", USD)]
 
 
 def test_lease_that_ended_gives_its_jobs_up(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
