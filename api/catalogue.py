@@ -1,11 +1,13 @@
 """The catalogue: the models that can be asked for, with their pools, limits and tokenizers."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from api.cached import Cached
+from api.fair_semaphore import FairSemaphore
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.errors import ModelNotFound
 from headrace.store import Store, workers
@@ -57,6 +59,8 @@ class Catalogue:
         # One that could not be read is tried again by whoever needs it next.
         self._tokenizers = {name: Cached(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
         self._fleets = Cached(self._read_fleets, FLEETS_TTL_S)
+        #: Held while a long prompt is counted. Half of the cores stay with everything else.
+        self.long_counts = FairSemaphore(max(1, len(os.sched_getaffinity(0)) // 2))
 
     def names(self) -> list[str]:
         """Every model and adapter, the default model first."""

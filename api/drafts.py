@@ -17,6 +17,7 @@ from headrace.config import Settings
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.jobs import Idempotency, JobSpec, Lane, Message, Overflow, ReasoningEffort, Sampling, new_id
 from headrace.store.apps import App
+from headrace.tokens import LONG_CHARS
 
 #: Output tokens of a job that does not say: enough for a paragraph or three, and soon done.
 DEFAULT_MAX_TOKENS = 256
@@ -24,6 +25,8 @@ DEFAULT_MAX_TOKENS = 256
 MOST_LOGPROBS_IN_ALL = 500_000
 #: Above this many characters it pays to look at a lower bound of a prompt's tokens before they are counted.
 LONG_PROMPT_CHARS = 16_384
+#: Around one message, as in ChatML.
+TEMPLATE_CHARS = 32
 #: Names that are reserved for one machine or one network. Source: RFC 6761, RFC 6762, ICANN's resolution of 2024-07-29.
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
 
@@ -83,7 +86,12 @@ def specify(
         _check_webhook(draft)
     model = catalogue.find(draft.model)
     _check_effort(draft, model)
-    prompt_tokens = _count(draft, model)
+    if _chars(draft) > LONG_CHARS:
+        # A short prompt waits for none of these.
+        with catalogue.long_counts.hold(app.id):
+            prompt_tokens = _count(draft, model)
+    else:
+        prompt_tokens = _count(draft, model)
     max_tokens = _max_tokens(draft, model, prompt_tokens)
     _check_logprobs(draft, model, max_tokens)
     return JobSpec(
@@ -198,9 +206,8 @@ def _without_shorthand(host: str) -> str:
 def _count(draft: Draft, model: Model) -> int:
     """The prompt's tokens; a prompt that leaves no room for an answer is refused, counted or on a lower bound."""
     tokenizer, limit, asked = model.tokenizer, model.max_model_tokens, (draft.messages, draft.reasoning_effort)
-    is_long = sum(len(message.content) for message in draft.messages) > LONG_PROMPT_CHARS
     try:
-        if limit is not None and is_long and (least := tokenizer.least(*asked)) >= limit:
+        if limit is not None and _chars(draft) > LONG_PROMPT_CHARS and (least := tokenizer.least(*asked)) >= limit:
             raise _too_long(draft, f"at least {least} prompt tokens", limit)
         counted = tokenizer.count(*asked)
     except ContextLengthExceeded:
@@ -211,6 +218,11 @@ def _count(draft: Draft, model: Model) -> int:
     if limit is not None and counted >= limit:
         raise _too_long(draft, f"{counted} prompt tokens", limit)
     return counted
+
+
+def _chars(draft: Draft) -> int:
+    """About how many characters the whole prompt has, with what a chat template puts around each message."""
+    return sum(len(message.content) + TEMPLATE_CHARS for message in draft.messages)
 
 
 def _too_long(draft: Draft, prompt: str, limit: int) -> ContextLengthExceeded:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 _EXIT_S = 20.0
 #: A core looks up between two steps only, and a long prefill is one step.
 _PROBE_S = 20.0
+#: Prompts that are encoded at once. The tokenizer lets go of the GIL for long ones, and so many would take every core
+#: from the engine's loop and from the thread that renews the worker's lease.
+_ENCODINGS_AT_ONCE = 2
 
 
 def build(settings: Settings, pool: PoolSettings) -> "VllmEngine":
@@ -56,6 +59,7 @@ class VllmEngine:
         self._tally = Tally()
         self._core: Core | None = None
         self._lifecycle = threading.Lock()
+        self._encodings = threading.BoundedSemaphore(_ENCODINGS_AT_ONCE)
 
     def start(self) -> EngineLimits:
         """Load the model, unless it is loaded and alive. Raises: EngineUnavailable; ConfigError for a bad option."""
@@ -74,11 +78,7 @@ class VllmEngine:
         core = self._serving()
         if request.adapter is not None and request.adapter not in self._pool.adapters:
             raise no_such_adapter(request.adapter)
-        try:
-            prompt = self._tokenizer.encode(request.messages, request.sampling.reasoning_effort)
-        except InvalidRequest as error:
-            raise PromptRejected(str(error), param=error.param) from error
-        prefix = self._tokenizer.encode_answer(request.prefix) if request.prefix else []
+        prompt, prefix = self._encode(request)
         call = Call(request, prompt, prefix, on_delta, model=request.adapter or self._pool.model)
         if call.tokens_left < 1:
             usage = Usage(len(prompt), request.sampling.max_tokens)
@@ -92,6 +92,15 @@ class VllmEngine:
             raise EngineUnavailable("The engine was stopped while it answered.") from error
         finally:
             future.cancel()  # When this thread was interrupted, the request must not go on.
+
+    def _encode(self, request: GenerationRequest) -> tuple[list[int], list[int]]:
+        """The tokens of the prompt and of the answer's beginning; here, in the task's thread, and not on the loop."""
+        with self._encodings:
+            try:
+                prompt = self._tokenizer.encode(request.messages, request.sampling.reasoning_effort)
+            except InvalidRequest as error:
+                raise PromptRejected(str(error), param=error.param) from error
+            return prompt, self._tokenizer.encode_answer(request.prefix) if request.prefix else []
 
     def abort(self, request_id: str) -> None:
         if (core := self._core) is not None:

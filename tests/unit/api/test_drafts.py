@@ -1,6 +1,9 @@
 """What a draft becomes: defaults filled in, and a prompt that does not fit refused with the numbers."""
 
+import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
 
@@ -14,7 +17,7 @@ from headrace.jobs import Lane, Message, Overflow, ReasoningEffort, new_id
 from headrace.store import Store
 from headrace.store.apps import App
 from headrace.store.workers import Fleet
-from headrace.tokens import EstimatingTokenizer, PromptTokenizer
+from headrace.tokens import LONG_CHARS, EstimatingTokenizer, PromptTokenizer
 from tests.unit.api.conftest import FakeStore
 
 LIMIT = 2048
@@ -199,3 +202,38 @@ def test_a_webhook_into_a_private_network_is_for_development(
 ) -> None:
     settings = settings.model_copy(update={"webhooks": WebhookSettings(allow_private=True)})
     assert specify(draft(10, webhook_url=url), APP, catalogue, settings).webhook_url == url
+
+
+class SlowTokenizer(EstimatingTokenizer):
+    """Counts a long prompt when it is told to. Attributes: counting: prompts that are being counted."""
+
+    def __init__(self) -> None:
+        self.counting = self.most = 0
+        self.may_end = threading.Event()
+        self._lock = threading.Lock()
+
+    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+        if len(messages[0].content) > LONG_CHARS:
+            with self._lock:
+                self.counting += 1
+                self.most = max(self.most, self.counting)
+            assert self.may_end.wait(20)
+            with self._lock:
+                self.counting -= 1
+        return super().count(messages)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_long_prompts_are_counted_a_few_at_once_and_short_ones_wait_for_none(settings: Settings) -> None:
+    tokenizer = SlowTokenizer()
+    catalogue = of_model(tokenizer, settings.pools["chat"])
+    cores = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(3 * cores) as threads:
+        long = [threads.submit(specify, draft(1000), APP, catalogue, settings) for _ in range(3 * cores)]
+        try:
+            assert specify(draft(10), APP, catalogue, settings).prompt_tokens == 10
+            assert not any(each.done() for each in long)
+        finally:
+            tokenizer.may_end.set()
+        assert {each.result(20).prompt_tokens for each in long} == {1000}
+    assert tokenizer.most <= max(1, cores // 2)

@@ -2,6 +2,8 @@ import json
 import math
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from headrace.config import PoolSettings
 from headrace.errors import ConfigError, InvalidRequest
 from headrace.jobs import Message, ReasoningEffort
-from headrace.tokens import EstimatingTokenizer, Tokenizer, load_for, template_arguments
+from headrace.tokens import LONG_CHARS, EstimatingTokenizer, Tokenizer, load_for, template_arguments
 
 CHATML = (
     "{%- for message in messages %}\n"
@@ -73,6 +75,35 @@ def test_tokens_equal_those_of_transformers(tmp_path: Path, template: str) -> No
         [{"role": message.role, "content": message.content} for message in CONVERSATION], add_generation_prompt=True
     )["input_ids"]
     assert Tokenizer(tmp_path).encode(CONVERSATION) == theirs != []
+
+
+@pytest.mark.parametrize("text", ["héllo <|im_end|> 漢字 🌊\n", "<|im_start|>", "  ", "a" * 50 + "\x00\u0301"])
+@pytest.mark.parametrize("are_special_tokens_letters", [False, True])
+def test_a_long_text_has_the_tokens_that_a_short_one_would_have(
+    tmp_path: Path, text: str, are_special_tokens_letters: bool
+) -> None:
+    tokenizer, plain = Tokenizer(write_model(tmp_path, "{{ messages[0].content }}")), byte_level()
+    plain.encode_special_tokens = are_special_tokens_letters
+    long = text * LONG_CHARS
+    expected = plain.encode(long, add_special_tokens=False).ids
+    if are_special_tokens_letters:
+        assert tokenizer.encode_answer(long) == expected
+    else:
+        assert tokenizer.encode([Message("user", long)]) == expected
+        assert tokenizer.count([Message("user", long)]) == len(expected)
+
+
+def test_counting_a_long_text_freezes_no_other_thread(tmp_path: Path) -> None:
+    tokenizer, gaps = Tokenizer(write_model(tmp_path)), [0.0]
+    long = Message("user", "".join(chr(97 + (at * at + at // 7) % 26) if at % 7 else " " for at in range(1_500_000)))
+    counting = threading.Thread(target=tokenizer.count, args=([long],))
+    began = last = time.perf_counter()
+    counting.start()
+    while counting.is_alive():
+        time.sleep(0.001)
+        gaps.append(time.perf_counter() - last)
+        last += gaps[-1]
+    assert max(gaps) < (last - began) / 2
 
 
 @pytest.mark.filterwarnings("ignore")

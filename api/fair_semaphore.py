@@ -1,0 +1,51 @@
+"""A semaphore whose waiters are served by turns of their apps. Pure memory, safe for many threads."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+
+class FairSemaphore:
+    """Bounds how many callers do something at once.
+
+    An app that waits gets the next free slot before one that was served since. So an app's caller waits for at most one
+    turn of each other app, however many callers those have.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._free = slots
+        self._lock = threading.Lock()
+        #: The waiters of each app, oldest first; the app whose turn is next comes first.
+        self._waiting: dict[UUID, deque[threading.Event]] = {}
+
+    @contextmanager
+    def hold(self, app_id: UUID) -> Iterator[None]:
+        """Hold a slot; waits for one."""
+        self._acquire(app_id)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _acquire(self, app_id: UUID) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            called = threading.Event()
+            self._waiting.setdefault(app_id, deque()).append(called)
+        called.wait()
+
+    def _release(self) -> None:
+        """Pass the slot on, so that none who comes meanwhile can take it, or free it."""
+        with self._lock:
+            if not self._waiting:
+                self._free += 1
+                return
+            app_id = next(iter(self._waiting))
+            waiters = self._waiting.pop(app_id)
+            waiters.popleft().set()
+            if waiters:
+                self._waiting[app_id] = waiters
