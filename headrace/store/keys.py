@@ -1,11 +1,16 @@
-"""API keys: a key is shown once, when it is made; only its HMAC is stored. Knows nothing of HTTP headers."""
+"""API keys: a key is shown once, when it is made; only its HMAC is stored. Knows nothing of HTTP headers.
 
+A key is `hr-`, 43 random characters, and a checksum of 6 that only the pepper's owner can make. So a made-up key is
+refused without Postgres. Keys from before there were checksums have none, and are told by their length.
+"""
+
+import base64
 import hashlib
 import hmac
 import re
 import secrets
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,6 +19,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.errors import InvalidRequest, NotFound, Unauthenticated
 from headrace.jobs import new_id
@@ -24,6 +30,11 @@ from headrace.tables import api_keys, apps
 KEY_PREFIX = "hr-"
 #: Characters of a key that may be shown to tell it from others.
 HINT_CHARS = 8
+#: Random bytes of a key, and characters of its checksum: one made-up key in 2^36 has the right one.
+SECRET_BYTES = 32
+CHECKSUM_CHARS = 6
+#: Of a key without a checksum.
+PLAIN_CHARS = len(KEY_PREFIX) + 43
 #: The fewest digits that may stand for an id.
 ID_CHARS_MIN = 4
 
@@ -65,6 +76,13 @@ _SELECT_RECORD = (
     .join(apps, apps.c.id == api_keys.c.app_id)
     .order_by(api_keys.c.id)
 )
+_SELECT_LIVE = (
+    sa.select(*COLUMNS, api_keys.c.digest, api_keys.c.scopes)
+    .join(api_keys, api_keys.c.app_id == apps.c.id)
+    .where(api_keys.c.digest == sa.any_(sa.bindparam("digests", type_=ARRAY(sa.LargeBinary))))
+    .where(api_keys.c.revoked_at.is_(None))
+    .where(sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > sa.func.now()))
+)
 
 
 def make(
@@ -76,7 +94,8 @@ def make(
     lifetime: timedelta | None = None,
 ) -> str:
     """Make an API key and return it: the one time it can be seen. Without a lifetime it never expires."""
-    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    plain = KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    key = plain + _checksum(plain, pepper)
     row = {"id": new_id(), "app_id": app_id, "hint": key[:HINT_CHARS], "digest": digest(key, pepper)}
     expires_at = None if lifetime is None else sa.func.now() + lifetime
     db.execute(sa.insert(api_keys).values(scopes=sorted(map(str, scopes)), expires_at=expires_at, **row))
@@ -89,21 +108,40 @@ def digest(key: str, pepper: str) -> bytes:
     return hmac.new(pepper.encode(), key.encode(), hashlib.sha256).digest()
 
 
-def authenticate(db: Connection, key: str, pepper: str) -> App:
-    """The app behind a key, with the key's scopes. Raises: Unauthenticated: unknown, expired or revoked.
+def may_exist(key: str, pepper: str) -> bool:
+    """False for a text that was never made as a key under this pepper. Asks no server."""
+    plain, checksum = key[:PLAIN_CHARS], key[PLAIN_CHARS:]
+    if len(plain) < PLAIN_CHARS or not plain.startswith(KEY_PREFIX):
+        return False
+    return not checksum or hmac.compare_digest(checksum, _checksum(plain, pepper))
 
-    The lookup is by digest, so that its time tells nothing about the key; what was found is compared in constant time.
-    """
+
+def _checksum(plain: str, pepper: str) -> str:
+    # Another message than `digest` ever signs, so that a checksum says nothing about what is stored.
+    signed = hmac.new(pepper.encode(), b"checksum of " + plain.encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(signed)[:CHECKSUM_CHARS].decode()
+
+
+def authenticate(db: Connection, key: str, pepper: str) -> App:
+    """The app behind a key, with the key's scopes. Raises: Unauthenticated: unknown, expired or revoked."""
     wanted = digest(key, pepper)
-    row = db.execute(
-        sa.select(*COLUMNS, api_keys.c.digest, api_keys.c.scopes)
-        .join(api_keys, api_keys.c.app_id == apps.c.id)
-        .where(api_keys.c.digest == wanted, api_keys.c.revoked_at.is_(None))
-        .where(sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > sa.func.now()))
-    ).first()
-    if row is None or not hmac.compare_digest(row.digest, wanted):
+    if (app := authenticate_all(db, [wanted]).get(wanted)) is None:
         raise invalid()
-    return read_app(row, row.scopes)
+    return app
+
+
+def authenticate_all(db: Connection, digests: Collection[bytes]) -> dict[bytes, App]:
+    """The apps behind those of the keys that are live, by the keys' digests, in one statement.
+
+    The lookup is by digest, so that its time tells nothing about a key; what was found is compared in constant time.
+    """
+    rows = db.execute(_SELECT_LIVE, {"digests": list(digests)})
+    found = {row.digest: row for row in rows}
+    return {
+        wanted: read_app(row, row.scopes)
+        for wanted in digests
+        if (row := found.get(wanted)) is not None and hmac.compare_digest(row.digest, wanted)
+    }
 
 
 def invalid() -> Unauthenticated:

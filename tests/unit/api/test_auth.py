@@ -1,7 +1,7 @@
 """What is believed of an Authorization header, for how long, and what a key may be used for."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,14 +13,27 @@ import pytest
 from api import auth
 from api.auth import BAD_KEY_TTL_S, FRESH_SHARE, KEY_TTL_S, Authenticator, check_scope
 from headrace.errors import HeadraceError, PermissionDenied, StoreUnavailable, Unauthenticated
-from headrace.store import Store
+from headrace.store import Store, keys
 from headrace.store.apps import App, AppLimits, Scope
 
-GOOD = "Bearer hr-good"
+PEPPER = "pepper"
+
+
+def header(name: str) -> str:
+    """An Authorization header whose key has this name in it, and a checksum."""
+    plain = f"hr-{name}".ljust(keys.PLAIN_CHARS, ".")
+    return f"Bearer {plain}{keys._checksum(plain, PEPPER)}"
+
+
+GOOD, BAD = header("good"), header("bad")
 
 
 class Asked:
-    """Stands for `keys.authenticate`; `failure` is what it raises instead."""
+    """Stands for `keys.authenticate_all`; `failure` is what it raises instead, or an Unauthenticated for no app.
+
+    Attributes:
+        keys: the names of the keys that were asked for.
+    """
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -28,15 +41,28 @@ class Asked:
         self.failure: HeadraceError | None = None
         self.may_answer = threading.Event()
         self.may_answer.set()
+        self.batches: list[int] = []
+        self._names: dict[bytes, str] = {}
 
-    def __call__(self, _db: Any, key: str, _pepper: str) -> App:
-        self.keys.append(key)
+    def header(self, name: str) -> str:
+        """One whose key is known by its name."""
+        self.know(made := header(name), name)
+        return made
+
+    def know(self, sent: str, name: str) -> None:
+        """Recognise the key of a header."""
+        self._names[keys.digest(sent.removeprefix("Bearer "), PEPPER)] = name
+
+    def __call__(self, _db: Any, digests: Collection[bytes]) -> dict[bytes, App]:
+        self.batches.append(len(digests))
+        names = {digest: self._names.get(digest, "?") for digest in digests}
+        self.keys += names.values()
         assert self.may_answer.wait(20)
+        if isinstance(self.failure, Unauthenticated):
+            return {}
         if self.failure:
             raise self.failure
-        if not key.startswith("hr-good"):
-            raise Unauthenticated
-        return self.app
+        return {digest: self.app for digest, name in names.items() if name.startswith("good")}
 
 
 class Clock:
@@ -51,7 +77,8 @@ class Clock:
 @pytest.fixture
 def asked(app: App, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     asked = Asked(app)
-    monkeypatch.setattr("headrace.store.keys.authenticate", asked)
+    asked.know(GOOD, "good")
+    monkeypatch.setattr("headrace.store.keys.authenticate_all", asked)
     yield asked
     asked.may_answer.set()
 
@@ -60,7 +87,7 @@ class AnyStore:
     """A Store whose transactions do nothing."""
 
     @contextmanager
-    def begin(self) -> Iterator[None]:
+    def autocommit(self) -> Iterator[None]:
         yield
 
 
@@ -73,7 +100,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def known(asked: Asked) -> Authenticator:
-    return Authenticator(cast(Store, AnyStore()), "pepper")
+    return Authenticator(cast(Store, AnyStore()), PEPPER)
 
 
 def refuse(known: Authenticator, header: str | None) -> str:
@@ -83,8 +110,8 @@ def refuse(known: Authenticator, header: str | None) -> str:
 
 
 def test_a_good_key_is_asked_for_once(known: Authenticator, asked: Asked, app: App) -> None:
-    assert [known.authenticate(header) for header in (GOOD, "bearer  hr-good")] == [app, app]
-    assert asked.keys == ["hr-good"]
+    assert [known.authenticate(header) for header in (GOOD, GOOD.replace("Bearer ", "bearer  "))] == [app, app]
+    assert asked.keys == ["good"]
 
 
 def test_a_revoked_key_is_refused_when_its_time_is_over(known: Authenticator, asked: Asked, clock: Clock) -> None:
@@ -149,8 +176,8 @@ def test_callers_that_need_one_key_at_once_share_one_query_and_its_outcome(
         asked.may_answer.set()
         outcomes = [caller.exception(20) for caller in callers]
 
-    assert asked.keys == ["hr-good"]
-    assert outcomes == [failure] * 16
+    assert asked.keys == ["good"]
+    assert [type(outcome) for outcome in outcomes] == [type(failure)] * 16
 
 
 def test_a_failed_question_is_asked_again(known: Authenticator, asked: Asked) -> None:
@@ -163,10 +190,10 @@ def test_a_failed_question_is_asked_again(known: Authenticator, asked: Asked) ->
 
 def test_a_bad_key_is_refused_unasked_for_a_second(known: Authenticator, asked: Asked, clock: Clock) -> None:
     for _ in range(5):
-        refuse(known, "Bearer hr-bad")
+        refuse(known, BAD)
     assert len(asked.keys) == 1
     clock.now_s += BAD_KEY_TTL_S
-    refuse(known, "Bearer hr-bad")
+    refuse(known, BAD)
     assert len(asked.keys) == 2
 
 
@@ -182,27 +209,54 @@ def test_a_key_that_was_bad_is_good_when_it_is_made_since(known: Authenticator, 
 def test_what_is_remembered_is_bounded_and_random_keys_push_out_no_good_one(known: Authenticator, asked: Asked) -> None:
     known.authenticate(GOOD)
     for number in range(3 * auth.BAD_KEYS_LIMIT):
-        refuse(known, f"Bearer hr-random-{number}")
+        refuse(known, header(f"random-{number}"))
     assert (len(known._good), len(known._bad), len(known._asking)) == (1, auth.BAD_KEYS_LIMIT, 0)
     asked.keys.clear()
     known.authenticate(GOOD)
-    refuse(known, f"Bearer hr-random-{number}")
+    refuse(known, header(f"random-{number}"))
     assert asked.keys == []
 
 
 def test_the_oldest_good_key_makes_room(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.auth.KEYS_LIMIT", 2)
-    known = Authenticator(cast(Store, AnyStore()), "pepper")
+    known = Authenticator(cast(Store, AnyStore()), PEPPER)
     for name in ("a", "b", "c", "c", "b", "a"):
-        known.authenticate(f"{GOOD}-{name}")
-    assert asked.keys == ["hr-good-a", "hr-good-b", "hr-good-c", "hr-good-a"]
+        known.authenticate(asked.header(f"good-{name}"))
+    assert asked.keys == ["good-a", "good-b", "good-c", "good-a"]
 
 
 def test_nothing_that_is_remembered_is_a_key(known: Authenticator) -> None:
     known.authenticate(GOOD)
-    refuse(known, "Bearer hr-bad")
+    refuse(known, BAD)
     assert {len(digest) for digest in (*known._good, *known._bad)} == {32}
     assert "hr-" not in repr(vars(known))
+
+
+def test_a_random_key_is_refused_without_postgres(known: Authenticator, asked: Asked) -> None:
+    real = header("random").removeprefix("Bearer ")
+    wrong = [real[:-1] + ("A" if real[-1] != "A" else "B"), real[:-1], real + "A", real[: keys.PLAIN_CHARS - 1]]
+    of_another_pepper = real[: keys.PLAIN_CHARS] + keys._checksum(real[: keys.PLAIN_CHARS], "another")
+    for key in (*wrong, of_another_pepper, "sk-" + real[3:]):
+        assert refuse(known, f"Bearer {key}") == refuse(known, BAD)
+    assert asked.keys == ["?"]
+
+
+def test_keys_without_a_checksum_still_work_and_random_ones_share_one_query_at_a_time(
+    known: Authenticator, asked: Asked
+) -> None:
+    plain = "Bearer hr-" + "g" * 43
+    asked.know(plain, "good, without a checksum")
+    assert known.authenticate(plain) == asked.app
+    asked.may_answer.clear()
+    with ThreadPoolExecutor(33) as threads:
+        first = threads.submit(refuse, known, f"Bearer hr-{0:043}")
+        until(lambda: len(asked.batches) == 2)
+        others = [threads.submit(refuse, known, f"Bearer hr-{number:043}") for number in range(1, 33)]
+        until(lambda: known._batching.waiting == 32)
+        asked.may_answer.set()
+        for each in (first, *others):
+            each.result(20)
+    assert asked.batches == [1, 1, 32]
 
 
 @pytest.mark.parametrize(

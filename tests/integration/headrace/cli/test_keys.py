@@ -42,7 +42,7 @@ def made(run: Run, *arguments: str) -> str:
     """The key that a command printed, alone on standard output."""
     result = run("keys", *arguments)
     assert result.exit_code == 0, result.output
-    assert re.fullmatch(r"hr-[\w-]{43}\n", result.stdout)
+    assert re.fullmatch(r"hr-[\w-]{49}\n", result.stdout)
     return result.stdout.strip()
 
 

@@ -5,12 +5,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from headrace.errors import InvalidRequest, Unauthenticated
 from headrace.jobs import Lane
 from headrace.store import Store, apps, keys
 from headrace.store.apps import App, AppLimits, Scope
 from headrace.store.keys import KeyRecord, KeyState
+from headrace.tables import api_keys
 
 PEPPER = "pepper"
 
@@ -42,6 +44,25 @@ def test_a_key_opens_nothing_under_another_pepper_or_with_a_letter_changed(store
     assert app_of(store, key) == app
     changed = key[:-1] + ("A" if key[-1] != "A" else "B")
     assert [app_of(store, key, "other"), app_of(store, changed), app_of(store, key + "A")] == [None] * 3
+
+
+def test_a_key_has_a_checksum_and_one_without_opens_the_door_as_well(store: Store, app: App) -> None:
+    key, record = make(store, app)
+    assert (keys.may_exist(key, PEPPER), keys.may_exist(key, "other")) == (True, False)
+    plain = key[: keys.PLAIN_CHARS]
+    with store.begin() as db:
+        row = sa.update(api_keys).where(api_keys.c.id == record.id).values(digest=keys.digest(plain, PEPPER))
+        db.execute(row)
+    assert keys.may_exist(plain, PEPPER)
+    assert (app_of(store, plain), app_of(store, key)) == (app, None)
+
+
+def test_one_statement_finds_the_apps_of_many_keys(store: Store, app: App) -> None:
+    made = [make(store, app)[0] for _ in range(3)]
+    over, _ = make(store, app, timedelta(0))
+    digests = [keys.digest(key, PEPPER) for key in (*made, over, "hr-unknown")]
+    with store.autocommit() as db:
+        assert keys.authenticate_all(db, digests) == dict.fromkeys(digests[:3], app)
 
 
 def test_what_the_lookup_found_is_compared_in_constant_time(
