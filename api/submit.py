@@ -173,7 +173,7 @@ class Submitter:
         wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
         retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
         if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
-            self._knock(app, queue, retry_after_s)
+            self._knock(app, queue, spec.kv_tokens, retry_after_s)
         return QueueFull(
             f"{_complaint(refusal, spec, queue, wait_s)} {_advice(retry_after_s)}",
             queue=queue,
@@ -185,11 +185,11 @@ class Submitter:
             rates_left=refusal.rates_left,
         )
 
-    def _knock(self, app: App, queue: str, retry_after_s: int) -> None:
+    def _knock(self, app: App, queue: str, tokens: int, retry_after_s: int) -> None:
         if not self.intake.full.is_knock_due(app.id, queue):
             return
         try:
-            self.intake.admission.knock(app.id, queue, retry_after_s + LATE_S)
+            self.intake.admission.knock(app.id, queue, tokens, retry_after_s + LATE_S)
         except BrokerUnavailable as error:
             log.warning("knock_not_noted", extra={"queue": queue, "error": str(error)})
 
@@ -204,6 +204,8 @@ class Submitter:
             case "share":
                 # A place of its own frees once in a turn of all apps that wait.
                 tokens = mean_tokens * candidate.depth_cap / refusal.number
+            case "token_share":
+                tokens = spec.kv_tokens * candidate.backlog_cap_tokens / max(1, refusal.number)
             case _:
                 tokens = mean_tokens * (1 + max(0, refusal.depth - candidate.depth_cap))
         drained_s = self._or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
@@ -260,6 +262,11 @@ def _complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None
             return (
                 f"Queue {queue} is shared: {refusal.depth} jobs wait, and this app has all of the {refusal.number} "
                 "places that are its own while others want some too."
+            )
+        case "token_share":
+            return (
+                f"Queue {queue} is shared: {refusal.backlog_tokens} tokens wait, this job may take {spec.kv_tokens} "
+                f"more, and this app may have {refusal.number} tokens there while other apps want room too."
             )
         case "app_jobs":
             return f"This app has as many jobs waiting as it may have: {refusal.number}."

@@ -28,7 +28,8 @@ ENDED = KEY_PREFIX + "ended"
 #: Messages in one Lua call that puts them back: each may be compared with the whole list, and nobody else is served.
 RESTORE_MESSAGES = 500
 
-Reason = Literal["depth", "tokens", "wait", "share", "app_jobs", "requests_per_minute", "tokens_per_minute"]
+RateReason = Literal["requests_per_minute", "tokens_per_minute"]
+Reason = Literal["depth", "tokens", "wait", "share", "token_share", "app_jobs"] | RateReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +137,18 @@ class Admission:
             with _answered():
                 self._commit([KEY_PREFIX], arguments)
 
-    def knock(self, app_id: UUID, queue: str, for_s: float) -> None:
+    def knock(self, app_id: UUID, queue: str, tokens: int, for_s: float) -> None:
         """Note that an app found no room and will be back: until then a share of the queue is kept for it.
 
-        Else an app that keeps a queue full would take each place that frees before anybody else comes back.
-        Raises: BrokerUnavailable.
+        Otherwise an app that keeps a queue full takes each place that frees before any other app comes back.
+        Args: tokens: of the job that found no room; the other apps' shares leave room. Raises: BrokerUnavailable.
         """
         with _answered():
             until_ms = (int(self._redis.time()[0]) + for_s) * 1000
-            self._redis.zadd(books_key("knocks", queue), {app_id.hex: until_ms})
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.zadd(books_key("knocks", queue), {app_id.hex: until_ms})
+            pipeline.hset(books_key("wishes", queue), app_id.hex, str(tokens))
+            pipeline.execute()
 
     def leave(self, stays: Iterable[tuple[UUID, int]]) -> int:
         """Give back the places of jobs that wait no more: `(job id, enqueue_no)` each. Their messages stay.

@@ -120,7 +120,7 @@ class QueueFull(Refused):
     """No candidate queue has room for this job.
 
     Attributes:
-        queue: the first candidate, where the reason is depth, tokens, wait, share or app_jobs.
+        queue: the first candidate, where the reason is depth, tokens, wait, share, token_share or app_jobs.
         depth: jobs that wait in it, counted in the same step that refused.
         cap: the bound: in jobs; in tokens for `tokens` and `wait`.
         expected_wait_s: of a job at its end; None when nobody can tell.

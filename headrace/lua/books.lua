@@ -6,8 +6,11 @@
 -- line:Q             zset {job: turn}: the jobs of queue Q; its size is the depth
 -- reservations:Q     zset {job: expiry in ms}: those of them that are not committed yet
 -- jobs:Q             hash {app: jobs waiting in Q}
+-- tokens:Q           hash {app: tokens of its jobs waiting in Q}, while it has work in Q. A process of an older version
+--                    does not keep it, so a field may be too low, too high or missing until its app has no work there.
 -- turns:Q            hash {app: the last turn it was given}, while it has work in Q
 -- knocks:Q           zset {app: until, in ms}: apps that were refused for want of room and will be back by then
+-- wishes:Q           hash {app: tokens of the job that was refused}, of those that knock
 -- backlog:Q          tokens of all that wait in Q
 -- app_jobs           hash {app: jobs waiting, in all queues}
 -- departed           hash {pool: jobs that ever left its queues}: who knew how many slots were free when so many had
@@ -54,7 +57,11 @@ local function account(queue, app)
     own = {
       jobs = tonumber(redis.call('HGET', key('jobs', queue), app) or 0),
       turn = tonumber(redis.call('HGET', key('turns', queue), app) or 0),
+      tokens = 0,
     }
+    if own.jobs > 0 then
+      own.tokens = tonumber(redis.call('HGET', key('tokens', queue), app) or 0)
+    end
     accounts[app] = own
   end
   return own
@@ -72,6 +79,7 @@ local function count(queue, app, jobs, tokens)
   local whole, own = book(queue), account(queue, app)
   local had_work = own.jobs > 0
   own.jobs, own.is_changed = own.jobs + jobs, true
+  own.tokens = own.jobs > 0 and math.max(0, own.tokens + tokens) or 0
   if had_work ~= (own.jobs > 0) then
     whole.apps = whole.apps + jobs
   end
@@ -95,8 +103,10 @@ local function save_account(queue, app, own)
   if own.jobs > 0 then
     redis.call('HSET', key('jobs', queue), app, own.jobs)
     redis.call('HSET', key('turns', queue), app, own.turn)
+    redis.call('HSET', key('tokens', queue), app, own.tokens)
   else
     redis.call('HDEL', key('jobs', queue), app)
+    redis.call('HDEL', key('tokens', queue), app)
     redis.call('HDEL', key('turns', queue), app)
   end
   if jobs_of_apps[app] > 0 then

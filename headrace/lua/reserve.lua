@@ -38,21 +38,49 @@ local function drop_stale(queue)
       redis.call('ZREM', reservations, job)
     end
   end
-  redis.call('ZREMRANGEBYSCORE', key('knocks', queue), '-inf', now)
 end
 
 -- The apps that knock at a queue.
 local knocks = {}
 
+local function forget_knock(queue, app)
+  redis.call('ZREM', key('knocks', queue), app)
+  redis.call('HDEL', key('wishes', queue), app)
+end
+
 local function knocking(queue)
   if not knocks[queue] then
     drop_stale(queue)
     knocks[queue] = {}
-    for _, app in ipairs(redis.call('ZRANGE', key('knocks', queue), 0, -1)) do
-      knocks[queue][app] = true
+    local found = redis.call('ZRANGE', key('knocks', queue), 0, -1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+      if tonumber(found[i + 1]) > now then
+        knocks[queue][found[i]] = true
+      else
+        forget_knock(queue, found[i])
+      end
     end
   end
   return knocks[queue]
+end
+
+-- The apps among which a queue is shared when this one asks, and the largest job that another wants to be its first
+-- there. An app that was refused here, and comes back soon, counts as if it had work: the next place is its own.
+local function claimants(queue, app)
+  local apps, largest = book(queue).apps + (account(queue, app).jobs == 0 and 1 or 0), 0
+  for other in pairs(knocking(queue)) do
+    if other ~= app and account(queue, other).jobs == 0 then
+      apps = apps + 1
+      largest = math.max(largest, tonumber(redis.call('HGET', key('wishes', queue), other) or 0))
+    end
+  end
+  return apps, largest
+end
+
+-- The tokens that an app may have in a queue while others want some. They leave room for a first job that is larger
+-- than a share: else small jobs would keep it out for ever.
+local function token_share(cap_tokens, apps, largest)
+  return math.min(math.ceil(cap_tokens / apps), math.max(0, math.floor((cap_tokens - largest) / (apps - 1))))
 end
 
 -- Jobs that are not later than a turn.
@@ -67,7 +95,8 @@ end
 
 -- Room in one candidate: nil, or the reason against it and what that is about.
 local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead, free)
-  local waiting, own, at_the_door = book(queue), account(queue, app), knocking(queue)
+  knocking(queue)
+  local waiting, own = book(queue), account(queue, app)
   if waiting.depth >= cap_jobs then
     return 'depth', cap_jobs
   end
@@ -75,16 +104,17 @@ local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead, f
   if waiting.depth > 0 and waiting.backlog + tokens > cap_tokens then
     return 'tokens', cap_tokens
   end
-  -- An app that was refused here, and comes back soon, counts as if it had work: the next place is its own.
-  local apps = waiting.apps + (own.jobs == 0 and 1 or 0)
-  for other in pairs(at_the_door) do
-    if other ~= app and account(queue, other).jobs == 0 then
-      apps = apps + 1
-    end
-  end
+  local apps, largest = claimants(queue, app)
   local share = math.ceil(cap_jobs / apps)
   if own.jobs >= share then
     return 'share', share
+  end
+  -- Its first job may be larger than its share.
+  if apps > 1 and own.jobs > 0 then
+    local most = token_share(cap_tokens, apps, largest)
+    if own.tokens + tokens > most then
+      return 'token_share', most
+    end
   end
   if most_ahead >= 0 and waiting.depth > 0 then
     local ahead = ahead_of(queue, next_turn(queue, app))
@@ -104,7 +134,7 @@ local function take(job, app, tokens, queue)
   redis.call('ZADD', key('reservations', queue), now + ttl_ms, job)
   if knocking(queue)[app] then
     knocking(queue)[app] = nil
-    redis.call('ZREM', key('knocks', queue), app)
+    forget_knock(queue, app)
   end
   return ahead + 1, waiting.depth, before
 end

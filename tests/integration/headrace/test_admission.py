@@ -60,6 +60,17 @@ def accept(door: Admission, *asks: Ask) -> list[Ticket]:
     return tickets
 
 
+def submit(door: Admission, app: UUID, tokens: int, cap_tokens: int) -> bool:
+    """Does what a web process does with one job; returns whether it was accepted."""
+    asked = ask(app=app, tokens=tokens, cap_tokens=cap_tokens)
+    got = reserve(door, asked)
+    if isinstance(got, Place):
+        door.commit([ticket_of(asked)])
+    elif got.reason in ("depth", "tokens"):
+        door.knock(app, QUEUE, tokens, for_s=30)
+    return isinstance(got, Place)
+
+
 def take(door: Admission, redis: Redis, queue: str = QUEUE) -> UUID:
     """Does what a worker does: pops a message, and says that its job waits no more."""
     name = named_in(redis.rpop(list_key(queue)))
@@ -222,7 +233,7 @@ class TestShares:
         first, second = new_id(), new_id()
         accept(admission, *(ask(app=first, cap=4) for _ in range(4)))
         assert isinstance(reserve(admission, ask(app=second, cap=4)), Refusal)
-        admission.knock(second, QUEUE, for_s=30)
+        admission.knock(second, QUEUE, 10, for_s=30)
         take(admission, redis)
 
         back = reserve(admission, ask(app=first, cap=4))
@@ -236,10 +247,83 @@ class TestShares:
     def test_a_knock_counts_for_nothing_once_its_time_is_over(self, admission: Admission, redis: Redis) -> None:
         app = new_id()
         accept(admission, *(ask(app=app, cap=4) for _ in range(3)))
-        admission.knock(new_id(), QUEUE, for_s=-1)
+        admission.knock(new_id(), QUEUE, 10, for_s=-1)
 
         assert isinstance(reserve(admission, ask(app=app, cap=4)), Place)
         assert redis.exists(books_key("knocks", QUEUE)) == 0
+
+    def test_apps_share_a_queue_fairly_where_the_token_cap_binds(self, admission: Admission, redis: Redis) -> None:
+        """One app keeps the queue full of long jobs; another's short ones get their share of the tokens."""
+        long, short, cap_tokens = new_id(), new_id(), 1_000_000
+        while submit(admission, long, 8192, cap_tokens):
+            pass
+        assert admission.loads([QUEUE])[QUEUE] == Load(122, 122 * 8192, 1)
+
+        admitted = 0
+        for _ in range(200):
+            take(admission, redis)
+            for _ in range(3):
+                submit(admission, long, 8192, cap_tokens)
+            admitted += submit(admission, short, 500, cap_tokens)
+
+        assert admitted >= 199, "the first place that frees is kept for it"
+        held = {app: int(tokens) for app, tokens in redis.hgetall(books_key("tokens", QUEUE)).items()}
+        assert held[long.hex] <= cap_tokens / 2
+
+    def test_an_app_may_have_its_share_of_the_tokens_while_others_want_some(self, admission: Admission) -> None:
+        first, second = new_id(), new_id()
+        accept(admission, ask(app=second, tokens=10), ask(app=first, tokens=40))
+
+        refused = reserve(admission, ask(app=first, tokens=11, cap_tokens=100))
+        others = admission.reserve([ask(app=first, tokens=10, cap_tokens=100), ask(app=second, cap_tokens=100)])
+
+        assert isinstance(refused, Refusal)
+        assert (refused.reason, refused.number, refused.backlog_tokens) == ("token_share", 50, 50)
+        assert [isinstance(each, Place) for each in others] == [True, True]
+
+    def test_an_app_alone_may_fill_a_queue_with_tokens(self, admission: Admission) -> None:
+        app = new_id()
+        got = admission.reserve([ask(app=app, tokens=25, cap_tokens=100) for _ in range(5)])
+        assert [getattr(each, "reason", None) for each in got] == [None, None, None, None, "tokens"]
+
+    def test_a_job_larger_than_a_share_gets_in_where_its_app_has_nothing(
+        self, admission: Admission, redis: Redis
+    ) -> None:
+        small, large = [new_id() for _ in range(4)], new_id()
+        for _ in range(25):
+            for app in small:
+                submit(admission, app, 1, 100)
+        # A share is 20 tokens, its job has 60. It comes back once in a while, the others all the time.
+        rounds = 0
+        while not submit(admission, large, 60, 100):
+            rounds += 1
+            assert rounds < 20
+            for _ in range(5):
+                take(admission, redis)
+                for app in small:
+                    submit(admission, app, 1, 100)
+        assert admission.loads([QUEUE])[QUEUE].tokens <= 100, "no cap is overshot for it"
+        assert redis.exists(books_key("wishes", QUEUE)) == 0
+
+    def test_books_without_tokens_of_apps_lock_no_app_out(self, admission: Admission, redis: Redis) -> None:
+        """An older version keeps no `tokens:Q`: while it runs beside this one, they are too few or too many."""
+        app, other, tokens = new_id(), new_id(), books_key("tokens", QUEUE)
+        accept(admission, *(ask(app=app, tokens=20) for _ in range(3)), ask(app=other))
+        redis.delete(tokens)
+        take(admission, redis)
+        assert int(redis.hget(tokens, app.hex) or 0) == 0
+        accept(admission, ask(app=app, tokens=20))
+        take(admission, redis)
+        assert int(redis.hget(tokens, app.hex) or 0) >= 0
+
+        # The older one's worker claims jobs and leaves their tokens behind.
+        redis.hset(tokens, app.hex, 1_000_000)
+        accept(admission, ask(app=other))
+        assert isinstance(reserve(admission, ask(app=app, cap_tokens=100)), Refusal)
+        while admission.loads([QUEUE])[QUEUE].jobs:
+            take(admission, redis)
+        accept(admission, ask(app=other), ask(app=app, tokens=20), ask(app=app, tokens=20))
+        assert redis.hgetall(tokens) == {app.hex: "40", other.hex: "10"}
 
 
 class TestRates:
@@ -385,7 +469,7 @@ def test_apps_that_flood_a_queue_share_it_and_a_newcomer_starts_soon(
         asked = ask(app=app, cap=cap)
         got = reserve(admission, asked)
         if isinstance(got, Refusal):
-            admission.knock(app, QUEUE, for_s=30)
+            admission.knock(app, QUEUE, asked.tokens, for_s=30)
             return False
         if len(waiting.keys() | {app}) > 1:
             assert waiting[app] < -(-cap // len(waiting.keys() | {app})), "admitted beyond its share"
@@ -675,7 +759,7 @@ def test_redis_that_is_gone_is_reported_not_waited_for(settings: Settings) -> No
         lambda: door.remove([ticket()]),
         lambda: door.loads([QUEUE]),
         lambda: door.committed(0),
-        lambda: door.knock(new_id(), QUEUE, 1),
+        lambda: door.knock(new_id(), QUEUE, 10, 1),
         door.outlook,
     )
     for call in calls:

@@ -28,6 +28,8 @@ APPS = {
     new_id(): AppLimits(requests_per_minute=4, tokens_per_minute=12),
     new_id(): AppLimits(queued_jobs=4, tokens_per_minute=9),
 }
+#: The books that have a field for each app.
+PER_APP = ("jobs", "turns", "tokens")
 #: A call that takes longer than this, in ms, would find an app's minute a little fuller than the model has it.
 STALL_MS = 4000
 EXAMPLES = 150
@@ -56,6 +58,7 @@ class Books:
         reserved: the jobs that are not committed yet, with whether their time is over.
         lists: of each queue, the jobs that have a message there, next to be taken first.
         turns: the last turn an app was given in a queue.
+        knocks: of each queue, the apps that knock, and the tokens of the job that was refused.
         used: requests and tokens an app has used up of its minute.
         departed: of each pool, the jobs that ever left its queues.
     """
@@ -65,7 +68,7 @@ class Books:
         self.reserved: dict[UUID, bool] = {}
         self.lists: dict[str, list[UUID]] = {queue: [] for queue in QUEUES}
         self.turns: dict[tuple[str, UUID], int] = {}
-        self.knocks: dict[str, set[UUID]] = {queue: set() for queue in QUEUES}
+        self.knocks: dict[str, dict[UUID, int]] = {queue: {} for queue in QUEUES}
         self.used: dict[UUID, tuple[int, int]] = {}
         self.departed: Counter[str] = Counter()
 
@@ -171,10 +174,19 @@ class Books:
             return "depth", to.depth_cap
         if waiting and backlog + ask.tokens > to.backlog_cap_tokens:
             return "tokens", to.backlog_cap_tokens
-        apps = {entry.app for entry in waiting} | self.knocks[to.queue] | {ask.app_id}
+        at_work = {entry.app for entry in waiting}
+        apps = at_work | self.knocks[to.queue].keys() | {ask.app_id}
         share = -(-to.depth_cap // len(apps))
-        if sum(entry.app == ask.app_id for entry in waiting) >= share:
+        own = [entry.tokens for entry in waiting if entry.app == ask.app_id]
+        if len(own) >= share:
             return "share", share
+        others = apps - {ask.app_id}
+        if own and others:
+            largest = max((self.knocks[to.queue][other] for other in others - at_work), default=0)
+            left = max(0, to.backlog_cap_tokens - largest)
+            share = min(-(-to.backlog_cap_tokens // len(apps)), left // len(others))
+            if sum(own) + ask.tokens > share:
+                return "token_share", share
         ahead = sum(entry.turn <= self.next_turn(to.queue, ask.app_id) for entry in waiting)
         most = to.ahead_cap_tokens
         if most is not None and waiting and ahead >= free and backlog * (ahead - free) / len(waiting) > most:
@@ -187,7 +199,7 @@ class Books:
         before = sum(entry.tokens for entry in waiting) * ahead // len(waiting) if waiting else 0
         self.enter(ask.job_id, Entry(to.queue, ask.app_id, ask.tokens, 1, turn))
         self.reserved[ask.job_id] = False
-        self.knocks[to.queue].discard(ask.app_id)
+        self.knocks[to.queue].pop(ask.app_id, None)
         if not is_paid:
             requests, tokens = self.used.get(ask.app_id, (0, 0))
             self.used[ask.app_id] = requests + 1, tokens + ask.tokens
@@ -203,7 +215,7 @@ candidates = st.builds(
     Candidate,
     queue=st.sampled_from(QUEUES),
     depth_cap=st.sampled_from([10, 6, 3]),
-    backlog_cap_tokens=st.sampled_from([100, 100, 9]),
+    backlog_cap_tokens=st.sampled_from([100, 100, 16, 9]),
     ahead_cap_tokens=st.sampled_from([None, None, None, None, 6, 2, 0]),
     reason=st.just("test"),
     free_until=st.sampled_from([0, 0, 3, 12]),
@@ -411,10 +423,10 @@ class Door(RuleBasedStateMachine):
         assert len(pushed) == sum(self.books.restore(each) for each in of_queue)
 
     @precondition(lambda self: self.queued())
-    @rule(queue=st.sampled_from(QUEUES), app=st.sampled_from(list(APPS)))
-    def knock(self, queue: str, app: UUID) -> None:
-        self.door.knock(app, queue, for_s=600)
-        self.books.knocks[queue].add(app)
+    @rule(queue=st.sampled_from(QUEUES), app=st.sampled_from(list(APPS)), tokens=st.sampled_from([1, 3, 8, 200]))
+    def knock(self, queue: str, app: UUID, tokens: int) -> None:
+        self.door.knock(app, queue, tokens, for_s=600)
+        self.books.knocks[queue][app] = tokens
 
     @precondition(lambda self: self.books.used)
     @rule(data=st.data())
@@ -441,7 +453,7 @@ class Door(RuleBasedStateMachine):
             pipeline.get(books_key("backlog", queue))
             pipeline.zrange(books_key("line", queue), 0, -1, withscores=True)
             pipeline.zrange(books_key("reservations", queue), 0, -1)
-            for kind in ("jobs", "turns"):
+            for kind in PER_APP:
                 pipeline.hgetall(books_key(kind, queue))
         pipeline.hgetall(KEY_PREFIX + "app_jobs").hgetall(KEY_PREFIX + "departed")
         pipeline.hgetall(KEY_PREFIX + "waiting").keys()
@@ -452,12 +464,12 @@ class Door(RuleBasedStateMachine):
             found[books_key("backlog", queue)] = int(next(answers) or 0)
             found[books_key("line", queue)] = dict(next(answers))
             found[books_key("reservations", queue)] = set(next(answers))
-            for kind in ("jobs", "turns"):
+            for kind in PER_APP:
                 found[books_key(kind, queue)] = {app: int(value) for app, value in next(answers).items()}
         for key in ("app_jobs", "departed"):
             found[KEY_PREFIX + key] = {name: int(value) for name, value in next(answers).items()}
         found[KEY_PREFIX + "waiting"] = next(answers)
-        not_books = tuple(f"{KEY_PREFIX}{kind}:" for kind in ("rate", "knocks", "bell"))
+        not_books = tuple(f"{KEY_PREFIX}{kind}:" for kind in ("rate", "knocks", "wishes", "bell"))
         kept = {key for key in next(answers) if not key.startswith(not_books)}
         assert kept == {key for key, value in found.items() if value}
         return found
@@ -471,6 +483,9 @@ class Door(RuleBasedStateMachine):
             found[books_key("line", queue)] = {job.hex: entry.turn for job, entry in waiting.items()}
             found[books_key("reservations", queue)] = {job.hex for job in books.reserved if job in waiting}
             found[books_key("jobs", queue)] = Counter(entry.app.hex for entry in waiting.values())
+            tokens = found[books_key("tokens", queue)] = Counter[str]()
+            for entry in waiting.values():
+                tokens[entry.app.hex] += entry.tokens
             found[books_key("turns", queue)] = {app.hex: n for (of, app), n in books.turns.items() if of == queue}
         found[KEY_PREFIX + "app_jobs"] = Counter(entry.app.hex for entry in books.entries.values())
         found[KEY_PREFIX + "departed"] = +books.departed

@@ -89,7 +89,8 @@ class FakeDoor:
             self.left += left
         return len(left)
 
-    def knock(self, app_id: UUID, queue: str, for_s: float) -> None:
+    def knock(self, app_id: UUID, queue: str, tokens: int, for_s: float) -> None:
+        assert tokens > 0
         self._step("knock")
         self.knocks.append((app_id, queue, for_s))
 

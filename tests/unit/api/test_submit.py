@@ -158,6 +158,7 @@ def test_a_full_queue_is_told_counted_and_costs_no_insert(submitter: Submitter, 
         (Refusal("wait", 100_000, 500, 150_000, NO_RATES), 100.0, "would wait about 150 s", 51, 0),
         (Refusal("wait", 10_000, 500, 150_000, NO_RATES), 10.0, "must start within 10 s", None, 0),
         (Refusal("share", 250, 500, 150_000, NO_RATES), 30.0, "all of the 250 places", 1, 0),
+        (Refusal("token_share", 500_000, 500, 150_000, NO_RATES), 30.0, "may have 500000 tokens there", 1, 0),
         (Refusal("app_jobs", 3, 500, 150_000, NO_RATES), 30.0, "as many jobs waiting as it may have: 3", 1, 0),
     ],
     ids=lambda value: value.reason if isinstance(value, Refusal) else "",
@@ -221,7 +222,7 @@ def test_what_was_refused_a_moment_ago_is_refused_from_memory(
     assert door.steps.count("reserve") == 3
 
 
-@pytest.mark.parametrize("reason", ["tokens", "wait"])
+@pytest.mark.parametrize("reason", ["tokens", "wait", "token_share"])
 def test_what_depends_on_the_jobs_size_is_not_remembered(
     submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, reason: Any
 ) -> None:
