@@ -24,6 +24,7 @@ class Model:
 
     Attributes:
         max_model_tokens: prompt and answer together, what each live worker can hold; None where nobody says.
+        default_max_tokens: of an answer whose job does not say; see `PoolSettings`.
         most_logprobs: the most alternatives to a token that it tells of.
         has_effort, paid_has_effort: whether it, and what answers for it at the paid API, can be told how much to think.
         adapter: the fine-tuning of the pool's model that it is; None for that model itself.
@@ -33,6 +34,7 @@ class Model:
     pool: str
     max_model_tokens: int | None
     tokenizer: PromptTokenizer
+    default_max_tokens: int
     most_logprobs: int
     has_effort: bool
     paid_has_effort: bool
@@ -84,6 +86,7 @@ class Catalogue:
             pool_name,
             self._limit(pool_name, pool),
             tokenizer,
+            pool.default_max_tokens,
             pool.most_logprobs,
             paid_has_effort if pool.is_paid else tokenizer.reads_effort,
             paid_has_effort,

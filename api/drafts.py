@@ -19,8 +19,6 @@ from headrace.jobs import Idempotency, JobSpec, Lane, Message, Overflow, Reasoni
 from headrace.store.apps import App
 from headrace.tokens import LONG_CHARS
 
-#: Output tokens of a job that does not say: enough for a paragraph or three, and soon done.
-DEFAULT_MAX_TOKENS = 256
 #: Of an answer's tokens and of the alternatives to them: about 40 MB of JSON, which Postgres stores within seconds.
 MOST_LOGPROBS_IN_ALL = 500_000
 #: Above this many characters it pays to look at a lower bound of a prompt's tokens before they are counted.
@@ -104,7 +102,7 @@ def specify(
         messages=draft.messages,
         sampling=_sampling(draft, max_tokens),
         prompt_tokens=prompt_tokens,
-        max_wait_s=draft.max_wait_s or settings.lane(draft.lane).max_wait_s,
+        max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, settings),
         deadline=draft.deadline,
         overflow=draft.overflow,
         max_cost_usd=draft.max_cost_usd,
@@ -115,6 +113,10 @@ def specify(
         stream=draft.stream,
         idempotency=idempotency,
     )
+
+
+def _default_max_wait_s(draft: Draft, settings: Settings) -> float:
+    return settings.lane(draft.lane).default_max_wait_s(is_interactive=draft.stream or not draft.background)
 
 
 def _sampling(draft: Draft, max_tokens: int) -> Sampling:
@@ -237,7 +239,8 @@ def _too_long(draft: Draft, prompt: str, limit: int) -> ContextLengthExceeded:
 def _max_tokens(draft: Draft, model: Model, prompt_tokens: int) -> int:
     limit = model.max_model_tokens
     if draft.max_tokens is None:
-        return DEFAULT_MAX_TOKENS if limit is None else min(DEFAULT_MAX_TOKENS, limit - prompt_tokens)
+        most = model.default_max_tokens
+        return most if limit is None else min(most, limit - prompt_tokens)
     if limit is not None and prompt_tokens + draft.max_tokens > limit:
         raise ContextLengthExceeded(
             f"{prompt_tokens} prompt tokens and {draft.spelling.max_tokens} {draft.max_tokens} are more than the "

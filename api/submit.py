@@ -54,6 +54,7 @@ class Accepted:
     """What the caller is told.
 
     Attributes:
+        max_tokens, max_wait_s: as asked for, or as chosen where the caller left them out.
         position: counts from 1, within the lane; None for a replay, whose place is not looked up again.
         depth: jobs in the queue with this one; None likewise.
         expected_wait_s: until its start; None when nobody can tell, or for a replay.
@@ -66,6 +67,8 @@ class Accepted:
     lane: Lane
     queue: str
     start_by: datetime
+    max_tokens: int
+    max_wait_s: float
     position: int | None = None
     depth: int | None = None
     expected_wait_s: float | None = None
@@ -136,7 +139,8 @@ class Submitter:
 
     def _replayed(self, app: App, job_id: UUID) -> Accepted:
         job = read(self.store, self.intake.admission, app.id, job_id)
-        return Accepted(job.id, job.state, job.lane, job.queue, job.start_by, is_replay=True)
+        where = job.id, job.state, job.lane, job.queue, job.start_by
+        return Accepted(*where, job.max_tokens, job.max_wait_s, is_replay=True)
 
     def _candidates(self, spec: JobSpec, app: App, draft: Draft) -> tuple[Candidate, ...]:
         # A key alone answers nothing: without a worker on those queues, what was put there would rot.
@@ -220,6 +224,8 @@ class Submitter:
             spec.lane,
             queue,
             admitted.start_by,
+            spec.sampling.max_tokens,
+            spec.max_wait_s,
             position,
             place.depth,
             self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)),

@@ -53,7 +53,8 @@ class JobRequest(Request):
         None, min_length=1, fail_fast=True, description="A conversation, oldest turn first."
     )
     max_tokens: MaxTokens | None = Field(
-        None, description="Bound of the answer. Default: 256, or what the prompt leaves of the context if that is less."
+        None,
+        description="Bound of the answer. Default: the pool's, 1,024 as shipped, or less where the prompt leaves less.",
     )
     lane: LaneName = Field("normal", description="The priority class, best first: high, normal, low, batch.")
     max_wait: MaxWait | None = Field(
@@ -125,6 +126,8 @@ class AcceptedBody(Answer):
     depth: int | None = Field(description="Jobs in the queue, this one included; null for a replay.")
     expected_wait_s: float | None = Field(description="Until its start; null when nobody can tell.")
     start_by: TimeOut = Field(description="If it has not started by then, it expires.")
+    max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
+    max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
 
     @classmethod
     def of(cls, accepted: Accepted) -> Self:
@@ -138,6 +141,8 @@ class AcceptedBody(Answer):
             depth=accepted.depth,
             expected_wait_s=accepted.expected_wait_s,
             start_by=accepted.start_by,
+            max_tokens=accepted.max_tokens,
+            max_wait=accepted.max_wait_s,
         )
 
 
@@ -197,7 +202,8 @@ class JobBody(Answer):
     attempts: Attempts
     wait_s: WaitS
     run_s: RunS
-    max_tokens: int
+    max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
+    max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
     metadata: dict[str, str]
     end_user: str | None
     cancel_requested: bool
@@ -231,6 +237,7 @@ class JobBody(Answer):
             wait_s=job.wait_s,
             run_s=job.run_s,
             max_tokens=job.max_tokens,
+            max_wait=job.max_wait_s,
             metadata=dict(job.metadata),
             end_user=job.end_user,
             cancel_requested=job.cancel_requested_at is not None,

@@ -127,6 +127,8 @@ class JobView(Answer):
     wait_s: WaitS
     run_s: RunS
     cost: CostBody
+    max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
+    max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
     start_by: TimeOut
     deadline: TimeOut | None
 
@@ -147,6 +149,8 @@ class JobView(Answer):
             wait_s=job.wait_s,
             run_s=job.run_s,
             cost=CostBody.of(job),
+            max_tokens=job.max_tokens,
+            max_wait=job.max_wait_s,
             start_by=job.start_by,
             deadline=job.finish_by,
         )

@@ -25,22 +25,31 @@ class LaneSettings(_Section):
 
     Attributes:
         max_wait_s: default for the job's `max_wait`.
+        interactive_max_wait_s: the same for a job whose caller waits for the answer or streams it, never more than
+            `max_wait_s`; None: `max_wait_s`.
         depth_cap: jobs a queue of this lane holds before new ones are refused.
         backlog_cap_tokens: likewise in tokens, prompts and the most output of all that wait.
         takes: of as many takes as all lanes' `takes` add up to, those that are this lane's while all have work.
     """
 
-    max_wait_s: Positive = 30.0
+    max_wait_s: Positive = 600.0
+    interactive_max_wait_s: Positive | None = None
     depth_cap: PositiveInt = 500
     backlog_cap_tokens: PositiveInt = 1_000_000
     takes: PositiveInt = 1
+
+    def default_max_wait_s(self, *, is_interactive: bool) -> float:
+        """The `max_wait` of a job that gives none. Args: is_interactive: its caller waits or streams."""
+        if is_interactive and self.interactive_max_wait_s is not None:
+            return min(self.interactive_max_wait_s, self.max_wait_s)
+        return self.max_wait_s
 
 
 def built_in_lanes() -> dict[Lane, LaneSettings]:
     """Every lane as it is where the file says nothing."""
     return {
-        Lane.HIGH: LaneSettings(max_wait_s=30, takes=10),
-        Lane.NORMAL: LaneSettings(max_wait_s=30, takes=4),
+        Lane.HIGH: LaneSettings(interactive_max_wait_s=30, takes=10),
+        Lane.NORMAL: LaneSettings(interactive_max_wait_s=30, takes=4),
         Lane.LOW: LaneSettings(max_wait_s=4 * 3600),
         Lane.BATCH: LaneSettings(max_wait_s=24 * 3600),
     }
@@ -83,6 +92,8 @@ class PoolSettings(_Section):
             API alone, by the overflow workers.
         max_model_tokens: prompt plus output of one job; None for the model's own limit, which the paid API looks after
             by itself.
+        default_max_tokens: bound of an answer whose job gives no `max_tokens`; less where the prompt leaves less of
+            `max_model_tokens`.
         max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`).
         kv_cache_mib: size of the KV-cache pool on a CPU; None lets the engine take what its GPU has left.
         kv_admission: what must fit into the KV cache before a job is let into the engine: what is expected of all that
@@ -102,6 +113,7 @@ class PoolSettings(_Section):
     model_dir: Path | None = None
     engine: Literal["vllm", "simulator", "openai"] = "vllm"
     max_model_tokens: PositiveInt | None = 2048
+    default_max_tokens: PositiveInt = 1024
     max_running: PositiveInt = 32
     kv_cache_mib: PositiveInt | None = 512
     kv_admission: Literal["expected", "worst_case", "open"] = "expected"

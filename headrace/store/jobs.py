@@ -105,6 +105,11 @@ class Job:
         return cls(**values)
 
     @property
+    def max_wait_s(self) -> float:
+        """Seconds from acceptance within which it must start."""
+        return (self.start_by - self.created_at).total_seconds()
+
+    @property
     def ticket(self) -> Ticket:
         """The message that stands for this job in its queue now."""
         return ticket_of(self)

@@ -28,7 +28,7 @@ from headrace.store.apps import App
 from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs, refusals
 
-GOOD = {"prompt": "Why is the sky blue?"}
+GOOD = {"prompt": "Why is the sky blue?", "max_tokens": 256}
 QUEUE = "chat.normal"
 #: What the job above counts for: its prompt and the most output that it may have.
 JOB_TOKENS = 7 + 256
@@ -71,6 +71,14 @@ def test_an_accept_says_where_the_job_stands(client: FlaskClient, redis: Redis) 
     assert redis.zcard(books_key("reservations", QUEUE)) == 0
     assert body["id"] in redis.lindex(list_key(QUEUE), 0)
     assert GOOD["prompt"] not in redis.lindex(list_key(QUEUE), 0)
+
+
+def test_max_tokens_and_max_wait_left_out_are_chosen_and_echoed(client: FlaskClient) -> None:
+    for lane, max_wait_s in (("high", 600.0), ("normal", 600.0), ("low", 14_400.0), ("batch", 86_400.0)):
+        accepted = client.post("/v1/jobs", json={"prompt": "Why?", "lane": lane}).get_json()
+        read = client.get(f"/v1/jobs/{accepted['id']}").get_json()
+        for body in (accepted, read):
+            assert (body["max_tokens"], body["max_wait"]) == (1024, max_wait_s)
 
 
 Limited = Callable[..., FlaskClient]
@@ -458,7 +466,8 @@ def test_the_queues_say_how_full_they_are(
         "backlog_cap_tokens": 1_000_000,
         "apps": 1,
         "takes": 10,
-        "max_wait_s": 30.0,
+        "max_wait_s": 600.0,
+        "interactive_max_wait_s": 30.0,
         "drain_tokens_per_s": 263.0,
         "expected_wait_s": 2.0,
         "workers": 1,

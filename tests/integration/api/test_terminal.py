@@ -50,7 +50,7 @@ def test_a_submit_says_how_to_answer(run: Run, store: Store) -> None:
     assert run("submit", "Hi", "--temperature", "0.5", "--reasoning-effort", "low").exit_code == 0
     with store.begin() as db:
         sampling = db.scalar(sa.select(job_texts.c.sampling))
-    assert sampling == {"max_tokens": 256, "temperature": 0.5, "reasoning_effort": "low"}
+    assert sampling == {"max_tokens": 1024, "temperature": 0.5, "reasoning_effort": "low"}
 
 
 def test_a_prompt_can_come_through_a_pipe(run: Run, finish: Any) -> None:

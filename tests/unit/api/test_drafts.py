@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from api.catalogue import Catalogue
-from api.drafts import DEFAULT_MAX_TOKENS, MOST_LOGPROBS_IN_ALL, Draft, Spelling, specify
-from headrace.config import OverflowSettings, PoolSettings, Settings, WebhookSettings
+from api.drafts import MOST_LOGPROBS_IN_ALL, Draft, Spelling, specify
+from headrace.config import LaneSettings, OverflowSettings, PoolSettings, Settings, WebhookSettings
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.jobs import Lane, Message, Overflow, ReasoningEffort, new_id
 from headrace.store import Store
@@ -30,13 +30,19 @@ def draft(prompt_tokens: int, **changes: object) -> Draft:
     return replace(Draft(Spelling("prompt"), (Message("user", text),)), **changes)
 
 
-def test_a_short_prompt_gets_the_default_room(catalogue: Catalogue, settings: Settings) -> None:
+def test_max_tokens_left_out_is_1024(catalogue: Catalogue, settings: Settings) -> None:
     spec = specify(draft(10), APP, catalogue, settings)
-    assert (spec.prompt_tokens, spec.sampling.max_tokens) == (10, DEFAULT_MAX_TOKENS)
+    assert (spec.prompt_tokens, spec.sampling.max_tokens) == (10, 1024)
 
 
-@pytest.mark.parametrize(("prompt_tokens", "room"), [(LIMIT - 257, 256), (LIMIT - 256, 256), (LIMIT - 1, 1)])
-def test_a_long_prompt_gets_what_is_left(
+@pytest.mark.usefixtures("fleet")
+def test_max_tokens_left_out_is_the_pool_s(settings: Settings) -> None:
+    pool = settings.pools["chat"].model_copy(update={"default_max_tokens": 77})
+    assert specify(draft(10), APP, of_model(EstimatingTokenizer(), pool), settings).sampling.max_tokens == 77
+
+
+@pytest.mark.parametrize(("prompt_tokens", "room"), [(LIMIT - 1025, 1024), (LIMIT - 1023, 1023), (LIMIT - 1, 1)])
+def test_max_tokens_left_out_is_at_most_what_the_prompt_leaves_of_the_window(
     catalogue: Catalogue, settings: Settings, prompt_tokens: int, room: int
 ) -> None:
     assert specify(draft(prompt_tokens), APP, catalogue, settings).sampling.max_tokens == room
@@ -150,6 +156,28 @@ def test_a_prompt_is_counted_with_what_it_says_of_the_effort(settings: Settings)
 def test_the_lane_gives_the_wait_unless_the_caller_does(catalogue: Catalogue, settings: Settings) -> None:
     assert specify(draft(10, lane=Lane.LOW), APP, catalogue, settings).max_wait_s == 4 * 3600
     assert specify(draft(10, lane=Lane.LOW, max_wait_s=7.5), APP, catalogue, settings).max_wait_s == 7.5
+
+
+@pytest.mark.parametrize(
+    ("lane", "interactive_s", "background_s"),
+    [(Lane.HIGH, 30, 600), (Lane.NORMAL, 30, 600), (Lane.LOW, 4 * 3600, 4 * 3600), (Lane.BATCH, 86_400, 86_400)],
+)
+def test_max_wait_left_out_is_short_where_the_caller_waits_or_streams_and_long_in_the_background(
+    catalogue: Catalogue, settings: Settings, lane: Lane, interactive_s: float, background_s: float
+) -> None:
+    def chosen_s(**how: bool) -> float:
+        return specify(draft(10, lane=lane, **how), APP, catalogue, settings).max_wait_s
+
+    assert chosen_s(background=True) == background_s
+    assert chosen_s(background=False) == interactive_s
+    assert chosen_s(background=True, stream=True) == interactive_s
+
+
+def test_a_shorter_wait_of_the_lane_holds_for_callers_who_wait_too(catalogue: Catalogue, settings: Settings) -> None:
+    changed = settings.model_copy(update={"lanes": {Lane.HIGH: LaneSettings(max_wait_s=9, interactive_max_wait_s=30)}})
+    for background in (True, False):
+        asked = draft(10, lane=Lane.HIGH, background=background)
+        assert specify(asked, APP, catalogue, changed).max_wait_s == 9
 
 
 def test_a_lane_that_is_not_open_to_the_app_is_refused_under_the_callers_own_name(

@@ -92,10 +92,10 @@ def test_each_parameter_is_described() -> None:
 @pytest.mark.parametrize(
     ("schema", "fields"),
     [
-        ("AcceptedBody", {"queue", "position", "depth", "expected_wait_s", "start_by"}),
+        ("AcceptedBody", {"queue", "position", "depth", "expected_wait_s", "start_by", "max_tokens", "max_wait"}),
         ("JobBody", {"finish_reason", "attempts", "wait_s", "run_s", "created_at", "start_by", "deadline"}),
         ("JobBody", {"started_at", "ended_at", "route", "engine"}),
-        ("JobView", {"attempts", "wait_s", "run_s"}),
+        ("JobView", {"attempts", "wait_s", "run_s", "max_tokens", "max_wait"}),
         ("JobOptions", {"lane", "max_wait", "deadline", "webhook", "overflow", "max_cost_usd"}),
         ("QueueBody", {"depth", "backlog_tokens", "expected_wait_s", "workers", "running", "slots"}),
     ],

@@ -75,7 +75,7 @@ DONE_JOB = replace(
     output_tokens=7,
     finish_reason="stop",
 )
-ACCEPTED = Accepted(QUEUED.id, JobState.QUEUED, Lane.NORMAL, "chat.normal", QUEUED.start_by, 1, 1)
+ACCEPTED = Accepted(QUEUED.id, JobState.QUEUED, Lane.NORMAL, "chat.normal", QUEUED.start_by, 64, 30.0, 1, 1)
 
 
 class Places:

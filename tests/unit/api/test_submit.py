@@ -39,7 +39,7 @@ from headrace.store.budgets import Account
 from headrace.store.insertion import Inserted
 from headrace.store.workers import Fleet
 
-DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),))
+DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), max_tokens=256)
 KEYED = Idempotency("key", b"hash")
 FULL = Refusal("depth", 500, 500, 150_000, NO_RATES)
 
@@ -185,7 +185,7 @@ def test_each_refusal_says_what_it_met_and_when_to_come_back(
 def test_the_wait_is_of_what_refused_and_not_of_a_moment_before(submitter: Submitter, door: Any, app: App) -> None:
     door.backlog.clear()
     door.refusal = Refusal("wait", 30_000, 500, 150_000, NO_RATES)
-    error = refused(submitter, app)
+    error = refused(submitter, app, replace(DRAFT, max_wait_s=30.0))
     assert (error.expected_wait_s, error.retry_after_s) == (150.3, None)
 
 
@@ -320,7 +320,14 @@ def test_a_job_is_accepted_when_its_wait_cannot_be_told(
 def stored(monkeypatch: pytest.MonkeyPatch) -> UUID:
     """The job that the store finds, whichever is asked for."""
     job = SimpleNamespace(
-        id=new_id(), state=JobState.RUNNING, lane=Lane.LOW, queue="chat.low", start_by=datetime.now(UTC), is_over=False
+        id=new_id(),
+        state=JobState.RUNNING,
+        lane=Lane.LOW,
+        queue="chat.low",
+        start_by=datetime.now(UTC),
+        max_tokens=64,
+        max_wait_s=30.0,
+        is_over=False,
     )
     monkeypatch.setattr("headrace.store.jobs.find", lambda *_: job)
     return job.id
@@ -334,6 +341,7 @@ def test_a_replay_takes_no_place_and_tells_the_job_as_it_stands(
     accepted = submitter.submit(DRAFT, app, KEYED)
 
     assert (accepted.job_id, accepted.state, accepted.lane) == (stored, JobState.RUNNING, Lane.LOW)
+    assert (accepted.max_tokens, accepted.max_wait_s) == (64, 30.0)
     assert (accepted.position, accepted.depth, accepted.rates_left, accepted.is_replay) == (None, None, None, True)
     assert door.steps == []
 

@@ -29,7 +29,7 @@ def test_an_answer_is_waited_for(sdk: OpenAI) -> None:
     assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (9, 7, 16)
     assert done.usage.prompt_tokens_details.cached_tokens == 2
     assert done.service_tier == "flex"
-    assert done.job["lane"] == "low"
+    assert (done.job["lane"], done.job["max_tokens"]) == ("low", 50)
     assert done._request_id.startswith("req_")
 
 

@@ -155,10 +155,10 @@ def test_an_app_that_used_its_minute_up_waits_as_long_as_it_is_told_and_is_serve
     make_sdk: Callable[..., OpenAI], key: str, calls: list[str], store: Store, app: App
 ) -> None:
     sdk = make_sdk(key, max_retries=1)
-    tokens = 7 + 256
-    # After two of them all but three tokens of a third are left, which the minute brings in less than a second.
+    tokens = 7 + 1024
+    # After two of them all but 40 tokens of a third are left, which the minute brings in less than a second.
     with store.begin() as db:
-        apps.set_limits(db, app.name, {"tokens_per_minute": 3 * tokens - 3})
+        apps.set_limits(db, app.name, {"tokens_per_minute": 3 * tokens - 40})
     for _ in range(2):
         create(sdk)
     raw = sdk.responses.with_raw_response.create(input=PROMPT, background=True)

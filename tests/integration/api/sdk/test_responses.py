@@ -68,11 +68,21 @@ def test_an_answer_cut_at_its_limit_is_incomplete(sdk: OpenAI, finish: Callable[
     assert done.output_text
 
 
+@pytest.mark.usefixtures("answering")
+def test_what_a_caller_leaves_out_is_chosen_by_how_it_takes_the_answer_and_echoed(sdk: OpenAI) -> None:
+    background = create(sdk)
+    waiting = create(sdk, background=False)
+    [*_, last] = create(sdk, background=False, stream=True)
+    low = create(sdk, background=False, service_tier="flex")
+    for made, max_wait_s in ((background, 600), (waiting, 30), (last.response, 30), (low, 4 * 3600)):
+        assert (made.max_output_tokens, made.job["max_tokens"], made.job["max_wait"]) == (1024, 1024, max_wait_s)
+
+
 def test_our_own_fields_travel_in_job(sdk: OpenAI) -> None:
     made = create(
         sdk, extra_body={"job": {"lane": "batch", "max_wait": 60, "overflow": "never", "max_cost_usd": "0.1"}}
     )
-    assert (made.job["lane"], made.job["queue"]) == ("batch", "chat.batch")
+    assert (made.job["lane"], made.job["queue"], made.job["max_wait"]) == ("batch", "chat.batch", 60)
 
 
 def test_a_cancel_is_seen_at_once_and_can_be_repeated(sdk: OpenAI, redis: Redis) -> None:

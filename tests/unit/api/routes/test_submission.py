@@ -93,7 +93,7 @@ def test_a_body_is_read_up_to_its_limit(size: int, is_too_large: bool) -> None:
 
 
 def accepted(**changes: Any) -> Accepted:
-    return Accepted(new_id(), JobState.QUEUED, Lane.NORMAL, "chat.normal", datetime.now(UTC), **changes)
+    return Accepted(new_id(), JobState.QUEUED, Lane.NORMAL, "chat.normal", datetime.now(UTC), 64, 30.0, **changes)
 
 
 def test_an_accept_names_its_job_and_the_rates_that_are_limited() -> None:
