@@ -19,6 +19,9 @@ from tests.chaos.proxy import Mode, Proxy
 HICCUP_S = 0.5
 #: How late each piece is where the network is slow.
 SLOW_S = 0.1
+#: How late a replica hears of its primary before that dies, and for how long it has done so, in seconds: what is under
+#: way then was asked for and not confirmed, or confirmed and never sent.
+REPLICA_LATE_S, REPLICA_LATE_FOR_S = 0.5, 2.5
 #: Calls to the paid API that one fault of its meets.
 PROVIDER_CALLS = 3
 #: An overflow job's call comes, or it does not: its faults wait for nobody.
@@ -39,7 +42,11 @@ class Fault:
 
 
 class Faults:
-    """The kinds of faults that a world can have, and a record of those it had."""
+    """The kinds of faults that a world can have, and a record of those it had.
+
+    Attributes:
+        struck_at: when the last primary died that a replica was promoted for, on the machine's clock.
+    """
 
     def __init__(self, world: World, seed: int, submit_poison: Callable[[], None], outage_s: float) -> None:
         """Plan none. Args: outage_s: the longest time for which something is away."""
@@ -47,6 +54,7 @@ class Faults:
         self._outage_s = outage_s
         self._random = random.Random(seed)
         self.happened: list[Fault] = []
+        self.struck_at = 0.0
         self._kinds: dict[str, Callable[[], None]] = {
             **{f"kill_{name}": partial(self._kill, name) for name in PROCESSES},
             "freeze_gpu": self._freeze,
@@ -55,9 +63,11 @@ class Faults:
             "redis_wiped": lambda: world.onlooker.flushall(),
             "redis_hang": self._hang_redis,
             "postgres_restart": lambda: world.postgres.restart(signal.SIGQUIT),
+            "postgres_promoted": self._promote_postgres,
             "postgres_locked": self._lock,
             **{f"redis_{mode}": partial(self._network, world.redis_proxy, mode) for mode in NETWORK},
-            **{f"postgres_{mode}": partial(self._network, world.postgres_proxy, mode) for mode in NETWORK},
+            # The primary's, whichever of the two that is then.
+            **{f"postgres_{mode}": partial(self._postgres_network, mode) for mode in NETWORK},
             **{f"web_{mode}": partial(self._network, world.web_proxy, mode) for mode in CALLERS_NETWORK},
             **{f"provider_{kind}": partial(self._fail_provider, kind) for kind in PROVIDER_KINDS},
         }
@@ -138,6 +148,17 @@ class Faults:
         with self._world.database() as db:
             db.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
             self._outage()
+
+    def _promote_postgres(self) -> None:
+        """The primary's machine dies with what its standby has not heard yet, and then comes back as the standby."""
+        self._world.cluster.lag(REPLICA_LATE_S)
+        time.sleep(REPLICA_LATE_FOR_S)
+        self.struck_at = time.time()
+        self._world.cluster.promote()
+        self._world.cluster.rejoin()
+
+    def _postgres_network(self, mode: Mode) -> None:
+        self._network(self._world.postgres_proxy, mode)
 
     def _network(self, proxy: Proxy, mode: Mode) -> None:
         proxy.delay_s = SLOW_S

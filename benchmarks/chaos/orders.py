@@ -35,6 +35,7 @@ class Order:
 
     Attributes:
         due_s: when it is to be posted, in seconds from the beginning.
+        posted_at: when the last try to post it began, on the machine's clock.
         statuses: of each try to post it; 0: the connection broke, -1: no answer in `HUNG_S`.
         depth: of its queue, as the 202 said.
         seen: the end that the API told.
@@ -47,6 +48,7 @@ class Order:
     is_poison: bool = False
     statuses: list[int] = field(default_factory=list)
     longest_s: float = 0.0
+    posted_at: float = 0.0
     job_id: str | None = None
     depth: int | None = None
     accepted_at: float | None = None
@@ -159,7 +161,7 @@ class Client:
     def _post(self, connection: "_Connection", order: Order) -> None:
         key = {"Idempotency-Key": f"order-{order.number}"} if self._has_keys else {}
         while not self._stopping.is_set():
-            began = time.monotonic()
+            began, order.posted_at = time.monotonic(), time.time()
             status, headers, body = connection.call("POST", "/v1/jobs", order.body, key)
             order.statuses.append(status)
             order.longest_s = max(order.longest_s, time.monotonic() - began)

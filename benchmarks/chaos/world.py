@@ -1,11 +1,12 @@
 """A whole system to be broken: two hosts of real processes, behind proxies to servers that can be killed and hung.
 
+Postgres is a primary and a standby, which can be promoted.
+
 Knows the system from outside: `headrace up`, the servers' binaries, SQL, Redis. It does not know what breaks when.
 """
 
 import json
 import os
-import signal
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,18 +16,17 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psycopg
+from chaos.cluster import Cluster, Node
+from chaos.server import Server
 from paid_api import paid_api
 from redis import Redis
 
-from headrace.stack.child import Child
 from headrace.stack.ports import free_port
-from headrace.stack.postgres import Postgres
 from headrace.stack.receiver import Receiver
 from headrace.stack.stack import Stack
 from headrace.stack.valkey import Valkey
 from tests.chaos.proxy import Proxy
 
-SERVER_TIMEOUT_S = 30.0
 LEASE_S = 4.0
 #: Of a lane's queue: little enough that an outage of seconds fills it.
 DEPTH_CAP = 100
@@ -38,45 +38,12 @@ SECOND_WITHOUT = ("web", "overflow", "webhooks", "control", "beat", "flower")
 OFF_FOLDER = Path(__file__).parent / "off"
 
 
-class Server:
-    """Postgres or Valkey, by itself: killed, hung and started again at will."""
-
-    def __init__(self, kind: Postgres | Valkey) -> None:
-        self._kind = kind
-        self._child: Child | None = None
-
-    def start(self) -> None:
-        """Return once it serves. Raises: StackError."""
-        self._kind.prepare()
-        self._child = Child(self._kind.command(), self._kind.folder / "server.log")
-        self._child.wait_until(self._kind.is_ready, SERVER_TIMEOUT_S)
-
-    def signal(self, number: int) -> None:
-        """Send a signal to it."""
-        assert self._child is not None
-        self._child.signal(number)
-
-    def restart(self, number: int) -> None:
-        """End it by this signal, and start it again."""
-        assert self._child is not None
-        self._child.signal(number)
-        self._child.wait(SERVER_TIMEOUT_S)
-        self._child.kill_group()
-        self.start()
-
-    def stop(self) -> None:
-        """End it, cleanly."""
-        if self._child is not None:
-            self._child.signal(signal.SIGCONT)
-            self._child.stop()
-        self._kind.release()
-
-
 class World(AbstractContextManager["World"]):
     """Everything, for the length of a `with` block. Start it from a thread that lives as long.
 
     Attributes:
-        postgres, redis: the servers themselves; `postgres_proxy`, `redis_proxy`: what stands before them.
+        cluster: Postgres; `postgres` is its primary, and `postgres_proxy` what stands before that.
+        redis: the server itself; `redis_proxy`: what stands before it.
         web_proxy: what stands before the API; `url` leads to it.
         hosts: the stacks; the first has the API.
         onlooker: a client of Redis that no fault on the way meets.
@@ -88,7 +55,7 @@ class World(AbstractContextManager["World"]):
 
         Args:
             off: a mechanism that does not work in this world; see `off/sitecustomize.py`, and `sweep`: no control
-                process.
+                process; `sync`: the standby of Postgres is asynchronous.
         """
         self._off, self._settings = off, settings
         self._exits = ExitStack()
@@ -107,22 +74,16 @@ class World(AbstractContextManager["World"]):
     def _start(self) -> None:
         enter = self._exits.enter_context
         self.folder = Path(enter(TemporaryDirectory(prefix="headrace-soak-")))
-        postgres = Postgres(self.folder / "postgres", free_port())
+        self.cluster = enter(Cluster(self.folder, is_synchronous=self._off != "sync"))
         valkey = Valkey(self.folder / "valkey", free_port())
-        self.postgres, self.redis = Server(postgres), Server(valkey)
-        for server in (self.postgres, self.redis):
-            self._exits.callback(server.stop)
-            server.start()
-        self.postgres_proxy = enter(Proxy(postgres.port))
+        self.redis = Server(valkey)
+        self._exits.callback(self.redis.stop)
+        self.redis.start()
         self.redis_proxy = enter(Proxy(valkey.port))
-        self._direct_url = postgres.url.replace("+psycopg", "")
         self.onlooker = enter(Redis.from_url(valkey.url, decode_responses=True))
         self.receiver = enter(Receiver())
         self.provider = enter(paid_api(self.folder, tokens=12, token_ms=40))
-        env = self._env(
-            postgres.url.replace(f":{postgres.port}/", f":{self.postgres_proxy.port}/"),
-            valkey.url.replace(f":{valkey.port}/", f":{self.redis_proxy.port}/"),
-        )
+        env = self._env(self.cluster.url, valkey.url.replace(f":{valkey.port}/", f":{self.redis_proxy.port}/"))
         first = ("flower", "control") if self._off == "sweep" else ("flower",)
         self.hosts = [enter(Stack(self.folder / "host-1", _options(first), env))]
         # Two Celery workers of one name would answer for each other.
@@ -160,6 +121,16 @@ class World(AbstractContextManager["World"]):
             ),
         }
 
+    @property
+    def postgres(self) -> Node:
+        """Postgres's primary, as it is now."""
+        return self.cluster.primary
+
+    @property
+    def postgres_proxy(self) -> Proxy:
+        """What stands before the primary."""
+        return self.cluster.primary.proxy
+
     def pid(self, name: str, host: int = 0) -> int | None:
         """The pid of a process; None while it does not run."""
         process = self.hosts[host].processes.get(name)
@@ -168,7 +139,7 @@ class World(AbstractContextManager["World"]):
     @contextmanager
     def database(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """A connection that no fault on the way meets, in a transaction."""
-        with psycopg.connect(self._direct_url) as db:
+        with psycopg.connect(self.cluster.primary.url) as db:
             yield db
 
     def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -84,6 +84,10 @@ class Postgres:
             argv += ["-c", f"{name}={value}"]
         return Command("postgres", tuple(argv), _ENV, Path("/"), signal.SIGINT, self._identity)
 
+    def tool(self, name: str, *arguments: str) -> list[str]:
+        """The command line of another program of the same installation, run by the user who runs the server."""
+        return launched([str(self._bin / name), *arguments], identity=self._identity)
+
     def is_ready(self) -> bool:
         """True when it takes connections and our database exists, which the first call makes."""
         try:
@@ -141,12 +145,10 @@ class Postgres:
         if self._refuge is not None:
             self._refuge.hand_over(password)
         locale = ["--locale=C.UTF-8"] + (["--locale-provider=builtin"] if major(self._bin) >= 17 else [])
-        argv = [str(self._bin / "initdb"), "-D", str(draft), "-U", NAME, "--pwfile", str(password)]
-        argv += ["--auth=scram-sha-256", "-E", "UTF8", "--no-sync", *locale]
+        options = ["-D", str(draft), "-U", NAME, "--pwfile", str(password)]
+        options += ["--auth=scram-sha-256", "-E", "UTF8", "--no-sync", *locale]
         try:
-            done = subprocess.run(
-                launched(argv, identity=self._identity), env=_ENV, cwd="/", capture_output=True, text=True
-            )
+            done = subprocess.run(self.tool("initdb", *options), env=_ENV, cwd="/", capture_output=True, text=True)
         finally:
             password.unlink()
         if done.returncode:

@@ -1,0 +1,180 @@
+"""A replica is promoted under load: nothing accepted is lost, nothing is billed twice, and how soon it goes on.
+
+Real processes, a real primary and its standby, a client that keeps a history, and counts in SQL after the run.
+"""
+
+import json
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from chaos.faults import Faults
+from chaos.orders import Client, Order, make_orders
+from chaos.verdict import judge
+from chaos.world import World
+from testbed import console, line_of, rounds, wait_until
+
+SLOTS, TOKENS_PER_S = 16, 16
+SETTINGS = {
+    "HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS),
+    "HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": str(TOKENS_PER_S),
+    "HEADRACE_SIMULATOR__OUTPUT_TOKENS": "24",
+}
+#: Orders a second: two thirds of what the hosts can do.
+RATE = 20
+#: Before the first promotion and between two, in seconds: the hosts are warm, and what queued up is done.
+GAP_S = 6.0
+#: For how long jobs may be open after the last promotion, and how soon it has to go on, in seconds.
+SETTLE_S, RECOVERY_S = 180.0, 60.0
+ZERO = ("lost", "double_billed", "double_effects", "misbilled", "wrong_answers", "complaints")
+_NEXT_START = "SELECT extract(epoch FROM min(started_at)) FROM attempts WHERE started_at > to_timestamp(%s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One server whose replica is promoted.
+
+    Attributes:
+        kind: of `Faults`: it kills the primary, notes in `struck_at` when, and promotes the replica.
+        figure: in the last line, the seconds from the death to the next accept and the next start.
+        off: mechanisms whose absence shows: each is a counter-proof, and has its own world.
+    """
+
+    kind: str
+    figure: str
+    off: tuple[str, ...]
+
+
+ARMS: Mapping[str, Arm] = {"postgres": Arm("postgres_promoted", "pg_recovery_s", ("sync", "fence"))}
+#: What the world without a mechanism is for: the figure that is no longer 0.
+SHOWS = {"sync": "lost", "fence": "double_billed"}
+
+
+def fail_over(arm: Arm, promotions: int, seed: int, off: str | None) -> dict[str, Any]:
+    """One run: so many promotions under load. Its figures, and what each promotion took."""
+    seconds = promotions * (GAP_S + 6)
+    with World(off, SETTINGS) as world:
+        if off == "fence":
+            with world.database() as db:
+                db.execute("DROP INDEX uq_ledger_bill")
+        orders = make_orders(round(RATE * seconds), seconds, seed, world.receiver.url)
+        client = Client(world.url, world.api_key, orders, has_keys=True)
+        faults = Faults(world, seed, submit_poison=lambda: None, outage_s=1)
+        client.begin()
+        try:
+            recoveries = [
+                _promote(world, client, faults, arm)
+                for _ in rounds(promotions, lambda each: f"promotion {each}: {client.posted} accepted")
+            ]
+            _settle(world, client, is_whole=off is None)
+        finally:
+            client.end()
+        judged = judge(world, client.orders, faults.happened, [])
+    figures = {"jobs": len(orders), **judged, "complaints": len(client.complaints), "statuses": dict(client.statuses)}
+    return {"figures": figures, "promotions": recoveries, "complaints": client.complaints}
+
+
+def _promote(world: World, client: Client, faults: Faults, arm: Arm) -> dict[str, float]:
+    """Let one happen, and see when accepts and starts go on."""
+    time.sleep(GAP_S)
+    faults.happen(arm.kind)
+    return {
+        "accepts_s": wait_until(lambda: _accepted_after(client.orders, faults.struck_at), RECOVERY_S, "No accepts."),
+        "starts_s": wait_until(lambda: _started_after(world, faults.struck_at), RECOVERY_S, "No starts."),
+    }
+
+
+def _accepted_after(orders: Sequence[Order], at: float) -> float:
+    """Seconds from then to the first 202 of what was posted later; 0 for none."""
+    times = [order.accepted_at for order in orders if order.accepted_at is not None and order.posted_at > at]
+    return min(times) - at if times else 0.0
+
+
+def _started_after(world: World, at: float) -> float:
+    [(first,)] = world.sql(_NEXT_START, at)
+    return 0.0 if first is None else float(first) - at
+
+
+def _settle(world: World, client: Client, *, is_whole: bool) -> None:
+    """Return once every order has ended. Args: is_whole: False where some of them may be lost, and are never seen."""
+
+    def is_over() -> bool:
+        has_all = client.posted == len(client.orders) and (not is_whole or client.seen == client.posted)
+        return has_all and world.open_jobs() == 0
+
+    wait_until(is_over, SETTLE_S, None)
+
+
+def show(runs: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """What must be nothing, and how long each promotion took, by run."""
+    table = Table("", header_style="bold")
+    for title, _ in runs:
+        table.add_column(title, justify="right")
+    for name in (*ZERO, "unbooked_usd", "jobs"):
+        table.add_row(name, *(str(run["figures"][name]) for _, run in runs))
+    for name in ("accepts_s", "starts_s"):
+        values = (", ".join(f"{each[name]:.1f}" for each in run["promotions"]) for _, run in runs)
+        table.add_row(name, *values)
+    console.print(table)
+    for title, run in runs:
+        if run["figures"]["lost"]:
+            console.print(f"{title}: {run['figures']['lost']} accepted jobs are gone", style="bold red")
+
+
+@click.command()
+@click.option("--promotions", type=click.IntRange(min=1), default=3, show_default=True, help="In each run.")
+@click.option("--server", "names", type=click.Choice(list(ARMS)), multiple=True, help="Only this one's. Repeatable.")
+@click.option("--seed", type=int, default=None, help="Of the orders. Default: another each time.")
+@click.option("--off", multiple=True, type=click.Choice(list(SHOWS)), help="A counter-proof. Repeatable.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write figures.")
+def main(promotions: int, names: tuple[str, ...], seed: int | None, off: tuple[str, ...], file: Path | None) -> None:
+    """Kill a primary under load, promote its replica, bring the dead one back as a replica, and again.
+
+    Before each death the replica hears of its primary 0.5 s late, as by a long way: what is under way then has been
+    asked for and not confirmed, or is confirmed and never arrives. `--off sync` has a standby of Postgres that is
+    asynchronous, and shows what that loses; `--off fence` workers that write without their claim.
+
+    The last line is name=value pairs: lost, accepted jobs that have not ended; double_billed, orders that were charged
+    twice, both counted in SQL; for each server, the seconds from the primary's death to the next accept and the next
+    start, the later of both, in the worst promotion; and the figure of each counter-proof. The status is 1 when a
+    promise did not hold.
+
+    \b
+    bin/headrace python benchmarks/failover.py --off sync --off fence
+    """
+    seed = random.randrange(1_000_000) if seed is None else seed
+    console.print(f"seed {seed}", style="dim")
+    arms = {name: arm for name, arm in ARMS.items() if not names or name in names}
+    runs = {name: fail_over(arm, promotions, seed, None) for name, arm in arms.items()}
+    without = {
+        (name, each): fail_over(arm, promotions, seed, each)
+        for name, arm in arms.items()
+        for each in off
+        if each in arm.off
+    }
+    shown = [*runs.items(), *((f"{name}, no {each}", run) for (name, each), run in without.items())]
+    show(shown)
+    figures = {name: sum(run["figures"][name] for run in runs.values()) for name in ZERO[:2]}
+    for name, run in runs.items():
+        figures[arms[name].figure] = max(max(each.values()) for each in run["promotions"])
+    for (_, each), run in without.items():
+        figures[f"{SHOWS[each]}_without_{each}"] = run["figures"][SHOWS[each]]
+    if file is not None:
+        arms_file = {name: asdict(arm) for name, arm in arms.items()}
+        report = {"seed": seed, "arms": arms_file, "runs": dict(shown), "last_line": figures}
+        file.write_text(json.dumps(report, indent=1) + "\n")
+    print(line_of(figures))
+    sys.exit(0 if all(run["figures"][name] == 0 for run in runs.values() for name in ZERO) else 1)
+
+
+if __name__ == "__main__":
+    main()
