@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from api.events import INTERRUPTED, RESTARTED, Event
-from api.heard import Heard, Told
+from api.heard import Heard, Told, sent
 from api.problems import shape_of
 from api.schemas.chat_body import ChatUsage, finish_reason_of
+from api.schemas.fragments import Fragments
 from api.schemas.openai_request import LANE_TIERS
 from api.unanswered import unanswered
 from headrace.errors import HeadraceError, Unanswered
@@ -23,6 +24,7 @@ class ChatChunks:
     def __init__(self, job: Job, *, include_usage: bool = False) -> None:
         self._job, self._include_usage = job, include_usage
         self._heard = Heard()
+        self.fragments = Fragments()
         self.is_over = False
 
     def opening(self) -> Iterator[Event]:
@@ -69,7 +71,7 @@ class ChatChunks:
         return self._chunk({"content": piece.text}, logprobs=piece.logprobs)
 
     def _chunk(self, delta: Event, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
-        told = {"content": logprobs, "refusal": None} if logprobs else None
+        told = {"content": sent(logprobs, self.fragments), "refusal": None} if logprobs else None
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": told}
         chunk = {
             "id": show_id(self._job.id, "chatcmpl-"),

@@ -9,7 +9,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
-from api.heard import Heard, Told
+from api.heard import Heard, Told, sent
+from api.schemas.fragments import Fragments
 from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, ResponseBody
 from api.submit import Accepted
 from headrace.jobs import JobState, show_id
@@ -37,6 +38,10 @@ class Teller(Protocol):
     def is_over(self) -> bool:
         """True when there is nothing more to tell, whatever happens to the job."""
 
+    @property
+    def fragments(self) -> Fragments:
+        """What its events only mark."""
+
     def opening(self) -> Iterable[Any]:
         """What is told before anything has happened."""
 
@@ -59,6 +64,7 @@ class ResponseEvents:
         self._job, self._after, self._accepted = job, after, accepted
         self._last = -1
         self._heard = Heard()
+        self.fragments = Fragments()
         #: Those that were begun, in order; what comes now goes on with `_item`. None is begun twice, also after a
         #: restart: the SDK takes a place in the output that is given out again for a fault.
         self._items: list[Item] = []
@@ -94,7 +100,7 @@ class ResponseEvents:
             yield from self._in_progress()
         if job.answer is not None:
             yield from self._rest(job)
-        body = ResponseBody.of(job).model_dump(mode="json")
+        body = ResponseBody.of(job).model_dump(mode="json", context=self.fragments)
         for item in body["output"][-1:]:
             yield from self._close_message(item)
         # OpenAI has no event for a cancelled response.
@@ -119,12 +125,17 @@ class ResponseEvents:
         if self._last < 2:
             began = _as_it_began(self._job)
             running = replace(began, state=JobState.RUNNING, attempt=1)
-            yield from self._tell("response.in_progress", response=ResponseBody.of(running).model_dump(mode="json"))
+            yield from self._tell(
+                "response.in_progress",
+                response=ResponseBody.of(running).model_dump(mode="json"),
+            )
 
     def _open_reasoning(self) -> Iterator[Event]:
         self._item = REASONING
         if REASONING not in self._items:
-            item = ReasoningItem(id=self._item_id, status="in_progress", content=[]).model_dump(mode="json")
+            item = ReasoningItem(id=self._item_id, status="in_progress", content=[]).model_dump(
+                mode="json", context=self.fragments
+            )
             yield from self._open(item, ReasoningText(text=""))
 
     def _open_message(self, thought: str, *, is_thought_out: bool = True) -> Iterator[Event]:
@@ -143,7 +154,9 @@ class ResponseEvents:
         yield from self._tell("response.content_part.added", **self._place, part=part.model_dump(mode="json"))
 
     def _close_reasoning(self, thought: str, is_thought_out: bool) -> Iterator[Event]:
-        item = ReasoningItem.of(self._job.id, thought, is_whole=is_thought_out).model_dump(mode="json")
+        item = ReasoningItem.of(self._job.id, thought, is_whole=is_thought_out).model_dump(
+            mode="json", context=self.fragments
+        )
         yield from self._tell("response.reasoning_text.done", **self._place, text=thought)
         yield from self._close(item)
 
@@ -168,7 +181,7 @@ class ResponseEvents:
         if piece.reasoning:
             yield from self._tell("response.reasoning_text.delta", **self._place, delta=piece.reasoning)
         else:
-            told = {"delta": piece.text, "logprobs": piece.logprobs}
+            told = {"delta": piece.text, "logprobs": sent(piece.logprobs, self.fragments)}
             yield from self._tell("response.output_text.delta", **self._place, **told)
 
     def _restart(self) -> Iterator[Event]:

@@ -3,8 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from api.schemas.fragments import Fragments
 from headrace.jobs import TokenLogprob
+from headrace.logprobs import StoredLogprobs
 from headrace.store.jobs import Job
 from headrace.streams import StreamEvent
 
@@ -16,6 +19,11 @@ class Told:
     text: str = ""
     logprobs: Sequence[TokenLogprob] = ()
     reasoning: str = ""
+
+
+def sent(logprobs: Sequence[TokenLogprob], fragments: Fragments) -> Any:
+    """Log probabilities as an event says them: as they are stored, where they are."""
+    return fragments.mark(logprobs.json) if isinstance(logprobs, StoredLogprobs) else logprobs
 
 
 class Heard:
@@ -55,5 +63,5 @@ class Heard:
         is_thought_out = not self.text or self.reasoning == reasoning
         if not (text.startswith(self.text) and reasoning.startswith(self.reasoning) and is_thought_out):
             return None
-        logprobs = (job.logprobs or [])[self._logprobs :]
+        logprobs = (job.logprobs or ())[self._logprobs :]
         return Told(text.removeprefix(self.text), logprobs, reasoning.removeprefix(self.reasoning))

@@ -104,7 +104,7 @@ class JobStream:
         """The bytes, as they come: all that is known in one piece, a comment whenever nothing was for a while."""
         try:
             for events in self._follow():
-                yield "".join(map(write, events)).encode() or KEEP_ALIVE
+                yield self._teller.fragments.filled("".join(map(write, events))).encode() or KEEP_ALIVE
         except NotFound:
             log.info("stream_of_deleted_job", extra={"job_id": self._job.id.hex})
         self._is_told = True

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from api.schemas.fields import Answer
-from api.schemas.logprobs import TokenLogprobBody
+from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
 from api.schemas.response_body import JobView
 from api.submit import Accepted
@@ -26,7 +26,7 @@ class ChatMessageBody(Answer):
 class ChatLogprobs(Answer):
     """Of each token of the answer."""
 
-    content: tuple[TokenLogprobBody, ...]
+    content: TokenLogprobs
     refusal: None = None
 
 

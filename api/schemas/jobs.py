@@ -28,7 +28,7 @@ from api.schemas.fields import (
     WebhookUrl,
     refusal,
 )
-from api.schemas.logprobs import TokenLogprobBody, TopLogprobs
+from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs, TopLogprobs
 from api.submit import Accepted
 from headrace.jobs import JobState, Lane, Message, Overflow, ReasoningEffort, show_id
 from headrace.store.jobs import Job
@@ -193,7 +193,7 @@ class JobBody(Answer):
     finish_reason: str | None = Field(
         description="stop: the model had said all; length: cut at max_tokens; abort: cancelled, or past its deadline."
     )
-    logprobs: tuple[TokenLogprobBody, ...] | None = Field(
+    logprobs: TokenLogprobs | None = Field(
         description="Of each token of the text, where 'top_logprobs' was given; null in a list of jobs."
     )
     usage: UsageBody | None

@@ -1,12 +1,15 @@
 """Log probabilities of an answer's tokens, which OpenAI's two ways and ours spell alike."""
 
+import json
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Any, cast
 
-from pydantic import Field
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, WrapSerializer, WrapValidator
 
 from api.schemas.fields import Answer
+from api.schemas.fragments import Fragments
 from headrace.jobs import MOST_LOGPROBS, TokenLogprob
+from headrace.logprobs import StoredLogprobs
 
 TopLogprobs = Annotated[int, Field(ge=0, le=MOST_LOGPROBS)]
 
@@ -25,6 +28,25 @@ class TokenLogprobBody(AlternativeBody):
     top_logprobs: list[AlternativeBody] = Field(description="The likeliest tokens at its place, best first.")
 
     @classmethod
-    def each_of(cls, logprobs: Sequence[TokenLogprob] | None) -> tuple[Self, ...] | None:
-        """As they are stored; None for none."""
-        return None if logprobs is None else tuple(map(cls.model_validate, logprobs))
+    def each_of(cls, logprobs: Sequence[TokenLogprob] | None) -> "Sequence[TokenLogprobBody] | None":
+        """Those of a job; stored ones stay as they are, since no field of theirs is looked at."""
+        return cast("Sequence[TokenLogprobBody] | None", logprobs)
+
+
+def _unread(value: Any, read: Any) -> Any:
+    return value if isinstance(value, StoredLogprobs) else read(value)
+
+
+def _as_stored(value: Any, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+    """Those that are stored as they are to be sent go by the answer's `Fragments`, if it has some."""
+    if not isinstance(value, StoredLogprobs):
+        return write(value)
+    return info.context.mark(value.json) if isinstance(info.context, Fragments) else json.loads(value.json)
+
+
+#: Of all tokens of an answer. The serializer names no type that it returns, or `/openapi.json` would show that.
+TokenLogprobs = Annotated[
+    Sequence[TokenLogprobBody],
+    WrapValidator(_unread),
+    WrapSerializer(lambda value, write, info: _as_stored(value, write, info)),
+]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from api.schemas.fields import Answer, Attempts, RunS, TimeOut, WaitS
 from api.schemas.jobs import CostBody
-from api.schemas.logprobs import TokenLogprobBody
+from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
 from api.submit import Accepted
 from headrace.jobs import JobState, Lane, ReasoningEffort, show_id
@@ -31,7 +31,7 @@ class OutputText(Answer):
     type: Literal["output_text"] = "output_text"
     text: str
     annotations: tuple[()] = ()
-    logprobs: tuple[TokenLogprobBody, ...] = ()
+    logprobs: TokenLogprobs = ()
 
 
 class ReasoningText(Answer):

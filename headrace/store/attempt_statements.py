@@ -37,7 +37,7 @@ _KEPT = (
     *("model_served", "error_code", "error_message"),
 )
 #: And of its texts; no answer, and none of them.
-_TEXTS = ("answer", "logprobs", "reasoning")
+_TEXTS = ("answer", "logprobs_json", "reasoning")
 #: Columns of the ledger and of `attempts` that say the same of an attempt.
 _USED = ("prompt_tokens", "cached_tokens", "output_tokens", "engine_s")
 _ENTRY = (

@@ -147,7 +147,7 @@ def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "finish_reason": end.finish_reason,
         "error_message": end.error_message and storable(end.error_message),
         "answer": end.text and storable(end.text),
-        "logprobs": end.logprobs,
+        "logprobs_json": end.logprobs,
         "reasoning": storable(end.reasoning) or None,
         "reasoning_tokens": end.usage.reasoning_tokens,
     }

@@ -24,6 +24,7 @@ from headrace.jobs import (
     TokenLogprob,
     show_id,
 )
+from headrace.logprobs import StoredLogprobs
 from headrace.queues import Ticket
 from headrace.store.attempt_statements import Statement
 from headrace.store.transitions import transition
@@ -91,7 +92,7 @@ class Job:
     engine: str | None
     price_version: str | None
     is_over: bool
-    logprobs: list[TokenLogprob] | None = None
+    logprobs: Sequence[TokenLogprob] | None = None
     reasoning: str | None = None
     reasoning_tokens: int | None = None
     reasoning_effort: ReasoningEffort | None = None
@@ -102,6 +103,7 @@ class Job:
         values = {field.name: getattr(row, field.name) for field in fields(cls)}
         values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
         values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
+        values["logprobs"] = None if row.logprobs is None else StoredLogprobs(row.logprobs)
         return cls(**values)
 
     @property
@@ -143,7 +145,9 @@ _SELECT = (
     # The bill: at most one row, by a unique index.
     .outerjoin(ledger, sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(_BILLED)))
 )
-_SELECT_JOB = _SELECT.add_columns(job_texts.c.logprobs, job_texts.c.reasoning)
+#: As text: nothing here reads them, and Postgres sends it as it is stored.
+_LOGPROBS = sa.func.coalesce(sa.cast(job_texts.c.logprobs_json, sa.Text), sa.cast(job_texts.c.logprobs, sa.Text))
+_SELECT_JOB = _SELECT.add_columns(_LOGPROBS.label("logprobs"), job_texts.c.reasoning)
 #: Without what can be megabytes of each job.
 _SELECT_LISTED = _SELECT.add_columns(sa.null().label("logprobs"), sa.null().label("reasoning"))
 

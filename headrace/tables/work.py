@@ -1,7 +1,7 @@
 """Jobs, the attempts at them, what these cost, and who is told of their ends."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from headrace.jobs import JobState, Lane, Overflow, Route
 from headrace.tables.columns import USD, created_at, metadata, moment, one_of
@@ -81,7 +81,13 @@ job_texts = sa.Table(
     sa.Column("messages", JSONB, nullable=False),
     sa.Column("sampling", JSONB, nullable=False),
     sa.Column("answer", sa.Text),
+    # Written before `logprobs_json` was there, and read still.
     sa.Column("logprobs", JSONB(none_as_null=True), comment="Of the answer's tokens; NULL: they were not asked for."),
+    sa.Column(
+        "logprobs_json",
+        JSON(none_as_null=True),
+        comment="Of the answer's tokens, as they are sent; NULL: they were not asked for, or are in logprobs.",
+    ),
     sa.Column("reasoning", sa.Text, comment="What the model thought before it answered; NULL: nothing, or not told."),
     comment="Prompt and answer, apart from the hot row.",
 )
