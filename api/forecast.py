@@ -13,6 +13,7 @@ from headrace.admission import Admission, Load
 from headrace.config import Settings
 from headrace.forecasting import DrainCurve, LaneFlow, LaneRates, Outlook, PoolRates, drain_curve, from_json
 from headrace.jobs import Lane
+from headrace.lanes import kept_share
 from headrace.queues import OVERFLOW, queue_name
 from headrace.routing import Pressure
 from headrace.store.workers import Fleet
@@ -34,6 +35,7 @@ class PoolForecast:
         is_measured: False when the rate is only believed.
         curves: empty when no rate is known.
         departed: how many had left the pool's queues, ever, before its fleet was looked at.
+        kept: slots that are kept for `high`.
     """
 
     fleet: Fleet
@@ -43,11 +45,12 @@ class PoolForecast:
     drain_tokens_per_s: float
     curves: dict[Lane, DrainCurve]
     departed: int
+    kept: int
 
-    @property
-    def free(self) -> int:
-        """Slots that take a job at once."""
-        return max(0, self.fleet.slots - self.fleet.running)
+    def free(self, lane: Lane) -> int:
+        """Slots that take a job of this lane at once."""
+        kept = 0 if lane is Lane.HIGH else self.kept
+        return max(0, self.fleet.slots - self.fleet.running - kept)
 
 
 class Forecast:
@@ -93,7 +96,7 @@ class Forecast:
         pool, lane = _split(queue)
         now = self.pool(pool)
         load = now.loads[lane]
-        return self.expected_wait_s(queue, load.jobs + 1, load.tokens, now.free)
+        return self.expected_wait_s(queue, load.jobs + 1, load.tokens, now.free(lane))
 
     def pressure(self, queue: str) -> Pressure:
         """How far behind the queue is. Raises: BrokerUnavailable. StoreUnavailable."""
@@ -106,9 +109,10 @@ class Forecast:
         return sum(load.jobs for load in self.pool(OVERFLOW).loads.values())
 
     def free_until(self, queue: str) -> int:
-        """How many will have left the queue's pool when all of its free slots are taken: see `Candidate`."""
-        now = self.pool(_split(queue)[0])
-        return now.departed + now.free
+        """How many will have left the queue's pool when all slots that its lane may take are: see `Candidate`."""
+        pool, lane = _split(queue)
+        now = self.pool(pool)
+        return now.departed + now.free(lane)
 
     def ahead_cap_tokens(self, queue: str, max_wait_s: float) -> int | None:
         """Tokens that the queue drains within `max_wait_s`; None while that has not been measured."""
@@ -137,6 +141,7 @@ class Forecast:
         fleet = self._catalogue.fleet_now(name)
         rates = self._outlook.get().get(name, UNKNOWN)
         mean = _pool_mean_tokens(by_lane, rates)
+        kept = self._kept_share(name, rates, by_lane[Lane.HIGH])
         flows = {lane: self._flow(lane, load, rates.lanes.get(lane), mean) for lane, load in by_lane.items()}
         is_measured = rates.drain_tokens_per_s_per_slot is not None
         drain_tokens_per_s = (rates.drain_tokens_per_s_per_slot or 0.0) * fleet.slots
@@ -144,9 +149,17 @@ class Forecast:
             drain_tokens_per_s = self._believed_jobs_per_s(name, fleet) * mean
         curves = {}
         if drain_tokens_per_s:
-            curves = {lane: drain_curve(lane, flows, drain_tokens_per_s) for lane in Lane}
+            curves = {lane: drain_curve(lane, flows, drain_tokens_per_s, kept) for lane in Lane}
         mean_tokens = {lane: flow.mean_tokens for lane, flow in flows.items()}
-        return PoolForecast(fleet, by_lane, mean_tokens, is_measured, drain_tokens_per_s, curves, departed)
+        kept_slots = round(fleet.slots * kept)
+        return PoolForecast(fleet, by_lane, mean_tokens, is_measured, drain_tokens_per_s, curves, departed, kept_slots)
+
+    def _kept_share(self, name: str, rates: PoolRates, high: Load) -> float:
+        """Of the pool's slots, those that its workers keep for `high` now."""
+        pool = self._settings.pools.get(name)
+        if pool is None or not (rates.high_is_in_use or high.jobs):
+            return 0.0
+        return kept_share(pool.max_running, pool.kv_high_share)
 
     def _flow(self, lane: Lane, load: Load, rates: LaneRates | None, pool_mean_tokens: float) -> LaneFlow:
         arriving = rates.arrival_tokens_per_s if rates else 0.0

@@ -1,7 +1,8 @@
 """Forecasts: how fast each lane of a pool drains, from what was observed. Pure: no clock, no I/O.
 
 A fluid model of the take rule in `headrace.lanes`: in each step a lane may use its share of what the pool drains, and
-what a lane leaves goes to the best lane that still has work. All is reckoned in tokens, prompt and most output.
+what a lane leaves goes to the best lane that still has work. While `high` is in use and has no queue, a few slots are
+kept for it, and the other lanes do without what those would drain. All is reckoned in tokens, prompt and most output.
 """
 
 import json
@@ -33,13 +34,15 @@ class PoolRates:
     """What was observed of one pool.
 
     Attributes:
-        drain_tokens_per_s_per_slot: while it had work for every slot; None when it never had, lately. Of a slot, so
-            that a worker that joins or leaves counts at once.
+        drain_tokens_per_s_per_slot: while it had work for every slot; None when it never had, lately. Of a slot that
+            jobs could use, so that a worker that joins or leaves counts at once.
         lanes: those that had jobs lately.
+        high_is_in_use: `high` had a job so lately that workers keep slots for it.
     """
 
     drain_tokens_per_s_per_slot: float | None
     lanes: Mapping[Lane, LaneRates] = field(default_factory=dict)
+    high_is_in_use: bool = False
 
 
 #: The rates of each pool that was observed.
@@ -58,7 +61,7 @@ def from_json(text: str) -> Outlook:
 
 def _rates(fields: dict[str, Any]) -> PoolRates:
     lanes = {Lane(lane): LaneRates(**rates) for lane, rates in fields["lanes"].items()}
-    return PoolRates(fields["drain_tokens_per_s_per_slot"], lanes)
+    return PoolRates(fields["drain_tokens_per_s_per_slot"], lanes, fields.get("high_is_in_use", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,33 +116,45 @@ def _between(x: float, after: int, xs: tuple[float, ...], ys: tuple[float, ...])
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0) if x1 > x0 else y1
 
 
-def drain_curve(own: Lane, lanes: Mapping[Lane, LaneFlow], drain_tokens_per_s: float) -> DrainCurve:
+def drain_curve(
+    own: Lane, lanes: Mapping[Lane, LaneFlow], drain_tokens_per_s: float, kept_share: float = 0.0
+) -> DrainCurve:
     """What a lane drains from now on, while the others have what waits in them and what is going to arrive.
 
     Args:
         lanes: all of the pool's, best first.
         drain_tokens_per_s: of the whole pool while it has work. Zero makes a curve that never rises.
+        kept_share: of the pool's slots, kept for `high` while it has no queue.
     """
     weights = {lane: flow.takes * flow.mean_tokens for lane, flow in lanes.items()}
-    total = sum(weights.values())
+    shares = {lane: weight / sum(weights.values()) for lane, weight in weights.items()}
     backlog = {lane: flow.backlog_tokens for lane, flow in lanes.items()}
     drained, times_s, tokens = 0.0, [0.0], [0.0]
     for now_s, then_s in pairwise(_times()):
         step_s = then_s - now_s
-        left = drain_tokens_per_s * step_s
+        capacity = drain_tokens_per_s * step_s
         wanted = {lane: backlog[lane] + flow.arrival_tokens_per_s * step_s for lane, flow in lanes.items()}
-        wanted[own] = left
-        used = {lane: min(wanted[lane], left * weights[lane] / total) for lane in lanes}
-        left -= sum(used.values())
-        for lane in lanes:
-            more = min(wanted[lane] - used[lane], left)
-            used[lane] += more
-            left -= more
-            backlog[lane] = wanted[lane] - used[lane]
+        wanted[own] = capacity
+        used = _used(wanted, shares, capacity)
+        if kept_share and wanted[Lane.HIGH] <= used[Lane.HIGH]:
+            # It has no queue: slots are kept for it, and all of them together drain no more than without those.
+            used = _used(wanted, shares, max(used[Lane.HIGH], capacity * (1.0 - kept_share)))
+        backlog = {lane: wanted[lane] - used[lane] for lane in lanes}
         drained += used[own]
         times_s.append(then_s)
         tokens.append(drained)
     return DrainCurve(tuple(times_s), tuple(tokens))
+
+
+def _used(wanted: Mapping[Lane, float], shares: Mapping[Lane, float], capacity: float) -> dict[Lane, float]:
+    """What each lane gets of what is drained: up to its share; what is left goes to the best that wants more."""
+    used = {lane: min(each, capacity * shares[lane]) for lane, each in wanted.items()}
+    left = capacity - sum(used.values())
+    for lane in wanted:
+        more = min(wanted[lane] - used[lane], left)
+        used[lane] += more
+        left -= more
+    return used
 
 
 def _times() -> list[float]:

@@ -1,13 +1,15 @@
 """Observe: write down how every queue stands. Knows neither Celery nor what the samples are for."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from statistics import fmean
 
 from headrace.admission import Load
 from headrace.forecasting import LaneRates, Outlook, PoolRates, to_json
 from headrace.jobs import Lane
+from headrace.lanes import HIGH_LATELY_S, kept_share
 from headrace.queues import OVERFLOW, lane_queues
 from headrace.store import clock, locks, observations, workers
 from headrace.store.observations import QueueActivity, QueueSample
@@ -46,31 +48,35 @@ def observe(parts: Parts) -> int:
         ]
         observations.add_samples(db, samples)
         window = observations.recent_samples(db, parts.queues, at - timedelta(seconds=WINDOW_S))
-    parts.admission.publish_outlook(to_json(outlook(window)), WINDOW_S)
+    kept = {name: kept_share(pool.max_running, pool.kv_high_share) for name, pool in parts.settings.pools.items()}
+    parts.admission.publish_outlook(to_json(outlook(window, kept)), WINDOW_S)
     return len(samples)
 
 
-def outlook(samples: Iterable[QueueSample]) -> Outlook:
+def outlook(samples: Iterable[QueueSample], kept: Mapping[str, float]) -> Outlook:
     """How fast each pool drains and what arrives in its lanes; a pool is absent when there are fewer than two samples.
 
     Args:
         samples: in the order they were taken.
+        kept: of each pool's slots, the share that is kept for `high` while it is in use and has no queue.
     """
     pools: dict[str, dict[datetime, dict[Lane, QueueSample]]] = defaultdict(lambda: defaultdict(dict))
     for sample in samples:
         pool, _, lane = sample.queue.rpartition(".")
         pools[pool][sample.at][Lane(lane)] = sample
-    return {pool: _pool_rates(list(moments.values())) for pool, moments in pools.items() if len(moments) > 1}
+    seen = {pool: list(moments.values()) for pool, moments in pools.items() if len(moments) > 1}
+    return {pool: _pool_rates(moments, kept.get(pool, 0.0)) for pool, moments in seen.items()}
 
 
-def _pool_rates(moments: Sequence[dict[Lane, QueueSample]]) -> PoolRates:
+def _pool_rates(moments: Sequence[dict[Lane, QueueSample]], kept: float) -> PoolRates:
     """The newest samples count most: each half as much as one that is `HALF_LIFE_S` younger."""
     newest = _at(moments[-1])
     drained = slot_s = seconds = 0.0
     started: dict[Lane, float] = defaultdict(float)
     tokens: dict[Lane, float] = defaultdict(float)
     arrivals: dict[Lane, float] = defaultdict(float)
-    for before, after in pairwise(moments):
+    usable = _usable_slots(moments, kept)
+    for (before, after), slots in zip(pairwise(moments), pairwise(usable), strict=True):
         weight = 0.5 ** ((newest - _at(after)).total_seconds() / HALF_LIFE_S)
         step_s = (_at(after) - _at(before)).total_seconds()
         seconds += weight * step_s
@@ -78,14 +84,24 @@ def _pool_rates(moments: Sequence[dict[Lane, QueueSample]]) -> PoolRates:
         # arrive, which says nothing about how many it could.
         if _backed_up(before) and _backed_up(after):
             drained += weight * _drained_tokens(before, after)
-            slot_s += weight * step_s * (_slots(before) + _slots(after)) / 2
+            slot_s += weight * step_s * fmean(slots)
         for lane, sample in after.items():
             started[lane] += weight * sample.started
             tokens[lane] += weight * sample.started_tokens
             arrivals[lane] += weight * sample.arrivals
     means = {lane: tokens[lane] / started[lane] for lane in started if started[lane]}
     lanes = {lane: LaneRates(arrivals[lane] / seconds * mean, mean) for lane, mean in means.items()}
-    return PoolRates(drained / slot_s if drained and slot_s else None, lanes)
+    return PoolRates(drained / slot_s if drained and slot_s else None, lanes, _high_is_in_use(moments)[-1])
+
+
+def _high_is_in_use(moments: Sequence[dict[Lane, QueueSample]]) -> list[bool]:
+    """Of each moment, whether `high` had a job so lately that slots were kept for the next one."""
+    until, in_use = datetime.min.replace(tzinfo=UTC), []
+    for moment in moments:
+        if (high := moment.get(Lane.HIGH)) and (high.depth or high.started):
+            until = high.at + timedelta(seconds=HIGH_LATELY_S)
+        in_use.append(_at(moment) < until)
+    return in_use
 
 
 def _at(moment: dict[Lane, QueueSample]) -> datetime:
@@ -104,9 +120,13 @@ def _drained_tokens(before: dict[Lane, QueueSample], after: dict[Lane, QueueSamp
     return tokens - filled * tokens / started if started else float(tokens)
 
 
-def _slots(moment: dict[Lane, QueueSample]) -> int:
-    """The slots are the pool's, and each of its lanes reports them all."""
-    return max(sample.slots for sample in moment.values())
+def _usable_slots(moments: Sequence[dict[Lane, QueueSample]], kept: float) -> list[float]:
+    """Of each moment, the slots without those that were kept: `high` fills them only while it has a queue."""
+    return [
+        # The slots are the pool's, and each of its lanes reports them all.
+        max(sample.slots for sample in moment.values()) * (1.0 - kept * (in_use and not moment[Lane.HIGH].depth))
+        for moment, in_use in zip(moments, _high_is_in_use(moments), strict=True)
+    ]
 
 
 def _sample(queue: str, at: datetime, load: Load, activity: QueueActivity, fleet: Fleet | None) -> QueueSample:

@@ -9,17 +9,13 @@ from typing import Literal
 from uuid import UUID
 
 from headrace.jobs import Lane
+from headrace.lanes import HIGH_LATELY_S, kept_slots
 from workers.engines.base import Engine, EngineLimits, Generation
 from workers.kv_ledger import Held, KvLedger
 from workers.lengths import by_lane
 
 #: As `PoolSettings.kv_admission` names it.
 KvAdmission = Literal["expected", "worst_case", "open"]
-#: How long after a job of `high` others are kept out of the engine's last slots, so that the next one need not wait for
-#: an answer to end. Longer than callers of such a lane pause.
-HIGH_LATELY_S = 60.0
-#: Slots below which none is kept.
-SMALL_BATCH = 4
 #: How long a job that was let in may take to get to the engine. One that never does, because an operator revoked its
 #: task, must not keep its room.
 ARRIVES_WITHIN_S = 60.0
@@ -68,6 +64,9 @@ class Room:
         self._ledger: KvLedger | None = None
         self._max_running = 0
         self._high_until = -math.inf
+        self._high_waits = False
+        #: Free slots that are set aside for `high`.
+        self._set_aside = 0
 
     def open(self, limits: EngineLimits, answers: Iterable[tuple[Lane, int]] = ()) -> None:
         """The engine is up. One without a KV pool of its own has room for every job.
@@ -106,7 +105,20 @@ class Room:
                 return False
             self._ledger.hold(job_id.hex, job)
             self._entries[job_id.hex] = _Entry(self._clock(), alone)
+            self._set_aside = min(self._set_aside, self._free_slots)
             return True
+
+    def see(self, *, high_waits: bool) -> None:
+        """Whether a job of `high` waits now.
+
+        While none does, the slots that free are set aside for the next ones. Those that come take them whatever the
+        turn. Once they have taken them all, and more of them wait, the lanes share what frees by their turns: else the
+        others would get nothing as long as `high` has a queue.
+        """
+        with self._lock:
+            self._high_waits = high_waits
+            if not high_waits:
+                self._set_aside = min(self._kept_slots, self._free_slots)
 
     def has_slot(self, lane: Lane) -> bool:
         """Whether a slot of the engine's batch is left for this lane: else no room that frees helps its jobs."""
@@ -163,13 +175,15 @@ class Room:
         """Whether a slot of the engine's batch is left for this lane. The worker's threads bound them all."""
         if lane is Lane.HIGH or self._clock() > self._high_until:
             return True
-        return len(self._entries) < self._max_running - self._kept_slots
+        return self._free_slots > (self._set_aside if self._high_waits else self._kept_slots)
+
+    @property
+    def _free_slots(self) -> int:
+        return self._max_running - len(self._entries)
 
     @property
     def _kept_slots(self) -> int:
-        """Of a small batch none is kept: the other lanes would stand still."""
-        kept = math.ceil(self._max_running * self._high_share)
-        return 0 if self._max_running < SMALL_BATCH else min(kept, self._max_running - 1)
+        return kept_slots(self._max_running, self._high_share)
 
     def _look(self, ledger: KvLedger) -> None:
         """Note how far the running jobs are, and forget those that never got to run."""

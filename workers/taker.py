@@ -213,6 +213,7 @@ class RoomTaker(Taker):
 
     def _choose(self, room: Room, heads: list[_Head]) -> _Head | None:
         """The first that fits, which has its room from now on. What was passed over for too long has all to itself."""
+        room.see(high_waits=any(head.job is not None and head.job.lane is Lane.HIGH for head in heads))
         if not heads:
             return None
         now = self._clock()

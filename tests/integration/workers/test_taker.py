@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -182,6 +183,27 @@ def test_a_lane_that_has_no_slot_keeps_room_from_nobody(
     one.now += 2 * PASSED_OVER_S
     assert one.take((NORMAL, HIGH)) == high[1]
     assert one.take((NORMAL, HIGH)) == high[2]
+
+
+def test_a_full_engine_gives_each_lane_its_share_while_the_lane_high_has_a_queue(
+    worker: Callable[[int], Worker], put: Callable[..., UUID]
+) -> None:
+    one = worker(100)
+    one.room = Room(Silent(), "expected", 0.05, freed=one.taker.look)  # type: ignore[arg-type]
+    one.room.open(EngineLimits(None, max_running=8, kv_tokens=1600, kv_block_tokens=16))
+    one.taker.open(one.room, lambda: True, lambda: 8)
+    lanes = {put(lane, 1): lane for lane in (Lane.HIGH, Lane.NORMAL, Lane.LOW) for _ in range(40)}
+    turns = LaneCycle({Lane.HIGH: 10, Lane.NORMAL: 4, Lane.LOW: 2})
+    turns.update((HIGH, NORMAL, LOW))
+    running, taken = deque[UUID](), []
+    for _ in range(8 + 32):
+        one.now += 2 * JUST_SEEN_S
+        for _, message in one.taker.take(turns, 3, 1):
+            running.append(parse_id(message["headers"]["id"]))
+            taken.append(lanes[running[-1]])
+        if len(running) == 8:
+            one.room.leave(running.popleft())
+    assert Counter(taken[-32:]) == {Lane.HIGH: 20, Lane.NORMAL: 8, Lane.LOW: 4}
 
 
 def test_nothing_is_taken_while_the_engine_is_down(worker: Callable[[int], Worker], put: Callable[..., UUID]) -> None:

@@ -56,6 +56,21 @@ def test_free_slots_are_counted_by_who_leaves_the_queues(
     assert forecast.wait_if_submitted_s("chat.low") == 0.0
 
 
+def test_slots_that_are_kept_for_the_lane_high_are_free_for_it_alone(
+    forecast: Forecast, door: Any, fleet: dict[str, Fleet], settings: Settings, catalogue: Catalogue
+) -> None:
+    # Of 32 slots, as many as one worker has, 2 are kept.
+    fleet["chat"] = alive(workers=1, slots=32, running=29)
+    assert [forecast.pool("chat").free(lane) for lane in Lane] == [3, 3, 3, 3], "`high` is not in use"
+    door.rates = to_json({"chat": PoolRates(10.0, high_is_in_use=True)})
+    again = Forecast(cast(Admission, door), catalogue, settings)
+    assert [again.pool("chat").free(lane) for lane in Lane] == [3, 1, 1, 1]
+    assert (again.free_until("chat.high"), again.free_until("chat.low")) == (3, 1)
+    # Alone, it drains what 30 slots do.
+    assert again.seconds_to_drain("chat.normal", 3000) == pytest.approx(10)
+    assert again.seconds_to_drain("chat.high", 3200) == pytest.approx(10)
+
+
 def test_an_observed_rate_wins_over_a_believed_one(forecast: Forecast, door: Any, fleet: dict[str, Fleet]) -> None:
     fleet["chat"] = alive(workers=1, slots=2, running=2)
     door.rates = observed(50.0)

@@ -33,7 +33,7 @@ def backlog(lane: Lane, tokens: float, arriving: float = 0, mean: float = 100.0)
 class TestOutlookAsText:
     @pytest.mark.parametrize("drain", [None, 12.5])
     def test_it_is_read_as_it_was_written(self, drain: float | None) -> None:
-        outlook = {"chat": PoolRates(drain, {Lane.HIGH: LaneRates(1.5, 80.0)}), "overflow": PoolRates(None)}
+        outlook = {"chat": PoolRates(drain, {Lane.HIGH: LaneRates(1.5, 80.0)}, True), "overflow": PoolRates(None)}
         assert from_json(to_json(outlook)) == outlook
 
     def test_an_empty_one_is_empty(self) -> None:
@@ -91,6 +91,20 @@ class TestDrain:
     def test_a_lane_keeps_its_share_whatever_arrives_in_a_better_one(self) -> None:
         lanes = flows(high=backlog(Lane.HIGH, 0, arriving=1e6))
         assert drain_curve(Lane.BATCH, lanes, 160).tokens_within(10) == pytest.approx(100)
+
+    def test_other_lanes_drain_without_the_slots_that_are_kept_for_the_lane_high(self) -> None:
+        lanes = flows(high=backlog(Lane.HIGH, 0, arriving=20), low=backlog(Lane.LOW, 1e9))
+        # An eighth of the slots is kept: 87.5 of 100 are drained, 20 of `high`; a sixteenth of the takes is `low`'s.
+        own = drain_curve(Lane.NORMAL, lanes, 100, kept_share=1 / 8).tokens_within(10)
+        assert own == pytest.approx(10 * (87.5 - 20 - 87.5 / 16))
+        assert drain_curve(Lane.NORMAL, lanes, 100).tokens_within(10) == pytest.approx(10 * (100 - 20 - 100 / 16))
+        assert drain_curve(Lane.HIGH, lanes, 100, kept_share=1 / 8).tokens_within(10) == pytest.approx(1000 * 15 / 16)
+
+    def test_a_lane_high_with_a_queue_uses_the_slots_that_are_kept_for_it(self) -> None:
+        full = {str(each): backlog(each, 1e9) for each in Lane}
+        for lane in Lane:
+            drained = drain_curve(lane, flows(**full), 160, kept_share=1 / 8).tokens_within(10)
+            assert drained == pytest.approx(160 * 10 * TAKES[lane] / 16)
 
     def test_a_pool_that_drains_nothing_never_gets_anywhere(self) -> None:
         curve = drain_curve(Lane.HIGH, flows(), 0)

@@ -32,12 +32,12 @@ def drained(*steps: tuple[int, int], slots: int = 4) -> list[QueueSample]:
 
 def rate(samples: Sequence[QueueSample]) -> float | None:
     """Tokens a second of the pool `chat`, for each slot."""
-    return outlook(samples)["chat"].drain_tokens_per_s_per_slot
+    return outlook(samples, {})["chat"].drain_tokens_per_s_per_slot
 
 
 @pytest.mark.parametrize("samples", [[], [sample(0)], [sample(0), sample(0, "chat.high")]])
 def test_a_pool_with_less_than_two_samples_is_absent(samples: list[QueueSample]) -> None:
-    assert outlook(samples) == {}
+    assert outlook(samples, {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,26 @@ def test_a_job_that_is_handed_back_and_taken_again_counts_once() -> None:
     assert rate(samples) == pytest.approx((140 * weight + 60) / (EVERY_S * (1 + weight)) / 4)
 
 
+def test_the_drain_rate_is_of_the_slots_that_were_not_kept_for_the_lane_high() -> None:
+    def seen(step: int, **high: int) -> list[QueueSample]:
+        others = sample(step, "chat.low", depth=9, started=10, started_tokens=120)
+        return [sample(step, "chat.high", **high), others]
+
+    def rate_of(*samples: QueueSample) -> float | None:
+        return outlook(samples, {"chat": 0.25})["chat"].drain_tokens_per_s_per_slot
+
+    used = {"started": 1, "started_tokens": 0}
+    assert rate_of(*seen(0), *seen(1)) == pytest.approx(120 / EVERY_S / 4), "the lane is not in use"
+    assert rate_of(*seen(0, **used), *seen(1)) == pytest.approx(120 / EVERY_S / 3)
+    assert rate_of(*seen(0, depth=1), *seen(1, depth=1)) == pytest.approx(120 / EVERY_S / 4), "it has a queue"
+
+
+@pytest.mark.parametrize(("steps", "is_in_use"), [(1, True), (11, True), (13, False)])
+def test_the_lane_high_is_in_use_for_a_minute_after_a_job(steps: int, is_in_use: bool) -> None:
+    samples = [sample(0, "chat.high", started=1), *(sample(step, "chat.high") for step in range(1, steps + 1))]
+    assert outlook(samples, {})["chat"].high_is_in_use is is_in_use
+
+
 def test_a_pool_without_slots_has_no_drain_rate() -> None:
     assert rate(drained((3, 0), (3, 100), slots=0)) is None
 
@@ -109,7 +129,7 @@ def test_a_lane_has_what_arrives_in_it_and_how_large_its_jobs_are() -> None:
     quiet = sample(1, "chat.low", arrivals=3)
     busy = [sample(i, arrivals=20, started=10, started_tokens=300) for i in range(2)]
 
-    rates = outlook([sample(0, "chat.low"), busy[0], quiet, busy[1]])["chat"]
+    rates = outlook([sample(0, "chat.low"), busy[0], quiet, busy[1]], {})["chat"]
 
     assert rates.lanes == {Lane.NORMAL: LaneRates(pytest.approx(20 / EVERY_S * 30), pytest.approx(30))}, (
         "how large a lane's jobs are is not known before one started"
@@ -118,7 +138,7 @@ def test_a_lane_has_what_arrives_in_it_and_how_large_its_jobs_are() -> None:
 
 def test_each_pool_has_rates_of_its_own() -> None:
     samples = [sample(i, f"{pool}.normal", depth=1, started_tokens=n) for i in (0, 1) for pool, n in RATES.items()]
-    assert outlook(samples) == {pool: PoolRates(pytest.approx(n / EVERY_S / 4)) for pool, n in RATES.items()}
+    assert outlook(samples, {}) == {pool: PoolRates(pytest.approx(n / EVERY_S / 4)) for pool, n in RATES.items()}
 
 
 RATES = {"chat": 100, "overflow": 700}

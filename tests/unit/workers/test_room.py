@@ -6,10 +6,11 @@ from uuid import UUID
 import pytest
 
 from headrace.jobs import Lane, Usage, new_id
+from headrace.lanes import HIGH_LATELY_S, SMALL_BATCH
 from workers.engines.base import EngineLimits, FinishReason, Generation, Progress
 from workers.kv_ledger import KvLedger
 from workers.lengths import by_lane
-from workers.room import ARRIVES_WITHIN_S, HIGH_LATELY_S, SMALL_BATCH, KvAdmission, Reserved, Room
+from workers.room import ARRIVES_WITHIN_S, KvAdmission, Reserved, Room
 
 #: Ten blocks of 16 tokens.
 LIMITS = EngineLimits(max_model_tokens=None, max_running=8, kv_tokens=160, kv_block_tokens=16)
@@ -229,6 +230,25 @@ def test_slots_are_kept_for_the_lane_high_while_it_is_in_use() -> None:
     assert bench.enter(1) is None
     bench.now += HIGH_LATELY_S
     assert bench.enter(1), "it is not in use any more"
+
+
+def test_a_lane_high_with_a_queue_takes_the_slots_that_are_set_aside_and_then_shares_by_turns() -> None:
+    bench = Bench(SLOTS, high_share=0.2)
+    assert bench.enter(1, Lane.HIGH)
+    bench.room.see(high_waits=False)
+    others = [job for job in (bench.enter(1) for _ in range(8)) if job]
+    assert len(others) == 5, "two of the eight are set aside"
+
+    bench.room.see(high_waits=True)
+    assert not bench.room.has_slot(Lane.NORMAL), "one that comes takes what is set aside, whatever the turn"
+    high = [bench.enter(1, Lane.HIGH) for _ in range(2)]
+    bench.room.leave(others.pop())
+    assert bench.room.has_slot(Lane.NORMAL), "nothing is set aside any more: the turn decides"
+    assert bench.enter(1)
+
+    bench.room.see(high_waits=False)
+    bench.room.leave(high.pop())
+    assert not bench.room.has_slot(Lane.NORMAL), "what frees while none waits is set aside again"
 
 
 @pytest.mark.parametrize(
