@@ -281,7 +281,7 @@ def test_answer_that_cannot_be_continued_starts_again_and_says_so(
     assert engine.prefixes == [""]
     assert heard(events[:at]) == "Water falls "
     assert heard(events[at:]) == job(store, ticket).answer == ANSWER
-    assert heard_logprobs(events[at:]) == (job(store, ticket).logprobs or [])
+    assert heard_logprobs(events[at:]) == list(job(store, ticket).logprobs or ())
 
 
 def test_log_probabilities_are_heard_and_stored_with_the_text(
@@ -293,7 +293,7 @@ def test_log_probabilities_are_heard_and_stored_with_the_text(
 
     done, events = job(store, ticket), streams.read(ticket.job_id)
     assert heard(events) == done.answer == ANSWER
-    assert heard_logprobs(events) == done.logprobs == [_token(piece) for piece in re.findall(r"\S+ ?", ANSWER)]
+    assert heard_logprobs(events) == list(done.logprobs or ()) == [_token(piece) for piece in re.findall(r"\S+ ?", ANSWER)]
     with store.begin() as db:
         (listed,) = jobs.newest(db, ticket.app_id)
     assert (listed.answer, listed.logprobs) == (ANSWER, None)
