@@ -10,6 +10,7 @@ from flask import Flask, Response, g, request
 
 from api import problems
 from api.auth import Authenticator
+from api.bodies import Bodies
 from api.catalogue import Catalogue
 from api.deps import EXTENSION, Deps
 from api.forecast import Forecast
@@ -19,10 +20,12 @@ from api.reader import Reader
 from api.refusals import Refusals
 from api.relief import Relief
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
+from api.routes.submission import release_body
 from api.submit import Submitter
 from api.waits import Waits
 from headrace import connections
 from headrace.admission import Admission
+from headrace.app_rates import AppRates
 from headrace.broker import ExecuteMessage, make_celery
 from headrace.config import BudgetSettings, Settings
 from headrace.jobs import new_id, show_id
@@ -47,6 +50,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = build(settings)
     app.before_request(_begin)
     app.after_request(_end)
+    app.teardown_request(release_body)
     problems.register(app)
     for routes in (jobs, responses, chat, models, queues, unsupported, health, documentation):
         app.register_blueprint(routes.blueprint)
@@ -86,6 +90,7 @@ def build(settings: Settings) -> Deps:
         catalogue=catalogue,
         forecast=forecast,
         authenticator=Authenticator(store, settings.pepper.get_secret_value()),
+        bodies=Bodies(AppRates(redis), store, settings.bodies_in_flight_bytes),
         submitter=submitter,
         reader=Reader(store, admission),
         refusals=refusals,

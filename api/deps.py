@@ -8,6 +8,7 @@ from flask import Response, current_app, request
 from pydantic import BaseModel
 
 from api.auth import Authenticator, check_scope
+from api.bodies import Bodies
 from api.catalogue import Catalogue
 from api.forecast import Forecast
 from api.reader import Reader
@@ -38,6 +39,7 @@ class Deps:
     catalogue: Catalogue
     forecast: Forecast
     authenticator: Authenticator
+    bodies: Bodies
     submitter: Submitter
     reader: Reader
     refusals: Refusals

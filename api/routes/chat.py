@@ -19,7 +19,7 @@ blueprint = Blueprint("chat", __name__, url_prefix="/v1/chat/completions")
 def create() -> Response:
     """200 and the answer, once there is one; or chunks of it as they are made."""
     app = caller()
-    asked = validated(ChatRequest, body())
+    asked = validated(ChatRequest, body(app))
     if asked.stream:
         return _stream(asked, app)
     accepted, job = waited_for(asked.to_draft(), app)

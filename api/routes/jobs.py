@@ -19,7 +19,7 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 def submit() -> Response:
     """202, and where the job stands."""
     app = caller()
-    draft = validated(JobRequest, body()).to_draft()
+    draft = validated(JobRequest, body(app)).to_draft()
     accepted = deps().submitter.submit(draft, app, idempotency())
     return answer(AcceptedBody.of(accepted), 202, headers=headers_of(accepted))
 

@@ -24,7 +24,7 @@ blueprint = Blueprint("responses", __name__, url_prefix="/v1/responses")
 def create() -> Response:
     """200, and the response: queued in the background, else once it has ended, or as a stream of events."""
     app = caller()
-    draft = validated(ResponseRequest, body()).to_draft()
+    draft = validated(ResponseRequest, body(app)).to_draft()
     if draft.stream:
         return _stream(draft, app)
     accepted, job = submitted(draft, app) if draft.background else waited_for(draft, app)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from flask import request
+from flask import g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.bodies import SMALL_BYTES
 from api.deps import deps
 from api.drafts import Draft
 from api.rates import rate_headers
@@ -23,9 +24,27 @@ KEY_CHARS_LIMIT = 255
 WAIT_DIGITS_LIMIT = 9
 
 
-def body() -> dict[str, Any]:
-    """The request's JSON object. Raises: InvalidRequest. RequestEntityTooLarge."""
-    return parse_object(_raw())
+def body(app: App) -> dict[str, Any]:
+    """The request's JSON object. Raises: InvalidRequest. RequestEntityTooLarge. AppLimited. BodiesFull."""
+    limit, told = deps().settings.body_limit_bytes, request.content_length
+    # A chunked body may become as long as any.
+    size = limit if told is None else told
+    if size <= SMALL_BYTES:
+        return parse_object(_raw())
+    if size > limit:
+        raise RequestEntityTooLarge
+    bodies = deps().bodies
+    bodies.admit(app, size, _idempotency_key())
+    g.body = app.id, size
+    raw = _raw()
+    with bodies.parsing.hold(app.id):
+        return parse_object(raw)
+
+
+def release_body(_: BaseException | None = None) -> None:
+    """Count the request's body no more. Flask calls it at the end of each request, however it ended."""
+    if held := g.pop("body", None):
+        deps().bodies.release(*held)
 
 
 def _raw() -> bytes:
@@ -42,6 +61,13 @@ def _raw() -> bytes:
 
 def idempotency() -> Idempotency | None:
     """The Idempotency-Key with a hash of what it came with. Raises: InvalidRequest."""
+    if (key := _idempotency_key()) is None:
+        return None
+    digest = hashlib.sha256(request.path.encode() + b"\n" + _raw()).digest()
+    return Idempotency(key, digest)
+
+
+def _idempotency_key() -> str | None:
     header = request.headers.get("Idempotency-Key")
     if header is None:
         return None
@@ -51,8 +77,7 @@ def idempotency() -> Idempotency | None:
             f"The Idempotency-Key must have 1 to {KEY_CHARS_LIMIT} printable ASCII characters.",
             param="Idempotency-Key",
         )
-    digest = hashlib.sha256(request.path.encode() + b"\n" + _raw()).digest()
-    return Idempotency(key, digest)
+    return key
 
 
 def preferred_wait_s() -> float:

@@ -59,6 +59,8 @@ class Settings(BaseSettings):
         url: `HEADRACE_URL`: where the terminal's client commands find the API.
         api_key: `HEADRACE_API_KEY`: the key they show it.
         body_limit_bytes: larger request bodies are refused with 413.
+        bodies_in_flight_bytes: of request bodies above 64 KiB that one API process holds at once, from before they are
+            read until their requests end; one app may hold half. One more is refused.
         wait_limit_s: the longest `wait=` of a long poll.
         wait_slots: long polls and synchronous requests that one API process holds open. One more long poll is
             answered at once, as it stands; one more synchronous request is refused.
@@ -112,6 +114,7 @@ class Settings(BaseSettings):
     scaling: ScalingSettings = ScalingSettings()
 
     body_limit_bytes: PositiveInt = 8 * 1024 * 1024
+    bodies_in_flight_bytes: PositiveInt = 64 * 1024 * 1024
     wait_limit_s: Positive = 60.0
     wait_slots: PositiveInt = 1000
     stream_slots: PositiveInt = 1000

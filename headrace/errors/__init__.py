@@ -20,6 +20,7 @@
     │   ├── QueueFull            no candidate queue has room for this job
     │   ├── AppLimited           the app's own limits
     │   ├── BudgetExceeded       no money is left for the paid API
+    │   ├── BodiesFull           this process holds as many bytes of request bodies as it may
     │   └── SlotsFull            this process holds as many waits and streams open as it may
     ├── Unavailable              one of our own parts is down
     │   ├── StoreUnavailable     Postgres
@@ -42,6 +43,7 @@ HTTP status codes are not known here: `api/problems.py` maps `code` to them.
 
 from headrace.errors.callers import (
     AppLimited,
+    BodiesFull,
     BudgetExceeded,
     ContextLengthExceeded,
     IdempotencyInProgress,
@@ -83,6 +85,7 @@ from headrace.errors.root import HeadraceError
 
 __all__ = [
     "AppLimited",
+    "BodiesFull",
     "BrokerUnavailable",
     "BudgetExceeded",
     "ConfigError",

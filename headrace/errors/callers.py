@@ -156,6 +156,12 @@ class BudgetExceeded(Refused):
     code = "budget_exceeded"
 
 
+class BodiesFull(Refused):
+    """This process holds as many bytes of large request bodies as it may, of all apps or of this one."""
+
+    code = "bodies_full"
+
+
 class SlotsFull(Refused):
     """This process holds as many waits and streams open as it may."""
 

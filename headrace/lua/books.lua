@@ -15,6 +15,7 @@
 -- app_jobs           hash {app: jobs waiting, in all queues}
 -- departed           hash {pool: jobs that ever left its queues}: who knew how many slots were free when so many had
 --                    left knows how many are free now
+-- rate:A             hash {requests, tokens, at}: what app A has left of its rates, as of `at` in ms
 -- Q                  Celery's list of messages, ordered by turn: the next one is taken from the right
 -- bell:P             stream with one entry: a new one says that the pool's lists have got messages
 --
@@ -29,6 +30,17 @@ end
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- A bucket of an app's rate holds a minute's worth, and fills as the minute passes.
+local MINUTE_MS = 60000
+
+local function filled(bucket, name, limit, now)
+  local left, at = redis.call('HGET', bucket, name), redis.call('HGET', bucket, 'at')
+  if not left then
+    return limit
+  end
+  return math.min(limit, left + math.max(0, now - at) * limit / MINUTE_MS)
 end
 
 -- What was read of the books by this script, and what it made of it: nobody else writes meanwhile. Each script ends with

@@ -10,18 +10,8 @@
 --         a refusal has what the reason is about in `number`: a cap in jobs or tokens, or ms until the rate allows it.
 --         The rest is then the first candidate's. What is left of a rate that is not limited is -1.
 -- Effect  each place is in the books and has a reservation; each rate is used up by what was admitted alone.
-local MINUTE_MS = 60000
 local now = now_ms()
 local ttl_ms = ARGV[1] * 1000
-
--- A bucket holds a minute's worth, and fills as the minute passes.
-local function filled(bucket, name, limit)
-  local left, at = redis.call('HGET', bucket, name), redis.call('HGET', bucket, 'at')
-  if not left then
-    return limit
-  end
-  return math.min(limit, left + math.max(0, now - at) * limit / MINUTE_MS)
-end
 
 local function keep(bucket, name, left)
   if left >= 0 then
@@ -148,8 +138,8 @@ while at <= #ARGV do
   local is_paid = leave(job)
   local first = ARGV[at + 7]
   local bucket = PREFIX .. 'rate:' .. app
-  local requests_left = requests_cap >= 0 and filled(bucket, 'requests', requests_cap) or -1
-  local tokens_left = tokens_cap >= 0 and filled(bucket, 'tokens', tokens_cap) or -1
+  local requests_left = requests_cap >= 0 and filled(bucket, 'requests', requests_cap, now) or -1
+  local tokens_left = tokens_cap >= 0 and filled(bucket, 'tokens', tokens_cap, now) or -1
   local chosen, reason, number = 0, nil, nil
   local depth, ahead
   local free = free_slots(first, tonumber(ARGV[at + 11]))

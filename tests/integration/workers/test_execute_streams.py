@@ -293,7 +293,9 @@ def test_log_probabilities_are_heard_and_stored_with_the_text(
 
     done, events = job(store, ticket), streams.read(ticket.job_id)
     assert heard(events) == done.answer == ANSWER
-    assert heard_logprobs(events) == list(done.logprobs or ()) == [_token(piece) for piece in re.findall(r"\S+ ?", ANSWER)]
+    assert (
+        heard_logprobs(events) == list(done.logprobs or ()) == [_token(piece) for piece in re.findall(r"\S+ ?", ANSWER)]
+    )
     with store.begin() as db:
         (listed,) = jobs.newest(db, ticket.app_id)
     assert (listed.answer, listed.logprobs) == (ANSWER, None)

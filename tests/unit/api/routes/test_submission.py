@@ -16,8 +16,10 @@ from api.submit import Accepted
 from headrace.errors import InvalidRequest
 from headrace.jobs import JobState, Lane, new_id
 from headrace.limits import RateLeft, RatesLeft
+from headrace.store.apps import App
 
 LIMIT_S = 60.0
+APP = App(new_id(), "test", "whsec_test")
 
 
 @contextmanager
@@ -87,9 +89,9 @@ def test_a_body_is_read_up_to_its_limit(size: int, is_too_large: bool) -> None:
     with request({}, data):
         if is_too_large:
             with pytest.raises(RequestEntityTooLarge):
-                body()
+                body(APP)
         else:
-            assert body() == {"a": 1}
+            assert body(APP) == {"a": 1}
 
 
 def accepted(**changes: Any) -> Accepted:

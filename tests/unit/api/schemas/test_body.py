@@ -1,12 +1,16 @@
 """A body is read strictly: what JSON can say and nothing behind it can hold is refused, by name."""
 
+import json
 import time
+import tracemalloc
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.schemas.body import NESTING_LIMIT, VALUES_LIMIT, parse_object, validated
+from api.schemas.body import NESTING_LIMIT, VALUES_LIMIT, _values, parse_object, validated
 from api.schemas.chat import ChatRequest
 from api.schemas.jobs import JobRequest
 from api.schemas.responses import ResponseRequest
@@ -55,7 +59,7 @@ def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
 
 def test_nesting_is_bounded() -> None:
     assert parse_object(nested(NESTING_LIMIT))
-    for levels in (NESTING_LIMIT + 1, 500, 200_000):
+    for levels in (NESTING_LIMIT + 1, 500, 90_000):
         with pytest.raises(InvalidRequest, match="deeper"):
             parse_object(nested(levels))
 
@@ -74,12 +78,65 @@ def test_width_is_bounded_whatever_it_is_made_of() -> None:
         assert raised.value.code == "invalid_json"
 
 
+MANY = {
+    "objects": b"{},",
+    "lists": b"[],",
+    "nested lists": b"[[[[]]]],",
+    "numbers": b"1,",
+    "texts": b'"ab",',
+    "texts with commas": b'"a,\\",[",',
+}
+
+
+@pytest.mark.parametrize("item", MANY.values(), ids=MANY)
+def test_too_many_values_are_refused_before_any_of_them_takes_memory(item: bytes) -> None:
+    raw = b'{"messages":[' + item * (8 * 2**20 // len(item) - 10) + b"1]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match="more than 100000 values"):
+            parse_object(raw)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100_000
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"a":"' + b"," * 10**6, b'{"a":"' + b'\\"' * 10**6, b'"' * 10**6, b"[ " * 10**6 + b"\\"]
+)
+def test_counting_values_is_linear_whatever_the_bytes_are(raw: bytes) -> None:
+    began_s = time.process_time()
+    with pytest.raises(InvalidRequest):
+        parse_object(raw + b"," * VALUES_LIMIT)
+    assert time.process_time() - began_s < 5
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(alphabet='a",\\[]{}é '),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(alphabet='a",\\[{'), inner),
+    max_leaves=30,
+)
+
+
+def items(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return len(inner) + sum(map(items, inner))
+
+
+@hypothesis.given(JSON, st.integers(0, 20), st.sampled_from([None, 1]))
+def test_values_are_counted_as_they_will_be_read(value: Any, limit: int, indent: int | None) -> None:
+    raw = json.dumps(value, indent=indent, ensure_ascii=False).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("api.schemas.body.VALUES_LIMIT", limit)
+        assert (_values(raw) > limit) == (items(value) > limit)
+
+
 def test_a_field_that_is_given_twice_is_found_among_many() -> None:
-    names = [b'"%d":1' % number for number in range(300_000)]
+    names = [b'"%d":1' % number for number in range(VALUES_LIMIT - 1)]
     began_s = time.process_time()
     with pytest.raises(InvalidRequest, match="given twice") as raised:
         parse_object(b"{" + b",".join([*names, names[-1]]) + b"}")
-    assert raised.value.param == "299999"
+    assert raised.value.param == str(VALUES_LIMIT - 2)
     # To look through all of them for each would take an hour.
     assert time.process_time() - began_s < 20
 
