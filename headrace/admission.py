@@ -3,30 +3,23 @@
 Redis is a fast index of Postgres here: all of it can be wiped and rebuilt by the sweeps.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from itertools import groupby
-from operator import attrgetter
 from typing import Literal, cast
 from uuid import UUID
 
-from redis import Redis, RedisError
-from redis.commands.core import Script
+from redis import Redis
 
-from headrace.broker import ExecuteMessage, list_key
-from headrace.errors import BrokerUnavailable
+from headrace.broker import ExecuteMessage
 from headrace.limits import RateLeft, RatesLeft
-from headrace.queues import KEY_PREFIX, Candidate, Ticket
+from headrace.queues import KEY_PREFIX, Candidate, Ticket, books_key
 from headrace.store.apps import UNLIMITED, AppLimits
+from headrace.upkeep import Upkeep, answered
 
 #: What `observe` writes and the doors read: `headrace.forecasting.Outlook`, as JSON.
 OUTLOOK = KEY_PREFIX + "outlook"
 #: The channel on which ended jobs are named, by 32 hex digits. A message may be lost: readers look again by themselves.
 ENDED = KEY_PREFIX + "ended"
-#: Messages in one Lua call that puts them back: each may be compared with the whole list, and nobody else is served.
-RESTORE_MESSAGES = 500
 
 RateReason = Literal["requests_per_minute", "tokens_per_minute"]
 Reason = Literal["depth", "tokens", "wait", "share", "token_share", "app_jobs"] | RateReason
@@ -91,26 +84,13 @@ class Load:
     apps: int
 
 
-def books_key(kind: str, queue: str) -> str:
-    """The key of one of a queue's books; `lua/books.lua` says what each holds."""
-    return f"{KEY_PREFIX}{kind}:{queue}"
-
-
-class Admission:
+class Admission(Upkeep):
     """Takes and gives places. Safe for many threads."""
 
     def __init__(self, redis: Redis, message: ExecuteMessage, *, reservation_ttl_s: float) -> None:
-        self._redis = redis
-        self._message = message
+        super().__init__(redis, message)
         self._ttl_s = reservation_ttl_s
-        self._reserve, self._commit, self._restore, self._leave = map(
-            self._script, ("reserve", "commit", "restore", "leave")
-        )
-
-    def _script(self, name: str) -> Script:
-        folder = files("headrace") / "lua"
-        books, own = ((folder / f"{each}.lua").read_text() for each in ("books", name))
-        return self._redis.register_script(books + own)
+        self._reserve, self._commit = map(self._script, ("reserve", "commit"))
 
     def reserve(self, asks: Sequence[Ask]) -> list[Place | Refusal]:
         """Take a place for each in the first candidate with room: one Lua call, so that no cap is ever overshot.
@@ -123,7 +103,7 @@ class Admission:
             for each in ask.candidates:
                 most_ahead = -1 if each.ahead_cap_tokens is None else each.ahead_cap_tokens
                 arguments += (each.queue, each.depth_cap, each.backlog_cap_tokens, most_ahead, each.free_until)
-        with _answered():
+        with answered():
             replies = self._reserve([KEY_PREFIX], arguments)
         return [_outcome(ask, *reply) for ask, reply in zip(asks, replies, strict=True)]
 
@@ -134,7 +114,7 @@ class Admission:
             app, message = ticket.app_id.hex, self._message.of(ticket)
             arguments += (ticket.job_id.hex, ticket.queue, app, ticket.kv_tokens, ticket.enqueue_no, message)
         if arguments:
-            with _answered():
+            with answered():
                 self._commit([KEY_PREFIX], arguments)
 
     def knock(self, app_id: UUID, queue: str, tokens: int, for_s: float) -> None:
@@ -143,56 +123,16 @@ class Admission:
         Otherwise an app that keeps a queue full takes each place that frees before any other app comes back.
         Args: tokens: of the job that found no room; the other apps' shares leave room. Raises: BrokerUnavailable.
         """
-        with _answered():
+        with answered():
             until_ms = (int(self._redis.time()[0]) + for_s) * 1000
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.zadd(books_key("knocks", queue), {app_id.hex: until_ms})
             pipeline.hset(books_key("wishes", queue), app_id.hex, str(tokens))
             pipeline.execute()
 
-    def leave(self, stays: Iterable[tuple[UUID, int]]) -> int:
-        """Give back the places of jobs that wait no more: `(job id, enqueue_no)` each. Their messages stay.
-
-        Returns: how many had one. Raises: BrokerUnavailable.
-        """
-        arguments = [word for job_id, enqueue_no in stays for word in (job_id.hex, enqueue_no)]
-        if not arguments:
-            return 0
-        with _answered():
-            return int(self._leave([KEY_PREFIX], arguments))
-
-    def restore(self, tickets: Sequence[Ticket]) -> list[Ticket]:
-        """Push the messages that are missing from their lists; returns those. Raises: BrokerUnavailable."""
-        pushed: set[str] = set()
-        for queue, group in groupby(sorted(tickets, key=attrgetter("queue")), key=attrgetter("queue")):
-            waiting = list(group)
-            for start in range(0, len(waiting), RESTORE_MESSAGES):
-                arguments: list[str | int] = [queue]
-                for ticket in waiting[start : start + RESTORE_MESSAGES]:
-                    app, message = ticket.app_id.hex, self._message.of(ticket)
-                    arguments += (ticket.job_id.hex, app, ticket.kv_tokens, ticket.enqueue_no, message)
-                with _answered():
-                    pushed |= set(self._restore([KEY_PREFIX], arguments))
-        return [ticket for ticket in tickets if ticket.job_id.hex in pushed]
-
-    def remove(self, tickets: Sequence[Ticket]) -> int:
-        """Take jobs that have ended out of their queues, with their messages; returns how many messages there were.
-
-        Raises: BrokerUnavailable.
-        """
-        if not tickets:
-            return 0
-        with _answered():
-            pipeline = self._redis.pipeline(transaction=False)
-            for ticket in tickets:
-                pipeline.lrem(list_key(ticket.queue), 1, self._message.of(ticket))
-            removed = int(sum(pipeline.execute()))
-        self.leave((ticket.job_id, ticket.enqueue_no) for ticket in tickets)
-        return removed
-
     def loads(self, queues: Sequence[str]) -> dict[str, Load]:
         """What waits in each queue: one round trip. Raises: BrokerUnavailable."""
-        with _answered():
+        with answered():
             pipeline = self._redis.pipeline(transaction=True)
             for queue in queues:
                 pipeline.zcard(books_key("line", queue))
@@ -203,70 +143,30 @@ class Admission:
 
     def departed(self, pool: str) -> int:
         """How many jobs have ever left the pool's queues. Raises: BrokerUnavailable."""
-        with _answered():
+        with answered():
             return int(self._redis.hget(KEY_PREFIX + "departed", pool) or 0)
-
-    def drop_stale_reservations(self, queues: Sequence[str]) -> int:
-        """Forget places whose job was never inserted; returns how many. Raises: BrokerUnavailable."""
-        with _answered():
-            now_ms = int(self._redis.time()[0]) * 1000
-            pipeline = self._redis.pipeline(transaction=False)
-            for queue in queues:
-                pipeline.zrangebyscore(books_key("reservations", queue), "-inf", now_ms)
-            stale = [job for jobs in pipeline.execute() for job in jobs]
-        # A reservation is a first stay: a job that came back later has another number, and keeps its place.
-        return self.leave((UUID(hex=job), 1) for job in stale)
-
-    def committed(self, cursor: int) -> tuple[int, dict[UUID, int]]:
-        """A part of the books: each job that waits, and is past its reservation, with its enqueue_no.
-
-        Returns: the next cursor, 0 after the last part, and the part, which may repeat jobs of another.
-        Raises: BrokerUnavailable.
-        """
-        with _answered():
-            cursor, part = self._redis.hscan(KEY_PREFIX + "waiting", cursor, count=1000)
-            entries = cast("dict[str, str]", part)
-            pipeline = self._redis.pipeline(transaction=False)
-            for job, entry in entries.items():
-                pipeline.zscore(books_key("reservations", entry.partition(" ")[0]), job)
-            reserved = pipeline.execute()
-        found = zip(entries.items(), reserved, strict=True)
-        return cursor, {UUID(hex=job): int(entry.rpartition(" ")[2]) for (job, entry), until in found if until is None}
-
-    def messages(self, queue: str, limit: int) -> list[str]:
-        """The messages in a queue's list that will be taken next, `limit` at most. Raises: BrokerUnavailable."""
-        with _answered():
-            return [str(message) for message in self._redis.lrange(list_key(queue), -limit, -1)]
-
-    def discard(self, queue: str, messages: Sequence[str]) -> int:
-        """Take these very messages out of a queue's list; returns how many were there. Raises: BrokerUnavailable."""
-        with _answered():
-            pipeline = self._redis.pipeline(transaction=False)
-            for message in messages:
-                pipeline.lrem(list_key(queue), 0, message)
-            return sum(pipeline.execute())
 
     def publish_outlook(self, outlook: str, for_s: float) -> None:
         """Tell every door what was observed, which is forgotten after `for_s`. Raises: BrokerUnavailable."""
-        with _answered():
+        with answered():
             self._redis.set(OUTLOOK, outlook, px=int(for_s * 1000))
 
     def outlook(self) -> str | None:
         """What was observed lately; None when nothing was. Raises: BrokerUnavailable."""
-        with _answered():
+        with answered():
             return cast("str | None", self._redis.get(OUTLOOK))
 
     def announce_ended(self, job_ids: Iterable[UUID]) -> None:
         """Wake whoever waits for these jobs' ends. Call it after the commit. Raises: BrokerUnavailable."""
         pipeline = self._redis.pipeline(transaction=False)
-        with _answered():
+        with answered():
             for job_id in job_ids:
                 pipeline.publish(ENDED, job_id.hex)
             pipeline.execute()
 
     def ping(self) -> None:
         """Return when Redis answers. Raises: BrokerUnavailable."""
-        with _answered():
+        with answered():
             self._redis.ping()
 
 
@@ -294,11 +194,3 @@ def _outcome(
     if chosen:
         return Place(ask.candidates[chosen - 1], number, depth, tokens, left, free)
     return Refusal(reason, number, depth, tokens, left, free)
-
-
-@contextmanager
-def _answered() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise BrokerUnavailable(f"Redis does not answer: {error}") from error

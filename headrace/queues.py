@@ -38,6 +38,11 @@ def bell_key(pool: str) -> str:
     return f"{KEY_PREFIX}bell:{pool}"
 
 
+def books_key(kind: str, queue: str) -> str:
+    """The key of one of a queue's books; `lua/books.lua` says what each holds."""
+    return f"{KEY_PREFIX}{kind}:{queue}"
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A queue a job may go to, and what holds there.

@@ -19,7 +19,7 @@ from headrace.config import Settings
 from headrace.logging import configure
 from headrace.pace import Pace
 from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
-from headrace.store import Store
+from headrace.store import Store, jobs
 from headrace.watchdog import watch
 from scheduler import sweep, tasks
 from scheduler.parts import Parts
@@ -52,8 +52,8 @@ def make_sweeper(parts: Parts) -> Sweeper:
     every_s = parts.settings.sweep_every_s
     return Sweeper(
         [
-            Sweep("expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, parts)),
-            Sweep("rescue", every_s, partial(rescue, parts, Patience(parts.settings.lease_s))),
+            Sweep("expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, parts), jobs.SWEEP_ROWS),
+            Sweep("rescue", every_s, partial(rescue, parts, Patience(parts.settings.lease_s)), jobs.RESCUE_ROWS),
             Sweep("spill", every_s, partial(spill, parts)),
             Sweep("publish_due", every_s, partial(sweep.publish_due, parts)),
             Sweep("redeliver", every_s, partial(sweep.redeliver, parts)),

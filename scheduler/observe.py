@@ -39,7 +39,7 @@ def observe(parts: Parts) -> int:
         last = observations.last_sample_at(db)
         if last is not None and at - last < every / 2:
             return 0
-        activity = observations.activity(db, last or at - every)
+        activity = observations.activity(db, parts.queues, last or at - every)
         fleets = workers.fleets(db)
         samples = [
             _sample(queue, at, loads[queue], activity.get(queue, IDLE), fleets.get(pool))

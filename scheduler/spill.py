@@ -45,12 +45,14 @@ def spill(parts: Parts) -> int:
     with parts.store.begin() as db:
         if not locks.try_take(db, "spill"):
             return 0
-        late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS)
+        # Asked first: without a free call there is nothing to look for.
+        free = _free_calls(db, spilled)
+        late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS) if free else []
         if not late:
             return 0
         wallet = _Wallet(budgets.current(db, settings.budgets), settings.budgets, tariff)
         able = (job.ticket for job in late if _goes(job, rooms[tariff.api_model(job.model)], wallet))
-        tickets = list(islice(able, _free_calls(db, spilled)))
+        tickets = list(islice(able, free))
         moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
     if moved:
         logger.info("jobs_spilled", extra={"jobs": len(moved)})

@@ -10,48 +10,99 @@ from collections.abc import Sequence
 
 from headrace.broker import named_in
 from headrace.queues import Ticket
-from headrace.store import deliveries, jobs, locks, observations, texts
+from headrace.store import deliveries, jobs, locks, observations, queued, texts
 from headrace.store.idempotency import forget_expired_keys
+from headrace.upkeep import Stay
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)
 
 #: Messages of one queue that one `reconcile_admission` looks at, those that are taken next.
 RECONCILE_MESSAGES = 1000
+#: Parts of the books, of about a thousand jobs each, that one `reconcile_admission` compares with Postgres.
+RECONCILE_PARTS = 20
+#: Pages of each queue that one `publish_due` goes through.
+MOST_PAGES = 20
 
 
 def publish_due(parts: Parts) -> int:
     """Put jobs into their lists: retries that are due, and queued jobs whose message is missing.
 
     A message is missing when the API died between insert and commit, when a worker died with it in its hands, and
-    when Redis was wiped.
-    Bound: a due job waits one sweep, a missing message `publish_grace_s` and one sweep, both from when Redis answers.
+    when Redis was wiped. Each job is looked at once, when it has been queued for `publish_grace_s`, and whatever a
+    worker takes is noted until its claim: so a backlog that waits costs nothing.
+    Bound: a due job waits one sweep, a missing message `publish_grace_s` and one sweep, both from when Redis answers;
+    one sweep more for every `queued.PAGE_ROWS` times `MOST_PAGES` of its queue that are missing before it.
     Returns: messages that were missing.
     """
     with parts.store.begin() as db:
         if not locks.try_take(db, "publish_due"):
             return 0
-        tickets = jobs.queued_longer_than(db, parts.settings.publish_grace_s)
-        tickets += jobs.enqueue_due(db)
-    pushed = parts.admission.restore(tickets)
+        due = jobs.enqueue_due(db)
+    pushed = _push(parts, due)
+    looks = parts.admission.look(parts.queues, parts.settings.publish_grace_s)
+    for queue, look in looks.items():
+        if look.missing > 0:
+            noted = parts.admission.compare(queue)
+            logger.warning("list_incomplete", extra={"queue": queue, "missing": look.missing, "noted": noted})
+    pushed += _push_taken(parts, [(queue, stay) for queue, look in looks.items() for stay in look.overdue])
+    pushed += _push_unchecked(parts, {queue: look.mark for queue, look in looks.items()})
     if pushed:
-        logger.info("messages_restored", extra={"messages": len(pushed)})
-        _take_back(parts, pushed)
+        logger.info("messages_restored", extra={"messages": pushed})
+    return pushed
+
+
+def _push(parts: Parts, tickets: Sequence[Ticket]) -> int:
+    """Push what is missing; returns how many.
+
+    What a worker claimed, or a caller cancelled, after Postgres was read and before the push, is taken out again.
+    """
+    pushed = parts.admission.restore(tickets, parts.settings.publish_grace_s)
+    if pushed:
+        with parts.store.begin() as db:
+            numbers = jobs.queued_numbers(db, [ticket.job_id for ticket in pushed])
+        parts.admission.remove([ticket for ticket in pushed if numbers.get(ticket.job_id) != ticket.enqueue_no])
     return len(pushed)
 
 
-def _take_back(parts: Parts, pushed: Sequence[Ticket]) -> None:
-    """Take out again what a worker claimed, or a caller cancelled, after Postgres was read and before the push."""
+def _push_taken(parts: Parts, taken: Sequence[tuple[str, Stay]]) -> int:
+    """Push the messages of those that were taken and not claimed; what was claimed, or has ended, leaves the books.
+
+    Args: taken: of each its queue and its stay there.
+    """
+    if not taken:
+        return 0
     with parts.store.begin() as db:
-        queued = jobs.queued_numbers(db, [ticket.job_id for ticket in pushed])
-    parts.admission.remove([ticket for ticket in pushed if queued.get(ticket.job_id) != ticket.enqueue_no])
+        tickets = queued.tickets(db, [stay for _, stay in taken])
+    unclaimed = {(ticket.queue, (ticket.job_id, ticket.enqueue_no)) for ticket in tickets}
+    parts.admission.settle([each for each in taken if each not in unclaimed])
+    return _push(parts, tickets)
+
+
+def _push_unchecked(parts: Parts, marks: dict[str, str]) -> int:
+    """Go through the jobs that were queued since the marks, and push those that the books do not know."""
+    pushed = 0
+    for _ in range(MOST_PAGES):
+        with parts.store.begin() as db:
+            until = queued.horizon(db, parts.settings.publish_grace_s)
+            pages = queued.pages(db, marks, until)
+        for queue, page in pages.items():
+            pushed += _push(parts, parts.admission.unknown(queue, page.tickets))
+        # A mark that is not there any more: what was seen of this Redis is gone, and the next sweep begins anew.
+        kept = {queue for queue, page in pages.items() if parts.admission.check(queue, marks[queue], page.mark)}
+        marks = {queue: page.mark for queue, page in pages.items() if page.is_full and queue in kept}
+        if not marks:
+            return pushed
+    logger.info("messages_left_to_check", extra={"queues": sorted(marks)})
+    return pushed
 
 
 def expire(parts: Parts) -> int:
-    """End the jobs whose `start_by` or `finish_by` passed while nobody ran them, and free their places.
+    """End the jobs whose `start_by` or `finish_by` passed while nobody ran them, `jobs.SWEEP_ROWS` at most, and free
+    their places.
 
-    Bound: one sweep after the time passed; with Redis down the state is as prompt, and the place is freed by
-    `reconcile_admission` once Redis is back.
+    Bound: one sweep after the time passed, which is repeated at once where it found that many; with Redis down the
+    state is as prompt, and the place is freed by `reconcile_admission` once Redis is back.
     Returns: jobs that were ended.
     """
     with parts.store.begin() as db:
@@ -71,7 +122,8 @@ def reconcile_admission(parts: Parts) -> int:
     """Take out what stands for nothing: reservations never followed by a job, places and messages of jobs not queued.
 
     Bound: a reservation lives `reservation_ttl_s` and one sweep; a message one sweep once it is among the
-    `RECONCILE_MESSAGES` that are taken next, and meanwhile a claim of it finds nothing.
+    `RECONCILE_MESSAGES` that are taken next, and meanwhile a claim of it finds nothing; a place one sweep for each
+    `RECONCILE_PARTS` parts of the books, which are gone through in turn.
     Returns: places that were freed.
     """
     freed = parts.admission.drop_stale_reservations(parts.queues)
@@ -93,8 +145,8 @@ def _discard_void(parts: Parts, queue: str) -> int:
     if not named:
         return 0
     with parts.store.begin() as db:
-        queued = jobs.queued_numbers(db, [job_id for job_id, _ in named.values()])
-    void = [message for message, (job_id, enqueue_no) in named.items() if queued.get(job_id) != enqueue_no]
+        numbers = jobs.queued_numbers(db, [job_id for job_id, _ in named.values()])
+    void = [message for message, (job_id, enqueue_no) in named.items() if numbers.get(job_id) != enqueue_no]
     return parts.admission.discard(queue, void) if void else 0
 
 
@@ -103,13 +155,15 @@ def _strike_out(parts: Parts) -> int:
 
     The books are read before Postgres: a job is past its reservation only after its insert. Returns: how many.
     """
-    struck, cursor, is_first = 0, 0, True
-    while cursor or is_first:
-        is_first = False
+    struck, cursor = 0, parts.admission.cursor()
+    for _ in range(RECONCILE_PARTS):
         cursor, waiting = parts.admission.committed(cursor)
         with parts.store.begin() as db:
-            queued = jobs.queued_numbers(db, list(waiting))
-        struck += parts.admission.leave(each for each in waiting.items() if queued.get(each[0], 0) < each[1])
+            numbers = jobs.queued_numbers(db, list(waiting))
+        struck += parts.admission.leave(each for each in waiting.items() if numbers.get(each[0], 0) < each[1])
+        if not cursor:
+            break
+    parts.admission.keep_cursor(cursor)
     return struck
 
 

@@ -1,6 +1,7 @@
 """Runs the sweeps, each on a timer of its own. Knows neither Celery nor what a sweep does."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +17,17 @@ STOP_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Something to do every so often."""
+    """Something to do every so often.
+
+    Attributes:
+        run: does a part of it, and returns how much.
+        batch: the most that `run` does: after that much there may be more, and it runs again at once.
+    """
 
     name: str
     every_s: float
-    run: Callable[[], object]
+    run: Callable[[], int]
+    batch: float = math.inf
 
 
 class Sweeper:
@@ -55,7 +62,7 @@ class Sweeper:
     def _run_once(self, sweep: Sweep, failing: bool) -> bool:
         """Run a sweep; returns whether it failed. An outage is logged when it begins and when it ends, not between."""
         try:
-            sweep.run()
+            self._run_batches(sweep)
         except Unavailable as error:
             if not failing:
                 logger.warning("sweep_failing", extra={"sweep": sweep.name, "error": str(error)})
@@ -67,3 +74,18 @@ class Sweeper:
         if failing:
             logger.info("sweep_recovered", extra={"sweep": sweep.name})
         return False
+
+    def _run_batches(self, sweep: Sweep) -> None:
+        """Run until a batch is not full. Says when it is behind, and when it has caught up."""
+        done, began = sweep.run(), time.monotonic()
+        if done < sweep.batch:
+            return
+        logger.info("sweep_behind", extra={"sweep": sweep.name, "done": done})
+        total = done
+        while done >= sweep.batch:
+            if self._stopping.is_set():
+                return
+            done = sweep.run()
+            total += done
+        facts = {"sweep": sweep.name, "done": total, "took_s": round(time.monotonic() - began, 1)}
+        logger.info("sweep_caught_up", extra=facts)

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from headrace.broker import list_key
 from headrace.errors import NotFound
 from headrace.jobs import Lane, parse_id
-from headrace.queues import bell_key
+from headrace.queues import bell_key, books_key
 from headrace.transport import MOST_AT_ONCE, Taker, Turns
 from workers.room import Room
 
@@ -58,23 +58,26 @@ class _Head:
         raw: as it is in the list.
         message: decoded.
         job: None in a message that is none of ours, which needs no room.
+        stay: what the queue's books call the job while it waits here; empty where there is none.
     """
 
     queue: str
     raw: str
     message: dict[str, Any]
     job: _Asked | None
+    stay: str
 
     @classmethod
     def of(cls, queue: str, raw: str) -> "_Head":
         message = json.loads(raw)
         # What Celery's consumer must find in it: there an error would end the worker.
-        headers, _ = message["headers"], message["properties"]["delivery_tag"]
-        job = None
+        headers, tag = message["headers"], message["properties"]["delivery_tag"]
+        job, stay = None, ""
         if (routing := headers.get("headrace")) is not None:
             tokens = routing["prompt_tokens"], routing["max_tokens"]
             job = _Asked(parse_id(headers["id"]), Lane(routing["lane"]), *tokens, routing["alone"])
-        return cls(queue, raw, message, job)
+            stay = f"{job.job_id.hex} {tag.rpartition('.')[2]}"
+        return cls(queue, raw, message, job, stay)
 
 
 class _Ahead:
@@ -174,10 +177,10 @@ class RoomTaker(Taker):
 
     def _ask(self, queues: Sequence[str], depth: int, chosen: Sequence[_Head]) -> list[int]:
         """Remove these, and see so many of each queue. Returns: of each to be removed 1 when it was there."""
-        pairs = [part for head in chosen for part in (queues.index(head.queue) + 1, head.raw)]
-        lists = [list_key(queue) for queue in queues]
+        named = [part for head in chosen for part in (queues.index(head.queue) + 1, head.raw, head.stay)]
+        keys = [*map(list_key, queues), *(books_key("taken", queue) for queue in queues)]
         removed, ahead = cast(
-            "tuple[list[int], list[list[str]]]", self._script(keys=lists, args=[depth, SEARCHED, *pairs])
+            "tuple[list[int], list[list[str]]]", self._script(keys=keys, args=[depth, SEARCHED, *named])
         )
         self._seen_until = self._clock() + JUST_SEEN_S if depth else -math.inf
         self._ahead = {

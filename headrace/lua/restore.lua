@@ -1,35 +1,38 @@
--- restore(messages) -> the jobs whose messages were missing: put back what is not in the queue's list. Safe to repeat.
+-- restore(messages) -> the jobs whose messages were missing: put those back into the queue's list. Safe to repeat.
 --
--- ARGV  the queue, then for each: job, app, tokens, enqueue_no, message; oldest first
+-- ARGV  the queue, ms that a claim may take, then for each: job, app, tokens, enqueue_no, message; oldest first
+-- The list is not looked through: a job that is in the books, and past its reservation, has its message there unless it
+-- was taken, which `taken` says.
 -- The caps are not asked: this is work that was accepted before. What was taken once already, and came back, goes to
 -- the front; what is only missing gets the turn of a newcomer. Its reservation, if any, is done with.
-local queue = ARGV[1]
-local present = {}
-for _, message in ipairs(redis.call('LRANGE', PREFIX .. queue, 0, -1)) do
-  present[message] = true
+local queue, overdue = ARGV[1], now_ms() - tonumber(ARGV[2])
+local taken = key('taken', queue)
+
+local function is_taken_for_long(job, enqueue_no)
+  local stay = job .. ' ' .. enqueue_no
+  local at = tonumber(redis.call('ZSCORE', taken, stay))
+  return at and at <= overdue and redis.call('ZREM', taken, stay) == 1
 end
+
 local pushed, returned = {}, {}
-for i = 2, #ARGV, 5 do
+for i = 3, #ARGV, 5 do
   local job, app, tokens, enqueue_no, message = unpack(ARGV, i, i + 4)
-  redis.call('ZREM', key('reservations', queue), job)
+  local is_reserved = redis.call('ZREM', key('reservations', queue), job) == 1
   local known = redis.call('HGET', PREFIX .. 'waiting', job)
-  local is_missing = not present[message]
   local is_returned = tonumber(enqueue_no) > 1
   local is_known = known == table.concat({queue, app, tokens, enqueue_no}, ' ')
   -- It is in a later stay by now: whoever asks has looked before that.
   local is_over = known and not is_known and tonumber(string.match(known, '%d+$')) > tonumber(enqueue_no)
-  if is_over then
-    is_missing = false
-  elseif is_missing and is_returned then
+  local is_missing = not is_over and (is_reserved or not is_known or is_taken_for_long(job, enqueue_no))
+  if is_missing and is_returned then
     leave(job)
     returned[#returned + 1] = i
-  elseif not is_known then
+  elseif is_missing and not is_known then
     -- The entry of an earlier stay ends here.
     leave(job)
-    enter(job, queue, app, tokens, enqueue_no, is_returned and turn_served(queue) or next_turn(queue, app))
+    enter(job, queue, app, tokens, enqueue_no, next_turn(queue, app))
   end
   if is_missing then
-    present[message] = true
     pushed[#pushed + 1] = job
     if not is_returned then
       push(queue, message, tonumber(redis.call('ZSCORE', key('line', queue), job)))

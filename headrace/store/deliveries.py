@@ -10,6 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.jobs import JobState, new_id
 from headrace.tables import apps, deliveries, jobs
@@ -98,7 +99,7 @@ def publish(db: Connection, job_ids: list[UUID]) -> list[UUID]:
     """The pending deliveries of jobs that have just ended, marked as published: the caller sends their messages."""
     statement = (
         sa.update(deliveries)
-        .where(deliveries.c.job_id.in_(job_ids), deliveries.c.state == "pending")
+        .where(deliveries.c.job_id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid))), deliveries.c.state == "pending")
         .values(published_at=sa.func.now())
     )
     return list(db.scalars(statement.returning(deliveries.c.id)))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
 from uuid import UUID
@@ -33,11 +33,20 @@ from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 #: Rows one sweep moves in one transaction, so that a backlog cannot hold locks for long.
 SWEEP_ROWS = 1000
+#: Running jobs that one `rescue` takes: it locks what their workers, were they alive, would write.
+RESCUE_ROWS = 100
 
 #: The kinds of ledger entry that charge a job's owner.
 BILLED = ("compute", "api", "cache")
 
 UNSTARTED = (JobState.WAITING, JobState.QUEUED)
+
+#: Spelled out, as the predicates of partial indexes are: a plan that is kept for any parameter would not find those.
+_SPELLED = {state: sa.literal(str(state), sa.Text, literal_execute=True) for state in JobState}
+IS_QUEUED = jobs.c.state == _SPELLED[JobState.QUEUED]
+IS_RUNNING = jobs.c.state == _SPELLED[JobState.RUNNING]
+IS_WAITING = jobs.c.state == _SPELLED[JobState.WAITING]
+IS_UNSTARTED = jobs.c.state.in_([_SPELLED[state] for state in UNSTARTED])
 
 _START_IS_LATE = sa.and_(jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())
 _FINISH_IS_LATE = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
@@ -218,17 +227,17 @@ def not_found(job_id: UUID) -> NotFound:
 
 
 def expire(db: Connection, job_id: UUID | None = None) -> list[Ticket]:
-    """End every job, or this one, whose time is over and that nobody runs.
+    """End `SWEEP_ROWS` jobs at most whose time is over and that nobody runs, the first late first; or this one."""
 
-    `start_by` binds a first start, `finish_by` any.
-    """
-    only = () if job_id is None else (jobs.c.id == job_id,)
+    def these(by: sa.Column[Any], most: int, is_late: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+        return jobs.c.id == job_id if job_id else _first(by, most, IS_UNSTARTED, is_late)
+
     expired = transition(
         db,
         UNSTARTED,
         JobState.EXPIRED,
         _START_IS_LATE,
-        *only,
+        these(jobs.c.start_by, SWEEP_ROWS, _START_IS_LATE),
         error_code="expired",
         error_message="It could not start within its max_wait.",
     )
@@ -237,26 +246,27 @@ def expire(db: Connection, job_id: UUID | None = None) -> list[Ticket]:
         UNSTARTED,
         JobState.FAILED,
         _FINISH_IS_LATE,
-        *only,
+        these(jobs.c.finish_by, SWEEP_ROWS - len(expired), _FINISH_IS_LATE),
         error_code="deadline_exceeded",
         error_message="Its deadline passed before it could finish.",
     )
     return [ticket_of(row) for row in (*expired, *overdue)]
 
 
+def _first(by: sa.Column[Any], most: int, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """The first jobs, by this column, that meet the conditions; what another transaction changes is left out."""
+    found = sa.select(jobs.c.id).where(*conditions).order_by(by).limit(most).with_for_update(skip_locked=True)
+    # An array: a plan for a subquery could look through the whole table for them.
+    return jobs.c.id == sa.any_(sa.func.array(found.correlate(None).scalar_subquery()))
+
+
 def enqueue_due(db: Connection) -> list[Ticket]:
-    """Move waiting jobs whose `not_before` has come to `queued`; the caller must push their messages."""
-    due = (
-        sa.select(jobs.c.id)
-        .where(jobs.c.state == JobState.WAITING, jobs.c.not_before <= sa.func.now())
-        .order_by(jobs.c.not_before)
-        .limit(SWEEP_ROWS)
-    )
+    """Move waiting jobs that are due to `queued`, `SWEEP_ROWS` at most; the caller must push their messages."""
     rows = transition(
         db,
         [JobState.WAITING],
         JobState.QUEUED,
-        jobs.c.id.in_(due),
+        _first(jobs.c.not_before, SWEEP_ROWS, IS_WAITING, jobs.c.not_before <= sa.func.now()),
         enqueue_no=jobs.c.enqueue_no + 1,
         queued_at=sa.func.now(),
         not_before=None,
@@ -264,23 +274,13 @@ def enqueue_due(db: Connection) -> list[Ticket]:
     return [ticket_of(row) for row in rows]
 
 
-def queued_longer_than(db: Connection, grace_s: float) -> list[Ticket]:
-    """Jobs that have been `queued` for a while: their messages must be somewhere."""
-    statement = (
-        sa.select(jobs)
-        .where(jobs.c.state == JobState.QUEUED, jobs.c.queued_at < sa.func.now() - timedelta(seconds=grace_s))
-        .order_by(jobs.c.queued_at)
-    )
-    return [ticket_of(row) for row in db.execute(statement)]
-
-
 def orphans(db: Connection) -> Sequence[Row[Any]]:
-    """Lock and return the running jobs whose worker's lease has ended, or that their worker has disowned."""
+    """Lock and return running jobs whose worker's lease has ended, or that their worker has disowned."""
     dead = sa.select(workers.c.id).where(workers.c.lease_until < sa.func.now())
     statement = (
         sa.select(jobs)
-        .where(jobs.c.state == JobState.RUNNING, sa.or_(jobs.c.worker_id.in_(dead), jobs.c.worker_id == NOBODY))
-        .limit(SWEEP_ROWS)
+        .where(IS_RUNNING, sa.or_(jobs.c.worker_id.in_(dead), jobs.c.worker_id == NOBODY))
+        .limit(RESCUE_ROWS)
         .with_for_update(skip_locked=True)
     )
     return db.execute(statement).all()
@@ -288,7 +288,8 @@ def orphans(db: Connection) -> Sequence[Row[Any]]:
 
 def queued_numbers(db: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
     """The `enqueue_no` of those of the given jobs that are `queued` now."""
-    statement = sa.select(jobs.c.id, jobs.c.enqueue_no).where(jobs.c.id.in_(job_ids), jobs.c.state == JobState.QUEUED)
+    these = jobs.c.id == sa.any_(sa.cast(list(job_ids), ARRAY(sa.Uuid)))
+    statement = sa.select(jobs.c.id, jobs.c.enqueue_no).where(these, jobs.c.state + "" == JobState.QUEUED)
     return {row.id: row.enqueue_no for row in db.execute(statement)}
 
 

@@ -67,9 +67,20 @@ jobs = sa.Table(
     one_of("overflow", Overflow, "overflow"),
     sa.CheckConstraint("(state = 'running') = (worker_id IS NOT NULL)", name="running_has_worker"),
     sa.Index("ix_jobs_app_id_id", "app_id", "id"),
-    sa.Index("ix_jobs_open", "state", "queued_at", postgresql_where=sa.text("state IN ('waiting', 'queued')")),
+    sa.Index("ix_jobs_queued", "queue", "queued_at", "id", postgresql_where=sa.text("state = 'queued'")),
+    sa.Index("ix_jobs_due", "not_before", postgresql_where=sa.text("state = 'waiting'")),
+    sa.Index(
+        "ix_jobs_unstarted",
+        "start_by",
+        postgresql_where=sa.text("state IN ('waiting', 'queued') AND started_at IS NULL"),
+    ),
+    sa.Index(
+        "ix_jobs_unfinished",
+        "finish_by",
+        postgresql_where=sa.text("state IN ('waiting', 'queued') AND finish_by IS NOT NULL"),
+    ),
     sa.Index("ix_jobs_running", "worker_id", postgresql_where=sa.text("state = 'running'")),
-    sa.Index("ix_jobs_started_at", "started_at"),
+    sa.Index("ix_jobs_started", "started_at", postgresql_where=sa.text("started_at IS NOT NULL")),
     sa.Index("uq_jobs_retry_of", "retry_of", unique=True, postgresql_where=sa.text("retry_of IS NOT NULL")),
     sa.Index("ix_jobs_failed", "id", postgresql_where=sa.text("state = 'failed'")),
 )

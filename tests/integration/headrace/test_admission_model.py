@@ -57,6 +57,7 @@ class Books:
     Attributes:
         reserved: the jobs that are not committed yet, with whether their time is over.
         lists: of each queue, the jobs that have a message there, next to be taken first.
+        taken: the jobs that a worker took and has not claimed.
         turns: the last turn an app was given in a queue.
         knocks: of each queue, the apps that knock, and the tokens of the job that was refused.
         used: requests and tokens an app has used up of its minute.
@@ -67,6 +68,7 @@ class Books:
         self.entries: dict[UUID, Entry] = {}
         self.reserved: dict[UUID, bool] = {}
         self.lists: dict[str, list[UUID]] = {queue: [] for queue in QUEUES}
+        self.taken: set[UUID] = set()
         self.turns: dict[tuple[str, UUID], int] = {}
         self.knocks: dict[str, dict[UUID, int]] = {queue: {} for queue in QUEUES}
         self.used: dict[UUID, tuple[int, int]] = {}
@@ -78,6 +80,7 @@ class Books:
     def leave(self, job: UUID) -> bool:
         entry = self.entries.pop(job, None)
         self.reserved.pop(job, None)
+        self.taken.discard(job)
         if entry and all(each.app != entry.app for each in self.waiting(entry.queue)):
             del self.turns[entry.queue, entry.app]
         if entry:
@@ -113,19 +116,18 @@ class Books:
         for job, entry in jobs:
             self.reserved.pop(job, None)
             known, is_returned = self.entries.get(job), entry.number > 1
-            if known and known.number > entry.number:
+            if (known and known.number > entry.number) or job in self.lists[entry.queue]:
                 continue
-            is_missing = job not in self.lists[entry.queue]
-            pushed += is_missing
-            if is_missing and is_returned:
+            pushed += 1
+            self.taken.discard(job)
+            if is_returned:
                 self.leave(job)
                 returned[job] = entry
-            elif not known or known.number != entry.number:
+                continue
+            if not known or known.number != entry.number:
                 self.leave(job)
-                turn = self.served(entry.queue) if is_returned else self.next_turn(entry.queue, entry.app)
-                self.enter(job, replace(entry, turn=turn))
-            if is_missing and not is_returned:
-                self.push(job)
+                self.enter(job, replace(entry, turn=self.next_turn(entry.queue, entry.app)))
+            self.push(job)
         for job, entry in reversed(returned.items()):
             self.enter(job, replace(entry, turn=self.served(entry.queue)))
             self.lists[entry.queue].insert(0, job)
@@ -345,7 +347,11 @@ class Door(RuleBasedStateMachine):
     def pop(self, data: st.DataObject) -> UUID:
         queue = data.draw(st.sampled_from([queue for queue in QUEUES if self.books.lists[queue]]))
         job = self.books.lists[queue].pop(0)
-        assert named_in(self.redis.rpop(list_key(queue))) == (job, self.books.entries[job].number)
+        number = self.books.entries[job].number
+        assert named_in(self.redis.rpop(list_key(queue))) == (job, number)
+        # As `take.lua` does it; long ago, so that its claim is overdue.
+        self.redis.zadd(books_key("taken", queue), {f"{job.hex} {number}": 1})
+        self.books.taken.add(job)
         return job
 
     @precondition(has_messages)
@@ -440,6 +446,10 @@ class Door(RuleBasedStateMachine):
         assert self.in_redis() == self.in_model()
 
     @invariant()
+    def no_list_lacks_a_message_that_was_not_taken(self) -> None:
+        assert {look.missing for look in self.door.look(QUEUES, 0).values()} == {0}
+
+    @invariant()
     def messages_stand_in_the_order_of_their_turns(self) -> None:
         for jobs in self.books.lists.values():
             turns = [self.books.entries[job].turn for job in jobs]
@@ -452,7 +462,8 @@ class Door(RuleBasedStateMachine):
             pipeline.lrange(list_key(queue), 0, -1)
             pipeline.get(books_key("backlog", queue))
             pipeline.zrange(books_key("line", queue), 0, -1, withscores=True)
-            pipeline.zrange(books_key("reservations", queue), 0, -1)
+            for kind in ("reservations", "taken"):
+                pipeline.zrange(books_key(kind, queue), 0, -1)
             for kind in PER_APP:
                 pipeline.hgetall(books_key(kind, queue))
         pipeline.hgetall(KEY_PREFIX + "app_jobs").hgetall(KEY_PREFIX + "departed")
@@ -463,7 +474,8 @@ class Door(RuleBasedStateMachine):
             found[list_key(queue)] = [named_in(message) for message in reversed(next(answers))]
             found[books_key("backlog", queue)] = int(next(answers) or 0)
             found[books_key("line", queue)] = dict(next(answers))
-            found[books_key("reservations", queue)] = set(next(answers))
+            for kind in ("reservations", "taken"):
+                found[books_key(kind, queue)] = set(next(answers))
             for kind in PER_APP:
                 found[books_key(kind, queue)] = {app: int(value) for app, value in next(answers).items()}
         for key in ("app_jobs", "departed"):
@@ -482,6 +494,8 @@ class Door(RuleBasedStateMachine):
             found[books_key("backlog", queue)] = sum(entry.tokens for entry in waiting.values())
             found[books_key("line", queue)] = {job.hex: entry.turn for job, entry in waiting.items()}
             found[books_key("reservations", queue)] = {job.hex for job in books.reserved if job in waiting}
+            taken = {job: waiting[job].number for job in books.taken if job in waiting}
+            found[books_key("taken", queue)] = {f"{job.hex} {number}" for job, number in taken.items()}
             found[books_key("jobs", queue)] = Counter(entry.app.hex for entry in waiting.values())
             tokens = found[books_key("tokens", queue)] = Counter[str]()
             for entry in waiting.values():

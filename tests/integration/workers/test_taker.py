@@ -221,7 +221,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def noted(self: Script, keys: Sequence[str], args: Sequence[Any]) -> object:
         if "take(" in self.script:
-            sent.append((len(args) - 2) // 2)
+            sent.append((len(args) - 2) // 3)
         return call(self, keys, args)
 
     monkeypatch.setattr(Script, "__call__", noted)

@@ -20,11 +20,12 @@ class Runs:
         self._count = 0
         self._changed = threading.Condition()
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
         with self._changed:
             self._count += 1
             self._changed.notify_all()
         self._work(self._count)
+        return 0
 
     def reached(self, count: int) -> bool:
         with self._changed:
@@ -77,3 +78,25 @@ def test_nothing_runs_after_stop() -> None:
     count = runs._count
     assert not any(thread.is_alive() for thread in threading.enumerate() if thread.name == "sweep-any")
     assert runs._count == count
+
+
+def test_a_sweep_that_finds_a_whole_batch_runs_again_at_once_until_it_has_caught_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    left, has_caught_up = [10, 10, 4, 0], threading.Event()
+
+    def run() -> int:
+        done = left.pop(0)
+        if done < 10:
+            has_caught_up.set()
+        return done
+
+    caplog.set_level(logging.INFO)
+    # The timer comes round after an hour: what runs again does so by itself.
+    sweeper = Sweeper([Sweep("batches", 3600, run, batch=10)])
+    sweeper.start()
+    assert has_caught_up.wait(DEADLINE_S)
+    sweeper.stop()
+    assert left == [0]
+    told = [(each.message, getattr(each, "done", None)) for each in caplog.records]
+    assert told == [("sweep_behind", 10), ("sweep_caught_up", 24)]

@@ -1,0 +1,45 @@
+"""Give each sweep an index of what it looks for, so that it costs nothing while there is nothing to do.
+
+Revision: 0013, after 0012
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0013"
+down_revision = "0012"
+branch_labels = None
+depends_on = None
+
+UNSTARTED = "state IN ('waiting', 'queued')"
+NEW = {
+    "ix_jobs_queued": (["queue", "queued_at", "id"], "state = 'queued'"),
+    "ix_jobs_due": (["not_before"], "state = 'waiting'"),
+    "ix_jobs_unstarted": (["start_by"], f"{UNSTARTED} AND started_at IS NULL"),
+    "ix_jobs_unfinished": (["finish_by"], f"{UNSTARTED} AND finish_by IS NOT NULL"),
+    "ix_jobs_started": (["started_at"], "started_at IS NOT NULL"),
+}
+OLD: dict[str, tuple[list[str], str | None]] = {
+    "ix_jobs_open": (["state", "queued_at"], UNSTARTED),
+    "ix_jobs_started_at": (["started_at"], None),
+}
+
+
+def upgrade() -> None:
+    _replace(OLD, NEW)
+
+
+def downgrade() -> None:
+    _replace(NEW, OLD)
+
+
+def _replace(old: dict[str, tuple[list[str], str | None]], new: dict[str, tuple[list[str], str | None]]) -> None:
+    """Make the new ones before the old ones go, and hold up nobody who writes meanwhile."""
+    with op.get_context().autocommit_block():
+        for name, (columns, predicate) in new.items():
+            where = None if predicate is None else sa.text(predicate)
+            # What a build that was cut off has left is of no use.
+            op.drop_index(name, "jobs", postgresql_concurrently=True, if_exists=True)
+            op.create_index(name, "jobs", columns, postgresql_where=where, postgresql_concurrently=True)
+        for name in old:
+            op.drop_index(name, "jobs", postgresql_concurrently=True, if_exists=True)

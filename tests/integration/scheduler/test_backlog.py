@@ -1,0 +1,268 @@
+"""Sweeps over a long backlog: they cost what there is to do, and not what waits."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from redis import Redis
+
+from headrace import connections
+from headrace.admission import Admission, books_key
+from headrace.broker import list_key
+from headrace.jobs import new_id
+from headrace.queues import KEY_PREFIX, OVERFLOW, Ticket
+from headrace.store import Store, jobs
+from headrace.store import queued as queued_jobs
+from headrace.store.workers import WorkerInfo, register
+from scheduler import sweep
+from scheduler.observe import observe
+from scheduler.parts import Parts
+from scheduler.rescue import Patience, rescue
+from scheduler.spill import spill
+from workers.engines.base import EngineLimits
+from workers.room import Room
+from workers.taker import RoomTaker
+
+QUEUE = "chat.normal"
+LONG = timedelta(seconds=10)
+
+Queued = Callable[..., Ticket]
+
+
+@pytest.fixture
+def backlog(queued: Queued, age: Any, query: Any) -> Callable[[int], None]:
+    """Puts so many jobs into `jobs`, accepted long ago, none of them due."""
+    ticket = queued(max_wait_s=7200.0)
+    age(ticket.job_id, timedelta(hours=1))
+    columns = [each.name for each in jobs.jobs.columns if each.name not in ("id", "queued_at")]
+
+    def put(number: int) -> None:
+        same = ", ".join(columns)
+        query(
+            f"INSERT INTO jobs (id, queued_at, {same})"
+            f" SELECT ('0190' || left(md5(i::text), 28))::uuid, queued_at - make_interval(secs => i), {same}"
+            " FROM jobs, generate_series(2, :number) i WHERE id = :id",
+            number=number,
+            id=ticket.job_id,
+        )
+        query("ANALYZE jobs")
+
+    return put
+
+
+@pytest.fixture
+def in_hand(redis: Redis) -> Callable[[], RoomTaker]:
+    """A worker's taker with room for every job."""
+
+    class Silent:
+        def progress(self) -> dict[str, Any]:
+            return {}
+
+    taker = RoomTaker(redis, "chat")
+    room = Room(Silent(), "expected", 0.0, freed=taker.look)  # type: ignore[arg-type]
+    room.open(EngineLimits(None, max_running=100, kv_tokens=16_000, kv_block_tokens=16))
+    taker.open(room, lambda: True, lambda: 8)
+    return lambda: taker
+
+
+class _Turns:
+    def consume(self, n: int) -> list[str]:
+        return [QUEUE]
+
+    def rotate(self, last_used: str) -> None:
+        pass
+
+
+@contextmanager
+def statements(engine: sa.Engine) -> Iterator[list[tuple[str, Any]]]:
+    """Every statement that the engine carries out, with its parameters."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_db: Any, _cursor: Any, sql: str, values: Any, _context: Any, _many: bool) -> None:
+        seen.append((sql, values))
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    sa.event.remove(engine, "before_cursor_execute", note)
+
+
+def test_no_sweep_reads_the_table_of_jobs_whole(
+    parts: Parts, backlog: Callable[[int], None], engine: sa.Engine, admission: Admission
+) -> None:
+    backlog(20_000)
+    overflow = WorkerInfo(new_id(), "overflow@test", "host", OVERFLOW, "openai", "gpt-4o-mini", max_running=32)
+    with parts.store.begin() as db:
+        register(db, overflow, 60)
+    paid = parts.settings.model_copy(update={"openai_api_key": "key"})
+    sweep.publish_due(parts)
+    with statements(engine) as seen:
+        for work in (sweep.publish_due, sweep.expire, sweep.reconcile_admission, sweep.redeliver, observe):
+            work(parts)
+        rescue(parts, Patience(0))
+        spill(Parts(paid, parts.store, admission, parts.send_delivery, parts.pace))
+    read = [(sql, values) for sql, values in seen if "jobs" in sql]
+    assert len(read) > 10
+    with engine.connect() as db:
+        for sql, values in read:
+            plan = "\n".join(row[0] for row in db.exec_driver_sql(f"EXPLAIN {sql}", values))
+            assert "Seq Scan on jobs" not in plan, f"{sql}\n{plan}"
+
+
+def test_publish_due_looks_at_each_waiting_job_once_and_through_no_list(
+    parts: Parts, backlog: Callable[[int], None], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backlog(2_500)
+    asked: list[int] = []
+    unknown = parts.admission.unknown
+
+    def noted(queue: str, tickets: list[Ticket]) -> list[Ticket]:
+        asked.append(len(tickets))
+        return unknown(queue, tickets)
+
+    monkeypatch.setattr(parts.admission, "unknown", noted)
+    assert sweep.publish_due(parts) == 2_500
+    assert asked == [1000, 1000, 500]
+    redis.config_resetstat()
+    assert [sweep.publish_due(parts) for _ in range(3)] == [0] * 3
+    assert asked == [1000, 1000, 500]
+    assert not {"cmdstat_lrange", "cmdstat_lrem", "cmdstat_hget"} & redis.info("commandstats").keys()
+
+
+def test_a_rebuild_goes_on_where_the_last_sweep_stopped(
+    parts: Parts, backlog: Callable[[int], None], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queued_jobs, "PAGE_ROWS", 10)
+    monkeypatch.setattr(sweep, "MOST_PAGES", 3)
+    backlog(45)
+    assert [sweep.publish_due(parts) for _ in range(3)] == [30, 15, 0]
+    redis.flushall()
+    assert [sweep.publish_due(parts) for _ in range(3)] == [30, 15, 0]
+    assert redis.llen(list_key(QUEUE)) == 45
+
+
+def test_a_job_whose_worker_took_it_and_died_before_its_claim_gets_its_message_again(
+    parts: Parts, queued: Queued, admission: Admission, in_hand: Any, in_list: Any, redis: Redis, query: Any
+) -> None:
+    ticket, other = queued(), queued()
+    admission.commit([ticket, other])
+    query("UPDATE jobs SET queued_at = now() - interval '10 s'")
+    assert sweep.publish_due(parts) == 0
+    assert len(in_hand().take(_Turns(), 1, 1)) == 1
+    assert sweep.publish_due(parts) == 0, "its worker may yet claim it"
+    redis.zadd(books_key("taken", QUEUE), {f"{ticket.job_id.hex} 1": 1}, xx=True)
+    assert sweep.publish_due(parts) == 1
+    assert in_list(QUEUE) == [(ticket.job_id, 1), (other.job_id, 1)]
+    assert admission.loads([QUEUE])[QUEUE].jobs == 2
+
+
+def test_a_job_that_was_taken_and_claimed_though_the_door_did_not_hear_of_it_leaves_the_books(
+    parts: Parts, queued: Queued, admission: Admission, in_hand: Any, claim: Any, redis: Redis
+) -> None:
+    ticket = queued()
+    admission.commit([ticket])
+    assert len(in_hand().take(_Turns(), 1, 1)) == 1
+    assert claim(ticket.job_id, 1)
+    redis.zadd(books_key("taken", QUEUE), {f"{ticket.job_id.hex} 1": 1}, xx=True)
+    assert sweep.publish_due(parts) == 0
+    assert admission.loads([QUEUE])[QUEUE].jobs == 0
+    assert set(redis.keys()) <= {KEY_PREFIX + "departed", KEY_PREFIX + "bell:chat"}
+
+
+def test_a_list_that_was_emptied_by_hand_is_filled_again(
+    parts: Parts, queued: Queued, admission: Admission, in_list: Any, redis: Redis, query: Any
+) -> None:
+    tickets = [queued() for _ in range(5)]
+    admission.commit(tickets)
+    query("UPDATE jobs SET queued_at = now() - interval '10 s'")
+    assert sweep.publish_due(parts) == 0
+    redis.lpop(list_key(QUEUE), 3)
+    sweep.publish_due(parts)
+    sweep.publish_due(parts)
+    assert in_list(QUEUE) == [(ticket.job_id, 1) for ticket in tickets]
+    redis.delete(list_key(QUEUE))
+    sweep.publish_due(parts)
+    sweep.publish_due(parts)
+    assert in_list(QUEUE) == [(ticket.job_id, 1) for ticket in tickets]
+
+
+def test_a_job_whose_transaction_ends_late_is_not_passed_over(
+    parts: Parts, queued: Queued, age: Any, in_list: Any, query: Any
+) -> None:
+    """It is dated by the beginning of its transaction, which is before what was checked meanwhile."""
+    late, other = queued(), queued()
+    query("UPDATE jobs SET state = 'waiting', not_before = now() + interval '1 hour' WHERE id = :id", id=late.job_id)
+    engine = connections.postgres(parts.settings)
+    with Store(engine).begin() as db:
+        # Begun long ago, as Postgres sees it.
+        db.execute(sa.text("UPDATE jobs SET state = 'queued', queued_at = now() WHERE id = :id"), {"id": late.job_id})
+        age(other.job_id, timedelta(seconds=-1))
+        settings = parts.settings.model_copy(update={"publish_grace_s": 1e-6})
+        eager = Parts(settings, parts.store, parts.admission, parts.send_delivery, parts.pace)
+        query("UPDATE jobs SET queued_at = clock_timestamp() WHERE id = :id", id=other.job_id)
+        assert sweep.publish_due(eager) == 0
+    engine.dispose()
+    assert sweep.publish_due(eager) == 2
+    assert in_list(QUEUE) == [(late.job_id, 1), (other.job_id, 1)]
+
+
+def test_what_was_checked_before_redis_was_wiped_is_checked_again(
+    parts: Parts, queued: Queued, age: Any, admission: Admission, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = queued()
+    age(ticket.job_id, LONG)
+    assert sweep.publish_due(parts) == 1
+    second = queued()
+    age(second.job_id, LONG / 2)
+    check = admission.check
+
+    def wiped_before(queue: str, before: str, now: str) -> bool:
+        redis.flushall()
+        return check(queue, before, now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(admission, "check", wiped_before)
+        sweep.publish_due(parts)
+    assert sweep.publish_due(parts) == 2
+    assert redis.llen(list_key(QUEUE)) == 2
+
+
+def test_expire_ends_more_due_jobs_than_one_statement_can_name(
+    parts: Parts, backlog: Callable[[int], None], query: Any
+) -> None:
+    backlog(66_000)
+    query("UPDATE jobs SET start_by = now() - make_interval(secs => extract(epoch FROM now() - queued_at)::int)")
+    total = runs = 0
+    while ended := sweep.expire(parts):
+        assert ended <= jobs.SWEEP_ROWS
+        total, runs = total + ended, runs + 1
+        if runs == 1:
+            oldest = "SELECT min(start_by) FILTER (WHERE state = 'queued') > max(start_by) FILTER"
+            assert query(f"{oldest} (WHERE state = 'expired') FROM jobs") == [(True,)], "the first late goes first"
+    assert total == 66_000
+
+
+def test_a_way_through_long_books_is_gone_on_with_by_the_next_sweep(
+    parts: Parts, queued: Queued, admission: Admission, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.upkeep.PART", 10)
+    monkeypatch.setattr(sweep, "RECONCILE_PARTS", 1)
+    # More than Redis keeps in one piece.
+    admission.commit([queued() for _ in range(600)])
+    query("UPDATE jobs SET state = 'cancelled', ended_at = now()")
+    freed = [sweep.reconcile_admission(parts) for _ in range(3)]
+    assert all(0 < each < 100 for each in freed)
+
+
+def test_a_message_deep_in_a_long_list_costs_its_jobs_end_no_look_through_the_list(
+    parts: Parts, admission: Admission, queued: Queued, redis: Redis
+) -> None:
+    first = queued()
+    others = [Ticket(new_id(), first.app_id, QUEUE, first.lane, 8, 16, first.start_by) for _ in range(2500)]
+    admission.commit([first, *others])
+    assert admission.remove([first, others[-1]]) == 2
+    assert admission.remove([others[1250]]) == 0
+    assert admission.loads([QUEUE])[QUEUE].jobs == 2498
+    assert redis.llen(list_key(QUEUE)) == 2499
