@@ -13,7 +13,8 @@ from sqlalchemy import Row
 from headrace.errors import StoreUnavailable, UnknownPrice
 from headrace.jobs import JobState, Route, Usage
 from headrace.pricing import Cost, Tariff, cost
-from headrace.store import clock, deliveries, jobs, locks, losses
+from headrace.store import clock, deliveries, jobs, locks, losses, reservations
+from headrace.store.losses import Loss
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,9 @@ class Patience:
 def rescue(parts: Parts, patience: Patience) -> int:
     """Take jobs that run under a lease that has ended, book the lost attempts, and decide each job's fate.
 
-    Bound: the rest of the lease and one sweep; after an outage of Postgres, or a start, one full lease more.
+    `jobs.RESCUE_ROWS` at most: their rows, and at the end the budgets', are locked as long as a few statements take.
+    Bound: the rest of the lease and one sweep, which is repeated at once where it found that many; after an outage of
+    Postgres, or a start, one full lease more.
     Returns: jobs that were taken.
     """
     try:
@@ -80,11 +83,13 @@ def rescue(parts: Parts, patience: Patience) -> int:
                 return 0
             tariff, now = Tariff.of(parts.settings), clock.now(db)
             fates = [(row, _fate_of(row, parts.settings.max_attempts, now)) for row in jobs.orphans(db)]
-            for row, end in fates:
-                message = {"error_code": end.error_code, "error_message": end.error_message}
-                losses.lose(db, row, end.target, _lost_cost(row, tariff), **message)
+            lost = [
+                Loss(row, end.target, _lost_cost(row, tariff), end.error_code, end.error_message) for row, end in fates
+            ]
+            calls = losses.lose(db, lost)
             ended = [row.id for row, end in fates if end.target.is_terminal]
             webhooks = deliveries.publish(db, ended)
+            reservations.settle(db, calls)
     except StoreUnavailable:
         patience.bad_query()
         raise

@@ -115,19 +115,19 @@ def settle(db: Connection, calls: Sequence[Call]) -> dict[UUID, Decimal]:
     Safe to repeat: what is settled stays as it is. Whoever calls has moved the jobs in the same transaction.
     Returns: by job, what was spent now.
     """
-    spent: dict[UUID, Decimal] = {}
     held = _rows_of(db, _HELD, calls)
+    _set_aside(db, [(call, NOTHING) for call, _ in held])
+    spent = {call.job_id: row.reserved_usd if call.usd is None else call.usd for call, row in held}
+    for call, row in held:
+        if spent[call.job_id] > row.reserved_usd:
+            facts = {"job_id": str(call.job_id), "usd": str(call.usd), "reserved_usd": str(row.reserved_usd)}
+            log.error("call_dearer_than_its_ceiling", extra=facts)
+    # Last, and one statement after the lock: every call of every app goes through these rows.
     for day in _by_day(held):
         book = _Book(_lock(db, day))
         for call, row in day:
-            spent_usd: Decimal = row.reserved_usd if call.usd is None else call.usd
-            if spent_usd > row.reserved_usd:
-                facts = {"job_id": str(call.job_id), "usd": str(spent_usd), "reserved_usd": str(row.reserved_usd)}
-                log.error("call_dearer_than_its_ceiling", extra=facts)
-            book.add(call.app_id, -row.reserved_usd, spent_usd)
-            spent[call.job_id] = spent_usd
+            book.add(call.app_id, -row.reserved_usd, spent[call.job_id])
         book.write(db)
-    _set_aside(db, [(call, NOTHING) for call, _ in held])
     return spent
 
 

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from headrace.config import Price
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.queues import Ticket
-from headrace.store import Store
+from headrace.store import Store, reservations
+from headrace.store.reservations import Call
 from scheduler import sweep
 from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
@@ -198,3 +199,53 @@ def test_after_postgres_was_read_only_no_job_is_taken_before_a_full_lease_has_pa
     now_s = 20.0
     assert rescue(parts, patience) == 1
     assert row_of(ticket.job_id).state == "waiting"
+
+
+def test_rescue_takes_jobs_in_batches(
+    parts: Parts,
+    patience: Patience,
+    queued: Queued,
+    running_under: RunningUnder,
+    end_lease: EndLease,
+    query: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headrace.store.jobs.RESCUE_ROWS", 10)
+    end_lease(running_under(*(queued() for _ in range(25))))
+    assert [rescue(parts, patience) for _ in range(4)] == [10, 10, 5, 0]
+    assert query("SELECT count(*) FROM ledger") == [(25,)]
+
+
+@pytest.mark.parametrize("number", [2, 20])
+def test_rescue_holds_the_budgets_for_one_statement_however_many_calls_are_lost(
+    parts: Parts,
+    patience: Patience,
+    queued: Queued,
+    running_under: RunningUnder,
+    end_lease: EndLease,
+    query: Any,
+    engine: sa.Engine,
+    number: int,
+) -> None:
+    tickets = [queued(webhook_url=HOOK) for _ in range(number)]
+    query("UPDATE jobs SET route = 'overflow', queue = 'overflow.normal'")
+    worker_id = running_under(*tickets)
+    with parts.store.begin() as db:
+        calls = [Call(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
+        assert not reservations.reserve(db, calls, parts.settings.budgets)
+    query("UPDATE jobs SET cancel_requested_at = now() WHERE id = :id", id=tickets[0].job_id)
+    end_lease(worker_id)
+    seen: list[str] = []
+
+    def note(_db: Any, _cursor: Any, sql: str, *_: Any) -> None:
+        seen.append(sql)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    assert rescue(parts, patience) == number
+    sa.event.remove(engine, "before_cursor_execute", note)
+
+    [locked] = [no for no, sql in enumerate(seen) if "FROM budgets" in sql and "FOR UPDATE" in sql]
+    assert [sql.split()[:2] for sql in seen[locked + 1 :]] == [["UPDATE", "budgets"]], "then the commit"
+    assert len(seen) < 20
+    assert query("SELECT DISTINCT reserved_usd, spent_usd FROM budgets") == [(0, number)]
+    assert query("SELECT count(*), sum(usd) FROM ledger WHERE kind = 'waste'") == [(number, number)]

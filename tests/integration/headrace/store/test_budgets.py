@@ -18,6 +18,7 @@ from headrace.queues import Ticket
 from headrace.store import Store, apps, attempts, budgets, jobs, losses, reservations, workers
 from headrace.store.attempts import AttemptEnd, Away
 from headrace.store.claims import Claim
+from headrace.store.losses import Loss
 from headrace.store.reservations import Call
 from headrace.store.workers import WorkerInfo
 from headrace.tables import attempts as attempts_table
@@ -126,7 +127,7 @@ def test_the_call_of_a_worker_that_died_counts_as_the_most_it_can_have_cost(
     paid = reserve(store, claimed())
     with store.begin() as db:
         row = db.execute(sa.select(jobs_table)).one()
-        assert losses.lose(db, row, JobState.WAITING, Cost(Decimal(0), "v1"))
+        assert reservations.settle(db, losses.lose(db, [Loss(row, JobState.WAITING, Cost(Decimal(0), "v1"))]))
 
     assert accounts(store) == every("0", "1")
     with store.begin() as db:
@@ -141,7 +142,7 @@ def test_a_worker_that_died_before_its_call_has_spent_nothing(store: Store, clai
     claimed()
     with store.begin() as db:
         row = db.execute(sa.select(jobs_table)).one()
-        assert losses.lose(db, row, JobState.WAITING, Cost(ONE, "v1"))
+        reservations.settle(db, losses.lose(db, [Loss(row, JobState.WAITING, Cost(ONE, "v1"))]))
         assert db.scalar(sa.select(ledger.c.usd)) == 0
 
 
