@@ -14,8 +14,9 @@ from api.chunks import ChatChunks
 from api.deps import Deps, deps
 from api.ending import cancel
 from api.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller
+from api.slots import Slot
 from api.submit import Accepted
-from api.waits import Slot, Watch
+from api.waits import Watch
 from headrace.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreUnavailable
 from headrace.jobs import show_id
 from headrace.store.jobs import Job

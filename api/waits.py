@@ -13,6 +13,7 @@ from uuid import UUID
 
 from redis import Redis, RedisError
 
+from api.slots import Slot, Slots
 from headrace.admission import ENDED
 from headrace.errors import SlotsFull, StoreUnavailable
 from headrace.store import Store, jobs
@@ -55,37 +56,13 @@ class Watch:
         return is_news
 
 
-class Slot:
-    """A place among the open waits or streams of the process. Given back once, however often it is released."""
-
-    def __init__(self, places: threading.Semaphore) -> None:
-        self._places = places
-        self._lock = threading.Lock()
-        self._is_held = True
-        self.is_handed_over = False
-
-    def hand_over(self) -> None:
-        """Keep the place beyond the request: whoever calls this releases it."""
-        self.is_handed_over = True
-
-    def release(self) -> None:
-        """Give the place back."""
-        with self._lock:
-            if self._is_held:
-                self._is_held = False
-                self._places.release()
-
-
 class Waits:
     """The open waits of one process. Its two threads start with the first."""
 
     def __init__(self, redis: Redis, store: Store, *, wait_slots: int, stream_slots: int) -> None:
         self._redis = redis
         self._store = store
-        self._places: dict[Kind, threading.Semaphore] = {
-            "wait": threading.BoundedSemaphore(wait_slots),
-            "stream": threading.BoundedSemaphore(stream_slots),
-        }
+        self._slots: dict[Kind, Slots] = {"wait": Slots(wait_slots), "stream": Slots(stream_slots)}
         self._reads = threading.BoundedSemaphore(READS_AT_ONCE)
         self._lock = threading.Lock()
         self._watches: dict[UUID, set[Watch]] = {}
@@ -98,11 +75,11 @@ class Waits:
         return self._stop.is_set()
 
     @contextmanager
-    def hold(self, kind: Kind) -> Iterator[Slot]:
-        """Hold a place for a synchronous request or for a stream, which takes it along. Raises: SlotsFull."""
-        slot = self._take(kind)
+    def hold(self, kind: Kind, app_id: UUID) -> Iterator[Slot]:
+        """Hold a slot for an app's synchronous request, or for a stream, which takes it along. Raises: SlotsFull."""
+        slot = self._slots[kind].take(app_id)
         if slot is None:
-            message = "This server holds as many requests open as it may. Try again."
+            message = "This server holds as many requests of this app open as it may now. Try again."
             raise SlotsFull(message, reason=f"{kind}_slots", retry_after_s=1)
         try:
             yield slot
@@ -110,12 +87,12 @@ class Waits:
             if not slot.is_handed_over:
                 slot.release()
 
-    def until_ended(self, job_id: UUID, read: Callable[[], Job], wait_s: float) -> Job:
+    def until_ended(self, app_id: UUID, job_id: UUID, read: Callable[[], Job], wait_s: float) -> Job:
         """The job as `read` returns it: as soon as it has ended, or after `wait_s`, as it stands then.
 
-        With every place taken the answer comes at once: a caller that polls loses nothing but calm.
+        Without a free slot for the app the answer comes at once, and its caller polls again.
         """
-        slot = self._take("wait") if wait_s > 0 else None
+        slot = self._slots["wait"].take(app_id) if wait_s > 0 else None
         if slot is None:
             return read()
         try:
@@ -124,7 +101,7 @@ class Waits:
             slot.release()
 
     def follow(self, job_id: UUID, read: Callable[[], Job], wait_s: float) -> Job:
-        """As `until_ended`, for a caller that holds a place already."""
+        """As `until_ended`, for a caller that holds a slot already."""
         until = time.monotonic() + wait_s
         with self.watch(job_id) as watch:
             job = read()
@@ -174,10 +151,6 @@ class Waits:
         """Stop the threads and end every wait, with the job as it stands. Call it once the process must go."""
         self._stop.set()
         self._tell_all()
-
-    def _take(self, kind: Kind) -> Slot | None:
-        places = self._places[kind]
-        return Slot(places) if places.acquire(blocking=False) else None
 
     def _start(self) -> None:
         if self._is_started or self.is_closed:

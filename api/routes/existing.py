@@ -16,7 +16,7 @@ def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
     limit_s = deps().settings.wait_limit_s
     if wait_s > limit_s:
         raise InvalidRequest(f"Invalid 'wait': it may be at most {limit_s:g} seconds.", param="wait")
-    return deps().waits.until_ended(job_id, lambda: read_job(app, job_id), wait_s)
+    return deps().waits.until_ended(app.id, job_id, lambda: read_job(app, job_id), wait_s)
 
 
 def cancelled(app: App, job_id: UUID) -> Job:

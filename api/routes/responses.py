@@ -32,7 +32,7 @@ def create() -> Response:
 
 
 def _stream(draft: Draft, app: App) -> Response:
-    with deps().waits.hold("stream") as slot:
+    with deps().waits.hold("stream", app.id) as slot:
         accepted, job = submitted(draft, app)
         response = response_stream(job, slot, accepted=accepted)
     response.headers.update(headers_of(accepted))
@@ -46,7 +46,7 @@ def retrieve(public_id: str) -> Response:
     asked = query(ResponseQuery)
     if not asked.stream:
         return _answer(existing.when_ended(app, job_id, asked.wait))
-    with deps().waits.hold("stream") as slot:
+    with deps().waits.hold("stream", app.id) as slot:
         response = response_stream(read_job(app, job_id), slot, starting_after=asked.starting_after)
     response.headers["x-job-id"] = show_id(job_id)
     return response

@@ -106,11 +106,11 @@ def submitted(draft: Draft, app: App) -> tuple[Accepted, Job]:
 def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
     """Accept a draft, and hold on until its job has ended.
 
-    A place is held first, so that a refusal for lack of one has accepted nothing.
+    A slot is held first, so that a refusal for lack of one has accepted nothing.
     Raises: SlotsFull. WaitTimeout: the job goes on.
     """
     wait_s = preferred_wait_s()
-    with deps().waits.hold("wait"):
+    with deps().waits.hold("wait", app.id):
         accepted = deps().submitter.submit(draft, app, idempotency())
         try:
             job = deps().waits.follow(accepted.job_id, lambda: read_job(app, accepted.job_id), wait_s)

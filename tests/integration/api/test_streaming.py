@@ -126,7 +126,7 @@ def has_heard(listener: "Listener", text: str) -> bool:
 
 def has_free_slot(web: Flask) -> bool:
     try:
-        with web.extensions[EXTENSION].waits.hold("stream"):
+        with web.extensions[EXTENSION].waits.hold("stream", new_id()):
             return True
     except SlotsFull:
         return False

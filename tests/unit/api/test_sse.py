@@ -16,9 +16,10 @@ from flask import Flask
 from api.chunks import DONE, ChatChunks
 from api.deps import EXTENSION, Deps
 from api.events import BEFORE_ENTRIES, ResponseEvents
+from api.slots import Slot
 from api.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed
 from api.submit import Accepted
-from api.waits import Slot, Watch
+from api.waits import Watch
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidRequest, NotFound, StoreUnavailable
 from headrace.jobs import JobState, Lane, Overflow, Route, new_id
 from headrace.store.jobs import Job
@@ -83,7 +84,7 @@ class Places:
 
     released = 0
 
-    def release(self) -> None:
+    def give_back(self, _: UUID) -> None:
         self.released += 1
 
 
@@ -97,7 +98,7 @@ class World:
         self.failures: dict[str, HeadraceError] = {}
         self.cancelled: list[UUID] = []
         self.places = Places()
-        self.slot = Slot(cast(Any, self.places))
+        self.slot = Slot(cast(Any, self.places), new_id())
         self.is_closed = False
         self.is_watched_by_others = False
         self.held: list[float] = []

@@ -19,6 +19,8 @@ from headrace.store import Store
 from headrace.store.jobs import Job
 from headrace.streams import STREAMED
 
+APP = new_id()
+
 
 class FakeJob:
     def __init__(self, state: JobState) -> None:
@@ -121,7 +123,7 @@ class Waiter:
         assert reads.has_begun.wait(5)
 
     def _wait(self, waits: Waits, reads: Reads) -> None:
-        self.job = waits.until_ended(self.job_id, reads, 60)
+        self.job = waits.until_ended(APP, self.job_id, reads, 60)
 
     def state(self) -> JobState:
         """Of the job that the wait returned with."""
@@ -150,7 +152,7 @@ without_recheck = pytest.mark.parametrize("recheck_s", [3600], indirect=True)
 
 def test_an_ended_job_is_answered_at_once(waits: Waits) -> None:
     reads = Reads(JobState.SUCCEEDED)
-    assert waits.until_ended(new_id(), reads, 60).state is JobState.SUCCEEDED
+    assert waits.until_ended(APP, new_id(), reads, 60).state is JobState.SUCCEEDED
     assert reads.count == 1
 
 
@@ -192,45 +194,45 @@ def test_a_wait_outlasts_an_outage_of_both_servers(waits: Waits, redis: FakeRedi
 
 
 def test_nobody_is_asked_about_when_nobody_waits(waits: Waits, store: FakeStore) -> None:
-    waits.until_ended(new_id(), Reads(JobState.RUNNING), 0.05)
+    waits.until_ended(APP, new_id(), Reads(JobState.RUNNING), 0.05)
     asked = len(store.asked)
-    waits.until_ended(new_id(), Reads(JobState.SUCCEEDED), 60)
+    waits.until_ended(APP, new_id(), Reads(JobState.SUCCEEDED), 60)
     assert len(store.asked) <= asked + 1
     assert not any(asked == [] for asked in store.asked)
 
 
 def test_a_wait_ends_at_its_time_with_the_job_as_it_stands(waits: Waits) -> None:
     reads = Reads(JobState.QUEUED, JobState.RUNNING)
-    assert waits.until_ended(new_id(), reads, 0.05).state is JobState.RUNNING
+    assert waits.until_ended(APP, new_id(), reads, 0.05).state is JobState.RUNNING
     assert reads.count == 2
 
 
 def test_without_a_free_slot_a_long_poll_is_answered_at_once(waits: Waits) -> None:
     reads = Reads(JobState.RUNNING)
-    with waits.hold("wait"), waits.hold("wait"):
-        assert waits.until_ended(new_id(), reads, 60).state is JobState.RUNNING
+    with waits.hold("wait", APP), waits.hold("wait", APP):
+        assert waits.until_ended(APP, new_id(), reads, 60).state is JobState.RUNNING
     assert reads.count == 1
 
 
 def test_the_process_holds_no_more_than_its_slots(waits: Waits) -> None:
-    with waits.hold("wait"), waits.hold("wait"), waits.hold("stream"):
-        with pytest.raises(SlotsFull) as raised, waits.hold("wait"):
+    with waits.hold("wait", APP), waits.hold("wait", APP), waits.hold("stream", APP):
+        with pytest.raises(SlotsFull) as raised, waits.hold("wait", APP):
             pass
-        with pytest.raises(SlotsFull), waits.hold("stream"):
+        with pytest.raises(SlotsFull), waits.hold("stream", APP):
             pass
     assert raised.value.retry_after_s == 1
-    with waits.hold("wait"), waits.hold("wait"), waits.hold("stream"):
+    with waits.hold("wait", APP), waits.hold("wait", APP), waits.hold("stream", APP):
         pass
 
 
 def test_a_slot_that_was_handed_over_is_given_back_once(waits: Waits) -> None:
-    with waits.hold("stream") as slot:
+    with waits.hold("stream", APP) as slot:
         slot.hand_over()
-    with pytest.raises(SlotsFull), waits.hold("stream"):
+    with pytest.raises(SlotsFull), waits.hold("stream", APP):
         pass
     slot.release()
     slot.release()
-    with waits.hold("stream"), pytest.raises(SlotsFull), waits.hold("stream"):
+    with waits.hold("stream", APP), pytest.raises(SlotsFull), waits.hold("stream", APP):
         pass
 
 
@@ -277,4 +279,4 @@ def test_a_wait_outlasts_a_postgres_that_is_away_for_a_moment(waits: Waits) -> N
 
 def test_a_wait_whose_time_is_up_says_that_postgres_is_away(waits: Waits) -> None:
     with pytest.raises(StoreUnavailable):
-        waits.until_ended(new_id(), Reads(JobState.RUNNING, None), 0.3)
+        waits.until_ended(APP, new_id(), Reads(JobState.RUNNING, None), 0.3)
