@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 from flask import Response
 
+from api.abandoned import cancel_unless_wanted
 from api.chunks import ChatChunks
 from api.deps import Deps, deps
-from api.ending import cancel
 from api.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller
 from api.slots import Slot
 from api.submit import Accepted
@@ -115,21 +115,11 @@ class JobStream:
 
         The server calls it, once it has written the last or could write no more.
         """
-        is_wanted = self._job.background or not self._is_first or self._parts.waits.is_watched(self._job.id)
         try:
-            if not (self._is_told or is_wanted or self._parts.waits.is_closed or self._is_held()):
-                cancel(self._parts.store, self._parts.admission, self._job.app_id, self._job.id)
-        except (StoreUnavailable, NotFound) as error:
-            log.warning("stream_not_cancelled", extra={"job_id": self._job.id.hex, "error": str(error)})
+            if self._is_first and not (self._is_told or self._job.background):
+                cancel_unless_wanted(self._parts, self._job.app_id, self._job.id)
         finally:
             self.slot.release()
-
-    def _is_held(self) -> bool:
-        """True when somebody listens at another process, or Redis does not say."""
-        try:
-            return self._parts.streams.is_held(self._job.id)
-        except BrokerUnavailable:
-            return True
 
     def _hold(self) -> None:
         """Keep the job from being cancelled by its first reader's end, until this one misses some looks."""

@@ -2,8 +2,11 @@
 
 from uuid import UUID
 
+from flask import request
+
 from api import ending
 from api.deps import deps
+from api.peers import peer_of
 from api.routes.submission import read_job
 from headrace.errors import InvalidRequest
 from headrace.store import texts
@@ -16,7 +19,7 @@ def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
     limit_s = deps().settings.wait_limit_s
     if wait_s > limit_s:
         raise InvalidRequest(f"Invalid 'wait': it may be at most {limit_s:g} seconds.", param="wait")
-    return deps().waits.until_ended(app.id, job_id, lambda: read_job(app, job_id), wait_s)
+    return deps().waits.until_ended(app.id, job_id, lambda: read_job(app, job_id), wait_s, peer_of(request.environ))
 
 
 def cancelled(app: App, job_id: UUID) -> Job:

@@ -8,12 +8,15 @@ from uuid import UUID
 from flask import g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.abandoned import cancel_unless_wanted
 from api.bodies import SMALL_BYTES
 from api.deps import deps
 from api.drafts import Draft
+from api.peers import peer_of
 from api.rates import rate_headers
 from api.schemas.body import parse_object
 from api.submit import Accepted
+from api.waits import ClientGone
 from headrace.errors import InvalidRequest, StoreUnavailable, WaitTimeout
 from headrace.jobs import Idempotency, show_id
 from headrace.store.apps import App
@@ -107,13 +110,20 @@ def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
     """Accept a draft, and hold on until its job has ended.
 
     A slot is held first, so that a refusal for lack of one has accepted nothing.
+    If the client closes its connection meanwhile, its job is cancelled, unless another reader is attached, or an
+    Idempotency-Key says that the client may ask for it again.
     Raises: SlotsFull. WaitTimeout: the job goes on.
     """
-    wait_s = preferred_wait_s()
+    wait_s, key = preferred_wait_s(), idempotency()
     with deps().waits.hold("wait", app.id):
-        accepted = deps().submitter.submit(draft, app, idempotency())
+        accepted = deps().submitter.submit(draft, app, key)
         try:
-            job = deps().waits.follow(accepted.job_id, lambda: read_job(app, accepted.job_id), wait_s)
+            peer = peer_of(request.environ)
+            job = deps().waits.follow(accepted.job_id, lambda: read_job(app, accepted.job_id), wait_s, peer)
+        except ClientGone as error:
+            if key is None:
+                cancel_unless_wanted(deps(), app.id, accepted.job_id)
+            raise _goes_on(accepted.job_id, "has lost its client") from error
         except StoreUnavailable as error:
             raise _goes_on(accepted.job_id, "was accepted, and cannot be read back now") from error
     if not job.state.is_terminal:

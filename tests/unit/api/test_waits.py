@@ -11,7 +11,8 @@ from uuid import UUID
 import pytest
 from redis import Redis, RedisError
 
-from api.waits import Waits
+from api.peers import Connections, Peer
+from api.waits import ClientGone, Waits
 from headrace.admission import ENDED
 from headrace.errors import SlotsFull, StoreUnavailable
 from headrace.jobs import JobState, new_id
@@ -280,3 +281,65 @@ def test_a_wait_outlasts_a_postgres_that_is_away_for_a_moment(waits: Waits) -> N
 def test_a_wait_whose_time_is_up_says_that_postgres_is_away(waits: Waits) -> None:
     with pytest.raises(StoreUnavailable):
         waits.until_ended(APP, new_id(), Reads(JobState.RUNNING, None), 0.3)
+
+
+PEER = Peer(bytes([10, 0, 0, 7]), 8000)
+PRESENT, GONE = Connections(frozenset({8000}), {PEER: 1e6}), Connections(frozenset({8000}), {})
+
+
+class Kernel:
+    """Says what is open: each of these in turn, and the last for ever; None: it does not say."""
+
+    def __init__(self, *answers: Connections | None) -> None:
+        self.answers, self.looks = list(answers), 0
+
+    def __call__(self) -> Connections:
+        answer = self.answers[min(self.looks, len(self.answers) - 1)]
+        self.looks += 1
+        if answer is None:
+            raise OSError("not permitted")
+        return answer
+
+
+@pytest.fixture
+def seen(redis: FakeRedis, store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Waits]]:
+    """Makes waits whose kernel says so."""
+    monkeypatch.setattr("api.waits.LOOK_AFTER_S", 0.0)
+    made: list[Waits] = []
+
+    def make(kernel: Kernel) -> Waits:
+        made.append(Waits(cast(Redis, redis), cast(Store, store), wait_slots=1, stream_slots=1, look=kernel))
+        return made[-1]
+
+    yield make
+    for waits in made:
+        waits.close()
+
+
+def test_a_call_whose_client_was_missing_twice_in_a_row_is_abandoned(seen: Callable[..., Waits]) -> None:
+    kernel = Kernel(PRESENT, GONE, PRESENT, GONE, GONE)
+    with pytest.raises(ClientGone):
+        seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 60, PEER)
+    assert kernel.looks == 5
+
+
+def test_an_abandoned_long_poll_gives_its_slot_back(seen: Callable[..., Waits]) -> None:
+    waits = seen(Kernel(GONE))
+    assert waits.until_ended(APP, new_id(), Reads(JobState.RUNNING), 60, PEER).state is JobState.RUNNING
+    with waits.hold("wait", APP):
+        pass
+
+
+@pytest.mark.parametrize("kernel", [Kernel(PRESENT), Kernel(None)], ids=["present", "unseen"])
+def test_a_call_goes_on_while_its_client_may_be_there(seen: Callable[..., Waits], kernel: Kernel) -> None:
+    assert seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 0.2, PEER).state is JobState.RUNNING
+    assert kernel.looks > 2
+
+
+def test_no_connection_is_looked_at_for_a_call_that_is_young(
+    seen: Callable[..., Waits], monkeypatch: pytest.MonkeyPatch, store: FakeStore
+) -> None:
+    monkeypatch.setattr("api.waits.LOOK_AFTER_S", 60.0)
+    kernel = Kernel(GONE)
+    seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 0.1, PEER)
+    assert (kernel.looks, len(store.asked) > 1) == (0, True)
