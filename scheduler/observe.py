@@ -40,9 +40,10 @@ def observe(parts: Parts) -> int:
         if last is not None and at - last < every / 2:
             return 0
         activity = observations.activity(db, parts.queues, last or at - every)
+        refused = observations.take_refused(db, last or at - every)
         fleets = workers.fleets(db)
         samples = [
-            _sample(queue, at, loads[queue], activity.get(queue, IDLE), fleets.get(pool))
+            _sample(queue, at, loads[queue], activity.get(queue, IDLE), refused[queue], fleets.get(pool))
             for pool in (*parts.settings.own_pools, OVERFLOW)
             for queue in lane_queues(pool)
         ]
@@ -129,7 +130,9 @@ def _usable_slots(moments: Sequence[dict[Lane, QueueSample]], kept: float) -> li
     ]
 
 
-def _sample(queue: str, at: datetime, load: Load, activity: QueueActivity, fleet: Fleet | None) -> QueueSample:
+def _sample(
+    queue: str, at: datetime, load: Load, activity: QueueActivity, refused: int, fleet: Fleet | None
+) -> QueueSample:
     return QueueSample(
         queue=queue,
         at=at,
@@ -137,7 +140,7 @@ def _sample(queue: str, at: datetime, load: Load, activity: QueueActivity, fleet
         depth_tokens=load.tokens,
         oldest_wait_s=activity.oldest_wait_s,
         arrivals=activity.arrivals,
-        refused=activity.refused,
+        refused=refused,
         started=activity.started,
         started_tokens=activity.started_tokens,
         running=activity.running,

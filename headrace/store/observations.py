@@ -1,6 +1,6 @@
 """What was observed and decided: samples of queues and workers, refusals, scaling decisions."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -17,6 +17,9 @@ from headrace.tables import decisions, jobs, queue_samples, refusals, worker_sam
 
 #: How far apart the clocks of the machines that make ids may be.
 CLOCK_SKEW = timedelta(minutes=5)
+#: How long after its minute has begun a count of refusals may still be added to it, with room to spare: `add_refusals`
+#: writes to the minute in which its transaction began.
+LATE_REFUSALS = timedelta(minutes=5)
 #: Old rows of one table that are deleted in one transaction.
 FORGET_ROWS = 5_000
 #: Answers among which a worker that starts looks for those of its pool.
@@ -47,7 +50,6 @@ class QueueActivity:
 
     oldest_wait_s: float = 0.0
     arrivals: int = 0
-    refused: int = 0
     started: int = 0
     running: int = 0
     started_tokens: int = 0
@@ -79,7 +81,6 @@ def activity(db: Connection, queues: Sequence[str], since: datetime) -> dict[str
     size = sa.cast(jobs.c.prompt_tokens, sa.BigInteger) + jobs.c.max_tokens
     # Ids sort by time, and have an index; the time itself has none.
     is_new = (jobs.c.id > oldest_id(since - CLOCK_SKEW), jobs.c.created_at > since)
-    refused = sa.select(refusals.c.queue, sa.func.sum(refusals.c.jobs).label("refused"))
     parts = (
         _oldest_waits(queues),
         _per_queue(sa.func.count().label("arrivals")).where(*is_new),
@@ -87,7 +88,6 @@ def activity(db: Connection, queues: Sequence[str], since: datetime) -> dict[str
             jobs.c.started_at > since
         ),
         _per_queue(sa.func.count().label("running")).where(IS_RUNNING),
-        refused.where(refusals.c.minute >= sa.func.date_trunc("minute", since)).group_by(refusals.c.queue),
     )
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for part in parts:
@@ -98,6 +98,30 @@ def activity(db: Connection, queues: Sequence[str], since: datetime) -> dict[str
         queue: QueueActivity(float(values.pop("oldest_wait_s", 0)), **{name: int(n) for name, n in values.items()})
         for queue, values in found.items()
     }
+
+
+def take_refused(db: Connection, since: datetime) -> Counter[str]:
+    """Count the refused jobs of each queue that no sample counts yet, and mark them as counted.
+
+    A process may write its counts late, and several add to one row: what a row has more than was marked is new. A row
+    that a process is just adding to is left for the next sample, so that neither waits for the other.
+
+    Args: since: when refusals were last taken.
+    """
+    recent = refusals.c.minute >= sa.func.date_trunc("minute", sa.literal(since - LATE_REFUSALS))
+    key = refusals.primary_key.columns
+    due = sa.select(*key, refusals.c.sampled_jobs).where(recent, refusals.c.jobs > refusals.c.sampled_jobs)
+    due_rows = due.with_for_update(skip_locked=True).cte("due")
+    marked = (
+        sa.update(refusals)
+        .where(*(column == due_rows.c[column.name] for column in key))
+        .values(sampled_jobs=refusals.c.jobs)
+        .returning(refusals.c.queue, refusals.c.jobs - due_rows.c.sampled_jobs)
+    )
+    taken = Counter[str]()
+    for queue, num_jobs in db.execute(marked):
+        taken[queue] += num_jobs
+    return taken
 
 
 def _oldest_waits(queues: Sequence[str]) -> sa.Select[Any]:

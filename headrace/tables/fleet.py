@@ -103,4 +103,11 @@ refusals = sa.Table(
     sa.Column("reason", sa.Text, primary_key=True),
     sa.Column("jobs", sa.Integer, nullable=False),
     sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column(
+        "sampled_jobs",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="Those of its jobs that a row of queue_samples counts.",
+    ),
 )

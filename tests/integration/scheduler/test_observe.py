@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from api.refusals import Refusals
 from headrace.admission import Admission
 from headrace.errors import BrokerUnavailable
 from headrace.forecasting import LaneRates, PoolRates, from_json
 from headrace.jobs import Lane
 from headrace.queues import Ticket
+from headrace.store import Store, observations
+from headrace.store.apps import App
 from scheduler.autoscale import autoscale
 from scheduler.observe import observe
 from scheduler.parts import Parts
@@ -46,6 +49,61 @@ def test_counts_are_since_the_sample_before(parts: Parts, queued: Callable[..., 
     observe(parts)
     arrivals = query("SELECT arrivals FROM queue_samples WHERE queue = :queue ORDER BY at", queue=QUEUE)
     assert arrivals == [(1,), (1,)]
+
+
+def test_each_refusal_is_counted_in_one_sample_however_late_it_was_written(
+    parts: Parts, query: Any, app: App, store: Store
+) -> None:
+    first, second = Refusals(store), Refusals(store)
+
+    def refuse(process: Refusals, times: int) -> None:
+        for _ in range(times):
+            process.count(app.id, QUEUE, "depth", 100)
+
+    def sample() -> None:
+        query("UPDATE queue_samples SET at = at - interval '5 s'")
+        observe(parts)
+
+    refuse(first, 3)
+    first.flush()
+    sample()
+    sample()
+    # Another process adds to the same row, and one writes what it counted before the last sample.
+    refuse(second, 4)
+    refuse(first, 2)
+    second.flush()
+    sample()
+    first.flush()
+    sample()
+    # A count that is written a minute later is in a row of its own.
+    query("UPDATE refusals SET minute = minute - interval '1 minute'")
+    refuse(first, 1)
+    first.flush()
+    sample()
+    sample()
+
+    refused = query("SELECT refused FROM queue_samples WHERE queue = :queue ORDER BY at", queue=QUEUE)
+    assert [count for (count,) in refused] == [3, 0, 4, 2, 1, 0]
+    assert query("SELECT sum(refused) FROM queue_samples WHERE queue <> :queue", queue=QUEUE) == [(0,)]
+    for process in (first, second):
+        process.close()
+
+
+def test_a_count_that_is_just_being_written_is_in_the_next_sample(
+    parts: Parts, query: Any, app: App, store: Store
+) -> None:
+    def refuse(db: Any, num_jobs: int) -> None:
+        observations.add_refusals(db, {(app.id, QUEUE, "depth"): (num_jobs, 100)})
+
+    with store.begin() as db:
+        refuse(db, 5)
+    with store.begin() as late:
+        refuse(late, 2)
+        observe(parts)
+    query("UPDATE queue_samples SET at = at - interval '5 s'")
+    observe(parts)
+    refused = query("SELECT refused FROM queue_samples WHERE queue = :queue ORDER BY at", queue=QUEUE)
+    assert [count for (count,) in refused] == [0, 7]
 
 
 def test_the_doors_learn_how_fast_a_backed_up_pool_drains_and_what_arrives(
