@@ -19,7 +19,7 @@ from redis.retry import Retry
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from headrace.config import Settings
 from headrace.errors import ConfigError
@@ -36,6 +36,8 @@ REDIS_TIMEOUT_S = 2
 #: Bounds for one statement and for one lock, so that a locked table fails a request instead of holding its thread.
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
+#: How long a migration waits for a lock before it lets by those that queue behind it, and tries again.
+RELEASE_LOCK_TIMEOUT_MS = 2_000
 #: Seconds to wait for Postgres to answer one statement: longer than it may take itself. One that hangs, or to which the
 #: network swallows what is sent, would hold a thread for ever.
 ANSWER_TIMEOUT_S = 12.0
@@ -70,24 +72,42 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
         pool_timeout=POOL_TIMEOUT_S,
         # An error's text would quote them into the logs: they are prompts, answers and keys' digests.
         hide_parameters=True,
-        connect_args={
-            **_address(settings.database_url),
-            # Of several hosts, the primary. A standby, or a node that a full disk made read-only, is an outage.
-            "target_session_attrs": "read-write",
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": "headrace",
-            # A server whose host has vanished is given up after about half a minute.
-            "keepalives_idle": 15,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 30_000,
-            "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}",
-        },
+        connect_args=_connect_args(
+            settings.database_url, statement_timeout=STATEMENT_TIMEOUT_MS, lock_timeout=LOCK_TIMEOUT_MS
+        ),
     )
     event.listen(engine, "do_connect", lambda dialect, record, args, params: _Patient.connect(**params))
     event.listen(engine, "handle_error", _drop_lost)
     _try_idle_ones(engine)
     return engine
+
+
+def release(settings: Settings) -> Engine:
+    """An engine for migrations: a statement may take as long as it needs, and waits for a lock only briefly.
+
+    Raises: ConfigError.
+    """
+    bounds = {"statement_timeout": 0, "idle_in_transaction_session_timeout": 0, "lock_timeout": RELEASE_LOCK_TIMEOUT_MS}
+    return create_engine(
+        "postgresql+psycopg://", poolclass=NullPool, connect_args=_connect_args(settings.database_url, **bounds)
+    )
+
+
+def _connect_args(url: str, **session: int) -> dict[str, Any]:
+    """What libpq is told. Args: session: Postgres's settings for it. Raises: ConfigError."""
+    return {
+        **_address(url),
+        # Of several hosts, the primary. A standby, or a node that a full disk made read-only, is an outage.
+        "target_session_attrs": "read-write",
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "application_name": "headrace",
+        # A server whose host has vanished is given up after about half a minute.
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+        "options": " ".join(("-c timezone=UTC", *(f"-c {name}={value}" for name, value in session.items()))),
+    }
 
 
 def _address(url: str) -> dict[str, Any]:

@@ -1,26 +1,77 @@
-"""Runs migrations. The address comes from Settings; an advisory lock lets only one release run at a time."""
+"""Runs migrations. The address comes from Settings; an advisory lock lets only one release run at a time.
+
+A migration that does not get a table's lock at once lets by those that queue behind it, and is tried again.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 from alembic import context
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+from sqlalchemy.exc import OperationalError
 
+from headrace import connections
 from headrace.config import Settings
-from headrace.connections import postgres
+from headrace.errors import StoreUnavailable
 from headrace.tables import metadata
+
+log = logging.getLogger("headrace.release")
 
 #: Any constant will do; it must be the same in every release.
 MIGRATION_LOCK = 0x48656164
+#: How long a release waits for another, and how often it looks, in seconds.
+ANOTHER_FOR_S, LOOK_EVERY_S = 900.0, 0.5
+#: Tries of a migration that does not get a lock, and the pause between two, in seconds: some minutes in all.
+TRIES, PAUSE_S = 60, 1.0
 
 
 def run() -> None:
-    """Upgrade or downgrade in one transaction per migration."""
-    engine = postgres(Settings.load())
+    """Upgrade or downgrade in one transaction per migration, and in none where one builds an index concurrently."""
+    engine = connections.release(Settings.load())
+    try:
+        with _alone(engine), engine.connect() as db:
+            _migrate(db)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _alone(engine: sa.Engine) -> Iterator[None]:
+    """Hold the release's lock, in a transaction of a connection of its own.
+
+    An index that is built concurrently waits for the end of every older snapshot. So the lock is asked for again and
+    again, since a statement that waits has one, and without parameters, since they leave an open portal, which has one.
+    Raises: StoreUnavailable.
+    """
+    give_up_at = time.monotonic() + ANOTHER_FOR_S
     with engine.connect() as db:
-        db.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
-        db.commit()
+        while not db.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({MIGRATION_LOCK})").scalar():
+            db.rollback()
+            if time.monotonic() > give_up_at:
+                raise StoreUnavailable(f"Another release has been under way for {ANOTHER_FOR_S / 60:.0f} minutes.")
+            time.sleep(LOOK_EVERY_S)
+        yield
+        db.rollback()
+
+
+def _migrate(db: sa.Connection) -> None:
+    for tries in range(1, TRIES + 1):
         context.configure(connection=db, target_metadata=metadata, transaction_per_migration=True)
-        with context.begin_transaction():
-            context.run_migrations()
-    engine.dispose()
+        try:
+            with context.begin_transaction():
+                context.run_migrations()
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable | DeadlockDetected) or tries == TRIES:
+                raise
+            # Those that were done are committed: it goes on with the one that was not.
+            log.warning("A migration did not get its lock (%d of %d tries): %s", tries, TRIES, error.orig)
+            db.rollback()
+            time.sleep(PAUSE_S)
+        else:
+            return
 
 
 run()

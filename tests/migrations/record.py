@@ -1,0 +1,173 @@
+"""Records what one version says to Postgres in the life of some jobs, as SQL that another version's schema is tried on.
+
+    PYTHONPATH=CHECKOUT_OF_THAT_VERSION .venv/bin/python tests/migrations/record.py > tests/migrations/REVISION.sql
+
+Every statement is the version's own, from its own use cases, with its parameters written in.
+"""
+
+import re
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from headrace import connections
+from headrace.admission import Admission
+from headrace.broker import ExecuteMessage, make_celery
+from headrace.config import PROJECT_ROOT, Settings
+from headrace.jobs import Idempotency, JobSpec, JobState, Lane, Message, Route, Sampling, Usage
+from headrace.pace import Pace
+from headrace.pricing import Cost
+from headrace.stack.ports import free_port
+from headrace.stack.postgres import Postgres
+from headrace.stack.valkey import Valkey
+from headrace.store import Store, apps, attempts, deliveries, jobs, keys, workers
+from headrace.store.attempts import AttemptEnd
+from headrace.store.insertion import Placement, insert_batch
+from headrace.store.workers import WorkerInfo
+from scheduler import sweep
+from scheduler.autoscale import autoscale
+from scheduler.observe import observe
+from scheduler.parts import Parts
+from scheduler.rescue import Patience, rescue
+from scheduler.watch_budgets import watch_budgets
+
+APP_JOBS = [UUID(int=0x01900000_0000_7000_8000_000000000000 + number) for number in range(1, 5)]
+WORKER, SECOND = UUID(int=0xA1), UUID(int=0xA2)
+PLAIN, HOOKED, LOST, PAID = APP_JOBS
+SEPARATOR = "\n-- ;\n"
+
+
+class Recorder:
+    """Writes down the statements of an engine, part by part."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.parts: list[tuple[str, list[str]]] = []
+        sa.event.listen(engine, "before_cursor_execute", self._note)
+
+    def part(self, name: str) -> None:
+        self.parts.append((name, []))
+
+    def _note(self, db: sa.Connection, _: object, statement: str, given: Any, _context: object, is_many: bool) -> None:
+        driver = psycopg.ClientCursor(db.connection.driver_connection)
+        for parameters in given if is_many else [given]:
+            self.parts[-1][1].append(driver.mogrify(statement, parameters or None))
+
+    def text(self) -> str:
+        text = "\n".join(
+            f"-- part: {name}\n{''.join(statement.strip() + SEPARATOR for statement in said)}"
+            for name, said in self.parts
+        )
+        return re.sub(r"whsec_[\w+/=]+", "whsec_recorded", text)
+
+
+def spec(app: apps.App, job_id: UUID, **changes: object) -> JobSpec:
+    made = JobSpec(
+        id=job_id,
+        app_id=app.id,
+        model="smollm2-135m",
+        pool="chat",
+        lane=Lane.NORMAL,
+        messages=(Message("user", "What is a headrace?"),),
+        sampling=Sampling(max_tokens=16),
+        prompt_tokens=8,
+        max_wait_s=30.0,
+    )
+    return replace(made, **changes)
+
+
+def info(worker_id: UUID) -> WorkerInfo:
+    return WorkerInfo(worker_id, "gpu@old", "host", "chat", "simulator", "m", 4, 2048, 65_536, 16)
+
+
+def finish(store: Store, job_id: UUID, worker_id: UUID, enqueue_no: int = 1) -> None:
+    with store.autocommit() as db:
+        [row] = attempts.claim_all(db, {job_id: enqueue_no}, worker_id, "simulator").values()
+    claim = attempts.Claim.of(row)
+    end = AttemptEnd(
+        *("succeeded", 0.5, Cost(Decimal("0.000001"), "old-1"), "compute", Usage(8, 3), "A channel.", "stop", "m"),
+        host_id="host",
+    )
+    with store.begin() as db:
+        assert attempts.finish(db, claim, JobState.SUCCEEDED, end)
+        if claim.has_webhook:
+            for delivery_id in deliveries.publish(db, [job_id]):
+                delivery = deliveries.begin_try(db, delivery_id)
+                assert delivery is not None
+                deliveries.record_success(db, delivery, 204)
+
+
+def live(parts: Parts, recorder: Recorder) -> None:
+    store = parts.store
+    recorder.part("app")
+    with store.begin() as db:
+        app = apps.ensure(db, "old")
+        key = keys.make(db, app.id, "pepper")
+        keys.authenticate(db, key, "pepper")
+    place = Placement("chat.normal", Route.POOL, "own pool")
+    for name, job_id, changes in (
+        ("insert plain", PLAIN, {}),
+        ("insert hooked", HOOKED, {"webhook_url": "https://r.example", "idempotency": Idempotency("k", b"hash")}),
+        ("insert lost", LOST, {"stream": True, "end_user": "u", "metadata": {"a": "b"}, "max_cost_usd": Decimal(1)}),
+    ):
+        recorder.part(name)
+        insert_batch(store, [(spec(app, job_id, **changes), place)])
+    recorder.part("worker")
+    with store.begin() as db:
+        workers.register(db, info(WORKER), 3600)
+        workers.register(db, info(SECOND), 3600)
+        workers.renew(db, WORKER, 3600, running=0, ready=True)
+    recorder.part("finish plain")
+    finish(store, PLAIN, WORKER)
+    recorder.part("finish hooked")
+    finish(store, HOOKED, WORKER)
+    recorder.part("lose")
+    with store.autocommit() as db:
+        attempts.claim_all(db, {LOST: 1}, SECOND, "simulator")
+    with store.begin() as db:
+        workers.retire(db, SECOND)
+    assert rescue(parts, Patience(0.0)) == 1
+    with store.begin() as db:
+        assert jobs.enqueue_due(db)
+    recorder.part("finish lost")
+    finish(store, LOST, WORKER, 2)
+    recorder.part("look")
+    with store.begin() as db:
+        for job_id in (PLAIN, HOOKED, LOST):
+            assert jobs.find(db, app.id, job_id).state is JobState.SUCCEEDED
+    for run in (sweep.publish_due, sweep.expire, sweep.redeliver, sweep.forget_keys, observe, autoscale, watch_budgets):
+        recorder.part(f"sweep {run.__name__}")
+        run(parts)
+
+
+def main() -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-record-")))
+        postgres, valkey = Postgres(folder / "postgres", free_port()), Valkey(folder / "valkey", free_port())
+        stack.enter_context(postgres.running())
+        stack.enter_context(valkey.running())
+        settings = Settings.load(database_url=postgres.url, redis_url=valkey.url, engine="simulator")
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
+        environment.setenv("DATABASE_URL", postgres.url)
+        command.upgrade(Config(toml_file=PROJECT_ROOT / "pyproject.toml"), "head")
+        redis, celery = connections.redis(settings), make_celery("record", settings)
+        engine = connections.postgres(settings)
+        admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=30)
+        parts = Parts(settings, Store(engine), admission, lambda delivery_id: None, Pace(redis))
+        recorder = Recorder(engine)
+        live(parts, recorder)
+        print(recorder.text(), end="")
+        engine.dispose()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Two versions on one database: while a release rolls out, the old code works on the new schema beside the new code.
+
+The old version is here as what it says to Postgres: `record.py` has written down the statements of its own use cases,
+from the insert of a job to its bill, its webhook and its rescue, with their parameters. A checkout of it would need the
+history, its own packages and its own servers; what of it can break is its SQL.
+"""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from headrace.jobs import JobSpec, JobState, Lane, Message, Route, Sampling, Usage, new_id
+from headrace.pricing import Cost
+from headrace.store import Store, attempts, jobs, workers
+from headrace.store.attempts import AttemptEnd
+from headrace.store.claims import Claim
+from headrace.store.insertion import Inserted, Placement, insert_batch
+from headrace.store.workers import WorkerInfo
+from headrace.tables import apps, ledger
+
+#: Of the last release; its name is the schema that it was made for.
+(RECORDING,) = Path(__file__).parent.glob("*.sql")
+SEPARATOR = "\n-- ;\n"
+#: The jobs of the recording.
+PLAIN, HOOKED, LOST = (UUID(int=0x01900000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
+
+Old = Callable[..., None]
+
+
+def parts() -> dict[str, list[str]]:
+    """The recording's statements, by the names of its parts."""
+    texts = RECORDING.read_text().split("-- part: ")[1:]
+    return {
+        name: [statement for statement in body.split(SEPARATOR) if statement.strip()]
+        for name, _, body in (text.partition("\n") for text in texts)
+    }
+
+
+@pytest.fixture
+def old(engine: sa.Engine) -> Iterator[Old]:
+    """Lets the old version say these parts of its recording, on a connection that it keeps."""
+    said = parts()
+    connection = engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+
+    def say(*names: str) -> None:
+        for name in names:
+            for statement in said[name]:
+                # Not through SQLAlchemy, to which a percent sign is a parameter.
+                connection.connection.driver_connection.execute(statement.encode())
+
+    yield say
+    connection.close()
+
+
+def find(store: Store, job_id: UUID) -> jobs.Job:
+    with store.begin() as db:
+        return jobs.find(db, db.scalar(sa.select(apps.c.id)), job_id)
+
+
+def insert(store: Store, job_id: UUID) -> None:
+    """What the API does now."""
+    with store.begin() as db:
+        app_id = db.scalar(sa.select(apps.c.id))
+    spec = JobSpec(
+        id=job_id,
+        app_id=app_id,
+        model="smollm2-135m",
+        pool="chat",
+        lane=Lane.NORMAL,
+        messages=(Message("user", "Why?"),),
+        sampling=Sampling(max_tokens=16),
+        prompt_tokens=8,
+        max_wait_s=30.0,
+    )
+    [outcome] = insert_batch(store, [(spec, Placement("chat.normal", Route.POOL, "own pool"))])
+    assert isinstance(outcome, Inserted)
+
+
+def finish(store: Store, job_id: UUID) -> None:
+    """What a worker does now, from the claim to the bill."""
+    worker = WorkerInfo(new_id(), "gpu@new", "host", "chat", "simulator", "m", 4)
+    with store.begin() as db:
+        workers.register(db, worker, 30)
+    with store.autocommit() as db:
+        [row] = attempts.claim_all(db, {job_id: 1}, worker.id, "simulator").values()
+    end = AttemptEnd("succeeded", 0.5, Cost(Decimal("0.000001"), "new-1"), "compute", Usage(8, 3), "New.", "stop", "m")
+    with store.begin() as db:
+        assert attempts.finish(db, Claim.of(row), JobState.SUCCEEDED, end)
+
+
+def test_every_statement_of_the_last_release_works_on_the_schema_of_now(
+    config: Config, engine: sa.Engine, old: Old
+) -> None:
+    command.upgrade(config, "head")
+
+    old(*parts())
+
+    store = Store(engine)
+    assert [find(store, job_id).state for job_id in (PLAIN, HOOKED, LOST)] == [JobState.SUCCEEDED] * 3
+    with store.begin() as db:
+        kinds = list(db.scalars(sa.select(ledger.c.kind).order_by(ledger.c.id)))
+    assert sorted(kinds) == ["compute", "compute", "compute", "waste"]
+
+
+def test_two_versions_run_side_by_side_through_an_upgrade(config: Config, engine: sa.Engine, old: Old) -> None:
+    store = Store(engine)
+    command.upgrade(config, RECORDING.stem)
+    old("app", "insert plain", "insert hooked", "worker")
+
+    command.upgrade(config, "head")
+
+    # The old worker ends the old job, and the new worker the other one, which the old API took.
+    old("finish plain")
+    finish(store, HOOKED)
+    # The old worker takes a job of the new API and dies; the old sweeps take it back, and the old worker ends it.
+    insert(store, LOST)
+    old("lose", "finish lost", "look", *(name for name in parts() if name.startswith("sweep ")))
+    assert [find(store, job_id).answer for job_id in (PLAIN, HOOKED, LOST)] == ["A channel.", "New.", "A channel."]
