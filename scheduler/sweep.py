@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headrace.broker import named_in
 from headrace.queues import Ticket
-from headrace.store import deliveries, jobs, locks, observations, queued, texts
+from headrace.store import deliveries, jobs, locks, observations, queued, texts, workers
 from headrace.store.idempotency import forget_expired_keys
 from headrace.upkeep import Stay
 from scheduler.parts import Parts
@@ -184,27 +184,33 @@ def redeliver(parts: Parts) -> int:
 
 
 def forget_keys(parts: Parts) -> int:
-    """Delete Idempotency-Keys that have expired. No job waits for it: an expired key counts for nothing already."""
+    """Delete Idempotency-Keys that have expired. No job waits for it: an expired key counts for nothing already.
+
+    Bound: one sweep after that, which is repeated at once where it found `idempotency.FORGET_ROWS`.
+    Returns: keys that were deleted.
+    """
     with parts.store.begin() as db:
         return forget_expired_keys(db) if locks.try_take(db, "forget_keys") else 0
 
 
 def forget_samples(parts: Parts) -> int:
-    """Delete samples of queues and workers, counts of refusals, and decisions, older than `keep_samples_days`.
+    """Delete samples of queues and workers, counts of refusals, decisions, and dead workers' rows, that are old.
 
-    Bound: one sweep after that, or more where over `observations.FORGET_ROWS` of one table grow too old between two.
+    They are kept for `keep_samples_days`. Bound: one sweep after that, which is repeated at once where it found
+    `observations.FORGET_ROWS`.
     Returns: rows that were deleted.
     """
     with parts.store.begin() as db:
         if not locks.try_take(db, "forget_samples"):
             return 0
-        return observations.forget_samples(db, parts.settings.keep_samples_days)
+        keep_days = parts.settings.keep_samples_days
+        return observations.forget_samples(db, keep_days) + workers.forget_old(db, keep_days)
 
 
 def forget_texts(parts: Parts) -> int:
     """Erase the texts of jobs that ended more than `keep_texts_days` ago, as when their apps delete them.
 
-    Bound: one sweep after that, or more where over `texts.FORGET_JOBS` grow too old between two. What is left of their
+    Bound: one sweep after that, which is repeated at once where it found `texts.FORGET_JOBS`. What is left of their
     streams in Redis went long ago. No days: nothing is erased.
     Returns: jobs whose texts were erased.
     """

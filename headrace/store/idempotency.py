@@ -58,7 +58,8 @@ def find_replays(db: Connection, keys: Sequence[Key]) -> Mapping[Key, Stands]:
 def forget_expired_keys(db: Connection) -> int:
     """Delete Idempotency-Keys that no replay can meet any more, `FORGET_ROWS` at most; returns how many."""
     expired = sa.select(idempotency_keys.c.app_id, idempotency_keys.c.key)
-    expired = expired.where(idempotency_keys.c.expires_at <= sa.func.now()).limit(FORGET_ROWS)
+    expired = expired.where(idempotency_keys.c.expires_at <= sa.func.now())
+    expired = expired.order_by(idempotency_keys.c.expires_at).limit(FORGET_ROWS)
     key = sa.tuple_(idempotency_keys.c.app_id, idempotency_keys.c.key)
     deleted = sa.delete(idempotency_keys).where(key.in_(expired.with_for_update(skip_locked=True)))
     return len(db.execute(deleted.returning(idempotency_keys.c.key)).all())

@@ -28,7 +28,7 @@ from headrace.logprobs import StoredLogprobs
 from headrace.queues import Ticket
 from headrace.store.attempt_statements import Statement
 from headrace.store.transitions import transition
-from headrace.store.workers import NOBODY
+from headrace.store.workers import IS_RUNNING, NOBODY
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 #: Rows one sweep moves in one transaction, so that a backlog cannot hold locks for long.
@@ -44,7 +44,6 @@ UNSTARTED = (JobState.WAITING, JobState.QUEUED)
 #: Spelled out, as the predicates of partial indexes are: a plan that is kept for any parameter would not find those.
 _SPELLED = {state: sa.literal(str(state), sa.Text, literal_execute=True) for state in JobState}
 IS_QUEUED = jobs.c.state == _SPELLED[JobState.QUEUED]
-IS_RUNNING = jobs.c.state == _SPELLED[JobState.RUNNING]
 IS_WAITING = jobs.c.state == _SPELLED[JobState.WAITING]
 IS_UNSTARTED = jobs.c.state.in_([_SPELLED[state] for state in UNSTARTED])
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 
 from headrace.jobs import JobState, Lane, Route, oldest_id
-from headrace.store.jobs import IS_QUEUED, IS_RUNNING
+from headrace.store.jobs import IS_QUEUED
+from headrace.store.workers import IS_RUNNING
 from headrace.tables import decisions, jobs, queue_samples, refusals, worker_samples
 
 #: How far apart the clocks of the machines that make ids may be.

@@ -14,6 +14,10 @@ from headrace.tables import jobs, worker_samples, workers
 
 #: How far back the workers' samples say how full their caches are, in seconds.
 RECENT_S = 15.0
+#: Rows that are deleted in one transaction.
+FORGET_ROWS = 5_000
+#: Spelled out, as the predicate of the partial index is.
+IS_RUNNING = jobs.c.state == sa.literal(str(JobState.RUNNING), sa.Text, literal_execute=True)
 #: Stands where a running job's worker is named, once that worker has disowned it.
 NOBODY = UUID(int=0)
 
@@ -95,6 +99,17 @@ def retire(db: Connection, worker_id: UUID, reason: str | None = None) -> None:
     ended = {"lease_until": sa.func.now(), "stopped_at": sa.func.now(), "ready": False, "running": 0}
     ended["stop_reason"] = reason
     db.execute(sa.update(workers).where(workers.c.id == worker_id).values(**ended))
+
+
+def forget_old(db: Connection, keep_days: int) -> int:
+    """Delete the rows of workers whose lease ended longer ago, `FORGET_ROWS` at most; returns how many.
+
+    One under which a job still runs stays: by it `rescue` finds the job.
+    """
+    is_old = workers.c.lease_until < sa.func.now() - timedelta(days=keep_days)
+    still_runs = sa.select(jobs.c.id).where(jobs.c.worker_id == workers.c.id, IS_RUNNING).exists()
+    old = sa.select(workers.c.id).where(is_old, ~still_runs).order_by(workers.c.lease_until).limit(FORGET_ROWS)
+    return len(db.execute(sa.delete(workers).where(workers.c.id.in_(old)).returning(workers.c.id)).all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,94 @@
+"""What is only forgotten: each table has a sweep that keeps up with 1,000 jobs a second, or is said to be for ever."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from headrace.config import PROJECT_ROOT
+from headrace.queues import Ticket
+from headrace.tables import metadata
+from scheduler import sweep
+from scheduler.app import make_sweeper
+from scheduler.parts import Parts
+from scheduler.sweeper import Sweep, Sweeper
+
+DEADLINE_S = 60.0
+JOBS_PER_S = 1000
+
+
+@pytest.fixture
+def sweeps(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> dict[str, Sweep]:
+    """As the control process has them."""
+    made: list[Sweep] = []
+    monkeypatch.setattr("scheduler.app.Sweeper", lambda sweeps: made.extend(sweeps))
+    make_sweeper(parts)
+    return {each.name: each for each in made}
+
+
+def run_once(one: Sweep, is_done: Callable[[], bool]) -> None:
+    """Lets its timer come round once."""
+    sweeper = Sweeper([Sweep(one.name, 3600, one.run, one.batch)])
+    sweeper.start()
+    until = time.monotonic() + DEADLINE_S
+    while not is_done() and time.monotonic() < until:
+        time.sleep(0.05)
+    sweeper.stop()
+    assert is_done()
+
+
+def test_every_table_has_a_sweep_or_is_said_to_be_for_ever() -> None:
+    page = (PROJECT_ROOT / "docs" / "lifecycle.md").read_text()
+    table = page.partition("## How long rows stay")[2].partition("\n## ")[0]
+    named = [set(re.findall("`([a-z_]+)`", line.split("|")[1])) for line in table.splitlines() if line.startswith("|")]
+    assert set[str]().union(*named) == set(metadata.tables)
+
+
+def test_expired_keys_go_as_fast_as_a_thousand_jobs_a_second_leave_them(
+    sweeps: dict[str, Sweep], queued: Callable[..., Ticket], query: Any
+) -> None:
+    ticket = queued()
+    forget = sweeps["forget_keys"]
+    # What has gathered since the last time, three times over: after an hour in which no control process ran, say.
+    number = int(3 * max(forget.every_s * JOBS_PER_S, forget.batch))
+    query(
+        "INSERT INTO idempotency_keys (app_id, key, request_hash, job_id, expires_at)"
+        " SELECT :app, i::text, '', :job, now() - make_interval(secs => i) FROM generate_series(1, :number) i",
+        app=ticket.app_id,
+        job=ticket.job_id,
+        number=number,
+    )
+    began = time.monotonic()
+    run_once(forget, lambda: query("SELECT count(*) FROM idempotency_keys") == [(0,)])
+    assert number / (time.monotonic() - began) > JOBS_PER_S
+
+
+@pytest.mark.parametrize("name", ["forget_keys", "forget_samples", "forget_texts", "expire", "rescue"])
+def test_a_sweep_that_works_in_batches_goes_on_at_once(sweeps: dict[str, Sweep], name: str) -> None:
+    assert sweeps[name].batch < 100_000
+
+
+def test_refusals_of_many_apps_go_as_fast_as_they_are_written(sweeps: dict[str, Sweep], query: Any, app: Any) -> None:
+    """A thousand apps, refused in four lanes for two reasons, are 8,000 rows a minute."""
+    query(
+        "INSERT INTO refusals (minute, app_id, queue, reason, jobs, tokens)"
+        " SELECT now() - interval '40 days', gen_random_uuid(), 'chat.normal', 'depth', 1, 1"
+        " FROM generate_series(1, 12000)"
+    )
+    run_once(sweeps["forget_samples"], lambda: query("SELECT count(*) FROM refusals") == [(0,)])
+
+
+def test_rows_of_workers_that_died_long_ago_go_unless_a_job_runs_under_them(
+    parts: Parts, queued: Callable[..., Ticket], running_under: Callable[..., UUID], query: Any
+) -> None:
+    dead, held, late, live = (running_under(*tickets) for tickets in ((), (queued(),), (), ()))
+    days = parts.settings.keep_samples_days
+    for worker, ago in ((dead, days + 1), (held, days + 1), (late, days - 1)):
+        query(
+            "UPDATE workers SET lease_until = now() - make_interval(days => :days) WHERE id = :id", days=ago, id=worker
+        )
+    assert sweep.forget_samples(parts) == 1
+    assert {row[0] for row in query("SELECT id FROM workers")} == {held, late, live}
