@@ -12,7 +12,7 @@ from redis import Redis
 
 from headrace.broker import ExecuteMessage
 from headrace.limits import RateLeft, RatesLeft
-from headrace.queues import KEY_PREFIX, Candidate, Ticket, books_key
+from headrace.queues import KEY_PREFIX, WEBHOOKS, Candidate, Ticket, bell_key, books_key
 from headrace.store.apps import UNLIMITED, AppLimits
 from headrace.upkeep import Upkeep, answered
 
@@ -156,12 +156,17 @@ class Admission(Upkeep):
         with answered():
             return cast("str | None", self._redis.get(OUTLOOK))
 
-    def announce_ended(self, job_ids: Iterable[UUID]) -> None:
-        """Wake whoever waits for these jobs' ends. Call it after the commit. Raises: BrokerUnavailable."""
+    def announce_ended(self, job_ids: Iterable[UUID], *, has_webhooks: bool = False) -> None:
+        """Wake the readers of these jobs and, for webhooks, the workers that send them. Call it after the commit.
+
+        Raises: BrokerUnavailable.
+        """
         pipeline = self._redis.pipeline(transaction=False)
         with answered():
             for job_id in job_ids:
                 pipeline.publish(ENDED, job_id.hex)
+            if has_webhooks:
+                pipeline.xadd(bell_key(WEBHOOKS), {"queues": "new"}, maxlen=1, approximate=False)
             pipeline.execute()
 
     def ping(self) -> None:

@@ -12,10 +12,9 @@ from uuid import UUID
 
 from celery import Celery
 from kombu.entity import Queue
-from kombu.exceptions import OperationalError
 
 from headrace.config import Settings
-from headrace.errors import BrokerUnavailable, NotFound
+from headrace.errors import NotFound
 from headrace.jobs import Lane, parse_id, show_id
 from headrace.lanes import preference, schedule
 from headrace.queues import CONTROL, DELIVER, EXECUTE, KEY_PREFIX, OVERFLOW, WEBHOOKS, Ticket, lane_queues
@@ -187,9 +186,28 @@ def named_in(message: str) -> tuple[UUID, int] | None:
         return None
 
 
-def send_delivery(celery: Celery, delivery_id: UUID) -> None:
-    """Ask a webhook worker for one try of this delivery. Raises: BrokerUnavailable."""
-    try:
-        celery.send_task(DELIVER, (delivery_id.hex,), queue=WEBHOOKS, ignore_result=True)
-    except OperationalError as error:
-        raise BrokerUnavailable("Redis does not take messages.") from error
+class DeliverMessage:
+    """Writes the Celery message of one try of a delivery, decoded, as a taker hands it to the transport."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+
+    def of(self, delivery_id: UUID, tries: int) -> dict[str, Any]:
+        """The message of this try."""
+        task_id = f"evt_{delivery_id.hex}.{tries}"
+        args = (delivery_id.hex, tries)
+        made = self._celery.amqp.create_task_message(task_id, DELIVER, args, {}, ignore_result=True, origin="headrace")
+        return {
+            "body": json.dumps(made.body),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": made.headers,
+            "properties": {
+                **made.properties,
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": WEBHOOKS},
+                "priority": 0,
+                "body_encoding": "utf-8",
+                "delivery_tag": task_id,
+            },
+        }

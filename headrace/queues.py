@@ -34,7 +34,10 @@ def lane_queues(pool: str) -> tuple[str, ...]:
 
 
 def bell_key(pool: str) -> str:
-    """The Redis stream that gets an entry whenever the pool's queues get messages; `lua/books.lua` writes it."""
+    """The Redis stream that gets an entry whenever the pool's queues get messages; `lua/books.lua` writes it.
+
+    That of `webhooks` gets one when deliveries are due, which wait in Postgres.
+    """
     return f"{KEY_PREFIX}bell:{pool}"
 
 

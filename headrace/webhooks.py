@@ -6,7 +6,7 @@ Pure: `workers/deliver.py` sends it.
 import base64
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -69,10 +69,11 @@ def payload(delivery_id: UUID, event: str, data: Mapping[str, Any], at: datetime
     return json.dumps(body, separators=(",", ":"))
 
 
-def signed_headers(secret: str, delivery_id: UUID, at: datetime, body: str) -> dict[str, str]:
-    """Headers of one try: the id stays the same over all tries, time and signature are fresh.
+def signed_headers(secrets: Sequence[str], delivery_id: UUID, at: datetime, body: str) -> dict[str, str]:
+    """Headers of one try: the id stays the same over all tries, time and signatures are fresh.
 
     Args:
+        secrets: one signature for each; two while an app's secret is rotated, and a receiver needs one of them.
         at: an aware UTC time; the library signs another zone's wall clock wrongly.
     Source: Standard Webhooks specification, https://www.standardwebhooks.com
     """
@@ -81,5 +82,5 @@ def signed_headers(secret: str, delivery_id: UUID, at: datetime, body: str) -> d
         "content-type": "application/json",
         "webhook-id": message_id,
         "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": Webhook(secret).sign(message_id, at, body),
+        "webhook-signature": " ".join(Webhook(secret).sign(message_id, at, body) for secret in secrets),
     }

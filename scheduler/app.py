@@ -14,7 +14,7 @@ from celery.signals import setup_logging
 
 from headrace import connections
 from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, make_celery, send_delivery
+from headrace.broker import ExecuteMessage, make_celery
 from headrace.config import Settings
 from headrace.logging import configure
 from headrace.pace import Pace
@@ -42,7 +42,7 @@ def make_parts(celery: Celery, settings: Settings) -> Parts:
     redis = connections.redis(settings)
     admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=settings.reservation_ttl_s)
     store = Store(connections.postgres(settings))
-    return Parts(settings, store, admission, partial(send_delivery, celery), Pace(redis))
+    return Parts(settings, store, admission, Pace(redis))
 
 
 def make_sweeper(parts: Parts) -> Sweeper:
@@ -54,7 +54,6 @@ def make_sweeper(parts: Parts) -> Sweeper:
             Sweep("rescue", every_s, partial(rescue, parts, Patience(parts.settings.lease_s)), jobs.RESCUE_ROWS),
             Sweep("spill", every_s, partial(spill, parts)),
             Sweep("publish_due", every_s, partial(sweep.publish_due, parts)),
-            Sweep("redeliver", every_s, partial(sweep.redeliver, parts)),
             Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, parts)),
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, parts)),
             Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, parts), idempotency.FORGET_ROWS),

@@ -1,6 +1,6 @@
 """What the control process acts through. `app.py` puts it together; no rule is kept here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,16 +13,11 @@ from headrace.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The servers, each behind its face.
-
-    Attributes:
-        send_delivery: asks a webhook worker for one try of a delivery. Raises: BrokerUnavailable.
-    """
+    """The servers, each behind its face."""
 
     settings: Settings
     store: Store
     admission: Admission
-    send_delivery: Callable[[UUID], None]
     pace: Pace
 
     @property
@@ -30,13 +25,11 @@ class Parts:
         """Every queue that jobs wait in."""
         return tuple(queue for pool in (*self.settings.pools, OVERFLOW) for queue in lane_queues(pool))
 
-    def tell_ended(self, job_ids: Sequence[UUID], delivery_ids: Sequence[UUID]) -> None:
-        """Wake whoever waits for these jobs and send their webhooks. Call it after the commit.
+    def tell_ended(self, job_ids: Sequence[UUID]) -> None:
+        """Wake the readers of these jobs, and the workers that send their webhooks. Call it after the commit.
 
-        Nothing is lost when it fails: waiting readers look again by themselves, `redeliver` sends what was not sent.
+        Nothing is lost when it fails: readers and webhook workers look again by themselves.
         Raises: BrokerUnavailable.
         """
         if job_ids:
-            self.admission.announce_ended(job_ids)
-        for delivery_id in delivery_ids:
-            self.send_delivery(delivery_id)
+            self.admission.announce_ended(job_ids, has_webhooks=True)

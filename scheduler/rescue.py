@@ -13,7 +13,7 @@ from sqlalchemy import Row
 from headrace.errors import StoreUnavailable, UnknownPrice
 from headrace.jobs import JobState, Route, Usage
 from headrace.pricing import Cost, Tariff, cost
-from headrace.store import clock, deliveries, jobs, locks, losses, reservations
+from headrace.store import clock, jobs, locks, losses, reservations
 from headrace.store.losses import Loss
 from scheduler.parts import Parts
 
@@ -88,14 +88,13 @@ def rescue(parts: Parts, patience: Patience) -> int:
             ]
             calls = losses.lose(db, lost)
             ended = [row.id for row, end in fates if end.target.is_terminal]
-            webhooks = deliveries.publish(db, ended)
             reservations.settle(db, calls)
     except StoreUnavailable:
         patience.bad_query()
         raise
     for row, end in fates:
         logger.warning("job_rescued", extra={"job": row.id, "attempt": row.attempt, "target": end.target})
-    parts.tell_ended(ended, webhooks)
+    parts.tell_ended(ended)
     return len(fates)
 
 

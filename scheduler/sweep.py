@@ -1,4 +1,4 @@
-"""The sweeps: each closes one window in which a job or a webhook could be left behind.
+"""The sweeps: each closes one window in which a job could be left behind.
 
 Every sweep may run twice, at once, on two machines: one of them holds the lock and works, and what it does to Redis
 is safe to repeat. Postgres is committed first, so that a sweep does its part there while Redis is down.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headrace.broker import named_in
 from headrace.queues import Ticket
-from headrace.store import deliveries, jobs, locks, observations, queued, texts, workers
+from headrace.store import jobs, locks, observations, queued, texts, workers
 from headrace.store.idempotency import forget_expired_keys
 from headrace.upkeep import Stay
 from scheduler.parts import Parts
@@ -110,11 +110,10 @@ def expire(parts: Parts) -> int:
             return 0
         tickets = jobs.expire(db)
         ended = [ticket.job_id for ticket in tickets]
-        webhooks = deliveries.publish(db, ended)
     if tickets:
         logger.info("jobs_expired", extra={"jobs": len(tickets)})
         parts.admission.remove(tickets)
-        parts.tell_ended(ended, webhooks)
+        parts.tell_ended(ended)
     return len(tickets)
 
 
@@ -165,22 +164,6 @@ def _strike_out(parts: Parts) -> int:
             break
     parts.admission.keep_cursor(cursor)
     return struck
-
-
-def redeliver(parts: Parts) -> int:
-    """Send the message of every webhook that is due and that nobody was sent for lately.
-
-    Bound: a webhook whose message was lost waits `deliveries.REPUBLISH_AFTER_S` and one sweep; one whose worker died
-    in the middle of a try waits `deliveries.TRY_LEASE_S` and one sweep.
-    Returns: messages sent.
-    """
-    # Asked first: a webhook marked as sent that could not be would have to wait out the pause.
-    parts.admission.ping()
-    with parts.store.begin() as db:
-        due = deliveries.publish_due(db) if locks.try_take(db, "redeliver") else []
-    for delivery_id in due:
-        parts.send_delivery(delivery_id)
-    return len(due)
 
 
 def forget_keys(parts: Parts) -> int:

@@ -21,18 +21,21 @@ from celery.worker import state
 
 from headrace import connections
 from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, make_celery, send_delivery
+from headrace.broker import DeliverMessage, ExecuteMessage, list_key, make_celery
 from headrace.config import Settings
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, DeliveryFailed
 from headrace.jobs import Route, parse_id
 from headrace.logging import configure
 from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from headrace.store import Store
 from headrace.watchdog import give_up, watch
-from workers.deliver import Deliver, make_session
+from workers.deliver import Deliver
 from workers.events import SendEvents
 from workers.notices import Notices
+from workers.outbox_taker import OutboxTaker
+from workers.posting import make_session
 from workers.seat import Seat
+from workers.slots import Slots
 from workers.taker import RoomTaker
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     # Without `ack_emulation` kombu keeps no books in Redis of what was taken: the claim in Postgres says it.
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
-    notices = Notices(admission, partial(send_delivery, app))
+    notices = Notices(admission)
     seats: list[Seat] = []
 
     class SeatStep(bootsteps.StartStopStep):
@@ -115,13 +118,34 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 def _make_webhook_app(settings: Settings) -> Celery:
     app = _make_app("webhooks", settings, (WEBHOOKS,), settings.webhooks.max_running)
     store = Store(connections.postgres(settings))
+    slots, message = Slots(settings.webhooks), DeliverMessage(app)
+    taker = OutboxTaker(store, slots, lambda delivery: message.of(delivery.id, delivery.tries))
     session = partial(make_session, settings.webhooks)
-    use_case = Deliver(store, settings.webhooks, session, settings.budgets.webhook_secret)
+    use_case = Deliver(store, settings.webhooks, slots, session, taker.release, settings.budgets.webhook_secret)
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
-    @app.task(name=DELIVER, shared=False)
-    def deliver(delivery_id: str) -> None:
-        use_case.run(UUID(hex=delivery_id))
+    class OutboxStep(bootsteps.StartStopStep):
+        """Pulls deliveries while the worker runs. At its end those in hand have `drain_s`."""
 
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, worker: Any) -> None:
+            # Releases before this one sent a message for each delivery, which nothing reads any more.
+            connections.redis(settings).delete(list_key(WEBHOOKS))
+            taker.open(use_case.terms, partial(_free_slots, worker))
+
+        def stop(self, worker: Any) -> None:
+            taker.close()
+            slots.drain(settings.drain_s)
+
+        terminate = stop
+
+    # A try that fails is a FAILURE in Flower; it is no fault of the worker's, and is logged once, by the use case.
+    @app.task(name=DELIVER, shared=False, throws=(DeliveryFailed,))
+    def deliver(delivery_id: str, tries: int) -> None:
+        use_case.run(UUID(hex=delivery_id), tries)
+
+    app.steps["worker"].add(OutboxStep)
     return app
 
 

@@ -1,42 +1,28 @@
 """The use case of a webhook worker: one signed POST per try, and a record of how it went.
 
-Knows no Celery. Never follows a redirect, never uses a proxy of the environment, and, but for development, never
-connects to a private address: the library checks the address it then connects to.
+Knows no Celery.
 """
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import requests
-from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions
 from pydantic import SecretStr
 
 from headrace import store, webhooks
 from headrace.config import WebhookSettings
 from headrace.errors import DeliveryFailed
 from headrace.store import Store
-from headrace.store.deliveries import Delivery
-from workers.retry import asked_wait_s, next_delivery_delay_s
+from headrace.store.outbox import Delivery, Terms
+from workers.posting import Answer, Post, Request
+from workers.retry import asked_wait_s, jitter, next_delivery_delay_s
+from workers.slots import Held, Slots
 
 log = logging.getLogger(__name__)
-
-#: Seconds for the TCP and TLS handshakes.
-CONNECT_TIMEOUT_S = 5.0
-
-
-def make_session(settings: WebhookSettings) -> requests.Session:
-    """A session that cannot be led into a private network, unless `allow_private` says it may."""
-    if settings.allow_private:
-        session = requests.Session()
-    else:
-        policy = AntiSSRFPolicy(PolicyConfigOptions.EXTERNAL_ONLY_LATEST)
-        policy.add_xff_header = False
-        session = policy.get_antissrf_session()
-    session.trust_env = False
-    return session
 
 
 @dataclass(slots=True)
@@ -44,68 +30,95 @@ class Deliver:
     """Sends webhooks.
 
     Attributes:
+        slots: of those in hand.
         session: called per try: a requests session is not made for many threads.
+        release: gives a delivery's slot back, once the thread of its POST has ended.
         operator_secret: signs the operator's webhooks; None where there are none.
+        jitter: the share by which each pause before the next try is longer.
     """
 
     store: Store
     settings: WebhookSettings
+    slots: Slots
     session: Callable[[], requests.Session]
+    release: Callable[[Delivery], None]
     operator_secret: SecretStr | None = None
+    jitter: Callable[[], float] = field(default=jitter)
 
-    def run(self, delivery_id: UUID) -> None:
-        """Make one try of a delivery that is due; none when it is done or in another worker's hands."""
-        with self.store.begin() as db:
-            delivery = store.deliveries.begin_try(db, delivery_id)
+    def terms(self, most: int, held: Held) -> Terms:
+        """What may be pulled: so many at most, while this is in hand."""
+        settings = self.settings
+        return Terms(
+            most,
+            per_app=settings.max_running_per_app,
+            per_receiver=settings.max_running_per_receiver,
+            max_tries=1 + len(settings.retry_delays_s),
+            lease_s=self.slots.lease_s,
+            of_app=held.of_app,
+            of_receiver=held.of_receiver,
+        )
+
+    def run(self, delivery_id: UUID, tries: int) -> None:
+        """Make the try that was pulled; none when it comes too late. Raises: DeliveryFailed, which is on record."""
+        delivery = self.slots.begin(delivery_id, tries)
         if delivery is None:
+            log.warning("delivery_too_late", extra={"delivery_id": str(delivery_id), "tries": tries})
             return
-        job_id = delivery.data.get("job_id")
-        facts = {"delivery_id": str(delivery_id), "about": delivery.event, "job_id": job_id, "tries": delivery.tries}
         try:
             status = self._post(delivery)
         except DeliveryFailed as error:
-            delay_s = next_delivery_delay_s(delivery.tries, self.settings.retry_delays_s, error.retry_after_s)
-            failure = {"error": str(error), "status": error.status, "retry_in_s": delay_s}
-            log.warning("delivery_failed", extra={**facts, **failure})
-            with self.store.begin() as db:
-                store.deliveries.record_failure(db, delivery, str(error), status=error.status, retry_in_s=delay_s)
-        else:
-            log.info("delivered", extra={**facts, "status": status})
-            with self.store.begin() as db:
-                store.deliveries.record_success(db, delivery, status)
+            self._record_failure(delivery, error)
+            raise
+        log.info("delivered", extra={**_facts(delivery), "status": status})
+        with self.store.begin() as db:
+            store.deliveries.record_success(db, delivery, status)
 
-    def _secret(self, delivery: Delivery) -> str:
-        if delivery.secret is not None:
-            return delivery.secret
-        if self.operator_secret is None:
-            raise DeliveryFailed("This worker has no budgets.webhook_secret (HEADRACE_BUDGETS__WEBHOOK_SECRET).")
-        return self.operator_secret.get_secret_value()
+    def _record_failure(self, delivery: Delivery, error: DeliveryFailed) -> None:
+        tries = delivery.tries - delivery.tries_before
+        delay_s = next_delivery_delay_s(tries, self.settings.retry_delays_s, error.retry_after_s, self.jitter())
+        failure = {"error": str(error), "status": error.status, "retry_in_s": delay_s}
+        log.warning("delivery_failed", extra={**_facts(delivery), **failure})
+        with self.store.begin() as db:
+            store.deliveries.record_failure(db, delivery, str(error), status=error.status, retry_in_s=delay_s)
 
     def _post(self, delivery: Delivery) -> int:
         """Returns: the 2xx status. Raises: DeliveryFailed."""
-        body = webhooks.payload(delivery.id, delivery.event, delivery.data, delivery.at)
-        headers = webhooks.signed_headers(self._secret(delivery), delivery.id, datetime.now(UTC), body)
-        timeout = (CONNECT_TIMEOUT_S, self.settings.timeout_s)
         try:
-            # Streamed and never read: a receiver's body is of no use, and may be endless.
-            with (
-                self.session() as session,
-                session.post(
-                    delivery.url,
-                    data=body.encode(),
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    stream=True,
-                ) as response,
-            ):
-                status, retry_after = response.status_code, response.headers.get("retry-after", "")
-        except AntiSSRFError as error:
-            raise DeliveryFailed("The webhook's address is not allowed.") from error
-        except (OSError, ValueError) as error:
-            # Every error of requests is an OSError; the check of the address lets the resolver's own through.
-            raise DeliveryFailed(f"No answer from the webhook's receiver: {type(error).__name__}.") from error
-        if not 200 <= status < 300:
-            message = f"The webhook's receiver answered {status}."
-            raise DeliveryFailed(message, status=status, retry_after_s=asked_wait_s(retry_after))
-        return status
+            post = Post(self.session, self._request(delivery), self.settings.timeout_s)
+            self.slots.post(delivery, post)
+        except BaseException:
+            self.release(delivery)
+            raise
+        return _accepted(post.run(ended=lambda: self.release(delivery)))
+
+    def _request(self, delivery: Delivery) -> Request:
+        body = webhooks.payload(delivery.id, delivery.event, delivery.data, delivery.at)
+        headers = webhooks.signed_headers(self._secrets(delivery), delivery.id, datetime.now(UTC), body)
+        return Request(delivery.url, body.encode(), headers)
+
+    def _secrets(self, delivery: Delivery) -> tuple[str, ...]:
+        if delivery.secrets:
+            return delivery.secrets
+        if self.operator_secret is None:
+            raise DeliveryFailed("This worker has no budgets.webhook_secret (HEADRACE_BUDGETS__WEBHOOK_SECRET).")
+        return (self.operator_secret.get_secret_value(),)
+
+
+def _accepted(answer: Answer) -> int:
+    """Returns: the 2xx status. Raises: DeliveryFailed."""
+    if not 200 <= answer.status < 300:
+        message = f"The webhook's receiver answered {answer.status}."
+        raise DeliveryFailed(message, status=answer.status, retry_after_s=asked_wait_s(answer.retry_after))
+    return answer.status
+
+
+def _facts(delivery: Delivery) -> dict[str, object]:
+    """What a log line says of a try: of the URL the host alone, since apps put secrets into the rest."""
+    return {
+        "delivery_id": str(delivery.id),
+        "about": delivery.event,
+        "job_id": delivery.data.get("job_id"),
+        "app_id": str(delivery.app_id),
+        "receiver": urlsplit(delivery.url).hostname,
+        "tries": delivery.tries,
+    }

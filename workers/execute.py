@@ -244,18 +244,11 @@ class Execute:
             self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, suspicion=suspicion))
 
     def _finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> None:
-        deliveries: list[UUID] = []
-
-        def write(db: Connection) -> bool:
-            held = store.attempts.finish(db, claim, target, end)
-            if held and claim.has_webhook:
-                deliveries[:] = store.deliveries.publish(db, [claim.job_id])
-            return held
-
-        once = partial(self._in_one, write) if claim.has_webhook else partial(self._shared.finish, claim, target, end)
+        alone = partial(self._in_one, lambda db: store.attempts.finish(db, claim, target, end))
+        once = alone if claim.has_webhook else partial(self._shared.finish, claim, target, end)
         if self._insist(claim, once):
             log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
-            self.notices.ended(claim.job_id, deliveries)
+            self.notices.ended(claim.job_id, has_webhook=claim.has_webhook)
             if claim.stream:
                 self.publisher.forget(claim.job_id)
 

@@ -1,12 +1,12 @@
 """Tells Redis what Postgres has already: which jobs wait no more, and which have ended. One thread for all of them.
 
 Whoever runs a job only leaves word here. A word that is lost is made good: a place in a queue by `reconcile_admission`,
-an end by the readers' own timer, a webhook by `redeliver`.
+an end by the readers' own timer, a webhook by the webhook workers'.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
@@ -31,27 +31,21 @@ class _Left(NamedTuple):
 
 class _Ended(NamedTuple):
     job_id: UUID
-
-
-class _Due(NamedTuple):
-    delivery_id: UUID
+    has_webhook: bool
 
 
 class Notices:
     """Passes words on, in one round trip those that have come together. Safe for many threads."""
 
-    def __init__(
-        self, admission: Admission, deliver: Callable[[UUID], None], gathering: Gathering | None = None
-    ) -> None:
+    def __init__(self, admission: Admission, gathering: Gathering | None = None) -> None:
         """Pass nothing on before `begin`.
 
         Args:
-            deliver: asks for a try of this delivery. Raises: BrokerUnavailable.
             gathering: how words wait for more of them.
         """
-        self._admission, self._deliver = admission, deliver
+        self._admission = admission
         #: None is the last word.
-        self._words: SimpleQueue[_Left | _Ended | _Due | None] = SimpleQueue()
+        self._words: SimpleQueue[_Left | _Ended | None] = SimpleQueue()
         self._gathering = gathering or Gathering(GATHER_S)
         self._thread = threading.Thread(target=self._pass_until_ended, name="notices", daemon=True)
 
@@ -70,11 +64,9 @@ class Notices:
         self._gathering.came()
         self._words.put(_Left(job_id, enqueue_no))
 
-    def ended(self, job_id: UUID, delivery_ids: Iterable[UUID]) -> None:
-        """This job has ended, and these deliveries are due."""
-        self._words.put(_Ended(job_id))
-        for delivery_id in delivery_ids:
-            self._words.put(_Due(delivery_id))
+    def ended(self, job_id: UUID, *, has_webhook: bool) -> None:
+        """This job has ended, and with a webhook its delivery is due."""
+        self._words.put(_Ended(job_id, has_webhook))
 
     def _pass_until_ended(self) -> None:
         is_ending = False
@@ -91,15 +83,13 @@ class Notices:
                 # A fault here must not end the thread: no reader would hear of an end any more.
                 log.exception("notices_fault")
 
-    def _pass(self, words: list[_Left | _Ended | _Due | None]) -> None:
+    def _pass(self, words: list[_Left | _Ended | None]) -> None:
+        ended = [word for word in words if isinstance(word, _Ended)]
         with _told("end_not_announced"):
-            self._admission.announce_ended([word.job_id for word in words if isinstance(word, _Ended)])
+            has_webhooks = any(word.has_webhook for word in ended)
+            self._admission.announce_ended([word.job_id for word in ended], has_webhooks=has_webhooks)
         with _told("place_not_freed"):
             self._admission.leave([word for word in words if isinstance(word, _Left)])
-        for word in words:
-            if isinstance(word, _Due):
-                with _told("delivery_not_asked_for"):
-                    self._deliver(word.delivery_id)
 
 
 @contextmanager

@@ -84,11 +84,17 @@ def _from_now(date: str) -> float:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time()
 
 
-def next_delivery_delay_s(tries: int, delays_s: tuple[float, ...], retry_after_s: float | None) -> float | None:
+def next_delivery_delay_s(
+    tries: int, delays_s: tuple[float, ...], retry_after_s: float | None, longer: float = 0.0
+) -> float | None:
     """Seconds until a webhook's next try, after `tries` of them failed; None when it was the last.
 
     A receiver that asks for more patience gets it, within reason.
+
+    Args:
+        longer: the share by which the pause is longer, so that a receiver that was away is not met by all that waits
+            for it at once; see `jitter`.
     """
     if tries > len(delays_s):
         return None
-    return max(delays_s[tries - 1], min(retry_after_s or 0.0, PATIENCE_LIMIT_S))
+    return max(delays_s[tries - 1], min(retry_after_s or 0.0, PATIENCE_LIMIT_S)) * (1 + longer)

@@ -254,15 +254,18 @@ class WebhookSettings(_Section):
     """Delivery of webhooks.
 
     Attributes:
-        timeout_s: for one request.
+        timeout_s: for one request as a whole, from the name's look-up to the answer's headers.
         max_running: requests in flight in one webhook worker.
+        max_running_per_app, max_running_per_receiver: of these, the most of one app, and to one host and port.
         retry_delays_s: pause before each further try; after the last the delivery has failed.
             Default: the example schedule of the Standard Webhooks specification, about 3 days.
         allow_private: True permits receivers on loopback and private networks, and plain http. For development only.
     """
 
     timeout_s: Positive = 15.0
-    max_running: PositiveInt = 16
+    max_running: PositiveInt = 64
+    max_running_per_app: PositiveInt = 16
+    max_running_per_receiver: PositiveInt = 8
     retry_delays_s: tuple[float, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
     allow_private: bool = False
 

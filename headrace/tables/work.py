@@ -162,6 +162,11 @@ ledger = sa.Table(
     comment="One immutable entry per charge; a trigger refuses changes.",
 )
 
+#: As the outbox is searched, in SQL: the app whose webhook it is (the operator's have none), and the host and port that
+#: receives it.
+APP_KEY = "coalesce(app_id, '00000000-0000-0000-0000-000000000000'::uuid)"
+RECEIVER = """lower("substring"(url COLLATE "C", '://([^/?#]*)'::text))"""
+
 deliveries = sa.Table(
     "deliveries",
     metadata,
@@ -177,10 +182,24 @@ deliveries = sa.Table(
     sa.Column("last_error", sa.Text),
     created_at(),
     sa.Column("next_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
-    moment("published_at"),
+    moment("published_at"),  # Nothing reads it any more; it goes with the next contraction of the schema.
     moment("delivered_at"),
+    sa.Column(
+        "tries_before",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="Of the tries, those before an operator's last retry: the schedule does not count them.",
+    ),
     one_of("state", ("pending", "delivered", "failed"), "state"),
     sa.CheckConstraint("num_nonnulls(job_id, data) = 1", name="about"),
     sa.UniqueConstraint("job_id", "event"),
     sa.Index("ix_deliveries_pending", "next_at", postgresql_where=sa.text("state = 'pending'")),
+    sa.Index(
+        "ix_deliveries_receiver",
+        sa.text(APP_KEY),
+        sa.text(f"({RECEIVER})"),
+        "next_at",
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +11,7 @@ from redis import Redis
 
 from headrace import connections
 from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, list_key, make_celery, named_in, send_delivery
+from headrace.broker import ExecuteMessage, list_key, make_celery, named_in
 from headrace.config import Settings
 from headrace.jobs import new_id, oldest_id
 from headrace.pace import Pace
@@ -30,17 +29,16 @@ LEASE_S = 10.0
 
 @pytest.fixture
 def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) -> Parts:
-    return Parts(settings, store, admission, partial(send_delivery, make_celery("test", settings)), Pace(redis))
+    return Parts(settings, store, admission, Pace(redis))
 
 
 @pytest.fixture
 def parts_without_redis(settings: Settings, store: Store) -> Parts:
     """As `parts`, while Redis is down."""
     deaf = settings.model_copy(update={"redis_url": NO_REDIS})
-    celery = make_celery("test", deaf)
     redis = connections.redis(deaf)
-    admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=30)
-    return Parts(deaf, store, admission, partial(send_delivery, celery), Pace(redis))
+    admission = Admission(redis, ExecuteMessage(make_celery("test", deaf)), reservation_ttl_s=30)
+    return Parts(deaf, store, admission, Pace(redis))
 
 
 @pytest.fixture

@@ -99,10 +99,10 @@ def test_no_sweep_reads_the_table_of_jobs_whole(
     paid = parts.settings.model_copy(update={"openai_api_key": "key"})
     sweep.publish_due(parts)
     with statements(engine) as seen:
-        for work in (sweep.publish_due, sweep.expire, sweep.reconcile_admission, sweep.redeliver, observe):
+        for work in (sweep.publish_due, sweep.expire, sweep.reconcile_admission, observe):
             work(parts)
         rescue(parts, Patience(0))
-        spill(Parts(paid, parts.store, admission, parts.send_delivery, parts.pace))
+        spill(Parts(paid, parts.store, admission, parts.pace))
     read = [(sql, values) for sql, values in seen if "jobs" in sql]
     assert len(read) > 10
     with engine.connect() as db:
@@ -200,7 +200,7 @@ def test_a_job_whose_transaction_ends_late_is_not_passed_over(
         db.execute(sa.text("UPDATE jobs SET state = 'queued', queued_at = now() WHERE id = :id"), {"id": late.job_id})
         age(other.job_id, timedelta(seconds=-1))
         settings = parts.settings.model_copy(update={"publish_grace_s": 1e-6})
-        eager = Parts(settings, parts.store, parts.admission, parts.send_delivery, parts.pace)
+        eager = Parts(settings, parts.store, parts.admission, parts.pace)
         query("UPDATE jobs SET queued_at = clock_timestamp() WHERE id = :id", id=other.job_id)
         assert sweep.publish_due(eager) == 0
     engine.dispose()

@@ -4,9 +4,11 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import UUID
@@ -18,13 +20,16 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from headrace.config import WebhookSettings
+from headrace.errors import DeliveryFailed
 from headrace.jobs import show_id
 from headrace.queues import Ticket
-from headrace.store import Store, apps, jobs
+from headrace.store import Store, apps, jobs, outbox
 from headrace.store.deliveries import add
 from headrace.tables import deliveries
 from headrace.webhooks import BUDGET_EVENT, new_secret
-from workers.deliver import Deliver, make_session
+from workers.deliver import Deliver
+from workers.posting import make_session
+from workers.slots import Slots
 
 
 class Receiver(ThreadingHTTPServer):
@@ -80,9 +85,29 @@ def due(store: Store, queued: Callable[..., Ticket], receiver: Receiver) -> Call
     return end
 
 
-def deliver(store: Store, **changes: object) -> Deliver:
+@dataclass
+class Sender:
+    """A webhook worker without Celery."""
+
+    use_case: Deliver
+
+    def run(self, delivery_id: UUID) -> None:
+        """Pull what is due, and make each try of this delivery that was pulled."""
+        slots = self.use_case.slots
+        with self.use_case.store.begin() as db:
+            pulled = outbox.pull(db, self.use_case.terms(16, slots.held()))
+        for delivery in pulled.deliveries:
+            slots.hold(delivery)
+            if delivery.id == delivery_id:
+                with suppress(DeliveryFailed):
+                    self.use_case.run(delivery.id, delivery.tries)
+
+
+def deliver(store: Store, operator_secret: SecretStr | None = None, **changes: object) -> Sender:
     settings = WebhookSettings(**{"allow_private": True, "retry_delays_s": (0, 300), "timeout_s": 5, **changes})
-    return Deliver(store, settings, lambda: make_session(settings))
+    slots = Slots(settings)
+    session = partial(make_session, settings)
+    return Sender(Deliver(store, settings, slots, session, slots.release, operator_secret, jitter=lambda: 0.0))
 
 
 def row(store: Store, delivery_id: UUID) -> sa.Row:
@@ -226,6 +251,35 @@ def test_receiver_without_an_address_is_tried_again(
     assert found.last_error == "No answer from the webhook's receiver: gaierror."
 
 
+def test_a_try_in_the_resolver_ends_at_its_deadline_and_holds_its_slot_until_its_thread_has_ended(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, delivery_id = due("https://receiver.example/hook")
+    answers = threading.Event()
+
+    def resolve(host: str, *_: object, **__: object) -> list[Any]:
+        assert answers.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, f"{host} cannot be looked up now")
+
+    sender = deliver(store, allow_private=False, timeout_s=0.2)
+    slots = sender.use_case.slots
+    real = socket.getaddrinfo
+
+    def resolve_receivers(host: str, *args: Any, **options: Any) -> Any:
+        return (resolve if host == "receiver.example" else real)(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_receivers)
+    sender.run(delivery_id)
+    found = row(store, delivery_id)
+    assert (found.state, found.tries) == ("pending", 1)
+    assert found.last_error == "The webhook's receiver did not answer within 0.2 s."
+    assert slots.held().of_receiver == {"receiver.example": 1}
+
+    answers.set()
+    slots.drain(60)
+    assert slots.held().of_receiver == {}
+
+
 def test_private_address_is_never_connected_to(store: Store, due: Callable[..., tuple[Ticket, UUID]]) -> None:
     hosts = ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::ffff:127.0.0.1]", "0.0.0.0"]
     with socket.create_server(("127.0.0.1", 0)) as secret:
@@ -256,7 +310,7 @@ def of_the_operator(store: Store, receiver: Receiver) -> UUID:
 def test_an_operators_webhook_is_signed_with_his_own_secret_and_retried_as_any(
     store: Store, of_the_operator: UUID, receiver: Receiver
 ) -> None:
-    use_case = replace(deliver(store), operator_secret=SecretStr(SECRET))
+    use_case = deliver(store, SecretStr(SECRET))
     receiver.status = 500
     use_case.run(of_the_operator)
     receiver.status = 200

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -76,14 +76,15 @@ class Heard(Notices):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
-        self.announced, self.sent, self.places = list[UUID](), list[UUID](), list[tuple[UUID, int]]()
+        self.announced, self.rung_for, self.places = list[UUID](), list[UUID](), list[tuple[UUID, int]]()
 
     def left(self, job_id: UUID, enqueue_no: int) -> None:
         self.places.append((job_id, enqueue_no))
 
-    def ended(self, job_id: UUID, delivery_ids: Iterable[UUID]) -> None:
+    def ended(self, job_id: UUID, *, has_webhook: bool) -> None:
         self.announced.append(job_id)
-        self.sent.extend(delivery_ids)
+        if has_webhook:
+            self.rung_for.append(job_id)
 
 
 @dataclass
@@ -145,9 +146,9 @@ def test_answer_is_stored_billed_and_announced(bench: Bench, store: Store, queue
     assert (done.state, done.answer, done.usd) == (JobState.SUCCEEDED, "An answer.", USD)
     assert (done.engine, done.model_served, done.finish_reason) == ("scripted", "scripted-model", "stop")
     assert entries(store) == [("compute", USD)]
-    assert bench.heard.announced == [ticket.job_id]
+    assert bench.heard.announced == bench.heard.rung_for == [ticket.job_id]
     with store.begin() as db:
-        assert bench.heard.sent == list(db.scalars(sa.select(deliveries.c.id)))
+        assert list(db.scalars(sa.select(deliveries.c.job_id))) == [ticket.job_id]
 
 
 def test_preemptions_are_in_the_attempt_s_row(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
@@ -363,7 +364,7 @@ def test_a_job_under_which_an_engine_dies_alone_fails_and_the_worker_is_not_blam
     failed = job(store, ticket)
     assert (failed.state, failed.error_code, failed.usd) == (JobState.FAILED, "engine_crash", 0)
     assert {kind for kind, _ in entries(store)} == {"waste"}
-    assert len(bench.heard.sent) == 1
+    assert bench.heard.rung_for == [ticket.job_id]
     crashes = [bench.execute.crashes.note() for _ in range(4)]
     assert crashes == [False, False, False, True], "one of them is explained"
 

@@ -31,7 +31,7 @@ def test_openai_sdk_verifies_and_reads_the_webhook(state: JobState) -> None:
     now = datetime.now(UTC)
     body = payload(delivery_id, event_of(state, None), job_data(job_id, state), now)
 
-    event = CLIENT.webhooks.unwrap(body, signed_headers(secret, delivery_id, now, body), secret=secret)
+    event = CLIENT.webhooks.unwrap(body, signed_headers([secret], delivery_id, now, body), secret=secret)
 
     assert event.type == event_of(state, None)
     assert event.data.id == show_id(job_id, "resp_")
@@ -41,7 +41,7 @@ def test_openai_sdk_verifies_and_reads_the_webhook(state: JobState) -> None:
 def test_another_secret_or_body_does_not_verify() -> None:
     secret, delivery_id, now = new_secret(), new_id(), datetime.now(UTC)
     body = payload(delivery_id, "response.completed", job_data(new_id(), JobState.SUCCEEDED), now)
-    headers = signed_headers(secret, delivery_id, now, body)
+    headers = signed_headers([secret], delivery_id, now, body)
     CLIENT.webhooks.unwrap(body, headers, secret=secret)
 
     for text, key in ((body + " ", secret), (body, new_secret())):
@@ -55,8 +55,8 @@ def test_body_is_the_same_on_every_try_and_the_signature_is_fresh() -> None:
     bodies = {payload(delivery_id, "response.completed", data, NOW) for _ in range(3)}
     (body,) = bodies
 
-    first = signed_headers(secret, delivery_id, NOW, body)
-    second = signed_headers(secret, delivery_id, NOW + timedelta(seconds=5), body)
+    first = signed_headers([secret], delivery_id, NOW, body)
+    second = signed_headers([secret], delivery_id, NOW + timedelta(seconds=5), body)
 
     assert first["webhook-id"] == second["webhook-id"]
     assert first["webhook-signature"] != second["webhook-signature"]

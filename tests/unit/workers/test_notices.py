@@ -9,7 +9,7 @@ from headrace.errors import BrokerUnavailable
 from headrace.jobs import new_id
 from workers.notices import Notices
 
-FIRST, SECOND, DELIVERY = new_id(), new_id(), new_id()
+FIRST, SECOND = new_id(), new_id()
 
 
 class Recorder:
@@ -19,14 +19,11 @@ class Recorder:
         self.calls = list[tuple[str, Any]]()
         self.failing: dict[str, Exception] = {}
 
-    def announce_ended(self, job_ids: Sequence[UUID]) -> None:
-        self._call("ended", list(job_ids))
+    def announce_ended(self, job_ids: Sequence[UUID], *, has_webhooks: bool) -> None:
+        self._call("ended, webhooks due" if has_webhooks else "ended", list(job_ids))
 
     def leave(self, stays: Sequence[tuple[UUID, int]]) -> None:
         self._call("left", [tuple(stay) for stay in stays])
-
-    def deliver(self, delivery_id: UUID) -> None:
-        self._call("due", [delivery_id])
 
     def _call(self, name: str, words: list[Any]) -> None:
         if not words:
@@ -43,7 +40,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def notices(recorder: Recorder) -> Iterator[Notices]:
-    made = Notices(recorder, recorder.deliver)  # type: ignore[arg-type]
+    made = Notices(recorder)  # type: ignore[arg-type]
     yield made
     made.end()
 
@@ -51,11 +48,11 @@ def notices(recorder: Recorder) -> Iterator[Notices]:
 def test_words_that_come_together_are_passed_on_together(notices: Notices, recorder: Recorder) -> None:
     notices.left(FIRST, 1)
     notices.left(SECOND, 3)
-    notices.ended(FIRST, [DELIVERY])
-    notices.ended(SECOND, [])
+    notices.ended(FIRST, has_webhook=True)
+    notices.ended(SECOND, has_webhook=False)
     notices.begin()
     notices.end()
-    assert recorder.calls == [("ended", [FIRST, SECOND]), ("left", [(FIRST, 1), (SECOND, 3)]), ("due", [DELIVERY])]
+    assert recorder.calls == [("ended, webhooks due", [FIRST, SECOND]), ("left", [(FIRST, 1), (SECOND, 3)])]
 
 
 def test_while_many_jobs_come_words_wait_for_more(recorder: Recorder) -> None:
@@ -64,9 +61,9 @@ def test_while_many_jobs_come_words_wait_for_more(recorder: Recorder) -> None:
     def pause(for_s: float) -> None:
         nonlocal now
         now += for_s
-        notices.ended(FIRST, [])
+        notices.ended(FIRST, has_webhook=False)
 
-    notices = Notices(recorder, recorder.deliver, Gathering(1.0, lambda: now, pause))  # type: ignore[arg-type]
+    notices = Notices(recorder, Gathering(1.0, lambda: now, pause))  # type: ignore[arg-type]
     for _ in range(CROWD):
         notices.left(FIRST, 1)
     notices.begin()
@@ -74,16 +71,16 @@ def test_while_many_jobs_come_words_wait_for_more(recorder: Recorder) -> None:
     assert recorder.calls == [("ended", [FIRST]), ("left", [(FIRST, 1)] * CROWD)]
 
 
-@pytest.mark.parametrize("failing", ["ended", "left", "due"])
+@pytest.mark.parametrize("failing", ["ended", "left"])
 def test_a_redis_that_does_not_take_one_word_is_given_the_others(
     notices: Notices, recorder: Recorder, failing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder.failing[failing] = BrokerUnavailable("Redis is away.")
     notices.left(FIRST, 1)
-    notices.ended(FIRST, [DELIVERY])
+    notices.ended(FIRST, has_webhook=False)
     notices.begin()
     notices.end()
-    assert [name for name, _ in recorder.calls] == ["ended", "left", "due"]
+    assert [name for name, _ in recorder.calls] == ["ended", "left"]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
@@ -94,7 +91,7 @@ def test_a_fault_does_not_end_the_thread(
     notices.begin()
     notices.left(FIRST, 1)
     notices.left(SECOND, 1)
-    notices.ended(FIRST, [])
+    notices.ended(FIRST, has_webhook=False)
     notices.end()
     assert ("ended", [FIRST]) in recorder.calls
     assert "notices_fault" in caplog.messages

@@ -11,16 +11,16 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
-from headrace.jobs import JobState, Sampling, Usage, new_id
+from headrace.jobs import JobState, Sampling, Usage, new_id, show_id
 from headrace.pricing import Cost
 from headrace.queues import Ticket
-from headrace.store import Store, apps, attempts, deliveries, jobs, workers
+from headrace.store import Store, apps, attempts, jobs, outbox, workers
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim
 from headrace.store.transitions import transition
 from headrace.store.workers import WorkerInfo
 from headrace.tables import attempts as attempts_table
-from headrace.tables import ledger
+from headrace.tables import deliveries, ledger
 
 DONE = AttemptEnd(
     "succeeded",
@@ -332,15 +332,14 @@ def test_ended_job_with_a_webhook_leaves_one_delivery(
     claimed = must_claim(store, ticket, worker)
     with store.begin() as db:
         attempts.finish(db, claimed, JobState.SUCCEEDED, DONE)
-        (delivery_id,) = deliveries.publish(db, [ticket.job_id])
-        assert deliveries.publish_due(db) == []
 
+    terms = outbox.Terms(2, per_app=2, per_receiver=2, max_tries=3, lease_s=60)
     with store.begin() as db:
-        delivery = deliveries.begin_try(db, delivery_id)
-        assert delivery is not None
-        assert deliveries.begin_try(db, delivery_id) is None
+        [delivery] = outbox.pull(db, terms).deliveries
+        assert not outbox.pull(db, terms).deliveries
         secret = apps.find_app(db, "test").webhook_secret
-    assert (delivery.event, delivery.tries, delivery.secret) == ("response.completed", 1, secret)
+    assert (delivery.event, delivery.tries, delivery.secrets) == ("response.completed", 1, (secret,))
+    assert delivery.data["job_id"] == show_id(ticket.job_id)
 
 
 def test_cost_per_request_adds_the_entries_of_a_job(store: Store, queued: Callable[..., Ticket], worker: UUID) -> None:
@@ -411,9 +410,9 @@ def test_ends_in_one_statement_each_have_their_own_answer_bill_and_webhook(
         assert attempts.finish_all(db, JobState.SUCCEEDED, ends) == {each.job_id for each in claims}
     with store.begin() as db:
         found = [jobs.find(db, each.app_id, each.job_id) for each in claims]
-        announced = deliveries.publish(db, [each.job_id for each in claims])
+        announced = list(db.scalars(sa.select(deliveries.c.job_id)))
     assert [(each.answer, each.usd, each.price_version) for each in found] == [
         (f"Answer {number}.", number, f"v{number}") for number in range(3)
     ]
-    assert len(announced) == 1
+    assert announced == [claims[1].job_id]
     assert sorted(entries(store)) == [("compute", 1, Decimal(number)) for number in range(3)]

@@ -1,0 +1,39 @@
+"""Let workers pull due webhooks receiver by receiver, and operators have one tried again.
+
+Revision: 0015, after 0014
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0015"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+
+TRIES_BEFORE = "Of the tries, those before an operator's last retry: the schedule does not count them."
+APP_KEY = "coalesce(app_id, '00000000-0000-0000-0000-000000000000'::uuid)"
+RECEIVER = """(lower("substring"(url COLLATE "C", '://([^/?#]*)'::text)))"""
+
+
+def upgrade() -> None:
+    # Concurrently: the table may hold every webhook ever sent, and its writers must go on. First, and dropped before it
+    # is made, so that an upgrade that was interrupted can be repeated.
+    with op.get_context().autocommit_block():
+        op.drop_index("ix_deliveries_receiver", postgresql_concurrently=True, if_exists=True)
+        op.create_index(
+            "ix_deliveries_receiver",
+            "deliveries",
+            [sa.text(APP_KEY), sa.text(RECEIVER), "next_at"],
+            postgresql_where=sa.text("state = 'pending'"),
+            postgresql_concurrently=True,
+        )
+    op.add_column(
+        "deliveries",
+        sa.Column("tries_before", sa.Integer, nullable=False, server_default=sa.text("0"), comment=TRIES_BEFORE),
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("ix_deliveries_receiver", table_name="deliveries")
+    op.drop_column("deliveries", "tries_before")
