@@ -4,30 +4,34 @@ Shared by the task threads, which run them, and the lease's thread, which hears 
 """
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-StopReason = Literal["cancelled", "deadline_exceeded", "lease_lost", "draining"]
+StopReason = Literal["cancelled", "deadline_exceeded", "run_timeout", "lease_lost", "draining"]
 
 
 class RunningAttempts:
     """A set of request ids with, for some, a reason to stop. Safe for many threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._changed = threading.Condition()
+        self._clock = clock
         self._running: dict[str, StopReason | None] = {}
+        self._since: dict[str, float] = {}
 
     @contextmanager
     def running(self, request_id: str) -> Iterator[None]:
         """Hold the attempt as running."""
         with self._changed:
             self._running[request_id] = None
+            self._since[request_id] = self._clock()
         try:
             yield
         finally:
             with self._changed:
-                del self._running[request_id]
+                del self._running[request_id], self._since[request_id]
                 self._changed.notify_all()
 
     def stop(self, request_id: str, reason: StopReason) -> bool:
@@ -47,6 +51,12 @@ class RunningAttempts:
         """The attempts that run now."""
         with self._changed:
             return list(self._running)
+
+    def longer_than(self, seconds: float) -> list[str]:
+        """The attempts that have run for longer than that."""
+        with self._changed:
+            before = self._clock() - seconds
+            return [request_id for request_id, since in self._since.items() if since < before]
 
     def __len__(self) -> int:
         with self._changed:

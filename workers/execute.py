@@ -6,7 +6,7 @@ Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so every
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from headrace.jobs import SUSPECT, JobState
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim
-from workers.attempts import RunningAttempts
+from workers.attempts import RunningAttempts, StopReason
 from workers.bill import Bill
 from workers.crashes import Crashes
 from workers.detour import way_on
@@ -41,6 +41,13 @@ REWRITE_AFTER_S = 0.5
 REWRITE_FOR_S = 60.0
 #: How long a message waits for an engine that is being started again, or is held while Postgres is away.
 NOT_READY_HOLD_S = 2.0
+
+
+#: Why a job has failed that was aborted for its time; it pays for what it produced.
+_TIMED_OUT: Mapping[StopReason, str] = {
+    "deadline_exceeded": "Its deadline passed while it ran.",
+    "run_timeout": "It ran for longer than its pool allows (max_run_s): ask for a shorter answer.",
+}
 
 
 @dataclass(slots=True)
@@ -188,9 +195,8 @@ class Execute:
             self._finish(claim, JobState.SUCCEEDED, self.bill.of(claim, generation, engine_s, "succeeded"))
         elif stop == "cancelled":
             self._finish(claim, JobState.CANCELLED, self.bill.of(claim, generation, engine_s, "aborted"))
-        elif stop == "deadline_exceeded":
-            end = self.bill.of(claim, generation, engine_s, "aborted", stop, "Its deadline passed while it ran.")
-            self._finish(claim, JobState.FAILED, end)
+        elif stop is not None and (why := _TIMED_OUT.get(stop)):
+            self._finish(claim, JobState.FAILED, self.bill.of(claim, generation, engine_s, "aborted", stop, why))
         else:
             # The engine or this worker is going away; the job is as good as never taken.
             wasted = replace(self.bill.of(claim, generation, engine_s, "aborted", stop), kind="waste")

@@ -5,6 +5,7 @@ jobs are somebody else's, and their generations are stopped.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 #: How long `end` waits for each thread: a renewal is bounded by the database's time-outs, an engine that is just
 #: being started is not waited for to its end.
 END_TIMEOUT_S = 15.0
+#: How long an engine may take to end a request that it was told to abort, before it counts as one that hangs.
+ABORT_WITHIN_S = 60.0
 #: How long an attempt may run in this process alone, or in Postgres alone: for a moment it does at each claim and end.
 APART_FOR_S = 2.0
 
@@ -34,6 +37,7 @@ class Lease:
 
     Attributes:
         give_up: called when the engine has died too often: it makes the process end, with an error.
+        max_run_s: how long one attempt may run.
         serves: False while the worker can do nothing for a job, although it takes them.
     """
 
@@ -47,6 +51,7 @@ class Lease:
     crashes: Crashes
     give_up: Callable[[], object]
     serves: Callable[[], bool] = lambda: True
+    max_run_s: float = math.inf
     _stop_reason: str | None = None
     _draining: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -82,6 +87,7 @@ class Lease:
         last_good = time.monotonic()
         while not self._ended.wait(self.renew_every_s):
             try:
+                self._end_overlong()
                 self._renew()
                 last_good = time.monotonic()
             except StoreUnavailable:
@@ -101,6 +107,14 @@ class Lease:
             if attempt.stop is not None:
                 self._stop(attempt.request_id, attempt.stop)
         self._compare(here, {attempt.request_id: attempt for attempt in held})
+
+    def _end_overlong(self) -> None:
+        """Abort what has run for too long; take this worker out where the engine does not let go of it."""
+        for request_id in self.running.longer_than(self.max_run_s):
+            self._stop(request_id, "run_timeout")
+        late = self.running.longer_than(self.max_run_s + ABORT_WITHIN_S)
+        if late and self._stop_reason is None and (held := self.engine.progress().keys() & set(late)):
+            self._take_out(f"The engine has not ended {len(held)} requests that were aborted {ABORT_WITHIN_S:g} s ago.")
 
     def _compare(self, here: set[str], held: dict[str, HeldAttempt]) -> None:
         """Settle what runs on one side alone: in this process, or by what Postgres says."""
@@ -153,13 +167,16 @@ class Lease:
         """Take no work while the engine is dead; take this worker out if that was once too often."""
         self.ready.clear()
         if not self._is_down and self.crashes.note():
-            self._stop_reason = f"The engine died {MOST_CRASHES} times in {WITHIN_S / 60:.0f} minutes."
-            log.critical("worker_takes_itself_out", extra={"worker_id": str(self.worker_id), "why": self._stop_reason})
-            self.drain()
-            self.give_up()
+            self._take_out(f"The engine died {MOST_CRASHES} times in {WITHIN_S / 60:.0f} minutes.")
         self._is_down = True
         if self._stop_reason is None:
             self._restart_engine()
+
+    def _take_out(self, why: str) -> None:
+        self._stop_reason = why
+        log.critical("worker_takes_itself_out", extra={"worker_id": str(self.worker_id), "why": why})
+        self.drain()
+        self.give_up()
 
     def _restart_engine(self) -> None:
         """A start that fails is tried again at the next look."""

@@ -99,6 +99,7 @@ class Seat:
             crashes=execute.crashes,
             give_up=give_up,
             serves=serves,
+            max_run_s=settings.max_run_s(self._route),
         )
 
     def take(self) -> None:

@@ -27,7 +27,7 @@ from headrace.config.sections import (
     built_in_lanes,
 )
 from headrace.errors import ConfigError
-from headrace.jobs import Lane
+from headrace.jobs import Lane, Route
 
 __all__ = [
     "PROJECT_ROOT",
@@ -239,6 +239,12 @@ class Settings(BaseSettings):
     def paid_pools(self) -> tuple[str, ...]:
         """The pools that the paid API alone answers."""
         return tuple(name for name, pool in self.pools.items() if pool.is_paid)
+
+    def max_run_s(self, route: Route) -> float:
+        """How long an attempt may run on a worker of this process: one of overflow runs every pool's."""
+        if route is Route.POOL:
+            return self.served_pool.max_run_s
+        return max(pool.max_run_s for pool in self.pools.values())
 
     def lane(self, lane: Lane) -> LaneSettings:
         """This lane's settings, the built-in ones where the file has none."""

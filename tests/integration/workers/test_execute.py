@@ -27,7 +27,7 @@ from headrace.tables import attempts, deliveries, ledger
 from tests.chaos.proxy import Mode, Proxy
 from workers.bill import Bill
 from workers.crashes import MOST_CRASHES
-from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
+from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta, Progress
 from workers.execute import Execute
 from workers.lease import Lease
 from workers.notices import Notices
@@ -45,6 +45,8 @@ class ScriptedEngine:
     waits_for_abort: bool = False
     dead: bool = False
     preemptions: int = 0
+    lets_go: bool = True
+    requests: set[str] = field(default_factory=set)
     started: threading.Event = field(default_factory=threading.Event)
     aborted: threading.Event = field(default_factory=threading.Event)
 
@@ -53,6 +55,7 @@ class ScriptedEngine:
         return EngineLimits(2048, 4)
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        self.requests.add(request.request_id)
         self.started.set()
         if self.error is not None:
             raise self.error
@@ -60,10 +63,15 @@ class ScriptedEngine:
         if self.waits_for_abort:
             assert self.aborted.wait(20)
             reason = "abort"
+        self.requests.discard(request.request_id)
         return Generation("An answer.", Usage(8, 3), reason, request.adapter or "scripted-model", 0.1, self.preemptions)
 
     def abort(self, request_id: str) -> None:
-        self.aborted.set()
+        if self.lets_go:
+            self.aborted.set()
+
+    def progress(self) -> dict[str, Progress]:
+        return dict.fromkeys(self.requests, Progress(3))
 
     def check(self) -> None:
         if self.dead:
@@ -602,3 +610,50 @@ def test_engine_minder_goes_on_after_a_start_that_cannot_succeed(bench: Bench, m
     bench.lease.begin()
     assert bench.execute.ready.wait(10)
     bench.lease.end()
+
+
+def test_an_engine_request_that_never_ends_gives_its_slot_and_cache_back(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket = queued(webhook_url="https://receiver.example")
+    bench.engine.waits_for_abort = True
+    bench.execute.room.open(EngineLimits(2048, 4, kv_tokens=2048, kv_block_tokens=16), [])
+    assert bench.execute.room.enter(ticket.job_id, ticket.lane, 8, 2000, False)
+    assert not bench.execute.room.enter(new_id(), ticket.lane, 8, 2000, False)
+    bench.lease.max_run_s = 0.2
+    bench.lease.begin()
+
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
+
+    bench.lease.end()
+    done = job(store, ticket)
+    assert (done.state, done.error_code) == (JobState.FAILED, "run_timeout")
+    assert "max_run_s" in (done.error_message or "")
+    assert entries(store) == [("compute", USD)], "it pays for what it produced"
+    assert bench.heard.announced == [ticket.job_id]
+    assert len(bench.execute.running) == 0
+    assert bench.execute.room.enter(new_id(), ticket.lane, 8, 2000, False)
+    assert not bench.gave_up.is_set()
+
+
+def test_a_worker_whose_engine_does_not_let_go_of_a_request_takes_itself_out(
+    bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.lease.ABORT_WITHIN_S", 0.1)
+    ticket = queued()
+    bench.engine.waits_for_abort, bench.engine.lets_go = True, False
+    bench.lease.max_run_s = 0.1
+    bench.lease.begin()
+    thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, ticket.enqueue_no))
+    thread.start()
+
+    assert bench.gave_up.wait(10)
+
+    bench.lease.end()
+    bench.engine.aborted.set()
+    thread.join(10)
+    assert not bench.execute.ready.is_set()
+    with store.begin() as db:
+        [(why, is_over)] = db.execute(sa.text("SELECT stop_reason, lease_until <= now() FROM workers"))
+    assert is_over
+    assert why.startswith("The engine has not ended 1 requests")
