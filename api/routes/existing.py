@@ -13,6 +13,9 @@ from headrace.store import texts
 from headrace.store.apps import App
 from headrace.store.jobs import Job
 
+#: How long a cancel waits for the job's worker to confirm it, in seconds. A worker hears of it within a second.
+CONFIRMED_WITHIN_S = 2.0
+
 
 def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
     """The caller's job; once it has ended, or as it stands when the wait is over. Raises: NotFound."""
@@ -23,8 +26,11 @@ def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
 
 
 def cancelled(app: App, job_id: UUID) -> Job:
-    """Cancel the caller's job; one that runs is stopped by its worker soon. Raises: NotFound."""
-    return ending.cancel(deps().store, deps().admission, app.id, job_id)
+    """Cancel the caller's job; waits a moment for the worker of one that runs to stop it. Raises: NotFound."""
+    job = ending.cancel(deps().store, deps().admission, app.id, job_id)
+    if job.state.is_terminal:
+        return job
+    return deps().waits.until_ended(app.id, job_id, lambda: read_job(app, job_id), CONFIRMED_WITHIN_S)
 
 
 def erase(app: App, job_id: UUID) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -21,10 +22,13 @@ from headrace.admission import ENDED, Admission, books_key
 from headrace.broker import list_key
 from headrace.config import LaneSettings, Settings
 from headrace.forecasting import LaneRates, PoolRates, to_json
-from headrace.jobs import Lane, new_id, oldest_id, parse_id, show_id
+from headrace.jobs import JobState, Lane, Usage, new_id, oldest_id, parse_id, show_id
+from headrace.pricing import Cost
 from headrace.queues import Ticket
 from headrace.store import Store, apps, attempts, texts, workers
 from headrace.store.apps import App
+from headrace.store.attempts import AttemptEnd
+from headrace.store.claims import Claim
 from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs, refusals
 
@@ -419,6 +423,48 @@ def test_a_cancel_takes_the_job_out_of_its_queue(client: FlaskClient, redis: Red
 
     assert [answer.get_json()["status"] for answer in (first, again)] == ["cancelled", "cancelled"]
     assert redis.llen(list_key(QUEUE)) == 0
+
+
+def claimed(store: Store, job_id: UUID) -> Claim:
+    worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
+    with store.begin() as db:
+        workers.register(db, worker, 30)
+        claim = attempts.claim(db, job_id, 1, worker.id, "simulator")
+    assert claim is not None
+    return claim
+
+
+def test_a_cancel_of_a_running_job_answers_with_the_state_that_its_worker_confirms(
+    client: FlaskClient, store: Store, admission: Admission
+) -> None:
+    job_id = submitted(client)
+    claim = claimed(store, job_id)
+
+    def is_requested() -> bool:
+        with store.begin() as db:
+            return bool(db.scalar(sa.select(jobs.c.cancel_requested_at).where(jobs.c.id == job_id)))
+
+    def confirm() -> None:
+        eventually(is_requested)
+        end = AttemptEnd("aborted", 0.5, Cost(Decimal(0), "test-1"), "waste", Usage(9, 7, 2), "", "abort", "served")
+        with store.begin() as db:
+            attempts.finish(db, claim, JobState.CANCELLED, end)
+        admission.announce_ended([job_id])
+
+    worker = threading.Thread(target=confirm)
+    worker.start()
+    answer = client.post(f"/v1/jobs/job_{job_id.hex}/cancel").get_json()
+    worker.join(20)
+    assert answer["status"] == "cancelled"
+
+
+def test_a_cancel_that_no_worker_confirms_answers_with_the_job_as_it_stands(
+    client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.routes.existing.CONFIRMED_WITHIN_S", 0.1)
+    job_id = submitted(client)
+    claimed(store, job_id)
+    assert client.post(f"/v1/jobs/job_{job_id.hex}/cancel").get_json()["status"] == "running"
 
 
 def test_a_cancel_leaves_an_ended_job_as_it_is(client: FlaskClient, finish: Any) -> None:
