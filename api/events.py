@@ -1,10 +1,12 @@
 """What a stream's reader is told, in the words of Responses, each event with its number.
 
-Pure: the job and the entries of its stream come from outside, bytes and waiting are not known here. The numbers follow
-from the entries alone, so that a reader who comes back with the last one he saw misses nothing and hears nothing twice.
+Pure: the job and the entries of its stream come from outside, bytes and waiting are not known here. Events are numbered
+one by one. Every reader is told the same events, from the entries of the whole stream, so one that comes back with the
+last number it saw misses nothing and hears nothing twice. Where Redis lost the beginning of a stream, the number of its
+events is not known: then numbers follow from those of the entries, which grow with gaps.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -15,11 +17,11 @@ from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, 
 from api.submit import Accepted
 from headrace.jobs import JobState, show_id
 from headrace.store.jobs import Job
-from headrace.streams import StreamEvent
+from headrace.streams import NUMBERS_PER_CLAIM, StreamEvent
 
 Event = dict[str, Any]
 
-#: The number of a Responses event that tells of the stream's entry 0, if there were one: entries count from 1.
+#: The last number before those of the stream's entries: of the events that open a response and its first item.
 BEFORE_ENTRIES = 4
 
 #: The items of an answer, by what their ids begin with.
@@ -55,6 +57,18 @@ class Teller(Protocol):
         """The end of a telling whose job goes on."""
 
 
+def is_whole(entries: Sequence[StreamEvent]) -> bool:
+    """True when the entries begin where their stream began; False when there are none, or Redis has lost the first."""
+    # Without a stream, a claim that is not the first counts on from where no older one came.
+    return bool(entries) and entries[0].number <= NUMBERS_PER_CLAIM
+
+
+def can_resume(entries: Sequence[StreamEvent], after: int) -> bool:
+    """True when the stream still tells what came after this number."""
+    is_heard = bool(entries) and BEFORE_ENTRIES + entries[0].number <= after
+    return after <= BEFORE_ENTRIES or is_whole(entries) or is_heard
+
+
 class ResponseEvents:
     """Events of the Responses API. Those up to `after` are not told again."""
 
@@ -81,7 +95,8 @@ class ResponseEvents:
     def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
         """A delta for each entry, and an error for each that makes void what came before it."""
         for entry in entries:
-            is_void = not self._heard.is_nothing or self._after > BEFORE_ENTRIES
+            is_rest = not is_whole([entry])
+            is_void = not self._heard.is_nothing or (is_rest and self._after > BEFORE_ENTRIES)
             thought = self._heard.reasoning
             piece = self._heard.take(entry)
             if piece is not None:
@@ -91,7 +106,8 @@ class ResponseEvents:
                 yield from [] if self._items else self._open_message("")
             else:
                 continue
-            self._last = BEFORE_ENTRIES + entry.number - 1
+            if is_rest:
+                self._last = BEFORE_ENTRIES + entry.number - 1
             yield from self._restart() if piece is None else self._delta(piece)
 
     def ending(self, job: Job) -> Iterator[Event]:

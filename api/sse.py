@@ -13,7 +13,7 @@ from flask import Response
 from api.abandoned import cancel_unless_wanted
 from api.chunks import ChatChunks
 from api.deps import Deps, deps
-from api.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller
+from api.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller, can_resume
 from api.slots import Slot
 from api.submit import Accepted
 from api.waits import Watch
@@ -41,10 +41,8 @@ def response_stream(
     parts = deps()
     _check_has_stream(job)
     after = -1 if starting_after is None else starting_after
-    if after > BEFORE_ENTRIES:
-        heard = [entry for entry in parts.streams.read(job.id) if BEFORE_ENTRIES + entry.number <= after]
-        if not heard:
-            raise _not_available(job, "What this stream had told is gone, so that it cannot be resumed.")
+    if after > BEFORE_ENTRIES and not can_resume(parts.streams.read(job.id), after):
+        raise _not_available(job, "What this stream had told is gone, so that it cannot be resumed.")
     teller = ResponseEvents(job, after=after, accepted=accepted)
     return _respond(
         JobStream(parts, job, teller, slot, is_first=accepted is not None and not accepted.is_replay), named

@@ -398,6 +398,16 @@ def test_a_place_in_a_stream_that_is_gone_cannot_be_resumed(flask_app: Flask, wo
             assert not world.slot.is_handed_over
 
 
+def test_a_stream_whose_beginning_redis_lost_is_resumed_only_where_it_goes_on(flask_app: Flask, world: World) -> None:
+    world.entries = [StreamEvent(1_000_001, "restart", ""), StreamEvent(1_000_007, "delta", "Because of ")]
+    with flask_app.test_request_context():
+        with pytest.raises(InvalidRequest) as raised:
+            response_stream(DONE_JOB, world.slot, starting_after=9)
+        assert raised.value.code == "stream_not_available"
+        rest = events(response_stream(DONE_JOB, world.slot, starting_after=1_000_005).get_data())
+    assert rest[0]["sequence_number"] == 1_000_011
+
+
 def test_a_stream_is_resumed_after_the_last_that_was_heard(flask_app: Flask, world: World) -> None:
     for piece in ("Because of ", "Rayleigh ", "scattering."):
         world.say(piece)
