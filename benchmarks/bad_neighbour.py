@@ -1,0 +1,298 @@
+"""One hostile app beside twenty good ones: what it costs them, against as many harmless requests in its place.
+
+Real processes, a simulated engine, the attack in a process of its own. Knows the system from outside: HTTP, SQL,
+webhooks.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import tokenizers
+from load import percentile
+from neighbour.attacks import Orders
+from neighbour.good import GoodApps, Told
+from neighbour.receivers import DrippingReceiver, GoodReceiver
+from rich.table import Table
+from testbed import Counts, Testbed, console, line_of
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from headrace.config import Settings
+from headrace.connections import postgres
+from headrace.store import apps, keys
+
+GOOD_APPS = 20
+#: The mechanisms that `neighbour/off` takes away, and one that a setting does.
+OFF = ("encoding", "values", "checksum", "bodies")
+#: The own pool, and the length of an answer that nothing cuts short.
+SLOTS, TOKENS_PER_S, ANSWER_TOKENS = 32, 100, 200
+#: The model's limit, and the longest text of one of its tokens: a prompt with fewer characters than one times the other
+#: has to be counted.
+LIMIT_TOKENS, TOKEN_CHARS = 32_768, 48
+LONG_CHARS = 1_500_000
+#: Open waits of a process: few enough that one app could take them all.
+WAIT_SLOTS = 60
+#: The attack, in requests a second.
+RATES = {
+    "long_texts": 1.0,
+    "huge_bodies": 1.0,
+    "dripping_receivers": 2.0,
+    "abandoned_waits": 5.0,
+    "random_keys": 50.0,
+    "token_cap": 20.0,
+}
+#: What of the last comes at once at the beginning: about as much as a queue's cap in tokens has room for.
+QUEUE_AT_ONCE = 130
+WARM_UP_S = 10.0
+#: After the end of the load, what has not come by then is counted as if it had.
+WEBHOOKS_S = 20.0
+#: Until all jobs have ended.
+ENDED_S = 180.0
+GOALS = {"p95_ratio": 1.3, "good_refused": 0, "webhook_p95_ratio": 1.5}
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What came of one run.
+
+    Attributes:
+        answer_p95_s, webhook_p95_s: of the good apps: from the submit to the answer, from the end to the webhook.
+        refused: good requests that were not answered, by status.
+        attack: statuses of the neighbour's requests, by kind, and what it sent of each a second.
+        counts: what became of all jobs.
+        good: likewise of the good apps' alone.
+    """
+
+    answer_p95_s: float
+    webhook_p95_s: float
+    answered: int
+    refused: dict[int, int]
+    webhooks: int
+    webhooks_missing: int
+    attack: dict[str, Any]
+    counts: Counts
+    good: dict[str, int]
+
+
+def write_model(folder: Path) -> None:
+    """A tokenizer over bytes with a chat template, whose longest token is as long as a real one's."""
+    bpe = tokenizers.Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<|im_start|>", "<|im_end|>", "=" * TOKEN_CHARS]
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(["What is a headrace? The channel that feeds a turbine."] * 20, trainer)
+    bpe.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+
+
+def settings(model: Path, off: tuple[str, ...]) -> dict[str, str]:
+    """Of the stack."""
+    here = Path(__file__).parent / "neighbour" / "off"
+    inherited = os.environ.get("PYTHONPATH", "")  # noqa: TID251 - it is handed on, longer.
+    patched = {"PYTHONPATH": os.pathsep.join(filter(None, (str(here), inherited))), "NEIGHBOUR_OFF": ",".join(off)}
+    return {
+        "HEADRACE_MODEL_DIR": str(model),
+        "HEADRACE_POOLS__CHAT__MAX_MODEL_TOKENS": str(LIMIT_TOKENS),
+        "HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS),
+        "HEADRACE_SIMULATOR__OUTPUT_TOKENS": str(ANSWER_TOKENS),
+        "HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": str(TOKENS_PER_S),
+        # The engine's memory is not what is fought for here.
+        "HEADRACE_SIMULATOR__KV_TOKENS": "8000000",
+        "HEADRACE_WAIT_SLOTS": str(WAIT_SLOTS),
+        "HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true",
+        **({"HEADRACE_BODIES_IN_FLIGHT_BYTES": str(2**40)} if "bodies" in off else {}),
+        **(patched if off else {}),
+    }
+
+
+def make_keys(bed: Testbed, names: list[str]) -> list[str]:
+    """A key of an app of each name; the command line would take seconds for each."""
+    pepper = (bed.folder / "pepper").read_text().strip()
+    engine = postgres(Settings.load(database_url=bed.stack.report.database_url), pool_size=1)
+    try:
+        with engine.begin() as db:
+            return [keys.make(db, apps.ensure(db, name).id, pepper) for name in names]
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def attack(orders: Orders) -> Iterator[dict[str, Any]]:
+    """The neighbour at work, in a process of its own; afterwards what it was told is in the dictionary."""
+    script = Path(__file__).parent / "neighbour" / "attacks.py"
+    told: dict[str, Any] = {}
+    process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(asdict(orders)) + "\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        yield told
+        process.stdin.close()
+        told.update(json.loads(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure(bed: Testbed, seconds: float, *, is_hostile: bool, rates: Mapping[str, float]) -> Arm:
+    """One run: the neighbour first, then the good apps, who are counted once both are under way."""
+    *good_keys, neighbours_key = make_keys(bed, [*(f"good-{number}" for number in range(GOOD_APPS)), "neighbour"])
+    address = urlsplit(bed.url)
+    with GoodReceiver() as receiver, GoodReceiver() as other, DrippingReceiver() as dripping:
+        urls = {"drip_url": dripping.url, "good_url": other.url}
+        sizes = {"answer_tokens": ANSWER_TOKENS, "long_chars": LONG_CHARS, "queue_at_once": QUEUE_AT_ONCE}
+        orders = Orders(
+            address.hostname or "", address.port or 80, neighbours_key, is_hostile, **urls, **sizes, rates=rates
+        )
+        good = GoodApps(bed.url, good_keys, every_s=2.0, webhook_url=receiver.url)
+        try:
+            time.sleep(2)
+            with attack(orders) as attacked:
+                time.sleep(WARM_UP_S)
+                good.forget()
+                began = time.monotonic()
+                while (passed_s := time.monotonic() - began) < seconds:
+                    time.sleep(min(10.0, seconds - passed_s))
+                    answered, refused = good.so_far()
+                    console.print(
+                        f"  {time.monotonic() - began:3.0f} s: {answered} answered, {refused} refused", style="dim"
+                    )
+                told = good.end()
+        finally:
+            good.end()
+        arrived, missing = _webhooks(bed, told, receiver)
+    return _arm(bed, told, attacked, arrived, missing)
+
+
+def _webhooks(bed: Testbed, told: Told, receiver: GoodReceiver) -> tuple[list[float], int]:
+    """Seconds from the end of each good job to its webhook, and how many have not come; those count as come by now."""
+    until = time.monotonic() + WEBHOOKS_S
+    while time.monotonic() < until and not receiver.received_at.keys() >= set(told.job_ids):
+        time.sleep(0.2)
+    now = time.time()
+    rows = bed.sql(
+        "SELECT replace(id::text, '-', ''), extract(epoch FROM ended_at)::float FROM jobs"
+        " WHERE replace(id::text, '-', '') = ANY(%s)",
+        told.job_ids,
+    )
+    missing = sum(job_id not in receiver.received_at for job_id, _ in rows)
+    return [max(0.0, receiver.received_at.get(job_id, now) - ended_at) for job_id, ended_at in rows], missing
+
+
+def _arm(bed: Testbed, told: Told, attacked: Mapping[str, Any], arrived: list[float], missing: int) -> Arm:
+    bed.wait_until_all_ended(ENDED_S)
+    states = bed.sql(
+        "SELECT jobs.state, count(*) FROM jobs JOIN apps ON apps.id = jobs.app_id"
+        " WHERE starts_with(apps.name, 'good-') GROUP BY 1"
+    )
+    per_s = {name: round(sum(each.values()) / attacked["seconds"], 1) for name, each in attacked["statuses"].items()}
+    return Arm(
+        percentile(told.answered_s, 95),
+        percentile(arrived, 95),
+        len(told.answered_s),
+        dict(told.refused),
+        len(arrived),
+        missing,
+        {"per_s": per_s, "statuses": attacked["statuses"]},
+        bed.count(),
+        dict(states),
+    )
+
+
+def run(seconds: float, off: tuple[str, ...], rates: Mapping[str, float]) -> dict[str, Arm]:
+    """Both arms, each on a stack of its own."""
+    arms = {}
+    with TemporaryDirectory(prefix="headrace-neighbour-") as folder:
+        write_model(Path(folder))
+        for name in ("harmless", "hostile"):
+            console.print(f"{name} neighbour, {seconds:.0f} s", style="dim")
+            with Testbed(settings(Path(folder), off), ("overflow", "flower")) as bed:
+                arms[name] = measure(bed, seconds, is_hostile=name == "hostile", rates=rates)
+    return arms
+
+
+def show(arms: Mapping[str, Arm]) -> None:
+    """Both arms side by side."""
+    table = Table("", *arms, header_style="bold", title=f"One neighbour beside {GOOD_APPS} good apps")
+    for title, value in {
+        "good: p95 from submit to answer": lambda arm: f"{arm.answer_p95_s:.2f} s",
+        "good: answered": lambda arm: str(arm.answered),
+        "good: refused, by status": lambda arm: str(arm.refused or "none"),
+        "good: p95 from end to webhook": lambda arm: f"{arm.webhook_p95_s:.3f} s",
+        "good: webhooks, missing": lambda arm: f"{arm.webhooks}, {arm.webhooks_missing}",
+        "good: jobs, by state": lambda arm: str(arm.good),
+        "all jobs": lambda arm: " ".join(f"{name}={count}" for name, count in asdict(arm.counts).items()),
+    }.items():
+        table.add_row(title, *(value(arm) for arm in arms.values()))
+    for kind in next(iter(arms.values())).attack["per_s"]:
+        shown = (f"{arm.attack['per_s'][kind]}/s {arm.attack['statuses'][kind]}" for arm in arms.values())
+        table.add_row(f"neighbour: {kind}", *shown)
+    console.print(table)
+
+
+def figures(arms: Mapping[str, Arm]) -> dict[str, Any]:
+    """What the last line says."""
+    harmless, hostile = arms["harmless"], arms["hostile"]
+    return {
+        "p95_ratio": hostile.answer_p95_s / harmless.answer_p95_s,
+        "good_refused": sum(hostile.refused.values()),
+        # Below a hundredth of a second both are noise.
+        "webhook_p95_ratio": max(0.01, hostile.webhook_p95_s) / max(0.01, harmless.webhook_p95_s),
+    }
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=5), default=60, show_default=True, help="Of each arm's load.")
+@click.option("--only", multiple=True, type=click.Choice(list(RATES)), help="These attacks alone; repeat it for more.")
+@click.option(
+    "--off", multiple=True, type=click.Choice(OFF), help="A mechanism that is taken away, for a counter-proof."
+)
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write figures.")
+def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path | None) -> None:
+    """Put a hostile app beside twenty good ones, and see what it costs them.
+
+    Good apps send ten requests a second together: half are jobs with a webhook, half synchronous chat completions. The
+    hostile app sends, in a second, 1 text that has to be counted and is too long, 1 body of 8 MiB full of empty
+    objects, 2 jobs whose receiver drips its header without end, 5 synchronous calls whose caller hangs up, 50 random
+    keys, and 20 jobs with answers of 200 tokens that say they may have 8,192, of which 130 come at once. In the other
+    arm as many harmless requests take the place of each.
+
+    The last line is name=value pairs: p95_ratio, the good apps' 95th percentile from submit to answer beside a hostile
+    neighbour, by that beside a harmless one; good_refused, good requests beside the hostile one that were not answered;
+    webhook_p95_ratio, likewise from a job's end to its webhook, where neither counts as less than 10 ms. The status is
+    1 when one of the goals is missed: 1.3, 0, 1.5.
+
+    \b
+    bin/headrace python benchmarks/bad_neighbour.py
+    bin/headrace python benchmarks/bad_neighbour.py --only long_texts --off encoding
+    """
+    arms = run(seconds, off, {name: rate if not only or name in only else 0.0 for name, rate in RATES.items()})
+    show(arms)
+    found = figures(arms)
+    if file is not None:
+        everything = {**found, "off": off, "rates": RATES, **{name: asdict(arm) for name, arm in arms.items()}}
+        file.write_text(json.dumps(everything, indent=2, default=str) + "\n")
+    print(line_of(found))
+    sys.exit(0 if all(found[name] <= most for name, most in GOALS.items()) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""What the neighbour does, by the clock and in a process of its own: hostile, or as many harmless requests.
+
+`python attacks.py` reads its orders as JSON from standard input, a line, and goes on until that is closed. Then it
+prints what was answered.
+"""
+
+import base64
+import http.client
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+#: Requests of one kind under way at once; what is due while all are is sent later.
+AT_ONCE = 24
+TIMEOUT_S = 75.0
+BODY_BYTES = 8 * 2**20
+#: What the harmless jobs ask for, and how long a hostile job's answer may be.
+FEW_TOKENS, MOST_TOKENS = 16, 8192
+#: After so long the caller of a synchronous request hangs up.
+ABANDON_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Whom to attack. Attributes: answer_tokens: the length of an answer that nothing cuts short."""
+
+    host: str
+    port: int
+    key: str
+    is_hostile: bool
+    drip_url: str
+    good_url: str
+    answer_tokens: int
+    long_chars: int
+    queue_at_once: int
+    rates: Mapping[str, float]
+
+
+class Neighbour:
+    """One app that sends by the clock; each method sends one request and returns the answer's status."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        # Letters at random: a tokenizer has a token for hardly any of them together.
+        letters = base64.b32encode(os.urandom(orders.long_chars))[: orders.long_chars].decode()
+        self._long = _job(letters, FEW_TOKENS)
+        self._huge = b'{"messages":[' + b"{}," * (BODY_BYTES // 3 - 10) + b"{}]}"
+        self._number = 0
+
+    def kinds(self) -> dict[str, Callable[[], int]]:
+        """What it does, by name."""
+        return {
+            "long_texts": self.long_text,
+            "huge_bodies": self.huge_body,
+            "dripping_receivers": self.dripping_receiver,
+            "abandoned_waits": self.abandoned_wait,
+            "random_keys": self.random_key,
+            "token_cap": self.token_cap,
+        }
+
+    def long_text(self) -> int:
+        """A prompt that is too long, and short enough that it has to be counted."""
+        return self._post("/v1/jobs", self._long if self._orders.is_hostile else _job("Hi", FEW_TOKENS))
+
+    def huge_body(self) -> int:
+        """As many values as a body has room for."""
+        return self._post("/v1/jobs", self._huge if self._orders.is_hostile else _job("Hi", FEW_TOKENS))
+
+    def dripping_receiver(self) -> int:
+        """A job whose receiver takes for ever to answer."""
+        url = self._orders.drip_url if self._orders.is_hostile else self._orders.good_url
+        return self._post("/v1/jobs", _job("Hi", 1, webhook=url))
+
+    def abandoned_wait(self) -> int:
+        """A synchronous call whose caller hangs up, for a job that takes long to be answered."""
+        if not self._orders.is_hostile:
+            return self._post("/v1/chat/completions", _chat(FEW_TOKENS, "priority"))
+        body = _chat(self._orders.answer_tokens, "flex")
+        with socket.create_connection((self._orders.host, self._orders.port), TIMEOUT_S) as connection:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._orders.key}\r\n"
+            connection.sendall(
+                f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+            )
+            time.sleep(ABANDON_S)
+        return 0
+
+    def random_key(self) -> int:
+        """A key that was made up, in one of the two forms that keys have."""
+        self._number += 1
+        plain = f"hr-{base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip('=')}"
+        made_up = plain if self._number % 2 else f"{plain}AAAAAA"
+        return self._send("GET", "/v1/models", b"", made_up if self._orders.is_hostile else self._orders.key)
+
+    def token_cap(self) -> int:
+        """A job with a long answer, which says that it may become very much longer."""
+        return self._post(
+            "/v1/jobs", _job("Hi", MOST_TOKENS if self._orders.is_hostile else self._orders.answer_tokens)
+        )
+
+    def _post(self, path: str, body: bytes) -> int:
+        return self._send("POST", path, body, self._orders.key)
+
+    def _send(self, method: str, path: str, body: bytes, key: str) -> int:
+        connection = http.client.HTTPConnection(self._orders.host, self._orders.port, timeout=TIMEOUT_S)
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        try:
+            # It may be refused before all of it was sent.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body or None, headers)
+            with connection.getresponse() as answer:
+                answer.read()
+                return answer.status
+        except (OSError, http.client.HTTPException):
+            return -1
+        finally:
+            connection.close()
+
+
+def _job(prompt: str, max_tokens: int, **more: Any) -> bytes:
+    return json.dumps({"prompt": prompt, "max_tokens": max_tokens, "lane": "normal", **more}).encode()
+
+
+def _chat(max_tokens: int, tier: str) -> bytes:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": max_tokens, "service_tier": tier}
+    return json.dumps(body).encode()
+
+
+def repeat(send: Callable[[], int], rate: float, statuses: Counter[int], stop: threading.Event, at_once: int) -> None:
+    """Send by the clock until told to stop; `at_once` first."""
+    began, sent = time.monotonic(), 0
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        free = threading.Semaphore(AT_ONCE)
+
+        def one() -> None:
+            try:
+                statuses[send()] += 1
+            finally:
+                free.release()
+
+        while not stop.is_set():
+            due_s = began + max(0, sent - at_once) / rate
+            if stop.wait(max(0.0, due_s - time.monotonic())):
+                break
+            free.acquire()
+            threads.submit(one)
+            sent += 1
+
+
+def main() -> None:
+    orders = Orders(**json.loads(sys.stdin.readline()))
+    kinds, stop = Neighbour(orders).kinds(), threading.Event()
+    statuses = {name: Counter[int]() for name in kinds}
+    began = time.monotonic()
+    threads = [
+        threading.Thread(
+            target=repeat,
+            args=(send, orders.rates[name], statuses[name], stop, orders.queue_at_once if name == "token_cap" else 0),
+        )
+        for name, send in kinds.items()
+        if orders.rates[name] > 0
+    ]
+    for thread in threads:
+        thread.start()
+    print("ready", flush=True)
+    sys.stdin.read()
+    stop.set()
+    seconds = time.monotonic() - began
+    counted = {name: dict(counts) for name, counts in statuses.items()}
+    print(json.dumps({"seconds": seconds, "statuses": counted}), flush=True)
+    os._exit(0)  # What is under way may take a minute, and is of no more interest.
+
+
+if __name__ == "__main__":
+    main()
