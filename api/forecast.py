@@ -11,8 +11,9 @@ from api.cached import Cached
 from api.catalogue import Catalogue
 from headrace.admission import Admission, Load
 from headrace.config import Settings
-from headrace.forecasting import DrainCurve, LaneFlow, LaneRates, Outlook, PoolRates, drain_curve, from_json
-from headrace.jobs import Lane
+from headrace.errors import BrokerUnavailable
+from headrace.forecasting import UNKNOWN, DrainCurve, LaneFlow, LaneRates, Outlook, PoolRates, drain_curve, from_json
+from headrace.jobs import JobSpec, Lane
 from headrace.lanes import kept_share
 from headrace.queues import OVERFLOW, queue_name
 from headrace.routing import Pressure
@@ -22,8 +23,6 @@ from headrace.store.workers import Fleet
 OUTLOOK_TTL_S = 1.0
 #: How old a pool's live figures may be, in seconds.
 LIVE_TTL_S = 0.25
-
-UNKNOWN = PoolRates(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Forecast:
 
         Args:
             position: counts from 1.
-            ahead_tokens: of the `position - 1` jobs before it.
+            ahead_tokens: that the `position - 1` jobs before it will likely take.
             free: slots that take a job at once.
         """
         pool, lane = _split(queue)
@@ -96,7 +95,15 @@ class Forecast:
         pool, lane = _split(queue)
         now = self.pool(pool)
         load = now.loads[lane]
-        return self.expected_wait_s(queue, load.jobs + 1, load.tokens, now.free(lane))
+        return self.expected_wait_s(queue, load.jobs + 1, load.expected_tokens, now.free(lane))
+
+    def expected_tokens(self, spec: JobSpec) -> int | None:
+        """Tokens that a job will likely take; None when nobody can tell."""
+        try:
+            rates = self._outlook.get().get(spec.pool, UNKNOWN)
+        except BrokerUnavailable:
+            return None
+        return rates.expected_tokens(spec.lane, spec.prompt_tokens, spec.sampling.max_tokens)
 
     def pressure(self, queue: str) -> Pressure:
         """How far behind the queue is. Raises: BrokerUnavailable. StoreUnavailable."""
@@ -164,7 +171,7 @@ class Forecast:
     def _flow(self, lane: Lane, load: Load, rates: LaneRates | None, pool_mean_tokens: float) -> LaneFlow:
         arriving = rates.arrival_tokens_per_s if rates else 0.0
         mean_tokens = _mean_tokens(load, rates) or pool_mean_tokens
-        return LaneFlow(self._settings.lane(lane).takes, load.tokens, arriving, mean_tokens)
+        return LaneFlow(self._settings.lane(lane).takes, load.expected_tokens, arriving, mean_tokens)
 
     def _believed_jobs_per_s(self, name: str, fleet: Fleet) -> float:
         pool = self._settings.pools.get(name)
@@ -179,7 +186,7 @@ def _split(queue: str) -> tuple[str, Lane]:
 def _mean_tokens(load: Load, rates: LaneRates | None) -> float | None:
     """Of one job of a lane: of those that wait, else of those that came lately; None where there are neither."""
     if load.jobs:
-        return max(1.0, load.tokens / load.jobs)
+        return max(1.0, load.expected_tokens / load.jobs)
     return rates.mean_tokens if rates else None
 
 
@@ -187,5 +194,5 @@ def _pool_mean_tokens(loads: Mapping[Lane, Load], rates: PoolRates) -> float:
     """Of one job of any lane, likewise; one where there are neither: then only jobs count."""
     jobs = sum(load.jobs for load in loads.values())
     if jobs:
-        return max(1.0, sum(load.tokens for load in loads.values()) / jobs)
+        return max(1.0, sum(load.expected_tokens for load in loads.values()) / jobs)
     return fmean(lane.mean_tokens for lane in rates.lanes.values()) if rates.lanes else 1.0

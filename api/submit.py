@@ -115,7 +115,8 @@ class Submitter:
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         options = self._candidates(spec, app, draft)
         try:
-            outcome = self.intake.accept(spec, Ask(spec.id, app.id, spec.kv_tokens, options, app.limits))
+            expected = self.forecast.expected_tokens(spec)
+            outcome = self.intake.accept(spec, Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, expected))
             if isinstance(outcome, Refusal):
                 raise self._refused(outcome, spec, app, options)
         except (QueueFull, AppLimited) as error:
@@ -173,7 +174,7 @@ class Submitter:
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
             return _rate_limited(refusal, spec.kv_tokens, app.limits)
         queue = options[0].queue
-        position, ahead_tokens = refusal.depth + 1, refusal.backlog_tokens
+        position, ahead_tokens = refusal.depth + 1, refusal.expected_tokens
         wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
         retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
         if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
@@ -212,6 +213,8 @@ class Submitter:
                 tokens = spec.kv_tokens * candidate.backlog_cap_tokens / max(1, refusal.number)
             case _:
                 tokens = mean_tokens * (1 + max(0, refusal.depth - candidate.depth_cap))
+        # Those were what jobs may take. The queue drains what they will likely take.
+        tokens *= refusal.expected_tokens / refusal.backlog_tokens if refusal.backlog_tokens else 1.0
         drained_s = self._or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
         return RETRY_BLINDLY_S if drained_s is None else _whole(drained_s)
 

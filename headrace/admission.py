@@ -27,13 +27,19 @@ Reason = Literal["depth", "tokens", "wait", "share", "token_share", "app_jobs"] 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One job that wants a place: where it may go, best first, and what its app may have."""
+    """One job that wants a place: where it may go, best first, and what its app may have.
+
+    Attributes:
+        tokens: that it may take at most.
+        expected_tokens: that it will likely take; None: as many.
+    """
 
     job_id: UUID
     app_id: UUID
     tokens: int
     candidates: tuple[Candidate, ...]
     limits: AppLimits = UNLIMITED
+    expected_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Place:
     Attributes:
         position: counts from 1.
         depth: jobs that wait there, this one included.
-        ahead_tokens: of the jobs before it, about: the queue's mean by their number.
+        ahead_tokens: that the jobs before it will likely take, about: the queue's mean by their number.
         free: slots of the queue's pool that take a job at once.
     """
 
@@ -63,7 +69,8 @@ class Refusal:
         number: what `reason` is about: the cap, in jobs or tokens, or the app's share of it; for a rate, milliseconds
             until it allows this job.
         depth: jobs in the first candidate.
-        backlog_tokens: of the first candidate.
+        backlog_tokens: of the first candidate: what its jobs may take at most.
+        expected_tokens: what they will likely take.
         free: slots of its pool that take a job at once.
     """
 
@@ -71,17 +78,24 @@ class Refusal:
     number: int
     depth: int
     backlog_tokens: int
+    expected_tokens: int
     rates_left: RatesLeft
     free: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What waits in one queue: jobs from their reservation to their claim, their tokens, and whose they are."""
+    """What waits in one queue: jobs from their reservation to their claim, and whose they are.
+
+    Attributes:
+        tokens: that they may take at most.
+        expected_tokens: that they will likely take.
+    """
 
     jobs: int
     tokens: int
     apps: int
+    expected_tokens: int
 
 
 class Admission(Upkeep):
@@ -99,7 +113,9 @@ class Admission(Upkeep):
         """
         arguments: list[str | int | float] = [self._ttl_s]
         for ask in asks:
-            arguments += (ask.job_id.hex, ask.app_id.hex, ask.tokens, *_caps(ask.limits), len(ask.candidates))
+            expected_tokens = ask.tokens if ask.expected_tokens is None else ask.expected_tokens
+            arguments += (ask.job_id.hex, ask.app_id.hex, ask.tokens, expected_tokens, *_caps(ask.limits))
+            arguments.append(len(ask.candidates))
             for each in ask.candidates:
                 most_ahead = -1 if each.ahead_cap_tokens is None else each.ahead_cap_tokens
                 arguments += (each.queue, each.depth_cap, each.backlog_cap_tokens, most_ahead, each.free_until)
@@ -138,8 +154,9 @@ class Admission(Upkeep):
                 pipeline.zcard(books_key("line", queue))
                 pipeline.get(books_key("backlog", queue))
                 pipeline.hlen(books_key("jobs", queue))
+                pipeline.get(books_key("expected", queue))
             counts = pipeline.execute()
-        return {queue: Load(*(int(each or 0) for each in counts[3 * i : 3 * i + 3])) for i, queue in enumerate(queues)}
+        return {queue: _load(*counts[4 * i : 4 * i + 4]) for i, queue in enumerate(queues)}
 
     def departed(self, pool: str) -> int:
         """How many jobs have ever left the pool's queues. Raises: BrokerUnavailable."""
@@ -175,6 +192,11 @@ class Admission(Upkeep):
             self._redis.ping()
 
 
+def _load(jobs: int, tokens: str | None, apps: int, expected_tokens: str | None) -> Load:
+    # An older version's process keeps no expected tokens.
+    return Load(jobs, int(tokens or 0), apps, int(float(expected_tokens or tokens or 0)))
+
+
 def _caps(limits: AppLimits) -> tuple[int, ...]:
     caps = (limits.queued_jobs, limits.requests_per_minute, limits.tokens_per_minute)
     return tuple(-1 if cap is None else cap for cap in caps)
@@ -187,6 +209,7 @@ def _outcome(
     number: int,
     depth: int,
     tokens: int,
+    expected_tokens: int,
     requests_left: int,
     tokens_left: int,
     free: int,
@@ -197,5 +220,5 @@ def _outcome(
         RateLeft(tokens_a_minute, tokens_left) if tokens_a_minute else None,
     )
     if chosen:
-        return Place(ask.candidates[chosen - 1], number, depth, tokens, left, free)
-    return Refusal(reason, number, depth, tokens, left, free)
+        return Place(ask.candidates[chosen - 1], number, depth, expected_tokens, left, free)
+    return Refusal(reason, number, depth, tokens, expected_tokens, left, free)

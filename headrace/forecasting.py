@@ -2,16 +2,19 @@
 
 A fluid model of the take rule in `headrace.lanes`: in each step a lane may use its share of what the pool drains, and
 what a lane leaves goes to the best lane that still has work. While `high` is in use and has no queue, a few slots are
-kept for it, and the other lanes do without what those would drain. All is reckoned in tokens, prompt and most output.
+kept for it, and the other lanes do without what those would drain. All is reckoned in expected tokens: the prompt, and
+an answer as long as the lane's answers were.
 """
 
 import json
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from headrace.answers import ExpectedOutputs, from_fields, to_fields
 from headrace.jobs import Lane
 
 #: The first steps of a forecast, in seconds; later ones grow in proportion to the time that has passed.
@@ -38,12 +41,22 @@ class PoolRates:
             jobs could use, so that a worker that joins or leaves counts at once.
         lanes: those that had jobs lately.
         high_is_in_use: `high` had a job so lately that workers keep slots for it.
+        outputs: how long answers get, of lanes that had some.
     """
 
     drain_tokens_per_s_per_slot: float | None
     lanes: Mapping[Lane, LaneRates] = field(default_factory=dict)
     high_is_in_use: bool = False
+    outputs: ExpectedOutputs = field(default_factory=dict)
 
+    def expected_tokens(self, lane: Lane, prompt_tokens: int, max_tokens: int) -> int:
+        """That a job will likely take; all that it may where nothing was learned."""
+        output = self.outputs.get(lane)
+        return prompt_tokens + (max_tokens if output is None else math.ceil(output.within(max_tokens)))
+
+
+#: Of a pool that was not observed.
+UNKNOWN = PoolRates(None)
 
 #: The rates of each pool that was observed.
 Outlook = Mapping[str, PoolRates]
@@ -51,7 +64,7 @@ Outlook = Mapping[str, PoolRates]
 
 def to_json(outlook: Outlook) -> str:
     """An outlook as text, as `from_json` reads it."""
-    return json.dumps({pool: asdict(rates) for pool, rates in outlook.items()})
+    return json.dumps({pool: asdict(rates) | {"outputs": to_fields(rates.outputs)} for pool, rates in outlook.items()})
 
 
 def from_json(text: str) -> Outlook:
@@ -61,7 +74,9 @@ def from_json(text: str) -> Outlook:
 
 def _rates(fields: dict[str, Any]) -> PoolRates:
     lanes = {Lane(lane): LaneRates(**rates) for lane, rates in fields["lanes"].items()}
-    return PoolRates(fields["drain_tokens_per_s_per_slot"], lanes, fields.get("high_is_in_use", False))
+    # An older version's process writes neither of the last two.
+    kept = fields.get("high_is_in_use", False), from_fields(fields.get("outputs", {}))
+    return PoolRates(fields["drain_tokens_per_s_per_slot"], lanes, *kept)
 
 
 @dataclass(frozen=True, slots=True)

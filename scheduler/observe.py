@@ -2,17 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import fmean
 
 from headrace.admission import Load
-from headrace.forecasting import LaneRates, Outlook, PoolRates, to_json
+from headrace.answers import ExpectedOutputs
+from headrace.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
 from headrace.jobs import Lane
 from headrace.lanes import HIGH_LATELY_S, kept_share
 from headrace.queues import OVERFLOW, lane_queues
 from headrace.store import clock, locks, observations, workers
-from headrace.store.observations import QueueActivity, QueueSample
+from headrace.store.observations import QueueActivity, QueueSample, StartedSize
 from headrace.store.workers import Fleet
 from scheduler.parts import Parts
 
@@ -39,19 +41,37 @@ def observe(parts: Parts) -> int:
         last = observations.last_sample_at(db)
         if last is not None and at - last < every / 2:
             return 0
-        activity = observations.activity(db, parts.queues, last or at - every)
-        refused = observations.take_refused(db, last or at - every)
-        fleets = workers.fleets(db)
+        since = last or at - every
+        activity = observations.activity(db, parts.queues, since)
+        refused = observations.take_refused(db, since)
+        fleets, outputs = workers.fleets(db), workers.expected_outputs(db)
+        started_tokens = _started_tokens(observations.started_sizes(db, since), outputs)
         samples = [
-            _sample(queue, at, loads[queue], activity.get(queue, IDLE), refused[queue], fleets.get(pool))
+            replace(
+                _sample(queue, at, loads[queue], activity.get(queue, IDLE), refused[queue], fleets.get(pool)),
+                started_tokens=started_tokens[queue],
+            )
             for pool in (*parts.settings.own_pools, OVERFLOW)
             for queue in lane_queues(pool)
         ]
         observations.add_samples(db, samples)
         window = observations.recent_samples(db, parts.queues, at - timedelta(seconds=WINDOW_S))
     kept = {name: kept_share(pool.max_running, pool.kv_high_share) for name, pool in parts.settings.pools.items()}
-    parts.admission.publish_outlook(to_json(outlook(window, kept)), WINDOW_S)
+    learned = outlook(window, kept)
+    pools = learned.keys() | outputs.keys()
+    told = {pool: replace(learned.get(pool, UNKNOWN), outputs=outputs.get(pool, {})) for pool in pools}
+    parts.admission.publish_outlook(to_json(told), WINDOW_S)
     return len(samples)
+
+
+def _started_tokens(sizes: Iterable[StartedSize], outputs: Mapping[str, ExpectedOutputs]) -> dict[str, int]:
+    """Of each queue the tokens that were expected of the jobs that were started."""
+    tokens: dict[str, int] = defaultdict(int)
+    for size in sizes:
+        rates = PoolRates(None, outputs=outputs.get(size.pool, {}))
+        answers = size.jobs * rates.expected_tokens(Lane(size.lane), 0, size.max_tokens)
+        tokens[size.queue] += size.prompt_tokens + answers
+    return tokens
 
 
 def outlook(samples: Iterable[QueueSample], kept: Mapping[str, float]) -> Outlook:
@@ -137,12 +157,11 @@ def _sample(
         queue=queue,
         at=at,
         depth=load.jobs,
-        depth_tokens=load.tokens,
+        depth_tokens=load.expected_tokens,
         oldest_wait_s=activity.oldest_wait_s,
         arrivals=activity.arrivals,
         refused=refused,
         started=activity.started,
-        started_tokens=activity.started_tokens,
         running=activity.running,
         slots=fleet.slots if fleet else 0,
         hosts=fleet.hosts if fleet else 0,

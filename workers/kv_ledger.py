@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headrace.answers import ExpectedOutputs
 from headrace.jobs import Lane
 from workers.lengths import STEP_TOKENS, Lengths
 
@@ -133,14 +134,25 @@ class KvLedger:
             held.is_preempted = True
             self._headroom = min(HEADROOM_MOST, self._headroom + HEADROOM_STEP)
 
-    def release(self, request_id: str, *, has_ended: bool) -> None:
-        """The job has left the engine. Args: has_ended: with a whole answer, whose length can be learned from."""
+    def expected_outputs(self) -> ExpectedOutputs:
+        """How long answers get, of each lane that had some."""
+        return {lane: output for lane, each in self._lengths.items() if (output := each.expected())}
+
+    def release(self, request_id: str, *, has_ended: bool, is_cut: bool = False) -> None:
+        """The job has left the engine.
+
+        Args:
+            has_ended: with a whole answer, whose length can be learned from.
+            is_cut: its maximum ended it.
+        """
         held = self._held.pop(request_id, None)
         self._load = None
         if held is None or not has_ended:
             return
         self._lengths[held.lane].learn(
-            held.produced, (each.produced for each in self._held.values() if each.lane is held.lane)
+            held.produced,
+            (each.produced for each in self._held.values() if each.lane is held.lane),
+            is_cut=is_cut,
         )
         # In balance with the step up where exactly that share of jobs is preempted. Source: Robbins, Monro:
         # A Stochastic Approximation Method, 1951.

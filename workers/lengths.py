@@ -2,7 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import accumulate, pairwise
 
+from headrace.answers import BOUNDS, AnswerLength, ExpectedOutput
 from headrace.jobs import Lane
 
 #: Answers of one lane that are remembered; older ones say less about what comes.
@@ -21,8 +23,10 @@ class Lengths:
     """The answers of one lane. Not safe for many threads."""
 
     def __init__(self) -> None:
-        self._recent: deque[int] = deque()
+        self._recent: deque[tuple[int, bool]] = deque()
+        #: Answers that ended by themselves at each step, and those that were cut there by their maximum.
         self._ended: list[int] = []
+        self._cut: list[int] = []
         #: Of the remembered and those under way, how many have at least so many steps.
         self._reached: list[int] = []
         #: The share of all answers that get as far as each step.
@@ -31,19 +35,22 @@ class Lengths:
         #: Goes up when `alive` begins to say something else.
         self.edition = 0
 
-    def learn(self, tokens: int, under_way: Iterable[int] = ()) -> None:
-        """An answer has ended by itself, or at its maximum, after so many tokens.
+    def learn(self, tokens: int, under_way: Iterable[int] = (), *, is_cut: bool = False) -> None:
+        """An answer has ended after so many tokens.
 
         Args:
+            is_cut: by its maximum: how long it would have got is not known.
             under_way: tokens of those that have not ended. Without them short answers, which end first, would be
                 believed to be all there are.
         """
         step = tokens // STEP_TOKENS
-        self._ended.extend([0] * (step + 1 - len(self._ended)))
-        self._ended[step] += 1
-        self._recent.append(step)
+        for counts in (self._ended, self._cut):
+            counts.extend([0] * (step + 1 - len(counts)))
+        (self._cut if is_cut else self._ended)[step] += 1
+        self._recent.append((step, is_cut))
         if len(self._recent) > REMEMBERED:
-            self._ended[self._recent.popleft()] -= 1
+            oldest, was_cut = self._recent.popleft()
+            (self._cut if was_cut else self._ended)[oldest] -= 1
         self._news += 1
         if self._news >= NEWS_SHARE * len(self._recent):
             self._publish(under_way)
@@ -66,15 +73,15 @@ class Lengths:
     def _publish(self, under_way: Iterable[int]) -> None:
         self._news = 0
         self.edition += 1
-        reached = list(self._ended)
+        reached = [ended + cut for ended, cut in zip(self._ended, self._cut, strict=True)]
         for tokens in under_way:
             step = tokens // STEP_TOKENS
             reached.extend([0] * (step + 1 - len(reached)))
             reached[step] += 1
         for step in range(len(reached) - 2, -1, -1):
             reached[step] += reached[step + 1]
-        # The product-limit estimate, in which an answer under way counts as far as it got. Source: Kaplan, Meier:
-        # Nonparametric Estimation from Incomplete Observations, 1958.
+        # The product-limit estimate, in which an answer under way, or cut, counts as far as it got.
+        # Source: Kaplan, Meier: Nonparametric Estimation from Incomplete Observations, 1958.
         survival, left = [], 1.0
         for step, count in enumerate(reached):
             survival.append(left)
@@ -82,14 +89,31 @@ class Lengths:
                 left *= 1.0 - self._ended[step] / count
         self._reached, self._survival = reached, [*survival, left]
 
+    def expected(self) -> ExpectedOutput | None:
+        """How long answers will likely be, by the most that they may be; None while none has ended."""
+        if not self._survival:
+            return None
+        # Tokens up to each step; beyond the last nothing is known to end.
+        areas = [0.0, *accumulate(STEP_TOKENS * (a + b) / 2 for a, b in pairwise(self._survival))]
+        last = len(areas) - 1
+
+        def tokens(most: int) -> float:
+            step, rest = divmod(most, STEP_TOKENS)
+            if step >= last:
+                return areas[last] + self._survival[last] * (most - last * STEP_TOKENS)
+            a, b = self._survival[step : step + 2]
+            return areas[step] + rest * (a + (b - a) * rest / STEP_TOKENS / 2)
+
+        return ExpectedOutput(len(self._recent), tuple(min(most, tokens(most)) for most in BOUNDS))
+
 
 def _nearest(tokens: int) -> int:
     return (tokens + STEP_TOKENS // 2) // STEP_TOKENS
 
 
-def by_lane(answers: Iterable[tuple[Lane, int]] = ()) -> Mapping[Lane, Lengths]:
-    """One for each lane. Args: answers: those of former days, oldest first, with their tokens."""
+def by_lane(answers: Iterable[AnswerLength] = ()) -> Mapping[Lane, Lengths]:
+    """One for each lane. Args: answers: those of former days, oldest first."""
     found = {lane: Lengths() for lane in Lane}
-    for lane, tokens in answers:
-        found[lane].learn(tokens)
+    for answer in answers:
+        found[answer.lane].learn(answer.tokens, is_cut=answer.is_cut)
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
+from headrace.answers import AnswerLength, ExpectedOutputs
 from headrace.jobs import Lane
 from headrace.lanes import HIGH_LATELY_S, kept_slots
 from workers.engines.base import Engine, EngineLimits, Generation
@@ -68,11 +69,11 @@ class Room:
         #: Free slots that are set aside for `high`.
         self._set_aside = 0
 
-    def open(self, limits: EngineLimits, answers: Iterable[tuple[Lane, int]] = ()) -> None:
+    def open(self, limits: EngineLimits, answers: Iterable[AnswerLength] = ()) -> None:
         """The engine is up. One without a KV pool of its own has room for every job.
 
         Args:
-            answers: lanes and tokens of answers that were made before, oldest first: how long those to come may get.
+            answers: those that were made before, oldest first: how long those to come may get.
         """
         self._max_running = limits.max_running
         if limits.kv_tokens is not None and limits.kv_block_tokens is not None:
@@ -144,8 +145,8 @@ class Room:
                 self._ledger.produced(job_id.hex, generation.usage.output_tokens)
                 if generation.preemptions:
                     self._ledger.preempted(job_id.hex)
-            is_whole = generation is not None and generation.finish_reason != "abort"
-            self._forget(self._ledger, job_id.hex, has_ended=is_whole)
+            reason = generation.finish_reason if generation is not None else "abort"
+            self._forget(self._ledger, job_id.hex, has_ended=reason != "abort", is_cut=reason == "length")
         self._freed()
 
     def reserved(self) -> Reserved | None:
@@ -156,9 +157,14 @@ class Room:
             self._look(self._ledger)
             return Reserved(self._ledger.peak_share, self._ledger.headroom)
 
-    def _forget(self, ledger: KvLedger, job: str, *, has_ended: bool) -> None:
+    def expected_outputs(self) -> ExpectedOutputs | None:
+        """How long answers get, of each lane that had some; None for an engine without a KV cache of its own."""
+        with self._lock:
+            return None if self._ledger is None else self._ledger.expected_outputs()
+
+    def _forget(self, ledger: KvLedger, job: str, *, has_ended: bool, is_cut: bool = False) -> None:
         del self._entries[job]
-        ledger.release(job, has_ended=has_ended)
+        ledger.release(job, has_ended=has_ended, is_cut=is_cut)
 
     def _fits(self, ledger: KvLedger, job: Held) -> bool:
         if self._kv_admission == "open" or ledger.surely_fits(job):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace import store
+from headrace.answers import ExpectedOutputs
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store.observations import WorkerSample
@@ -35,6 +36,7 @@ class Sampler:
     _thread: threading.Thread | None = None
     _before: EngineStats = field(default_factory=EngineStats)
     _since: float = 0.0
+    _outputs: ExpectedOutputs | None = None
 
     def begin(self) -> None:
         """Start sampling; the first interval begins now."""
@@ -72,7 +74,10 @@ class Sampler:
             kv_reserved = None if reserved is None else reserved.share
             sample = _between(self._before, stats, self.worker_id, self.pool, now - self._since, kv_reserved)
             store.observations.add_worker_sample(db, sample)
-        self._before, self._since = stats, now
+            outputs = self.room.expected_outputs()
+            if outputs and outputs != self._outputs:
+                store.workers.learn(db, self.worker_id, outputs)
+        self._before, self._since, self._outputs = stats, now, outputs
 
 
 def _between(

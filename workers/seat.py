@@ -12,9 +12,10 @@ from prometheus_client.registry import Collector
 from redis import Redis
 
 from headrace import connections, store
+from headrace.answers import AnswerLength
 from headrace.config import Settings
 from headrace.errors import ConfigError, StoreUnavailable
-from headrace.jobs import Lane, Route, new_id
+from headrace.jobs import Route, new_id
 from headrace.pace import Pace
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW
@@ -138,8 +139,8 @@ class Seat:
                 log.warning("worker_not_registered", extra={"worker_id": str(info.id), "error": str(error)})
                 time.sleep(AGAIN_AFTER_S)
 
-    def _past_answers(self) -> list[tuple[Lane, int]]:
-        """The lanes and tokens of the pool's last answers; none where Postgres does not say, or no room is kept."""
+    def _past_answers(self) -> list[AnswerLength]:
+        """The pool's last answers; none where Postgres does not say, or no room is kept."""
         if self._route is Route.OVERFLOW:
             return []
         pool = self._settings.served_pool

@@ -30,6 +30,7 @@ def _body(queue: str, pool: str, lane: Lane, load: Load) -> QueueBody:
         depth=load.jobs,
         depth_cap=settings.depth_cap,
         backlog_tokens=load.tokens,
+        expected_tokens=load.expected_tokens,
         backlog_cap_tokens=settings.backlog_cap_tokens,
         apps=load.apps,
         takes=settings.takes,

@@ -18,6 +18,7 @@ class QueueBody(Answer):
     depth: int = Field(description="Jobs that wait, from their acceptance to their start.")
     depth_cap: int
     backlog_tokens: int = Field(description="Prompts and the most output of all that wait.")
+    expected_tokens: int = Field(description="Prompts and the likely output of all that wait, which the pool drains.")
     backlog_cap_tokens: int
     apps: int = Field(description="Apps that have jobs waiting.")
     takes: int = Field(description="The lane's share: of the takes of all lanes together while all have work.")

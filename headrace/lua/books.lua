@@ -11,7 +11,9 @@
 -- turns:Q            hash {app: the last turn it was given}, while it has work in Q
 -- knocks:Q           zset {app: until, in ms}: apps that were refused for want of room and will be back by then
 -- wishes:Q           hash {app: tokens of the job that was refused}, of those that knock
--- backlog:Q          tokens of all that wait in Q
+-- backlog:Q          tokens of all that wait in Q: prompts, and the longest answers they may get
+-- expected:Q         tokens that all of them will likely take: prompts, and answers as long as the lane's were
+-- expected_tokens    hash {job: tokens that it will likely take}, of those that will likely take fewer than they may
 -- app_jobs           hash {app: jobs waiting, in all queues}
 -- taken:Q            zset {"job enqueue_no": taken at, in ms}: jobs that wait, and whose messages are not in the list: a
 --                    worker took them and has not claimed them yet
@@ -59,6 +61,8 @@ local function book(queue)
       apps = redis.call('HLEN', key('jobs', queue)),
       accounts = {},
     }
+    -- A process of an older version does not keep it: it may be wrong then, until the queue is empty.
+    own.expected = tonumber(redis.call('GET', key('expected', queue)) or own.backlog)
     books[queue] = own
   end
   return own
@@ -90,7 +94,7 @@ local function jobs_of_app(app)
 end
 
 -- Count a job that comes (1) or goes (-1), and its tokens.
-local function count(queue, app, jobs, tokens)
+local function count(queue, app, jobs, tokens, expected)
   local whole, own = book(queue), account(queue, app)
   local had_work = own.jobs > 0
   own.jobs, own.is_changed = own.jobs + jobs, true
@@ -99,6 +103,7 @@ local function count(queue, app, jobs, tokens)
     whole.apps = whole.apps + jobs
   end
   whole.depth, whole.backlog, whole.is_changed = whole.depth + jobs, whole.backlog + tokens, true
+  whole.expected = math.max(0, whole.expected + expected)
   jobs_of_apps[app] = jobs_of_app(app) + jobs
 end
 
@@ -145,8 +150,9 @@ local function save()
     if own.is_changed then
       if own.backlog > 0 then
         redis.call('SET', key('backlog', queue), own.backlog)
+        redis.call('SET', key('expected', queue), own.expected)
       else
-        redis.call('DEL', key('backlog', queue))
+        redis.call('DEL', key('backlog', queue), key('expected', queue))
       end
       for app, of_app in pairs(own.accounts) do
         if of_app.is_changed then
@@ -167,7 +173,8 @@ local function leave(job, enqueue_no)
   if enqueue_no and tonumber(number) > tonumber(enqueue_no) then
     return false
   end
-  count(queue, app, -1, -tokens)
+  count(queue, app, -1, -tokens, -(redis.call('HGET', PREFIX .. 'expected_tokens', job) or tokens))
+  redis.call('HDEL', PREFIX .. 'expected_tokens', job)
   redis.call('HDEL', PREFIX .. 'waiting', job)
   redis.call('ZREM', key('line', queue), job)
   redis.call('ZREM', key('reservations', queue), job)
@@ -215,12 +222,16 @@ local function is_in_later_stay(job, enqueue_no)
   return entry and tonumber(string.match(entry, '%d+$')) > tonumber(enqueue_no)
 end
 
--- Enter a job that is in no queue.
-local function enter(job, queue, app, tokens, enqueue_no, turn)
+-- Enter a job that is in no queue. Without `expected` it will likely take as many tokens as it may.
+local function enter(job, queue, app, tokens, enqueue_no, turn, expected)
+  expected = math.min(expected or tokens, tokens)
   local entry = table.concat({queue, app, tokens, enqueue_no}, ' ')
   redis.call('HSET', PREFIX .. 'waiting', job, entry)
   redis.call('ZADD', key('line', queue), turn, job)
-  count(queue, app, 1, tonumber(tokens))
+  if expected < tonumber(tokens) then
+    redis.call('HSET', PREFIX .. 'expected_tokens', job, expected)
+  end
+  count(queue, app, 1, tonumber(tokens), expected)
   local own = account(queue, app)
   own.turn = math.max(own.turn, turn)
 end

@@ -2,11 +2,11 @@
 -- Atomic, so that no cap is ever overshot, whoever asks at the same time.
 --
 -- ARGV  seconds a reservation lives, then for each ask:
---         job, app, tokens, the app's caps (jobs waiting, requests and tokens a minute; -1 for none),
---         number of candidates, and for each: queue, cap in jobs, cap in tokens, most tokens ahead (-1: any), and how
---         many will have departed from the pool when all of its free slots are taken
--- Reply  for each ask {candidate or 0, reason, number, depth, tokens, requests left, tokens left, free slots}, where
---         a place has its position in `number` and the tokens before it in `tokens`;
+--         job, app, tokens, expected tokens, the app's caps (jobs waiting, requests and tokens a minute; -1 for none),
+--         number of candidates, and for each: queue, cap in jobs, cap in tokens, most expected tokens ahead (-1: any),
+--         and how many will have departed from the pool when all of its free slots are taken
+-- Reply  for each ask {candidate or 0, reason, number, depth, tokens, expected tokens, requests left, tokens left, free
+--         slots}, where a place has its position in `number`, and in `expected` those of the jobs before it;
 --         a refusal has what the reason is about in `number`: a cap in jobs or tokens, or ms until the rate allows it.
 --         The rest is then the first candidate's. What is left of a rate that is not limited is -1.
 -- Effect  each place is in the books and has a reservation; each rate is used up by what was admitted alone.
@@ -108,19 +108,19 @@ local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead, f
   end
   if most_ahead >= 0 and waiting.depth > 0 then
     local ahead = ahead_of(queue, next_turn(queue, app))
-    if ahead >= free and waiting.backlog * (ahead - free) / waiting.depth > most_ahead then
+    if ahead >= free and waiting.expected * (ahead - free) / waiting.depth > most_ahead then
       return 'wait', most_ahead
     end
   end
   return nil
 end
 
--- Take a place: its position, the depth with it, and about how many tokens are before it.
-local function take(job, app, tokens, queue)
+-- Take a place: its position, the depth with it, and about how many tokens are expected of the jobs before it.
+local function take(job, app, tokens, expected, queue)
   local waiting, turn = book(queue), next_turn(queue, app)
   local ahead = ahead_of(queue, turn)
-  local before = waiting.depth > 0 and math.floor(waiting.backlog * ahead / waiting.depth) or 0
-  enter(job, queue, app, tokens, 1, turn)
+  local before = waiting.depth > 0 and math.floor(waiting.expected * ahead / waiting.depth) or 0
+  enter(job, queue, app, tokens, 1, turn, expected)
   redis.call('ZADD', key('reservations', queue), now + ttl_ms, job)
   if knocking(queue)[app] then
     knocking(queue)[app] = nil
@@ -131,18 +131,18 @@ end
 
 local replies, at = {}, 2
 while at <= #ARGV do
-  local job, app, tokens = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local app_cap, requests_cap, tokens_cap = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-  local candidates = tonumber(ARGV[at + 6])
+  local job, app, tokens, expected = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  local app_cap, requests_cap, tokens_cap = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
+  local candidates = tonumber(ARGV[at + 7])
   -- Asked once more, because the answer was lost with its connection: it must not count twice, and its rates are paid.
   local is_paid = leave(job)
-  local first = ARGV[at + 7]
+  local first = ARGV[at + 8]
   local bucket = PREFIX .. 'rate:' .. app
   local requests_left = requests_cap >= 0 and filled(bucket, 'requests', requests_cap, now) or -1
   local tokens_left = tokens_cap >= 0 and filled(bucket, 'tokens', tokens_cap, now) or -1
   local chosen, reason, number = 0, nil, nil
-  local depth, ahead
-  local free = free_slots(first, tonumber(ARGV[at + 11]))
+  local depth, backlog, ahead
+  local free = free_slots(first, tonumber(ARGV[at + 12]))
 
   if not is_paid and requests_cap >= 0 and requests_left < 1 then
     reason, number = 'requests_per_minute', math.ceil((1 - requests_left) * MINUTE_MS / requests_cap)
@@ -152,14 +152,15 @@ while at <= #ARGV do
     reason, number = 'app_jobs', app_cap
   else
     for i = 1, candidates do
-      local of = at + 7 + (i - 1) * 5
+      local of = at + 8 + (i - 1) * 5
       local queue, cap_jobs, cap_tokens, most_ahead, free_until = unpack(ARGV, of, of + 4)
       local slots = free_slots(queue, tonumber(free_until))
       local why, about =
         objection(queue, app, tokens, tonumber(cap_jobs), tonumber(cap_tokens), tonumber(most_ahead), slots)
       if not why then
         chosen, free = i, slots
-        number, depth, ahead = take(job, app, tokens, queue)
+        number, depth, ahead = take(job, app, tokens, expected, queue)
+        backlog = book(queue).backlog
         break
       end
       if i == 1 then
@@ -180,10 +181,11 @@ while at <= #ARGV do
       redis.call('PEXPIRE', bucket, 2 * MINUTE_MS)
     end
   else
-    depth, ahead = book(first).depth, book(first).backlog
+    depth, backlog, ahead = book(first).depth, book(first).backlog, book(first).expected
   end
-  replies[#replies + 1] = {chosen, reason, number, depth, ahead, math.floor(requests_left), math.floor(tokens_left), free}
-  at = at + 7 + candidates * 5
+  local left = {math.floor(requests_left), math.floor(tokens_left)}
+  replies[#replies + 1] = {chosen, reason, number, depth, backlog, ahead, left[1], left[2], free}
+  at = at + 8 + candidates * 5
 end
 save()
 return replies

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 
+from headrace.answers import AnswerLength
 from headrace.jobs import JobState, Lane, Route, oldest_id
 from headrace.store.jobs import IS_QUEUED
 from headrace.store.workers import IS_RUNNING
@@ -53,7 +54,18 @@ class QueueActivity:
     arrivals: int = 0
     started: int = 0
     running: int = 0
-    started_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StartedSize:
+    """Jobs of one queue, pool and lane that were started, and may have as long an answer."""
+
+    pool: str
+    queue: str
+    lane: str
+    max_tokens: int
+    jobs: int
+    prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +91,12 @@ def activity(db: Connection, queues: Sequence[str], since: datetime) -> dict[str
 
     Each part goes by an index of its own, so that it costs what has happened, and not what waits.
     """
-    size = sa.cast(jobs.c.prompt_tokens, sa.BigInteger) + jobs.c.max_tokens
     # Ids sort by time, and have an index; the time itself has none.
     is_new = (jobs.c.id > oldest_id(since - CLOCK_SKEW), jobs.c.created_at > since)
     parts = (
         _oldest_waits(queues),
         _per_queue(sa.func.count().label("arrivals")).where(*is_new),
-        _per_queue(sa.func.count().label("started"), sa.func.sum(size).label("started_tokens")).where(
-            jobs.c.started_at > since
-        ),
+        _per_queue(sa.func.count().label("started")).where(jobs.c.started_at > since),
         _per_queue(sa.func.count().label("running")).where(IS_RUNNING),
     )
     found: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -173,16 +182,25 @@ def add_worker_sample(db: Connection, sample: WorkerSample) -> None:
     db.execute(sa.insert(worker_samples).values(**asdict(sample)))
 
 
-def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[tuple[Lane, int]]:
-    """Lanes and tokens of the answers that a pool gave for these models, oldest first.
+def started_sizes(db: Connection, since: datetime) -> list[StartedSize]:
+    """How large the jobs are that were started since then."""
+    size = (jobs.c.pool, jobs.c.queue, jobs.c.lane, jobs.c.max_tokens)
+    prompts = sa.func.sum(jobs.c.prompt_tokens).label("prompt_tokens")
+    started = sa.select(*size, sa.func.count().label("jobs"), prompts).where(jobs.c.started_at > since)
+    return [StartedSize(**row._mapping) for row in db.execute(started.group_by(*size))]
+
+
+def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[AnswerLength]:
+    """The answers that a pool gave for these models, oldest first.
 
     Only the newest `LENGTHS_ROWS` answers are looked at, also where most of them are other pools'.
     """
     answered = sa.select(jobs).where(jobs.c.state == JobState.SUCCEEDED)
     newest = answered.order_by(jobs.c.id.desc()).limit(LENGTHS_ROWS).subquery().c
     is_ours = (newest.pool == pool, newest.route == Route.POOL, newest.model_requested.in_(models))
-    lengths = sa.select(newest.lane, newest.output_tokens).where(*is_ours).order_by(newest.id)
-    return [(Lane(lane), tokens) for lane, tokens in db.execute(lengths)]
+    is_cut = newest.finish_reason == "length"
+    lengths = sa.select(newest.lane, newest.output_tokens, is_cut).where(*is_ours).order_by(newest.id)
+    return [AnswerLength(Lane(lane), tokens, cut) for lane, tokens, cut in db.execute(lengths)]
 
 
 def forget_samples(db: Connection, keep_days: int) -> int:

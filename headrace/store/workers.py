@@ -1,5 +1,6 @@
 """Workers and their leases: one row a process, renewed each second on the database's clock."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
+from headrace.answers import ExpectedOutputs, from_fields, to_fields, together
 from headrace.jobs import JobState
 from headrace.tables import jobs, worker_samples, workers
 
@@ -88,6 +90,22 @@ def disown(db: Connection, worker_id: UUID, held: HeldAttempt) -> None:
     """Give an attempt up that the worker does not run, so that `rescue` takes the job as if its worker were dead."""
     this = (jobs.c.id == held.job_id, jobs.c.worker_id == worker_id, jobs.c.attempt == held.attempt)
     db.execute(sa.update(jobs).where(*this, jobs.c.state == JobState.RUNNING).values(worker_id=NOBODY))
+
+
+def learn(db: Connection, worker_id: UUID, outputs: ExpectedOutputs) -> None:
+    """Write down how long this worker's answers get."""
+    db.execute(sa.update(workers).where(workers.c.id == worker_id).values(expected_outputs=to_fields(outputs)))
+
+
+def expected_outputs(db: Connection) -> dict[str, ExpectedOutputs]:
+    """How long the answers of each pool get, by its live workers."""
+    learned = sa.select(workers.c.pool, workers.c.expected_outputs).where(
+        workers.c.lease_until > sa.func.now(), workers.c.expected_outputs.is_not(None)
+    )
+    pools = defaultdict[str, list[ExpectedOutputs]](list)
+    for pool, fields in db.execute(learned):
+        pools[pool].append(from_fields(fields))
+    return {pool: together(several) for pool, several in pools.items()}
 
 
 def retire(db: Connection, worker_id: UUID, reason: str | None = None) -> None:

@@ -24,6 +24,11 @@ workers = sa.Table(
     moment("lease_until", nullable=False, index=True),
     moment("stopped_at"),
     sa.Column("stop_reason", sa.Text, comment="Why it took itself out; NULL: it was stopped."),
+    sa.Column(
+        "expected_outputs",
+        JSONB(none_as_null=True),
+        comment="How long its answers of each lane get, by their maximum; NULL: it does not learn it.",
+    ),
 )
 
 hosts = sa.Table(

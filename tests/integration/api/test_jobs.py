@@ -509,6 +509,7 @@ def test_the_queues_say_how_full_they_are(
         "depth": 1,
         "depth_cap": 500,
         "backlog_tokens": JOB_TOKENS,
+        "expected_tokens": JOB_TOKENS,
         "backlog_cap_tokens": 1_000_000,
         "apps": 1,
         "takes": 10,

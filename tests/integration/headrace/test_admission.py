@@ -211,7 +211,7 @@ class TestCaps:
 
         assert sum(admitted) == 50
         assert redis.llen(list_key(QUEUE)) == 50
-        assert doors[0].loads([QUEUE]) == {QUEUE: Load(50, 500, 1)}
+        assert doors[0].loads([QUEUE]) == {QUEUE: Load(50, 500, 1, 500)}
 
 
 class TestShares:
@@ -264,7 +264,7 @@ class TestShares:
         long, short, cap_tokens = new_id(), new_id(), 1_000_000
         while submit(admission, long, 8192, cap_tokens):
             pass
-        assert admission.loads([QUEUE])[QUEUE] == Load(122, 122 * 8192, 1)
+        assert admission.loads([QUEUE])[QUEUE] == Load(122, 122 * 8192, 1, 122 * 8192)
 
         admitted = 0
         for _ in range(200):
@@ -509,7 +509,7 @@ class TestBooks:
 
         admission.commit([ticket_of(asked)])
 
-        assert admission.loads([QUEUE]) == before == {QUEUE: Load(1, 10, 1)}
+        assert admission.loads([QUEUE]) == before == {QUEUE: Load(1, 10, 1, 10)}
         assert redis.llen(list_key(QUEUE)) == 1
         assert redis.zcard(books_key("reservations", QUEUE)) == 0
 
@@ -517,14 +517,14 @@ class TestBooks:
         late = ticket()
         admission.commit([late])
         assert listed(redis) == [(late.job_id, 1)]
-        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1)}
+        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1, 10)}
 
     def test_a_reserve_that_is_sent_twice_takes_one_place_and_is_paid_for_once(self, admission: Admission) -> None:
         asked = ask(cap=1, limits=AppLimits(requests_per_minute=1, tokens_per_minute=15))
         got = [reserve(admission, asked) for _ in range(2)]
         assert all(isinstance(each, Place) and each.position == 1 for each in got)
         assert [each.rates_left.tokens for each in got] == [RateLeft(15, 5)] * 2
-        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1)}
+        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1, 10)}
 
     def test_a_commit_that_is_sent_twice_makes_one_message(self, admission: Admission, redis: Redis) -> None:
         tickets = accept(admission, ask(), ask())
@@ -577,7 +577,7 @@ class TestBooks:
         assert admission.remove([gone]) == 1
         assert admission.remove([gone]) == 0
         assert listed(redis) == [(kept.job_id, 1)]
-        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1)}
+        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1, 10)}
 
     def test_remove_frees_the_place_of_a_job_whose_message_is_gone(self, admission: Admission, redis: Redis) -> None:
         [gone] = accept(admission, ask())
@@ -589,9 +589,9 @@ class TestBooks:
         app = new_id()
         accept(admission, ask(app=app, tokens=5), ask(app=app, tokens=7), ask(), ask(candidate(SPILL)))
         assert admission.loads([QUEUE, SPILL, "chat.high"]) == {
-            QUEUE: Load(3, 22, 2),
-            SPILL: Load(1, 10, 1),
-            "chat.high": Load(0, 0, 0),
+            QUEUE: Load(3, 22, 2, 22),
+            SPILL: Load(1, 10, 1, 10),
+            "chat.high": Load(0, 0, 0, 0),
         }
 
     def test_only_reservations_whose_time_is_over_are_dropped(self, redis: Redis, settings: Settings) -> None:
@@ -603,7 +603,7 @@ class TestBooks:
         stale.commit([ticket_of(committed)])
 
         assert live.drop_stale_reservations([QUEUE, SPILL]) == 1
-        assert live.loads([QUEUE, SPILL]) == {QUEUE: Load(1, 10, 1), SPILL: Load(1, 10, 1)}
+        assert live.loads([QUEUE, SPILL]) == {QUEUE: Load(1, 10, 1, 10), SPILL: Load(1, 10, 1, 10)}
 
     def test_the_committed_are_those_past_their_reservation(self, admission: Admission) -> None:
         reserve(admission, ask())
@@ -643,7 +643,7 @@ class TestRestore:
         assert admission.restore(tickets) == tickets[:2]
         assert admission.restore(tickets) == []
         assert listed(redis) == [(each.job_id, 1) for each in tickets]
-        assert admission.loads([QUEUE]) == {QUEUE: Load(3, 30, 1)}
+        assert admission.loads([QUEUE]) == {QUEUE: Load(3, 30, 1, 30)}
 
     def test_a_wiped_redis_is_rebuilt_with_its_turns(self, admission: Admission, redis: Redis) -> None:
         a, b = new_id(), new_id()
@@ -653,7 +653,7 @@ class TestRestore:
 
         assert admission.restore(tickets) == tickets
         assert listed(redis) == before
-        assert admission.loads([QUEUE]) == {QUEUE: Load(5, 50, 2)}
+        assert admission.loads([QUEUE]) == {QUEUE: Load(5, 50, 2, 50)}
 
     def test_work_that_comes_back_goes_first_the_oldest_before_the_others(
         self, admission: Admission, redis: Redis
@@ -679,7 +679,7 @@ class TestRestore:
 
         assert admission.restore([back]) == [back]
         assert listed(redis) == [(back.job_id, 2), (waiting.job_id, 1)]
-        assert admission.loads([QUEUE]) == {QUEUE: Load(2, 20, 2)}
+        assert admission.loads([QUEUE]) == {QUEUE: Load(2, 20, 2, 20)}
 
     def test_work_that_comes_back_has_the_turn_of_what_it_goes_before(self, admission: Admission, redis: Redis) -> None:
         app = new_id()
@@ -699,7 +699,7 @@ class TestRestore:
         redis.rpop(list_key(QUEUE))
 
         assert len(admission.restore([ticket_of(asked, enqueue_no=2)])) == 1
-        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1)}
+        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1, 10)}
         assert admission.committed(0)[1] == {first.job_id: 2}
 
     def test_an_earlier_stay_is_not_put_back_over_a_later_one(self, admission: Admission, redis: Redis) -> None:
@@ -717,7 +717,7 @@ class TestRestore:
         reserve(admission, asked)
         assert len(admission.restore([ticket_of(asked)])) == 1
         assert redis.zcard(books_key("reservations", QUEUE)) == 0
-        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1)}
+        assert admission.loads([QUEUE]) == {QUEUE: Load(1, 10, 1, 10)}
 
 
 def test_message_equals_what_celery_itself_would_send(settings: Settings, redis: Redis) -> None:

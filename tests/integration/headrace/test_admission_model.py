@@ -38,13 +38,18 @@ START_BY = datetime.now(UTC) + timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Entry:
-    """A job that waits."""
+    """A job that waits. `likely`: fewer tokens than it may take, if so many were expected when it took its place."""
 
     queue: str
     app: UUID
     tokens: int
     number: int
     turn: int = 0
+    likely: int | None = None
+
+    @property
+    def expected(self) -> int:
+        return self.tokens if self.likely is None else self.likely
 
 
 def pool_of(queue: str) -> str:
@@ -105,7 +110,7 @@ class Books:
 
     def commit(self, job: UUID, entry: Entry) -> None:
         if job not in self.entries:
-            self.enter(job, replace(entry, turn=self.next_turn(entry.queue, entry.app)))
+            self.enter(job, replace(entry, turn=self.next_turn(entry.queue, entry.app), likely=None))
         elif self.reserved.pop(job, None) is None:
             return
         self.push(job)
@@ -126,10 +131,10 @@ class Books:
                 continue
             if not known or known.number != entry.number:
                 self.leave(job)
-                self.enter(job, replace(entry, turn=self.next_turn(entry.queue, entry.app)))
+                self.enter(job, replace(entry, turn=self.next_turn(entry.queue, entry.app), likely=None))
             self.push(job)
         for job, entry in reversed(returned.items()):
-            self.enter(job, replace(entry, turn=self.served(entry.queue)))
+            self.enter(job, replace(entry, turn=self.served(entry.queue), likely=None))
             self.lists[entry.queue].insert(0, job)
         return pushed
 
@@ -147,8 +152,8 @@ class Books:
         # Whose time is over goes out while the first candidate is asked.
         first = self.waiting(ask.candidates[0].queue)
         reason, number = reasons[0]
-        tokens = sum(entry.tokens for entry in first)
-        return Refusal(reason, number, len(first), tokens, self._left(ask), free_in_first)
+        tokens = sum(entry.tokens for entry in first), sum(entry.expected for entry in first)
+        return Refusal(reason, number, len(first), *tokens, self._left(ask), free_in_first)
 
     def _free(self, to: Candidate) -> int:
         return max(0, to.free_until - self.departed[pool_of(to.queue)])
@@ -190,16 +195,17 @@ class Books:
             if sum(own) + ask.tokens > share:
                 return "token_share", share
         ahead = sum(entry.turn <= self.next_turn(to.queue, ask.app_id) for entry in waiting)
-        most = to.ahead_cap_tokens
-        if most is not None and waiting and ahead >= free and backlog * (ahead - free) / len(waiting) > most:
+        most, expected = to.ahead_cap_tokens, sum(entry.expected for entry in waiting)
+        if most is not None and waiting and ahead >= free and expected * (ahead - free) / len(waiting) > most:
             return "wait", most
         return None
 
     def _take(self, ask: Ask, to: Candidate, is_paid: bool, free: int) -> Place:
         waiting, turn = self.waiting(to.queue), self.next_turn(to.queue, ask.app_id)
         ahead = sum(entry.turn <= turn for entry in waiting)
-        before = sum(entry.tokens for entry in waiting) * ahead // len(waiting) if waiting else 0
-        self.enter(ask.job_id, Entry(to.queue, ask.app_id, ask.tokens, 1, turn))
+        before = sum(entry.expected for entry in waiting) * ahead // len(waiting) if waiting else 0
+        likely = None if ask.expected_tokens is None else min(ask.expected_tokens, ask.tokens)
+        self.enter(ask.job_id, Entry(to.queue, ask.app_id, ask.tokens, 1, turn, likely))
         self.reserved[ask.job_id] = False
         self.knocks[to.queue].pop(ask.app_id, None)
         if not is_paid:
@@ -223,10 +229,11 @@ candidates = st.builds(
     free_until=st.sampled_from([0, 0, 3, 12]),
 )
 asks = st.builds(
-    lambda app, tokens, options: Ask(new_id(), app, tokens, tuple(options), APPS[app]),
+    lambda app, tokens, options, expected: Ask(new_id(), app, tokens, tuple(options), APPS[app], expected),
     st.sampled_from(list(APPS)),
     st.sampled_from([1, 2, 3]),
     st.lists(candidates, min_size=1, max_size=2, unique_by=lambda each: each.queue),
+    st.sampled_from([None, 1, 2, 4]),
 )
 batches = st.lists(asks, min_size=1, max_size=8)
 
@@ -461,24 +468,27 @@ class Door(RuleBasedStateMachine):
         for queue in QUEUES:
             pipeline.lrange(list_key(queue), 0, -1)
             pipeline.get(books_key("backlog", queue))
+            pipeline.get(books_key("expected", queue))
             pipeline.zrange(books_key("line", queue), 0, -1, withscores=True)
             for kind in ("reservations", "taken"):
                 pipeline.zrange(books_key(kind, queue), 0, -1)
             for kind in PER_APP:
                 pipeline.hgetall(books_key(kind, queue))
         pipeline.hgetall(KEY_PREFIX + "app_jobs").hgetall(KEY_PREFIX + "departed")
+        pipeline.hgetall(KEY_PREFIX + "expected_tokens")
         pipeline.hgetall(KEY_PREFIX + "waiting").keys()
         answers = iter(pipeline.execute())
         found: dict[str, Any] = {}
         for queue in QUEUES:
             found[list_key(queue)] = [named_in(message) for message in reversed(next(answers))]
             found[books_key("backlog", queue)] = int(next(answers) or 0)
+            found[books_key("expected", queue)] = int(next(answers) or 0)
             found[books_key("line", queue)] = dict(next(answers))
             for kind in ("reservations", "taken"):
                 found[books_key(kind, queue)] = set(next(answers))
             for kind in PER_APP:
                 found[books_key(kind, queue)] = {app: int(value) for app, value in next(answers).items()}
-        for key in ("app_jobs", "departed"):
+        for key in ("app_jobs", "departed", "expected_tokens"):
             found[KEY_PREFIX + key] = {name: int(value) for name, value in next(answers).items()}
         found[KEY_PREFIX + "waiting"] = next(answers)
         not_books = tuple(f"{KEY_PREFIX}{kind}:" for kind in ("rate", "knocks", "wishes", "bell"))
@@ -492,6 +502,7 @@ class Door(RuleBasedStateMachine):
             waiting = {job: entry for job, entry in books.entries.items() if entry.queue == queue}
             found[list_key(queue)] = [(job, books.entries[job].number) for job in books.lists[queue]]
             found[books_key("backlog", queue)] = sum(entry.tokens for entry in waiting.values())
+            found[books_key("expected", queue)] = sum(entry.expected for entry in waiting.values())
             found[books_key("line", queue)] = {job.hex: entry.turn for job, entry in waiting.items()}
             found[books_key("reservations", queue)] = {job.hex for job in books.reserved if job in waiting}
             taken = {job: waiting[job].number for job in books.taken if job in waiting}
@@ -503,6 +514,8 @@ class Door(RuleBasedStateMachine):
             found[books_key("turns", queue)] = {app.hex: n for (of, app), n in books.turns.items() if of == queue}
         found[KEY_PREFIX + "app_jobs"] = Counter(entry.app.hex for entry in books.entries.values())
         found[KEY_PREFIX + "departed"] = +books.departed
+        fewer = {job.hex: it.expected for job, it in books.entries.items() if it.expected < it.tokens}
+        found[KEY_PREFIX + "expected_tokens"] = fewer
         told = {job.hex: f"{it.queue} {it.app.hex} {it.tokens} {it.number}" for job, it in books.entries.items()}
         found[KEY_PREFIX + "waiting"] = told
         return found

@@ -1,5 +1,6 @@
 """What is written down about the queues, and what is decided from it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -8,13 +9,14 @@ from typing import Any
 import pytest
 
 from api.refusals import Refusals
-from headrace.admission import Admission
+from headrace.admission import Admission, Ask
+from headrace.answers import BOUNDS, ExpectedOutput, to_fields
 from headrace.errors import BrokerUnavailable
 from headrace.forecasting import LaneRates, PoolRates, from_json
 from headrace.jobs import Lane
-from headrace.queues import Ticket
+from headrace.queues import Candidate, Ticket
 from headrace.store import Store, observations
-from headrace.store.apps import App
+from headrace.store.apps import UNLIMITED, App
 from scheduler.autoscale import autoscale
 from scheduler.observe import observe
 from scheduler.parts import Parts
@@ -125,6 +127,21 @@ def test_the_doors_learn_how_fast_a_backed_up_pool_drains_and_what_arrives(
     assert told["chat"].drain_tokens_per_s_per_slot == pytest.approx(30 * 24 / 10 / 32, rel=0.1)
     assert told["chat"].lanes == {Lane.NORMAL: LaneRates(pytest.approx(30 * 24 / 10, rel=0.1), 24)}
     assert told["overflow"] == PoolRates(None)
+
+
+def test_what_waits_and_what_was_started_counts_by_how_long_answers_get(
+    parts: Parts, queued: Callable[..., Ticket], running_under: Any, store: Store, admission: Admission, query: Any
+) -> None:
+    # Each answer may have 16 tokens, and gets 4.
+    output = ExpectedOutput(10**6, tuple(min(bound, 4.0) for bound in BOUNDS))
+    running_under(queued())
+    query("UPDATE workers SET expected_outputs = :learned", learned=json.dumps(to_fields({Lane.NORMAL: output})))
+    one = queued()
+    admission.reserve([Ask(one.job_id, one.app_id, 24, (Candidate(QUEUE, 500, 1000, None, "test"),), UNLIMITED, 12)])
+    observe(parts)
+    sample = "SELECT started_tokens, depth_tokens FROM queue_samples WHERE queue = :queue"
+    assert query(sample, queue=QUEUE) == [(8 + 5, 12)], "an answer is rounded up"
+    assert from_json(admission.outlook() or "")["chat"].outputs[Lane.NORMAL].within(16) == pytest.approx(4, abs=0.1)
 
 
 def test_without_redis_there_is_no_sample(parts_without_redis: Parts, query: Any) -> None:

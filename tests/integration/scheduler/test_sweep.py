@@ -23,7 +23,7 @@ QUEUE = "chat.normal"
 LONG = timedelta(seconds=10)
 PAST_START_BY = timedelta(seconds=31)
 HOOK = "https://receiver.example/hook"
-NOTHING = Load(0, 0, 0)
+NOTHING = Load(0, 0, 0, 0)
 
 Queued = Callable[..., Ticket]
 Age = Callable[[UUID, timedelta], None]

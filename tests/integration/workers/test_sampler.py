@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from headrace import connections
 from headrace.config import Settings
 from headrace.errors import StoreUnavailable
-from headrace.jobs import Lane, new_id
-from headrace.store import Store
+from headrace.jobs import Lane, Usage, new_id
+from headrace.store import Store, workers
+from headrace.store.workers import WorkerInfo
 from headrace.tables import worker_samples
-from workers.engines.base import EngineLimits, EngineStats, Progress
+from workers.engines.base import EngineLimits, EngineStats, Generation, Progress
 from workers.room import Room
 from workers.sampler import Sampler
 
@@ -151,3 +152,22 @@ def wait_until(condition: Callable[[], object]) -> None:
     give_up_at = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < give_up_at
+
+
+def test_a_worker_says_how_long_its_answers_get(bench: Bench, store: Store) -> None:
+    worker = WorkerInfo(bench.sampler.worker_id, "gpu@test", "host-1", "chat", "simulator", "m", 8, 2048, 160, 16)
+    with store.begin() as db:
+        workers.register(db, worker, 600)
+    for _ in range(100):
+        job = new_id()
+        assert bench.room.enter(job, Lane.LOW, 16, 64)
+        bench.room.leave(job, Generation("text", Usage(16, 24), "stop", "m"))
+
+    bench.sampler.sample()
+
+    with store.begin() as db:
+        told = workers.expected_outputs(db)["chat"]
+        assert set(told) == {Lane.LOW}
+        assert told[Lane.LOW].within(1024) == pytest.approx(28, rel=0.4), "24, in steps of 8, and a little doubt"
+        workers.retire(db, worker.id)
+        assert workers.expected_outputs(db) == {}

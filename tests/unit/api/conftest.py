@@ -97,7 +97,7 @@ class FakeDoor:
     def loads(self, queues: Sequence[str]) -> dict[str, Load]:
         if "loads" in self.failures:
             raise self.failures["loads"]
-        return {queue: self.backlog.get(queue, Load(0, 0, 0)) for queue in queues}
+        return {queue: self.backlog.get(queue, Load(0, 0, 0, 0)) for queue in queues}
 
     def departed(self, _pool: str) -> int:
         return self.departures

@@ -42,7 +42,7 @@ def test_free_slots_take_the_first_jobs_at_once(
     fleet["chat"] = alive(workers=2, slots=8, running=5)
     # Two workers that are believed to manage 2 jobs/s each; the jobs before this one have 300 tokens each.
     ahead_tokens = 300 * (position - 1)
-    door_load = Load(position - 1, ahead_tokens, 1)
+    door_load = Load(position - 1, ahead_tokens, 1, ahead_tokens)
     cast(Any, forecast)._admission.backlog["chat.normal"] = door_load
     assert forecast.expected_wait_s("chat.normal", position, ahead_tokens, free=3) == wait_s
 
@@ -74,7 +74,7 @@ def test_slots_that_are_kept_for_the_lane_high_are_free_for_it_alone(
 def test_an_observed_rate_wins_over_a_believed_one(forecast: Forecast, door: Any, fleet: dict[str, Fleet]) -> None:
     fleet["chat"] = alive(workers=1, slots=2, running=2)
     door.rates = observed(50.0)
-    door.backlog["chat.normal"] = Load(2, 600, 1)
+    door.backlog["chat.normal"] = Load(2, 600, 1, 600)
     # 600 tokens before it, and a slot's worth of 300 more, at 2 x 50 a second.
     assert forecast.expected_wait_s("chat.normal", 3, 600, free=0) == 9.0
     assert forecast.wait_if_submitted_s("chat.normal") == 9.0
@@ -92,7 +92,10 @@ def test_a_lane_has_its_share_while_a_better_one_has_work(
 ) -> None:
     fleet["chat"] = alive(workers=1, slots=1, running=1)
     door.rates = observed(140.0)
-    door.backlog |= {"chat.high": Load(1000, 1_000_000, 1), "chat.normal": Load(1000, 1_000_000, 1)}
+    door.backlog |= {
+        "chat.high": Load(1000, 1_000_000, 1, 1_000_000),
+        "chat.normal": Load(1000, 1_000_000, 1, 1_000_000),
+    }
     # Of 16 takes 10 are for `high` and 4 for `normal`; those of the two others, which have no work, go to `high`.
     assert forecast.seconds_to_drain("chat.high", 1000) == pytest.approx(1000 / 140 * 16 / 12, rel=0.01)
     assert forecast.seconds_to_drain("chat.normal", 1000) == pytest.approx(1000 / 140 * 16 / 4, rel=0.01)
@@ -126,7 +129,7 @@ def test_figures_are_read_again_only_when_they_are_old(
     monkeypatch.setattr("api.cached.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     fleet["chat"] = alive(workers=1, slots=1, running=1)
     assert forecast.pool("chat").loads[Lane.NORMAL].jobs == 0
-    door.backlog["chat.normal"] = Load(5, 500, 1)
+    door.backlog["chat.normal"] = Load(5, 500, 1, 500)
     door.rates = observed(50.0)
     assert forecast.pool("chat").loads[Lane.NORMAL].jobs == 0
     clock.now_s += LIVE_TTL_S * 1.1

@@ -6,7 +6,7 @@ from api.full_queues import FRESH_S, KNOCK_EVERY_S, REMEMBER_S, REMEMBERED, Full
 from headrace.admission import Refusal
 from headrace.limits import NO_RATES
 
-FULL, NEWER = (Refusal("depth", 500, depth, 1000, NO_RATES) for depth in (500, 501))
+FULL, NEWER = (Refusal("depth", 500, depth, 1000, 1000, NO_RATES) for depth in (500, 501))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from api.full_queues import FRESH_S, REMEMBER_S
 from api.intake import FAILPOINT_INSERTED
 from api.submit import LATE_S, RETRY_BLINDLY_S, Submitter
 from headrace.admission import Load, Place, Refusal
+from headrace.answers import BOUNDS, ExpectedOutput
 from headrace.config import Price
 from headrace.errors import (
     AppLimited,
@@ -31,6 +32,7 @@ from headrace.errors import (
     QueueFull,
     StoreUnavailable,
 )
+from headrace.forecasting import PoolRates, to_json
 from headrace.jobs import Idempotency, JobState, Lane, Message, Overflow, new_id
 from headrace.limits import NO_RATES, RateLeft, RatesLeft
 from headrace.queues import OVERFLOW
@@ -41,7 +43,7 @@ from headrace.store.workers import Fleet
 
 DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), max_tokens=256)
 KEYED = Idempotency("key", b"hash")
-FULL = Refusal("depth", 500, 500, 150_000, NO_RATES)
+FULL = Refusal("depth", 500, 500, 150_000, 150_000, NO_RATES)
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def measured(door: Any, fleet: dict[str, Fleet]) -> None:
     """A busy pool that was seen to drain 1000 tokens a second, of which `normal`, alone at work, gets all."""
     fleet["chat"] = Fleet("chat", 1, 1, 10, 10, None, None)
     door.rates = '{"chat": {"drain_tokens_per_s_per_slot": 100.0, "lanes": {}}}'
-    door.backlog["chat.normal"] = Load(500, 150_000, 1)
+    door.backlog["chat.normal"] = Load(500, 150_000, 1, 150_000)
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def test_a_job_asks_for_no_more_before_it_than_drains_in_its_time(submitter: Sub
 def test_a_deadline_that_is_sooner_binds_the_start_as_well(submitter: Submitter, door: Any, app: App) -> None:
     submitter.submit(replace(DRAFT, max_wait_s=20.0, deadline=datetime.now(UTC) + timedelta(seconds=5)), app)
     assert 4000 < door.asked[0][0].candidates[0].ahead_cap_tokens <= 5000
-    door.refusal = Refusal("wait", 5000, 500, 150_000, NO_RATES)
+    door.refusal = Refusal("wait", 5000, 500, 150_000, 150_000, NO_RATES)
     # Told in three digits, so that a moment more or less does not show.
     soon = datetime.now(UTC) + timedelta(seconds=500)
     error = refused(submitter, app, replace(DRAFT, max_wait_s=2000.0, deadline=soon))
@@ -154,12 +156,12 @@ def test_a_full_queue_is_told_counted_and_costs_no_insert(submitter: Submitter, 
 @pytest.mark.parametrize(
     ("refusal", "max_wait_s", "words", "retry_after_s", "knocks"),
     [
-        (Refusal("tokens", 1_000_000, 400, 1_002_000, NO_RATES), 30.0, "1002000 tokens wait", 3, 1),
-        (Refusal("wait", 100_000, 500, 150_000, NO_RATES), 100.0, "would wait about 150 s", 51, 0),
-        (Refusal("wait", 10_000, 500, 150_000, NO_RATES), 10.0, "must start within 10 s", None, 0),
-        (Refusal("share", 250, 500, 150_000, NO_RATES), 30.0, "all of the 250 places", 1, 0),
-        (Refusal("token_share", 500_000, 500, 150_000, NO_RATES), 30.0, "may have 500000 tokens there", 1, 0),
-        (Refusal("app_jobs", 3, 500, 150_000, NO_RATES), 30.0, "as many jobs waiting as it may have: 3", 1, 0),
+        (Refusal("tokens", 1_000_000, 400, 1_002_000, 1_002_000, NO_RATES), 30.0, "1002000 tokens wait", 3, 1),
+        (Refusal("wait", 100_000, 500, 150_000, 150_000, NO_RATES), 100.0, "would wait about 150 s", 51, 0),
+        (Refusal("wait", 10_000, 500, 150_000, 150_000, NO_RATES), 10.0, "must start within 10 s", None, 0),
+        (Refusal("share", 250, 500, 150_000, 150_000, NO_RATES), 30.0, "all of the 250 places", 1, 0),
+        (Refusal("token_share", 500_000, 500, 150_000, 150_000, NO_RATES), 30.0, "may have 500000 tokens there", 1, 0),
+        (Refusal("app_jobs", 3, 500, 150_000, 150_000, NO_RATES), 30.0, "as many jobs waiting as it may have: 3", 1, 0),
     ],
     ids=lambda value: value.reason if isinstance(value, Refusal) else "",
 )
@@ -182,9 +184,31 @@ def test_each_refusal_says_what_it_met_and_when_to_come_back(
 
 
 @pytest.mark.usefixtures("measured")
+def test_a_refused_job_comes_back_by_what_the_jobs_there_will_likely_take(
+    submitter: Submitter, door: Any, app: App
+) -> None:
+    # A tenth of what they may take: 15,000 tokens wait, and 1,000 drain in a second.
+    door.refusal = Refusal("wait", 10_000, 500, 150_000, 15_000, NO_RATES)
+    error = refused(submitter, app, replace(DRAFT, max_wait_s=10.0))
+    assert (error.expected_wait_s, error.retry_after_s) == (15.03, 6)
+    door.refusal = Refusal("tokens", 1_000_000, 400, 1_050_000, 105_000, NO_RATES)
+    assert refused(submitter, app).retry_after_s == 6, "50,263 of those that they may take must leave"
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_job_is_booked_with_the_tokens_that_it_will_likely_take(submitter: Submitter, door: Any, app: App) -> None:
+    outputs = {Lane.NORMAL: ExpectedOutput(10**6, tuple(min(bound, 24.0) for bound in BOUNDS))}
+    door.rates = to_json({"chat": PoolRates(100.0, outputs=outputs)})
+    submitter.submit(DRAFT, app)
+    [[ask]] = door.asked
+    assert ask.tokens > 256
+    assert ask.expected_tokens == pytest.approx(ask.tokens - 256 + 24, abs=1)
+
+
+@pytest.mark.usefixtures("measured")
 def test_the_wait_is_of_what_refused_and_not_of_a_moment_before(submitter: Submitter, door: Any, app: App) -> None:
     door.backlog.clear()
-    door.refusal = Refusal("wait", 30_000, 500, 150_000, NO_RATES)
+    door.refusal = Refusal("wait", 30_000, 500, 150_000, 150_000, NO_RATES)
     error = refused(submitter, app, replace(DRAFT, max_wait_s=30.0))
     assert (error.expected_wait_s, error.retry_after_s) == (150.3, None)
 
@@ -205,7 +229,7 @@ def test_a_knock_that_is_not_noted_is_no_error_of_the_caller(submitter: Submitte
 def test_what_was_refused_a_moment_ago_is_refused_from_memory(
     submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, reason: Any
 ) -> None:
-    door.refusal = Refusal(reason, 5, 500, 150_000, NO_RATES)
+    door.refusal = Refusal(reason, 5, 500, 150_000, 150_000, NO_RATES)
     first = refused(submitter, app)
     clock.now_s += FRESH_S * 0.9
     again = refused(submitter, app)
@@ -226,7 +250,7 @@ def test_what_was_refused_a_moment_ago_is_refused_from_memory(
 def test_what_depends_on_the_jobs_size_is_not_remembered(
     submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, reason: Any
 ) -> None:
-    door.refusal = Refusal(reason, 5, 500, 150_000, NO_RATES)
+    door.refusal = Refusal(reason, 5, 500, 150_000, 150_000, NO_RATES)
     for _ in range(2):
         refused(submitter, app)
     assert door.steps.count("reserve") == 2
@@ -274,7 +298,7 @@ def test_an_app_that_used_its_minute_up_is_told_when_it_may_go_on(
 ) -> None:
     limits = AppLimits(requests_per_minute=60, tokens_per_minute=tokens_per_minute)
     rates = RatesLeft(RateLeft(60, 0), RateLeft(tokens_per_minute, 10))
-    door.refusal = Refusal(reason, number, 0, 0, rates)
+    door.refusal = Refusal(reason, number, 0, 0, 0, rates)
     with pytest.raises(AppLimited) as raised:
         submitter.submit(DRAFT, replace(app, limits=limits))
     error = raised.value
@@ -494,7 +518,7 @@ def test_new_jobs_go_to_the_paid_api_first_while_their_queue_is_deep(
     monkeypatch.setattr("api.forecast.LIVE_TTL_S", -1)
     first = []
     for jobs in (199, 200, 160, 159):
-        door.backlog["chat.normal"] = Load(jobs, 300 * jobs, 1)
+        door.backlog["chat.normal"] = Load(jobs, 300 * jobs, 1, 300 * jobs)
         paid.submit(DRAFT, app)
         first.append(door.asked[-1][0].candidates[0].queue)
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.answers import BOUNDS, ExpectedOutput
 from headrace.forecasting import (
     HORIZON_S,
     DrainCurve,
@@ -33,8 +34,14 @@ def backlog(lane: Lane, tokens: float, arriving: float = 0, mean: float = 100.0)
 class TestOutlookAsText:
     @pytest.mark.parametrize("drain", [None, 12.5])
     def test_it_is_read_as_it_was_written(self, drain: float | None) -> None:
-        outlook = {"chat": PoolRates(drain, {Lane.HIGH: LaneRates(1.5, 80.0)}, True), "overflow": PoolRates(None)}
+        outputs = {Lane.LOW: ExpectedOutput(9, tuple(float(bound) for bound in BOUNDS))}
+        rates = PoolRates(drain, {Lane.HIGH: LaneRates(1.5, 80.0)}, True, outputs)
+        outlook = {"chat": rates, "overflow": PoolRates(None)}
         assert from_json(to_json(outlook)) == outlook
+
+    def test_what_an_older_version_wrote_is_read(self) -> None:
+        text = '{"chat": {"drain_tokens_per_s_per_slot": 5.0, "lanes": {}}}'
+        assert from_json(text) == {"chat": PoolRates(5.0)}
 
     def test_an_empty_one_is_empty(self) -> None:
         assert from_json(to_json({})) == {}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from headrace.answers import AnswerLength
 from headrace.jobs import Lane
 from workers import lengths
 from workers.lengths import Lengths, by_lane
@@ -96,7 +97,39 @@ def test_each_lane_learns_alone() -> None:
 
 
 def test_answers_of_former_days_are_known_from_the_start() -> None:
-    lanes = by_lane([(Lane.HIGH, 80)] * 300)
+    lanes = by_lane([AnswerLength(Lane.HIGH, 80, False)] * 300)
 
     assert lanes[Lane.HIGH].alive(0, 100, most=512) < 0.01
     assert lanes[Lane.LOW].alive(0, 100, most=512) > 0.8
+
+
+def expected(known: Lengths, most: int) -> float:
+    output = known.expected()
+    assert output
+    return output.within(most)
+
+
+def test_an_answer_is_expected_to_be_as_long_as_the_others_were() -> None:
+    known = learned(*[80, 80, 80, 400] * 100)
+    assert expected(known, 8) == pytest.approx(8)
+    assert expected(known, 80) == pytest.approx(80, rel=0.05)
+    assert expected(known, 2048) == pytest.approx(160, rel=0.06)
+    assert Lengths().expected() is None
+
+
+def test_an_answer_that_its_maximum_ended_could_have_been_longer() -> None:
+    known = learned(*[40] * 100)
+    for _ in range(100):
+        known.learn(80, is_cut=True)
+    # Half end at 40; of the others nothing is known to end.
+    assert expected(known, 80) == pytest.approx(60, rel=0.05)
+    assert expected(known, 480) == pytest.approx((40 + 480) / 2, rel=0.05)
+    assert known.alive(80, 100, most=512) == pytest.approx(1.0, abs=0.02)
+
+
+def test_an_answer_that_was_cut_long_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lengths, "REMEMBERED", 50)
+    known = Lengths()
+    for tokens, is_cut in [(400, True)] * 50 + [(40, False)] * 50:
+        known.learn(tokens, is_cut=is_cut)
+    assert expected(known, 400) == pytest.approx(expected(learned(*[40] * 50), 400))

@@ -17,14 +17,20 @@ def answered(store: Store, queued: Callable[..., Ticket]) -> Callable[..., None]
 
     def insert(tokens: int | None, lane: Lane = Lane.NORMAL, **columns: object) -> None:
         ticket = queued(lane=lane)
-        values = {"state": JobState.SUCCEEDED, "ended_at": sa.func.now(), "output_tokens": tokens, **columns}
+        values = {
+            "state": JobState.SUCCEEDED,
+            "ended_at": sa.func.now(),
+            "output_tokens": tokens,
+            "finish_reason": "stop",
+            **columns,
+        }
         with store.begin() as db:
             db.execute(sa.update(jobs).where(jobs.c.id == ticket.job_id).values(**values))
 
     return insert
 
 
-def lengths(store: Store) -> list[tuple[Lane, int]]:
+def lengths(store: Store) -> list[tuple[Lane, int, bool]]:
     with store.begin() as db:
         return observations.answer_lengths(db, "chat", ["test-model", "an-adapter"])
 
@@ -34,9 +40,9 @@ def test_the_answers_of_a_pool_count_with_their_lanes_in_the_order_in_which_they
 ) -> None:
     answered(16)
     answered(64, Lane.HIGH)
-    answered(8, model_requested="an-adapter")
+    answered(8, model_requested="an-adapter", finish_reason="length")
 
-    assert lengths(store) == [(Lane.NORMAL, 16), (Lane.HIGH, 64), (Lane.NORMAL, 8)]
+    assert lengths(store) == [(Lane.NORMAL, 16, False), (Lane.HIGH, 64, False), (Lane.NORMAL, 8, True)]
 
 
 def test_what_another_engine_answered_or_nobody_does_not(
@@ -48,7 +54,7 @@ def test_what_another_engine_answered_or_nobody_does_not(
     answered(4, state=JobState.FAILED)
     answered(None, state=JobState.QUEUED, ended_at=None)
     answered(5)
-    assert lengths(store) == [(Lane.NORMAL, 5)]
+    assert lengths(store) == [(Lane.NORMAL, 5, False)]
 
     monkeypatch.setattr(observations, "LENGTHS_ROWS", 1)
     answered(6, pool="other")

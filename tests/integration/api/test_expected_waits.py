@@ -1,0 +1,106 @@
+"""What the door refuses for its wait: it goes by how long answers get, and not by how long they may get."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from redis import Redis
+
+from headrace.admission import Admission
+from headrace.config import Settings
+from headrace.jobs import Lane, Usage, new_id
+from headrace.pace import Pace
+from headrace.store import Store, attempts, workers
+from headrace.store.workers import WorkerInfo
+from scheduler.observe import observe
+from scheduler.parts import Parts
+from workers.engines.base import EngineLimits, Generation
+from workers.room import Room
+
+LIMITS = EngineLimits(max_model_tokens=2048, max_running=8, kv_tokens=65_536, kv_block_tokens=16)
+#: Of every answer, whatever it may have.
+ANSWER = 24
+
+
+@pytest.fixture
+def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) -> Parts:
+    return Parts(settings, store, admission, Pace(redis))
+
+
+@pytest.fixture
+def submit(client: FlaskClient) -> Callable[..., Any]:
+    return lambda **changes: client.post("/v1/jobs", json={"prompt": "Why is the sky blue?", "max_wait": 30, **changes})
+
+
+@pytest.fixture
+def worker(store: Store) -> WorkerInfo:
+    worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
+    with store.begin() as db:
+        workers.register(db, worker, 600)
+    return worker
+
+
+def learned(answers: int) -> Room:
+    """A worker's room after so many answers, each of which may have had `ANSWER` tokens and ended by itself there."""
+    engine: Any = SimpleNamespace(progress=dict)
+    room = Room(engine, "expected", 0.05, freed=lambda: None)
+    room.open(LIMITS)
+    for _ in range(answers):
+        job = new_id()
+        assert room.enter(job, Lane.NORMAL, 7, ANSWER)
+        room.leave(job, Generation("text", Usage(7, ANSWER), "stop", "served"))
+    return room
+
+
+def start(store: Store, admission: Admission, worker: WorkerInfo, job_id: UUID) -> None:
+    with store.begin() as db:
+        assert attempts.claim(db, job_id, 1, worker.id, "simulator")
+    admission.leave([(job_id, 1)])
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Return once it holds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def test_a_change_of_max_tokens_from_24_to_256_refuses_nothing_for_a_wait_that_will_not_be(
+    client: FlaskClient,
+    submit: Callable[..., Any],
+    parts: Parts,
+    store: Store,
+    admission: Admission,
+    worker: WorkerInfo,
+) -> None:
+    outputs = learned(200).expected_outputs()
+    assert outputs
+    with store.begin() as db:
+        workers.learn(db, worker.id, outputs)
+    # Eight jobs run and others wait. 40 start in ten seconds, and take the places of those that end.
+    ids = [UUID(submit(max_tokens=ANSWER).get_json()["id"].removeprefix("job_")) for _ in range(60)]
+    for job_id in ids[:8]:
+        start(store, admission, worker, job_id)
+    observe(parts)
+    for job_id in ids[8:48]:
+        start(store, admission, worker, job_id)
+    with store.begin() as db:
+        ended = "UPDATE jobs SET state = 'succeeded', worker_id = NULL, ended_at = now() WHERE id = ANY(:ids)"
+        db.execute(sa.text(ended), {"ids": ids[:40]})
+        db.execute(sa.text("UPDATE queue_samples SET at = at - interval '10 s'"))
+    observe(parts)
+    eventually(lambda: client.get("/v1/queues").get_json()["data"][1]["drain_tokens_per_s"] is not None)
+
+    answers = [submit(max_tokens=256) for _ in range(100)]
+
+    assert Counter(answer.status_code for answer in answers) == {202: 100}, answers[-1].get_json()
+    # 40 started in ten seconds, and some 111 are before it, whatever they may take.
+    assert answers[-1].get_json()["expected_wait_s"] == pytest.approx(112 / 4, rel=0.2)
