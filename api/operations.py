@@ -210,7 +210,10 @@ REFUSALS: Mapping[int, Refusal] = {
         *("queue_full", "rate_limit_error"),
         "Queue chat.high is full: 500 jobs wait and its cap is 500. Retry after 3 s.",
         headers=("Retry-After", "x-should-retry", "x-ratelimit-limit-requests"),
-        more={"reason": "depth", "queue": "chat.high", "depth": 500, "cap": 500, "expected_wait_s": 31.5},
+        more={
+            **{"reason": "depth", "queue": "chat.high", "depth": 500, "cap": 500, "unit": "jobs"},
+            "expected_wait_s": 31.5,
+        },
     ),
     500: Refusal(
         "Ours to fix; tell us the `x-request-id`.",

@@ -98,7 +98,7 @@ def answer(error: HeadraceError) -> Response:
         headers.update(rate_headers(error.rates_left))
         more["reason"] = error.reason
     if isinstance(error, errors.QueueFull):
-        more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "expected_wait_s")}
+        more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "unit", "expected_wait_s")}
     if error.job_id is not None:
         headers["x-job-id"] = show_id(error.job_id)
     return _problem(shape.status, message, shape.type, error.code, param, headers, more)

@@ -45,6 +45,8 @@ RETRY_AFTER_LIMIT_S = 120
 LATE_S = 5
 #: Seconds after which to come back where nobody knows how fast the queue drains.
 RETRY_BLINDLY_S = 5
+#: Reasons whose bound is in tokens.
+OF_TOKENS = frozenset({"tokens", "token_share", "wait"})
 #: Pauses before a refused request with an Idempotency-Key looks whether its twin was accepted: a commit's time or two.
 LOOK_AGAIN_S = (0.02, 0.1)
 
@@ -179,12 +181,14 @@ class Submitter:
         retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
         if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
             self._knock(app, queue, spec.kv_tokens, retry_after_s)
+        is_of_tokens = refusal.reason in OF_TOKENS
         return QueueFull(
             f"{_complaint(refusal, spec, queue, wait_s)} {_advice(retry_after_s)}",
             queue=queue,
             reason=refusal.reason,
-            depth=refusal.depth,
+            depth=refusal.backlog_tokens if is_of_tokens else refusal.depth,
             cap=refusal.number,
+            unit="tokens" if is_of_tokens else "jobs",
             expected_wait_s=wait_s,
             retry_after_s=retry_after_s,
             rates_left=refusal.rates_left,

@@ -1,5 +1,7 @@
 """What every error looks like: OpenAI's shape."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from api.schemas.fields import Answer
@@ -14,8 +16,11 @@ class Problem(Answer):
     code: str
     reason: str = Field("", description="With 429: which bound was met.")
     queue: str = Field("", description="queue_full: the job's own queue.")
-    depth: int = Field(0, description="queue_full: jobs that wait in it.")
-    cap: int = Field(0, description="queue_full: the bound, in jobs; in tokens for the reasons tokens and wait.")
+    depth: int = Field(0, description="queue_full: what waits in it, in the unit of the cap.")
+    cap: int = Field(0, description="queue_full: the bound.")
+    unit: Literal["jobs", "tokens"] = Field(
+        "jobs", description="queue_full: of depth and cap; tokens for the reasons tokens, token_share and wait."
+    )
     expected_wait_s: float | None = Field(None, description="queue_full: of a job at its end; null: nobody can tell.")
 
 

@@ -1,5 +1,6 @@
 """What a caller of the API can be told: that the request is wrong, that a job has no answer, or to come back later."""
 
+from typing import Literal
 from uuid import UUID
 
 from headrace.errors.root import HeadraceError
@@ -121,8 +122,9 @@ class QueueFull(Refused):
 
     Attributes:
         queue: the first candidate, where the reason is depth, tokens, wait, share, token_share or app_jobs.
-        depth: jobs that wait in it, counted in the same step that refused.
-        cap: the bound: in jobs; in tokens for `tokens` and `wait`.
+        depth: what waits in it, in the cap's unit, counted in the same step that refused.
+        cap: the bound.
+        unit: of depth and cap.
         expected_wait_s: of a job at its end; None when nobody can tell.
     """
 
@@ -136,12 +138,14 @@ class QueueFull(Refused):
         reason: str,
         depth: int,
         cap: int,
+        unit: Literal["jobs", "tokens"] = "jobs",
         expected_wait_s: float | None = None,
         retry_after_s: int | None = None,
         rates_left: RatesLeft = NO_RATES,
     ) -> None:
         super().__init__(message, reason=reason, retry_after_s=retry_after_s, rates_left=rates_left)
-        self.queue, self.depth, self.cap, self.expected_wait_s = queue, depth, cap, expected_wait_s
+        self.queue, self.depth, self.cap, self.unit = queue, depth, cap, unit
+        self.expected_wait_s = expected_wait_s
 
 
 class AppLimited(Refused):

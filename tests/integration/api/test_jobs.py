@@ -114,8 +114,8 @@ def test_a_full_queue_answers_429_with_the_numbers(limited: Limited, store: Stor
 
     error = problem(response)
     assert (error["code"], error["type"], error["param"]) == ("queue_full", "rate_limit_error", None)
-    told = {name: error[name] for name in ("reason", "queue", "depth", "cap", "expected_wait_s")}
-    assert told == {"reason": "depth", "queue": QUEUE, "depth": 2, "cap": 2, "expected_wait_s": None}
+    told = {name: error[name] for name in ("reason", "queue", "depth", "cap", "unit", "expected_wait_s")}
+    assert told == {"reason": "depth", "queue": QUEUE, "depth": 2, "cap": 2, "unit": "jobs", "expected_wait_s": None}
     assert error["message"] == f"Queue {QUEUE} is full: 2 jobs wait and its cap is 2. Retry after 5 s."
     assert response.headers["Retry-After"] == "5"
     assert "x-should-retry" not in response.headers
@@ -139,11 +139,13 @@ def test_openais_ways_are_refused_alike(limited: Limited, path: str, stream: boo
     assert int(response.headers["Retry-After"]) > 0
 
 
-def test_a_queue_that_is_full_of_tokens_says_how_many(limited: Limited) -> None:
+def test_the_depth_and_the_cap_of_a_429_are_of_one_kind_as_in_queues(limited: Limited) -> None:
     client = limited(backlog_cap_tokens=300)
     assert submit(client).status_code == 202
     error = problem(submit(client))
-    assert (error["reason"], error["depth"], error["cap"]) == ("tokens", 1, 300)
+    assert (error["reason"], error["depth"], error["cap"], error["unit"]) == ("tokens", JOB_TOKENS, 300, "tokens")
+    [queue] = [each for each in client.get("/v1/queues").get_json()["data"] if each["queue"] == QUEUE]
+    assert (queue["backlog_tokens"], queue["backlog_cap_tokens"]) == (error["depth"], error["cap"])
     assert "tokens wait, this job may take" in error["message"]
 
 
@@ -177,7 +179,7 @@ def test_a_job_that_would_start_too_late_is_refused_at_once(
     response = submit(client, max_wait=45)
 
     error = problem(response)
-    assert (error["reason"], error["depth"]) == ("wait", 2)
+    assert (error["reason"], error["depth"], error["unit"]) == ("wait", 2 * JOB_TOKENS, "tokens")
     assert error["expected_wait_s"] == pytest.approx(78.9, rel=0.05)
     assert 1 <= int(response.headers["Retry-After"]) <= 35
     never = submit(client, max_wait=1e-3)

@@ -90,8 +90,9 @@ def test_a_full_queue_says_what_it_met_and_when_to_come_back(flask_app: Flask) -
     assert status == 429
     assert headers["Retry-After"] == "7"
     assert "x-should-retry" not in headers
-    told = {name: body[name] for name in ("queue", "reason", "depth", "cap", "expected_wait_s")}
-    assert told == {"queue": "chat.high", "reason": "depth", "depth": 512, "cap": 500, "expected_wait_s": 31.5}
+    told = {name: body[name] for name in ("queue", "reason", "depth", "cap", "unit")}
+    assert told == {"queue": "chat.high", "reason": "depth", "depth": 512, "cap": 500, "unit": "jobs"}
+    assert body["expected_wait_s"] == 31.5
     assert headers["x-ratelimit-remaining-requests"] == "0"
 
 

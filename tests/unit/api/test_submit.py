@@ -178,6 +178,9 @@ def test_each_refusal_says_what_it_met_and_when_to_come_back(
     door.refusal = refusal
     error = refused(submitter, app, replace(DRAFT, max_wait_s=max_wait_s))
     assert (error.reason, error.cap, error.retry_after_s) == (refusal.reason, refusal.number, retry_after_s)
+    is_of_tokens = refusal.reason in ("tokens", "token_share", "wait")
+    kind = (refusal.backlog_tokens, "tokens") if is_of_tokens else (refusal.depth, "jobs")
+    assert (error.depth, error.unit) == kind
     assert words in str(error)
     assert str(error).endswith(f"Retry after {retry_after_s} s." if retry_after_s else "Do not retry soon.")
     assert len(door.knocks) == knocks
