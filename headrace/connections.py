@@ -5,29 +5,30 @@ by ours where it says nothing at all.
 """
 
 import time
-from typing import Any, TypeVar
+from typing import Any
 
 from psycopg import Connection
 from psycopg import Error as DriverError
-from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from headrace.config import Settings
 from headrace.errors import ConfigError
+from headrace.sessions import Sessions, connect_straight
 
 #: Seconds to wait for a TCP connection, to either server.
 CONNECT_TIMEOUT_S = 2
 #: Seconds to wait for a free connection of the pool: a burst of thousands of requests is served, not turned away.
 POOL_TIMEOUT_S = 10
+#: Most connections of one worker to Postgres. Its threads share statements, so that few are under way at once.
+OF_A_WORKER = 5
 #: Seconds since its last use after which a pooled connection is tried before it is used again: Postgres may have been
 #: restarted meanwhile. To try it each time would cost a short statement as much again.
 IDLE_S = 1.0
@@ -38,29 +39,8 @@ STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
 #: How long a migration waits for a lock before it lets by those that queue behind it, and tries again.
 RELEASE_LOCK_TIMEOUT_MS = 2_000
-#: Seconds to wait for Postgres to answer one statement: longer than it may take itself. One that hangs, or to which the
-#: network swallows what is sent, would hold a thread for ever.
-ANSWER_TIMEOUT_S = 12.0
 #: The largest TCP port.
 MOST_PORT = 65_535
-#: SQLSTATEs after which a connection is of no more use: the node is read-only (25006), the session was ended because
-#: its transaction was idle or slow (25P03, 25P04), the connection failed (08), the server stops or starts (57P).
-LOST = ("25006", "25P03", "25P04", "08", "57P")
-
-T = TypeVar("T")
-
-
-class _Patient(Connection[Any]):
-    """A connection that is given up when its server has said nothing for `ANSWER_TIMEOUT_S`."""
-
-    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        try:
-            return super().wait(gen, interval, ANSWER_TIMEOUT_S if timeout is None else timeout)
-        except DriverError:
-            if self.info.transaction_status is TransactionStatus.ACTIVE:
-                # The answer may still come, and would be taken for another statement's.
-                self.close()
-            raise
 
 
 def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
@@ -72,12 +52,9 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
         pool_timeout=POOL_TIMEOUT_S,
         # An error's text would quote them into the logs: they are prompts, answers and keys' digests.
         hide_parameters=True,
-        connect_args=_connect_args(
-            settings.database_url, statement_timeout=STATEMENT_TIMEOUT_MS, lock_timeout=LOCK_TIMEOUT_MS
-        ),
+        connect_args=_connect_args("DATABASE_URL", settings.database_url),
     )
-    event.listen(engine, "do_connect", lambda dialect, record, args, params: _Patient.connect(**params))
-    event.listen(engine, "handle_error", _drop_lost)
+    Sessions(engine, {"statement_timeout": STATEMENT_TIMEOUT_MS, "lock_timeout": LOCK_TIMEOUT_MS})
     _try_idle_ones(engine)
     return engine
 
@@ -85,18 +62,28 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
 def release(settings: Settings) -> Engine:
     """An engine for migrations: a statement may take as long as it needs, and waits for a lock only briefly.
 
-    Raises: ConfigError.
+    Raises: ConfigError; at the first connection, where a pooler is in the way: it would forget this.
     """
+    is_own = settings.release_database_url is not None
+    name = "HEADRACE_RELEASE_DATABASE_URL" if is_own else "DATABASE_URL"
     bounds = {"statement_timeout": 0, "idle_in_transaction_session_timeout": 0, "lock_timeout": RELEASE_LOCK_TIMEOUT_MS}
-    return create_engine(
-        "postgresql+psycopg://", poolclass=NullPool, connect_args=_connect_args(settings.database_url, **bounds)
-    )
+
+    def connect(_dialect: object, _record: object, _args: object, params: dict[str, Any]) -> Connection[Any]:
+        if connection := connect_straight(Connection, params, bounds):
+            return connection
+        message = f"{name} leads to a pooler. Set HEADRACE_RELEASE_DATABASE_URL to Postgres itself, for migrations."
+        raise ConfigError(message, param="release_database_url")
+
+    url = settings.release_database_url or settings.database_url
+    engine = create_engine("postgresql+psycopg://", poolclass=NullPool, connect_args=_connect_args(name, url))
+    event.listen(engine, "do_connect", connect)
+    return engine
 
 
-def _connect_args(url: str, **session: int) -> dict[str, Any]:
-    """What libpq is told. Args: session: Postgres's settings for it. Raises: ConfigError."""
+def _connect_args(name: str, url: str) -> dict[str, Any]:
+    """What libpq is told. Args: name: of the variable that has the URL. Raises: ConfigError."""
     return {
-        **_address(url),
+        **_address(name, url),
         # Of several hosts, the primary. A standby, or a node that a full disk made read-only, is an outage.
         "target_session_attrs": "read-write",
         "connect_timeout": CONNECT_TIMEOUT_S,
@@ -106,11 +93,10 @@ def _connect_args(url: str, **session: int) -> dict[str, Any]:
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
-        "options": " ".join(("-c timezone=UTC", *(f"-c {name}={value}" for name, value in session.items()))),
     }
 
 
-def _address(url: str) -> dict[str, Any]:
+def _address(name: str, url: str) -> dict[str, Any]:
     """The URL in libpq's words. Several hosts are named as libpq does, or as SQLAlchemy does (`?host=A:1&host=B:2`).
 
     Raises: ConfigError.
@@ -128,10 +114,10 @@ def _address(url: str) -> dict[str, Any]:
     except (ValueError, ArgumentError, DriverError):
         # Without its cause, and the URL is not shown: there is a password in it.
         message = (
-            "DATABASE_URL must be like postgresql://USER:PASSWORD@HOST:PORT/NAME, or name several hosts of one cluster:"
+            f"{name} must be like postgresql://USER:PASSWORD@HOST:PORT/NAME, or name several hosts of one cluster:"
             " postgresql://USER:PASSWORD@HOST1:PORT1,HOST2:PORT2/NAME. Write %40 for an @ in a password."
         )
-        raise ConfigError(message, param="database_url") from None
+        raise ConfigError(message, param=name) from None
     return address
 
 
@@ -140,13 +126,6 @@ def _check_ports(hosts: str, ports: str) -> None:
     numbers = [int(port) for port in ports.split(",") if port]
     if not all(0 < number <= MOST_PORT for number in numbers) or ports.count(",") not in (0, hosts.count(",")):
         raise ValueError
-
-
-def _drop_lost(context: ExceptionContext) -> None:
-    """Close the connection that met such an error, and with it all that the pool has: their server is the same."""
-    error = context.original_exception
-    if isinstance(error, DriverError) and (error.sqlstate or "").startswith(LOST):
-        context.is_disconnect = True
 
 
 def _try_idle_ones(engine: Engine) -> None:

@@ -41,7 +41,7 @@ def make_parts(celery: Celery, settings: Settings) -> Parts:
     """The servers, connected on first use."""
     redis = connections.redis(settings)
     admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=settings.reservation_ttl_s)
-    store = Store(connections.postgres(settings))
+    store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     return Parts(settings, store, admission, Pace(redis))
 
 

@@ -75,7 +75,7 @@ def _ends_in_a_sentence() -> Iterator[None]:
 
 def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
     app = _make_app(name, settings, lane_queues(pool), concurrency + SPARE_THREADS)
-    store = Store(connections.postgres(settings, pool_size=min(concurrency, 16) + SPARE_THREADS))
+    store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     redis = connections.redis(settings)
     admission = Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s)
     taker = RoomTaker(redis, pool)
@@ -117,7 +117,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
 def _make_webhook_app(settings: Settings) -> Celery:
     app = _make_app("webhooks", settings, (WEBHOOKS,), settings.webhooks.max_running)
-    store = Store(connections.postgres(settings))
+    store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     slots, message = Slots(settings.webhooks), DeliverMessage(app)
     taker = OutboxTaker(store, slots, lambda delivery: message.of(delivery.id, delivery.tries))
     session = partial(make_session, settings.webhooks)

@@ -50,6 +50,7 @@ class Settings(BaseSettings):
 
     Attributes:
         database_url: `DATABASE_URL`.
+        release_database_url: where migrations run; None: at `DATABASE_URL`. They need Postgres itself, and no pooler.
         redis_url: `REDIS_URL`, the broker and the admission index.
         state_dir: `HEADRACE_STATE`: where the one-machine stack keeps its servers' data and logs.
         model, model_dir, engine: `HEADRACE_MODEL`, `HEADRACE_MODEL_DIR`, `HEADRACE_ENGINE` override the served pool's.
@@ -91,6 +92,7 @@ class Settings(BaseSettings):
     )
 
     database_url: str = Field("postgresql+psycopg://headrace@127.0.0.1:5432/headrace", validation_alias="DATABASE_URL")
+    release_database_url: str | None = None
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL", pattern="^https?://")

@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from headrace.errors import StoreUnavailable
+from headrace.sessions import Sessions
 
 
 class Store:
@@ -16,6 +17,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._sessions = Sessions.of(engine)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -30,8 +32,13 @@ class Store:
     def autocommit(self) -> Iterator[Connection]:
         """A connection on which each statement is a transaction: it saves the round trips of BEGIN and COMMIT.
 
+        Through a pooler all of the block is one: a statement by itself would have no bounds.
         Raises: StoreUnavailable.
         """
+        if self._sessions is not None and self._sessions.is_pooled:
+            with self.begin() as db:
+                yield db
+            return
         with _one_error(), self._autocommit.connect() as db:
             yield db
 

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from headrace import connections
+from headrace import connections, sessions
 from headrace.config import Settings
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
@@ -65,7 +65,7 @@ def test_connection_that_postgres_closed_right_after_its_use_fails_once(
 def test_postgres_that_hangs_is_given_up_and_what_it_says_late_is_nobodys_answer(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(sessions, "ANSWER_TIMEOUT_S", 0.5)
     port = sa.make_url(settings.database_url).port
     assert port is not None
     with Proxy(port) as proxy:
@@ -85,3 +85,15 @@ def test_postgres_that_hangs_is_given_up_and_what_it_says_late_is_nobodys_answer
         with store.begin() as db:
             assert db.scalar(sa.text("SELECT 3")) == 3
         engine.dispose()
+
+
+def test_session_has_its_bounds_and_what_the_address_asks_for(settings: Settings) -> None:
+    url = f"{settings.database_url}?options=-c%20search_path%3Delsewhere%20-c%20lock_timeout%3D1"
+    engine = connections.postgres(settings.model_copy(update={"database_url": url}), pool_size=1)
+
+    names = ("search_path", "statement_timeout", "lock_timeout", "TimeZone")
+    with Store(engine).autocommit() as db:
+        found = [db.scalar(sa.text(f"SHOW {name}")) for name in names]
+
+    assert found == ["elsewhere", "10s", "4s", "UTC"]
+    engine.dispose()

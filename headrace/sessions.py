@@ -1,0 +1,125 @@
+"""Sessions of Postgres, straight or through a pooler: PgBouncer may give each transaction another session.
+
+So no transaction relies on its session. Straight, a session has its bounds from its start, which costs nothing. Through
+a pooler each transaction sets its own, and a lone statement becomes a transaction. A pooler makes itself known: it
+refuses what is asked at the start of a session, or ignores it.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from psycopg import Connection, OperationalError
+from psycopg import Error as DriverError
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection as Db
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.interfaces import ExceptionContext
+
+log = logging.getLogger(__name__)
+
+#: Seconds to wait for Postgres to answer one statement: longer than it may take itself. One that hangs, or to which the
+#: network swallows what is sent, would hold a thread for ever.
+ANSWER_TIMEOUT_S = 12.0
+#: SQLSTATEs after which a connection is of no more use: the node is read-only (25006), the session was ended because
+#: its transaction was idle or slow (25P03, 25P04), the connection failed (08), the server stops or starts (57P).
+LOST = ("25006", "25P03", "25P04", "08", "57P")
+#: A pooler has lost a prepared statement, or gives out a session that has another of that name.
+NOT_PREPARED = ("26000", "42P05")
+#: What PgBouncer says to the settings of a session.
+_REFUSED = "unsupported startup parameter"
+_OPTION = "headrace_sessions"
+
+T = TypeVar("T")
+Bounds = Mapping[str, int]
+AnyConnection = TypeVar("AnyConnection", bound=Connection[Any])
+
+
+class Patient(Connection[Any]):
+    """A connection that is given up when its server has said nothing for `ANSWER_TIMEOUT_S`."""
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        try:
+            return super().wait(gen, interval, ANSWER_TIMEOUT_S if timeout is None else timeout)
+        except DriverError:
+            if self.info.transaction_status is TransactionStatus.ACTIVE:
+                # The answer may still come, and would be taken for another statement's.
+                self.close()
+            raise
+
+
+def connect_straight(kind: type[AnyConnection], params: Mapping[str, Any], bounds: Bounds) -> AnyConnection | None:
+    """A session with these bounds, in milliseconds; None where a pooler is in the way. Raises: OperationalError."""
+    # After those of the address: the last of a name counts.
+    words = (params.get("options", ""), "-c TimeZone=UTC", *(f"-c {name}={value}" for name, value in bounds.items()))
+    try:
+        connection = kind.connect(**{**params, "options": " ".join(words)})
+    except OperationalError as error:
+        if _REFUSED in str(error):
+            return None
+        raise
+    try:
+        held = " AND ".join(f"current_setting('{name}')::interval = '{value} ms'" for name, value in bounds.items())
+        connection.autocommit = True
+        row = connection.execute(f"SELECT {held}".encode()).fetchone()
+        connection.autocommit = False
+    except BaseException:
+        connection.close()
+        raise
+    if row == (True,):
+        return connection
+    connection.close()
+    return None
+
+
+class Sessions:
+    """Opens an engine's sessions, and closes those that are of no more use.
+
+    Attributes:
+        is_pooled: True once a pooler has been met. Until then a lone statement may run without bounds, once.
+    """
+
+    def __init__(self, engine: Engine, bounds: Bounds) -> None:
+        """Do so for this engine from now on."""
+        self.is_pooled = False
+        self._bounds = bounds
+        self._prepares = True
+        settings = (*(f"{name} = {value}" for name, value in bounds.items()), "TimeZone = 'UTC'")
+        self._begin_with = "; ".join(f"SET LOCAL {setting}" for setting in settings)
+        engine.update_execution_options(**{_OPTION: self})
+        event.listen(engine, "do_connect", self._connect)
+        event.listen(engine, "begin", self._begin)
+        event.listen(engine, "handle_error", self._heed)
+
+    @staticmethod
+    def of(engine: Engine) -> "Sessions | None":
+        """Those of an engine; None for one that is made without."""
+        found: Sessions | None = engine.get_execution_options().get(_OPTION)
+        return found
+
+    def _connect(self, _dialect: object, _record: object, _args: object, params: dict[str, Any]) -> Patient:
+        if not self.is_pooled:
+            if straight := connect_straight(Patient, params, self._bounds):
+                return straight
+            log.info("postgres_is_pooled")
+            self.is_pooled = True
+        connection = Patient.connect(**params)
+        if not self._prepares:
+            connection.prepare_threshold = None
+        return connection
+
+    def _begin(self, db: Db) -> None:
+        if self.is_pooled and db.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            db.exec_driver_sql(self._begin_with)
+
+    def _heed(self, context: ExceptionContext) -> None:
+        """Close the connection that met such an error, and with it all that the pool has: their server is the same."""
+        error = context.original_exception
+        state = error.sqlstate or "" if isinstance(error, DriverError) else ""
+        if self.is_pooled and state in NOT_PREPARED:
+            log.warning("pooler_keeps_no_prepared_statements", extra={"remedy": "max_prepared_statements = 200"})
+            self._prepares = False
+            context.is_disconnect = True
+        elif state.startswith(LOST):
+            context.is_disconnect = True
