@@ -27,11 +27,12 @@ from headrace import connections
 from headrace.admission import Admission
 from headrace.app_rates import AppRates
 from headrace.broker import ExecuteMessage, make_celery
+from headrace.budgets import Kind
 from headrace.config import BudgetSettings, Settings
 from headrace.jobs import new_id, show_id
 from headrace.pricing import Tariff
 from headrace.store import Store, budgets
-from headrace.store.budgets import Account
+from headrace.store.budgets import Balances
 from headrace.streams import Streams
 from headrace.tokens import load_for
 
@@ -77,9 +78,8 @@ def build(settings: Settings) -> Deps:
         tariff=Tariff.of(settings),
         relief=Relief(forecast, settings.overflow),
         money=Money(
-            partial(_read_accounts, store, settings.budgets),
+            partial(_read_balances, store, settings.budgets),
             forecast.spilled,
-            settings.budgets,
             partial(_note_short, store),
         ),
     )
@@ -99,14 +99,14 @@ def build(settings: Settings) -> Deps:
     )
 
 
-def _read_accounts(store: Store, together: BudgetSettings) -> list[Account]:
+def _read_balances(store: Store, configured: BudgetSettings) -> Balances:
     with store.begin() as db:
-        return budgets.current(db, together)
+        return budgets.balances(db, configured)
 
 
-def _note_short(store: Store, account_id: UUID) -> None:
+def _note_short(store: Store, account_id: UUID, kind: Kind) -> None:
     with store.begin() as db:
-        budgets.note_short(db, account_id)
+        budgets.note_short(db, account_id, kind)
 
 
 def _failpoint(armed: str | None) -> Callable[[str], None]:

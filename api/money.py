@@ -7,16 +7,16 @@ waits, is counted here, or the last money of a budget would be promised to many.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from decimal import Decimal
 from uuid import UUID
 
 from api.cached import Cached
-from headrace.budgets import BUDGETS, Limits, Shortfall, is_nearly_used, shortfall
+from headrace.budgets import BUDGETS, Kind, Lack, Shortfall, short_of, shortfall
 from headrace.errors import StoreUnavailable
 from headrace.store import budgets
 from headrace.store.apps import App
-from headrace.store.budgets import Account
+from headrace.store.budgets import Account, Balances
 
 #: How old the accounts may be, in seconds. The worker looks again before it spends.
 ACCOUNTS_TTL_S = 0.5
@@ -30,67 +30,65 @@ class Money:
 
     def __init__(
         self,
-        read: Callable[[], Sequence[Account]],
+        read: Callable[[], Balances],
         waiting: Callable[[], int],
-        together: Limits,
-        note_short: Callable[[UUID], None],
+        note_short: Callable[[UUID, Kind], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Read nothing yet.
 
         Args:
-            read: the accounts of this day and month.
+            read: the limits of all apps together, and the accounts of this day and month.
             waiting: jobs in the queues of the paid API, in all.
-            together: the limits of all apps together.
-            note_short: notes, of an account that is nearly used up, that a job found too little left.
+            note_short: notes, of an account that is nearly used up, that a job found too little left, and by which
+                kind of use.
         """
-        self._accounts = Cached(read, ACCOUNTS_TTL_S)
-        self._waiting, self._together, self._clock = waiting, together, clock
-        self._note_short, self._noted = note_short, set[UUID]()
+        self._balances = Cached(read, ACCOUNTS_TTL_S)
+        self._waiting, self._clock = waiting, clock
+        self._note_short, self._noted = note_short, set[tuple[UUID, Kind]]()
         self._lock = threading.Lock()
         #: Of each job that was let in lately: when, its app, and the most it can cost.
         self._coming: deque[tuple[float, str, Decimal]] = deque()
 
-    def lacking(self, app: App, usd: Decimal) -> Shortfall | None:
-        """The budget that has no room for a job that may cost so much; None when there is money.
+    def lacking(self, app: App, usd: Decimal) -> Lack | None:
+        """Why no budget pays for a job that may cost so much; None when one does.
 
         Raises: StoreUnavailable. BrokerUnavailable.
         """
-        limited = [each for each in BUDGETS if each.limit_usd(app.limits, self._together) is not None]
-        if not limited:
-            return None
-        accounts = self._accounts.get()
-        used = budgets.used(accounts, app.name)
+        balances = self._balances.get()
+        used = budgets.used(balances.accounts, app.name)
         together_usd, jobs = self._coming_usd()
         # Whose jobs wait there is not known here, so that they count for all together alone, at the mean of those that
         # were let in lately, which are among them.
         mean_usd = together_usd / jobs if jobs else usd
         together_usd = max(together_usd, self._waiting() * mean_usd)
         own_usd, _ = self._coming_usd(app.name)
-        coming = {budget: own_usd if budget.is_own else together_usd for budget in limited}
-        both = {budget: used.get(budget, Decimal(0)) + coming[budget] for budget in limited}
-        lacking = shortfall(usd, both, app.limits, self._together)
-        if lacking:
-            self._note(lacking, app if lacking.budget.is_own else None, accounts)
-        return lacking
+        coming = {budget: own_usd if budget.is_own else together_usd for budget in BUDGETS}
+        both = {budget: used.get(budget, Decimal(0)) + coming[budget] for budget in BUDGETS}
+        lack = shortfall(usd, both, app.limits, balances.together)
+        if isinstance(lack, Shortfall):
+            whose = (app.name if lack.budget.is_own else None, lack.budget.period)
+            account = next((each for each in balances.accounts if (each.app, each.period) == whose), None)
+            if account is not None:
+                self._note(account, usd, lack.limit_usd)
+        return lack
 
-    def _note(self, lacking: Shortfall, owner: App | None, accounts: Sequence[Account]) -> None:
+    def _note(self, account: Account, usd: Decimal, limit_usd: Decimal) -> None:
         """Note a shortfall once, where more is used than what may yet come to nothing."""
-        whose = (owner and owner.name, lacking.budget.period)
-        account = next((each for each in accounts if (each.app, each.period) == whose), None)
-        if account is None or account.is_short or not is_nearly_used(account.used_usd, lacking.limit_usd):
+        kind = short_of(usd, account.spent_usd, account.used_usd, limit_usd)
+        if kind is None or kind in account.short:
             return
         with self._lock:
-            is_first = account.id not in self._noted
-            self._noted.add(account.id)
+            is_first = (account.id, kind) not in self._noted
+            self._noted.add((account.id, kind))
         if not is_first:
             return
         try:
-            self._note_short(account.id)
+            self._note_short(account.id, kind)
         except StoreUnavailable:
-            # Nobody's request fails for it: the next one notes it.
+            # No request fails for it: the next one notes it.
             with self._lock:
-                self._noted.discard(account.id)
+                self._noted.discard((account.id, kind))
 
     def let_in(self, app: App, usd: Decimal) -> None:
         """A job of this app was accepted for the paid API."""

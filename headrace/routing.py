@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
-from headrace.budgets import Shortfall
+from headrace.budgets import Lack, NoBudget, Shortfall
 from headrace.config import LaneSettings, OverflowSettings
 from headrace.errors import BudgetExceeded, InvalidRequest, UnknownPrice
 from headrace.jobs import JobSpec, Message, Overflow, Route, Sampling
@@ -55,7 +55,7 @@ def candidates(
     free_until: Callable[[str], int],
     api_is_open: bool,
     has_workers: bool = True,
-    lacking: Callable[[Decimal], Shortfall | None] = lambda _: None,
+    lacking: Callable[[Decimal], Lack | None] = lambda _: None,
     relief: str | None = None,
 ) -> tuple[Candidate, ...]:
     """The queues this job may be put into, best first: its own, and overflow where its owner allows it.
@@ -65,7 +65,7 @@ def candidates(
         ahead_cap_tokens, free_until: of a queue: see `Candidate`.
         api_is_open: False while no key for the paid API is set, or no worker calls it.
         relief: why overflow comes before its own queue; None while it comes after it.
-        lacking: the budget that has no room for so many USD; None when there is money.
+        lacking: why no budget pays for so many USD; None when one does.
     Raises:
         InvalidRequest, BudgetExceeded: there is none: overflow is its only way, and closed to it, or without money.
     """
@@ -94,7 +94,9 @@ def _check_stays(spec: JobSpec, has_workers: bool) -> None:
         raise InvalidRequest(message, param="overflow")
 
 
-def _refused(closed: InvalidRequest | Shortfall) -> InvalidRequest | BudgetExceeded:
+def _refused(closed: InvalidRequest | Lack) -> InvalidRequest | BudgetExceeded:
+    if isinstance(closed, NoBudget):
+        return BudgetExceeded(f"The paid API is shut: {closed}.", reason="budget")
     if isinstance(closed, Shortfall):
         return BudgetExceeded(f"No money is left for this job: {closed}.", reason="budget")
     return closed
@@ -125,9 +127,7 @@ def _closed(why: str, param: str = "overflow") -> InvalidRequest:
     return InvalidRequest(f"The paid API cannot answer this job: {why}.", param=param)
 
 
-def objection(
-    spec: Payable, tariff: Tariff, lacking: Callable[[Decimal], Shortfall | None]
-) -> InvalidRequest | Shortfall | None:
+def objection(spec: Payable, tariff: Tariff, lacking: Callable[[Decimal], Lack | None]) -> InvalidRequest | Lack | None:
     """Why the paid API is closed to this job, or None."""
     try:
         most_usd = tariff.ceiling_usd(spec.model, spec.messages, spec.sampling)

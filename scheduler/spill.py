@@ -2,19 +2,18 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from decimal import Decimal
 from itertools import islice
 
 from sqlalchemy import Connection
 
-from headrace.budgets import BUDGETS, Budget, Limits, Shortfall, shortfall
+from headrace.budgets import BUDGETS, Budget, Lack, shortfall
 from headrace.pace import Room
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW, lane_queues
 from headrace.routing import objection
 from headrace.store import budgets, locks, spills, workers
-from headrace.store.budgets import Account
+from headrace.store.budgets import Balances
 from headrace.store.spills import LateJob
 from scheduler.parts import Parts
 
@@ -50,7 +49,7 @@ def spill(parts: Parts) -> int:
         late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS) if free else []
         if not late:
             return 0
-        wallet = _Wallet(budgets.current(db, settings.budgets), settings.budgets, tariff)
+        wallet = _Wallet(budgets.balances(db, settings.budgets), tariff)
         able = (job.ticket for job in late if _goes(job, rooms[tariff.api_model(job.model)], wallet))
         tickets = list(islice(able, free))
         moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
@@ -79,15 +78,15 @@ def _goes(job: LateJob, room: Room, wallet: "_Wallet") -> bool:
 class _Wallet:
     """What the budgets have left for the jobs of one sweep."""
 
-    def __init__(self, accounts: Sequence[Account], together: Limits, tariff: Tariff) -> None:
-        self._accounts, self._together, self._tariff = accounts, together, tariff
+    def __init__(self, balances: Balances, tariff: Tariff) -> None:
+        self._balances, self._tariff = balances, tariff
         self._promised: dict[str, Decimal] = defaultdict(Decimal)
 
     def pays(self, job: LateJob) -> bool:
         """Whether the paid API is open to the job; then the most that it can cost is promised to it."""
 
-        def lacking(usd: Decimal) -> Shortfall | None:
-            return shortfall(usd, self._used(job.app), job.limits, self._together)
+        def lacking(usd: Decimal) -> Lack | None:
+            return shortfall(usd, self._used(job.app), job.limits, self._balances.together)
 
         if objection(job, self._tariff, lacking) is not None:
             return False
@@ -95,6 +94,6 @@ class _Wallet:
         return True
 
     def _used(self, app: str) -> dict[Budget, Decimal]:
-        used, all_promised = budgets.used(self._accounts, app), sum(self._promised.values(), Decimal(0))
+        used, all_promised = budgets.used(self._balances.accounts, app), sum(self._promised.values(), Decimal(0))
         promised = {budget: self._promised[app] if budget.is_own else all_promised for budget in BUDGETS}
         return {budget: used.get(budget, Decimal(0)) + promised[budget] for budget in BUDGETS}

@@ -1,9 +1,9 @@
-"""Watch budgets: tell of each that comes to a threshold, once. Knows neither Celery nor what a call costs."""
+"""Watch budgets: tell the operator of each threshold once. Knows neither Celery nor what a call costs."""
 
 import logging
 from typing import Any
 
-from headrace.budgets import reached, share
+from headrace.budgets import Kind, reached, share
 from headrace.store import budgets, deliveries, locks
 from headrace.store.budgets import Account
 from headrace.webhooks import BUDGET_EVENT
@@ -24,12 +24,12 @@ def watch_budgets(parts: Parts) -> int:
         if not locks.try_take(db, "watch_budgets"):
             return 0
         # In the order in which calls lock them.
-        accounts = sorted(budgets.current(db, settings), key=_turn)
+        accounts = sorted(budgets.balances(db, settings).accounts, key=_turn)
         told = [
-            _facts(account, percent)
+            _facts(account, kind, percent)
             for account in accounts
-            for percent in _reached(account)
-            if budgets.tell(db, account.id, percent)
+            for kind, percent in _due(account)
+            if budgets.tell(db, account.id, kind, percent)
         ]
         for facts in told:
             if settings.webhook_url:
@@ -43,21 +43,28 @@ def _turn(account: Account) -> tuple[bool, str, bool]:
     return account.app is not None, account.app or "", account.period == "day"
 
 
-def _reached(account: Account) -> tuple[int, ...]:
+def _due(account: Account) -> list[tuple[Kind, int]]:
+    """The alarms that an account has come to: by what was spent, and beyond that by what is reserved as well."""
     if account.limit_usd is None:
-        return ()
-    return reached(account.used_usd, account.limit_usd, is_short=account.is_short)
+        return []
+    spent = reached(account.spent_usd, account.limit_usd, is_short="spent" in account.short)
+    used = reached(account.used_usd, account.limit_usd, is_short="reserved" in account.short)
+    told = max(account.told_percent.get("spent", 0), *spent, 0)
+    return [("spent", percent) for percent in spent] + [("reserved", percent) for percent in used if percent > told]
 
 
-def _facts(account: Account, percent: int) -> dict[str, Any]:
-    """What is told. Amounts are text, exact."""
+def _facts(account: Account, kind: Kind, percent: int) -> dict[str, Any]:
+    """What the operator is told. Amounts are text, exact."""
     assert account.limit_usd is not None
+    used_usd = account.spent_usd if kind == "spent" else account.used_usd
     return {
         "app": account.app,
         "period": account.period,
         "starts_at": account.starts_at.isoformat(),
+        "kind": kind,
         "threshold_percent": percent,
         "limit_usd": f"{account.limit_usd.normalize():f}",
-        "used_usd": f"{account.used_usd.normalize():f}",
-        "share": round(float(share(account.used_usd, account.limit_usd)), 4),
+        "spent_usd": f"{account.spent_usd.normalize():f}",
+        "reserved_usd": f"{account.reserved_usd.normalize():f}",
+        "share": round(float(share(used_usd, account.limit_usd)), 4),
     }

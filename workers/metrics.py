@@ -73,7 +73,7 @@ class BudgetMetrics(Collector):
     """How much of each budget is used, read from Postgres when it is asked; nothing while Postgres is away."""
 
     store: Store
-    together: Limits
+    configured: Limits
 
     def describe(self) -> Iterator[Metric]:
         """What there is to ask for, without asking Postgres."""
@@ -83,7 +83,7 @@ class BudgetMetrics(Collector):
         """One sample for each budget that has a limit, and from which something was reserved in its period."""
         gauge = self._gauge()
         with suppress(StoreUnavailable), self.store.begin() as db:
-            for account in budgets.current(db, self.together):
+            for account in budgets.balances(db, self.configured).accounts:
                 if account.limit_usd is not None:
                     used = share(account.used_usd, account.limit_usd)
                     gauge.add_metric([account.app or "", account.period], float(used))

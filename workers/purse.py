@@ -8,7 +8,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from headrace import store
-from headrace.budgets import Limits, Shortfall
+from headrace.budgets import Lack, Limits
 from headrace.errors import (
     EngineBusy,
     EngineError,
@@ -60,17 +60,17 @@ class Purse:
     """Pays for calls.
 
     Attributes:
-        together: the limits of all apps together.
+        configured: the settings' limits of all apps together; stored ones win.
         lockout: while the API has locked us out, of all its models (no money, or no valid key) or of some.
         pacer: keeps to the rates of our account.
     """
 
     store: Store
     tariff: Tariff
-    together: Limits
+    configured: Limits
     lockout: Lockout
     pacer: Pacer
-    _shared: Sharing[UUID, tuple[Claim, Decimal], Claim | Shortfall] = field(init=False)
+    _shared: Sharing[UUID, tuple[Claim, Decimal], Claim | Lack] = field(init=False)
 
     def __post_init__(self) -> None:
         self._shared = Sharing(self._reserve_all, MOST)
@@ -142,6 +142,6 @@ class Purse:
         self.not_called(claim)
         return None if outcome is None else Objection("budget_exceeded", f"No money: {outcome}.")
 
-    def _reserve_all(self, asked: Mapping[UUID, tuple[Claim, Decimal]]) -> Mapping[UUID, Claim | Shortfall]:
+    def _reserve_all(self, asked: Mapping[UUID, tuple[Claim, Decimal]]) -> Mapping[UUID, Claim | Lack]:
         with self.store.begin() as db:
-            return store.attempts.reserve_all(db, list(asked.values()), self.together)
+            return store.attempts.reserve_all(db, list(asked.values()), self.configured)

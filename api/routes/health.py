@@ -11,8 +11,10 @@ from flask import Blueprint, Response
 from api.deps import Deps, answer, deps
 from api.problems import public_cause
 from api.schemas.health import Health, Readiness
+from headrace.budgets import SHUT
 from headrace.config import PROJECT_ROOT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
+from headrace.store import budgets
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,15 @@ def readyz() -> Response:
     failures = {name: failure for name, check in checks.items() if (failure := _failure(check))}
     if failures:
         return answer(Readiness(status="unavailable", failures=failures), 503)
-    return answer(Readiness(status="ready"))
+    return answer(Readiness(status="ready", warnings=_warnings(deps())))
+
+
+def _warnings(parts: Deps) -> dict[str, str]:
+    """A key for the paid API without a budget is a set-up that was not finished, and no reason to serve nothing."""
+    if parts.settings.openai_api_key is None:
+        return {}
+    with parts.store.begin() as db:
+        return {} if budgets.limits(db, parts.settings.budgets).are_set else {"overflow": SHUT}
 
 
 def _failure(check: Callable[[Deps], None]) -> str | None:

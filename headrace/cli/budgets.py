@@ -1,42 +1,95 @@
-"""`headrace budgets`, for operators: what is spent at the paid API, and how much of each limit that is."""
+"""`headrace budgets`, for operators: what may be spent at the paid API, and what is."""
 
 import json
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
-from headrace.budgets import reached, share
+from headrace.budgets import SHUT, SpendingLimits, reached, share
 from headrace.cli.client import out
-from headrace.cli.database import database
+from headrace.cli.database import database, operator_settings
+from headrace.cli.parameters import usd
 from headrace.cli.table import table
-from headrace.config import Settings
 from headrace.store import budgets as store
 from headrace.store.budgets import Account
 
 _TOGETHER = "all together"
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
-def budgets(as_json: bool) -> None:
-    """Show what was spent at the paid API this day and this month, by each app and by all together.
+@click.pass_context
+def budgets(context: click.Context, as_json: bool) -> None:
+    """Show the budgets: what may be spent at the paid API, and what was this day and this month.
 
-    Reserved is what calls under way may cost at most. 'headrace apps limit NAME --day-usd N' sets an app's budget;
-    [budgets] in headrace.toml, or HEADRACE_BUDGETS__DAY_USD, that of all apps together.
+    Reserved is what calls under way may cost at most. 'headrace apps limit NAME --day-usd N' sets an app's own budget.
+    Without a budget nothing is sent to the paid API.
     """
-    with database() as db:
-        accounts = store.current(db, Settings.load().budgets)
+    if context.invoked_subcommand is not None:
+        return
+    settings = operator_settings()
+    with database(settings) as db:
+        balances = store.balances(db, settings.budgets)
     if as_json:
-        click.echo(json.dumps([_json(account) for account in accounts], indent=2, ensure_ascii=False))
-    elif accounts:
-        out.print(_table(accounts))
-    else:
-        out.print("Nothing was spent at the paid API this month.")
+        accounts = [_json(account) for account in balances.accounts]
+        click.echo(json.dumps({"limits": _limits_json(balances.together), "accounts": accounts}, indent=2))
+        return
+    out.print(escape(describe(balances.together)), soft_wrap=True, highlight=False)
+    out.print(_table(balances.accounts) if balances.accounts else "Nothing was spent at the paid API this month.")
 
 
-def _table(accounts: list[Account]) -> Table:
+@budgets.command("set")
+@click.option("--day-usd", callback=usd, metavar="USD", help="In a day of UTC; 'none' for no limit.")
+@click.option("--month-usd", callback=usd, metavar="USD", help="In a month of UTC; 'none' for no limit.")
+def set_(**limits: Decimal | str | None) -> None:
+    """Store what all apps together may spend at the paid API. It wins over [budgets] in headrace.toml at once."""
+    changes = {name: _given(value) for name, value in limits.items() if value is not None}
+    if not changes:
+        raise click.UsageError("Give --day-usd, --month-usd, or both.")
+    settings = operator_settings()
+    with database(settings) as db:
+        store.set_limits(db, changes)
+        together = store.limits(db, settings.budgets)
+    out.print(escape(describe(together)), soft_wrap=True, highlight=False)
+
+
+@budgets.command()
+def unset() -> None:
+    """Forget the stored limits of all apps together: [budgets] in headrace.toml holds again."""
+    settings = operator_settings()
+    with database(settings) as db:
+        was_stored = store.clear_limits(db)
+        together = store.limits(db, settings.budgets)
+    if not was_stored:
+        out.print("No limits were stored.")
+    out.print(escape(describe(together)), soft_wrap=True, highlight=False)
+
+
+def _given(value: Decimal | str | None) -> Decimal | None:
+    return value if isinstance(value, Decimal) else None
+
+
+def describe(together: SpendingLimits) -> str:
+    """Say in a line what all apps together may spend, and which setting says so."""
+    source = "stored with 'headrace budgets set'" if together.is_stored else "from the settings' [budgets]"
+    if not together.are_set:
+        return f"All apps together: no budget ({source}). {SHUT}"
+    amounts = {"a day": together.day_usd, "a month": together.month_usd}
+    shown = ", ".join(f"{_shown(limit_usd)} USD {each}" for each, limit_usd in amounts.items() if limit_usd is not None)
+    return f"All apps together: {shown} ({source})."
+
+
+def _limits_json(together: SpendingLimits) -> dict[str, str | None]:
+    amounts = {"day_usd": together.day_usd, "month_usd": together.month_usd}
+    shown = {name: None if limit_usd is None else f"{limit_usd:f}" for name, limit_usd in amounts.items()}
+    return {**shown, "source": "stored" if together.is_stored else "settings"}
+
+
+def _table(accounts: Sequence[Account]) -> Table:
     rows = table("app", "period")
     for heading in ("from", "spent USD", "reserved USD", "limit USD", "used"):
         rows.add_column(heading, justify="right")
@@ -58,7 +111,7 @@ def _used(account: Account) -> str:
     if account.limit_usd is None:
         return "-"
     text = f"{share(account.used_usd, account.limit_usd):.0%}"
-    match reached(account.used_usd, account.limit_usd, is_short=account.is_short):
+    match reached(account.used_usd, account.limit_usd, is_short=bool(account.short)):
         case ():
             return text
         case (_,):
@@ -66,8 +119,8 @@ def _used(account: Account) -> str:
     return f"[red]{text}[/red]"
 
 
-def _json(account: Account) -> dict[str, str | int | None]:
+def _json(account: Account) -> dict[str, Any]:
     limit = None if account.limit_usd is None else f"{account.limit_usd:f}"
     amounts = {"spent_usd": f"{account.spent_usd:f}", "reserved_usd": f"{account.reserved_usd:f}", "limit_usd": limit}
     whose = {"app": account.app, "period": account.period, "starts_at": account.starts_at.isoformat()}
-    return {**whose, **amounts, "told_percent": account.told_percent}
+    return {**whose, **amounts, "told_percent": dict(account.told_percent)}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from headrace.cli.budgets import describe
+from headrace.cli.database import database
 from headrace.config import Settings
 from headrace.stack.development_key import make_development_key
 from headrace.stack.lock import state_lock
@@ -15,6 +17,7 @@ from headrace.stack.machine import Choice, Machine
 from headrace.stack.model import PreparedModel, prepare
 from headrace.stack.report import Report
 from headrace.stack.supervisor import Supervisor
+from headrace.store import budgets
 
 
 @click.command()
@@ -127,6 +130,7 @@ class _Teller:
             "metrics": ", ".join(f"{url} ({name})" for name, url in report.metrics_urls.items()),
             "Postgres": report.database_url.replace("+psycopg", ""),
             "Redis": report.redis_url,
+            "paid API": self._paid_api(),
             "engine": f"{report.engine}{about}",
             "model": f"{report.model}{source}",
             "logs": str(self._machine.logs),
@@ -135,3 +139,11 @@ class _Teller:
             if value is not None:
                 say(f"{name:>14}  {value}")
         say("Ctrl-C stops everything.")
+
+    def _paid_api(self) -> str | None:
+        """What may be spent there; None where no key is set."""
+        settings = self._machine.settings
+        if settings.openai_api_key is None:
+            return None
+        with database(settings) as db:
+            return describe(budgets.limits(db, settings.budgets))

@@ -229,7 +229,8 @@ class BudgetSettings(_Section):
     """What all apps together may spend at the paid API; an app's own budget is set with `headrace apps`.
 
     Attributes:
-        day_usd, month_usd: in a day and in a month of UTC; None for no limit.
+        day_usd, month_usd: in a day and in a month of UTC; None for no limit. Without either, and without stored
+            limits (`headrace budgets set`, which win), nothing is sent there but for apps with a budget of their own.
         webhook_url: told when a budget, an app's or that of all together, comes to a threshold; None for nobody.
         webhook_secret: what that is signed with: `whsec_` and 24 to 64 bytes in base64; only webhook workers need it.
     """

@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
-from headrace.budgets import Limits, Shortfall
+from headrace.budgets import Lack, Limits
 from headrace.jobs import JobState, Route, TokenLogprob, Usage, storable
 from headrace.pricing import Cost
 from headrace.store import reservations
@@ -94,21 +94,19 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return (*this, jobs.c.enqueue_no == claim.enqueue_no)
 
 
-def reserve(db: Connection, claim: Claim, usd: Decimal, together: Limits) -> Claim | Shortfall | None:
+def reserve(db: Connection, claim: Claim, usd: Decimal, configured: Limits) -> Claim | Lack | None:
     """Set aside the most that this attempt's call to the paid API can cost.
 
-    Returns: the claim with its money; the budget that has too little; None when the claim holds no more.
+    Returns: the claim with its money; why no budget pays for it; None when the claim holds no more.
     """
-    return reserve_all(db, [(claim, usd)], together).get(claim.job_id)
+    return reserve_all(db, [(claim, usd)], configured).get(claim.job_id)
 
 
-def reserve_all(
-    db: Connection, asked: Sequence[tuple[Claim, Decimal]], together: Limits
-) -> dict[UUID, Claim | Shortfall]:
+def reserve_all(db: Connection, asked: Sequence[tuple[Claim, Decimal]], configured: Limits) -> dict[UUID, Claim | Lack]:
     """Likewise, for several attempts. Returns: by job, what came of it; nothing of a claim that holds no more."""
     held = {row.id for row in HOLD.run(db, [{name: getattr(claim, name) for name in _RIGHT} for claim, _ in asked])}
     calls = [Call(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in asked if claim.job_id in held]
-    lacking = reservations.reserve(db, calls, together)
+    lacking = reservations.reserve(db, calls, configured)
     paid = {claim.job_id: replace(claim, reserved_usd=usd) for claim, usd in asked if claim.job_id in held}
     return {**paid, **lacking}
 

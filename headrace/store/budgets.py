@@ -1,11 +1,13 @@
-"""Accounts of what is spent at the paid API, by each app and by all together, in each day and month of UTC.
+"""Limits of all apps together, and accounts of what each app and all of them spend at the paid API.
+
+An account covers a day or a month of UTC.
 
 What changes them is in `store.reservations`.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -13,9 +15,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import insert
 
-from headrace.budgets import PERIODS, Budget, Limits, Period
-from headrace.tables import apps, budgets
+from headrace.budgets import PERIODS, Budget, Kind, Limits, Period, SpendingLimits
+from headrace.tables import apps, budget_limits, budgets
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +31,8 @@ class Account:
         app: its name; None for all apps together.
         reserved_usd: what calls under way may yet cost.
         limit_usd: None for any amount.
-        told_percent: the highest threshold that was told of.
-        is_short: when it was nearly used up, a call found too little left.
+        told_percent: by kind, the highest threshold that the operator was told about.
+        short: the kinds by which a call has found too little left.
     """
 
     id: UUID
@@ -39,8 +42,8 @@ class Account:
     reserved_usd: Decimal
     spent_usd: Decimal
     limit_usd: Decimal | None
-    told_percent: int = 0
-    is_short: bool = False
+    told_percent: Mapping[Kind, int] = field(default_factory=dict)
+    short: frozenset[Kind] = frozenset()
 
     @property
     def used_usd(self) -> Decimal:
@@ -48,27 +51,64 @@ class Account:
         return self.reserved_usd + self.spent_usd
 
 
-def note_short(db: Connection, account_id: UUID) -> None:
+@dataclass(frozen=True, slots=True)
+class Balances:
+    """What may be spent and what was: the limits of all apps together, and the accounts of this day and month.
+
+    Attributes:
+        accounts: first those of all apps together, then by name.
+    """
+
+    together: SpendingLimits
+    accounts: Sequence[Account]
+
+
+def limits(db: Connection, configured: Limits) -> SpendingLimits:
+    """The limits of all apps together: the stored ones, or without any those of the settings."""
+    return together(db.execute(_LIMITS).first(), configured)
+
+
+def together(stored: Any, configured: Limits) -> SpendingLimits:
+    """Likewise, from a row with the columns `STORED`, or None."""
+    if stored is None or stored.together_set_at is None:
+        return SpendingLimits(configured.day_usd, configured.month_usd)
+    return SpendingLimits(stored.together_day_usd, stored.together_month_usd, is_stored=True)
+
+
+def set_limits(db: Connection, changes: Mapping[str, Decimal | None]) -> None:
+    """Store limits of all apps together, `day_usd` and `month_usd`; one that is not named stays as it is stored."""
+    row = {"day_usd": None, "month_usd": None, **changes}
+    statement = insert(budget_limits).values(row)
+    db.execute(statement.on_conflict_do_update(index_elements=["id"], set_={**changes, "set_at": sa.func.now()}))
+
+
+def clear_limits(db: Connection) -> bool:
+    """Forget the stored limits, so that the settings' hold. Returns: False where none were stored."""
+    return db.execute(sa.delete(budget_limits).returning(budget_limits.c.id)).first() is not None
+
+
+def note_short(db: Connection, account_id: UUID, kind: Kind) -> None:
     """A call has found too little left in this account. Safe to repeat."""
-    db.execute(_NOTE_SHORT, {"of_account": account_id})
+    db.execute(_NOTE_SHORT[kind], {"of_account": account_id})
 
 
-def tell(db: Connection, account_id: UUID, percent: int) -> bool:
-    """Note that this threshold is told of. Returns: False when it was before, or a higher one: tell nobody then."""
-    this = (budgets.c.id == account_id, budgets.c.told_percent < percent)
-    told = sa.update(budgets).where(*this).values(told_percent=percent).returning(budgets.c.id)
-    return db.execute(told).first() is not None
+def tell(db: Connection, account_id: UUID, kind: Kind, percent: int) -> bool:
+    """Note that the operator is told of a threshold. Returns: False where it was, or a higher one, before."""
+    told = _TOLD[kind]
+    statement = sa.update(budgets).where(budgets.c.id == account_id, told < percent).values({told: percent})
+    return db.execute(statement.returning(budgets.c.id)).first() is not None
 
 
-def current(db: Connection, together: Limits) -> list[Account]:
-    """The accounts of this day and this month, first those of all apps together, then by name."""
+def balances(db: Connection, configured: Limits) -> Balances:
+    """The limits and the accounts as they are now. Args: configured: the settings' limits."""
+    holding = limits(db, configured)
     statement = (
         sa.select(budgets, apps.c.name, apps.c.day_usd, apps.c.month_usd)
         .outerjoin(apps, apps.c.id == budgets.c.app_id)
         .where(periods_at(sa.func.now()))
         .order_by(apps.c.name.nulls_first(), budgets.c.period)
     )
-    return [_account(row, together) for row in db.execute(statement)]
+    return Balances(holding, [_account(row, holding) for row in db.execute(statement)])
 
 
 def used(accounts: Sequence[Account], app: str) -> Mapping[Budget, Decimal]:
@@ -80,12 +120,11 @@ def used(accounts: Sequence[Account], app: str) -> Mapping[Budget, Decimal]:
     }
 
 
-def _account(row: Row[Any], together: Limits) -> Account:
-    limit_usd = budget_of(row).limit_usd(row, together)
-    amounts = (row.reserved_usd, row.spent_usd, limit_usd)
-    return Account(
-        row.id, row.name, row.period, row.starts_at, *amounts, row.told_percent, is_short=row.short_at is not None
-    )
+def _account(row: Row[Any], holding: SpendingLimits) -> Account:
+    limit_usd = budget_of(row).limit_usd(row, holding)
+    told: dict[Kind, int] = {kind: getattr(row, column.name) for kind, column in _TOLD.items()}
+    short = frozenset(kind for kind, column in _SHORT.items() if getattr(row, column.name) is not None)
+    return Account(row.id, row.name, row.period, row.starts_at, row.reserved_usd, row.spent_usd, limit_usd, told, short)
 
 
 def budget_of(row: Row[Any]) -> Budget:
@@ -104,9 +143,21 @@ def periods_at(moment: Any) -> sa.ColumnElement[bool]:
     return sa.or_(*periods)
 
 
-# Built once: to build a statement takes longer than Postgres takes to carry it out.
-_NOTE_SHORT = (
-    sa.update(budgets)
-    .where(budgets.c.id == sa.bindparam("of_account"), budgets.c.short_at.is_(None))
-    .values(short_at=sa.func.now())
+_TOLD: Mapping[Kind, sa.Column[int]] = {"spent": budgets.c.told_percent, "reserved": budgets.c.told_reserved_percent}
+_SHORT: Mapping[Kind, sa.Column[datetime]] = {"spent": budgets.c.short_at, "reserved": budgets.c.reserved_short_at}
+
+#: The stored limits of all apps together, as `together` reads them; all NULL where none are stored.
+STORED = (
+    budget_limits.c.day_usd.label("together_day_usd"),
+    budget_limits.c.month_usd.label("together_month_usd"),
+    budget_limits.c.set_at.label("together_set_at"),
 )
+
+# Built once: to build a statement takes longer than Postgres takes to carry it out.
+_LIMITS = sa.select(*STORED)
+_NOTE_SHORT = {
+    kind: sa.update(budgets)
+    .where(budgets.c.id == sa.bindparam("of_account"), column.is_(None))
+    .values({column: sa.func.now()})
+    for kind, column in _SHORT.items()
+}

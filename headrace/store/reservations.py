@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from headrace.budgets import PERIODS, Budget, Limits, Shortfall, is_nearly_used, shortfall
+from headrace.budgets import PERIODS, Budget, Lack, Limits, Shortfall, short_of, shortfall
 from headrace.jobs import new_id
-from headrace.store.budgets import budget_of, note_short, periods_at, start_of
-from headrace.tables import USD, apps, attempts, budgets, jobs
+from headrace.store.budgets import STORED, budget_of, note_short, periods_at, start_of, together
+from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +80,13 @@ class _Book:
             db.execute(_CHANGE, {"sent": changes})
 
 
-def reserve(db: Connection, calls: Sequence[Call], together: Limits) -> dict[UUID, Shortfall]:
+def reserve(db: Connection, calls: Sequence[Call], configured: Limits) -> dict[UUID, Lack]:
     """Set aside the most that each call can cost, in every budget or in none, as they come.
 
-    Whoever calls holds the jobs' rows. Returns: by job, the budget that has too little left; the rest have their money.
+    Whoever calls holds the jobs' rows. Args: configured: the settings' limits of all apps together.
+    Returns: by job, why no budget pays for its call; the rest have their money.
     """
-    lacking: dict[UUID, Shortfall] = {}
+    lacking: dict[UUID, Lack] = {}
     aside: list[tuple[Call, Decimal]] = []
     days = _by_day(_rows_of(db, _PAYERS, calls))
     # All before any is locked: whoever held the month's while it waits for a day's to be made would meet another that
@@ -97,16 +98,21 @@ def reserve(db: Connection, calls: Sequence[Call], together: Limits) -> dict[UUI
         for call, payer in day:
             accounts, usd = book.of(call.app_id), call.usd or NOTHING
             used = {budget: book.used_usd(account) for budget, account in accounts.items()}
-            if short := shortfall(usd, used, payer, together):
-                lacking[call.job_id] = short
-                if is_nearly_used(used[short.budget], short.limit_usd):
-                    note_short(db, accounts[short.budget].id)
+            if lack := shortfall(usd, used, payer, together(payer, configured)):
+                lacking[call.job_id] = lack
+                if isinstance(lack, Shortfall):
+                    _note(db, usd, accounts[lack.budget], used[lack.budget], lack.limit_usd)
             else:
                 book.add(call.app_id, usd)
                 aside.append((call, usd))
         book.write(db)
     _set_aside(db, aside)
     return lacking
+
+
+def _note(db: Connection, call_usd: Decimal, account: Row[Any], used_usd: Decimal, limit_usd: Decimal) -> None:
+    if kind := short_of(call_usd, account.spent_usd, used_usd, limit_usd):
+        note_short(db, account.id, kind)
 
 
 def settle(db: Connection, calls: Sequence[Call]) -> dict[UUID, Decimal]:
@@ -183,9 +189,10 @@ def _sent(columns: Mapping[str, Any]) -> Any:
 _THESE = attempts.c.job_id == sa.any_(sa.bindparam("job_ids", type_=ARRAY(sa.Uuid)))
 _NAMED = (attempts.c.job_id, attempts.c.number, attempts.c.started_at)
 _PAYERS = (
-    sa.select(*_NAMED, apps.c.day_usd, apps.c.month_usd)
+    sa.select(*_NAMED, apps.c.day_usd, apps.c.month_usd, *STORED)
     .join(jobs, jobs.c.id == attempts.c.job_id)
     .join(apps, apps.c.id == jobs.c.app_id)
+    .outerjoin(budget_limits, sa.true())
     .where(_THESE)
 )
 _HELD = sa.select(*_NAMED, attempts.c.reserved_usd).where(_THESE, attempts.c.reserved_usd > 0).with_for_update()

@@ -1,6 +1,6 @@
 """The tables: `migrations/` makes them. Times are `timestamptz`, money is US dollars, ids are UUIDv7 made by us."""
 
-from headrace.tables.clients import api_keys, apps, budgets, idempotency_keys
+from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
 from headrace.tables.columns import USD, metadata
 from headrace.tables.fleet import decisions, hosts, queue_samples, refusals, worker_samples, workers
 from headrace.tables.work import attempts, deliveries, job_texts, jobs, ledger
@@ -10,6 +10,7 @@ __all__ = [
     "api_keys",
     "apps",
     "attempts",
+    "budget_limits",
     "budgets",
     "decisions",
     "deliveries",

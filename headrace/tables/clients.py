@@ -58,14 +58,37 @@ budgets = sa.Table(
         sa.SmallInteger,
         nullable=False,
         server_default=sa.text("0"),
-        comment="The highest threshold that was told of.",
+        comment="The highest threshold of what was spent that the operator was told about.",
     ),
     sa.Column(
         "short_at",
         sa.TIMESTAMP(timezone=True),
-        comment="When a call first found too little left, with the first threshold reached.",
+        comment="When a call first found too little left beside what was spent, near the limit.",
+    ),
+    sa.Column(
+        "told_reserved_percent",
+        sa.SmallInteger,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="Likewise of what was spent and reserved.",
+    ),
+    sa.Column(
+        "reserved_short_at",
+        sa.TIMESTAMP(timezone=True),
+        comment="Likewise beside what was spent and reserved.",
     ),
     one_of("period", ("day", "month"), "period"),
     sa.UniqueConstraint("app_id", "period", "starts_at", postgresql_nulls_not_distinct=True),
     comment="What was spent at the paid API, and may yet be by calls under way. The limits are the apps' and settings.",
+)
+
+budget_limits = sa.Table(
+    "budget_limits",
+    metadata,
+    sa.Column("id", sa.SmallInteger, primary_key=True, server_default=sa.text("1")),
+    sa.Column("day_usd", USD, comment="All apps together may spend so much in a day of UTC; NULL: no limit."),
+    sa.Column("month_usd", USD, comment="Likewise in a month."),
+    sa.Column("set_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    comment="The stored limits of all apps together at the paid API, one row; without it those of the settings hold.",
 )

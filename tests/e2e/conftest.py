@@ -204,7 +204,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
                 env: settings without prefix, such as `lease_s="3"`.
             """
             settings = {f"HEADRACE_{name.upper()}": value for name, value in env.items()}
-            changes = {"OPENAI_API_KEY": paid_api and paid_key, "OPENAI_BASE_URL": paid_api, **settings}
+            budget = {"HEADRACE_BUDGETS__MONTH_USD": "1000" if paid_api else ""}
+            changes = {"OPENAI_API_KEY": paid_api and paid_key, "OPENAI_BASE_URL": paid_api, **budget, **settings}
             changes["HEADRACE_WEBHOOKS__ALLOW_PRIVATE"] = "true"
             chosen = ("--engine", engine) if engine else ()
             stack = Stack(folder or tmp_path_factory.mktemp("stack"), (*chosen, *options), changes)

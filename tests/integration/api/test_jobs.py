@@ -25,7 +25,7 @@ from headrace.forecasting import LaneRates, PoolRates, to_json
 from headrace.jobs import JobState, Lane, Usage, new_id, oldest_id, parse_id, show_id
 from headrace.pricing import Cost
 from headrace.queues import Ticket
-from headrace.store import Store, apps, attempts, texts, workers
+from headrace.store import Store, apps, attempts, budgets, texts, workers
 from headrace.store.apps import App
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim
@@ -552,12 +552,22 @@ def test_nothing_is_accepted_while_redis_is_down(build_web: Any, client_of: Any,
 
 
 def test_readiness_says_what_fails(web: Flask, build_web: Any, store: Store) -> None:
-    assert web.test_client().get("/readyz").get_json() == {"status": "ready", "failures": {}}
+    assert web.test_client().get("/readyz").get_json() == {"status": "ready", "failures": {}, "warnings": {}}
     lost = build_web(redis_url="redis://127.0.0.1:1/0", database_url="postgresql://x@127.0.0.1:1/x")
     response = lost.test_client().get("/readyz")
     assert response.status_code == 503
     assert set(response.get_json()["failures"]) == {"postgres", "redis"}
     assert lost.test_client().get("/healthz").status_code == 200
+
+
+def test_readiness_warns_of_a_paid_api_without_a_budget(build_web: Any, store: Store) -> None:
+    web = build_web(openai_api_key="sk-test")
+    ready = web.test_client().get("/readyz")
+    assert ready.status_code == 200
+    assert "'headrace budgets set --day-usd 5' opens it" in ready.get_json()["warnings"]["overflow"]
+    with store.begin() as db:
+        budgets.set_limits(db, {"day_usd": Decimal(5)})
+    assert web.test_client().get("/readyz").get_json()["warnings"] == {}
 
 
 @pytest.mark.parametrize(("revision", "ready"), [("0001", False), (None, False), ("9999_from_a_newer_release", True)])

@@ -42,8 +42,9 @@ InList = Callable[[str], list[tuple[UUID, int]]]
 
 @pytest.fixture
 def parts(parts: Parts) -> Parts:
-    """With a paid API that has a price."""
-    return with_settings(parts, openai_api_key=SecretStr("sk-test"), prices={"gpt-4o-mini": PRICE})
+    """With a paid API that has a price, and a budget."""
+    budget = BudgetSettings(month_usd=Decimal(1_000_000))
+    return with_settings(parts, openai_api_key=SecretStr("sk-test"), prices={"gpt-4o-mini": PRICE}, budgets=budget)
 
 
 def with_settings(parts: Parts, **changes: Any) -> Parts:
@@ -171,8 +172,9 @@ def test_one_that_was_started_before_is_bound_by_no_start(parts: Parts, calls: A
         {"openai_api_key": None},
         {"prices": {}},
         {"budgets": BudgetSettings(day_usd=MOST / 2)},
+        {"budgets": BudgetSettings()},
     ],
-    ids=["no key", "no price", "no money"],
+    ids=["no key", "no price", "no money", "no budget"],
 )
 def test_nothing_goes_where_the_paid_api_is_closed(
     parts: Parts, calls: Any, late: Any, changes: dict[str, Any]

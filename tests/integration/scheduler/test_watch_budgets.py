@@ -21,6 +21,7 @@ from scheduler.watch_budgets import watch_budgets
 
 HOOK = "https://operator.example/hook"
 TOLD = "SELECT data ->> 'app', data ->> 'period', (data ->> 'threshold_percent')::int FROM deliveries ORDER BY id"
+KINDS = "SELECT data ->> 'kind', (data ->> 'threshold_percent')::int FROM deliveries ORDER BY id"
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_each_threshold_of_each_budget_is_told_once(watched: Parts, spend: Calla
     assert query(TOLD) == months + days
 
 
-def test_what_calls_under_way_may_cost_counts_as_it_does_at_the_door(
+def test_what_calls_under_way_may_cost_is_an_alarm_of_its_own_kind(
     watched: Parts, spend: Callable[..., None], query: Any
 ) -> None:
     spend("2", reserved="2.5")
@@ -77,11 +78,28 @@ def test_what_calls_under_way_may_cost_counts_as_it_does_at_the_door(
         "app": "test",
         "period": "month",
         "starts_at": starts_at.isoformat(),
+        "kind": "reserved",
         "threshold_percent": 80,
         "limit_usd": "5",
-        "used_usd": "4.5",
+        "spent_usd": "2",
+        "reserved_usd": "2.5",
         "share": 0.9,
     }
+
+
+def test_alarms_go_by_what_is_spent_and_the_real_end_is_told(
+    watched: Parts, spend: Callable[..., None], query: Any
+) -> None:
+    """A budget that reservations fill at 7 % spent is not told as spent; its end is, when it comes."""
+    spend("0.35", reserved="4.65")
+    assert watch_budgets(watched) == 2
+    assert query(KINDS) == [("reserved", 80), ("reserved", 100)]
+
+    spend("4.2")
+    assert watch_budgets(watched) == 1
+    spend("5")
+    assert watch_budgets(watched) == 1
+    assert query(KINDS)[2:] == [("spent", 80), ("spent", 100)]
 
 
 def test_a_budget_that_leaps_over_both_is_told_of_twice(
@@ -105,10 +123,9 @@ def test_a_budget_whose_last_cents_fit_no_call_is_used_up(
     spend("4.97")
     assert watch_budgets(watched) == 1
     with store.begin() as db:
-        [month] = [
-            each for each in budgets.current(db, BudgetSettings()) if (each.app, each.period) == ("test", "month")
-        ]
-        budgets.note_short(db, month.id)
+        accounts = budgets.balances(db, BudgetSettings()).accounts
+        [month] = [each for each in accounts if (each.app, each.period) == ("test", "month")]
+        budgets.note_short(db, month.id, "spent")
 
     assert watch_budgets(watched) == 1
     assert query(TOLD) == [("test", "month", 80), ("test", "month", 100)]
@@ -187,7 +204,7 @@ def test_a_threshold_is_noted_by_one_of_two_that_come_to_it(
     def tell(parts: Parts) -> bool:
         with parts.store.begin() as db:
             barrier.wait(10)
-            return budgets.tell(db, account_id, 80)
+            return budgets.tell(db, account_id, "spent", 80)
 
     with ThreadPoolExecutor(len(twins)) as threads:
         assert sorted(threads.map(tell, twins)) == [False, True]

@@ -85,7 +85,10 @@ def make_execute(
     made: list[Execute] = []
 
     def make(
-        day_usd: Decimal | None = None, *, price: Price | None = PRICE, models: Mapping[str, str] | None = None
+        day_usd: Decimal | None = Decimal(1_000_000),
+        *,
+        price: Price | None = PRICE,
+        models: Mapping[str, str] | None = None,
     ) -> Execute:
         """Args: models: what else answers, at the same price, by the model that is asked for."""
         info = WorkerInfo(new_id(), "overflow@test", "host", "overflow", provider.name, "gpt-4o-mini", 4)
@@ -145,7 +148,7 @@ def run(execute: Execute, store: Store, ticket: Ticket) -> jobs.Job:
 def spent(store: Store) -> list[tuple[Decimal, Decimal]]:
     """Of all apps together today: reserved and spent."""
     with store.begin() as db:
-        found = budgets.current(db, BudgetSettings())
+        found = budgets.balances(db, BudgetSettings()).accounts
     return [(each.reserved_usd, each.spent_usd) for each in found if each.app is None and each.period == "day"]
 
 
@@ -153,6 +156,16 @@ def entries(store: Store) -> list[tuple[str, Decimal, bool]]:
     with store.begin() as db:
         rows = db.execute(sa.select(ledger.c.kind, ledger.c.usd, ledger.c.estimated).order_by(ledger.c.id))
         return [tuple(row) for row in rows]
+
+
+def test_without_a_budget_no_call_is_made_and_the_job_goes_to_its_own_pool(
+    make_execute: Callable[..., Execute], provider: Provider, store: Store, spilled: Callable[..., Ticket]
+) -> None:
+    waiting = run(make_execute(None), store, spilled())
+
+    assert (waiting.state, waiting.queue) == (JobState.WAITING, "chat.normal")
+    assert "no budget is set" in waiting.route_reason
+    assert (provider.calls, spent(store)) == (0, [(Decimal(0), Decimal(0))])
 
 
 def test_an_answer_costs_what_the_provider_counted(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from api.refusals import Refusals
 from api.relief import Relief
 from api.submit import Submitter
 from headrace.admission import Admission, Ask, Load, Place, Refusal
+from headrace.budgets import SpendingLimits
 from headrace.config import PoolSettings, Settings
 from headrace.errors import HeadraceError
 from headrace.jobs import JobSpec, new_id
@@ -24,7 +26,7 @@ from headrace.pricing import Tariff
 from headrace.queues import Ticket
 from headrace.store import Store
 from headrace.store.apps import App
-from headrace.store.budgets import Account
+from headrace.store.budgets import Account, Balances
 from headrace.store.insertion import Inserted, Placement
 from headrace.store.workers import Fleet
 from headrace.tokens import EstimatingTokenizer
@@ -174,6 +176,7 @@ def submitter(
     door: FakeDoor, intake: Intake, settings: Settings, catalogue: Catalogue, accounts: list[Account]
 ) -> Submitter:
     forecast = Forecast(cast(Admission, door), catalogue, settings)
+    together = SpendingLimits(None, Decimal(1_000_000))
     return Submitter(
         settings=settings,
         store=cast(Store, FakeStore()),
@@ -183,5 +186,5 @@ def submitter(
         refusals=cast(Refusals, door),
         tariff=Tariff.of(settings),
         relief=Relief(forecast, settings.overflow),
-        money=Money(lambda: list(accounts), forecast.spilled, settings.budgets, lambda _: None),
+        money=Money(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
     )

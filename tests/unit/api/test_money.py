@@ -6,12 +6,11 @@ from uuid import UUID
 import pytest
 
 from api.money import COMING_S, Money
-from headrace.budgets import Budget
-from headrace.config import BudgetSettings
+from headrace.budgets import Budget, Kind, NoBudget, Shortfall, SpendingLimits
 from headrace.errors import StoreUnavailable
 from headrace.jobs import new_id
 from headrace.store.apps import App, AppLimits
-from headrace.store.budgets import Account
+from headrace.store.budgets import Account, Balances
 
 ONE = Decimal(1)
 SHOP = App(new_id(), "shop", "whsec", AppLimits(day_usd=Decimal(5)))
@@ -26,24 +25,25 @@ class Bench:
     waiting: int = 0
     now_s: float = 0.0
     reads: int = 0
-    noted: list[UUID] = field(default_factory=list)
+    noted: list[tuple[UUID, Kind]] = field(default_factory=list)
+    together: SpendingLimits = field(default_factory=lambda: SpendingLimits(None, None))
     is_away: bool = False
 
     def money(self, **together: Decimal) -> Money:
-        limits = BudgetSettings(**together)
-        return Money(self.read, lambda: self.waiting, limits, self.note_short, lambda: self.now_s)
+        self.together = SpendingLimits(together.get("day_usd"), together.get("month_usd"))
+        return Money(self.read, lambda: self.waiting, self.note_short, lambda: self.now_s)
 
-    def read(self) -> list[Account]:
+    def read(self) -> Balances:
         self.reads += 1
-        return self.accounts
+        return Balances(self.together, self.accounts)
 
-    def note_short(self, account_id: UUID) -> None:
+    def note_short(self, account_id: UUID, kind: Kind) -> None:
         if self.is_away:
             raise StoreUnavailable("Postgres does not answer.")
-        self.noted.append(account_id)
+        self.noted.append((account_id, kind))
 
-    def spent(self, app: str | None, usd: str) -> None:
-        self.accounts.append(Account(new_id(), app, "day", datetime.now(UTC), Decimal(0), Decimal(usd), None))
+    def spent(self, app: str | None, usd: str, reserved: str = "0") -> None:
+        self.accounts.append(Account(new_id(), app, "day", datetime.now(UTC), Decimal(reserved), Decimal(usd), None))
 
 
 @pytest.fixture
@@ -51,9 +51,17 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_without_limits_nothing_is_asked(bench: Bench) -> None:
-    assert bench.money().lacking(OTHER, ONE) is None
-    assert bench.reads == 0
+def test_without_a_budget_no_job_is_paid_for(bench: Bench) -> None:
+    money = bench.money()
+    assert money.lacking(OTHER, ONE) == NoBudget()
+    assert money.lacking(SHOP, ONE) is None
+
+
+def test_a_stored_budget_opens_the_paid_api(bench: Bench) -> None:
+    money = bench.money()
+    assert money.lacking(OTHER, ONE) == NoBudget()
+    bench.together = SpendingLimits(Decimal(5), None, is_stored=True)
+    assert Money(bench.read, lambda: 0, bench.note_short).lacking(OTHER, ONE) is None
 
 
 def test_what_was_let_in_a_moment_ago_is_as_good_as_spent(bench: Bench) -> None:
@@ -64,7 +72,7 @@ def test_what_was_let_in_a_moment_ago_is_as_good_as_spent(bench: Bench) -> None:
     assert money.lacking(SHOP, ONE) is None
     money.let_in(SHOP, ONE)
     found = money.lacking(SHOP, ONE)
-    assert found is not None
+    assert isinstance(found, Shortfall)
     assert found.budget == Budget(is_own=True, period="day")
 
     bench.now_s += COMING_S + 1
@@ -78,7 +86,7 @@ def test_another_app_s_jobs_count_for_all_together_alone(bench: Bench) -> None:
     assert money.lacking(SHOP, ONE) is None
     money.let_in(OTHER, ONE)
     found = money.lacking(SHOP, ONE)
-    assert found is not None
+    assert isinstance(found, Shortfall)
     assert found.budget == Budget(is_own=False, period="day")
 
 
@@ -104,7 +112,13 @@ def test_a_shortfall_of_a_budget_that_is_nearly_used_up_is_noted_once(bench: Ben
     money = bench.money()
     for _ in range(3):
         assert money.lacking(SHOP, ONE) is not None
-    assert bench.noted == [bench.accounts[1].id]
+    assert bench.noted == [(bench.accounts[1].id, "spent")]
+
+
+def test_a_budget_that_is_short_by_what_is_reserved_alone_is_noted_as_that(bench: Bench) -> None:
+    bench.spent("shop", "0.5", reserved="4.3")
+    assert bench.money().lacking(SHOP, ONE) is not None
+    assert bench.noted == [(bench.accounts[0].id, "reserved")]
 
 
 def test_a_job_that_is_too_large_for_a_budget_says_nothing_of_the_budget(bench: Bench) -> None:

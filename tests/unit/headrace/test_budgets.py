@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from headrace.budgets import BUDGETS, Budget, reached, shortfall
+from headrace.budgets import BUDGETS, Budget, NoBudget, Shortfall, reached, short_of, shortfall
 from headrace.config import BudgetSettings
 
 OWN_DAY, OWN_MONTH = Budget(True, "day"), Budget(True, "month")
@@ -16,7 +16,6 @@ def limits(day: str | None = None, month: str | None = None) -> BudgetSettings:
 @pytest.mark.parametrize(
     ("own", "together", "used", "lacking"),
     [
-        (limits(), limits(), {}, None),
         (limits(day="2"), limits(), {}, None),
         (limits(day="2"), limits(), {OWN_DAY: "1"}, None),
         (limits(day="2"), limits(), {OWN_DAY: "1.000000001"}, OWN_DAY),
@@ -32,7 +31,29 @@ def test_the_first_budget_that_a_call_of_one_dollar_does_not_fit(
 ) -> None:
     found = shortfall(Decimal(1), {budget: Decimal(usd) for budget, usd in used.items()}, own, together)
 
-    assert (found and found.budget) == lacking
+    assert (found.budget if isinstance(found, Shortfall) else found) == lacking
+
+
+def test_a_call_is_paid_from_a_budget_or_not_made() -> None:
+    assert shortfall(Decimal(0), {}, limits(), limits()) == NoBudget()
+    assert "headrace budgets set --day-usd 5" in str(NoBudget())
+
+
+@pytest.mark.parametrize(
+    ("call", "spent", "used", "kind"),
+    [
+        ("1", "4.5", "4.5", "spent"),
+        ("1", "4.5", "5", "spent"),
+        ("1", "0.35", "4.8", "reserved"),
+        ("0.5", "4.2", "4.8", "reserved"),
+        ("5", "1", "1", None),
+        ("5", "1", "4.8", "reserved"),
+    ],
+)
+def test_what_a_call_that_does_not_fit_tells_about_a_budget_of_five_dollars(
+    call: str, spent: str, used: str, kind: str | None
+) -> None:
+    assert short_of(Decimal(call), Decimal(spent), Decimal(used), Decimal(5)) == kind
 
 
 def test_a_shortfall_says_whose_budget_it_is_and_what_is_left() -> None:

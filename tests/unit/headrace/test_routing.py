@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from headrace.budgets import Budget, Shortfall
+from headrace.budgets import Budget, NoBudget, Shortfall
 from headrace.config import LaneSettings, OverflowSettings, Price, Settings
 from headrace.errors import BudgetExceeded, InvalidRequest
 from headrace.jobs import JobSpec, Lane, Message, Overflow, Route, Sampling, new_id
@@ -86,6 +86,16 @@ def test_a_job_that_there_is_no_money_for_goes_to_its_own_pool_alone() -> None:
     )
 
     assert [each.queue for each in found] == ["chat.low"]
+
+
+def test_without_a_budget_the_paid_api_is_shut() -> None:
+    def none(_: Decimal) -> NoBudget:
+        return NoBudget()
+
+    options: dict[str, Any] = {"ahead_cap_tokens": AHEAD.get, "free_until": len, "api_is_open": True, "lacking": none}
+    assert [each.queue for each in candidates(spec(), LANE, PRICED, **options)] == ["chat.low"]
+    with pytest.raises(BudgetExceeded, match="no budget is set"):
+        candidates(spec(overflow=Overflow.ONLY), LANE, PRICED, **options)
 
 
 def test_a_job_that_insists_on_an_overflow_without_money_is_told_which_budget_it_is() -> None:

@@ -33,7 +33,9 @@ def test_budgets_are_shown_with_what_is_left_of_them(run: Run, monkeypatch: pyte
     monkeypatch.setenv("HEADRACE_BUDGETS__MONTH_USD", "121")
     shown = run("budgets")
     assert shown.exit_code == 0, shown.output
-    rows = [line.split() for line in shown.stdout.splitlines()[1:]]
+    title, _, *lines = shown.stdout.splitlines()
+    assert title == "All apps together: 121.00 USD a month (from the settings' [budgets])."
+    rows = [line.split() for line in lines]
     assert [(*row[:-6], row[-6], *row[-4:]) for row in rows] == [
         ("all", "together", "day", "30.000000", "0.250000", "-", "-"),
         ("all", "together", "month", "30.000000", "0.250000", "121.00", "25%"),
@@ -44,7 +46,9 @@ def test_budgets_are_shown_with_what_is_left_of_them(run: Run, monkeypatch: pyte
 
 @pytest.mark.usefixtures("spent")
 def test_budgets_for_programs_are_exact(run: Run) -> None:
-    listed = json.loads(run("budgets", "--json").stdout)
+    told = json.loads(run("budgets", "--json").stdout)
+    assert told["limits"] == {"day_usd": None, "month_usd": None, "source": "settings"}
+    listed = told["accounts"]
     assert [(each["app"], each["period"]) for each in listed] == [
         (None, "day"),
         (None, "month"),
@@ -68,4 +72,35 @@ def test_a_small_limit_is_not_rounded_away(run: Run, store: Store, app: App) -> 
         apps.set_limits(db, app.name, {"day_usd": Decimal("0.00001")})
 
     assert " 0.00001 " in run("budgets").stdout
-    assert {each["reserved_usd"] for each in json.loads(run("budgets", "--json").stdout)} == {"0.250000000"}
+    assert {each["reserved_usd"] for each in json.loads(run("budgets", "--json").stdout)["accounts"]} == {"0.250000000"}
+
+
+def test_without_a_budget_it_says_that_the_paid_api_is_shut_and_what_opens_it(run: Run) -> None:
+    told = run("budgets").stdout
+    assert "The paid API is shut" in told
+    assert "'headrace budgets set --day-usd 5' opens it" in told
+
+
+def test_a_stored_budget_wins_over_the_settings_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_BUDGETS__DAY_USD", "121")
+    assert "5.00 USD a day (stored" in run("budgets", "set", "--day-usd", "5").stdout
+    assert "All apps together: 5.00 USD a day (stored" in run("budgets").stdout
+    assert "5.00 USD a day, 70.00 USD a month (stored" in run("budgets", "set", "--month-usd", "70").stdout
+    assert "70.00 USD a month (stored" in run("budgets", "set", "--day-usd", "none").stdout
+    assert json.loads(run("budgets", "--json").stdout)["limits"] == {
+        "day_usd": None,
+        "month_usd": "70.000000000",
+        "source": "stored",
+    }
+    assert "121.00 USD a day (from the settings" in run("budgets", "unset").stdout
+    assert "No limits were stored." in run("budgets", "unset").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [((), "Give --day-usd, --month-usd, or both."), (("--day-usd", "much"), "neither an amount of USD")],
+)
+def test_a_budget_that_is_none_is_refused(run: Run, words: tuple[str, ...], complaint: str) -> None:
+    refused = run("budgets", "set", *words)
+    assert refused.exit_code == 2
+    assert complaint in refused.stderr

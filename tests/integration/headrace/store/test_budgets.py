@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from headrace.budgets import Budget, Shortfall
+from headrace.budgets import Budget, NoBudget, Shortfall, SpendingLimits
 from headrace.config import BudgetSettings
 from headrace.jobs import JobState, Route, new_id
 from headrace.pricing import Cost
@@ -26,7 +26,8 @@ from headrace.tables import budgets as budgets_table
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
 
-UNLIMITED = BudgetSettings()
+#: More than any test spends.
+UNLIMITED = BudgetSettings(month_usd=Decimal(1_000_000))
 ONE = Decimal(1)
 
 
@@ -72,7 +73,7 @@ def name_of(store: Store, claim: Claim) -> str:
 def accounts(store: Store) -> set[tuple[bool, str, Decimal, Decimal]]:
     """Of each account: whether it is an app's own, its period, what is reserved and what is spent."""
     with store.begin() as db:
-        found = budgets.current(db, UNLIMITED)
+        found = budgets.balances(db, UNLIMITED).accounts
     return {(each.app is not None, each.period, each.reserved_usd, each.spent_usd) for each in found}
 
 
@@ -217,7 +218,7 @@ def test_no_budget_is_overspent_however_many_ask_at_once(store: Store, claimed: 
 
     assert sum(paid) == 10
     with store.begin() as db:
-        spent = {each.period: each.spent_usd for each in budgets.current(db, together) if each.app is None}
+        spent = {each.period: each.spent_usd for each in budgets.balances(db, together).accounts if each.app is None}
     assert spent == {"day": Decimal(10), "month": Decimal(10)}
 
 
@@ -365,4 +366,33 @@ def test_a_call_that_finds_too_little_says_so_of_a_budget_that_is_nearly_used_up
             assert isinstance(attempts.reserve(db, late, Decimal(99), UNLIMITED), Shortfall)
 
     with store.begin() as db:
-        assert {each.period for each in budgets.current(db, UNLIMITED) if each.is_short} == short
+        assert {each.period for each in budgets.balances(db, UNLIMITED).accounts if each.short} == short
+
+
+def test_without_a_budget_no_call_gets_money_and_a_stored_one_opens_it(
+    store: Store, claimed: Callable[..., Claim]
+) -> None:
+    claim, none = claimed(), BudgetSettings()
+    with store.begin() as db:
+        assert attempts.reserve(db, claim, ONE, none) == NoBudget()
+    with store.begin() as db:
+        budgets.set_limits(db, {"day_usd": Decimal(5)})
+        paid = attempts.reserve(db, claim, ONE, none)
+    assert isinstance(paid, Claim)
+
+
+def test_stored_limits_win_over_the_settings_until_they_are_cleared(
+    store: Store, claimed: Callable[..., Claim]
+) -> None:
+    configured = BudgetSettings(day_usd=Decimal(100))
+    with store.begin() as db:
+        budgets.set_limits(db, {"month_usd": Decimal("0.5")})
+        assert budgets.limits(db, configured) == SpendingLimits(None, Decimal("0.5"), is_stored=True)
+        lack = attempts.reserve(db, claimed(), ONE, configured)
+        assert isinstance(lack, Shortfall)
+        assert (lack.budget, lack.limit_usd) == (Budget(is_own=False, period="month"), Decimal("0.5"))
+        budgets.set_limits(db, {"day_usd": Decimal(3)})
+        assert budgets.limits(db, configured).month_usd == Decimal("0.5"), "what is not named stays"
+        assert budgets.clear_limits(db)
+        assert not budgets.clear_limits(db)
+        assert budgets.limits(db, configured) == SpendingLimits(Decimal(100), None)
