@@ -19,7 +19,7 @@ from headrace.config import Settings
 from headrace.logging import configure
 from headrace.pace import Pace
 from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
-from headrace.store import Store, idempotency, jobs, observations, texts
+from headrace.store import Store, deliveries, idempotency, jobs, observations, texts
 from headrace.watchdog import watch
 from scheduler import sweep, tasks
 from scheduler.parts import Parts
@@ -64,6 +64,7 @@ def make_sweeper(parts: Parts) -> Sweeper:
                 observations.FORGET_ROWS,
             ),
             Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, parts), texts.FORGET_JOBS),
+            Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, parts), deliveries.FORGET_ROWS),
         ]
     )
 

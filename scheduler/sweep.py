@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headrace.broker import named_in
 from headrace.queues import Ticket
-from headrace.store import jobs, locks, observations, queued, texts, workers
+from headrace.store import deliveries, jobs, locks, observations, queued, texts, workers
 from headrace.store.idempotency import forget_expired_keys
 from headrace.upkeep import Stay
 from scheduler.parts import Parts
@@ -188,6 +188,18 @@ def forget_samples(parts: Parts) -> int:
             return 0
         keep_days = parts.settings.keep_samples_days
         return observations.forget_samples(db, keep_days) + workers.forget_old(db, keep_days)
+
+
+def forget_deliveries(parts: Parts) -> int:
+    """Delete deliveries of webhooks that ended more than `keep_deliveries_days` ago, delivered or failed.
+
+    Bound: one sweep after that, which is repeated at once where it found `deliveries.FORGET_ROWS`.
+    Returns: rows that were deleted.
+    """
+    with parts.store.begin() as db:
+        if not locks.try_take(db, "forget_deliveries"):
+            return 0
+        return deliveries.forget_old(db, parts.settings.keep_deliveries_days)
 
 
 def forget_texts(parts: Parts) -> int:

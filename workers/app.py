@@ -10,7 +10,7 @@ Importing this loads no engine: that happens when the worker starts, in the proc
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ from uuid import UUID
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
 from celery.worker import state
+from redis import RedisError
 
 from headrace import connections
 from headrace.admission import Admission
@@ -30,7 +31,9 @@ from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from headrace.store import Store
 from headrace.watchdog import give_up, watch
 from workers.deliver import Deliver
+from workers.delivery_metrics import DeliveryMetrics
 from workers.events import SendEvents
+from workers.metrics import Endpoint
 from workers.notices import Notices
 from workers.outbox_taker import OutboxTaker
 from workers.posting import make_session
@@ -119,9 +122,11 @@ def _make_webhook_app(settings: Settings) -> Celery:
     app = _make_app("webhooks", settings, (WEBHOOKS,), settings.webhooks.max_running)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     slots, message = Slots(settings.webhooks), DeliverMessage(app)
-    taker = OutboxTaker(store, slots, lambda delivery: message.of(delivery.id, delivery.tries))
-    session = partial(make_session, settings.webhooks)
-    use_case = Deliver(store, settings.webhooks, slots, session, taker.release, settings.budgets.webhook_secret)
+    metrics = DeliveryMetrics(store, slots)
+    endpoint = Endpoint([metrics], settings.metrics_host, settings.metrics_port)
+    taker = OutboxTaker(store, slots, lambda delivery: message.of(delivery.id, delivery.tries), metrics.count)
+    session, secret = partial(make_session, settings.webhooks), settings.budgets.webhook_secret
+    use_case = Deliver(store, settings.webhooks, slots, session, taker.release, secret, metrics.count)
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
     class OutboxStep(bootsteps.StartStopStep):
@@ -131,12 +136,16 @@ def _make_webhook_app(settings: Settings) -> Celery:
 
         def start(self, worker: Any) -> None:
             # Releases before this one sent a message for each delivery, which nothing reads any more.
-            connections.redis(settings).delete(list_key(WEBHOOKS))
+            with suppress(RedisError), connections.redis(settings) as redis:
+                redis.delete(list_key(WEBHOOKS))
+            with _ends_in_a_sentence():
+                endpoint.begin()
             taker.open(use_case.terms, partial(_free_slots, worker))
 
         def stop(self, worker: Any) -> None:
             taker.close()
             slots.drain(settings.drain_s)
+            endpoint.end()
 
         terminate = stop
 

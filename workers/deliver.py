@@ -17,7 +17,7 @@ from headrace import store, webhooks
 from headrace.config import WebhookSettings
 from headrace.errors import DeliveryFailed
 from headrace.store import Store
-from headrace.store.outbox import Delivery, Terms
+from headrace.store.outbox import GONE_STATUS, Delivery, Terms
 from workers.posting import Answer, Post, Request
 from workers.retry import asked_wait_s, jitter, next_delivery_delay_s
 from workers.slots import Held, Slots
@@ -34,6 +34,7 @@ class Deliver:
         session: called per try: a requests session is not made for many threads.
         release: gives a delivery's slot back, once the thread of its POST has ended.
         operator_secret: signs the operator's webhooks; None where there are none.
+        count: told how each try ended, for the metrics.
         jitter: the share by which each pause before the next try is longer.
     """
 
@@ -43,6 +44,7 @@ class Deliver:
     session: Callable[[], requests.Session]
     release: Callable[[Delivery], None]
     operator_secret: SecretStr | None = None
+    count: Callable[[str], None] = field(default=lambda outcome: None)
     jitter: Callable[[], float] = field(default=jitter)
 
     def terms(self, most: int, held: Held) -> Terms:
@@ -70,15 +72,20 @@ class Deliver:
             self._record_failure(delivery, error)
             raise
         log.info("delivered", extra={**_facts(delivery), "status": status})
+        self.count("delivered")
         with self.store.begin() as db:
             store.deliveries.record_success(db, delivery, status)
 
     def _record_failure(self, delivery: Delivery, error: DeliveryFailed) -> None:
         tries = delivery.tries - delivery.tries_before
-        delay_s = next_delivery_delay_s(tries, self.settings.retry_delays_s, error.retry_after_s, self.jitter())
+        delays_s = self.settings.retry_delays_s if error.status != GONE_STATUS else ()
+        delay_s = next_delivery_delay_s(tries, delays_s, error.retry_after_s, self.jitter())
         failure = {"error": str(error), "status": error.status, "retry_in_s": delay_s}
         log.warning("delivery_failed", extra={**_facts(delivery), **failure})
+        self.count("failed" if delay_s is not None else "given_up")
         with self.store.begin() as db:
+            if error.status == GONE_STATUS:
+                store.deliveries.record_gone(db, delivery)
             store.deliveries.record_failure(db, delivery, str(error), status=error.status, retry_in_s=delay_s)
 
     def _post(self, delivery: Delivery) -> int:

@@ -25,10 +25,21 @@ PULLS = 8
 class OutboxTaker(Taker):
     """Pulls from the outbox. Takes nothing before `open` nor after `close`."""
 
-    def __init__(self, store: Store, slots: Slots, message: Callable[[Delivery], dict[str, Any]]) -> None:
-        """Args: message: of one try, for Celery."""
+    def __init__(
+        self,
+        store: Store,
+        slots: Slots,
+        message: Callable[[Delivery], dict[str, Any]],
+        count: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
+        """Plan it.
+
+        Args:
+            message: of one try, for Celery.
+            count: told of each delivery that is given up without a try, for the metrics.
+        """
         super().__init__(bell_key(WEBHOOKS))
-        self._store, self._slots, self._message = store, slots, message
+        self._store, self._slots, self._message, self._count = store, slots, message, count
         self._after = outbox.START
         self._terms: Callable[[int, Held], Terms] | None = None
         self._is_failing = False
@@ -73,8 +84,10 @@ class OutboxTaker(Taker):
             most = min(most, held.free)
             pulled = self._pull(most, held)
             self._after = pulled.after
-            for delivery_id in pulled.given_up:
-                log.warning("delivery_given_up", extra={"delivery_id": str(delivery_id), "error": "never reported"})
+            for each in pulled.given_up:
+                facts = {"delivery_id": str(each.id), "receiver": each.receiver, "tries": each.tries}
+                log.warning("delivery_given_up", extra={**facts, "error": each.error})
+                self._count("given_up")
             for delivery in pulled.deliveries:
                 self._slots.hold(delivery)
             self._may_be_more = not pulled.is_all or held.is_full or most <= len(pulled.deliveries)

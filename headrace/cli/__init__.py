@@ -7,6 +7,7 @@ import click
 from headrace.cli.apps import apps
 from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
+from headrace.cli.deliveries import deliveries
 from headrace.cli.demo import demo
 from headrace.cli.jobs import jobs, retry
 from headrace.cli.keys import keys
@@ -40,5 +41,5 @@ def main() -> None:
     """Headrace: asynchronous LLM jobs."""
 
 
-for command in (demo, up, submit, get, cancel, queues, jobs, retry, apps, keys, budgets, plan_):
+for command in (demo, up, submit, get, cancel, queues, jobs, retry, deliveries, apps, keys, budgets, plan_):
     main.add_command(command)

@@ -125,12 +125,28 @@ def show(name: str, as_json: bool) -> None:
 
 @apps.command("webhook-secret")
 @click.argument("name", callback=parameters.app_name)
-@click.option("--rotate", is_flag=True, help="Make a new one first; the old one signs nothing from then on.")
-def webhook_secret(name: str, rotate: bool) -> None:
-    """Print the webhook secret of NAME. It signs the app's webhooks; whoever receives them checks them with it."""
+@click.option("--rotate", is_flag=True, help="Make a new one first. Both sign for a while.")
+@click.option(
+    "--keep-old-hours",
+    type=click.IntRange(0, 24 * 365),
+    help="With --rotate: hours in which both sign; 0 for a secret that has leaked.  [default: 24]",
+)
+def webhook_secret(name: str, rotate: bool, keep_old_hours: int | None) -> None:
+    """Print the webhook secret of NAME. It signs the app's webhooks, and their receivers check them with it.
+
+    After --rotate each webhook carries two signatures for a while, so a receiver that knows either secret accepts it.
+    """
+    if keep_old_hours is not None and not rotate:
+        raise click.UsageError("--keep-old-hours needs --rotate.")
     with database() as db:
-        app = store.new_webhook_secret(db, name) if rotate else store.find_app(db, name)
+        if not rotate:
+            click.echo(store.find_app(db, name).webhook_secret)
+            return
+        overlap = timedelta(hours=24 if keep_old_hours is None else keep_old_hours)
+        app, until = store.rotate_webhook_secret(db, name, keep_old_for=overlap)
     click.echo(app.webhook_secret)
+    if overlap:
+        notes.print(f"The old secret of '{app.name}' signs too until {until:%Y-%m-%d %H:%M} UTC.", markup=False)
 
 
 def _changes(options: dict[str, Any]) -> Changes:

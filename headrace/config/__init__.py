@@ -77,6 +77,7 @@ class Settings(BaseSettings):
         sample_every_s: how often a worker writes down what its engine does.
         keep_samples_days: how long samples of queues and workers, counts of refusals, and scaling decisions, are kept.
         keep_texts_days: how long after a job's end its texts are kept; None: until its app deletes them.
+        keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed.
         metrics_host, metrics_port: where a worker serves Prometheus; no port: nowhere. Each worker of a host needs a
             port of its own.
         failpoint: the process exits at the named point, as if killed. For crash tests only.
@@ -133,6 +134,7 @@ class Settings(BaseSettings):
     sample_every_s: Positive = 5.0
     keep_samples_days: Days = 30
     keep_texts_days: Days | None = None
+    keep_deliveries_days: Days = 30
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     failpoint: str | None = None

@@ -25,8 +25,8 @@ from headrace.stack.supervisor import Service
 from headrace.stack.valkey import Valkey
 
 WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
-#: Where each process that holds an engine serves its metrics.
-METRICS_PORTS = MappingProxyType({"gpu": 9464, "overflow": 10_464})
+#: Where each worker serves its metrics.
+METRICS_PORTS = MappingProxyType({"gpu": 9464, "overflow": 10_464, "webhooks": 11_464})
 #: Room for as many stacks beside each other; less than any two of the ports above are apart.
 PORTS_APART = 500
 FLOWER_USER = "operator"

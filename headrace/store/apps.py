@@ -156,9 +156,18 @@ def set_limits(db: Connection, name: str, changes: Changes) -> App:
     return _update(db, name, _values(changes))
 
 
-def new_webhook_secret(db: Connection, name: str) -> App:
-    """Replace what an app's webhooks are signed with, from the next try of each on. Raises: NotFound."""
-    return _update(db, name, {"webhook_secret": new_secret()})
+def rotate_webhook_secret(db: Connection, name: str, *, keep_old_for: timedelta) -> tuple[App, datetime]:
+    """Replace what an app's webhooks are signed with, from the next try of each on.
+
+    Until the time that is returned, each try carries a signature with the old secret too. One that was replaced before,
+    and still signed, signs no more: two signatures are the most.
+    Raises: NotFound.
+    """
+    until = sa.func.now() + keep_old_for
+    old = {"webhook_secret_old": apps.c.webhook_secret, "webhook_secret_old_until": until}
+    app = _update(db, name, {"webhook_secret": new_secret(), **old})
+    read = sa.select(apps.c.webhook_secret_old_until).where(apps.c.id == app.id)
+    return app, db.execute(read).scalar_one()
 
 
 def _update(db: Connection, name: str, values: Mapping[str, Any]) -> App:

@@ -4,6 +4,7 @@ A worker pulls as much as it has slots for, of each app and of each receiver. Ro
 hide no other's: the pull goes from receiver to receiver in an index, and reads of each the few rows that may go.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from headrace.jobs import JobState
-from headrace.tables import apps, deliveries, jobs
+from headrace.tables import apps, deliveries, gone_receivers, jobs
 from headrace.tables.work import APP_KEY, RECEIVER
 from headrace.webhooks import job_data
 
@@ -23,6 +24,9 @@ RECEIVERS_A_PULL = 500
 #: Before every app and receiver.
 START = (UUID(int=0), "")
 
+#: A receiver's answer for "never again", and what is recorded of what waits for it.
+GONE_STATUS = 410
+GONE = "The webhook's receiver answered 410 before: nothing is sent there any more."
 _UNREPORTED = "The last try was begun and never reported: its worker died."
 
 
@@ -75,23 +79,37 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A delivery that has failed without a try: its last one was never reported, or its receiver is gone."""
+
+    id: UUID
+    receiver: str
+    tries: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pulled:
     """What one pull brought.
 
     Attributes:
-        given_up: deliveries that have failed because their last try was never reported.
+        given_up: deliveries that have failed without a try.
         is_all: False when more may be due that could go now. A scan of all receivers may take several pulls; it ends
             with True once it has found nothing.
         after: where the next pull goes on.
     """
 
     deliveries: Sequence[Delivery] = ()
-    given_up: Sequence[UUID] = ()
+    given_up: Sequence["GivenUp"] = ()
     is_all: bool = True
     after: tuple[UUID, str] = START
 
 
 _ANY_DUE = sa.select(sa.exists().where(deliveries.c.state == "pending", deliveries.c.next_at <= sa.func.now()))
+
+_OLD_SECRET = sa.case((apps.c.webhook_secret_old_until > sa.func.now(), apps.c.webhook_secret_old), else_=None).label(
+    "old_secret"
+)
 
 #: The receivers after a given one, one index probe for each, and of each its first due rows. An app that has no slot
 #: left is one probe. Whose app and receiver have the least in hand is next, and then the oldest.
@@ -160,9 +178,11 @@ def pull(db: Connection, terms: Terms) -> Pulled:
     was_cut = found.n >= RECEIVERS_A_PULL
     after = (found.app, found.receiver) if was_cut else START
     rows = _begin(db, found.ids, terms)
-    given_up = [row.id for row in rows if row.state == "failed"]
-    tries = _read(db, [row for row in rows if row.state == "pending"])
-    return Pulled(tries, given_up, not (was_cut or found.is_more or found.ids), after)
+    given_up = [GivenUp(row.id, row.receiver, row.tries, row.last_error) for row in rows if row.state == "failed"]
+    begun = [row for row in rows if row.state == "pending"]
+    gone = _give_up_gone(db, begun)
+    tries = _read(db, [row for row in begun if row.id not in gone])
+    return Pulled(tries, [*given_up, *gone.values()], not (was_cut or found.is_more or found.ids), after)
 
 
 def _parameters(terms: Terms) -> dict[str, Any]:
@@ -203,9 +223,25 @@ def _begin(db: Connection, ids: Sequence[UUID], terms: Terms) -> Sequence[Row[An
     return db.execute(begun).all()
 
 
+def receiver_digest(app_id: UUID | None, url: str) -> bytes:
+    """What names an app's receiver in `gone_receivers`."""
+    return hashlib.sha256(f"{app_id} {url}".encode()).digest()
+
+
+def _give_up_gone(db: Connection, rows: Sequence[Row[Any]]) -> dict[UUID, GivenUp]:
+    """Let the deliveries whose receivers are gone fail, with no try counted."""
+    digests = {row.id: receiver_digest(row.app_id, row.url) for row in rows}
+    gone = set(db.scalars(sa.select(gone_receivers.c.digest).where(gone_receivers.c.digest.in_(digests.values()))))
+    given_up = {row.id: GivenUp(row.id, row.receiver, row.tries - 1, GONE) for row in rows if digests[row.id] in gone}
+    if given_up:
+        values = {"state": "failed", "tries": deliveries.c.tries - 1, "last_status": GONE_STATUS, "last_error": GONE}
+        db.execute(sa.update(deliveries).where(deliveries.c.id.in_(given_up)).values(**values))
+    return given_up
+
+
 def _read(db: Connection, rows: Sequence[Row[Any]]) -> list[Delivery]:
     facts: sa.Select[Any] = (
-        sa.select(jobs.c.id, jobs.c.state, jobs.c.ended_at, apps.c.webhook_secret)
+        sa.select(jobs.c.id, jobs.c.state, jobs.c.ended_at, apps.c.webhook_secret, _OLD_SECRET)
         .join(apps, apps.c.id == jobs.c.app_id)
         .where(jobs.c.id.in_([row.job_id for row in rows if row.job_id is not None]))
     )
@@ -218,4 +254,5 @@ def _delivery(row: Row[Any], job: Row[Any] | None) -> Delivery:
     if job is None:
         return Delivery(*about, (), row.tries, row.tries_before, row.data, row.created_at)
     data = job_data(job.id, JobState(job.state))
-    return Delivery(*about, (job.webhook_secret,), row.tries, row.tries_before, data, job.ended_at)
+    secrets = (job.webhook_secret, job.old_secret) if job.old_secret else (job.webhook_secret,)
+    return Delivery(*about, secrets, row.tries, row.tries_before, data, job.ended_at)

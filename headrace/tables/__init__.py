@@ -3,7 +3,7 @@
 from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
 from headrace.tables.columns import USD, metadata
 from headrace.tables.fleet import decisions, hosts, queue_samples, refusals, worker_samples, workers
-from headrace.tables.work import attempts, deliveries, job_texts, jobs, ledger
+from headrace.tables.work import attempts, deliveries, gone_receivers, job_texts, jobs, ledger
 
 __all__ = [
     "USD",
@@ -14,6 +14,7 @@ __all__ = [
     "budgets",
     "decisions",
     "deliveries",
+    "gone_receivers",
     "hosts",
     "idempotency_keys",
     "job_texts",

@@ -18,6 +18,8 @@ apps = sa.Table(
     sa.Column("lanes", ARRAY(sa.Text), comment="Those it may use; NULL: all."),
     sa.Column("day_usd", USD, comment="It may spend so much at the paid API in a day of UTC; NULL: no limit."),
     sa.Column("month_usd", USD, comment="Likewise in a month."),
+    sa.Column("webhook_secret_old", sa.Text, comment="The secret before; it signs too until webhook_secret_old_until."),
+    moment("webhook_secret_old_until"),
     comment="Clients of the API.",
 )
 

@@ -202,4 +202,15 @@ deliveries = sa.Table(
         "next_at",
         postgresql_where=sa.text("state = 'pending'"),
     ),
+    sa.Index("ix_deliveries_failed", "id", postgresql_where=sa.text("state = 'failed'")),
+)
+
+gone_receivers = sa.Table(
+    "gone_receivers",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True, comment="SHA-256 of the app's id and the URL."),
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), comment="Whose it is; NULL: the operator's."),
+    sa.Column("url", sa.Text, nullable=False),
+    created_at(),
+    comment="URLs that answered 410: nothing of that app is sent there any more.",
 )

@@ -55,9 +55,9 @@ class BadReceiver:
         self._treat = treat
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.stopping = threading.Event()
-        self.connections: list[socket.socket] = []
         self.came: list[float] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
 
     @property
     def url(self) -> str:
@@ -65,19 +65,22 @@ class BadReceiver:
 
     def close(self) -> None:
         self.stopping.set()
-        for each in (self._listener, *self.connections):
-            each.close()
+        # A close alone would not wake the thread that accepts.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for each in self._threads:
+            each.join()
+        self._listener.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
                 self.came.append(time.time())
-                self.connections.append(connection)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
+                self._threads[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError):
+        with connection, suppress(OSError):
             self._treat(self, connection)
 
 

@@ -3,12 +3,14 @@
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from headrace.config import PROJECT_ROOT
+from headrace.jobs import oldest_id
 from headrace.queues import Ticket
 from headrace.tables import metadata
 from scheduler import sweep
@@ -92,3 +94,32 @@ def test_rows_of_workers_that_died_long_ago_go_unless_a_job_runs_under_them(
         )
     assert sweep.forget_samples(parts) == 1
     assert {row[0] for row in query("SELECT id FROM workers")} == {held, late, live}
+
+
+def test_delivered_and_failed_webhooks_are_pruned_as_fast_as_they_come_and_waiting_ones_stay(
+    sweeps: dict[str, Sweep], parts: Parts, query: Any
+) -> None:
+    forget, days = sweeps["forget_deliveries"], parts.settings.keep_deliveries_days
+    assert forget.batch >= forget.every_s * JOBS_PER_S
+    old, young = (oldest_id(datetime.now(UTC) - timedelta(days=each)) for each in (days + 1, days - 1))
+    for since, state, number in (
+        (old, "delivered", 2 * forget.batch),
+        (old, "failed", 10),
+        (old, "pending", 3),
+        (young, "delivered", 4),
+        (young, "failed", 5),
+    ):
+        at = datetime.fromtimestamp((since.int >> 80) / 1000, UTC)
+        query(
+            "INSERT INTO deliveries (id, event, url, data, state, delivered_at, next_at)"
+            " SELECT overlay(CAST(:since AS text) PLACING lpad(to_hex(i), 8, '0') || :kind FROM 25)::uuid, 'test',"
+            " 'https://receiver.example', '{}', :state,"
+            " CASE WHEN :state = 'delivered' THEN CAST(:at AS timestamptz) END, :at FROM generate_series(1, :number) i",
+            since=str(since),
+            kind={"delivered": "000d", "failed": "000f", "pending": "000a"}[state],
+            state=state,
+            at=at,
+            number=number,
+        )
+    left = [("delivered", 4), ("failed", 5), ("pending", 3)]
+    run_once(forget, lambda: query("SELECT state, count(*) FROM deliveries GROUP BY 1 ORDER BY 1") == left)

@@ -17,14 +17,14 @@ import pytest
 import sqlalchemy as sa
 from openai import OpenAI
 from pydantic import SecretStr
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from headrace.config import WebhookSettings
 from headrace.errors import DeliveryFailed
 from headrace.jobs import show_id
 from headrace.queues import Ticket
 from headrace.store import Store, apps, jobs, outbox
-from headrace.store.deliveries import add
+from headrace.store.deliveries import add, retry
 from headrace.tables import deliveries
 from headrace.webhooks import BUDGET_EVENT, new_secret
 from workers.deliver import Deliver
@@ -91,16 +91,17 @@ class Sender:
 
     use_case: Deliver
 
-    def run(self, delivery_id: UUID) -> None:
-        """Pull what is due, and make each try of this delivery that was pulled."""
+    def run(self, delivery_id: UUID, *, pulls: bool = True) -> None:
+        """Pull what is due, and make a try of this delivery."""
         slots = self.use_case.slots
         with self.use_case.store.begin() as db:
-            pulled = outbox.pull(db, self.use_case.terms(16, slots.held()))
+            pulled = outbox.pull(db, self.use_case.terms(16, slots.held())) if pulls else outbox.Pulled()
         for delivery in pulled.deliveries:
             slots.hold(delivery)
-            if delivery.id == delivery_id:
-                with suppress(DeliveryFailed):
-                    self.use_case.run(delivery.id, delivery.tries)
+        if pulls and all(each.id != delivery_id for each in pulled.deliveries):
+            return
+        with suppress(DeliveryFailed):
+            self.use_case.run(delivery_id, row(self.use_case.store, delivery_id).tries)
 
 
 def deliver(store: Store, operator_secret: SecretStr | None = None, **changes: object) -> Sender:
@@ -142,7 +143,7 @@ def test_delivered_webhook_is_not_sent_again(
     assert len(receiver.got) == 1
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 400, 410, 500, 503])
+@pytest.mark.parametrize("status", [301, 302, 307, 400, 404, 500, 503])
 def test_anything_but_2xx_is_tried_again_and_a_redirect_is_not_followed(
     status: int, store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
 ) -> None:
@@ -191,6 +192,80 @@ def test_receiver_may_ask_for_patience_until_a_date(
     deliver(store).run(delivery_id)
 
     assert 3500 < row(store, delivery_id).next_in_s <= 3600
+
+
+def test_410_ends_a_receivers_deliveries_for_good(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    _, first = due()
+    _, waits = due()
+    _, elsewhere = due(f"{receiver.url}/other")
+    with store.begin() as db:
+        later = sa.func.now() + timedelta(hours=1)
+        db.execute(sa.update(deliveries).where(deliveries.c.id.in_([waits, elsewhere])).values(next_at=later))
+    receiver.status = 410
+    sender = deliver(store)
+
+    sender.run(first)
+
+    found = row(store, first)
+    assert (found.state, found.tries, found.last_status) == ("failed", 1, 410)
+    assert (row(store, waits).state, row(store, waits).tries) == ("failed", 0)
+    assert row(store, elsewhere).state == "pending", "another URL"
+
+    receiver.status = 200
+    _, comes_later = due()
+    sender.run(comes_later)
+    assert (row(store, comes_later).state, row(store, comes_later).tries) == ("failed", 0)
+    assert "410" in row(store, comes_later).last_error
+    assert len(receiver.got) == 1
+
+    with store.begin() as db:
+        retry(db, [f"evt_{comes_later.hex}"])
+    sender.run(comes_later)
+    assert row(store, comes_later).state == "delivered", "an operator knows better"
+
+
+def test_while_a_secret_is_rotated_each_try_has_two_signatures_and_either_secret_verifies(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    ids = [due()[1] for _ in range(3)]
+    with store.begin() as db:
+        old = apps.find_app(db, "test").webhook_secret
+    deliver(store, max_running_per_receiver=1).run(min(ids))
+    with store.begin() as db:
+        new = apps.rotate_webhook_secret(db, "test", keep_old_for=timedelta(hours=1))[0].webhook_secret
+    deliver(store, max_running_per_receiver=1).run(sorted(ids)[1])
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE apps SET webhook_secret_old_until = now()"))
+    deliver(store, max_running_per_receiver=1).run(max(ids))
+
+    by_secret = [[verifies(secret, got) for secret in (old, new)] for got in receiver.got]
+    assert by_secret == [[True, False], [True, True], [False, True]]
+    assert [len(headers["webhook-signature"].split()) for headers, _ in receiver.got] == [1, 2, 1]
+
+
+def verifies(secret: str, got: tuple[dict[str, str], str]) -> bool:
+    headers, body = got
+    try:
+        Webhook(secret).verify(body, headers)
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+def test_pauses_differ_by_chance_so_that_not_all_come_back_at_once(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    receiver.status = 500
+    sender = deliver(store, retry_delays_s=(1000,))
+    sender.use_case.jitter = Deliver.__dataclass_fields__["jitter"].default
+    ids = [due()[1] for _ in range(5)]
+    for delivery_id in ids:
+        sender.run(delivery_id, pulls=delivery_id == ids[0])
+    pauses = [round(row(store, delivery_id).next_in_s) for delivery_id in ids]
+    assert all(990 <= each <= 1250 for each in pauses)
+    assert len(set(pauses)) > 1
 
 
 DAY_S = 86_400

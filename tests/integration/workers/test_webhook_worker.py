@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx2
 import pytest
 import sqlalchemy as sa
 from redis import Redis
@@ -19,6 +20,7 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.jobs import new_id
 from headrace.queues import WEBHOOKS, bell_key
 from headrace.stack.child import Child, Command
+from headrace.stack.ports import free_port
 from headrace.store import Store, apps
 from headrace.webhooks import new_secret
 from tests.integration import receivers
@@ -209,3 +211,28 @@ def test_a_failed_try_is_a_failed_task_and_two_workers_share_what_is_due(
         )
     delivered = [each["delivery_id"] for worker in (first, second) for each in lines(worker, "delivered")]
     assert sorted(delivered) == sorted(map(str, ids[:200]))
+
+
+def test_a_worker_tells_prometheus_how_tries_end_and_what_is_due(
+    start: Callable[..., Child], due: Callable[..., list[UUID]], query: Callable[[str], Any]
+) -> None:
+    port = free_port()
+    with receivers.good() as good, receivers.hanging() as bad:
+        due(good.url, 3)
+        due("http://127.0.0.1:1/", 2, app="bad")
+        due(bad.url, 9, app="slow")
+        worker = start(
+            HEADRACE_METRICS_PORT=str(port),
+            HEADRACE_WEBHOOKS__TIMEOUT_S=FOR_EVER_S,
+            HEADRACE_WEBHOOKS__RETRY_DELAYS_S="[]",
+        )
+        worker.wait_until(lambda: len(good.came) == 3 and len(bad.came) == 8, START_TIMEOUT_S)
+        over = "SELECT count(*) FROM deliveries WHERE state <> 'pending'"
+        worker.wait_until(lambda: query(over) == [(5,)], DELIVER_TIMEOUT_S)
+        told = httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    assert 'headrace_webhook_tries_total{outcome="delivered"} 3.0' in told
+    assert 'headrace_webhook_tries_total{outcome="failed"} 0.0' in told
+    assert 'headrace_webhook_tries_total{outcome="given_up"} 2.0' in told
+    assert "headrace_webhooks_running 8.0" in told
+    assert "headrace_webhooks_due 1.0" in told
+    assert "headrace_webhooks_late_seconds" in told

@@ -72,3 +72,9 @@ def test_answer_is_continued_where_the_rest_says_nothing_about_its_beginning(
     text: str, sampling: Sampling, expected: bool
 ) -> None:
     assert is_continuable(text, sampling) is expected
+
+
+def test_a_webhooks_pause_is_lengthened_by_a_share_and_never_shortened() -> None:
+    assert next_delivery_delay_s(1, (100.0,), None, 0.25) == 125
+    assert next_delivery_delay_s(1, (100.0,), 200.0, 0.25) == 250
+    assert next_delivery_delay_s(2, (100.0,), None, 0.25) is None

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from click.testing import Result
 
 from headrace.jobs import Lane
@@ -141,8 +142,31 @@ def test_an_app_that_did_nothing_and_has_no_key_says_so(run: Run, app: App) -> N
 def test_a_webhook_secret_is_printed_and_replaced(run: Run, store: Store, app: App) -> None:
     assert run("apps", "webhook-secret", app.name).stdout == f"{app.webhook_secret}\n"
 
-    replaced = run("apps", "webhook-secret", app.name, "--rotate").stdout.strip()
+    result = run("apps", "webhook-secret", app.name, "--rotate")
 
+    replaced = result.stdout.strip()
     assert replaced.startswith("whsec_")
     assert replaced != app.webhook_secret
     assert find(store, app.name).webhook_secret == replaced
+    assert "The old secret of 'test' signs too until" in result.stderr
+    assert overlap(store) == (app.webhook_secret, 24)
+
+
+def overlap(store: Store) -> tuple[str, int]:
+    """The secret before, and for how many hours it signs."""
+    hours = "round(extract(epoch FROM webhook_secret_old_until - now()) / 3600)"
+    with store.begin() as db:
+        secret, left = db.execute(sa.text(f"SELECT webhook_secret_old, {hours} FROM apps")).one()
+    return secret, int(left)
+
+
+def test_a_leaked_webhook_secret_is_replaced_at_once_and_the_overlap_can_be_chosen(
+    run: Run, store: Store, app: App
+) -> None:
+    result = run("apps", "webhook-secret", app.name, "--rotate", "--keep-old-hours", "72")
+    assert overlap(store) == (app.webhook_secret, 72)
+    second = result.stdout.strip()
+    assert run("apps", "webhook-secret", app.name, "--rotate", "--keep-old-hours", "0").stderr == ""
+    assert overlap(store) == (second, 0)
+    refused = run("apps", "webhook-secret", app.name, "--keep-old-hours", "2")
+    assert (refused.exit_code, "--keep-old-hours needs --rotate." in refused.stderr) == (2, True)

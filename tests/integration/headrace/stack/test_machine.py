@@ -44,17 +44,17 @@ def test_stacks_that_start_at_the_same_time_share_no_port(settings: Settings, tm
         values = [find(machine, "web").command.env[name].rpartition(":")[2] for machine in machines]
         assert len(set(values)) == len(machines), name
     metrics = [port for machine in machines for port in machine.metrics_urls.values()]
-    assert len(set(metrics)) == len(machines)
+    assert len(set(metrics)) == len(metrics) == 2 * len(machines)
 
 
 def test_each_worker_that_runs_serves_its_metrics_on_a_port_of_its_own(settings: Settings) -> None:
     machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test")}), Choice())
-    assert machine.metrics_urls.keys() == {"gpu", "overflow"}
+    assert machine.metrics_urls.keys() == {"gpu", "overflow", "webhooks"}
     for name, url in machine.metrics_urls.items():
         env = find(machine, name).command.env
         assert url == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
-    assert len(set(machine.metrics_urls.values())) == 2
-    assert Machine(settings, Choice()).metrics_urls.keys() == {"gpu"}
+    assert len(set(machine.metrics_urls.values())) == 3
+    assert Machine(settings, Choice()).metrics_urls.keys() == {"gpu", "webhooks"}
 
 
 def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_nothing_runs_on_a_gpu_where_the_paid_api_alone_answers(settings: Settin
     pools = {"chat": settings.pools["chat"].model_copy(update={"engine": "openai"})}
     machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "pools": pools}), Choice())
     assert machine.left_out == {"gpu": "the paid API alone answers pool 'chat'"}
-    assert machine.metrics_urls.keys() == {"overflow"}
+    assert machine.metrics_urls.keys() == {"overflow", "webhooks"}
     assert find(machine, "overflow").command.env["HEADRACE_ENGINE"] == "openai"
 
 

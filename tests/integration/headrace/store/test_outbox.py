@@ -168,7 +168,7 @@ def test_a_delivery_is_not_pulled_again_before_its_lease_ends_and_its_tries_coun
 
     pulled = pull(store)
 
-    assert (list(pulled.deliveries), pulled.given_up) == ([], [delivery_id])
+    assert (list(pulled.deliveries), [each.id for each in pulled.given_up]) == ([], [delivery_id])
     with store.begin() as db:
         [(state, count, error)] = db.execute(sa.text("SELECT state, tries, last_error FROM deliveries"))
     assert (state, count) == ("failed", 3)

@@ -1,0 +1,95 @@
+"""`headrace deliveries`, for operators: webhooks on their way, those that failed, and another try."""
+
+import json
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from headrace.cli import parameters
+from headrace.cli.client import notes, out
+from headrace.cli.database import database
+from headrace.cli.table import table
+from headrace.jobs import show_id
+from headrace.store import apps
+from headrace.store import deliveries as store
+from headrace.store.deliveries import Listed
+
+
+@click.group(invoke_without_command=True)
+@click.option("--failed", "is_failed", is_flag=True, help="Only those that failed for good.")
+@click.option("--app", metavar="NAME", callback=parameters.app_name, help="Only those of this app.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print every field of each as JSON.")
+@click.pass_context
+def deliveries(context: click.Context, is_failed: bool, app: str | None, limit: int, as_json: bool) -> None:
+    """List the newest webhook deliveries of all apps, each with its URL, its tries and the last answer.
+
+    \b
+    headrace deliveries --failed
+    headrace deliveries --failed --app shop --json
+    headrace deliveries --failed --json | jq -r '.[].id' | xargs -r headrace deliveries retry
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with database() as db:
+        app_id = apps.find_app(db, app).id if app is not None else None
+        found = store.newest(db, is_failed=is_failed, app_id=app_id, limit=limit)
+    if as_json:
+        click.echo(json.dumps([_json(each) for each in found], indent=2, ensure_ascii=False))
+    elif found:
+        out.print(_table(found))
+    else:
+        out.print("No delivery has failed." if is_failed else "There are no deliveries.")
+    if len(found) == limit:
+        notes.print(f"There may be more: these are the newest {limit}, --limit N shows more.")
+
+
+@deliveries.command()
+@click.argument("delivery_ids", metavar="ID...", nargs=-1, required=True)
+def retry(delivery_ids: tuple[str, ...]) -> None:
+    """Send deliveries again. ID is one that 'headrace deliveries' lists, the 'webhook-id' that receivers see.
+
+    Each is tried within a second or two, and has the whole schedule of tries before it, whatever it had come to. A
+    receiver that already has it gets it again under the same 'webhook-id'. A URL that answered 410 is sent to again.
+    Either all of them are tried again or, with an error, none.
+    """
+    with database() as db:
+        for delivery_id in store.retry(db, delivery_ids):
+            click.echo(f"{_event_id(delivery_id.hex)} is tried again")
+
+
+def _table(found: list[Listed]) -> Table:
+    rows = table()
+    rows.add_column("delivery", no_wrap=True)
+    rows.add_column("app")
+    rows.add_column("state", no_wrap=True)
+    rows.add_column("tries", justify="right", no_wrap=True)
+    rows.add_column("last answer", overflow="fold")
+    rows.add_column("url", overflow="fold")
+    for each in found:
+        answer = each.last_error or str(each.last_status or "-")
+        cells = (_event_id(each.id.hex), each.app or "-", each.state, str(each.tries), answer, each.url)
+        rows.add_row(*map(escape, cells))
+    return rows
+
+
+def _json(each: Listed) -> dict[str, Any]:
+    return {
+        "id": _event_id(each.id.hex),
+        "app": each.app,
+        "job_id": each.job_id and show_id(each.job_id),
+        "event": each.event,
+        "url": each.url,
+        "state": each.state,
+        "tries": each.tries,
+        "last_status": each.last_status,
+        "last_error": each.last_error,
+        "created_at": each.created_at.isoformat(),
+        "next_at": each.next_at and each.next_at.isoformat(),
+    }
+
+
+def _event_id(digits: str) -> str:
+    return f"evt_{digits}"
