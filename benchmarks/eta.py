@@ -1,7 +1,7 @@
 """How true the expected wait is: what each 202 told, against what Postgres says the job then waited.
 
-The claim: in each of three lanes, the median relative error stays within 0.25, though more arrives than the workers can
-do, and though there are twice as many workers half-way. Knows the system from outside: HTTP to submit, SQL to measure.
+The claim: in each of three lanes, the median relative error stays within 0.15 and below the best constant's, though more
+arrives than the workers can do, and though there are twice as many workers half-way. Knows the system from outside: HTTP to submit, SQL to measure.
 """
 
 import csv
@@ -36,7 +36,7 @@ ROOMY = lanes(depth_cap=1_000_000, backlog_cap_tokens=1_000_000_000, max_wait_s=
 LONGEST_JOB_TOKENS = 16_384
 #: Errors are relative to the real wait, or to this where that was shorter: nobody plans by less than a second.
 FLOOR_S = 1.0
-GOAL = 0.25
+GOAL = 0.15
 #: One word, one token of the simulator's tokenizer.
 WORD = "the "
 PROGRESS_EVERY_S = 10.0
@@ -424,8 +424,8 @@ def main(
 
     The last line is name=value pairs: median_error (of the worst lane), and of each lane the median, the p90 and the
     best constant's median; how many jobs counted, came in the warm-up, started at once, were refused, or never ended;
-    and what Postgres says of all jobs. The status is 1 when a lane's median is above 0.25, or when a job was refused or
-    has not succeeded.
+    and what Postgres says of all jobs. The status is 1 when a lane's median is above 0.15 or above the best constant's,
+    or when a job was refused or has not succeeded.
 
     \b
     bin/headrace python benchmarks/eta.py
@@ -446,7 +446,8 @@ def main(
     print(line_of(figures))
     on = runs["on"]
     wrong = on.refused or on.counts.succeeded < on.counts.accepted
-    sys.exit(1 if wrong or any(not each.median_error <= GOAL for each in on.lanes.values()) else 0)
+    missed = any(not each.median_error <= min(GOAL, each.constant_error) for each in on.lanes.values())
+    sys.exit(1 if wrong or missed else 0)
 
 
 if __name__ == "__main__":
