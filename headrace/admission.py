@@ -10,6 +10,7 @@ from uuid import UUID
 
 from redis import Redis
 
+from headrace import connections
 from headrace.broker import ExecuteMessage
 from headrace.limits import RateLeft, RatesLeft
 from headrace.queues import KEY_PREFIX, WEBHOOKS, Candidate, Ticket, bell_key, books_key
@@ -186,10 +187,10 @@ class Admission(Upkeep):
                 pipeline.xadd(bell_key(WEBHOOKS), {"queues": "new"}, maxlen=1, approximate=False)
             pipeline.execute()
 
-    def ping(self) -> None:
-        """Return when Redis answers. Raises: BrokerUnavailable."""
+    def check_writable(self) -> None:
+        """Return when Redis takes writes. Raises: BrokerUnavailable."""
         with answered():
-            self._redis.ping()
+            connections.check_writable(self._redis)
 
 
 def _load(jobs: int, tokens: str | None, apps: int, expected_tokens: str | None) -> Load:

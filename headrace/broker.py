@@ -13,12 +13,13 @@ from uuid import UUID
 from celery import Celery
 from kombu.entity import Queue
 
+from headrace import transport
 from headrace.config import Settings
 from headrace.errors import NotFound
 from headrace.jobs import Lane, parse_id, show_id
 from headrace.lanes import preference, schedule
 from headrace.queues import CONTROL, DELIVER, EXECUTE, KEY_PREFIX, OVERFLOW, WEBHOOKS, Ticket, lane_queues
-from headrace.transport import TRANSPORT
+from headrace.redis_url import RedisUrl
 
 #: Seconds; must exceed kombu's one-second BRPOP, and bounds how long a hung Redis can hold a publish.
 SOCKET_TIMEOUT_S = 5
@@ -26,12 +27,14 @@ SOCKET_TIMEOUT_S = 5
 
 def make_celery(name: str, settings: Settings) -> Celery:
     """A Celery app with Headrace's settings; whoever runs workers registers tasks on it."""
-    celery = Celery(name, broker=settings.redis_url, set_as_current=False)
-    celery.conf.update(_configuration(settings))
+    transport.use()
+    where = RedisUrl.parse(settings.redis_url)
+    celery = Celery(name, broker=where.url, set_as_current=False)
+    celery.conf.update(_configuration(settings, where))
     return celery
 
 
-def _configuration(settings: Settings) -> dict[str, Any]:
+def _configuration(settings: Settings, where: RedisUrl) -> dict[str, Any]:
     pools = (*settings.pools, OVERFLOW)
     names = [queue for pool in pools for queue in lane_queues(pool)] + [WEBHOOKS, CONTROL]
     return {
@@ -50,7 +53,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_send_task_events": True,
         "task_send_sent_event": False,
-        "broker_transport": TRANSPORT,
+        "broker_use_ssl": {"ssl_cert_reqs": "required"} if where.is_tls else None,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2},
@@ -65,8 +68,16 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 10,
+            **_sentinel_options(where),
         },
     }
+
+
+def _sentinel_options(where: RedisUrl) -> dict[str, Any]:
+    """What our transport reads, and beside it what Flower does."""
+    if where.sentinels is None:
+        return {}
+    return {"sentinels": where.sentinels, "master_name": where.sentinels.master_name}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
@@ -21,6 +22,9 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from headrace.config import Settings
 from headrace.errors import ConfigError
+from headrace.outages import DroppedConnection, DroppedSentinelConnection, DroppedSslConnection
+from headrace.queues import KEY_PREFIX
+from headrace.redis_url import RedisUrl, Sentinels
 from headrace.sessions import Sessions, connect_straight
 
 #: Seconds to wait for a TCP connection, to either server.
@@ -34,6 +38,11 @@ OF_A_WORKER = 5
 IDLE_S = 1.0
 #: Seconds to wait for Redis to answer one command, which takes it a millisecond. A hung one holds a thread this long.
 REDIS_TIMEOUT_S = 2
+#: Seconds to wait for one Sentinel, to connect and to answer. One that hangs costs each new connection this much, until
+#: another has answered, which is then asked first.
+SENTINEL_TIMEOUT_S = 0.5
+#: A key that nobody sets.
+_NEVER = KEY_PREFIX + "never"
 #: Bounds for one statement and for one lock, so that a locked table fails a request instead of holding its thread.
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
@@ -147,20 +156,43 @@ def _try_idle_ones(engine: Engine) -> None:
 
 
 def redis(settings: Settings) -> Redis:
-    """A client of the broker's Redis; one retry covers a connection that was closed while idle.
+    """A client of the broker's Redis; one retry covers a connection that was closed while idle, and a failover.
 
     A time-out is not retried: whoever hangs now will hang the second time, and the caller waits twice.
     Raises: ConfigError.
     """
-    if not settings.redis_url.startswith(("redis://", "rediss://")):
-        raise ConfigError(
-            "REDIS_URL must be like redis://:PASSWORD@HOST:PORT/0, or rediss:// for TLS.", param="redis_url"
-        )
-    return Redis.from_url(
-        settings.redis_url,
-        socket_timeout=REDIS_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        health_check_interval=10,
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        decode_responses=True,
+    where = RedisUrl.parse(settings.redis_url)
+    options: dict[str, Any] = {
+        "socket_timeout": REDIS_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "health_check_interval": 10,
+        "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        "decode_responses": True,
+    }
+    if where.sentinels is None:
+        connection = DroppedSslConnection if where.is_tls else DroppedConnection
+        return Redis.from_url(where.url, connection_class=connection, **options)
+    login = {"username": where.username, "password": where.password, "db": where.db}
+    client: Redis = sentinel(where.sentinels).master_for(  # type: ignore[no-untyped-call]
+        where.sentinels.master_name, connection_class=DroppedSentinelConnection, **options, **login
     )
+    return client
+
+
+def check_writable(client: Redis) -> None:
+    """Return when Redis takes writes: a replica and one whose disk is full answer, and take none. Raises: RedisError.
+
+    Nothing is stored: a deletion is refused like any write, and also taken where the memory is full.
+    """
+    client.delete(_NEVER)
+
+
+def sentinel(sentinels: Sentinels) -> Sentinel:
+    """The Sentinels, each asked once and for a short time: another one knows as well."""
+    options = {
+        "socket_timeout": SENTINEL_TIMEOUT_S,
+        "socket_connect_timeout": SENTINEL_TIMEOUT_S,
+        "password": sentinels.password,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    return Sentinel(sentinels.addresses, sentinel_kwargs=options)  # type: ignore[no-untyped-call]

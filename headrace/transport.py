@@ -1,4 +1,6 @@
-"""kombu's Redis transport, with two differences.
+"""kombu's Redis transport, with three differences.
+
+A server that takes no writes is an outage (`outages.py`): the consumer connects again, where an error would end it.
 
 A channel keeps one client object. kombu makes a new `redis.Redis` for each publish, and each of them fills a table of
 its 169 commands' callbacks first (redis-py#3624). Kept, it serves all threads, as redis-py's clients do.
@@ -18,11 +20,21 @@ from functools import cached_property
 from queue import Empty
 from typing import Any, Protocol
 
+import kombu.transport
 from kombu.transport import redis
 from redis import Redis
 
-#: What Celery's `broker_transport` names.
-TRANSPORT = "headrace.transport:Transport"
+from headrace import connections
+from headrace.outages import DroppedConnection, DroppedSentinelConnection, DroppedSslConnection
+from headrace.redis_url import Sentinels
+
+#: Which classes kombu uses for the scheme of a broker's URL. By a name of its own in `broker_transport`, Celery would
+#: show a URL that Flower cannot read.
+SCHEMES = {
+    "redis": "headrace.transport:Transport",
+    "rediss": "headrace.transport:Transport",
+    "sentinel": "headrace.transport:SentinelTransport",
+}
 #: Messages taken in one turn of a worker's event loop, which has other things to look after.
 MOST_AT_ONCE = 16
 
@@ -130,6 +142,8 @@ class Taker(ABC):
 class Channel(redis.Channel):
     """A channel that keeps the client that it publishes with, and may have a taker."""
 
+    connection_class: Any = DroppedConnection
+    connection_class_ssl: Any = DroppedSslConnection
     from_transport_options: Any = (*redis.Channel.from_transport_options, "taker")
     taker: Taker | None = None
     # kombu's own, which it does not declare as they are.
@@ -231,3 +245,40 @@ class Transport(redis.Transport):
         taker = connection.client.transport_options.get("taker")
         if taker is not None:
             taker.wakes(_Waking(loop))
+
+
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """Such a channel to the master that Sentinels name."""
+
+    connection_class: Any = DroppedSentinelConnection
+    #: kombu's own: `REDIS_URL` has no form for TLS by Sentinels.
+    connection_class_ssl: Any = redis.SentinelChannel.connection_class_ssl
+    from_transport_options: Any = (*redis.SentinelChannel.from_transport_options, "taker", "sentinels")
+    #: kombu would take them from several URLs, and try one after the other by classes of its own.
+    sentinels: Sentinels | None = None
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        if self.sentinels is None:
+            return super()._sentinel_managed_pool(asynchronous)
+        options = {
+            name: value for name, value in self._connparams(asynchronous).items() if name not in ("host", "port")
+        }
+        manager = connections.sentinel(self.sentinels)
+        # Under these names kombu closes them, with the pool.
+        setattr(self, "_async_sentinel_manager" if asynchronous else "_sentinel_manager", manager)
+        return manager.master_for(self.sentinels.master_name, **options).connection_pool
+
+
+class SentinelTransport(Transport):
+    """Makes those."""
+
+    Channel = SentinelChannel
+    default_port: Any = redis.SentinelTransport.default_port
+
+
+def use() -> None:
+    """Have kombu use these classes for Redis, in all of this process."""
+    for scheme, name in SCHEMES.items():
+        if kombu.transport.TRANSPORT_ALIASES[scheme] != name:
+            kombu.transport.TRANSPORT_ALIASES[scheme] = name
+            kombu.transport._transport_cache.pop(scheme, None)

@@ -112,6 +112,7 @@ def watch(celery: Celery, settings: Settings) -> None:
 
 def _is_well(redis: Redis) -> bool:
     try:
-        return bool(redis.ping())
+        connections.check_writable(redis)
     except RedisError:
         return False
+    return True

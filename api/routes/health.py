@@ -71,7 +71,7 @@ def _check_postgres(parts: Deps) -> None:
 
 
 def _check_redis(parts: Deps) -> None:
-    parts.admission.ping()
+    parts.admission.check_writable()
 
 
 def _check_tokenizer(parts: Deps) -> None:

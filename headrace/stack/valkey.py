@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import redis
@@ -13,6 +14,7 @@ import redis
 from headrace.errors import StackError
 from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK
+from headrace.stack.secret import persistent_secret, write_private
 
 START_TIMEOUT_S = 15.0
 
@@ -24,18 +26,30 @@ class Valkey:
     machine at most the last second, which Headrace rebuilds from Postgres.
     """
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, password: str | None = None) -> None:
+        """Plan it. Args: password: what opens it; None for one of its own, kept in its folder."""
         self.folder = folder
         self.port = port
+        self._given = password
+
+    @cached_property
+    def password(self) -> str:
+        """What opens it: whoever has a login on this machine reaches its port."""
+        return self._given or persistent_secret(self.folder / "password")
 
     @property
     def url(self) -> str:
         """What `REDIS_URL` is to its clients."""
-        return f"redis://{LOOPBACK}:{self.port}/0"
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+
+    @property
+    def _configuration(self) -> Path:
+        return self.folder / "valkey.conf"
 
     def prepare(self) -> None:
-        """Make its folder."""
+        """Make its folder, and in it the file with the password, which on its command line all could read."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self._configuration, f"requirepass {self.password}\n")
 
     def command(self) -> Command:
         """How it starts."""
@@ -50,7 +64,7 @@ class Valkey:
             "maxmemory-policy": "noeviction",
             "maxmemory": "256mb",
         }
-        argv = [str(binary())]
+        argv = [str(binary()), str(self._configuration)]
         for name, value in options.items():
             argv += [f"--{name}", value]
         return Command("valkey", tuple(argv), {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, self.folder)
@@ -58,7 +72,7 @@ class Valkey:
     def is_ready(self) -> bool:
         """True when it answers commands, its data loaded."""
         try:
-            with redis.Redis(host=LOOPBACK, port=self.port, socket_timeout=2, socket_connect_timeout=2) as client:
+            with redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False

@@ -1,9 +1,11 @@
 """A migrated, empty Postgres and an empty Valkey for each test, and what the core makes of them."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -188,3 +190,51 @@ def age(store: Store) -> Callable[[UUID, timedelta], None]:
             )
 
     return move
+
+
+@pytest.fixture
+def replica_for_a_while(redis: Redis) -> Callable[[], AbstractContextManager[None]]:
+    """Makes Valkey a read-only replica, of nobody who answers."""
+
+    @contextmanager
+    def demote() -> Iterator[None]:
+        redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            yield
+        finally:
+            redis.execute_command("REPLICAOF", "NO", "ONE")
+
+    return demote
+
+
+@pytest.fixture
+def redis_disk_full(redis: Redis) -> Callable[[], AbstractContextManager[None]]:
+    """Has Valkey refuse writes as it does on a full disk: its snapshots fail, since a folder stands in their place."""
+
+    @contextmanager
+    def fill() -> Iterator[None]:
+        in_the_way = Path(redis.config_get("dir")["dir"], "dump.rdb")
+        in_the_way.joinpath("x").mkdir(parents=True)
+        redis.config_set("save", "3600 1")
+        try:
+            _save(redis, "err")
+            yield
+        finally:
+            shutil.rmtree(in_the_way)
+            _save(redis, "ok")
+            redis.config_set("save", "")
+            in_the_way.unlink()
+
+    return fill
+
+
+def _save(redis: Redis, outcome: str) -> None:
+    """Take a snapshot; returns once it has ended like that."""
+    redis.execute_command("BGSAVE", "SCHEDULE")
+    until = time.monotonic() + 30
+    while True:
+        found = redis.info("persistence")
+        if not found["rdb_bgsave_in_progress"] and found["rdb_last_bgsave_status"] == outcome:
+            return
+        assert time.monotonic() < until, found
+        time.sleep(0.02)

@@ -86,3 +86,23 @@ def test_readyz_does_not_wait_for_a_migration_under_way(client: FlaskClient, sto
         db.rollback()
 
     assert ready.status_code == 200
+
+
+def test_readyz_fails_while_redis_is_a_read_only_replica(
+    client: FlaskClient, replica_for_a_while: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with replica_for_a_while():
+        ready, submit = client.get("/readyz"), client.post("/v1/jobs", json={"prompt": "Why?"})
+    assert (ready.status_code, list(ready.get_json()["failures"])) == (503, ["redis"])
+    assert (submit.status_code, submit.headers["Retry-After"]) == (503, "2")
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/v1/jobs", json={"prompt": "Why?"}).status_code == 202
+
+
+def test_full_disk_of_redis_is_an_outage_to_callers_and_to_readyz(
+    client: FlaskClient, redis_disk_full: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with redis_disk_full():
+        ready, submit = client.get("/readyz"), client.post("/v1/jobs", json={"prompt": "Why?"})
+    assert (ready.status_code, submit.status_code) == (503, 503)
+    assert client.post("/v1/jobs", json={"prompt": "Why?"}).status_code == 202

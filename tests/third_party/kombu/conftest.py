@@ -4,7 +4,6 @@ import socket
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,20 +14,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils import eventio
 from redis import Redis
 
-from headrace.transport import Channel, Transport
-
-FOLDER = Path(__file__).parent
-
-NO_SENTINEL = "kombu's SentinelChannel is not under our classes; nine seconds of tries to connect to no Sentinel"
-
-#: kombu's tests that do not run, each with why.
-LEFT_OUT = {
-    "test_Channel::test_sentinel_inherits_publish_batch_support": (
-        "asserts that kombu's SentinelChannel is under redis.Channel, which here is ours"
-    ),
-    "test_RedisSentinel::test_can_create_connection": NO_SENTINEL,
-    "test_RedisSentinel::test_can_create_connection_with_global_keyprefix": NO_SENTINEL,
-}
+from headrace.transport import Channel, SentinelChannel, SentinelTransport, Transport
 
 
 @contextmanager
@@ -37,6 +23,8 @@ def ours() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kombu_redis, "Channel", Channel)
         patch.setattr(kombu_redis, "Transport", Transport)
+        patch.setattr(kombu_redis, "SentinelChannel", SentinelChannel)
+        patch.setattr(kombu_redis, "SentinelTransport", SentinelTransport)
         # Names of transports that were resolved before point to kombu's.
         patch.setattr(kombu.transport, "_transport_cache", {})
         # test_redis.py replaces it when it is imported, and never puts it back.
@@ -54,17 +42,6 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     """The modules are imported here: what they derive from `redis.Channel` derives from ours."""
     with ours():
         return (yield)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if item.path.is_relative_to(FOLDER) and name(item) in LEFT_OUT]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
-
-
-def name(item: pytest.Item) -> str:
-    """The test's class and function, without its file and parameters."""
-    return item.nodeid.partition("::")[2].partition("[")[0]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -147,9 +124,14 @@ def _in_place(request: pytest.FixtureRequest) -> Iterator[None]:
         # What kombu marks so wants a server.
         if request.node.get_closest_marker("env"):
             url = request.getfixturevalue("redis_url")
-            with Redis.from_url(url) as client:
-                client.flushall()
             server = urlsplit(url)
             patch.setenv("REDIS_HOST", server.hostname)
             patch.setenv("REDIS_6379_TCP", str(server.port))
-        yield
+            # They know of no password.
+            with Redis.from_url(url) as client:
+                client.flushall()
+                client.config_set("requirepass", "")
+                yield
+                client.config_set("requirepass", server.password or "")
+        else:
+            yield

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kombu import Connection
 
-from headrace.transport import Channel, Transport
+from headrace.transport import Channel, SentinelTransport, Transport
 
 RUNS: list[int] = []
 
@@ -23,9 +23,11 @@ def test_what_kombus_tests_derive_and_name_is_ours(
     assert issubclass(theirs.Transport, Transport)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss"])
-def test_a_connection_that_names_redis_uses_ours(scheme: str) -> None:
-    assert isinstance(Connection(f"{scheme}://").transport, Transport)
+@pytest.mark.parametrize(
+    ("scheme", "ours"), [("redis", Transport), ("rediss", Transport), ("sentinel", SentinelTransport)]
+)
+def test_a_connection_that_names_redis_uses_ours(scheme: str, ours: type[Transport]) -> None:
+    assert isinstance(Connection(f"{scheme}://").transport, ours)
 
 
 def test_they_are_the_tests_of_the_kombu_that_is_installed() -> None:

@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -96,3 +97,18 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     second.is_ready = lambda: False  # type: ignore[method-assign]
     with first.running(), pytest.raises(StackError, match="Address already in use"), second.running():
         pass
+
+
+def test_embedded_valkey_has_a_password_that_its_command_line_does_not_show(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path / "valkey", free_port())
+    with valkey.running():
+        with redis.Redis.from_url(valkey.url) as client:
+            assert client.ping()
+        with redis.Redis(port=valkey.port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+    password = urlsplit(valkey.url).password
+    assert password
+    assert password not in " ".join(valkey.command().argv)
+    private = {path.name: path.stat().st_mode & 0o077 for path in valkey.folder.iterdir() if path.is_file()}
+    assert private["password"] == private["valkey.conf"] == 0
+    assert Valkey(valkey.folder, valkey.port).url == valkey.url, "it survives a restart"

@@ -1,0 +1,148 @@
+"""Redis fails over, or takes no writes: every client treats it as an outage, and then finds the master."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis
+
+from headrace import connections
+from headrace.admission import Admission
+from headrace.broker import ExecuteMessage, list_key, make_celery
+from headrace.config import Settings
+from headrace.errors import BrokerUnavailable
+from headrace.jobs import Lane, new_id
+from headrace.outages import Outage
+from headrace.pace import Pace
+from headrace.queues import CONTROL, Ticket, queue_name
+from headrace.streams import Piece, Streams
+from headrace.transport import SentinelTransport, Transport
+from tests.chaos.redis_group import RedisGroup
+
+QUEUE = queue_name("chat", Lane.NORMAL)
+#: Of a promotion, with a loaded machine's time.
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisGroup]:
+    with RedisGroup(tmp_path_factory.mktemp("group")) as group:
+        yield group
+
+
+@pytest.fixture
+def sentinel_settings(settings: Settings, group: RedisGroup) -> Settings:
+    return settings.model_copy(update={"redis_url": group.url})
+
+
+def ticket() -> Ticket:
+    return Ticket(new_id(), new_id(), QUEUE, Lane.NORMAL, 6, 4, datetime.now(UTC) + timedelta(hours=1))
+
+
+def works(celery: Celery, client: Redis, admission: Admission) -> bool:
+    """Whether each kind of client writes: admission, Celery's messages, streams, the provider's pace."""
+    try:
+        admission.check_writable()
+        admission.commit([ticket()])
+        celery.send_task("test", queue=CONTROL)
+        streams, job_id = Streams(client), new_id()
+        streams.begin(job_id, 1)
+        assert streams.publish([Piece(job_id, 1, 0, "text")]) == [True]
+        assert Pace(client).ask("model", "call", 1) == 0
+    except (BrokerUnavailable, OperationalError):
+        return False
+    return True
+
+
+def test_one_sentinel_url_leads_admission_celery_streams_and_pace_to_each_new_master(
+    sentinel_settings: Settings, group: RedisGroup
+) -> None:
+    celery = make_celery("test", sentinel_settings)
+    client = connections.redis(sentinel_settings)
+    admission = Admission(client, ExecuteMessage(celery), reservation_ttl_s=30)
+    with celery, client:
+        assert works(celery, client, admission)
+        assert group.master.ask("LLEN", list_key(QUEUE)) == group.master.ask("LLEN", list_key(CONTROL)) == 1
+        group.promote()
+        group.rejoin()
+
+        until = time.monotonic() + DEADLINE_S
+        while not works(celery, client, admission):
+            assert time.monotonic() < until
+        before = group.master.ask("LLEN", list_key(QUEUE))
+        assert works(celery, client, admission)
+        assert group.master.ask("LLEN", list_key(QUEUE)) == before + 1
+
+
+def test_a_broker_named_by_sentinels_uses_our_transport_and_shows_a_url_that_flower_reads(
+    sentinel_settings: Settings, settings: Settings, group: RedisGroup
+) -> None:
+    with make_celery("test", sentinel_settings).connection() as connection:
+        assert isinstance(connection.transport, SentinelTransport)
+        assert connection.as_uri() == f"sentinel://:**@127.0.0.1:{group.sentinel_port}/0"
+    with make_celery("test", settings).connection() as connection:
+        assert isinstance(connection.transport, Transport)
+        assert connection.as_uri(include_password=True) == settings.redis_url
+
+
+def test_a_read_only_reply_drops_the_connection(
+    redis: Redis, settings: Settings, replica_for_a_while: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with connections.redis(settings) as client:
+        first = client.client_id()
+        assert client.client_id() == first, "one connection, kept"
+        with replica_for_a_while():
+            with pytest.raises(Outage):
+                client.set("key", "value")
+            with pytest.raises(Outage):
+                client.register_script("return redis.call('SET', 'key', 'value')")()
+            with pytest.raises(Outage), client.pipeline(transaction=True) as pipeline:
+                pipeline.set("key", "value").execute()
+        assert client.client_id() != first
+        assert client.set("key", "value")
+
+
+def test_readiness_of_the_broker_writes(
+    admission: Admission, redis: Redis, replica_for_a_while: Callable[[], AbstractContextManager[None]]
+) -> None:
+    admission.check_writable()
+    with replica_for_a_while(), pytest.raises(BrokerUnavailable, match="read only replica"):
+        admission.check_writable()
+    admission.check_writable()
+    assert redis.dbsize() == 0
+
+
+def test_full_disk_of_redis_is_an_outage_to_every_client(
+    admission: Admission, celery: Celery, redis: Redis, redis_disk_full: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with redis_disk_full():
+        with pytest.raises(BrokerUnavailable, match="MISCONF"):
+            admission.check_writable()
+        with pytest.raises(BrokerUnavailable, match="MISCONF"):
+            admission.commit([ticket()])
+        with pytest.raises(OperationalError, match="MISCONF"):
+            celery.send_task("test", queue=CONTROL)
+    assert works(celery, redis, admission)
+
+
+def test_a_sentinel_that_is_away_is_passed_over(group: RedisGroup, settings: Settings) -> None:
+    url = group.url.replace("@", "@127.0.0.1:1,")
+    with connections.redis(settings.model_copy(update={"redis_url": url})) as client:
+        assert client.set("key", "value")
+    with make_celery("test", settings.model_copy(update={"redis_url": url})) as celery:
+        celery.send_task("test", queue=CONTROL)
+
+
+def test_no_sentinel_that_answers_is_an_outage_at_once(settings: Settings, tmp_path: Path) -> None:
+    url = "sentinel://127.0.0.1:1,127.0.0.1:2/0?master_name=any"
+    began = time.monotonic()
+    with connections.redis(settings.model_copy(update={"redis_url": url})) as client:
+        admission = Admission(client, ExecuteMessage(make_celery("test", settings)), reservation_ttl_s=30)
+        with pytest.raises(BrokerUnavailable, match="No master found"):
+            admission.check_writable()
+    assert time.monotonic() - began < DEADLINE_S
