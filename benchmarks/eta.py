@@ -1,7 +1,8 @@
 """How true the expected wait is: what each 202 told, against what Postgres says the job then waited.
 
-The claim: in each of three lanes, the median relative error stays within 0.15 and below the best constant's, though more
-arrives than the workers can do, and though there are twice as many workers half-way. Knows the system from outside: HTTP to submit, SQL to measure.
+The claim: in each of three lanes, the median relative error stays within 0.15 and below the best constant's, though
+more arrives than the workers can do, and though there are twice as many workers half-way. Knows the system from
+outside: HTTP to submit, SQL to measure.
 """
 
 import csv
