@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from api.deps import EXTENSION, Deps
 from api.forecast import Forecast
 from api.intake import Intake
 from api.money import Money
+from api.poison import Poison
 from api.reader import Reader
 from api.refusals import Refusals
 from api.relief import Relief
@@ -31,7 +33,7 @@ from headrace.budgets import Kind
 from headrace.config import BudgetSettings, Settings
 from headrace.jobs import new_id, show_id
 from headrace.pricing import Tariff
-from headrace.store import Store, budgets
+from headrace.store import Store, budgets, poison
 from headrace.store.budgets import Balances
 from headrace.streams import Streams
 from headrace.tokens import load_for
@@ -77,6 +79,7 @@ def build(settings: Settings) -> Deps:
         refusals=refusals,
         tariff=Tariff.of(settings),
         relief=Relief(forecast, settings.overflow),
+        poison=Poison(partial(_read_poison, store)),
         money=Money(
             partial(_read_balances, store, settings.budgets),
             forecast.spilled,
@@ -97,6 +100,11 @@ def build(settings: Settings) -> Deps:
         waits=Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots),
         streams=Streams(redis),
     )
+
+
+def _read_poison(store: Store) -> Mapping[bytes, datetime]:
+    with store.autocommit() as db:
+        return poison.refused(db)
 
 
 def _read_balances(store: Store, configured: BudgetSettings) -> Balances:

@@ -14,6 +14,7 @@ from api.ending import read
 from api.forecast import Forecast
 from api.intake import Admitted, Intake, Replayed
 from api.money import Money
+from api.poison import Poison
 from api.refusals import Refusals
 from api.relief import Relief
 from headrace.admission import Ask, Refusal
@@ -91,6 +92,7 @@ class Submitter:
     tariff: Tariff
     money: Money
     relief: Relief
+    poison: Poison
 
     def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None) -> Accepted:
         """Accept a draft; returns once it is durable.
@@ -115,6 +117,7 @@ class Submitter:
 
     def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None) -> Accepted:
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
+        self.poison.check(spec)
         options = self._candidates(spec, app, draft)
         try:
             expected = self.forecast.expected_tokens(spec)

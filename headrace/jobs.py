@@ -3,10 +3,12 @@
 Pure nouns. Nothing here knows a database, a broker or HTTP.
 """
 
+import hashlib
+import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -254,6 +256,12 @@ def parse_id(text: str) -> UUID:
         if digits != text and _HEX_ID.fullmatch(digits):
             return UUID(hex=digits)
     raise NotFound(f"No job with id '{text[:80]}'.")
+
+
+def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:
+    """By what a prompt is known again: what the model is asked, and how it is to decode, whoever asks."""
+    asked = {"model": model, "messages": [asdict(each) for each in messages], "sampling": asdict(sampling)}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
 
 def storable(text: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headrace.broker import named_in
 from headrace.queues import Ticket
-from headrace.store import deliveries, jobs, locks, observations, queued, texts, workers
+from headrace.store import deliveries, jobs, locks, observations, poison, queued, texts, workers
 from headrace.store.idempotency import forget_expired_keys
 from headrace.upkeep import Stay
 from scheduler.parts import Parts
@@ -167,13 +167,16 @@ def _strike_out(parts: Parts) -> int:
 
 
 def forget_keys(parts: Parts) -> int:
-    """Delete Idempotency-Keys that have expired. No job waits for it: an expired key counts for nothing already.
+    """Delete Idempotency-Keys, and poison prompts, that have expired.
 
+    No job waits for it: they count for nothing already.
     Bound: one sweep after that, which is repeated at once where it found `idempotency.FORGET_ROWS`.
-    Returns: keys that were deleted.
+    Returns: rows that were deleted.
     """
     with parts.store.begin() as db:
-        return forget_expired_keys(db) if locks.try_take(db, "forget_keys") else 0
+        if not locks.try_take(db, "forget_keys"):
+            return 0
+        return forget_expired_keys(db) + poison.forget_old(db)
 
 
 def forget_samples(parts: Parts) -> int:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from headrace import store
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
-from headrace.jobs import SUSPECT, JobState
+from headrace.jobs import SUSPECT, JobState, prompt_digest
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim
@@ -243,11 +243,21 @@ class Execute:
         log.warning("engine_died_under_job", extra=facts)
         if claim.suspicion >= SUSPECT:
             self.crashes.explain()
-            message = "The engine died under this prompt, also when nothing else ran in it."
+            self._remember(claim)
+            message = "The engine died under this prompt, also when nothing else ran in it: it is refused for a day."
             self._finish(claim, JobState.FAILED, replace(end, error_message=message))
         else:
             suspicion = 1 if error.made_tokens else SUSPECT
             self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, suspicion=suspicion))
+
+    def _remember(self, claim: Claim) -> None:
+        """Have the doors refuse this prompt. Where Postgres does not take it now, the next crash brings it back."""
+        digest = prompt_digest(claim.model, claim.messages, claim.sampling)
+        try:
+            with self.store.begin() as db:
+                store.poison.remember(db, digest, claim.job_id)
+        except StoreUnavailable as error:
+            log.warning("poison_not_remembered", extra={"job_id": str(claim.job_id), "error": str(error)})
 
     def _finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> None:
         alone = partial(self._in_one, lambda db: store.attempts.finish(db, claim, target, end))

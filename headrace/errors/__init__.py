@@ -5,6 +5,7 @@
     ├── InvalidRequest           the caller must change the request
     │   ├── ContextLengthExceeded
     │   ├── ModelNotFound
+    │   ├── PoisonPrompt         it has killed an engine lately
     │   └── IdempotencyKeyReused
     ├── IdempotencyInProgress    the first request with this key has not been answered yet
     ├── Unauthenticated          no valid API key
@@ -56,6 +57,7 @@ from headrace.errors.callers import (
     ModelNotFound,
     NotFound,
     PermissionDenied,
+    PoisonPrompt,
     QueueFull,
     Refused,
     SlotsFull,
@@ -110,6 +112,7 @@ __all__ = [
     "NotFound",
     "OverflowUnavailable",
     "PermissionDenied",
+    "PoisonPrompt",
     "PromptRejected",
     "QueueFull",
     "Refused",

@@ -25,6 +25,12 @@ class ModelNotFound(InvalidRequest):
     code = "model_not_found"
 
 
+class PoisonPrompt(InvalidRequest):
+    """The prompt has killed an engine lately."""
+
+    code = "poison_prompt"
+
+
 class IdempotencyKeyReused(InvalidRequest):
     """The Idempotency-Key was used before with another body or path."""
 

@@ -3,7 +3,7 @@
 from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
 from headrace.tables.columns import USD, metadata
 from headrace.tables.fleet import decisions, hosts, queue_samples, refusals, worker_samples, workers
-from headrace.tables.work import attempts, deliveries, gone_receivers, job_texts, jobs, ledger
+from headrace.tables.work import attempts, deliveries, gone_receivers, job_texts, jobs, ledger, poison_prompts
 
 __all__ = [
     "USD",
@@ -21,6 +21,7 @@ __all__ = [
     "jobs",
     "ledger",
     "metadata",
+    "poison_prompts",
     "queue_samples",
     "refusals",
     "worker_samples",

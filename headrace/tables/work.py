@@ -214,3 +214,12 @@ gone_receivers = sa.Table(
     created_at(),
     comment="URLs that answered 410: nothing of that app is sent there any more.",
 )
+
+poison_prompts = sa.Table(
+    "poison_prompts",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True, comment="SHA-256 of model, messages and how to decode."),
+    sa.Column("job_id", sa.Uuid, nullable=False, comment="The last job that killed an engine with it."),
+    moment("refused_until", nullable=False, index=True),
+    comment="Prompts that killed an engine in which nothing else ran.",
+)

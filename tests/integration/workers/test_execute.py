@@ -16,14 +16,15 @@ from redis import Redis
 from headrace import connections
 from headrace.config import Settings
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import SUSPECT, JobState, Route, Usage, new_id
+from headrace.jobs import SUSPECT, JobState, Message, Route, Sampling, Usage, new_id, prompt_digest
 from headrace.pricing import Tariff
 from headrace.queues import Ticket
 from headrace.store import Store, jobs, workers
 from headrace.store import attempts as store_attempts
 from headrace.store.workers import WorkerInfo
 from headrace.streams import Streams
-from headrace.tables import attempts, deliveries, ledger
+from headrace.tables import attempts, deliveries, ledger, poison_prompts
+from headrace.tables import jobs as jobs_table
 from tests.chaos.proxy import Mode, Proxy
 from workers.bill import Bill
 from workers.crashes import MOST_CRASHES
@@ -657,3 +658,25 @@ def test_a_worker_whose_engine_does_not_let_go_of_a_request_takes_itself_out(
         [(why, is_over)] = db.execute(sa.text("SELECT stop_reason, lease_until <= now() FROM workers"))
     assert is_over
     assert why.startswith("The engine has not ended 1 requests")
+
+
+def test_a_prompt_that_killed_an_engine_alone_is_remembered(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    sampling = Sampling(max_tokens=16, temperature=0.7, stop=("END",), response_format={"type": "text"})
+    ticket = queued(sampling=sampling)
+    with store.begin() as db:
+        db.execute(sa.update(jobs_table).values(suspicion=SUSPECT))
+    bench.engine.error = EngineCrash("dead", made_tokens=0)
+
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
+
+    failed = job(store, ticket)
+    assert failed.error_code == "engine_crash"
+    assert "refused for a day" in (failed.error_message or "")
+    with store.begin() as db:
+        [(digest, job_id)] = db.execute(sa.select(poison_prompts.c.digest, poison_prompts.c.job_id))
+    assert job_id == ticket.job_id
+    assert bytes(digest) == prompt_digest("test-model", (Message("user", "What is a headrace?"),), sampling), (
+        "what the door makes of it"
+    )

@@ -13,6 +13,7 @@ from api.catalogue import Catalogue
 from api.forecast import Forecast
 from api.intake import Intake
 from api.money import Money
+from api.poison import Poison
 from api.refusals import Refusals
 from api.relief import Relief
 from api.submit import Submitter
@@ -186,5 +187,6 @@ def submitter(
         refusals=cast(Refusals, door),
         tariff=Tariff.of(settings),
         relief=Relief(forecast, settings.overflow),
+        poison=Poison(lambda: {}),
         money=Money(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
     )
