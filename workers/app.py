@@ -125,8 +125,9 @@ def _make_webhook_app(settings: Settings) -> Celery:
     metrics = DeliveryMetrics(store, slots)
     endpoint = Endpoint([metrics], settings.metrics_host, settings.metrics_port)
     taker = OutboxTaker(store, slots, lambda delivery: message.of(delivery.id, delivery.tries), metrics.count)
-    session, secret = partial(make_session, settings.webhooks), settings.budgets.webhook_secret
-    use_case = Deliver(store, settings.webhooks, slots, session, taker.release, secret, metrics.count)
+    session = partial(make_session, settings.webhooks)
+    secrets = tuple(filter(None, (settings.budgets.webhook_secret, settings.budgets.webhook_secret_old)))
+    use_case = Deliver(store, settings.webhooks, slots, session, taker.release, secrets, metrics.count)
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
     class OutboxStep(bootsteps.StartStopStep):

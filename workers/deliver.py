@@ -33,7 +33,7 @@ class Deliver:
         slots: of those in hand.
         session: called per try: a requests session is not made for many threads.
         release: gives a delivery's slot back, once the thread of its POST has ended.
-        operator_secret: signs the operator's webhooks; None where there are none.
+        operator_secrets: each signs the operator's webhooks; empty where there are none.
         count: told how each try ended, for the metrics.
         jitter: the share by which each pause before the next try is longer.
     """
@@ -43,7 +43,7 @@ class Deliver:
     slots: Slots
     session: Callable[[], requests.Session]
     release: Callable[[Delivery], None]
-    operator_secret: SecretStr | None = None
+    operator_secrets: tuple[SecretStr, ...] = ()
     count: Callable[[str], None] = field(default=lambda outcome: None)
     jitter: Callable[[], float] = field(default=jitter)
 
@@ -106,9 +106,9 @@ class Deliver:
     def _secrets(self, delivery: Delivery) -> tuple[str, ...]:
         if delivery.secrets:
             return delivery.secrets
-        if self.operator_secret is None:
+        if not self.operator_secrets:
             raise DeliveryFailed("This worker has no budgets.webhook_secret (HEADRACE_BUDGETS__WEBHOOK_SECRET).")
-        return (self.operator_secret.get_secret_value(),)
+        return tuple(secret.get_secret_value() for secret in self.operator_secrets)
 
 
 def _accepted(answer: Answer) -> int:

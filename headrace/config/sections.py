@@ -233,14 +233,16 @@ class BudgetSettings(_Section):
             limits (`headrace budgets set`, which win), nothing is sent there but for apps with a budget of their own.
         webhook_url: told when a budget, an app's or that of all together, comes to a threshold; None for nobody.
         webhook_secret: what that is signed with: `whsec_` and 24 to 64 bytes in base64; only webhook workers need it.
+        webhook_secret_old: while that is rotated, the one before, which signs too.
     """
 
     day_usd: Annotated[Decimal, Field(ge=0)] | None = None
     month_usd: Annotated[Decimal, Field(ge=0)] | None = None
     webhook_url: Annotated[str, Field(pattern="^https?://")] | None = None
     webhook_secret: SecretStr | None = None
+    webhook_secret_old: SecretStr | None = None
 
-    @field_validator("webhook_secret")
+    @field_validator("webhook_secret", "webhook_secret_old")
     @classmethod
     def _can_sign(cls, secret: SecretStr | None) -> SecretStr | None:
         prefix, key = (secret.get_secret_value() if secret else "").partition("_")[::2]

@@ -104,11 +104,11 @@ class Sender:
             self.use_case.run(delivery_id, row(self.use_case.store, delivery_id).tries)
 
 
-def deliver(store: Store, operator_secret: SecretStr | None = None, **changes: object) -> Sender:
+def deliver(store: Store, *operator_secrets: SecretStr, **changes: object) -> Sender:
     settings = WebhookSettings(**{"allow_private": True, "retry_delays_s": (0, 300), "timeout_s": 5, **changes})
     slots = Slots(settings)
     session = partial(make_session, settings)
-    return Sender(Deliver(store, settings, slots, session, slots.release, operator_secret, jitter=lambda: 0.0))
+    return Sender(Deliver(store, settings, slots, session, slots.release, operator_secrets, jitter=lambda: 0.0))
 
 
 def row(store: Store, delivery_id: UUID) -> sa.Row:
@@ -398,6 +398,14 @@ def test_an_operators_webhook_is_signed_with_his_own_secret_and_retried_as_any(
         assert Webhook(SECRET).verify(body, headers)["type"] == "budget.threshold_reached"
     assert json.loads(body)["data"] == DATA
     assert row(store, of_the_operator).state == "delivered"
+
+
+def test_an_operators_webhook_has_two_signatures_while_his_secret_is_rotated(
+    store: Store, of_the_operator: UUID, receiver: Receiver
+) -> None:
+    old, new = new_secret(), new_secret()
+    deliver(store, SecretStr(new), SecretStr(old)).run(of_the_operator)
+    assert [verifies(secret, receiver.got[0]) for secret in (old, new, SECRET)] == [True, True, False]
 
 
 def test_an_operators_webhook_is_not_sent_by_a_worker_that_cannot_sign_it(

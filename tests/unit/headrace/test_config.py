@@ -268,9 +268,10 @@ KEY = "whsec_" + "a" * 32
     [
         (f'webhook_url = "a.example"\nwebhook_secret = "{KEY}"', "budgets.webhook_url"),
         ('webhook_secret = "secret"', "budgets.webhook_secret"),
+        ('webhook_secret_old = "secret"', "budgets.webhook_secret_old"),
         ('webhook_secret = "whsec_YWJj"', "budgets.webhook_secret"),
     ],
-    ids=["no address", "no key", "short key"],
+    ids=["no address", "no key", "no old key", "short key"],
 )
 def test_an_operators_webhook_has_an_address_and_a_secret_that_can_sign(
     text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
