@@ -1,6 +1,6 @@
 """Tests with servers that no wheel has: Debian's packages. One that is missing fails the test that asks for it.
 
-Not collected by default: `pytest tests/system`.
+Not collected by default: `bin/test --system` installs the packages and runs these tests.
 """
 
 import shutil
@@ -20,7 +20,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def pgbouncer_path() -> str:
     """The program of Debian's package `pgbouncer`."""
-    found = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    return _path_of("pgbouncer", "pgbouncer")
+
+
+@pytest.fixture(scope="session")
+def promtool_path() -> str:
+    """The checker of Debian's package `prometheus`."""
+    return _path_of("promtool", "prometheus")
+
+
+def _path_of(program: str, package: str) -> str:
+    found = shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if found is None:
-        pytest.fail("pgbouncer is missing: apt-get install pgbouncer")
+        pytest.fail(f"{program} is missing: 'bin/test --system' installs Debian's package {package}.")
     return found

@@ -51,7 +51,9 @@ def test_an_argument_that_the_installation_has_not_is_refused(tmp_path: Path, ar
     assert any(f"There is no argument '{argument}'." in done.stderr for argument in arguments)
 
 
-def checked(checkout: Path, *arguments: str, failing: str = "nothing") -> subprocess.CompletedProcess[str]:
+def checked(
+    checkout: Path, *arguments: str, failing: str = "nothing", path: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a copy of `bin/test` where every tool says what it was told, and one fails."""
     tools = checkout / ".venv" / "bin"
     tools.mkdir(parents=True)
@@ -61,7 +63,8 @@ def checked(checkout: Path, *arguments: str, failing: str = "nothing") -> subpro
     for tool in (checkout / "bin" / "headrace", *(tools / name for name in ("ruff", "mypy", "lint-imports", "pytest"))):
         tool.write_text(told)
         tool.chmod(0o755)
-    return subprocess.run([script, *arguments], cwd="/", capture_output=True, text=True, check=False)
+    env = None if path is None else {"PATH": path}
+    return subprocess.run([script, *arguments], cwd="/", env=env, capture_output=True, text=True, check=False)
 
 
 KOMBU = "pytest -p no:cacheprovider tests/third_party"
@@ -84,3 +87,26 @@ def test_arguments_go_to_pytest(tmp_path: Path) -> None:
     done = checked(tmp_path, "tests/unit", "-k", "routing")
     assert done.returncode == 0
     assert done.stdout.endswith("\npytest tests/unit -k routing\n")
+
+
+@pytest.mark.parametrize(
+    ("user", "said"), [("1000", "As root: apt-get install pgbouncer"), ("0", "pytest tests/system")]
+)
+def test_checks_with_packages_of_debian_install_what_is_missing_or_fail_and_name_it(
+    tmp_path: Path, user: str, said: str
+) -> None:
+    """As root, apt-get is told what is missing; another user is told to."""
+    stand_ins = tmp_path / "debian"
+    stand_ins.mkdir()
+    for name, script in {"id": f"echo {user}", "dpkg-query": "exit 1", "apt-get": 'echo "apt-get $*"'}.items():
+        (stand_ins / name).write_text(f"#!/bin/sh\n{script}\n")
+        (stand_ins / name).chmod(0o755)
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "debian.txt").write_text("# Why.\npgbouncer # A comment.\n")
+
+    done = checked(tmp_path, "--system", path=f"{stand_ins}:/usr/bin:/bin")
+
+    assert done.returncode == (0 if user == "0" else 1)
+    assert said in done.stdout + done.stderr
+    installs = "apt-get install -y -qq --no-install-recommends pgbouncer\n"
+    assert (installs in done.stdout) == (user == "0")
