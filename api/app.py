@@ -44,6 +44,7 @@ KILLED = 137
 
 def create_app(settings: Settings) -> Flask:
     """The WSGI app. Connects to nothing before the first request. Raises: ConfigError."""
+    settings.check_pepper()
     settings.check_paid_pools()
     app = Flask(__name__, static_folder=None)
     # werkzeug cuts a chunked body off at its limit and says nothing: the byte more tells a body that is too long.
@@ -92,7 +93,7 @@ def build(settings: Settings) -> Deps:
         admission=admission,
         catalogue=catalogue,
         forecast=forecast,
-        authenticator=Authenticator(store, settings.pepper.get_secret_value()),
+        authenticator=Authenticator(store, *settings.peppers),
         bodies=Bodies(AppRates(redis), store, settings.bodies_in_flight_bytes),
         submitter=submitter,
         reader=Reader(store, admission),

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
 
 from headrace.batching import Batching, Call, Gathering
@@ -54,9 +55,10 @@ class _Recent(dict[bytes, T]):
 class Authenticator:
     """Checks Authorization headers. Keeps digests, never keys. Safe to share between threads."""
 
-    def __init__(self, store: Store, pepper: str) -> None:
+    def __init__(self, store: Store, *peppers: str) -> None:
+        """Args: peppers: under which keys are stored, the newest first; two while one is rotated."""
         self._store = store
-        self._pepper = pepper
+        self._peppers = peppers
         #: Written under the lock, and read without it.
         self._good: _Recent[tuple[App, float]] = _Recent(KEYS_LIMIT)
         self._bad: _Recent[float] = _Recent(BAD_KEYS_LIMIT)
@@ -67,10 +69,16 @@ class Authenticator:
     def authenticate(self, header: str | None) -> App:
         """The app behind an Authorization header. Raises: Unauthenticated. StoreUnavailable."""
         key = _bearer(header)
-        digest = keys.digest(key, self._pepper)
+        for pepper in self._peppers:
+            with suppress(Unauthenticated):
+                return self._of(key, pepper)
+        raise keys.invalid()
+
+    def _of(self, key: str, pepper: str) -> App:
+        digest = keys.digest(key, pepper)
         if app := self._believed(digest):
             return app
-        if not keys.may_exist(key, self._pepper):
+        if not keys.may_exist(key, pepper):
             raise keys.invalid()
         return self._asked(digest)
 

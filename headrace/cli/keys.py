@@ -13,7 +13,6 @@ from headrace.cli import parameters
 from headrace.cli.client import notes, out
 from headrace.cli.database import database, operator_settings
 from headrace.cli.table import table
-from headrace.config import Settings
 from headrace.store import apps
 from headrace.store import keys as store
 from headrace.store.apps import Scope
@@ -54,12 +53,12 @@ def create(app: str, days: int | None, scopes: tuple[str, ...]) -> None:
     headrace keys create shop --scope read --days 90
     """
     settings = operator_settings()
+    settings.check_pepper()
     with database(settings) as db:
         owner = apps.find_app(db, app)
         chosen = [Scope(scope) for scope in scopes or Scope]
         key = store.make(db, owner.id, settings.pepper.get_secret_value(), scopes=chosen, lifetime=_days(days))
     click.echo(key)
-    _warn_of_the_pepper(settings)
 
 
 @keys.command("list")
@@ -85,13 +84,13 @@ def rotate(key_id: str, keep_old_hours: int, days: int | None) -> None:
     A leaked key is not rotated but revoked: 'headrace keys revoke'.
     """
     settings = operator_settings()
+    settings.check_pepper()
     with database(settings) as db:
         old = store.find(db, key_id)
         pepper, overlap = settings.pepper.get_secret_value(), timedelta(hours=keep_old_hours)
         key = store.rotate(db, old, pepper, keep_old_for=overlap, lifetime=_days(days))
         ends_at = store.find(db, str(old.id)).expires_at
     click.echo(key)
-    _warn_of_the_pepper(settings)
     _note(f"The old key {old.hint}… of '{old.app}' works until {_minute(ends_at)} UTC.")
 
 
@@ -149,12 +148,6 @@ def _minute(at: datetime | None) -> str:
 
 def _days(days: int | None) -> timedelta | None:
     return None if days is None else timedelta(days=days)
-
-
-def _warn_of_the_pepper(settings: Settings) -> None:
-    """Tell who makes a key with the default pepper, which the API that it is for need not have."""
-    if "pepper" not in settings.model_fields_set:
-        _note("HEADRACE_PEPPER is not set here: this key opens nothing where 'web' has a pepper of its own.")
 
 
 def _note(text: str) -> None:

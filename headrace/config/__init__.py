@@ -45,6 +45,10 @@ __all__ = [
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
+#: What stands for a pepper where none is set. Everyone can read it here, so that it protects nothing.
+NO_PEPPER = "development"
+
+
 class Settings(BaseSettings):
     """Everything that can be set, whole and checked.
 
@@ -56,7 +60,8 @@ class Settings(BaseSettings):
         model, model_dir, engine: `HEADRACE_MODEL`, `HEADRACE_MODEL_DIR`, `HEADRACE_ENGINE` override the served pool's.
         demo_started_at: when `bin/demo` began, before it installed anything; seconds since 1970.
         pool: `HEADRACE_POOL`: the pool that is served here; the file's first by default.
-        pepper: `HEADRACE_PEPPER` keys the HMAC under which API keys are stored. Changing it voids every key.
+        pepper: `HEADRACE_PEPPER` keys the HMAC under which API keys are stored. Changing it voids every key, unless
+            `old_pepper` has the one before: then both kinds of keys open the door until it is taken away.
         url: `HEADRACE_URL`: where the terminal's client commands find the API.
         api_key: `HEADRACE_API_KEY`: the key they show it.
         body_limit_bytes: larger request bodies are refused with 413.
@@ -102,7 +107,8 @@ class Settings(BaseSettings):
     model_dir: Path | None = None
     engine: Literal["vllm", "simulator", "openai"] | None = None
     pool: str = ""
-    pepper: SecretStr = SecretStr("development")
+    pepper: SecretStr = SecretStr(NO_PEPPER)
+    old_pepper: SecretStr | None = None
     url: str = "http://127.0.0.1:8000"
     api_key: SecretStr | None = None
     demo_started_at: float | None = None
@@ -214,6 +220,21 @@ class Settings(BaseSettings):
             message = f"No job is answered by {', '.join(sorted(strange))}: name 'model', or one that 'models' maps to."
             raise ConfigError(message, param="overflow.effort_models")
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow})
+
+    def check_pepper(self) -> None:
+        """Raises: ConfigError: no pepper is set, or the one that everyone knows. `headrace up` makes one of its own."""
+        if self.pepper.get_secret_value() == NO_PEPPER:
+            message = (
+                "HEADRACE_PEPPER is not set: API keys would be stored under a pepper that everyone knows. Set it to a "
+                "long random text ('openssl rand -hex 32'), the same for 'web' and for 'headrace keys', and keep it."
+            )
+            raise ConfigError(message, param="pepper")
+
+    @property
+    def peppers(self) -> tuple[str, ...]:
+        """The peppers under which a key may be stored, the newest first."""
+        old = () if self.old_pepper is None else (self.old_pepper.get_secret_value(),)
+        return (self.pepper.get_secret_value(), *old)
 
     def check_paid_pools(self) -> None:
         """Raises: ConfigError: the paid API alone answers a pool, and has no key, or no price for its model."""

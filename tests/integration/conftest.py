@@ -40,7 +40,7 @@ def migrated_url(database_url: str) -> str:
 
 @pytest.fixture
 def settings(migrated_url: str, redis_url: str) -> Settings:
-    return Settings.load(database_url=migrated_url, redis_url=redis_url, engine="simulator")
+    return Settings.load(database_url=migrated_url, redis_url=redis_url, engine="simulator", pepper="of-the-tests")
 
 
 @pytest.fixture

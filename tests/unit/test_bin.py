@@ -101,8 +101,8 @@ def test_checks_with_packages_of_debian_install_what_is_missing_or_fail_and_name
     for name, script in {"id": f"echo {user}", "dpkg-query": "exit 1", "apt-get": 'echo "apt-get $*"'}.items():
         (stand_ins / name).write_text(f"#!/bin/sh\n{script}\n")
         (stand_ins / name).chmod(0o755)
-    (tmp_path / "requirements").mkdir()
-    (tmp_path / "requirements" / "debian.txt").write_text("# Why.\npgbouncer # A comment.\n")
+    (tmp_path / "tests" / "system").mkdir(parents=True)
+    (tmp_path / "tests" / "system" / "debian.txt").write_text("# Why.\npgbouncer # A comment.\n")
 
     done = checked(tmp_path, "--system", path=f"{stand_ins}:/usr/bin:/bin")
 

@@ -38,6 +38,27 @@ def test_compose_runs_every_process_of_the_procfile() -> None:
     assert commands == {name: [name] for name in procfile.read(PROJECT_ROOT / "Procfile")}
 
 
+#: The secrets of each process; the password of Postgres is in the URL that all have.
+SECRETS = {
+    "web": {"HEADRACE_PEPPER", "HEADRACE_OLD_PEPPER", "HF_TOKEN"},
+    "gpu": {"HF_TOKEN"},
+    "gpu-1": {"HF_TOKEN"},
+    "cpu": {"HF_TOKEN"},
+    "overflow": {"OPENAI_API_KEY"},
+    "webhooks": {"HEADRACE_BUDGETS__WEBHOOK_SECRET"},
+    "flower": {"FLOWER_BASIC_AUTH"},
+}
+NO_SECRETS = {"DATABASE_URL", "REDIS_URL", "OPENAI_BASE_URL", "HEADRACE_MODEL"}
+
+
+def test_each_container_gets_the_secrets_that_it_uses_and_no_others() -> None:
+    for name, service in services().items():
+        if name in SERVERS:
+            continue
+        given = {variable for variable, value in service["environment"].items() if not str(value).endswith(":+set}")}
+        assert given == SECRETS.get(name, set()) | NO_SECRETS, name
+
+
 def test_each_gpu_worker_is_pinned_to_a_gpu_of_its_own() -> None:
     workers = {name: each for name, each in services().items() if each.get("image") == "headrace-gpu"}
     given = {name: each["deploy"]["resources"]["reservations"]["devices"] for name, each in workers.items()}

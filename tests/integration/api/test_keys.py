@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from pydantic import SecretStr
 from redis import Redis
 
 from api.auth import KEY_TTL_S, Authenticator
@@ -186,3 +187,18 @@ def test_no_part_of_a_key_is_in_an_answer_to_it(web: Flask, key: str) -> None:
         answered = web.test_client().get(f"/v1/jobs/job_{'0' * 32}", headers={"Authorization": f"Bearer {sent}"})
         assert sent[3:] not in answered.get_data(as_text=True) + str(answered.headers)
     assert key not in repr(vars(known))
+
+
+def test_keys_of_two_peppers_open_the_door_while_one_is_rotated(
+    build_web: Callable[..., Flask], client_of: Callable[..., FlaskClient], store: Store, app: App
+) -> None:
+    with store.begin() as db:
+        before, after = keys.make(db, app.id, "before"), keys.make(db, app.id, "after")
+
+    def statuses(**peppers: str) -> list[int]:
+        web = build_web(**{name: SecretStr(pepper) for name, pepper in peppers.items()})
+        return [client_of(key, web).get("/v1/models").status_code for key in (before, after)]
+
+    assert statuses(pepper="before") == [200, 401]
+    assert statuses(pepper="after", old_pepper="before") == [200, 200]
+    assert statuses(pepper="after") == [401, 200]

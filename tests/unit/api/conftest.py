@@ -144,7 +144,8 @@ def app() -> App:
 @pytest.fixture
 def settings() -> Settings:
     pool = PoolSettings(model=MODEL, engine="simulator", max_model_tokens=LIMIT)
-    return Settings.load(pools={"chat": pool}, database_url="postgresql://nowhere", redis_url="redis://nowhere")
+    servers = {"database_url": "postgresql://nowhere", "redis_url": "redis://nowhere"}
+    return Settings.load(pools={"chat": pool}, pepper="of-the-tests", **servers)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from api.app import KILLED, create_app
 from api.deps import EXTENSION
 from api.intake import FAILPOINT_INSERTED
 from headrace.config import Settings
+from headrace.errors import ConfigError
 
 
 @pytest.fixture
@@ -32,3 +33,10 @@ def test_a_process_without_servers_lives_and_says_so(settings: Settings) -> None
     assert client.get("/healthz").get_json() == {"status": "ok"}
     assert client.get("/openapi.json").status_code == 200
     assert client.get("/").headers["Location"] == "/docs/"
+
+
+@pytest.mark.parametrize("given", [{}, {"pepper": "development"}])
+def test_the_pepper_that_everyone_knows_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="HEADRACE_PEPPER is not set") as refused:
+        create_app(Settings.load(**given))
+    assert refused.value.param == "pepper"

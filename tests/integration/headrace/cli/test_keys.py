@@ -82,15 +82,13 @@ def test_a_key_is_all_that_is_told(run: Run) -> None:
     assert run("keys", "create", "shop").stderr == ""
 
 
-def test_a_key_under_the_default_pepper_comes_with_a_warning(run: Run) -> None:
-    warning = "HEADRACE_PEPPER is not set here: this key opens nothing where 'web' has a pepper of its own."
-
-    unset = run("keys", "create", "shop", HEADRACE_PEPPER=None)
-    rotated = run("keys", "rotate", unset.stdout[:8], HEADRACE_PEPPER=None)
-
-    assert warning in unset.stderr
-    assert warning in rotated.stderr
-    assert warning not in run("keys", "create", "shop").stderr
+@pytest.mark.parametrize("pepper", [None, "development"])
+def test_no_key_is_made_under_the_pepper_that_everyone_knows(run: Run, pepper: str | None) -> None:
+    hint = made(run, "create", "shop")[:8]
+    for words in (("create", "shop"), ("rotate", hint)):
+        refused = run("keys", *words, HEADRACE_PEPPER=pepper)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "HEADRACE_PEPPER is not set" in refused.stderr
 
 
 def test_the_keys_of_one_app_or_of_all_are_listed_without_any_key(run: Run) -> None:
