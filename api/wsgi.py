@@ -11,6 +11,7 @@ from api.app import create_app
 from api.deps import EXTENSION
 from headrace.config import Settings
 from headrace.logging import configure
+from headrace.startup import check
 
 #: How often a thread that waits for the GIL looks up, which with hundreds of them adds up. Python's own is 5 ms; hardly
 #: a call of ours holds the GIL for as long.
@@ -37,6 +38,8 @@ def _end_waits_on_signal(app: Flask) -> None:
 
 sys.setswitchinterval(SWITCH_S)
 configure()
-app = create_app(Settings.load())
+_settings = Settings.load()
+check(_settings)
+app = create_app(_settings)
 if threading.current_thread() is threading.main_thread():
     _end_waits_on_signal(app)

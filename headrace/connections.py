@@ -155,7 +155,7 @@ def _try_idle_ones(engine: Engine) -> None:
             raise InvalidatePoolError from error
 
 
-def redis(settings: Settings) -> Redis:
+def redis(settings: Settings, *, retry: Retry | None = None, timeout_s: float = REDIS_TIMEOUT_S) -> Redis:
     """A client of the broker's Redis; one retry covers a connection that was closed while idle, and a failover.
 
     A time-out is not retried: whoever hangs now will hang the second time, and the caller waits twice.
@@ -163,10 +163,10 @@ def redis(settings: Settings) -> Redis:
     """
     where = RedisUrl.parse(settings.redis_url)
     options: dict[str, Any] = {
-        "socket_timeout": REDIS_TIMEOUT_S,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": min(timeout_s, CONNECT_TIMEOUT_S),
         "health_check_interval": 10,
-        "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        "retry": retry or Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         "decode_responses": True,
     }
     if where.sentinels is None:

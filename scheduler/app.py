@@ -6,6 +6,7 @@ celery -A scheduler.app flower
 """
 
 import logging
+import sys
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from headrace.config import Settings
 from headrace.logging import configure
 from headrace.pace import Pace
 from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
+from headrace.startup import check_first
 from headrace.store import Store, deliveries, idempotency, jobs, observations, texts
 from headrace.watchdog import watch
 from scheduler import sweep, tasks
@@ -113,6 +115,8 @@ def make_app(settings: Settings) -> Celery:
     )
     celery.steps["worker"].update({ControlQueueStep, SweepStep})
     watch(celery, settings)
+    # The control worker sweeps without Redis too.
+    check_first(celery, settings, goes_on="worker" in sys.argv)
     return celery
 
 

@@ -28,6 +28,7 @@ from headrace.errors import ConfigError, DeliveryFailed
 from headrace.jobs import Route, parse_id
 from headrace.logging import configure
 from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
+from headrace.startup import check_first
 from headrace.store import Store
 from headrace.watchdog import give_up, watch
 from workers.deliver import Deliver
@@ -58,6 +59,7 @@ def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrenc
     app.conf.update(worker_pool="workers.pool:TaskPool", worker_concurrency=concurrency)
     app.amqp.queues.select(queues)
     watch(app, settings)
+    check_first(app, settings)
     return app
 
 

@@ -1,5 +1,6 @@
 """The control processes' settings: what beat sends, and what a worker may take."""
 
+import pytest
 from celery.worker import WorkController
 
 from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
@@ -14,7 +15,8 @@ def test_beat_sends_each_tick_to_the_control_queue_and_lets_it_expire_by_the_nex
         assert entry["options"] == {"queue": CONTROL, "expires": entry["schedule"]}
 
 
-def test_a_control_worker_takes_from_no_other_queue_even_when_none_is_named() -> None:
+def test_a_control_worker_takes_from_no_other_queue_even_when_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.startup.CHECKS", ())
     worker = WorkController(app=app, hostname="control@test", queues=None, pool_cls="solo")
     assert set(worker.app.amqp.queues.consume_from) == {CONTROL}
     assert "chat.high" in worker.app.amqp.queues
