@@ -54,9 +54,12 @@ class Arm:
     off: tuple[str, ...]
 
 
-ARMS: Mapping[str, Arm] = {"postgres": Arm("postgres_promoted", "pg_recovery_s", ("sync", "fence"))}
+ARMS: Mapping[str, Arm] = {
+    "postgres": Arm("postgres_promoted", "pg_recovery_s", ("sync", "fence")),
+    "redis": Arm("redis_promoted", "redis_recovery_s", ("sweep",)),
+}
 #: What the world without a mechanism is for: the figure that is no longer 0.
-SHOWS = {"sync": "lost", "fence": "double_billed"}
+SHOWS = {"sync": "lost", "fence": "double_billed", "sweep": "lost"}
 
 
 def fail_over(arm: Arm, promotions: int, seed: int, off: str | None) -> dict[str, Any]:
@@ -79,7 +82,14 @@ def fail_over(arm: Arm, promotions: int, seed: int, off: str | None) -> dict[str
         finally:
             client.end()
         judged = judge(world, client.orders, faults.happened, [])
-    figures = {"jobs": len(orders), **judged, "complaints": len(client.complaints), "statuses": dict(client.statuses)}
+        restored = sum(map(_restored, world.log_lines()))
+    figures = {
+        "jobs": len(orders),
+        "messages_restored": restored,
+        **judged,
+        "complaints": len(client.complaints),
+        "statuses": dict(client.statuses),
+    }
     return {"figures": figures, "promotions": recoveries, "complaints": client.complaints}
 
 
@@ -104,6 +114,12 @@ def _started_after(world: World, at: float) -> float:
     return 0.0 if first is None else float(first) - at
 
 
+def _restored(line: str) -> int:
+    """How many messages a line of a log says that `publish_due` has pushed again."""
+    _, _, record = line.partition(": ")
+    return int(json.loads(record)["messages"]) if '"messages_restored"' in record else 0
+
+
 def _settle(world: World, client: Client, *, is_whole: bool) -> None:
     """Return once every order has ended. Args: is_whole: False where some of them may be lost, and are never seen."""
 
@@ -119,7 +135,7 @@ def show(runs: Sequence[tuple[str, dict[str, Any]]]) -> None:
     table = Table("", header_style="bold")
     for title, _ in runs:
         table.add_column(title, justify="right")
-    for name in (*ZERO, "unbooked_usd", "jobs"):
+    for name in (*ZERO, "unbooked_usd", "jobs", "messages_restored"):
         table.add_row(name, *(str(run["figures"][name]) for _, run in runs))
     for name in ("accepts_s", "starts_s"):
         values = (", ".join(f"{each[name]:.1f}" for each in run["promotions"]) for _, run in runs)
@@ -141,7 +157,9 @@ def main(promotions: int, names: tuple[str, ...], seed: int | None, off: tuple[s
 
     Before each death the replica hears of its primary 0.5 s late, as by a long way: what is under way then has been
     asked for and not confirmed, or is confirmed and never arrives. `--off sync` has a standby of Postgres that is
-    asynchronous, and shows what that loses; `--off fence` workers that write without their claim.
+    asynchronous, and shows what that loses; `--off fence` workers that write without their claim. Redis's replica is
+    always asynchronous, and its Sentinel told of the death at once: what the new master lacks is made good from
+    Postgres, and messages_restored says how much of it was messages; `--off sweep` runs no process that does so.
 
     The last line is name=value pairs: lost, accepted jobs that have not ended; double_billed, orders that were charged
     twice, both counted in SQL; for each server, the seconds from the primary's death to the next accept and the next

@@ -65,8 +65,9 @@ class Faults:
             "postgres_restart": lambda: world.postgres.restart(signal.SIGQUIT),
             "postgres_promoted": self._promote_postgres,
             "postgres_locked": self._lock,
-            **{f"redis_{mode}": partial(self._network, world.redis_proxy, mode) for mode in NETWORK},
-            # The primary's, whichever of the two that is then.
+            "redis_promoted": self._promote_redis,
+            # The master's, and the primary's, whichever of the two that is then.
+            **{f"redis_{mode}": partial(self._redis_network, mode) for mode in NETWORK},
             **{f"postgres_{mode}": partial(self._postgres_network, mode) for mode in NETWORK},
             **{f"web_{mode}": partial(self._network, world.web_proxy, mode) for mode in CALLERS_NETWORK},
             **{f"provider_{kind}": partial(self._fail_provider, kind) for kind in PROVIDER_KINDS},
@@ -156,6 +157,17 @@ class Faults:
         self.struck_at = time.time()
         self._world.cluster.promote()
         self._world.cluster.rejoin()
+
+    def _promote_redis(self) -> None:
+        """The master's machine dies with what its replica has not heard yet, and then comes back as the replica."""
+        self._world.redis_group.lag(REPLICA_LATE_S)
+        time.sleep(REPLICA_LATE_FOR_S)
+        self.struck_at = time.time()
+        self._world.redis_group.promote()
+        self._world.redis_group.rejoin()
+
+    def _redis_network(self, mode: Mode) -> None:
+        self._network(self._world.redis.proxy, mode)
 
     def _postgres_network(self, mode: Mode) -> None:
         self._network(self._world.postgres_proxy, mode)

@@ -1,6 +1,6 @@
 """A whole system to be broken: two hosts of real processes, behind proxies to servers that can be killed and hung.
 
-Postgres is a primary and a standby, which can be promoted.
+Postgres is a primary and a standby, Redis a master and a replica: each second one can be promoted.
 
 Knows the system from outside: `headrace up`, the servers' binaries, SQL, Redis. It does not know what breaks when.
 """
@@ -17,15 +17,14 @@ from urllib.parse import urlsplit
 
 import psycopg
 from chaos.cluster import Cluster, Node
-from chaos.server import Server
 from paid_api import paid_api
 from redis import Redis
 
-from headrace.stack.ports import free_port
 from headrace.stack.receiver import Receiver
 from headrace.stack.stack import Stack
-from headrace.stack.valkey import Valkey
 from tests.chaos.proxy import Proxy
+from tests.chaos.redis_group import Node as RedisNode
+from tests.chaos.redis_group import RedisGroup
 
 LEASE_S = 4.0
 #: Of a lane's queue: little enough that an outage of seconds fills it.
@@ -43,10 +42,9 @@ class World(AbstractContextManager["World"]):
 
     Attributes:
         cluster: Postgres; `postgres` is its primary, and `postgres_proxy` what stands before that.
-        redis: the server itself; `redis_proxy`: what stands before it.
+        redis_group: Redis; `redis` is its master, with what stands before that.
         web_proxy: what stands before the API; `url` leads to it.
         hosts: the stacks; the first has the API.
-        onlooker: a client of Redis that no fault on the way meets.
         receiver: of webhooks.
     """
 
@@ -59,6 +57,7 @@ class World(AbstractContextManager["World"]):
         """
         self._off, self._settings = off, settings
         self._exits = ExitStack()
+        self._onlookers = dict[str, Redis]()
 
     def __enter__(self) -> Self:
         try:
@@ -75,15 +74,10 @@ class World(AbstractContextManager["World"]):
         enter = self._exits.enter_context
         self.folder = Path(enter(TemporaryDirectory(prefix="headrace-soak-")))
         self.cluster = enter(Cluster(self.folder, is_synchronous=self._off != "sync"))
-        valkey = Valkey(self.folder / "valkey", free_port())
-        self.redis = Server(valkey)
-        self._exits.callback(self.redis.stop)
-        self.redis.start()
-        self.redis_proxy = enter(Proxy(valkey.port))
-        self.onlooker = enter(Redis.from_url(valkey.url, decode_responses=True))
+        self.redis_group = enter(RedisGroup(self.folder))
         self.receiver = enter(Receiver())
         self.provider = enter(paid_api(self.folder, tokens=12, token_ms=40))
-        env = self._env(self.cluster.url, valkey.url.replace(f":{valkey.port}/", f":{self.redis_proxy.port}/"))
+        env = self._env(self.cluster.url, self.redis_group.url)
         first = ("flower", "control") if self._off == "sweep" else ("flower",)
         self.hosts = [enter(Stack(self.folder / "host-1", _options(first), env))]
         # Two Celery workers of one name would answer for each other.
@@ -120,6 +114,19 @@ class World(AbstractContextManager["World"]):
                 else {}
             ),
         }
+
+    @property
+    def redis(self) -> RedisNode:
+        """Redis's master, as it is now."""
+        return self.redis_group.master
+
+    @property
+    def onlooker(self) -> Redis:
+        """A client of the master that no fault on the way meets."""
+        url = self.redis.valkey.url
+        if url not in self._onlookers:
+            self._onlookers[url] = self._exits.enter_context(Redis.from_url(url, decode_responses=True))
+        return self._onlookers[url]
 
     @property
     def postgres(self) -> Node:
