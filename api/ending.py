@@ -50,7 +50,8 @@ def _give_back(admission: Admission, ended: Sequence[Ticket]) -> None:
         return
     try:
         admission.remove(ended)
-        admission.announce_ended([ticket.job_id for ticket in ended])
+        job_ids = [ticket.job_id for ticket in ended]
+        admission.announce_ended(job_ids, moved=job_ids)
     except BrokerUnavailable as error:
         # A message finds nothing to claim, `reconcile_admission` frees the place, and who waits looks again by himself.
         log.warning("end_not_announced", extra={"jobs": len(ended), "error": str(error)})

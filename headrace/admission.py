@@ -13,7 +13,7 @@ from redis import Redis
 from headrace import connections
 from headrace.broker import ExecuteMessage
 from headrace.limits import RateLeft, RatesLeft
-from headrace.queues import KEY_PREFIX, WEBHOOKS, Candidate, Ticket, bell_key, books_key
+from headrace.queues import KEY_PREFIX, MOVED, WEBHOOKS, Candidate, Ticket, bell_key, books_key
 from headrace.store.apps import UNLIMITED, AppLimits
 from headrace.upkeep import Upkeep, answered
 
@@ -174,9 +174,12 @@ class Admission(Upkeep):
         with answered():
             return cast("str | None", self._redis.get(OUTLOOK))
 
-    def announce_ended(self, job_ids: Iterable[UUID], *, has_webhooks: bool = False) -> None:
+    def announce_ended(
+        self, job_ids: Iterable[UUID], *, has_webhooks: bool = False, moved: Iterable[UUID] = ()
+    ) -> None:
         """Wake the readers of these jobs and, for webhooks, the workers that send them. Call it after the commit.
 
+        Args: moved: jobs that ended, or went back, without a worker: Flower is to show them.
         Raises: BrokerUnavailable.
         """
         pipeline = self._redis.pipeline(transaction=False)
@@ -185,6 +188,8 @@ class Admission(Upkeep):
                 pipeline.publish(ENDED, job_id.hex)
             if has_webhooks:
                 pipeline.xadd(bell_key(WEBHOOKS), {"queues": "new"}, maxlen=1, approximate=False)
+            if named := " ".join(job_id.hex for job_id in moved):
+                pipeline.publish(MOVED, named)
             pipeline.execute()
 
     def check_writable(self) -> None:
@@ -203,18 +208,8 @@ def _caps(limits: AppLimits) -> tuple[int, ...]:
     return tuple(-1 if cap is None else cap for cap in caps)
 
 
-def _outcome(
-    ask: Ask,
-    chosen: int,
-    reason: Reason,
-    number: int,
-    depth: int,
-    tokens: int,
-    expected_tokens: int,
-    requests_left: int,
-    tokens_left: int,
-    free: int,
-) -> Place | Refusal:
+def _outcome(ask: Ask, chosen: int, reason: Reason, *numbers: int) -> Place | Refusal:
+    number, depth, tokens, expected_tokens, requests_left, tokens_left, free = numbers
     requests, tokens_a_minute = ask.limits.requests_per_minute, ask.limits.tokens_per_minute
     left = RatesLeft(
         RateLeft(requests, requests_left) if requests else None,

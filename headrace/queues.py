@@ -21,6 +21,8 @@ CONTROL = "control"
 
 #: Every Redis key carries this hash tag, so that one Lua call may touch several of them on a Redis Cluster.
 KEY_PREFIX = "{headrace}:"
+#: The channel on which jobs are named that moved without a worker: ids in hex, spaces between. May lose some.
+MOVED = KEY_PREFIX + "moved"
 
 
 def queue_name(pool: str, lane: Lane) -> str:

@@ -1,8 +1,7 @@
-"""Composition root of the control processes: worker, beat and Flower. Nothing but wiring is here.
+"""Composition root of the control processes: worker and beat. Nothing but wiring is here.
 
 celery -A scheduler.app worker -Q control
 celery -A scheduler.app beat
-celery -A scheduler.app flower
 """
 
 import logging
@@ -12,6 +11,7 @@ from typing import Any
 
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
+from redis import Redis
 
 from headrace import connections
 from headrace.admission import Admission
@@ -20,12 +20,14 @@ from headrace.config import Settings
 from headrace.logging import configure
 from headrace.pace import Pace
 from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
+from headrace.remote_control import cancel_here
 from headrace.startup import check_first
 from headrace.store import Store, deliveries, idempotency, jobs, observations, texts
 from headrace.watchdog import watch
 from scheduler import sweep, tasks
 from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
+from scheduler.show_ends import ShowEnds
 from scheduler.spill import spill
 from scheduler.sweeper import Sweep, Sweeper
 from scheduler.watch_budgets import watch_budgets
@@ -87,6 +89,14 @@ class ControlQueueStep(bootsteps.Step):
         worker.app.amqp.queues.select([CONTROL])
 
 
+class ShowEndsStep(ShowEnds):
+    """Shows what became of jobs without a worker."""
+
+    def open(self) -> tuple[Store, Redis]:
+        """The servers that it reads."""
+        return parts.store, connections.redis(_settings)
+
+
 @setup_logging.connect
 def log_as_json(loglevel: int, **_: object) -> None:
     """Replace Celery's own set-up of logging."""
@@ -114,6 +124,7 @@ def make_app(settings: Settings) -> Celery:
         worker_concurrency=1,
     )
     celery.steps["worker"].update({ControlQueueStep, SweepStep})
+    celery.steps["consumer"].add(ShowEndsStep)
     watch(celery, settings)
     # The control worker sweeps without Redis too.
     check_first(celery, settings, goes_on="worker" in sys.argv)
@@ -124,3 +135,4 @@ _settings = Settings.load()
 app = make_app(_settings)
 parts = make_parts(app, _settings)
 tasks.register(app, parts)
+cancel_here(partial(sweep.cancel, parts))

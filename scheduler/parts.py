@@ -32,4 +32,4 @@ class Parts:
         Raises: BrokerUnavailable.
         """
         if job_ids:
-            self.admission.announce_ended(job_ids, has_webhooks=True)
+            self.admission.announce_ended(job_ids, has_webhooks=True, moved=job_ids)

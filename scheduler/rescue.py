@@ -95,6 +95,7 @@ def rescue(parts: Parts, patience: Patience) -> int:
     for row, end in fates:
         logger.warning("job_rescued", extra={"job": row.id, "attempt": row.attempt, "target": end.target})
     parts.tell_ended(ended)
+    parts.admission.announce_ended((), moved=[row.id for row, end in fates if not end.target.is_terminal])
     return len(fates)
 
 

@@ -28,6 +28,7 @@ from headrace.errors import ConfigError, DeliveryFailed
 from headrace.jobs import Route, parse_id
 from headrace.logging import configure
 from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
+from headrace.remote_control import leave_cancels_to_control
 from headrace.startup import check_first
 from headrace.store import Store
 from headrace.watchdog import give_up, watch
@@ -37,6 +38,7 @@ from workers.events import SendEvents
 from workers.metrics import Endpoint
 from workers.notices import Notices
 from workers.outbox_taker import OutboxTaker
+from workers.outcomes import JobFailed, show
 from workers.posting import make_session
 from workers.seat import Seat
 from workers.slots import Slots
@@ -60,6 +62,7 @@ def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrenc
     app.amqp.queues.select(queues)
     watch(app, settings)
     check_first(app, settings)
+    leave_cancels_to_control()
     return app
 
 
@@ -111,9 +114,9 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         terminate = stop
 
     # Not shared: Celery would register one app's task with every other app of the process, in no order.
-    @app.task(name=EXECUTE, shared=False)
+    @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:JobRequest", throws=(JobFailed,))
     def execute(job_id: str, enqueue_no: int) -> None:
-        seats[0].execute.run(parse_id(job_id), enqueue_no)
+        show(seats[0].execute.run(parse_id(job_id), enqueue_no))
 
     app.steps["worker"].add(SeatStep)
     app.steps["consumer"].add(SendEvents)

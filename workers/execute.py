@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -26,6 +27,7 @@ from workers.crashes import Crashes
 from workers.detour import way_on
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.notices import Notices
+from workers.outcomes import Outcome
 from workers.publisher import Publisher
 from workers.purse import NO_CALL, NotYet, Objection, Purse
 from workers.retry import FIRST_DELAY_S, GiveUp, backoff_s, decide, is_continuable, jitter
@@ -48,6 +50,7 @@ _TIMED_OUT: Mapping[StopReason, str] = {
     "deadline_exceeded": "Its deadline passed while it ran.",
     "run_timeout": "It ran for longer than its pool allows (max_run_s): ask for a shorter answer.",
 }
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -87,72 +90,70 @@ class Execute:
         """True while one more job may come."""
         return self.ready.is_set() and (self.purse is None or self.purse.is_open)
 
-    def run(self, job_id: UUID, enqueue_no: int) -> None:
+    def run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         """Run one attempt of a job, if there is still one to run.
+
+        Returns: where the job is now; None when another process answers for it.
 
         A message that finds no engine ready, or no Postgres, is held for a moment, which leaves the rest of the queue
         where it is counted, and then dropped: the job stays queued, and `publish_due` sends another.
         """
         try:
             if self.ready.wait(NOT_READY_HOLD_S):
-                self._run(job_id, enqueue_no)
-            else:
-                log.warning("engine_not_ready", extra={"job_id": str(job_id)})
+                return self._run(job_id, enqueue_no)
+            log.warning("engine_not_ready", extra={"job_id": str(job_id)})
+            return Outcome(JobState.QUEUED, EngineUnavailable.code)
         except StoreUnavailable as error:
             log.warning("claim_failed", extra={"job_id": str(job_id), "error": str(error)})
             time.sleep(NOT_READY_HOLD_S)
+            return Outcome(JobState.QUEUED, error.code)
         finally:
             self.room.leave(job_id)
 
-    def _run(self, job_id: UUID, enqueue_no: int) -> None:
+    def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         claim = self._shared.claim(job_id, enqueue_no)
         if claim is None:
             log.info("claim_missed", extra={"job_id": str(job_id), "enqueue_no": enqueue_no})
-            return
+            return None
         with self.running.running(claim.request_id):
             self.notices.left(job_id, enqueue_no)
-            if (paid := self._paid(claim)) is not None:
-                self._attempt(paid)
+            paid = self._paid(claim)
+            return self._attempt(paid) if isinstance(paid, Claim) else paid
 
-    def _paid(self, claim: Claim) -> Claim | None:
-        """The claim, with the money for its call if it takes any; None when there is nothing to run."""
+    def _paid(self, claim: Claim) -> Claim | Outcome | None:
+        """The claim, with the money for its call if it takes any; where the job is when there is nothing to run."""
         try:
             outcome = claim if self.purse is None else self.purse.reserve(claim)
         except StoreUnavailable as error:
             log.warning("money_not_reserved", extra={"job_id": str(claim.job_id), "error": str(error)})
-            self._put_off(claim, FIRST_DELAY_S)
-            return None
+            return self._put_off(claim, FIRST_DELAY_S)
         if isinstance(outcome, NotYet):
-            self._put_off(claim, outcome.delay_s)
-            return None
+            return self._put_off(claim, outcome.delay_s)
         if isinstance(outcome, Objection):
-            self._turn_away(claim, outcome)
-            return None
+            return self._turn_away(claim, outcome)
         if outcome is not None and self.purse is not None and self._is_stopping(claim):
             self.purse.not_called(claim)
-            self._put_off(outcome, FIRST_DELAY_S)
-            return None
+            return self._put_off(outcome, FIRST_DELAY_S)
         return outcome
 
     def _is_stopping(self, claim: Claim) -> bool:
         """True where a call would be paid that nobody waits for, or this worker does not: it came while it waited."""
         return not self.ready.is_set() or self.running.reason(claim.request_id) is not None
 
-    def _put_off(self, claim: Claim, delay_s: float, end: AttemptEnd = NO_CALL) -> None:
+    def _put_off(self, claim: Claim, delay_s: float, end: AttemptEnd = NO_CALL) -> Outcome | None:
         """Give a job back whose call is to be made later. It is as good as never taken."""
         delay_s *= 1 + jitter()
-        self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, delay_s=delay_s))
+        return self._put_back(claim, end, lambda db: store.attempts.hand_back(db, claim, end, delay_s=delay_s))
 
-    def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> None:
+    def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> Outcome | None:
         """Let a job that the paid API is closed to wait elsewhere, or for it; or fail it, if it cannot."""
         log.warning("overflow_refused", extra={"job_id": str(claim.job_id), "code": objection.code})
         end = replace(end, error_code=objection.code, error_message=objection.message)
         if (away := way_on(claim, objection, self.paid_pools, jitter())) is None:
-            self._finish(claim, JobState.FAILED, end)
-        else:
-            self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, away=away))
+            return self._finish(claim, JobState.FAILED, end)
+        return self._put_back(claim, end, lambda db: store.attempts.hand_back(db, claim, end, away=away))
 
-    def _attempt(self, claim: Claim) -> None:
+    def _attempt(self, claim: Claim) -> Outcome | None:
         outcome: Generation | EngineError
         with self._published(claim) as (prefix, on_delta):
             asked = (claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model)
@@ -171,9 +172,8 @@ class Execute:
         self.room.leave(claim.job_id, outcome if isinstance(outcome, Generation) else None)
         # Only now, when what was made is with its readers: they are told of the end, and read no further.
         if isinstance(outcome, EngineError):
-            self._failed(claim, outcome, engine_s)
-        else:
-            self._answered(claim, outcome, engine_s)
+            return self._failed(claim, outcome, engine_s)
+        return self._answered(claim, outcome, engine_s)
 
     @contextmanager
     def _published(self, claim: Claim) -> Iterator[tuple[str, OnDelta | None]]:
@@ -188,51 +188,47 @@ class Execute:
         with self.publisher.publishing(claim.job_id, claim.enqueue_no, can_continue) as published:
             yield published
 
-    def _answered(self, claim: Claim, generation: Generation, engine_s: float) -> None:
+    def _answered(self, claim: Claim, generation: Generation, engine_s: float) -> Outcome | None:
         """Store what the engine returned, by why it stopped."""
         stop = self.running.reason(claim.request_id)
         if generation.finish_reason != "abort":
-            self._finish(claim, JobState.SUCCEEDED, self.bill.of(claim, generation, engine_s, "succeeded"))
-        elif stop == "cancelled":
-            self._finish(claim, JobState.CANCELLED, self.bill.of(claim, generation, engine_s, "aborted"))
-        elif stop is not None and (why := _TIMED_OUT.get(stop)):
-            self._finish(claim, JobState.FAILED, self.bill.of(claim, generation, engine_s, "aborted", stop, why))
-        else:
-            # The engine or this worker is going away; the job is as good as never taken.
-            wasted = replace(self.bill.of(claim, generation, engine_s, "aborted", stop), kind="waste")
-            self._write(claim, lambda db: store.attempts.hand_back(db, claim, wasted))
+            return self._finish(claim, JobState.SUCCEEDED, self.bill.of(claim, generation, engine_s, "succeeded"))
+        if stop == "cancelled":
+            return self._finish(claim, JobState.CANCELLED, self.bill.of(claim, generation, engine_s, "aborted"))
+        if stop is not None and (why := _TIMED_OUT.get(stop)):
+            return self._finish(claim, JobState.FAILED, self.bill.of(claim, generation, engine_s, "aborted", stop, why))
+        # The engine or this worker is going away; the job is as good as never taken.
+        wasted = replace(self.bill.of(claim, generation, engine_s, "aborted", stop), kind="waste")
+        return self._put_back(claim, wasted, lambda db: store.attempts.hand_back(db, claim, wasted))
 
-    def _failed(self, claim: Claim, error: EngineError, engine_s: float) -> None:
+    def _failed(self, claim: Claim, error: EngineError, engine_s: float) -> Outcome | None:
         """Try again later or elsewhere, or fail the job."""
         if isinstance(error, EngineCrash):
             self.ready.clear()
-            self._crashed(claim, error, engine_s)
-            return
+            return self._crashed(claim, error, engine_s)
         end = self.bill.of_failure(claim, error, engine_s)
         if isinstance(error, EngineBusy) and claim.attempt == 1:
             # A call that was not let in is none: it is not counted, and the job's start_by binds it as before. Once
             # that binds no more, the attempts do.
-            self._put_off(claim, error.retry_after_s or backoff_s(claim.enqueue_no), end)
-        elif not isinstance(error, EngineUnavailable):
-            self._try_again(claim, error, end)
-        elif self.purse is not None:
-            self._turn_away(claim, Objection(error.code, str(error)), end)
-        else:
-            # Our own engine was dead before it came: it is as good as never taken. Nothing else is, until the lease's
-            # minder has looked, or the whole queue would be taken for it.
-            self.ready.clear()
-            self._write(claim, lambda db: store.attempts.hand_back(db, claim, end))
+            return self._put_off(claim, error.retry_after_s or backoff_s(claim.enqueue_no), end)
+        if not isinstance(error, EngineUnavailable):
+            return self._try_again(claim, error, end)
+        if self.purse is not None:
+            return self._turn_away(claim, Objection(error.code, str(error)), end)
+        # Our own engine was dead before it came: it is as good as never taken. Nothing else is, until the lease's
+        # minder has looked, or the whole queue would be taken for it.
+        self.ready.clear()
+        return self._put_back(claim, end, lambda db: store.attempts.hand_back(db, claim, end))
 
-    def _try_again(self, claim: Claim, error: EngineError, end: AttemptEnd) -> None:
+    def _try_again(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Outcome | None:
         decision = decide(error, claim.attempt, self.max_attempts, jitter())
         facts = {"job_id": str(claim.job_id), "attempt": claim.attempt, "code": error.code, "reason": decision.reason}
         log.warning("attempt_failed", extra=facts)
         if isinstance(decision, GiveUp):
-            self._finish(claim, JobState.FAILED, end)
-        else:
-            self._write(claim, lambda db: store.attempts.retry(db, claim, end, decision.delay_s))
+            return self._finish(claim, JobState.FAILED, end)
+        return self._put_back(claim, end, lambda db: store.attempts.retry(db, claim, end, decision.delay_s))
 
-    def _crashed(self, claim: Claim, error: EngineCrash, engine_s: float) -> None:
+    def _crashed(self, claim: Claim, error: EngineCrash, engine_s: float) -> Outcome | None:
         """Give the job back under suspicion, without counting the attempt; or fail it, if it ran alone.
 
         What had made no token yet when the engine died is the first suspect, and runs alone from now on. What was under
@@ -245,10 +241,9 @@ class Execute:
             self.crashes.explain()
             self._remember(claim)
             message = "The engine died under this prompt, also when nothing else ran in it: it is refused for a day."
-            self._finish(claim, JobState.FAILED, replace(end, error_message=message))
-        else:
-            suspicion = 1 if error.made_tokens else SUSPECT
-            self._write(claim, lambda db: store.attempts.hand_back(db, claim, end, suspicion=suspicion))
+            return self._finish(claim, JobState.FAILED, replace(end, error_message=message))
+        suspicion = 1 if error.made_tokens else SUSPECT
+        return self._put_back(claim, end, lambda db: store.attempts.hand_back(db, claim, end, suspicion=suspicion))
 
     def _remember(self, claim: Claim) -> None:
         """Have the doors refuse this prompt. Where Postgres does not take it now, the next crash brings it back."""
@@ -259,24 +254,29 @@ class Execute:
         except StoreUnavailable as error:
             log.warning("poison_not_remembered", extra={"job_id": str(claim.job_id), "error": str(error)})
 
-    def _finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> None:
+    def _finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> Outcome | None:
         alone = partial(self._in_one, lambda db: store.attempts.finish(db, claim, target, end))
         once = alone if claim.has_webhook else partial(self._shared.finish, claim, target, end)
-        if self._insist(claim, once):
-            log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
-            self.notices.ended(claim.job_id, has_webhook=claim.has_webhook)
-            if claim.stream:
-                self.publisher.forget(claim.job_id)
+        if not self._insist(claim, once):
+            return None
+        log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
+        self.notices.ended(claim.job_id, has_webhook=claim.has_webhook)
+        if claim.stream:
+            self.publisher.forget(claim.job_id)
+        return Outcome(target, end.error_code)
 
-    def _write(self, claim: Claim, write: Callable[[Connection], bool]) -> bool:
-        return self._insist(claim, partial(self._in_one, write))
+    def _put_back(
+        self, claim: Claim, end: AttemptEnd, write: Callable[[Connection], JobState | None]
+    ) -> Outcome | None:
+        state = self._insist(claim, partial(self._in_one, write))
+        return Outcome(state, end.error_code) if state else None
 
-    def _in_one(self, write: Callable[[Connection], bool]) -> bool:
+    def _in_one(self, write: Callable[[Connection], T]) -> T:
         with self.store.begin() as db:
             return write(db)
 
-    def _insist(self, claim: Claim, write: Callable[[], bool]) -> bool:
-        """Write under the claim, through an outage of Postgres if need be; False when the claim holds no more."""
+    def _insist(self, claim: Claim, write: Callable[[], T]) -> T | None:
+        """Write under the claim, through an outage of Postgres if need be; nothing when the claim holds no more."""
         give_up_at = time.monotonic() + REWRITE_FOR_S
         while True:
             try:
@@ -284,7 +284,7 @@ class Execute:
             except StoreUnavailable:
                 if time.monotonic() > give_up_at:
                     log.error("result_dropped", extra={"job_id": str(claim.job_id), "attempt": claim.attempt})
-                    return False
+                    return None
                 time.sleep(REWRITE_AFTER_S)
             else:
                 if not held:

@@ -151,13 +151,16 @@ def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
     }
 
 
-def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> bool:
-    """Put the job back for another attempt after `delay_s`, and book this one. False as for `finish`."""
-    if _put_back(db, claim, not_before=sa.func.now() + timedelta(seconds=delay_s)) is None:
-        return False
-    _record(db, claim, end)
-    _settle(db, (claim, end))
-    return True
+def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> JobState | None:
+    """Put the job back for another attempt after `delay_s`, and book this one.
+
+    Returns: where the job is now: `waiting`, or `cancelled`; None, and nothing written, when the claim holds no more.
+    """
+    state = _put_back(db, claim, not_before=sa.func.now() + timedelta(seconds=delay_s))
+    if state is not None:
+        _record(db, claim, end)
+        _settle(db, (claim, end))
+    return state
 
 
 def hand_back(
@@ -168,8 +171,8 @@ def hand_back(
     suspicion: int = 0,
     delay_s: float = 0.0,
     away: Away | None = None,
-) -> bool:
-    """Give the job back as if it had never been taken: no attempt is counted. False as for `finish`.
+) -> JobState | None:
+    """Give the job back as if it had never been taken: no attempt is counted. Returns: as `retry`.
 
     Tokens it produced are booked, as waste: the app does not pay them, and a paid API does not give them back.
 
@@ -190,16 +193,16 @@ def hand_back(
         values["started_at"] = sa.case((jobs.c.attempt > 1, jobs.c.started_at))
     state = _put_back(db, claim, **values)
     if state is None:
-        return False
+        return None
     if state is JobState.CANCELLED:
         _record(db, claim, end)
         _settle(db, (claim, end))
-        return True
+        return state
     if end.usage != NOTHING_USED or end.cost.usd:
         BOOK.run(db, [_recorded(claim, end)])
     _settle(db, (claim, end))
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
-    return True
+    return state
 
 
 def _put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:

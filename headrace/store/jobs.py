@@ -206,18 +206,20 @@ def newest(
     return [Job.from_row(row) for row in db.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
 
 
-def cancel(db: Connection, app_id: UUID, job_id: UUID) -> Job:
+def cancel(db: Connection, app_id: UUID | None, job_id: UUID) -> Job:
     """Cancel a job: at once while it waits, by request to its worker while it runs; an ended one stays as it is.
 
-    Safe to repeat. Raises: NotFound.
+    Safe to repeat. Args: app_id: whose job it must be; None for an operator. Raises: NotFound.
     """
-    mine = (jobs.c.id == job_id, jobs.c.app_id == app_id)
+    mine = [jobs.c.id == job_id] + ([jobs.c.app_id == app_id] if app_id else [])
     # Locked first: a job that its worker puts back between the two updates would be met by neither.
-    db.execute(sa.select(jobs.c.id).where(*mine).with_for_update())
+    owner = db.scalar(sa.select(jobs.c.app_id).where(*mine).with_for_update())
+    if owner is None:
+        raise not_found(job_id)
     if not transition(db, UNSTARTED, JobState.CANCELLED, *mine):
         requested = sa.update(jobs).where(*mine, jobs.c.state == JobState.RUNNING, jobs.c.cancel_requested_at.is_(None))
         db.execute(requested.values(cancel_requested_at=sa.func.now()))
-    return find(db, app_id, job_id)
+    return find(db, owner, job_id)
 
 
 def not_found(job_id: UUID) -> NotFound:

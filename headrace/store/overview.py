@@ -1,5 +1,6 @@
 """Jobs of all apps, as operators see them: where each stands, and nothing of what it says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
@@ -51,3 +52,9 @@ def newest(db: Connection, *, is_dead: bool, app_id: UUID | None = None, limit: 
         statement = statement.where(jobs.c.app_id == app_id)
     rows = db.execute(statement.order_by(jobs.c.id.desc()).limit(limit))
     return [Listed(**{**row._mapping, "state": JobState(row.state)}) for row in rows]
+
+
+def outcomes(db: Connection, job_ids: Sequence[UUID]) -> list[tuple[UUID, str, str | None]]:
+    """Id, state and error code of the given jobs."""
+    rows = db.execute(sa.select(jobs.c.id, jobs.c.state, jobs.c.error_code).where(jobs.c.id.in_(job_ids)))
+    return [(row.id, row.state, row.error_code) for row in rows]

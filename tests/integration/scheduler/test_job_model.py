@@ -329,11 +329,11 @@ class Actors:
 
     def retry(self, claim: Claim, end: AttemptEnd) -> bool:
         with self.store.begin() as db:
-            return attempts.retry(db, claim, end, delay_s=0)
+            return attempts.retry(db, claim, end, delay_s=0) is not None
 
     def hand_back(self, claim: Claim, end: AttemptEnd, away: Away | None) -> bool:
         with self.store.begin() as db:
-            return attempts.hand_back(db, claim, end, away=away)
+            return attempts.hand_back(db, claim, end, away=away) is not None
 
     def cancel(self, job: UUID) -> JobState:
         with self.store.begin() as db:

@@ -41,7 +41,7 @@ class FakeParts:
             raise BrokerUnavailable("gone")
         return len(tickets)
 
-    def announce_ended(self, job_ids: Iterable[UUID]) -> None:
+    def announce_ended(self, job_ids: Iterable[UUID], *, moved: Any = ()) -> None:
         self.steps.append(("announce", *job_ids))
 
 

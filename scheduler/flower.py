@@ -1,0 +1,100 @@
+"""Flower's Celery app, and what Flower's pages say where its own would mislead.
+
+celery -A scheduler.flower flower
+"""
+
+import time
+from typing import Any
+
+from flower import urls
+from flower.api.control import ControlHandler
+from flower.utils.tasks import get_task_by_id
+from flower.views.tasks import TaskView
+from tornado import web
+
+from headrace.broker import make_celery
+from headrace.config import Settings
+from headrace.remote_control import REFUSED
+
+#: How long a revocation waits for the answers of the workers, in seconds: one that is in the middle of a tick is late.
+REPLY_S = 2.0
+_STARTED = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+class JobView(TaskView):
+    """A task's page: for a job that Flower did not hear of, where to look."""
+
+    @web.authenticated
+    def get(self, task_id: str) -> None:
+        """Show the task, or answer 404."""
+        if get_task_by_id(self.application.events, task_id) is None:
+            message = (
+                f"Flower knows only jobs that moved since it started, at {_STARTED}. '{task_id}' did not. "
+                "GET /v1/jobs/ID with the app's key, and the tables jobs, attempts and ledger, have every job."
+            )
+            raise web.HTTPError(404, message)
+        super().get(task_id)
+
+
+class Revoke(ControlHandler):
+    """Revoking or terminating a task: says what the control worker answered."""
+
+    @web.authenticated
+    async def post(self, task_id: str) -> None:
+        """Cancel the job."""
+        if self.application.options.read_only:
+            raise web.HTTPError(403, "Read only mode is enabled")
+        replies = await self.run_blocking(
+            *("task.revoke", task_id, self.capp.control.broadcast, "revoke"),
+            **{"arguments": {"task_id": task_id}, "reply": True, "timeout": REPLY_S},
+        )
+        answers = [answer for reply in replies or () for node, answer in reply.items() if node.startswith("control")]
+        done = next((answer["ok"] for answer in answers if "ok" in answer), None)
+        if done is None:
+            why = next((answer["error"] for answer in answers if "error" in answer), "No control worker answered.")
+            self.set_status(403)
+            self.write(f"Failed to revoke the task: {why}")
+        else:
+            self.write({"message": done})
+
+
+class _Refusal(ControlHandler):
+    command = ""
+
+    @web.authenticated
+    async def post(self, _name: str) -> None:
+        """Say why not."""
+        self.set_status(403)
+        self.write(REFUSED[self.command])
+
+
+class RateLimit(_Refusal):
+    """Rates of tasks."""
+
+    command = "rate_limit"
+
+
+class TimeLimit(_Refusal):
+    """Time limits of tasks."""
+
+    command = "time_limit"
+
+
+def make_app(settings: Settings) -> Any:
+    """An app that asks and listens, and has no tasks.
+
+    Flower reads the broker's URL by its scheme: with a transport of our own it would not know the broker for Redis.
+    """
+    celery = make_celery("headrace.flower", settings)
+    celery.conf.broker_transport = None
+    return celery
+
+
+#: Before Flower's own: the first pattern that fits is taken.
+urls.handlers[:0] = [
+    web.url(r"/task/(.+)", JobView, name="task"),
+    (r"/api/task/revoke/(.+)", Revoke),
+    (r"/api/task/rate-limit/(.+)", RateLimit),
+    (r"/api/task/timeout/(.+)", TimeLimit),
+]
+app = make_app(Settings.load())

@@ -1,0 +1,83 @@
+"""Sends Flower the events of jobs that moved without a worker: cancelled or expired while they waited, or rescued.
+
+Celery sends an event where a task runs, and these never ran, or their worker died. The channel names the jobs,
+Postgres has their state. An event may be lost, as all of Celery's may.
+"""
+
+import logging
+import threading
+from typing import Any
+from uuid import UUID
+
+from celery import bootsteps
+from celery.worker.consumer import Events
+from redis import Redis, RedisError
+
+from headrace.errors import StoreUnavailable
+from headrace.jobs import JobState, show_id
+from headrace.queues import EXECUTE, MOVED
+from headrace.store import Store, overview
+
+logger = logging.getLogger(__name__)
+
+#: How long a look at the channel waits, and a pause after Redis or Postgres failed, in seconds.
+LISTEN_S = 0.5
+
+
+class ShowEnds(bootsteps.StartStopStep):
+    """Listens while the worker is connected. A subclass says to what."""
+
+    requires = (Events,)
+    _ended: threading.Event | None = None
+
+    def open(self) -> tuple[Store, Redis]:
+        """The servers that it reads."""
+        raise NotImplementedError
+
+    def start(self, consumer: Any) -> None:
+        """Begin with a connection's dispatcher."""
+        self._ended = threading.Event()
+        arguments = (*self.open(), consumer.event_dispatcher, self._ended)
+        threading.Thread(target=_listen, args=arguments, name="show-ends", daemon=True).start()
+
+    def stop(self, consumer: Any) -> None:
+        """End with it. Also called when the connection never came about."""
+        if self._ended is not None:
+            self._ended.set()
+
+
+def _listen(store: Store, redis: Redis, dispatcher: Any, ended: threading.Event) -> None:
+    while not ended.is_set():
+        try:
+            with redis.pubsub(ignore_subscribe_messages=True) as channel:
+                channel.subscribe(MOVED)
+                while not ended.is_set():
+                    named = channel.get_message(timeout=LISTEN_S)
+                    if named is not None:
+                        _show(store, dispatcher, [UUID(hex=each) for each in named["data"].split()])
+        except (RedisError, StoreUnavailable) as error:
+            logger.warning("ends_not_shown", extra={"error": str(error)})
+            ended.wait(LISTEN_S)
+        except Exception:
+            # A fault here must not end the thread: Flower would never hear of such a job again.
+            logger.exception("ends_not_shown")
+            ended.wait(LISTEN_S)
+
+
+def _show(store: Store, dispatcher: Any, job_ids: list[UUID]) -> None:
+    with store.autocommit() as db:
+        found = overview.outcomes(db, job_ids)
+    for job_id, state, error_code in found:
+        kind, fields = _event(JobState(state), error_code)
+        dispatcher.send(kind, uuid=show_id(job_id), name=EXECUTE, **fields)
+    dispatcher.flush()
+
+
+def _event(state: JobState, error_code: str | None) -> tuple[str, dict[str, Any]]:
+    """The kind of Celery's event for a job in this state, and its fields. Never an error's message: it may quote."""
+    if state is JobState.FAILED:
+        return "task-failed", {"exception": f"JobFailed({error_code!r})", "traceback": None}
+    if state in (JobState.CANCELLED, JobState.EXPIRED):
+        is_expired = state is JobState.EXPIRED
+        return "task-revoked", {"terminated": False, "signum": None, "expired": is_expired, "exception": str(state)}
+    return "task-retried", {"exception": "HandedBack('worker_lost')", "traceback": None}
