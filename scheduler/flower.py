@@ -4,7 +4,6 @@ celery -A scheduler.flower flower
 """
 
 import time
-from typing import Any
 
 from flower import urls
 from flower.api.control import ControlHandler
@@ -80,16 +79,6 @@ class TimeLimit(_Refusal):
     command = "time_limit"
 
 
-def make_app(settings: Settings) -> Any:
-    """An app that asks and listens, and has no tasks.
-
-    Flower reads the broker's URL by its scheme: with a transport of our own it would not know the broker for Redis.
-    """
-    celery = make_celery("headrace.flower", settings)
-    celery.conf.broker_transport = None
-    return celery
-
-
 #: Before Flower's own: the first pattern that fits is taken.
 urls.handlers[:0] = [
     web.url(r"/task/(.+)", JobView, name="task"),
@@ -97,4 +86,4 @@ urls.handlers[:0] = [
     (r"/api/task/rate-limit/(.+)", RateLimit),
     (r"/api/task/timeout/(.+)", TimeLimit),
 ]
-app = make_app(Settings.load())
+app = make_celery("headrace.flower", Settings.load())
