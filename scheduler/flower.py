@@ -14,6 +14,7 @@ from tornado import web
 from headrace.broker import make_celery
 from headrace.config import Settings
 from headrace.remote_control import REFUSED
+from headrace.startup import check_first
 
 #: How long a revocation waits for the answers of the workers, in seconds: one that is in the middle of a tick is late.
 REPLY_S = 2.0
@@ -86,4 +87,6 @@ urls.handlers[:0] = [
     (r"/api/task/rate-limit/(.+)", RateLimit),
     (r"/api/task/timeout/(.+)", TimeLimit),
 ]
-app = make_celery("headrace.flower", Settings.load())
+_settings = Settings.load()
+app = make_celery("headrace.flower", _settings)
+check_first(app, _settings)
