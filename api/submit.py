@@ -1,14 +1,14 @@
 """The use case: check a draft, find where its job may go, and let the intake accept it. Knows no HTTP."""
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from api.catalogue import Catalogue
+from api.complaints import advice, complaint, rate_limited, start_within_s, whole
 from api.drafts import Draft, specify
 from api.ending import read
 from api.forecast import Forecast
@@ -35,19 +35,15 @@ from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW, Candidate, queue_name
 from headrace.routing import candidates, route_of
 from headrace.store import Store
-from headrace.store.apps import App, AppLimits
+from headrace.store.apps import App
 from headrace.store.idempotency import find_replay, key_reused, until_settled
 
 log = logging.getLogger(__name__)
 
-#: Clients that should retry honour no Retry-After above this. Source: the openai SDK.
-RETRY_AFTER_LIMIT_S = 120
 #: How much later than its Retry-After a client may come back and still find its place kept, in seconds.
 LATE_S = 5
 #: Seconds after which to come back where nobody knows how fast the queue drains.
 RETRY_BLINDLY_S = 5
-#: Reasons whose bound is in tokens.
-OF_TOKENS = frozenset({"tokens", "token_share", "wait"})
 #: Pauses before a refused request with an Idempotency-Key looks whether its twin was accepted: a commit's time or two.
 LOOK_AGAIN_S = (0.02, 0.1)
 
@@ -162,7 +158,7 @@ class Submitter:
                 spec,
                 self.settings.lane(spec.lane),
                 self.tariff,
-                ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, _start_within_s(spec)),
+                ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, start_within_s(spec)),
                 free_until=self.forecast.free_until,
                 api_is_open=api_is_open,
                 has_workers=has_workers,
@@ -177,21 +173,20 @@ class Submitter:
 
     def _refused(self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...]) -> Refused:
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
-            return _rate_limited(refusal, spec.kv_tokens, app.limits)
+            return rate_limited(refusal, spec.kv_tokens, app.limits)
         queue = options[0].queue
         position, ahead_tokens = refusal.depth + 1, refusal.expected_tokens
         wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
         retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
         if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
             self._knock(app, queue, spec.kv_tokens, retry_after_s)
-        is_of_tokens = refusal.reason in OF_TOKENS
         return QueueFull(
-            f"{_complaint(refusal, spec, queue, wait_s)} {_advice(retry_after_s)}",
+            f"{complaint(refusal, spec, queue, wait_s)} {advice(retry_after_s)}",
             queue=queue,
             reason=refusal.reason,
-            depth=refusal.backlog_tokens if is_of_tokens else refusal.depth,
+            depth=refusal.waiting,
             cap=refusal.number,
-            unit="tokens" if is_of_tokens else "jobs",
+            unit=refusal.unit,
             expected_wait_s=wait_s,
             retry_after_s=retry_after_s,
             rates_left=refusal.rates_left,
@@ -210,7 +205,7 @@ class Submitter:
         mean_tokens = refusal.backlog_tokens / refusal.depth if refusal.depth else spec.kv_tokens
         match refusal.reason:
             case "wait" if wait_s is not None:
-                return _whole(wait_s - _start_within_s(spec))
+                return whole(wait_s - start_within_s(spec))
             case "tokens":
                 tokens: float = refusal.backlog_tokens + spec.kv_tokens - candidate.backlog_cap_tokens
             case "share":
@@ -223,7 +218,7 @@ class Submitter:
         # Those were what jobs may take. The queue drains what they will likely take.
         tokens *= refusal.expected_tokens / refusal.backlog_tokens if refusal.backlog_tokens else 1.0
         drained_s = self._or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
-        return RETRY_BLINDLY_S if drained_s is None else _whole(drained_s)
+        return RETRY_BLINDLY_S if drained_s is None else whole(drained_s)
 
     def _accepted(self, spec: JobSpec, admitted: Admitted) -> Accepted:
         place = admitted.place
@@ -248,59 +243,3 @@ class Submitter:
             return ask()
         except Unavailable:
             return None
-
-
-def _rate_limited(refusal: Refusal, tokens: int, limits: AppLimits) -> AppLimited:
-    if refusal.reason == "requests_per_minute":
-        what = f"This app may make {limits.requests_per_minute} requests a minute, and has made them."
-    else:
-        what = f"This app may use {limits.tokens_per_minute} tokens a minute; this job may take {tokens}."
-    fits = refusal.reason == "requests_per_minute" or tokens <= (limits.tokens_per_minute or 0)
-    retry_after_s = _whole(refusal.number / 1000) if fits else None
-    if not fits:
-        what += " It is too large for that limit: shorten the prompt, or ask for fewer tokens."
-    rates_left = refusal.rates_left
-    message = f"{what} {_advice(retry_after_s)}"
-    return AppLimited(message, reason=refusal.reason, retry_after_s=retry_after_s, rates_left=rates_left)
-
-
-def _complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None) -> str:
-    match refusal.reason:
-        case "tokens":
-            return (
-                f"Queue {queue} is full: {refusal.backlog_tokens} tokens wait, this job may take "
-                f"{spec.kv_tokens} more, and the cap is {refusal.number} tokens."
-            )
-        case "wait":
-            expected = "longer" if wait_s is None else f"about {wait_s:.0f} s"
-            return f"A job would wait {expected} in queue {queue}, and must start within {_start_within_s(spec):.3g} s."
-        case "share":
-            return (
-                f"Queue {queue} is shared: {refusal.depth} jobs wait, and this app has all of the {refusal.number} "
-                "places that are its own while others want some too."
-            )
-        case "token_share":
-            return (
-                f"Queue {queue} is shared: {refusal.backlog_tokens} tokens wait, this job may take {spec.kv_tokens} "
-                f"more, and this app may have {refusal.number} tokens there while other apps want room too."
-            )
-        case "app_jobs":
-            return f"This app has as many jobs waiting as it may have: {refusal.number}."
-    return f"Queue {queue} is full: {refusal.depth} jobs wait and its cap is {refusal.number}."
-
-
-def _start_within_s(spec: JobSpec) -> float:
-    """What binds its start: its `max_wait`, or a deadline that is sooner."""
-    if spec.deadline is None:
-        return spec.max_wait_s
-    return min(spec.max_wait_s, max(0.0, (spec.deadline - datetime.now(UTC)).total_seconds()))
-
-
-def _advice(retry_after_s: int | None) -> str:
-    return "Do not retry soon." if retry_after_s is None else f"Retry after {retry_after_s} s."
-
-
-def _whole(seconds: float) -> int | None:
-    """Seconds for a Retry-After, or None when a client would not wait that long."""
-    whole = max(1, math.ceil(seconds))
-    return whole if whole <= RETRY_AFTER_LIMIT_S else None

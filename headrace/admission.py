@@ -83,6 +83,18 @@ class Refusal:
     rates_left: RatesLeft
     free: int = 0
 
+    @property
+    def unit(self) -> Literal["tokens", "jobs"]:
+        """What a queue's bound counts, of those that may be the reason."""
+        return "tokens" if self.reason in ("tokens", "token_share", "wait") else "jobs"
+
+    @property
+    def waiting(self) -> int:
+        """What waits in the first candidate, as the bound counts it: waits are told by expected tokens."""
+        if self.unit == "jobs":
+            return self.depth
+        return self.expected_tokens if self.reason == "wait" else self.backlog_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
