@@ -1,6 +1,8 @@
 """Records what one version says to Postgres in the life of some jobs, as SQL that another version's schema is tried on.
 
-    PYTHONPATH=CHECKOUT_OF_THAT_VERSION .venv/bin/python tests/migrations/record.py > tests/migrations/REVISION.sql
+In a checkout of that release, with the number of its last migration as the file's name, in place of the one before:
+
+    .venv/bin/python tests/migrations/record.py > 0011.sql
 
 Every statement is the version's own, from its own use cases, with its parameters written in.
 """
@@ -30,7 +32,7 @@ from headrace.pricing import Cost
 from headrace.stack.ports import free_port
 from headrace.stack.postgres import Postgres
 from headrace.stack.valkey import Valkey
-from headrace.store import Store, apps, attempts, deliveries, jobs, keys, workers
+from headrace.store import Store, apps, attempts, deliveries, jobs, keys, outbox, workers
 from headrace.store.attempts import AttemptEnd
 from headrace.store.insertion import Placement, insert_batch
 from headrace.store.workers import WorkerInfo
@@ -41,10 +43,10 @@ from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
 from scheduler.watch_budgets import watch_budgets
 
-APP_JOBS = [UUID(int=0x01900000_0000_7000_8000_000000000000 + number) for number in range(1, 5)]
 WORKER, SECOND = UUID(int=0xA1), UUID(int=0xA2)
-PLAIN, HOOKED, LOST, PAID = APP_JOBS
+PLAIN, HOOKED, LOST = (UUID(int=0x01900000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
 SEPARATOR = "\n-- ;\n"
+TERMS = outbox.Terms(most=1, per_app=1, per_receiver=1, max_tries=9, lease_s=60)
 
 
 class Recorder:
@@ -99,11 +101,10 @@ def finish(store: Store, job_id: UUID, worker_id: UUID, enqueue_no: int = 1) -> 
     )
     with store.begin() as db:
         assert attempts.finish(db, claim, JobState.SUCCEEDED, end)
-        if claim.has_webhook:
-            for delivery_id in deliveries.publish(db, [job_id]):
-                delivery = deliveries.begin_try(db, delivery_id)
-                assert delivery is not None
-                deliveries.record_success(db, delivery, 204)
+    if claim.has_webhook:
+        with store.begin() as db:
+            [delivery] = outbox.pull(db, TERMS).deliveries
+            deliveries.record_success(db, delivery, 204)
 
 
 def live(parts: Parts, recorder: Recorder) -> None:
@@ -144,7 +145,7 @@ def live(parts: Parts, recorder: Recorder) -> None:
     with store.begin() as db:
         for job_id in (PLAIN, HOOKED, LOST):
             assert jobs.find(db, app.id, job_id).state is JobState.SUCCEEDED
-    for run in (sweep.publish_due, sweep.expire, sweep.redeliver, sweep.forget_keys, observe, autoscale, watch_budgets):
+    for run in (sweep.publish_due, sweep.expire, sweep.forget_keys, observe, autoscale, watch_budgets):
         recorder.part(f"sweep {run.__name__}")
         run(parts)
 
@@ -162,7 +163,7 @@ def main() -> None:
         redis, celery = connections.redis(settings), make_celery("record", settings)
         engine = connections.postgres(settings)
         admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=30)
-        parts = Parts(settings, Store(engine), admission, lambda delivery_id: None, Pace(redis))
+        parts = Parts(settings, Store(engine), admission, Pace(redis))
         recorder = Recorder(engine)
         live(parts, recorder)
         print(recorder.text(), end="")
