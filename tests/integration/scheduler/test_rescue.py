@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from headrace.config import Price
+from headrace.config import BudgetSettings, Price
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.queues import Ticket
 from headrace.store import Store, reservations
@@ -231,7 +231,7 @@ def test_rescue_holds_the_budgets_for_one_statement_however_many_calls_are_lost(
     worker_id = running_under(*tickets)
     with parts.store.begin() as db:
         calls = [Call(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
-        assert not reservations.reserve(db, calls, parts.settings.budgets)
+        assert not reservations.reserve(db, calls, BudgetSettings(day_usd=Decimal(1000)))
     query("UPDATE jobs SET cancel_requested_at = now() WHERE id = :id", id=tickets[0].job_id)
     end_lease(worker_id)
     seen: list[str] = []
