@@ -84,16 +84,32 @@ class _Teller:
         self._files = [machine.settings.state_dir / "stack.json"] + ([ready_file] if ready_file else [])
         self._brief = brief
         self._api_key: str | None = None
+        self._is_written = True
 
-    def __call__(self) -> None:
+    def __call__(self) -> bool:
+        """Returns: False where a file could not be written, which stops nothing: a full disk has room again one day."""
         first = self._api_key is None
         if self._api_key is None:
             self._api_key = make_development_key(self._machine.settings)
         report = self._report(self._api_key)
-        for path in self._files:
-            report.write(path)
+        is_written = self._write(report)
         if first and not self._brief:
             self._show(report)
+        return is_written
+
+    def _write(self, report: Report) -> bool:
+        try:
+            for path in self._files:
+                report.write(path)
+        except OSError as error:
+            if self._is_written:
+                say(f"{error.filename or path} cannot be written: {error.strerror}. It is tried again.")
+            self._is_written = False
+        else:
+            if not self._is_written:
+                say("The report is written again.")
+            self._is_written = True
+        return self._is_written
 
     def withdraw(self) -> None:
         """Remove the files: they describe what no longer runs."""

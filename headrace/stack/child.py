@@ -55,9 +55,9 @@ class Child:
         self.log = log
         self.started_at = time.monotonic()
         self._group_ended = False
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            try:
+        try:
+            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with log.open("ab") as output:
                 self._process = subprocess.Popen(
                     launched(command.argv, command.stop_signal, command.identity, watchdog_fd),
                     env=command.env,
@@ -68,8 +68,8 @@ class Child:
                     start_new_session=True,
                     pass_fds=() if watchdog_fd is None else (watchdog_fd,),
                 )
-            except OSError as error:
-                raise StackError(f"{command.name} could not be started: {error}.") from error
+        except OSError as error:
+            raise StackError(f"{command.name} could not be started: {error}.") from error
         self.pid = self._process.pid
 
     def poll(self) -> int | None:

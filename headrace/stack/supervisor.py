@@ -3,6 +3,7 @@
 Knows no process by name: what runs, and when it is ready, comes in as services.
 """
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,13 @@ from types import FrameType
 from headrace.errors import StackError
 from headrace.stack import orphans
 from headrace.stack.child import STOP_TIMEOUT_S, Child, Command, describe
-from headrace.stack.restart import decide
+from headrace.stack.restart import MAX_DELAY_S, decide
 from headrace.stack.watch import Watch
 
 #: How long a process has to end once a second signal says that somebody is in a hurry.
 HURRY_S = 2.0
+#: Seconds until a change that could not be told is told again.
+TELL_AGAIN_S = 1.0
 _TICK_S = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -97,11 +100,11 @@ class Supervisor:
         entries = [entry for stage in self._entries for entry in stage]
         return {entry.service.name: entry.child.pid for entry in entries if entry.child.poll() is None}
 
-    def run(self, on_change: Callable[[], None]) -> None:
+    def run(self, on_change: Callable[[], bool]) -> None:
         """Start everything, keep it running, and return after a signal has stopped it all.
 
         Args:
-            on_change: called once everything is ready, and after each restart.
+            on_change: called once everything is ready, and after each restart; again soon when it returns False.
 
         Raises:
             StackError: something could not be started or kept alive; everything is stopped by then.
@@ -109,7 +112,6 @@ class Supervisor:
         with self._signals(), Watch(self._lock) as watch, orphans.adopted():
             try:
                 self._start(watch)
-                on_change()
                 self._keep(watch, on_change)
             except _StopRequested:
                 pass
@@ -173,13 +175,16 @@ class Supervisor:
                 if not (entry.done or (entry.service.once and entry.child.poll() == 0)):
                     entry.child.check_alive()
 
-    def _keep(self, watch: Watch, on_change: Callable[[], None]) -> None:
+    def _keep(self, watch: Watch, on_change: Callable[[], bool]) -> None:
         """Restart what ends, until a signal comes. Raises: StackError, _StopRequested."""
+        tell_at = time.monotonic()
         while True:
             for stage in self._entries:
                 for entry in stage:
                     if not entry.done and self._revive(entry, watch):
-                        on_change()
+                        tell_at = time.monotonic()
+            if time.monotonic() >= tell_at:
+                tell_at = math.inf if on_change() else time.monotonic() + TELL_AGAIN_S
             orphans.reap(self.pids.values())
             self._check_stop()
             time.sleep(_TICK_S)
@@ -190,8 +195,7 @@ class Supervisor:
         if entry.restart_at is not None:
             if time.monotonic() < entry.restart_at:
                 return False
-            entry.child, entry.restart_at = self._spawn(entry.service, watch), None
-            return True
+            return self._start_again(entry, watch)
         status = child.poll()
         if status is None:
             return False
@@ -206,6 +210,16 @@ class Supervisor:
         self._say(f"{name} ended with {describe(status)}; it starts again in {restart.delay_s:.2g} s")
         entry.restart_at = time.monotonic() + restart.delay_s
         return False
+
+    def _start_again(self, entry: _Entry, watch: Watch) -> bool:
+        """Start the next life. Returns: False where that fails, as on a full disk, and is tried later."""
+        try:
+            entry.child, entry.restart_at = self._spawn(entry.service, watch), None
+        except StackError as error:
+            self._say(f"{error} It is tried again in {MAX_DELAY_S:.2g} s.")
+            entry.restart_at = time.monotonic() + MAX_DELAY_S
+            return False
+        return True
 
     def _stop(self, watch: Watch) -> None:
         """Stop stage after stage, the last started first. A second signal shortens the wait, never the order."""

@@ -41,7 +41,7 @@ stages = [[service(spec) for spec in stage] for stage in json.loads(sys.argv[2])
 try:
     with state_lock(folder) as lock:
         supervisor = Supervisor(stages, folder / "logs", lock, say)
-        supervisor.run(lambda: say("PIDS " + json.dumps(supervisor.pids)))
+        supervisor.run(lambda: not say("PIDS " + json.dumps(supervisor.pids)))
 except StackError as error:
     sys.exit(str(error))
 """
