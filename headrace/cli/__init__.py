@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from headrace.cli.apps import apps
+from headrace.cli.bench.command import bench
 from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
 from headrace.cli.deliveries import deliveries
@@ -41,5 +42,5 @@ def main() -> None:
     """Headrace: asynchronous LLM jobs."""
 
 
-for command in (demo, up, submit, get, cancel, queues, jobs, retry, deliveries, apps, keys, budgets, plan_):
+for command in (demo, up, submit, get, cancel, queues, jobs, retry, deliveries, apps, keys, budgets, plan_, bench):
     main.add_command(command)

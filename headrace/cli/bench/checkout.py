@@ -1,0 +1,94 @@
+"""What the figures need to know of the checkout and the machine: the commit, what changed since, and the hardware."""
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Collection, Iterable, Mapping
+from enum import Enum
+from pathlib import Path
+
+from headrace.cli.bench.claims import Claim
+from headrace.cli.bench.figures import Figure, Machine
+
+GIB = 2**30
+
+
+class Age(Enum):
+    """How a figure's commit stands to the history of what the figure measures."""
+
+    CURRENT = "current"
+    #: A later commit changed what it measures.
+    OLDER = "older"
+    #: The commit is not part of this history, or the history is absent.
+    UNKNOWN = "unknown"
+    #: The figure names no commit.
+    UNRECORDED = "unrecorded"
+
+
+class Checkout:
+    """The repository in a folder; each answer is None where git or the history is absent."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # A folder inside another project's repository is not a checkout.
+        self._has_history = self._run("rev-parse", "--show-prefix") == ""
+
+    def commit(self) -> str | None:
+        """The commit that is checked out."""
+        return self._git("rev-parse", "HEAD")
+
+    def is_dirty(self, besides: Collection[str]) -> bool:
+        """Says whether a file other than these differs from the commit."""
+        excluded = (f":(exclude){path}" for path in besides)
+        return bool(self._git("status", "--porcelain", "--", ".", *excluded))
+
+    def age(self, commit: str | None, paths: Iterable[str]) -> Age:
+        """Compare a commit with the last one that changed these paths."""
+        if commit is None:
+            return Age.UNRECORDED
+        if self._git("merge-base", "--is-ancestor", commit, "HEAD") is None:
+            return Age.UNKNOWN
+        later = self._git("rev-list", "-1", f"{commit}..HEAD", "--", *paths)
+        return Age.UNKNOWN if later is None else Age.OLDER if later else Age.CURRENT
+
+    def _git(self, *arguments: str) -> str | None:
+        return self._run(*arguments) if self._has_history else None
+
+    def _run(self, *arguments: str) -> str | None:
+        command = ["git", "-C", str(self.root), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+
+def ages(checkout: Checkout, claims: Mapping[str, Claim], figures: Mapping[str, Figure]) -> dict[str, Age]:
+    """How old each claim's figure is; a claim without a figure has no age. A change of the script counts as well."""
+    return {
+        name: checkout.age(figures[name].commit, (claim.script, *claim.measures))
+        for name, claim in claims.items()
+        if name in figures
+    }
+
+
+def this_machine() -> Machine:
+    """The cores and the memory that this process may use, and the processor's name."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _text_of("/sys/fs/cgroup/memory.max").strip()
+    if limit.isdecimal():
+        memory = min(memory, int(limit))
+    # macOS has no affinity.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    named = re.search(r"^model name\s*: (.+)$", _text_of("/proc/cpuinfo"), re.MULTILINE)
+    return Machine(
+        named[1].strip() if named else platform.processor() or platform.machine(), cores, round(memory / GIB)
+    )
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""

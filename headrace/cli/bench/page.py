@@ -1,0 +1,72 @@
+"""The page of figures, `docs/figures.md`, made from the registry and the figures. Returns text; writes no file."""
+
+from collections.abc import Mapping
+
+from headrace.cli.bench.checkout import Age
+from headrace.cli.bench.claims import Claim
+from headrace.cli.bench.figures import Figure
+
+#: From the root of a checkout.
+PAGE = "docs/figures.md"
+
+_MARKS = {
+    Age.OLDER: "; **older than the last change of what it measures**",
+    Age.UNKNOWN: "; this commit is not part of the history here",
+}
+_HEAD = """\
+# Figures
+
+`bin/headrace bench` makes this page from `benchmarks/claims.toml` and `benchmarks/figures.json`; do not edit it. Each
+figure is the last line of a script that measures it beside a peer in the same run; ratios are medians of the rounds'
+ratios. The scripts need `bin/headrace install --dev`, and end with status 1 where a goal is missed.
+
+A figure names the commit that was checked out when it was measured. The page marks one that is older than the last
+change of what it measures; the marks are as of the page's own commit, and `bin/headrace bench --list` shows them as of
+now. `bin/headrace bench NAME` measures a claim again, `bin/headrace bench --stale` all whose figure may be old.
+
+| claim | command | goal | figure | commit | date | machine |
+|---|---|---|---|---|---|---|
+"""
+
+
+def page(claims: Mapping[str, Claim], figures: Mapping[str, Figure], ages: Mapping[str, Age]) -> str:
+    """The whole page: a row for each claim of the registry, in its order. A claim that `ages` lacks is not marked."""
+    return _HEAD + "".join(_row(claim, figures.get(name), ages.get(name)) for name, claim in claims.items())
+
+
+def without_marks(text: str) -> str:
+    """The page as it is whatever was committed since: the marks alone change with the history."""
+    for mark in _MARKS.values():
+        text = text.replace(mark, "")
+    return text
+
+
+def _row(claim: Claim, figure: Figure | None, age: Age | None) -> str:
+    goals = "<br>".join(f"`{goal}`" for goal in claim.goals)
+    measured = ("not measured yet", "", "", "") if figure is None else _measured(claim, figure, age)
+    # `bench NAME` needs the name, and the command alone does not show it where two claims share a script.
+    cells = (f"`{claim.name}`: {claim.sentence}", f"`{claim.command}`", goals, *measured)
+    return "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _measured(claim: Claim, figure: Figure, age: Age | None) -> tuple[str, str, str, str]:
+    """The cells of figure, commit, date and machine."""
+    if figure.text:
+        return figure.text, "measured before commits were recorded", "", ""
+    commit = f"`{figure.commit[:10]}`" if figure.commit else "unknown"
+    if figure.is_dirty:
+        commit += " with changes that no commit has"
+    if age in _MARKS:
+        commit += _MARKS[age]
+    return outcome(claim, figure), commit, (figure.date or "")[:10], str(figure.machine or "")
+
+
+def outcome(claim: Claim, figure: Figure) -> str:
+    """The figures as the script printed them, and what went wrong."""
+    if not figure.figures:
+        return figure.text or f"**failed** with status {figure.status}, and printed no figures"
+    said = "`" + " ".join(f"{name}={value}" for name, value in figure.figures.items()) + "`"
+    missed = [str(goal) for goal in claim.goals if not goal.is_met(figure.figures)]
+    if missed:
+        return f"**missed:** {', '.join(missed)}. {said}"
+    return said if figure.status == 0 else f"**ended with status {figure.status}.** {said}"

@@ -1,0 +1,77 @@
+"""One claim's run: the script as a process of its own, its output, and where and on what it ran."""
+
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from os import killpg
+
+from headrace.cli.bench.checkout import Checkout, this_machine
+from headrace.cli.bench.claims import Claim
+from headrace.cli.bench.figures import FIGURES, Figure, pairs_of
+from headrace.cli.bench.page import PAGE
+from headrace.errors import ConfigError
+from headrace.stack.child import launched
+
+#: A script that is asked to stop has this long to end its servers; then its process group is killed.
+STOP_TIMEOUT_S = 60.0
+
+
+def measure(checkout: Checkout, claim: Claim, limit_s: float, say: Callable[[str], None]) -> Figure:
+    """Run the claim's script to its end, and pass on what it prints on standard error.
+
+    A script that fails gives a figure too, with its status. One that runs longer than `limit_s` is stopped, and has
+    failed. If the caller is interrupted, the script is stopped first.
+
+    Raises: ConfigError: the script does not exist.
+    """
+    if not (checkout.root / claim.script).is_file():
+        raise ConfigError(f"{claim.name}: {claim.script} does not exist. Correct `run` in the registry.", param="run")
+    commit, is_dirty = checkout.commit(), checkout.is_dirty(besides=(FIGURES, PAGE))
+    date, began = datetime.now(UTC), time.monotonic()
+    # A file, not a pipe: a process that the script has left behind would hold a pipe open.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        process = subprocess.Popen(
+            launched((sys.executable, claim.script, *claim.arguments), signal.SIGINT),
+            cwd=checkout.root,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            say(f"{claim.name} is stopped: it has run for {limit_s / 60:g} minutes.")
+            # It has failed, though it may end well when it is stopped.
+            status = _stop(process) or 1
+        except BaseException:
+            _stop(process)
+            raise
+        output.seek(0)
+        printed = output.read()
+    return Figure(
+        command=shlex.join((claim.script, *claim.arguments)),
+        commit=commit,
+        is_dirty=is_dirty,
+        date=date.isoformat(timespec="seconds"),
+        machine=this_machine(),
+        status=status,
+        seconds=round(time.monotonic() - began, 1),
+        figures=pairs_of(printed),
+    )
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> int:
+    """Ask for an end as Ctrl-C does; the script's servers end with it."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            killpg(process.pid, signal.SIGKILL)
+        return process.wait()
