@@ -28,6 +28,10 @@
 -- comes one turn after its last, and never before the turn that is being served.
 local PREFIX = KEYS[1]
 
+-- A full Redis lets a script go on that has written already, and refuses one whose first write takes memory. The caps
+-- bound these books, so they are kept in any case: this write comes first, and takes none.
+redis.call('DEL', PREFIX .. 'none')
+
 local function key(kind, queue)
   return PREFIX .. kind .. ':' .. queue
 end

@@ -6,7 +6,5 @@ local mark = key('checked', ARGV[1])
 if (redis.call('GET', mark) or '') ~= ARGV[2] then
   return 0
 end
--- A full Redis lets a script go on that has written already, and refuses a SET that comes first.
-redis.call('DEL', mark)
 redis.call('SET', mark, ARGV[3])
 return 1

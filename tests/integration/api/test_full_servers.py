@@ -39,8 +39,10 @@ def postgres_is_full(store: Store) -> Iterator[None]:
 def redis_is_full(redis: Redis) -> Iterator[None]:
     before = redis.config_get("maxmemory")["maxmemory"]
     redis.config_set("maxmemory", "1")
-    yield
-    redis.config_set("maxmemory", before)
+    try:
+        yield
+    finally:
+        redis.config_set("maxmemory", before)
 
 
 def in_list(admission: Admission) -> list[UUID]:
