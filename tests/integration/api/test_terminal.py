@@ -133,9 +133,10 @@ def test_an_error_is_one_line_and_status_1(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_key_is_made_listed_and_revoked(run: Run) -> None:
+def test_a_key_is_made_listed_and_revoked(run: Run, settings: Settings) -> None:
     assert run("apps", "create", "new-app").exit_code == 0
-    key = run("keys", "create", "new-app", "--days", "3").stdout.strip()
+    pepper = settings.pepper.get_secret_value()
+    key = run("keys", "create", "new-app", "--days", "3", HEADRACE_PEPPER=pepper).stdout.strip()
     assert run("queues", HEADRACE_API_KEY=key).exit_code == 0
 
     listed = run("keys", "list", "new-app").stdout

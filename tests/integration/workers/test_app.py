@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.config import PROJECT_ROOT
+from headrace.config import PROJECT_ROOT, Settings
 
 PAID = 'pool = "mini"\nopenai_api_key = "sk-test"\n[pools.mini]\nmodel = "gpt-4o-mini"\nengine = "openai"\n'
 
@@ -20,15 +20,15 @@ PAID = 'pool = "mini"\nopenai_api_key = "sk-test"\n[pools.mini]\nmodel = "gpt-4o
     ],
 )
 def test_it_says_so_in_a_sentence_and_ends_with_an_error(
-    tmp_path: Path, role: str, toml: str, setting: str, sentence: str
+    settings: Settings, tmp_path: Path, role: str, toml: str, setting: str, sentence: str
 ) -> None:
     file = tmp_path / "headrace.toml"
     file.write_text(toml)
     # Celery warns of root.
     command = [sys.executable, "-W", "ignore", "-m", "celery", "--app", f"workers.app:{role}", "worker"]
-    ended = subprocess.run(
-        command, env={"HEADRACE_CONFIG": str(file)}, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
-    )
+    servers = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+    env = {"HEADRACE_CONFIG": str(file), **servers}
+    ended = subprocess.run(command, env=env, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
 
     assert ended.returncode == 1
     assert "Traceback" not in ended.stdout + ended.stderr

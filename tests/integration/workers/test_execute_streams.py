@@ -114,7 +114,7 @@ def make_worker(store: Store, settings: Settings, admission: Admission) -> Itera
             Bill(Tariff.of(settings), Route.POOL, "host"),
             info.id,
             3,
-            notices=Notices(admission, deliver=lambda _: None),
+            notices=Notices(admission),
             publisher=publisher,
             room=Room(engine, "expected", 0.0, freed=lambda: None),
         )

@@ -104,7 +104,7 @@ def make_execute(
             Bill(tariff, Route.OVERFLOW, "host"),
             info.id,
             2,
-            notices=Notices(admission, deliver=lambda _: None),
+            notices=Notices(admission),
             publisher=Publisher(Streams(redis)),
             room=Room(engine, "expected", 0.0, freed=lambda: None),
             purse=Purse(
