@@ -208,8 +208,10 @@ def replica_for_a_while(redis: Redis) -> Callable[[], AbstractContextManager[Non
 
 
 @pytest.fixture
-def redis_disk_full(redis: Redis) -> Callable[[], AbstractContextManager[None]]:
+def redis_disk_full(redis_url: str) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Has Valkey refuse writes as it does on a full disk: its snapshots fail, since a folder stands in their place."""
+    # A plain client: that of the project takes such a server for one that is away, which is what the tests look at.
+    redis = Redis.from_url(redis_url, decode_responses=True)
 
     @contextmanager
     def fill() -> Iterator[None]:
@@ -225,7 +227,8 @@ def redis_disk_full(redis: Redis) -> Callable[[], AbstractContextManager[None]]:
             redis.config_set("save", "")
             in_the_way.unlink()
 
-    return fill
+    yield fill
+    redis.close()
 
 
 def _save(redis: Redis, outcome: str) -> None:
