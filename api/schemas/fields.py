@@ -11,6 +11,9 @@ from pydantic_core import PydanticCustomError
 
 #: The largest whole number of the columns that hold token counts.
 INT4_MAX = 2**31 - 1
+#: Of a webhook's host with its port, in bytes. A name has at most 253 characters; what is far longer does not fit the
+#: index of the outbox, and a job with it could not end.
+HOST_BYTES_LIMIT = 1000
 #: Seconds; a job that may wait longer than a day belongs into a batch.
 MAX_WAIT_LIMIT_S = 86_400
 
@@ -88,6 +91,8 @@ def _webhook_url(url: str) -> str:
         raise refusal("The webhook must be an http(s) URL with a host.", "webhook_url_not_allowed")
     if parts.username is not None or parts.password is not None:
         raise refusal("The webhook URL must not carry a user name or password.", "webhook_url_not_allowed")
+    if len(parts.netloc.encode()) > HOST_BYTES_LIMIT:
+        raise refusal("The webhook's host is too long: no name is.", "webhook_url_not_allowed")
     return url
 
 

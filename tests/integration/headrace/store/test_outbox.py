@@ -1,5 +1,6 @@
 """Which due deliveries a worker pulls, on a real Postgres."""
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +9,9 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from pydantic import ValidationError
 
+from api.schemas.jobs import JobRequest
 from headrace.jobs import new_id
 from headrace.store import Store, apps, outbox
 from headrace.store.outbox import Delivery, Terms
@@ -37,6 +40,31 @@ def due(store: Store) -> Write:
         return ids
 
     return write
+
+
+def long_webhook(host_bytes: int) -> str:
+    """One whose host has so many bytes, in letters of three, which Postgres cannot compress."""
+    letters = random.Random(1)
+    labels = ("".join(chr(letters.randint(0x4E00, 0x9F00)) for _ in range(10)) for _ in range(host_bytes))
+    host = ".".join(labels).encode()[: host_bytes - 4].decode(errors="ignore").removesuffix(".")
+    return f"https://{host}.com/hook"
+
+
+def is_accepted(webhook: str) -> bool:
+    try:
+        JobRequest.model_validate({"prompt": "a", "webhook": webhook})
+    except ValidationError:
+        return False
+    return True
+
+
+def test_a_webhook_whose_host_is_too_long_for_the_outbox_is_refused_at_the_door(store: Store, due: Write) -> None:
+    """Else no job with it could end, nor any that ends in the same statement: neither `expire` nor `rescue` would."""
+    longest = next(url for size in range(5400, 0, -100) if is_accepted(url := long_webhook(size)))
+
+    assert len(longest) > 300
+    due(longest)
+    assert by_url(pull(store).deliveries) == {longest: 1}
 
 
 def pull(store: Store, terms: Terms = TERMS) -> outbox.Pulled:
