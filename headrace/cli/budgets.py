@@ -46,13 +46,16 @@ def budgets(context: click.Context, as_json: bool) -> None:
 @click.option("--day-usd", callback=usd, metavar="USD", help="In a day of UTC; 'none' for no limit.")
 @click.option("--month-usd", callback=usd, metavar="USD", help="In a month of UTC; 'none' for no limit.")
 def set_(**limits: Decimal | str | None) -> None:
-    """Store what all apps together may spend at the paid API. It wins over [budgets] in headrace.toml at once."""
+    """Store what all apps together may spend at the paid API. It wins over [budgets] in headrace.toml at once.
+
+    A limit that is not given stays as it holds.
+    """
     changes = {name: _given(value) for name, value in limits.items() if value is not None}
     if not changes:
         raise click.UsageError("Give --day-usd, --month-usd, or both.")
     settings = operator_settings()
     with database(settings) as db:
-        store.set_limits(db, changes)
+        store.set_limits(db, changes, settings.budgets)
         together = store.limits(db, settings.budgets)
     out.print(escape(describe(together)), soft_wrap=True, highlight=False)
 

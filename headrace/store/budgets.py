@@ -75,9 +75,12 @@ def together(stored: Any, configured: Limits) -> SpendingLimits:
     return SpendingLimits(stored.together_day_usd, stored.together_month_usd, is_stored=True)
 
 
-def set_limits(db: Connection, changes: Mapping[str, Decimal | None]) -> None:
-    """Store limits of all apps together, `day_usd` and `month_usd`; one that is not named stays as it is stored."""
-    row = {"day_usd": None, "month_usd": None, **changes}
+def set_limits(db: Connection, changes: Mapping[str, Decimal | None], configured: Limits) -> None:
+    """Store limits of all apps together, `day_usd` and `month_usd`; one that is not named stays as it holds.
+
+    Args: configured: the settings' limits, which hold until limits are stored.
+    """
+    row = {"day_usd": configured.day_usd, "month_usd": configured.month_usd, **changes}
     statement = insert(budget_limits).values(row)
     db.execute(statement.on_conflict_do_update(index_elements=["id"], set_={**changes, "set_at": sa.func.now()}))
 

@@ -20,7 +20,7 @@ from api.auth import KEY_TTL_S
 from api.deps import EXTENSION
 from headrace.admission import ENDED, Admission, books_key
 from headrace.broker import list_key
-from headrace.config import LaneSettings, Settings
+from headrace.config import BudgetSettings, LaneSettings, Settings
 from headrace.forecasting import LaneRates, PoolRates, to_json
 from headrace.jobs import JobState, Lane, Usage, new_id, oldest_id, parse_id, show_id
 from headrace.pricing import Cost
@@ -566,7 +566,7 @@ def test_readiness_warns_of_a_paid_api_without_a_budget(build_web: Any, store: S
     assert ready.status_code == 200
     assert "'headrace budgets set --day-usd 5' opens it" in ready.get_json()["warnings"]["overflow"]
     with store.begin() as db:
-        budgets.set_limits(db, {"day_usd": Decimal(5)})
+        budgets.set_limits(db, {"day_usd": Decimal(5)}, BudgetSettings())
     assert web.test_client().get("/readyz").get_json()["warnings"] == {}
 
 

@@ -96,6 +96,15 @@ def test_a_stored_budget_wins_over_the_settings_and_says_so(run: Run, monkeypatc
     assert "No limits were stored." in run("budgets", "unset").stdout
 
 
+def test_to_store_one_limit_does_not_lift_the_other_one_of_the_settings(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_BUDGETS__DAY_USD", "10")
+    monkeypatch.setenv("HEADRACE_BUDGETS__MONTH_USD", "121")
+    assert "50.00 USD a day, 121.00 USD a month (stored" in run("budgets", "set", "--day-usd", "50").stdout
+    assert "50.00 USD a day (stored" in run("budgets", "set", "--month-usd", "none").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [((), "Give --day-usd, --month-usd, or both."), (("--day-usd", "much"), "neither an amount of USD")],

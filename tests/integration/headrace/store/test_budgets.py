@@ -376,7 +376,7 @@ def test_without_a_budget_no_call_gets_money_and_a_stored_one_opens_it(
     with store.begin() as db:
         assert attempts.reserve(db, claim, ONE, none) == NoBudget()
     with store.begin() as db:
-        budgets.set_limits(db, {"day_usd": Decimal(5)})
+        budgets.set_limits(db, {"day_usd": Decimal(5)}, none)
         paid = attempts.reserve(db, claim, ONE, none)
     assert isinstance(paid, Claim)
 
@@ -386,12 +386,12 @@ def test_stored_limits_win_over_the_settings_until_they_are_cleared(
 ) -> None:
     configured = BudgetSettings(day_usd=Decimal(100))
     with store.begin() as db:
-        budgets.set_limits(db, {"month_usd": Decimal("0.5")})
+        budgets.set_limits(db, {"day_usd": None, "month_usd": Decimal("0.5")}, configured)
         assert budgets.limits(db, configured) == SpendingLimits(None, Decimal("0.5"), is_stored=True)
         lack = attempts.reserve(db, claimed(), ONE, configured)
         assert isinstance(lack, Shortfall)
         assert (lack.budget, lack.limit_usd) == (Budget(is_own=False, period="month"), Decimal("0.5"))
-        budgets.set_limits(db, {"day_usd": Decimal(3)})
+        budgets.set_limits(db, {"day_usd": Decimal(3)}, configured)
         assert budgets.limits(db, configured).month_usd == Decimal("0.5"), "what is not named stays"
         assert budgets.clear_limits(db)
         assert not budgets.clear_limits(db)
