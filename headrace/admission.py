@@ -211,8 +211,9 @@ class Admission(Upkeep):
 
 
 def _load(jobs: int, tokens: str | None, apps: int, expected_tokens: str | None) -> Load:
-    # An older version's process keeps no expected tokens.
-    return Load(jobs, int(tokens or 0), apps, int(float(expected_tokens or tokens or 0)))
+    # An older version's process keeps no expected tokens, and leaves those of jobs that are gone.
+    most = int(tokens or 0)
+    return Load(jobs, most, apps, min(most, int(float(expected_tokens or most))))
 
 
 def _caps(limits: AppLimits) -> tuple[int, ...]:

@@ -65,8 +65,9 @@ local function book(queue)
       apps = redis.call('HLEN', key('jobs', queue)),
       accounts = {},
     }
-    -- A process of an older version does not keep it: it may be wrong then, until the queue is empty.
-    own.expected = tonumber(redis.call('GET', key('expected', queue)) or own.backlog)
+    -- A process of an older version does not keep it: it may be wrong then, until the queue is empty. What such a one
+    -- left behind is no more than what waits.
+    own.expected = math.min(own.backlog, tonumber(redis.call('GET', key('expected', queue)) or own.backlog))
     books[queue] = own
   end
   return own
@@ -107,7 +108,7 @@ local function count(queue, app, jobs, tokens, expected)
     whole.apps = whole.apps + jobs
   end
   whole.depth, whole.backlog, whole.is_changed = whole.depth + jobs, whole.backlog + tokens, true
-  whole.expected = math.max(0, whole.expected + expected)
+  whole.expected = math.min(whole.backlog, math.max(0, whole.expected + expected))
   jobs_of_apps[app] = jobs_of_app(app) + jobs
 end
 
@@ -234,6 +235,9 @@ local function enter(job, queue, app, tokens, enqueue_no, turn, expected)
   redis.call('ZADD', key('line', queue), turn, job)
   if expected < tonumber(tokens) then
     redis.call('HSET', PREFIX .. 'expected_tokens', job, expected)
+  else
+    -- An older version's process leaves what it was in its last stay.
+    redis.call('HDEL', PREFIX .. 'expected_tokens', job)
   end
   count(queue, app, 1, tonumber(tokens), expected)
   local own = account(queue, app)

@@ -332,6 +332,28 @@ class TestShares:
         accept(admission, ask(app=other), ask(app=app, tokens=20), ask(app=app, tokens=20))
         assert redis.hgetall(tokens) == {app.hex: "40", other.hex: "10"}
 
+    def test_expected_tokens_that_an_older_version_leaves_behind_refuse_nobody(
+        self, admission: Admission, redis: Redis
+    ) -> None:
+        """Its processes take jobs out of the books, and not what was expected of them."""
+        asks = [replace(ask(tokens=100), expected_tokens=60) for _ in range(3)]
+        gone, stays, again = accept(admission, *asks)
+        expected, of_jobs = books_key("expected", QUEUE), KEY_PREFIX + "expected_tokens"
+        redis.incrby(expected, 1_000_000)
+        redis.hset(of_jobs, gone.job_id.hex, 60)
+
+        assert admission.loads([QUEUE])[QUEUE].expected_tokens == 300
+        place = reserve(admission, ask(ahead=300))
+        assert isinstance(place, Place)
+        assert place.ahead_tokens == 300
+
+        # It took one out, which comes back without a word on what is expected of it.
+        for each in (stays, again):
+            admission.leave([(each.job_id, 1)])
+        redis.hset(of_jobs, again.job_id.hex, 60)
+        admission.restore([replace(again, enqueue_no=2)])
+        assert not redis.hexists(of_jobs, again.job_id.hex)
+
 
 class TestRates:
     def test_an_app_makes_as_many_requests_as_it_may(self, admission: Admission) -> None:
