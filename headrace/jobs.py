@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Literal, TypedDict
@@ -241,6 +241,11 @@ def new_id() -> UUID:
 def oldest_id(at: datetime) -> UUID:
     """The smallest UUIDv7 that can be made at this time: its first 48 bits are unix milliseconds (RFC 9562)."""
     return UUID(int=int(at.timestamp() * 1000) << 80)
+
+
+def time_of(job_id: UUID) -> datetime:
+    """When this UUIDv7 was made, to the millisecond."""
+    return datetime.fromtimestamp((job_id.int >> 80) / 1000, UTC)
 
 
 def show_id(job_id: UUID, prefix: str = "job_") -> str:

@@ -30,7 +30,7 @@ class JobView(TaskView):
         if get_task_by_id(self.application.events, task_id) is None:
             message = (
                 f"Flower knows only jobs that moved since it started, at {_STARTED}. '{task_id}' did not. "
-                "GET /v1/jobs/ID with the app's key, and the tables jobs, attempts and ledger, have every job."
+                "'headrace jobs show ID' tells the whole life of every job, and GET /v1/jobs/ID its state."
             )
             raise web.HTTPError(404, message)
         super().get(task_id)

@@ -1,4 +1,4 @@
-"""`headrace jobs` and `headrace retry`, for operators: which jobs there are, which have failed, and another try."""
+"""`headrace jobs` and `headrace retry`, for operators: lists of jobs, and another try for failed ones."""
 
 import json
 from typing import Any
@@ -10,39 +10,62 @@ from rich.table import Table
 from headrace.cli import parameters
 from headrace.cli.client import notes, out
 from headrace.cli.database import database
+from headrace.cli.job_history import show
 from headrace.cli.table import table
-from headrace.jobs import parse_id, show_id
+from headrace.jobs import JobState, Lane, parse_id, show_id
 from headrace.store import apps, overview, retries
-from headrace.store.overview import Listed
+from headrace.store.overview import Listed, Wanted
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--dead", "is_dead", is_flag=True, help="Only those that failed for good and were not retried.")
+@click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only those in this state.")
+@click.option("--lane", type=click.Choice([lane.value for lane in Lane]), help="Only those of this lane.")
 @click.option("--app", metavar="NAME", callback=parameters.app_name, help="Only those of this app.")
+@click.option("--since", metavar="TIME", callback=parameters.moment, help="Only those accepted at this time or later.")
+@click.option("--until", metavar="TIME", callback=parameters.moment, help="Only those accepted before this time.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON, each with what its error says.")
-def jobs(is_dead: bool, app: str | None, limit: int, as_json: bool) -> None:
+@click.pass_context
+def jobs(context: click.Context, /, is_dead: bool, app: str | None, limit: int, as_json: bool, **filters: Any) -> None:
     """List the newest jobs of all apps, without what they say.
 
     \b
     headrace jobs --dead                            what has failed, and why
     headrace jobs --dead --app shop --json
+    headrace jobs --state expired --lane high --since 2h
+    headrace jobs --since 2026-03-01T08:00 --until 2026-03-01T09:00
     headrace jobs --dead --json | jq -r '.[].id' | xargs -r headrace retry
+    headrace jobs show JOB                          one job's whole life
 
     A job has failed for good when its error cannot pass, such as 'engine_crash' or 'prompt_rejected', when its last
     attempt failed too, or when its deadline passed. docs/api.md says what each error means.
+
+    TIME is an age such as 90s, 30m, 2h or 7d, or a date with a time, in UTC unless it says otherwise. A list looks
+    through 100,000 jobs at most, the newest within TIME, and says so where it stops there.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if is_dead and filters["state"] not in (None, JobState.FAILED):
+        raise click.UsageError("--dead lists failed jobs: leave --state out.")
     with database() as db:
         app_id = apps.find_app(db, app).id if app is not None else None
-        found = overview.newest(db, is_dead=is_dead, app_id=app_id, limit=limit)
+        wanted = Wanted(app_id=app_id, is_dead=is_dead, **filters)
+        found = overview.newest(db, wanted, limit)
+        looked_back_to = overview.looked_back_to(db, wanted) if len(found) < limit else None
     if as_json:
         click.echo(json.dumps([_json(job) for job in found], indent=2, ensure_ascii=False))
     elif found:
         out.print(_table(found, "error" if is_dead else "status or error"))
     else:
-        out.print("No job has failed that was not retried." if is_dead else "There are no jobs.")
+        out.print(_nothing(wanted))
     if len(found) == limit:
         notes.print(f"There may be more: these are the newest {limit}, --limit N shows more.")
+    elif looked_back_to is not None:
+        notes.print(f"There may be older ones: '--until {looked_back_to:%Y-%m-%dT%H:%M:%S}' looks further back.")
+
+
+jobs.add_command(show)
 
 
 @click.command()
@@ -62,6 +85,12 @@ def retry(job_ids: tuple[str, ...]) -> None:
         news = retries.retry(db, map(parse_id, job_ids))
     for old, new in news.items():
         click.echo(f"{show_id(old)} is retried as {show_id(new)}")
+
+
+def _nothing(wanted: Wanted) -> str:
+    if wanted.is_dead:
+        return "No job has failed that was not retried."
+    return "There are no jobs." if wanted == Wanted() else "There are no such jobs."
 
 
 def _table(found: list[Listed], why: str) -> Table:
@@ -86,6 +115,7 @@ def _json(job: Listed) -> dict[str, Any]:
         "id": show_id(job.id),
         "app": job.app,
         "status": str(job.state),
+        "lane": job.lane,
         "queue": job.queue,
         "error": error,
         "attempts": job.attempt,

@@ -1,6 +1,7 @@
-"""What operators type, checked: names, limits and lanes. Each reads one value for click, and knows no command."""
+"""What operators type, checked: names, limits, lanes and times. Each reads one value for click."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import click
@@ -16,6 +17,11 @@ NONE = "none"
 _WHOLE = re.compile("[1-9][0-9]{0,9}")
 #: What the database's numeric(18, 9) holds.
 _AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+
+_AGE = re.compile("([0-9]{1,7})([smhd])")
+_AGE_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+#: Ids of jobs hold times from here on.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def app_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
@@ -56,3 +62,22 @@ def lanes(_context: click.Context, _parameter: click.Parameter, text: str | None
         return frozenset(Lane(word.strip()) for word in text.split(","))
     except ValueError as error:
         raise click.BadParameter(f"'{text[:40]}' is not a list of lanes like '{','.join(Lane)}'.") from error
+
+
+def moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> datetime | None:
+    """An age such as `2h`, or a date with a time, in UTC unless it says otherwise. Raises: BadParameter."""
+    if text is None:
+        return None
+    try:
+        if age := _AGE.fullmatch(text):
+            at = datetime.now(UTC) - timedelta(**{_AGE_UNITS[age[2]]: int(age[1])})
+        else:
+            at = datetime.fromisoformat(text)
+            at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        at = None
+    if at is None or at < _EPOCH:
+        raise click.BadParameter(
+            f"'{text[:40]}' is neither an age, such as 2h or 7d, nor a time like 2026-03-01T08:00."
+        )
+    return at

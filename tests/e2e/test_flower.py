@@ -120,4 +120,5 @@ def test_the_broker_page_shows_the_queues(flower: httpx2.Client) -> None:
 def test_the_page_of_a_job_that_flower_did_not_hear_of_says_where_to_look(flower: httpx2.Client) -> None:
     page = flower.get(f"/task/job_{'0' * 32}")
     assert page.status_code == 404
+    assert "headrace jobs show ID" in page.text
     assert "GET /v1/jobs/ID" in page.text

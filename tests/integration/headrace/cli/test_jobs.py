@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import parse_id, show_id
+from headrace.jobs import JobState, Lane, new_id, oldest_id, parse_id, show_id
 from headrace.queues import Ticket
-from headrace.store import Store, apps
+from headrace.store import Store, apps, overview
 from headrace.store.apps import App
 from headrace.tables import jobs
 
@@ -169,8 +171,69 @@ def test_a_retry_of_what_was_retried_names_the_new_job(run: Run, failed: Failed)
         ),
         (["jobs", "--app", "nobody"], 1, "There is no app 'nobody'"),
         (["jobs", "--limit", "0"], 2, "'--limit'"),
+        (["jobs", "--dead", "--state", "queued"], 2, "--dead lists failed jobs: leave --state out."),
+        (["jobs", "--since", "yesterday"], 2, "'yesterday' is neither an age, such as 2h or 7d, nor a time"),
+        (["jobs", "--until", "9999999d"], 2, "'9999999d' is neither an age"),
     ],
 )
 def test_a_mistake_is_named(run: Run, arguments: list[str], status: int, message: str) -> None:
     result = run(*arguments)
     assert (result.exit_code, message in result.stderr) == (status, True), result.output
+
+
+def test_jobs_are_filtered_by_state_and_lane_and_app(
+    run: Run, store: Store, failed: Failed, queued: Callable[..., Ticket]
+) -> None:
+    with store.begin() as db:
+        other = apps.create(db, "other", {})
+    dead, urgent, theirs = failed(), show_id(queued(lane=Lane.HIGH).job_id), show_id(queued(app_id=other.id).job_id)
+    done = show_id(queued().job_id)
+    with store.begin() as db:
+        db.execute(sa.update(jobs).where(jobs.c.id == parse_id(done)).values(state="succeeded"))
+
+    assert ids(run("jobs", "--state", "failed")) == [dead]
+    assert ids(run("jobs", "--state", "succeeded")) == [done]
+    assert ids(run("jobs", "--state", "queued")) == [theirs, urgent]
+    assert ids(run("jobs", "--lane", "high")) == [urgent]
+    assert ids(run("jobs", "--state", "queued", "--app", "other")) == [theirs]
+    assert run("jobs", "--state", "expired").stdout == "There are no such jobs.\n"
+
+
+def test_jobs_are_filtered_by_when_they_were_accepted(run: Run, queued: Callable[..., Ticket]) -> None:
+    old, new = (
+        queued(id=UUID(int=oldest_id(datetime(2026, 3, 1, hour, tzinfo=UTC)).int | (new_id().int & ((1 << 80) - 1))))
+        for hour in (8, 10)
+    )
+    of_old, of_new, of_now = (show_id(each.job_id) for each in (old, new, queued()))
+
+    assert ids(run("jobs", "--since", "2026-03-01T09:00")) == [of_now, of_new]
+    assert ids(run("jobs", "--until", "2026-03-01T09:00")) == [of_old]
+    assert ids(run("jobs", "--since", "2026-03-01T11:00+02:00", "--until", "1h")) == [of_new]
+    assert ids(run("jobs", "--since", "1h")) == [of_now]
+
+
+def test_a_list_of_jobs_looks_through_so_many_and_says_how_to_look_further(
+    run: Run, store: Store, failed: Failed, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "LOOK_ROWS", 2)
+    long_ago = UUID(int=oldest_id(datetime(2026, 3, 1, tzinfo=UTC)).int | 1)
+    expired = show_id(queued(id=long_ago).job_id)
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE jobs SET state = 'expired'"))
+    queued(), queued()
+
+    newest = run("jobs", "--state", "expired")
+
+    assert newest.stdout == "There are no such jobs.\n"
+    assert "'--until 2026-03-01T00:00:01' looks further back." in newest.stderr
+    assert ids(run("jobs", "--state", "expired", "--until", "2026-03-01T00:00:01")) == [expired]
+
+
+@pytest.mark.parametrize("state", ["failed", "queued", "waiting", "running"])
+def test_a_rare_state_is_listed_by_an_index_of_its_own(store: Store, state: str) -> None:
+    with store.begin() as db:
+        db.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        statement = overview._near(overview.Wanted(state=JobState(state)))
+        sql = statement.compile(db, compile_kwargs={"literal_binds": True})
+        plan = "\n".join(db.scalars(sa.text(f"EXPLAIN {sql}")))
+    assert "ix_jobs_" in plan, plan
