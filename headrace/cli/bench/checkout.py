@@ -66,11 +66,13 @@ class Checkout:
 
 def ages(checkout: Checkout, claims: Mapping[str, Claim], figures: Mapping[str, Figure]) -> dict[str, Age]:
     """How old each claim's figure is; a claim without a figure has no age. A change of the script counts as well."""
-    return {
-        name: checkout.age(figures[name].commit, (claim.script, *claim.measures))
-        for name, claim in claims.items()
-        if name in figures
-    }
+    return {name: _age(checkout, claim, figures[name]) for name, claim in claims.items() if name in figures}
+
+
+def _age(checkout: Checkout, claim: Claim, figure: Figure) -> Age:
+    age = checkout.age(figure.commit, (claim.script, *claim.measures))
+    # The registry now runs the script with other arguments: the figure is of another measurement.
+    return Age.OLDER if age is Age.CURRENT and figure.command != claim.run else age
 
 
 def this_machine() -> Machine:

@@ -58,7 +58,12 @@ class Claim:
     @property
     def command(self) -> str:
         """What a person types to run the script by itself."""
-        return shlex.join(("bin/headrace", "python", self.script, *self.arguments))
+        return f"bin/headrace python {self.run}"
+
+    @property
+    def run(self) -> str:
+        """The script with its arguments, as a figure names it."""
+        return shlex.join((self.script, *self.arguments))
 
 
 def read_claims(text: str) -> dict[str, Claim]:

@@ -51,7 +51,9 @@ def bench(
     A claim that fails is recorded with its status, and the rest go on. Ctrl-C stops the claim that runs and keeps what
     was recorded. The status is 1 when a claim failed or missed a goal.
 
-    Before an issue is resolved, run the claims that it touches again: --stale finds them by what was committed.
+    A figure is current; or older than the last commit that changed the script or what it measures; or of a commit that
+    is unknown here; or unrecorded, from before commits were. Before an issue is resolved, run the claims that it
+    touches again: --stale finds them by what was committed.
 
     \b
     headrace bench --list

@@ -1,6 +1,5 @@
 """One claim's run: the script as a process of its own, its output, and where and on what it ran."""
 
-import shlex
 import signal
 import subprocess
 import sys
@@ -55,7 +54,7 @@ def measure(checkout: Checkout, claim: Claim, limit_s: float, say: Callable[[str
         output.seek(0)
         printed = output.read()
     return Figure(
-        command=shlex.join((claim.script, *claim.arguments)),
+        command=claim.run,
         commit=commit,
         is_dirty=is_dirty,
         date=date.isoformat(timespec="seconds"),

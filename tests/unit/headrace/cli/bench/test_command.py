@@ -123,6 +123,14 @@ def test_a_change_of_the_script_makes_its_figure_old(project: Project) -> None:
     assert MARK in project.row("fast")
 
 
+def test_other_arguments_in_the_registry_make_a_figure_old(project: Project) -> None:
+    bench("fast")
+    registry = (project.root / "benchmarks" / "claims.toml").read_text()
+    project.commit("benchmarks/claims.toml", registry.replace('"fast.py"', '"fast.py --off x"'))
+    bench("--page")
+    assert MARK in project.row("fast")
+
+
 def test_a_failed_claim_is_recorded_and_the_rest_go_on(project: Project) -> None:
     project.claims(broken=SCRIPTS["broken"], missing=SCRIPTS["missing"], fast=SCRIPTS["fast"])
     result = bench("--all")
