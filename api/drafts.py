@@ -84,12 +84,7 @@ def specify(
         _check_webhook(draft)
     model = catalogue.find(draft.model)
     _check_effort(draft, model)
-    if _chars(draft) > LONG_CHARS:
-        # A short prompt waits for none of these.
-        with catalogue.long_counts.hold(app.id):
-            prompt_tokens = _count(draft, model)
-    else:
-        prompt_tokens = _count(draft, model)
+    prompt_tokens = _count_in_turn(draft, model, app, catalogue)
     max_tokens = _max_tokens(draft, model, prompt_tokens)
     _check_logprobs(draft, model, max_tokens)
     return JobSpec(
@@ -113,6 +108,14 @@ def specify(
         stream=draft.stream,
         idempotency=idempotency,
     )
+
+
+def _count_in_turn(draft: Draft, model: Model, app: App, catalogue: Catalogue) -> int:
+    if _chars(draft) <= LONG_CHARS:
+        return _count(draft, model)
+    # A few at once, apps in turn: a short prompt waits for none of these.
+    with catalogue.long_counts.hold(app.id):
+        return _count(draft, model)
 
 
 def _default_max_wait_s(draft: Draft, settings: Settings) -> float:

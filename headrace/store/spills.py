@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from headrace.jobs import Message, Overflow, Route, Sampling
 from headrace.queues import OVERFLOW, Ticket, queue_name
@@ -62,18 +63,19 @@ def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
         .limit(limit)
         .with_for_update(of=jobs, skip_locked=True)
     )
-    return [
-        LateJob(
-            ticket=ticket_of(row),
-            app=row.name,
-            limits=AppLimits(day_usd=row.day_usd, month_usd=row.month_usd),
-            model=row.model_requested,
-            messages=tuple(Message(**message) for message in row.messages),
-            sampling=sampling_of(row.sampling),
-            max_cost_usd=row.max_cost_usd,
-        )
-        for row in db.execute(statement)
-    ]
+    return [_late_job(row) for row in db.execute(statement)]
+
+
+def _late_job(row: Row[Any]) -> LateJob:
+    return LateJob(
+        ticket=ticket_of(row),
+        app=row.name,
+        limits=AppLimits(day_usd=row.day_usd, month_usd=row.month_usd),
+        model=row.model_requested,
+        messages=tuple(Message(**message) for message in row.messages),
+        sampling=sampling_of(row.sampling),
+        max_cost_usd=row.max_cost_usd,
+    )
 
 
 def spill(db: Connection, tickets: Sequence[Ticket], reason: str) -> list[Ticket]:
