@@ -6,6 +6,7 @@ from uuid import UUID
 from api.deps import Deps
 from api.ending import cancel
 from headrace.errors import BrokerUnavailable, NotFound, StoreUnavailable
+from headrace.jobs import show_id
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ def cancel_unless_wanted(parts: Deps, app_id: UUID, job_id: UUID) -> None:
         if not (parts.waits.is_closed or parts.waits.is_watched(job_id) or _is_held(parts, job_id)):
             cancel(parts.store, parts.admission, app_id, job_id)
     except (StoreUnavailable, NotFound) as error:
-        log.warning("abandoned_job_not_cancelled", extra={"job_id": job_id.hex, "error": str(error)})
+        log.warning("abandoned_job_not_cancelled", extra={"job_id": show_id(job_id), "error": str(error)})
 
 
 def _is_held(parts: Deps, job_id: UUID) -> bool:

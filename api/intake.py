@@ -15,6 +15,7 @@ from headrace.admission import Admission, Ask, Place, Refusal
 from headrace.batching import Batching, Call
 from headrace.errors import BrokerUnavailable, HeadraceError, StoreUnavailable
 from headrace.jobs import JobSpec
+from headrace.logging import named
 from headrace.queues import Candidate, Ticket
 from headrace.routing import route_of
 from headrace.store import Store
@@ -114,14 +115,15 @@ class Intake:
             self.admission.commit(tickets)
         except BrokerUnavailable as error:
             # The jobs are durable, so they were accepted: `publish_due` puts their messages into the lists.
-            log.warning("publish_failed", extra={"jobs": len(tickets), "error": str(error)})
+            log.warning("publish_failed", extra={**named([ticket.job_id for ticket in tickets]), "error": str(error)})
 
     def _give_back(self, requests: Sequence[_Request]) -> None:
         try:
             self.admission.leave((request.ask[0].id, 1) for request in requests)
         except BrokerUnavailable as error:
             # The places run out by themselves, and `reconcile_admission` drops them.
-            log.warning("release_failed", extra={"jobs": len(requests), "error": str(error)})
+            facts = named([request.ask[0].id for request in requests])
+            log.warning("release_failed", extra={**facts, "error": str(error)})
 
 
 def _wish(ask: Ask) -> _Wish:

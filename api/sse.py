@@ -105,7 +105,7 @@ class JobStream:
             for events in self._follow():
                 yield self._teller.fragments.filled("".join(map(write, events))).encode() or KEEP_ALIVE
         except NotFound:
-            log.info("stream_of_deleted_job", extra={"job_id": self._job.id.hex})
+            log.info("stream_of_deleted_job", extra={"job_id": show_id(self._job.id)})
         self._is_told = True
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class JobStream:
         try:
             self._parts.streams.hold(self._job.id, HELD_LOOKS * keep_alive_s)
         except BrokerUnavailable as error:
-            log.warning("stream_not_held", extra={"job_id": self._job.id.hex, "error": str(error)})
+            log.warning("stream_not_held", extra={"job_id": show_id(self._job.id), "error": str(error)})
 
     def _follow(self) -> Iterator[list[Event]]:
         """What there is to tell, as soon as there is more; an empty list after a while without."""
@@ -167,7 +167,7 @@ class JobStream:
         try:
             entries = self._parts.waits.look(lambda: self._parts.streams.read(self._job.id, self._entry_number))
         except BrokerUnavailable as error:
-            log.warning("stream_not_read", extra={"job_id": self._job.id.hex, "error": str(error)})
+            log.warning("stream_not_read", extra={"job_id": show_id(self._job.id), "error": str(error)})
             return []
         if entries:
             self._entry_number = entries[-1].number
@@ -180,4 +180,4 @@ class JobStream:
         try:
             self._job = self._parts.reader.read(self._job.app_id, self._job.id)
         except StoreUnavailable as error:
-            log.warning("stream_job_not_read", extra={"job_id": self._job.id.hex, "error": str(error)})
+            log.warning("stream_job_not_read", extra={"job_id": show_id(self._job.id), "error": str(error)})

@@ -1,18 +1,32 @@
 """Logs as JSON lines on standard error: a constant event name, and facts as fields.
 
-Facts are ids and numbers, never prompts, answers, keys or secrets.
+Facts are ids and numbers, never prompts, answers, keys or secrets. A job is named by `job_id`, as `show_id` spells it,
+in every process; of many jobs a line has their number and the first ids.
 """
 
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from headrace.jobs import show_id
 
 #: What every log record carries of its own; anything else came in through `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 #: Loggers that repeat, for each task or request, what ours say once.
 _CHATTY = ("celery.app.trace", "celery.worker.strategy", "alembic.runtime.migration", "httpx2")
+
+#: Ids of jobs in one line.
+NAMED_JOBS = 20
+
+
+def named(job_ids: Sequence[UUID]) -> dict[str, Any]:
+    """What a line says of many jobs: how many they are, and the ids of the first `NAMED_JOBS`."""
+    return {"jobs": len(job_ids), "job_ids": [show_id(job_id) for job_id in job_ids[:NAMED_JOBS]]}
 
 
 class JsonFormatter(logging.Formatter):

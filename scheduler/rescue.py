@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from headrace.errors import StoreUnavailable, UnknownPrice
-from headrace.jobs import JobState, Route, Usage
+from headrace.jobs import JobState, Route, Usage, show_id
 from headrace.pricing import Cost, Tariff, cost
 from headrace.store import clock, jobs, locks, losses, reservations
 from headrace.store.losses import Loss
@@ -93,7 +93,7 @@ def rescue(parts: Parts, patience: Patience) -> int:
         patience.bad_query()
         raise
     for row, end in fates:
-        logger.warning("job_rescued", extra={"job": row.id, "attempt": row.attempt, "target": end.target})
+        logger.warning("job_rescued", extra={"job_id": show_id(row.id), "attempt": row.attempt, "target": end.target})
     parts.tell_ended(ended)
     parts.admission.announce_ended((), moved=[row.id for row, end in fates if not end.target.is_terminal])
     return len(fates)
@@ -113,5 +113,5 @@ def _lost_cost(row: Row[Any], tariff: Tariff) -> Cost:
     try:
         return cost(tariff.price(Route(row.route), row.pool, row.model_requested), Usage(row.prompt_tokens))
     except UnknownPrice:
-        logger.warning("lost_attempt_unpriced", extra={"job": row.id, "model": row.model_requested})
+        logger.warning("lost_attempt_unpriced", extra={"job_id": show_id(row.id), "model": row.model_requested})
         return UNPRICED

@@ -8,6 +8,7 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from headrace.budgets import BUDGETS, Budget, Lack, shortfall
+from headrace.logging import named
 from headrace.pace import Room
 from headrace.pricing import Tariff
 from headrace.queues import OVERFLOW, lane_queues
@@ -54,7 +55,7 @@ def spill(parts: Parts) -> int:
         tickets = list(islice(able, free))
         moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
     if moved:
-        logger.info("jobs_spilled", extra={"jobs": len(moved)})
+        logger.info("jobs_spilled", extra=named([ticket.job_id for ticket in moved]))
         parts.admission.remove(tickets)
         parts.admission.restore(moved)
     return len(moved)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from headrace.broker import named_in
 from headrace.jobs import JobState, show_id
+from headrace.logging import named
 from headrace.queues import Ticket
 from headrace.store import deliveries, jobs, locks, observations, poison, queued, texts, workers
 from headrace.store.idempotency import forget_expired_keys
@@ -50,12 +51,12 @@ def publish_due(parts: Parts) -> int:
     pushed += _push_taken(parts, [(queue, stay) for queue, look in looks.items() for stay in look.overdue])
     pushed += _push_unchecked(parts, {queue: look.mark for queue, look in looks.items()})
     if pushed:
-        logger.info("messages_restored", extra={"messages": pushed})
-    return pushed
+        logger.info("messages_restored", extra={"messages": len(pushed), **named(pushed)})
+    return len(pushed)
 
 
-def _push(parts: Parts, tickets: Sequence[Ticket]) -> int:
-    """Push what is missing; returns how many.
+def _push(parts: Parts, tickets: Sequence[Ticket]) -> list[UUID]:
+    """Push what is missing; returns the jobs.
 
     What a worker claimed, or a caller cancelled, after Postgres was read and before the push, is taken out again.
     """
@@ -64,16 +65,16 @@ def _push(parts: Parts, tickets: Sequence[Ticket]) -> int:
         with parts.store.begin() as db:
             numbers = jobs.queued_numbers(db, [ticket.job_id for ticket in pushed])
         parts.admission.remove([ticket for ticket in pushed if numbers.get(ticket.job_id) != ticket.enqueue_no])
-    return len(pushed)
+    return [ticket.job_id for ticket in pushed]
 
 
-def _push_taken(parts: Parts, taken: Sequence[tuple[str, Stay]]) -> int:
+def _push_taken(parts: Parts, taken: Sequence[tuple[str, Stay]]) -> list[UUID]:
     """Push the messages of those that were taken and not claimed; what was claimed, or has ended, leaves the books.
 
     Args: taken: of each its queue and its stay there.
     """
     if not taken:
-        return 0
+        return []
     with parts.store.begin() as db:
         tickets = queued.tickets(db, [stay for _, stay in taken])
     unclaimed = {(ticket.queue, (ticket.job_id, ticket.enqueue_no)) for ticket in tickets}
@@ -81,9 +82,9 @@ def _push_taken(parts: Parts, taken: Sequence[tuple[str, Stay]]) -> int:
     return _push(parts, tickets)
 
 
-def _push_unchecked(parts: Parts, marks: dict[str, str]) -> int:
+def _push_unchecked(parts: Parts, marks: dict[str, str]) -> list[UUID]:
     """Go through the jobs that were queued since the marks, and push those that the books do not know."""
-    pushed = 0
+    pushed: list[UUID] = []
     for _ in range(MOST_PAGES):
         with parts.store.begin() as db:
             until = queued.horizon(db, parts.settings.publish_grace_s)
@@ -113,7 +114,7 @@ def expire(parts: Parts) -> int:
         tickets = jobs.expire(db)
         ended = [ticket.job_id for ticket in tickets]
     if tickets:
-        logger.info("jobs_expired", extra={"jobs": len(tickets)})
+        logger.info("jobs_expired", extra=named(ended))
         parts.admission.remove(tickets)
         parts.tell_ended(ended)
     return len(tickets)
@@ -139,30 +140,32 @@ def reconcile_admission(parts: Parts) -> int:
     Returns: places that were freed.
     """
     freed = parts.admission.drop_stale_reservations(parts.queues)
-    discarded = sum(_discard_void(parts, queue) for queue in parts.queues)
-    freed += _strike_out(parts)
+    touched: list[UUID] = []
+    discarded = sum(_discard_void(parts, queue, touched) for queue in parts.queues)
+    freed += _strike_out(parts, touched)
     if freed or discarded:
-        logger.info("books_reconciled", extra={"places": freed, "messages": discarded})
+        logger.info("books_reconciled", extra={"places": freed, "messages": discarded, **named(touched)})
     return freed
 
 
-def _discard_void(parts: Parts, queue: str) -> int:
-    """Take a queue's void messages out.
+def _discard_void(parts: Parts, queue: str, touched: list[UUID]) -> int:
+    """Take a queue's void messages out, and note their jobs in `touched`. Returns: how many.
 
     The list is read before Postgres: a message is pushed only after its job's commit, so one whose job is not queued
     under that number by then never will be again.
     """
     found = {message: named_in(message) for message in parts.admission.messages(queue, RECONCILE_MESSAGES)}
-    named = {message: name for message, name in found.items() if name is not None}
-    if not named:
+    named_jobs = {message: name for message, name in found.items() if name is not None}
+    if not named_jobs:
         return 0
     with parts.store.begin() as db:
-        numbers = jobs.queued_numbers(db, [job_id for job_id, _ in named.values()])
-    void = [message for message, (job_id, enqueue_no) in named.items() if numbers.get(job_id) != enqueue_no]
+        numbers = jobs.queued_numbers(db, [job_id for job_id, _ in named_jobs.values()])
+    void = [message for message, (job_id, enqueue_no) in named_jobs.items() if numbers.get(job_id) != enqueue_no]
+    touched += [named_jobs[message][0] for message in void]
     return parts.admission.discard(queue, void) if void else 0
 
 
-def _strike_out(parts: Parts) -> int:
+def _strike_out(parts: Parts, touched: list[UUID]) -> int:
     """Take jobs out of the books that wait no more: a worker claimed them and died, or Redis did not hear of it.
 
     The books are read before Postgres: a job is past its reservation only after its insert. Returns: how many.
@@ -172,7 +175,9 @@ def _strike_out(parts: Parts) -> int:
         cursor, waiting = parts.admission.committed(cursor)
         with parts.store.begin() as db:
             numbers = jobs.queued_numbers(db, list(waiting))
-        struck += parts.admission.leave(each for each in waiting.items() if numbers.get(each[0], 0) < each[1])
+        gone = [each for each in waiting.items() if numbers.get(each[0], 0) < each[1]]
+        touched += [job_id for job_id, _ in gone]
+        struck += parts.admission.leave(gone)
         if not cursor:
             break
     parts.admission.keep_cursor(cursor)

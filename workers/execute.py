@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from headrace import store
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
-from headrace.jobs import SUSPECT, JobState, prompt_digest
+from headrace.jobs import SUSPECT, JobState, prompt_digest, show_id
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim
@@ -101,10 +101,10 @@ class Execute:
         try:
             if self.ready.wait(NOT_READY_HOLD_S):
                 return self._run(job_id, enqueue_no)
-            log.warning("engine_not_ready", extra={"job_id": str(job_id)})
+            log.warning("engine_not_ready", extra={"job_id": show_id(job_id)})
             return Outcome(JobState.QUEUED, EngineUnavailable.code)
         except StoreUnavailable as error:
-            log.warning("claim_failed", extra={"job_id": str(job_id), "error": str(error)})
+            log.warning("claim_failed", extra={"job_id": show_id(job_id), "error": str(error)})
             time.sleep(NOT_READY_HOLD_S)
             return Outcome(JobState.QUEUED, error.code)
         finally:
@@ -113,7 +113,7 @@ class Execute:
     def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         claim = self._shared.claim(job_id, enqueue_no)
         if claim is None:
-            log.info("claim_missed", extra={"job_id": str(job_id), "enqueue_no": enqueue_no})
+            log.info("claim_missed", extra={"job_id": show_id(job_id), "enqueue_no": enqueue_no})
             return None
         with self.running.running(claim.request_id):
             self.notices.left(job_id, enqueue_no)
@@ -125,7 +125,7 @@ class Execute:
         try:
             outcome = claim if self.purse is None else self.purse.reserve(claim)
         except StoreUnavailable as error:
-            log.warning("money_not_reserved", extra={"job_id": str(claim.job_id), "error": str(error)})
+            log.warning("money_not_reserved", extra={"job_id": show_id(claim.job_id), "error": str(error)})
             return self._put_off(claim, FIRST_DELAY_S)
         if isinstance(outcome, NotYet):
             return self._put_off(claim, outcome.delay_s)
@@ -147,7 +147,7 @@ class Execute:
 
     def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> Outcome | None:
         """Let a job that the paid API is closed to wait elsewhere, or for it; or fail it, if it cannot."""
-        log.warning("overflow_refused", extra={"job_id": str(claim.job_id), "code": objection.code})
+        log.warning("overflow_refused", extra={"job_id": show_id(claim.job_id), "code": objection.code})
         end = replace(end, error_code=objection.code, error_message=objection.message)
         if (away := way_on(claim, objection, self.paid_pools, jitter())) is None:
             return self._finish(claim, JobState.FAILED, end)
@@ -222,8 +222,8 @@ class Execute:
 
     def _try_again(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Outcome | None:
         decision = decide(error, claim.attempt, self.max_attempts, jitter())
-        facts = {"job_id": str(claim.job_id), "attempt": claim.attempt, "code": error.code, "reason": decision.reason}
-        log.warning("attempt_failed", extra=facts)
+        facts = {"job_id": show_id(claim.job_id), "attempt": claim.attempt, "code": error.code}
+        log.warning("attempt_failed", extra={**facts, "reason": decision.reason})
         if isinstance(decision, GiveUp):
             return self._finish(claim, JobState.FAILED, end)
         return self._put_back(claim, end, lambda db: store.attempts.retry(db, claim, end, decision.delay_s))
@@ -235,7 +235,7 @@ class Execute:
         way becomes one if an engine dies under it again.
         """
         end = self.bill.of_failure(claim, error, engine_s)
-        facts = {"job_id": str(claim.job_id), "made_tokens": error.made_tokens, "suspicion": claim.suspicion}
+        facts = {"job_id": show_id(claim.job_id), "made_tokens": error.made_tokens, "suspicion": claim.suspicion}
         log.warning("engine_died_under_job", extra=facts)
         if claim.suspicion >= SUSPECT:
             self.crashes.explain()
@@ -252,14 +252,14 @@ class Execute:
             with self.store.begin() as db:
                 store.poison.remember(db, digest, claim.job_id)
         except StoreUnavailable as error:
-            log.warning("poison_not_remembered", extra={"job_id": str(claim.job_id), "error": str(error)})
+            log.warning("poison_not_remembered", extra={"job_id": show_id(claim.job_id), "error": str(error)})
 
     def _finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> Outcome | None:
         alone = partial(self._in_one, lambda db: store.attempts.finish(db, claim, target, end))
         once = alone if claim.has_webhook else partial(self._shared.finish, claim, target, end)
         if not self._insist(claim, once):
             return None
-        log.info("job_ended", extra={"job_id": str(claim.job_id), "state": str(target), "engine_s": end.engine_s})
+        log.info("job_ended", extra={"job_id": show_id(claim.job_id), "state": str(target), "engine_s": end.engine_s})
         self.notices.ended(claim.job_id, has_webhook=claim.has_webhook)
         if claim.stream:
             self.publisher.forget(claim.job_id)
@@ -283,10 +283,10 @@ class Execute:
                 held = write()
             except StoreUnavailable:
                 if time.monotonic() > give_up_at:
-                    log.error("result_dropped", extra={"job_id": str(claim.job_id), "attempt": claim.attempt})
+                    log.error("result_dropped", extra={"job_id": show_id(claim.job_id), "attempt": claim.attempt})
                     return None
                 time.sleep(REWRITE_AFTER_S)
             else:
                 if not held:
-                    log.warning("claim_lost", extra={"job_id": str(claim.job_id), "attempt": claim.attempt})
+                    log.warning("claim_lost", extra={"job_id": show_id(claim.job_id), "attempt": claim.attempt})
                 return held

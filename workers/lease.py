@@ -126,7 +126,7 @@ class Lease:
                 self._stop(request_id, "lease_lost")
                 continue
             # A claim whose reply was lost, or an end that could not be written: nobody would ever move the job.
-            log.warning("attempt_disowned", extra={"request_id": request_id})
+            log.warning("attempt_disowned", extra=_facts(request_id))
             with self.store.begin() as db:
                 store.workers.disown(db, self.worker_id, held[request_id])
 
@@ -137,7 +137,7 @@ class Lease:
 
     def _stop(self, request_id: str, reason: StopReason) -> None:
         if self.running.stop(request_id, reason):
-            log.info("attempt_stopped", extra={"request_id": request_id, "reason": reason})
+            log.info("attempt_stopped", extra={**_facts(request_id), "reason": reason})
         # Asked for at every renewal: the first time, the attempt may not have reached the engine yet.
         self.engine.abort(request_id)
 
@@ -188,3 +188,9 @@ class Lease:
             self._is_down = False
             self._open()
             log.info("engine_restarted", extra={"worker_id": str(self.worker_id)})
+
+
+def _facts(request_id: str) -> dict[str, str]:
+    """What a log line says of an attempt: see `Claim.request_id`."""
+    digits, _, attempt = request_id.partition(".")
+    return {"job_id": f"job_{digits}", "attempt": attempt}

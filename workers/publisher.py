@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import storable
+from headrace.jobs import show_id, storable
 from headrace.streams import Piece, PieceKind, Streams
 from workers.engines.base import Delta, OnDelta
 
@@ -123,7 +123,7 @@ class Publisher:
         try:
             self._streams.end(job_id)
         except BrokerUnavailable as error:
-            log.warning("stream_not_ended", extra={"job_id": str(job_id), "error": str(error)})
+            log.warning("stream_not_ended", extra={"job_id": show_id(job_id), "error": str(error)})
 
     def _begun(self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]) -> _Publication:
         """Take the stream over. Without Redis, the thread does so later, and the text starts anew."""
@@ -133,7 +133,7 @@ class Publisher:
             if text and not can_continue(text):
                 text = self._streams.begin(job_id, enqueue_no, anew=True)
         except BrokerUnavailable as error:
-            log.warning("stream_not_begun", extra={"job_id": str(job_id), "error": str(error)})
+            log.warning("stream_not_begun", extra={"job_id": show_id(job_id), "error": str(error)})
             return publication
         publication.has_begun, publication.is_dropped = True, text is None
         publication.prefix = text or ""
@@ -201,12 +201,12 @@ class Publisher:
         for (publication, piece), is_taken in zip(pieces, taken, strict=True):
             publication.published_bytes += len(piece.text.encode())
             if not (is_taken or publication.is_dropped):
-                log.warning("stream_dropped", extra={"job_id": str(publication.job_id)})
+                log.warning("stream_dropped", extra={"job_id": show_id(publication.job_id)})
                 publication.is_dropped = True
         for publication in due:
             publication.unpublished.clear()
             if publication.published_bytes >= MOST_BYTES and not publication.is_dropped:
-                log.info("stream_full", extra={"job_id": str(publication.job_id)})
+                log.info("stream_full", extra={"job_id": show_id(publication.job_id)})
                 publication.is_dropped = True
 
 

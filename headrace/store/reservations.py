@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from headrace.budgets import PERIODS, Budget, Lack, Limits, Shortfall, short_of, shortfall
-from headrace.jobs import new_id
+from headrace.jobs import new_id, show_id
 from headrace.store.budgets import STORED, budget_of, note_short, periods_at, start_of, together
 from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs
 
@@ -126,7 +126,7 @@ def settle(db: Connection, calls: Sequence[Call]) -> dict[UUID, Decimal]:
     spent = {call.job_id: row.reserved_usd if call.usd is None else call.usd for call, row in held}
     for call, row in held:
         if spent[call.job_id] > row.reserved_usd:
-            facts = {"job_id": str(call.job_id), "usd": str(call.usd), "reserved_usd": str(row.reserved_usd)}
+            facts = {"job_id": show_id(call.job_id), "usd": str(call.usd), "reserved_usd": str(row.reserved_usd)}
             log.error("call_dearer_than_its_ceiling", extra=facts)
     # Last, and one statement after the lock: every call of every app goes through these rows.
     for day in _by_day(held):

@@ -12,7 +12,8 @@ from redis import Redis
 from headrace.admission import ENDED, Admission, Ask, Load, Place, books_key
 from headrace.broker import list_key, named_in
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import Message, new_id
+from headrace.jobs import Message, new_id, show_id
+from headrace.logging import NAMED_JOBS
 from headrace.queues import WEBHOOKS, Candidate, Ticket, bell_key
 from headrace.store import retries
 from scheduler import sweep
@@ -319,3 +320,22 @@ def test_samples_are_forgotten_in_batches_the_oldest_first(
     observed(2, 40)
     sweep.forget_samples(parts)
     assert query("SELECT now() - min(taken_at) < interval '41 days', count(*) FROM worker_samples") == [(True, 1)]
+
+
+def test_sweeps_name_the_jobs_they_touch_the_first_of_them_and_how_many(
+    parts: Parts, queued: Queued, age: Age, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    missing = [queued().job_id for _ in range(NAMED_JOBS + 1)]
+    for job_id in missing:
+        age(job_id, timedelta(seconds=10))
+    sweep.publish_due(parts)
+    for job_id in missing:
+        age(job_id, timedelta(seconds=30))
+    sweep.expire(parts)
+
+    logged = {record.message: vars(record) for record in caplog.records}
+    for event in ("messages_restored", "jobs_expired"):
+        named = logged[event]["job_ids"]
+        assert (logged[event]["jobs"], len(named)) == (NAMED_JOBS + 1, NAMED_JOBS)
+        assert set(named) < set(map(show_id, missing))
