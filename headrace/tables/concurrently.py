@@ -6,7 +6,9 @@ import sqlalchemy as sa
 from alembic import op
 
 
-def create_index(name: str, table: str, columns: Sequence[str], *, unique: bool = False, where: str = "") -> None:
+def create_index(
+    name: str, table: str, columns: Sequence[str | sa.TextClause], *, unique: bool = False, where: str = ""
+) -> None:
     """Build an index concurrently.
 
     What stands before it in its migration is committed first, and runs again if the build is interrupted: give it a

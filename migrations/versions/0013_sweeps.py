@@ -3,8 +3,7 @@
 Revision: 0013, after 0012
 """
 
-import sqlalchemy as sa
-from alembic import op
+from headrace.tables import concurrently
 
 revision = "0013"
 down_revision = "0012"
@@ -19,9 +18,9 @@ NEW = {
     "ix_jobs_unfinished": (["finish_by"], f"{UNSTARTED} AND finish_by IS NOT NULL"),
     "ix_jobs_started": (["started_at"], "started_at IS NOT NULL"),
 }
-OLD: dict[str, tuple[list[str], str | None]] = {
+OLD = {
     "ix_jobs_open": (["state", "queued_at"], UNSTARTED),
-    "ix_jobs_started_at": (["started_at"], None),
+    "ix_jobs_started_at": (["started_at"], ""),
 }
 
 
@@ -33,13 +32,9 @@ def downgrade() -> None:
     _replace(NEW, OLD)
 
 
-def _replace(old: dict[str, tuple[list[str], str | None]], new: dict[str, tuple[list[str], str | None]]) -> None:
+def _replace(old: dict[str, tuple[list[str], str]], new: dict[str, tuple[list[str], str]]) -> None:
     """Make the new ones before the old ones go, and hold up nobody who writes meanwhile."""
-    with op.get_context().autocommit_block():
-        for name, (columns, predicate) in new.items():
-            where = None if predicate is None else sa.text(predicate)
-            # What a build that was cut off has left is of no use.
-            op.drop_index(name, "jobs", postgresql_concurrently=True, if_exists=True)
-            op.create_index(name, "jobs", columns, postgresql_where=where, postgresql_concurrently=True)
-        for name in old:
-            op.drop_index(name, "jobs", postgresql_concurrently=True, if_exists=True)
+    for name, (columns, predicate) in new.items():
+        concurrently.create_index(name, "jobs", columns, where=predicate)
+    for name in old:
+        concurrently.drop_index(name, "jobs")

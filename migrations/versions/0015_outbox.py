@@ -6,6 +6,8 @@ Revision: 0015, after 0014
 import sqlalchemy as sa
 from alembic import op
 
+from headrace.tables import concurrently
+
 revision = "0015"
 down_revision = "0014"
 branch_labels = None
@@ -17,17 +19,9 @@ RECEIVER = """(lower("substring"(url COLLATE "C", '://([^/?#]*)'::text)))"""
 
 
 def upgrade() -> None:
-    # Concurrently: the table may hold every webhook ever sent, and its writers must go on. First, and dropped before it
-    # is made, so that an upgrade that was interrupted can be repeated.
-    with op.get_context().autocommit_block():
-        op.drop_index("ix_deliveries_receiver", postgresql_concurrently=True, if_exists=True)
-        op.create_index(
-            "ix_deliveries_receiver",
-            "deliveries",
-            [sa.text(APP_KEY), sa.text(RECEIVER), "next_at"],
-            postgresql_where=sa.text("state = 'pending'"),
-            postgresql_concurrently=True,
-        )
+    # The table may hold every webhook ever sent, and its writers must go on.
+    columns = [sa.text(APP_KEY), sa.text(RECEIVER), "next_at"]
+    concurrently.create_index("ix_deliveries_receiver", "deliveries", columns, where="state = 'pending'")
     op.add_column(
         "deliveries",
         sa.Column("tries_before", sa.Integer, nullable=False, server_default=sa.text("0"), comment=TRIES_BEFORE),

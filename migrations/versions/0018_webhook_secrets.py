@@ -6,6 +6,8 @@ Revision: 0018, after 0017
 import sqlalchemy as sa
 from alembic import op
 
+from headrace.tables import concurrently
+
 revision = "0018"
 down_revision = "0017"
 branch_labels = None
@@ -15,15 +17,7 @@ SECRET_OLD = "The secret before; it signs too until webhook_secret_old_until."
 
 
 def upgrade() -> None:
-    with op.get_context().autocommit_block():
-        op.drop_index("ix_deliveries_failed", postgresql_concurrently=True, if_exists=True)
-        op.create_index(
-            "ix_deliveries_failed",
-            "deliveries",
-            ["id"],
-            postgresql_where=sa.text("state = 'failed'"),
-            postgresql_concurrently=True,
-        )
+    concurrently.create_index("ix_deliveries_failed", "deliveries", ["id"], where="state = 'failed'")
     op.add_column("apps", sa.Column("webhook_secret_old", sa.Text, comment=SECRET_OLD))
     op.add_column("apps", sa.Column("webhook_secret_old_until", sa.TIMESTAMP(timezone=True)))
     op.create_table(

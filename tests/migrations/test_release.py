@@ -104,6 +104,35 @@ def test_index_is_built_while_its_table_is_written_to(with_next: WithNext, engin
     assert "by_created" in {index["name"] for index in sa.inspect(engine).get_indexes("apps")}
 
 
+@pytest.mark.parametrize(
+    ("before", "index"),
+    [("0012", "ix_jobs_queued"), ("0014", "ix_deliveries_receiver"), ("0017", "ix_deliveries_failed")],
+)
+def test_index_waits_for_a_long_transaction_instead_of_being_built_again_and_again(
+    config: Config, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, before: str, index: str
+) -> None:
+    """An analyst's query, or a backup, may take longer than all tries of a migration."""
+    monkeypatch.setattr(connections, "RELEASE_LOCK_TIMEOUT_MS", 200)
+    command.upgrade(config, before)
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE :build"
+        " AND now() - query_start > interval '1 s'"
+    )
+
+    def waits_long() -> object:
+        with engine.begin() as db:
+            return db.scalar(sa.text(waiting), {"build": f"CREATE INDEX CONCURRENTLY {index} %"})
+
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as slow:
+        slow.execute(sa.text("SELECT 1"))
+        with upgrading(config) as raised:
+            try:
+                until(waits_long)
+            finally:
+                slow.rollback()
+    assert raised == []
+
+
 def test_index_whose_build_was_interrupted_is_built_anew(with_next: WithNext, engine: sa.Engine) -> None:
     config = with_next("concurrently.create_index('by_secret', 'apps', ['webhook_secret'], unique=True)")
     with engine.begin() as db:
