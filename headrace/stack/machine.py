@@ -177,7 +177,7 @@ class Machine:
                 celery = make_celery("headrace.stack", self.settings)
                 return replace(service, is_ready=lambda: readiness.pongs(celery, name))
             case "beat":
-                return replace(service, is_ready=lambda: readiness.has_said(self.logs / "beat.log", "beat: Starting"))
+                return replace(service, is_ready=readiness.Said(self.logs / "beat.log", "beat: Starting").is_new)
             case _:
                 return service
 

@@ -40,9 +40,18 @@ def pongs(celery: Celery, name: str) -> bool:
         return False
 
 
-def has_said(log: Path, text: str) -> bool:
-    """True when this is in the log: for a process that serves nobody, and so can be asked nothing."""
-    return text in log.read_text(errors="replace")
+class Said:
+    """What a process writes into its log at each start: for one that serves nobody, and so can be asked nothing."""
+
+    def __init__(self, log: Path, text: str) -> None:
+        self._log, self._text = log, text
+        self._times = 0
+
+    def is_new(self) -> bool:
+        """True when the text is in the log once more than when this was last true."""
+        times = self._log.read_text(errors="replace").count(self._text)
+        is_new, self._times = times > self._times, times
+        return is_new
 
 
 class WorkerRow:
@@ -59,8 +68,11 @@ class WorkerRow:
             self._last_before = db.execute(sa.select(sa.func.now())).scalar_one()
 
     def is_live(self) -> bool:
-        """True when a worker that started after `mark` is ready and holds its lease."""
-        statement = sa.select(workers.c.id).where(
+        """True when a worker that started after `mark` is ready and holds its lease. Each is told of once.
+
+        The row of one that was killed keeps its lease for a while: it is not taken for the next.
+        """
+        statement = sa.select(sa.func.max(workers.c.started_at)).where(
             workers.c.name == self._name,
             workers.c.started_at > self._last_before,
             workers.c.ready,
@@ -68,9 +80,11 @@ class WorkerRow:
         )
         try:
             with self._engine.connect() as db:
-                live = db.execute(statement).first() is not None
+                last = db.execute(statement).scalar_one()
         except DBAPIError:
             return False
-        if live:
-            self._engine.dispose()
-        return live
+        if last is None:
+            return False
+        self._last_before = last
+        self._engine.dispose()
+        return True

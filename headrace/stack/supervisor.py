@@ -22,6 +22,8 @@ from headrace.stack.watch import Watch
 HURRY_S = 2.0
 #: Seconds until a change that could not be told is told again.
 TELL_AGAIN_S = 1.0
+#: Seconds between two questions whether what was started again is ready.
+ASK_AGAIN_S = 1.0
 _TICK_S = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -35,7 +37,7 @@ class Service:
     """A process to run, and what the supervisor must know of it.
 
     Attributes:
-        is_ready: asked again and again after the start; must return within a few seconds.
+        is_ready: asked again and again after each start; within a few seconds it says yes or no of that life.
         once: it is ready when it has ended with status 0.
         give_up_after: short lives in a row that end the whole stack; None to restart it for ever.
         before_start: runs once, before its first start.
@@ -59,13 +61,20 @@ class Service:
 
 @dataclass(slots=True)
 class _Entry:
-    """A service's life so far."""
+    """A service's life so far.
+
+    Attributes:
+        ended_at: when its last life ended, until it is ready again.
+        ask_at: when it is next asked whether it is.
+    """
 
     service: Service
     child: Child
     failures: int = 0
     restart_at: float | None = None
     done: bool = field(default=False)
+    ended_at: float | None = None
+    ask_at: float = 0.0
 
 
 class _StopRequested(Exception):
@@ -183,6 +192,7 @@ class Supervisor:
                 for entry in stage:
                     if not entry.done and self._revive(entry, watch):
                         tell_at = time.monotonic()
+                    self._tell_ready(entry)
             if time.monotonic() >= tell_at:
                 tell_at = math.inf if on_change() else time.monotonic() + TELL_AGAIN_S
             orphans.reap(self.pids.values())
@@ -201,6 +211,7 @@ class Supervisor:
             return False
         child.kill_group()
         watch.forget(child.pid)
+        entry.ended_at = entry.ended_at or time.monotonic()
         restart = decide(entry.failures, time.monotonic() - child.started_at, entry.service.give_up_after)
         entry.failures = restart.failures
         if restart.delay_s is None:
@@ -220,6 +231,16 @@ class Supervisor:
             entry.restart_at = time.monotonic() + MAX_DELAY_S
             return False
         return True
+
+    def _tell_ready(self, entry: _Entry) -> None:
+        """Say once when what has ended can do its work again."""
+        now = time.monotonic()
+        if entry.ended_at is None or entry.restart_at is not None or now < entry.ask_at:
+            return
+        if entry.service.is_ready():
+            self._say(f"{entry.service.name} is ready again, {time.monotonic() - entry.ended_at:.1f} s after it ended")
+            entry.ended_at = None
+        entry.ask_at = time.monotonic() + ASK_AGAIN_S
 
     def _stop(self, watch: Watch) -> None:
         """Stop stage after stage, the last started first. A second signal shortens the wait, never the order."""

@@ -179,6 +179,22 @@ def test_a_killed_worker_is_started_again_and_what_it_left_is_killed(start: Star
     until(lambda: not is_running(grandchild), "the grandchild is gone")
 
 
+def test_up_says_when_what_ended_is_ready_again(start: Start, tmp_path: Path) -> None:
+    run = start([service("worker")])
+    first = run.pids["worker"]
+    # The next life is ready when it says so, and not because the first one was.
+    (tmp_path / "worker").rename(tmp_path / "earlier")
+    os.kill(first, signal.SIGKILL)
+    run.says("worker ended with")
+    run.says("worker is ready again")
+    lines = [line for line in run.output.read_text().splitlines() if "worker" in line and "PIDS" not in line]
+    assert [line.partition(",")[0].split(" with")[0] for line in lines[-2:]] == [
+        "worker ended",
+        "worker is ready again",
+    ]
+    assert (tmp_path / "worker").exists()
+
+
 def test_a_server_that_keeps_dying_ends_the_stack(start: Start) -> None:
     code = START + "(folder / name).exists() and sys.exit('broken'); " + LOG_END
     run = start([service("database", code, give_up_after=3)], [service("worker")])
