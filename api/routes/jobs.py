@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps, query
 from api.routes import existing
-from api.routes.submission import body, headers_of, idempotency
+from api.routes.submission import accept, body, headers_of, idempotency
 from api.schemas.body import validated
 from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobRequest, JobsQuery, WaitQuery
 from headrace.errors import InvalidRequest, NotFound
@@ -20,7 +20,7 @@ def submit() -> Response:
     """202, and where the job stands."""
     app = caller()
     draft = validated(JobRequest, body(app)).to_draft()
-    accepted = deps().submitter.submit(draft, app, idempotency())
+    accepted = accept(draft, app, idempotency())
     return answer(AcceptedBody.of(accepted), 202, headers=headers_of(accepted))
 
 

@@ -1,6 +1,7 @@
 """What the ways to submit have in common: the body, the Idempotency-Key, and the three ways to get the answer."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,8 @@ from headrace.errors import InvalidRequest, StoreUnavailable, WaitTimeout
 from headrace.jobs import Idempotency, show_id
 from headrace.store.apps import App
 from headrace.store.jobs import Job
+
+log = logging.getLogger(__name__)
 
 KEY_CHARS_LIMIT = 255
 #: Digits of a `Prefer: wait=n` that are read; more say the same as the limit does.
@@ -96,9 +99,18 @@ def preferred_wait_s() -> float:
     return limit_s
 
 
+def accept(draft: Draft, app: App, key: Idempotency | None) -> Accepted:
+    """Accept a draft, and log which request made the job. Raises: as `Submitter.submit`."""
+    accepted = deps().submitter.submit(draft, app, key)
+    if not accepted.is_replay:
+        facts = {"job_id": show_id(accepted.job_id), "app": app.name, "queue": accepted.queue}
+        log.info("job_accepted", extra={**facts, "request_id": g.request_id})
+    return accepted
+
+
 def submitted(draft: Draft, app: App) -> tuple[Accepted, Job]:
     """Accept a draft; returns the job as it stands. Raises: WaitTimeout: it could not be read back, and goes on."""
-    accepted = deps().submitter.submit(draft, app, idempotency())
+    accepted = accept(draft, app, idempotency())
     try:
         return accepted, read_job(app, accepted.job_id)
     except StoreUnavailable as error:
@@ -116,7 +128,7 @@ def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
     """
     wait_s, key = preferred_wait_s(), idempotency()
     with deps().waits.hold("wait", app.id):
-        accepted = deps().submitter.submit(draft, app, key)
+        accepted = accept(draft, app, key)
         try:
             peer = peer_of(request.environ)
             job = deps().waits.follow(accepted.job_id, lambda: read_job(app, accepted.job_id), wait_s, peer)

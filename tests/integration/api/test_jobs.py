@@ -626,3 +626,15 @@ def test_a_job_whose_texts_were_kept_for_long_enough_is_found_no_more(
 
     assert [client.get(path).status_code, client.delete(path).status_code] == [404, 404]
     assert client.get("/v1/jobs").get_json()["data"] == []
+
+
+def test_web_logs_job_accepted_once_with_app_queue_and_request_id(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    answers = [client.post("/v1/jobs", json=GOOD, headers={"Idempotency-Key": "one"}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202], answers[0].json
+
+    [line] = [vars(record) for record in caplog.records if record.message == "job_accepted"]
+    assert (line["job_id"], line["queue"], line["app"]) == (answers[0].json["id"], QUEUE, "test")
+    assert line["request_id"] == answers[0].headers["x-request-id"]
