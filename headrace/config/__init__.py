@@ -3,6 +3,7 @@
 The environment wins over the file. Every value has a default that works on a laptop.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ from headrace.config.sections import (
     WebhookSettings,
     built_in_lanes,
 )
+from headrace.config.variables import check_names
 from headrace.errors import ConfigError
 from headrace.jobs import Lane, Route
 
@@ -181,6 +183,7 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, **overrides: Any) -> Self:
         """Read the environment and `headrace.toml`. Raises: ConfigError that names the setting."""
+        check_names(os.environ, cls)
         try:
             return cls(**overrides)._with_served_pool()
         except ValidationError as error:

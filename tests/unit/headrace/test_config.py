@@ -313,3 +313,47 @@ def test_the_paid_api_is_at_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL"):
         Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("HEADRACE_BUDGET__DAY_USD", "HEADRACE_BUDGETS__DAY_USD"),
+        ("HEADRACE_BUDGETS_DAY_USD", "HEADRACE_BUDGETS__DAY_USD"),
+        ("HEADRACE_LEASES_S", "HEADRACE_LEASE_S"),
+        ("HEADRACE_POOLS__CHAT__MAX_RUNING", "HEADRACE_POOLS__CHAT__MAX_RUNNING"),
+        ("HEADRACE_LANES__HIGH__DEPHT_CAP", "HEADRACE_LANES__HIGH__DEPTH_CAP"),
+        ("HEADRACE_LEASE_S__MS", "HEADRACE_LEASE_S"),
+    ],
+)
+def test_unknown_variable_is_refused_with_the_nearest_name(
+    variable: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "5")
+
+    with pytest.raises(ConfigError) as refused:
+        Settings.load()
+
+    assert str(refused.value) == f"The variable {variable} names no setting. Did you mean {meant}?"
+    assert refused.value.param == variable
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HEADRACE_HOST", "0.0.0.0"),
+        ("HEADRACE_DEMO_STARTED_AT", "1"),
+        ("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__ANY__THING", "1"),
+        ("HEADRACE_POOLS__CHAT__PRICE__VERSION", "v"),
+        ("HEADRACE_MISSPELT", ""),
+        ("HEADRACE_WEB_SERVICE_HOST", "10.0.0.1"),
+        ("HEADRACE_WEB_PORT", "tcp://10.0.0.1:80"),
+        ("HEADRACE_WEB_PORT_80_TCP_ADDR", "10.0.0.1"),
+    ],
+)
+def test_variables_that_mean_something_elsewhere_and_empty_ones_pass(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    assert Settings.load().pool
