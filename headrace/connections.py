@@ -5,6 +5,7 @@ by ours where it says nothing at all.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from psycopg import Connection
@@ -87,6 +88,19 @@ def release(settings: Settings) -> Engine:
     engine = create_engine("postgresql+psycopg://", poolclass=NullPool, connect_args=_connect_args(name, url))
     event.listen(engine, "do_connect", connect)
     return engine
+
+
+def postgres_address(settings: Settings) -> dict[str, Any]:
+    """What libpq is told to connect to DATABASE_URL. Raises: ConfigError."""
+    return _connect_args("DATABASE_URL", settings.database_url)
+
+
+def shown(address: Mapping[str, Any]) -> str:
+    """Host, port, database and user, without the password."""
+    host, port = (address.get("host") or "the local socket"), (address.get("port") or 5432)
+    return (
+        f"{host}:{port} (database {address.get('dbname', 'of the user')}, user {address.get('user', 'of the system')})"
+    )
 
 
 def _connect_args(name: str, url: str) -> dict[str, Any]:

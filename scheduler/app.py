@@ -127,7 +127,8 @@ def make_app(settings: Settings) -> Celery:
     celery.steps["consumer"].add(ShowEndsStep)
     watch(celery, settings)
     # The control worker sweeps without Redis too.
-    check_first(celery, settings, goes_on="worker" in sys.argv)
+    is_worker = "worker" in sys.argv
+    check_first(celery, settings, goes_on=is_worker, uses_postgres=is_worker)
     return celery
 
 

@@ -89,4 +89,4 @@ urls.handlers[:0] = [
 ]
 _settings = Settings.load()
 app = make_celery("headrace.flower", _settings)
-check_first(app, _settings)
+check_first(app, _settings, uses_postgres=False)

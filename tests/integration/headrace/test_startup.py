@@ -1,4 +1,4 @@
-"""Redis is absent, or its password wrong, when a process starts: a sentence with the remedy, soon, and no traceback."""
+"""Redis or Postgres is absent, or refuses the login, at a start: a sentence with the remedy, soon, and no traceback."""
 
 import json
 import os
@@ -6,13 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy as sa
 
 from headrace import startup
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.errors import BrokerUnavailable, ConfigError
+from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from headrace.stack import procfile
 from headrace.stack.child import Child, Command
 from headrace.stack.ports import free_port
@@ -23,12 +25,12 @@ PROCESSES = ("web", "gpu", "overflow", "webhooks", "control", "beat", "flower")
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str, str], Child]]:
+def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Starts a line of the Procfile on this Redis."""
     lines, children = procfile.read(PROJECT_ROOT / "Procfile"), list[Child]()
 
-    def run(name: str, redis_url: str) -> Child:
-        env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "DATABASE_URL": settings.database_url}
+    def run(name: str, redis_url: str, database_url: str = settings.database_url) -> Child:
+        env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "DATABASE_URL": database_url}
         env |= {"REDIS_URL": redis_url, "HEADRACE_ENGINE": "simulator", "OPENAI_API_KEY": "sk-test"}
         env |= {"PORT": str(free_port()), "FLOWER_PORT": str(free_port()), "FLOWER_BASIC_AUTH": "u:p"}
         command = Command(name, procfile.shell(lines[name]), env, PROJECT_ROOT)
@@ -47,7 +49,7 @@ def told(child: Child) -> list[str]:
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_wrong_redis_password_ends_each_process_at_its_start_with_one_sentence(
-    start: Callable[[str, str], Child], settings: Settings, name: str
+    start: Callable[..., Child], settings: Settings, name: str
 ) -> None:
     server = urlsplit(settings.redis_url)
     child = start(name, f"redis://:wrong@{server.hostname}:{server.port}/0")
@@ -62,7 +64,7 @@ def test_wrong_redis_password_ends_each_process_at_its_start_with_one_sentence(
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_absent_redis_is_told_by_each_process_at_its_start_in_one_sentence(
-    start: Callable[[str, str], Child], name: str
+    start: Callable[..., Child], name: str
 ) -> None:
     child = start(name, ABSENT)
     if name == "control":  # It sweeps without Redis too.
@@ -92,3 +94,64 @@ def test_redis_is_asked_for_two_seconds_at_most(settings: Settings) -> None:
                 update={"redis_url": settings.redis_url.replace(":@", ":x@", 1).replace("redis://:", "redis://:x", 1)}
             )
         )
+
+
+@pytest.mark.parametrize("name", ["web", "gpu", "overflow", "webhooks", "control"])
+def test_database_without_migrations_ends_each_process_at_its_start_with_one_sentence(
+    start: Callable[..., Child], settings: Settings, name: str
+) -> None:
+    # Every cluster has this database.
+    url = sa.make_url(settings.database_url).set(database="postgres").render_as_string(hide_password=False)
+    child = start(name, settings.redis_url, url)
+    assert child.wait(DEADLINE_S)
+    assert child.poll() == 1
+    [sentence] = told(child)
+    assert sentence.endswith("has no tables of Headrace: run the Procfile's 'release' ('alembic upgrade head').")
+    assert "Traceback" not in child.log.read_text()
+    assert "engine_loading" not in child.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"database": "nowhere"}, ConfigError, "has no such database .* correct its name in DATABASE_URL"),
+        ({"password": "canary"}, ConfigError, "refuses the login .* set user and password in DATABASE_URL"),
+        ({"username": "nobody"}, ConfigError, "refuses the login .* set user and password in DATABASE_URL"),
+        (
+            {"host": "127.0.0.1", "port": 1},
+            StoreUnavailable,
+            r"No Postgres answers at 127\.0\.0\.1:1 .* start it, or set",
+        ),
+        ({"host": "192.0.2.1"}, StoreUnavailable, r"No Postgres answers at 192\.0\.2\.1:.* start it, or set"),
+    ],
+)
+def test_wrong_postgres_address_is_told_within_three_seconds_without_the_password(
+    settings: Settings, change: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    changed = sa.make_url(settings.database_url).set(**change)
+    url = changed.render_as_string(hide_password=False)
+    began = time.monotonic()
+    with pytest.raises(error, match=sentence) as told_:
+        startup.check_postgres(settings.model_copy(update={"database_url": url}))
+    assert time.monotonic() - began < 3
+    assert changed.password
+    assert str(changed.password) not in str(told_.value)
+    assert "\n" not in str(told_.value)
+
+
+def test_tables_older_than_the_code_are_refused_and_newer_ones_pass(settings: Settings, engine: sa.Engine) -> None:
+    def turn(version: str) -> str:
+        with engine.begin() as db:
+            before = str(db.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+            db.execute(sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+        return before
+
+    head = turn("0001")
+    try:
+        with pytest.raises(ConfigError, match=f"is at migration 0001 and this code needs {head}: run the Procfile's"):
+            startup.check_postgres(settings)
+        turn("9999")
+        startup.check_postgres(settings)
+    finally:
+        turn(head)
+    startup.check_postgres(settings)
