@@ -31,6 +31,8 @@ def measure(jobs: int, overflow: str) -> dict[str, Any]:
             "OPENAI_API_KEY": "sk-stand-in",
             "OPENAI_BASE_URL": f"{provider}/v1",
             "HEADRACE_LANES__NORMAL__DEPTH_CAP": str(jobs),
+            # Each job may take as many tokens as its pool allows: the cap in jobs is to be the one that binds.
+            "HEADRACE_LANES__NORMAL__BACKLOG_CAP_TOKENS": "10000000",
         }
         with Testbed(settings, WITHOUT) as bed:
             job = {"prompt": "What is a headrace?", "overflow": overflow, "max_wait": 3600}
