@@ -69,8 +69,9 @@ def check_postgres(settings: Settings) -> None:
     address = connections.postgres_address(settings)
     where = connections.shown(address)
     try:
-        with psycopg.connect(**address, autocommit=True) as db:
-            db.execute("SET statement_timeout = 2000")
+        with psycopg.connect(**address) as db:
+            # LOCAL: behind a pooler the session goes to other clients next.
+            db.execute("SET LOCAL statement_timeout = 2000")
             _check_migrations(db, where)
     except psycopg.errors.QueryCanceled as error:
         logger.warning("postgres_not_ready", extra={"error": str(error)})
