@@ -145,6 +145,7 @@ def _make_webhook_app(settings: Settings) -> Celery:
             with suppress(RedisError), connections.redis(settings) as redis:
                 redis.delete(list_key(WEBHOOKS))
             with _ends_in_a_sentence():
+                settings.check_budget_webhook()
                 endpoint.begin()
             taker.open(use_case.terms, partial(_free_slots, worker))
 

@@ -39,6 +39,7 @@ def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_fil
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = choose_engine(engine)
     settings.check_paid_pools()
+    settings.check_budget_webhook()
     with state_lock(settings.state_dir) as lock:
         model = prepare(settings, say) if settings.pools[settings.pool].engine == "vllm" else None
         machine = Machine(settings, Choice(frozenset(without), port, model))

@@ -239,6 +239,15 @@ class Settings(BaseSettings):
         old = () if self.old_pepper is None else (self.old_pepper.get_secret_value(),)
         return (self.pepper.get_secret_value(), *old)
 
+    def check_budget_webhook(self) -> None:
+        """Raises: ConfigError: the operator's webhook has nothing to be signed with."""
+        if self.budgets.webhook_url is not None and self.budgets.webhook_secret is None:
+            message = (
+                "budgets.webhook_url is set, and nothing to sign it with: set HEADRACE_BUDGETS__WEBHOOK_SECRET to "
+                "'whsec_' and 24 to 64 random bytes in base64, for the 'webhooks' workers."
+            )
+            raise ConfigError(message, param="budgets.webhook_secret")
+
     def check_paid_pools(self) -> None:
         """Raises: ConfigError: the paid API alone answers a pool, and has no key, or no price for its model."""
         for name in self.paid_pools:

@@ -16,6 +16,12 @@ PAID = 'pool = "mini"\nopenai_api_key = "sk-test"\n[pools.mini]\nmodel = "gpt-4o
     ("role", "toml", "setting", "sentence"),
     [
         ("gpu", PAID, "pool", "The paid API alone answers pool 'mini' (engine 'openai'), by the overflow worker: "),
+        (
+            "webhooks",
+            '[budgets]\nwebhook_url = "https://ops.example/hook"\n',
+            "budgets.webhook_secret",
+            "budgets.webhook_url is set, and nothing to sign it with: set HEADRACE_BUDGETS__WEBHOOK_SECRET",
+        ),
         ("overflow", "", "OPENAI_API_KEY", "The paid API needs a key: set OPENAI_API_KEY."),
     ],
 )

@@ -200,6 +200,8 @@ def test_ctrl_c_stops_the_script_and_keeps_what_was_recorded(project: Project) -
     slow = f"import os, pathlib, time\npathlib.Path('{started}').write_text(str(os.getpid()))\ntime.sleep(600)"
     project.claims(fast=SCRIPTS["fast"], slow=slow)
     command = [sys.executable, "-c", STARTER, str(project.root), "--all"]
+    # A shell's job in the background ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         wait_until(lambda: started.exists() and started.read_text() != "")
         process.send_signal(signal.SIGINT)
