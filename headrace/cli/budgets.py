@@ -78,9 +78,9 @@ def _given(value: Decimal | str | None) -> Decimal | None:
 
 def describe(together: SpendingLimits) -> str:
     """Say in a line what all apps together may spend, and which setting says so."""
-    source = "stored with 'headrace budgets set'" if together.is_stored else "from the settings' [budgets]"
     if not together.are_set:
-        return f"All apps together: no budget ({source}). {SHUT}"
+        return SHUT
+    source = "stored with 'headrace budgets set'" if together.is_stored else "from the settings' [budgets]"
     amounts = {"a day": together.day_usd, "a month": together.month_usd}
     shown = ", ".join(f"{_shown(limit_usd)} USD {each}" for each, limit_usd in amounts.items() if limit_usd is not None)
     return f"All apps together: {shown} ({source})."

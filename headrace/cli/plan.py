@@ -58,8 +58,8 @@ def plan_(
     experts hold all of them in memory and compute with the active ones. A worker measures its own cache when it
     starts, and the door refuses what can never fit in it.
 
-    A pool's max_running, max_model_tokens and engine_options hold, unless --model names another model; what is given
-    here wins.
+    A pool's max_running, max_model_tokens, kv_cache_mib and engine_options hold, unless --model names another model;
+    what is given here wins, and so does --gpu over kv_cache_mib.
 
     \b
     headrace plan --pool chat --gpu l4
@@ -68,6 +68,8 @@ def plan_(
     """
     settings = Settings.load()
     name, pool = _subject(settings, model, pool_name)
+    if kv_cache_mib is None and pool is not None and not names:
+        kv_cache_mib = pool.kv_cache_mib
     choice = Choice(block_tokens=BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS)
     shape, choice = _as_chosen(ModelShape.of(read_config(name, settings.state_dir)), choice, pool, chosen)
     if kv_cache_mib is not None:

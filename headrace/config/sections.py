@@ -96,7 +96,8 @@ class PoolSettings(_Section):
             `max_model_tokens`.
         max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`).
         max_run_s: how long one attempt may run before it is aborted, and its job fails.
-        kv_cache_mib: size of the KV-cache pool on a CPU; None lets the engine take what its GPU has left.
+        kv_cache_mib: size of the KV-cache pool, of each GPU or of a CPU. None: on a GPU what the engine finds free
+            (`gpu_memory_utilization`), on a CPU 512.
         kv_admission: what must fit into the KV cache before a job is let into the engine: what is expected of all that
             run (`expected`), the longest answer of each, which never preempts and leaves most of it empty
             (`worst_case`), or nothing, which leaves all to the engine (`open`).
@@ -117,7 +118,7 @@ class PoolSettings(_Section):
     default_max_tokens: PositiveInt = 1024
     max_running: PositiveInt = 32
     max_run_s: Positive = 900.0
-    kv_cache_mib: PositiveInt | None = 512
+    kv_cache_mib: PositiveInt | None = None
     kv_admission: Literal["expected", "worst_case", "open"] = "expected"
     kv_high_share: Share = 0.05
     adapters: dict[str, str] = Field(default_factory=dict)

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from headrace.config import PoolSettings
-from headrace.errors import ConfigError
 from workers.engines.adapters import Adapter, lora_arguments
 
 #: More threads than this do not speed up the small models that a CPU can serve.
 _MOST_CPU_THREADS = 8
 #: Of prompts and answers in one step, as vLLM's own default is; a whole prompt must be among them.
 _BATCHED_TOKENS = 2048
+#: Where a pool names no size: vLLM would ask for 92 % of the host's memory, as it does of a GPU's.
+_CPU_KV_CACHE_MIB = 512
 
 
 def arguments(pool: PoolSettings, adapters: Iterable[Adapter] = ()) -> dict[str, Any]:
-    """vLLM's engine arguments. Raises: ConfigError when the pool's settings do not suffice."""
+    """vLLM's engine arguments."""
     folder = _folder(pool)
     return {
         "model": str(folder or pool.model),
@@ -29,6 +30,7 @@ def arguments(pool: PoolSettings, adapters: Iterable[Adapter] = ()) -> dict[str,
         "max_model_len": pool.max_model_tokens,
         "max_num_seqs": pool.max_running,
         "scheduling_policy": "priority",
+        **({"kv_cache_memory_bytes": pool.kv_cache_mib << 20} if pool.kv_cache_mib else {}),
         **({"reasoning_parser": pool.reasoning_parser} if pool.reasoning_parser else {}),
         **(_cpu_arguments(pool) if _on_cpu() else {}),
         **lora_arguments(adapters, on_cpu=_on_cpu()),
@@ -81,10 +83,9 @@ def _on_cpu() -> bool:
 
 
 def _cpu_arguments(pool: PoolSettings) -> dict[str, Any]:
-    if pool.kv_cache_mib is None:
-        raise ConfigError("On a CPU the size of the KV cache must be set: kv_cache_mib.", param="kv_cache_mib")
+    size_mib = pool.kv_cache_mib or _CPU_KV_CACHE_MIB
     # Compiling costs a minute at each start and gains a tenth in speed.
-    options: dict[str, Any] = {"kv_cache_memory_bytes": pool.kv_cache_mib << 20, "enforce_eager": True}
+    options: dict[str, Any] = {"kv_cache_memory_bytes": size_mib << 20, "enforce_eager": True}
     if pool.max_model_tokens is not None:
         # A prompt with a seed that is computed in parts kills the engine: torch's CPU generator has no offset to set.
         options |= {"enable_chunked_prefill": False}

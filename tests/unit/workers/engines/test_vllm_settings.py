@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from headrace.config import PoolSettings
-from headrace.errors import ConfigError
 from workers.engines import vllm_settings
 from workers.engines.adapters import Adapter
 from workers.engines.vllm_settings import arguments, environment
@@ -17,9 +16,13 @@ def on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
     return bool(request.param)
 
 
-def test_a_gpu_s_kv_cache_is_left_to_the_engine(on_cpu: bool) -> None:
-    chosen = arguments(PoolSettings(kv_cache_mib=64))
-    assert chosen.get("kv_cache_memory_bytes") == (64 * 1024 * 1024 if on_cpu else None)
+def test_kv_cache_mib_is_honoured_on_a_gpu_as_on_a_cpu(on_cpu: bool) -> None:
+    assert arguments(PoolSettings(kv_cache_mib=64))["kv_cache_memory_bytes"] == 64 * 1024 * 1024
+
+
+def test_without_a_size_a_gpu_s_kv_cache_is_left_to_the_engine(on_cpu: bool) -> None:
+    chosen = arguments(PoolSettings())
+    assert chosen.get("kv_cache_memory_bytes") == (512 * 1024 * 1024 if on_cpu else None)
     assert chosen.get("enforce_eager", False) is on_cpu
     assert chosen["scheduling_policy"] == "priority"
 
@@ -33,12 +36,6 @@ def test_the_operator_s_engine_options_win(on_cpu: bool) -> None:
 def test_the_folder_is_loaded_under_the_name_that_requests_use(on_cpu: bool, tmp_path: Path) -> None:
     chosen = arguments(PoolSettings(model="org/name", model_dir=tmp_path))
     assert (chosen["model"], chosen["served_model_name"]) == (str(tmp_path), "org/name")
-
-
-def test_a_cpu_needs_a_size_for_its_kv_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
-    with pytest.raises(ConfigError, match="kv_cache_mib"):
-        arguments(PoolSettings(kv_cache_mib=None))
 
 
 def test_the_environment_is_set_for_the_load_only(
