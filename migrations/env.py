@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 from alembic import context
+from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
@@ -22,6 +24,8 @@ log = logging.getLogger("headrace.release")
 
 #: Any constant will do; it must be the same in every release.
 MIGRATION_LOCK = 0x48656164
+#: The migration that makes the ledger append-only.
+LEDGER_SINCE = 2
 #: How long a release waits for another, and how often it looks, in seconds.
 ANOTHER_FOR_S, LOOK_EVERY_S = 900.0, 0.5
 #: Tries of a migration that does not get a lock, and the pause between two, in seconds: some minutes in all.
@@ -33,6 +37,7 @@ def run() -> None:
     engine = connections.release(Settings.load())
     try:
         with _alone(engine), engine.connect() as db:
+            _check_ledger_stays(db)
             _migrate(db)
     finally:
         engine.dispose()
@@ -55,6 +60,32 @@ def _alone(engine: sa.Engine) -> Iterator[None]:
             time.sleep(LOOK_EVERY_S)
         yield
         db.rollback()
+
+
+def _check_ledger_stays(db: sa.Connection) -> None:
+    """Raises: CommandError: an unconfirmed downgrade would erase the ledger, or let its entries be changed."""
+    is_undone = _undoes(LEDGER_SINCE, *MigrationContext.configure(db).get_current_heads())
+    has_entries = is_undone and db.scalar(sa.text("SELECT EXISTS (SELECT FROM ledger)"))
+    db.rollback()
+    if has_entries and context.get_x_argument(as_dictionary=True).get("erase-ledger") != "yes":
+        raise CommandError(
+            f"This downgrade undoes migration {LEDGER_SINCE:04}, and with it the ledger, which has entries: what every "
+            "request cost. Make a backup, and confirm: alembic -x erase-ledger=yes downgrade ..."
+        )
+
+
+def _undoes(revision: int, current: str = "0000") -> bool:
+    """Whether the command takes tables that are at `current` to before a revision. Revisions are numbers."""
+    try:
+        to = context.get_revision_argument()
+    except KeyError:  # A command that changes nothing, such as `alembic check`.
+        return False
+    goal = str(to or 0)
+    # One that is no number goes up from here: `+1`, or a migration of another name.
+    if not goal.removeprefix("-").isdigit() or not current.isdigit():
+        return False
+    ends_at = int(current) + int(goal) if goal.startswith("-") else int(goal)
+    return ends_at < revision <= int(current)
 
 
 def _migrate(db: sa.Connection) -> None:
