@@ -1,9 +1,8 @@
 """`headrace apps`, for operators: the clients of the API, what each may take and what each does."""
 
-import json
 import shlex
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import parameters
-from headrace.cli.client import notes, out
+from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.keys import key_json, key_table
 from headrace.cli.table import table
@@ -60,7 +59,8 @@ def apps() -> None:
 @apps.command()
 @click.argument("name", callback=parameters.app_name)
 @_limit_options
-def create(name: str, **options: Any) -> None:
+@json_option
+def create(name: str, as_json: bool, **options: Any) -> None:
     """Make the app NAME. What is not limited here may be as much as the queues take.
 
     \b
@@ -69,6 +69,9 @@ def create(name: str, **options: Any) -> None:
     """
     with database() as db:
         app = store.create(db, name, _changes(options))
+    if as_json:
+        print_json(_app_json(app))
+        return
     out.print(_app_table([app]))
     notes.print(f"'headrace keys create {shlex.quote(app.name)}' makes a key for it.", markup=False, soft_wrap=True)
 
@@ -76,7 +79,8 @@ def create(name: str, **options: Any) -> None:
 @apps.command()
 @click.argument("name", callback=parameters.app_name)
 @_limit_options
-def limit(name: str, **options: Any) -> None:
+@json_option
+def limit(name: str, as_json: bool, **options: Any) -> None:
     """Change limits of the app NAME. Those that are not named stay as they are.
 
     \b
@@ -87,6 +91,9 @@ def limit(name: str, **options: Any) -> None:
         raise click.UsageError("Name a limit to change, such as --queued-jobs 200; 'none' removes one.")
     with database() as db:
         app = store.set_limits(db, name, changes)
+    if as_json:
+        print_json(_app_json(app))
+        return
     out.print(_app_table([app]))
 
 
@@ -97,7 +104,7 @@ def list_all(as_json: bool) -> None:
     with database() as db:
         found = store.list_apps(db)
     if as_json:
-        _print_json([_app_json(app) for app in found])
+        print_json([_app_json(app) for app in found])
     else:
         out.print(_app_table(found))
 
@@ -113,7 +120,7 @@ def show(name: str, as_json: bool) -> None:
         recent = store.activity(db, app.id, PERIOD)
     if as_json:
         lately = {"jobs": {str(state): count for state, count in recent.jobs.items()}, "usd": str(recent.usd)}
-        _print_json({**_app_json(app), "keys": [key_json(key) for key in records], "last_24_h": lately})
+        print_json({**_app_json(app), "keys": [key_json(key) for key in records], "last_24_h": lately})
         return
     out.print(_app_table([app]))
     out.print()
@@ -131,7 +138,8 @@ def show(name: str, as_json: bool) -> None:
     type=click.IntRange(0, 24 * 365),
     help="With --rotate: hours in which both sign; 0 for a secret that has leaked.  [default: 24]",
 )
-def webhook_secret(name: str, rotate: bool, keep_old_hours: int | None) -> None:
+@json_option
+def webhook_secret(name: str, rotate: bool, keep_old_hours: int | None, as_json: bool) -> None:
     """Print the webhook secret of NAME. It signs the app's webhooks, and their receivers check them with it.
 
     After --rotate each webhook carries two signatures for a while, so a receiver that knows either secret accepts it.
@@ -140,13 +148,21 @@ def webhook_secret(name: str, rotate: bool, keep_old_hours: int | None) -> None:
         raise click.UsageError("--keep-old-hours needs --rotate.")
     with database() as db:
         if not rotate:
-            click.echo(store.find_app(db, name).webhook_secret)
+            _print_secret(store.find_app(db, name), None, as_json)
             return
         overlap = timedelta(hours=24 if keep_old_hours is None else keep_old_hours)
         app, until = store.rotate_webhook_secret(db, name, keep_old_for=overlap)
-    click.echo(app.webhook_secret)
-    if overlap:
+    _print_secret(app, until if overlap else None, as_json)
+    if overlap and not as_json:
         notes.print(f"The old secret of '{app.name}' signs too until {until:%Y-%m-%d %H:%M} UTC.", markup=False)
+
+
+def _print_secret(app: App, old_until: datetime | None, as_json: bool) -> None:
+    if as_json:
+        until = old_until and old_until.isoformat()
+        print_json({"app": app.name, "webhook_secret": app.webhook_secret, "old_secret_signs_until": until})
+    else:
+        click.echo(app.webhook_secret)
 
 
 def _changes(options: dict[str, Any]) -> Changes:
@@ -187,7 +203,3 @@ def _in_order(lanes: frozenset[Lane]) -> list[str]:
 def _activity(recent: Activity) -> str:
     jobs = ", ".join(f"{count:,} {state}" for state, count in sorted(recent.jobs.items())) or "no jobs"
     return f"{jobs}; {recent.usd:.6f} USD"
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

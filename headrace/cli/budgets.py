@@ -1,6 +1,5 @@
 """`headrace budgets`, for operators: what may be spent at the paid API, and what is."""
 
-import json
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -10,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.budgets import SHUT, SpendingLimits, reached, share
-from headrace.cli.client import out
+from headrace.cli.client import json_option, out, print_json
 from headrace.cli.database import database, operator_settings
 from headrace.cli.parameters import usd
 from headrace.cli.table import table
@@ -36,7 +35,7 @@ def budgets(context: click.Context, as_json: bool) -> None:
         balances = store.balances(db, settings.budgets)
     if as_json:
         accounts = [_json(account) for account in balances.accounts]
-        click.echo(json.dumps({"limits": _limits_json(balances.together), "accounts": accounts}, indent=2))
+        print_json({"limits": _limits_json(balances.together), "accounts": accounts})
         return
     out.print(escape(describe(balances.together)), soft_wrap=True, highlight=False)
     out.print(_table(balances.accounts) if balances.accounts else "Nothing was spent at the paid API this month.")
@@ -45,7 +44,8 @@ def budgets(context: click.Context, as_json: bool) -> None:
 @budgets.command("set")
 @click.option("--day-usd", callback=usd, metavar="USD", help="In a day of UTC; 'none' for no limit.")
 @click.option("--month-usd", callback=usd, metavar="USD", help="In a month of UTC; 'none' for no limit.")
-def set_(**limits: Decimal | str | None) -> None:
+@json_option
+def set_(as_json: bool, **limits: Decimal | str | None) -> None:
     """Store what all apps together may spend at the paid API. It wins over [budgets] in headrace.toml at once.
 
     A limit that is not given stays as it holds.
@@ -57,16 +57,23 @@ def set_(**limits: Decimal | str | None) -> None:
     with database(settings) as db:
         store.set_limits(db, changes, settings.budgets)
         together = store.limits(db, settings.budgets)
+    if as_json:
+        print_json(_limits_json(together))
+        return
     out.print(escape(describe(together)), soft_wrap=True, highlight=False)
 
 
 @budgets.command()
-def unset() -> None:
+@json_option
+def unset(as_json: bool) -> None:
     """Forget the stored limits of all apps together: [budgets] in headrace.toml holds again."""
     settings = operator_settings()
     with database(settings) as db:
         was_stored = store.clear_limits(db)
         together = store.limits(db, settings.budgets)
+    if as_json:
+        print_json({**_limits_json(together), "was_stored": was_stored})
+        return
     if not was_stored:
         out.print("No limits were stored.")
     out.print(escape(describe(together)), soft_wrap=True, highlight=False)

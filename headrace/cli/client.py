@@ -21,8 +21,16 @@ POLL_S = 20
 #: Seconds for the server to answer, on top of what a poll holds on.
 TIMEOUT_S = 30
 
+#: The option of every command that has an outcome.
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+
 out = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """An outcome for a program, on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 class Api:
@@ -96,7 +104,8 @@ def _problem(body: Any) -> str | None:
 @click.option("--model", help="A model of GET /v1/models; the first one by default.")
 @click.option("--max-wait", type=float, help="Seconds within which it must start, or it expires unpaid.")
 @click.option("--wait", is_flag=True, help="Stay until the answer is there, and print it.")
-def submit(prompt: str, wait: bool, **options: Any) -> None:
+@json_option
+def submit(prompt: str, wait: bool, as_json: bool, **options: Any) -> None:
     """Submit PROMPT (or - to read it from standard input) and print where it stands.
 
     \b
@@ -107,6 +116,9 @@ def submit(prompt: str, wait: bool, **options: Any) -> None:
     body = {"prompt": text, **{name: value for name, value in options.items() if value is not None}}
     api = Api(Settings.load())
     accepted = api.call("POST", "/v1/jobs", json=body)
+    if as_json:
+        print_json(_wait_for(api, accepted["id"]) if wait else accepted)
+        return
     (notes if wait else out).print(_accept_line(accepted), soft_wrap=True)
     if wait:
         _finish(_wait_for(api, accepted["id"]))
@@ -119,7 +131,7 @@ def get(job_id: str, as_json: bool) -> None:
     """Show the job ID: where it stands, its answer and its cost."""
     job = Api(Settings.load()).call("GET", _job_path(job_id))
     if as_json:
-        click.echo(json.dumps(job, indent=2, ensure_ascii=False))
+        print_json(job)
         return
     notes.print(f"{job['id']}  {job['status']}  {_facts(job)}", soft_wrap=True)
     if job["error"]:
@@ -130,15 +142,20 @@ def get(job_id: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-def cancel(job_id: str) -> None:
+@json_option
+def cancel(job_id: str, as_json: bool) -> None:
     """Cancel the job ID. One that has ended stays as it is; one that runs is stopped within a second or two."""
     job = Api(Settings.load()).call("POST", f"{_job_path(job_id)}/cancel")
+    if as_json:
+        print_json(job)
+        return
     is_stopping = job["status"] == JobState.RUNNING
     out.print(f"{job['id']}  {'running, will be stopped' if is_stopping else job['status']}")
 
 
 @click.command()
-def queues() -> None:
+@json_option
+def queues(as_json: bool) -> None:
     """Show how full each queue is, how fast its pool drains, and who works on it.
 
     \b
@@ -154,10 +171,14 @@ def queues() -> None:
 
     '-' means not known yet: no worker is alive, or nothing was measured.
     """
+    found = Api(Settings.load()).call("GET", "/v1/queues")["data"]
+    if as_json:
+        print_json(found)
+        return
     figures = table("queue")
     for heading in ("depth", "cap", "apps", "tokens", "tokens/s", "wait", "workers", "running", "slots"):
         figures.add_column(heading, justify="right", no_wrap=True)
-    for queue in Api(Settings.load()).call("GET", "/v1/queues")["data"]:
+    for queue in found:
         rate, wait_s = queue["drain_tokens_per_s"], queue["expected_wait_s"]
         figures.add_row(
             queue["queue"],

@@ -1,6 +1,5 @@
 """`headrace deliveries`, for operators: webhooks on their way, those that failed, and another try."""
 
-import json
 from typing import Any
 
 import click
@@ -8,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import parameters
-from headrace.cli.client import notes, out
+from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.table import table
 from headrace.jobs import show_id
@@ -37,7 +36,7 @@ def deliveries(context: click.Context, is_failed: bool, app: str | None, limit: 
         app_id = apps.find_app(db, app).id if app is not None else None
         found = store.newest(db, is_failed=is_failed, app_id=app_id, limit=limit)
     if as_json:
-        click.echo(json.dumps([_json(each) for each in found], indent=2, ensure_ascii=False))
+        print_json([_json(each) for each in found])
     elif found:
         out.print(_table(found))
     else:
@@ -48,7 +47,8 @@ def deliveries(context: click.Context, is_failed: bool, app: str | None, limit: 
 
 @deliveries.command()
 @click.argument("delivery_ids", metavar="ID...", nargs=-1, required=True)
-def retry(delivery_ids: tuple[str, ...]) -> None:
+@json_option
+def retry(delivery_ids: tuple[str, ...], as_json: bool) -> None:
     """Send deliveries again. ID is one that 'headrace deliveries' lists, the 'webhook-id' that receivers see.
 
     Each is tried within a second or two, and has the whole schedule of tries before it, whatever it had come to. A
@@ -56,8 +56,12 @@ def retry(delivery_ids: tuple[str, ...]) -> None:
     Either all of them are tried again or, with an error, none.
     """
     with database() as db:
-        for delivery_id in store.retry(db, delivery_ids):
-            click.echo(f"{_event_id(delivery_id.hex)} is tried again")
+        retried = [_event_id(delivery_id.hex) for delivery_id in store.retry(db, delivery_ids)]
+    if as_json:
+        print_json([{"id": event_id} for event_id in retried])
+        return
+    for event_id in retried:
+        click.echo(f"{event_id} is tried again")
 
 
 def _table(found: list[Listed]) -> Table:

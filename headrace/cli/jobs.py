@@ -1,6 +1,5 @@
 """`headrace jobs` and `headrace retry`, for operators: lists of jobs, and another try for failed ones."""
 
-import json
 from typing import Any
 
 import click
@@ -8,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import parameters
-from headrace.cli.client import notes, out
+from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.job_history import show
 from headrace.cli.table import table
@@ -54,7 +53,7 @@ def jobs(context: click.Context, /, is_dead: bool, app: str | None, limit: int, 
         found = overview.newest(db, wanted, limit)
         looked_back_to = overview.looked_back_to(db, wanted) if len(found) < limit else None
     if as_json:
-        click.echo(json.dumps([_json(job) for job in found], indent=2, ensure_ascii=False))
+        print_json([_json(job) for job in found])
     elif found:
         out.print(_table(found, "error" if is_dead else "status or error"))
     else:
@@ -70,7 +69,8 @@ jobs.add_command(show)
 
 @click.command()
 @click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
-def retry(job_ids: tuple[str, ...]) -> None:
+@json_option
+def retry(job_ids: tuple[str, ...], as_json: bool) -> None:
     """Run failed jobs again. JOB is the id of one that 'headrace jobs --dead' lists.
 
     Each is run again as a new job of the same app, with the same prompt and settings, its own bill and its own webhook.
@@ -83,6 +83,9 @@ def retry(job_ids: tuple[str, ...]) -> None:
     """
     with database() as db:
         news = retries.retry(db, map(parse_id, job_ids))
+    if as_json:
+        print_json([{"job_id": show_id(old), "retried_as": show_id(new)} for old, new in news.items()])
+        return
     for old, new in news.items():
         click.echo(f"{show_id(old)} is retried as {show_id(new)}")
 

@@ -1,6 +1,5 @@
 """`headrace keys`, for operators: API keys made, listed, rotated and ended in Postgres, with no API in between."""
 
-import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import parameters
-from headrace.cli.client import notes, out
+from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operator_settings
 from headrace.cli.table import table
 from headrace.store import apps
@@ -45,7 +44,8 @@ def keys() -> None:
     "jobs. 'read': read and list them. A job is read by GET, which needs 'read'; a POST that waits for the answer or "
     "streams it needs 'submit' alone.",
 )
-def create(app: str, days: int | None, scopes: tuple[str, ...]) -> None:
+@json_option
+def create(app: str, days: int | None, scopes: tuple[str, ...], as_json: bool) -> None:
     """Make a key for APP and print it, this once. 'headrace apps create' makes an app.
 
     \b
@@ -58,7 +58,11 @@ def create(app: str, days: int | None, scopes: tuple[str, ...]) -> None:
         owner = apps.find_app(db, app)
         chosen = [Scope(scope) for scope in scopes or Scope]
         key = store.make(db, owner.id, settings.pepper.get_secret_value(), scopes=chosen, lifetime=_days(days))
-    click.echo(key)
+        made = {"key": key, **key_json(store.find(db, key))} if as_json else None
+    if made is not None:
+        print_json(made)
+    else:
+        click.echo(key)
 
 
 @keys.command("list")
@@ -69,7 +73,7 @@ def list_all(app: str | None, as_json: bool) -> None:
     with database() as db:
         found = store.list_keys(db, apps.find_app(db, app).id if app else None)
     if as_json:
-        click.echo(json.dumps([key_json(key) for key in found], indent=2, ensure_ascii=False))
+        print_json([key_json(key) for key in found])
     else:
         out.print(key_table(found))
 
@@ -78,7 +82,8 @@ def list_all(app: str | None, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 @click.option("--keep-old-hours", type=HOURS, default=24, show_default=True, help="Hours in which both keys work.")
 @click.option("--days", type=DAYS, help="Days until the new key expires. Needed when the old one has an end.")
-def rotate(key_id: str, keep_old_hours: int, days: int | None) -> None:
+@json_option
+def rotate(key_id: str, keep_old_hours: int, days: int | None, as_json: bool) -> None:
     """Replace the key ID. Prints a new one with the same scopes, this once, and lets the old one expire after a while.
 
     A leaked key is not rotated but revoked: 'headrace keys revoke'.
@@ -90,6 +95,10 @@ def rotate(key_id: str, keep_old_hours: int, days: int | None) -> None:
         pepper, overlap = settings.pepper.get_secret_value(), timedelta(hours=keep_old_hours)
         key = store.rotate(db, old, pepper, keep_old_for=overlap, lifetime=_days(days))
         ends_at = store.find(db, str(old.id)).expires_at
+        made = {"key": key, **key_json(store.find(db, key))} if as_json else None
+    if made is not None:
+        print_json({**made, "old_key_works_until": ends_at and ends_at.isoformat()})
+        return
     click.echo(key)
     _note(f"The old key {old.hint}… of '{old.app}' works until {_minute(ends_at)} UTC.")
 
@@ -97,21 +106,31 @@ def rotate(key_id: str, keep_old_hours: int, days: int | None) -> None:
 @keys.command()
 @click.argument("key_id", metavar="ID")
 @click.option("--hours", type=HOURS, required=True, help="Hours from now.")
-def expire(key_id: str, hours: int) -> None:
+@json_option
+def expire(key_id: str, hours: int, as_json: bool) -> None:
     """Let the key ID end in some hours. That may be sooner or later than it would have ended."""
     with database() as db:
         key = store.find(db, key_id)
         ends_at = store.expire(db, key, timedelta(hours=hours))
+        changed = store.find(db, str(key.id))
+    if as_json:
+        print_json(key_json(changed))
+        return
     click.echo(f"The key {key.hint}… of '{key.app}' works until {_minute(ends_at)} UTC.")
 
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
-def revoke(key_id: str) -> None:
+@json_option
+def revoke(key_id: str, as_json: bool) -> None:
     """Revoke the key ID for good. It stops working within 3 seconds; safe to repeat."""
     with database() as db:
         key = store.find(db, key_id)
         store.revoke(db, key)
+        changed = store.find(db, str(key.id))
+    if as_json:
+        print_json(key_json(changed))
+        return
     click.echo(f"Revoked the key {key.hint}… of '{key.app}'.")
 
 

@@ -216,3 +216,26 @@ def test_a_whole_key_that_is_not_there_is_not_repeated(run: Run) -> None:
 def test_a_mistake_makes_no_key(run: Run, arguments: tuple[str, ...]) -> None:
     assert run("keys", *arguments).exit_code == 2
     assert listed(run) == []
+
+
+def test_what_changes_apps_keys_and_budgets_tells_its_outcome_as_json(run: Run) -> None:
+    def told(*words: str) -> dict[str, Any]:
+        done = run(*words, "--json")
+        assert (done.exit_code, done.stderr if words[0] == "keys" else "") == (0, ""), done.output
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    assert told("apps", "create", "json")["name"] == "json"
+    assert told("apps", "limit", "json", "--queued-jobs", "7")["queued_jobs"] == 7
+    secret = told("apps", "webhook-secret", "json")["webhook_secret"]
+    rotated = told("apps", "webhook-secret", "json", "--rotate")
+    assert rotated["webhook_secret"] != secret
+    assert rotated["old_secret_signs_until"]
+    made = told("keys", "create", "json", "--days", "3")
+    assert made["key"].startswith(made["hint"])
+    new = told("keys", "rotate", made["id"], "--days", "5")
+    assert new["old_key_works_until"] < new["expires_at"]
+    assert told("keys", "expire", new["id"], "--hours", "2")["state"] == "live"
+    assert told("keys", "revoke", new["id"])["state"] == "revoked"
+    assert told("budgets", "set", "--day-usd", "5")["source"] == "stored"
+    assert told("budgets", "unset") == {"day_usd": None, "month_usd": None, "source": "settings", "was_stored": True}
