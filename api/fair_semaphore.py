@@ -39,7 +39,7 @@ class FairSemaphore:
         called.wait()
 
     def _release(self) -> None:
-        """Pass the slot on, so that none who comes meanwhile can take it, or free it."""
+        """Hand the slot to the next app in turn, or free it. A newcomer cannot take it in between."""
         with self._lock:
             if not self._waiting:
                 self._free += 1

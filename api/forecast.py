@@ -98,7 +98,7 @@ class Forecast:
         return self.expected_wait_s(queue, load.jobs + 1, load.expected_tokens, now.free(lane))
 
     def expected_tokens(self, spec: JobSpec) -> int | None:
-        """Tokens that a job will likely take; None when nobody can tell."""
+        """The tokens that a job will likely take; None before anything was learned."""
         try:
             rates = self._outlook.get().get(spec.pool, UNKNOWN)
         except BrokerUnavailable:

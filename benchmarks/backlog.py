@@ -21,7 +21,7 @@ from past import drop_indexes, vacuum
 from rich.table import Table
 from testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
 
-#: Everything that the sweeps need, and nobody who would take a job.
+#: The sweeps need all other processes. No worker runs that would take a job.
 WITHOUT = [name for name in BARE if name not in ("control", "beat")]
 QUEUE, LIST = "chat.normal", "{headrace}:chat.normal"
 #: Whose jobs the backlog is; who submits beside it, and has to be served in turn with it.
