@@ -29,7 +29,7 @@ def ended_if_over(store: Store, admission: Admission, job: Job) -> Job:
     if not job.is_over:
         return job
     with store.begin() as db:
-        ended = jobs.expire(db, job.id)
+        ended = jobs.expire(db, [job.id])
         job = jobs.find(db, job.app_id, job.id)
     _give_back(admission, ended)
     return job

@@ -23,6 +23,7 @@ from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.remote_control import cancel_here
 from headrace.startup import check_first
 from headrace.store import Store, deliveries, idempotency, jobs, observations, texts
+from headrace.store.bad_rows import BadRows
 from headrace.watchdog import watch
 from scheduler import sweep, tasks
 from scheduler.parts import Parts
@@ -51,11 +52,13 @@ def make_parts(celery: Celery, settings: Settings) -> Parts:
 
 def make_sweeper(parts: Parts) -> Sweeper:
     """All sweeps, with how often each runs."""
-    every_s = parts.settings.sweep_every_s
+    every_s, patience = parts.settings.sweep_every_s, Patience(parts.settings.lease_s)
     return Sweeper(
         [
-            Sweep("expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, parts), jobs.SWEEP_ROWS),
-            Sweep("rescue", every_s, partial(rescue, parts, Patience(parts.settings.lease_s)), jobs.RESCUE_ROWS),
+            Sweep(
+                "expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, parts, BadRows("expire")), jobs.SWEEP_ROWS
+            ),
+            Sweep("rescue", every_s, partial(rescue, parts, patience, BadRows("rescue")), jobs.RESCUE_ROWS),
             Sweep("spill", every_s, partial(spill, parts)),
             Sweep("publish_due", every_s, partial(sweep.publish_due, parts)),
             Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, parts)),

@@ -2,18 +2,21 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import ColumnElement, Connection, Row
 
+from headrace.config import Settings
 from headrace.errors import StoreUnavailable, UnknownPrice
 from headrace.jobs import JobState, Route, Usage, show_id
 from headrace.pricing import Cost, Tariff, cost
 from headrace.store import clock, jobs, locks, losses, reservations
+from headrace.store.bad_rows import BadRows
 from headrace.store.losses import Loss
 from scheduler.parts import Parts
 
@@ -68,35 +71,39 @@ class Patience:
         self._good_since = None
 
 
-def rescue(parts: Parts, patience: Patience) -> int:
+def rescue(parts: Parts, patience: Patience, bad: BadRows | None = None) -> int:
     """Take jobs that run under a lease that has ended, book the lost attempts, and decide each job's fate.
 
     `jobs.RESCUE_ROWS` at most: their rows, and at the end the budgets', are locked as long as a few statements take.
     Bound: the rest of the lease and one sweep, which is repeated at once where it found that many; after an outage of
     Postgres, or a start, one full lease more.
-    Returns: jobs that were taken.
+    Args: bad: the jobs that Postgres refused in the batches before.
+    Returns: jobs that were taken or refused.
     """
+
+    def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
+        is_ours = locks.try_take(db, "rescue")
+        return jobs.orphans(db, *conditions) if patience.good_query() and is_ours else []
+
     try:
-        with parts.store.begin() as db:
-            is_ours = locks.try_take(db, "rescue")
-            if not patience.good_query() or not is_ours:
-                return 0
-            tariff, now = Tariff.of(parts.settings), clock.now(db)
-            fates = [(row, _fate_of(row, parts.settings.max_attempts, now)) for row in jobs.orphans(db)]
-            lost = [
-                Loss(row, end.target, _lost_cost(row, tariff), end.error_code, end.error_message) for row, end in fates
-            ]
-            calls = losses.lose(db, lost)
-            ended = [row.id for row, end in fates if end.target.is_terminal]
-            reservations.settle(db, calls)
+        move = partial(_take_back, parts.settings)
+        fates, tried = (bad or BadRows("rescue")).move(parts.store, choose, move, jobs.RESCUE_ROWS)
     except StoreUnavailable:
         patience.bad_query()
         raise
     for row, end in fates:
         logger.warning("job_rescued", extra={"job_id": show_id(row.id), "attempt": row.attempt, "target": end.target})
-    parts.tell_ended(ended)
+    parts.tell_ended([row.id for row, end in fates if end.target.is_terminal])
     parts.admission.announce_ended((), moved=[row.id for row, end in fates if not end.target.is_terminal])
-    return len(fates)
+    return tried
+
+
+def _take_back(settings: Settings, db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Row[Any], Fate]]:
+    tariff, now = Tariff.of(settings), clock.now(db)
+    fates = [(row, _fate_of(row, settings.max_attempts, now)) for row in rows]
+    lost = [Loss(row, end.target, _lost_cost(row, tariff), end.error_code, end.error_message) for row, end in fates]
+    reservations.settle(db, losses.lose(db, lost))
+    return fates
 
 
 def _fate_of(row: Row[Any], max_attempts: int, now: datetime) -> Fate:

@@ -7,13 +7,17 @@ None of them knows Celery: they must not depend on the broker they repair.
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.broker import named_in
 from headrace.jobs import JobState, show_id
 from headrace.logging import named
 from headrace.queues import Ticket
 from headrace.store import deliveries, jobs, locks, observations, poison, queued, texts, workers
+from headrace.store.bad_rows import BadRows
 from headrace.store.idempotency import forget_expired_keys
 from headrace.upkeep import Stay
 from scheduler.parts import Parts
@@ -100,24 +104,29 @@ def _push_unchecked(parts: Parts, marks: dict[str, str]) -> list[UUID]:
     return pushed
 
 
-def expire(parts: Parts) -> int:
-    """End the jobs whose `start_by` or `finish_by` passed while nobody ran them, `jobs.SWEEP_ROWS` at most, and free
-    their places.
+def expire(parts: Parts, bad: BadRows | None = None) -> int:
+    """End the jobs whose `start_by` or `finish_by` passed while no worker ran them, `jobs.SWEEP_ROWS` at most, and
+    free their places.
 
     Bound: one sweep after the time passed, which is repeated at once where it found that many; with Redis down the
     state is as prompt, and the place is freed by `reconcile_admission` once Redis is back.
-    Returns: jobs that were ended.
+    Args: bad: the jobs that Postgres refused in the batches before.
+    Returns: jobs that were ended or refused.
     """
-    with parts.store.begin() as db:
-        if not locks.try_take(db, "expire"):
-            return 0
-        tickets = jobs.expire(db)
-        ended = [ticket.job_id for ticket in tickets]
+
+    def choose(db: Connection, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
+        return jobs.late(db, *conditions) if locks.try_take(db, "expire") else []
+
+    def end(db: Connection, late: Sequence[Row[Any]]) -> list[Ticket]:
+        return jobs.expire(db, [job.id for job in late])
+
+    tickets, tried = (bad or BadRows("expire")).move(parts.store, choose, end, jobs.SWEEP_ROWS)
     if tickets:
+        ended = [ticket.job_id for ticket in tickets]
         logger.info("jobs_expired", extra=named(ended))
         parts.admission.remove(tickets)
         parts.tell_ended(ended)
-    return len(tickets)
+    return tried
 
 
 def cancel(parts: Parts, job_id: UUID) -> JobState:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
 from headrace.jobs import JobSpec, JobState, Message, Route, Sampling
+from headrace.store.bad_rows import told
 from headrace.store.idempotency import find_replays, key_reused, take
 from headrace.store.session import Store
 from headrace.tables import idempotency_keys, job_texts, jobs
@@ -139,8 +140,7 @@ def _settle(store: Store, specs: Sequence[JobSpec]) -> dict[UUID, Inserted | Hea
 
 def _not_stored(error: DBAPIError) -> HeadraceError:
     """Without its cause: the driver's own words quote the row, and that is a prompt."""
-    told = getattr(getattr(error.orig, "diag", None), "message_primary", None) or type(error.orig).__name__
-    return HeadraceError(f"Postgres refused the job: {told}")
+    return HeadraceError(f"Postgres refused the job: {told(error)}")
 
 
 @cache

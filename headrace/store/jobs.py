@@ -9,7 +9,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row, Select
+from sqlalchemy import ColumnElement, Connection, Row, Select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.errors import NotFound
@@ -49,6 +49,8 @@ IS_UNSTARTED = jobs.c.state.in_([_SPELLED[state] for state in UNSTARTED])
 
 _START_IS_LATE = sa.and_(jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())
 _FINISH_IS_LATE = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
+_EXPIRED = {"error_code": "expired", "error_message": "It could not start within its max_wait."}
+_OVERDUE = {"error_code": "deadline_exceeded", "error_message": "Its deadline passed before it could finish."}
 _IS_OVER = sa.and_(jobs.c.state.in_(UNSTARTED), sa.or_(_START_IS_LATE, _FINISH_IS_LATE))
 
 
@@ -227,47 +229,35 @@ def not_found(job_id: UUID) -> NotFound:
     return NotFound(f"No job with id '{show_id(job_id)}'.")
 
 
-def expire(db: Connection, job_id: UUID | None = None) -> list[Ticket]:
-    """End `SWEEP_ROWS` jobs at most whose time is over and that nobody runs, the first late first; or this one."""
+def late(db: Connection, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
+    """Lock and return the ids of `SWEEP_ROWS` jobs at most whose time is over and that no worker runs, oldest first."""
+    found = list(db.execute(_first(jobs.c.start_by, SWEEP_ROWS, IS_UNSTARTED, _START_IS_LATE, *conditions)))
+    by_finish = (IS_UNSTARTED, _FINISH_IS_LATE, sa.not_(_START_IS_LATE), *conditions)
+    return found + list(db.execute(_first(jobs.c.finish_by, SWEEP_ROWS - len(found), *by_finish)))
 
-    def these(by: sa.Column[Any], most: int, is_late: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-        return jobs.c.id == job_id if job_id else _first(by, most, IS_UNSTARTED, is_late)
 
-    expired = transition(
-        db,
-        UNSTARTED,
-        JobState.EXPIRED,
-        _START_IS_LATE,
-        these(jobs.c.start_by, SWEEP_ROWS, _START_IS_LATE),
-        error_code="expired",
-        error_message="It could not start within its max_wait.",
-    )
-    overdue = transition(
-        db,
-        UNSTARTED,
-        JobState.FAILED,
-        _FINISH_IS_LATE,
-        these(jobs.c.finish_by, SWEEP_ROWS - len(expired), _FINISH_IS_LATE),
-        error_code="deadline_exceeded",
-        error_message="Its deadline passed before it could finish.",
-    )
+def expire(db: Connection, job_ids: Sequence[UUID]) -> list[Ticket]:
+    """End those of the jobs whose time is over and that no worker runs."""
+    these = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
+    expired = transition(db, UNSTARTED, JobState.EXPIRED, _START_IS_LATE, these, by_key=True, **_EXPIRED)
+    overdue = transition(db, UNSTARTED, JobState.FAILED, _FINISH_IS_LATE, these, by_key=True, **_OVERDUE)
     return [ticket_of(row) for row in (*expired, *overdue)]
 
 
-def _first(by: sa.Column[Any], most: int, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """The first jobs, by this column, that meet the conditions; what another transaction changes is left out."""
-    found = sa.select(jobs.c.id).where(*conditions).order_by(by).limit(most).with_for_update(skip_locked=True)
-    # An array: a plan for a subquery could look through the whole table for them.
-    return jobs.c.id == sa.any_(sa.func.array(found.correlate(None).scalar_subquery()))
+def _first(by: sa.Column[Any], most: int, *conditions: ColumnElement[bool]) -> Select[Any]:
+    """The first jobs, by this column, that meet the conditions and that no other transaction has locked."""
+    return sa.select(jobs.c.id).where(*conditions).order_by(by).limit(most).with_for_update(skip_locked=True)
 
 
 def enqueue_due(db: Connection) -> list[Ticket]:
     """Move waiting jobs that are due to `queued`, `SWEEP_ROWS` at most; the caller must push their messages."""
+    due = _first(jobs.c.not_before, SWEEP_ROWS, IS_WAITING, jobs.c.not_before <= sa.func.now())
     rows = transition(
         db,
         [JobState.WAITING],
         JobState.QUEUED,
-        _first(jobs.c.not_before, SWEEP_ROWS, IS_WAITING, jobs.c.not_before <= sa.func.now()),
+        # An array: a plan for a subquery could look through the whole table for them.
+        jobs.c.id == sa.any_(sa.func.array(due.correlate(None).scalar_subquery())),
         enqueue_no=jobs.c.enqueue_no + 1,
         queued_at=sa.func.now(),
         not_before=None,
@@ -275,12 +265,12 @@ def enqueue_due(db: Connection) -> list[Ticket]:
     return [ticket_of(row) for row in rows]
 
 
-def orphans(db: Connection) -> Sequence[Row[Any]]:
+def orphans(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
     """Lock and return running jobs whose worker's lease has ended, or that their worker has disowned."""
     dead = sa.select(workers.c.id).where(workers.c.lease_until < sa.func.now())
     statement = (
         sa.select(jobs)
-        .where(IS_RUNNING, sa.or_(jobs.c.worker_id.in_(dead), jobs.c.worker_id == NOBODY))
+        .where(IS_RUNNING, sa.or_(jobs.c.worker_id.in_(dead), jobs.c.worker_id == NOBODY), *conditions)
         .limit(RESCUE_ROWS)
         .with_for_update(skip_locked=True)
     )

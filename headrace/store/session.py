@@ -10,6 +10,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from headrace.errors import StoreUnavailable
 from headrace.sessions import Sessions
 
+#: SQLSTATE class of what exceeds a limit of Postgres, such as an index's row size. The driver takes it for an outage.
+_TOO_LARGE = "54"
+
 
 class Store:
     """A way into Postgres."""
@@ -53,11 +56,18 @@ def _one_error() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
+        if isinstance(error, DBAPIError) and sqlstate(error).startswith(_TOO_LARGE):
+            raise
         raise StoreUnavailable(f"Postgres does not answer: {_cause(error)}") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise StoreUnavailable(f"Postgres takes no writes, or closed the connection: {_cause(error)}") from error
         raise
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """Postgres's code for the error; empty where the driver itself raised it."""
+    return getattr(error.orig, "sqlstate", None) or ""
 
 
 def _cause(error: Exception) -> str:

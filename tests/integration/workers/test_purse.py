@@ -571,6 +571,6 @@ def test_without_a_pool_of_ours_a_job_waits_for_the_paid_api_until_its_start_by(
     assert 1.5 < not_before_s(store, waiting.ticket) <= 2.5
     with store.begin() as db:
         db.execute(sa.update(jobs_table).values(start_by=sa.func.now()))
-        jobs.expire(db)
+        jobs.expire(db, [waiting.id])
         expired = jobs.find(db, waiting.app_id, waiting.id)
     assert (expired.state, expired.usd) == (JobState.EXPIRED, 0)

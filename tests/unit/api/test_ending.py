@@ -99,8 +99,8 @@ def test_a_reader_ends_a_job_whose_time_is_over_and_frees_its_place(
 ) -> None:
     state = [JobState.QUEUED]
 
-    def expire(_: None, job_id: UUID) -> list[Ticket]:
-        assert job_id == JOB
+    def expire(_: None, job_ids: list[UUID]) -> list[Ticket]:
+        assert job_ids == [JOB]
         state[:] = [JobState.EXPIRED]
         return [TICKET]
 

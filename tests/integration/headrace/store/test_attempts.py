@@ -289,7 +289,7 @@ def test_one_job_whose_time_is_over_can_be_ended_alone(
     assert job(store, ticket).is_over
 
     with store.begin() as db:
-        assert jobs.expire(db, ticket.job_id) == [job(store, ticket).ticket]
+        assert jobs.expire(db, [ticket.job_id]) == [job(store, ticket).ticket]
     expired = job(store, ticket)
 
     assert (job(store, other).state, job(store, other).is_over) == (JobState.QUEUED, True)

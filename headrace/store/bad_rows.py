@@ -1,0 +1,104 @@
+"""Jobs that a sweep cannot move because Postgres refuses their rows. Each is found, logged and left out of the next
+batches, so that it holds up no other job.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Connection
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError
+
+from headrace.jobs import show_id
+from headrace.store.session import Store, sqlstate
+from headrace.tables import jobs
+
+log = logging.getLogger(__name__)
+
+#: Seconds until a sweep tries a refused job again: an operator may have repaired its row meanwhile.
+RETRY_S = 60.0
+#: SQLSTATE class of a statement that is wrong whatever its rows are, such as one that names a missing column.
+_WRONG_STATEMENT = "42"
+
+
+class HasId(Protocol):
+    """A job's row."""
+
+    @property
+    def id(self) -> UUID:
+        """The job's id."""
+
+
+Job = TypeVar("Job", bound=HasId)
+Done = TypeVar("Done")
+#: Locks and returns the jobs of a batch that meet some more conditions.
+Choose = Callable[..., Sequence[Job]]
+#: Moves the jobs of a batch; returns an outcome for each that it moved.
+Move = Callable[[Connection, Sequence[Job]], Sequence[Done]]
+
+
+class BadRows:
+    """The refused jobs of one sweep. Not safe for threads.
+
+    Each is tried at most once until a batch is not full. So the sweep reaches the jobs behind any number of them.
+    """
+
+    def __init__(self, sweep: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with none. Args: sweep: its name, for the log. clock: in seconds."""
+        self._sweep = sweep
+        self._clock = clock
+        self._refused_at: dict[UUID, float] = {}
+
+    def move(self, store: Store, choose: Choose[Job], move: Move[Job, Done], most: int) -> tuple[list[Done], int]:
+        """Move a batch of jobs in one transaction; if Postgres refuses it, move its halves, down to single jobs.
+
+        Args: choose: called with the connection and conditions on `jobs`. most: jobs of a full batch.
+        Returns: the outcomes, and how many jobs were tried, with those that were refused.
+        Raises: StoreUnavailable: what was moved before stays moved.
+        """
+        known = len(self._refused_at)
+        others = [jobs.c.id != sa.all_(_array(self._refused_at))] if known else []
+        done = self._move(store, choose, move, *others)
+        tried = len(done) + len(self._refused_at) - known
+        if tried < most:
+            since = self._clock() - RETRY_S
+            self._refused_at = {job_id: at for job_id, at in self._refused_at.items() if at > since}
+        return done, tried
+
+    def _move(
+        self, store: Store, choose: Choose[Job], move: Move[Job, Done], *conditions: ColumnElement[bool]
+    ) -> list[Done]:
+        chosen: list[UUID] = []
+        try:
+            with store.begin() as db:
+                batch = choose(db, *conditions)
+                chosen = [job.id for job in batch]
+                return list(move(db, batch)) if chosen else []
+        except DBAPIError as error:
+            if not chosen or sqlstate(error).startswith(_WRONG_STATEMENT):
+                raise
+            if len(chosen) == 1:
+                self._leave_out(chosen[0], error)
+                return []
+        # One bad row spoils the whole batch: halving finds it in a few.
+        half = len(chosen) // 2
+        parts = (jobs.c.id == sa.any_(_array(ids)) for ids in (chosen[:half], chosen[half:]))
+        return [each for part in parts for each in self._move(store, choose, move, part)]
+
+    def _leave_out(self, job_id: UUID, error: DBAPIError) -> None:
+        self._refused_at[job_id] = self._clock()
+        log.error("row_refused", extra={"sweep": self._sweep, "job_id": show_id(job_id), "error": told(error)})
+
+
+def told(error: DBAPIError) -> str:
+    """What Postgres said of a row, without the driver's own words: these quote the row."""
+    diagnosis: Any = getattr(error.orig, "diag", None)
+    return getattr(diagnosis, "message_primary", None) or type(error.orig).__name__
+
+
+def _array(job_ids: Iterable[UUID]) -> ColumnElement[Any]:
+    return sa.cast(list(job_ids), ARRAY(sa.Uuid))
