@@ -221,7 +221,7 @@ def forget_samples(parts: Parts) -> int:
 
 
 def forget_deliveries(parts: Parts) -> int:
-    """Delete deliveries of webhooks that ended more than `keep_deliveries_days` ago, delivered or failed.
+    """Delete deliveries that ended, and receivers that answered 410, more than `keep_deliveries_days` ago.
 
     Bound: one sweep after that, which is repeated at once where it found `deliveries.FORGET_ROWS`.
     Returns: rows that were deleted.
@@ -229,7 +229,8 @@ def forget_deliveries(parts: Parts) -> int:
     with parts.store.begin() as db:
         if not locks.try_take(db, "forget_deliveries"):
             return 0
-        return deliveries.forget_old(db, parts.settings.keep_deliveries_days)
+        keep_days = parts.settings.keep_deliveries_days
+        return deliveries.forget_old(db, keep_days) + deliveries.forget_gone(db, keep_days)
 
 
 def forget_texts(parts: Parts) -> int:

@@ -84,7 +84,8 @@ class Settings(BaseSettings):
         sample_every_s: how often a worker writes down what its engine does.
         keep_samples_days: how long samples of queues and workers, counts of refusals, and scaling decisions, are kept.
         keep_texts_days: how long after a job's end its texts are kept; None: until its app deletes them.
-        keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed.
+        keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed; and how long
+            nothing is sent to a receiver that answered 410.
         metrics_host, metrics_port: where a worker serves Prometheus; no port: nowhere. Each worker of a host needs a
             port of its own.
         failpoint: the process exits at the named point, as if killed. For crash tests only.

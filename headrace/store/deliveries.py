@@ -22,7 +22,7 @@ from headrace.tables.work import APP_KEY, RECEIVER
 
 #: Deliveries of a receiver that is gone which fail with its answer; more of them fail when they are due.
 GONE_ROWS = 1000
-#: Deliveries one sweep deletes: with a sweep each 5 s, what 1,000 jobs a second leave behind.
+#: Deliveries, and likewise receivers, that one sweep deletes: with a sweep each 5 s, what 1,000 jobs a second leave.
 FORGET_ROWS = 5000
 
 _ID = re.compile("(?:evt_)?([0-9a-f]{32})")
@@ -80,7 +80,10 @@ def record_failure(
 
 
 def record_gone(db: Connection, delivery: Delivery) -> None:
-    """The receiver answered 410: all that waits for this URL of the app fails, and so does all that comes later."""
+    """The receiver answered 410: all that waits for this URL of the app fails, and so does all that comes later.
+
+    Until `forget_gone`, or an operator's retry.
+    """
     digest = receiver_digest(delivery.app_id, delivery.url)
     mark = insert(gone_receivers).values(digest=digest, app_id=delivery.app_id, url=delivery.url)
     db.execute(mark.on_conflict_do_nothing())
@@ -176,3 +179,22 @@ def forget_old(db: Connection, keep_days: int) -> int:
     if ids:
         db.execute(sa.delete(deliveries).where(deliveries.c.id == sa.any_(sa.cast(ids, sa.ARRAY(sa.Uuid)))))
     return len(ids)
+
+
+def forget_gone(db: Connection, keep_days: int) -> int:
+    """Delete receivers that answered 410 longer ago, `FORGET_ROWS` at most; returns how many.
+
+    The next delivery to one is tried, and a 410 marks it again.
+    """
+    old = (
+        sa.select(gone_receivers.c.digest)
+        .where(gone_receivers.c.created_at < sa.func.now() - timedelta(days=keep_days))
+        .order_by(gone_receivers.c.created_at)
+        .limit(FORGET_ROWS)
+        .with_for_update(skip_locked=True)
+    )
+    digests = db.scalars(old).all()
+    if digests:
+        these = gone_receivers.c.digest == sa.any_(sa.cast(digests, sa.ARRAY(sa.LargeBinary)))
+        db.execute(sa.delete(gone_receivers).where(these))
+    return len(digests)

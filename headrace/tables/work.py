@@ -212,6 +212,7 @@ gone_receivers = sa.Table(
     sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), comment="Whose it is; NULL: the operator's."),
     sa.Column("url", sa.Text, nullable=False),
     created_at(),
+    sa.Index("ix_gone_receivers_created_at", "created_at"),
     comment="URLs that answered 410: nothing of that app is sent there any more.",
 )
 

@@ -12,6 +12,7 @@ import pytest
 from headrace.config import PROJECT_ROOT
 from headrace.jobs import oldest_id
 from headrace.queues import Ticket
+from headrace.store import deliveries
 from headrace.tables import metadata
 from scheduler import sweep
 from scheduler.app import make_sweeper
@@ -123,3 +124,33 @@ def test_delivered_and_failed_webhooks_are_pruned_as_fast_as_they_come_and_waiti
         )
     left = [("delivered", 4), ("failed", 5), ("pending", 3)]
     run_once(forget, lambda: query("SELECT state, count(*) FROM deliveries GROUP BY 1 ORDER BY 1") == left)
+
+
+def test_receivers_that_answered_410_are_forgotten_as_fast_as_deliveries_and_younger_ones_stay(
+    sweeps: dict[str, Sweep], parts: Parts, query: Any
+) -> None:
+    forget, days = sweeps["forget_deliveries"], parts.settings.keep_deliveries_days
+    for number, days_ago in ((int(2 * forget.batch), days + 1), (3, days - 1)):
+        query(
+            "INSERT INTO gone_receivers (digest, url, created_at) SELECT decode(md5(:ago || ' ' || i), 'hex'),"
+            " 'https://receiver.example', now() - make_interval(days => :days) FROM generate_series(1, :number) i",
+            ago=str(days_ago),
+            days=days_ago,
+            number=number,
+        )
+    assert sweep.forget_deliveries(parts) == forget.batch
+    run_once(forget, lambda: query("SELECT count(*) FROM gone_receivers") == [(3,)])
+    assert sweep.forget_deliveries(parts) == 0
+
+
+def test_old_receivers_are_found_in_an_index(parts: Parts, query: Any) -> None:
+    query(
+        "INSERT INTO gone_receivers (digest, url) SELECT decode(md5(i::text), 'hex'), 'https://receiver.example'"
+        " FROM generate_series(1, 20000) i"
+    )
+    query("ANALYZE gone_receivers")
+    with parts.store.begin() as db:
+        scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'gone_receivers'"
+        before = db.exec_driver_sql(scans).scalar()
+        assert deliveries.forget_gone(db, 30) == 0
+        assert db.exec_driver_sql(scans).scalar() == before, "no scan of the whole table"

@@ -24,8 +24,8 @@ from headrace.errors import DeliveryFailed
 from headrace.jobs import show_id
 from headrace.queues import Ticket
 from headrace.store import Store, apps, jobs, outbox
-from headrace.store.deliveries import add, retry
-from headrace.tables import deliveries
+from headrace.store.deliveries import add, forget_gone, retry
+from headrace.tables import deliveries, gone_receivers
 from headrace.webhooks import BUDGET_EVENT, new_secret
 from workers.deliver import Deliver
 from workers.posting import make_session
@@ -286,6 +286,22 @@ def test_try_is_recorded_whatever_the_receiver_asks_for(
     found = row(store, delivery_id)
     assert (found.state, found.last_status) == ("pending", 503)
     assert most_s - 10 < found.next_in_s <= most_s
+
+
+def test_a_receiver_that_answered_410_is_asked_again_once_it_is_forgotten(
+    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+) -> None:
+    days = 30
+    sender = deliver(store)
+    receiver.status = 410
+    sender.run(due()[1])
+    for days_ago, state, asked in ((days - 1, "failed", 1), (days + 1, "failed", 2), (0, "failed", 2)):
+        with store.begin() as db:
+            db.execute(sa.update(gone_receivers).values(created_at=sa.func.now() - timedelta(days=days_ago)))
+            forget_gone(db, days)
+        _, comes_later = due()
+        sender.run(comes_later)
+        assert (row(store, comes_later).state, len(receiver.got)) == (state, asked)
 
 
 def test_delivery_fails_after_its_last_try(
