@@ -53,7 +53,7 @@ def _configuration(settings: Settings, where: RedisUrl) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_send_task_events": True,
         "task_send_sent_event": False,
-        "broker_use_ssl": {"ssl_cert_reqs": "required"} if where.is_tls else None,
+        "broker_use_ssl": where.tls,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2},
@@ -74,7 +74,7 @@ def _configuration(settings: Settings, where: RedisUrl) -> dict[str, Any]:
 
 
 def _sentinel_options(where: RedisUrl) -> dict[str, Any]:
-    """What our transport reads, and beside it what Flower does."""
+    """What our transport reads."""
     if where.sentinels is None:
         return {}
     return {"sentinels": where.sentinels, "master_name": where.sentinels.master_name}

@@ -14,8 +14,9 @@ from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
@@ -23,7 +24,12 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from headrace.config import Settings
 from headrace.errors import ConfigError
-from headrace.outages import DroppedConnection, DroppedSentinelConnection, DroppedSslConnection
+from headrace.outages import (
+    DroppedConnection,
+    DroppedSentinelConnection,
+    DroppedSentinelSslConnection,
+    DroppedSslConnection,
+)
 from headrace.queues import KEY_PREFIX
 from headrace.redis_url import RedisUrl, Sentinels
 from headrace.sessions import Sessions, connect_straight
@@ -184,11 +190,12 @@ def redis(settings: Settings, *, retry: Retry | None = None, timeout_s: float = 
         "decode_responses": True,
     }
     if where.sentinels is None:
-        connection = DroppedSslConnection if where.is_tls else DroppedConnection
+        connection = DroppedConnection if where.tls is None else DroppedSslConnection
         return Redis.from_url(where.url, connection_class=connection, **options)
-    login = {"username": where.username, "password": where.password, "db": where.db}
+    options |= {"username": where.username, "password": where.password, "db": where.db, **(where.tls or {})}
+    options["connection_class"] = DroppedSentinelConnection if where.tls is None else DroppedSentinelSslConnection
     client: Redis = sentinel(where.sentinels).master_for(  # type: ignore[no-untyped-call]
-        where.sentinels.master_name, connection_class=DroppedSentinelConnection, **options, **login
+        where.sentinels.master_name, **options
     )
     return client
 
@@ -201,12 +208,39 @@ def check_writable(client: Redis) -> None:
     client.delete(_NEVER)
 
 
+class MasterLookup(Sentinel):
+    """Asks one Sentinel after the other. redis-py's own error names no reason, such as a wrong certificate."""
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Host and port by the first Sentinel that knows them, which is asked first from then on.
+
+        Raises: MasterNotFoundError, with each Sentinel's reason.
+        """
+        reasons = []
+        for number, each in enumerate(self.sentinels):
+            address = each.connection_pool.connection_kwargs
+            name = f"{address['host']}:{address['port']}"
+            try:
+                masters: Any = each.sentinel_masters()
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                reasons.append(f"{name}: {error}")
+                continue
+            state = masters.get(service_name)
+            if state and self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
+                self.sentinels[0], self.sentinels[number] = each, self.sentinels[0]
+                return state["ip"], state["port"]
+            reasons.append(f"{name}: it knows no such master that is up")
+        raise MasterNotFoundError(f"No master found for {service_name!r}: {'; '.join(reasons)}")
+
+
 def sentinel(sentinels: Sentinels) -> Sentinel:
     """The Sentinels, each asked once and for a short time: another one knows as well."""
-    options = {
+    options: dict[str, Any] = {
         "socket_timeout": SENTINEL_TIMEOUT_S,
         "socket_connect_timeout": SENTINEL_TIMEOUT_S,
         "password": sentinels.password,
         "retry": Retry(NoBackoff(), 0),
     }
-    return Sentinel(sentinels.addresses, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    if sentinels.tls is not None:
+        options |= {"ssl": True, **sentinels.tls}
+    return MasterLookup(sentinels.addresses, sentinel_kwargs=options)  # type: ignore[no-untyped-call]

@@ -60,3 +60,7 @@ class DroppedSentinelConnection(_Dropped, SentinelManagedConnection):
     def connect(self) -> None:
         """Ask for the master and connect: once, since those who send a command try it twice themselves."""
         self._connect_retry()  # type: ignore[no-untyped-call]
+
+
+class DroppedSentinelSslConnection(DroppedSentinelConnection, SSLConnection):
+    """One with TLS to the master that Sentinels name. The certificate must have the name by which they name it."""

@@ -25,7 +25,12 @@ from kombu.transport import redis
 from redis import Redis
 
 from headrace import connections
-from headrace.outages import DroppedConnection, DroppedSentinelConnection, DroppedSslConnection
+from headrace.outages import (
+    DroppedConnection,
+    DroppedSentinelConnection,
+    DroppedSentinelSslConnection,
+    DroppedSslConnection,
+)
 from headrace.redis_url import Sentinels
 
 #: Which classes kombu uses for the scheme of a broker's URL. By a name of its own in `broker_transport`, Celery would
@@ -251,8 +256,7 @@ class SentinelChannel(Channel, redis.SentinelChannel):
     """Such a channel to the master that Sentinels name."""
 
     connection_class: Any = DroppedSentinelConnection
-    #: kombu's own: `REDIS_URL` has no form for TLS by Sentinels.
-    connection_class_ssl: Any = redis.SentinelChannel.connection_class_ssl
+    connection_class_ssl: Any = DroppedSentinelSslConnection
     from_transport_options: Any = (*redis.SentinelChannel.from_transport_options, "taker", "sentinels")
     #: kombu would take them from several URLs, and try one after the other by classes of its own.
     sentinels: Sentinels | None = None

@@ -13,7 +13,7 @@ from headrace.stack.ports import LOOPBACK
 
 #: Lingering for no time: closing sends a reset.
 _RESET = struct.pack("ii", 1, 0)
-_CHUNK_BYTES = 65_536
+CHUNK_BYTES = 65_536
 #: The port was free a moment ago; whoever has it now had better not.
 _LISTEN_FOR_S = 5.0
 
@@ -45,7 +45,8 @@ class _Link:
     def reset(self) -> None:
         """End both with a reset."""
         for writer in self.writers:
-            with suppress(OSError):
+            # Once it is closed, a transport with TLS has no socket to ask.
+            with suppress(OSError, AttributeError):
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
 
@@ -66,7 +67,7 @@ class Proxy:
         self.mode = Mode.OK
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self._listener: asyncio.Server | None = None
+        self._listener: Any = None
         self._links: set[_Link] = set()
         self._passes = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,12 +108,16 @@ class Proxy:
         until = self._loop.time() + _LISTEN_FOR_S
         while self._listener is None:
             try:
-                self._listener = await asyncio.start_server(self._serve, LOOPBACK, self.port, limit=_CHUNK_BYTES)
+                self._listener = await self._open()
             except OSError:
                 if self._loop.time() > until:
                     raise
                 await asyncio.sleep(0.05)
         self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def _open(self) -> Any:
+        """What accepts connections. Raises: OSError: the port is taken."""
+        return await asyncio.start_server(self._serve, LOOPBACK, self.port, limit=CHUNK_BYTES)
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -147,7 +152,7 @@ class Proxy:
         if self.mode is Mode.RESET:
             return
         await self._passes.wait()
-        server_reader, server = await asyncio.open_connection(LOOPBACK, self._server_port, limit=_CHUNK_BYTES)
+        server_reader, server = await asyncio.open_connection(LOOPBACK, self._server_port, limit=CHUNK_BYTES)
         client = link.writers[0]
         link.writers.append(server)
         pumps = [
@@ -168,7 +173,7 @@ class Proxy:
     async def _pump(
         self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_reply: bool
     ) -> None:
-        while data := await reader.read(_CHUNK_BYTES):
+        while data := await reader.read(CHUNK_BYTES):
             if self.mode is Mode.DELAY:
                 await asyncio.sleep(self.delay_s)
             if is_reply and self.mode is Mode.DROP:

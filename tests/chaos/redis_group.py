@@ -1,4 +1,4 @@
-"""A master of Valkey, its replica, and a Sentinel: the master dies, the replica is promoted, the dead one comes back.
+"""A master of Valkey, a replica, and Sentinels: the master dies, the replica is promoted, the dead one comes back.
 
 Knows the binaries, and none of our keys.
 """
@@ -16,7 +16,9 @@ from redis import Redis, RedisError
 from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK, free_port
 from headrace.stack.valkey import Valkey, binary
+from tests.chaos.certificates import Certificates
 from tests.chaos.proxy import Mode, Proxy
+from tests.chaos.tls_proxy import TlsProxy
 
 MASTER_NAME = "headrace"
 PASSWORD = "of-the-group"
@@ -33,9 +35,9 @@ class Node:
         link: what the other one hears it by, while it is made late.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificates: Certificates | None) -> None:
         self.valkey = Valkey(folder, free_port(), PASSWORD)
-        self.proxy, self.link = Proxy(self.valkey.port), Proxy(self.valkey.port)
+        self.proxy, self.link = _proxy(self.valkey.port, certificates), Proxy(self.valkey.port)
         self._child: Child | None = None
 
     def start(self, master_port: int | None) -> None:
@@ -84,20 +86,35 @@ class Node:
 
 
 class RedisGroup(AbstractContextManager["RedisGroup"]):
-    """All three, for the length of a `with` block. Start it from a thread that lives as long.
+    """All of them, for the length of a `with` block. Start it from a thread that lives as long.
 
     Attributes:
         master, replica: as they are now.
-        url: `REDIS_URL`.
+        doors: what clients reach the Sentinels through.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Plan it."""
-        self._folder = folder
-        self.master, self.replica = Node(folder / "valkey-1"), Node(folder / "valkey-2")
-        self.sentinel_port = free_port()
-        self.url = f"sentinel://:{PASSWORD}@{LOOPBACK}:{self.sentinel_port}/0?master_name={MASTER_NAME}"
+    def __init__(self, folder: Path, sentinels: int = 1, certificates: Certificates | None = None) -> None:
+        """Plan it.
+
+        Args:
+            sentinels: how many.
+            certificates: clients speak TLS, which ends at the proxies: the embedded Valkey is built without it.
+        """
+        self._folder, self._certificates = folder, certificates
+        self.master, self.replica = (Node(folder / f"valkey-{number}", certificates) for number in (1, 2))
+        self._sentinel_ports = [free_port() for _ in range(sentinels)]
+        self._sentinels: list[Child] = []
+        self.doors = [_proxy(port, certificates) for port in self._sentinel_ports]
         self._exits = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """`REDIS_URL`, once it runs."""
+        hosts = ",".join(f"{LOOPBACK}:{door.port}" for door in self.doors)
+        url = f"sentinel://:{PASSWORD}@{hosts}/0?master_name={MASTER_NAME}"
+        if self._certificates is None:
+            return url
+        return url.replace("sentinel:", "sentinels:") + f"&ssl_ca_certs={self._certificates.authority}"
 
     def __enter__(self) -> Self:
         try:
@@ -107,7 +124,9 @@ class RedisGroup(AbstractContextManager["RedisGroup"]):
                 self._exits.enter_context(node.link)
             self.master.start(None)
             self.replica.start(self.master.proxy.port)
-            self._start_sentinel()
+            for port, door in zip(self._sentinel_ports, self.doors, strict=True):
+                self._start_sentinel(port)
+                self._exits.enter_context(door)
             self._until(self._is_whole, "The Sentinel knows no good replica.")
         except BaseException:
             self._exits.close()
@@ -151,8 +170,15 @@ class RedisGroup(AbstractContextManager["RedisGroup"]):
         self.replica.start(self.master.proxy.port)
         self._until(self._is_whole, "The dead one did not come back as a replica.")
 
-    def _start_sentinel(self) -> None:
-        folder = self._folder / "sentinel"
+    def kill_first_sentinel(self) -> None:
+        """Let the Sentinel die that `url` names first. The last one is asked here."""
+        self.doors[0].turn(Mode.REFUSE)
+        first = self._sentinels[0]
+        first.signal(signal.SIGKILL)
+        first.wait(DEADLINE_S)
+
+    def _start_sentinel(self, port: int) -> None:
+        folder = self._folder / f"sentinel-{port}"
         folder.mkdir(mode=0o700, parents=True)
         lines = (
             f"sentinel monitor {MASTER_NAME} {LOOPBACK} {self.master.proxy.port} 1",
@@ -161,14 +187,19 @@ class RedisGroup(AbstractContextManager["RedisGroup"]):
             f"sentinel failover-timeout {MASTER_NAME} 5000",
         )
         (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
-        address = ("--port", str(self.sentinel_port), "--bind", LOOPBACK, "--dir", str(folder))
+        address = ("--port", str(port), "--bind", LOOPBACK, "--dir", str(folder))
         argv = (str(binary()), str(folder / "sentinel.conf"), "--sentinel", *address)
         child = Child(Command("sentinel", argv, {"PATH": "/usr/bin:/bin"}, folder), folder / "sentinel.log")
         self._exits.callback(child.stop)
-        child.wait_until(lambda: self._ask_sentinel("PING"), DEADLINE_S)
+        self._sentinels.append(child)
+        child.wait_until(lambda: self._ask(port, "PING"), DEADLINE_S)
 
     def _ask_sentinel(self, *command: str) -> Any:
-        with suppress(RedisError), Redis(LOOPBACK, self.sentinel_port, decode_responses=True, retry=None) as client:
+        return self._ask(self._sentinel_ports[-1], *command)
+
+    @staticmethod
+    def _ask(port: int, *command: str) -> Any:
+        with suppress(RedisError), Redis(LOOPBACK, port, decode_responses=True, retry=None) as client:
             return client.execute_command(*command)
         return None
 
@@ -189,3 +220,7 @@ class RedisGroup(AbstractContextManager["RedisGroup"]):
         while not condition():
             assert time.monotonic() < until, otherwise
             time.sleep(0.05)
+
+
+def _proxy(port: int, certificates: Certificates | None) -> Proxy:
+    return Proxy(port) if certificates is None else TlsProxy(port, certificates)

@@ -29,6 +29,12 @@ def promtool_path() -> str:
     return _path_of("promtool", "prometheus")
 
 
+@pytest.fixture(scope="session")
+def valkey_path() -> str:
+    """The server of Debian's package `valkey-server`, which is built with TLS."""
+    return _path_of("valkey-server", "valkey-server")
+
+
 def _path_of(program: str, package: str) -> str:
     found = shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if found is None:

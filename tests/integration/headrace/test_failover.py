@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from redis import Redis
 
-from headrace import connections
+from headrace import connections, startup
 from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, list_key, make_celery
 from headrace.config import Settings
@@ -20,9 +21,12 @@ from headrace.jobs import Lane, new_id
 from headrace.outages import Outage
 from headrace.pace import Pace
 from headrace.queues import CONTROL, Ticket, queue_name
+from headrace.redis_url import RedisUrl
 from headrace.streams import Piece, Streams
 from headrace.transport import SentinelTransport, Transport
+from tests.chaos import certificates
 from tests.chaos.redis_group import RedisGroup
+from tests.chaos.tls_proxy import TlsProxy
 
 QUEUE = queue_name("chat", Lane.NORMAL)
 #: Of a promotion, with a loaded machine's time.
@@ -30,9 +34,22 @@ DEADLINE_S = 30.0
 
 
 @pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisGroup]:
-    with RedisGroup(tmp_path_factory.mktemp("group")) as group:
+def plain_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisGroup]:
+    with RedisGroup(tmp_path_factory.mktemp("plain")) as group:
         yield group
+
+
+@pytest.fixture(scope="module")
+def tls_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisGroup]:
+    made = certificates.make(tmp_path_factory.mktemp("certificates") / "made")
+    with RedisGroup(tmp_path_factory.mktemp("tls"), certificates=made) as group:
+        yield group
+
+
+@pytest.fixture(params=["plain_group", "tls_group"])
+def group(request: pytest.FixtureRequest) -> RedisGroup:
+    made: RedisGroup = request.getfixturevalue(request.param)
+    return made
 
 
 @pytest.fixture
@@ -82,9 +99,11 @@ def test_one_sentinel_url_leads_admission_celery_streams_and_pace_to_each_new_ma
 def test_a_broker_named_by_sentinels_uses_our_transport_and_shows_a_url_that_flower_reads(
     sentinel_settings: Settings, settings: Settings, group: RedisGroup
 ) -> None:
+    sentinels = RedisUrl.parse(group.url).sentinels
+    assert sentinels is not None
     with make_celery("test", sentinel_settings).connection() as connection:
         assert isinstance(connection.transport, SentinelTransport)
-        assert connection.as_uri() == f"sentinel://:**@127.0.0.1:{group.sentinel_port}/0"
+        assert connection.as_uri() == f"sentinel://:**@127.0.0.1:{sentinels.addresses[0][1]}/0"
     with make_celery("test", settings).connection() as connection:
         assert isinstance(connection.transport, Transport)
         assert connection.as_uri(include_password=True) == settings.redis_url
@@ -143,6 +162,26 @@ def test_no_sentinel_that_answers_is_an_outage_at_once(settings: Settings, tmp_p
     began = time.monotonic()
     with connections.redis(settings.model_copy(update={"redis_url": url})) as client:
         admission = Admission(client, ExecuteMessage(make_celery("test", settings)), reservation_ttl_s=30)
-        with pytest.raises(BrokerUnavailable, match="No master found"):
+        with pytest.raises(BrokerUnavailable, match=r"No master found.* 127\.0\.0\.1:1\b.* 127\.0\.0\.1:2\b") as error:
             admission.check_writable()
+    assert "redis.client" not in str(error.value), "reasons, and no object of redis-py"
     assert time.monotonic() - began < DEADLINE_S
+
+
+def test_no_client_speaks_to_the_master_or_a_sentinel_without_tls(tls_group: RedisGroup, settings: Settings) -> None:
+    named = settings.model_copy(update={"redis_url": tls_group.url})
+    proxies = (tls_group.master.proxy, *tls_group.doors)
+    before = [proxy.plain for proxy in proxies if isinstance(proxy, TlsProxy)]
+    with make_celery("test", named) as celery, connections.redis(named) as client:
+        assert works(celery, client, Admission(client, ExecuteMessage(celery), reservation_ttl_s=30))
+        with celery.connection() as connection, connection.SimpleQueue(Queue(CONTROL, routing_key=CONTROL)) as queue:
+            assert queue.get(timeout=DEADLINE_S).headers["task"] == "test", "kombu's connection that waits"
+    assert [proxy.plain for proxy in proxies if isinstance(proxy, TlsProxy)] == before
+    assert len(before) == 2
+
+
+def test_wrong_certificate_is_named_as_the_reason(tls_group: RedisGroup, settings: Settings, tmp_path: Path) -> None:
+    others = certificates.make(tmp_path / "others")
+    url = tls_group.url.partition("&ssl_ca_certs=")[0] + f"&ssl_ca_certs={others.authority}"
+    with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        startup.check_redis(settings.model_copy(update={"redis_url": url}))

@@ -3,10 +3,14 @@
 import pytest
 import sqlalchemy as sa
 from psycopg import OperationalError
+from redis.connection import SSLConnection
 
 from headrace import connections
+from headrace.broker import make_celery
 from headrace.config import Settings
 from headrace.errors import ConfigError
+from headrace.outages import DroppedSentinelSslConnection
+from headrace.transport import SentinelChannel
 
 
 def test_errors_of_statements_do_not_quote_prompts_and_answers() -> None:
@@ -75,3 +79,21 @@ def test_address_that_libpq_cannot_use_is_refused_before_the_first_connection(ur
     with pytest.raises(ConfigError, match=r"DATABASE_URL must .*HOST1:PORT1,HOST2:PORT2") as refused:
         connections.postgres(Settings.load(database_url=url))
     assert "secret" not in str(refused.value)
+
+
+def test_one_url_has_every_connection_to_sentinels_and_servers_encrypted() -> None:
+    url = "sentinels://:p@one,two/0?master_name=jobs&ssl_ca_certs=ca.pem&ssl_certfile=me.pem"
+    settings = Settings.load(redis_url=url)
+    asked = {"ssl_cert_reqs": "required", "ssl_ca_certs": "ca.pem", "ssl_certfile": "me.pem"}
+
+    pool = connections.redis(settings).connection_pool
+    celery = make_celery("test", settings)
+    connection = celery.connection()
+
+    assert pool.connection_class is SentinelChannel.connection_class_ssl is DroppedSentinelSslConnection
+    assert asked.items() <= pool.connection_kwargs.items()
+    for each in pool.sentinel_manager.sentinels:
+        assert each.connection_pool.connection_class is SSLConnection
+        assert asked.items() <= each.connection_pool.connection_kwargs.items()
+    assert connection.ssl == asked, "what kombu gives to the class of its channel"
+    assert connection.transport_options["sentinels"].tls == asked, "what the channel gives to the Sentinels"

@@ -23,6 +23,23 @@ def test_sentinels_are_named_in_one_url() -> None:
     assert "p@ss" not in repr(where)
     assert "other" not in repr(where)
     assert where.sentinels.__json__() == ["one:1", "two:26379", "::1:3"]
+    assert (where.tls, where.sentinels.tls) == (None, None)
+
+
+def test_sentinels_with_tls_take_the_parameters_of_redis_py_for_themselves_and_the_servers() -> None:
+    where = RedisUrl.parse(
+        "sentinels://:p@one,two/0?master_name=jobs&ssl_ca_certs=%2Fetc%2Fca.pem&ssl_check_hostname=false"
+    )
+    assert where.sentinels is not None
+    assert where.sentinels.addresses == (("one", 26_379), ("two", 26_379))
+    assert where.url == "sentinel://:p@one:26379/0", "kombu and Flower know no other scheme"
+    assert where.tls == {"ssl_cert_reqs": "required", "ssl_ca_certs": "/etc/ca.pem", "ssl_check_hostname": False}
+    assert where.sentinels.tls == where.tls
+
+
+@pytest.mark.parametrize("url", ["rediss://example/0", "sentinels://one/0?master_name=jobs"])
+def test_tls_checks_the_certificate_unless_the_url_says_otherwise(url: str) -> None:
+    assert RedisUrl.parse(url).tls == {"ssl_cert_reqs": "required"}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +51,11 @@ def test_sentinels_are_named_in_one_url() -> None:
         "sentinel://:secret@one:port/0?master_name=jobs",
         "sentinel://:secret@one,,two/0?master_name=jobs",
         "sentinel://:secret@one/first?master_name=jobs",
+        "sentinel://:secret@one:26379/0?master_name=jobs&ssl_ca_certs=ca.pem",
+        "sentinels://:secret@one:26379/0",
+        "sentinels://:secret@one:26379/0?master_name=jobs&ssl_more=1",
+        "sentinels://:secret@one:26379/0?master_name=jobs&ssl_cert_reqs=some",
+        "sentinels://:secret@one:26379/0?master_name=jobs&ssl_keyfile=key.pem",
         "redis://:secret@one:port/0",
         "redis://:sec@ret@one:70000/0",
         "unix:///secret",
