@@ -3,15 +3,22 @@
 celery -A scheduler.flower flower
 """
 
+import asyncio
 import time
+from collections.abc import Iterable
+from typing import Any
 
 from flower import urls
 from flower.api.control import ControlHandler
+from flower.api.tasks import GetQueueLengths
 from flower.utils.tasks import get_task_by_id
+from flower.views.broker import BrokerView
 from flower.views.tasks import TaskView
+from redis import Redis
 from tornado import web
 
-from headrace.broker import make_celery
+from headrace import connections
+from headrace.broker import list_key, make_celery
 from headrace.config import Settings
 from headrace.remote_control import REFUSED
 from headrace.startup import check_first
@@ -80,13 +87,54 @@ class TimeLimit(_Refusal):
     command = "time_limit"
 
 
+class Broker:
+    """Tells Flower how long the queues are, by the connection that every other process uses.
+
+    Flower's own asks the first Sentinel alone, without its password, and for database 0.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        """Args: client: shared by all requests."""
+        self._client = client
+
+    async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """What Flower shows of each queue. Raises: RedisError."""
+        return await asyncio.to_thread(self._lengths, list(names))
+
+    def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.llen(list_key(name))
+            lengths = pipeline.execute()
+        return [{"name": name, "messages": length} for name, length in zip(names, lengths, strict=True)]
+
+
+class QueuesView(BrokerView):
+    """The broker page."""
+
+    def get_broker(self) -> Broker:
+        """What Flower asks."""
+        return _broker
+
+
+class QueueLengths(GetQueueLengths):
+    """The same for programs."""
+
+    def get_broker(self) -> Broker:
+        """What Flower asks."""
+        return _broker
+
+
 #: Before Flower's own: the first pattern that fits is taken.
 urls.handlers[:0] = [
     web.url(r"/task/(.+)", JobView, name="task"),
+    web.url(r"/broker", QueuesView, name="broker"),
+    (r"/api/queues/length", QueueLengths),
     (r"/api/task/revoke/(.+)", Revoke),
     (r"/api/task/rate-limit/(.+)", RateLimit),
     (r"/api/task/timeout/(.+)", TimeLimit),
 ]
 _settings = Settings.load()
+_broker = Broker(connections.redis(_settings))
 app = make_celery("headrace.flower", _settings)
 check_first(app, _settings, uses_postgres=False)
