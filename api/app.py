@@ -94,7 +94,7 @@ def build(settings: Settings) -> Deps:
         catalogue=catalogue,
         forecast=forecast,
         authenticator=Authenticator(store, *settings.peppers),
-        bodies=Bodies(AppRates(redis), store, settings.bodies_in_flight_bytes),
+        bodies=Bodies(AppRates(redis), store, settings.bodies_in_flight_bytes, settings.body_grace_s),
         submitter=submitter,
         reader=Reader(store, admission),
         refusals=refusals,

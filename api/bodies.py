@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from uuid import UUID
 
+from api.body_reader import BodyReader
 from api.fair_semaphore import FairSemaphore
 from headrace.app_rates import AppRates
 from headrace.errors import AppLimited, BodiesFull, BrokerUnavailable
@@ -24,18 +25,23 @@ SMALL_BYTES = 64 * 1024
 #: The share of the bytes that one app may hold.
 APP_SHARE = 0.5
 RETRY_AFTER_S = 1
+#: Connections that one app may keep open after their bodies were given up. Each holds two threads until it closes.
+LATE_LIMIT = 16
 
 
 class Bodies:
     """The large bodies of one process, from before they are read until their requests end. Safe for many threads.
 
     Attributes:
+        grace_s: how far a client may fall behind the minimum rate while it sends one.
         parsing: held while one is parsed, which keeps the GIL: so one stands between others and the GIL, and not all.
     """
 
-    def __init__(self, rates: AppRates, store: Store, in_flight_bytes: int) -> None:
-        self._rates, self._store, self._most = rates, store, in_flight_bytes
+    def __init__(self, rates: AppRates, store: Store, in_flight_bytes: int, grace_s: float) -> None:
+        self._rates, self._store, self._most, self.grace_s = rates, store, in_flight_bytes, grace_s
         self._held: Counter[UUID] = Counter()
+        #: The readers of each app whose bodies were given up, and whose clients may hold on.
+        self._late: dict[UUID, list[BodyReader]] = {}
         self._lock = threading.Lock()
         self.parsing = FairSemaphore(1)
 
@@ -46,13 +52,19 @@ class Bodies:
         """
         self._check_rate(app, idempotency_key)
         with self._lock:
+            self._check_late(app.id)
             own, all_held = self._held[app.id], self._held.total()
             # A body that is larger than the bound has it for itself.
             if own and own + size > self._most * APP_SHARE:
-                raise _full("This app sends", "app_bodies", own)
+                raise _full(f"This app sends {_mib(own)} of request bodies at once", "app_bodies")
             if all_held and all_held + size > self._most:
-                raise _full("Apps send this server", "bodies", all_held)
+                raise _full(f"Apps send this server {_mib(all_held)} of request bodies at once", "bodies")
             self._held[app.id] += size
+
+    def add_late(self, app_id: UUID, reader: BodyReader) -> None:
+        """Count a reader whose body was given up, until it has ended."""
+        with self._lock:
+            self._late.setdefault(app_id, []).append(reader)
 
     def release(self, app_id: UUID, size: int) -> None:
         """The request has ended."""
@@ -60,6 +72,14 @@ class Bodies:
             self._held[app_id] -= size
             if not self._held[app_id]:
                 del self._held[app_id]
+
+    def _check_late(self, app_id: UUID) -> None:
+        """Forget the app's late readers that have ended. Raises: BodiesFull: too many have not."""
+        late = [reader for reader in self._late.pop(app_id, []) if not reader.has_ended]
+        if late:
+            self._late[app_id] = late
+        if len(late) >= LATE_LIMIT:
+            raise _full(f"This app keeps {len(late)} connections open whose bodies came too slowly", "late_bodies")
 
     def _check_rate(self, app: App, idempotency_key: str | None) -> None:
         if (limit := app.limits.requests_per_minute) is None:
@@ -86,10 +106,13 @@ class Bodies:
             return find_replay(db, app.id, idempotency_key) is not None
 
 
-def _full(who: str, reason: str, held_bytes: int) -> BodiesFull:
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
+
+
+def _full(what: str, reason: str) -> BodiesFull:
     return BodiesFull(
-        f"{who} {held_bytes / 2**20:.0f} MiB of request bodies at once, and may not send more. Retry after "
-        f"{RETRY_AFTER_S} s, with fewer large requests at once.",
+        f"{what}, and may not send more. Retry after {RETRY_AFTER_S} s, with fewer large requests at once.",
         reason=reason,
         retry_after_s=RETRY_AFTER_S,
     )

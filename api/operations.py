@@ -25,7 +25,7 @@ from api.schemas.response_body import DeletedResponse, ResponseBody
 from api.schemas.responses import ResponseQuery, ResponseRequest
 
 #: What anything with a body may be refused for, before its job is made.
-SUBMIT = (400, 404, 409, 413, 422, 429)
+SUBMIT = (400, 404, 408, 409, 413, 422, 429)
 
 QUESTION = "Why is the sky blue?"
 SCHEMA = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
@@ -188,6 +188,12 @@ REFUSALS: Mapping[int, Refusal] = {
     404: Refusal(
         "No such thing, or another app's.",
         *("not_found", "invalid_request_error", "No job with id 'job_1'."),
+    ),
+    408: Refusal(
+        "The body came too slowly. Nothing was accepted.",
+        *("body_timeout", "invalid_request_error"),
+        "Less than 64 KiB of the body came in 10 s. Nothing was accepted. Send at least 64 KiB/s: send fewer large "
+        "requests at once, or shorter ones.",
     ),
     409: Refusal(
         "Not now: the job has not ended, or was cancelled while its caller waited, or another request with this "

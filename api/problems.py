@@ -44,6 +44,8 @@ SHAPES: Mapping[type[HeadraceError], Shape] = {
     errors.PermissionDenied: Shape(403, "permission_error"),
     errors.NotFound: Shape(404, "invalid_request_error"),
     errors.JobNotEnded: Shape(409, "conflict_error", {"Retry-After": "1"}),
+    # The rest of the body is not read: the connection carries no other request.
+    errors.BodyTimeout: Shape(408, "invalid_request_error", {"Connection": "close"}),
     # Headrace has tried again itself, and what was produced is paid: the SDK must not order it anew.
     errors.Unanswered: Shape(502, "server_error", {"x-should-retry": "false"}),
     errors.JobOverdue: Shape(504, "server_error", {"x-should-retry": "false"}),

@@ -3,14 +3,15 @@
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 from uuid import UUID
 
-from flask import g, request
+from flask import Response, after_this_request, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.abandoned import cancel_unless_wanted
 from api.bodies import SMALL_BYTES
+from api.body_reader import BodyReader
 from api.deps import deps
 from api.drafts import Draft
 from api.peers import peer_of
@@ -18,7 +19,7 @@ from api.rates import rate_headers
 from api.schemas.body import parse_object
 from api.submit import Accepted
 from api.waits import ClientGone
-from headrace.errors import InvalidRequest, StoreUnavailable, WaitTimeout
+from headrace.errors import BodyTimeout, InvalidRequest, StoreUnavailable, WaitTimeout
 from headrace.jobs import Idempotency, show_id
 from headrace.store.apps import App
 from headrace.store.jobs import Job
@@ -31,7 +32,10 @@ WAIT_DIGITS_LIMIT = 9
 
 
 def body(app: App) -> dict[str, Any]:
-    """The request's JSON object. Raises: InvalidRequest. RequestEntityTooLarge. AppLimited. BodiesFull."""
+    """The request's JSON object.
+
+    Raises: InvalidRequest. RequestEntityTooLarge. AppLimited. BodiesFull. BodyTimeout.
+    """
     limit, told = deps().settings.body_limit_bytes, request.content_length
     # A chunked body may become as long as any.
     size = limit if told is None else told
@@ -42,9 +46,28 @@ def body(app: App) -> dict[str, Any]:
     bodies = deps().bodies
     bodies.admit(app, size, _idempotency_key())
     g.body = app.id, size
+    # A chunked body's next byte says that it is too long.
+    g.raw = _read_large(app, told or limit + 1)
     raw = _raw()
     with bodies.parsing.hold(app.id):
         return parse_object(raw)
+
+
+def _read_large(app: App, size: int) -> bytes:
+    """Read an admitted body, `size` bytes at most. Raises: BodyTimeout."""
+    bodies, reader = deps().bodies, BodyReader(_stream(), size)
+    try:
+        return reader.result(bodies.grace_s)
+    except BodyTimeout:
+        bodies.add_late(app.id, reader)
+        # The client has the whole answer before its close. See `BodyReader` for what breaks without the wait.
+        after_this_request(lambda response: _joining(response, reader))
+        raise
+
+
+def _joining(response: Response, reader: BodyReader) -> Response:
+    response.call_on_close(reader.join)
+    return response
 
 
 def release_body(_: BaseException | None = None) -> None:
@@ -55,14 +78,20 @@ def release_body(_: BaseException | None = None) -> None:
 
 def _raw() -> bytes:
     """The body's bytes, kept for a second look. A chunked body that is too long shows only here."""
+    if "raw" not in g:
+        g.raw = _stream().read()
+    raw: bytes = g.raw
+    if len(raw) > deps().settings.body_limit_bytes:
+        raise RequestEntityTooLarge
+    return raw
+
+
+def _stream() -> IO[bytes]:
     limit, told = deps().settings.body_limit_bytes, request.content_length
     if told and told <= limit:
         # Then werkzeug stops there. Else it reads on to see the end, which lets go of the GIL once more.
         request.max_content_length = told
-    raw = request.get_data(cache=True)
-    if len(raw) > limit:
-        raise RequestEntityTooLarge
-    return raw
+    return request.stream
 
 
 def idempotency() -> Idempotency | None:

@@ -69,6 +69,7 @@ class Settings(BaseSettings):
         body_limit_bytes: larger request bodies are refused with 413.
         bodies_in_flight_bytes: of request bodies above 64 KiB that one API process holds at once, from before they are
             read until their requests end; one app may hold half. One more is refused.
+        body_grace_s: how far a client may fall behind 64 KiB/s while it sends such a body, before a 408 ends it.
         wait_limit_s: the longest `wait=` of a long poll.
         wait_slots: long polls and synchronous requests that one API process holds open. One more long poll is
             answered at once, as it stands; one more synchronous request is refused.
@@ -127,6 +128,7 @@ class Settings(BaseSettings):
 
     body_limit_bytes: PositiveInt = 8 * 1024 * 1024
     bodies_in_flight_bytes: PositiveInt = 64 * 1024 * 1024
+    body_grace_s: Positive = 10.0
     wait_limit_s: Positive = 60.0
     wait_slots: PositiveInt = 1000
     stream_slots: PositiveInt = 1000

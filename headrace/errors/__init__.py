@@ -12,6 +12,7 @@
     ├── PermissionDenied         a valid key, not for this
     ├── NotFound                 no such thing, or another app's
     ├── JobNotEnded              this can be done only to a job that has ended
+    ├── BodyTimeout              the client sent its request's body too slowly
     ├── Unanswered               a job ended, or was waited for long enough, without an answer to give
     │   ├── JobExpired
     │   ├── JobOverdue
@@ -45,6 +46,7 @@ HTTP status codes are not known here: `api/problems.py` maps `code` to them.
 from headrace.errors.callers import (
     AppLimited,
     BodiesFull,
+    BodyTimeout,
     BudgetExceeded,
     ContextLengthExceeded,
     IdempotencyInProgress,
@@ -88,6 +90,7 @@ from headrace.errors.root import HeadraceError
 __all__ = [
     "AppLimited",
     "BodiesFull",
+    "BodyTimeout",
     "BrokerUnavailable",
     "BudgetExceeded",
     "ConfigError",

@@ -104,6 +104,13 @@ class WaitTimeout(Unanswered):
     retryable = True
 
 
+class BodyTimeout(HeadraceError):
+    """The client sent its request's body too slowly; nothing was accepted."""
+
+    code = "body_timeout"
+    retryable = True
+
+
 class Refused(HeadraceError):
     """Not now.
 

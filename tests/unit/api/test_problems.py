@@ -28,6 +28,7 @@ CASES = [
     (errors.InvalidRequest("m", param="a.b"), 400, "invalid_request_error", "invalid_value"),
     (errors.ContextLengthExceeded("m"), 400, "invalid_request_error", "context_length_exceeded"),
     (errors.ModelNotFound("m"), 404, "invalid_request_error", "model_not_found"),
+    (errors.BodyTimeout("m"), 408, "invalid_request_error", "body_timeout"),
     (errors.IdempotencyKeyReused("m"), 422, "idempotency_error", "idempotency_key_reused"),
     (errors.Unauthenticated("m"), 401, "invalid_request_error", "invalid_api_key"),
     (errors.PermissionDenied("m"), 403, "permission_error", "permission_denied"),

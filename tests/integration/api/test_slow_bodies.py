@@ -1,0 +1,132 @@
+"""Large bodies that come a byte at a time, on the server line that production runs."""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from redis import Redis
+
+from api.bodies import LATE_LIMIT, SMALL_BYTES
+from headrace.config import PROJECT_ROOT, Settings
+from headrace.stack import procfile
+from headrace.stack.child import Child, Command
+from headrace.stack.ports import free_port
+
+DEADLINE_S = 60.0
+#: Long enough that the test sees the server full before it ends.
+GRACE_S = 3.0
+LIMIT = 8 * 1024 * 1024
+
+
+@pytest.fixture
+def web_server(settings: Settings, redis: Redis, tmp_path: Path) -> Iterator[tuple[Child, str]]:
+    """The Procfile's web process, with room for two of the largest bodies, and its URL."""
+    port = free_port()
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+        "PORT": str(port),
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "HEADRACE_ENGINE": "simulator",
+        "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
+        "HEADRACE_BODY_LIMIT_BYTES": str(LIMIT),
+        "HEADRACE_BODIES_IN_FLIGHT_BYTES": str(2 * LIMIT),
+        "HEADRACE_BODY_GRACE_S": str(GRACE_S),
+    }
+    line = procfile.read(PROJECT_ROOT / "Procfile")["web"]
+    child = Child(Command("web", procfile.shell(line), env, PROJECT_ROOT), tmp_path / "web.log")
+    url = f"http://127.0.0.1:{port}"
+
+    def is_up() -> bool:
+        with suppress(httpx2.TransportError):
+            return httpx2.get(f"{url}/healthz").status_code == 200
+        return False
+
+    try:
+        child.wait_until(is_up, DEADLINE_S)
+        yield child, url
+    finally:
+        child.stop()
+
+
+class Trickle:
+    """A client that declares the largest body and sends it a byte at a time."""
+
+    def __init__(self, url: str, key: str, length: str = f"Content-Length: {LIMIT}") -> None:
+        host, port = url.removeprefix("http://").split(":")
+        self._connection = socket.create_connection((host, int(port)), DEADLINE_S)
+        lines = ["POST /v1/jobs HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {key}", length, "", ""]
+        self._is_chunked = "chunked" in length
+        self._connection.sendall("\r\n".join(lines).encode())
+
+    def drip(self) -> None:
+        self._connection.sendall(b"1\r\n \r\n" if self._is_chunked else b" ")
+
+    def answer(self) -> tuple[int, str | None, dict[str, Any]]:
+        """Status, whether the connection closes, and error."""
+        response = HTTPResponse(self._connection)
+        response.begin()
+        return response.status, response.headers["Connection"], json.loads(response.read())["error"]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def trickle(web_server: tuple[Child, str]) -> Iterator[Callable[..., Trickle]]:
+    """Makes clients of the web process."""
+    with ExitStack() as exits:
+        yield lambda *arguments: exits.enter_context(closing(Trickle(web_server[1], *arguments)))
+
+
+@pytest.mark.parametrize("length", [f"Content-Length: {LIMIT}", "Transfer-Encoding: chunked"])
+def test_two_apps_that_trickle_bodies_keep_a_third_out_no_longer_than_the_grace(
+    web_server: tuple[Child, str], trickle: Callable[..., Trickle], make_key: Callable[[str], str], length: str
+) -> None:
+    child, url = web_server
+    tricklers = [trickle(make_key(name), length) for name in ("first", "second")]
+    third = {"Authorization": f"Bearer {make_key('third')}"}
+    large = json.dumps({"prompt": "Hi"}).encode().ljust(2 * SMALL_BYTES)
+
+    def submit() -> int:
+        for trickler in tricklers:
+            trickler.drip()
+        return httpx2.post(f"{url}/v1/jobs", content=large, headers=third).status_code
+
+    child.wait_until(lambda: submit() == 429, DEADLINE_S)
+    child.wait_until(lambda: submit() == 202, 2 * GRACE_S)
+
+    for trickler in tricklers:
+        status, connection, error = trickler.answer()
+        assert (status, error["code"], connection) == (408, "body_timeout", "close")
+        assert "Send at least 64 KiB/s" in error["message"]
+    assert submit() == 202, "connections that stay open hold up nothing else"
+
+
+def test_connections_that_stay_open_after_a_timeout_are_counted_until_they_close(
+    web_server: tuple[Child, str], trickle: Callable[..., Trickle], make_key: Callable[[str], str]
+) -> None:
+    child, url = web_server
+    key, length = make_key("late"), f"Content-Length: {SMALL_BYTES + 1}"
+    tricklers = [trickle(key, length) for _ in range(LATE_LIMIT)]
+    for trickler in tricklers:
+        assert trickler.answer()[0] == 408
+
+    def submit(size: int) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx2.post(f"{url}/v1/jobs", content=json.dumps({"prompt": "Hi"}).ljust(size), headers=headers)
+
+    refused = submit(2 * SMALL_BYTES)
+    assert (refused.status_code, refused.json()["error"]["reason"]) == (429, "late_bodies")
+    assert submit(1).status_code == 202, "small ones are not counted"
+
+    tricklers[0].close()
+    child.wait_until(lambda: submit(2 * SMALL_BYTES).status_code == 202, DEADLINE_S)
