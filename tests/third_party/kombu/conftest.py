@@ -14,6 +14,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils import eventio
 from redis import Redis
 
+from headrace.outages import DroppedSentinelSslConnection
 from headrace.transport import Channel, SentinelChannel, SentinelTransport, Transport
 
 
@@ -25,6 +26,8 @@ def ours() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(kombu_redis, "Transport", Transport)
         patch.setattr(kombu_redis, "SentinelChannel", SentinelChannel)
         patch.setattr(kombu_redis, "SentinelTransport", SentinelTransport)
+        # A test compares the class by this name with the channel's.
+        patch.setattr(kombu_redis, "SentinelManagedSSLConnection", DroppedSentinelSslConnection)
         # Names of transports that were resolved before point to kombu's.
         patch.setattr(kombu.transport, "_transport_cache", {})
         # test_redis.py replaces it when it is imported, and never puts it back.
