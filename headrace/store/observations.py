@@ -12,13 +12,14 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 
 from headrace.answers import AnswerLength
-from headrace.jobs import JobState, Lane, Route, oldest_id
-from headrace.store.jobs import IS_QUEUED
+from headrace.jobs import JobState, Lane, Route
+from headrace.store.jobs import IS_QUEUED, IS_WAITING
 from headrace.store.workers import IS_RUNNING
 from headrace.tables import decisions, jobs, queue_samples, refusals, worker_samples
 
-#: How far apart the clocks of the machines that make ids may be.
-CLOCK_SKEW = timedelta(minutes=5)
+#: How long before a job's acceptance a transaction that starts or ends it may have begun: all times are those at which
+#: their transactions began.
+OVERLAP = timedelta(seconds=1)
 #: How long after its minute has begun a count of refusals may still be added to it, with room to spare: `add_refusals`
 #: writes to the minute in which its transaction began.
 LATE_REFUSALS = timedelta(minutes=5)
@@ -91,11 +92,9 @@ def activity(db: Connection, queues: Sequence[str], since: datetime) -> dict[str
 
     Each part goes by an index of its own, so that it costs what has happened, and not what waits.
     """
-    # Ids sort by time, and have an index; the time itself has none.
-    is_new = (jobs.c.id > oldest_id(since - CLOCK_SKEW), jobs.c.created_at > since)
     parts = (
         _oldest_waits(queues),
-        _per_queue(sa.func.count().label("arrivals")).where(*is_new),
+        _per_queue(sa.func.count().label("arrivals")).where(*_is_new(queues, since)),
         _per_queue(sa.func.count().label("started")).where(jobs.c.started_at > since),
         _per_queue(sa.func.count().label("running")).where(IS_RUNNING),
     )
@@ -132,6 +131,25 @@ def take_refused(db: Connection, since: datetime) -> Counter[str]:
     for queue, num_jobs in db.execute(marked):
         taken[queue] += num_jobs
     return taken
+
+
+def _is_new(queues: Sequence[str], since: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """What the jobs that were accepted since then have in common.
+
+    `created_at` has no index, which would cost every insert. An id has the time of the machine that made it, whose
+    clock may be wrong. But each new job was also queued, was started or has ended since then, or waits for its first
+    start, as few do. Each of these has an index.
+    """
+    since_overlap = since - OVERLAP
+    is_where_the_new_are = sa.or_(
+        sa.and_(
+            IS_QUEUED, jobs.c.queue == sa.any_(sa.cast(list(queues), ARRAY(sa.Text))), jobs.c.queued_at > since_overlap
+        ),
+        jobs.c.started_at > since_overlap,
+        sa.and_(jobs.c.started_at.is_(None), jobs.c.ended_at > since_overlap),
+        sa.and_(IS_WAITING, jobs.c.started_at.is_(None)),
+    )
+    return jobs.c.created_at > since, is_where_the_new_are
 
 
 def _oldest_waits(queues: Sequence[str]) -> sa.Select[Any]:

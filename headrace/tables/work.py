@@ -81,6 +81,11 @@ jobs = sa.Table(
     ),
     sa.Index("ix_jobs_running", "worker_id", postgresql_where=sa.text("state = 'running'")),
     sa.Index("ix_jobs_started", "started_at", postgresql_where=sa.text("started_at IS NOT NULL")),
+    sa.Index(
+        "ix_jobs_ended_unstarted",
+        "ended_at",
+        postgresql_where=sa.text("started_at IS NULL AND ended_at IS NOT NULL"),
+    ),
     sa.Index("uq_jobs_retry_of", "retry_of", unique=True, postgresql_where=sa.text("retry_of IS NOT NULL")),
     sa.Index("ix_jobs_failed", "id", postgresql_where=sa.text("state = 'failed'")),
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from redis import Redis
 from headrace import connections
 from headrace.admission import Admission, books_key
 from headrace.broker import list_key
-from headrace.jobs import new_id
+from headrace.jobs import new_id, oldest_id
 from headrace.queues import KEY_PREFIX, OVERFLOW, Ticket
 from headrace.store import Store, jobs
 from headrace.store import queued as queued_jobs
@@ -109,6 +109,30 @@ def test_no_sweep_reads_the_table_of_jobs_whole(
         for sql, values in read:
             plan = "\n".join(row[0] for row in db.exec_driver_sql(f"EXPLAIN {sql}", values))
             assert "Seq Scan on jobs" not in plan, f"{sql}\n{plan}"
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """Rows of the table of jobs that a plan has read, also those that its filters have dropped."""
+    read = sum(rows_read(each) for each in plan.get("Plans", []))
+    if plan.get("Relation Name") == "jobs":
+        read += (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    return int(read)
+
+
+def test_an_observation_counts_arrivals_by_what_is_new_however_many_came_a_minute_before(
+    parts: Parts, backlog: Callable[[int], None], queued: Queued, query: Any, engine: sa.Engine
+) -> None:
+    backlog(20_000)
+    a_minute_ago = oldest_id(datetime.now(UTC) - timedelta(minutes=1)).hex[:12]
+    query("UPDATE jobs SET id = (:of || right(md5(id::text), 20))::uuid WHERE id::text LIKE '0190%'", of=a_minute_ago)
+    query("ANALYZE jobs")
+    queued()
+    with statements(engine) as seen:
+        observe(parts)
+    [(sql, values)] = [each for each in seen if "AS arrivals" in each[0]]
+    with engine.connect() as db:
+        [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values).scalar_one()
+    assert 1 <= rows_read(plan["Plan"]) <= 10, plan
 
 
 def test_publish_due_looks_at_each_waiting_job_once_and_through_no_list(

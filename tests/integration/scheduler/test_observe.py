@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -13,7 +14,7 @@ from headrace.admission import Admission, Ask
 from headrace.answers import BOUNDS, ExpectedOutput, to_fields
 from headrace.errors import BrokerUnavailable
 from headrace.forecasting import LaneRates, PoolRates, from_json
-from headrace.jobs import Lane
+from headrace.jobs import Lane, new_id, oldest_id
 from headrace.queues import Candidate, Ticket
 from headrace.store import Store, observations
 from headrace.store.apps import UNLIMITED, App
@@ -51,6 +52,32 @@ def test_counts_are_since_the_sample_before(parts: Parts, queued: Callable[..., 
     observe(parts)
     arrivals = query("SELECT arrivals FROM queue_samples WHERE queue = :queue ORDER BY at", queue=QUEUE)
     assert arrivals == [(1,), (1,)]
+
+
+@pytest.mark.parametrize("skew", [timedelta(minutes=-30), timedelta(), timedelta(minutes=30)], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'queued'",
+        "state = 'waiting', queued_at = NULL",
+        "state = 'waiting', started_at = now()",
+        "state = 'expired', ended_at = now()",
+        "state = 'cancelled', started_at = now(), ended_at = now()",
+    ],
+)
+def test_a_job_that_a_host_with_a_wrong_clock_named_counts_as_an_arrival_wherever_it_is(
+    parts: Parts, queued: Callable[..., Ticket], query: Any, skew: timedelta, change: str
+) -> None:
+    observe(parts)
+    query("UPDATE queue_samples SET at = at - interval '5 s'")
+    named_at = oldest_id(datetime.now(UTC) + skew).int | (new_id().int & ((1 << 80) - 1))
+    ticket = queued(id=UUID(int=named_at))
+    query(f"UPDATE jobs SET {change} WHERE id = :id", id=ticket.job_id)
+
+    observe(parts)
+
+    arrivals = query("SELECT arrivals FROM queue_samples WHERE queue = :queue ORDER BY at", queue=QUEUE)
+    assert arrivals == [(0,), (1,)]
 
 
 def test_each_refusal_is_counted_in_one_sample_however_late_it_was_written(
