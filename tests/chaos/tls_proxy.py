@@ -6,8 +6,8 @@ A Sentinel tells clients the address by which it reaches a server itself, withou
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
+from typing import cast
 
 from headrace.stack.ports import LOOPBACK
 from tests.chaos.certificates import Certificates
@@ -15,8 +15,6 @@ from tests.chaos.proxy import CHUNK_BYTES, Proxy
 
 #: The first byte of a TLS handshake. No command of Redis begins with it.
 _HANDSHAKE = b"\x16"
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class TlsProxy(Proxy):
@@ -33,49 +31,72 @@ class TlsProxy(Proxy):
         self._tls.load_cert_chain(certificates.own)
 
     async def _open(self) -> "_Listener":
-        return _Listener(self.port, self._tls, self._serve, self._count)
+        return _Listener(self.port, self._begin)
 
-    def _count(self) -> None:
-        self.plain += 1
+    def _begin(self, client: socket.socket) -> None:
+        task = self._loop.create_task(self._pass(client))
+        # Those that run are ended, and waited for, with the proxy.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: client.close())
+
+    async def _pass(self, client: socket.socket) -> None:
+        try:
+            is_tls = client.recv(1, socket.MSG_PEEK) == _HANDSHAKE
+            transport, _ = await self._loop.connect_accepted_socket(_Silent, client)
+        except OSError:  # The client is gone.
+            return
+        try:
+            reader = asyncio.StreamReader(CHUNK_BYTES)
+            protocol = asyncio.StreamReaderProtocol(reader)
+            upper: asyncio.BaseTransport | None = transport
+            if is_tls:
+                upper = await self._loop.start_tls(transport, protocol, self._tls, server_side=True)
+            else:
+                self.plain += 1
+                transport.set_protocol(protocol)
+                cast(asyncio.Transport, transport).resume_reading()
+            protocol.connection_made(upper)
+            await self._serve(reader, asyncio.StreamWriter(upper, protocol, reader, self._loop))
+        except OSError:  # The client refuses the certificate.
+            pass
+        finally:
+            # A transport with TLS that was closed by both sides leaves this one open for half a minute.
+            transport.abort()
+
+
+class _Silent(asyncio.Protocol):
+    """Reads nothing: a first piece that was read could not become TLS any more."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).pause_reading()
 
 
 class _Listener:
-    """Looks at each connection's first byte before it is read. Used as `asyncio.Server`, in the loop's thread."""
+    """Waits until a connection's first byte can be seen. Used as `asyncio.Server`, in the loop's thread."""
 
-    def __init__(self, port: int, tls: ssl.SSLContext, serve: Serve, note_plain: Callable[[], None]) -> None:
-        self._tls, self._serve, self._note_plain = tls, serve, note_plain
+    def __init__(self, port: int, begin: Callable[[socket.socket], None]) -> None:
+        self._begin = begin
         self._loop = asyncio.get_running_loop()
-        self._silent: set[socket.socket] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: set[socket.socket] = set()
         self.sockets = [socket.create_server((LOOPBACK, port))]
         self.sockets[0].setblocking(False)
         self._loop.add_reader(self.sockets[0], self._accept)
 
     def close(self) -> None:
         """Take no more."""
-        for each in (*self.sockets, *self._silent):
+        for each in (*self.sockets, *self._waiting):
             self._loop.remove_reader(each)
             each.close()
-        self._silent.clear()
+        self._waiting.clear()
 
     def _accept(self) -> None:
         client, _ = self.sockets[0].accept()
         client.setblocking(False)
-        self._silent.add(client)
+        self._waiting.add(client)
         self._loop.add_reader(client, self._look, client)
 
     def _look(self, client: socket.socket) -> None:
         self._loop.remove_reader(client)
-        self._silent.discard(client)
-        task = self._loop.create_task(self._begin(client))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _begin(self, client: socket.socket) -> None:
-        protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader(CHUNK_BYTES), self._serve)
-        # A client may end, or refuse the certificate, meanwhile.
-        with suppress(OSError):
-            tls = self._tls if client.recv(1, socket.MSG_PEEK) == _HANDSHAKE else None
-            if tls is None:
-                self._note_plain()
-            await self._loop.connect_accepted_socket(lambda: protocol, client, ssl=tls)
+        self._waiting.discard(client)
+        self._begin(client)

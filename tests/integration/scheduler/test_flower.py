@@ -2,12 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from headrace import connections
 from headrace.broker import list_key
@@ -23,28 +22,23 @@ from tests.chaos.tls_proxy import TlsProxy
 DEADLINE_S = 60.0
 
 
-@pytest.fixture
-def flower(tmp_path: Path) -> Iterator[Callable[[str], httpx2.Client]]:
-    """Starts Flower on this Redis, whose queue of the control worker has three messages."""
+@contextmanager
+def flower(redis_url: str, log: Path) -> Iterator[httpx2.Client]:
+    """Flower on this Redis, whose queue of the control worker has three messages."""
+    with connections.redis(Settings.load(redis_url=redis_url)) as redis:
+        redis.delete(list_key(CONTROL))
+        redis.rpush(list_key(CONTROL), "one", "two", "three")
+    port = str(free_port())
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "FLOWER_BASIC_AUTH": "u:p"}
+    env |= {"REDIS_URL": redis_url, "FLOWER_PORT": port}
     line = procfile.shell(procfile.read(PROJECT_ROOT / "Procfile")["flower"])
-    with ExitStack() as exits:
-
-        def run(redis_url: str) -> httpx2.Client:
-            with connections.redis(Settings.load(redis_url=redis_url)) as client:
-                client.delete(list_key(CONTROL))
-                client.rpush(list_key(CONTROL), "one", "two", "three")
-            port = str(free_port())
-            env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "FLOWER_BASIC_AUTH": "u:p"}
-            env |= {"REDIS_URL": redis_url, "FLOWER_PORT": port}
-            child = Child(Command("flower", line, env, PROJECT_ROOT), tmp_path / "flower.log")
-            exits.callback(child.stop)
-            made = exits.enter_context(
-                httpx2.Client(base_url=f"http://{LOOPBACK}:{port}", auth=("u", "p"), timeout=DEADLINE_S)
-            )
-            child.wait_until(lambda: serves(made), DEADLINE_S)
-            return made
-
-        yield run
+    child = Child(Command("flower", line, env, PROJECT_ROOT), log)
+    try:
+        with httpx2.Client(base_url=f"http://{LOOPBACK}:{port}", auth=("u", "p"), timeout=DEADLINE_S) as client:
+            child.wait_until(lambda: serves(client), DEADLINE_S)
+            yield client
+    finally:
+        child.stop()
 
 
 def serves(client: httpx2.Client) -> bool:
@@ -59,30 +53,27 @@ def shows_three(client: httpx2.Client) -> bool:
     return {each["name"]: each["messages"] for each in found}[CONTROL] == 3
 
 
-def test_lengths_of_queues_are_shown_while_the_first_sentinel_is_down(
-    flower: Callable[[str], httpx2.Client], tmp_path: Path
-) -> None:
-    with RedisGroup(tmp_path / "group", sentinels=2) as group:
-        client = flower(group.url)
+def test_lengths_of_queues_are_shown_while_the_first_sentinel_is_down(tmp_path: Path) -> None:
+    with RedisGroup(tmp_path / "group", sentinels=2) as group, flower(group.url, tmp_path / "log") as client:
         group.kill_first_sentinel()
         assert shows_three(client)
 
 
-def test_lengths_of_queues_are_those_of_the_database_that_the_url_names(
-    flower: Callable[[str], httpx2.Client], tmp_path: Path
-) -> None:
-    with RedisGroup(tmp_path / "group") as group:
-        assert shows_three(flower(group.url.replace("/0?", "/3?")))
+def test_lengths_of_queues_are_those_of_the_database_that_the_url_names(tmp_path: Path) -> None:
+    with (
+        RedisGroup(tmp_path / "group") as group,
+        flower(group.url.replace("/0?", "/3?"), tmp_path / "log") as client,
+    ):
+        assert shows_three(client)
 
 
-def test_lengths_of_queues_are_shown_by_an_authority_that_the_url_names(
-    flower: Callable[[str], httpx2.Client], settings: Settings, tmp_path: Path
-) -> None:
+def test_lengths_of_queues_are_shown_by_an_authority_that_the_url_names(settings: Settings, tmp_path: Path) -> None:
     made = certificates.make(tmp_path / "certificates")
     scheme, _, rest = settings.redis_url.partition("://")
     login, _, place = rest.rpartition("@")
     port, _, db = place.rpartition(":")[2].partition("/")
     with TlsProxy(int(port), made) as proxy:
         url = f"{scheme}s://{login}@{LOOPBACK}:{proxy.port}/{db}?ssl_ca_certs={made.authority}"
-        assert shows_three(flower(url))
+        with flower(url, tmp_path / "log") as client:
+            assert shows_three(client)
         assert proxy.plain == 0
