@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from api.full_queues import FullQueues
 from headrace.admission import Admission, Ask, Place, Refusal
 from headrace.batching import Batching, Call
 from headrace.errors import BrokerUnavailable, HeadraceError, StoreUnavailable
-from headrace.jobs import JobSpec
+from headrace.jobs import JobSpec, show_id
 from headrace.logging import named
 from headrace.queues import Candidate, Ticket
 from headrace.routing import route_of
@@ -46,12 +47,25 @@ class Replayed:
     job_id: UUID
 
 
+class Bid(NamedTuple):
+    """A job that asks to be accepted.
+
+    Attributes:
+        app, request_id: the app's name and the HTTP request's id, for the log.
+    """
+
+    spec: JobSpec
+    ask: Ask
+    app: str = ""
+    request_id: str = ""
+
+
 Outcome = Admitted | Replayed | Refusal
 #: An app and the queues that its job may go to.
 _Wish = tuple[UUID, tuple[Candidate, ...]]
 
 
-_Request = Call[tuple[JobSpec, Ask], Outcome]
+_Request = Call[Bid, Outcome]
 
 
 class Intake:
@@ -62,34 +76,34 @@ class Intake:
         self.admission = admission
         self.full: FullQueues[_Wish] = FullQueues()
         self._fail_at = fail_at
-        self.batching = Batching[tuple[JobSpec, Ask], Outcome](self._serve, BATCH)
+        self.batching = Batching[Bid, Outcome](self._serve, BATCH)
 
-    def accept(self, spec: JobSpec, ask: Ask) -> Outcome:
+    def accept(self, bid: Bid) -> Outcome:
         """Accept one job, or say why there is no place; returns once it is durable.
 
         Raises: IdempotencyKeyReused. IdempotencyInProgress. StoreUnavailable. BrokerUnavailable.
         """
-        if refusal := self.full.recall(_wish(ask)):
+        if refusal := self.full.recall(_wish(bid.ask)):
             return refusal
-        return self.batching.call((spec, ask))
+        return self.batching.call(bid)
 
     def _serve(self, batch: Sequence[_Request]) -> None:
         placed = []
         asked_at = time.monotonic()
-        for request, taken in zip(batch, self.admission.reserve([each.ask[1] for each in batch]), strict=True):
+        for request, taken in zip(batch, self.admission.reserve([each.ask.ask for each in batch]), strict=True):
             if isinstance(taken, Refusal):
                 # Here, not by who asked: he may be told much later.
                 if taken.reason in ALIKE_FOR_ALL:
-                    self.full.remember(_wish(request.ask[1]), taken, asked_at)
+                    self.full.remember(_wish(request.ask.ask), taken, asked_at)
                 request.settle(taken)
             else:
-                self.full.forget(_wish(request.ask[1]))
+                self.full.forget(_wish(request.ask.ask))
                 placed.append((request, taken))
         if placed:
             self._make_durable(placed)
 
     def _make_durable(self, placed: Sequence[tuple[_Request, Place]]) -> None:
-        rows = [(request.ask[0], _placement(place)) for request, place in placed]
+        rows = [(request.ask.spec, _placement(place)) for request, place in placed]
         try:
             outcomes = insert_batch(self._store, rows)
         except BaseException:
@@ -98,7 +112,7 @@ class Intake:
         self._fail_at(FAILPOINT_INSERTED)
         made = [(*pair, outcome) for pair, outcome in zip(placed, outcomes, strict=True)]
         fresh = [(request, place, start_by) for request, place, outcome in made if (start_by := _start_by(outcome))]
-        self._publish([_ticket(request.ask[0], place, start_by) for request, place, start_by in fresh])
+        self._publish([_ticket(request.ask.spec, place, start_by) for request, place, start_by in fresh])
         self._give_back([request for request, _, outcome in made if not _start_by(outcome)])
         if isinstance(gone := outcomes[0], StoreUnavailable) and all(each is gone for each in outcomes):
             raise gone
@@ -109,6 +123,8 @@ class Intake:
                 request.settle(Replayed(outcome.job_id))
             else:
                 request.settle(Admitted(place, outcome.start_by))
+        if fresh:
+            log.info("job_accepted", extra={"each": [_facts(request.ask, place) for request, place, _ in fresh]})
 
     def _publish(self, tickets: Sequence[Ticket]) -> None:
         try:
@@ -119,15 +135,25 @@ class Intake:
 
     def _give_back(self, requests: Sequence[_Request]) -> None:
         try:
-            self.admission.leave((request.ask[0].id, 1) for request in requests)
+            self.admission.leave((request.ask.spec.id, 1) for request in requests)
         except BrokerUnavailable as error:
             # The places run out by themselves, and `reconcile_admission` drops them.
-            facts = named([request.ask[0].id for request in requests])
+            facts = named([request.ask.spec.id for request in requests])
             log.warning("release_failed", extra={**facts, "error": str(error)})
 
 
 def _wish(ask: Ask) -> _Wish:
     return ask.app_id, ask.candidates
+
+
+def _facts(bid: Bid, place: Place) -> dict[str, str]:
+    """What the log says of an accepted job."""
+    return {
+        "job_id": show_id(bid.spec.id),
+        "app": bid.app,
+        "queue": place.candidate.queue,
+        "request_id": bid.request_id,
+    }
 
 
 def _placement(place: Place) -> Placement:

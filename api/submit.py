@@ -12,7 +12,7 @@ from api.complaints import advice, complaint, rate_limited, start_within_s, whol
 from api.drafts import Draft, specify
 from api.ending import read
 from api.forecast import Forecast
-from api.intake import Admitted, Intake, Replayed
+from api.intake import Admitted, Bid, Intake, Replayed
 from api.money import Money
 from api.poison import Poison
 from api.refusals import Refusals
@@ -90,19 +90,23 @@ class Submitter:
     relief: Relief
     poison: Poison
 
-    def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None) -> Accepted:
+    def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None, request_id: str = "") -> Accepted:
         """Accept a draft; returns once it is durable.
+
+        Args: request_id: of the HTTP request, for the log.
 
         Raises: InvalidRequest and its kin. QueueFull. AppLimited. IdempotencyKeyReused. IdempotencyInProgress.
             StoreUnavailable. BrokerUnavailable.
         """
         if idempotency is None:
-            return self._submit(draft, app, None)
-        return until_settled(lambda: self._replay(app, idempotency) or self._submit_keyed(draft, app, idempotency))
+            return self._submit(draft, app, None, request_id)
+        return until_settled(
+            lambda: self._replay(app, idempotency) or self._submit_keyed(draft, app, idempotency, request_id)
+        )
 
-    def _submit_keyed(self, draft: Draft, app: App, idempotency: Idempotency) -> Accepted:
+    def _submit_keyed(self, draft: Draft, app: App, idempotency: Idempotency, request_id: str) -> Accepted:
         try:
-            return self._submit(draft, app, idempotency)
+            return self._submit(draft, app, idempotency, request_id)
         except Refused:
             # Perhaps there was no room because the job that this key will stand for has just taken it.
             for pause_s in LOOK_AGAIN_S:
@@ -111,13 +115,14 @@ class Submitter:
                     return found
             raise
 
-    def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None) -> Accepted:
+    def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         self.poison.check(spec)
         options = self._candidates(spec, app, draft)
         try:
             expected = self.forecast.expected_tokens(spec)
-            outcome = self.intake.accept(spec, Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, expected))
+            ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, expected)
+            outcome = self.intake.accept(Bid(spec, ask, app.name, request_id))
             if isinstance(outcome, Refusal):
                 raise self._refused(outcome, spec, app, options)
         except (QueueFull, AppLimited) as error:

@@ -1,11 +1,14 @@
-"""What a process asks before it starts: whether its servers let it in. One sentence with the remedy, and no traceback.
+"""What a process checks before it starts: its settings, and that its servers let it in.
+
+What is wrong ends it with one sentence that has the remedy, and no traceback.
 
 A server that answers and is not ready yet (it loads its data, or takes no writes) passes: that ends by itself.
 """
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -25,6 +28,23 @@ from headrace.outages import Outage
 from headrace.redis_url import RedisUrl
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """End the process with status 1 and one log line, not a traceback, where a setting cannot be used."""
+    try:
+        yield
+    except ConfigError as error:
+        configure()
+        logger.critical("settings_not_usable", extra={"setting": error.param, "error": str(error)})
+        sys.exit(1)
+
+
+def load() -> Settings:
+    """The settings of a process that starts. A setting that cannot be used ends the process."""
+    with explained():
+        return Settings.load()
 
 
 def check_redis(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from celery import Celery, bootsteps
 from celery.signals import setup_logging
 from redis import Redis
 
-from headrace import connections
+from headrace import connections, startup
 from headrace.admission import Admission
 from headrace.broker import ExecuteMessage, make_celery
 from headrace.config import Settings
@@ -21,7 +21,6 @@ from headrace.logging import configure
 from headrace.pace import Pace
 from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.remote_control import cancel_here
-from headrace.startup import check_first
 from headrace.store import Store, deliveries, idempotency, jobs, observations, texts
 from headrace.watchdog import watch
 from scheduler import sweep, tasks
@@ -128,11 +127,11 @@ def make_app(settings: Settings) -> Celery:
     watch(celery, settings)
     # The control worker sweeps without Redis too.
     is_worker = "worker" in sys.argv
-    check_first(celery, settings, goes_on=is_worker, uses_postgres=is_worker)
+    startup.check_first(celery, settings, goes_on=is_worker, uses_postgres=is_worker)
     return celery
 
 
-_settings = Settings.load()
+_settings = startup.load()
 app = make_app(_settings)
 parts = make_parts(app, _settings)
 tasks.register(app, parts)

@@ -11,10 +11,9 @@ from flower.utils.tasks import get_task_by_id
 from flower.views.tasks import TaskView
 from tornado import web
 
+from headrace import startup
 from headrace.broker import make_celery
-from headrace.config import Settings
 from headrace.remote_control import REFUSED
-from headrace.startup import check_first
 
 #: How long a revocation waits for the answers of the workers, in seconds: one that is in the middle of a tick is late.
 REPLY_S = 2.0
@@ -87,6 +86,6 @@ urls.handlers[:0] = [
     (r"/api/task/rate-limit/(.+)", RateLimit),
     (r"/api/task/timeout/(.+)", TimeLimit),
 ]
-_settings = Settings.load()
+_settings = startup.load()
 app = make_celery("headrace.flower", _settings)
-check_first(app, _settings, uses_postgres=False)
+startup.check_first(app, _settings, uses_postgres=False)

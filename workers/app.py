@@ -20,7 +20,7 @@ from celery.signals import setup_logging
 from celery.worker import state
 from redis import RedisError
 
-from headrace import connections
+from headrace import connections, startup
 from headrace.admission import Admission
 from headrace.broker import DeliverMessage, ExecuteMessage, list_key, make_celery
 from headrace.config import Settings
@@ -29,7 +29,6 @@ from headrace.jobs import Route, parse_id
 from headrace.logging import configure
 from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from headrace.remote_control import leave_cancels_to_control
-from headrace.startup import check_first
 from headrace.store import Store
 from headrace.watchdog import give_up, watch
 from workers.deliver import Deliver
@@ -61,7 +60,7 @@ def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrenc
     app.conf.update(worker_pool="workers.pool:TaskPool", worker_concurrency=concurrency)
     app.amqp.queues.select(queues)
     watch(app, settings)
-    check_first(app, settings)
+    startup.check_first(app, settings)
     leave_cancels_to_control()
     return app
 
@@ -165,7 +164,7 @@ def _make_webhook_app(settings: Settings) -> Celery:
     return app
 
 
-_settings = Settings.load()
+_settings = startup.load()
 gpu = _make_engine_app("gpu", _settings, Route.POOL, _settings.pool, _settings.pools[_settings.pool].max_running)
 overflow = _make_engine_app("overflow", _settings, Route.OVERFLOW, OVERFLOW, _settings.overflow.max_running)
 webhooks = _make_webhook_app(_settings)

@@ -1,7 +1,6 @@
 """What the ways to submit have in common: the body, the Idempotency-Key, and the three ways to get the answer."""
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -22,8 +21,6 @@ from headrace.errors import InvalidRequest, StoreUnavailable, WaitTimeout
 from headrace.jobs import Idempotency, show_id
 from headrace.store.apps import App
 from headrace.store.jobs import Job
-
-log = logging.getLogger(__name__)
 
 KEY_CHARS_LIMIT = 255
 #: Digits of a `Prefer: wait=n` that are read; more say the same as the limit does.
@@ -100,12 +97,8 @@ def preferred_wait_s() -> float:
 
 
 def accept(draft: Draft, app: App, key: Idempotency | None) -> Accepted:
-    """Accept a draft, and log which request made the job. Raises: as `Submitter.submit`."""
-    accepted = deps().submitter.submit(draft, app, key)
-    if not accepted.is_replay:
-        facts = {"job_id": show_id(accepted.job_id), "app": app.name, "queue": accepted.queue}
-        log.info("job_accepted", extra={**facts, "request_id": g.request_id})
-    return accepted
+    """Accept a draft. Raises: as `Submitter.submit`."""
+    return deps().submitter.submit(draft, app, key, g.request_id)
 
 
 def submitted(draft: Draft, app: App) -> tuple[Accepted, Job]:

@@ -635,6 +635,6 @@ def test_web_logs_job_accepted_once_with_app_queue_and_request_id(
     answers = [client.post("/v1/jobs", json=GOOD, headers={"Idempotency-Key": "one"}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [202, 202], answers[0].json
 
-    [line] = [vars(record) for record in caplog.records if record.message == "job_accepted"]
+    [line] = [entry for record in caplog.records if record.message == "job_accepted" for entry in record.each]
     assert (line["job_id"], line["queue"], line["app"]) == (answers[0].json["id"], QUEUE, "test")
     assert line["request_id"] == answers[0].headers["x-request-id"]

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from api.intake import FAILPOINT_INSERTED, Admitted, Intake, Outcome, Replayed
+from api.intake import FAILPOINT_INSERTED, Admitted, Bid, Intake, Outcome, Replayed
 from headrace.admission import Admission, Ask, Place, Refusal
 from headrace.errors import BrokerUnavailable, HeadraceError, IdempotencyInProgress, StoreUnavailable
 from headrace.jobs import JobSpec, Lane, Message, Sampling, new_id
@@ -128,7 +128,7 @@ def intake(servers: Servers) -> Intake:
 
 
 def accept(intake: Intake, spec: JobSpec) -> Outcome:
-    return intake.accept(spec, Ask(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,)))
+    return intake.accept(Bid(spec, Ask(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,)), "app", "req_1"))
 
 
 def at_once(
