@@ -5,8 +5,8 @@ from uuid import UUID
 
 from api.deps import Deps
 from api.ending import cancel
+from headrace.domain.jobs import show_id
 from headrace.errors import BrokerUnavailable, NotFound, StoreUnavailable
-from headrace.jobs import show_id
 
 log = logging.getLogger(__name__)
 

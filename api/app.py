@@ -26,17 +26,17 @@ from api.routes.submission import release_body
 from api.submit import Submitter
 from api.waits import Waits
 from headrace import connections
-from headrace.admission import Admission
-from headrace.app_rates import AppRates
-from headrace.broker import ExecuteMessage, make_celery
-from headrace.budgets import Kind
+from headrace.broker.admission import Admission
+from headrace.broker.app_rates import AppRates
+from headrace.broker.messages import ExecuteMessage, make_celery
+from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
-from headrace.jobs import new_id, show_id
-from headrace.pricing import Tariff
+from headrace.domain.budgets import Kind
+from headrace.domain.jobs import new_id, show_id
+from headrace.policies.pricing import Tariff
+from headrace.policies.tokens import load_for
 from headrace.store import Store, budgets, poison
 from headrace.store.budgets import Balances
-from headrace.streams import Streams
-from headrace.tokens import load_for
 
 #: As if the process had been killed: 128 and the number of SIGKILL.
 KILLED = 137

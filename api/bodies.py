@@ -10,9 +10,9 @@ from collections import Counter
 from uuid import UUID
 
 from api.fair_semaphore import FairSemaphore
-from headrace.app_rates import AppRates
+from headrace.broker.app_rates import AppRates
+from headrace.domain.rates import RateLeft, RatesLeft
 from headrace.errors import AppLimited, BodiesFull, BrokerUnavailable
-from headrace.limits import RateLeft, RatesLeft
 from headrace.store import Store
 from headrace.store.apps import App
 from headrace.store.idempotency import find_replay

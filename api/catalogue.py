@@ -10,9 +10,9 @@ from api.cached import Cached
 from api.fair_semaphore import FairSemaphore
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.errors import ModelNotFound
+from headrace.policies.tokens import PromptTokenizer
 from headrace.store import Store, workers
 from headrace.store.workers import Fleet
-from headrace.tokens import PromptTokenizer
 
 #: How old the workers' own figures may be. They change when workers come and go.
 FLEETS_TTL_S = 3.0

@@ -9,10 +9,10 @@ from api.schemas.chat_body import ChatUsage, finish_reason_of
 from api.schemas.fragments import Fragments
 from api.schemas.openai_request import LANE_TIERS
 from api.unanswered import unanswered
+from headrace.broker.streams import StreamEvent
+from headrace.domain.jobs import JobState, TokenLogprob, show_id
 from headrace.errors import HeadraceError, Unanswered
-from headrace.jobs import JobState, TokenLogprob, show_id
 from headrace.store.jobs import Job
-from headrace.streams import StreamEvent
 
 #: Ends a stream of chat completions.
 DONE = "[DONE]"

@@ -3,9 +3,9 @@
 import math
 from datetime import UTC, datetime
 
-from headrace.admission import Refusal
+from headrace.broker.admission import Refusal
+from headrace.domain.jobs import JobSpec
 from headrace.errors import AppLimited
-from headrace.jobs import JobSpec
 from headrace.store.apps import AppLimits
 
 #: Clients that should retry honour no Retry-After above this. Source: the openai SDK.

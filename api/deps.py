@@ -17,12 +17,12 @@ from api.schemas.body import validated
 from api.schemas.fragments import Fragments
 from api.submit import Submitter
 from api.waits import Waits
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.errors import InvalidRequest
 from headrace.store import Store
 from headrace.store.apps import App
-from headrace.streams import Streams
 
 Query = TypeVar("Query", bound=BaseModel)
 

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from api.catalogue import Catalogue, Model
 from headrace.config import Settings
+from headrace.domain.jobs import Idempotency, JobSpec, Lane, Message, Overflow, ReasoningEffort, Sampling, new_id
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
-from headrace.jobs import Idempotency, JobSpec, Lane, Message, Overflow, ReasoningEffort, Sampling, new_id
+from headrace.policies.tokens import LONG_CHARS
 from headrace.store.apps import App
-from headrace.tokens import LONG_CHARS
 
 #: Of an answer's tokens and of the alternatives to them: about 40 MB of JSON, which Postgres stores within seconds.
 MOST_LOGPROBS_IN_ALL = 500_000

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Sequence
 from uuid import UUID
 
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.domain.jobs import JobState
+from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import JobState
-from headrace.queues import Ticket
 from headrace.store import Store, jobs
 from headrace.store.jobs import Job
 

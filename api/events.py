@@ -15,9 +15,9 @@ from api.heard import Heard, Told, sent
 from api.schemas.fragments import Fragments
 from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, ResponseBody
 from api.submit import Accepted
-from headrace.jobs import JobState, show_id
+from headrace.broker.streams import NUMBERS_PER_CLAIM, StreamEvent
+from headrace.domain.jobs import JobState, show_id
 from headrace.store.jobs import Job
-from headrace.streams import NUMBERS_PER_CLAIM, StreamEvent
 
 Event = dict[str, Any]
 

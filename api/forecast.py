@@ -9,14 +9,23 @@ from statistics import fmean
 
 from api.cached import Cached
 from api.catalogue import Catalogue
-from headrace.admission import Admission, Load
+from headrace.broker.admission import Admission, Load
 from headrace.config import Settings
+from headrace.domain.jobs import JobSpec, Lane
+from headrace.domain.queues import OVERFLOW, queue_name
 from headrace.errors import BrokerUnavailable
-from headrace.forecasting import UNKNOWN, DrainCurve, LaneFlow, LaneRates, Outlook, PoolRates, drain_curve, from_json
-from headrace.jobs import JobSpec, Lane
-from headrace.lanes import kept_share
-from headrace.queues import OVERFLOW, queue_name
-from headrace.routing import Pressure
+from headrace.policies.forecasting import (
+    UNKNOWN,
+    DrainCurve,
+    LaneFlow,
+    LaneRates,
+    Outlook,
+    PoolRates,
+    drain_curve,
+    from_json,
+)
+from headrace.policies.lanes import kept_share
+from headrace.policies.routing import Pressure
 from headrace.store.workers import Fleet
 
 #: How old the observed rates may be, in seconds; they are observed every few seconds.

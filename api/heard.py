@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.schemas.fragments import Fragments
-from headrace.jobs import TokenLogprob
-from headrace.logprobs import StoredLogprobs
+from headrace.broker.streams import StreamEvent
+from headrace.domain.jobs import TokenLogprob
+from headrace.domain.logprobs import StoredLogprobs
 from headrace.store.jobs import Job
-from headrace.streams import StreamEvent
 
 
 @dataclass(frozen=True, slots=True)

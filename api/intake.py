@@ -12,13 +12,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from api.full_queues import FullQueues
-from headrace.admission import Admission, Ask, Place, Refusal
 from headrace.batching import Batching, Call
+from headrace.broker.admission import Admission, Ask, Place, Refusal
+from headrace.domain.jobs import JobSpec, show_id
+from headrace.domain.queues import Candidate, Ticket
 from headrace.errors import BrokerUnavailable, HeadraceError, StoreUnavailable
-from headrace.jobs import JobSpec, show_id
 from headrace.logging import named
-from headrace.queues import Candidate, Ticket
-from headrace.routing import route_of
+from headrace.policies.routing import route_of
 from headrace.store import Store
 from headrace.store.insertion import Inserted, Placement, insert_batch
 

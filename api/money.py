@@ -12,7 +12,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from api.cached import Cached
-from headrace.budgets import BUDGETS, Kind, Lack, Shortfall, short_of, shortfall
+from headrace.domain.budgets import BUDGETS, Kind, Lack, Shortfall, short_of, shortfall
 from headrace.errors import StoreUnavailable
 from headrace.store import budgets
 from headrace.store.apps import App

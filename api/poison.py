@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from api.cached import Cached
+from headrace.domain.jobs import JobSpec, prompt_digest
 from headrace.errors import PoisonPrompt
-from headrace.jobs import JobSpec, prompt_digest
 
 #: How old the list may be, in seconds: so long such a prompt is still accepted, and runs alone, somewhere else.
 REFUSED_TTL_S = 5.0

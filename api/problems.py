@@ -15,8 +15,9 @@ from werkzeug.exceptions import HTTPException
 from api.deps import deps
 from api.rates import rate_headers
 from headrace import errors
+from headrace.domain.jobs import show_id
+from headrace.domain.rates import RatesLeft
 from headrace.errors import HeadraceError, Refused
-from headrace.jobs import show_id
 
 log = logging.getLogger(__name__)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -95,7 +96,7 @@ def answer(error: HeadraceError) -> Response:
     if isinstance(error, Refused):
         when = error.retry_after_s
         headers |= {"x-should-retry": "false"} if when is None else {"Retry-After": str(when)}
-        headers.update(rate_headers(error.rates_left))
+        headers.update(rate_headers(RatesLeft.of(error.rates_left)))
         more["reason"] = error.reason
     if isinstance(error, errors.QueueFull):
         more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "unit", "expected_wait_s")}

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from api import ending
-from headrace.admission import Admission
 from headrace.batching import Batching, Call
+from headrace.broker.admission import Admission
 from headrace.errors import Unavailable
 from headrace.store import Store, jobs
 from headrace.store.jobs import Job

@@ -5,7 +5,7 @@ import logging
 from api.forecast import Forecast
 from headrace.config import OverflowSettings
 from headrace.errors import Unavailable
-from headrace.routing import relief
+from headrace.policies.routing import relief
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Slots: how many requests of one kind a process holds open, shared fairly among the apps that want some.
 
-The rule is the door's (`headrace/lua/reserve.lua`): an app alone may have them all; once a second one holds or asks,
-neither has more than its share. Pure memory, safe for many threads.
+The rule is that of admission (`reserve.lua`): an app alone may have them all; once a second one holds or asks, neither
+has more than its share. Pure memory, safe for many threads.
 """
 
 import math

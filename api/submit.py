@@ -17,8 +17,11 @@ from api.money import Money
 from api.poison import Poison
 from api.refusals import Refusals
 from api.relief import Relief
-from headrace.admission import Ask, Refusal
+from headrace.broker.admission import Ask, Refusal
 from headrace.config import Settings
+from headrace.domain.jobs import Idempotency, JobSpec, JobState, Lane, Overflow, Route
+from headrace.domain.queues import OVERFLOW, Candidate, queue_name
+from headrace.domain.rates import RatesLeft
 from headrace.errors import (
     AppLimited,
     BrokerUnavailable,
@@ -29,11 +32,8 @@ from headrace.errors import (
     Refused,
     Unavailable,
 )
-from headrace.jobs import Idempotency, JobSpec, JobState, Lane, Overflow, Route
-from headrace.limits import RatesLeft
-from headrace.pricing import Tariff
-from headrace.queues import OVERFLOW, Candidate, queue_name
-from headrace.routing import candidates, route_of
+from headrace.policies.pricing import Tariff
+from headrace.policies.routing import candidates, route_of
 from headrace.store import Store
 from headrace.store.apps import App
 from headrace.store.idempotency import find_replay, key_reused, until_settled

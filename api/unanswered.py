@@ -3,8 +3,8 @@
 Knows no HTTP: `api/problems.py` gives each its status.
 """
 
+from headrace.domain.jobs import JobState
 from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobOverdue, PromptRejected, Unanswered
-from headrace.jobs import JobState
 from headrace.store.jobs import Job
 
 

@@ -15,11 +15,11 @@ from redis import Redis, RedisError
 
 from api.peers import Connections, Peer, connections
 from api.slots import Slot, Slots
-from headrace.admission import ENDED
+from headrace.broker.admission import ENDED
+from headrace.broker.streams import STREAMED
 from headrace.errors import SlotsFull, StoreUnavailable
 from headrace.store import Store, jobs
 from headrace.store.jobs import Job
-from headrace.streams import STREAMED
 
 log = logging.getLogger(__name__)
 

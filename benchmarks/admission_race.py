@@ -20,8 +20,8 @@ from redis import Redis
 from rich.table import Table
 from testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds
 
-from headrace.admission import books_key
-from headrace.broker import list_key
+from headrace.broker.admission import books_key
+from headrace.broker.messages import list_key
 
 QUEUE = "chat.normal"
 #: The list of `bare_app`.

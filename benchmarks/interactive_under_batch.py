@@ -29,9 +29,9 @@ from real_engine import check_installed, demo_folder, real_stack, settings_of
 from rich.table import Table
 from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
-from headrace.jobs import Message
+from headrace.domain.jobs import Message
+from headrace.policies.tokens import Tokenizer
 from headrace.stack.report import Report
-from headrace.tokens import Tokenizer
 
 #: Goals: the most that the p99 may be of the engine's own, and the least that is left of the batch load's rate.
 MOST_P99, LEAST_SHARE = 1.3, 0.9

@@ -24,9 +24,9 @@ from rich.table import Table
 from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
 from headrace.config import PROJECT_ROOT
-from headrace.jobs import TERMINAL, Message
+from headrace.domain.jobs import TERMINAL, Message
+from headrace.policies.tokens import Tokenizer
 from headrace.stack.stack import Stack
-from headrace.tokens import Tokenizer
 
 #: Nothing may expire here: seconds within which a job must start.
 MAX_WAIT_S = 3600

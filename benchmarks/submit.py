@@ -19,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from testbed import Counts, Testbed, bearer, console, lanes, line_of, rounds
 
-from headrace.broker import list_key
+from headrace.broker.messages import list_key
 
 #: No queue of this size is reached, and nothing expires.
 ROOMY = lanes(depth_cap=100_000_000, backlog_cap_tokens=10**12, max_wait_s=86_400)

@@ -22,10 +22,10 @@ from redis.retry import Retry
 
 from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.config.redis_url import RedisUrl
+from headrace.connections.outages import Outage
 from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable, Unavailable
 from headrace.logging import configure
-from headrace.outages import Outage
-from headrace.redis_url import RedisUrl
 
 logger = logging.getLogger(__name__)
 

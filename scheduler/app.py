@@ -14,15 +14,15 @@ from celery.signals import setup_logging
 from redis import Redis
 
 from headrace import connections, startup
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, make_celery
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, make_celery
+from headrace.broker.pace import Pace
+from headrace.broker.remote_control import cancel_here
+from headrace.broker.watchdog import watch
 from headrace.config import Settings
+from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.logging import configure
-from headrace.pace import Pace
-from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
-from headrace.remote_control import cancel_here
 from headrace.store import Store, deliveries, idempotency, jobs, observations, texts
-from headrace.watchdog import watch
 from scheduler import sweep, tasks
 from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from headrace import scaling
 from headrace.config import ScalingSettings
-from headrace.queues import lane_queues
-from headrace.scaling import Decision, Snapshot
+from headrace.domain.queues import lane_queues
+from headrace.policies import scaling
+from headrace.policies.scaling import Decision, Snapshot
 from headrace.store import clock, locks, observations, workers
 from headrace.store.observations import QueueSample
 from scheduler.parts import Parts

@@ -12,8 +12,8 @@ from flower.views.tasks import TaskView
 from tornado import web
 
 from headrace import startup
-from headrace.broker import make_celery
-from headrace.remote_control import REFUSED
+from headrace.broker.messages import make_celery
+from headrace.broker.remote_control import REFUSED
 
 #: How long a revocation waits for the answers of the workers, in seconds: one that is in the middle of a tick is late.
 REPLY_S = 2.0

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import fmean
 
-from headrace.admission import Load
-from headrace.answers import ExpectedOutputs
-from headrace.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
-from headrace.jobs import Lane
-from headrace.lanes import HIGH_LATELY_S, kept_share
-from headrace.queues import OVERFLOW, lane_queues
+from headrace.broker.admission import Load
+from headrace.domain.answers import ExpectedOutputs
+from headrace.domain.jobs import Lane
+from headrace.domain.queues import OVERFLOW, lane_queues
+from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
+from headrace.policies.lanes import HIGH_LATELY_S, kept_share
 from headrace.store import clock, locks, observations, workers
 from headrace.store.observations import QueueActivity, QueueSample, StartedSize
 from headrace.store.workers import Fleet

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.broker.pace import Pace
 from headrace.config import Settings
-from headrace.pace import Pace
-from headrace.queues import OVERFLOW, lane_queues
+from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.store import Store
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from headrace.domain.jobs import JobState, Route, Usage, show_id
 from headrace.errors import StoreUnavailable, UnknownPrice
-from headrace.jobs import JobState, Route, Usage, show_id
-from headrace.pricing import Cost, Tariff, cost
+from headrace.policies.pricing import Cost, Tariff, cost
 from headrace.store import clock, jobs, locks, losses, reservations
 from headrace.store.losses import Loss
 from scheduler.parts import Parts

@@ -13,9 +13,9 @@ from celery import bootsteps
 from celery.worker.consumer import Events
 from redis import Redis, RedisError
 
+from headrace.domain.jobs import JobState, show_id
+from headrace.domain.queues import EXECUTE, MOVED
 from headrace.errors import StoreUnavailable
-from headrace.jobs import JobState, show_id
-from headrace.queues import EXECUTE, MOVED
 from headrace.store import Store, overview
 
 logger = logging.getLogger(__name__)

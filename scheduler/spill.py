@@ -7,12 +7,12 @@ from itertools import islice
 
 from sqlalchemy import Connection
 
-from headrace.budgets import BUDGETS, Budget, Lack, shortfall
+from headrace.broker.pace import Room
+from headrace.domain.budgets import BUDGETS, Budget, Lack, shortfall
+from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.logging import named
-from headrace.pace import Room
-from headrace.pricing import Tariff
-from headrace.queues import OVERFLOW, lane_queues
-from headrace.routing import objection
+from headrace.policies.pricing import Tariff
+from headrace.policies.routing import objection
 from headrace.store import budgets, locks, spills, workers
 from headrace.store.budgets import Balances
 from headrace.store.spills import LateJob

@@ -9,13 +9,13 @@ import logging
 from collections.abc import Sequence
 from uuid import UUID
 
-from headrace.broker import named_in
-from headrace.jobs import JobState, show_id
+from headrace.broker.messages import named_in
+from headrace.broker.upkeep import Stay
+from headrace.domain.jobs import JobState, show_id
+from headrace.domain.queues import Ticket
 from headrace.logging import named
-from headrace.queues import Ticket
 from headrace.store import deliveries, jobs, locks, observations, poison, queued, texts, workers
 from headrace.store.idempotency import forget_expired_keys
-from headrace.upkeep import Stay
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)

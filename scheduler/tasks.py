@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from celery import Celery
 
+from headrace.domain.queues import AUTOSCALE, OBSERVE
 from headrace.errors import Unavailable
-from headrace.queues import AUTOSCALE, OBSERVE
 from scheduler.autoscale import autoscale
 from scheduler.observe import observe
 from scheduler.parts import Parts

@@ -21,16 +21,16 @@ from celery.worker import state
 from redis import RedisError
 
 from headrace import connections, startup
-from headrace.admission import Admission
-from headrace.broker import DeliverMessage, ExecuteMessage, list_key, make_celery
+from headrace.broker.admission import Admission
+from headrace.broker.messages import DeliverMessage, ExecuteMessage, list_key, make_celery
+from headrace.broker.remote_control import leave_cancels_to_control
+from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
+from headrace.domain.jobs import Route, parse_id
+from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from headrace.errors import ConfigError, DeliveryFailed
-from headrace.jobs import Route, parse_id
 from headrace.logging import configure
-from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
-from headrace.remote_control import leave_cancels_to_control
 from headrace.store import Store
-from headrace.watchdog import give_up, watch
 from workers.deliver import Deliver
 from workers.delivery_metrics import DeliveryMetrics
 from workers.events import SendEvents

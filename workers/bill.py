@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
+from headrace.domain.jobs import Route, Usage
 from headrace.errors import EngineCrash, EngineError
-from headrace.jobs import Route, Usage
-from headrace.pricing import Cost, Tariff, cost
+from headrace.policies.pricing import Cost, Tariff, cost
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim
 from workers.engines.base import Generation

@@ -13,9 +13,10 @@ from uuid import UUID
 import requests
 from pydantic import SecretStr
 
-from headrace import store, webhooks
+from headrace import store
 from headrace.config import WebhookSettings
 from headrace.errors import DeliveryFailed
+from headrace.policies import webhooks
 from headrace.store import Store
 from headrace.store.outbox import GONE_STATUS, Delivery, Terms
 from workers.posting import Answer, Post, Request

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 
+from headrace.domain.jobs import Overflow, Route
+from headrace.domain.queues import OVERFLOW, queue_name
 from headrace.errors import EngineUnavailable
-from headrace.jobs import Overflow, Route
-from headrace.queues import OVERFLOW, queue_name
 from headrace.store.attempts import Away
 from headrace.store.claims import Claim
 from headrace.store.spills import TURNED_AWAY

@@ -16,8 +16,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from headrace import store
+from headrace.domain.jobs import SUSPECT, JobState, prompt_digest, show_id
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
-from headrace.jobs import SUSPECT, JobState, prompt_digest, show_id
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, pairwise
 
-from headrace.answers import BOUNDS, AnswerLength, ExpectedOutput
-from headrace.jobs import Lane
+from headrace.domain.answers import BOUNDS, AnswerLength, ExpectedOutput
+from headrace.domain.jobs import Lane
 
 #: Answers of one lane that are remembered; older ones say less about what comes.
 REMEMBERED = 2000

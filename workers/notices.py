@@ -12,8 +12,8 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 from uuid import UUID
 
-from headrace.admission import Admission
 from headrace.batching import Gathering
+from headrace.broker.admission import Admission
 from headrace.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)

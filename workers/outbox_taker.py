@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from headrace.broker.transport import Taker, Turns
+from headrace.domain.queues import WEBHOOKS, bell_key
 from headrace.errors import StoreUnavailable
-from headrace.queues import WEBHOOKS, bell_key
 from headrace.store import Store, outbox
 from headrace.store.outbox import Delivery, Pulled, Terms
-from headrace.transport import Taker, Turns
 from workers.slots import Held, Slots
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from headrace.broker.pace import Pace
+from headrace.domain.rates import ProviderRates
 from headrace.errors import BrokerUnavailable
-from headrace.limits import ProviderRates
-from headrace.pace import Pace
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from headrace.broker.streams import Piece, PieceKind, Streams
+from headrace.domain.jobs import show_id, storable
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import show_id, storable
-from headrace.streams import Piece, PieceKind, Streams
 from workers.engines.base import Delta, OnDelta
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,9 @@ from decimal import Decimal
 from uuid import UUID
 
 from headrace import store
-from headrace.budgets import Lack, Limits
+from headrace.domain.budgets import Lack, Limits
+from headrace.domain.jobs import ApiTier, Lane, Overflow
+from headrace.domain.rates import ProviderRates
 from headrace.errors import (
     EngineBusy,
     EngineError,
@@ -18,8 +20,7 @@ from headrace.errors import (
     StoreUnavailable,
     UnknownPrice,
 )
-from headrace.jobs import ApiTier, Lane, Overflow
-from headrace.pricing import Cost, Tariff
+from headrace.policies.pricing import Cost, Tariff
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim
@@ -85,7 +86,8 @@ class Purse:
         # Where `flex` is short of capacity, calls of the other tier are let in.
         hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) and tier != "flex" else None
         model = self.tariff.api_model(claim.model)
-        self.pacer.hear(model, outcome.rates, hold_s)
+        rates = outcome.rates and ProviderRates.of(outcome.rates)
+        self.pacer.hear(model, rates, hold_s)
         if isinstance(outcome, Generation | PromptRejected):
             if self.lockout.succeeded(model):
                 log.warning("overflow_is_back", extra={"model": model})

@@ -8,8 +8,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
 
+from headrace.domain.jobs import Sampling
 from headrace.errors import EngineError
-from headrace.jobs import Sampling
 
 #: Pause before the second attempt, doubled for each further one.
 FIRST_DELAY_S = 1.0

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from headrace.answers import AnswerLength, ExpectedOutputs
-from headrace.jobs import Lane
-from headrace.lanes import HIGH_LATELY_S, kept_slots
+from headrace.domain.answers import AnswerLength, ExpectedOutputs
+from headrace.domain.jobs import Lane
+from headrace.policies.lanes import HIGH_LATELY_S, kept_slots
 from workers.engines.base import Engine, EngineLimits, Generation
 from workers.kv_ledger import Held, KvLedger
 from workers.lengths import by_lane

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace import store
-from headrace.answers import ExpectedOutputs
+from headrace.domain.answers import ExpectedOutputs
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store.observations import WorkerSample

@@ -12,16 +12,16 @@ from prometheus_client.registry import Collector
 from redis import Redis
 
 from headrace import connections, store
-from headrace.answers import AnswerLength
+from headrace.broker.pace import Pace
+from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.domain.answers import AnswerLength
+from headrace.domain.jobs import Route, new_id
+from headrace.domain.queues import OVERFLOW
 from headrace.errors import ConfigError, StoreUnavailable
-from headrace.jobs import Route, new_id
-from headrace.pace import Pace
-from headrace.pricing import Tariff
-from headrace.queues import OVERFLOW
+from headrace.policies.pricing import Tariff
 from headrace.store import Store
 from headrace.store.workers import WorkerInfo
-from headrace.streams import Streams
 from workers.bill import Bill
 from workers.breaker import Breaker
 from workers.engines import load

@@ -12,10 +12,10 @@ from sqlalchemy import Row
 
 from headrace import store
 from headrace.batching import Gathering
-from headrace.jobs import TERMINAL, TRANSITIONS, JobState, Route
+from headrace.domain.jobs import TERMINAL, TRANSITIONS, JobState, Route
 from headrace.store import Store
 from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
+from headrace.store.claims import Claim, claim_of
 from workers.sharing import Sharing
 
 #: Rows of one statement: more would only make everyone wait for the longest.
@@ -36,7 +36,7 @@ class SharedAttempts:
     def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
         """As `store.attempts.claim`. Raises: StoreUnavailable."""
         row = self._claims.call(job_id, enqueue_no)
-        return None if row is None else Claim.of(row)
+        return None if row is None else claim_of(row)
 
     def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
         """As `store.attempts.finish`, for a job that has no webhook.

@@ -19,11 +19,11 @@ from uuid import UUID
 from redis import Redis
 from redis.exceptions import RedisError
 
-from headrace.broker import list_key
+from headrace.broker.messages import list_key
+from headrace.broker.transport import MOST_AT_ONCE, Taker, Turns
+from headrace.domain.jobs import Lane, parse_id
+from headrace.domain.queues import bell_key, books_key
 from headrace.errors import NotFound
-from headrace.jobs import Lane, parse_id
-from headrace.queues import bell_key, books_key
-from headrace.transport import MOST_AT_ONCE, Taker, Turns
 from workers.room import Room
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class RoomTaker(Taker):
         """Take nothing before `open`."""
         super().__init__(bell_key(pool))
         self._redis = redis
-        self._script = redis.register_script((files("headrace") / "lua" / "take.lua").read_text())
+        self._script = redis.register_script((files("headrace.broker") / "lua" / "take.lua").read_text())
         self._clock = clock
         self._room: Room | None = None
         self._is_ready: Callable[[], bool] = lambda: False

@@ -9,7 +9,7 @@ from api.schemas.chat import ChatRequest
 from api.schemas.chat_body import ChatCompletionBody
 from api.sse import chat_stream
 from api.unanswered import unanswered
-from headrace.jobs import JobState
+from headrace.domain.jobs import JobState
 from headrace.store.apps import App
 
 blueprint = Blueprint("chat", __name__, url_prefix="/v1/chat/completions")

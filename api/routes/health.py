@@ -11,8 +11,8 @@ from flask import Blueprint, Response
 from api.deps import Deps, answer, deps
 from api.problems import public_cause
 from api.schemas.health import Health, Readiness
-from headrace.budgets import SHUT
 from headrace.config import PROJECT_ROOT
+from headrace.domain.budgets import SHUT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
 from headrace.store import budgets
 

@@ -7,8 +7,8 @@ from api.routes import existing
 from api.routes.submission import accept, body, headers_of, idempotency
 from api.schemas.body import validated
 from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobRequest, JobsQuery, WaitQuery
+from headrace.domain.jobs import parse_id, show_id
 from headrace.errors import InvalidRequest, NotFound
-from headrace.jobs import parse_id, show_id
 from headrace.store import jobs
 from headrace.store.jobs import Job
 

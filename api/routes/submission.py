@@ -17,8 +17,8 @@ from api.rates import rate_headers
 from api.schemas.body import parse_object
 from api.submit import Accepted
 from api.waits import ClientGone
+from headrace.domain.jobs import Idempotency, show_id
 from headrace.errors import InvalidRequest, StoreUnavailable, WaitTimeout
-from headrace.jobs import Idempotency, show_id
 from headrace.store.apps import App
 from headrace.store.jobs import Job
 

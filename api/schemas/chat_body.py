@@ -9,7 +9,7 @@ from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
 from api.schemas.response_body import JobView
 from api.submit import Accepted
-from headrace.jobs import show_id
+from headrace.domain.jobs import show_id
 from headrace.store.jobs import Job
 
 

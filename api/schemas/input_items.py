@@ -8,8 +8,8 @@ from pydantic import Field
 
 from api.schemas.fields import Answer, Request
 from api.schemas.response_body import OutputText
+from headrace.domain.jobs import Message, show_id
 from headrace.errors import InvalidRequest
-from headrace.jobs import Message, show_id
 
 
 class InputItemsQuery(Request):

@@ -30,7 +30,7 @@ from api.schemas.fields import (
 )
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs, TopLogprobs
 from api.submit import Accepted
-from headrace.jobs import JobState, Lane, Message, Overflow, ReasoningEffort, show_id
+from headrace.domain.jobs import JobState, Lane, Message, Overflow, ReasoningEffort, show_id
 from headrace.store.jobs import Job
 
 LaneName = Literal["high", "normal", "low", "batch"]

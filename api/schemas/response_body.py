@@ -11,7 +11,7 @@ from api.schemas.jobs import CostBody
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
 from api.submit import Accepted
-from headrace.jobs import JobState, Lane, ReasoningEffort, show_id
+from headrace.domain.jobs import JobState, Lane, ReasoningEffort, show_id
 from headrace.store.jobs import Job
 
 STATUSES: Mapping[JobState, str] = {

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from headrace.cli.table import table
 from headrace.config import Settings
-from headrace.jobs import TERMINAL, JobState, Lane, ReasoningEffort, parse_id
+from headrace.domain.jobs import TERMINAL, JobState, Lane, ReasoningEffort, parse_id
 from headrace.stack.report import Report
 
 #: Seconds one poll holds on; below the server's limit.

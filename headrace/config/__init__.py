@@ -28,8 +28,8 @@ from headrace.config.sections import (
     built_in_lanes,
 )
 from headrace.config.variables import check_names
+from headrace.domain.jobs import Lane, Route
 from headrace.errors import ConfigError
-from headrace.jobs import Lane, Route
 
 __all__ = [
     "PROJECT_ROOT",

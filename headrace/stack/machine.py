@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 from pydantic import SecretStr
 
-from headrace.broker import make_celery
+from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
-from headrace.queues import OVERFLOW
 from headrace.stack import ports, procfile, readiness
 from headrace.stack.child import STOP_TIMEOUT_S, Command
 from headrace.stack.model import PreparedModel

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
+from headrace.domain.jobs import JobState, Lane, new_id
 from headrace.errors import InvalidRequest, NotFound
-from headrace.jobs import JobState, Lane, new_id
+from headrace.policies.webhooks import new_secret
 from headrace.store import clock
 from headrace.store.jobs import BILLED
 from headrace.tables import apps, jobs, ledger
-from headrace.webhooks import new_secret
 
 #: How far the clocks of the hosts that make ids may lie behind the database's.
 CLOCK_SKEW = timedelta(hours=1)

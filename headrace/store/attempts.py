@@ -10,12 +10,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
-from headrace.budgets import Lack, Limits
-from headrace.jobs import JobState, Route, TokenLogprob, Usage, storable
-from headrace.pricing import Cost
+from headrace.domain.budgets import Lack, Limits
+from headrace.domain.jobs import JobState, Route, TokenLogprob, Usage, storable
+from headrace.policies.pricing import Cost
 from headrace.store import reservations
 from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, HOLD, RECORD
-from headrace.store.claims import Claim
+from headrace.store.claims import Claim, claim_of
 from headrace.store.reservations import Call
 from headrace.store.transitions import announce, transition
 from headrace.tables import attempts, jobs
@@ -77,11 +77,11 @@ def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine
     transaction around it.
     """
     row = claim_all(db, {job_id: enqueue_no}, worker_id, engine).get(job_id)
-    return None if row is None else Claim.of(row)
+    return None if row is None else claim_of(row)
 
 
 def claim_all(db: Connection, asked: Mapping[UUID, int], worker_id: UUID, engine: str) -> dict[UUID, Row[Any]]:
-    """Likewise, by several messages: `{job id: enqueue_no}`. Returns: what there was to take, each for `Claim.of`."""
+    """Likewise, by several messages: `{job id: enqueue_no}`. Returns: what there was to take, each for `claim_of`."""
     by_whom = {"worker_id": worker_id, "engine": engine}
     given = [{"job_id": job_id, "enqueue_no": enqueue_no, **by_whom} for job_id, enqueue_no in asked.items()]
     return {row.id: row for row in CLAIM.run(db, given)}

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row
 
-from headrace.jobs import Lane, Message, Overflow, Route, Sampling
+from headrace.domain.jobs import Lane, Message, Overflow, Route, Sampling
 
 #: What a claim has of its job as it is there.
 _AS_STORED = (
@@ -52,25 +52,25 @@ class Claim:
     adapter: str | None = None
     reserved_usd: Decimal = Decimal(0)
 
-    @classmethod
-    def of(cls, row: Row[Any]) -> Self:
-        """The claim in a row of `attempts.claim_all`."""
-        return cls(
-            **{name: getattr(row, name) for name in _AS_STORED},
-            job_id=row.id,
-            lane=Lane(row.lane),
-            model=row.model_requested,
-            overflow=Overflow(row.overflow),
-            messages=tuple(Message(**message) for message in row.messages),
-            sampling=sampling_of(row.sampling),
-            has_webhook=row.webhook_url is not None,
-            route=Route(row.route),
-        )
-
     @property
     def request_id(self) -> str:
         """What the engine calls this attempt."""
         return f"{self.job_id.hex}.{self.attempt}"
+
+
+def claim_of(row: Row[Any]) -> Claim:
+    """The claim in a row of `attempts.claim_all`."""
+    return Claim(
+        **{name: getattr(row, name) for name in _AS_STORED},
+        job_id=row.id,
+        lane=Lane(row.lane),
+        model=row.model_requested,
+        overflow=Overflow(row.overflow),
+        messages=tuple(Message(**message) for message in row.messages),
+        sampling=sampling_of(row.sampling),
+        has_webhook=row.webhook_url is not None,
+        route=Route(row.route),
+    )
 
 
 def sampling_of(stored: Mapping[str, Any]) -> Sampling:

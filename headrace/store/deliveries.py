@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
+from headrace.domain.jobs import new_id, oldest_id
 from headrace.errors import NotFound
-from headrace.jobs import new_id, oldest_id
 from headrace.store import clock
 from headrace.store.outbox import GONE, GONE_STATUS, Delivery, receiver_digest
 from headrace.tables import apps, deliveries, gone_receivers

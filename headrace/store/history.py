@@ -8,8 +8,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
+from headrace.domain.jobs import show_id
 from headrace.errors import NotFound
-from headrace.jobs import show_id
 from headrace.tables import apps, attempts, deliveries, job_texts, jobs, ledger, workers
 
 

@@ -14,8 +14,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from headrace.domain.jobs import JobSpec, JobState, Message, Route, Sampling
 from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
-from headrace.jobs import JobSpec, JobState, Message, Route, Sampling
 from headrace.store.idempotency import find_replays, key_reused, take
 from headrace.store.session import Store
 from headrace.tables import idempotency_keys, job_texts, jobs

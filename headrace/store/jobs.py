@@ -5,15 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.errors import NotFound
-from headrace.jobs import (
+from headrace.domain.jobs import (
     SUSPECT,
     TERMINAL,
     JobState,
@@ -24,8 +23,9 @@ from headrace.jobs import (
     TokenLogprob,
     show_id,
 )
-from headrace.logprobs import StoredLogprobs
-from headrace.queues import Ticket
+from headrace.domain.logprobs import StoredLogprobs
+from headrace.domain.queues import Ticket
+from headrace.errors import NotFound
 from headrace.store.attempt_statements import Statement
 from headrace.store.transitions import transition
 from headrace.store.workers import IS_RUNNING, NOBODY
@@ -105,15 +105,6 @@ class Job:
     reasoning_tokens: int | None = None
     reasoning_effort: ReasoningEffort | None = None
 
-    @classmethod
-    def from_row(cls, row: Row[Any]) -> Self:
-        """Read a row of `_SELECT_JOB` or `_SELECT_LISTED`."""
-        values = {field.name: getattr(row, field.name) for field in fields(cls)}
-        values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
-        values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
-        values["logprobs"] = None if row.logprobs is None else StoredLogprobs(row.logprobs)
-        return cls(**values)
-
     @property
     def max_wait_s(self) -> float:
         """Seconds from acceptance within which it must start."""
@@ -122,7 +113,17 @@ class Job:
     @property
     def ticket(self) -> Ticket:
         """The message that stands for this job in its queue now."""
-        return ticket_of(self)
+        return Ticket(
+            self.id,
+            self.app_id,
+            self.queue,
+            self.lane,
+            self.prompt_tokens,
+            self.max_tokens,
+            self.start_by,
+            self.enqueue_no,
+            alone=self.suspicion >= SUSPECT,
+        )
 
     @property
     def wait_s(self) -> float | None:
@@ -134,6 +135,15 @@ class Job:
     def run_s(self) -> float | None:
         """Seconds from the first start to the end; None until then."""
         return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else None
+
+
+def _job_of(row: Row[Any]) -> Job:
+    """The job in a row of `_SELECT_JOB` or `_SELECT_LISTED`."""
+    values = {field.name: getattr(row, field.name) for field in fields(Job)}
+    values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
+    values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
+    values["logprobs"] = None if row.logprobs is None else StoredLogprobs(row.logprobs)
+    return Job(**values)
 
 
 #: Spelled out, or a plan that is kept for any parameter would not find the ledger's partial index.
@@ -185,7 +195,7 @@ def find_all(db: Connection, asked: Iterable[tuple[UUID, UUID]]) -> dict[tuple[U
     """Those of the jobs that there are, each asked for by its app's id and its own."""
     given = json.dumps([{"app_id": str(app_id), "id": str(job_id)} for app_id, job_id in set(asked)])
     rows = db.exec_driver_sql(FIND.sql, {**FIND.parameters, "given": given})
-    return {(row.app_id, row.id): Job.from_row(row) for row in rows}
+    return {(row.app_id, row.id): _job_of(row) for row in rows}
 
 
 def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
@@ -203,7 +213,7 @@ def newest(
         statement = statement.where(jobs.c.state == state)
     if after is not None:
         statement = statement.where(jobs.c.id < after)
-    return [Job.from_row(row) for row in db.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
+    return [_job_of(row) for row in db.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
 
 
 def cancel(db: Connection, app_id: UUID | None, job_id: UUID) -> Job:
@@ -294,7 +304,7 @@ def queued_numbers(db: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
     return {row.id: row.enqueue_no for row in db.execute(statement)}
 
 
-def ticket_of(row: Row[Any] | Job) -> Ticket:
+def ticket_of(row: Row[Any]) -> Ticket:
     """The message of a row of `jobs`."""
     return Ticket(
         row.id,

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from headrace.domain.jobs import new_id
 from headrace.errors import InvalidRequest, NotFound, Unauthenticated
-from headrace.jobs import new_id
 from headrace.store.apps import COLUMNS, App, Scope, read_app
 from headrace.tables import api_keys, apps
 

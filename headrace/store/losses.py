@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.jobs import JobState, Route
-from headrace.pricing import Cost
+from headrace.domain.jobs import JobState, Route
+from headrace.policies.pricing import Cost
 from headrace.store.reservations import Call
 from headrace.store.transitions import transition
 from headrace.tables import attempts, jobs, ledger

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 
-from headrace.answers import AnswerLength
-from headrace.jobs import JobState, Lane, Route, oldest_id
+from headrace.domain.answers import AnswerLength
+from headrace.domain.jobs import JobState, Lane, Route, oldest_id
 from headrace.store.jobs import IS_QUEUED
 from headrace.store.workers import IS_RUNNING
 from headrace.tables import decisions, jobs, queue_samples, refusals, worker_samples

@@ -14,10 +14,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from headrace.jobs import JobState
+from headrace.domain.jobs import JobState
+from headrace.policies.webhooks import job_data
 from headrace.tables import apps, deliveries, gone_receivers, jobs
 from headrace.tables.work import APP_KEY, RECEIVER
-from headrace.webhooks import job_data
 
 #: How many receivers one pull looks at; the next one goes on behind them.
 RECEIVERS_A_PULL = 500

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.queues import Ticket
+from headrace.domain.queues import Ticket
 from headrace.store.jobs import IS_QUEUED, ticket_of
 from headrace.tables import jobs
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from headrace.domain.jobs import JobState, new_id, show_id
 from headrace.errors import InvalidRequest, JobNotEnded, NotFound
-from headrace.jobs import JobState, new_id, show_id
 from headrace.tables import job_texts, jobs
 
 #: What the new job has of the old one. Of its suspicion too: what an engine died under runs alone again.

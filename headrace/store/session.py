@@ -7,8 +7,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from headrace.connections.sessions import Sessions
 from headrace.errors import StoreUnavailable
-from headrace.sessions import Sessions
 
 
 class Store:

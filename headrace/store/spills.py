@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from headrace.jobs import Message, Overflow, Route, Sampling
-from headrace.queues import OVERFLOW, Ticket, queue_name
+from headrace.domain.jobs import Message, Overflow, Route, Sampling
+from headrace.domain.queues import OVERFLOW, Ticket, queue_name
 from headrace.store.apps import AppLimits
 from headrace.store.claims import sampling_of
 from headrace.store.jobs import IS_QUEUED, IS_UNSTARTED, ticket_of

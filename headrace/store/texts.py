@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from headrace.domain.jobs import TERMINAL, Message, oldest_id, show_id
 from headrace.errors import JobNotEnded
-from headrace.jobs import TERMINAL, Message, oldest_id, show_id
 from headrace.store import clock
 from headrace.store.jobs import find, not_found
 from headrace.tables import job_texts, jobs

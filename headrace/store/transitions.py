@@ -6,9 +6,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row, Update
 
-from headrace.jobs import JobState, check_transition, new_id
+from headrace.domain.jobs import JobState, check_transition, new_id
+from headrace.policies.webhooks import event_of
 from headrace.tables import deliveries, jobs
-from headrace.webhooks import event_of
 
 #: What `announce` reads of a job.
 ANNOUNCED = ("id", "app_id", "state", "finish_reason", "webhook_url")

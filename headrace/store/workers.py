@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from headrace.answers import ExpectedOutputs, from_fields, to_fields, together
-from headrace.jobs import JobState
+from headrace.domain.answers import ExpectedOutputs, from_fields, to_fields, together
+from headrace.domain.jobs import JobState
 from headrace.tables import jobs, worker_samples, workers
 
 #: How far back the workers' samples say how full their caches are, in seconds.

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
-from headrace.jobs import JobState, Lane, Overflow, Route
+from headrace.domain.jobs import JobState, Lane, Overflow, Route
 from headrace.tables.columns import USD, created_at, metadata, moment, one_of
 
 LEDGER_KINDS = ("compute", "api", "waste", "idle", "cache", "adjustment")

@@ -16,9 +16,9 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 
 from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
+from headrace.domain.jobs import LEAST_LOGPROB, Message, Sampling
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
-from headrace.jobs import LEAST_LOGPROB, Message, Sampling
-from headrace.tokens import EstimatingTokenizer, Tokenizer
+from headrace.policies.tokens import EstimatingTokenizer, Tokenizer
 from workers.engines.base import Delta, Engine, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.simulator import SimulatorEngine
 from workers.engines.simulator_answer import fingerprint

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
+from headrace.domain.jobs import LEAST_LOGPROB, Message, Sampling, Usage
+from headrace.domain.rates import ProviderRate
 from headrace.errors import (
     ConfigError,
     EngineBusy,
@@ -22,8 +24,6 @@ from headrace.errors import (
     ModelUnavailable,
     PromptRejected,
 )
-from headrace.jobs import LEAST_LOGPROB, Message, Sampling, Usage
-from headrace.limits import ProviderRate
 from tests.contracts.conftest import StandIn
 from workers.engines import load
 from workers.engines.base import Delta, GenerationRequest

@@ -11,12 +11,12 @@ from types import MappingProxyType
 import pytest
 
 from headrace.config import PoolSettings, Settings
+from headrace.domain.jobs import Message, Sampling
+from headrace.domain.shapes import ModelShape
 from headrace.errors import PromptRejected
-from headrace.jobs import Message, Sampling
-from headrace.shapes import ModelShape
-from headrace.sizing import KvPool
+from headrace.policies.sizing import KvPool
+from headrace.policies.tokens import Tokenizer
 from headrace.stack.model import PreparedModel
-from headrace.tokens import Tokenizer
 from workers.engines import load
 from workers.engines.base import Delta, Engine, GenerationRequest
 

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from headrace.config import PoolSettings, Settings
-from headrace.shapes import ModelShape
+from headrace.domain.shapes import ModelShape
+from headrace.policies.tokens import Tokenizer
 from headrace.stack.model import PreparedModel, prepare
-from headrace.tokens import Tokenizer
 from workers.engines.vllm import VllmEngine
 
 #: Opens a started engine of the model with these engine options, and stops it.

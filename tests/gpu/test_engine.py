@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from headrace.config import PoolSettings
+from headrace.domain.shapes import ModelShape
 from headrace.errors import EngineCrash
-from headrace.shapes import ModelShape
-from headrace.sizing import Choice, Gpu, plan
+from headrace.policies.sizing import Choice, Gpu, plan
+from headrace.policies.tokens import Tokenizer
 from headrace.stack.model import PreparedModel
-from headrace.tokens import Tokenizer
 from tests.contracts import test_engine as contract
 from tests.gpu.machine import devices, on_a_gpu
 from workers.engines.vllm import VllmEngine

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from headrace.config import PoolSettings
-from headrace.jobs import Message, Sampling
-from headrace.shapes import ModelShape
-from headrace.sizing import KvPool
+from headrace.domain.jobs import Message, Sampling
+from headrace.domain.shapes import ModelShape
+from headrace.policies.sizing import KvPool
 from headrace.stack.model import PreparedModel
 from tests.contracts.adapter import write_adapter
 from tests.contracts.test_engine import answer_of, free, into, own

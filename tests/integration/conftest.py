@@ -17,11 +17,11 @@ from celery import Celery
 from redis import Redis
 
 from headrace import connections
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, make_celery
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.jobs import JobSpec, Lane, Message, Route, Sampling, new_id
-from headrace.queues import Ticket
+from headrace.domain.jobs import JobSpec, Lane, Message, Route, Sampling, new_id
+from headrace.domain.queues import Ticket
 from headrace.store import Store, apps, jobs
 from headrace.store.apps import App
 from headrace.store.idempotency import until_settled

@@ -23,16 +23,16 @@ from alembic import command
 from alembic.config import Config
 
 from headrace import connections
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, make_celery
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, make_celery
+from headrace.broker.pace import Pace
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.jobs import Idempotency, JobSpec, JobState, Lane, Message, Route, Sampling, Usage
-from headrace.pace import Pace
-from headrace.pricing import Cost
+from headrace.domain.jobs import Idempotency, JobSpec, JobState, Lane, Message, Route, Sampling, Usage
+from headrace.policies.pricing import Cost
 from headrace.stack.ports import free_port
 from headrace.stack.postgres import Postgres
 from headrace.stack.valkey import Valkey
-from headrace.store import Store, apps, attempts, deliveries, jobs, keys, outbox, workers
+from headrace.store import Store, apps, attempts, claims, deliveries, jobs, keys, outbox, workers
 from headrace.store.attempts import AttemptEnd
 from headrace.store.insertion import Placement, insert_batch
 from headrace.store.workers import WorkerInfo
@@ -94,7 +94,7 @@ def info(worker_id: UUID) -> WorkerInfo:
 def finish(store: Store, job_id: UUID, worker_id: UUID, enqueue_no: int = 1) -> None:
     with store.autocommit() as db:
         [row] = attempts.claim_all(db, {job_id: enqueue_no}, worker_id, "simulator").values()
-    claim = attempts.Claim.of(row)
+    claim = claims.claim_of(row)
     end = AttemptEnd(
         *("succeeded", 0.5, Cost(Decimal("0.000001"), "old-1"), "compute", Usage(8, 3), "A channel.", "stop", "m"),
         host_id="host",

@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from headrace.jobs import JobSpec, JobState, Lane, Message, Route, Sampling, Usage, new_id
-from headrace.pricing import Cost
+from headrace.domain.jobs import JobSpec, JobState, Lane, Message, Route, Sampling, Usage, new_id
+from headrace.policies.pricing import Cost
 from headrace.store import Store, attempts, jobs, workers
 from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
+from headrace.store.claims import claim_of
 from headrace.store.insertion import Inserted, Placement, insert_batch
 from headrace.store.workers import WorkerInfo
 from headrace.tables import apps, ledger
@@ -91,7 +91,7 @@ def finish(store: Store, job_id: UUID) -> None:
         [row] = attempts.claim_all(db, {job_id: 1}, worker.id, "simulator").values()
     end = AttemptEnd("succeeded", 0.5, Cost(Decimal("0.000001"), "new-1"), "compute", Usage(8, 3), "New.", "stop", "m")
     with store.begin() as db:
-        assert attempts.finish(db, Claim.of(row), JobState.SUCCEEDED, end)
+        assert attempts.finish(db, claim_of(row), JobState.SUCCEEDED, end)
 
 
 def test_every_statement_of_the_last_release_works_on_the_schema_of_now(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from headrace.jobs import ApiTier, Message, Sampling, TokenLogprob, Usage
-from headrace.limits import ProviderRates
+from headrace.domain.jobs import ApiTier, Message, Sampling, TokenLogprob, Usage
+from headrace.domain.rates import ProviderRates
 
 FinishReason = Literal["stop", "length", "abort"]
 

@@ -17,6 +17,8 @@ import httpx2
 import openai
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
+from headrace.domain.jobs import Sampling, storable
+from headrace.domain.rates import ProviderRates
 from headrace.errors import (
     ConfigError,
     EngineBusy,
@@ -26,8 +28,6 @@ from headrace.errors import (
     ModelUnavailable,
     PromptRejected,
 )
-from headrace.jobs import Sampling, storable
-from headrace.limits import ProviderRates
 from workers.engines import openai_headers
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.openai_stream import Call, billed

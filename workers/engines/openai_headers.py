@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from math import isfinite
 
-from headrace.limits import ProviderRate, ProviderRates
+from headrace.domain.rates import ProviderRate, ProviderRates
 from workers.retry import asked_wait_s
 
 #: The longest that the API can put us off, in seconds: as long as clients of ours heed it.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.domain.jobs import Alternative, TokenLogprob, Usage, alternative, storable
+from headrace.domain.rates import ProviderRates
 from headrace.errors import EngineError, EngineFault, PromptRejected
-from headrace.jobs import Alternative, TokenLogprob, Usage, alternative, storable
-from headrace.limits import ProviderRates
 from workers.engines.base import Delta, Generation, GenerationRequest, OnDelta
 
 #: What a line of a stream begins with, and what stands at its end in place of a chunk.

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
+from headrace.domain.jobs import TokenLogprob, Usage
 from headrace.errors import EngineCrash, EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
-from headrace.jobs import TokenLogprob, Usage
-from headrace.tokens import PromptTokenizer, load_for
+from headrace.policies.tokens import PromptTokenizer, load_for
 from workers.engines.adapters import no_such_adapter
 from workers.engines.base import Delta, EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.simulator_answer import answer, logprob, skip, thoughts

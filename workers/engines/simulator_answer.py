@@ -5,7 +5,7 @@ import hashlib
 import itertools
 from typing import Literal
 
-from headrace.jobs import Message, TokenLogprob, alternative
+from headrace.domain.jobs import Message, TokenLogprob, alternative
 from workers.engines.base import GenerationRequest
 
 LABEL = "[simulated] "

@@ -10,9 +10,9 @@ import time
 from concurrent.futures import CancelledError
 
 from headrace.config import PoolSettings, Settings
+from headrace.domain.jobs import Usage
 from headrace.errors import ConfigError, EngineUnavailable, InvalidRequest, PromptRejected
-from headrace.jobs import Usage
-from headrace.tokens import PromptTokenizer, load_for
+from headrace.policies.tokens import PromptTokenizer, load_for
 from workers.engines.adapters import find_adapters, no_such_adapter
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.scratch import Scratch

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from headrace.jobs import TokenLogprob, storable
+from headrace.domain.jobs import TokenLogprob, storable
 from workers.engines.base import Delta, GenerationRequest, OnDelta
 from workers.engines.vllm_reasoning import Reading
 from workers.engines.vllm_sampling import token_logprobs

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.domain.jobs import Usage
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import Usage
 from workers.engines.adapters import Adapter
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.vllm_answer import Answer

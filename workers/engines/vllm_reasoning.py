@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.config import PoolSettings
+from headrace.domain.jobs import ReasoningEffort
 from headrace.errors import ConfigError, EngineFault, PromptRejected
-from headrace.jobs import ReasoningEffort
-from headrace.tokens import template_arguments
+from headrace.policies.tokens import template_arguments
 
 
 def check_parser(pool: PoolSettings, model_config: Any, where: str) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from headrace.domain.jobs import Sampling, TokenLogprob, alternative
 from headrace.errors import PromptRejected
-from headrace.jobs import Sampling, TokenLogprob, alternative
 
 
 def decoding(sampling: Sampling) -> dict[str, Any]:

@@ -14,7 +14,7 @@ if "encoding" in OFF:
     import tokenizers
 
     from api import fair_semaphore
-    from headrace import tokens
+    from headrace.policies import tokens
 
     def encoded(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
         """The text's encoding, which keeps the GIL."""

@@ -17,17 +17,17 @@ from werkzeug.serving import make_server
 
 from api.app import create_app
 from api.deps import EXTENSION
-from headrace.admission import Admission
-from headrace.broker import list_key
+from headrace.broker.admission import Admission
+from headrace.broker.messages import list_key
+from headrace.broker.streams import Piece, PieceKind, Streams
 from headrace.config import Settings
-from headrace.jobs import JobState, TokenLogprob, Usage, alternative, new_id
-from headrace.pricing import Cost
-from headrace.queues import KEY_PREFIX, lane_queues
+from headrace.domain.jobs import JobState, TokenLogprob, Usage, alternative, new_id
+from headrace.domain.queues import KEY_PREFIX, lane_queues
+from headrace.policies.pricing import Cost
 from headrace.store import Store, apps, attempts, keys, workers
 from headrace.store.apps import App
 from headrace.store.attempts import AttemptEnd
 from headrace.store.workers import WorkerInfo
-from headrace.streams import Piece, PieceKind, Streams
 from headrace.tables import idempotency_keys, job_texts, jobs
 
 #: What a worker thinks where the prompt says "think", piece by piece, and what it says.

@@ -15,7 +15,7 @@ from redis import Redis
 
 from api.bodies import RETRY_AFTER_S, SMALL_BYTES
 from api.deps import EXTENSION
-from headrace.queues import KEY_PREFIX
+from headrace.domain.queues import KEY_PREFIX
 from headrace.store import Store, apps
 from headrace.store.apps import App
 

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from redis import Redis
 
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.broker.pace import Pace
 from headrace.config import Settings
-from headrace.jobs import Lane, Usage, new_id
-from headrace.pace import Pace
+from headrace.domain.jobs import Lane, Usage, new_id
 from headrace.store import Store, attempts, workers
 from headrace.store.workers import WorkerInfo
 from scheduler.observe import observe

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 
-from headrace.queues import KEY_PREFIX
+from headrace.domain.queues import KEY_PREFIX
 from headrace.store import Store, apps
 from headrace.store.apps import App
 from headrace.store.idempotency import PATIENCE_S

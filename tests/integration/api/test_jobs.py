@@ -18,13 +18,13 @@ from redis import Redis
 
 from api.auth import KEY_TTL_S
 from api.deps import EXTENSION
-from headrace.admission import ENDED, Admission, books_key
-from headrace.broker import list_key
+from headrace.broker.admission import ENDED, Admission, books_key
+from headrace.broker.messages import list_key
 from headrace.config import BudgetSettings, LaneSettings, Settings
-from headrace.forecasting import LaneRates, PoolRates, to_json
-from headrace.jobs import JobState, Lane, Usage, new_id, oldest_id, parse_id, show_id
-from headrace.pricing import Cost
-from headrace.queues import Ticket
+from headrace.domain.jobs import JobState, Lane, Usage, new_id, oldest_id, parse_id, show_id
+from headrace.domain.queues import Ticket
+from headrace.policies.forecasting import LaneRates, PoolRates, to_json
+from headrace.policies.pricing import Cost
 from headrace.store import Store, apps, attempts, budgets, texts, workers
 from headrace.store.apps import App
 from headrace.store.attempts import AttemptEnd

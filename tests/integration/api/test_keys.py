@@ -20,7 +20,7 @@ from redis import Redis
 from api.auth import KEY_TTL_S, Authenticator
 from api.deps import EXTENSION
 from headrace.config import Settings
-from headrace.jobs import Lane
+from headrace.domain.jobs import Lane
 from headrace.store import Store, apps, keys
 from headrace.store.apps import App, AppLimits, Scope
 from headrace.tables import metadata

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
-from headrace.jobs import new_id, parse_id, prompt_digest
+from headrace.domain.jobs import new_id, parse_id, prompt_digest
 from headrace.store import Store, attempts, poison, workers
 from headrace.store.claims import Claim
 from headrace.store.workers import WorkerInfo

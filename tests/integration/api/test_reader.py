@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from api.reader import BATCH, Reader
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.domain.jobs import JobState, new_id
+from headrace.domain.queues import Ticket
 from headrace.errors import NotFound
-from headrace.jobs import JobState, new_id
-from headrace.queues import Ticket
 from headrace.store import Store
 from headrace.store.jobs import Job
 

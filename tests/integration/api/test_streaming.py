@@ -22,14 +22,14 @@ from redis import Redis
 from werkzeug.serving import make_server
 
 from api.deps import EXTENSION
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.broker.streams import Piece, Streams
+from headrace.domain.jobs import JobState, Usage, new_id, parse_id
 from headrace.errors import SlotsFull
-from headrace.jobs import JobState, Usage, new_id, parse_id
-from headrace.pricing import Cost
+from headrace.policies.pricing import Cost
 from headrace.store import Store, attempts, workers
 from headrace.store.attempts import AttemptEnd
 from headrace.store.workers import WorkerInfo
-from headrace.streams import Piece, Streams
 from headrace.tables import jobs
 
 PROMPT = "Why is the sky blue?"

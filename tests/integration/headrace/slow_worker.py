@@ -8,10 +8,10 @@ from typing import Any
 
 from celery import bootsteps
 
-from headrace import watchdog
-from headrace.broker import make_celery
+from headrace.broker import watchdog
+from headrace.broker.messages import make_celery
 from headrace.config import Settings
-from headrace.queues import CONTROL
+from headrace.domain.queues import CONTROL
 
 # It goes to its queues about once a second, and hears of its end as often.
 watchdog.PATIENCE_S, watchdog.LOOK_EVERY_S, watchdog.END_WITHIN_S = 0.5, 0.1, 5.0

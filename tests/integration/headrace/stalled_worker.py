@@ -4,11 +4,11 @@ import threading
 
 from celery.signals import worker_ready
 
-from headrace import watchdog
-from headrace.broker import make_celery
+from headrace.broker import watchdog
+from headrace.broker.messages import make_celery
+from headrace.broker.transport import PULSE
 from headrace.config import Settings
-from headrace.queues import CONTROL
-from headrace.transport import PULSE
+from headrace.domain.queues import CONTROL
 
 watchdog.PATIENCE_S, watchdog.LOOK_EVERY_S, watchdog.END_WITHIN_S = 1.0, 0.1, 0.5
 _settings = Settings.load()

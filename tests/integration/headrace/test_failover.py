@@ -12,16 +12,16 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 
 from headrace import connections
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, list_key, make_celery
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, list_key, make_celery
+from headrace.broker.pace import Pace
+from headrace.broker.streams import Piece, Streams
+from headrace.broker.transport import SentinelTransport, Transport
 from headrace.config import Settings
+from headrace.connections.outages import Outage
+from headrace.domain.jobs import Lane, new_id
+from headrace.domain.queues import CONTROL, Ticket, queue_name
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import Lane, new_id
-from headrace.outages import Outage
-from headrace.pace import Pace
-from headrace.queues import CONTROL, Ticket, queue_name
-from headrace.streams import Piece, Streams
-from headrace.transport import SentinelTransport, Transport
 from tests.chaos.redis_group import RedisGroup
 
 QUEUE = queue_name("chat", Lane.NORMAL)

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace import connections
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, list_key, make_celery, named_in
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, list_key, make_celery, named_in
+from headrace.broker.pace import Pace
 from headrace.config import Settings
-from headrace.jobs import new_id, oldest_id
-from headrace.pace import Pace
-from headrace.queues import Ticket
+from headrace.domain.jobs import new_id, oldest_id
+from headrace.domain.queues import Ticket
 from headrace.store import Store, attempts, workers
 from headrace.store.claims import Claim
 from headrace.store.workers import WorkerInfo

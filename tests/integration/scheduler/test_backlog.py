@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace import connections
-from headrace.admission import Admission, books_key
-from headrace.broker import list_key
-from headrace.jobs import new_id
-from headrace.queues import KEY_PREFIX, OVERFLOW, Ticket
+from headrace.broker.admission import Admission, books_key
+from headrace.broker.messages import list_key
+from headrace.domain.jobs import new_id
+from headrace.domain.queues import KEY_PREFIX, OVERFLOW, Ticket
 from headrace.store import Store, jobs
 from headrace.store import queued as queued_jobs
 from headrace.store.workers import WorkerInfo, register
@@ -247,7 +247,7 @@ def test_expire_ends_more_due_jobs_than_one_statement_can_name(
 def test_a_way_through_long_books_is_gone_on_with_by_the_next_sweep(
     parts: Parts, queued: Queued, admission: Admission, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.upkeep.PART", 10)
+    monkeypatch.setattr("headrace.broker.upkeep.PART", 10)
     monkeypatch.setattr(sweep, "RECONCILE_PARTS", 1)
     # More than Redis keeps in one piece.
     admission.commit([queued() for _ in range(600)])

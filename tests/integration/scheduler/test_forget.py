@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 
 from headrace.config import PROJECT_ROOT
-from headrace.jobs import oldest_id
-from headrace.queues import Ticket
+from headrace.domain.jobs import oldest_id
+from headrace.domain.queues import Ticket
 from headrace.tables import metadata
 from scheduler import sweep
 from scheduler.app import make_sweeper

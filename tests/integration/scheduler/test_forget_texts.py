@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
+from headrace.domain.jobs import Alternative, JobState, Message, Sampling, TokenLogprob, Usage
+from headrace.domain.queues import Ticket
 from headrace.errors import NotFound
-from headrace.jobs import Alternative, JobState, Message, Sampling, TokenLogprob, Usage
-from headrace.pricing import Cost
-from headrace.queues import Ticket
+from headrace.policies.pricing import Cost
 from headrace.store import attempts, jobs, outbox, retries
 from headrace.store.attempts import AttemptEnd
 from headrace.tables import metadata

@@ -29,8 +29,8 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from headrace.config import BudgetSettings, Price
-from headrace.jobs import TERMINAL, JobSpec, JobState, Lane, Message, Route, Sampling, Usage, new_id
-from headrace.pricing import Cost
+from headrace.domain.jobs import TERMINAL, JobSpec, JobState, Lane, Message, Route, Sampling, Usage, new_id
+from headrace.policies.pricing import Cost
 from headrace.store import Store, attempts, jobs, workers
 from headrace.store.apps import App
 from headrace.store.attempts import AttemptEnd, Away

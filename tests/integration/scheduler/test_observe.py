@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from api.refusals import Refusals
-from headrace.admission import Admission, Ask
-from headrace.answers import BOUNDS, ExpectedOutput, to_fields
+from headrace.broker.admission import Admission, Ask
+from headrace.domain.answers import BOUNDS, ExpectedOutput, to_fields
+from headrace.domain.jobs import Lane
+from headrace.domain.queues import Candidate, Ticket
 from headrace.errors import BrokerUnavailable
-from headrace.forecasting import LaneRates, PoolRates, from_json
-from headrace.jobs import Lane
-from headrace.queues import Candidate, Ticket
+from headrace.policies.forecasting import LaneRates, PoolRates, from_json
 from headrace.store import Store, observations
 from headrace.store.apps import UNLIMITED, App
 from scheduler.autoscale import autoscale

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.config import BudgetSettings, Price
+from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, StoreUnavailable
-from headrace.queues import Ticket
 from headrace.store import Store, reservations
 from headrace.store.reservations import Call
 from scheduler import sweep

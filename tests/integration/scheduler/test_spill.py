@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from headrace.admission import Admission, Ask, Place
+from headrace.broker.admission import Admission, Ask, Place
 from headrace.config import BudgetSettings, Price, Settings
+from headrace.domain.jobs import Message, Overflow, Sampling, new_id
+from headrace.domain.queues import Candidate, Ticket
+from headrace.domain.rates import ProviderRate, ProviderRates
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import Message, Overflow, Sampling, new_id
-from headrace.limits import ProviderRate, ProviderRates
-from headrace.pricing import ceiling
-from headrace.queues import Candidate, Ticket
+from headrace.policies.pricing import ceiling
 from headrace.store import Store, apps, attempts, workers
 from headrace.store.apps import App
 from headrace.store.jobs import ticket_of

@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from headrace.admission import ENDED, Admission, Ask, Load, Place, books_key
-from headrace.broker import list_key, named_in
+from headrace.broker.admission import ENDED, Admission, Ask, Load, Place, books_key
+from headrace.broker.messages import list_key, named_in
+from headrace.domain.jobs import Message, new_id, show_id
+from headrace.domain.queues import WEBHOOKS, Candidate, Ticket, bell_key
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import Message, new_id, show_id
 from headrace.logging import NAMED_JOBS
-from headrace.queues import WEBHOOKS, Candidate, Ticket, bell_key
 from headrace.store import retries
 from scheduler import sweep
 from scheduler.parts import Parts

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from headrace import connections
-from headrace.queues import WEBHOOKS, Ticket, bell_key
+from headrace.domain.queues import WEBHOOKS, Ticket, bell_key
 from headrace.store import Store, locks
 from scheduler import sweep
 from scheduler.autoscale import autoscale

@@ -20,13 +20,13 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from headrace.config import WebhookSettings
+from headrace.domain.jobs import show_id
+from headrace.domain.queues import Ticket
 from headrace.errors import DeliveryFailed
-from headrace.jobs import show_id
-from headrace.queues import Ticket
+from headrace.policies.webhooks import BUDGET_EVENT, new_secret
 from headrace.store import Store, apps, jobs, outbox
 from headrace.store.deliveries import add, retry
 from headrace.tables import deliveries
-from headrace.webhooks import BUDGET_EVENT, new_secret
 from workers.deliver import Deliver
 from workers.posting import make_session
 from workers.slots import Slots

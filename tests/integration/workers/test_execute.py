@@ -14,15 +14,15 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace import connections
+from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.domain.jobs import SUSPECT, JobState, Message, Route, Sampling, Usage, new_id, prompt_digest
+from headrace.domain.queues import Ticket
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import SUSPECT, JobState, Message, Route, Sampling, Usage, new_id, prompt_digest
-from headrace.pricing import Tariff
-from headrace.queues import Ticket
+from headrace.policies.pricing import Tariff
 from headrace.store import Store, jobs, workers
 from headrace.store import attempts as store_attempts
 from headrace.store.workers import WorkerInfo
-from headrace.streams import Streams
 from headrace.tables import attempts, deliveries, ledger, poison_prompts
 from headrace.tables import jobs as jobs_table
 from tests.chaos.proxy import Mode, Proxy

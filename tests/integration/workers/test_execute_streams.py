@@ -13,16 +13,16 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace import connections
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.broker.streams import KEEP_S, RUN_S, StreamEvent, Streams
 from headrace.config import PoolSettings, Settings, SimulatorSettings
+from headrace.domain.jobs import JobState, Route, Sampling, TokenLogprob, Usage, alternative, new_id
+from headrace.domain.queues import Ticket
 from headrace.errors import EngineFault, HeadraceError
-from headrace.jobs import JobState, Route, Sampling, TokenLogprob, Usage, alternative, new_id
-from headrace.pricing import Tariff
-from headrace.queues import Ticket
+from headrace.policies.pricing import Tariff
+from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store, jobs, workers
 from headrace.store.workers import WorkerInfo
-from headrace.streams import KEEP_S, RUN_S, StreamEvent, Streams
-from headrace.tokens import EstimatingTokenizer
 from workers.bill import Bill
 from workers.engines.base import Delta, EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.engines.simulator import SimulatorEngine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.broker import make_celery
+from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.stack import procfile, readiness
 from headrace.stack.child import Child, Command

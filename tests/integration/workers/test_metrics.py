@@ -13,8 +13,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_lates
 
 from headrace.config import BudgetSettings, Settings
 from headrace.connections import postgres
+from headrace.domain.jobs import new_id
 from headrace.errors import ConfigError
-from headrace.jobs import new_id
 from headrace.stack.ports import free_port
 from headrace.store import Store, apps
 from headrace.store.apps import App

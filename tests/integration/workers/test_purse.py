@@ -12,8 +12,13 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.broker.pace import Pace
+from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Price, Settings
+from headrace.domain.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, new_id
+from headrace.domain.queues import Ticket
+from headrace.domain.rates import ProviderRate, ProviderRates
 from headrace.errors import (
     EngineBusy,
     EngineFault,
@@ -22,14 +27,9 @@ from headrace.errors import (
     PromptRejected,
     StoreUnavailable,
 )
-from headrace.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, new_id
-from headrace.limits import ProviderRate, ProviderRates
-from headrace.pace import Pace
-from headrace.pricing import Tariff, ceiling
-from headrace.queues import Ticket
+from headrace.policies.pricing import Tariff, ceiling
 from headrace.store import Store, apps, budgets, jobs, workers
 from headrace.store.workers import WorkerInfo
-from headrace.streams import Streams
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
 from workers.bill import Bill

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from headrace import connections
 from headrace.config import Settings
+from headrace.domain.jobs import Lane, Usage, new_id
 from headrace.errors import StoreUnavailable
-from headrace.jobs import Lane, Usage, new_id
 from headrace.store import Store, workers
 from headrace.store.workers import WorkerInfo
 from headrace.tables import worker_samples

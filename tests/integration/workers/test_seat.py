@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from headrace import connections
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
 from headrace.config import Settings
+from headrace.domain.jobs import JobState, Lane, Route, new_id
+from headrace.domain.queues import Ticket
 from headrace.errors import StoreUnavailable
-from headrace.jobs import JobState, Lane, Route, new_id
-from headrace.queues import Ticket
 from headrace.store import Store
 from headrace.tables import jobs, workers
 from tests.chaos.proxy import Mode, Proxy

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from headrace.jobs import JobState, Usage, alternative, new_id
-from headrace.pricing import Cost
-from headrace.queues import Ticket
+from headrace.domain.jobs import JobState, Usage, alternative, new_id
+from headrace.domain.queues import Ticket
+from headrace.policies.pricing import Cost
 from headrace.store import Store, jobs, workers
 from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import Claim

@@ -13,11 +13,11 @@ from redis import Redis
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError
 
-from headrace.admission import Admission
-from headrace.broker import LaneCycle, list_key
-from headrace.jobs import Lane, new_id, parse_id
-from headrace.lanes import schedule
-from headrace.queues import Ticket, lane_queues, queue_name
+from headrace.broker.admission import Admission
+from headrace.broker.messages import LaneCycle, list_key
+from headrace.domain.jobs import Lane, new_id, parse_id
+from headrace.domain.queues import Ticket, lane_queues, queue_name
+from headrace.policies.lanes import schedule
 from workers.engines.base import EngineLimits, Progress
 from workers.room import Room
 from workers.taker import FARTHEST, JUST_SEEN_S, PASSED_OVER_S, RoomTaker

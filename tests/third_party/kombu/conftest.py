@@ -14,7 +14,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils import eventio
 from redis import Redis
 
-from headrace.transport import Channel, SentinelChannel, SentinelTransport, Transport
+from headrace.broker.transport import Channel, SentinelChannel, SentinelTransport, Transport
 
 
 @contextmanager

@@ -17,20 +17,20 @@ from api.poison import Poison
 from api.refusals import Refusals
 from api.relief import Relief
 from api.submit import Submitter
-from headrace.admission import Admission, Ask, Load, Place, Refusal
-from headrace.budgets import SpendingLimits
+from headrace.broker.admission import Admission, Ask, Load, Place, Refusal
 from headrace.config import PoolSettings, Settings
+from headrace.domain.budgets import SpendingLimits
+from headrace.domain.jobs import JobSpec, new_id
+from headrace.domain.queues import Ticket
+from headrace.domain.rates import NO_RATES
 from headrace.errors import HeadraceError
-from headrace.jobs import JobSpec, new_id
-from headrace.limits import NO_RATES
-from headrace.pricing import Tariff
-from headrace.queues import Ticket
+from headrace.policies.pricing import Tariff
+from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store
 from headrace.store.apps import App
 from headrace.store.budgets import Account, Balances
 from headrace.store.insertion import Inserted, Placement
 from headrace.store.workers import Fleet
-from headrace.tokens import EstimatingTokenizer
 
 MODEL = "test-model"
 LIMIT = 2048
@@ -45,7 +45,7 @@ class FakeDoor:
         outcome: what an insert makes of every row, instead of a new job.
         backlog: what waits, by queue; nothing in the others.
         departures: jobs that have ever left a pool's queues.
-        rates: the outlook, as `headrace.forecasting.to_json` writes it.
+        rates: the outlook, as `headrace.policies.forecasting.to_json` writes it.
     """
 
     def __init__(self) -> None:

@@ -7,9 +7,9 @@ import pytest
 from api.catalogue import Catalogue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.errors import ModelNotFound
+from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store
 from headrace.store.workers import Fleet
-from headrace.tokens import EstimatingTokenizer
 
 POOLS = {
     "first": PoolSettings(model="a", engine="simulator", max_model_tokens=2048),

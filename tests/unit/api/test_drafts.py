@@ -12,12 +12,12 @@ import pytest
 from api.catalogue import Catalogue
 from api.drafts import MOST_LOGPROBS_IN_ALL, Draft, Spelling, specify
 from headrace.config import LaneSettings, OverflowSettings, PoolSettings, Settings, WebhookSettings
+from headrace.domain.jobs import Lane, Message, Overflow, ReasoningEffort, new_id
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
-from headrace.jobs import Lane, Message, Overflow, ReasoningEffort, new_id
+from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, PromptTokenizer
 from headrace.store import Store
 from headrace.store.apps import App
 from headrace.store.workers import Fleet
-from headrace.tokens import LONG_CHARS, EstimatingTokenizer, PromptTokenizer
 from tests.unit.api.conftest import FakeStore
 
 LIMIT = 2048

@@ -10,10 +10,10 @@ from uuid import UUID
 import pytest
 
 from api.ending import cancel, read
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.domain.jobs import JobState, Lane, new_id
+from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, NotFound
-from headrace.jobs import JobState, Lane, new_id
-from headrace.queues import Ticket
 from headrace.store import Store
 from headrace.store.jobs import Job
 

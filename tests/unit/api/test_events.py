@@ -14,9 +14,9 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from api.events import Event, ResponseEvents
-from headrace.jobs import JobState, Lane, Overflow, Route, TokenLogprob, alternative, new_id
+from headrace.broker.streams import StreamEvent
+from headrace.domain.jobs import JobState, Lane, Overflow, Route, TokenLogprob, alternative, new_id
 from headrace.store.jobs import Job
-from headrace.streams import StreamEvent
 
 MADE = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TEXT = "Because of Rayleigh scattering."

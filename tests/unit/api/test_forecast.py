@@ -8,11 +8,11 @@ import pytest
 
 from api.catalogue import Catalogue
 from api.forecast import LIVE_TTL_S, OUTLOOK_TTL_S, Forecast
-from headrace.admission import Admission, Load
+from headrace.broker.admission import Admission, Load
 from headrace.config import Settings
+from headrace.domain.jobs import Lane
 from headrace.errors import BrokerUnavailable
-from headrace.forecasting import LaneRates, PoolRates, to_json
-from headrace.jobs import Lane
+from headrace.policies.forecasting import LaneRates, PoolRates, to_json
 from headrace.store.workers import Fleet
 
 

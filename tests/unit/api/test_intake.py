@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 
 from api.intake import FAILPOINT_INSERTED, Admitted, Bid, Intake, Outcome, Replayed
-from headrace.admission import Admission, Ask, Place, Refusal
+from headrace.broker.admission import Admission, Ask, Place, Refusal
+from headrace.domain.jobs import JobSpec, Lane, Message, Sampling, new_id
+from headrace.domain.queues import Candidate, Ticket
+from headrace.domain.rates import NO_RATES
 from headrace.errors import BrokerUnavailable, HeadraceError, IdempotencyInProgress, StoreUnavailable
-from headrace.jobs import JobSpec, Lane, Message, Sampling, new_id
-from headrace.limits import NO_RATES
-from headrace.queues import Candidate, Ticket
 from headrace.store import Store
 from headrace.store.insertion import Inserted, Placement
 

@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 
 from api.money import COMING_S, Money
-from headrace.budgets import Budget, Kind, NoBudget, Shortfall, SpendingLimits
+from headrace.domain.budgets import Budget, Kind, NoBudget, Shortfall, SpendingLimits
+from headrace.domain.jobs import new_id
 from headrace.errors import StoreUnavailable
-from headrace.jobs import new_id
 from headrace.store.apps import App, AppLimits
 from headrace.store.budgets import Account, Balances
 

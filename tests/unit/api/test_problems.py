@@ -8,8 +8,8 @@ from flask import Flask, g
 
 from api import problems
 from headrace import errors
+from headrace.domain.rates import RateLeft, RatesLeft
 from headrace.errors import HeadraceError
-from headrace.limits import RateLeft, RatesLeft
 
 JOB = UUID(int=1)
 RATES = RatesLeft(RateLeft(60, 0), RateLeft(1000, 250))

@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from api.refusals import Refusals
+from headrace.domain.jobs import new_id
 from headrace.errors import StoreUnavailable
-from headrace.jobs import new_id
 from headrace.store import Store
 
 APP = new_id()

@@ -20,10 +20,10 @@ from api.slots import Slot
 from api.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed
 from api.submit import Accepted
 from api.waits import Watch
+from headrace.broker.streams import StreamEvent
+from headrace.domain.jobs import JobState, Lane, Overflow, Route, new_id
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidRequest, NotFound, StoreUnavailable
-from headrace.jobs import JobState, Lane, Overflow, Route, new_id
 from headrace.store.jobs import Job
-from headrace.streams import StreamEvent
 
 MADE = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TEXT = "Because of Rayleigh scattering."

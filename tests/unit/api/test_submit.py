@@ -15,9 +15,12 @@ from api.drafts import Draft, Spelling
 from api.full_queues import FRESH_S, REMEMBER_S
 from api.intake import FAILPOINT_INSERTED
 from api.submit import LATE_S, RETRY_BLINDLY_S, Submitter
-from headrace.admission import Load, Place, Refusal
-from headrace.answers import BOUNDS, ExpectedOutput
+from headrace.broker.admission import Load, Place, Refusal
 from headrace.config import Price
+from headrace.domain.answers import BOUNDS, ExpectedOutput
+from headrace.domain.jobs import Idempotency, JobState, Lane, Message, Overflow, new_id
+from headrace.domain.queues import OVERFLOW
+from headrace.domain.rates import NO_RATES, RateLeft, RatesLeft
 from headrace.errors import (
     AppLimited,
     BrokerUnavailable,
@@ -32,10 +35,7 @@ from headrace.errors import (
     QueueFull,
     StoreUnavailable,
 )
-from headrace.forecasting import PoolRates, to_json
-from headrace.jobs import Idempotency, JobState, Lane, Message, Overflow, new_id
-from headrace.limits import NO_RATES, RateLeft, RatesLeft
-from headrace.queues import OVERFLOW
+from headrace.policies.forecasting import PoolRates, to_json
 from headrace.store.apps import App, AppLimits
 from headrace.store.budgets import Account
 from headrace.store.insertion import Inserted

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from api.unanswered import unanswered
+from headrace.domain.jobs import JobState, new_id
 from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobOverdue, Unanswered
-from headrace.jobs import JobState, new_id
 from headrace.store.jobs import Job
 
 

@@ -13,12 +13,12 @@ from redis import Redis, RedisError
 
 from api.peers import Connections, Peer
 from api.waits import ClientGone, Waits
-from headrace.admission import ENDED
+from headrace.broker.admission import ENDED
+from headrace.broker.streams import STREAMED
+from headrace.domain.jobs import JobState, new_id
 from headrace.errors import SlotsFull, StoreUnavailable
-from headrace.jobs import JobState, new_id
 from headrace.store import Store
 from headrace.store.jobs import Job
-from headrace.streams import STREAMED
 
 APP = new_id()
 

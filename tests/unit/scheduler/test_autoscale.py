@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from headrace.scaling import Snapshot
+from headrace.policies.scaling import Snapshot
 from headrace.store.observations import QueueSample
 from scheduler.autoscale import snapshot_of
 

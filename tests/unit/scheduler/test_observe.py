@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from headrace.forecasting import LaneRates, PoolRates
-from headrace.jobs import Lane
+from headrace.domain.jobs import Lane
+from headrace.policies.forecasting import LaneRates, PoolRates
 from headrace.store.observations import QueueSample
 from scheduler.observe import HALF_LIFE_S, outlook
 

@@ -1,7 +1,7 @@
 import pytest
 from celery import Celery
 
-from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
+from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from workers import app
 
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headrace.jobs import Lane, Message, Overflow, Route, Sampling, new_id
+from headrace.domain.jobs import Lane, Message, Overflow, Route, Sampling, new_id
 from headrace.store.claims import Claim
 from workers.detour import way_on
 from workers.purse import Objection

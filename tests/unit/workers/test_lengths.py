@@ -2,8 +2,8 @@
 
 import pytest
 
-from headrace.answers import AnswerLength
-from headrace.jobs import Lane
+from headrace.domain.answers import AnswerLength
+from headrace.domain.jobs import Lane
 from workers import lengths
 from workers.lengths import Lengths, by_lane
 

@@ -5,8 +5,8 @@ from uuid import UUID
 import pytest
 
 from headrace.batching import CROWD, Gathering
+from headrace.domain.jobs import new_id
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import new_id
 from workers.notices import Notices
 
 FIRST, SECOND = new_id(), new_id()

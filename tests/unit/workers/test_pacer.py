@@ -2,8 +2,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from headrace.domain.rates import ProviderRates
 from headrace.errors import BrokerUnavailable
-from headrace.limits import ProviderRates
 from workers.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
 
 

@@ -10,9 +10,9 @@ from uuid import UUID
 
 import pytest
 
+from headrace.broker.streams import Piece
+from headrace.domain.jobs import TokenLogprob, alternative, new_id
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import TokenLogprob, alternative, new_id
-from headrace.streams import Piece
 from workers.engines.base import Delta
 from workers.publisher import FLUSH_EVERY_S, Publisher
 

@@ -1,7 +1,7 @@
 import pytest
 
+from headrace.domain.jobs import Sampling
 from headrace.errors import EngineError, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import Sampling
 from workers.retry import GiveUp, RetryIn, decide, is_continuable, next_delivery_delay_s
 
 

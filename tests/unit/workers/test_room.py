@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from headrace.jobs import Lane, Usage, new_id
-from headrace.lanes import HIGH_LATELY_S, SMALL_BATCH
+from headrace.domain.jobs import Lane, Usage, new_id
+from headrace.policies.lanes import HIGH_LATELY_S, SMALL_BATCH
 from workers.engines.base import EngineLimits, FinishReason, Generation, Progress
 from workers.kv_ledger import KvLedger
 from workers.lengths import by_lane

@@ -5,8 +5,8 @@ from typing import Any, cast
 import pytest
 
 from headrace.config import PoolSettings, Settings
+from headrace.domain.jobs import Route
 from headrace.errors import ConfigError
-from headrace.jobs import Route
 from headrace.store import Store
 from workers.notices import Notices
 from workers.seat import Seat

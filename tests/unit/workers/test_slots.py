@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from headrace.config import WebhookSettings
-from headrace.jobs import new_id
+from headrace.domain.jobs import new_id
 from headrace.store.outbox import Delivery
 from workers.slots import BEGIN_WITHIN_S, Slots
 

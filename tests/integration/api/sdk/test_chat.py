@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from openai import OpenAI
 
-from headrace.jobs import JobState, parse_id
+from headrace.domain.jobs import JobState, parse_id
 from headrace.store import Store, transitions
 from headrace.tables import jobs
 

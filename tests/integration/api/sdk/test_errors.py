@@ -11,7 +11,7 @@ from flask import Flask
 from openai import OpenAI
 
 from headrace.config import Settings
-from headrace.jobs import JobState, parse_id
+from headrace.domain.jobs import JobState, parse_id
 from headrace.store import Store, apps, keys
 from headrace.store.apps import App, Scope
 from headrace.tables import jobs

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from openai import OpenAI
 from redis import Redis
 
-from headrace.broker import list_key
-from headrace.jobs import parse_id
+from headrace.broker.messages import list_key
+from headrace.domain.jobs import parse_id
 from headrace.store import Store
 from headrace.store.claims import sampling_of
 from headrace.tables import job_texts

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import Lane
-from headrace.queues import Ticket
+from headrace.domain.jobs import Lane
+from headrace.domain.queues import Ticket
 from headrace.store import Store, apps
 from headrace.store.apps import UNLIMITED, App, AppLimits
 

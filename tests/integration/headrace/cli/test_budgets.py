@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import new_id
+from headrace.domain.jobs import new_id
 from headrace.store import Store, apps
 from headrace.store.apps import App
 from headrace.tables import budgets

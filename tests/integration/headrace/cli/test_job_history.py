@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import ID_PREFIXES, JobState, Usage, new_id, show_id
-from headrace.pricing import Cost
-from headrace.queues import Ticket
+from headrace.domain.jobs import ID_PREFIXES, JobState, Usage, new_id, show_id
+from headrace.domain.queues import Ticket
+from headrace.policies.pricing import Cost
 from headrace.store import Store, attempts, workers
 from headrace.store import jobs as job_store
 from headrace.store.attempts import AttemptEnd

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import JobState, Lane, new_id, oldest_id, parse_id, show_id
-from headrace.queues import Ticket
+from headrace.domain.jobs import JobState, Lane, new_id, oldest_id, parse_id, show_id
+from headrace.domain.queues import Ticket
 from headrace.store import Store, apps, overview
 from headrace.store.apps import App
 from headrace.tables import jobs

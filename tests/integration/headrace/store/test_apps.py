@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from headrace.domain.jobs import JobState, Lane, new_id
+from headrace.domain.queues import Ticket
 from headrace.errors import InvalidRequest, NotFound
-from headrace.jobs import JobState, Lane, new_id
-from headrace.queues import Ticket
 from headrace.store import Store, apps
 from headrace.store.apps import UNLIMITED, App, AppLimits
 from headrace.tables import jobs

@@ -11,12 +11,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
-from headrace.jobs import JobState, Sampling, Usage, new_id, show_id
-from headrace.pricing import Cost
-from headrace.queues import Ticket
+from headrace.domain.jobs import JobState, Sampling, Usage, new_id, show_id
+from headrace.domain.queues import Ticket
+from headrace.policies.pricing import Cost
 from headrace.store import Store, apps, attempts, jobs, outbox, workers
 from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
+from headrace.store.claims import Claim, claim_of
 from headrace.store.transitions import transition
 from headrace.store.workers import WorkerInfo
 from headrace.tables import attempts as attempts_table
@@ -367,7 +367,7 @@ def test_of_claims_in_one_statement_each_is_fenced_by_itself(
     numbers = {each.job_id: 1 for each in (good, taken, cancelled)} | {moved.job_id: 7, new_id(): 1}
     with store.autocommit() as db:
         rows = attempts.claim_all(db, numbers, worker, "simulator")
-    assert {job_id: Claim.of(row).attempt for job_id, row in rows.items()} == {good.job_id: 1}
+    assert {job_id: claim_of(row).attempt for job_id, row in rows.items()} == {good.job_id: 1}
 
 
 def test_of_claims_under_a_lease_that_has_ended_none_holds(store: Store, queued: Callable[..., Ticket]) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from headrace.budgets import Budget, NoBudget, Shortfall, SpendingLimits
 from headrace.config import BudgetSettings
-from headrace.jobs import JobState, Route, new_id
-from headrace.pricing import Cost
-from headrace.queues import Ticket
+from headrace.domain.budgets import Budget, NoBudget, Shortfall, SpendingLimits
+from headrace.domain.jobs import JobState, Route, new_id
+from headrace.domain.queues import Ticket
+from headrace.policies.pricing import Cost
 from headrace.store import Store, apps, attempts, budgets, jobs, losses, reservations, workers
 from headrace.store.attempts import AttemptEnd, Away
 from headrace.store.claims import Claim

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 
+from headrace.domain.jobs import Idempotency, JobSpec, Message, Route
 from headrace.errors import HeadraceError, IdempotencyInProgress, IdempotencyKeyReused, StoreUnavailable
-from headrace.jobs import Idempotency, JobSpec, Message, Route
 from headrace.store import Store
 from headrace.store.idempotency import PATIENCE_S, find_replays
 from headrace.store.insertion import Inserted, Placement, insert_batch

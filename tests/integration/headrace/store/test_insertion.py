@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from headrace.domain.jobs import Idempotency, JobSpec, Lane, Message, Overflow, Route, Sampling
 from headrace.errors import HeadraceError, StoreUnavailable
-from headrace.jobs import Idempotency, JobSpec, Lane, Message, Overflow, Route, Sampling
 from headrace.store import Store, apps, insertion
 from headrace.store.insertion import Inserted, Placement, insert_batch
 from headrace.tables import idempotency_keys, job_texts, jobs

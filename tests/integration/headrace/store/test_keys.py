@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from headrace.domain.jobs import Lane
 from headrace.errors import InvalidRequest, Unauthenticated
-from headrace.jobs import Lane
 from headrace.store import Store, apps, keys
 from headrace.store.apps import App, AppLimits, Scope
 from headrace.store.keys import KeyRecord, KeyState

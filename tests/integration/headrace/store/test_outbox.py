@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from api.schemas.jobs import JobRequest
-from headrace.jobs import new_id
+from headrace.domain.jobs import new_id
 from headrace.store import Store, apps, outbox
 from headrace.store.outbox import Delivery, Terms
 

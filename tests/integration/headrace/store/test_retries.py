@@ -11,10 +11,10 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from headrace.domain.jobs import JobState, Message, Sampling, new_id, show_id
+from headrace.domain.queues import Ticket
 from headrace.errors import InvalidRequest
-from headrace.jobs import JobState, Message, Sampling, new_id, show_id
-from headrace.pricing import Cost
-from headrace.queues import Ticket
+from headrace.policies.pricing import Cost
 from headrace.store import Store, attempts, jobs, retries, workers
 from headrace.store.attempts import AttemptEnd
 from headrace.store.workers import WorkerInfo

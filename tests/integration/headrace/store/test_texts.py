@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from headrace.domain.queues import Ticket
 from headrace.errors import JobNotEnded, NotFound
-from headrace.queues import Ticket
 from headrace.store import Store, texts
 
 #: Jobs as the API makes them, one each ten minutes: the id is a UUIDv7 of the time of acceptance.

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from headrace.jobs import new_id
+from headrace.domain.jobs import new_id
 from headrace.store import Store
 from headrace.store.workers import WorkerInfo, register
 from headrace.tables import workers

@@ -13,9 +13,9 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from api.deps import EXTENSION
 from api.routes.submission import body, headers_of, idempotency, preferred_wait_s
 from api.submit import Accepted
+from headrace.domain.jobs import JobState, Lane, new_id
+from headrace.domain.rates import RateLeft, RatesLeft
 from headrace.errors import InvalidRequest
-from headrace.jobs import JobState, Lane, new_id
-from headrace.limits import RateLeft, RatesLeft
 from headrace.store.apps import App
 
 LIMIT_S = 60.0

@@ -8,8 +8,8 @@ import pytest
 
 from api.schemas.body import validated
 from api.schemas.jobs import JobBody, JobRequest
+from headrace.domain.jobs import Lane, Message, Overflow
 from headrace.errors import InvalidRequest
-from headrace.jobs import Lane, Message, Overflow
 
 SOON = datetime.now(UTC) + timedelta(hours=1)
 

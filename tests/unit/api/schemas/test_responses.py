@@ -18,8 +18,8 @@ from api.schemas.responses import (
     ResponseQuery,
     ResponseRequest,
 )
+from headrace.domain.jobs import Lane, Message
 from headrace.errors import InvalidRequest
-from headrace.jobs import Lane, Message
 
 LEAST: dict[str, Any] = {"input": "Hi", "background": True}
 

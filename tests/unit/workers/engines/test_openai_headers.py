@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headrace.limits import ProviderRate
+from headrace.domain.rates import ProviderRate
 from workers.engines.openai_headers import PATIENCE_S, rates, retry_after_s
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from headrace.jobs import Message, Sampling, Usage
+from headrace.domain.jobs import Message, Sampling, Usage
 from workers.engines.base import GenerationRequest
 from workers.engines.openai_stream import Call
 

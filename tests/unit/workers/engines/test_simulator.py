@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
+from headrace.domain.jobs import Message, Sampling
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
-from headrace.jobs import Message, Sampling
-from headrace.tokens import EstimatingTokenizer
+from headrace.policies.tokens import EstimatingTokenizer
 from workers.engines import load
 from workers.engines.base import Delta, GenerationRequest
 from workers.engines.simulator import SimulatorEngine

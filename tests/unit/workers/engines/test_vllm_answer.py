@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from headrace.jobs import Message, Sampling, TokenLogprob
+from headrace.domain.jobs import Message, Sampling, TokenLogprob
 from workers.engines.base import Delta, GenerationRequest
 from workers.engines.vllm_answer import Answer
 

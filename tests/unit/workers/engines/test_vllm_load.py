@@ -11,7 +11,7 @@ from headrace.config import PROJECT_ROOT
 PROGRAM = """
 from headrace.config import PoolSettings
 from headrace.errors import ConfigError, EngineUnavailable
-from headrace.tokens import EstimatingTokenizer
+from headrace.policies.tokens import EstimatingTokenizer
 from workers.engines.vllm import VllmEngine
 
 try:

@@ -1,0 +1,233 @@
+"""The door: takes places in capped queues and turns them into messages. The face of the Lua under `lua/`.
+
+Redis is a fast index of Postgres here: all of it can be wiped and rebuilt by the sweeps.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+from uuid import UUID
+
+from redis import Redis
+
+from headrace import connections
+from headrace.broker.messages import ExecuteMessage
+from headrace.broker.upkeep import Upkeep, answered
+from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Candidate, Ticket, bell_key, books_key
+from headrace.domain.rates import RateLeft, RatesLeft
+from headrace.store.apps import UNLIMITED, AppLimits
+
+#: What `observe` writes and the doors read: `headrace.policies.forecasting.Outlook`, as JSON.
+OUTLOOK = KEY_PREFIX + "outlook"
+#: The channel on which ended jobs are named, by 32 hex digits. A message may be lost: readers look again by themselves.
+ENDED = KEY_PREFIX + "ended"
+
+RateReason = Literal["requests_per_minute", "tokens_per_minute"]
+Reason = Literal["depth", "tokens", "wait", "share", "token_share", "app_jobs"] | RateReason
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One job that wants a place: where it may go, best first, and what its app may have.
+
+    Attributes:
+        tokens: that it may take at most.
+        expected_tokens: that it will likely take; None: as many.
+    """
+
+    job_id: UUID
+    app_id: UUID
+    tokens: int
+    candidates: tuple[Candidate, ...]
+    limits: AppLimits = UNLIMITED
+    expected_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place taken in a queue.
+
+    Attributes:
+        position: counts from 1.
+        depth: jobs that wait there, this one included.
+        ahead_tokens: that the jobs before it will likely take, about: the queue's mean by their number.
+        free: slots of the queue's pool that take a job at once.
+    """
+
+    candidate: Candidate
+    position: int
+    depth: int
+    ahead_tokens: int
+    rates_left: RatesLeft
+    free: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no place.
+
+    Attributes:
+        number: what `reason` is about: the cap, in jobs or tokens, or the app's share of it; for a rate, milliseconds
+            until it allows this job.
+        depth: jobs in the first candidate.
+        backlog_tokens: of the first candidate: what its jobs may take at most.
+        expected_tokens: what they will likely take.
+        free: slots of its pool that take a job at once.
+    """
+
+    reason: Reason
+    number: int
+    depth: int
+    backlog_tokens: int
+    expected_tokens: int
+    rates_left: RatesLeft
+    free: int = 0
+
+    @property
+    def unit(self) -> Literal["tokens", "jobs"]:
+        """What a queue's bound counts, of those that may be the reason."""
+        return "tokens" if self.reason in ("tokens", "token_share", "wait") else "jobs"
+
+    @property
+    def waiting(self) -> int:
+        """What waits in the first candidate, as the bound counts it: waits are told by expected tokens."""
+        if self.unit == "jobs":
+            return self.depth
+        return self.expected_tokens if self.reason == "wait" else self.backlog_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What waits in one queue: jobs from their reservation to their claim, and whose they are.
+
+    Attributes:
+        tokens: that they may take at most.
+        expected_tokens: that they will likely take.
+    """
+
+    jobs: int
+    tokens: int
+    apps: int
+    expected_tokens: int
+
+
+class Admission(Upkeep):
+    """Takes and gives places. Safe for many threads."""
+
+    def __init__(self, redis: Redis, message: ExecuteMessage, *, reservation_ttl_s: float) -> None:
+        super().__init__(redis, message)
+        self._ttl_s = reservation_ttl_s
+        self._reserve, self._commit = map(self._script, ("reserve", "commit"))
+
+    def reserve(self, asks: Sequence[Ask]) -> list[Place | Refusal]:
+        """Take a place for each in the first candidate with room: one Lua call, so that no cap is ever overshot.
+
+        Returns: a place or a refusal for each ask, in their order. Raises: BrokerUnavailable.
+        """
+        arguments: list[str | int | float] = [self._ttl_s]
+        for ask in asks:
+            expected_tokens = ask.tokens if ask.expected_tokens is None else ask.expected_tokens
+            arguments += (ask.job_id.hex, ask.app_id.hex, ask.tokens, expected_tokens, *_caps(ask.limits))
+            arguments.append(len(ask.candidates))
+            for each in ask.candidates:
+                most_ahead = -1 if each.ahead_cap_tokens is None else each.ahead_cap_tokens
+                arguments += (each.queue, each.depth_cap, each.backlog_cap_tokens, most_ahead, each.free_until)
+        with answered():
+            replies = self._reserve([KEY_PREFIX], arguments)
+        return [_outcome(ask, *reply) for ask, reply in zip(asks, replies, strict=True)]
+
+    def commit(self, tickets: Sequence[Ticket]) -> None:
+        """Turn reservations into their queues' messages, in this order. Raises: BrokerUnavailable."""
+        arguments: list[str | int] = []
+        for ticket in tickets:
+            app, message = ticket.app_id.hex, self._message.of(ticket)
+            arguments += (ticket.job_id.hex, ticket.queue, app, ticket.kv_tokens, ticket.enqueue_no, message)
+        if arguments:
+            with answered():
+                self._commit([KEY_PREFIX], arguments)
+
+    def knock(self, app_id: UUID, queue: str, tokens: int, for_s: float) -> None:
+        """Note that an app found no room and will be back: until then a share of the queue is kept for it.
+
+        Otherwise an app that keeps a queue full takes each place that frees before any other app comes back.
+        Args: tokens: of the job that found no room; the other apps' shares leave room. Raises: BrokerUnavailable.
+        """
+        with answered():
+            until_ms = (int(self._redis.time()[0]) + for_s) * 1000
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.zadd(books_key("knocks", queue), {app_id.hex: until_ms})
+            pipeline.hset(books_key("wishes", queue), app_id.hex, str(tokens))
+            pipeline.execute()
+
+    def loads(self, queues: Sequence[str]) -> dict[str, Load]:
+        """What waits in each queue: one round trip. Raises: BrokerUnavailable."""
+        with answered():
+            pipeline = self._redis.pipeline(transaction=True)
+            for queue in queues:
+                pipeline.zcard(books_key("line", queue))
+                pipeline.get(books_key("backlog", queue))
+                pipeline.hlen(books_key("jobs", queue))
+                pipeline.get(books_key("expected", queue))
+            counts = pipeline.execute()
+        return {queue: _load(*counts[4 * i : 4 * i + 4]) for i, queue in enumerate(queues)}
+
+    def departed(self, pool: str) -> int:
+        """How many jobs have ever left the pool's queues. Raises: BrokerUnavailable."""
+        with answered():
+            return int(self._redis.hget(KEY_PREFIX + "departed", pool) or 0)
+
+    def publish_outlook(self, outlook: str, for_s: float) -> None:
+        """Tell every door what was observed, which is forgotten after `for_s`. Raises: BrokerUnavailable."""
+        with answered():
+            self._redis.set(OUTLOOK, outlook, px=int(for_s * 1000))
+
+    def outlook(self) -> str | None:
+        """What was observed lately; None when nothing was. Raises: BrokerUnavailable."""
+        with answered():
+            return cast("str | None", self._redis.get(OUTLOOK))
+
+    def announce_ended(
+        self, job_ids: Iterable[UUID], *, has_webhooks: bool = False, moved: Iterable[UUID] = ()
+    ) -> None:
+        """Wake the readers of these jobs and, for webhooks, the workers that send them. Call it after the commit.
+
+        Args: moved: jobs that ended, or went back, without a worker: Flower is to show them.
+        Raises: BrokerUnavailable.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        with answered():
+            for job_id in job_ids:
+                pipeline.publish(ENDED, job_id.hex)
+            if has_webhooks:
+                pipeline.xadd(bell_key(WEBHOOKS), {"queues": "new"}, maxlen=1, approximate=False)
+            if named := " ".join(job_id.hex for job_id in moved):
+                pipeline.publish(MOVED, named)
+            pipeline.execute()
+
+    def check_writable(self) -> None:
+        """Return when Redis takes writes. Raises: BrokerUnavailable."""
+        with answered():
+            connections.check_writable(self._redis)
+
+
+def _load(jobs: int, tokens: str | None, apps: int, expected_tokens: str | None) -> Load:
+    # An older version's process keeps no expected tokens, and leaves those of jobs that are gone.
+    most = int(tokens or 0)
+    return Load(jobs, most, apps, min(most, int(float(expected_tokens or most))))
+
+
+def _caps(limits: AppLimits) -> tuple[int, ...]:
+    caps = (limits.queued_jobs, limits.requests_per_minute, limits.tokens_per_minute)
+    return tuple(-1 if cap is None else cap for cap in caps)
+
+
+def _outcome(ask: Ask, chosen: int, reason: Reason, *numbers: int) -> Place | Refusal:
+    number, depth, tokens, expected_tokens, requests_left, tokens_left, free = numbers
+    requests, tokens_a_minute = ask.limits.requests_per_minute, ask.limits.tokens_per_minute
+    left = RatesLeft(
+        RateLeft(requests, requests_left) if requests else None,
+        RateLeft(tokens_a_minute, tokens_left) if tokens_a_minute else None,
+    )
+    if chosen:
+        return Place(ask.candidates[chosen - 1], number, depth, expected_tokens, left, free)
+    return Refusal(reason, number, depth, tokens, expected_tokens, left, free)
