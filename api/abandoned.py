@@ -5,7 +5,7 @@ from uuid import UUID
 
 from api.deps import Deps
 from api.ending import cancel
-from headrace.domain.jobs import show_id
+from headrace.domain.ids import show_id
 from headrace.errors import BrokerUnavailable, NotFound, StoreUnavailable
 
 log = logging.getLogger(__name__)

@@ -31,12 +31,11 @@ from headrace.broker.app_rates import AppRates
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
-from headrace.domain.budgets import Kind
-from headrace.domain.jobs import new_id, show_id
+from headrace.domain.budgets import Balances, Kind
+from headrace.domain.ids import new_id, show_id
 from headrace.policies.pricing import Tariff
 from headrace.policies.tokens import load_for
 from headrace.store import Store, budgets, poison
-from headrace.store.budgets import Balances
 
 #: As if the process had been killed: 128 and the number of SIGKILL.
 KILLED = 137

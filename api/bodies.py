@@ -11,10 +11,10 @@ from uuid import UUID
 
 from api.fair_semaphore import FairSemaphore
 from headrace.broker.app_rates import AppRates
+from headrace.domain.apps import App
 from headrace.domain.rates import RateLeft, RatesLeft
 from headrace.errors import AppLimited, BodiesFull, BrokerUnavailable
 from headrace.store import Store
-from headrace.store.apps import App
 from headrace.store.idempotency import find_replay
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from functools import partial
 from api.cached import Cached
 from api.fair_semaphore import FairSemaphore
 from headrace.config import OverflowSettings, PoolSettings
+from headrace.domain.fleet import Fleet
 from headrace.errors import ModelNotFound
 from headrace.policies.tokens import PromptTokenizer
 from headrace.store import Store, workers
-from headrace.store.workers import Fleet
 
 #: How old the workers' own figures may be. They change when workers come and go.
 FLEETS_TTL_S = 3.0

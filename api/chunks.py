@@ -9,10 +9,12 @@ from api.schemas.chat_body import ChatUsage, finish_reason_of
 from api.schemas.fragments import Fragments
 from api.schemas.openai_request import LANE_TIERS
 from api.unanswered import unanswered
-from headrace.broker.streams import StreamEvent
-from headrace.domain.jobs import JobState, TokenLogprob, show_id
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
+from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import StreamEvent
 from headrace.errors import HeadraceError, Unanswered
-from headrace.store.jobs import Job
 
 #: Ends a stream of chat completions.
 DONE = "[DONE]"

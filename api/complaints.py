@@ -3,10 +3,10 @@
 import math
 from datetime import UTC, datetime
 
-from headrace.broker.admission import Refusal
+from headrace.domain.apps import AppLimits
 from headrace.domain.jobs import JobSpec
+from headrace.domain.places import Refusal
 from headrace.errors import AppLimited
-from headrace.store.apps import AppLimits
 
 #: Clients that should retry honour no Retry-After above this. Source: the openai SDK.
 RETRY_AFTER_LIMIT_S = 120

@@ -20,9 +20,9 @@ from api.waits import Waits
 from headrace.broker.admission import Admission
 from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.domain.apps import App
 from headrace.errors import InvalidRequest
 from headrace.store import Store
-from headrace.store.apps import App
 
 Query = TypeVar("Query", bound=BaseModel)
 

@@ -14,10 +14,13 @@ from urllib.parse import urlsplit
 
 from api.catalogue import Catalogue, Model
 from headrace.config import Settings
-from headrace.domain.jobs import Idempotency, JobSpec, Lane, Message, Overflow, ReasoningEffort, Sampling, new_id
+from headrace.domain.apps import App
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Idempotency, JobSpec
+from headrace.domain.prompts import Message, ReasoningEffort, Sampling
+from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.tokens import LONG_CHARS
-from headrace.store.apps import App
 
 #: Of an answer's tokens and of the alternatives to them: about 40 MB of JSON, which Postgres stores within seconds.
 MOST_LOGPROBS_IN_ALL = 500_000

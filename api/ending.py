@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from headrace.broker.admission import Admission
-from headrace.domain.jobs import JobState
+from headrace.domain.jobs import Job
 from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, jobs
-from headrace.store.jobs import Job
 
 log = logging.getLogger(__name__)
 

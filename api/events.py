@@ -15,9 +15,10 @@ from api.heard import Heard, Told, sent
 from api.schemas.fragments import Fragments
 from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, ResponseBody
 from api.submit import Accepted
-from headrace.broker.streams import NUMBERS_PER_CLAIM, StreamEvent
-from headrace.domain.jobs import JobState, show_id
-from headrace.store.jobs import Job
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import NUMBERS_PER_CLAIM, StreamEvent
 
 Event = dict[str, Any]
 

@@ -9,10 +9,12 @@ from statistics import fmean
 
 from api.cached import Cached
 from api.catalogue import Catalogue
-from headrace.broker.admission import Admission, Load
+from headrace.broker.admission import Admission
 from headrace.config import Settings
-from headrace.domain.jobs import JobSpec, Lane
-from headrace.domain.queues import OVERFLOW, queue_name
+from headrace.domain.fleet import Fleet
+from headrace.domain.jobs import JobSpec
+from headrace.domain.places import Load
+from headrace.domain.queues import OVERFLOW, Lane, queue_name
 from headrace.errors import BrokerUnavailable
 from headrace.policies.forecasting import (
     UNKNOWN,
@@ -26,7 +28,6 @@ from headrace.policies.forecasting import (
 )
 from headrace.policies.lanes import kept_share
 from headrace.policies.routing import Pressure
-from headrace.store.workers import Fleet
 
 #: How old the observed rates may be, in seconds; they are observed every few seconds.
 OUTLOOK_TTL_S = 1.0

@@ -7,7 +7,7 @@ import time
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-from headrace.broker.admission import Refusal
+from headrace.domain.places import Refusal
 
 #: For how long what was told is said again, in seconds, from when it was asked.
 REMEMBER_S = 0.02

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.schemas.fragments import Fragments
-from headrace.broker.streams import StreamEvent
-from headrace.domain.jobs import TokenLogprob
-from headrace.domain.logprobs import StoredLogprobs
-from headrace.store.jobs import Job
+from headrace.domain.jobs import Job
+from headrace.domain.logprobs import StoredLogprobs, TokenLogprob
+from headrace.domain.stream_events import StreamEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,16 @@ from uuid import UUID
 
 from api.full_queues import FullQueues
 from headrace.batching import Batching, Call
-from headrace.broker.admission import Admission, Ask, Place, Refusal
-from headrace.domain.jobs import JobSpec, show_id
+from headrace.broker.admission import Admission
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.places import Ask, Place, Refusal
 from headrace.domain.queues import Candidate, Ticket
 from headrace.errors import BrokerUnavailable, HeadraceError, StoreUnavailable
 from headrace.logging import named
 from headrace.policies.routing import route_of
 from headrace.store import Store
-from headrace.store.insertion import Inserted, Placement, insert_batch
+from headrace.store.insertion import insert_batch
 
 log = logging.getLogger(__name__)
 

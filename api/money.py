@@ -12,11 +12,10 @@ from decimal import Decimal
 from uuid import UUID
 
 from api.cached import Cached
-from headrace.domain.budgets import BUDGETS, Kind, Lack, Shortfall, short_of, shortfall
+from headrace.domain.apps import App
+from headrace.domain.budgets import BUDGETS, Account, Balances, Kind, Lack, Shortfall, short_of, shortfall
 from headrace.errors import StoreUnavailable
 from headrace.store import budgets
-from headrace.store.apps import App
-from headrace.store.budgets import Account, Balances
 
 #: How old the accounts may be, in seconds. The worker looks again before it spends.
 ACCOUNTS_TTL_S = 0.5

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from api.cached import Cached
-from headrace.domain.jobs import JobSpec, prompt_digest
+from headrace.domain.jobs import JobSpec
+from headrace.domain.prompts import prompt_digest
 from headrace.errors import PoisonPrompt
 
 #: How old the list may be, in seconds: so long such a prompt is still accepted, and runs alone, somewhere else.

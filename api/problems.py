@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from api.deps import deps
 from api.rates import rate_headers
 from headrace import errors
-from headrace.domain.jobs import show_id
+from headrace.domain.ids import show_id
 from headrace.domain.rates import RatesLeft
 from headrace.errors import HeadraceError, Refused
 

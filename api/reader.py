@@ -6,9 +6,9 @@ from uuid import UUID
 from api import ending
 from headrace.batching import Batching, Call
 from headrace.broker.admission import Admission
+from headrace.domain.jobs import Job
 from headrace.errors import Unavailable
 from headrace.store import Store, jobs
-from headrace.store.jobs import Job
 
 #: Jobs in one read: an answer may be megabytes, and so many are in the memory at once.
 BATCH = 8

@@ -17,10 +17,10 @@ from api.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller, can_resume
 from api.slots import Slot
 from api.submit import Accepted
 from api.waits import Watch
-from headrace.broker.streams import StreamEvent
-from headrace.domain.jobs import show_id
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
+from headrace.domain.stream_events import StreamEvent
 from headrace.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreUnavailable
-from headrace.store.jobs import Job
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,13 @@ from api.money import Money
 from api.poison import Poison
 from api.refusals import Refusals
 from api.relief import Relief
-from headrace.broker.admission import Ask, Refusal
 from headrace.config import Settings
-from headrace.domain.jobs import Idempotency, JobSpec, JobState, Lane, Overflow, Route
-from headrace.domain.queues import OVERFLOW, Candidate, queue_name
+from headrace.domain.apps import App
+from headrace.domain.jobs import Idempotency, JobSpec
+from headrace.domain.places import Ask, Refusal
+from headrace.domain.queues import OVERFLOW, Candidate, Lane, Overflow, Route, queue_name
 from headrace.domain.rates import RatesLeft
+from headrace.domain.states import JobState
 from headrace.errors import (
     AppLimited,
     BrokerUnavailable,
@@ -35,7 +37,6 @@ from headrace.errors import (
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import candidates, route_of
 from headrace.store import Store
-from headrace.store.apps import App
 from headrace.store.idempotency import find_replay, key_reused, until_settled
 
 log = logging.getLogger(__name__)

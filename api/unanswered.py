@@ -3,9 +3,9 @@
 Knows no HTTP: `api/problems.py` gives each its status.
 """
 
-from headrace.domain.jobs import JobState
+from headrace.domain.jobs import Job
+from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobOverdue, PromptRejected, Unanswered
-from headrace.store.jobs import Job
 
 
 def unanswered(job: Job) -> InvalidRequest | Unanswered:

@@ -17,9 +17,9 @@ from api.peers import Connections, Peer, connections
 from api.slots import Slot, Slots
 from headrace.broker.admission import ENDED
 from headrace.broker.streams import STREAMED
+from headrace.domain.jobs import Job
 from headrace.errors import SlotsFull, StoreUnavailable
 from headrace.store import Store, jobs
-from headrace.store.jobs import Job
 
 log = logging.getLogger(__name__)
 

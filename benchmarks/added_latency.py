@@ -22,7 +22,7 @@ from rich.table import Table
 from testbed import Counts, bearer, console, count_jobs, line_of
 from vllm_server import vllm_server
 
-from headrace.domain.jobs import TERMINAL
+from headrace.domain.states import TERMINAL
 
 #: The most that the median may be more than the peer's, in milliseconds.
 GOAL_MS = 15.0

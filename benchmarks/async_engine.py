@@ -18,7 +18,7 @@ from json_peer import answering
 from mixed_load import Ask, Load, Seen, Span
 
 from headrace.config import Settings
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 from workers.engines.vllm_settings import arguments, environment
 
 

@@ -15,7 +15,7 @@ from orjson import dumps, loads
 from redis import BlockingConnectionPool, Redis
 
 from headrace.config import Settings
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 
 #: The list that this peer's messages go to; kombu names a list after its queue.
 QUEUE = "bare"

@@ -23,7 +23,7 @@ from rich.table import Table
 from testbed import Counts, count_jobs
 
 from headrace.config import Settings
-from headrace.domain.jobs import TERMINAL, JobState
+from headrace.domain.states import TERMINAL, JobState
 from headrace.stack.model import prepare
 from headrace.stack.report import Report
 from headrace.stack.stack import Stack

@@ -27,7 +27,7 @@ from rich.table import Table
 from testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of
 
 from headrace.config import Settings, SimulatorSettings
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 
 TRACE = Path(__file__).parent / "traces" / "azure_2023_code_first_2000.csv"
 LANES = (Lane.HIGH, Lane.NORMAL, Lane.LOW)

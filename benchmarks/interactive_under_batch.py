@@ -29,7 +29,7 @@ from real_engine import check_installed, demo_folder, real_stack, settings_of
 from rich.table import Table
 from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
-from headrace.domain.jobs import Message
+from headrace.domain.prompts import Message
 from headrace.policies.tokens import Tokenizer
 from headrace.stack.report import Report
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from testbed import line_of
 
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 from workers.kv_ledger import Held, KvLedger
 from workers.lengths import by_lane
 

@@ -24,7 +24,8 @@ from rich.table import Table
 from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
 from headrace.config import PROJECT_ROOT
-from headrace.domain.jobs import TERMINAL, Message
+from headrace.domain.prompts import Message
+from headrace.domain.states import TERMINAL
 from headrace.policies.tokens import Tokenizer
 from headrace.stack.stack import Stack
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from headrace.domain.jobs import show_id
+from headrace.domain.ids import show_id
 
 #: What every log record carries of its own; anything else came in through `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

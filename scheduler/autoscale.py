@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from headrace.config import ScalingSettings
+from headrace.domain.fleet import QueueSample
 from headrace.domain.queues import lane_queues
 from headrace.policies import scaling
 from headrace.policies.scaling import Decision, Snapshot
 from headrace.store import clock, locks, observations, workers
-from headrace.store.observations import QueueSample
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)

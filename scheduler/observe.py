@@ -7,15 +7,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import fmean
 
-from headrace.broker.admission import Load
 from headrace.domain.answers import ExpectedOutputs
-from headrace.domain.jobs import Lane
-from headrace.domain.queues import OVERFLOW, lane_queues
+from headrace.domain.fleet import Fleet, QueueActivity, QueueSample, StartedSize
+from headrace.domain.places import Load
+from headrace.domain.queues import OVERFLOW, Lane, lane_queues
 from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
 from headrace.policies.lanes import HIGH_LATELY_S, kept_share
 from headrace.store import clock, locks, observations, workers
-from headrace.store.observations import QueueActivity, QueueSample, StartedSize
-from headrace.store.workers import Fleet
 from scheduler.parts import Parts
 
 IDLE = QueueActivity()

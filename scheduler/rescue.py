@@ -10,9 +10,13 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from headrace.domain.jobs import JobState, Route, Usage, show_id
+from headrace.domain.attempts import Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.ids import show_id
+from headrace.domain.queues import Route
+from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable, UnknownPrice
-from headrace.policies.pricing import Cost, Tariff, cost
+from headrace.policies.pricing import Tariff, cost
 from headrace.store import clock, jobs, locks, losses, reservations
 from headrace.store.losses import Loss
 from scheduler.parts import Parts

@@ -13,8 +13,9 @@ from celery import bootsteps
 from celery.worker.consumer import Events
 from redis import Redis, RedisError
 
-from headrace.domain.jobs import JobState, show_id
+from headrace.domain.ids import show_id
 from headrace.domain.queues import EXECUTE, MOVED
+from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, overview
 

@@ -8,14 +8,13 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from headrace.broker.pace import Room
-from headrace.domain.budgets import BUDGETS, Budget, Lack, shortfall
+from headrace.domain.budgets import BUDGETS, Balances, Budget, Lack, shortfall
+from headrace.domain.jobs import LateJob
 from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.logging import named
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import objection
 from headrace.store import budgets, locks, spills, workers
-from headrace.store.budgets import Balances
-from headrace.store.spills import LateJob
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from headrace.broker.messages import named_in
 from headrace.broker.upkeep import Stay
-from headrace.domain.jobs import JobState, show_id
+from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
 from headrace.logging import named
 from headrace.store import deliveries, jobs, locks, observations, poison, queued, texts, workers
 from headrace.store.idempotency import forget_expired_keys

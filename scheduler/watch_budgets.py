@@ -3,10 +3,9 @@
 import logging
 from typing import Any
 
-from headrace.domain.budgets import Kind, reached, share
+from headrace.domain.budgets import Account, Kind, reached, share
 from headrace.policies.webhooks import BUDGET_EVENT
 from headrace.store import budgets, deliveries, locks
-from headrace.store.budgets import Account
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)

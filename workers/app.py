@@ -26,8 +26,8 @@ from headrace.broker.messages import DeliverMessage, ExecuteMessage, list_key, m
 from headrace.broker.remote_control import leave_cancels_to_control
 from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
-from headrace.domain.jobs import Route, parse_id
-from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
+from headrace.domain.ids import parse_id
+from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Route, lane_queues
 from headrace.errors import ConfigError, DeliveryFailed
 from headrace.logging import configure
 from headrace.store import Store

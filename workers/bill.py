@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from headrace.domain.jobs import Route, Usage
+from headrace.domain.attempts import AttemptEnd, Claim, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.queues import Route
 from headrace.errors import EngineCrash, EngineError
-from headrace.policies.pricing import Cost, Tariff, cost
-from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
+from headrace.policies.pricing import Tariff, cost
 from workers.engines.base import Generation
 
 

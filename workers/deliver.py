@@ -15,10 +15,11 @@ from pydantic import SecretStr
 
 from headrace import store
 from headrace.config import WebhookSettings
+from headrace.domain.deliveries import Delivery, Terms
 from headrace.errors import DeliveryFailed
 from headrace.policies import webhooks
 from headrace.store import Store
-from headrace.store.outbox import GONE_STATUS, Delivery, Terms
+from headrace.store.outbox import GONE_STATUS
 from workers.posting import Answer, Post, Request
 from workers.retry import asked_wait_s, jitter, next_delivery_delay_s
 from workers.slots import Held, Slots

@@ -2,11 +2,9 @@
 
 from collections.abc import Collection
 
-from headrace.domain.jobs import Overflow, Route
-from headrace.domain.queues import OVERFLOW, queue_name
+from headrace.domain.attempts import Away, Claim
+from headrace.domain.queues import OVERFLOW, Overflow, Route, queue_name
 from headrace.errors import EngineUnavailable
-from headrace.store.attempts import Away
-from headrace.store.claims import Claim
 from headrace.store.spills import TURNED_AWAY
 from workers.purse import Objection
 from workers.retry import backoff_s

@@ -16,11 +16,12 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from headrace import store
-from headrace.domain.jobs import SUSPECT, JobState, prompt_digest, show_id
+from headrace.domain.attempts import AttemptEnd, Claim
+from headrace.domain.ids import show_id
+from headrace.domain.prompts import prompt_digest
+from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
 from headrace.store import Store
-from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
 from workers.attempts import RunningAttempts, StopReason
 from workers.bill import Bill
 from workers.crashes import Crashes

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headrace.domain.answers import ExpectedOutputs
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 from workers.lengths import STEP_TOKENS, Lengths
 
 #: Share of jobs that are let be preempted: what is learned holds it there. Fewer leave more of the cache empty.

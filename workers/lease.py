@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace import store
+from headrace.domain.attempts import HeldAttempt
 from headrace.errors import ConfigError, EngineUnavailable, StoreUnavailable
 from headrace.store import Store
-from headrace.store.workers import HeldAttempt
 from workers.attempts import RunningAttempts, StopReason
 from workers.crashes import MOST_CRASHES, WITHIN_S, Crashes
 from workers.engines.base import Engine

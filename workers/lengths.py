@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate, pairwise
 
 from headrace.domain.answers import BOUNDS, AnswerLength, ExpectedOutput
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 
 #: Answers of one lane that are remembered; older ones say less about what comes.
 REMEMBERED = 2000

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.broker.transport import Taker, Turns
+from headrace.domain.deliveries import START, Delivery, Pulled, Terms
 from headrace.domain.queues import WEBHOOKS, bell_key
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, outbox
-from headrace.store.outbox import Delivery, Pulled, Terms
 from workers.slots import Held, Slots
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class OutboxTaker(Taker):
         """
         super().__init__(bell_key(WEBHOOKS))
         self._store, self._slots, self._message, self._count = store, slots, message, count
-        self._after = outbox.START
+        self._after = START
         self._terms: Callable[[int, Held], Terms] | None = None
         self._is_failing = False
         #: Whether more may be due than was pulled, so that a slot that frees is a cause to look.

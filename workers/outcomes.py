@@ -10,7 +10,7 @@ from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import Ignore, Retry
 from celery.worker.request import Request
 
-from headrace.domain.jobs import JobState
+from headrace.domain.states import JobState
 
 
 class Outcome(NamedTuple):

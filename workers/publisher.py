@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from headrace.broker.streams import Piece, PieceKind, Streams
-from headrace.domain.jobs import show_id, storable
+from headrace.broker.streams import Streams
+from headrace.domain.ids import show_id
+from headrace.domain.prompts import storable
+from headrace.domain.stream_events import Piece, PieceKind
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta, OnDelta
 

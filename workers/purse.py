@@ -8,8 +8,9 @@ from decimal import Decimal
 from uuid import UUID
 
 from headrace import store
-from headrace.domain.budgets import Lack, Limits
-from headrace.domain.jobs import ApiTier, Lane, Overflow
+from headrace.domain.attempts import ApiTier, AttemptEnd, Claim
+from headrace.domain.budgets import Cost, Lack, Limits
+from headrace.domain.queues import Lane, Overflow
 from headrace.domain.rates import ProviderRates
 from headrace.errors import (
     EngineBusy,
@@ -20,10 +21,8 @@ from headrace.errors import (
     StoreUnavailable,
     UnknownPrice,
 )
-from headrace.policies.pricing import Cost, Tariff
+from headrace.policies.pricing import Tariff
 from headrace.store import Store
-from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
 from workers.engines.base import Generation
 from workers.lockout import Lockout
 from workers.pacer import Pacer

@@ -8,7 +8,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
 
-from headrace.domain.jobs import Sampling
+from headrace.domain.prompts import Sampling
 from headrace.errors import EngineError
 
 #: Pause before the second attempt, doubled for each further one.

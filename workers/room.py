@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from headrace.domain.answers import AnswerLength, ExpectedOutputs
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 from headrace.policies.lanes import HIGH_LATELY_S, kept_slots
 from workers.engines.base import Engine, EngineLimits, Generation
 from workers.kv_ledger import Held, KvLedger

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from headrace import store
 from headrace.domain.answers import ExpectedOutputs
+from headrace.domain.fleet import WorkerSample
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
-from headrace.store.observations import WorkerSample
 from workers.engines.base import Engine, EngineStats
 from workers.room import Room
 

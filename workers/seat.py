@@ -16,12 +16,12 @@ from headrace.broker.pace import Pace
 from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.domain.answers import AnswerLength
-from headrace.domain.jobs import Route, new_id
-from headrace.domain.queues import OVERFLOW
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.queues import OVERFLOW, Route
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.policies.pricing import Tariff
 from headrace.store import Store
-from headrace.store.workers import WorkerInfo
 from workers.bill import Bill
 from workers.breaker import Breaker
 from workers.engines import load

@@ -12,10 +12,11 @@ from sqlalchemy import Row
 
 from headrace import store
 from headrace.batching import Gathering
-from headrace.domain.jobs import TERMINAL, TRANSITIONS, JobState, Route
+from headrace.domain.attempts import AttemptEnd, Claim
+from headrace.domain.queues import Route
+from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.store import Store
-from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim, claim_of
+from headrace.store.claims import claim_of
 from workers.sharing import Sharing
 
 #: Rows of one statement: more would only make everyone wait for the longest.

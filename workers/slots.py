@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from headrace.config import WebhookSettings
-from headrace.store.outbox import Delivery
+from headrace.domain.deliveries import Delivery
 from workers.posting import Post
 
 #: A delivery that was pulled and whose try has not begun within this, in seconds, is let go: its task was revoked, or

@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 
 from headrace.broker.messages import list_key
 from headrace.broker.transport import MOST_AT_ONCE, Taker, Turns
-from headrace.domain.jobs import Lane, parse_id
-from headrace.domain.queues import bell_key, books_key
+from headrace.domain.ids import parse_id
+from headrace.domain.queues import Lane, bell_key, books_key
 from headrace.errors import NotFound
 from workers.room import Room
 

@@ -9,8 +9,8 @@ from api.schemas.chat import ChatRequest
 from api.schemas.chat_body import ChatCompletionBody
 from api.sse import chat_stream
 from api.unanswered import unanswered
-from headrace.domain.jobs import JobState
-from headrace.store.apps import App
+from headrace.domain.apps import App
+from headrace.domain.states import JobState
 
 blueprint = Blueprint("chat", __name__, url_prefix="/v1/chat/completions")
 

@@ -8,10 +8,10 @@ from api import ending
 from api.deps import deps
 from api.peers import peer_of
 from api.routes.submission import read_job
+from headrace.domain.apps import App
+from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest
 from headrace.store import texts
-from headrace.store.apps import App
-from headrace.store.jobs import Job
 
 #: How long a cancel waits for the job's worker to confirm it, in seconds. A worker hears of it within a second.
 CONFIRMED_WITHIN_S = 2.0

@@ -11,11 +11,11 @@ from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.response_body import DeletedResponse, ResponseBody
 from api.schemas.responses import ResponseQuery, ResponseRequest
 from api.sse import response_stream
-from headrace.domain.jobs import parse_id, show_id
+from headrace.domain.apps import App
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest
 from headrace.store import texts
-from headrace.store.apps import App
-from headrace.store.jobs import Job
 
 blueprint = Blueprint("responses", __name__, url_prefix="/v1/responses")
 

@@ -17,10 +17,10 @@ from api.rates import rate_headers
 from api.schemas.body import parse_object
 from api.submit import Accepted
 from api.waits import ClientGone
-from headrace.domain.jobs import Idempotency, show_id
+from headrace.domain.apps import App
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Idempotency, Job
 from headrace.errors import InvalidRequest, StoreUnavailable, WaitTimeout
-from headrace.store.apps import App
-from headrace.store.jobs import Job
 
 KEY_CHARS_LIMIT = 255
 #: Digits of a `Prefer: wait=n` that are read; more say the same as the limit does.

@@ -9,8 +9,8 @@ from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
 from api.schemas.response_body import JobView
 from api.submit import Accepted
-from headrace.domain.jobs import show_id
-from headrace.store.jobs import Job
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
 
 
 class ChatMessageBody(Answer):

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from api.schemas.fields import Answer, Request
 from api.schemas.response_body import OutputText
-from headrace.domain.jobs import Message, show_id
+from headrace.domain.ids import show_id
+from headrace.domain.prompts import Message
 from headrace.errors import InvalidRequest
 
 

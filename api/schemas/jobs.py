@@ -30,8 +30,11 @@ from api.schemas.fields import (
 )
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs, TopLogprobs
 from api.submit import Accepted
-from headrace.domain.jobs import JobState, Lane, Message, Overflow, ReasoningEffort, show_id
-from headrace.store.jobs import Job
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
+from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.queues import Lane, Overflow
+from headrace.domain.states import JobState
 
 LaneName = Literal["high", "normal", "low", "batch"]
 OverflowName = Literal["allow", "never", "only"]

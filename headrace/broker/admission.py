@@ -4,8 +4,7 @@ Redis is a fast index of Postgres here: all of it can be wiped and rebuilt by th
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 from uuid import UUID
 
 from redis import Redis
@@ -13,102 +12,15 @@ from redis import Redis
 from headrace import connections
 from headrace.broker.messages import ExecuteMessage
 from headrace.broker.upkeep import Upkeep, answered
-from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Candidate, Ticket, bell_key, books_key
+from headrace.domain.apps import AppLimits
+from headrace.domain.places import Ask, Load, Place, Reason, Refusal
+from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Ticket, bell_key, books_key
 from headrace.domain.rates import RateLeft, RatesLeft
-from headrace.store.apps import UNLIMITED, AppLimits
 
 #: What `observe` writes and the doors read: `headrace.policies.forecasting.Outlook`, as JSON.
 OUTLOOK = KEY_PREFIX + "outlook"
 #: The channel on which ended jobs are named, by 32 hex digits. A message may be lost: readers look again by themselves.
 ENDED = KEY_PREFIX + "ended"
-
-RateReason = Literal["requests_per_minute", "tokens_per_minute"]
-Reason = Literal["depth", "tokens", "wait", "share", "token_share", "app_jobs"] | RateReason
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One job that wants a place: where it may go, best first, and what its app may have.
-
-    Attributes:
-        tokens: that it may take at most.
-        expected_tokens: that it will likely take; None: as many.
-    """
-
-    job_id: UUID
-    app_id: UUID
-    tokens: int
-    candidates: tuple[Candidate, ...]
-    limits: AppLimits = UNLIMITED
-    expected_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place taken in a queue.
-
-    Attributes:
-        position: counts from 1.
-        depth: jobs that wait there, this one included.
-        ahead_tokens: that the jobs before it will likely take, about: the queue's mean by their number.
-        free: slots of the queue's pool that take a job at once.
-    """
-
-    candidate: Candidate
-    position: int
-    depth: int
-    ahead_tokens: int
-    rates_left: RatesLeft
-    free: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why there is no place.
-
-    Attributes:
-        number: what `reason` is about: the cap, in jobs or tokens, or the app's share of it; for a rate, milliseconds
-            until it allows this job.
-        depth: jobs in the first candidate.
-        backlog_tokens: of the first candidate: what its jobs may take at most.
-        expected_tokens: what they will likely take.
-        free: slots of its pool that take a job at once.
-    """
-
-    reason: Reason
-    number: int
-    depth: int
-    backlog_tokens: int
-    expected_tokens: int
-    rates_left: RatesLeft
-    free: int = 0
-
-    @property
-    def unit(self) -> Literal["tokens", "jobs"]:
-        """What a queue's bound counts, of those that may be the reason."""
-        return "tokens" if self.reason in ("tokens", "token_share", "wait") else "jobs"
-
-    @property
-    def waiting(self) -> int:
-        """What waits in the first candidate, as the bound counts it: waits are told by expected tokens."""
-        if self.unit == "jobs":
-            return self.depth
-        return self.expected_tokens if self.reason == "wait" else self.backlog_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What waits in one queue: jobs from their reservation to their claim, and whose they are.
-
-    Attributes:
-        tokens: that they may take at most.
-        expected_tokens: that they will likely take.
-    """
-
-    jobs: int
-    tokens: int
-    apps: int
-    expected_tokens: int
 
 
 class Admission(Upkeep):

@@ -16,8 +16,8 @@ from kombu.entity import Queue
 from headrace.broker import transport
 from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl
-from headrace.domain.jobs import Lane, parse_id, show_id
-from headrace.domain.queues import CONTROL, DELIVER, EXECUTE, KEY_PREFIX, OVERFLOW, WEBHOOKS, Ticket, lane_queues
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.queues import CONTROL, DELIVER, EXECUTE, KEY_PREFIX, OVERFLOW, WEBHOOKS, Lane, Ticket, lane_queues
 from headrace.errors import NotFound
 from headrace.policies.lanes import preference, schedule
 

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from celery.worker.control import Panel
 
-from headrace.domain.jobs import JobState, parse_id, show_id
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, NotFound
 
 #: Commands that cannot do what they say, and what an operator does instead.

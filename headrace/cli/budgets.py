@@ -12,9 +12,8 @@ from headrace.cli.client import json_option, out, print_json
 from headrace.cli.database import database, operator_settings
 from headrace.cli.parameters import usd
 from headrace.cli.table import table
-from headrace.domain.budgets import SHUT, SpendingLimits, reached, share
+from headrace.domain.budgets import SHUT, Account, SpendingLimits, reached, share
 from headrace.store import budgets as store
-from headrace.store.budgets import Account
 
 _TOGETHER = "all together"
 

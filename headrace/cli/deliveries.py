@@ -10,7 +10,7 @@ from headrace.cli import parameters
 from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.table import table
-from headrace.domain.jobs import show_id
+from headrace.domain.ids import show_id
 from headrace.store import apps
 from headrace.store import deliveries as store
 from headrace.store.deliveries import Listed

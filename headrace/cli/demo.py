@@ -20,7 +20,7 @@ from headrace.cli import demo_report
 from headrace.cli.client import Api
 from headrace.cli.demo_report import Demo
 from headrace.config import Settings
-from headrace.domain.jobs import TERMINAL
+from headrace.domain.states import TERMINAL
 from headrace.stack.development_key import APP
 from headrace.stack.receiver import Received, Receiver
 from headrace.stack.report import Report

@@ -11,7 +11,9 @@ from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.job_history import show
 from headrace.cli.table import table
-from headrace.domain.jobs import JobState, Lane, parse_id, show_id
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.queues import Lane
+from headrace.domain.states import JobState
 from headrace.store import apps, overview, retries
 from headrace.store.overview import Listed, Wanted
 

@@ -28,7 +28,7 @@ from headrace.config.sections import (
     built_in_lanes,
 )
 from headrace.config.variables import check_names
-from headrace.domain.jobs import Lane, Route
+from headrace.domain.queues import Lane, Route
 from headrace.errors import ConfigError
 
 __all__ = [

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from headrace.domain.jobs import MOST_LOGPROBS, Lane
+from headrace.domain.logprobs import MOST_LOGPROBS
+from headrace.domain.queues import Lane
 
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 
 #: The bounds of answers, in tokens, for which an expected length is told: each is 1.4 times the one before.
 BOUNDS = tuple(sorted({round(2 ** (half / 2)) for half in range(35)}))

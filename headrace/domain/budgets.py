@@ -1,9 +1,11 @@
 """Whether there is money for a call to the paid API. Pure: the accounts are `store.budgets`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Literal, Protocol
+from uuid import UUID
 
 Period = Literal["day", "month"]
 PERIODS: tuple[Period, ...] = ("day", "month")
@@ -139,3 +141,51 @@ def shortfall(usd: Decimal, used: Mapping[Budget, Decimal], own: Limits, togethe
         if usd > left_usd:
             return Shortfall(budget, limit_usd, left_usd)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """USD, exact, and the version of the price it was made with."""
+
+    usd: Decimal
+    price_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one owner has spent in one period.
+
+    Attributes:
+        app: its name; None for all apps together.
+        reserved_usd: what calls under way may yet cost.
+        limit_usd: None for any amount.
+        told_percent: by kind, the highest threshold that the operator was told about.
+        short: the kinds by which a call has found too little left.
+    """
+
+    id: UUID
+    app: str | None
+    period: Period
+    starts_at: datetime
+    reserved_usd: Decimal
+    spent_usd: Decimal
+    limit_usd: Decimal | None
+    told_percent: Mapping[Kind, int] = field(default_factory=dict)
+    short: frozenset[Kind] = frozenset()
+
+    @property
+    def used_usd(self) -> Decimal:
+        """What counts against the limit."""
+        return self.reserved_usd + self.spent_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Balances:
+    """What may be spent and what was: the limits of all apps together, and the accounts of this day and month.
+
+    Attributes:
+        accounts: first those of all apps together, then by name.
+    """
+
+    together: SpendingLimits
+    accounts: Sequence[Account]

@@ -1,12 +1,41 @@
 """Log probabilities of an answer's tokens as they are stored: JSON that is sent as it is. Pure."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import overload
+from typing import TypedDict, overload
 
-from headrace.domain.jobs import TokenLogprob
+from headrace.domain.prompts import storable
+
+#: What stands for the log probability of a token that is as good as impossible. Source: OpenAI's and vLLM's APIs.
+LEAST_LOGPROB = -9999.0
+
+
+#: The most alternatives to a token that can be asked for. Source: OpenAI's API; vLLM's own default.
+MOST_LOGPROBS = 20
+
+
+class Alternative(TypedDict):
+    """A token that could have been made at some place, as JSON has it.
+
+    Attributes:
+        token: its text; empty for one that ends within a character, which belongs to the token that completes it.
+        logprob: the natural logarithm of its probability; `LEAST_LOGPROB` where that is too small to tell.
+        bytes: of its text in UTF-8.
+    """
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(Alternative):
+    """A token that was made, and the most likely ones at its place, best first."""
+
+    top_logprobs: list[Alternative]
+
 
 _DECODER = json.JSONDecoder()
 #: What stands between two items of a list.
@@ -58,3 +87,11 @@ class StoredLogprobs(Sequence[TokenLogprob]):
     def _tokens(self) -> list[TokenLogprob]:
         tokens: list[TokenLogprob] = json.loads(self.json)
         return tokens
+
+
+def alternative(token: str, logprob: float) -> Alternative:
+    """A token and its log probability, whatever an engine has computed, as JSON and Postgres can hold them."""
+    if not LEAST_LOGPROB <= logprob < math.inf:  # Nor is anything that is no number.
+        logprob = LEAST_LOGPROB
+    token = storable(token)
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}

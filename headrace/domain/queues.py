@@ -5,9 +5,38 @@ A queue is a Celery queue, which kombu keeps as one Redis list. Nothing here tou
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
-from headrace.domain.jobs import Lane
+
+class Lane(StrEnum):
+    """A priority class, best first."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+    BATCH = "batch"
+
+    @property
+    def priority(self) -> int:
+        """Rank for an engine's scheduler: lower runs first."""
+        return list(Lane).index(self)
+
+
+class Overflow(StrEnum):
+    """Whether a job may be answered by the paid API."""
+
+    ALLOW = "allow"
+    NEVER = "never"
+    ONLY = "only"
+
+
+class Route(StrEnum):
+    """Which way a job was sent."""
+
+    POOL = "pool"
+    OVERFLOW = "overflow"
+
 
 #: Task names. Producers name tasks by these, so that `api` never imports `workers`, nor CUDA with it.
 EXECUTE = "headrace.execute"

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from headrace.domain.answers import ExpectedOutputs, from_fields, to_fields
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 
 #: The first steps of a forecast, in seconds; later ones grow in proportion to the time that has passed.
 STEP_S = 0.5

@@ -8,7 +8,7 @@ and has no job waiting. Knows no broker.
 import math
 from collections.abc import Mapping, Sequence
 
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 
 #: How long after a job of `high` slots are kept for the next one, so that it need not wait for an answer to end. Longer
 #: than callers of such a lane pause.

@@ -7,7 +7,10 @@ from decimal import Decimal
 from typing import Self
 
 from headrace.config import Price, Settings
-from headrace.domain.jobs import ApiTier, Message, Route, Sampling, Usage
+from headrace.domain.attempts import ApiTier, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Route
 from headrace.errors import UnknownPrice
 
 PER_MTOK = Decimal(1_000_000)
@@ -16,14 +19,6 @@ PER_MTOK = Decimal(1_000_000)
 MESSAGE_TOKENS = 8
 #: Likewise what a chat template may add that has a system prompt of its own, as many servers' models have.
 TEMPLATE_TOKENS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """USD, exact, and the version of the price it was made with."""
-
-    usd: Decimal
-    price_version: str
 
 
 def cost(price: Price, usage: Usage, tier: str | None = None) -> Cost:

@@ -7,8 +7,9 @@ from typing import Protocol
 
 from headrace.config import LaneSettings, OverflowSettings
 from headrace.domain.budgets import Lack, NoBudget, Shortfall
-from headrace.domain.jobs import JobSpec, Message, Overflow, Route, Sampling
-from headrace.domain.queues import OVERFLOW, Candidate, queue_name
+from headrace.domain.jobs import JobSpec
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
 from headrace.errors import BudgetExceeded, InvalidRequest, UnknownPrice
 from headrace.policies.pricing import Tariff
 

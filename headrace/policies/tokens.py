@@ -19,7 +19,7 @@ import tokenizers
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.config import PoolSettings
-from headrace.domain.jobs import Message, ReasoningEffort
+from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.errors import ConfigError, InvalidRequest
 from headrace.policies.byte_bound import byte_bound
 

@@ -13,7 +13,8 @@ from uuid import UUID
 
 from standardwebhooks import Webhook
 
-from headrace.domain.jobs import JobState, show_id
+from headrace.domain.ids import show_id
+from headrace.domain.states import JobState
 
 _EVENTS: Mapping[JobState, str] = {
     JobState.SUCCEEDED: "response.completed",

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import CTE, ColumnElement, Connection, Insert, Row, Select, Update
 
-from headrace.domain.jobs import TERMINAL, TRANSITIONS, JobState
+from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.store.transitions import ANNOUNCED, moving
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 

@@ -1,73 +1,29 @@
 """Attempts: claim a job, and end the try with its result and its bill, only while the claim still holds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
+from headrace.domain.attempts import NOTHING_USED, AttemptEnd, Away, Claim
 from headrace.domain.budgets import Lack, Limits
-from headrace.domain.jobs import JobState, Route, TokenLogprob, Usage, storable
-from headrace.policies.pricing import Cost
+from headrace.domain.prompts import storable
+from headrace.domain.queues import Route
+from headrace.domain.states import JobState
 from headrace.store import reservations
 from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, HOLD, RECORD
-from headrace.store.claims import Claim, claim_of
+from headrace.store.claims import claim_of
 from headrace.store.reservations import Call
 from headrace.store.transitions import announce, transition
 from headrace.tables import attempts, jobs
 
-NOTHING_USED = Usage()
-
 #: What a claim is known by.
 _RIGHT = ("job_id", "worker_id", "attempt", "enqueue_no")
-
-LedgerKind = Literal["compute", "api", "waste"]
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptEnd:
-    """How one attempt went and what it is charged.
-
-    Attributes:
-        kind: `waste` when its tokens were burnt without a delivered result.
-        estimated: True when nobody knows what it has cost, and `cost` is the most that it can be.
-        api_usd: what the paid API would have charged for the same tokens; None when it has no price.
-        text: the answer; None when there is none to keep.
-        logprobs: of its tokens; None where they were not asked for.
-        reasoning: what came before it; empty when nothing did.
-    """
-
-    outcome: Literal["succeeded", "failed", "aborted"]
-    engine_s: float
-    cost: Cost
-    kind: LedgerKind
-    usage: Usage = NOTHING_USED
-    text: str | None = None
-    finish_reason: str | None = None
-    model_served: str | None = None
-    first_token_s: float | None = None
-    api_usd: Decimal | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    host_id: str | None = None
-    preemptions: int = 0
-    estimated: bool = False
-    logprobs: Sequence[TokenLogprob] | None = None
-    reasoning: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Away:
-    """Another queue for a job, and why it goes there, `delay_s` from now."""
-
-    queue: str
-    route: Route
-    reason: str
-    delay_s: float = 0.0
 
 
 def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine: str) -> Claim | None:

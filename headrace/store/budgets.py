@@ -7,7 +7,6 @@ What changes them is in `store.reservations`.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -17,50 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from headrace.domain.budgets import PERIODS, Budget, Kind, Limits, Period, SpendingLimits
+from headrace.domain.budgets import PERIODS, Account, Balances, Budget, Kind, Limits, Period, SpendingLimits
 from headrace.tables import apps, budget_limits, budgets
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What one owner has spent in one period.
-
-    Attributes:
-        app: its name; None for all apps together.
-        reserved_usd: what calls under way may yet cost.
-        limit_usd: None for any amount.
-        told_percent: by kind, the highest threshold that the operator was told about.
-        short: the kinds by which a call has found too little left.
-    """
-
-    id: UUID
-    app: str | None
-    period: Period
-    starts_at: datetime
-    reserved_usd: Decimal
-    spent_usd: Decimal
-    limit_usd: Decimal | None
-    told_percent: Mapping[Kind, int] = field(default_factory=dict)
-    short: frozenset[Kind] = frozenset()
-
-    @property
-    def used_usd(self) -> Decimal:
-        """What counts against the limit."""
-        return self.reserved_usd + self.spent_usd
-
-
-@dataclass(frozen=True, slots=True)
-class Balances:
-    """What may be spent and what was: the limits of all apps together, and the accounts of this day and month.
-
-    Attributes:
-        accounts: first those of all apps together, then by name.
-    """
-
-    together: SpendingLimits
-    accounts: Sequence[Account]
 
 
 def limits(db: Connection, configured: Limits) -> SpendingLimits:

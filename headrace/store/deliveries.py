@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from headrace.domain.jobs import new_id, oldest_id
+from headrace.domain.deliveries import Delivery
+from headrace.domain.ids import new_id, oldest_id
 from headrace.errors import NotFound
 from headrace.store import clock
-from headrace.store.outbox import GONE, GONE_STATUS, Delivery, receiver_digest
+from headrace.store.outbox import GONE, GONE_STATUS, receiver_digest
 from headrace.tables import apps, deliveries, gone_receivers
 from headrace.tables.work import APP_KEY, RECEIVER
 

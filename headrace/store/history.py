@@ -8,7 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from headrace.domain.jobs import show_id
+from headrace.domain.ids import show_id
 from headrace.errors import NotFound
 from headrace.tables import apps, attempts, deliveries, job_texts, jobs, ledger, workers
 

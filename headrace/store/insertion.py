@@ -14,7 +14,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from headrace.domain.jobs import JobSpec, JobState, Message, Route, Sampling
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
 from headrace.store.idempotency import find_replays, key_reused, take
 from headrace.store.session import Store
@@ -36,33 +38,6 @@ KEY_COLUMNS = ("key", "request_hash")
 _MESSAGE_FIELDS = tuple(field.name for field in fields(Message))
 _SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where admission put a job: the queue, which way it leads, and why."""
-
-    queue: str
-    route: Route
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Inserted:
-    """The outcome: the job that now stands for the request.
-
-    Attributes:
-        job_id: another job's when the Idempotency-Key was used before with the same body.
-        start_by: None for such a replay.
-    """
-
-    job_id: UUID
-    start_by: datetime | None
-
-    @property
-    def is_replay(self) -> bool:
-        """True when no new job was made."""
-        return self.start_by is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,8 @@
 """Jobs: read them, cancel them, and what the sweeps do to those nobody moves."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
@@ -12,23 +10,16 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.domain.jobs import (
-    SUSPECT,
-    TERMINAL,
-    JobState,
-    Lane,
-    Overflow,
-    ReasoningEffort,
-    Route,
-    TokenLogprob,
-    show_id,
-)
+from headrace.domain.fleet import NOBODY
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
 from headrace.domain.logprobs import StoredLogprobs
-from headrace.domain.queues import Ticket
+from headrace.domain.queues import Lane, Overflow, Route, Ticket
+from headrace.domain.states import SUSPECT, TERMINAL, JobState
 from headrace.errors import NotFound
 from headrace.store.attempt_statements import Statement
 from headrace.store.transitions import transition
-from headrace.store.workers import IS_RUNNING, NOBODY
+from headrace.store.workers import IS_RUNNING
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 #: Rows one sweep moves in one transaction, so that a backlog cannot hold locks for long.
@@ -50,91 +41,6 @@ IS_UNSTARTED = jobs.c.state.in_([_SPELLED[state] for state in UNSTARTED])
 _START_IS_LATE = sa.and_(jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())
 _FINISH_IS_LATE = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
 _IS_OVER = sa.and_(jobs.c.state.in_(UNSTARTED), sa.or_(_START_IS_LATE, _FINISH_IS_LATE))
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job as it stands, with its answer; see `headrace.tables.jobs` for the columns.
-
-    Attributes:
-        logprobs: of the answer's tokens; None where they were not asked for, and in a list of jobs.
-        reasoning: what came before the answer; None when nothing did, and in a list of jobs.
-        reasoning_effort: how much was to be thought; None where it was not said.
-        is_over: True while it waits although its time has passed: `expire` will end it.
-    """
-
-    id: UUID
-    app_id: UUID
-    state: JobState
-    lane: Lane
-    pool: str
-    queue: str
-    route: Route
-    route_reason: str
-    overflow: Overflow
-    model_requested: str
-    model_served: str | None
-    metadata: Mapping[str, str]
-    end_user: str | None
-    background: bool
-    stream: bool
-    prompt_tokens: int
-    max_tokens: int
-    output_tokens: int | None
-    cached_tokens: int | None
-    finish_reason: str | None
-    usd: Decimal
-    error_code: str | None
-    error_message: str | None
-    enqueue_no: int
-    attempt: int
-    suspicion: int
-    created_at: datetime
-    start_by: datetime
-    finish_by: datetime | None
-    started_at: datetime | None
-    ended_at: datetime | None
-    cancel_requested_at: datetime | None
-    retry_of: UUID | None
-    answer: str | None
-    engine: str | None
-    price_version: str | None
-    is_over: bool
-    logprobs: Sequence[TokenLogprob] | None = None
-    reasoning: str | None = None
-    reasoning_tokens: int | None = None
-    reasoning_effort: ReasoningEffort | None = None
-
-    @property
-    def max_wait_s(self) -> float:
-        """Seconds from acceptance within which it must start."""
-        return (self.start_by - self.created_at).total_seconds()
-
-    @property
-    def ticket(self) -> Ticket:
-        """The message that stands for this job in its queue now."""
-        return Ticket(
-            self.id,
-            self.app_id,
-            self.queue,
-            self.lane,
-            self.prompt_tokens,
-            self.max_tokens,
-            self.start_by,
-            self.enqueue_no,
-            alone=self.suspicion >= SUSPECT,
-        )
-
-    @property
-    def wait_s(self) -> float | None:
-        """Seconds from acceptance to the first start, or to the end of a job that never started."""
-        until = self.started_at or self.ended_at
-        return (until - self.created_at).total_seconds() if until else None
-
-    @property
-    def run_s(self) -> float | None:
-        """Seconds from the first start to the end; None until then."""
-        return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else None
 
 
 def _job_of(row: Row[Any]) -> Job:

@@ -11,9 +11,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -21,9 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.domain.jobs import new_id
+from headrace.domain.apps import App, KeyRecord, KeyState, Scope
+from headrace.domain.ids import new_id
 from headrace.errors import InvalidRequest, NotFound, Unauthenticated
-from headrace.store.apps import COLUMNS, App, Scope, read_app
+from headrace.store.apps import COLUMNS, read_app
 from headrace.tables import api_keys, apps
 
 #: What every key starts with, so that a leaked one can be recognised.
@@ -39,33 +38,6 @@ PLAIN_CHARS = len(KEY_PREFIX) + 43
 ID_CHARS_MIN = 4
 
 _ID = re.compile(f"[0-9a-f]{{{ID_CHARS_MIN},32}}")
-
-
-class KeyState(StrEnum):
-    """Whether a key opens the door."""
-
-    LIVE = "live"
-    EXPIRED = "expired"
-    REVOKED = "revoked"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """What may be shown of a key after it was made.
-
-    Attributes:
-        app: its app's name.
-        hint: the key's first characters.
-    """
-
-    id: UUID
-    app: str
-    hint: str
-    scopes: frozenset[Scope]
-    state: KeyState
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
 
 
 _IS_REVOKED = api_keys.c.revoked_at.is_not(None)

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.domain.jobs import JobState, Route
-from headrace.policies.pricing import Cost
+from headrace.domain.budgets import Cost
+from headrace.domain.queues import Route
+from headrace.domain.states import JobState
 from headrace.store.reservations import Call
 from headrace.store.transitions import transition
 from headrace.tables import attempts, jobs, ledger

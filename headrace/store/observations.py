@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,10 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 
 from headrace.domain.answers import AnswerLength
-from headrace.domain.jobs import JobState, Lane, Route, oldest_id
+from headrace.domain.fleet import QueueActivity, QueueSample, StartedSize, WorkerSample
+from headrace.domain.ids import oldest_id
+from headrace.domain.queues import Lane, Route
+from headrace.domain.states import JobState
 from headrace.store.jobs import IS_QUEUED
 from headrace.store.workers import IS_RUNNING
 from headrace.tables import decisions, jobs, queue_samples, refusals, worker_samples
@@ -26,64 +29,6 @@ LATE_REFUSALS = timedelta(minutes=5)
 FORGET_ROWS = 5_000
 #: Answers among which a worker that starts looks for those of its pool.
 LENGTHS_ROWS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class QueueSample:
-    """One queue at one moment; counts are since the sample before. See `headrace.tables.queue_samples`."""
-
-    queue: str
-    at: datetime
-    depth: int
-    oldest_wait_s: float
-    arrivals: int
-    refused: int
-    started: int
-    running: int
-    slots: int
-    hosts: int
-    depth_tokens: int = 0
-    started_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class QueueActivity:
-    """What Postgres knows of a queue since a given time."""
-
-    oldest_wait_s: float = 0.0
-    arrivals: int = 0
-    started: int = 0
-    running: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StartedSize:
-    """Jobs of one queue, pool and lane that were started, and may have as long an answer."""
-
-    pool: str
-    queue: str
-    lane: str
-    max_tokens: int
-    jobs: int
-    prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSample:
-    """What a worker's engine did since its sample before. See `headrace.tables.worker_samples`."""
-
-    worker_id: UUID
-    pool: str
-    interval_s: float
-    running: float
-    waiting: int
-    steps: int
-    kv_use: float | None
-    kv_reserved: float | None
-    prompt_tokens: int
-    output_tokens: int
-    preemptions: int
-    first_token_s: float | None
 
 
 def activity(db: Connection, queues: Sequence[str], since: datetime) -> dict[str, QueueActivity]:

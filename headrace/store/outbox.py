@@ -5,104 +5,27 @@ hide no other's: the pull goes from receiver to receiver in an index, and reads 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from headrace.domain.jobs import JobState
+from headrace.domain.deliveries import START, Delivery, GivenUp, Pulled, Terms
+from headrace.domain.states import JobState
 from headrace.policies.webhooks import job_data
 from headrace.tables import apps, deliveries, gone_receivers, jobs
 from headrace.tables.work import APP_KEY, RECEIVER
 
 #: How many receivers one pull looks at; the next one goes on behind them.
 RECEIVERS_A_PULL = 500
-#: Before every app and receiver.
-START = (UUID(int=0), "")
 
 #: A receiver's answer for "never again", and what is recorded of what waits for it.
 GONE_STATUS = 410
 GONE = "The webhook's receiver answered 410 before: nothing is sent there any more."
 _UNREPORTED = "The last try was begun and never reported: its worker died."
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One try at telling a receiver of something.
-
-    Attributes:
-        app_id: whose webhook it is; None for the operator's.
-        receiver: the host, and the port if the URL names one.
-        secrets: each signs it: the app's own, and the one before while that still holds; none for the operator's.
-        tries: counts this one.
-        tries_before: of these, those before an operator's last retry: the schedule does not count them.
-        data: what has happened, and `at` when.
-    """
-
-    id: UUID
-    app_id: UUID | None
-    event: str
-    url: str
-    receiver: str
-    secrets: tuple[str, ...]
-    tries: int
-    tries_before: int
-    data: Mapping[str, Any]
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a worker may pull.
-
-    Attributes:
-        most: tries in all.
-        per_app, per_receiver: tries that may run at once, with those that do.
-        of_app, of_receiver: tries that run.
-        max_tries: a delivery that has begun so many is given up instead.
-        lease_s: a try that is not reported within this is begun again.
-        after: the app and receiver where the last pull ended.
-    """
-
-    most: int
-    per_app: int
-    per_receiver: int
-    max_tries: int
-    lease_s: float
-    of_app: Mapping[UUID | None, int] = field(default_factory=dict)
-    of_receiver: Mapping[str, int] = field(default_factory=dict)
-    after: tuple[UUID, str] = START
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """A delivery that has failed without a try: its last one was never reported, or its receiver is gone."""
-
-    id: UUID
-    receiver: str
-    tries: int
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """What one pull brought.
-
-    Attributes:
-        given_up: deliveries that have failed without a try.
-        is_all: False when more may be due that could go now. A scan of all receivers may take several pulls; it ends
-            with True once it has found nothing.
-        after: where the next pull goes on.
-    """
-
-    deliveries: Sequence[Delivery] = ()
-    given_up: Sequence["GivenUp"] = ()
-    is_all: bool = True
-    after: tuple[UUID, str] = START
 
 
 _ANY_DUE = sa.select(sa.exists().where(deliveries.c.state == "pending", deliveries.c.next_at <= sa.func.now()))

@@ -10,7 +10,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from headrace.domain.jobs import JobState, Lane, oldest_id, time_of
+from headrace.domain.ids import oldest_id, time_of
+from headrace.domain.queues import Lane
+from headrace.domain.states import JobState
 from headrace.tables import apps, jobs
 
 #: Jobs that one list looks through at most: some 0.1 s.

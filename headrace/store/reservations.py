@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from headrace.domain.budgets import PERIODS, Budget, Lack, Limits, Shortfall, short_of, shortfall
-from headrace.domain.jobs import new_id, show_id
+from headrace.domain.ids import new_id, show_id
 from headrace.store.budgets import STORED, budget_of, note_short, periods_at, start_of, together
 from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs
 

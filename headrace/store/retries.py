@@ -9,7 +9,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from headrace.domain.jobs import JobState, new_id, show_id
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, JobNotEnded, NotFound
 from headrace.tables import job_texts, jobs
 

@@ -1,36 +1,23 @@
 """Jobs that are about to miss their start in a queue of ours: find them, and move them to the paid API's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from headrace.domain.jobs import Message, Overflow, Route, Sampling
-from headrace.domain.queues import OVERFLOW, Ticket, queue_name
-from headrace.store.apps import AppLimits
+from headrace.domain.apps import AppLimits
+from headrace.domain.jobs import LateJob
+from headrace.domain.prompts import Message
+from headrace.domain.queues import OVERFLOW, Overflow, Route, Ticket, queue_name
 from headrace.store.claims import sampling_of
 from headrace.store.jobs import IS_QUEUED, IS_UNSTARTED, ticket_of
 from headrace.tables import apps, job_texts, jobs
 
 #: How the reason begins of a job that waits for its own pool because the paid API was closed to it.
 TURNED_AWAY = "from overflow: "
-
-
-@dataclass(frozen=True, slots=True)
-class LateJob:
-    """A job that waits, and may go to the paid API: what its price depends on, and who pays."""
-
-    ticket: Ticket
-    app: str
-    limits: AppLimits
-    model: str
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    max_cost_usd: Decimal | None
 
 
 def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.domain.jobs import TERMINAL, Message, oldest_id, show_id
+from headrace.domain.ids import oldest_id, show_id
+from headrace.domain.prompts import Message
+from headrace.domain.states import TERMINAL
 from headrace.errors import JobNotEnded
 from headrace.store import clock
 from headrace.store.jobs import find, not_found

@@ -6,7 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row, Update
 
-from headrace.domain.jobs import JobState, check_transition, new_id
+from headrace.domain.ids import new_id
+from headrace.domain.states import JobState, check_transition
 from headrace.policies.webhooks import event_of
 from headrace.tables import deliveries, jobs
 

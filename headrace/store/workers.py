@@ -1,9 +1,8 @@
 """Workers and their leases: one row a process, renewed each second on the database's clock."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -11,7 +10,9 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from headrace.domain.answers import ExpectedOutputs, from_fields, to_fields, together
-from headrace.domain.jobs import JobState
+from headrace.domain.attempts import HeldAttempt
+from headrace.domain.fleet import NOBODY, Fleet, WorkerInfo
+from headrace.domain.states import JobState
 from headrace.tables import jobs, worker_samples, workers
 
 #: How far back the workers' samples say how full their caches are, in seconds.
@@ -20,38 +21,6 @@ RECENT_S = 15.0
 FORGET_ROWS = 5_000
 #: Spelled out, as the predicate of the partial index is.
 IS_RUNNING = jobs.c.state == sa.literal(str(JobState.RUNNING), sa.Text, literal_execute=True)
-#: Stands where a running job's worker is named, once that worker has disowned it.
-NOBODY = UUID(int=0)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
-    """What a worker says of itself once its engine is up; see `EngineLimits` for the sizes."""
-
-    id: UUID
-    name: str
-    host_id: str
-    pool: str
-    engine: str
-    model: str
-    max_running: int
-    max_model_tokens: int | None = None
-    kv_tokens: int | None = None
-    kv_block_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldAttempt:
-    """An attempt that runs under a worker's lease, as Postgres has it. `stop` says why it must stop, if it must."""
-
-    job_id: UUID
-    attempt: int
-    stop: Literal["cancelled", "deadline_exceeded"] | None
-
-    @property
-    def request_id(self) -> str:
-        """What the engine calls this attempt."""
-        return f"{self.job_id.hex}.{self.attempt}"
 
 
 def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:
@@ -128,26 +97,6 @@ def forget_old(db: Connection, keep_days: int) -> int:
     still_runs = sa.select(jobs.c.id).where(jobs.c.worker_id == workers.c.id, IS_RUNNING).exists()
     old = sa.select(workers.c.id).where(is_old, ~still_runs).order_by(workers.c.lease_until).limit(FORGET_ROWS)
     return len(db.execute(sa.delete(workers).where(workers.c.id.in_(old)).returning(workers.c.id)).all())
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """The live workers of one pool, added up.
-
-    Attributes:
-        max_model_tokens: the smallest limit among them: what any of them can serve.
-        kv_tokens: likewise the smallest pool.
-        kv_use: share of their KV caches that was in use of late; None when nobody says.
-    """
-
-    pool: str
-    workers: int
-    hosts: int
-    slots: int
-    running: int
-    max_model_tokens: int | None
-    kv_tokens: int | None
-    kv_use: float | None = None
 
 
 def fleets(db: Connection) -> dict[str, Fleet]:

@@ -16,7 +16,8 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 
 from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
-from headrace.domain.jobs import LEAST_LOGPROB, Message, Sampling
+from headrace.domain.logprobs import LEAST_LOGPROB
+from headrace.domain.prompts import Message, Sampling
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
 from headrace.policies.tokens import EstimatingTokenizer, Tokenizer
 from workers.engines.base import Delta, Engine, EngineStats, Generation, GenerationRequest, OnDelta, Progress

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
-from headrace.domain.jobs import LEAST_LOGPROB, Message, Sampling, Usage
+from headrace.domain.attempts import Usage
+from headrace.domain.logprobs import LEAST_LOGPROB
+from headrace.domain.prompts import Message, Sampling
 from headrace.domain.rates import ProviderRate
 from headrace.errors import (
     ConfigError,

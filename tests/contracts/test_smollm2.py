@@ -11,7 +11,7 @@ from types import MappingProxyType
 import pytest
 
 from headrace.config import PoolSettings, Settings
-from headrace.domain.jobs import Message, Sampling
+from headrace.domain.prompts import Message, Sampling
 from headrace.domain.shapes import ModelShape
 from headrace.errors import PromptRejected
 from headrace.policies.sizing import KvPool

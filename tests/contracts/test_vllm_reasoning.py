@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 
 from headrace.config import PoolSettings, Settings
-from headrace.domain.jobs import Message, ReasoningEffort, Sampling
+from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.errors import ConfigError
 from headrace.policies.tokens import template_arguments
 from headrace.stack.model import PreparedModel

@@ -10,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from headrace.domain.jobs import parse_id
+from headrace.domain.ids import parse_id
 from headrace.errors import StackError
 from headrace.policies.webhooks import new_secret
 from headrace.stack.receiver import Receiver

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace.config import PoolSettings
-from headrace.domain.jobs import Message, Sampling
+from headrace.domain.prompts import Message, Sampling
 from headrace.domain.shapes import ModelShape
 from headrace.policies.sizing import KvPool
 from headrace.stack.model import PreparedModel

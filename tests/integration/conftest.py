@@ -20,12 +20,14 @@ from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.domain.jobs import JobSpec, Lane, Message, Route, Sampling, new_id
-from headrace.domain.queues import Ticket
+from headrace.domain.apps import App
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Route, Ticket
 from headrace.store import Store, apps, jobs
-from headrace.store.apps import App
 from headrace.store.idempotency import until_settled
-from headrace.store.insertion import Inserted, Placement, insert_batch
+from headrace.store.insertion import insert_batch
 from headrace.tables import metadata
 
 

@@ -27,15 +27,20 @@ from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.pace import Pace
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.domain.jobs import Idempotency, JobSpec, JobState, Lane, Message, Route, Sampling, Usage
-from headrace.policies.pricing import Cost
+from headrace.domain.apps import App
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.deliveries import Terms
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.jobs import Idempotency, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Route
+from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
 from headrace.stack.postgres import Postgres
 from headrace.stack.valkey import Valkey
 from headrace.store import Store, apps, attempts, claims, deliveries, jobs, keys, outbox, workers
-from headrace.store.attempts import AttemptEnd
-from headrace.store.insertion import Placement, insert_batch
-from headrace.store.workers import WorkerInfo
+from headrace.store.insertion import insert_batch
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.observe import observe
@@ -46,7 +51,7 @@ from scheduler.watch_budgets import watch_budgets
 WORKER, SECOND = UUID(int=0xA1), UUID(int=0xA2)
 PLAIN, HOOKED, LOST = (UUID(int=0x01900000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
 SEPARATOR = "\n-- ;\n"
-TERMS = outbox.Terms(most=1, per_app=1, per_receiver=1, max_tries=9, lease_s=60)
+TERMS = Terms(most=1, per_app=1, per_receiver=1, max_tries=9, lease_s=60)
 
 
 class Recorder:
@@ -72,7 +77,7 @@ class Recorder:
         return re.sub(r"whsec_[\w+/=]+", "whsec_recorded", text)
 
 
-def spec(app: apps.App, job_id: UUID, **changes: object) -> JobSpec:
+def spec(app: App, job_id: UUID, **changes: object) -> JobSpec:
     made = JobSpec(
         id=job_id,
         app_id=app.id,

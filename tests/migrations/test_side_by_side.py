@@ -15,13 +15,17 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from headrace.domain.jobs import JobSpec, JobState, Lane, Message, Route, Sampling, Usage, new_id
-from headrace.policies.pricing import Cost
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Inserted, Job, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Route
+from headrace.domain.states import JobState
 from headrace.store import Store, attempts, jobs, workers
-from headrace.store.attempts import AttemptEnd
 from headrace.store.claims import claim_of
-from headrace.store.insertion import Inserted, Placement, insert_batch
-from headrace.store.workers import WorkerInfo
+from headrace.store.insertion import insert_batch
 from headrace.tables import apps, ledger
 
 #: Of the last release; its name is the schema that it was made for.
@@ -58,7 +62,7 @@ def old(engine: sa.Engine) -> Iterator[Old]:
     connection.close()
 
 
-def find(store: Store, job_id: UUID) -> jobs.Job:
+def find(store: Store, job_id: UUID) -> Job:
     with store.begin() as db:
         return jobs.find(db, db.scalar(sa.select(apps.c.id)), job_id)
 

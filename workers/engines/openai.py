@@ -17,7 +17,7 @@ import httpx2
 import openai
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
-from headrace.domain.jobs import Sampling, storable
+from headrace.domain.prompts import Sampling, storable
 from headrace.domain.rates import ProviderRates
 from headrace.errors import (
     ConfigError,

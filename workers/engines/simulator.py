@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
-from headrace.domain.jobs import TokenLogprob, Usage
+from headrace.domain.attempts import Usage
+from headrace.domain.logprobs import TokenLogprob
 from headrace.errors import EngineCrash, EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.policies.tokens import PromptTokenizer, load_for
 from workers.engines.adapters import no_such_adapter

@@ -5,7 +5,8 @@ import hashlib
 import itertools
 from typing import Literal
 
-from headrace.domain.jobs import Message, TokenLogprob, alternative
+from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.prompts import Message
 from workers.engines.base import GenerationRequest
 
 LABEL = "[simulated] "

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import CancelledError
 
 from headrace.config import PoolSettings, Settings
-from headrace.domain.jobs import Usage
+from headrace.domain.attempts import Usage
 from headrace.errors import ConfigError, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.policies.tokens import PromptTokenizer, load_for
 from workers.engines.adapters import find_adapters, no_such_adapter

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from headrace.domain.jobs import TokenLogprob, storable
+from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.prompts import storable
 from workers.engines.base import Delta, GenerationRequest, OnDelta
 from workers.engines.vllm_reasoning import Reading
 from workers.engines.vllm_sampling import token_logprobs

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.config import PoolSettings
-from headrace.domain.jobs import ReasoningEffort
+from headrace.domain.prompts import ReasoningEffort
 from headrace.errors import ConfigError, EngineFault, PromptRejected
 from headrace.policies.tokens import template_arguments
 

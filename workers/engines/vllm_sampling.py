@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from headrace.domain.jobs import Sampling, TokenLogprob, alternative
+from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.prompts import Sampling
 from headrace.errors import PromptRejected
 
 

@@ -8,7 +8,7 @@ import os
 if os.environ.get("SOAK_OFF") == "fence":  # noqa: TID251 - no setting: the product knows nothing of it.
     from typing import Any
 
-    from headrace.domain.jobs import JobState
+    from headrace.domain.states import JobState
     from headrace.store import attempt_statements as statements
     from headrace.store import transitions
     from headrace.tables import jobs

@@ -19,15 +19,18 @@ from api.app import create_app
 from api.deps import EXTENSION
 from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
-from headrace.broker.streams import Piece, PieceKind, Streams
+from headrace.broker.streams import Streams
 from headrace.config import Settings
-from headrace.domain.jobs import JobState, TokenLogprob, Usage, alternative, new_id
+from headrace.domain.apps import App
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.queues import KEY_PREFIX, lane_queues
-from headrace.policies.pricing import Cost
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import Piece, PieceKind
 from headrace.store import Store, apps, attempts, keys, workers
-from headrace.store.apps import App
-from headrace.store.attempts import AttemptEnd
-from headrace.store.workers import WorkerInfo
 from headrace.tables import idempotency_keys, job_texts, jobs
 
 #: What a worker thinks where the prompt says "think", piece by piece, and what it says.

@@ -16,9 +16,11 @@ from redis import Redis
 from headrace.broker.admission import Admission
 from headrace.broker.pace import Pace
 from headrace.config import Settings
-from headrace.domain.jobs import Lane, Usage, new_id
+from headrace.domain.attempts import Usage
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane
 from headrace.store import Store, attempts, workers
-from headrace.store.workers import WorkerInfo
 from scheduler.observe import observe
 from scheduler.parts import Parts
 from workers.engines.base import EngineLimits, Generation

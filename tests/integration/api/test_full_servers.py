@@ -12,7 +12,7 @@ from redis.exceptions import OutOfMemoryError
 
 from headrace.broker.admission import Admission
 from headrace.broker.messages import named_in
-from headrace.domain.jobs import parse_id
+from headrace.domain.ids import parse_id
 from headrace.store import Store
 from headrace.tables import jobs
 

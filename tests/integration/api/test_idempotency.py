@@ -12,9 +12,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 
+from headrace.domain.apps import App
 from headrace.domain.queues import KEY_PREFIX
 from headrace.store import Store, apps
-from headrace.store.apps import App
 from headrace.store.idempotency import PATIENCE_S
 from headrace.tables import jobs
 

@@ -21,15 +21,15 @@ from api.deps import EXTENSION
 from headrace.broker.admission import ENDED, Admission, books_key
 from headrace.broker.messages import list_key
 from headrace.config import BudgetSettings, LaneSettings, Settings
-from headrace.domain.jobs import JobState, Lane, Usage, new_id, oldest_id, parse_id, show_id
-from headrace.domain.queues import Ticket
+from headrace.domain.apps import App
+from headrace.domain.attempts import AttemptEnd, Claim, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, oldest_id, parse_id, show_id
+from headrace.domain.queues import Lane, Ticket
+from headrace.domain.states import JobState
 from headrace.policies.forecasting import LaneRates, PoolRates, to_json
-from headrace.policies.pricing import Cost
 from headrace.store import Store, apps, attempts, budgets, texts, workers
-from headrace.store.apps import App
-from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
-from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs, refusals
 
 GOOD = {"prompt": "Why is the sky blue?", "max_tokens": 256}

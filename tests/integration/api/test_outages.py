@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from headrace.domain.jobs import show_id
+from headrace.domain.ids import show_id
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.tables import jobs

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
-from headrace.domain.jobs import new_id, parse_id, prompt_digest
+from headrace.domain.attempts import Claim
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, parse_id
+from headrace.domain.prompts import prompt_digest
 from headrace.store import Store, attempts, poison, workers
-from headrace.store.claims import Claim
-from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs, poison_prompts
 
 PROMPT = {

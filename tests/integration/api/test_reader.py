@@ -12,11 +12,12 @@ import sqlalchemy as sa
 
 from api.reader import BATCH, Reader
 from headrace.broker.admission import Admission
-from headrace.domain.jobs import JobState, new_id
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
 from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
 from headrace.errors import NotFound
 from headrace.store import Store
-from headrace.store.jobs import Job
 
 READERS = 2 * BATCH + 1
 PATIENCE_S = 20

@@ -23,13 +23,15 @@ from werkzeug.serving import make_server
 
 from api.deps import EXTENSION
 from headrace.broker.admission import Admission
-from headrace.broker.streams import Piece, Streams
-from headrace.domain.jobs import JobState, Usage, new_id, parse_id
+from headrace.broker.streams import Streams
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, parse_id
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import Piece
 from headrace.errors import SlotsFull
-from headrace.policies.pricing import Cost
 from headrace.store import Store, attempts, workers
-from headrace.store.attempts import AttemptEnd
-from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs
 
 PROMPT = "Why is the sky blue?"

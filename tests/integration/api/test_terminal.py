@@ -15,7 +15,7 @@ from headrace import connections
 from headrace.cli import main
 from headrace.cli.client import Api
 from headrace.config import Settings
-from headrace.domain.jobs import parse_id
+from headrace.domain.ids import parse_id
 from headrace.stack.report import Report
 from headrace.stack.secret import persistent_secret
 from headrace.store import Store, keys

@@ -15,12 +15,13 @@ from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, list_key, make_celery
 from headrace.broker.pace import Pace
-from headrace.broker.streams import Piece, Streams
+from headrace.broker.streams import Streams
 from headrace.broker.transport import SentinelTransport, Transport
 from headrace.config import Settings
 from headrace.connections.outages import Outage
-from headrace.domain.jobs import Lane, new_id
-from headrace.domain.queues import CONTROL, Ticket, queue_name
+from headrace.domain.ids import new_id
+from headrace.domain.queues import CONTROL, Lane, Ticket, queue_name
+from headrace.domain.stream_events import Piece
 from headrace.errors import BrokerUnavailable
 from tests.chaos.redis_group import RedisGroup
 

@@ -14,11 +14,11 @@ from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, list_key, make_celery, named_in
 from headrace.broker.pace import Pace
 from headrace.config import Settings
-from headrace.domain.jobs import new_id, oldest_id
+from headrace.domain.attempts import Claim
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, oldest_id
 from headrace.domain.queues import Ticket
 from headrace.store import Store, attempts, workers
-from headrace.store.claims import Claim
-from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs
 from scheduler.parts import Parts
 

@@ -12,11 +12,12 @@ from redis import Redis
 from headrace import connections
 from headrace.broker.admission import Admission, books_key
 from headrace.broker.messages import list_key
-from headrace.domain.jobs import new_id
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
 from headrace.domain.queues import KEY_PREFIX, OVERFLOW, Ticket
 from headrace.store import Store, jobs
 from headrace.store import queued as queued_jobs
-from headrace.store.workers import WorkerInfo, register
+from headrace.store.workers import register
 from scheduler import sweep
 from scheduler.observe import observe
 from scheduler.parts import Parts

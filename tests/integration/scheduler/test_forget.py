@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from headrace.config import PROJECT_ROOT
-from headrace.domain.jobs import oldest_id
+from headrace.domain.ids import oldest_id
 from headrace.domain.queues import Ticket
 from headrace.tables import metadata
 from scheduler import sweep

@@ -8,12 +8,15 @@ from uuid import UUID
 
 import pytest
 
-from headrace.domain.jobs import Alternative, JobState, Message, Sampling, TokenLogprob, Usage
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.deliveries import Terms
+from headrace.domain.logprobs import Alternative, TokenLogprob
+from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
 from headrace.errors import NotFound
-from headrace.policies.pricing import Cost
 from headrace.store import attempts, jobs, outbox, retries
-from headrace.store.attempts import AttemptEnd
 from headrace.tables import metadata
 from scheduler import sweep
 from scheduler.parts import Parts
@@ -105,7 +108,7 @@ def test_a_webhook_that_is_still_on_its_way_is_sent(parts: Parts, run: Any, quer
     job_id = run(JobState.SUCCEEDED, ANSWERED)
     assert sweep.forget_texts(parts) == 1
     with parts.store.begin() as db:
-        [delivery] = outbox.pull(db, outbox.Terms(1, per_app=1, per_receiver=1, max_tries=1, lease_s=60)).deliveries
+        [delivery] = outbox.pull(db, Terms(1, per_app=1, per_receiver=1, max_tries=1, lease_s=60)).deliveries
     assert (delivery.event, delivery.data["job_id"]) == ("response.completed", f"job_{job_id.hex}")
 
 

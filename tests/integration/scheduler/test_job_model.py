@@ -29,14 +29,17 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from headrace.config import BudgetSettings, Price
-from headrace.domain.jobs import TERMINAL, JobSpec, JobState, Lane, Message, Route, Sampling, Usage, new_id
-from headrace.policies.pricing import Cost
+from headrace.domain.apps import App
+from headrace.domain.attempts import AttemptEnd, Away, Claim, HeldAttempt, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import NOBODY, WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Route
+from headrace.domain.states import TERMINAL, JobState
 from headrace.store import Store, attempts, jobs, workers
-from headrace.store.apps import App
-from headrace.store.attempts import AttemptEnd, Away
-from headrace.store.claims import Claim
-from headrace.store.insertion import Inserted, Placement, insert_batch
-from headrace.store.workers import NOBODY, HeldAttempt, WorkerInfo
+from headrace.store.insertion import insert_batch
 from headrace.tables import apps as apps_table
 from headrace.tables import attempts as attempts_table
 from headrace.tables import budgets as budgets_table

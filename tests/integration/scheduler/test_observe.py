@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from api.refusals import Refusals
-from headrace.broker.admission import Admission, Ask
+from headrace.broker.admission import Admission
 from headrace.domain.answers import BOUNDS, ExpectedOutput, to_fields
-from headrace.domain.jobs import Lane
-from headrace.domain.queues import Candidate, Ticket
+from headrace.domain.apps import UNLIMITED, App
+from headrace.domain.places import Ask
+from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.policies.forecasting import LaneRates, PoolRates, from_json
 from headrace.store import Store, observations
-from headrace.store.apps import UNLIMITED, App
 from scheduler.autoscale import autoscale
 from scheduler.observe import observe
 from scheduler.parts import Parts

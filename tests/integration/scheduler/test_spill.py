@@ -12,18 +12,20 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from headrace.broker.admission import Admission, Ask, Place
+from headrace.broker.admission import Admission
 from headrace.config import BudgetSettings, Price, Settings
-from headrace.domain.jobs import Message, Overflow, Sampling, new_id
-from headrace.domain.queues import Candidate, Ticket
+from headrace.domain.apps import App
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.places import Ask, Place
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Candidate, Overflow, Ticket
 from headrace.domain.rates import ProviderRate, ProviderRates
 from headrace.errors import BrokerUnavailable
 from headrace.policies.pricing import ceiling
 from headrace.store import Store, apps, attempts, workers
-from headrace.store.apps import App
 from headrace.store.jobs import ticket_of
 from headrace.store.spills import TURNED_AWAY
-from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs
 from scheduler import sweep
 from scheduler.parts import Parts

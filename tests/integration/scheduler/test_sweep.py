@@ -9,9 +9,11 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from headrace.broker.admission import ENDED, Admission, Ask, Load, Place, books_key
+from headrace.broker.admission import ENDED, Admission, books_key
 from headrace.broker.messages import list_key, named_in
-from headrace.domain.jobs import Message, new_id, show_id
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.places import Ask, Load, Place
+from headrace.domain.prompts import Message
 from headrace.domain.queues import WEBHOOKS, Candidate, Ticket, bell_key
 from headrace.errors import BrokerUnavailable
 from headrace.logging import NAMED_JOBS

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from headrace import connections
 from headrace.config import BudgetSettings
+from headrace.domain.apps import App
 from headrace.policies.webhooks import new_secret
 from headrace.store import Store, apps, budgets
-from headrace.store.apps import App
 from scheduler.parts import Parts
 from scheduler.watch_budgets import watch_budgets
 

@@ -20,7 +20,8 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from headrace.config import WebhookSettings
-from headrace.domain.jobs import show_id
+from headrace.domain.deliveries import Pulled
+from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
 from headrace.errors import DeliveryFailed
 from headrace.policies.webhooks import BUDGET_EVENT, new_secret
@@ -95,7 +96,7 @@ class Sender:
         """Pull what is due, and make a try of this delivery."""
         slots = self.use_case.slots
         with self.use_case.store.begin() as db:
-            pulled = outbox.pull(db, self.use_case.terms(16, slots.held())) if pulls else outbox.Pulled()
+            pulled = outbox.pull(db, self.use_case.terms(16, slots.held())) if pulls else Pulled()
         for delivery in pulled.deliveries:
             slots.hold(delivery)
         if pulls and all(each.id != delivery_id for each in pulled.deliveries):

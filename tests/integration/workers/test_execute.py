@@ -16,13 +16,17 @@ from redis import Redis
 from headrace import connections
 from headrace.broker.streams import Streams
 from headrace.config import Settings
-from headrace.domain.jobs import SUSPECT, JobState, Message, Route, Sampling, Usage, new_id, prompt_digest
-from headrace.domain.queues import Ticket
+from headrace.domain.attempts import Usage
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.prompts import Message, Sampling, prompt_digest
+from headrace.domain.queues import Route, Ticket
+from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from headrace.policies.pricing import Tariff
 from headrace.store import Store, jobs, workers
 from headrace.store import attempts as store_attempts
-from headrace.store.workers import WorkerInfo
 from headrace.tables import attempts, deliveries, ledger, poison_prompts
 from headrace.tables import jobs as jobs_table
 from tests.chaos.proxy import Mode, Proxy
@@ -132,7 +136,7 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
     execute.publisher.end()
 
 
-def job(store: Store, ticket: Ticket) -> jobs.Job:
+def job(store: Store, ticket: Ticket) -> Job:
     with store.begin() as db:
         return jobs.find(db, ticket.app_id, ticket.job_id)
 

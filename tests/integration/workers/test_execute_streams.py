@@ -14,15 +14,21 @@ from redis import Redis
 
 from headrace import connections
 from headrace.broker.admission import Admission
-from headrace.broker.streams import KEEP_S, RUN_S, StreamEvent, Streams
+from headrace.broker.streams import KEEP_S, RUN_S, Streams
 from headrace.config import PoolSettings, Settings, SimulatorSettings
-from headrace.domain.jobs import JobState, Route, Sampling, TokenLogprob, Usage, alternative, new_id
-from headrace.domain.queues import Ticket
+from headrace.domain.attempts import Usage
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.prompts import Sampling
+from headrace.domain.queues import Route, Ticket
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import StreamEvent
 from headrace.errors import EngineFault, HeadraceError
 from headrace.policies.pricing import Tariff
 from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store, jobs, workers
-from headrace.store.workers import WorkerInfo
 from workers.bill import Bill
 from workers.engines.base import Delta, EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.engines.simulator import SimulatorEngine
@@ -127,7 +133,7 @@ def make_worker(store: Store, settings: Settings, admission: Admission) -> Itera
         execute.publisher.end()
 
 
-def job(store: Store, ticket: Ticket) -> jobs.Job:
+def job(store: Store, ticket: Ticket) -> Job:
     with store.begin() as db:
         return jobs.find(db, ticket.app_id, ticket.job_id)
 

@@ -13,11 +13,11 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_lates
 
 from headrace.config import BudgetSettings, Settings
 from headrace.connections import postgres
-from headrace.domain.jobs import new_id
+from headrace.domain.apps import App
+from headrace.domain.ids import new_id
 from headrace.errors import ConfigError
 from headrace.stack.ports import free_port
 from headrace.store import Store, apps
-from headrace.store.apps import App
 from headrace.tables import budgets
 from workers.attempts import RunningAttempts
 from workers.engines.base import EngineLimits, EngineStats, Progress

@@ -16,9 +16,14 @@ from headrace.broker.admission import Admission
 from headrace.broker.pace import Pace
 from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Price, Settings
-from headrace.domain.jobs import JobState, Lane, Message, Overflow, Route, Sampling, Usage, new_id
-from headrace.domain.queues import Ticket
+from headrace.domain.attempts import Usage
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.rates import ProviderRate, ProviderRates
+from headrace.domain.states import JobState
 from headrace.errors import (
     EngineBusy,
     EngineFault,
@@ -29,7 +34,6 @@ from headrace.errors import (
 )
 from headrace.policies.pricing import Tariff, ceiling
 from headrace.store import Store, apps, budgets, jobs, workers
-from headrace.store.workers import WorkerInfo
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
 from workers.bill import Bill
@@ -139,7 +143,7 @@ def spilled(store: Store, queued: Callable[..., Ticket]) -> Callable[..., Ticket
     return one
 
 
-def run(execute: Execute, store: Store, ticket: Ticket) -> jobs.Job:
+def run(execute: Execute, store: Store, ticket: Ticket) -> Job:
     execute.run(ticket.job_id, ticket.enqueue_no)
     with store.begin() as db:
         return jobs.find(db, ticket.app_id, ticket.job_id)

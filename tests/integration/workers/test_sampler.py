@@ -11,10 +11,12 @@ import sqlalchemy as sa
 
 from headrace import connections
 from headrace.config import Settings
-from headrace.domain.jobs import Lane, Usage, new_id
+from headrace.domain.attempts import Usage
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, workers
-from headrace.store.workers import WorkerInfo
 from headrace.tables import worker_samples
 from workers.engines.base import EngineLimits, EngineStats, Generation, Progress
 from workers.room import Room

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.config import Settings
-from headrace.domain.jobs import JobState, Lane, Route, new_id
-from headrace.domain.queues import Ticket
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane, Route, Ticket
+from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.tables import jobs, workers

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from headrace.domain.jobs import JobState, Usage, alternative, new_id
+from headrace.domain.attempts import AttemptEnd, Claim, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.logprobs import alternative
 from headrace.domain.queues import Ticket
-from headrace.policies.pricing import Cost
+from headrace.domain.states import JobState
 from headrace.store import Store, jobs, workers
-from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
-from headrace.store.workers import WorkerInfo
 from headrace.tables import ledger
 from workers.shared_attempts import SharedAttempts
 

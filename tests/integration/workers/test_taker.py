@@ -15,8 +15,8 @@ from redis.exceptions import ConnectionError
 
 from headrace.broker.admission import Admission
 from headrace.broker.messages import LaneCycle, list_key
-from headrace.domain.jobs import Lane, new_id, parse_id
-from headrace.domain.queues import Ticket, lane_queues, queue_name
+from headrace.domain.ids import new_id, parse_id
+from headrace.domain.queues import Lane, Ticket, lane_queues, queue_name
 from headrace.policies.lanes import schedule
 from workers.engines.base import EngineLimits, Progress
 from workers.room import Room

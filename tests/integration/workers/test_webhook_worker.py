@@ -17,7 +17,7 @@ from redis import Redis
 from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.domain.jobs import new_id
+from headrace.domain.ids import new_id
 from headrace.domain.queues import WEBHOOKS, bell_key
 from headrace.policies.webhooks import new_secret
 from headrace.stack.child import Child, Command

@@ -17,20 +17,20 @@ from api.poison import Poison
 from api.refusals import Refusals
 from api.relief import Relief
 from api.submit import Submitter
-from headrace.broker.admission import Admission, Ask, Load, Place, Refusal
+from headrace.broker.admission import Admission
 from headrace.config import PoolSettings, Settings
-from headrace.domain.budgets import SpendingLimits
-from headrace.domain.jobs import JobSpec, new_id
+from headrace.domain.apps import App
+from headrace.domain.budgets import Account, Balances, SpendingLimits
+from headrace.domain.fleet import Fleet
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.places import Ask, Load, Place, Refusal
 from headrace.domain.queues import Ticket
 from headrace.domain.rates import NO_RATES
 from headrace.errors import HeadraceError
 from headrace.policies.pricing import Tariff
 from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store
-from headrace.store.apps import App
-from headrace.store.budgets import Account, Balances
-from headrace.store.insertion import Inserted, Placement
-from headrace.store.workers import Fleet
 
 MODEL = "test-model"
 LIMIT = 2048

@@ -12,9 +12,9 @@ import pytest
 
 from api import auth
 from api.auth import BAD_KEY_TTL_S, FRESH_SHARE, KEY_TTL_S, Authenticator, check_scope
+from headrace.domain.apps import App, AppLimits, Scope
 from headrace.errors import HeadraceError, PermissionDenied, StoreUnavailable, Unauthenticated
 from headrace.store import Store, keys
-from headrace.store.apps import App, AppLimits, Scope
 
 PEPPER = "pepper"
 

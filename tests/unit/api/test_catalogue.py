@@ -6,10 +6,10 @@ import pytest
 
 from api.catalogue import Catalogue
 from headrace.config import OverflowSettings, PoolSettings
+from headrace.domain.fleet import Fleet
 from headrace.errors import ModelNotFound
 from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store
-from headrace.store.workers import Fleet
 
 POOLS = {
     "first": PoolSettings(model="a", engine="simulator", max_model_tokens=2048),

@@ -8,9 +8,9 @@ from openai.types.chat import ChatCompletionChunk
 
 from api.chunks import DONE, ChatChunks
 from api.events import Event
-from headrace.broker.streams import StreamEvent
-from headrace.domain.jobs import JobState
-from headrace.store.jobs import Job
+from headrace.domain.jobs import Job
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import StreamEvent
 from tests.unit.api.test_events import (
     ENDED,
     EXPIRED,

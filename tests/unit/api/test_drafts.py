@@ -12,12 +12,14 @@ import pytest
 from api.catalogue import Catalogue
 from api.drafts import MOST_LOGPROBS_IN_ALL, Draft, Spelling, specify
 from headrace.config import LaneSettings, OverflowSettings, PoolSettings, Settings, WebhookSettings
-from headrace.domain.jobs import Lane, Message, Overflow, ReasoningEffort, new_id
+from headrace.domain.apps import App
+from headrace.domain.fleet import Fleet
+from headrace.domain.ids import new_id
+from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, PromptTokenizer
 from headrace.store import Store
-from headrace.store.apps import App
-from headrace.store.workers import Fleet
 from tests.unit.api.conftest import FakeStore
 
 LIMIT = 2048

@@ -11,11 +11,12 @@ import pytest
 
 from api.ending import cancel, read
 from headrace.broker.admission import Admission
-from headrace.domain.jobs import JobState, Lane, new_id
-from headrace.domain.queues import Ticket
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.queues import Lane, Ticket
+from headrace.domain.states import JobState
 from headrace.errors import BrokerUnavailable, NotFound
 from headrace.store import Store
-from headrace.store.jobs import Job
 
 APP, JOB = new_id(), new_id()
 TICKET = Ticket(JOB, APP, "chat.high", Lane.HIGH, 6, 4, datetime(2026, 1, 1, tzinfo=UTC))

@@ -14,9 +14,12 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from api.events import Event, ResponseEvents
-from headrace.broker.streams import StreamEvent
-from headrace.domain.jobs import JobState, Lane, Overflow, Route, TokenLogprob, alternative, new_id
-from headrace.store.jobs import Job
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.queues import Lane, Overflow, Route
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import StreamEvent
 
 MADE = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TEXT = "Because of Rayleigh scattering."

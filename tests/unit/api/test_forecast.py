@@ -8,12 +8,13 @@ import pytest
 
 from api.catalogue import Catalogue
 from api.forecast import LIVE_TTL_S, OUTLOOK_TTL_S, Forecast
-from headrace.broker.admission import Admission, Load
+from headrace.broker.admission import Admission
 from headrace.config import Settings
-from headrace.domain.jobs import Lane
+from headrace.domain.fleet import Fleet
+from headrace.domain.places import Load
+from headrace.domain.queues import Lane
 from headrace.errors import BrokerUnavailable
 from headrace.policies.forecasting import LaneRates, PoolRates, to_json
-from headrace.store.workers import Fleet
 
 
 @pytest.fixture

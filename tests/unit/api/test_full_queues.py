@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from api.full_queues import FRESH_S, KNOCK_EVERY_S, REMEMBER_S, REMEMBERED, FullQueues
-from headrace.broker.admission import Refusal
+from headrace.domain.places import Refusal
 from headrace.domain.rates import NO_RATES
 
 FULL, NEWER = (Refusal("depth", 500, depth, 1000, 1000, NO_RATES) for depth in (500, 501))

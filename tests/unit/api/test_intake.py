@@ -11,13 +11,15 @@ from uuid import UUID
 import pytest
 
 from api.intake import FAILPOINT_INSERTED, Admitted, Bid, Intake, Outcome, Replayed
-from headrace.broker.admission import Admission, Ask, Place, Refusal
-from headrace.domain.jobs import JobSpec, Lane, Message, Sampling, new_id
-from headrace.domain.queues import Candidate, Ticket
+from headrace.broker.admission import Admission
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.places import Ask, Place, Refusal
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.domain.rates import NO_RATES
 from headrace.errors import BrokerUnavailable, HeadraceError, IdempotencyInProgress, StoreUnavailable
 from headrace.store import Store
-from headrace.store.insertion import Inserted, Placement
 
 THREADS = 64
 PATIENCE_S = 20

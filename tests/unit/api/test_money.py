@@ -6,11 +6,10 @@ from uuid import UUID
 import pytest
 
 from api.money import COMING_S, Money
-from headrace.domain.budgets import Budget, Kind, NoBudget, Shortfall, SpendingLimits
-from headrace.domain.jobs import new_id
+from headrace.domain.apps import App, AppLimits
+from headrace.domain.budgets import Account, Balances, Budget, Kind, NoBudget, Shortfall, SpendingLimits
+from headrace.domain.ids import new_id
 from headrace.errors import StoreUnavailable
-from headrace.store.apps import App, AppLimits
-from headrace.store.budgets import Account, Balances
 
 ONE = Decimal(1)
 SHOP = App(new_id(), "shop", "whsec", AppLimits(day_usd=Decimal(5)))

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from api.refusals import Refusals
-from headrace.domain.jobs import new_id
+from headrace.domain.ids import new_id
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from api.slots import KNOCK_S, Slot, Slots
-from headrace.domain.jobs import new_id
+from headrace.domain.ids import new_id
 
 FIRST, SECOND, THIRD = (new_id() for _ in range(3))
 

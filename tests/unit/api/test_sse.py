@@ -20,10 +20,12 @@ from api.slots import Slot
 from api.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed
 from api.submit import Accepted
 from api.waits import Watch
-from headrace.broker.streams import StreamEvent
-from headrace.domain.jobs import JobState, Lane, Overflow, Route, new_id
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.queues import Lane, Overflow, Route
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import StreamEvent
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidRequest, NotFound, StoreUnavailable
-from headrace.store.jobs import Job
 
 MADE = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TEXT = "Because of Rayleigh scattering."

@@ -15,12 +15,18 @@ from api.drafts import Draft, Spelling
 from api.full_queues import FRESH_S, REMEMBER_S
 from api.intake import FAILPOINT_INSERTED
 from api.submit import LATE_S, RETRY_BLINDLY_S, Submitter
-from headrace.broker.admission import Load, Place, Refusal
 from headrace.config import Price
 from headrace.domain.answers import BOUNDS, ExpectedOutput
-from headrace.domain.jobs import Idempotency, JobState, Lane, Message, Overflow, new_id
-from headrace.domain.queues import OVERFLOW
+from headrace.domain.apps import App, AppLimits
+from headrace.domain.budgets import Account
+from headrace.domain.fleet import Fleet
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Idempotency, Inserted
+from headrace.domain.places import Load, Place, Refusal
+from headrace.domain.prompts import Message
+from headrace.domain.queues import OVERFLOW, Lane, Overflow
 from headrace.domain.rates import NO_RATES, RateLeft, RatesLeft
+from headrace.domain.states import JobState
 from headrace.errors import (
     AppLimited,
     BrokerUnavailable,
@@ -36,10 +42,6 @@ from headrace.errors import (
     StoreUnavailable,
 )
 from headrace.policies.forecasting import PoolRates, to_json
-from headrace.store.apps import App, AppLimits
-from headrace.store.budgets import Account
-from headrace.store.insertion import Inserted
-from headrace.store.workers import Fleet
 
 DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), max_tokens=256)
 KEYED = Idempotency("key", b"hash")

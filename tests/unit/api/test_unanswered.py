@@ -6,9 +6,10 @@ from typing import Any, cast
 import pytest
 
 from api.unanswered import unanswered
-from headrace.domain.jobs import JobState, new_id
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobOverdue, Unanswered
-from headrace.store.jobs import Job
 
 
 def ended(state: JobState, code: str | None = None, message: str | None = None) -> Job:

@@ -15,10 +15,11 @@ from api.peers import Connections, Peer
 from api.waits import ClientGone, Waits
 from headrace.broker.admission import ENDED
 from headrace.broker.streams import STREAMED
-from headrace.domain.jobs import JobState, new_id
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.states import JobState
 from headrace.errors import SlotsFull, StoreUnavailable
 from headrace.store import Store
-from headrace.store.jobs import Job
 
 APP = new_id()
 

@@ -3,8 +3,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headrace.domain.jobs import Lane, Message, Overflow, Route, Sampling, new_id
-from headrace.store.claims import Claim
+from headrace.domain.attempts import Claim
+from headrace.domain.ids import new_id
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Overflow, Route
 from workers.detour import way_on
 from workers.purse import Objection
 

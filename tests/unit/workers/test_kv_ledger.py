@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 from workers.kv_ledger import (
     HEADROOM,
     HEADROOM_LEAST,

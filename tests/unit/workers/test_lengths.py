@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.domain.answers import AnswerLength
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 from workers import lengths
 from workers.lengths import Lengths, by_lane
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from headrace.domain.jobs import Lane, new_id
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane
 from workers.attempts import RunningAttempts
 from workers.engines.base import EngineLimits, EngineStats, Progress
 from workers.metrics import WorkerMetrics

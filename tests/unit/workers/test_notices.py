@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from headrace.batching import CROWD, Gathering
-from headrace.domain.jobs import new_id
+from headrace.domain.ids import new_id
 from headrace.errors import BrokerUnavailable
 from workers.notices import Notices
 

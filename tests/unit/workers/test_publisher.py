@@ -10,8 +10,9 @@ from uuid import UUID
 
 import pytest
 
-from headrace.broker.streams import Piece
-from headrace.domain.jobs import TokenLogprob, alternative, new_id
+from headrace.domain.ids import new_id
+from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.stream_events import Piece
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta
 from workers.publisher import FLUSH_EVERY_S, Publisher

@@ -1,6 +1,6 @@
 import pytest
 
-from headrace.domain.jobs import Sampling
+from headrace.domain.prompts import Sampling
 from headrace.errors import EngineError, EngineFault, EngineUnavailable, PromptRejected
 from workers.retry import GiveUp, RetryIn, decide, is_continuable, next_delivery_delay_s
 

@@ -5,7 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from headrace.domain.jobs import Lane, Usage, new_id
+from headrace.domain.attempts import Usage
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane
 from headrace.policies.lanes import HIGH_LATELY_S, SMALL_BATCH
 from workers.engines.base import EngineLimits, FinishReason, Generation, Progress
 from workers.kv_ledger import KvLedger

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from headrace.config import PoolSettings, Settings
-from headrace.domain.jobs import Route
+from headrace.domain.queues import Route
 from headrace.errors import ConfigError
 from headrace.store import Store
 from workers.notices import Notices

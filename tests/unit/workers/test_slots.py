@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from headrace.config import WebhookSettings
-from headrace.domain.jobs import new_id
-from headrace.store.outbox import Delivery
+from headrace.domain.deliveries import Delivery
+from headrace.domain.ids import new_id
 from workers.slots import BEGIN_WITHIN_S, Slots
 
 SETTINGS = WebhookSettings(max_running=4, max_running_per_app=2, max_running_per_receiver=1)

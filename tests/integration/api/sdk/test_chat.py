@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 from openai import OpenAI
 
-from headrace.domain.jobs import JobState, parse_id
+from headrace.domain.ids import parse_id
+from headrace.domain.states import JobState
 from headrace.store import Store, transitions
 from headrace.tables import jobs
 

@@ -11,9 +11,10 @@ from flask import Flask
 from openai import OpenAI
 
 from headrace.config import Settings
-from headrace.domain.jobs import JobState, parse_id
+from headrace.domain.apps import App, Scope
+from headrace.domain.ids import parse_id
+from headrace.domain.states import JobState
 from headrace.store import Store, apps, keys
-from headrace.store.apps import App, Scope
 from headrace.tables import jobs
 
 PROMPT = "Why is the sky blue?"

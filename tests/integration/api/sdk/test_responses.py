@@ -11,7 +11,7 @@ from openai import OpenAI
 from redis import Redis
 
 from headrace.broker.messages import list_key
-from headrace.domain.jobs import parse_id
+from headrace.domain.ids import parse_id
 from headrace.store import Store
 from headrace.store.claims import sampling_of
 from headrace.tables import job_texts

@@ -14,14 +14,15 @@ import pytest
 from redis import Redis
 
 from headrace import connections
-from headrace.broker.admission import OUTLOOK, Admission, Ask, Load, Place, Refusal, books_key
+from headrace.broker.admission import OUTLOOK, Admission, books_key
 from headrace.broker.messages import ExecuteMessage, list_key, make_celery, named_in
 from headrace.config import Settings
-from headrace.domain.jobs import Lane, new_id, show_id
-from headrace.domain.queues import EXECUTE, KEY_PREFIX, Candidate, Ticket, bell_key
+from headrace.domain.apps import UNLIMITED, AppLimits
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.places import Ask, Load, Place, Refusal
+from headrace.domain.queues import EXECUTE, KEY_PREFIX, Candidate, Lane, Ticket, bell_key
 from headrace.domain.rates import RateLeft
 from headrace.errors import BrokerUnavailable
-from headrace.store.apps import UNLIMITED, AppLimits
 
 QUEUE = "chat.normal"
 SPILL = "overflow.normal"

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis import Redis
 
-from headrace.broker.admission import Admission, Ask, Place, Refusal, books_key
+from headrace.broker.admission import Admission, books_key
 from headrace.broker.messages import list_key, named_in
-from headrace.domain.jobs import Lane, new_id
-from headrace.domain.queues import KEY_PREFIX, Candidate, Ticket
+from headrace.domain.apps import UNLIMITED, AppLimits
+from headrace.domain.ids import new_id
+from headrace.domain.places import Ask, Place, Refusal
+from headrace.domain.queues import KEY_PREFIX, Candidate, Lane, Ticket
 from headrace.domain.rates import RateLeft, RatesLeft
-from headrace.store.apps import UNLIMITED, AppLimits
 
 QUEUES = ("chat.normal", "overflow.normal")
 APPS = {

@@ -12,8 +12,8 @@ from redis import Redis
 
 from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
-from headrace.domain.jobs import Lane, new_id, parse_id
-from headrace.domain.queues import Ticket, lane_queues, queue_name
+from headrace.domain.ids import new_id, parse_id
+from headrace.domain.queues import Lane, Ticket, lane_queues, queue_name
 
 WAITING = 160
 SHARES = {"high": 100, "normal": 40, "low": 10, "batch": 10}

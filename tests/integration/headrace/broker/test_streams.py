@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from headrace import connections
-from headrace.broker.streams import KEEP_S, RUN_S, STREAMED, Piece, StreamEvent, Streams
+from headrace.broker.streams import KEEP_S, RUN_S, STREAMED, Streams
 from headrace.config import Settings
-from headrace.domain.jobs import new_id
+from headrace.domain.ids import new_id
+from headrace.domain.stream_events import Piece, StreamEvent
 from headrace.errors import BrokerUnavailable
 from tests.integration.listening import next_message
 

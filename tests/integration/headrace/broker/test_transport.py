@@ -19,8 +19,8 @@ from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key, make_celery
 from headrace.broker.transport import MOST_AT_ONCE, Channel, Taker, Transport, Turns
 from headrace.config import Settings
-from headrace.domain.jobs import Lane, new_id, show_id
-from headrace.domain.queues import CONTROL, Ticket, bell_key, queue_name
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.queues import CONTROL, Lane, Ticket, bell_key, queue_name
 
 #: How long anything here may take, in seconds.
 SOON_S = 10

@@ -9,10 +9,9 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.domain.jobs import Lane
-from headrace.domain.queues import Ticket
+from headrace.domain.apps import UNLIMITED, App, AppLimits
+from headrace.domain.queues import Lane, Ticket
 from headrace.store import Store, apps
-from headrace.store.apps import UNLIMITED, App, AppLimits
 
 Run = Callable[..., Result]
 

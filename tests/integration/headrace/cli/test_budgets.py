@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.domain.jobs import new_id
+from headrace.domain.apps import App
+from headrace.domain.ids import new_id
 from headrace.store import Store, apps
-from headrace.store.apps import App
 from headrace.tables import budgets
 
 Run = Callable[..., Result]

@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.domain.jobs import new_id
+from headrace.domain.deliveries import Terms
+from headrace.domain.ids import new_id
 from headrace.store import Store, apps, outbox
-from headrace.store.outbox import Terms
 
 Run = Callable[..., Result]
 URL = "https://receiver.example/hook?token=1"

@@ -10,9 +10,9 @@ import pytest
 from click.testing import Result
 
 from headrace.config import Settings
+from headrace.domain.apps import App, Scope
 from headrace.errors import Unauthenticated
 from headrace.store import Store, apps, keys
-from headrace.store.apps import App, Scope
 
 Run = Callable[..., Result]
 

@@ -9,11 +9,12 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.jobs import JobState, Lane, new_id
-from headrace.domain.queues import Ticket
+from headrace.domain.apps import UNLIMITED, App, AppLimits
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane, Ticket
+from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound
 from headrace.store import Store, apps
-from headrace.store.apps import UNLIMITED, App, AppLimits
 from headrace.tables import jobs
 
 DAY = timedelta(hours=24)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.jobs import JobState, new_id
+from headrace.domain.ids import new_id
 from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.attempt_statements import BOOK, CLAIM, FINISH, HOLD, RECORD, Statement
 from headrace.store.jobs import FIND

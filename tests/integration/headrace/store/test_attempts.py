@@ -11,14 +11,18 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
-from headrace.domain.jobs import JobState, Sampling, Usage, new_id, show_id
+from headrace.domain.attempts import AttemptEnd, Claim, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.deliveries import Terms
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.jobs import Job
+from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Ticket
-from headrace.policies.pricing import Cost
+from headrace.domain.states import JobState
 from headrace.store import Store, apps, attempts, jobs, outbox, workers
-from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim, claim_of
+from headrace.store.claims import claim_of
 from headrace.store.transitions import transition
-from headrace.store.workers import WorkerInfo
 from headrace.tables import attempts as attempts_table
 from headrace.tables import deliveries, ledger
 
@@ -59,7 +63,7 @@ def must_claim(store: Store, ticket: Ticket, worker: UUID) -> Claim:
     return claimed
 
 
-def job(store: Store, ticket: Ticket) -> jobs.Job:
+def job(store: Store, ticket: Ticket) -> Job:
     with store.begin() as db:
         return jobs.find(db, ticket.app_id, ticket.job_id)
 
@@ -333,7 +337,7 @@ def test_ended_job_with_a_webhook_leaves_one_delivery(
     with store.begin() as db:
         attempts.finish(db, claimed, JobState.SUCCEEDED, DONE)
 
-    terms = outbox.Terms(2, per_app=2, per_receiver=2, max_tries=3, lease_s=60)
+    terms = Terms(2, per_app=2, per_receiver=2, max_tries=3, lease_s=60)
     with store.begin() as db:
         [delivery] = outbox.pull(db, terms).deliveries
         assert not outbox.pull(db, terms).deliveries

@@ -11,16 +11,15 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.config import BudgetSettings
-from headrace.domain.budgets import Budget, NoBudget, Shortfall, SpendingLimits
-from headrace.domain.jobs import JobState, Route, new_id
-from headrace.domain.queues import Ticket
-from headrace.policies.pricing import Cost
+from headrace.domain.attempts import AttemptEnd, Away, Claim
+from headrace.domain.budgets import Budget, Cost, NoBudget, Shortfall, SpendingLimits
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Route, Ticket
+from headrace.domain.states import JobState
 from headrace.store import Store, apps, attempts, budgets, jobs, losses, reservations, workers
-from headrace.store.attempts import AttemptEnd, Away
-from headrace.store.claims import Claim
 from headrace.store.losses import Loss
 from headrace.store.reservations import Call
-from headrace.store.workers import WorkerInfo
 from headrace.tables import attempts as attempts_table
 from headrace.tables import budgets as budgets_table
 from headrace.tables import jobs as jobs_table

@@ -9,11 +9,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 
-from headrace.domain.jobs import Idempotency, JobSpec, Message, Route
+from headrace.domain.jobs import Idempotency, Inserted, JobSpec, Placement
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Route
 from headrace.errors import HeadraceError, IdempotencyInProgress, IdempotencyKeyReused, StoreUnavailable
 from headrace.store import Store
 from headrace.store.idempotency import PATIENCE_S, find_replays
-from headrace.store.insertion import Inserted, Placement, insert_batch
+from headrace.store.insertion import insert_batch
 from headrace.tables import idempotency_keys, jobs
 
 OWN = Placement("chat.normal", Route.POOL, "own pool")

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.jobs import Idempotency, JobSpec, Lane, Message, Overflow, Route, Sampling
+from headrace.domain.jobs import Idempotency, Inserted, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Overflow, Route
 from headrace.errors import HeadraceError, StoreUnavailable
 from headrace.store import Store, apps, insertion
-from headrace.store.insertion import Inserted, Placement, insert_batch
+from headrace.store.insertion import insert_batch
 from headrace.tables import idempotency_keys, job_texts, jobs
 
 OWN = Placement("chat.normal", Route.POOL, "own pool")

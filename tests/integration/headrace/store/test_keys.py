@@ -7,11 +7,10 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.jobs import Lane
+from headrace.domain.apps import App, AppLimits, KeyRecord, KeyState, Scope
+from headrace.domain.queues import Lane
 from headrace.errors import InvalidRequest, Unauthenticated
 from headrace.store import Store, apps, keys
-from headrace.store.apps import App, AppLimits, Scope
-from headrace.store.keys import KeyRecord, KeyState
 from headrace.tables import api_keys
 
 PEPPER = "pepper"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.jobs import JobState, Lane, Route
-from headrace.domain.queues import Ticket
+from headrace.domain.queues import Lane, Route, Ticket
+from headrace.domain.states import JobState
 from headrace.store import Store, observations
 from headrace.tables import jobs
 

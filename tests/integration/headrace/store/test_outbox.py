@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from api.schemas.jobs import JobRequest
-from headrace.domain.jobs import new_id
+from headrace.domain.deliveries import START, Delivery, Pulled, Terms
+from headrace.domain.ids import new_id
 from headrace.store import Store, apps, outbox
-from headrace.store.outbox import Delivery, Terms
 
 TERMS = Terms(most=64, per_app=16, per_receiver=8, max_tries=3, lease_s=60)
 BAD, GOOD = "https://bad.example/hook", "https://good.example/hook"
@@ -67,7 +67,7 @@ def test_a_webhook_whose_host_is_too_long_for_the_outbox_is_refused_at_the_door(
     assert by_url(pull(store).deliveries) == {longest: 1}
 
 
-def pull(store: Store, terms: Terms = TERMS) -> outbox.Pulled:
+def pull(store: Store, terms: Terms = TERMS) -> Pulled:
     with store.begin() as db:
         return outbox.pull(db, terms)
 
@@ -150,13 +150,13 @@ def test_of_more_receivers_than_one_pull_looks_at_each_has_its_turn(
     for number in range(10):
         due(f"https://{number}.example/hook", app=f"app-{number % 2}")
     found: list[Delivery] = []
-    after, pulls = outbox.START, 0
+    after, pulls = START, 0
     while not (pulled := pull(store, replace(TERMS, after=after))).is_all:
         found += pulled.deliveries
         after, pulls = pulled.after, pulls + 1
     assert len({each.url for each in found}) == len(found) == 10
     assert pulls < 10
-    assert pulled.after == outbox.START
+    assert pulled.after == START
 
 
 def test_an_app_without_a_free_slot_is_passed_over_with_all_its_receivers(
@@ -210,7 +210,7 @@ def expire_leases(store: Store) -> None:
 
 def test_nothing_is_pulled_before_it_is_due(store: Store, due: Write) -> None:
     due(GOOD, since_s=-60)
-    assert pull(store) == outbox.Pulled()
+    assert pull(store) == Pulled()
 
 
 @pytest.mark.parametrize(

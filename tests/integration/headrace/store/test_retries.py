@@ -11,13 +11,15 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.jobs import JobState, Message, Sampling, new_id, show_id
+from headrace.domain.attempts import AttemptEnd
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest
-from headrace.policies.pricing import Cost
 from headrace.store import Store, attempts, jobs, retries, workers
-from headrace.store.attempts import AttemptEnd
-from headrace.store.workers import WorkerInfo
 from headrace.tables import deliveries, job_texts, ledger
 from headrace.tables import jobs as jobs_table
 

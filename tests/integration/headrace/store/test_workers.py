@@ -2,9 +2,10 @@
 
 import sqlalchemy as sa
 
-from headrace.domain.jobs import new_id
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
 from headrace.store import Store
-from headrace.store.workers import WorkerInfo, register
+from headrace.store.workers import register
 from headrace.tables import workers
 
 

@@ -12,7 +12,8 @@ from api.drafts import Draft
 from api.schemas.body import validated
 from api.schemas.chat import UNSUPPORTED, UNSUPPORTED_IN_MESSAGES, ChatRequest, ChatTurn, StreamOptions
 from api.schemas.openai_request import ASKS_EMPTY
-from headrace.domain.jobs import Lane, Message
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Lane
 from headrace.errors import InvalidRequest
 
 LEAST: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}

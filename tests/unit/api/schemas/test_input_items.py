@@ -4,7 +4,8 @@ import pytest
 
 from api.schemas.body import validated
 from api.schemas.input_items import InputItemList, InputItemsQuery
-from headrace.domain.jobs import Message, new_id
+from headrace.domain.ids import new_id
+from headrace.domain.prompts import Message
 from headrace.errors import InvalidRequest
 
 JOB = new_id()

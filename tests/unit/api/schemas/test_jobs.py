@@ -8,7 +8,8 @@ import pytest
 
 from api.schemas.body import validated
 from api.schemas.jobs import JobBody, JobRequest
-from headrace.domain.jobs import Lane, Message, Overflow
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Lane, Overflow
 from headrace.errors import InvalidRequest
 
 SOON = datetime.now(UTC) + timedelta(hours=1)

@@ -18,7 +18,8 @@ from api.schemas.responses import (
     ResponseQuery,
     ResponseRequest,
 )
-from headrace.domain.jobs import Lane, Message
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Lane
 from headrace.errors import InvalidRequest
 
 LEAST: dict[str, Any] = {"input": "Hi", "background": True}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from headrace.broker.admission import Refusal
+from headrace.domain.places import Refusal
 from headrace.domain.rates import RatesLeft
 
 

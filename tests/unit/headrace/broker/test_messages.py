@@ -9,8 +9,8 @@ from kombu.utils.json import dumps
 
 from headrace.broker.messages import LaneCycle, make_celery, named_in
 from headrace.config import LaneSettings, Settings
-from headrace.domain.jobs import Lane, new_id, show_id
-from headrace.domain.queues import CONTROL, lane_queues
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.queues import CONTROL, Lane, lane_queues
 
 TAKES = {Lane.HIGH: 10, Lane.NORMAL: 4, Lane.LOW: 1, Lane.BATCH: 1}
 QUEUES = lane_queues("chat")

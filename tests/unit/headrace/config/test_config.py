@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from headrace.config import PROJECT_ROOT, PoolSettings, Settings
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 from headrace.errors import ConfigError
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.domain.answers import BOUNDS, ExpectedOutput, from_fields, to_fields, together
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 
 
 def of(answers: int, length: float) -> ExpectedOutput:

@@ -3,19 +3,11 @@ from uuid import UUID
 
 import pytest
 
-from headrace.domain.jobs import (
-    LEAST_LOGPROB,
-    TERMINAL,
-    TRANSITIONS,
-    JobState,
-    Lane,
-    alternative,
-    check_transition,
-    new_id,
-    parse_id,
-    show_id,
-    storable,
-)
+from headrace.domain.ids import new_id, parse_id, show_id
+from headrace.domain.logprobs import LEAST_LOGPROB, alternative
+from headrace.domain.prompts import storable
+from headrace.domain.queues import Lane
+from headrace.domain.states import TERMINAL, TRANSITIONS, JobState, check_transition
 from headrace.errors import IllegalTransition, NotFound
 
 

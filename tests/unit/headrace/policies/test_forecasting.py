@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.domain.answers import BOUNDS, ExpectedOutput
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 from headrace.policies.forecasting import (
     HORIZON_S,
     DrainCurve,

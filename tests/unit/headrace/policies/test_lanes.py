@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.config import Settings
-from headrace.domain.jobs import Lane
+from headrace.domain.queues import Lane
 from headrace.policies.lanes import preference, schedule
 
 TAKES = {Lane.HIGH: 10, Lane.NORMAL: 4, Lane.LOW: 1, Lane.BATCH: 1}

@@ -5,9 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.config import OverflowSettings, PoolSettings, Price, Settings
-from headrace.domain.jobs import Message, Route, Sampling, Usage
+from headrace.domain.attempts import Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Route
 from headrace.errors import UnknownPrice
-from headrace.policies.pricing import MESSAGE_TOKENS, TEMPLATE_TOKENS, Cost, Tariff, ceiling, cost
+from headrace.policies.pricing import MESSAGE_TOKENS, TEMPLATE_TOKENS, Tariff, ceiling, cost
 
 PRICE = Price(
     input_usd_per_mtok=Decimal("0.15"),

@@ -5,7 +5,10 @@ import pytest
 
 from headrace.config import LaneSettings, OverflowSettings, Price, Settings
 from headrace.domain.budgets import Budget, NoBudget, Shortfall
-from headrace.domain.jobs import JobSpec, Lane, Message, Overflow, Route, Sampling, new_id
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import JobSpec
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Overflow, Route
 from headrace.errors import BudgetExceeded, InvalidRequest
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import Pressure, candidates, relief, route_of

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from headrace.config import PoolSettings
-from headrace.domain.jobs import Message, ReasoningEffort
+from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.errors import ConfigError, InvalidRequest
 from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, Tokenizer, load_for, template_arguments
 

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from openai import InvalidWebhookSignatureError, OpenAI
 
-from headrace.domain.jobs import TERMINAL, JobState, new_id, show_id
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.states import TERMINAL, JobState
 from headrace.policies.webhooks import event_of, job_data, new_secret, payload, signed_headers
 
 CLIENT = OpenAI(api_key="unused")

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from headrace.domain.jobs import Message, Sampling, Usage
+from headrace.domain.attempts import Usage
+from headrace.domain.prompts import Message, Sampling
 from workers.engines.base import GenerationRequest
 from workers.engines.openai_stream import Call
 

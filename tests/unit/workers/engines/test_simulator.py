@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
-from headrace.domain.jobs import Message, Sampling
+from headrace.domain.prompts import Message, Sampling
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from headrace.policies.tokens import EstimatingTokenizer
 from workers.engines import load

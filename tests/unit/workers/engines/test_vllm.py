@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from headrace.config import PoolSettings
-from headrace.domain.jobs import Message, ReasoningEffort, Sampling
+from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.policies.tokens import EstimatingTokenizer
 from workers.engines.base import GenerationRequest
 from workers.engines.vllm import _ENCODINGS_AT_ONCE, VllmEngine

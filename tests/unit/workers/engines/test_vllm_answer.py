@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from headrace.domain.jobs import Message, Sampling, TokenLogprob
+from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.prompts import Message, Sampling
 from workers.engines.base import Delta, GenerationRequest
 from workers.engines.vllm_answer import Answer
 
