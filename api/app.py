@@ -12,19 +12,19 @@ from flask import Flask, Response, g, request
 from api import problems
 from api.auth import Authenticator
 from api.bodies import Bodies
-from api.catalogue import Catalogue
 from api.deps import EXTENSION, Deps
-from api.forecast import Forecast
-from api.intake import Intake
-from api.money import Money
-from api.poison import Poison
-from api.reader import Reader
-from api.refusals import Refusals
-from api.relief import Relief
+from api.door.catalogue import Catalogue
+from api.door.forecast import Forecast
+from api.door.intake import Intake
+from api.door.money import Money
+from api.door.poison import Poison
+from api.door.refusals import Refusals
+from api.door.relief import Relief
+from api.door.submit import Submitter
+from api.reading.reader import Reader
+from api.reading.waits import Waits
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
 from api.routes.submission import release_body
-from api.submit import Submitter
-from api.waits import Waits
 from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates

@@ -9,14 +9,14 @@ from pydantic import BaseModel
 
 from api.auth import Authenticator, check_scope
 from api.bodies import Bodies
-from api.catalogue import Catalogue
-from api.forecast import Forecast
-from api.reader import Reader
-from api.refusals import Refusals
+from api.door.catalogue import Catalogue
+from api.door.forecast import Forecast
+from api.door.refusals import Refusals
+from api.door.submit import Submitter
+from api.reading.reader import Reader
+from api.reading.waits import Waits
 from api.schemas.body import validated
 from api.schemas.fragments import Fragments
-from api.submit import Submitter
-from api.waits import Waits
 from headrace.broker.admission import Admission
 from headrace.broker.streams import Streams
 from headrace.config import Settings

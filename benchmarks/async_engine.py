@@ -19,7 +19,7 @@ from mixed_load import Ask, Load, Seen, Span
 
 from headrace.config import Settings
 from headrace.domain.queues import Lane
-from workers.engines.vllm_settings import arguments, environment
+from workers.engines.vllm.settings import arguments, environment
 
 
 class Side:

@@ -20,8 +20,8 @@ from rich.table import Table
 from testbed import line_of
 
 from headrace.domain.queues import Lane
-from workers.kv_ledger import Held, KvLedger
-from workers.lengths import by_lane
+from workers.taking.kv_ledger import Held, KvLedger
+from workers.taking.lengths import by_lane
 
 console = Console(stderr=True)
 

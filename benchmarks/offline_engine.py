@@ -14,7 +14,7 @@ from typing import Any
 from json_peer import answering
 
 from headrace.config import Settings
-from workers.engines.vllm_settings import arguments, environment
+from workers.engines.vllm.settings import arguments, environment
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from headrace.config import PROJECT_ROOT, PoolSettings
 from headrace.stack import readiness
 from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK, free_port
-from workers.engines.vllm_settings import arguments, environment
+from workers.engines.vllm.settings import arguments, environment
 
 START_TIMEOUT_S = 600.0
 MODULE = "vllm.entrypoints.openai.api_server"

@@ -31,17 +31,17 @@ from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Route, 
 from headrace.errors import ConfigError, DeliveryFailed
 from headrace.logging import configure
 from headrace.store import Store
-from workers.deliver import Deliver
-from workers.delivery_metrics import DeliveryMetrics
+from workers.delivering.deliver import Deliver
+from workers.delivering.outbox_taker import OutboxTaker
+from workers.delivering.posting import make_session
+from workers.delivering.slots import Slots
 from workers.events import SendEvents
-from workers.metrics import Endpoint
-from workers.notices import Notices
-from workers.outbox_taker import OutboxTaker
-from workers.outcomes import JobFailed, show
-from workers.posting import make_session
+from workers.measuring.delivery_metrics import DeliveryMetrics
+from workers.measuring.metrics import Endpoint
+from workers.running.notices import Notices
+from workers.running.outcomes import JobFailed, show
 from workers.seat import Seat
-from workers.slots import Slots
-from workers.taker import RoomTaker
+from workers.taking.taker import RoomTaker
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         terminate = stop
 
     # Not shared: Celery would register one app's task with every other app of the process, in no order.
-    @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:JobRequest", throws=(JobFailed,))
+    @app.task(name=EXECUTE, shared=False, Request="workers.running.outcomes:JobRequest", throws=(JobFailed,))
     def execute(job_id: str, enqueue_no: int) -> None:
         show(seats[0].execute.run(parse_id(job_id), enqueue_no))
 

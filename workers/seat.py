@@ -22,20 +22,20 @@ from headrace.domain.queues import OVERFLOW, Route
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.policies.pricing import Tariff
 from headrace.store import Store
-from workers.bill import Bill
-from workers.breaker import Breaker
 from workers.engines import load
 from workers.engines.base import EngineLimits
-from workers.execute import Execute
-from workers.lease import Lease
-from workers.lockout import Lockout
-from workers.metrics import BudgetMetrics, Endpoint, WorkerMetrics
-from workers.notices import Notices
-from workers.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
-from workers.publisher import Publisher
-from workers.purse import Purse
-from workers.room import Room
-from workers.sampler import Sampler
+from workers.measuring.metrics import BudgetMetrics, Endpoint, WorkerMetrics
+from workers.measuring.sampler import Sampler
+from workers.paid.breaker import Breaker
+from workers.paid.lockout import Lockout
+from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
+from workers.paid.purse import Purse
+from workers.running.bill import Bill
+from workers.running.execute import Execute
+from workers.running.lease import Lease
+from workers.running.notices import Notices
+from workers.running.publisher import Publisher
+from workers.taking.room import Room
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from api.routes.submission import body, headers_of, submitted, waited_for
 from api.schemas.body import validated
 from api.schemas.chat import ChatRequest
 from api.schemas.chat_body import ChatCompletionBody
-from api.sse import chat_stream
+from api.streams.sse import chat_stream
 from api.unanswered import unanswered
 from headrace.domain.apps import App
 from headrace.domain.states import JobState

@@ -4,9 +4,9 @@ from uuid import UUID
 
 from flask import request
 
-from api import ending
 from api.deps import deps
-from api.peers import peer_of
+from api.reading import ending
+from api.reading.peers import peer_of
 from api.routes.submission import read_job
 from headrace.domain.apps import App
 from headrace.domain.jobs import Job

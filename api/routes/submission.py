@@ -8,15 +8,15 @@ from uuid import UUID
 from flask import g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from api.abandoned import cancel_unless_wanted
 from api.bodies import SMALL_BYTES
 from api.deps import deps
-from api.drafts import Draft
-from api.peers import peer_of
+from api.door.drafts import Draft
+from api.door.submit import Accepted
 from api.rates import rate_headers
+from api.reading.abandoned import cancel_unless_wanted
+from api.reading.peers import peer_of
+from api.reading.waits import ClientGone
 from api.schemas.body import parse_object
-from api.submit import Accepted
-from api.waits import ClientGone
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Idempotency, Job

@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from api.drafts import Draft, Spelling
+from api.door.drafts import Draft, Spelling
+from api.door.submit import Accepted
 from api.schemas.fields import (
     Answer,
     Attempts,
@@ -29,7 +30,6 @@ from api.schemas.fields import (
     refusal,
 )
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs, TopLogprobs
-from api.submit import Accepted
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.prompts import Message, ReasoningEffort

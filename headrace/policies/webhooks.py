@@ -1,6 +1,6 @@
 """What a webhook says and how it is signed: Standard Webhooks, in the words of OpenAI's events.
 
-Pure: `workers/deliver.py` sends it.
+Pure: `workers/delivering/deliver.py` sends it.
 """
 
 import base64

@@ -21,8 +21,8 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
 from headrace.policies.tokens import EstimatingTokenizer, Tokenizer
 from workers.engines.base import Delta, Engine, EngineStats, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.simulator import SimulatorEngine
-from workers.engines.simulator_answer import fingerprint
+from workers.engines.simulator.answer import fingerprint
+from workers.engines.simulator.engine import SimulatorEngine
 
 SOON_S = 10.0
 
@@ -82,7 +82,7 @@ def simulator(_: Callable[[str], Any]) -> Bench:
 
 
 def paid(fixture: Callable[[str], Any]) -> Bench:
-    from workers.engines.openai import OpenAIEngine
+    from workers.engines.openai.engine import OpenAIEngine
 
     server = fixture("stand_in")
     return Bench(
@@ -96,7 +96,7 @@ def paid(fixture: Callable[[str], Any]) -> Bench:
 
 
 def vllm(fixture: Callable[[str], Any]) -> Bench:
-    from workers.engines.vllm import VllmEngine
+    from workers.engines.vllm.engine import VllmEngine
 
     pool = tiny_pool(fixture("tiny_llama"))
     return Bench(

@@ -11,7 +11,7 @@ from headrace.config import PoolSettings, Settings
 from headrace.domain.shapes import ModelShape
 from headrace.policies.tokens import Tokenizer
 from headrace.stack.model import PreparedModel, prepare
-from workers.engines.vllm import VllmEngine
+from workers.engines.vllm.engine import VllmEngine
 
 #: Opens a started engine of the model with these engine options, and stops it.
 Started = Callable[..., AbstractContextManager[VllmEngine]]

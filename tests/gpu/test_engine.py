@@ -20,7 +20,7 @@ from headrace.policies.tokens import Tokenizer
 from headrace.stack.model import PreparedModel
 from tests.contracts import test_engine as contract
 from tests.gpu.machine import devices, on_a_gpu
-from workers.engines.vllm import VllmEngine
+from workers.engines.vllm.engine import VllmEngine
 
 pytestmark = on_a_gpu
 

@@ -20,7 +20,7 @@ from tests.contracts.test_engine import answer_of, free, into, own
 from tests.gpu.conftest import Started, running
 from tests.gpu.machine import devices, needs_fp8, on_a_gpu
 from workers.engines.base import GenerationRequest
-from workers.engines.vllm import VllmEngine
+from workers.engines.vllm.engine import VllmEngine
 
 pytestmark = on_a_gpu
 

@@ -24,7 +24,7 @@ from headrace.store import Store, attempts, workers
 from scheduler.observe import observe
 from scheduler.parts import Parts
 from workers.engines.base import EngineLimits, Generation
-from workers.room import Room
+from workers.taking.room import Room
 
 LIMITS = EngineLimits(max_model_tokens=2048, max_running=8, kv_tokens=65_536, kv_block_tokens=16)
 #: Of every answer, whatever it may have.

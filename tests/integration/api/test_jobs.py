@@ -377,7 +377,7 @@ def test_a_wait_ends_when_the_end_is_announced(
     client: FlaskClient, redis: Redis, finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the message, only the recheck could end the wait, and that comes too late.
-    monkeypatch.setattr("api.waits.RECHECK_S", 3600)
+    monkeypatch.setattr("api.reading.waits.RECHECK_S", 3600)
     job_id = submitted(client)
     answers: list[Any] = []
     waiting = threading.Thread(
@@ -396,7 +396,7 @@ def test_a_wait_ends_when_the_end_is_announced(
 def test_an_open_wait_holds_no_database_connection(
     client: FlaskClient, web: Flask, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.waits.RECHECK_S", 3600)
+    monkeypatch.setattr("api.reading.waits.RECHECK_S", 3600)
     engine = web.extensions[EXTENSION].store._engine
     job_id = submitted(client)
     waiting = threading.Thread(target=lambda: client.get(f"/v1/jobs/job_{job_id.hex}?wait=60"))

@@ -24,8 +24,8 @@ from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
 from scheduler.spill import spill
 from workers.engines.base import EngineLimits
-from workers.room import Room
-from workers.taker import RoomTaker
+from workers.taking.room import Room
+from workers.taking.taker import RoomTaker
 
 QUEUE = "chat.normal"
 LONG = timedelta(seconds=10)

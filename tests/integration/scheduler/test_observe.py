@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.refusals import Refusals
+from api.door.refusals import Refusals
 from headrace.broker.admission import Admission
 from headrace.domain.answers import BOUNDS, ExpectedOutput, to_fields
 from headrace.domain.apps import UNLIMITED, App

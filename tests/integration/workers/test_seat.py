@@ -17,7 +17,7 @@ from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.tables import jobs, workers
 from tests.chaos.proxy import Mode, Proxy
-from workers.notices import Notices
+from workers.running.notices import Notices
 from workers.seat import YOUNG_OBJECTS, Seat
 
 DEADLINE_S = 20

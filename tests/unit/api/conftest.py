@@ -9,14 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from api.catalogue import Catalogue
-from api.forecast import Forecast
-from api.intake import Intake
-from api.money import Money
-from api.poison import Poison
-from api.refusals import Refusals
-from api.relief import Relief
-from api.submit import Submitter
+from api.door.catalogue import Catalogue
+from api.door.forecast import Forecast
+from api.door.intake import Intake
+from api.door.money import Money
+from api.door.poison import Poison
+from api.door.refusals import Refusals
+from api.door.relief import Relief
+from api.door.submit import Submitter
 from headrace.broker.admission import Admission
 from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
@@ -132,7 +132,7 @@ class FakeStore:
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> FakeDoor:
     door = FakeDoor()
-    monkeypatch.setattr("api.intake.insert_batch", door.insert_batch)
+    monkeypatch.setattr("api.door.intake.insert_batch", door.insert_batch)
     return door
 
 
@@ -169,7 +169,7 @@ def intake(door: FakeDoor) -> Intake:
 @pytest.fixture
 def accounts(monkeypatch: pytest.MonkeyPatch) -> list[Account]:
     """What was spent, as Postgres would tell at any moment."""
-    monkeypatch.setattr("api.money.ACCOUNTS_TTL_S", -1)
+    monkeypatch.setattr("api.door.money.ACCOUNTS_TTL_S", -1)
     return []
 
 

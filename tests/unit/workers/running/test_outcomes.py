@@ -1,0 +1,30 @@
+import pytest
+from celery.exceptions import Ignore, Retry
+
+from headrace.domain.states import JobState
+from workers.running.outcomes import JobFailed, JobRevoked, NotHere, Outcome, show
+
+
+def test_a_failed_job_is_shown_as_a_failure_with_its_error_code_and_nothing_else() -> None:
+    with pytest.raises(JobFailed) as raised:
+        show(Outcome(JobState.FAILED, "deadline_exceeded"))
+    assert repr(raised.value) == "JobFailed('deadline_exceeded')"
+
+
+def test_a_job_that_waits_for_another_attempt_is_shown_as_a_retry() -> None:
+    with pytest.raises(Retry) as raised:
+        show(Outcome(JobState.WAITING, "engine_fault"))
+    assert repr(raised.value.exc) == "HandedBack('engine_fault')"
+
+
+@pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.EXPIRED])
+def test_a_cancelled_or_expired_job_is_shown_as_revoked(state: JobState) -> None:
+    with pytest.raises(JobRevoked):
+        show(Outcome(state))
+    assert issubclass(JobRevoked, Ignore)
+
+
+def test_a_success_raises_nothing_and_a_job_of_another_process_is_left_to_it() -> None:
+    show(Outcome(JobState.SUCCEEDED))
+    with pytest.raises(NotHere):
+        show(None)
