@@ -35,7 +35,9 @@ from headrace.domain.budgets import Balances, Kind
 from headrace.domain.ids import new_id, show_id
 from headrace.policies.pricing import Tariff
 from headrace.policies.tokens import load_for
-from headrace.store import Store, budgets, poison
+from headrace.store import Store
+from headrace.store.jobs import poison
+from headrace.store.money import budgets
 
 #: As if the process had been killed: 128 and the number of SIGKILL.
 KILLED = 137

@@ -15,7 +15,7 @@ from headrace.domain.apps import App
 from headrace.domain.rates import RateLeft, RatesLeft
 from headrace.errors import AppLimited, BodiesFull, BrokerUnavailable
 from headrace.store import Store
-from headrace.store.idempotency import find_replay
+from headrace.store.jobs.idempotency import find_replay
 
 log = logging.getLogger(__name__)
 

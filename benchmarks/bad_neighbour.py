@@ -29,7 +29,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from headrace.config import Settings
 from headrace.connections import postgres
-from headrace.store import apps, keys
+from headrace.store.clients import apps, keys
 
 GOOD_APPS = 20
 #: The mechanisms that `neighbour/off` takes away, and one that a setting does.

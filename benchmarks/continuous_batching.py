@@ -24,7 +24,7 @@ from testbed import Counts, count_jobs
 
 from headrace.config import Settings
 from headrace.domain.states import TERMINAL, JobState
-from headrace.stack.model import prepare
+from headrace.stack.models.model import prepare
 from headrace.stack.report import Report
 from headrace.stack.stack import Stack
 

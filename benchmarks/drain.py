@@ -28,7 +28,7 @@ from rich.table import Table
 from testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
 from weigh import cpu_s
 
-from headrace.stack.child import Child
+from headrace.stack.processes.child import Child
 
 #: A round that takes longer is stuck.
 ROUND_LIMIT_S = 300.0

@@ -26,9 +26,9 @@ from typing import Any
 
 from headrace.config import PROJECT_ROOT
 from headrace.stack import readiness
-from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.procfile import shell
+from headrace.stack.processes.child import Child, Command
+from headrace.stack.processes.procfile import shell
 
 MODEL = "gpt-4o-mini"
 #: USD per 1,000,000 tokens: prompt and output.

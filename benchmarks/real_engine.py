@@ -15,7 +15,7 @@ import click
 from testbed import console
 
 from headrace.config import PoolSettings, Settings
-from headrace.stack.model import prepare
+from headrace.stack.models.model import prepare
 from headrace.stack.stack import Stack
 
 ENGINE = "vllm"

@@ -21,9 +21,10 @@ from rich.console import Console
 from weigh import cpu_s
 
 from headrace.config import PROJECT_ROOT
-from headrace.stack import procfile, readiness
-from headrace.stack.child import Child, Command
+from headrace.stack import readiness
 from headrace.stack.ports import LOOPBACK, free_port
+from headrace.stack.processes import procfile
+from headrace.stack.processes.child import Child, Command
 from headrace.stack.stack import Stack
 
 START_TIMEOUT_S = 60.0

@@ -22,7 +22,10 @@ from headrace.broker.watchdog import watch
 from headrace.config import Settings
 from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.logging import configure
-from headrace.store import Store, deliveries, idempotency, jobs, observations, texts
+from headrace.store import Store, jobs
+from headrace.store.fleet import observations
+from headrace.store.jobs import idempotency, texts
+from headrace.store.webhooks import deliveries
 from scheduler import sweep, tasks
 from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue

@@ -14,7 +14,8 @@ from headrace.domain.fleet import QueueSample
 from headrace.domain.queues import lane_queues
 from headrace.policies import scaling
 from headrace.policies.scaling import Decision, Snapshot
-from headrace.store import clock, locks, observations, workers
+from headrace.store import clock, locks
+from headrace.store.fleet import observations, workers
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)

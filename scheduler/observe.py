@@ -13,7 +13,8 @@ from headrace.domain.places import Load
 from headrace.domain.queues import OVERFLOW, Lane, lane_queues
 from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
 from headrace.policies.lanes import HIGH_LATELY_S, kept_share
-from headrace.store import clock, locks, observations, workers
+from headrace.store import clock, locks
+from headrace.store.fleet import observations, workers
 from scheduler.parts import Parts
 
 IDLE = QueueActivity()

@@ -17,8 +17,10 @@ from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable, UnknownPrice
 from headrace.policies.pricing import Tariff, cost
-from headrace.store import clock, jobs, locks, losses, reservations
-from headrace.store.losses import Loss
+from headrace.store import clock, jobs, locks
+from headrace.store.attempts import losses
+from headrace.store.attempts.losses import Loss
+from headrace.store.money import reservations
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from headrace.domain.ids import show_id
 from headrace.domain.queues import EXECUTE, MOVED
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
-from headrace.store import Store, overview
+from headrace.store import Store
+from headrace.store.jobs import overview
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,10 @@ from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.logging import named
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import objection
-from headrace.store import budgets, locks, spills, workers
+from headrace.store import locks
+from headrace.store.fleet import workers
+from headrace.store.jobs import spills
+from headrace.store.money import budgets
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)

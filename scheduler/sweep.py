@@ -15,8 +15,11 @@ from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.logging import named
-from headrace.store import deliveries, jobs, locks, observations, poison, queued, texts, workers
-from headrace.store.idempotency import forget_expired_keys
+from headrace.store import jobs, locks
+from headrace.store.fleet import observations, workers
+from headrace.store.jobs import poison, queued, texts
+from headrace.store.jobs.idempotency import forget_expired_keys
+from headrace.store.webhooks import deliveries
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,9 @@ from typing import Any
 
 from headrace.domain.budgets import Account, Kind, reached, share
 from headrace.policies.webhooks import BUDGET_EVENT
-from headrace.store import budgets, deliveries, locks
+from headrace.store import locks
+from headrace.store.money import budgets
+from headrace.store.webhooks import deliveries
 from scheduler.parts import Parts
 
 logger = logging.getLogger(__name__)

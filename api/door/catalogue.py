@@ -12,7 +12,8 @@ from headrace.config import OverflowSettings, PoolSettings
 from headrace.domain.fleet import Fleet
 from headrace.errors import ModelNotFound
 from headrace.policies.tokens import PromptTokenizer
-from headrace.store import Store, workers
+from headrace.store import Store
+from headrace.store.fleet import workers
 
 #: How old the workers' own figures may be. They change when workers come and go.
 FLEETS_TTL_S = 3.0

@@ -22,7 +22,7 @@ from headrace.errors import BrokerUnavailable, HeadraceError, StoreUnavailable
 from headrace.logging import named
 from headrace.policies.routing import route_of
 from headrace.store import Store
-from headrace.store.insertion import insert_batch
+from headrace.store.jobs.insertion import insert_batch
 
 log = logging.getLogger(__name__)
 

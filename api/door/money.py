@@ -15,7 +15,7 @@ from api.cached import Cached
 from headrace.domain.apps import App
 from headrace.domain.budgets import BUDGETS, Account, Balances, Kind, Lack, Shortfall, short_of, shortfall
 from headrace.errors import StoreUnavailable
-from headrace.store import budgets
+from headrace.store.money import budgets
 
 #: How old the accounts may be, in seconds. The worker looks again before it spends.
 ACCOUNTS_TTL_S = 0.5

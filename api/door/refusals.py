@@ -9,7 +9,8 @@ from collections import Counter
 from uuid import UUID
 
 from headrace.errors import StoreUnavailable
-from headrace.store import Store, observations
+from headrace.store import Store
+from headrace.store.fleet import observations
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ from headrace.errors import (
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import candidates, route_of
 from headrace.store import Store
-from headrace.store.idempotency import find_replay, key_reused, until_settled
+from headrace.store.jobs.idempotency import find_replay, key_reused, until_settled
 
 log = logging.getLogger(__name__)
 

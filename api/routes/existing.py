@@ -11,7 +11,7 @@ from api.routes.submission import read_job
 from headrace.domain.apps import App
 from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest
-from headrace.store import texts
+from headrace.store.jobs import texts
 
 #: How long a cancel waits for the job's worker to confirm it, in seconds. A worker hears of it within a second.
 CONFIRMED_WITHIN_S = 2.0

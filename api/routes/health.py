@@ -14,7 +14,7 @@ from api.schemas.health import Health, Readiness
 from headrace.config import PROJECT_ROOT
 from headrace.domain.budgets import SHUT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
-from headrace.store import budgets
+from headrace.store.money import budgets
 
 log = logging.getLogger(__name__)
 

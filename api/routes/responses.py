@@ -15,7 +15,7 @@ from headrace.domain.apps import App
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest
-from headrace.store import texts
+from headrace.store.jobs import texts
 
 blueprint = Blueprint("responses", __name__, url_prefix="/v1/responses")
 

@@ -18,7 +18,7 @@ from chaos.server import SERVER_TIMEOUT_S, Server
 
 from headrace.errors import StackError
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.postgres import Postgres
+from headrace.stack.servers.postgres import Postgres
 from tests.chaos.proxy import Mode, Proxy
 
 #: How the standby calls itself: `synchronous_standby_names` has this.

@@ -9,7 +9,7 @@ from headrace.cli.bench.command import bench
 from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
 from headrace.cli.deliveries import deliveries
-from headrace.cli.demo import demo
+from headrace.cli.demo.command import demo
 from headrace.cli.jobs import jobs, retry
 from headrace.cli.keys import keys
 from headrace.cli.plan import plan_

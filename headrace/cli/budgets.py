@@ -13,7 +13,7 @@ from headrace.cli.database import database, operator_settings
 from headrace.cli.parameters import usd
 from headrace.cli.table import table
 from headrace.domain.budgets import SHUT, Account, SpendingLimits, reached, share
-from headrace.store import budgets as store
+from headrace.store.money import budgets as store
 
 _TOGETHER = "all together"
 

@@ -11,9 +11,9 @@ from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.table import table
 from headrace.domain.ids import show_id
-from headrace.store import apps
-from headrace.store import deliveries as store
-from headrace.store.deliveries import Listed
+from headrace.store.clients import apps
+from headrace.store.webhooks import deliveries as store
+from headrace.store.webhooks.deliveries import Listed
 
 
 @click.group(invoke_without_command=True)

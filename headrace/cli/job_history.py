@@ -18,7 +18,7 @@ from headrace.cli.database import database
 from headrace.cli.table import table
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Route
-from headrace.store.history import History, history
+from headrace.store.jobs.history import History, history
 
 #: What is said of a job beside its events.
 _FACTS = (

@@ -14,8 +14,9 @@ from headrace.cli.table import table
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
-from headrace.store import apps, overview, retries
-from headrace.store.overview import Listed, Wanted
+from headrace.store.clients import apps
+from headrace.store.jobs import overview, retries
+from headrace.store.jobs.overview import Listed, Wanted
 
 
 @click.group(invoke_without_command=True)

@@ -17,7 +17,7 @@ from headrace.domain.shapes import ModelShape
 from headrace.errors import EngineCrash
 from headrace.policies.sizing import Choice, Gpu, plan
 from headrace.policies.tokens import Tokenizer
-from headrace.stack.model import PreparedModel
+from headrace.stack.models.model import PreparedModel
 from tests.contracts import test_engine as contract
 from tests.gpu.machine import devices, on_a_gpu
 from workers.engines.vllm.engine import VllmEngine

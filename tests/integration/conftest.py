@@ -25,9 +25,10 @@ from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Route, Ticket
-from headrace.store import Store, apps, jobs
-from headrace.store.idempotency import until_settled
-from headrace.store.insertion import insert_batch
+from headrace.store import Store, jobs
+from headrace.store.clients import apps
+from headrace.store.jobs.idempotency import until_settled
+from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import metadata
 
 

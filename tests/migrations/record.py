@@ -37,10 +37,14 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
-from headrace.stack.postgres import Postgres
-from headrace.stack.valkey import Valkey
-from headrace.store import Store, apps, attempts, claims, deliveries, jobs, keys, outbox, workers
-from headrace.store.insertion import insert_batch
+from headrace.stack.servers.postgres import Postgres
+from headrace.stack.servers.valkey import Valkey
+from headrace.store import Store, attempts, jobs
+from headrace.store.attempts import claims
+from headrace.store.clients import apps, keys
+from headrace.store.fleet import workers
+from headrace.store.jobs.insertion import insert_batch
+from headrace.store.webhooks import deliveries, outbox
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.observe import observe

@@ -23,9 +23,10 @@ from headrace.domain.jobs import Inserted, Job, JobSpec, Placement
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts, jobs, workers
-from headrace.store.claims import claim_of
-from headrace.store.insertion import insert_batch
+from headrace.store import Store, attempts, jobs
+from headrace.store.attempts.claims import claim_of
+from headrace.store.fleet import workers
+from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import apps, ledger
 
 #: Of the last release; its name is the schema that it was made for.

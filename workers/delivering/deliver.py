@@ -19,7 +19,7 @@ from headrace.domain.deliveries import Delivery, Terms
 from headrace.errors import DeliveryFailed
 from headrace.policies import webhooks
 from headrace.store import Store
-from headrace.store.outbox import GONE_STATUS
+from headrace.store.webhooks.outbox import GONE_STATUS
 from workers.delivering.posting import Answer, Post, Request
 from workers.delivering.slots import Held, Slots
 from workers.running.retry import asked_wait_s, jitter, next_delivery_delay_s

@@ -13,7 +13,8 @@ from headrace.broker.transport import Taker, Turns
 from headrace.domain.deliveries import START, Delivery, Pulled, Terms
 from headrace.domain.queues import WEBHOOKS, bell_key
 from headrace.errors import StoreUnavailable
-from headrace.store import Store, outbox
+from headrace.store import Store
+from headrace.store.webhooks import outbox
 from workers.delivering.slots import Held, Slots
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from headrace.errors import StoreUnavailable
-from headrace.store import Store, deliveries
+from headrace.store import Store
+from headrace.store.webhooks import deliveries
 from workers.delivering.slots import Slots
 
 #: Due deliveries are counted up to this: the count reads each of them.

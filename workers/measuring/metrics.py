@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 
 from headrace.domain.budgets import Limits, share
 from headrace.errors import ConfigError, StoreUnavailable
-from headrace.store import Store, budgets
+from headrace.store import Store
+from headrace.store.money import budgets
 from workers.engines.base import Engine, EngineStats
 from workers.running.attempts import RunningAttempts
 from workers.taking.room import Room

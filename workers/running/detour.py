@@ -5,7 +5,7 @@ from collections.abc import Collection
 from headrace.domain.attempts import Away, Claim
 from headrace.domain.queues import OVERFLOW, Overflow, Route, queue_name
 from headrace.errors import EngineUnavailable
-from headrace.store.spills import TURNED_AWAY
+from headrace.store.jobs.spills import TURNED_AWAY
 from workers.paid.purse import Objection
 from workers.running.retry import backoff_s
 

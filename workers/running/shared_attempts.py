@@ -16,7 +16,7 @@ from headrace.domain.attempts import AttemptEnd, Claim
 from headrace.domain.queues import Route
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.store import Store
-from headrace.store.claims import claim_of
+from headrace.store.attempts.claims import claim_of
 from workers.running.sharing import Sharing
 
 #: Rows of one statement: more would only make everyone wait for the longest.

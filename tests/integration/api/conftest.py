@@ -30,7 +30,9 @@ from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.queues import KEY_PREFIX, lane_queues
 from headrace.domain.states import JobState
 from headrace.domain.stream_events import Piece, PieceKind
-from headrace.store import Store, apps, attempts, keys, workers
+from headrace.store import Store, attempts
+from headrace.store.clients import apps, keys
+from headrace.store.fleet import workers
 from headrace.tables import idempotency_keys, job_texts, jobs
 
 #: What a worker thinks where the prompt says "think", piece by piece, and what it says.

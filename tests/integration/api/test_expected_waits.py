@@ -20,7 +20,8 @@ from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
-from headrace.store import Store, attempts, workers
+from headrace.store import Store, attempts
+from headrace.store.fleet import workers
 from scheduler.observe import observe
 from scheduler.parts import Parts
 from workers.engines.base import EngineLimits, Generation

@@ -14,8 +14,9 @@ from redis import Redis
 
 from headrace.domain.apps import App
 from headrace.domain.queues import KEY_PREFIX
-from headrace.store import Store, apps
-from headrace.store.idempotency import PATIENCE_S
+from headrace.store import Store
+from headrace.store.clients import apps
+from headrace.store.jobs.idempotency import PATIENCE_S
 from headrace.tables import jobs
 
 GOOD = {"prompt": "Why is the sky blue?"}

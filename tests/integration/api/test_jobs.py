@@ -29,7 +29,11 @@ from headrace.domain.ids import new_id, oldest_id, parse_id, show_id
 from headrace.domain.queues import Lane, Ticket
 from headrace.domain.states import JobState
 from headrace.policies.forecasting import LaneRates, PoolRates, to_json
-from headrace.store import Store, apps, attempts, budgets, texts, workers
+from headrace.store import Store, attempts
+from headrace.store.clients import apps
+from headrace.store.fleet import workers
+from headrace.store.jobs import texts
+from headrace.store.money import budgets
 from headrace.tables import jobs, refusals
 
 GOOD = {"prompt": "Why is the sky blue?", "max_tokens": 256}

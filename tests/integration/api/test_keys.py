@@ -22,7 +22,8 @@ from api.deps import EXTENSION
 from headrace.config import Settings
 from headrace.domain.apps import App, AppLimits, KeyState, Scope
 from headrace.domain.queues import Lane
-from headrace.store import Store, apps, keys
+from headrace.store import Store
+from headrace.store.clients import apps, keys
 from headrace.tables import metadata
 
 GOOD = {"prompt": "Hi"}

@@ -31,7 +31,8 @@ from headrace.domain.ids import new_id, parse_id
 from headrace.domain.states import JobState
 from headrace.domain.stream_events import Piece
 from headrace.errors import SlotsFull
-from headrace.store import Store, attempts, workers
+from headrace.store import Store, attempts
+from headrace.store.fleet import workers
 from headrace.tables import jobs
 
 PROMPT = "Why is the sky blue?"

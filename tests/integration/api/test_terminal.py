@@ -18,7 +18,8 @@ from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.stack.report import Report
 from headrace.stack.secret import persistent_secret
-from headrace.store import Store, keys
+from headrace.store import Store
+from headrace.store.clients import keys
 from headrace.tables import job_texts
 
 Run = Callable[..., Result]

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from headrace import startup
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable
-from headrace.stack import procfile
-from headrace.stack.child import Child, Command
 from headrace.stack.ports import free_port
+from headrace.stack.processes import procfile
+from headrace.stack.processes.child import Child, Command
 
 DEADLINE_S = 60.0
 ABSENT = "redis://:secret@127.0.0.1:1/0"

@@ -18,7 +18,8 @@ from headrace.domain.attempts import Claim
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, oldest_id
 from headrace.domain.queues import Ticket
-from headrace.store import Store, attempts, workers
+from headrace.store import Store, attempts
+from headrace.store.fleet import workers
 from headrace.tables import jobs
 from scheduler.parts import Parts
 

@@ -16,8 +16,8 @@ from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import KEY_PREFIX, OVERFLOW, Ticket
 from headrace.store import Store, jobs
-from headrace.store import queued as queued_jobs
-from headrace.store.workers import register
+from headrace.store.fleet.workers import register
+from headrace.store.jobs import queued as queued_jobs
 from scheduler import sweep
 from scheduler.observe import observe
 from scheduler.parts import Parts

@@ -16,7 +16,9 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import NotFound
-from headrace.store import attempts, jobs, outbox, retries
+from headrace.store import attempts, jobs
+from headrace.store.jobs import retries
+from headrace.store.webhooks import outbox
 from headrace.tables import metadata
 from scheduler import sweep
 from scheduler.parts import Parts
@@ -138,7 +140,7 @@ def test_whatever_the_end_was_the_texts_go(parts: Parts, ended: Ended, with_text
 def test_texts_go_in_batches_the_oldest_first_and_the_next_sweep_goes_on(
     parts: Parts, ended: Ended, with_texts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.store.texts.FORGET_JOBS", 2)
+    monkeypatch.setattr("headrace.store.jobs.texts.FORGET_JOBS", 2)
     days = (KEEP_DAYS + 1, KEEP_DAYS + 3, KEEP_DAYS + 2)
     last = ended(days[0]).job_id
     for each in days[1:]:

@@ -38,8 +38,9 @@ from headrace.domain.jobs import Inserted, JobSpec, Placement
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import TERMINAL, JobState
-from headrace.store import Store, attempts, jobs, workers
-from headrace.store.insertion import insert_batch
+from headrace.store import Store, attempts, jobs
+from headrace.store.fleet import workers
+from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import apps as apps_table
 from headrace.tables import attempts as attempts_table
 from headrace.tables import budgets as budgets_table

@@ -16,7 +16,8 @@ from headrace.domain.places import Ask
 from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.policies.forecasting import LaneRates, PoolRates, from_json
-from headrace.store import Store, observations
+from headrace.store import Store
+from headrace.store.fleet import observations
 from scheduler.autoscale import autoscale
 from scheduler.observe import observe
 from scheduler.parts import Parts

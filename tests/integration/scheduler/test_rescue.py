@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from headrace.config import BudgetSettings, Price
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, StoreUnavailable
-from headrace.store import Store, reservations
-from headrace.store.reservations import Call
+from headrace.store import Store
+from headrace.store.money import reservations
+from headrace.store.money.reservations import Call
 from scheduler import sweep
 from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue

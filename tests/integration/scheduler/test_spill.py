@@ -23,9 +23,11 @@ from headrace.domain.queues import Candidate, Overflow, Ticket
 from headrace.domain.rates import ProviderRate, ProviderRates
 from headrace.errors import BrokerUnavailable
 from headrace.policies.pricing import ceiling
-from headrace.store import Store, apps, attempts, workers
+from headrace.store import Store, attempts
+from headrace.store.clients import apps
+from headrace.store.fleet import workers
 from headrace.store.jobs import ticket_of
-from headrace.store.spills import TURNED_AWAY
+from headrace.store.jobs.spills import TURNED_AWAY
 from headrace.tables import jobs
 from scheduler import sweep
 from scheduler.parts import Parts

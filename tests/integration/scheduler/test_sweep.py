@@ -17,7 +17,7 @@ from headrace.domain.prompts import Message
 from headrace.domain.queues import WEBHOOKS, Candidate, Ticket, bell_key
 from headrace.errors import BrokerUnavailable
 from headrace.logging import NAMED_JOBS
-from headrace.store import retries
+from headrace.store.jobs import retries
 from scheduler import sweep
 from scheduler.parts import Parts
 from tests.integration.listening import next_message
@@ -314,7 +314,7 @@ def test_only_samples_older_than_they_are_kept_are_forgotten(
 def test_samples_are_forgotten_in_batches_the_oldest_first(
     parts: Parts, observed: Callable[[int, int], None], query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.store.observations.FORGET_ROWS", 2)
+    monkeypatch.setattr("headrace.store.fleet.observations.FORGET_ROWS", 2)
     observed(3, 40)
     observed(1, 50)
     assert [sweep.forget_samples(parts) for _ in range(3)] == [2 * len(SAMPLED)] * 2 + [0]

@@ -15,7 +15,9 @@ from headrace import connections
 from headrace.config import BudgetSettings
 from headrace.domain.apps import App
 from headrace.policies.webhooks import new_secret
-from headrace.store import Store, apps, budgets
+from headrace.store import Store
+from headrace.store.clients import apps
+from headrace.store.money import budgets
 from scheduler.parts import Parts
 from scheduler.watch_budgets import watch_budgets
 

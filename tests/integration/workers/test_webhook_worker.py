@@ -20,9 +20,10 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.ids import new_id
 from headrace.domain.queues import WEBHOOKS, bell_key
 from headrace.policies.webhooks import new_secret
-from headrace.stack.child import Child, Command
 from headrace.stack.ports import free_port
-from headrace.store import Store, apps
+from headrace.stack.processes.child import Child, Command
+from headrace.store import Store
+from headrace.store.clients import apps
 from tests.integration import receivers
 
 START_TIMEOUT_S = 90.0

@@ -152,7 +152,7 @@ def settings() -> Settings:
 def fleet(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fleet]:
     """The live workers by pool, as Postgres would tell; change it before it is first asked for."""
     fleets: dict[str, Fleet] = {}
-    monkeypatch.setattr("headrace.store.workers.fleets", lambda _: fleets)
+    monkeypatch.setattr("headrace.store.fleet.workers.fleets", lambda _: fleets)
     return fleets
 
 

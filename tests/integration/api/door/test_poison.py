@@ -12,7 +12,9 @@ from headrace.domain.attempts import Claim
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, parse_id
 from headrace.domain.prompts import prompt_digest
-from headrace.store import Store, attempts, poison, workers
+from headrace.store import Store, attempts
+from headrace.store.fleet import workers
+from headrace.store.jobs import poison
 from headrace.tables import jobs, poison_prompts
 
 PROMPT = {

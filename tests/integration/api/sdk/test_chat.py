@@ -11,7 +11,8 @@ from openai import OpenAI
 
 from headrace.domain.ids import parse_id
 from headrace.domain.states import JobState
-from headrace.store import Store, transitions
+from headrace.store import Store
+from headrace.store.jobs import transitions
 from headrace.tables import jobs
 
 ANSWER = "Because of Rayleigh scattering."

@@ -14,7 +14,8 @@ from headrace.config import Settings
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import parse_id
 from headrace.domain.states import JobState
-from headrace.store import Store, apps, keys
+from headrace.store import Store
+from headrace.store.clients import apps, keys
 from headrace.tables import jobs
 
 PROMPT = "Why is the sky blue?"

@@ -11,7 +11,8 @@ from click.testing import Result
 
 from headrace.domain.apps import UNLIMITED, App, AppLimits
 from headrace.domain.queues import Lane, Ticket
-from headrace.store import Store, apps
+from headrace.store import Store
+from headrace.store.clients import apps
 
 Run = Callable[..., Result]
 

@@ -10,7 +10,9 @@ from click.testing import Result
 
 from headrace.domain.deliveries import Terms
 from headrace.domain.ids import new_id
-from headrace.store import Store, apps, outbox
+from headrace.store import Store
+from headrace.store.clients import apps
+from headrace.store.webhooks import outbox
 
 Run = Callable[..., Result]
 URL = "https://receiver.example/hook?token=1"

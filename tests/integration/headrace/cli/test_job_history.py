@@ -16,8 +16,9 @@ from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import ID_PREFIXES, new_id, show_id
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts, workers
+from headrace.store import Store, attempts
 from headrace.store import jobs as job_store
+from headrace.store.fleet import workers
 from headrace.tables import deliveries, job_texts
 
 Run = Callable[..., Result]

@@ -25,8 +25,10 @@ from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
 from headrace.errors import DeliveryFailed
 from headrace.policies.webhooks import BUDGET_EVENT, new_secret
-from headrace.store import Store, apps, jobs, outbox
-from headrace.store.deliveries import add, retry
+from headrace.store import Store, jobs
+from headrace.store.clients import apps
+from headrace.store.webhooks import outbox
+from headrace.store.webhooks.deliveries import add, retry
 from headrace.tables import deliveries
 from workers.delivering.deliver import Deliver
 from workers.delivering.posting import make_session

@@ -17,7 +17,8 @@ from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.errors import ConfigError
 from headrace.stack.ports import free_port
-from headrace.store import Store, apps
+from headrace.store import Store
+from headrace.store.clients import apps
 from headrace.tables import budgets
 from workers.engines.base import EngineLimits, EngineStats, Progress
 from workers.measuring.metrics import BudgetMetrics, Endpoint, WorkerMetrics

@@ -16,7 +16,8 @@ from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
 from headrace.errors import StoreUnavailable
-from headrace.store import Store, workers
+from headrace.store import Store
+from headrace.store.fleet import workers
 from headrace.tables import worker_samples
 from workers.engines.base import EngineLimits, EngineStats, Generation, Progress
 from workers.measuring.sampler import Sampler

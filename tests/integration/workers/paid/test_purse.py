@@ -33,7 +33,10 @@ from headrace.errors import (
     StoreUnavailable,
 )
 from headrace.policies.pricing import Tariff, ceiling
-from headrace.store import Store, apps, budgets, jobs, workers
+from headrace.store import Store, jobs
+from headrace.store.clients import apps
+from headrace.store.fleet import workers
+from headrace.store.money import budgets
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
 from workers.engines.base import Generation, GenerationRequest, OnDelta, Progress

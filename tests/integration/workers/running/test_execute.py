@@ -25,8 +25,9 @@ from headrace.domain.queues import Route, Ticket
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from headrace.policies.pricing import Tariff
-from headrace.store import Store, jobs, workers
+from headrace.store import Store, jobs
 from headrace.store import attempts as store_attempts
+from headrace.store.fleet import workers
 from headrace.tables import attempts, deliveries, ledger, poison_prompts
 from headrace.tables import jobs as jobs_table
 from tests.chaos.proxy import Mode, Proxy

@@ -28,7 +28,8 @@ from headrace.domain.stream_events import StreamEvent
 from headrace.errors import EngineFault, HeadraceError
 from headrace.policies.pricing import Tariff
 from headrace.policies.tokens import EstimatingTokenizer
-from headrace.store import Store, jobs, workers
+from headrace.store import Store, jobs
+from headrace.store.fleet import workers
 from workers.engines.base import Delta, EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.engines.simulator.engine import SimulatorEngine
 from workers.running.bill import Bill

@@ -19,7 +19,8 @@ from headrace.domain.ids import new_id
 from headrace.domain.logprobs import alternative
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
-from headrace.store import Store, jobs, workers
+from headrace.store import Store, jobs
+from headrace.store.fleet import workers
 from headrace.tables import ledger
 from workers.running.shared_attempts import SharedAttempts
 

@@ -31,7 +31,9 @@ class Written:
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Written:
     written = Written()
-    monkeypatch.setattr("headrace.store.observations.add_refusals", lambda _, counts: written.counts.append(counts))
+    monkeypatch.setattr(
+        "headrace.store.fleet.observations.add_refusals", lambda _, counts: written.counts.append(counts)
+    )
     return written
 
 

@@ -402,7 +402,7 @@ def test_a_replay_that_shows_only_at_the_insert_gives_its_place_back(
 def test_a_key_that_another_request_holds_is_asked_for_again_until_it_is_settled(
     submitter: Submitter, door: Any, app: App, stored: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.store.idempotency.POLL_S", 0)
+    monkeypatch.setattr("headrace.store.jobs.idempotency.POLL_S", 0)
     answers = iter([None, None, (stored, KEYED.request_hash)])
     monkeypatch.setattr("api.door.submit.find_replay", lambda *_: next(answers))
     door.outcome = IdempotencyInProgress()
