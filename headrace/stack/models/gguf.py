@@ -1,6 +1,6 @@
 """Turns a GGUF file into the folder of safetensors and tokenizer files that vLLM reads.
 
-Run as a program, `python -m headrace.stack.models.gguf FILE FOLDER`, so that its end frees torch's memory. Knows no settings.
+Run as a program, `python -m headrace.stack.models.gguf FILE FOLDER`, so that its end frees torch's memory.
 """
 
 import sys

@@ -4,16 +4,15 @@ Each is for any number of attempts, for threads that share one statement and its
 object per attempt: psycopg would spend more on arrays, one for each column, than Postgres on the rows.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, ColumnElement, Connection, Insert, Row, Select, Update
+from sqlalchemy import CTE, ColumnElement, Insert, Select, Update
 
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.store.jobs.transitions import ANNOUNCED, moving
+from headrace.store.statement import Statement, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 #: What a claim reads of the job's row.
@@ -47,29 +46,6 @@ _ENTRY = (
 )
 _ENDED = ("outcome", "error_code", "model_served", "first_token_s", "preemptions", *_USED)
 
-_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """SQL as the driver takes it: SQLAlchemy would spend more on it each time than Postgres does."""
-
-    sql: str
-    parameters: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, statement: Select[Any]) -> "Statement":
-        """Compile it."""
-        dialect = sa.make_url("postgresql+psycopg://").get_dialect()()
-        compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
-        return cls(str(compiled), compiled.params)
-
-    def run(self, db: Connection, given: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
-        """Carry it out. Args: given: of each attempt, by the names of the columns; no job is in it twice."""
-        # In one order, so that of two workers neither holds what the other waits for.
-        in_order = sorted(given, key=lambda each: each["job_id"])
-        return db.exec_driver_sql(self.sql, {**self.parameters, "given": _encode(in_order)}).all()
-
 
 def _given(columns: Mapping[str, ColumnElement[Any]]) -> CTE:
     """The parameter as a table whose columns have these names, and the types of these.
@@ -78,8 +54,7 @@ def _given(columns: Mapping[str, ColumnElement[Any]]) -> CTE:
     functions it would read whole tables, as long as they are young and it has no statistics of them.
     """
     typed = (sa.column(name, column.type) for name, column in columns.items())
-    sent = sa.func.json_to_recordset(sa.bindparam("given", None, sa.JSON)).table_valued(*typed)
-    table = sent.render_derived("sent", with_types=True)
+    table = rows_sent("given", typed)
     return sa.select(table).where(table.c.enqueue_no.between(0, 2**31 - 1)).cte("given")
 
 

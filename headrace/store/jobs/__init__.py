@@ -17,9 +17,9 @@ from headrace.domain.logprobs import StoredLogprobs
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, TERMINAL, JobState
 from headrace.errors import NotFound
-from headrace.store.attempts.statements import Statement
 from headrace.store.fleet.workers import IS_RUNNING
 from headrace.store.jobs.transitions import transition
+from headrace.store.statement import Statement, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 #: Rows one sweep moves in one transaction, so that a backlog cannot hold locks for long.
@@ -79,8 +79,7 @@ _SELECT_LISTED = _SELECT.add_columns(sa.null().label("logprobs"), sa.null().labe
 def _asked_for() -> Select[Any]:
     """Jobs by what a JSON list says of each: its app's id and its own."""
     typed = (sa.column("app_id", jobs.c.app_id.type), sa.column("id", jobs.c.id.type))
-    sent = sa.func.json_to_recordset(sa.bindparam("given", None, sa.JSON)).table_valued(*typed)
-    given = sent.render_derived("given", with_types=True)
+    given = rows_sent("given", typed, "given")
     mine = _SELECT_JOB.join(given, sa.and_(given.c.id == jobs.c.id, given.c.app_id == jobs.c.app_id))
     # The planner takes what is between two bounds for one row: see `attempt_statements`.
     return mine.where(given.c.id.between(UUID(int=0), UUID(int=2**128 - 1)))

@@ -4,11 +4,10 @@ A commit's fsync is what a durable accept costs; shared by a few requests it cos
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -20,6 +19,7 @@ from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
 from headrace.store.jobs.idempotency import find_replays, key_reused, take
 from headrace.store.session import Store
+from headrace.store.statement import Statement, rows_sent
 from headrace.tables import idempotency_keys, job_texts, jobs
 
 #: Bounds of one statement. At 64 rows a commit is long amortised; more only makes everyone wait for the longest.
@@ -82,10 +82,11 @@ def _insert(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError
 
 
 def _insert_together(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError]:
-    sql, values = _statement()
+    statement = _statement()
     # By the driver itself: SQLAlchemy wrote the statement, and would spend more on it each time than Postgres does.
     with store.autocommit() as db:
-        inserted = db.exec_driver_sql(sql, {**values, "rows": f"[{','.join(row.text for row in rows)}]"})
+        sent = {**statement.parameters, "rows": f"[{','.join(row.text for row in rows)}]"}
+        inserted = db.exec_driver_sql(statement.sql, sent)
         start_by: dict[UUID, datetime] = {row.id: row.start_by for row in inserted}
     specs = [row.spec for row in rows]
     others = [spec for spec in specs if spec.id not in start_by]
@@ -119,17 +120,13 @@ def _not_stored(error: DBAPIError) -> HeadraceError:
 
 
 @cache
-def _statement() -> tuple[str, Mapping[str, Any]]:
-    """The one statement that inserts a batch: its keys, its hot rows, its texts. Its parameter `rows` is JSON.
-
-    One parameter, because psycopg would spend more on arrays, one for each column, than Postgres on the rows.
-    """
+def _statement() -> Statement:
+    """The one statement that inserts a batch: its keys, its hot rows, its texts. Its parameter `rows` is JSON."""
     columns = [sa.column(name, jobs.c[name].type) for name in HOT_COLUMNS]
     columns += [sa.column(name, job_texts.c[name].type) for name in TEXT_COLUMNS]
     columns += [sa.column(name, idempotency_keys.c[name].type) for name in KEY_COLUMNS]
     columns += [sa.column("max_wait_s", sa.Double)]
-    sent = sa.func.json_to_recordset(sa.bindparam("rows", type_=sa.JSON)).table_valued(*columns)
-    given = sa.select(sent.render_derived("sent", with_types=True)).cte("given")
+    given = sa.select(rows_sent("rows", columns)).cte("given")
     fresh = sa.or_(given.c.key.is_(None), given.c.id.in_(sa.select(take(given).c.job_id)))
     start_by = sa.func.now() + given.c.max_wait_s * sa.literal_column("interval '1 s'")
     hot = sa.select(*(given.c[name] for name in HOT_COLUMNS), sa.func.now(), start_by).where(fresh)
@@ -140,8 +137,7 @@ def _statement() -> tuple[str, Mapping[str, Any]]:
         .returning(jobs.c.id, jobs.c.start_by)
         .add_cte(sa.insert(job_texts).from_select(["job_id", *TEXT_COLUMNS], texts).cte("texts"))
     )
-    compiled = statement.compile(dialect=sa.make_url("postgresql+psycopg://").get_dialect()())
-    return str(compiled), compiled.params
+    return Statement.of(statement)
 
 
 def _row_text(spec: JobSpec, placement: Placement) -> str:

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from headrace.domain.budgets import PERIODS, Budget, Lack, Limits, Shortfall, short_of, shortfall
 from headrace.domain.ids import new_id, show_id
 from headrace.store.money.budgets import STORED, budget_of, note_short, periods_at, start_of, together
+from headrace.store.statement import rows_sent
 from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs
 
 log = logging.getLogger(__name__)
@@ -181,8 +182,7 @@ def _set_aside(db: Connection, amounts: Sequence[tuple[Call, Decimal]]) -> None:
 def _sent(columns: Mapping[str, Any]) -> Any:
     """Rows that come as JSON."""
     typed = (sa.column(name, type_) for name, type_ in columns.items())
-    rows = sa.func.json_to_recordset(sa.bindparam("sent", type_=sa.JSON)).table_valued(*typed)
-    return rows.render_derived("sent", with_types=True)
+    return rows_sent("sent", typed)
 
 
 # Built once: to build a statement takes longer than Postgres takes to carry it out.
