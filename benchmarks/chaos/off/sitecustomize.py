@@ -9,7 +9,7 @@ if os.environ.get("SOAK_OFF") == "fence":  # noqa: TID251 - no setting: the prod
     from typing import Any
 
     from headrace.domain.states import JobState
-    from headrace.store.attempts import statements as statements
+    from headrace.store.attempts import statements
     from headrace.store.jobs import transitions
     from headrace.tables import jobs
 
