@@ -31,10 +31,10 @@ from headrace.broker.app_rates import AppRates
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
+from headrace.connections.model_files import tokenizer_for
 from headrace.domain.budgets import Balances, Kind
 from headrace.domain.ids import new_id, show_id
 from headrace.policies.pricing import Tariff
-from headrace.policies.tokens import load_for
 from headrace.store import Store
 from headrace.store.jobs import poison
 from headrace.store.money import budgets
@@ -69,7 +69,7 @@ def build(settings: Settings) -> Deps:
     redis = connections.redis(settings)
     message = ExecuteMessage(make_celery("headrace-api", settings))
     admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
-    catalogue = Catalogue(settings.pools, settings.overflow, store, load_for)
+    catalogue = Catalogue(settings.pools, settings.overflow, store, tokenizer_for)
     forecast = Forecast(admission, catalogue, settings)
     refusals = Refusals(store)
     submitter = Submitter(

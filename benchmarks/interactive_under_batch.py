@@ -29,8 +29,8 @@ from real_engine import check_installed, demo_folder, real_stack, settings_of
 from rich.table import Table
 from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
+from headrace.connections import model_files
 from headrace.domain.prompts import Message
-from headrace.policies.tokens import Tokenizer
 from headrace.stack.report import Report
 
 #: Goals: the most that the p99 may be of the engine's own, and the least that is left of the batch load's rate.
@@ -206,7 +206,7 @@ class Loads:
     """Makes loads of prompts that were not asked before."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        self._tokenizer = Tokenizer.load(model, folder)
+        self._tokenizer = model_files.tokenizer(model, folder)
         self._random = random.Random(1)
         self._number = 0
 

@@ -24,9 +24,9 @@ from rich.table import Table
 from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
 from headrace.config import PROJECT_ROOT
+from headrace.connections import model_files
 from headrace.domain.prompts import Message
 from headrace.domain.states import TERMINAL
-from headrace.policies.tokens import Tokenizer
 from headrace.stack.stack import Stack
 
 #: Nothing may expire here: seconds within which a job must start.
@@ -135,7 +135,7 @@ def both(folder: Path, max_running: int) -> Iterator[tuple[Queue, Offline, Stack
 
 def measure(name: str, folder: Path, plan: Plan, max_running: int) -> tuple[dict[int, list[Round]], Counts]:
     """Every size in every round, the two in turn: whoever began a round is second in the next."""
-    tokenizer = Tokenizer.load(name, folder)
+    tokenizer = model_files.tokenizer(name, folder)
     found: dict[int, list[Round]] = {size: [] for size in plan.sizes}
     console.rule(f"{name}: both engines are loading")
     with both(folder, max_running) as (queue, offline, stack):

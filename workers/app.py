@@ -38,8 +38,8 @@ from workers.delivering.slots import Slots
 from workers.events import SendEvents
 from workers.measuring.delivery_metrics import DeliveryMetrics
 from workers.measuring.metrics import Endpoint
+from workers.outcomes import JobFailed, show
 from workers.running.notices import Notices
-from workers.running.outcomes import JobFailed, show
 from workers.seat import Seat
 from workers.taking.taker import RoomTaker
 
@@ -113,7 +113,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         terminate = stop
 
     # Not shared: Celery would register one app's task with every other app of the process, in no order.
-    @app.task(name=EXECUTE, shared=False, Request="workers.running.outcomes:JobRequest", throws=(JobFailed,))
+    @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:JobRequest", throws=(JobFailed,))
     def execute(job_id: str, enqueue_no: int) -> None:
         show(seats[0].execute.run(parse_id(job_id), enqueue_no))
 

@@ -4,25 +4,25 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
+from api.door.accepted import Accepted
 from api.door.catalogue import Catalogue
 from api.door.complaints import advice, complaint, rate_limited, start_within_s, whole
-from api.door.drafts import Draft, specify
+from api.door.drafts import Draft
 from api.door.forecast import Forecast
 from api.door.intake import Admitted, Bid, Intake, Replayed
 from api.door.money import Money
 from api.door.poison import Poison
 from api.door.refusals import Refusals
 from api.door.relief import Relief
+from api.door.specify import specify
 from api.reading.ending import read
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.places import Ask, Refusal
-from headrace.domain.queues import OVERFLOW, Candidate, Lane, Overflow, Route, queue_name
-from headrace.domain.rates import RatesLeft
+from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
 from headrace.domain.states import JobState
 from headrace.errors import (
     AppLimited,
@@ -47,33 +47,6 @@ LATE_S = 5
 RETRY_BLINDLY_S = 5
 #: Pauses before a refused request with an Idempotency-Key looks whether its twin was accepted: a commit's time or two.
 LOOK_AGAIN_S = (0.02, 0.1)
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What the caller is told.
-
-    Attributes:
-        max_tokens, max_wait_s: as asked for, or as chosen where the caller left them out.
-        position: counts from 1, within the lane; None for a replay, whose place is not looked up again.
-        depth: jobs in the queue with this one; None likewise.
-        expected_wait_s: until its start; None when nobody can tell, or for a replay.
-        rates_left: of the app's own limits; None for a replay, which uses nothing up.
-        is_replay: True when the Idempotency-Key had made this job before.
-    """
-
-    job_id: UUID
-    state: JobState
-    lane: Lane
-    queue: str
-    start_by: datetime
-    max_tokens: int
-    max_wait_s: float
-    position: int | None = None
-    depth: int | None = None
-    expected_wait_s: float | None = None
-    rates_left: RatesLeft | None = None
-    is_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.bodies import SMALL_BYTES
 from api.deps import deps
+from api.door.accepted import Accepted
 from api.door.drafts import Draft
-from api.door.submit import Accepted
 from api.rates import rate_headers
 from api.reading.abandoned import cancel_unless_wanted
 from api.reading.peers import peer_of

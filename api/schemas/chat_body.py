@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from api.door.submit import Accepted
+from api.door.accepted import Accepted
 from api.schemas.fields import Answer
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from api.door.accepted import Accepted
 from api.door.drafts import Draft, Spelling
-from api.door.submit import Accepted
 from api.schemas.fields import (
     Answer,
     Attempts,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api.door.submit import Accepted
+from api.door.accepted import Accepted
 from api.schemas.fields import Answer, Attempts, RunS, TimeOut, WaitS
 from api.schemas.jobs import CostBody
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs

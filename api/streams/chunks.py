@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from api.problems import shape_of
+from api.error_shapes import shape_of
 from api.schemas.chat_body import ChatUsage, finish_reason_of
 from api.schemas.fragments import Fragments
 from api.schemas.openai_request import LANE_TIERS

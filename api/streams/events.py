@@ -11,7 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
-from api.door.submit import Accepted
+from api.door.accepted import Accepted
 from api.schemas.fragments import Fragments
 from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, ResponseBody
 from api.streams.heard import Heard, Told, sent

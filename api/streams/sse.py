@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from flask import Response
 
 from api.deps import Deps, deps
-from api.door.submit import Accepted
+from api.door.accepted import Accepted
 from api.reading.abandoned import cancel_unless_wanted
 from api.reading.slots import Slot
 from api.reading.waits import Watch

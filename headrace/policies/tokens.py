@@ -18,7 +18,6 @@ import jinja2.parser
 import tokenizers
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from headrace.config import PoolSettings
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.errors import ConfigError, InvalidRequest
 from headrace.policies.byte_bound import byte_bound
@@ -85,20 +84,6 @@ class Tokenizer:
         # A model that was trained without the role would read it as noise.
         self._knows_developer = "developer" in template
         self.reads_effort = not read.isdisjoint(template_arguments("none"))
-
-    @classmethod
-    def load(cls, model: str, model_dir: Path | None = None) -> "Tokenizer":
-        """The tokenizer of a folder or of a hub id, whose few small files are downloaded into the hub's usual cache.
-
-        Args:
-            model: a Hugging Face id or a folder.
-            model_dir: a folder that wins over `model`; None to go by `model`.
-
-        Raises:
-            ConfigError: no such folder, no usable tokenizer, or no hub in reach.
-        """
-        folder = model_dir or Path(model)
-        return cls(folder if model_dir or folder.is_dir() else _from_hub(model))
 
     def render(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> str:
         """The whole prompt as text. Raises: InvalidRequest when the template refuses the conversation or the effort."""
@@ -170,36 +155,6 @@ class EstimatingTokenizer:
     @staticmethod
     def _text(messages: Sequence[Message]) -> str:
         return "\n".join(f"{message.role}: {message.content}" for message in messages)
-
-
-def load_for(pool: PoolSettings) -> PromptTokenizer:
-    """The tokenizer that a pool's engine uses. Raises: ConfigError."""
-    has_folder = pool.model_dir is not None or Path(pool.model).is_dir()
-    if pool.engine in ("simulator", "openai") and not has_folder:
-        return EstimatingTokenizer()
-    return Tokenizer.load(pool.model, pool.model_dir)
-
-
-def _from_hub(model: str) -> Path:
-    # Both are slow to import, and a pool with a folder needs neither.
-    import httpx2
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        cached = Path(snapshot_download(model, allow_patterns=list(FILES), local_files_only=True))
-        if (cached / "tokenizer.json").exists():
-            return cached
-    except (OSError, ValueError):
-        pass  # Not downloaded yet, or no valid id: the next call says which.
-    try:
-        return Path(snapshot_download(model, allow_patterns=list(FILES)))
-    except (OSError, ValueError, httpx2.HTTPError, EntryNotFoundError) as error:
-        raise ConfigError(
-            f"The tokenizer of {model} cannot be had from the Hugging Face hub: {error} "
-            "Set HEADRACE_MODEL_DIR to a folder with the model, or HEADRACE_MODEL to another model.",
-            param="model",
-        ) from error
 
 
 def _template_text(folder: Path) -> str:

@@ -16,10 +16,11 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 
 from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
+from headrace.connections import model_files
 from headrace.domain.logprobs import LEAST_LOGPROB
 from headrace.domain.prompts import Message, Sampling
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
-from headrace.policies.tokens import EstimatingTokenizer, Tokenizer
+from headrace.policies.tokens import EstimatingTokenizer
 from workers.engines.base import Delta, Engine, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.simulator.answer import fingerprint
 from workers.engines.simulator.engine import SimulatorEngine
@@ -100,7 +101,7 @@ def vllm(fixture: Callable[[str], Any]) -> Bench:
 
     pool = tiny_pool(fixture("tiny_llama"))
     return Bench(
-        VllmEngine(pool, Tokenizer.load(pool.model, pool.model_dir), probe_s=3.0),
+        VllmEngine(pool, model_files.tokenizer(pool.model, pool.model_dir), probe_s=3.0),
         expected=lambda request, i: answer_of(i),
         long=("a long story", 900),
         underway=lambda first_piece: first_piece.wait(SOON_S),

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from headrace.config import PoolSettings, Settings
+from headrace.connections import model_files
 from headrace.domain.shapes import ModelShape
-from headrace.policies.tokens import Tokenizer
 from headrace.stack.models.model import PreparedModel, prepare
 from workers.engines.vllm.engine import VllmEngine
 
@@ -45,7 +45,7 @@ def pool(model: PreparedModel) -> PoolSettings:
 @contextmanager
 def running(pool: PoolSettings) -> Iterator[VllmEngine]:
     """A started engine of this pool, which is stopped before the next one needs the GPU's memory."""
-    engine = VllmEngine(pool, Tokenizer.load(pool.model, pool.model_dir))
+    engine = VllmEngine(pool, model_files.tokenizer(pool.model, pool.model_dir))
     try:
         engine.start()
         yield engine

@@ -23,13 +23,13 @@ from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
 from headrace.store import Store
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
+from workers.outcomes import Outcome
 from workers.paid.purse import NO_CALL, NotYet, Objection, Purse
 from workers.running.attempts import RunningAttempts, StopReason
 from workers.running.bill import Bill
 from workers.running.crashes import Crashes
 from workers.running.detour import way_on
 from workers.running.notices import Notices
-from workers.running.outcomes import Outcome
 from workers.running.publisher import Publisher
 from workers.running.retry import FIRST_DELAY_S, GiveUp, backoff_s, decide, is_continuable, jitter
 from workers.running.shared_attempts import SharedAttempts

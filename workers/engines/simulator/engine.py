@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
+from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
 from headrace.domain.logprobs import TokenLogprob
 from headrace.errors import EngineCrash, EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
-from headrace.policies.tokens import PromptTokenizer, load_for
+from headrace.policies.tokens import PromptTokenizer
 from workers.engines.adapters import no_such_adapter
 from workers.engines.base import Delta, EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.simulator.answer import answer, logprob, skip, thoughts
@@ -24,7 +25,7 @@ from workers.engines.simulator.stats import Totals
 
 def build(settings: Settings, pool: PoolSettings) -> "SimulatorEngine":
     """Make the simulator of a pool, not started."""
-    return SimulatorEngine(settings.simulator, pool, load_for(pool))
+    return SimulatorEngine(settings.simulator, pool, tokenizer_for(pool))
 
 
 @dataclass(eq=False, slots=True)

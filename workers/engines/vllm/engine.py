@@ -10,9 +10,10 @@ import time
 from concurrent.futures import CancelledError
 
 from headrace.config import PoolSettings, Settings
+from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
 from headrace.errors import ConfigError, EngineUnavailable, InvalidRequest, PromptRejected
-from headrace.policies.tokens import PromptTokenizer, load_for
+from headrace.policies.tokens import PromptTokenizer
 from workers.engines.adapters import find_adapters, no_such_adapter
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.vllm.core import DEAD_EXIT_S, Call, Core
@@ -34,7 +35,7 @@ _ENCODINGS_AT_ONCE = 2
 def build(settings: Settings, pool: PoolSettings) -> "VllmEngine":
     """Make the engine of a pool, not started. Raises: ConfigError when its tokenizer cannot be had."""
     name = next((name for name, each in settings.pools.items() if each is pool), settings.pool)
-    return VllmEngine(pool, load_for(pool), pool_name=name)
+    return VllmEngine(pool, tokenizer_for(pool), pool_name=name)
 
 
 class VllmEngine:

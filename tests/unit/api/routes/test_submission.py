@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.deps import EXTENSION
-from api.door.submit import Accepted
+from api.door.accepted import Accepted
 from api.routes.submission import body, headers_of, idempotency, preferred_wait_s
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from api.deps import EXTENSION, Deps
-from api.door.submit import Accepted
+from api.door.accepted import Accepted
 from api.reading.slots import Slot
 from api.reading.waits import Watch
 from api.streams.chunks import DONE, ChatChunks

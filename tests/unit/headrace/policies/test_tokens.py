@@ -1,5 +1,4 @@
 import json
-import math
 import subprocess
 import sys
 import threading
@@ -11,10 +10,9 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from headrace.config import PoolSettings
 from headrace.domain.prompts import Message, ReasoningEffort
-from headrace.errors import ConfigError, InvalidRequest
-from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, Tokenizer, load_for, template_arguments
+from headrace.errors import InvalidRequest
+from headrace.policies.tokens import LONG_CHARS, Tokenizer, template_arguments
 
 CHATML = (
     "{%- for message in messages %}\n"
@@ -198,28 +196,6 @@ def test_developer_becomes_system_unless_the_template_knows_it(tmp_path: Path) -
     assert "system" in Tokenizer(write_model(tmp_path)).render(messages)
     knowing = "{% if messages[0].role == 'developer' %}developer{% endif %}"
     assert Tokenizer(write_model(tmp_path, knowing)).render(messages) == "developer"
-
-
-@pytest.mark.parametrize("missing", ["tokenizer.json", "chat_template.jinja"])
-def test_a_folder_that_lacks_a_file_is_a_wrong_setting(tmp_path: Path, missing: str) -> None:
-    (write_model(tmp_path) / missing).unlink()
-    with pytest.raises(ConfigError, match=str(tmp_path)):
-        Tokenizer.load("name", tmp_path)
-
-
-@pytest.mark.parametrize("engine", ["simulator", "openai"])
-def test_an_estimate_needs_no_model(engine: Any) -> None:
-    pool = PoolSettings(engine=engine, model="nobody/nothing")
-    tokenizer = load_for(pool)
-    messages = [Message("user", "é" * 100)]
-    assert isinstance(tokenizer, EstimatingTokenizer)
-    assert tokenizer.count(messages) == math.ceil((len("user: ") + 200) / 4) == tokenizer.least(messages)
-
-
-@pytest.mark.parametrize("engine", ["simulator", "openai"])
-def test_an_engine_without_a_model_counts_with_one_that_is_given(engine: Any, tmp_path: Path) -> None:
-    pool = PoolSettings(engine=engine, model="any", model_dir=write_model(tmp_path))
-    assert isinstance(load_for(pool), Tokenizer)
 
 
 def test_counting_needs_neither_torch_nor_transformers() -> None:

@@ -10,7 +10,8 @@ from typing import cast
 import pytest
 
 from api.door.catalogue import Catalogue
-from api.door.drafts import MOST_LOGPROBS_IN_ALL, Draft, Spelling, specify
+from api.door.drafts import Draft, Spelling
+from api.door.specify import MOST_LOGPROBS_IN_ALL, specify
 from headrace.config import LaneSettings, OverflowSettings, PoolSettings, Settings, WebhookSettings
 from headrace.domain.apps import App
 from headrace.domain.fleet import Fleet
