@@ -27,7 +27,7 @@ from headrace.connections.outages import Outage
 from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable, Unavailable
 from headrace.logging import configure
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def explained() -> Iterator[None]:
         yield
     except ConfigError as error:
         configure()
-        logger.critical("settings_not_usable", extra={"setting": error.param, "error": str(error)})
+        log.critical("settings_not_usable", extra={"setting": error.param, "error": str(error)})
         sys.exit(1)
 
 
@@ -54,7 +54,7 @@ def check_redis(settings: Settings) -> None:
     try:
         client.ping()
     except (Outage, BusyLoadingError) as error:
-        logger.warning("redis_not_ready", extra={"error": str(error)})
+        log.warning("redis_not_ready", extra={"error": str(error)})
     except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
         message = f"Redis at {where} does not let us in ({error}): set user and password in REDIS_URL."
         raise ConfigError(message, param="redis_url") from error
@@ -94,7 +94,7 @@ def check_postgres(settings: Settings) -> None:
             db.execute("SET LOCAL statement_timeout = 2000")
             _check_migrations(db, where)
     except psycopg.errors.QueryCanceled as error:
-        logger.warning("postgres_not_ready", extra={"error": str(error)})
+        log.warning("postgres_not_ready", extra={"error": str(error)})
     except psycopg.OperationalError as error:
         _explain(error, where)
 
@@ -114,7 +114,7 @@ def _explain(error: psycopg.OperationalError, where: str) -> None:
     if not any(text in reason for text in _NOT_READY):
         message = f"No Postgres answers at {where} ({reason}): start it, or set DATABASE_URL to where it is."
         raise StoreUnavailable(message, param="database_url") from error
-    logger.warning("postgres_not_ready", extra={"error": reason})
+    log.warning("postgres_not_ready", extra={"error": reason})
 
 
 def _check_migrations(db: psycopg.Connection[Any], where: str) -> None:
@@ -153,7 +153,7 @@ def check(settings: Settings, *, goes_on: bool = False, uses_postgres: bool = Tr
             each(settings)
         except (ConfigError, Unavailable) as error:
             configure()
-            logger.critical("server_not_usable", extra={"setting": error.param, "error": str(error)})
+            log.critical("server_not_usable", extra={"setting": error.param, "error": str(error)})
             if isinstance(error, ConfigError) or not goes_on:
                 sys.exit(1)
 

@@ -18,7 +18,7 @@ from headrace.store import clock, locks
 from headrace.store.fleet import observations, workers
 from scheduler.parts import Parts
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def autoscale(parts: Parts) -> dict[str, Decision]:
@@ -49,7 +49,7 @@ def _decide(db: Connection, pool: str, hosts: int, policy: ScalingSettings) -> D
         inputs=_inputs(snapshot, fleet, policy),
     )
     facts = {"pool": pool, "hosts": hosts, "target": decision.target, "reason": decision.reason}
-    logger.info("scaling_decided", extra=facts)
+    log.info("scaling_decided", extra=facts)
     return decision
 
 

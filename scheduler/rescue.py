@@ -23,7 +23,7 @@ from headrace.store.attempts.losses import Loss
 from headrace.store.money import reservations
 from scheduler.parts import Parts
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: What an attempt is charged when its model has lost its price since: we never guess one.
 UNPRICED = Cost(Decimal(0), "unpriced")
@@ -99,7 +99,7 @@ def rescue(parts: Parts, patience: Patience) -> int:
         patience.bad_query()
         raise
     for row, end in fates:
-        logger.warning("job_rescued", extra={"job_id": show_id(row.id), "attempt": row.attempt, "target": end.target})
+        log.warning("job_rescued", extra={"job_id": show_id(row.id), "attempt": row.attempt, "target": end.target})
     parts.tell_ended(ended)
     parts.admission.announce_ended((), moved=[row.id for row, end in fates if not end.target.is_terminal])
     return len(fates)
@@ -119,5 +119,5 @@ def _lost_cost(row: Row[Any], tariff: Tariff) -> Cost:
     try:
         return cost(tariff.price(Route(row.route), row.pool, row.model_requested), Usage(row.prompt_tokens))
     except UnknownPrice:
-        logger.warning("lost_attempt_unpriced", extra={"job_id": show_id(row.id), "model": row.model_requested})
+        log.warning("lost_attempt_unpriced", extra={"job_id": show_id(row.id), "model": row.model_requested})
         return UNPRICED

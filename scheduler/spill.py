@@ -20,7 +20,7 @@ from headrace.store.jobs import spills
 from headrace.store.money import budgets
 from scheduler.parts import Parts
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: Jobs that one sweep looks at, those that are late first.
 MOST_JOBS = 500
@@ -57,7 +57,7 @@ def spill(parts: Parts) -> int:
         tickets = list(islice(able, free))
         moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
     if moved:
-        logger.info("jobs_spilled", extra=named([ticket.job_id for ticket in moved]))
+        log.info("jobs_spilled", extra=named([ticket.job_id for ticket in moved]))
         parts.admission.remove(tickets)
         parts.admission.restore(moved)
     return len(moved)

@@ -22,7 +22,7 @@ from headrace.store.jobs.idempotency import forget_expired_keys
 from headrace.store.webhooks import deliveries
 from scheduler.parts import Parts
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: Messages of one queue that one `reconcile_admission` looks at, those that are taken next.
 RECONCILE_MESSAGES = 1000
@@ -51,11 +51,11 @@ def publish_due(parts: Parts) -> int:
     for queue, look in looks.items():
         if look.missing > 0:
             noted = parts.admission.compare(queue)
-            logger.warning("list_incomplete", extra={"queue": queue, "missing": look.missing, "noted": noted})
+            log.warning("list_incomplete", extra={"queue": queue, "missing": look.missing, "noted": noted})
     pushed += _push_taken(parts, [(queue, stay) for queue, look in looks.items() for stay in look.overdue])
     pushed += _push_unchecked(parts, {queue: look.mark for queue, look in looks.items()})
     if pushed:
-        logger.info("messages_restored", extra={"messages": len(pushed), **named(pushed)})
+        log.info("messages_restored", extra={"messages": len(pushed), **named(pushed)})
     return len(pushed)
 
 
@@ -100,7 +100,7 @@ def _push_unchecked(parts: Parts, marks: dict[str, str]) -> list[UUID]:
         marks = {queue: page.mark for queue, page in pages.items() if page.is_full and queue in kept}
         if not marks:
             return pushed
-    logger.info("messages_left_to_check", extra={"queues": sorted(marks)})
+    log.info("messages_left_to_check", extra={"queues": sorted(marks)})
     return pushed
 
 
@@ -118,7 +118,7 @@ def expire(parts: Parts) -> int:
         tickets = jobs.expire(db)
         ended = [ticket.job_id for ticket in tickets]
     if tickets:
-        logger.info("jobs_expired", extra=named(ended))
+        log.info("jobs_expired", extra=named(ended))
         parts.admission.remove(tickets)
         parts.tell_ended(ended)
     return len(tickets)
@@ -128,7 +128,7 @@ def cancel(parts: Parts, job_id: UUID) -> JobState:
     """Cancel a job for an operator, as its app's own cancel does. Returns: its state now. Raises: NotFound."""
     with parts.store.begin() as db:
         job = jobs.cancel(db, None, job_id)
-    logger.info("job_cancelled", extra={"job_id": show_id(job_id), "state": job.state})
+    log.info("job_cancelled", extra={"job_id": show_id(job_id), "state": job.state})
     if job.state is JobState.CANCELLED:
         parts.admission.remove([job.ticket])
         parts.tell_ended([job_id])
@@ -148,7 +148,7 @@ def reconcile_admission(parts: Parts) -> int:
     discarded = sum(_discard_void(parts, queue, touched) for queue in parts.queues)
     freed += _strike_out(parts, touched)
     if freed or discarded:
-        logger.info("books_reconciled", extra={"places": freed, "messages": discarded, **named(touched)})
+        log.info("books_reconciled", extra={"places": freed, "messages": discarded, **named(touched)})
     return freed
 
 

@@ -11,7 +11,7 @@ from scheduler.autoscale import autoscale
 from scheduler.observe import observe
 from scheduler.parts import Parts
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def register(celery: Celery, parts: Parts) -> None:
@@ -33,4 +33,4 @@ def _tick(name: str, work: Callable[[], object]) -> None:
     try:
         work()
     except Unavailable as error:
-        logger.warning("tick_skipped", extra={"task": name, "error": str(error)})
+        log.warning("tick_skipped", extra={"task": name, "error": str(error)})

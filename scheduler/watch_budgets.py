@@ -10,7 +10,7 @@ from headrace.store.money import budgets
 from headrace.store.webhooks import deliveries
 from scheduler.parts import Parts
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def watch_budgets(parts: Parts) -> int:
@@ -36,7 +36,7 @@ def watch_budgets(parts: Parts) -> int:
             if settings.webhook_url:
                 deliveries.add(db, BUDGET_EVENT, settings.webhook_url, facts)
     for facts in told:
-        logger.warning("budget_used", extra=facts)
+        log.warning("budget_used", extra=facts)
     return len(told)
 
 

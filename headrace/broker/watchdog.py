@@ -19,7 +19,7 @@ from headrace import connections
 from headrace.broker.transport import PULSE, Pulse
 from headrace.config import Settings
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: Longer than a consumer pauses between two tries to reach a broker that was away, and than it takes to notice that a
 #: connection is half open.
@@ -77,7 +77,7 @@ class Watchdog:
     def _look_until_stopped(self) -> None:
         while not self._stopping.wait(LOOK_EVERY_S):
             if self.is_stalled() and self._give_up():
-                logger.critical("consumer_stalled", extra={"patience_s": PATIENCE_S})
+                log.critical("consumer_stalled", extra={"patience_s": PATIENCE_S})
                 if not self._stopping.wait(END_WITHIN_S):
                     os._exit(os.EX_SOFTWARE)
                 return
