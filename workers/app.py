@@ -40,8 +40,8 @@ from workers.measuring.delivery_metrics import DeliveryMetrics
 from workers.measuring.metrics import Endpoint
 from workers.outcomes import JobFailed, show
 from workers.running.notices import Notices
-from workers.seat import Seat
 from workers.taking.taker import RoomTaker
+from workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +90,9 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
     notices = Notices(admission)
-    seats: list[Seat] = []
+    running: list[Worker] = []
 
-    class SeatStep(bootsteps.StartStopStep):
+    class WorkerStep(bootsteps.StartStopStep):
         """Brings the engine up before the consumer takes the first message. A failure here ends the process."""
 
         requires = ("celery.worker.components:Pool",)
@@ -100,13 +100,13 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         def start(self, worker: Any) -> None:
             notices.begin()
             with _ends_in_a_sentence():
-                seats.append(Seat(settings, route, store, notices, taker.look, give_up))
-                seats[0].take()
-            taker.open(seats[0].execute.room, seats[0].execute.takes, partial(_free_slots, worker))
+                running.append(Worker(settings, route, store, notices, taker.look, give_up))
+                running[0].start()
+            taker.open(running[0].execute.room, running[0].execute.takes, partial(_free_slots, worker))
 
         def stop(self, worker: Any) -> None:
-            while seats:
-                seats.pop().leave()
+            while running:
+                running.pop().stop()
             notices.end()
             store.close()
 
@@ -115,9 +115,9 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     # Not shared: Celery would register one app's task with every other app of the process, in no order.
     @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:JobRequest", throws=(JobFailed,))
     def execute(job_id: str, enqueue_no: int) -> None:
-        show(seats[0].execute.run(parse_id(job_id), enqueue_no))
+        show(running[0].execute.run(parse_id(job_id), enqueue_no))
 
-    app.steps["worker"].add(SeatStep)
+    app.steps["worker"].add(WorkerStep)
     app.steps["consumer"].add(SendEvents)
     return app
 

@@ -1,4 +1,4 @@
-"""One engine's seat in a worker process: brings it up, keeps its lease, and lets it go without losing a job."""
+"""A worker: starts one engine, keeps its lease, and stops it without losing a job."""
 
 import gc
 import logging
@@ -47,8 +47,8 @@ AGAIN_AFTER_S = 1.0
 YOUNG_OBJECTS = 10_000
 
 
-class Seat:
-    """Holds the engine, the lease and the use case together between `take` and `leave`."""
+class Worker:
+    """Holds the engine, the lease and the use case together from `start` to `stop`."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Seat:
             max_run_s=settings.max_run_s(self._route),
         )
 
-    def take(self) -> None:
+    def start(self) -> None:
         """Load the engine, publish its limits, and start the lease.
 
         Raises: EngineUnavailable, StoreUnavailable; ConfigError for a setting that cannot be followed.
@@ -152,7 +152,7 @@ class Seat:
             return []
 
     def _measures(self) -> tuple[Sampler, Endpoint]:
-        """What tells of this seat, to Postgres and to Prometheus."""
+        """What reports on this worker, to Postgres and to Prometheus."""
         settings, engine, pool, execute = self._settings, self._engine, self._pool, self.execute
         sampler = Sampler(self._store, engine, execute.room, execute.worker_id, pool, settings.sample_every_s)
         collectors: list[Collector] = [WorkerMetrics(pool, engine, execute.room, execute.running, execute.ready)]
@@ -175,7 +175,7 @@ class Seat:
             kv_block_tokens=limits.kv_block_tokens,
         )
 
-    def leave(self) -> None:
+    def stop(self) -> None:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
         self._lease.drain()
         if not self.execute.running.wait_until_idle(self._settings.drain_s):

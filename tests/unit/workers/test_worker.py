@@ -1,4 +1,4 @@
-"""An engine's seat, before anything of it is started."""
+"""A worker, before anything of it is started."""
 
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from headrace.domain.queues import Route
 from headrace.errors import ConfigError
 from headrace.store import Store
 from workers.running.notices import Notices
-from workers.seat import Seat
+from workers.worker import Worker
 
 
 def test_a_gpu_worker_refuses_a_pool_that_the_paid_api_alone_answers() -> None:
@@ -18,6 +18,6 @@ def test_a_gpu_worker_refuses_a_pool_that_the_paid_api_alone_answers() -> None:
     parts: Any = (cast(Store, None), cast(Notices, None), lambda: None, lambda: None)
 
     with pytest.raises(ConfigError, match=r"'mini'.*by the overflow worker: set HEADRACE_POOL") as raised:
-        Seat(settings, Route.POOL, *parts)
+        Worker(settings, Route.POOL, *parts)
 
     assert raised.value.param == "pool"
