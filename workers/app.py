@@ -40,7 +40,7 @@ from workers.measuring.delivery_metrics import DeliveryMetrics
 from workers.measuring.metrics import Endpoint
 from workers.outcomes import JobFailed, show
 from workers.running.notices import Notices
-from workers.taking.taker import RoomTaker
+from workers.taking.taker import KvTaker
 from workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     redis = connections.redis(settings)
     admission = Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s)
-    taker = RoomTaker(redis, pool)
+    taker = KvTaker(redis, pool)
     # Without `ack_emulation` kombu keeps no books in Redis of what was taken: the claim in Postgres says it.
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
@@ -102,7 +102,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
             with _ends_in_a_sentence():
                 running.append(Worker(settings, route, store, notices, taker.look, give_up))
                 running[0].start()
-            taker.open(running[0].execute.room, running[0].execute.takes, partial(_free_slots, worker))
+            taker.open(running[0].execute.kv_budget, running[0].execute.takes, partial(_free_slots, worker))
 
         def stop(self, worker: Any) -> None:
             while running:

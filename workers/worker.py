@@ -35,7 +35,7 @@ from workers.running.execute import Execute
 from workers.running.lease import Lease
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Worker:
             publisher=Publisher(Streams(redis)),
             purse=purse if route is Route.OVERFLOW else None,
             paid_pools=settings.paid_pools,
-            room=Room(self._engine, pool.kv_admission, pool.kv_high_share, freed),
+            kv_budget=KvBudget(self._engine, pool.kv_admission, pool.kv_high_share, freed),
         )
         self._lease = self._make_lease(give_up, lambda: not lockout.is_open)
         self._sampler, self._endpoint = self._measures()
@@ -113,7 +113,7 @@ class Worker:
         limits = self._engine.start()
         info = self._info(limits)
         self._register(info)
-        self.execute.room.open(limits, self._past_answers())
+        self.execute.kv_budget.open(limits, self._past_answers())
         self._lease.begin()
         self._sampler.begin()
         self.execute.publisher.begin()
@@ -154,8 +154,8 @@ class Worker:
     def _measures(self) -> tuple[Sampler, Endpoint]:
         """What reports on this worker, to Postgres and to Prometheus."""
         settings, engine, pool, execute = self._settings, self._engine, self._pool, self.execute
-        sampler = Sampler(self._store, engine, execute.room, execute.worker_id, pool, settings.sample_every_s)
-        collectors: list[Collector] = [WorkerMetrics(pool, engine, execute.room, execute.running, execute.ready)]
+        sampler = Sampler(self._store, engine, execute.kv_budget, execute.worker_id, pool, settings.sample_every_s)
+        collectors: list[Collector] = [WorkerMetrics(pool, engine, execute.kv_budget, execute.running, execute.ready)]
         if self._route is Route.OVERFLOW:
             collectors.append(BudgetMetrics(self._store, settings.budgets))
         return sampler, Endpoint(collectors, settings.metrics_host, settings.metrics_port)

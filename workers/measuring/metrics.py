@@ -17,7 +17,7 @@ from headrace.store import Store
 from headrace.store.money import budgets
 from workers.engines.base import Engine, EngineStats
 from workers.running.attempts import RunningAttempts
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class WorkerMetrics(Collector):
 
     pool: str
     engine: Engine
-    room: Room
+    kv_budget: KvBudget
     running: RunningAttempts
     ready: threading.Event
 
@@ -37,7 +37,7 @@ class WorkerMetrics(Collector):
         yield self._gauge("worker_running", "Attempts that this worker runs.", len(self.running))
         yield self._gauge("worker_ready", "1 while the engine can take work.", self.ready.is_set())
         yield from self._of_engine(self.engine.stats())
-        if (reserved := self.room.reserved()) is not None:
+        if (reserved := self.kv_budget.reserved()) is not None:
             about = "Share of the KV blocks that the jobs are expected to take at their peak, head-room included."
             yield self._gauge("kv_reserved_ratio", about, reserved.share)
             about = "Standard deviations of KV cache that are left free; learned from preemptions."

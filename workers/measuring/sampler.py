@@ -13,7 +13,7 @@ from headrace.domain.fleet import WorkerSample
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from workers.engines.base import Engine, EngineStats
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Sampler:
 
     store: Store
     engine: Engine
-    room: Room
+    kv_budget: KvBudget
     worker_id: UUID
     pool: str
     every_s: float
@@ -69,12 +69,12 @@ class Sampler:
 
         Raises: StoreUnavailable.
         """
-        stats, now, reserved = self.engine.stats(), self.clock(), self.room.reserved()
+        stats, now, reserved = self.engine.stats(), self.clock(), self.kv_budget.reserved()
         with self.store.begin() as db:
             kv_reserved = None if reserved is None else reserved.share
             sample = _between(self._before, stats, self.worker_id, self.pool, now - self._since, kv_reserved)
             store.observations.add_worker_sample(db, sample)
-            outputs = self.room.expected_outputs()
+            outputs = self.kv_budget.expected_outputs()
             if outputs and outputs != self._outputs:
                 store.workers.learn(db, self.worker_id, outputs)
         self._before, self._since, self._outputs = stats, now, outputs

@@ -33,7 +33,7 @@ from workers.running.notices import Notices
 from workers.running.publisher import Publisher
 from workers.running.retry import FIRST_DELAY_S, GiveUp, backoff_s, decide, is_continuable, jitter
 from workers.running.shared_attempts import SharedAttempts
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Execute:
         publisher: takes what is made of jobs that are streamed.
         crashes: of the engine.
         purse: pays for what the engine answers; None for an engine of ours.
-        room: what the engine's KV cache has room for; whoever calls `run` has let the job in.
+        kv_budget: what the engine's KV cache has room for; whoever calls `run` has let the job in.
         paid_pools: those that the paid API alone answers.
         ready: set while the engine can answer.
     """
@@ -76,7 +76,7 @@ class Execute:
     max_attempts: int
     notices: Notices
     publisher: Publisher
-    room: Room
+    kv_budget: KvBudget
     purse: Purse | None = None
     paid_pools: Collection[str] = ()
     crashes: Crashes = field(default_factory=Crashes)
@@ -109,7 +109,7 @@ class Execute:
             time.sleep(NOT_READY_HOLD_S)
             return Outcome(JobState.QUEUED, error.code)
         finally:
-            self.room.leave(job_id)
+            self.kv_budget.release(job_id)
 
     def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         claim = self._shared.claim(job_id, enqueue_no)
@@ -161,7 +161,7 @@ class Execute:
             tier = self.purse.tier(claim) if self.purse else None
             request = GenerationRequest(*asked, prefix, claim.adapter, tier)
             started = time.monotonic()
-            self.room.running(claim.job_id, claim.request_id)
+            self.kv_budget.running(claim.job_id, claim.request_id)
             try:
                 outcome = self.engine.generate(request, on_delta)
             except EngineError as error:
@@ -170,7 +170,7 @@ class Execute:
         if self.purse is not None:
             self.purse.heard(claim, outcome, tier)
         # At once: the next job comes in while this one's answer is written.
-        self.room.leave(claim.job_id, outcome if isinstance(outcome, Generation) else None)
+        self.kv_budget.release(claim.job_id, outcome if isinstance(outcome, Generation) else None)
         # Only now, when what was made is with its readers: they are told of the end, and read no further.
         if isinstance(outcome, EngineError):
             return self._failed(claim, outcome, engine_s)

@@ -24,7 +24,7 @@ from headrace.broker.transport import MOST_AT_ONCE, Taker, Turns
 from headrace.domain.ids import parse_id
 from headrace.domain.queues import Lane, bell_key, books_key
 from headrace.errors import NotFound
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ FARTHEST = MOST_AT_ONCE
 
 
 class _Asked(NamedTuple):
-    """What `Room.enter` asks of a job, as `ExecuteMessage` wrote it."""
+    """What `KvBudget.hold` asks of a job, as `ExecuteMessage` wrote it."""
 
     job_id: UUID
     lane: Lane
@@ -107,7 +107,7 @@ class _Ahead:
                 self._drop(self._queue, raw, error)
 
 
-class RoomTaker(Taker):
+class KvTaker(Taker):
     """Takes what fits. `take` is for one thread."""
 
     def __init__(self, redis: Redis, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -116,7 +116,7 @@ class RoomTaker(Taker):
         self._redis = redis
         self._script = redis.register_script((files("headrace.broker") / "lua" / "take.lua").read_text())
         self._clock = clock
-        self._room: Room | None = None
+        self._kv_budget: KvBudget | None = None
         self._is_ready: Callable[[], bool] = lambda: False
         self._slots: Callable[[], int] = lambda: 0
         #: Of each queue whose head does not fit, that head, and since when.
@@ -126,14 +126,14 @@ class RoomTaker(Taker):
         #: How far to look into each queue: twice as far as the last look was good for.
         self._depth = 1
 
-    def open(self, room: Room, is_ready: Callable[[], bool], slots: Callable[[], int]) -> None:
+    def open(self, budget: KvBudget, is_ready: Callable[[], bool], slots: Callable[[], int]) -> None:
         """Begin to take.
 
         Args:
             is_ready: False while the engine is down, or the worker leaves.
             slots: how many threads of the worker have no job.
         """
-        self._room, self._is_ready, self._slots = room, is_ready, slots
+        self._kv_budget, self._is_ready, self._slots = budget, is_ready, slots
 
     def free_slots(self) -> int:
         """How many threads of the worker have no job."""
@@ -141,38 +141,38 @@ class RoomTaker(Taker):
 
     def take(self, turns: Turns, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
         """Take the messages of the next jobs that fit."""
-        room = self._room
-        if room is None or not self._is_ready():
+        budget = self._kv_budget
+        if budget is None or not self._is_ready():
             return []
         for _ in range(TRIES):
-            chosen = self._next(room, turns, queues, most)
+            chosen = self._next(budget, turns, queues, most)
             self._depth = min(2 * len(chosen), FARTHEST) or 1
             if not chosen:
                 return []
             # Where all that may be taken was there, nobody looks further for now.
             depth = self._depth if len(chosen) < most else 0
-            if taken := self._remove(room, chosen, turns.consume(queues), depth):
+            if taken := self._remove(budget, chosen, turns.consume(queues), depth):
                 return [(head.queue, head.message) for head in taken]
         # Others take one after the other: this one's turn comes.
         self.look()
         return []
 
-    def _next(self, room: Room, turns: Turns, queues: int, most: int) -> list[_Head]:
+    def _next(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[_Head]:
         """The next ones that fit, by what was seen a moment ago; if that has none, by what is there now."""
-        if self._clock() <= self._seen_until and (chosen := self._choose_some(room, turns, queues, most)):
+        if self._clock() <= self._seen_until and (chosen := self._choose_some(budget, turns, queues, most)):
             return chosen
         self._ask(turns.consume(queues), self._depth, [])
-        return self._choose_some(room, turns, queues, most)
+        return self._choose_some(budget, turns, queues, most)
 
-    def _remove(self, room: Room, chosen: Sequence[_Head], queues: Sequence[str], depth: int) -> list[_Head]:
+    def _remove(self, budget: KvBudget, chosen: Sequence[_Head], queues: Sequence[str], depth: int) -> list[_Head]:
         """Remove heads, and see what comes after them, in one round trip. Returns: those that no other worker took."""
         try:
             removed = self._ask(queues, depth, chosen)
         except RedisError:
             # They are not delivered, whether or not they were removed.
-            _leave(room, chosen)
+            _release(budget, chosen)
             raise
-        _leave(room, [head for head, number in zip(chosen, removed, strict=True) if not number])
+        _release(budget, [head for head, number in zip(chosen, removed, strict=True) if not number])
         return [head for head, number in zip(chosen, removed, strict=True) if number]
 
     def _ask(self, queues: Sequence[str], depth: int, chosen: Sequence[_Head]) -> list[int]:
@@ -196,7 +196,7 @@ class RoomTaker(Taker):
             self._redis.lrem(list_key(queue), -1, raw)
         self.look()
 
-    def _choose_some(self, room: Room, turns: Turns, queues: int, most: int) -> list[_Head]:
+    def _choose_some(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[_Head]:
         """Of what was seen the next ones that fit, which have their room from now on.
 
         None is chosen while one of a better lane may be there that was not seen.
@@ -206,7 +206,7 @@ class RoomTaker(Taker):
             ahead = [self._ahead[queue] for queue in turns.consume(queues) if queue in self._ahead]
             if any(each.head is None and not each.is_whole for each in ahead):
                 break
-            head = self._choose(room, [each.head for each in ahead if each.head is not None])
+            head = self._choose(budget, [each.head for each in ahead if each.head is not None])
             if head is None:
                 break
             self._ahead[head.queue].go_on()
@@ -214,17 +214,17 @@ class RoomTaker(Taker):
             chosen.append(head)
         return chosen
 
-    def _choose(self, room: Room, heads: list[_Head]) -> _Head | None:
+    def _choose(self, budget: KvBudget, heads: list[_Head]) -> _Head | None:
         """The first that fits, which has its room from now on. What was passed over for too long has all to itself."""
-        room.see(high_waits=any(head.job is not None and head.job.lane is Lane.HIGH for head in heads))
+        budget.see(high_waits=any(head.job is not None and head.job.lane is Lane.HIGH for head in heads))
         if not heads:
             return None
         now = self._clock()
         self._blocked = {head.queue: self._blocked[head.queue] for head in heads if self._is_blocked(head)}
         # One that lacks a slot of its lane waits for no room, and keeps it from nobody.
-        heads = [head for head in heads if head.job is None or room.has_slot(head.job.lane)]
+        heads = [head for head in heads if head.job is None or budget.has_slot(head.job.lane)]
         for head in self._overdue(heads, now) or heads:
-            if head.job is None or room.enter(*head.job):
+            if head.job is None or budget.hold(*head.job):
                 self._blocked.pop(head.queue, None)
                 return head
             self._blocked.setdefault(head.queue, (head.raw, now))
@@ -240,8 +240,8 @@ class RoomTaker(Taker):
         return head.queue in self._blocked and self._blocked[head.queue][0] == head.raw
 
 
-def _leave(room: Room, heads: Iterable[_Head]) -> None:
+def _release(budget: KvBudget, heads: Iterable[_Head]) -> None:
     """Give the room back that was kept for them."""
     for head in heads:
         if head.job is not None:
-            room.leave(head.job.job_id)
+            budget.release(head.job.job_id)

@@ -25,7 +25,7 @@ from headrace.store.fleet import workers
 from scheduler.observe import observe
 from scheduler.parts import Parts
 from workers.engines.base import EngineLimits, Generation
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 LIMITS = EngineLimits(max_model_tokens=2048, max_running=8, kv_tokens=65_536, kv_block_tokens=16)
 #: Of every answer, whatever it may have.
@@ -50,16 +50,16 @@ def worker(store: Store) -> WorkerInfo:
     return worker
 
 
-def learned(answers: int) -> Room:
-    """A worker's room after so many answers, each of which may have had `ANSWER` tokens and ended by itself there."""
+def learned(answers: int) -> KvBudget:
+    """A KV budget after so many answers, each of which may have had `ANSWER` tokens and ended by itself there."""
     engine: Any = SimpleNamespace(progress=dict)
-    room = Room(engine, "expected", 0.05, freed=lambda: None)
-    room.open(LIMITS)
+    budget = KvBudget(engine, "expected", 0.05, freed=lambda: None)
+    budget.open(LIMITS)
     for _ in range(answers):
         job = new_id()
-        assert room.enter(job, Lane.NORMAL, 7, ANSWER)
-        room.leave(job, Generation("text", Usage(7, ANSWER), "stop", "served"))
-    return room
+        assert budget.hold(job, Lane.NORMAL, 7, ANSWER)
+        budget.release(job, Generation("text", Usage(7, ANSWER), "stop", "served"))
+    return budget
 
 
 def start(store: Store, admission: Admission, worker: WorkerInfo, job_id: UUID) -> None:

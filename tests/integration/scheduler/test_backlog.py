@@ -24,8 +24,8 @@ from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
 from scheduler.spill import spill
 from workers.engines.base import EngineLimits
-from workers.taking.room import Room
-from workers.taking.taker import RoomTaker
+from workers.taking.kv_budget import KvBudget
+from workers.taking.taker import KvTaker
 
 QUEUE = "chat.normal"
 LONG = timedelta(seconds=10)
@@ -55,17 +55,17 @@ def backlog(queued: Queued, age: Any, query: Any) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def in_hand(redis: Redis) -> Callable[[], RoomTaker]:
+def in_hand(redis: Redis) -> Callable[[], KvTaker]:
     """A worker's taker with room for every job."""
 
     class Silent:
         def progress(self) -> dict[str, Any]:
             return {}
 
-    taker = RoomTaker(redis, "chat")
-    room = Room(Silent(), "expected", 0.0, freed=taker.look)  # type: ignore[arg-type]
-    room.open(EngineLimits(None, max_running=100, kv_tokens=16_000, kv_block_tokens=16))
-    taker.open(room, lambda: True, lambda: 8)
+    taker = KvTaker(redis, "chat")
+    budget = KvBudget(Silent(), "expected", 0.0, freed=taker.look)  # type: ignore[arg-type]
+    budget.open(EngineLimits(None, max_running=100, kv_tokens=16_000, kv_block_tokens=16))
+    taker.open(budget, lambda: True, lambda: 8)
     return lambda: taker
 
 

@@ -72,7 +72,7 @@ def test_it_knows_from_the_start_how_long_the_answers_of_its_pool_are(
     worker.start()
     # As many as fit when each has few tokens, and twice as many as when each may have all that it asks for.
     tokens = settings.simulator.kv_tokens
-    let_in = [worker.execute.room.enter(new_id(), Lane.NORMAL, 1, tokens // 8) for _ in range(16)]
+    let_in = [worker.execute.kv_budget.hold(new_id(), Lane.NORMAL, 1, tokens // 8) for _ in range(16)]
 
     assert all(let_in)
     worker.stop()

@@ -23,7 +23,7 @@ from headrace.tables import budgets
 from workers.engines.base import EngineLimits, EngineStats, Progress
 from workers.measuring.metrics import BudgetMetrics, Endpoint, WorkerMetrics
 from workers.running.attempts import RunningAttempts
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 HOST = "127.0.0.1"
 
@@ -43,9 +43,9 @@ def serve() -> Iterator[Callable[..., Endpoint]]:
 
     def begin(port: int | None, registry: CollectorRegistry = REGISTRY) -> Endpoint:
         engine: Any = Engine()
-        room = Room(engine, "expected", 0.0, freed=lambda: None)
-        room.open(EngineLimits(None, 8))
-        metrics = WorkerMetrics("chat", engine, room, RunningAttempts(), threading.Event())
+        budget = KvBudget(engine, "expected", 0.0, freed=lambda: None)
+        budget.open(EngineLimits(None, 8))
+        metrics = WorkerMetrics("chat", engine, budget, RunningAttempts(), threading.Event())
         endpoint = Endpoint([metrics], HOST, port, registry)
         endpoint.begin()
         begun.append(endpoint)

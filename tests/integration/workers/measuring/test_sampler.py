@@ -21,7 +21,7 @@ from headrace.store.fleet import workers
 from headrace.tables import worker_samples
 from workers.engines.base import EngineLimits, EngineStats, Generation, Progress
 from workers.measuring.sampler import Sampler
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 IDLE = EngineStats(kv_use=0.0)
 
@@ -40,14 +40,16 @@ class Engine:
 
 
 class Bench:
-    """A sampler, its engine, its room of ten blocks, and the time."""
+    """A sampler, its engine, its KV budget of ten blocks, and the time."""
 
     def __init__(self, store: Store) -> None:
         self.engine: Any = Engine()
         self.now = 0.0
-        self.room = Room(self.engine, "expected", 0.0, freed=lambda: None)
-        self.room.open(EngineLimits(None, 8, kv_tokens=160, kv_block_tokens=16))
-        self.sampler = Sampler(store, self.engine, self.room, new_id(), "chat", every_s=3600.0, clock=lambda: self.now)
+        self.kv_budget = KvBudget(self.engine, "expected", 0.0, freed=lambda: None)
+        self.kv_budget.open(EngineLimits(None, 8, kv_tokens=160, kv_block_tokens=16))
+        self.sampler = Sampler(
+            store, self.engine, self.kv_budget, new_id(), "chat", every_s=3600.0, clock=lambda: self.now
+        )
 
     def rows(self, engine: sa.Engine) -> list[Any]:
         with engine.begin() as db:
@@ -65,7 +67,7 @@ def bench(store: Store) -> Iterator[Bench]:
 def test_a_sample_says_what_was_done_since_the_one_before(bench: Bench, engine: sa.Engine) -> None:
     first = replace(IDLE, running=2, waiting=1, kv_use=0.5, steps=4, kv_use_sum=1.0, running_sum=6, prompt_tokens=30)
     bench.engine.says = replace(first, output_tokens=8, first_tokens=2, first_token_s=0.5)
-    assert bench.room.enter(new_id(), Lane.NORMAL, 16, 64)
+    assert bench.kv_budget.hold(new_id(), Lane.NORMAL, 16, 64)
     bench.now = 5.0
     bench.sampler.sample()
     bench.engine.says = replace(
@@ -93,7 +95,7 @@ def test_without_a_step_there_is_no_mean_of_the_cache_and_what_runs_is_what_runs
 
 
 def test_an_engine_without_a_cache_of_its_own_has_no_share_of_it(bench: Bench, engine: sa.Engine) -> None:
-    bench.sampler.room = Room(bench.engine, "expected", 0.0, freed=lambda: None)
+    bench.sampler.kv_budget = KvBudget(bench.engine, "expected", 0.0, freed=lambda: None)
     bench.engine.says = EngineStats(running=1, steps=2, running_sum=2)
     bench.sampler.sample()
     [row] = bench.rows(engine)
@@ -163,8 +165,8 @@ def test_a_worker_says_how_long_its_answers_get(bench: Bench, store: Store) -> N
         workers.register(db, worker, 600)
     for _ in range(100):
         job = new_id()
-        assert bench.room.enter(job, Lane.LOW, 16, 64)
-        bench.room.leave(job, Generation("text", Usage(16, 24), "stop", "m"))
+        assert bench.kv_budget.hold(job, Lane.LOW, 16, 64)
+        bench.kv_budget.release(job, Generation("text", Usage(16, 24), "stop", "m"))
 
     bench.sampler.sample()
 

@@ -48,7 +48,7 @@ from workers.running.bill import Bill
 from workers.running.execute import Execute
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 PRICE = Price(input_usd_per_mtok=Decimal(10), output_usd_per_mtok=Decimal(100), source="test", version="v1")
 MESSAGES = (Message("user", "What is a headrace?"),)
@@ -113,7 +113,7 @@ def make_execute(
             2,
             notices=Notices(admission),
             publisher=Publisher(Streams(redis)),
-            room=Room(engine, "expected", 0.0, freed=lambda: None),
+            kv_budget=KvBudget(engine, "expected", 0.0, freed=lambda: None),
             purse=Purse(
                 store,
                 tariff,

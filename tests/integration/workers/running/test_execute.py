@@ -38,7 +38,7 @@ from workers.running.execute import Execute
 from workers.running.lease import Lease
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 
 @dataclass
@@ -126,7 +126,7 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
         2,
         notices=heard,
         publisher=Publisher(Streams(redis)),
-        room=Room(engine, "expected", 0.0, freed=lambda: None),
+        kv_budget=KvBudget(engine, "expected", 0.0, freed=lambda: None),
     )
     execute.publisher.begin()
     execute.ready.set()
@@ -623,9 +623,9 @@ def test_an_engine_request_that_never_ends_gives_its_slot_and_cache_back(
 ) -> None:
     ticket = queued(webhook_url="https://receiver.example")
     bench.engine.waits_for_abort = True
-    bench.execute.room.open(EngineLimits(2048, 4, kv_tokens=2048, kv_block_tokens=16), [])
-    assert bench.execute.room.enter(ticket.job_id, ticket.lane, 8, 2000, False)
-    assert not bench.execute.room.enter(new_id(), ticket.lane, 8, 2000, False)
+    bench.execute.kv_budget.open(EngineLimits(2048, 4, kv_tokens=2048, kv_block_tokens=16), [])
+    assert bench.execute.kv_budget.hold(ticket.job_id, ticket.lane, 8, 2000, False)
+    assert not bench.execute.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
     bench.lease.max_run_s = 0.2
     bench.lease.begin()
 
@@ -638,7 +638,7 @@ def test_an_engine_request_that_never_ends_gives_its_slot_and_cache_back(
     assert entries(store) == [("compute", USD)], "it pays for what it produced"
     assert bench.heard.announced == [ticket.job_id]
     assert len(bench.execute.running) == 0
-    assert bench.execute.room.enter(new_id(), ticket.lane, 8, 2000, False)
+    assert bench.execute.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
     assert not bench.gave_up.is_set()
 
 

@@ -36,7 +36,7 @@ from workers.running.bill import Bill
 from workers.running.execute import Execute
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 ANSWER = "Water falls through the headrace."
 
@@ -123,7 +123,7 @@ def make_worker(store: Store, settings: Settings, admission: Admission) -> Itera
             3,
             notices=Notices(admission),
             publisher=publisher,
-            room=Room(engine, "expected", 0.0, freed=lambda: None),
+            kv_budget=KvBudget(engine, "expected", 0.0, freed=lambda: None),
         )
         execute.ready.set()
         made.append(execute)

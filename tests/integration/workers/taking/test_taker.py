@@ -19,8 +19,8 @@ from headrace.domain.ids import new_id, parse_id
 from headrace.domain.queues import Lane, Ticket, lane_queues, queue_name
 from headrace.policies.lanes import schedule
 from workers.engines.base import EngineLimits, Progress
-from workers.taking.room import Room
-from workers.taking.taker import FARTHEST, JUST_SEEN_S, PASSED_OVER_S, RoomTaker
+from workers.taking.kv_budget import KvBudget
+from workers.taking.taker import FARTHEST, JUST_SEEN_S, PASSED_OVER_S, KvTaker
 
 QUEUES = lane_queues("chat")
 HIGH, NORMAL, LOW, BATCH = QUEUES
@@ -52,10 +52,10 @@ class Worker:
     def __init__(self, redis: Redis, blocks: int) -> None:
         self.now = 0.0
         self.is_ready = True
-        self.taker = RoomTaker(redis, "chat", clock=lambda: self.now)
-        self.room = Room(Silent(), "expected", 0.0, freed=self.taker.look)  # type: ignore[arg-type]
-        self.room.open(EngineLimits(None, max_running=100, kv_tokens=blocks * 16, kv_block_tokens=16))
-        self.taker.open(self.room, lambda: self.is_ready, lambda: 8)
+        self.taker = KvTaker(redis, "chat", clock=lambda: self.now)
+        self.kv_budget = KvBudget(Silent(), "expected", 0.0, freed=self.taker.look)  # type: ignore[arg-type]
+        self.kv_budget.open(EngineLimits(None, max_running=100, kv_tokens=blocks * 16, kv_block_tokens=16))
+        self.taker.open(self.kv_budget, lambda: self.is_ready, lambda: 8)
 
     def take(self, queues: Sequence[str] = QUEUES) -> UUID | None:
         """The one job that was taken, a moment later."""
@@ -110,8 +110,8 @@ def test_the_order_of_the_turn_decides_and_a_lane_whose_head_does_not_fit_lets_o
     assert one.take((BATCH, HIGH, NORMAL, LOW)) == batch
     assert one.take() == small
     assert one.take() is None
-    one.room.leave(batch)
-    one.room.leave(small)
+    one.kv_budget.release(batch)
+    one.kv_budget.release(small)
     assert one.take() == large
 
 
@@ -124,13 +124,13 @@ def test_room_gathers_for_a_job_that_was_passed_over_for_long(
     large = put(Lane.HIGH, 6)
     small = [put(Lane.NORMAL, 2) for _ in range(3)]
     assert one.take() == small[0]
-    one.room.leave(small[0])
+    one.kv_budget.release(small[0])
     one.now += PASSED_OVER_S
     assert one.take() is None
-    one.room.leave(running[0])
+    one.kv_budget.release(running[0])
     assert one.take() == large
     assert one.take() is None
-    one.room.leave(running[1])
+    one.kv_budget.release(running[1])
     assert one.take() == small[1], "as before"
 
 
@@ -144,11 +144,11 @@ def test_room_gathers_for_one_at_a_time(worker: Callable[[int], Worker], put: Ca
     small = put(Lane.HIGH, 4)
     assert one.take() is None
     one.now = 2 * PASSED_OVER_S
-    one.room.leave(running[0])
+    one.kv_budget.release(running[0])
     assert one.take() is None, "both have waited for long, and the larger for longest"
-    one.room.leave(running[1])
+    one.kv_budget.release(running[1])
     assert one.take() == large
-    one.room.leave(large)
+    one.kv_budget.release(large)
     assert one.take() == small
 
 
@@ -171,9 +171,9 @@ def test_a_lane_that_has_no_slot_keeps_room_from_nobody(
     worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis
 ) -> None:
     one = worker(100)
-    one.room = Room(Silent(), "expected", 0.25, freed=one.taker.look)  # type: ignore[arg-type]
-    one.room.open(EngineLimits(None, max_running=8, kv_tokens=1600, kv_block_tokens=16))
-    one.taker.open(one.room, lambda: True, lambda: 8)
+    one.kv_budget = KvBudget(Silent(), "expected", 0.25, freed=one.taker.look)  # type: ignore[arg-type]
+    one.kv_budget.open(EngineLimits(None, max_running=8, kv_tokens=1600, kv_block_tokens=16))
+    one.taker.open(one.kv_budget, lambda: True, lambda: 8)
     high = [put(Lane.HIGH, 1) for _ in range(3)]
     normal = [put(Lane.NORMAL, 1) for _ in range(6)]
     assert one.take() == high[0]
@@ -189,9 +189,9 @@ def test_a_full_engine_gives_each_lane_its_share_while_the_lane_high_has_a_queue
     worker: Callable[[int], Worker], put: Callable[..., UUID]
 ) -> None:
     one = worker(100)
-    one.room = Room(Silent(), "expected", 0.05, freed=one.taker.look)  # type: ignore[arg-type]
-    one.room.open(EngineLimits(None, max_running=8, kv_tokens=1600, kv_block_tokens=16))
-    one.taker.open(one.room, lambda: True, lambda: 8)
+    one.kv_budget = KvBudget(Silent(), "expected", 0.05, freed=one.taker.look)  # type: ignore[arg-type]
+    one.kv_budget.open(EngineLimits(None, max_running=8, kv_tokens=1600, kv_block_tokens=16))
+    one.taker.open(one.kv_budget, lambda: True, lambda: 8)
     lanes = {put(lane, 1): lane for lane in (Lane.HIGH, Lane.NORMAL, Lane.LOW) for _ in range(40)}
     turns = LaneCycle({Lane.HIGH: 10, Lane.NORMAL: 4, Lane.LOW: 2})
     turns.update((HIGH, NORMAL, LOW))
@@ -202,7 +202,7 @@ def test_a_full_engine_gives_each_lane_its_share_while_the_lane_high_has_a_queue
             running.append(parse_id(message["headers"]["id"]))
             taken.append(lanes[running[-1]])
         if len(running) == 8:
-            one.room.leave(running.popleft())
+            one.kv_budget.release(running.popleft())
     assert Counter(taken[-32:]) == {Lane.HIGH: 20, Lane.NORMAL: 8, Lane.LOW: 4}
 
 
@@ -230,15 +230,15 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def beaten(slow: Worker, fast: Worker, monkeypatch: pytest.MonkeyPatch) -> list[UUID | None]:
     """Let a worker take a job between another one's look at it and its removal; returns what it takes."""
-    enter, taken = slow.room.enter, list[UUID | None]()
+    hold, taken = slow.kv_budget.hold, list[UUID | None]()
 
     def slowly(*asked: Any) -> bool:
-        has_entered = enter(*asked)
+        is_held = hold(*asked)
         if not taken:
             taken.append(fast.take())
-        return has_entered
+        return is_held
 
-    monkeypatch.setattr(slow.room, "enter", slowly)
+    monkeypatch.setattr(slow.kv_budget, "hold", slowly)
     return taken
 
 
@@ -284,7 +284,7 @@ def test_a_removal_that_fails_keeps_no_room(
     monkeypatch.undo()
     large = put(Lane.HIGH, 10)
     assert one.take() == large
-    one.room.leave(large)
+    one.kv_budget.release(large)
     assert one.take() == second
 
 
@@ -328,7 +328,7 @@ def test_no_more_are_taken_than_fit(worker: Callable[[int], Worker], put: Callab
     assert one.take_some(1) + one.take_some(8) + one.take_some(8) == jobs[:5]
     assert one.take_some(8) == []
     assert redis.llen(list_key(NORMAL)) == 3
-    one.room.leave(jobs[0])
+    one.kv_budget.release(jobs[0])
     assert one.take_some(8) == jobs[5:6]
 
 

@@ -11,7 +11,7 @@ from headrace.domain.queues import Lane
 from workers.engines.base import EngineLimits, EngineStats, Progress
 from workers.measuring.metrics import WorkerMetrics
 from workers.running.attempts import RunningAttempts
-from workers.taking.room import Room
+from workers.taking.kv_budget import KvBudget
 
 
 class Engine:
@@ -32,11 +32,11 @@ class Bench:
 
     def __init__(self, stats: EngineStats, limits: EngineLimits) -> None:
         self.engine: Any = Engine(stats)
-        self.room = Room(self.engine, "expected", 0.0, freed=lambda: None)
-        self.room.open(limits)
+        self.kv_budget = KvBudget(self.engine, "expected", 0.0, freed=lambda: None)
+        self.kv_budget.open(limits)
         self.running, self.ready = RunningAttempts(), threading.Event()
         self.registry = CollectorRegistry(auto_describe=True)
-        self.registry.register(WorkerMetrics("chat", self.engine, self.room, self.running, self.ready))
+        self.registry.register(WorkerMetrics("chat", self.engine, self.kv_budget, self.running, self.ready))
 
     def value(self, name: str) -> float | None:
         return self.registry.get_sample_value(f"headrace_{name}", {"pool": "chat"})
@@ -89,7 +89,7 @@ def test_what_runs_and_whether_it_takes_work(bench: Bench) -> None:
 
 def test_what_the_ledger_keeps_and_how_careful_it_is(bench: Bench) -> None:
     assert bench.value("kv_reserved_ratio") == 0
-    assert bench.room.enter(new_id(), Lane.NORMAL, 16, 64)
+    assert bench.kv_budget.hold(new_id(), Lane.NORMAL, 16, 64)
     assert bench.value("kv_reserved_ratio") == 0.5
     assert bench.value("ledger_headroom") == 2.0
 

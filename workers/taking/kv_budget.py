@@ -23,7 +23,7 @@ ARRIVES_WITHIN_S = 60.0
 
 
 @dataclass(slots=True)
-class _Entry:
+class _LetIn:
     """A job that was let in: since when, how many messages stand for it, and its name in the engine."""
 
     since: float
@@ -40,7 +40,7 @@ class Reserved:
     headroom: float
 
 
-class Room:
+class KvBudget:
     """Lets jobs in as long as their KV cache most likely fits. Safe for many threads."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Room:
         self._engine, self._kv_admission, self._high_share = engine, kv_admission, high_share
         self._freed, self._clock = freed, clock
         self._lock = threading.Lock()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _LetIn] = {}
         self._ledger: KvLedger | None = None
         self._max_running = 0
         self._high_until = -math.inf
@@ -80,8 +80,8 @@ class Room:
             blocks = limits.kv_tokens // limits.kv_block_tokens
             self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(answers), self._high_share)
 
-    def enter(self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False) -> bool:
-        """Keep room for a job until it leaves; False when there is too little now.
+    def hold(self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False) -> bool:
+        """Keep room for a job until its `release`; False when there is too little now.
 
         A job that could never fit is let in: the engine says best why it cannot be answered.
 
@@ -105,7 +105,7 @@ class Room:
             if not self._fits(self._ledger, job):
                 return False
             self._ledger.hold(job_id.hex, job)
-            self._entries[job_id.hex] = _Entry(self._clock(), alone)
+            self._entries[job_id.hex] = _LetIn(self._clock(), alone)
             self._set_aside = min(self._set_aside, self._free_slots)
             return True
 
@@ -132,7 +132,7 @@ class Room:
             if entry := self._entries.get(job_id.hex):
                 entry.request_id = request_id
 
-    def leave(self, job_id: UUID, generation: Generation | None = None) -> None:
+    def release(self, job_id: UUID, generation: Generation | None = None) -> None:
         """The job, or a second message of it, needs its room no more. Args: generation: its answer, if any."""
         with self._lock:
             entry = self._entries.get(job_id.hex)
