@@ -7,7 +7,7 @@ from itertools import islice
 
 from sqlalchemy import Connection
 
-from headrace.broker.pace import Room
+from headrace.broker.pace import Headroom
 from headrace.domain.budgets import BUDGETS, Balances, Budget, Lack, shortfall
 from headrace.domain.jobs import LateJob
 from headrace.domain.queues import OVERFLOW, lane_queues
@@ -38,12 +38,12 @@ def spill(parts: Parts) -> int:
     if settings.openai_api_key is None:
         return 0
     tariff = Tariff.of(settings)
-    rooms = {model: parts.pace.left(model) for model in tariff.all_api_models}
+    headrooms = {model: parts.pace.left(model) for model in tariff.all_api_models}
     loads = parts.admission.loads(lane_queues(OVERFLOW)).values()
     spilled = sum(load.jobs for load in loads)
-    for room in rooms.values():
+    for headroom in headrooms.values():
         # What waits there already goes first. Its model is not known, and mostly there is one.
-        room.take(sum(load.tokens for load in loads), spilled)
+        headroom.take(sum(load.tokens for load in loads), spilled)
     with parts.store.begin() as db:
         if not locks.try_take(db, "spill"):
             return 0
@@ -53,7 +53,7 @@ def spill(parts: Parts) -> int:
         if not late:
             return 0
         wallet = _Wallet(budgets.balances(db, settings.budgets), tariff)
-        able = (job.ticket for job in late if _goes(job, rooms[tariff.api_model(job.model)], wallet))
+        able = (job.ticket for job in late if _goes(job, headrooms[tariff.api_model(job.model)], wallet))
         tickets = list(islice(able, free))
         moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
     if moved:
@@ -69,12 +69,12 @@ def _free_calls(db: Connection, spilled: int) -> int:
     return max(0, fleet.slots - fleet.running - spilled) if fleet else 0
 
 
-def _goes(job: LateJob, room: Room, wallet: "_Wallet") -> bool:
+def _goes(job: LateJob, headroom: Headroom, wallet: "_Wallet") -> bool:
     """Whether the job can begin now: then its money, and its part of the provider's rates, are promised to it."""
     tokens = job.ticket.kv_tokens
-    goes = room.has(tokens) and wallet.pays(job)
+    goes = headroom.has(tokens) and wallet.pays(job)
     if goes:
-        room.take(tokens)
+        headroom.take(tokens)
     return goes
 
 

@@ -29,7 +29,7 @@ from workers.measuring.sampler import Sampler
 from workers.paid.breaker import Breaker
 from workers.paid.lockout import Lockout
 from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
-from workers.paid.purse import Purse
+from workers.paid.payer import Payer
 from workers.running.bill import Bill
 from workers.running.execute import Execute
 from workers.running.lease import Lease
@@ -71,7 +71,7 @@ class Worker:
         tariff, redis = Tariff.of(settings), connections.redis(settings)
         make = partial(Breaker, probe_s=2 * settings.overflow.timeout_s)
         lockout = Lockout(tariff.all_api_models, tariff.api_models_in_use, make)
-        purse = Purse(opened, tariff, settings.budgets, lockout, _pacer(tariff, redis, freed))
+        payer = Payer(opened, tariff, settings.budgets, lockout, _pacer(tariff, redis, freed))
         self.execute = Execute(
             store=opened,
             engine=self._engine,
@@ -80,7 +80,7 @@ class Worker:
             max_attempts=settings.max_attempts,
             notices=notices,
             publisher=Publisher(Streams(redis)),
-            purse=purse if route is Route.OVERFLOW else None,
+            payer=payer if route is Route.OVERFLOW else None,
             paid_pools=settings.paid_pools,
             kv_budget=KvBudget(self._engine, pool.kv_admission, pool.kv_high_share, freed),
         )

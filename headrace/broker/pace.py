@@ -23,7 +23,7 @@ ON_ITS_WAY_S = 0.25
 
 
 @dataclass(slots=True)
-class Room:
+class Headroom:
     """What calls of one model may take at once; `inf` where nobody has said a rate.
 
     Attributes:
@@ -68,10 +68,10 @@ class Pace:
         except RedisError as error:
             raise BrokerUnavailable(f"Redis does not answer: {error}") from error
 
-    def left(self, model: str) -> Room:
+    def left(self, model: str) -> Headroom:
         """What calls of this model may take now; nothing is counted. Raises: BrokerUnavailable."""
         try:
-            return Room(*(math.inf if each is None else each for each in self._left(_keys(model))))
+            return Headroom(*(math.inf if each is None else each for each in self._left(_keys(model))))
         except RedisError as error:
             raise BrokerUnavailable(f"Redis does not answer: {error}") from error
 

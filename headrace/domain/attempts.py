@@ -111,7 +111,7 @@ class AttemptEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
+class Reroute:
     """Another queue for a job, and why it goes there, `delay_s` from now."""
 
     queue: str

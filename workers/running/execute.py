@@ -24,13 +24,13 @@ from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavaila
 from headrace.store import Store
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.outcomes import Outcome
-from workers.paid.purse import NO_CALL, NotYet, Objection, Purse
+from workers.paid.payer import NO_CALL, NotYet, Objection, Payer
 from workers.running.attempts import RunningAttempts, StopReason
 from workers.running.bill import Bill
 from workers.running.crashes import Crashes
-from workers.running.detour import way_on
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
+from workers.running.rerouting import next_queue
 from workers.running.retry import FIRST_DELAY_S, GiveUp, backoff_s, decide, is_continuable, jitter
 from workers.running.shared_attempts import SharedAttempts
 from workers.taking.kv_budget import KvBudget
@@ -63,7 +63,7 @@ class Execute:
         notices: hears of each job that waits no more, right after its claim, and of each that has ended.
         publisher: takes what is made of jobs that are streamed.
         crashes: of the engine.
-        purse: pays for what the engine answers; None for an engine of ours.
+        payer: pays for what the engine answers; None for an engine of ours.
         kv_budget: what the engine's KV cache has room for; whoever calls `run` has let the job in.
         paid_pools: those that the paid API alone answers.
         ready: set while the engine can answer.
@@ -77,7 +77,7 @@ class Execute:
     notices: Notices
     publisher: Publisher
     kv_budget: KvBudget
-    purse: Purse | None = None
+    payer: Payer | None = None
     paid_pools: Collection[str] = ()
     crashes: Crashes = field(default_factory=Crashes)
     running: RunningAttempts = field(default_factory=RunningAttempts)
@@ -89,7 +89,7 @@ class Execute:
 
     def takes(self) -> bool:
         """True while one more job may come."""
-        return self.ready.is_set() and (self.purse is None or self.purse.is_open)
+        return self.ready.is_set() and (self.payer is None or self.payer.is_open)
 
     def run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         """Run one attempt of a job, if there is still one to run.
@@ -124,7 +124,7 @@ class Execute:
     def _paid(self, claim: Claim) -> Claim | Outcome | None:
         """The claim, with the money for its call if it takes any; where the job is when there is nothing to run."""
         try:
-            outcome = claim if self.purse is None else self.purse.reserve(claim)
+            outcome = claim if self.payer is None else self.payer.reserve(claim)
         except StoreUnavailable as error:
             log.warning("money_not_reserved", extra={"job_id": show_id(claim.job_id), "error": str(error)})
             return self._put_off(claim, FIRST_DELAY_S)
@@ -132,8 +132,8 @@ class Execute:
             return self._put_off(claim, outcome.delay_s)
         if isinstance(outcome, Objection):
             return self._turn_away(claim, outcome)
-        if outcome is not None and self.purse is not None and self._is_stopping(claim):
-            self.purse.not_called(claim)
+        if outcome is not None and self.payer is not None and self._is_stopping(claim):
+            self.payer.not_called(claim)
             return self._put_off(outcome, FIRST_DELAY_S)
         return outcome
 
@@ -150,15 +150,15 @@ class Execute:
         """Let a job that the paid API is closed to wait elsewhere, or for it; or fail it, if it cannot."""
         log.warning("overflow_refused", extra={"job_id": show_id(claim.job_id), "code": objection.code})
         end = replace(end, error_code=objection.code, error_message=objection.message)
-        if (away := way_on(claim, objection, self.paid_pools, jitter())) is None:
+        if (reroute := next_queue(claim, objection, self.paid_pools, jitter())) is None:
             return self._finish(claim, JobState.FAILED, end)
-        return self._put_back(claim, end, lambda db: store.attempts.hand_back(db, claim, end, away=away))
+        return self._put_back(claim, end, lambda db: store.attempts.hand_back(db, claim, end, reroute=reroute))
 
     def _attempt(self, claim: Claim) -> Outcome | None:
         outcome: Generation | EngineError
         with self._published(claim) as (prefix, on_delta):
             asked = (claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model)
-            tier = self.purse.tier(claim) if self.purse else None
+            tier = self.payer.tier(claim) if self.payer else None
             request = GenerationRequest(*asked, prefix, claim.adapter, tier)
             started = time.monotonic()
             self.kv_budget.running(claim.job_id, claim.request_id)
@@ -167,8 +167,8 @@ class Execute:
             except EngineError as error:
                 outcome = error
             engine_s = time.monotonic() - started
-        if self.purse is not None:
-            self.purse.heard(claim, outcome, tier)
+        if self.payer is not None:
+            self.payer.note_outcome(claim, outcome, tier)
         # At once: the next job comes in while this one's answer is written.
         self.kv_budget.release(claim.job_id, outcome if isinstance(outcome, Generation) else None)
         # Only now, when what was made is with its readers: they are told of the end, and read no further.
@@ -214,7 +214,7 @@ class Execute:
             return self._put_off(claim, error.retry_after_s or backoff_s(claim.enqueue_no), end)
         if not isinstance(error, EngineUnavailable):
             return self._try_again(claim, error, end)
-        if self.purse is not None:
+        if self.payer is not None:
             return self._turn_away(claim, Objection(error.code, str(error)), end)
         # Our own engine was dead before it came: it is as good as never taken. Nothing else is, until the lease's
         # minder has looked, or the whole queue would be taken for it.

@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
-from headrace.domain.attempts import NOTHING_USED, AttemptEnd, Away, Claim
+from headrace.domain.attempts import NOTHING_USED, AttemptEnd, Claim, Reroute
 from headrace.domain.budgets import Lack, Limits
 from headrace.domain.prompts import storable
 from headrace.domain.queues import Route
@@ -126,7 +126,7 @@ def hand_back(
     *,
     suspicion: int = 0,
     delay_s: float = 0.0,
-    away: Away | None = None,
+    reroute: Reroute | None = None,
 ) -> JobState | None:
     """Give the job back as if it had never been taken: no attempt is counted. Returns: as `retry`.
 
@@ -135,17 +135,17 @@ def hand_back(
     Args:
         suspicion: how much more of it falls on the job, for an engine has died.
         delay_s: until it is due again. A job that could not really start is bound by its `start_by` as before.
-        away: where it waits from now on; None where it did. Likewise.
+        reroute: where it waits from now on; None where it did. Likewise.
     """
-    due = sa.func.now() + timedelta(seconds=away.delay_s if away else delay_s)
+    due = sa.func.now() + timedelta(seconds=reroute.delay_s if reroute else delay_s)
     values: dict[str, Any] = {
         "attempt": jobs.c.attempt - 1,
         "suspicion": jobs.c.suspicion + suspicion,
         "not_before": due,
     }
-    if away is not None:
-        values |= {"queue": away.queue, "route": away.route, "route_reason": away.reason}
-    if away is not None or delay_s:
+    if reroute is not None:
+        values |= {"queue": reroute.queue, "route": reroute.route, "route_reason": reroute.reason}
+    if reroute is not None or delay_s:
         values["started_at"] = sa.case((jobs.c.attempt > 1, jobs.c.started_at))
     state = _put_back(db, claim, **values)
     if state is None:

@@ -30,7 +30,7 @@ from redis import Redis
 
 from headrace.config import BudgetSettings, Price
 from headrace.domain.apps import App
-from headrace.domain.attempts import AttemptEnd, Away, Claim, HeldAttempt, Usage
+from headrace.domain.attempts import AttemptEnd, Claim, HeldAttempt, Reroute, Usage
 from headrace.domain.budgets import Cost
 from headrace.domain.fleet import NOBODY, WorkerInfo
 from headrace.domain.ids import new_id
@@ -211,7 +211,7 @@ class Model:
             life.leave(target, end.outcome, end.kind, end.cost.usd)
         return life is not None
 
-    def hand_back(self, right: Right, end: AttemptEnd, away: Away | None) -> bool:
+    def hand_back(self, right: Right, end: AttemptEnd, reroute: Reroute | None) -> bool:
         life = self.held(right)
         if life and life.is_unwanted:
             life.leave(JobState.CANCELLED, end.outcome, end.kind, end.cost.usd)
@@ -222,7 +222,7 @@ class Model:
             del life.tries[life.attempt]
             life.attempt -= 1
             life.state, life.worker = JobState.WAITING, None
-            if away:
+            if reroute:
                 life.is_paid, life.is_started = False, life.attempt > 0
         return life is not None
 
@@ -335,9 +335,9 @@ class Actors:
         with self.store.begin() as db:
             return attempts.retry(db, claim, end, delay_s=0) is not None
 
-    def hand_back(self, claim: Claim, end: AttemptEnd, away: Away | None) -> bool:
+    def hand_back(self, claim: Claim, end: AttemptEnd, reroute: Reroute | None) -> bool:
         with self.store.begin() as db:
-            return attempts.hand_back(db, claim, end, away=away) is not None
+            return attempts.hand_back(db, claim, end, reroute=reroute) is not None
 
     def cancel(self, job: UUID) -> JobState:
         with self.store.begin() as db:
@@ -538,8 +538,8 @@ class Lives(RuleBasedStateMachine):
             case "hand back unused":
                 written = self.both("hand_back", claim, replace(wasted, cost=NO_COST, usage=Usage()), None)
             case _:
-                away = Away("chat.normal", Route.POOL, "test")
-                written = self.both("hand_back", claim, wasted, away)
+                reroute = Reroute("chat.normal", Route.POOL, "test")
+                written = self.both("hand_back", claim, wasted, reroute)
         return bool(written)
 
     @invariant()

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from headrace import connections
-from headrace.broker.pace import ON_ITS_WAY_S, Pace, Room
+from headrace.broker.pace import ON_ITS_WAY_S, Headroom, Pace
 from headrace.config import Settings
 from headrace.domain.queues import KEY_PREFIX
 from headrace.domain.rates import ProviderRate, ProviderRates
@@ -137,12 +137,12 @@ def test_what_no_answer_says_any_more_is_forgotten_however_often_it_is_asked_for
 
 
 def test_what_is_left_can_be_seen_without_being_taken(pace: Pace) -> None:
-    assert pace.left(MODEL) == Room(math.inf, math.inf, math.inf)
+    assert pace.left(MODEL) == Headroom(math.inf, math.inf, math.inf)
     pace.hear(MODEL, said(requests=(60, 2, 5800), tokens=(1000, 700, 30_000)))
     for _ in range(2):
-        assert pace.left(MODEL) == Room(2, 700, 1000)
+        assert pace.left(MODEL) == Headroom(2, 700, 1000)
     pace.ask(MODEL, "one", 400)
-    assert pace.left(MODEL) == Room(1, 300, 1000)
+    assert pace.left(MODEL) == Headroom(1, 300, 1000)
     pace.hear(MODEL, said(), hold_s=30)
     assert not pace.left(MODEL).has(1)
     assert pace.left("gpt-4o").has(1), "each model has a pace of its own"
@@ -152,18 +152,18 @@ def test_what_is_left_of_the_one_rate_that_was_said(pace: Pace) -> None:
     pace.hear(MODEL, said(requests=(60, 2, 5800)))
     pace.hear("gpt-4o", said(tokens=(1000, 700, 30_000)))
 
-    assert pace.left(MODEL) == Room(2, math.inf, math.inf)
-    assert pace.left("gpt-4o") == Room(math.inf, 700, 1000)
+    assert pace.left(MODEL) == Headroom(2, math.inf, math.inf)
+    assert pace.left("gpt-4o") == Headroom(math.inf, 700, 1000)
 
 
 def test_what_is_left_is_what_may_be_asked_for(pace: Pace) -> None:
     pace.hear(MODEL, said(tokens=(1000, 1000, 0)))
-    room = pace.left(MODEL)
+    headroom = pace.left(MODEL)
     for no, tokens in enumerate((600, 400, 1)):
-        had_room = room.has(tokens)
+        had_room = headroom.has(tokens)
         assert had_room is (pace.ask(MODEL, str(no), tokens) == 0)
         if had_room:
-            room.take(tokens)
+            headroom.take(tokens)
 
     pace.hear("gpt-4o", said(tokens=(1000, 1000, 0)))
     assert pace.left("gpt-4o").has(5000), "one that is larger than the rate goes when the bucket is full"

@@ -7,8 +7,8 @@ from headrace.domain.attempts import Claim
 from headrace.domain.ids import new_id
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route
-from workers.paid.purse import Objection
-from workers.running.detour import way_on
+from workers.paid.payer import Objection
+from workers.running.rerouting import next_queue
 
 CLAIM = Claim(
     job_id=new_id(),
@@ -36,25 +36,25 @@ BROKE = Objection("budget_exceeded", "No money: none is left.")
 
 
 def test_a_job_with_a_pool_of_ours_goes_back_there_at_once() -> None:
-    away = way_on(CLAIM, BROKE, paid_pools=())
+    reroute = next_queue(CLAIM, BROKE, paid_pools=())
 
-    assert away is not None
-    assert (away.queue, away.route, away.delay_s) == ("mini.low", Route.POOL, 0)
+    assert reroute is not None
+    assert (reroute.queue, reroute.route, reroute.delay_s) == ("mini.low", Route.POOL, 0)
 
 
 def test_a_job_without_one_waits_for_the_paid_api_longer_each_time() -> None:
-    found = [way_on(replace(CLAIM, enqueue_no=no), BROKE, ["mini"]) for no in (1, 2, 3, 10_000)]
+    found = [next_queue(replace(CLAIM, enqueue_no=no), BROKE, ["mini"]) for no in (1, 2, 3, 10_000)]
 
-    assert [away and (away.queue, away.route) for away in found] == [("overflow.low", Route.OVERFLOW)] * 4
-    assert [away and away.delay_s for away in found] == [2, 4, 8, 60]
-    later = way_on(CLAIM, BROKE, ["mini"], 0.25)
+    assert [reroute and (reroute.queue, reroute.route) for reroute in found] == [("overflow.low", Route.OVERFLOW)] * 4
+    assert [reroute and reroute.delay_s for reroute in found] == [2, 4, 8, 60]
+    later = next_queue(CLAIM, BROKE, ["mini"], 0.25)
     assert later is not None
     assert later.delay_s == 2.5
 
 
 @pytest.mark.parametrize("code", ["budget_exceeded", "overflow_unavailable", "engine_unavailable"])
 def test_it_waits_for_what_may_pass(code: str) -> None:
-    assert way_on(CLAIM, Objection(code, "Not now."), ["mini"]) is not None
+    assert next_queue(CLAIM, Objection(code, "Not now."), ["mini"]) is not None
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_it_waits_for_what_may_pass(code: str) -> None:
     ids=["insists", "has started", "too dear", "no price"],
 )
 def test_a_job_whose_wait_would_be_for_nothing_or_for_ever_has_failed(claim: Claim, objection: Objection) -> None:
-    assert way_on(claim, objection, ["mini"]) is None
+    assert next_queue(claim, objection, ["mini"]) is None

@@ -43,7 +43,7 @@ from workers.engines.base import Generation, GenerationRequest, OnDelta, Progres
 from workers.paid.breaker import FIRST_S, Breaker
 from workers.paid.lockout import Lockout
 from workers.paid.pacer import Pacer
-from workers.paid.purse import Purse
+from workers.paid.payer import Payer
 from workers.running.bill import Bill
 from workers.running.execute import Execute
 from workers.running.notices import Notices
@@ -114,7 +114,7 @@ def make_execute(
             notices=Notices(admission),
             publisher=Publisher(Streams(redis)),
             kv_budget=KvBudget(engine, "expected", 0.0, freed=lambda: None),
-            purse=Purse(
+            payer=Payer(
                 store,
                 tariff,
                 BudgetSettings(day_usd=day_usd),
@@ -292,8 +292,8 @@ def test_an_api_that_has_locked_us_out_is_left_alone_and_its_jobs_go_to_their_ow
     ]
     assert "insufficient_quota" in first.route_reason
     assert (only.state, only.error_code) == (JobState.FAILED, "overflow_unavailable")
-    assert execute.purse is not None
-    assert execute.purse.lockout.is_open
+    assert execute.payer is not None
+    assert execute.payer.lockout.is_open
     assert spent(store) == [(Decimal(0), Decimal(0))]
 
 
@@ -381,8 +381,8 @@ def while_waiting_for_its_pace(execute: Execute, redis: Redis, act: Callable[[st
         pace.hear("gpt-4o-mini", ProviderRates(time.monotonic(), ProviderRate(limit=10, left=10, full_in_s=0)))
 
     pace.hear("gpt-4o-mini", ProviderRates(time.monotonic(), ProviderRate(limit=10, left=0, full_in_s=2)))
-    assert execute.purse is not None
-    execute.purse = replace(execute.purse, pacer=Pacer(Asked(redis), reopened=lambda: None, sleep=sleep))
+    assert execute.payer is not None
+    execute.payer = replace(execute.payer, pacer=Pacer(Asked(redis), reopened=lambda: None, sleep=sleep))
 
 
 def test_a_job_that_is_cancelled_while_it_waits_for_its_pace_is_not_called_for(
@@ -516,10 +516,10 @@ def test_while_one_tries_whether_the_api_is_back_the_others_wait(
     make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
 ) -> None:
     execute = make_execute()
-    assert execute.purse is not None
+    assert execute.payer is not None
     clock_s = [0.0]
     lockout = Lockout(["gpt-4o-mini"], ["gpt-4o-mini"], partial(Breaker, probe_s=60, clock=lambda: clock_s[0]))
-    execute.purse = replace(execute.purse, lockout=lockout)
+    execute.payer = replace(execute.payer, lockout=lockout)
     lockout.account_failed("gpt-4o-mini")
     assert execute.takes()
     clock_s[0] += FIRST_S

@@ -2,18 +2,18 @@
 
 from collections.abc import Collection
 
-from headrace.domain.attempts import Away, Claim
+from headrace.domain.attempts import Claim, Reroute
 from headrace.domain.queues import OVERFLOW, Overflow, Route, queue_name
 from headrace.errors import EngineUnavailable
 from headrace.store.jobs.spills import TURNED_AWAY
-from workers.paid.purse import Objection
+from workers.paid.payer import Objection
 from workers.running.retry import backoff_s
 
 #: Objections that may hold no more in a while.
 _PASSING = frozenset({"budget_exceeded", "overflow_unavailable", EngineUnavailable.code})
 
 
-def way_on(claim: Claim, objection: Objection, paid_pools: Collection[str], longer: float = 0.0) -> Away | None:
+def next_queue(claim: Claim, objection: Objection, paid_pools: Collection[str], longer: float = 0.0) -> Reroute | None:
     """Back to its own pool. Where the paid API alone answers that, it waits, for as long as its `start_by` allows.
 
     Args:
@@ -24,9 +24,9 @@ def way_on(claim: Claim, objection: Objection, paid_pools: Collection[str], long
     if claim.overflow is Overflow.ONLY:
         return None
     if claim.pool not in paid_pools:
-        return Away(queue_name(claim.pool, claim.lane), Route.POOL, f"{TURNED_AWAY}{objection.message}")
+        return Reroute(queue_name(claim.pool, claim.lane), Route.POOL, f"{TURNED_AWAY}{objection.message}")
     if objection.code not in _PASSING or claim.attempt > 1:
         return None
     # Each wait is a new number, and longer than the last.
     delay_s = backoff_s(1 + claim.enqueue_no) * (1 + longer)
-    return Away(queue_name(OVERFLOW, claim.lane), Route.OVERFLOW, f"waits: {objection.message}", delay_s)
+    return Reroute(queue_name(OVERFLOW, claim.lane), Route.OVERFLOW, f"waits: {objection.message}", delay_s)

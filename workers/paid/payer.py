@@ -56,7 +56,7 @@ class NotYet:
 
 
 @dataclass(slots=True)
-class Purse:
+class Payer:
     """Pays for calls.
 
     Attributes:
@@ -80,7 +80,7 @@ class Purse:
         """False while one more job could only wait: for its pace, or for word of whether the API is back."""
         return self.pacer.is_open and not self.lockout.is_probing
 
-    def heard(self, claim: Claim, outcome: Generation | EngineError, tier: ApiTier | None) -> None:
+    def note_outcome(self, claim: Claim, outcome: Generation | EngineError, tier: ApiTier | None) -> None:
         """What came of a claim's call, in this tier."""
         # Where `flex` is short of capacity, calls of the other tier are let in.
         hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) and tier != "flex" else None
