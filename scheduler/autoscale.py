@@ -37,7 +37,7 @@ def autoscale(parts: Parts) -> dict[str, Decision]:
 
 def _decide(db: Connection, pool: str, hosts: int, policy: ScalingSettings) -> Decision:
     snapshot = snapshot_of(observations.newest_samples(db, lane_queues(pool)))
-    fleet = scaling.Fleet(hosts, observations.last_change_at(db, pool))
+    fleet = scaling.PoolHosts(hosts, observations.last_change_at(db, pool))
     decision = scaling.decide(snapshot, fleet, policy, clock.now(db))
     observations.add_decision(
         db,
@@ -66,7 +66,7 @@ def snapshot_of(samples: Sequence[QueueSample]) -> Snapshot | None:
     )
 
 
-def _inputs(snapshot: Snapshot | None, fleet: scaling.Fleet, policy: ScalingSettings) -> dict[str, Any]:
+def _inputs(snapshot: Snapshot | None, fleet: scaling.PoolHosts, policy: ScalingSettings) -> dict[str, Any]:
     """Everything the decision was made of, so that it can be replayed."""
     seen: dict[str, Any] = {}
     if snapshot is not None:

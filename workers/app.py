@@ -34,7 +34,7 @@ from headrace.store import Store
 from workers.delivering.deliver import Deliver
 from workers.delivering.outbox_taker import OutboxTaker
 from workers.delivering.posting import make_session
-from workers.delivering.slots import Slots
+from workers.delivering.slots import DeliverySlots
 from workers.events import SendEvents
 from workers.measuring.delivery_metrics import DeliveryMetrics
 from workers.measuring.metrics import Endpoint
@@ -113,7 +113,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         terminate = stop
 
     # Not shared: Celery would register one app's task with every other app of the process, in no order.
-    @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:JobRequest", throws=(JobFailed,))
+    @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:TaskRequest", throws=(JobFailed,))
     def execute(job_id: str, enqueue_no: int) -> None:
         show(running[0].execute.run(parse_id(job_id), enqueue_no))
 
@@ -125,7 +125,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 def _make_webhook_app(settings: Settings) -> Celery:
     app = _make_app("webhooks", settings, (WEBHOOKS,), settings.webhooks.max_running)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
-    slots, message = Slots(settings.webhooks), DeliverMessage(app)
+    slots, message = DeliverySlots(settings.webhooks), DeliverMessage(app)
     metrics = DeliveryMetrics(store, slots)
     endpoint = Endpoint([metrics], settings.metrics_host, settings.metrics_port)
     taker = OutboxTaker(store, slots, lambda delivery: message.of(delivery.id, delivery.tries), metrics.count)

@@ -30,7 +30,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class PoolHosts:
     """The pool's hosts now.
 
     Attributes:
@@ -49,7 +49,7 @@ class Decision:
     reason: str
 
 
-def decide(snapshot: Snapshot | None, fleet: Fleet, policy: ScalingSettings, now: datetime) -> Decision:
+def decide(snapshot: Snapshot | None, fleet: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
     """React to what was last observed: up when jobs wait or slots run out, down when most slots are idle.
 
     The minimum holds always; everything else needs a fresh snapshot and an end of the last change's cooldown.
@@ -83,7 +83,7 @@ def _stale(snapshot: Snapshot | None, policy: ScalingSettings, now: datetime) ->
     return ""
 
 
-def _cooldown_left_s(fleet: Fleet, policy: ScalingSettings, now: datetime) -> float:
+def _cooldown_left_s(fleet: PoolHosts, policy: ScalingSettings, now: datetime) -> float:
     """Seconds until the next change may be asked for; 0 or less when it may be now."""
     if fleet.last_change_at is None:
         return 0.0

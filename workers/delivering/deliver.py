@@ -20,8 +20,8 @@ from headrace.errors import DeliveryFailed
 from headrace.policies import webhooks
 from headrace.store import Store
 from headrace.store.webhooks.outbox import GONE_STATUS
-from workers.delivering.posting import Answer, Post, Request
-from workers.delivering.slots import Held, Slots
+from workers.delivering.posting import Post, WebhookRequest, WebhookResponse
+from workers.delivering.slots import DeliverySlots, SlotUse
 from workers.running.retry import asked_wait_s, jitter, next_delivery_delay_s
 
 log = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ class Deliver:
 
     store: Store
     settings: WebhookSettings
-    slots: Slots
+    slots: DeliverySlots
     session: Callable[[], requests.Session]
     release: Callable[[Delivery], None]
     operator_secrets: tuple[SecretStr, ...] = ()
     count: Callable[[str], None] = field(default=lambda outcome: None)
     jitter: Callable[[], float] = field(default=jitter)
 
-    def terms(self, most: int, held: Held) -> Terms:
+    def terms(self, most: int, held: SlotUse) -> Terms:
         """What may be pulled: so many at most, while this is in hand."""
         settings = self.settings
         return Terms(
@@ -100,10 +100,10 @@ class Deliver:
             raise
         return _accepted(post.run(ended=lambda: self.release(delivery)))
 
-    def _request(self, delivery: Delivery) -> Request:
+    def _request(self, delivery: Delivery) -> WebhookRequest:
         body = webhooks.payload(delivery.id, delivery.event, delivery.data, delivery.at)
         headers = webhooks.signed_headers(self._secrets(delivery), delivery.id, datetime.now(UTC), body)
-        return Request(delivery.url, body.encode(), headers)
+        return WebhookRequest(delivery.url, body.encode(), headers)
 
     def _secrets(self, delivery: Delivery) -> tuple[str, ...]:
         if delivery.secrets:
@@ -113,7 +113,7 @@ class Deliver:
         return tuple(secret.get_secret_value() for secret in self.operator_secrets)
 
 
-def _accepted(answer: Answer) -> int:
+def _accepted(answer: WebhookResponse) -> int:
     """Returns: the 2xx status. Raises: DeliveryFailed."""
     if not 200 <= answer.status < 300:
         message = f"The webhook's receiver answered {answer.status}."

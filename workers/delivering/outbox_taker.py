@@ -15,7 +15,7 @@ from headrace.domain.queues import WEBHOOKS, bell_key
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store.webhooks import outbox
-from workers.delivering.slots import Held, Slots
+from workers.delivering.slots import DeliverySlots, SlotUse
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class OutboxTaker(Taker):
     def __init__(
         self,
         store: Store,
-        slots: Slots,
+        slots: DeliverySlots,
         message: Callable[[Delivery], dict[str, Any]],
         count: Callable[[str], None] = lambda outcome: None,
     ) -> None:
@@ -42,13 +42,13 @@ class OutboxTaker(Taker):
         super().__init__(bell_key(WEBHOOKS))
         self._store, self._slots, self._message, self._count = store, slots, message, count
         self._after = START
-        self._terms: Callable[[int, Held], Terms] | None = None
+        self._terms: Callable[[int, SlotUse], Terms] | None = None
         self._is_failing = False
         #: Whether more may be due than was pulled, so that a slot that frees is a cause to look.
         self._may_be_more = True
         self._free_slots: Callable[[], int] = lambda: 0
 
-    def open(self, terms: Callable[[int, Held], Terms], free_slots: Callable[[], int]) -> None:
+    def open(self, terms: Callable[[int, SlotUse], Terms], free_slots: Callable[[], int]) -> None:
         """Begin to take.
 
         Args:
@@ -98,7 +98,7 @@ class OutboxTaker(Taker):
         self.look()
         return []
 
-    def _pull(self, most: int, held: Held) -> Pulled:
+    def _pull(self, most: int, held: SlotUse) -> Pulled:
         """As the store does; nothing while Postgres does not answer, which is tried again with the next look."""
         terms = self._terms
         if terms is None or most <= 0:

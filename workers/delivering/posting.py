@@ -33,7 +33,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookResponse:
     """What a receiver answered.
 
     Attributes:
@@ -45,7 +45,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class WebhookRequest:
     """What is sent."""
 
     url: str
@@ -56,7 +56,7 @@ class Request:
 class Post:
     """One POST under way. Made for one use."""
 
-    def __init__(self, session: Callable[[], requests.Session], request: Request, deadline_s: float) -> None:
+    def __init__(self, session: Callable[[], requests.Session], request: WebhookRequest, deadline_s: float) -> None:
         """Send nothing yet.
 
         Args:
@@ -66,9 +66,9 @@ class Post:
         self._decided = threading.Event()
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._outcome: Answer | DeliveryFailed | None = None
+        self._outcome: WebhookResponse | DeliveryFailed | None = None
 
-    def run(self, ended: Callable[[], None] = lambda: None) -> Answer:
+    def run(self, ended: Callable[[], None] = lambda: None) -> WebhookResponse:
         """Send it and return the answer. Raises: DeliveryFailed, at the deadline at the latest.
 
         Args:
@@ -82,7 +82,7 @@ class Post:
             raise
         if not self._decided.wait(self._deadline_s):
             self.give_up(f"The webhook's receiver did not answer within {self._deadline_s:g} s.")
-        if isinstance(self._outcome, Answer):
+        if isinstance(self._outcome, WebhookResponse):
             return self._outcome
         assert self._outcome is not None
         raise self._outcome
@@ -104,7 +104,7 @@ class Post:
             # A duplicate: TLS takes the socket itself away.
             self._socket = connected.dup()
 
-    def _decide(self, outcome: Answer | DeliveryFailed) -> None:
+    def _decide(self, outcome: WebhookResponse | DeliveryFailed) -> None:
         """The first outcome holds."""
         with self._lock:
             if not self._decided.is_set():
@@ -130,7 +130,7 @@ class Post:
                     self._socket = None
             ended()
 
-    def _answer(self) -> Answer:
+    def _answer(self) -> WebhookResponse:
         request = self._request
         # Streamed and never read: a receiver's body is of no use, and may be endless.
         with (
@@ -144,7 +144,7 @@ class Post:
                 stream=True,
             ) as response,
         ):
-            return Answer(response.status_code, response.headers.get("retry-after", ""))
+            return WebhookResponse(response.status_code, response.headers.get("retry-after", ""))
 
 
 class _Here(threading.local):

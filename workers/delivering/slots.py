@@ -24,7 +24,7 @@ Key = tuple[UUID, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class SlotUse:
     """What is in hand.
 
     Attributes:
@@ -46,7 +46,7 @@ class _Slot:
     post: Post | None = None
 
 
-class Slots:
+class DeliverySlots:
     """Holds a slot for each delivery from its pull until the thread of its POST has ended. Safe for many threads."""
 
     def __init__(self, settings: WebhookSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -89,7 +89,7 @@ class Slots:
             self._slots.pop(_key(delivery), None)
             self._changed.notify_all()
 
-    def held(self) -> Held:
+    def held(self) -> SlotUse:
         """What is in hand now."""
         with self._changed:
             self._let_go()
@@ -100,7 +100,7 @@ class Slots:
             max(of_app.values(), default=0) >= self._settings.max_running_per_app
             or max(of_receiver.values(), default=0) >= self._settings.max_running_per_receiver
         )
-        return Held(self._settings.max_running - len(in_hand), of_app, of_receiver, is_full)
+        return SlotUse(self._settings.max_running - len(in_hand), of_app, of_receiver, is_full)
 
     def drain(self, for_s: float) -> None:
         """Wait until nothing is in hand, and end what still is after `for_s`."""

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store.webhooks import deliveries
-from workers.delivering.slots import Slots
+from workers.delivering.slots import DeliverySlots
 
 #: Due deliveries are counted up to this: the count reads each of them.
 MOST_COUNTED = 10_000
@@ -24,7 +24,7 @@ class DeliveryMetrics(Collector):
     """Reads everything when it is asked; what is due, from Postgres, is absent while that is away. For many threads."""
 
     store: Store
-    slots: Slots
+    slots: DeliverySlots
     _tries: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

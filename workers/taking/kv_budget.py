@@ -12,7 +12,7 @@ from headrace.domain.answers import AnswerLength, ExpectedOutputs
 from headrace.domain.queues import Lane
 from headrace.policies.lanes import HIGH_LATELY_S, kept_slots
 from workers.engines.base import Engine, EngineLimits, Generation
-from workers.taking.kv_ledger import Held, KvLedger
+from workers.taking.kv_ledger import HeldJob, KvLedger
 from workers.taking.lengths import by_lane
 
 #: As `PoolSettings.kv_admission` names it.
@@ -88,7 +88,7 @@ class KvBudget:
         Args:
             alone: it may have killed an engine: nothing else is to run beside it.
         """
-        job = Held(lane, prompt_tokens, max_tokens)
+        job = HeldJob(lane, prompt_tokens, max_tokens)
         with self._lock:
             if self._ledger is None:
                 return True
@@ -166,7 +166,7 @@ class KvBudget:
         del self._entries[job]
         ledger.release(job, has_ended=has_ended, is_cut=is_cut)
 
-    def _fits(self, ledger: KvLedger, job: Held) -> bool:
+    def _fits(self, ledger: KvLedger, job: HeldJob) -> bool:
         if self._kv_admission == "open" or ledger.surely_fits(job):
             return True
         self._look(ledger)

@@ -33,7 +33,7 @@ MOMENTS = _moments(2**17)
 
 
 @dataclass(slots=True)
-class Held:
+class HeldJob:
     """A job in the cache. `produced`: tokens of its answer so far."""
 
     lane: Lane
@@ -61,7 +61,7 @@ class KvLedger:
         """
         self._blocks, self._block_tokens, self._lengths = blocks, block_tokens, lengths
         self._kept = {lane: 0.0 if lane is Lane.HIGH else blocks * high_share for lane in Lane}
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldJob] = {}
         self._headroom = HEADROOM
         self._load: _Load | None = None
         self._chances = {lane: _Chances(0) for lane in Lane}
@@ -92,15 +92,15 @@ class KvLedger:
         # just widened it, beyond all there is.
         return min(1.0, min(peak, self.most_blocks) / max(1, self._blocks))
 
-    def can_ever_fit(self, job: Held) -> bool:
+    def can_ever_fit(self, job: HeldJob) -> bool:
         """True when an empty cache has room for this job."""
         return self._most_blocks_of(job) <= self._blocks
 
-    def surely_fits(self, job: Held) -> bool:
+    def surely_fits(self, job: HeldJob) -> bool:
         """True when the cache has room for this job however long all answers become."""
         return self.most_blocks + self._most_blocks_of(job) <= self._blocks - self._kept[job.lane]
 
-    def fits(self, job: Held) -> bool:
+    def fits(self, job: HeldJob) -> bool:
         """True when the cache will most likely have room for this job until it ends.
 
         A job that finds the cache empty fits if it can fit at all.
@@ -117,7 +117,7 @@ class KvLedger:
             mean + self._headroom * math.sqrt(variance) <= room for mean, variance in zip(means, variances, strict=True)
         )
 
-    def hold(self, request_id: str, job: Held) -> None:
+    def hold(self, request_id: str, job: HeldJob) -> None:
         """The job has been given to the engine."""
         self._held[request_id] = job
         self._load = None
@@ -163,7 +163,7 @@ class KvLedger:
     def _blocks_of(self, tokens: int) -> int:
         return -(-tokens // self._block_tokens)
 
-    def _most_blocks_of(self, job: Held) -> int:
+    def _most_blocks_of(self, job: HeldJob) -> int:
         return self._blocks_of(job.prompt_tokens + job.max_tokens)
 
     def _sum(self) -> _Load:
@@ -172,14 +172,14 @@ class KvLedger:
             self._add(each, load)
         return load
 
-    def _add(self, job: Held, load: _Load) -> None:
+    def _add(self, job: HeldJob, load: _Load) -> None:
         means, variances = load
         for at, chance in enumerate(self._chances_of(job)):
             blocks = self._blocks_of(job.prompt_tokens + min(job.produced + MOMENTS[at], job.max_tokens))
             means[at] += chance * blocks
             variances[at] += chance * (1.0 - chance) * blocks * blocks
 
-    def _chances_of(self, job: Held) -> list[float]:
+    def _chances_of(self, job: HeldJob) -> list[float]:
         """At each moment, the chance that the job still runs. Jobs that are about as far have the same."""
         lengths, produced = self._lengths[job.lane], job.produced // STEP_TOKENS * STEP_TOKENS
         of_lane = self._chances[job.lane]

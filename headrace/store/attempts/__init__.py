@@ -19,7 +19,7 @@ from headrace.store.attempts.claims import claim_of
 from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
 from headrace.store.jobs.transitions import announce, transition
 from headrace.store.money import reservations
-from headrace.store.money.reservations import Call
+from headrace.store.money.reservations import PaidCall
 from headrace.tables import attempts, jobs
 
 #: What a claim is known by.
@@ -61,7 +61,7 @@ def reserve(db: Connection, claim: Claim, usd: Decimal, configured: Limits) -> C
 def reserve_all(db: Connection, asked: Sequence[tuple[Claim, Decimal]], configured: Limits) -> dict[UUID, Claim | Lack]:
     """Likewise, for several attempts. Returns: by job, what came of it; nothing of a claim that holds no more."""
     held = {row.id for row in HOLD.run(db, [{name: getattr(claim, name) for name in _RIGHT} for claim, _ in asked])}
-    calls = [Call(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in asked if claim.job_id in held]
+    calls = [PaidCall(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in asked if claim.job_id in held]
     lacking = reservations.reserve(db, calls, configured)
     paid = {claim.job_id: replace(claim, reserved_usd=usd) for claim, usd in asked if claim.job_id in held}
     return {**paid, **lacking}
@@ -73,7 +73,7 @@ def _settle(db: Connection, *ends: tuple[Claim, AttemptEnd]) -> None:
     Whether anything was, their rows say: the reply to a reservation can be lost.
     """
     paid = [(claim, end.cost.usd) for claim, end in ends if claim.route is Route.OVERFLOW]
-    reservations.settle(db, [Call(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in paid])
+    reservations.settle(db, [PaidCall(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in paid])
 
 
 def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> bool:

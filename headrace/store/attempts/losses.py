@@ -15,7 +15,7 @@ from headrace.domain.budgets import Cost
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.store.jobs.transitions import transition
-from headrace.store.money.reservations import Call
+from headrace.store.money.reservations import PaidCall
 from headrace.tables import attempts, jobs, ledger
 
 
@@ -36,7 +36,7 @@ class Loss:
     error_message: str | None = None
 
 
-def lose(db: Connection, losses: Sequence[Loss]) -> list[Call]:
+def lose(db: Connection, losses: Sequence[Loss]) -> list[PaidCall]:
     """Take running jobs from their dead workers: move each to its target and book its attempt as lost.
 
     A few statements, however many jobs there are. What has ended since is left alone.
@@ -50,7 +50,7 @@ def lose(db: Connection, losses: Sequence[Loss]) -> list[Call]:
     if not taken:
         return []
     calls = [
-        Call(loss.row.id, loss.row.attempt, loss.row.app_id, None)
+        PaidCall(loss.row.id, loss.row.attempt, loss.row.app_id, None)
         for loss in taken
         if Route(loss.row.route) is Route.OVERFLOW
     ]
@@ -70,7 +70,7 @@ def _move(db: Connection, losses: Sequence[Loss]) -> list[Loss]:
     return [loss for loss in losses if loss.row.id in moved]
 
 
-def _reserved_usd(db: Connection, calls: Sequence[Call]) -> dict[UUID, Decimal]:
+def _reserved_usd(db: Connection, calls: Sequence[PaidCall]) -> dict[UUID, Decimal]:
     """What is set aside for each call. It stays, since the jobs are locked."""
     if not calls:
         return {}

@@ -22,7 +22,7 @@ _INDEXED = frozenset({JobState.FAILED, JobState.QUEUED, JobState.WAITING, JobSta
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedJob:
     """One job of a list.
 
     Attributes:
@@ -62,10 +62,10 @@ class Wanted:
     until: datetime | None = None
 
 
-def newest(db: Connection, wanted: Wanted, limit: int) -> list[Listed]:
+def newest(db: Connection, wanted: Wanted, limit: int) -> list[ListedJob]:
     """The newest jobs, newest first, among the `LOOK_ROWS` newest that an index finds."""
     near = _near(wanted).order_by(jobs.c.id.desc()).limit(LOOK_ROWS).subquery()
-    read = [near.c[field.name] for field in fields(Listed) if field.name != "app"]
+    read = [near.c[field.name] for field in fields(ListedJob) if field.name != "app"]
     statement = sa.select(apps.c.name.label("app"), *read).join(apps, apps.c.id == near.c.app_id)
     if wanted.is_dead:
         again = jobs.alias("again")
@@ -75,7 +75,7 @@ def newest(db: Connection, wanted: Wanted, limit: int) -> list[Listed]:
     if wanted.lane is not None:
         statement = statement.where(near.c.lane == wanted.lane)
     rows = db.execute(statement.order_by(near.c.id.desc()).limit(limit))
-    return [Listed(**{**row._mapping, "state": JobState(row.state)}) for row in rows]
+    return [ListedJob(**{**row._mapping, "state": JobState(row.state)}) for row in rows]
 
 
 def looked_back_to(db: Connection, wanted: Wanted) -> datetime | None:
@@ -87,7 +87,7 @@ def looked_back_to(db: Connection, wanted: Wanted) -> datetime | None:
 
 def _near(wanted: Wanted) -> sa.Select[Any]:
     """Those conditions that an index serves: the key, an app's jobs, and the partial ones of `_INDEXED`."""
-    statement = sa.select(*(jobs.c[field.name] for field in fields(Listed) if field.name != "app"), jobs.c.app_id)
+    statement = sa.select(*(jobs.c[field.name] for field in fields(ListedJob) if field.name != "app"), jobs.c.app_id)
     if wanted.app_id is not None:
         statement = statement.where(jobs.c.app_id == wanted.app_id)
     if wanted.since is not None:

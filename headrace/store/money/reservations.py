@@ -28,7 +28,7 @@ NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class PaidCall:
     """An attempt's call.
 
     Attributes:
@@ -44,7 +44,7 @@ class Call:
 
 
 #: Calls whose attempts began on the same day of UTC, each with its attempt's row.
-Day = list[tuple[Call, Row[Any]]]
+Day = list[tuple[PaidCall, Row[Any]]]
 
 
 class _Book:
@@ -81,14 +81,14 @@ class _Book:
             db.execute(_CHANGE, {"sent": changes})
 
 
-def reserve(db: Connection, calls: Sequence[Call], configured: Limits) -> dict[UUID, Lack]:
+def reserve(db: Connection, calls: Sequence[PaidCall], configured: Limits) -> dict[UUID, Lack]:
     """Set aside the most that each call can cost, in every budget or in none, as they come.
 
     Whoever calls holds the jobs' rows. Args: configured: the settings' limits of all apps together.
     Returns: by job, why no budget pays for its call; the rest have their money.
     """
     lacking: dict[UUID, Lack] = {}
-    aside: list[tuple[Call, Decimal]] = []
+    aside: list[tuple[PaidCall, Decimal]] = []
     days = _by_day(_rows_of(db, _PAYERS, calls))
     # All before any is locked: whoever held the month's while it waits for a day's to be made would meet another that
     # waits the other way round.
@@ -116,7 +116,7 @@ def _note(db: Connection, call_usd: Decimal, account: Row[Any], used_usd: Decima
         note_short(db, account.id, kind)
 
 
-def settle(db: Connection, calls: Sequence[Call]) -> dict[UUID, Decimal]:
+def settle(db: Connection, calls: Sequence[PaidCall]) -> dict[UUID, Decimal]:
     """Spend what each call has cost, and free what else was reserved for it.
 
     Safe to repeat: what is settled stays as it is. Whoever calls has moved the jobs in the same transaction.
@@ -138,14 +138,14 @@ def settle(db: Connection, calls: Sequence[Call]) -> dict[UUID, Decimal]:
     return spent
 
 
-def _rows_of(db: Connection, statement: sa.Select[Any], calls: Sequence[Call]) -> list[tuple[Call, Row[Any]]]:
+def _rows_of(db: Connection, statement: sa.Select[Any], calls: Sequence[PaidCall]) -> list[tuple[PaidCall, Row[Any]]]:
     """The calls whose attempts the statement finds, each with its row."""
     rows = db.execute(statement, {"job_ids": [call.job_id for call in calls]}).all() if calls else []
     found = {(row.job_id, row.number): row for row in rows}
     return [(call, row) for call in calls if (row := found.get((call.job_id, call.number))) is not None]
 
 
-def _by_day(found: list[tuple[Call, Row[Any]]]) -> list[Day]:
+def _by_day(found: list[tuple[PaidCall, Row[Any]]]) -> list[Day]:
     """Those whose attempts began on the same day of UTC; earlier days first, for all who lock."""
     in_order = sorted(found, key=lambda each: each[1].started_at)
     return [list(day) for _, day in groupby(in_order, key=lambda each: each[1].started_at.date())]
@@ -172,7 +172,7 @@ def _of(day: Day) -> dict[str, Any]:
     return {"app_ids": sorted({call.app_id for call, _ in day}), "moment": day[0][1].started_at}
 
 
-def _set_aside(db: Connection, amounts: Sequence[tuple[Call, Decimal]]) -> None:
+def _set_aside(db: Connection, amounts: Sequence[tuple[PaidCall, Decimal]]) -> None:
     """Note in the attempts' rows what is reserved for their calls."""
     sent = [{"job_id": str(call.job_id), "number": call.number, "usd": str(usd)} for call, usd in amounts]
     if sent:

@@ -30,7 +30,7 @@ _ID = re.compile("(?:evt_)?([0-9a-f]{32})")
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedDelivery:
     """A delivery as operators see it.
 
     Attributes:
@@ -99,7 +99,7 @@ def record_gone(db: Connection, delivery: Delivery) -> None:
     db.execute(sa.update(deliveries).where(deliveries.c.id.in_(waiting)).values(**values))
 
 
-def newest(db: Connection, *, is_failed: bool, app_id: UUID | None, limit: int) -> list[Listed]:
+def newest(db: Connection, *, is_failed: bool, app_id: UUID | None, limit: int) -> list[ListedDelivery]:
     """The newest deliveries, of one app or of all; those that have failed alone if asked."""
     columns = (deliveries.c[name] for name in ("id", "job_id", "event", "url", "state", "tries", "created_at"))
     next_at = sa.case((deliveries.c.state == "pending", deliveries.c.next_at), else_=None).label("next_at")
@@ -111,7 +111,7 @@ def newest(db: Connection, *, is_failed: bool, app_id: UUID | None, limit: int) 
     if app_id is not None:
         statement = statement.where(deliveries.c.app_id == app_id)
     found = db.execute(statement.order_by(deliveries.c.id.desc()).limit(limit)).mappings()
-    return [Listed(**row) for row in found]
+    return [ListedDelivery(**row) for row in found]
 
 
 def retry(db: Connection, texts: Sequence[str]) -> list[UUID]:

@@ -15,7 +15,7 @@ from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.store import Store
 from headrace.store.money import reservations
-from headrace.store.money.reservations import Call
+from headrace.store.money.reservations import PaidCall
 from scheduler import sweep
 from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
@@ -231,7 +231,7 @@ def test_rescue_holds_the_budgets_for_one_statement_however_many_calls_are_lost(
     query("UPDATE jobs SET route = 'overflow', queue = 'overflow.normal'")
     worker_id = running_under(*tickets)
     with parts.store.begin() as db:
-        calls = [Call(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
+        calls = [PaidCall(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
         assert not reservations.reserve(db, calls, BudgetSettings(day_usd=Decimal(1000)))
     query("UPDATE jobs SET cancel_requested_at = now() WHERE id = :id", id=tickets[0].job_id)
     end_lease(worker_id)

@@ -30,7 +30,7 @@ from headrace.errors import (
 )
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.openai import headers as openai_headers
-from workers.engines.openai.stream import Call, billed
+from workers.engines.openai.stream import ChatCall, billed
 
 #: Statuses that say that this request will never do, that this account or key will not (402: it is out of money), that
 #: this account may not use this model, or there is none of this name, and that it is too early.
@@ -87,7 +87,7 @@ class OpenAIEngine:
         self._client: openai.AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, ChatCall] = {}
         self._changed = threading.Condition()
         self._totals = EngineStats()
 
@@ -107,7 +107,7 @@ class OpenAIEngine:
         return EngineLimits(max_model_tokens=None, max_running=self._overflow.max_running)
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
-        call = Call(request, on_delta)
+        call = ChatCall(request, on_delta)
         with self._running(call) as future:
             try:
                 generation = future.result()
@@ -152,7 +152,7 @@ class OpenAIEngine:
             loop.close()
 
     @contextmanager
-    def _running(self, call: Call) -> Iterator["Future[Generation]"]:
+    def _running(self, call: ChatCall) -> Iterator["Future[Generation]"]:
         with self._changed:
             self.check()
             assert self._client is not None
@@ -166,7 +166,7 @@ class OpenAIEngine:
                 del self._calls[call.request.request_id]
                 self._changed.notify_all()
 
-    async def _answer(self, client: openai.AsyncOpenAI, call: Call) -> Generation:
+    async def _answer(self, client: openai.AsyncOpenAI, call: ChatCall) -> Generation:
         try:
             silence_s = _FLEX_S if call.request.tier == "flex" else self._overflow.timeout_s
             async with asyncio.timeout(max(silence_s, _LONGEST * self._overflow.timeout_s)):
@@ -186,8 +186,8 @@ class OpenAIEngine:
             raise billed(EngineFault("The paid API's answer is malformed.")) from error
         return call.generation()
 
-    async def _read(self, client: openai.AsyncOpenAI, call: Call, silence_s: float) -> None:
-        """Have the API answer, and take in what comes. Raises: what the SDK, its transport and `Call.read` raise."""
+    async def _read(self, client: openai.AsyncOpenAI, call: ChatCall, silence_s: float) -> None:
+        """Have the API answer, and read it. Raises: what the SDK, its transport and `ChatCall.read` raise."""
         # The SDK's own method copies the body by its types, and would read a stream into typed objects.
         response: httpx2.Response = await client.post(
             "/chat/completions",

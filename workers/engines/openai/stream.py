@@ -20,7 +20,7 @@ _MOST_TOKENS = 100_000_000
 
 
 @dataclass(slots=True)
-class Call:
+class ChatCall:
     """A request under way, and what has come of its answer. Nobody has validated it: nothing in a chunk is sure."""
 
     request: GenerationRequest

@@ -9,7 +9,7 @@ from workers.engines.vllm.reasoning import Reading
 from workers.engines.vllm.sampling import token_logprobs
 
 
-class Answer:
+class GrowingAnswer:
     """An answer as it grows.
 
     Attributes:

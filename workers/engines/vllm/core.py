@@ -14,7 +14,7 @@ from headrace.domain.attempts import Usage
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from workers.engines.adapters import Adapter
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.vllm.answer import Answer
+from workers.engines.vllm.answer import GrowingAnswer
 from workers.engines.vllm.reasoning import Reading
 from workers.engines.vllm.sampling import constraint, decoding
 
@@ -24,7 +24,7 @@ _ABORT_AGAIN_S = 0.05
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class CoreCall:
     request: GenerationRequest
     prompt: list[int]
     prefix: list[int]
@@ -46,7 +46,7 @@ class Core:
         self._llm, self._reasoning_parser = llm, reasoning_parser
         self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
         self._adapters: dict[str, Any] = {}
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, CoreCall] = {}
         self._closed = False
         #: How far each request was when the core died.
         self._left: dict[str, Progress] | None = None
@@ -88,7 +88,7 @@ class Core:
                 raise ConfigError(f"{param}: vLLM cannot load the adapter: {error}", param=param) from error
             self._adapters[name] = request
 
-    def submit(self, call: Call) -> "Future[Generation]":
+    def submit(self, call: CoreCall) -> "Future[Generation]":
         with self._lock:
             if self._closed:
                 raise EngineUnavailable("The vLLM engine is stopping.")
@@ -106,7 +106,7 @@ class Core:
             calls = list(self._calls.items())
         return {request_id: self._progress(call) for request_id, call in calls}
 
-    def _progress(self, call: Call) -> Progress:
+    def _progress(self, call: CoreCall) -> Progress:
         # vLLM's own books of its requests, in this process: an output that says it all comes at the end alone.
         processor = self._llm.output_processor
         for internal_id in tuple(processor.external_req_ids.get(call.request.request_id, ())):
@@ -124,7 +124,7 @@ class Core:
         if self._left is None:
             self._left = self.progress()
 
-    def crash_of(self, call: Call) -> EngineCrash:
+    def crash_of(self, call: CoreCall) -> EngineCrash:
         self.died()
         made = (self._left or {}).get(call.request.request_id, Progress(0)).tokens - len(call.prefix)
         return EngineCrash("vLLM's engine core died while it answered.", made_tokens=max(0, made))
@@ -163,14 +163,14 @@ class Core:
         except EngineDeadError as error:
             raise EngineUnavailable from error
 
-    async def _abort(self, call: Call) -> None:
+    async def _abort(self, call: CoreCall) -> None:
         # vLLM forgets an abort that arrives before the request is registered.
         while not call.ended.is_set():
             await self._llm.abort(call.request.request_id)
             with suppress(TimeoutError):
                 await asyncio.wait_for(call.ended.wait(), _ABORT_AGAIN_S)
 
-    async def _answer(self, call: Call) -> Generation:
+    async def _answer(self, call: CoreCall) -> Generation:
         from vllm.exceptions import VLLMClientError, VLLMError
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -187,19 +187,19 @@ class Core:
             with self._lock:
                 self._calls.pop(call.request.request_id, None)
 
-    def _reading(self, call: Call) -> Reading | None:
+    def _reading(self, call: CoreCall) -> Reading | None:
         # A prefix is the answer's: what was thought before it, if anything, is over.
         if self._reasoning_parser is None or call.prefix:
             return None
         return Reading(self._reasoning_parser, self._llm, call.prompt, call.request.sampling.reasoning_effort)
 
-    async def _collect(self, call: Call) -> Generation:
+    async def _collect(self, call: CoreCall) -> Generation:
         from vllm.inputs.engine import tokens_input
 
         request = call.request
         reading = self._reading(call)
         params = _sampling_params(call, self._defaults, reading)
-        answer = Answer(request, call.on_delta, reading)
+        answer = GrowingAnswer(request, call.on_delta, reading)
         first_token_s = None
         prompt = tokens_input(call.prompt + call.prefix)
         adapter = self._adapters.get(request.adapter or "")
@@ -238,7 +238,7 @@ async def _cancel_tasks() -> None:
         await asyncio.wait(tasks, timeout=DEAD_EXIT_S)
 
 
-def _sampling_params(call: Call, defaults: Mapping[str, Any], reading: Reading | None) -> Any:
+def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Reading | None) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 

@@ -16,7 +16,7 @@ from headrace.errors import ConfigError, EngineUnavailable, InvalidRequest, Prom
 from headrace.policies.tokens import PromptTokenizer
 from workers.engines.adapters import find_adapters, no_such_adapter
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.vllm.core import DEAD_EXIT_S, Call, Core
+from workers.engines.vllm.core import DEAD_EXIT_S, Core, CoreCall
 from workers.engines.vllm.load import DRAIN_S, import_vllm, load
 from workers.engines.vllm.scratch import Scratch
 from workers.engines.vllm.stats import Tally
@@ -80,7 +80,7 @@ class VllmEngine:
         if request.adapter is not None and request.adapter not in self._pool.adapters:
             raise no_such_adapter(request.adapter)
         prompt, prefix = self._encode(request)
-        call = Call(request, prompt, prefix, on_delta, model=request.adapter or self._pool.model)
+        call = CoreCall(request, prompt, prefix, on_delta, model=request.adapter or self._pool.model)
         if call.tokens_left < 1:
             usage = Usage(len(prompt), request.sampling.max_tokens)
             return Generation(request.prefix, usage, "length", model_served=call.model)

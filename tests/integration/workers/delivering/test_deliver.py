@@ -32,7 +32,7 @@ from headrace.store.webhooks.deliveries import add, retry
 from headrace.tables import deliveries
 from workers.delivering.deliver import Deliver
 from workers.delivering.posting import make_session
-from workers.delivering.slots import Slots
+from workers.delivering.slots import DeliverySlots
 
 
 class Receiver(ThreadingHTTPServer):
@@ -109,7 +109,7 @@ class Sender:
 
 def deliver(store: Store, *operator_secrets: SecretStr, **changes: object) -> Sender:
     settings = WebhookSettings(**{"allow_private": True, "retry_delays_s": (0, 300), "timeout_s": 5, **changes})
-    slots = Slots(settings)
+    slots = DeliverySlots(settings)
     session = partial(make_session, settings)
     return Sender(Deliver(store, settings, slots, session, slots.release, operator_secrets, jitter=lambda: 0.0))
 

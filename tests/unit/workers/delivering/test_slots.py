@@ -5,7 +5,7 @@ from uuid import UUID
 from headrace.config import WebhookSettings
 from headrace.domain.deliveries import Delivery
 from headrace.domain.ids import new_id
-from workers.delivering.slots import BEGIN_WITHIN_S, Slots
+from workers.delivering.slots import BEGIN_WITHIN_S, DeliverySlots
 
 SETTINGS = WebhookSettings(max_running=4, max_running_per_app=2, max_running_per_receiver=1)
 APP = new_id()
@@ -24,7 +24,7 @@ def delivery(receiver: str = "a.example", app_id: UUID | None = APP) -> Delivery
 
 
 def test_slots_count_what_is_in_hand_of_each_app_and_receiver() -> None:
-    slots = Slots(SETTINGS)
+    slots = DeliverySlots(SETTINGS)
     assert not slots.held().is_full
     first, second = delivery(), delivery("b.example", app_id=None)
     slots.hold(first)
@@ -40,7 +40,7 @@ def test_slots_count_what_is_in_hand_of_each_app_and_receiver() -> None:
 
 def test_a_delivery_whose_try_never_begins_gives_its_slot_back_and_begins_no_more() -> None:
     clock = Clock()
-    slots = Slots(SETTINGS, clock)
+    slots = DeliverySlots(SETTINGS, clock)
     begun, lost = delivery(), delivery("b.example")
     slots.hold(begun)
     slots.hold(lost)
@@ -51,7 +51,7 @@ def test_a_delivery_whose_try_never_begins_gives_its_slot_back_and_begins_no_mor
 
 
 def test_two_tries_of_one_delivery_are_told_apart() -> None:
-    slots = Slots(SETTINGS)
+    slots = DeliverySlots(SETTINGS)
     first = delivery()
     second = replace(first, tries=2)
     slots.hold(first)
@@ -62,4 +62,4 @@ def test_two_tries_of_one_delivery_are_told_apart() -> None:
 
 
 def test_the_lease_outlasts_a_try_that_begins_and_ends_as_late_as_it_may() -> None:
-    assert Slots(SETTINGS).lease_s > BEGIN_WITHIN_S + SETTINGS.timeout_s
+    assert DeliverySlots(SETTINGS).lease_s > BEGIN_WITHIN_S + SETTINGS.timeout_s

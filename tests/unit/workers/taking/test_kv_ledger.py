@@ -12,7 +12,7 @@ from workers.taking.kv_ledger import (
     HEADROOM_STEP,
     MOMENTS,
     PREEMPTED_SHARE,
-    Held,
+    HeldJob,
     KvLedger,
 )
 from workers.taking.lengths import Lengths, by_lane
@@ -20,8 +20,8 @@ from workers.taking.lengths import Lengths, by_lane
 BLOCK_TOKENS = 16
 
 
-def job(prompt_tokens: int = 100, max_tokens: int = 512, lane: Lane = Lane.NORMAL, produced: int = 0) -> Held:
-    return Held(lane, prompt_tokens, max_tokens, produced)
+def job(prompt_tokens: int = 100, max_tokens: int = 512, lane: Lane = Lane.NORMAL, produced: int = 0) -> HeldJob:
+    return HeldJob(lane, prompt_tokens, max_tokens, produced)
 
 
 def known(*tokens: int) -> dict[Lane, Lengths]:
@@ -37,7 +37,7 @@ def ledger(blocks: int = 64, lengths: dict[Lane, Lengths] | None = None, high_sh
     return KvLedger(blocks, BLOCK_TOKENS, lengths or known(*[64] * 500), high_share)
 
 
-def let_in(kv: KvLedger, like: Held, most: int = 1000) -> int:
+def let_in(kv: KvLedger, like: HeldJob, most: int = 1000) -> int:
     """How many such jobs fit beside each other."""
     for count in range(most):
         each = job(like.prompt_tokens, like.max_tokens, like.lane)

@@ -23,7 +23,7 @@ from headrace.store.attempts.losses import Loss
 from headrace.store.clients import apps
 from headrace.store.fleet import workers
 from headrace.store.money import budgets, reservations
-from headrace.store.money.reservations import Call
+from headrace.store.money.reservations import PaidCall
 from headrace.tables import attempts as attempts_table
 from headrace.tables import budgets as budgets_table
 from headrace.tables import jobs as jobs_table
@@ -97,7 +97,7 @@ def test_what_is_reserved_is_spent_at_the_end_and_the_rest_is_free_again(
 
     assert accounts(store) == every("0", "0.25")
     with store.begin() as db:
-        call = Call(paid.job_id, paid.attempt, paid.app_id, ONE)
+        call = PaidCall(paid.job_id, paid.attempt, paid.app_id, ONE)
         assert reservations.settle(db, [call]) == {}, "it is settled once"
     assert accounts(store) == every("0", "0.25")
 

@@ -6,7 +6,7 @@ from typing import Any
 from headrace.domain.attempts import Usage
 from headrace.domain.prompts import Message, Sampling
 from workers.engines.base import GenerationRequest
-from workers.engines.openai.stream import Call
+from workers.engines.openai.stream import ChatCall
 
 REQUEST = GenerationRequest("r1", (Message("user", "hello"),), Sampling(max_tokens=16))
 
@@ -27,7 +27,7 @@ STREAM = (
 
 def test_it_does_not_matter_where_the_stream_is_cut() -> None:
     for at in range(1, len(STREAM)):
-        call = Call(REQUEST, None)
+        call = ChatCall(REQUEST, None)
         for part in (STREAM[:at], STREAM[at:], b"\n"):
             call.read(part)
         generation = call.generation()

@@ -8,7 +8,7 @@ import pytest
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
 from workers.engines.base import Delta, GenerationRequest
-from workers.engines.vllm.answer import Answer
+from workers.engines.vllm.answer import GrowingAnswer
 
 WORDS = ("<think>", "Hm", ". ", "</think>", "It", " is", "<end>")
 #: What becomes of each: a thought, a text, or nothing.
@@ -25,10 +25,10 @@ class Reading:
         return sum(each >= 4 for each in token_ids) if text else 0
 
 
-def answer(*sizes: int, reading: Any = None, on_delta: Any = None) -> Answer:
+def answer(*sizes: int, reading: Any = None, on_delta: Any = None) -> GrowingAnswer:
     """The answer after all tokens came, so many at once."""
     request = GenerationRequest("r", (Message("user", "So?"),), Sampling(16, top_logprobs=1))
-    made, at = Answer(request, on_delta, reading), 0
+    made, at = GrowingAnswer(request, on_delta, reading), 0
     for size in sizes:
         token_ids = list(range(at, at + size))
         places = [{each: SimpleNamespace(logprob=-0.5, rank=1, decoded_token=WORDS[each])} for each in token_ids]
