@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 import click
 import httpx2
-from real_engine import check_installed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from testbed import Counts, count_jobs
 
+from bed.real_engine import check_installed
+from bed.testbed import Counts, count_jobs
 from headrace.config import Settings
 from headrace.domain.states import TERMINAL, JobState
 from headrace.stack.models.model import prepare

@@ -17,8 +17,8 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
-from testbed import line_of
 
+from bed.testbed import line_of
 from headrace.domain.queues import Lane
 from workers.taking.kv_ledger import HeldJob, KvLedger
 from workers.taking.lengths import by_lane

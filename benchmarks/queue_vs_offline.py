@@ -17,17 +17,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from json_peer import JsonPeer
-from load import drive, request
-from real_engine import check_installed, demo_folder, real_stack, settings_of
 from rich.table import Table
-from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
+from bed.load import drive, request
+from bed.real_engine import check_installed, demo_folder, real_stack, settings_of
+from bed.testbed import Counts, bearer, console, count_jobs, line_of, rounds
 from headrace.config import PROJECT_ROOT
 from headrace.connections import model_files
 from headrace.domain.prompts import Message
 from headrace.domain.states import TERMINAL
 from headrace.stack.stack import Stack
+from peers.json_peer import JsonPeer
 
 #: Nothing may expire here: seconds within which a job must start.
 MAX_WAIT_S = 3600
@@ -126,7 +126,7 @@ def both(folder: Path, max_running: int) -> Iterator[tuple[Queue, Offline, Stack
     """A stack and the peer, on the model in the folder."""
     ours = settings_of(folder, POOL | {"max_running": max_running})
     with real_stack(ours, without=("flower", "webhooks", "beat")) as stack:
-        peer = JsonPeer(Path(__file__).with_name("offline_engine.py"), settings_of(folder, POOL))
+        peer = JsonPeer("peers.offline_engine", settings_of(folder, POOL))
         try:
             yield Queue(stack), Offline(peer), stack
         finally:

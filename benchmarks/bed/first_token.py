@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from load import LoadError, request
+from bed.load import LoadError, request
 
 #: Nobody may be silent for longer, in seconds.
 SILENCE_LIMIT_S = 120.0

@@ -18,14 +18,15 @@ import click
 import psycopg
 from redis import Redis
 from rich.console import Console
-from weigh import cpu_s
 
+from bed.weigh import cpu_s
 from headrace.config import PROJECT_ROOT
 from headrace.stack import readiness
 from headrace.stack.ports import LOOPBACK, free_port
 from headrace.stack.processes import procfile
 from headrace.stack.processes.child import Child, Command
 from headrace.stack.stack import Stack
+from peers import python_path
 
 START_TIMEOUT_S = 60.0
 #: How often a condition is looked at that is waited for, in seconds.
@@ -115,7 +116,7 @@ class Testbed(AbstractContextManager["Testbed"]):
         """Start so many processes of `bare_app`, each as the Procfile starts the API's; returns their addresses."""
         line = self._lines["web"]
         assert API_APP in line, line
-        return [self._serve(line.replace(API_APP, "bare_app:app"), "/hello")[0] for _ in range(number)]
+        return [self._serve(line.replace(API_APP, "peers.bare_app:app"), "/hello")[0] for _ in range(number)]
 
     @contextmanager
     def serving(self, line: str) -> Iterator[tuple[str, int]]:
@@ -128,7 +129,7 @@ class Testbed(AbstractContextManager["Testbed"]):
 
     def _serve(self, line: str, path: str) -> tuple[str, Child]:
         port = free_port()
-        child = self._run(line, {"PORT": str(port), "PYTHONPATH": _python_path(self._process_env)})
+        child = self._run(line, {"PORT": str(port), "PYTHONPATH": python_path(self._process_env)})
         child.wait_until(lambda: readiness.answers(port, path), START_TIMEOUT_S)
         url = f"http://{LOOPBACK}:{port}"
         self._pids[url] = child.pid
@@ -151,14 +152,14 @@ class Testbed(AbstractContextManager["Testbed"]):
     def start_bare_worker(self, concurrency: int) -> Child:
         """Start a Celery worker of `bare_app` in threads; it takes tasks as soon as it can."""
         name = f"--hostname bare{self._number + 2}@%h --loglevel WARNING"
-        line = f"celery --app bare_app:celery worker --pool threads --concurrency {concurrency} {name}"
+        line = f"celery --app peers.bare_app:celery worker --pool threads --concurrency {concurrency} {name}"
         plain = f"{line} --without-gossip --without-mingle --without-heartbeat"
-        return self._run(plain, {"PYTHONPATH": _python_path(self._process_env)})
+        return self._run(plain, {"PYTHONPATH": python_path(self._process_env)})
 
     def start_dramatiq_worker(self, concurrency: int) -> Child:
         """Start a worker of `dramatiq_app` in threads of one process; it takes messages as soon as it can."""
-        line = f"dramatiq dramatiq_app --processes 1 --threads {concurrency}"
-        return self._run(line, {"PYTHONPATH": _python_path(self._process_env)})
+        line = f"dramatiq peers.dramatiq_app --processes 1 --threads {concurrency}"
+        return self._run(line, {"PYTHONPATH": python_path(self._process_env)})
 
     def _live_workers(self) -> int:
         rows = self.sql("SELECT count(*) FROM workers WHERE ready AND stopped_at IS NULL AND lease_until > now()")
@@ -239,10 +240,6 @@ def count_jobs(database_url: str) -> Counts:
         row = db.execute(f"SELECT count(*), {states} FROM jobs".encode()).fetchone()
     assert row is not None
     return Counts(*row)
-
-
-def _python_path(env: Mapping[str, str]) -> str:
-    return os.pathsep.join(filter(None, (str(Path(__file__).parent), env.get("PYTHONPATH"))))
 
 
 def bearer(key: str) -> dict[str, str]:

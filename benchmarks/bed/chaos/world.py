@@ -16,12 +16,12 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psycopg
-from chaos.cluster import Cluster, Node
-from paid_api import paid_api
 from redis import Redis
 
+from bed.chaos.cluster import Cluster, Node
 from headrace.stack.receiver import Receiver
 from headrace.stack.stack import Stack
+from peers.paid_api import paid_api
 from tests.chaos.proxy import Proxy
 from tests.chaos.redis_group import Node as RedisNode
 from tests.chaos.redis_group import RedisGroup

@@ -4,7 +4,7 @@ The first app has come and gone: its few jobs are among the oldest, where nobody
 tables and nothing of what is measured on them.
 """
 
-from testbed import Testbed
+from bed.testbed import Testbed
 
 #: How far back the oldest job lies.
 PAST_DAYS = 30

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from paid_api import MODEL, PRICE
-
 from headrace.stack.ports import LOOPBACK
+from peers.paid_api import MODEL, PRICE
 
 #: Of every answer, and of one that breaks off before its end.
 TOKENS, TOKENS_BEFORE_A_FAULT = 24, 8

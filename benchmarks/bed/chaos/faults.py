@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from chaos.world import LEASE_S, World
-
+from bed.chaos.world import LEASE_S, World
 from headrace.errors import StackError
 from tests.chaos.proxy import Mode, Proxy
 

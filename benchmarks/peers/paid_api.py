@@ -29,6 +29,7 @@ from headrace.stack import readiness
 from headrace.stack.ports import LOOPBACK, free_port
 from headrace.stack.processes.child import Child, Command
 from headrace.stack.processes.procfile import shell
+from peers import python_path
 
 MODEL = "gpt-4o-mini"
 #: USD per 1,000,000 tokens: prompt and output.
@@ -179,8 +180,10 @@ def paid_api(folder: Path, **settings: object) -> Iterator[str]:
     named = {f"PAID_API_{name.upper()}": str(value) for name, value in settings.items()}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}"
     inherited = {**os.environ}  # noqa: TID251 - it is handed on whole.
-    env = {**inherited, **named, "PATH": path, "PYTHONPATH": str(Path(__file__).parent)}
-    line = f"granian --interface asgi --http 1 --no-ws --host {LOOPBACK} --port {port} --no-access-log paid_api:app"
+    env = {**inherited, **named, "PATH": path, "PYTHONPATH": python_path(inherited)}
+    line = (
+        f"granian --interface asgi --http 1 --no-ws --host {LOOPBACK} --port {port} --no-access-log peers.paid_api:app"
+    )
     child = Child(Command("paid_api", shell(line), env, PROJECT_ROOT), folder / "paid_api.log")
     try:
         child.wait_until(lambda: readiness.answers(port, "/bill"), START_TIMEOUT_S)

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from testbed import console
 
+from bed.testbed import console
 from headrace.config import PoolSettings, Settings
 from headrace.stack.models.model import prepare
 from headrace.stack.stack import Stack

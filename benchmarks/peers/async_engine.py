@@ -14,11 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from json_peer import answering
-from mixed_load import Ask, Load, Seen, Span
-
 from headrace.config import Settings
 from headrace.domain.queues import Lane
+from peers.json_peer import answering
+from peers.mixed_load import Ask, Load, Seen, Span
 from workers.engines.vllm.settings import arguments, environment
 
 

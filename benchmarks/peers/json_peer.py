@@ -8,24 +8,29 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from headrace.config import PROJECT_ROOT
+from peers import python_path
 
 
 class JsonPeer:
     """The process; made once it is ready."""
 
-    def __init__(self, program: Path, env: Mapping[str, str]) -> None:
-        """Start it. Args: env: settings, on top of our own environment."""
-        self._name = program.stem
+    def __init__(self, module: str, env: Mapping[str, str]) -> None:
+        """Start it.
+
+        Args:
+            module: what the process runs, such as `peers.async_engine`.
+            env: settings, on top of this process's own environment.
+        """
+        self._name = module
         inherited = dict(os.environ)  # noqa: TID251 - it is handed on whole; nothing is read from it here.
         self._process = subprocess.Popen(
-            [sys.executable, program],
-            env={**inherited, **env},
+            [sys.executable, "-m", module],
+            env={**inherited, **env, "PYTHONPATH": python_path(inherited)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import psycopg
-from chaos.server import SERVER_TIMEOUT_S, Server
 
+from bed.chaos.server import SERVER_TIMEOUT_S, Server
 from headrace.errors import StackError
 from headrace.stack.ports import LOOPBACK, free_port
 from headrace.stack.servers.postgres import Postgres

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from chaos.faults import Fault
-from chaos.orders import Order
-from chaos.world import DEPTH_CAP, World
-from load import percentile
-from paid_api import usd
 from psycopg import Connection
+
+from bed.chaos.faults import Fault
+from bed.chaos.orders import Order
+from bed.chaos.world import DEPTH_CAP, World
+from bed.load import percentile
+from peers.paid_api import usd
 
 #: Kinds after which a worker's jobs run elsewhere.
 OF_WORKERS = frozenset({"kill_gpu", "kill_overflow", "freeze_gpu"})

@@ -11,9 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from json_peer import answering
-
 from headrace.config import Settings
+from peers.json_peer import answering
 from workers.engines.vllm.settings import arguments, environment
 
 
