@@ -17,9 +17,8 @@ import click
 import psycopg
 from rich.table import Table
 
-from bed.real_engine import check_installed, demo_folder, real_stack, settings_of
+from bed.real_engine import QueueClient, check_installed, demo_folder, real_stack, settings_of
 from bed.testbed import Counts, console, count_jobs, line_of, rounds
-from queue_vs_offline import Queue
 
 WORKLOAD = Path(__file__).parent / "bed" / "workloads" / "mixed.jsonl"
 #: Of the engine, in all arms: a cache of 91 blocks of 128 tokens, which decides who runs, and not the batch.
@@ -77,7 +76,7 @@ def run(arm: str, prompts: list[str], max_tokens: int, folder: Path) -> Run:
     """Start a whole Headrace, and have all prompts answered."""
     settings = settings_of(folder, POOL | {"kv_admission": ARMS[arm]}) | {"HEADRACE_SAMPLE_EVERY_S": "1"}
     with real_stack(settings, without=("flower", "webhooks", "beat")) as stack:
-        Queue(stack).submit(prompts, max_tokens)
+        QueueClient(stack).submit(prompts, max_tokens)
         url = stack.report.database_url
         with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as db:
             while db.execute(_OPEN).fetchone() != (0,):
