@@ -12,15 +12,15 @@ from flask import Flask, Response, g, request
 from api import problems
 from api.auth import Authenticator
 from api.bodies import Bodies
-from api.deps import EXTENSION, Deps
+from api.deps import EXTENSION, WebDeps
 from api.door.catalogue import Catalogue
 from api.door.forecast import Forecast
 from api.door.intake import Intake
-from api.door.money import Money
 from api.door.poison import Poison
 from api.door.refusals import Refusals
-from api.door.relief import Relief
+from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
+from api.door.wallet import SharedWallet
 from api.reading.reader import Reader
 from api.reading.waits import Waits
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> Flask:
     return app
 
 
-def build(settings: Settings) -> Deps:
+def build(settings: Settings) -> WebDeps:
     """Every part of the process, wired."""
     store = Store(connections.postgres(settings))
     redis = connections.redis(settings)
@@ -80,15 +80,15 @@ def build(settings: Settings) -> Deps:
         forecast=forecast,
         refusals=refusals,
         tariff=Tariff.of(settings),
-        relief=Relief(forecast, settings.overflow),
+        spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),
-        money=Money(
+        wallet=SharedWallet(
             partial(_read_balances, store, settings.budgets),
             forecast.spilled,
             partial(_note_short, store),
         ),
     )
-    return Deps(
+    return WebDeps(
         settings=settings,
         store=store,
         admission=admission,

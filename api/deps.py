@@ -30,7 +30,7 @@ EXTENSION = "headrace"
 
 
 @dataclass(frozen=True, slots=True)
-class Deps:
+class WebDeps:
     """The parts of the web process."""
 
     settings: Settings
@@ -53,9 +53,9 @@ class Deps:
         self.store.close()
 
 
-def deps() -> Deps:
+def deps() -> WebDeps:
     """The parts of the app that serves this request."""
-    return cast(Deps, current_app.extensions[EXTENSION])
+    return cast(WebDeps, current_app.extensions[EXTENSION])
 
 
 def caller() -> App:

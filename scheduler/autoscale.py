@@ -16,23 +16,23 @@ from headrace.policies import scaling
 from headrace.policies.scaling import Decision, Snapshot
 from headrace.store import clock, locks
 from headrace.store.fleet import observations, workers
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
 
 
-def autoscale(parts: Parts) -> dict[str, Decision]:
+def autoscale(deps: ControlDeps) -> dict[str, Decision]:
     """Decide for every pool of ours, one row each; empty while another process decides.
 
     Running twice asks for nothing twice: the second run finds the first one's change still cooling down.
     Raises: StoreUnavailable.
     """
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         if not locks.try_take(db, "autoscale"):
             return {}
         fleets = workers.fleets(db)
-        hosts = {pool: fleets[pool].hosts if pool in fleets else 0 for pool in parts.settings.own_pools}
-        return {pool: _decide(db, pool, count, parts.settings.scaling) for pool, count in hosts.items()}
+        hosts = {pool: fleets[pool].hosts if pool in fleets else 0 for pool in deps.settings.own_pools}
+        return {pool: _decide(db, pool, count, deps.settings.scaling) for pool, count in hosts.items()}
 
 
 def _decide(db: Connection, pool: str, hosts: int, policy: ScalingSettings) -> Decision:

@@ -21,7 +21,7 @@ from headrace.store import clock, jobs, locks
 from headrace.store.attempts import losses
 from headrace.store.attempts.losses import Loss
 from headrace.store.money import reservations
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Patience:
         self._good_since = None
 
 
-def rescue(parts: Parts, patience: Patience) -> int:
+def rescue(deps: ControlDeps, patience: Patience) -> int:
     """Take jobs that run under a lease that has ended, book the lost attempts, and decide each job's fate.
 
     `jobs.RESCUE_ROWS` at most: their rows, and at the end the budgets', are locked as long as a few statements take.
@@ -83,12 +83,12 @@ def rescue(parts: Parts, patience: Patience) -> int:
     Returns: jobs that were taken.
     """
     try:
-        with parts.store.begin() as db:
+        with deps.store.begin() as db:
             is_ours = locks.try_take(db, "rescue")
             if not patience.good_query() or not is_ours:
                 return 0
-            tariff, now = Tariff.of(parts.settings), clock.now(db)
-            fates = [(row, _fate_of(row, parts.settings.max_attempts, now)) for row in jobs.orphans(db)]
+            tariff, now = Tariff.of(deps.settings), clock.now(db)
+            fates = [(row, _fate_of(row, deps.settings.max_attempts, now)) for row in jobs.orphans(db)]
             lost = [
                 Loss(row, end.target, _lost_cost(row, tariff), end.error_code, end.error_message) for row, end in fates
             ]
@@ -100,8 +100,8 @@ def rescue(parts: Parts, patience: Patience) -> int:
         raise
     for row, end in fates:
         log.warning("job_rescued", extra={"job_id": show_id(row.id), "attempt": row.attempt, "target": end.target})
-    parts.tell_ended(ended)
-    parts.admission.announce_ended((), moved=[row.id for row, end in fates if not end.target.is_terminal])
+    deps.tell_ended(ended)
+    deps.admission.announce_ended((), moved=[row.id for row, end in fates if not end.target.is_terminal])
     return len(fates)
 
 

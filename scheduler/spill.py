@@ -18,7 +18,7 @@ from headrace.store import locks
 from headrace.store.fleet import workers
 from headrace.store.jobs import spills
 from headrace.store.money import budgets
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 MOST_JOBS = 500
 
 
-def spill(parts: Parts) -> int:
+def spill(deps: ControlDeps) -> int:
     """Move jobs that would miss their `start_by` to the paid API's queue, as many as can begin there at once.
 
     A job goes when `spill_before_s` is left of its time: what capacity comes back until then costs nothing.
@@ -34,17 +34,17 @@ def spill(parts: Parts) -> int:
     finds the API closed after all comes back as any job that is turned away.
     Returns: jobs that were moved.
     """
-    settings = parts.settings
+    settings = deps.settings
     if settings.openai_api_key is None:
         return 0
     tariff = Tariff.of(settings)
-    headrooms = {model: parts.pace.left(model) for model in tariff.all_api_models}
-    loads = parts.admission.loads(lane_queues(OVERFLOW)).values()
+    headrooms = {model: deps.pace.left(model) for model in tariff.all_api_models}
+    loads = deps.admission.loads(lane_queues(OVERFLOW)).values()
     spilled = sum(load.jobs for load in loads)
     for headroom in headrooms.values():
         # What waits there already goes first. Its model is not known, and mostly there is one.
         headroom.take(sum(load.tokens for load in loads), spilled)
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         if not locks.try_take(db, "spill"):
             return 0
         # Asked first: without a free call there is nothing to look for.
@@ -58,8 +58,8 @@ def spill(parts: Parts) -> int:
         moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
     if moved:
         log.info("jobs_spilled", extra=named([ticket.job_id for ticket in moved]))
-        parts.admission.remove(tickets)
-        parts.admission.restore(moved)
+        deps.admission.remove(tickets)
+        deps.admission.restore(moved)
     return len(moved)
 
 

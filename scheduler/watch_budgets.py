@@ -8,20 +8,20 @@ from headrace.policies.webhooks import BUDGET_EVENT
 from headrace.store import locks
 from headrace.store.money import budgets
 from headrace.store.webhooks import deliveries
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
 
 
-def watch_budgets(parts: Parts) -> int:
+def watch_budgets(deps: ControlDeps) -> int:
     """Log each threshold that a budget has come to, and write the operator's webhook, if one is named.
 
     Bound: one sweep. What the account says was told is told by one, of however many control processes; the webhook is
     written in the same transaction, so that none is lost and none is doubled.
     Returns: thresholds that were told of.
     """
-    settings = parts.settings.budgets
-    with parts.store.begin() as db:
+    settings = deps.settings.budgets
+    with deps.store.begin() as db:
         if not locks.try_take(db, "watch_budgets"):
             return 0
         # In the order in which calls lock them.

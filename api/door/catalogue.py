@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from api.cached import Cached
+from api.cached_value import CachedValue
 from api.fair_semaphore import FairSemaphore
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.domain.fleet import Fleet
@@ -60,8 +60,8 @@ class Catalogue:
         self._pools, self._overflow = pools, overflow
         self._store = store
         # One that could not be read is tried again by whoever needs it next.
-        self._tokenizers = {name: Cached(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
-        self._fleets = Cached(self._read_fleets, FLEETS_TTL_S)
+        self._tokenizers = {name: CachedValue(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
+        self._fleets = CachedValue(self._read_fleets, FLEETS_TTL_S)
         #: Held while a long prompt is counted. Half of the cores stay with everything else.
         self.long_counts = FairSemaphore(max(1, len(os.sched_getaffinity(0)) // 2))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from api.cached import Cached
+from api.cached_value import CachedValue
 from api.door.catalogue import Catalogue
 from headrace.broker.admission import Admission
 from headrace.config import Settings
@@ -69,13 +69,13 @@ class Forecast:
         self._admission = admission
         self._catalogue = catalogue
         self._settings = settings
-        self._outlook = Cached(self._read_outlook, OUTLOOK_TTL_S)
-        self._pools: dict[str, Cached[PoolForecast]] = {}
+        self._outlook = CachedValue(self._read_outlook, OUTLOOK_TTL_S)
+        self._pools: dict[str, CachedValue[PoolForecast]] = {}
 
     def pool(self, name: str) -> PoolForecast:
         """A pool's forecast. Raises: BrokerUnavailable. StoreUnavailable."""
         if name not in self._pools:
-            self._pools.setdefault(name, Cached(lambda: self._read_pool(name), LIVE_TTL_S))
+            self._pools.setdefault(name, CachedValue(lambda: self._read_pool(name), LIVE_TTL_S))
         return self._pools[name].get()
 
     def expected_wait_s(self, queue: str, position: int, ahead_tokens: int, free: int) -> float | None:

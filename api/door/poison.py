@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from api.cached import Cached
+from api.cached_value import CachedValue
 from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import prompt_digest
 from headrace.errors import PoisonPrompt
@@ -17,7 +17,7 @@ class Poison:
 
     def __init__(self, read: Callable[[], Mapping[bytes, datetime]]) -> None:
         """Know none yet. Args: read: the prompts that are refused, by `prompt_digest`, and until when."""
-        self._refused = Cached(read, REFUSED_TTL_S)
+        self._refused = CachedValue(read, REFUSED_TTL_S)
 
     def check(self, spec: JobSpec) -> None:
         """Raises: PoisonPrompt: it has killed an engine lately. StoreUnavailable."""

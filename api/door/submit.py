@@ -12,11 +12,11 @@ from api.door.complaints import advice, complaint, rate_limited, start_within_s,
 from api.door.drafts import Draft
 from api.door.forecast import Forecast
 from api.door.intake import Admitted, Bid, Intake, Replayed
-from api.door.money import Money
 from api.door.poison import Poison
 from api.door.refusals import Refusals
-from api.door.relief import Relief
 from api.door.specify import specify
+from api.door.spill_switch import SpillSwitch
+from api.door.wallet import SharedWallet
 from api.reading.ending import read
 from headrace.config import Settings
 from headrace.domain.apps import App
@@ -60,8 +60,8 @@ class Submitter:
     forecast: Forecast
     refusals: Refusals
     tariff: Tariff
-    money: Money
-    relief: Relief
+    wallet: SharedWallet
+    spill_switch: SpillSwitch
     poison: Poison
 
     def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None, request_id: str = "") -> Accepted:
@@ -105,7 +105,7 @@ class Submitter:
         if isinstance(outcome, Replayed):
             return self._replayed(app, outcome.job_id)
         if route_of(outcome.place.candidate.queue) is Route.OVERFLOW:
-            self.money.let_in(app, self.tariff.ceiling_usd(spec.model, spec.messages, spec.sampling))
+            self.wallet.let_in(app, self.tariff.ceiling_usd(spec.model, spec.messages, spec.sampling))
         return self._accepted(spec, outcome)
 
     def _replay(self, app: App, idempotency: Idempotency) -> Accepted | None:
@@ -141,8 +141,8 @@ class Submitter:
                 free_until=self.forecast.free_until,
                 api_is_open=api_is_open,
                 has_workers=has_workers,
-                lacking=lambda usd: self.money.lacking(app, usd),
-                relief=self.relief.why(queue_name(spec.pool, spec.lane)) if api_is_open else None,
+                lacking=lambda usd: self.wallet.lacking(app, usd),
+                spill_reason=self.spill_switch.spill_reason(queue_name(spec.pool, spec.lane)) if api_is_open else None,
             )
         except BudgetExceeded as error:
             self.refusals.count(app.id, queue_name(OVERFLOW, spec.lane), error.reason, spec.kv_tokens)

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from api.error_shapes import shape_of
+from api.job_error import job_error
 from api.schemas.chat_body import ChatUsage, finish_reason_of
 from api.schemas.fragments import Fragments
 from api.schemas.openai_request import LANE_TIERS
 from api.streams.events import INTERRUPTED, RESTARTED, Event
-from api.streams.heard import Heard, Told, sent
-from api.unanswered import unanswered
+from api.streams.transcript import Piece, Transcript, sent
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.logprobs import TokenLogprob
@@ -25,7 +25,7 @@ class ChatChunks:
 
     def __init__(self, job: Job, *, include_usage: bool = False) -> None:
         self._job, self._include_usage = job, include_usage
-        self._heard = Heard()
+        self._transcript = Transcript()
         self.fragments = Fragments()
         self.is_over = False
 
@@ -38,24 +38,24 @@ class ChatChunks:
         for entry in entries:
             if self.is_over:
                 return
-            if entry.kind == "restart" and not self._heard.is_nothing:
+            if entry.kind == "restart" and not self._transcript.is_empty:
                 yield self._restarted()
-            elif piece := self._heard.take(entry):
+            elif piece := self._transcript.take(entry):
                 yield self._piece(piece)
 
     def ending(self, job: Job) -> Iterator[Event | str]:
         """The rest, why it ended, the usage where it was asked for; or the error."""
         if job.state is not JobState.SUCCEEDED or job.answer is None:
-            yield self._failed(unanswered(job))
+            yield self._failed(job_error(job))
             return
-        rest = self._heard.lacks(job)
+        rest = self._transcript.lacks(job)
         if rest is None:
             yield self._restarted()
             return
         if rest.reasoning:
-            yield self._piece(Told(reasoning=rest.reasoning))
+            yield self._piece(Piece(reasoning=rest.reasoning))
         if rest.text or rest.logprobs:
-            yield self._piece(Told(rest.text, rest.logprobs))
+            yield self._piece(Piece(rest.text, rest.logprobs))
         yield self._chunk({}, finish_reason_of(job))
         if self._include_usage:
             yield {**self._chunk({}), "choices": [], "usage": ChatUsage.of(job).model_dump(mode="json")}
@@ -67,7 +67,7 @@ class ChatChunks:
         message = f"{INTERRUPTED} Its answer will be at GET /v1/jobs/{show_id(self._job.id)}."
         yield self._failed(Unanswered(message, self._job.id, code="stream_interrupted"))
 
-    def _piece(self, piece: Told) -> Event:
+    def _piece(self, piece: Piece) -> Event:
         if piece.reasoning:
             return self._chunk({"reasoning": piece.reasoning})
         return self._chunk({"content": piece.text}, logprobs=piece.logprobs)

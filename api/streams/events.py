@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from api.door.accepted import Accepted
 from api.schemas.fragments import Fragments
 from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, ResponseBody
-from api.streams.heard import Heard, Told, sent
+from api.streams.transcript import Piece, Transcript, sent
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
@@ -78,7 +78,7 @@ class ResponseEvents:
     def __init__(self, job: Job, *, after: int = -1, accepted: Accepted | None = None) -> None:
         self._job, self._after, self._accepted = job, after, accepted
         self._last = -1
-        self._heard = Heard()
+        self._transcript = Transcript()
         self.fragments = Fragments()
         #: Those that were begun, in order; what comes now goes on with `_item`. None is begun twice, also after a
         #: restart: the SDK takes a place in the output that is given out again for a fault.
@@ -97,9 +97,9 @@ class ResponseEvents:
         """A delta for each entry, and an error for each that makes void what came before it."""
         for entry in entries:
             is_rest = not is_whole([entry])
-            is_void = not self._heard.is_nothing or (is_rest and self._after > BEFORE_ENTRIES)
-            thought = self._heard.reasoning
-            piece = self._heard.take(entry)
+            is_void = not self._transcript.is_empty or (is_rest and self._after > BEFORE_ENTRIES)
+            thought = self._transcript.reasoning
+            piece = self._transcript.take(entry)
             if piece is not None:
                 yield from self._open_reasoning() if piece.reasoning else self._open_message(thought)
             elif entry.kind == "restart" and is_void:
@@ -194,7 +194,7 @@ class ResponseEvents:
     def _place(self) -> Event:
         return {"item_id": self._item_id, "output_index": self._items.index(self._item), "content_index": 0}
 
-    def _delta(self, piece: Told) -> Iterator[Event]:
+    def _delta(self, piece: Piece) -> Iterator[Event]:
         if piece.reasoning:
             yield from self._tell("response.reasoning_text.delta", **self._place, delta=piece.reasoning)
         else:
@@ -207,16 +207,16 @@ class ResponseEvents:
             yield _error("stream_restarted", RESTARTED, self._last)
 
     def _rest(self, job: Job) -> Iterator[Event]:
-        rest = self._heard.lacks(job)
+        rest = self._transcript.lacks(job)
         if rest is None:
             yield from self._restart()
-            rest = Heard().lacks(job) or Told()
+            rest = Transcript().lacks(job) or Piece()
         if rest.reasoning:
             yield from self._open_reasoning()
-            yield from self._delta(Told(reasoning=rest.reasoning))
+            yield from self._delta(Piece(reasoning=rest.reasoning))
         yield from self._open_message(job.reasoning or "", is_thought_out=bool(job.answer))
         if rest.text or rest.logprobs:
-            yield from self._delta(Told(rest.text, rest.logprobs))
+            yield from self._delta(Piece(rest.text, rest.logprobs))
 
 
 def _as_it_began(job: Job) -> Job:

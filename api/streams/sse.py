@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from flask import Response
 
-from api.deps import Deps, deps
+from api.deps import WebDeps, deps
 from api.door.accepted import Accepted
 from api.reading.abandoned import cancel_unless_wanted
 from api.reading.slots import Slot
@@ -38,15 +38,13 @@ def response_stream(
 
     Raises: InvalidRequest, code stream_not_available: the job has no stream, or none any more. BrokerUnavailable.
     """
-    parts = deps()
+    web = deps()
     _check_has_stream(job)
     after = -1 if starting_after is None else starting_after
-    if after > BEFORE_ENTRIES and not can_resume(parts.streams.read(job.id), after):
+    if after > BEFORE_ENTRIES and not can_resume(web.streams.read(job.id), after):
         raise _not_available(job, "What this stream had told is gone, so that it cannot be resumed.")
     teller = ResponseEvents(job, after=after, accepted=accepted)
-    return _respond(
-        JobStream(parts, job, teller, slot, is_first=accepted is not None and not accepted.is_replay), named
-    )
+    return _respond(JobStream(web, job, teller, slot, is_first=accepted is not None and not accepted.is_replay), named)
 
 
 def chat_stream(job: Job, slot: Slot, accepted: Accepted, *, include_usage: bool = False) -> Response:
@@ -90,10 +88,10 @@ class JobStream:
     Its first reader is who made the job; whoever listens again, even by the same request sent twice, holds the job.
     """
 
-    def __init__(self, parts: Deps, job: Job, teller: Teller, slot: Slot, *, is_first: bool) -> None:
+    def __init__(self, deps: WebDeps, job: Job, teller: Teller, slot: Slot, *, is_first: bool) -> None:
         self.slot = slot
         self._is_first = is_first
-        self._parts, self._job, self._teller = parts, job, teller
+        self._deps, self._job, self._teller = deps, job, teller
         self._entry_number = 0
         self._has_looked = job.state.is_terminal
         self._is_told = False
@@ -115,24 +113,24 @@ class JobStream:
         """
         try:
             if self._is_first and not (self._is_told or self._job.background):
-                cancel_unless_wanted(self._parts, self._job.app_id, self._job.id)
+                cancel_unless_wanted(self._deps, self._job.app_id, self._job.id)
         finally:
             self.slot.release()
 
     def _hold(self) -> None:
         """Keep the job from being cancelled by its first reader's end, until this one misses some looks."""
-        now, keep_alive_s = time.monotonic(), self._parts.settings.keep_alive_s
+        now, keep_alive_s = time.monotonic(), self._deps.settings.keep_alive_s
         if self._is_first or self._job.background or now < self._hold_again_at:
             return
         self._hold_again_at = now + keep_alive_s
         try:
-            self._parts.streams.hold(self._job.id, HELD_LOOKS * keep_alive_s)
+            self._deps.streams.hold(self._job.id, HELD_LOOKS * keep_alive_s)
         except BrokerUnavailable as error:
             log.warning("stream_not_held", extra={"job_id": show_id(self._job.id), "error": str(error)})
 
     def _follow(self) -> Iterator[list[Event]]:
         """What there is to tell, as soon as there is more; an empty list after a while without."""
-        teller, waits, keep_alive_s = self._teller, self._parts.waits, self._parts.settings.keep_alive_s
+        teller, waits, keep_alive_s = self._teller, self._deps.waits, self._deps.settings.keep_alive_s
         with waits.watch(self._job.id) as watch:
             self._hold()
             yield list(teller.opening())
@@ -160,12 +158,12 @@ class JobStream:
             return events
         if self._job.state.is_terminal:
             return [*events, *self._teller.ending(self._job)]
-        return [*events, *self._teller.interrupted()] if self._parts.waits.is_closed else events
+        return [*events, *self._teller.interrupted()] if self._deps.waits.is_closed else events
 
     def _entries(self) -> list[StreamEvent]:
         """The stream's entries since the last; none while Redis does not answer: the answer makes up for them."""
         try:
-            entries = self._parts.waits.look(lambda: self._parts.streams.read(self._job.id, self._entry_number))
+            entries = self._deps.waits.look(lambda: self._deps.streams.read(self._job.id, self._entry_number))
         except BrokerUnavailable as error:
             log.warning("stream_not_read", extra={"job_id": show_id(self._job.id), "error": str(error)})
             return []
@@ -178,6 +176,6 @@ class JobStream:
         watch.has_ended = False
         self._has_looked = True
         try:
-            self._job = self._parts.reader.read(self._job.app_id, self._job.id)
+            self._job = self._deps.reader.read(self._job.app_id, self._job.id)
         except StoreUnavailable as error:
             log.warning("stream_job_not_read", extra={"job_id": show_id(self._job.id), "error": str(error)})

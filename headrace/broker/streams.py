@@ -13,7 +13,7 @@ from uuid import UUID
 from redis import Redis, RedisError
 
 from headrace.domain.queues import KEY_PREFIX
-from headrace.domain.stream_events import NUMBERS_PER_CLAIM, Piece, StreamEvent
+from headrace.domain.stream_events import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.errors import BrokerUnavailable
 
 #: The channel on which jobs with news in their stream are named, by 32 hex digits. A message may be lost.
@@ -47,7 +47,7 @@ class Streams:
         with _answered():
             return cast("str | None", self._begin([_key(job_id)], arguments))
 
-    def publish(self, pieces: Sequence[Piece]) -> list[bool]:
+    def publish(self, pieces: Sequence[StreamPiece]) -> list[bool]:
         """Add each piece to its job's stream, all in one round trip. Safe to repeat, also with more in a piece.
 
         Returns: for each piece, False when it was dropped, as all that follow it would be: a newer claim has begun,

@@ -29,7 +29,7 @@ class StreamEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class StreamPiece:
     """What one claim has to add to its job's stream.
 
     Attributes:

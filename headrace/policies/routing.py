@@ -29,7 +29,7 @@ class Pressure:
     kv_use: float | None
 
 
-def relief(pressure: Pressure, overflow: OverflowSettings, *, is_on: bool) -> str | None:
+def spill_reason(pressure: Pressure, overflow: OverflowSettings, *, is_on: bool) -> str | None:
     """Why new jobs of a queue should go to the paid API before they wait there; None while they need not.
 
     A cache that is full says only that the pool is busy, which the KV ledger is there for: it counts once as many jobs
@@ -57,7 +57,7 @@ def candidates(
     api_is_open: bool,
     has_workers: bool = True,
     lacking: Callable[[Decimal], Lack | None] = lambda _: None,
-    relief: str | None = None,
+    spill_reason: str | None = None,
 ) -> tuple[Candidate, ...]:
     """The queues this job may be put into, best first: its own, and overflow where its owner allows it.
 
@@ -65,7 +65,7 @@ def candidates(
         has_workers: False for a pool that the paid API alone answers: then its only way is overflow.
         ahead_cap_tokens, free_until: of a queue: see `Candidate`.
         api_is_open: False while no key for the paid API is set, or no worker calls it.
-        relief: why overflow comes before its own queue; None while it comes after it.
+        spill_reason: why overflow comes before its own queue; None while it comes after it.
         lacking: why no budget pays for so many USD; None when one does.
     Raises:
         InvalidRequest, BudgetExceeded: there is none: overflow is its only way, and closed to it, or without money.
@@ -82,8 +82,8 @@ def candidates(
     closed = objection(spec, tariff, lacking) if api_is_open else _closed(_NOT_SET_UP)
     if spec.overflow is Overflow.ALLOW and has_workers:
         own = candidate(spec.pool, "own pool")
-        paid = () if closed else (candidate(OVERFLOW, relief or "own queue full"),)
-        return (*paid, own) if relief else (own, *paid)
+        paid = () if closed else (candidate(OVERFLOW, spill_reason or "own queue full"),)
+        return (*paid, own) if spill_reason else (own, *paid)
     if closed:
         raise _refused(closed)
     return (candidate(OVERFLOW, "overflow only" if has_workers else "no pool of its own"),)

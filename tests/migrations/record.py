@@ -47,8 +47,8 @@ from headrace.store.jobs.insertion import insert_batch
 from headrace.store.webhooks import deliveries, outbox
 from scheduler import sweep
 from scheduler.autoscale import autoscale
+from scheduler.deps import ControlDeps
 from scheduler.observe import observe
-from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
 from scheduler.watch_budgets import watch_budgets
 
@@ -116,8 +116,8 @@ def finish(store: Store, job_id: UUID, worker_id: UUID, enqueue_no: int = 1) -> 
             deliveries.record_success(db, delivery, 204)
 
 
-def live(parts: Parts, recorder: Recorder) -> None:
-    store = parts.store
+def live(deps: ControlDeps, recorder: Recorder) -> None:
+    store = deps.store
     recorder.part("app")
     with store.begin() as db:
         app = apps.ensure(db, "old")
@@ -145,7 +145,7 @@ def live(parts: Parts, recorder: Recorder) -> None:
         attempts.claim_all(db, {LOST: 1}, SECOND, "simulator")
     with store.begin() as db:
         workers.retire(db, SECOND)
-    assert rescue(parts, Patience(0.0)) == 1
+    assert rescue(deps, Patience(0.0)) == 1
     with store.begin() as db:
         assert jobs.enqueue_due(db)
     recorder.part("finish lost")
@@ -156,7 +156,7 @@ def live(parts: Parts, recorder: Recorder) -> None:
             assert jobs.find(db, app.id, job_id).state is JobState.SUCCEEDED
     for run in (sweep.publish_due, sweep.expire, sweep.forget_keys, observe, autoscale, watch_budgets):
         recorder.part(f"sweep {run.__name__}")
-        run(parts)
+        run(deps)
 
 
 def main() -> None:
@@ -172,9 +172,9 @@ def main() -> None:
         redis, celery = connections.redis(settings), make_celery("record", settings)
         engine = connections.postgres(settings)
         admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=30)
-        parts = Parts(settings, Store(engine), admission, Pace(redis))
+        deps = ControlDeps(settings, Store(engine), admission, Pace(redis))
         recorder = Recorder(engine)
-        live(parts, recorder)
+        live(deps, recorder)
         print(recorder.text(), end="")
         engine.dispose()
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from headrace.broker.streams import Streams
 from headrace.domain.ids import show_id
 from headrace.domain.prompts import storable
-from headrace.domain.stream_events import Piece, PieceKind
+from headrace.domain.stream_events import PieceKind, StreamPiece
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta, OnDelta
 
@@ -62,11 +62,11 @@ class _Publication:
         """True when there is nothing left to send."""
         return self.is_dropped or not (self.pieces or self.unpublished)
 
-    def due(self) -> Iterator[Piece]:
+    def due(self) -> Iterator[StreamPiece]:
         """What is unpublished, each piece behind the one before it."""
         before_bytes = self.published_bytes
         for kind, text in self.unpublished:
-            yield Piece(self.job_id, self.enqueue_no, before_bytes, text, kind)
+            yield StreamPiece(self.job_id, self.enqueue_no, before_bytes, text, kind)
             before_bytes += len(text.encode())
 
 

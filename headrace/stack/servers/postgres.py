@@ -21,7 +21,7 @@ from headrace.stack.ports import LOOPBACK
 from headrace.stack.processes.child import Child, Command, describe, launched
 from headrace.stack.secret import persistent_secret, write_private
 from headrace.stack.servers import rootless
-from headrace.stack.servers.refuge import Refuge
+from headrace.stack.servers.lent_files import LentFiles
 
 NAME = "headrace"
 MIN_MAJOR = 16
@@ -52,14 +52,14 @@ class Postgres:
         self.data = folder / "data"
         self._bin = bin_folder()
         self._identity = ""
-        self._refuge: Refuge | None = None
+        self._lent_files: LentFiles | None = None
         if rootless.is_root():
             if rootless.can_map():
                 self._identity = rootless.mapped()
             else:
                 self._identity = rootless.dropped()
-                self._refuge = Refuge(self.data, self._bin, rootless.nobody())
-                self.data, self._bin = self._refuge.data, self._refuge.binaries
+                self._lent_files = LentFiles(self.data, self._bin, rootless.nobody())
+                self.data, self._bin = self._lent_files.data, self._lent_files.binaries
 
     @property
     def url(self) -> str:
@@ -69,8 +69,8 @@ class Postgres:
     def prepare(self) -> None:
         """Make the data folder, or check the one that is there. Raises: StackError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._refuge is not None:
-            self._refuge.enter()
+        if self._lent_files is not None:
+            self._lent_files.lend()
         if self.data.exists():
             self._check_version()
             _forget_dead_postmaster(self.data)
@@ -108,8 +108,8 @@ class Postgres:
 
     def release(self) -> None:
         """After a stop: bring the data home, if it had to move out to be reachable."""
-        if self._refuge is not None:
-            self._refuge.leave()
+        if self._lent_files is not None:
+            self._lent_files.take_back()
 
     @contextmanager
     def running(self) -> Iterator[Child]:
@@ -142,8 +142,8 @@ class Postgres:
         shutil.rmtree(draft, ignore_errors=True)
         password = self.data.with_name("initdb-password")
         write_private(password, self._password())
-        if self._refuge is not None:
-            self._refuge.hand_over(password)
+        if self._lent_files is not None:
+            self._lent_files.hand_over(password)
         locale = ["--locale=C.UTF-8"] + (["--locale-provider=builtin"] if major(self._bin) >= 17 else [])
         options = ["-D", str(draft), "-U", NAME, "--pwfile", str(password)]
         options += ["--auth=scram-sha-256", "-E", "UTF8", "--no-sync", *locale]

@@ -6,7 +6,7 @@ Two ways. The first is taken wherever the kernel allows it:
   it is not root; to the file system it is still us, so it reads and writes a state folder under a home that
   nobody else may enter. No file changes its owner and none is copied.
 * **Drop.** Where namespaces are forbidden (Docker's default seccomp profile), the child becomes `nobody`. It can
-  then reach neither a state folder nor binaries under a private home; `refuge.py` moves them while it runs.
+  then reach neither a state folder nor binaries under a private home; `lent_files.py` moves them while it runs.
 
 `launch.py` carries them out.
 """

@@ -29,7 +29,7 @@ from headrace.domain.ids import new_id
 from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.queues import KEY_PREFIX, lane_queues
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import Piece, PieceKind
+from headrace.domain.stream_events import PieceKind, StreamPiece
 from headrace.store import Store, attempts
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import workers
@@ -179,7 +179,7 @@ def answering(store: Store, redis: Redis, end: End) -> Iterator[None]:
             told += [("delta", piece)]
         before = 0
         for kind, text in told:
-            assert streams.publish([Piece(job_id, 1, before, text, kind)]) == [True]
+            assert streams.publish([StreamPiece(job_id, 1, before, text, kind)]) == [True]
             before += len(text.encode())
 
     def work() -> None:

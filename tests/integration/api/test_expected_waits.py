@@ -22,8 +22,8 @@ from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
 from headrace.store import Store, attempts
 from headrace.store.fleet import workers
+from scheduler.deps import ControlDeps
 from scheduler.observe import observe
-from scheduler.parts import Parts
 from workers.engines.base import EngineLimits, Generation
 from workers.taking.kv_budget import KvBudget
 
@@ -33,8 +33,8 @@ ANSWER = 24
 
 
 @pytest.fixture
-def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) -> Parts:
-    return Parts(settings, store, admission, Pace(redis))
+def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) -> ControlDeps:
+    return ControlDeps(settings, store, admission, Pace(redis))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 def test_a_change_of_max_tokens_from_24_to_256_refuses_nothing_for_a_wait_that_will_not_be(
     client: FlaskClient,
     submit: Callable[..., Any],
-    parts: Parts,
+    parts: ControlDeps,
     store: Store,
     admission: Admission,
     worker: WorkerInfo,

@@ -29,7 +29,7 @@ from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, parse_id
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import Piece
+from headrace.domain.stream_events import StreamPiece
 from headrace.errors import SlotsFull
 from headrace.store import Store, attempts
 from headrace.store.fleet import workers
@@ -54,7 +54,7 @@ class Run:
         assert streams.begin(job_id, 1) == ""
 
     def say(self, text: str) -> None:
-        piece = Piece(self._job_id, 1, len(self._said.encode()), text)
+        piece = StreamPiece(self._job_id, 1, len(self._said.encode()), text)
         assert self._streams.publish([piece]) == [True]
         self._said += text
 

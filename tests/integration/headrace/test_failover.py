@@ -21,7 +21,7 @@ from headrace.config import Settings
 from headrace.connections.outages import Outage
 from headrace.domain.ids import new_id
 from headrace.domain.queues import CONTROL, Lane, Ticket, queue_name
-from headrace.domain.stream_events import Piece
+from headrace.domain.stream_events import StreamPiece
 from headrace.errors import BrokerUnavailable
 from tests.chaos.redis_group import RedisGroup
 
@@ -53,7 +53,7 @@ def works(celery: Celery, client: Redis, admission: Admission) -> bool:
         celery.send_task("test", queue=CONTROL)
         streams, job_id = Streams(client), new_id()
         streams.begin(job_id, 1)
-        assert streams.publish([Piece(job_id, 1, 0, "text")]) == [True]
+        assert streams.publish([StreamPiece(job_id, 1, 0, "text")]) == [True]
         assert Pace(client).ask("model", "call", 1) == 0
     except (BrokerUnavailable, OperationalError):
         return False

@@ -21,7 +21,7 @@ from headrace.domain.queues import Ticket
 from headrace.store import Store, attempts
 from headrace.store.fleet import workers
 from headrace.tables import jobs
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 
 #: Nothing listens there.
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -29,17 +29,17 @@ LEASE_S = 10.0
 
 
 @pytest.fixture
-def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) -> Parts:
-    return Parts(settings, store, admission, Pace(redis))
+def deps(settings: Settings, store: Store, admission: Admission, redis: Redis) -> ControlDeps:
+    return ControlDeps(settings, store, admission, Pace(redis))
 
 
 @pytest.fixture
-def parts_without_redis(settings: Settings, store: Store) -> Parts:
-    """As `parts`, while Redis is down."""
+def parts_without_redis(settings: Settings, store: Store) -> ControlDeps:
+    """As `deps`, while Redis is down."""
     deaf = settings.model_copy(update={"redis_url": NO_REDIS})
     redis = connections.redis(deaf)
     admission = Admission(redis, ExecuteMessage(make_celery("test", deaf)), reservation_ttl_s=30)
-    return Parts(deaf, store, admission, Pace(redis))
+    return ControlDeps(deaf, store, admission, Pace(redis))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from headrace.domain.queues import Ticket
 from headrace.tables import metadata
 from scheduler import sweep
 from scheduler.app import make_sweeper
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 from scheduler.sweeper import Sweep, Sweeper
 
 DEADLINE_S = 60.0
@@ -23,11 +23,11 @@ JOBS_PER_S = 1000
 
 
 @pytest.fixture
-def sweeps(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> dict[str, Sweep]:
+def sweeps(deps: ControlDeps, monkeypatch: pytest.MonkeyPatch) -> dict[str, Sweep]:
     """As the control process has them."""
     made: list[Sweep] = []
     monkeypatch.setattr("scheduler.app.Sweeper", lambda sweeps: made.extend(sweeps))
-    make_sweeper(parts)
+    make_sweeper(deps)
     return {each.name: each for each in made}
 
 
@@ -84,22 +84,22 @@ def test_refusals_of_many_apps_go_as_fast_as_they_are_written(sweeps: dict[str, 
 
 
 def test_rows_of_workers_that_died_long_ago_go_unless_a_job_runs_under_them(
-    parts: Parts, queued: Callable[..., Ticket], running_under: Callable[..., UUID], query: Any
+    deps: ControlDeps, queued: Callable[..., Ticket], running_under: Callable[..., UUID], query: Any
 ) -> None:
     dead, held, late, live = (running_under(*tickets) for tickets in ((), (queued(),), (), ()))
-    days = parts.settings.keep_samples_days
+    days = deps.settings.keep_samples_days
     for worker, ago in ((dead, days + 1), (held, days + 1), (late, days - 1)):
         query(
             "UPDATE workers SET lease_until = now() - make_interval(days => :days) WHERE id = :id", days=ago, id=worker
         )
-    assert sweep.forget_samples(parts) == 1
+    assert sweep.forget_samples(deps) == 1
     assert {row[0] for row in query("SELECT id FROM workers")} == {held, late, live}
 
 
 def test_delivered_and_failed_webhooks_are_pruned_as_fast_as_they_come_and_waiting_ones_stay(
-    sweeps: dict[str, Sweep], parts: Parts, query: Any
+    sweeps: dict[str, Sweep], deps: ControlDeps, query: Any
 ) -> None:
-    forget, days = sweeps["forget_deliveries"], parts.settings.keep_deliveries_days
+    forget, days = sweeps["forget_deliveries"], deps.settings.keep_deliveries_days
     assert forget.batch >= forget.every_s * JOBS_PER_S
     old, young = (oldest_id(datetime.now(UTC) - timedelta(days=each)) for each in (days + 1, days - 1))
     for since, state, number in (

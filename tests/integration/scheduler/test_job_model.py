@@ -49,7 +49,7 @@ from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger, metadata
 from headrace.tables import workers as workers_table
 from scheduler import sweep
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
 from tests.integration.conftest import empty
 
@@ -282,8 +282,8 @@ class Model:
 class Actors:
     """The same methods on Postgres, by what the product's own processes call."""
 
-    def __init__(self, parts: Parts, app: App, redis: Redis) -> None:
-        self.parts, self.store, self.app, self.redis = parts, parts.store, app, redis
+    def __init__(self, deps: ControlDeps, app: App, redis: Redis) -> None:
+        self.deps, self.store, self.app, self.redis = deps, deps.store, app, redis
 
     def forget(self) -> None:
         """All but the app."""
@@ -344,10 +344,10 @@ class Actors:
             return jobs.cancel(db, self.app.id, job).state
 
     def expire(self) -> int:
-        return sweep.expire(self.parts)
+        return sweep.expire(self.deps)
 
     def publish_due(self) -> None:
-        sweep.publish_due(self.parts)
+        sweep.publish_due(self.deps)
 
     def renew(self, worker: UUID) -> set[tuple[UUID, int, str | None]]:
         with self.store.begin() as db:
@@ -370,7 +370,7 @@ class Actors:
             workers.disown(db, claim.worker_id, HeldAttempt(claim.job_id, claim.attempt, None))
 
     def rescue(self) -> int:
-        return rescue(self.parts, Patience(0))
+        return rescue(self.deps, Patience(0))
 
 
 def seen(store: Store) -> dict[str, Any]:
@@ -559,11 +559,11 @@ class Lives(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def actors(parts: Parts, app: App, redis: Redis) -> Actors:
+def actors(deps: ControlDeps, app: App, redis: Redis) -> Actors:
     price = Price(input_usd_per_mtok=Decimal("0.5"), output_usd_per_mtok=Decimal(2), source="test", version="v1")
-    pools = {"chat": parts.settings.pools["chat"].model_copy(update={"price": price})}
-    settings = parts.settings.model_copy(update={"pools": pools, "max_attempts": MAX_ATTEMPTS})
-    return Actors(replace(parts, settings=settings), app, redis)
+    pools = {"chat": deps.settings.pools["chat"].model_copy(update={"price": price})}
+    settings = deps.settings.model_copy(update={"pools": pools, "max_attempts": MAX_ATTEMPTS})
+    return Actors(replace(deps, settings=settings), app, redis)
 
 
 def test_jobs_equal_their_model_whatever_happens(actors: Actors) -> None:

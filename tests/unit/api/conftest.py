@@ -12,11 +12,11 @@ import pytest
 from api.door.catalogue import Catalogue
 from api.door.forecast import Forecast
 from api.door.intake import Intake
-from api.door.money import Money
 from api.door.poison import Poison
 from api.door.refusals import Refusals
-from api.door.relief import Relief
+from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
+from api.door.wallet import SharedWallet
 from headrace.broker.admission import Admission
 from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
@@ -169,7 +169,7 @@ def intake(door: FakeDoor) -> Intake:
 @pytest.fixture
 def accounts(monkeypatch: pytest.MonkeyPatch) -> list[Account]:
     """What was spent, as Postgres would tell at any moment."""
-    monkeypatch.setattr("api.door.money.ACCOUNTS_TTL_S", -1)
+    monkeypatch.setattr("api.door.wallet.ACCOUNTS_TTL_S", -1)
     return []
 
 
@@ -187,7 +187,7 @@ def submitter(
         forecast=forecast,
         refusals=cast(Refusals, door),
         tariff=Tariff.of(settings),
-        relief=Relief(forecast, settings.overflow),
+        spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),
-        money=Money(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
+        wallet=SharedWallet(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
     )

@@ -13,7 +13,7 @@ from headrace import connections
 from headrace.broker.streams import KEEP_S, RUN_S, STREAMED, Streams
 from headrace.config import Settings
 from headrace.domain.ids import new_id
-from headrace.domain.stream_events import Piece, StreamEvent
+from headrace.domain.stream_events import StreamEvent, StreamPiece
 from headrace.errors import BrokerUnavailable
 from tests.integration.listening import next_message
 
@@ -24,7 +24,7 @@ def streams(redis: Redis) -> Streams:
 
 
 def publish(streams: Streams, job_id: UUID, claim: int, before: str, text: str) -> bool:
-    (taken,) = streams.publish([Piece(job_id, claim, len(before.encode()), text)])
+    (taken,) = streams.publish([StreamPiece(job_id, claim, len(before.encode()), text)])
     return taken
 
 
@@ -106,10 +106,10 @@ def test_what_is_more_than_text_is_told_in_its_place_and_never_twice(streams: St
     job_id = new_id()
     streams.begin(job_id, 1)
     pieces = [
-        Piece(job_id, 1, 0, "{1}\n", "logprobs"),
-        Piece(job_id, 1, 4, "é"),
-        Piece(job_id, 1, 6, "{2}\n", "logprobs"),
-        Piece(job_id, 1, 10, " b"),
+        StreamPiece(job_id, 1, 0, "{1}\n", "logprobs"),
+        StreamPiece(job_id, 1, 4, "é"),
+        StreamPiece(job_id, 1, 6, "{2}\n", "logprobs"),
+        StreamPiece(job_id, 1, 10, " b"),
     ]
     assert streams.publish(pieces[:2]) == [True, True]
     # The reply was lost, and meanwhile more has come.
@@ -126,7 +126,7 @@ def test_numbers_leave_room_where_reasoning_begins_or_ends(streams: Streams) -> 
     told = (("reasoning", "Hm. "), ("reasoning", "So: "), ("logprobs", "{1}\n"), ("delta", "one "), ("delta", "two"))
     before = 0
     for kind, text in told:
-        assert streams.publish([Piece(job_id, 1, before, text, kind)]) == [True]
+        assert streams.publish([StreamPiece(job_id, 1, before, text, kind)]) == [True]
         before += len(text)
     streams.begin(job_id, 2)
     assert publish(streams, job_id, 2, "", "again")
@@ -139,7 +139,7 @@ def test_numbers_leave_room_where_reasoning_begins_or_ends(streams: Streams) -> 
 def test_numbers_leave_room_after_a_restart_whose_claim_has_said_nothing(streams: Streams) -> None:
     job_id = new_id()
     streams.begin(job_id, 1)
-    streams.publish([Piece(job_id, 1, 0, "Hm. ", "reasoning")])
+    streams.publish([StreamPiece(job_id, 1, 0, "Hm. ", "reasoning")])
     for claim in (2, 3):
         assert streams.begin(job_id, claim) == ""
     assert publish(streams, job_id, 3, "", "one")
@@ -152,7 +152,7 @@ def test_numbers_leave_room_after_a_restart_whose_claim_has_said_nothing(streams
 def test_what_is_more_than_text_is_not_continued(streams: Streams) -> None:
     job_id = new_id()
     streams.begin(job_id, 1)
-    streams.publish([Piece(job_id, 1, 0, "{1}\n", "logprobs"), Piece(job_id, 1, 4, "one")])
+    streams.publish([StreamPiece(job_id, 1, 0, "{1}\n", "logprobs"), StreamPiece(job_id, 1, 4, "one")])
 
     for _ in range(2):
         assert streams.begin(job_id, 2) == ""
@@ -204,7 +204,7 @@ def test_many_jobs_are_published_in_one_command(streams: Streams, redis: Redis) 
     streams.publish([])  # Loads the script.
     before = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
 
-    taken = streams.publish([Piece(job_id, 1, 0, job_id.hex) for job_id in job_ids])
+    taken = streams.publish([StreamPiece(job_id, 1, 0, job_id.hex) for job_id in job_ids])
 
     assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 1
     assert taken == [True] * 29 + [False]
@@ -315,7 +315,7 @@ def test_redis_that_is_gone_is_reported_not_waited_for() -> None:
     job_id = new_id()
     calls = (
         lambda: gone.begin(job_id, 1),
-        lambda: gone.publish([Piece(job_id, 1, 0, "text")]),
+        lambda: gone.publish([StreamPiece(job_id, 1, 0, "text")]),
         lambda: gone.end(job_id),
         lambda: gone.read(job_id),
         lambda: gone.exists(job_id),

@@ -22,7 +22,7 @@ APP, JOB = new_id(), new_id()
 TICKET = Ticket(JOB, APP, "chat.high", Lane.HIGH, 6, 4, datetime(2026, 1, 1, tzinfo=UTC))
 
 
-class FakeParts:
+class FakeDeps:
     """Store and Admission; `steps` is what was asked of them, in order."""
 
     def __init__(self) -> None:
@@ -47,12 +47,12 @@ class FakeParts:
 
 
 @pytest.fixture
-def parts() -> FakeParts:
-    return FakeParts()
+def deps() -> FakeDeps:
+    return FakeDeps()
 
 
 @pytest.fixture
-def cancel_as(parts: FakeParts, monkeypatch: pytest.MonkeyPatch) -> Any:
+def cancel_as(deps: FakeDeps, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Cancels a job that is in the given state once Postgres was told."""
 
     def act(state: JobState) -> Job:
@@ -61,42 +61,42 @@ def cancel_as(parts: FakeParts, monkeypatch: pytest.MonkeyPatch) -> Any:
             return SimpleNamespace(id=JOB, state=state, ticket=TICKET)
 
         monkeypatch.setattr("headrace.store.jobs.cancel", cancelled)
-        return cancel(cast(Store, parts), cast(Admission, parts), APP, JOB)
+        return cancel(cast(Store, deps), cast(Admission, deps), APP, JOB)
 
     return act
 
 
-def test_a_cancelled_job_leaves_its_queue_after_the_commit(cancel_as: Any, parts: FakeParts) -> None:
+def test_a_cancelled_job_leaves_its_queue_after_the_commit(cancel_as: Any, deps: FakeDeps) -> None:
     assert cancel_as(JobState.CANCELLED).id == JOB
-    assert parts.steps == ["commit", ("remove", TICKET), ("announce", JOB)]
+    assert deps.steps == ["commit", ("remove", TICKET), ("announce", JOB)]
 
 
 @pytest.mark.parametrize("state", [JobState.RUNNING, JobState.SUCCEEDED])
-def test_a_job_that_was_not_cancelled_is_left_alone(cancel_as: Any, parts: FakeParts, state: JobState) -> None:
+def test_a_job_that_was_not_cancelled_is_left_alone(cancel_as: Any, deps: FakeDeps, state: JobState) -> None:
     assert cancel_as(state).state is state
-    assert parts.steps == ["commit"]
+    assert deps.steps == ["commit"]
 
 
-def test_a_cancel_holds_while_redis_is_down(cancel_as: Any, parts: FakeParts, caplog: pytest.LogCaptureFixture) -> None:
-    parts.is_down = True
+def test_a_cancel_holds_while_redis_is_down(cancel_as: Any, deps: FakeDeps, caplog: pytest.LogCaptureFixture) -> None:
+    deps.is_down = True
     assert cancel_as(JobState.CANCELLED).state is JobState.CANCELLED
     [record] = caplog.records
     assert (record.message, record.jobs) == ("end_not_announced", 1)  # type: ignore[attr-defined]
 
 
-def test_another_apps_job_reaches_no_queue(parts: FakeParts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_apps_job_reaches_no_queue(deps: FakeDeps, monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(*_: Any) -> Any:
         raise NotFound
 
     monkeypatch.setattr("headrace.store.jobs.cancel", nowhere)
     with pytest.raises(NotFound):
-        cancel(cast(Store, parts), cast(Admission, parts), APP, JOB)
-    assert parts.steps == []
+        cancel(cast(Store, deps), cast(Admission, deps), APP, JOB)
+    assert deps.steps == []
 
 
 @pytest.mark.parametrize("is_over", [True, False])
 def test_a_reader_ends_a_job_whose_time_is_over_and_frees_its_place(
-    parts: FakeParts, monkeypatch: pytest.MonkeyPatch, is_over: bool
+    deps: FakeDeps, monkeypatch: pytest.MonkeyPatch, is_over: bool
 ) -> None:
     state = [JobState.QUEUED]
 
@@ -111,16 +111,16 @@ def test_a_reader_ends_a_job_whose_time_is_over_and_frees_its_place(
         lambda *_: SimpleNamespace(id=JOB, app_id=APP, state=state[0], is_over=is_over and state[0] == "queued"),
     )
 
-    job = read(cast(Store, parts), cast(Admission, parts), APP, JOB)
+    job = read(cast(Store, deps), cast(Admission, deps), APP, JOB)
 
     assert job.state == (JobState.EXPIRED if is_over else JobState.QUEUED)
-    assert parts.steps == (["commit", ("remove", TICKET), ("announce", JOB)] if is_over else [])
+    assert deps.steps == (["commit", ("remove", TICKET), ("announce", JOB)] if is_over else [])
 
 
 def test_a_job_that_somebody_else_has_ended_meanwhile_is_his_to_announce(
-    parts: FakeParts, monkeypatch: pytest.MonkeyPatch
+    deps: FakeDeps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.store.jobs.expire", lambda *_: [])
     monkeypatch.setattr("headrace.store.jobs.find", lambda *_: SimpleNamespace(id=JOB, app_id=APP, is_over=True))
-    read(cast(Store, parts), cast(Admission, parts), APP, JOB)
-    assert parts.steps == ["commit"]
+    read(cast(Store, deps), cast(Admission, deps), APP, JOB)
+    assert deps.steps == ["commit"]

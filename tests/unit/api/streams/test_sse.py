@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from api.deps import EXTENSION, Deps
+from api.deps import EXTENSION, WebDeps
 from api.door.accepted import Accepted
 from api.reading.slots import Slot
 from api.reading.waits import Watch
@@ -107,8 +107,8 @@ class World:
         self.reads_of_job = 0
         settings = SimpleNamespace(keep_alive_s=0.01)
         reader = SimpleNamespace(read=self.read_job)
-        parts = SimpleNamespace(settings=settings, waits=self, streams=self, store=None, admission=None, reader=reader)
-        self.parts = cast(Deps, parts)
+        fakes = SimpleNamespace(settings=settings, waits=self, streams=self, store=None, admission=None, reader=reader)
+        self.deps = cast(WebDeps, fakes)
 
     @contextmanager
     def watch(self, _: UUID) -> Iterator[Watch]:
@@ -161,7 +161,7 @@ class World:
             watch.tell(has_ended=has_ended)
 
     def stream(self, job: Job = QUEUED, *, is_first: bool = True, teller: Any = None) -> JobStream:
-        return JobStream(self.parts, job, teller or ResponseEvents(job), self.slot, is_first=is_first)
+        return JobStream(self.deps, job, teller or ResponseEvents(job), self.slot, is_first=is_first)
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def test_the_slot_comes_back_whatever_becomes_of_the_cancel(
 @pytest.fixture
 def flask_app(world: World) -> Flask:
     app = Flask("test")
-    app.extensions[EXTENSION] = world.parts
+    app.extensions[EXTENSION] = world.deps
     return app
 
 

@@ -11,7 +11,7 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.errors import BudgetExceeded, InvalidRequest
 from headrace.policies.pricing import Tariff
-from headrace.policies.routing import Pressure, candidates, relief, route_of
+from headrace.policies.routing import Pressure, candidates, route_of, spill_reason
 
 PRICE = Price(input_usd_per_mtok=Decimal("0.15"), output_usd_per_mtok=Decimal("0.60"), source="test", version="v1")
 PRICED = Tariff.of(Settings(prices={"gpt-4o-mini": PRICE}))
@@ -127,14 +127,14 @@ def test_a_job_that_insists_on_an_overflow_without_money_is_told_which_budget_it
 def test_a_queue_is_relieved_while_it_is_deep_or_its_pool_full_and_behind(
     jobs: int, kv_use: float | None, is_on: bool, reason: str | None
 ) -> None:
-    found = relief(Pressure(jobs, slots=8, kv_use=kv_use), OverflowSettings(), is_on=is_on)
+    found = spill_reason(Pressure(jobs, slots=8, kv_use=kv_use), OverflowSettings(), is_on=is_on)
 
     assert (found is None) == (reason is None)
     assert found is None or f"own {reason}" in found or f"own queue {reason}" in found
 
 
 def test_a_pool_without_workers_is_not_relieved_for_a_cache_that_nobody_uses() -> None:
-    assert relief(Pressure(0, slots=0, kv_use=0.9), OverflowSettings(), is_on=False) is None
+    assert spill_reason(Pressure(0, slots=0, kv_use=0.9), OverflowSettings(), is_on=False) is None
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_overflow_comes_first_where_it_brings_relief(overflow: Overflow, api_is_
         ahead_cap_tokens=AHEAD.get,
         free_until=len,
         api_is_open=api_is_open,
-        relief="own queue deep",
+        spill_reason="own queue deep",
     )
 
     assert [each.queue for each in found] == queues

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.domain.ids import new_id
 from headrace.domain.logprobs import TokenLogprob, alternative
-from headrace.domain.stream_events import Piece
+from headrace.domain.stream_events import StreamPiece
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta
 from workers.running.publisher import FLUSH_EVERY_S, Publisher
@@ -35,7 +35,7 @@ class FakeStreams:
 
     text: dict[UUID, str] = field(default_factory=dict)
     begun: list[tuple[UUID, int, bool]] = field(default_factory=list)
-    calls: list[list[Piece]] = field(default_factory=list)
+    calls: list[list[StreamPiece]] = field(default_factory=list)
     error: Exception | None = None
     loses_replies: bool = False
     gate: threading.Event = field(default_factory=threading.Event)
@@ -51,7 +51,7 @@ class FakeStreams:
             self.text[job_id] = ""
         return self.text.setdefault(job_id, "")
 
-    def publish(self, pieces: list[Piece]) -> list[bool]:
+    def publish(self, pieces: list[StreamPiece]) -> list[bool]:
         self.calls.append(pieces)
         assert self.gate.wait(HANGS_S)
         if self.error and not self.loses_replies:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Cached(Generic[T]):
+class CachedValue(Generic[T]):
     """What a `read` that began less than `ttl_s` ago returned.
 
     A failure is raised to all who waited for it, or each would wait out the same time-out in turn; whoever comes next

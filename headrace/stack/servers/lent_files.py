@@ -13,11 +13,11 @@ from pathlib import Path
 from headrace.errors import StackError
 
 
-class Refuge:
+class LentFiles:
     """Lends a data folder, and a copy of the binaries, to another user for as long as a server runs.
 
     Both go to one folder in the system's temp folder, named after the home so that what a killed run left is
-    found by the next; `leave` brings the data home and removes the rest.
+    found by the next; `take_back` brings the data home and removes the rest.
     """
 
     def __init__(self, home: Path, binaries: Path, owner: tuple[int, int]) -> None:
@@ -28,7 +28,7 @@ class Refuge:
         self.data = self._folder / "data"
         self.binaries = self._folder / binaries.relative_to(binaries.parents[2])
 
-    def enter(self) -> None:
+    def lend(self) -> None:
         """Move the data in, copy the binaries, and give all of it to the user. Raises: StackError."""
         self._folder.mkdir(mode=0o755, exist_ok=True)
         if self._folder.is_symlink() or self._folder.stat().st_uid not in (os.geteuid(), self._owner[0]):
@@ -48,8 +48,8 @@ class Refuge:
         """Give one file to the user."""
         os.chown(file, *self._owner)
 
-    def leave(self) -> None:
-        """Undo `enter`, after the server has ended."""
+    def take_back(self) -> None:
+        """Undo `lend`, after the server has ended."""
         if self.data.exists():
             _chown_tree(self.data, (os.geteuid(), os.getegid()))
             shutil.move(self.data, self._home)

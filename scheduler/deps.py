@@ -12,7 +12,7 @@ from headrace.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ControlDeps:
     """The servers, each behind its face."""
 
     settings: Settings

@@ -6,20 +6,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.cached import Cached
+from api.cached_value import CachedValue
 from headrace.errors import StoreUnavailable
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("api.cached.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("api.cached_value.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
 
 def test_a_value_is_read_again_once_it_is_old(clock: SimpleNamespace) -> None:
     values = iter([1, 2])
-    cached = Cached(lambda: next(values), ttl_s=3)
+    cached = CachedValue(lambda: next(values), ttl_s=3)
     assert (cached.get(), cached.get()) == (1, 1)
     clock.now_s += 3.01
     assert cached.get() == 2
@@ -31,7 +31,7 @@ def test_its_age_counts_from_the_beginning_of_the_read(clock: SimpleNamespace) -
         clock.now_s += 2
         return began
 
-    cached = Cached(read, ttl_s=3)
+    cached = CachedValue(read, ttl_s=3)
     assert cached.get() == 1000
     clock.now_s += 1.5
     assert cached.get() == 1003.5
@@ -46,7 +46,7 @@ def test_a_failure_is_not_remembered() -> None:
             raise outcome
         return outcome
 
-    cached = Cached(read, ttl_s=3)
+    cached = CachedValue(read, ttl_s=3)
     with pytest.raises(StoreUnavailable):
         cached.get()
     assert cached.get() == 1
@@ -71,7 +71,7 @@ class SlowRead:
 def test_who_comes_while_it_is_read_shares_the_outcome(fails: bool) -> None:
     # Else each would wait out the server's time-out in turn, and the last of many for minutes.
     read = SlowRead(fails=fails)
-    cached = Cached(read, ttl_s=3600)
+    cached = CachedValue(read, ttl_s=3600)
     entered = threading.Barrier(9)
 
     def get() -> object:

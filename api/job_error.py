@@ -8,7 +8,7 @@ from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobOverdue, PromptRejected, Unanswered
 
 
-def unanswered(job: Job) -> InvalidRequest | Unanswered:
+def job_error(job: Job) -> InvalidRequest | Unanswered:
     """Why this ended job, which did not succeed, has no answer."""
     message = job.error_message or "The job failed."
     if job.state is JobState.CANCELLED:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from api.door.money import COMING_S, Money
+from api.door.wallet import COMING_S, SharedWallet
 from headrace.domain.apps import App, AppLimits
 from headrace.domain.budgets import Account, Balances, Budget, Kind, NoBudget, Shortfall, SpendingLimits
 from headrace.domain.ids import new_id
@@ -28,9 +28,9 @@ class Bench:
     together: SpendingLimits = field(default_factory=lambda: SpendingLimits(None, None))
     is_away: bool = False
 
-    def money(self, **together: Decimal) -> Money:
+    def wallet(self, **together: Decimal) -> SharedWallet:
         self.together = SpendingLimits(together.get("day_usd"), together.get("month_usd"))
-        return Money(self.read, lambda: self.waiting, self.note_short, lambda: self.now_s)
+        return SharedWallet(self.read, lambda: self.waiting, self.note_short, lambda: self.now_s)
 
     def read(self) -> Balances:
         self.reads += 1
@@ -51,85 +51,85 @@ def bench() -> Bench:
 
 
 def test_without_a_budget_no_job_is_paid_for(bench: Bench) -> None:
-    money = bench.money()
-    assert money.lacking(OTHER, ONE) == NoBudget()
-    assert money.lacking(SHOP, ONE) is None
+    wallet = bench.wallet()
+    assert wallet.lacking(OTHER, ONE) == NoBudget()
+    assert wallet.lacking(SHOP, ONE) is None
 
 
 def test_a_stored_budget_opens_the_paid_api(bench: Bench) -> None:
-    money = bench.money()
-    assert money.lacking(OTHER, ONE) == NoBudget()
+    wallet = bench.wallet()
+    assert wallet.lacking(OTHER, ONE) == NoBudget()
     bench.together = SpendingLimits(Decimal(5), None, is_stored=True)
-    assert Money(bench.read, lambda: 0, bench.note_short).lacking(OTHER, ONE) is None
+    assert SharedWallet(bench.read, lambda: 0, bench.note_short).lacking(OTHER, ONE) is None
 
 
 def test_what_was_let_in_a_moment_ago_is_as_good_as_spent(bench: Bench) -> None:
     bench.spent("shop", "3")
-    money = bench.money()
-    assert money.lacking(SHOP, ONE) is None
-    money.let_in(SHOP, ONE)
-    assert money.lacking(SHOP, ONE) is None
-    money.let_in(SHOP, ONE)
-    found = money.lacking(SHOP, ONE)
+    wallet = bench.wallet()
+    assert wallet.lacking(SHOP, ONE) is None
+    wallet.let_in(SHOP, ONE)
+    assert wallet.lacking(SHOP, ONE) is None
+    wallet.let_in(SHOP, ONE)
+    found = wallet.lacking(SHOP, ONE)
     assert isinstance(found, Shortfall)
     assert found.budget == Budget(is_own=True, period="day")
 
     bench.now_s += COMING_S + 1
-    assert money.lacking(SHOP, ONE) is None, "by now the accounts have it"
+    assert wallet.lacking(SHOP, ONE) is None, "by now the accounts have it"
 
 
 def test_another_app_s_jobs_count_for_all_together_alone(bench: Bench) -> None:
-    money = bench.money(day_usd=Decimal(7))
+    wallet = bench.wallet(day_usd=Decimal(7))
     for _ in range(6):
-        money.let_in(OTHER, ONE)
-    assert money.lacking(SHOP, ONE) is None
-    money.let_in(OTHER, ONE)
-    found = money.lacking(SHOP, ONE)
+        wallet.let_in(OTHER, ONE)
+    assert wallet.lacking(SHOP, ONE) is None
+    wallet.let_in(OTHER, ONE)
+    found = wallet.lacking(SHOP, ONE)
     assert isinstance(found, Shortfall)
     assert found.budget == Budget(is_own=False, period="day")
 
 
 def test_jobs_that_wait_for_the_paid_api_have_their_money_coming(bench: Bench) -> None:
-    money, bench.waiting = bench.money(month_usd=Decimal(10)), 9
-    assert money.lacking(OTHER, ONE) is None
+    wallet, bench.waiting = bench.wallet(month_usd=Decimal(10)), 9
+    assert wallet.lacking(OTHER, ONE) is None
     bench.waiting = 10
-    assert money.lacking(OTHER, ONE) is not None
+    assert wallet.lacking(OTHER, ONE) is not None
 
 
 def test_a_job_that_was_let_in_and_waits_counts_once_and_at_its_own_price(bench: Bench) -> None:
-    money = bench.money(month_usd=Decimal(10))
+    wallet = bench.wallet(month_usd=Decimal(10))
     for _ in range(8):
-        money.let_in(OTHER, ONE)
+        wallet.let_in(OTHER, ONE)
     bench.waiting = 8
-    assert money.lacking(OTHER, Decimal(2)) is None
-    assert money.lacking(OTHER, Decimal(3)) is not None
+    assert wallet.lacking(OTHER, Decimal(2)) is None
+    assert wallet.lacking(OTHER, Decimal(3)) is not None
 
 
 def test_a_shortfall_of_a_budget_that_is_nearly_used_up_is_noted_once(bench: Bench) -> None:
     bench.spent("other", "4.9")
     bench.spent("shop", "4.9")
-    money = bench.money()
+    wallet = bench.wallet()
     for _ in range(3):
-        assert money.lacking(SHOP, ONE) is not None
+        assert wallet.lacking(SHOP, ONE) is not None
     assert bench.noted == [(bench.accounts[1].id, "spent")]
 
 
 def test_a_budget_that_is_short_by_what_is_reserved_alone_is_noted_as_that(bench: Bench) -> None:
     bench.spent("shop", "0.5", reserved="4.3")
-    assert bench.money().lacking(SHOP, ONE) is not None
+    assert bench.wallet().lacking(SHOP, ONE) is not None
     assert bench.noted == [(bench.accounts[0].id, "reserved")]
 
 
 def test_a_job_that_is_too_large_for_a_budget_says_nothing_of_the_budget(bench: Bench) -> None:
     bench.spent("shop", "3.9")
-    assert bench.money().lacking(SHOP, Decimal(2)) is not None
+    assert bench.wallet().lacking(SHOP, Decimal(2)) is not None
     assert bench.noted == []
 
 
 def test_a_shortfall_that_could_not_be_noted_is_noted_the_next_time(bench: Bench) -> None:
     bench.spent("shop", "4.9")
-    money, bench.is_away = bench.money(), True
-    assert money.lacking(SHOP, ONE) is not None
+    wallet, bench.is_away = bench.wallet(), True
+    assert wallet.lacking(SHOP, ONE) is not None
     bench.is_away = False
-    assert money.lacking(SHOP, ONE) is not None
+    assert wallet.lacking(SHOP, ONE) is not None
     assert len(bench.noted) == 1

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from api.unanswered import unanswered
+from api.job_error import job_error
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
@@ -33,6 +33,6 @@ def ended(state: JobState, code: str | None = None, message: str | None = None) 
     ],
 )
 def test_each_end_has_its_error(job: Job, kind: type[Any], code: str, message: str) -> None:
-    error = unanswered(job)
+    error = job_error(job)
     assert type(error) is kind
     assert (error.code, str(error), error.job_id) == (code, message, job.id)

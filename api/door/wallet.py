@@ -11,7 +11,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from uuid import UUID
 
-from api.cached import Cached
+from api.cached_value import CachedValue
 from headrace.domain.apps import App
 from headrace.domain.budgets import BUDGETS, Account, Balances, Kind, Lack, Shortfall, short_of, shortfall
 from headrace.errors import StoreUnavailable
@@ -24,7 +24,7 @@ ACCOUNTS_TTL_S = 0.5
 COMING_S = 2.0
 
 
-class Money:
+class SharedWallet:
     """Knows the budgets. Safe for many threads."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Money:
             note_short: notes, of an account that is nearly used up, that a job found too little left, and by which
                 kind of use.
         """
-        self._balances = Cached(read, ACCOUNTS_TTL_S)
+        self._balances = CachedValue(read, ACCOUNTS_TTL_S)
         self._waiting, self._clock = waiting, clock
         self._note_short, self._noted = note_short, set[tuple[UUID, Kind]]()
         self._lock = threading.Lock()
