@@ -19,7 +19,7 @@ def rate_limited(refusal: Refusal, tokens: int, limits: AppLimits) -> AppLimited
     else:
         what = f"This app may use {limits.tokens_per_minute} tokens a minute; this job may take {tokens}."
     fits = refusal.reason == "requests_per_minute" or tokens <= (limits.tokens_per_minute or 0)
-    retry_after_s = whole(refusal.number / 1000) if fits else None
+    retry_after_s = whole((refusal.retry_in_ms or 0) / 1000) if fits else None
     if not fits:
         what += " It is too large for that limit: shorten the prompt, or ask for fewer tokens."
     rates_left = refusal.rates_left
@@ -33,24 +33,24 @@ def complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None)
         case "tokens":
             return (
                 f"Queue {queue} is full: {refusal.backlog_tokens} tokens wait, this job may take "
-                f"{spec.kv_tokens} more, and the cap is {refusal.number} tokens."
+                f"{spec.kv_tokens} more, and the cap is {refusal.cap_tokens} tokens."
             )
         case "wait":
             expected = "longer" if wait_s is None else f"about {wait_s:.0f} s"
             return f"A job would wait {expected} in queue {queue}, and must start within {start_within_s(spec):.3g} s."
         case "share":
             return (
-                f"Queue {queue} is shared: {refusal.depth} jobs wait, and this app has all of the {refusal.number} "
+                f"Queue {queue} is shared: {refusal.depth} jobs wait, and this app has all of the {refusal.cap_jobs} "
                 "places that are its own while others want some too."
             )
         case "token_share":
             return (
                 f"Queue {queue} is shared: {refusal.backlog_tokens} tokens wait, this job may take {spec.kv_tokens} "
-                f"more, and this app may have {refusal.number} tokens there while other apps want room too."
+                f"more, and this app may have {refusal.cap_tokens} tokens there while other apps want room too."
             )
         case "app_jobs":
-            return f"This app has as many jobs waiting as it may have: {refusal.number}."
-    return f"Queue {queue} is full: {refusal.depth} jobs wait and its cap is {refusal.number}."
+            return f"This app has as many jobs waiting as it may have: {refusal.cap_jobs}."
+    return f"Queue {queue} is full: {refusal.depth} jobs wait and its cap is {refusal.cap_jobs}."
 
 
 def start_within_s(spec: JobSpec) -> float:

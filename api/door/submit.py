@@ -164,7 +164,7 @@ class Submitter:
             queue=queue,
             reason=refusal.reason,
             depth=refusal.waiting,
-            cap=refusal.number,
+            cap=refusal.cap,
             unit=refusal.unit,
             expected_wait_s=wait_s,
             retry_after_s=retry_after_s,
@@ -189,9 +189,9 @@ class Submitter:
                 tokens: float = refusal.backlog_tokens + spec.kv_tokens - candidate.backlog_cap_tokens
             case "share":
                 # A place of its own frees once in a turn of all apps that wait.
-                tokens = mean_tokens * candidate.depth_cap / refusal.number
+                tokens = mean_tokens * candidate.depth_cap / refusal.cap
             case "token_share":
-                tokens = spec.kv_tokens * candidate.backlog_cap_tokens / max(1, refusal.number)
+                tokens = spec.kv_tokens * candidate.backlog_cap_tokens / max(1, refusal.cap)
             case _:
                 tokens = mean_tokens * (1 + max(0, refusal.depth - candidate.depth_cap))
         # Those were what jobs may take. The queue drains what they will likely take.

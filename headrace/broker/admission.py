@@ -4,7 +4,7 @@ Redis is a fast index of Postgres here: all of it can be wiped and rebuilt by th
 """
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 from uuid import UUID
 
 from redis import Redis
@@ -13,7 +13,7 @@ from headrace import connections
 from headrace.broker.messages import ExecuteMessage
 from headrace.broker.upkeep import Upkeep, answered
 from headrace.domain.apps import AppLimits
-from headrace.domain.places import Ask, Load, Place, Reason, Refusal
+from headrace.domain.places import Ask, Load, Place, Reason, Refusal, bound_of
 from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Ticket, bell_key, books_key
 from headrace.domain.rates import RateLeft, RatesLeft
 
@@ -46,7 +46,7 @@ class Admission(Upkeep):
                 arguments += (each.queue, each.depth_cap, each.backlog_cap_tokens, most_ahead, each.free_until)
         with answered():
             replies = self._reserve([KEY_PREFIX], arguments)
-        return [_outcome(ask, *reply) for ask, reply in zip(asks, replies, strict=True)]
+        return [_outcome(ask, _Reply(*reply)) for ask, reply in zip(asks, replies, strict=True)]
 
     def commit(self, tickets: Sequence[Ticket]) -> None:
         """Turn reservations into their queues' messages, in this order. Raises: BrokerUnavailable."""
@@ -133,13 +133,28 @@ def _caps(limits: AppLimits) -> tuple[int, ...]:
     return tuple(-1 if cap is None else cap for cap in caps)
 
 
-def _outcome(ask: Ask, chosen: int, reason: Reason, *numbers: int) -> Place | Refusal:
-    number, depth, tokens, expected_tokens, requests_left, tokens_left, free = numbers
+class _Reply(NamedTuple):
+    """What `reserve.lua` replies to one ask: its head says what each of them is."""
+
+    candidate: int
+    reason: Reason
+    number: int
+    depth: int
+    tokens: int
+    expected_tokens: int
+    requests_left: int
+    tokens_left: int
+    free_slots: int
+
+
+def _outcome(ask: Ask, reply: _Reply) -> Place | Refusal:
     requests, tokens_a_minute = ask.limits.requests_per_minute, ask.limits.tokens_per_minute
     left = RatesLeft(
-        RateLeft(requests, requests_left) if requests else None,
-        RateLeft(tokens_a_minute, tokens_left) if tokens_a_minute else None,
+        RateLeft(requests, reply.requests_left) if requests else None,
+        RateLeft(tokens_a_minute, reply.tokens_left) if tokens_a_minute else None,
     )
-    if chosen:
-        return Place(ask.candidates[chosen - 1], number, depth, expected_tokens, left, free)
-    return Refusal(reason, number, depth, tokens, expected_tokens, left, free)
+    if reply.candidate:
+        candidate = ask.candidates[reply.candidate - 1]
+        return Place(candidate, reply.number, reply.depth, reply.expected_tokens, left, reply.free_slots)
+    first = (reply.depth, reply.tokens, reply.expected_tokens)
+    return Refusal(reply.reason, *first, left, reply.free_slots, **bound_of(reply.reason, reply.number))

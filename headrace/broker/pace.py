@@ -71,9 +71,10 @@ class Pace:
     def left(self, model: str) -> Headroom:
         """What calls of this model may take now; nothing is counted. Raises: BrokerUnavailable."""
         try:
-            return Headroom(*(math.inf if each is None else each for each in self._left(_keys(model))))
+            calls, tokens, most_tokens = (math.inf if each is None else each for each in self._left(_keys(model)))
         except RedisError as error:
             raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+        return Headroom(calls, tokens, most_tokens)
 
     def hear(self, model: str, rates: ProviderRates, hold_s: float = 0.0) -> None:
         """An answer said what is left.

@@ -1,7 +1,7 @@
 """Places in capped queues: what a job asks of admission control, and how the request ends."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 from uuid import UUID
 
 from headrace.domain.apps import UNLIMITED, AppLimits
@@ -50,26 +50,52 @@ class Place:
     free: int = 0
 
 
+class Bound(TypedDict, total=False):
+    """What a refusal is about: one of these. See `Refusal`."""
+
+    cap_jobs: int
+    cap_tokens: int
+    retry_in_ms: int
+
+
+def bound_of(reason: Reason, number: int) -> Bound:
+    """What the number is that comes with this reason."""
+    match reason:
+        case "requests_per_minute" | "tokens_per_minute":
+            return {"retry_in_ms": number}
+        case "tokens" | "token_share" | "wait":
+            return {"cap_tokens": number}
+    return {"cap_jobs": number}
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why there is no place.
 
     Attributes:
-        number: what `reason` is about: the cap, in jobs or tokens, or the app's share of it; for a rate, milliseconds
-            until it allows this job.
         depth: jobs in the first candidate.
         backlog_tokens: of the first candidate: what its jobs may take at most.
         expected_tokens: what they will likely take.
         free: slots of its pool that take a job at once.
+        cap_jobs: the cap that is the reason, or the app's share of it, in jobs; None for another reason.
+        cap_tokens: likewise, in tokens.
+        retry_in_ms: until the rate that is the reason allows this job; None for another reason.
     """
 
     reason: Reason
-    number: int
     depth: int
     backlog_tokens: int
     expected_tokens: int
     rates_left: RatesLeft
     free: int = 0
+    cap_jobs: int | None = None
+    cap_tokens: int | None = None
+    retry_in_ms: int | None = None
+
+    @property
+    def cap(self) -> int:
+        """The cap that is the reason, in `unit`."""
+        return (self.cap_tokens if self.unit == "tokens" else self.cap_jobs) or 0
 
     @property
     def unit(self) -> Literal["tokens", "jobs"]:

@@ -111,7 +111,7 @@ class TestCaps:
             assert (got.position, got.depth) == (already + 1, already + 1)
         else:
             assert isinstance(got, Refusal)
-            assert (got.reason, got.number, got.depth) == ("depth", 2, already)
+            assert (got.reason, got.cap_jobs, got.depth) == ("depth", 2, already)
             assert got.backlog_tokens == 10 * already
 
     @pytest.mark.parametrize(("tokens", "is_admitted"), [(70, True), (71, False)])
@@ -124,7 +124,7 @@ class TestCaps:
 
         assert isinstance(got, Place) == is_admitted
         if isinstance(got, Refusal):
-            assert (got.reason, got.number, got.backlog_tokens) == ("tokens", 100, 30)
+            assert (got.reason, got.cap_tokens, got.backlog_tokens) == ("tokens", 100, 30)
 
     def test_a_job_larger_than_the_cap_is_let_into_an_empty_queue(self, admission: Admission) -> None:
         assert isinstance(reserve(admission, ask(tokens=500, cap_tokens=100)), Place)
@@ -138,7 +138,7 @@ class TestCaps:
         just = reserve(admission, ask(app=app, ahead=50))
 
         assert isinstance(late, Refusal)
-        assert (late.reason, late.number, late.depth, late.backlog_tokens) == ("wait", 49, 5, 50)
+        assert (late.reason, late.cap_tokens, late.depth, late.backlog_tokens) == ("wait", 49, 5, 50)
         assert isinstance(just, Place)
         assert just.ahead_tokens == 50
 
@@ -175,7 +175,7 @@ class TestCaps:
         got = reserve(admission, ask(app=app, limits=limits))
 
         assert isinstance(got, Refusal)
-        assert (got.reason, got.number, got.depth) == ("app_jobs", 2, 1)
+        assert (got.reason, got.cap_jobs, got.depth) == ("app_jobs", 2, 1)
         assert isinstance(reserve(admission, ask(limits=limits)), Place), "another app has a cap of its own"
         take(admission, redis)
         assert isinstance(reserve(admission, ask(app=app, limits=limits)), Place)
@@ -188,7 +188,7 @@ class TestCaps:
         assert [each.candidate.queue for each in got if isinstance(each, Place)] == [QUEUE, SPILL]
         refused = got[2]
         assert isinstance(refused, Refusal)
-        assert (refused.reason, refused.number, refused.depth) == ("depth", 1, 1)
+        assert (refused.reason, refused.cap_jobs, refused.depth) == ("depth", 1, 1)
 
     def test_the_asks_of_one_call_meet_the_same_caps_as_those_of_many(self, admission: Admission) -> None:
         got = admission.reserve([ask(cap=3) for _ in range(5)])
@@ -228,7 +228,7 @@ class TestShares:
         others = admission.reserve([ask(app=second, cap=6) for _ in range(3)])
 
         assert isinstance(refused, Refusal)
-        assert (refused.reason, refused.number, refused.depth) == ("share", 3, 4)
+        assert (refused.reason, refused.cap_jobs, refused.depth) == ("share", 3, 4)
         assert [isinstance(each, Place) for each in others] == [True, True, False]
 
     def test_shares_are_rounded_up(self, admission: Admission) -> None:
@@ -248,7 +248,7 @@ class TestShares:
         got = reserve(admission, ask(app=second, cap=4))
 
         assert isinstance(back, Refusal)
-        assert (back.reason, back.number) == ("share", 2)
+        assert (back.reason, back.cap_jobs) == ("share", 2)
         assert isinstance(got, Place)
         assert redis.exists(books_key("knocks", QUEUE)) == 0, "whoever is in has knocked enough"
 
@@ -286,7 +286,7 @@ class TestShares:
         others = admission.reserve([ask(app=first, tokens=10, cap_tokens=100), ask(app=second, cap_tokens=100)])
 
         assert isinstance(refused, Refusal)
-        assert (refused.reason, refused.number, refused.backlog_tokens) == ("token_share", 50, 50)
+        assert (refused.reason, refused.cap_tokens, refused.backlog_tokens) == ("token_share", 50, 50)
         assert [isinstance(each, Place) for each in others] == [True, True]
 
     def test_an_app_alone_may_fill_a_queue_with_tokens(self, admission: Admission) -> None:
@@ -367,7 +367,7 @@ class TestRates:
         refused = got[3]
         assert isinstance(refused, Refusal)
         assert refused.reason == "requests_per_minute"
-        assert 19_000 <= refused.number <= 20_000, "a third of a minute until one more is allowed"
+        assert 19_000 <= (refused.retry_in_ms or 0) <= 20_000, "a third of a minute until one more is allowed"
 
     def test_an_app_uses_as_many_tokens_as_it_may(self, admission: Admission) -> None:
         app, limits = new_id(), AppLimits(tokens_per_minute=100)
@@ -378,7 +378,7 @@ class TestRates:
         refused = got[1]
         assert isinstance(refused, Refusal)
         assert refused.reason == "tokens_per_minute"
-        assert 11_000 <= refused.number <= 12_000, "20 tokens more take a fifth of a minute"
+        assert 11_000 <= (refused.retry_in_ms or 0) <= 12_000, "20 tokens more take a fifth of a minute"
         assert isinstance(reserve(admission, ask(app=app, tokens=40, limits=limits)), Place)
 
     def test_rates_fill_as_the_minute_passes_and_hold_a_minutes_worth(self, admission: Admission, redis: Redis) -> None:

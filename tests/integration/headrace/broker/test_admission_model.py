@@ -18,7 +18,7 @@ from headrace.broker.admission import Admission, books_key
 from headrace.broker.messages import list_key, named_in
 from headrace.domain.apps import UNLIMITED, AppLimits
 from headrace.domain.ids import new_id
-from headrace.domain.places import Ask, Place, Refusal
+from headrace.domain.places import Ask, Place, Refusal, bound_of
 from headrace.domain.queues import KEY_PREFIX, Candidate, Lane, Ticket
 from headrace.domain.rates import RateLeft, RatesLeft
 
@@ -154,7 +154,7 @@ class Books:
         first = self.waiting(ask.candidates[0].queue)
         reason, number = reasons[0]
         tokens = sum(entry.tokens for entry in first), sum(entry.expected for entry in first)
-        return Refusal(reason, number, len(first), *tokens, self._left(ask), free_in_first)
+        return Refusal(reason, len(first), *tokens, self._left(ask), free_in_first, **bound_of(reason, number))
 
     def _free(self, to: Candidate) -> int:
         return max(0, to.free_until - self.departed[pool_of(to.queue)])
@@ -292,8 +292,10 @@ class Door(RuleBasedStateMachine):
     @staticmethod
     def compare(got: Place | Refusal, expected: Place | Refusal) -> None:
         if isinstance(got, Refusal) and isinstance(expected, Refusal) and got.reason.endswith("_per_minute"):
-            assert expected.number - STALL_MS <= got.number <= expected.number
-            got = replace(got, number=expected.number)
+            assert got.retry_in_ms is not None
+            assert expected.retry_in_ms is not None
+            assert expected.retry_in_ms - STALL_MS <= got.retry_in_ms <= expected.retry_in_ms
+            got = replace(got, retry_in_ms=expected.retry_in_ms)
         assert got == expected
 
     def stop_clock(self) -> None:

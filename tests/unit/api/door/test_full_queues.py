@@ -6,7 +6,7 @@ from api.door.full_queues import FRESH_S, KNOCK_EVERY_S, REMEMBER_S, REMEMBERED,
 from headrace.domain.places import Refusal
 from headrace.domain.rates import NO_RATES
 
-FULL, NEWER = (Refusal("depth", 500, depth, 1000, 1000, NO_RATES) for depth in (500, 501))
+FULL, NEWER = (Refusal("depth", depth, 1000, 1000, NO_RATES, cap_jobs=500) for depth in (500, 501))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ PATIENCE_S = 20
 APP = new_id()
 START = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUE = Candidate("chat.normal", 500, 1_000_000, None, "own pool")
-REFUSAL = Refusal("depth", 500, 500, 1000, 1000, NO_RATES)
+REFUSAL = Refusal("depth", 500, 1000, 1000, NO_RATES, cap_jobs=500)
 
 
 class Servers:

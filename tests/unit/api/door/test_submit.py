@@ -22,7 +22,7 @@ from headrace.domain.budgets import Account
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, Inserted
-from headrace.domain.places import Load, Place, Refusal
+from headrace.domain.places import Load, Place, Refusal, bound_of
 from headrace.domain.prompts import Message
 from headrace.domain.queues import OVERFLOW, Lane, Overflow
 from headrace.domain.rates import NO_RATES, RateLeft, RatesLeft
@@ -45,7 +45,7 @@ from headrace.policies.forecasting import PoolRates, to_json
 
 DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), max_tokens=256)
 KEYED = Idempotency("key", b"hash")
-FULL = Refusal("depth", 500, 500, 150_000, 150_000, NO_RATES)
+FULL = Refusal("depth", 500, 150_000, 150_000, NO_RATES, cap_jobs=500)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_job_asks_for_no_more_before_it_than_drains_in_its_time(submitter: Sub
 def test_a_deadline_that_is_sooner_binds_the_start_as_well(submitter: Submitter, door: Any, app: App) -> None:
     submitter.submit(replace(DRAFT, max_wait_s=20.0, deadline=datetime.now(UTC) + timedelta(seconds=5)), app)
     assert 4000 < door.asked[0][0].candidates[0].ahead_cap_tokens <= 5000
-    door.refusal = Refusal("wait", 5000, 500, 150_000, 150_000, NO_RATES)
+    door.refusal = Refusal("wait", 500, 150_000, 150_000, NO_RATES, cap_tokens=5000)
     # Told in three digits, so that a moment more or less does not show.
     soon = datetime.now(UTC) + timedelta(seconds=500)
     error = refused(submitter, app, replace(DRAFT, max_wait_s=2000.0, deadline=soon))
@@ -158,12 +158,30 @@ def test_a_full_queue_is_told_counted_and_costs_no_insert(submitter: Submitter, 
 @pytest.mark.parametrize(
     ("refusal", "max_wait_s", "words", "retry_after_s", "knocks"),
     [
-        (Refusal("tokens", 1_000_000, 400, 1_002_000, 1_002_000, NO_RATES), 30.0, "1002000 tokens wait", 3, 1),
-        (Refusal("wait", 100_000, 500, 150_000, 150_000, NO_RATES), 100.0, "would wait about 150 s", 51, 0),
-        (Refusal("wait", 10_000, 500, 150_000, 150_000, NO_RATES), 10.0, "must start within 10 s", None, 0),
-        (Refusal("share", 250, 500, 150_000, 150_000, NO_RATES), 30.0, "all of the 250 places", 1, 0),
-        (Refusal("token_share", 500_000, 500, 150_000, 150_000, NO_RATES), 30.0, "may have 500000 tokens there", 1, 0),
-        (Refusal("app_jobs", 3, 500, 150_000, 150_000, NO_RATES), 30.0, "as many jobs waiting as it may have: 3", 1, 0),
+        (
+            Refusal("tokens", 400, 1_002_000, 1_002_000, NO_RATES, cap_tokens=1_000_000),
+            30.0,
+            "1002000 tokens wait",
+            3,
+            1,
+        ),
+        (Refusal("wait", 500, 150_000, 150_000, NO_RATES, cap_tokens=100_000), 100.0, "would wait about 150 s", 51, 0),
+        (Refusal("wait", 500, 150_000, 150_000, NO_RATES, cap_tokens=10_000), 10.0, "must start within 10 s", None, 0),
+        (Refusal("share", 500, 150_000, 150_000, NO_RATES, cap_jobs=250), 30.0, "all of the 250 places", 1, 0),
+        (
+            Refusal("token_share", 500, 150_000, 150_000, NO_RATES, cap_tokens=500_000),
+            30.0,
+            "may have 500000 tokens there",
+            1,
+            0,
+        ),
+        (
+            Refusal("app_jobs", 500, 150_000, 150_000, NO_RATES, cap_jobs=3),
+            30.0,
+            "as many jobs waiting as it may have: 3",
+            1,
+            0,
+        ),
     ],
     ids=lambda value: value.reason if isinstance(value, Refusal) else "",
 )
@@ -179,7 +197,8 @@ def test_each_refusal_says_what_it_met_and_when_to_come_back(
 ) -> None:
     door.refusal = refusal
     error = refused(submitter, app, replace(DRAFT, max_wait_s=max_wait_s))
-    assert (error.reason, error.cap, error.retry_after_s) == (refusal.reason, refusal.number, retry_after_s)
+    cap = refusal.cap_tokens or refusal.cap_jobs
+    assert (error.reason, error.cap, error.retry_after_s) == (refusal.reason, cap, retry_after_s)
     is_of_tokens = refusal.reason in ("tokens", "token_share", "wait")
     kind = (refusal.backlog_tokens, "tokens") if is_of_tokens else (refusal.depth, "jobs")
     assert (error.depth, error.unit) == kind
@@ -193,10 +212,10 @@ def test_a_refused_job_comes_back_by_what_the_jobs_there_will_likely_take(
     submitter: Submitter, door: Any, app: App
 ) -> None:
     # A tenth of what they may take: 15,000 tokens wait, and 1,000 drain in a second.
-    door.refusal = Refusal("wait", 10_000, 500, 150_000, 15_000, NO_RATES)
+    door.refusal = Refusal("wait", 500, 150_000, 15_000, NO_RATES, cap_tokens=10_000)
     error = refused(submitter, app, replace(DRAFT, max_wait_s=10.0))
     assert (error.expected_wait_s, error.retry_after_s) == (15.03, 6)
-    door.refusal = Refusal("tokens", 1_000_000, 400, 1_050_000, 105_000, NO_RATES)
+    door.refusal = Refusal("tokens", 400, 1_050_000, 105_000, NO_RATES, cap_tokens=1_000_000)
     assert refused(submitter, app).retry_after_s == 6, "50,263 of those that they may take must leave"
 
 
@@ -213,7 +232,7 @@ def test_a_job_is_booked_with_the_tokens_that_it_will_likely_take(submitter: Sub
 @pytest.mark.usefixtures("measured")
 def test_the_wait_is_of_what_refused_and_not_of_a_moment_before(submitter: Submitter, door: Any, app: App) -> None:
     door.backlog.clear()
-    door.refusal = Refusal("wait", 30_000, 500, 150_000, 150_000, NO_RATES)
+    door.refusal = Refusal("wait", 500, 150_000, 150_000, NO_RATES, cap_tokens=30_000)
     error = refused(submitter, app, replace(DRAFT, max_wait_s=30.0))
     assert (error.expected_wait_s, error.retry_after_s) == (150.3, None)
 
@@ -234,7 +253,7 @@ def test_a_knock_that_is_not_noted_is_no_error_of_the_caller(submitter: Submitte
 def test_what_was_refused_a_moment_ago_is_refused_from_memory(
     submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, reason: Any
 ) -> None:
-    door.refusal = Refusal(reason, 5, 500, 150_000, 150_000, NO_RATES)
+    door.refusal = Refusal(reason, 500, 150_000, 150_000, NO_RATES, **bound_of(reason, 5))
     first = refused(submitter, app)
     clock.now_s += FRESH_S * 0.9
     again = refused(submitter, app)
@@ -255,7 +274,7 @@ def test_what_was_refused_a_moment_ago_is_refused_from_memory(
 def test_what_depends_on_the_jobs_size_is_not_remembered(
     submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, reason: Any
 ) -> None:
-    door.refusal = Refusal(reason, 5, 500, 150_000, 150_000, NO_RATES)
+    door.refusal = Refusal(reason, 500, 150_000, 150_000, NO_RATES, **bound_of(reason, 5))
     for _ in range(2):
         refused(submitter, app)
     assert door.steps.count("reserve") == 2
@@ -303,7 +322,7 @@ def test_an_app_that_used_its_minute_up_is_told_when_it_may_go_on(
 ) -> None:
     limits = AppLimits(requests_per_minute=60, tokens_per_minute=tokens_per_minute)
     rates = RatesLeft(RateLeft(60, 0), RateLeft(tokens_per_minute, 10))
-    door.refusal = Refusal(reason, number, 0, 0, 0, rates)
+    door.refusal = Refusal(reason, 0, 0, 0, rates, **bound_of(reason, number))
     with pytest.raises(AppLimited) as raised:
         submitter.submit(DRAFT, replace(app, limits=limits))
     error = raised.value

@@ -19,5 +19,5 @@ from headrace.domain.rates import RatesLeft
     ],
 )
 def test_what_waits_is_told_as_the_bound_that_refused_counts_it(reason: Any, unit: str, waiting: int) -> None:
-    refusal = Refusal(reason, 1, depth=5, backlog_tokens=900, expected_tokens=300, rates_left=RatesLeft(None, None))
+    refusal = Refusal(reason, depth=5, backlog_tokens=900, expected_tokens=300, rates_left=RatesLeft(None, None))
     assert (refusal.unit, refusal.waiting) == (unit, waiting)
