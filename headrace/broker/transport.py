@@ -16,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from queue import Empty
 from typing import Any, Protocol
 
@@ -42,6 +42,8 @@ MOST_AT_ONCE = 16
 class Pulse:
     """Felt whenever a worker's consumer goes to its queues, or cannot because all its slots are taken.
 
+    The transport option `pulse` of a worker's app.
+
     Attributes:
         felt_at: the last time, in monotonic seconds; None before the first.
     """
@@ -52,19 +54,17 @@ class Pulse:
         """Note that the consumer is alive."""
         self.felt_at = time.monotonic()
 
+    def __json__(self) -> str:
+        """What Celery's `inspect stats` and Flower show."""
+        return "watched"
 
-#: This process's: it has one consumer, or none.
-PULSE = Pulse()
 
-
+@cache
 def _readable() -> int:
-    """A file that can be read at any time."""
+    """A file that can be read at any time. Made once, in a process that needs it."""
     reader, writer = os.pipe()
     os.write(writer, b"1")
     return reader
-
-
-_READABLE = _readable()
 
 
 def _nothing() -> None:
@@ -85,14 +85,14 @@ class _Waking:
     """Brings about another turn of an event loop, from any thread. Made by the loop's own."""
 
     def __init__(self, loop: Any) -> None:
-        self._loop, self._thread = loop, threading.get_ident()
+        self._loop, self._thread, self._readable = loop, threading.get_ident(), _readable()
 
     def __call__(self) -> None:
         if threading.get_ident() != self._thread:
             self._loop.call_soon(_nothing)
         else:
             # In its own thread `call_soon` wakes nobody: the loop has looked for such calls, and is about to wait.
-            self._loop.add_reader(_READABLE, self._loop.remove_reader, _READABLE)
+            self._loop.add_reader(self._readable, self._loop.remove_reader, self._readable)
 
 
 class Taker(ABC):
@@ -144,8 +144,9 @@ class Channel(redis.Channel):
 
     connection_class: Any = DroppedConnection
     connection_class_ssl: Any = DroppedSslConnection
-    from_transport_options: Any = (*redis.Channel.from_transport_options, "taker")
+    from_transport_options: Any = (*redis.Channel.from_transport_options, "taker", "pulse")
     taker: Taker | None = None
+    pulse: Pulse | None = None
     # kombu's own, which it does not declare as they are.
     _in_poll: Any = None
     _brpop_sent_at: Any = None
@@ -190,7 +191,8 @@ class Channel(redis.Channel):
         self.taker.look()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        PULSE.feel()
+        if self.pulse is not None:
+            self.pulse.feel()
         if self.taker is None:
             super()._brpop_start(timeout)
             return
@@ -224,8 +226,8 @@ class _Poller(redis.MultiChannelPoller):
     def on_poll_start(self) -> None:
         for channel in list(self._channels):
             channel.take()
-            if channel.active_queues and not channel.qos.can_consume():
-                PULSE.feel()
+            if channel.pulse is not None and channel.active_queues and not channel.qos.can_consume():
+                channel.pulse.feel()
         super().on_poll_start()
 
 
@@ -253,7 +255,7 @@ class SentinelChannel(Channel, redis.SentinelChannel):
     connection_class: Any = DroppedSentinelConnection
     #: kombu's own: `REDIS_URL` has no form for TLS by Sentinels.
     connection_class_ssl: Any = redis.SentinelChannel.connection_class_ssl
-    from_transport_options: Any = (*redis.SentinelChannel.from_transport_options, "taker", "sentinels")
+    from_transport_options: Any = (*redis.SentinelChannel.from_transport_options, "taker", "pulse", "sentinels")
     #: kombu would take them from several URLs, and try one after the other by classes of its own.
     sentinels: Sentinels | None = None
 

@@ -16,7 +16,7 @@ from celery.worker import state
 from redis import Redis, RedisError
 
 from headrace import connections
-from headrace.broker.transport import PULSE, Pulse
+from headrace.broker.transport import Pulse
 from headrace.config import Settings
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ def give_up() -> bool:
 
 def watch(celery: Celery, settings: Settings) -> None:
     """Have workers of this app end when they take nothing any more."""
+    pulse = Pulse()
+    celery.conf.broker_transport_options = {**celery.conf.broker_transport_options, "pulse": pulse}
 
     class WatchdogStep(bootsteps.StartStopStep):
         """Looks on from the worker's start until its end."""
@@ -101,7 +103,7 @@ def watch(celery: Celery, settings: Settings) -> None:
 
         def create(self, worker: Any) -> Watchdog:
             redis = connections.redis(settings)
-            return Watchdog(PULSE, lambda: _is_well(redis), give_up)
+            return Watchdog(pulse, lambda: _is_well(redis), give_up)
 
         def close(self, worker: Any) -> None:
             """Before anything stops: a loop that has come here hangs no more, and what runs may take its time."""

@@ -6,7 +6,6 @@ from celery.signals import worker_ready
 
 from headrace.broker import watchdog
 from headrace.broker.messages import make_celery
-from headrace.broker.transport import PULSE
 from headrace.config import Settings
 from headrace.domain.queues import CONTROL
 
@@ -20,5 +19,5 @@ watchdog.watch(app, _settings)
 
 @worker_ready.connect
 def hang(sender: object, **_: object) -> None:
-    PULSE.feel()
+    app.conf.broker_transport_options["pulse"].feel()
     threading.Event().wait()
