@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from headrace.config import ScalingSettings
-from headrace.domain.fleet import QueueSample
+from headrace.domain.fleet import QueueSample, ScalingRecord
 from headrace.domain.queues import lane_queues
 from headrace.policies import scaling
 from headrace.policies.scaling import Decision, Snapshot
@@ -39,15 +39,9 @@ def _decide(db: Connection, pool: str, hosts: int, policy: ScalingSettings) -> D
     snapshot = snapshot_of(observations.newest_samples(db, lane_queues(pool)))
     fleet = scaling.PoolHosts(hosts, observations.last_change_at(db, pool))
     decision = scaling.decide(snapshot, fleet, policy, clock.now(db))
-    observations.add_decision(
-        db,
-        pool=pool,
-        mode=policy.mode,
-        hosts=hosts,
-        target=decision.target,
-        reason=decision.reason,
-        inputs=_inputs(snapshot, fleet, policy),
-    )
+    inputs = _inputs(snapshot, fleet, policy)
+    record = ScalingRecord(pool, policy.mode, hosts, decision.target, decision.reason, inputs)
+    observations.add_decision(db, record)
     facts = {"pool": pool, "hosts": hosts, "target": decision.target, "reason": decision.reason}
     log.info("scaling_decided", extra=facts)
     return decision

@@ -1,7 +1,9 @@
 """The fleet: what workers report of themselves, and the samples taken of queues and workers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 #: Stands where a running job's worker is named, once that worker has disowned it.
@@ -60,6 +62,22 @@ class QueueSample:
     hosts: int
     depth_tokens: int = 0
     started_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingRecord:
+    """A scaling decision of a pool with so many hosts. See `headrace.tables.decisions`.
+
+    Attributes:
+        inputs: everything it was made of, so that it can be replayed.
+    """
+
+    pool: str
+    mode: str
+    hosts: int
+    target: int
+    reason: str
+    inputs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

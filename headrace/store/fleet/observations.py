@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 
 from headrace.domain.answers import AnswerLength
-from headrace.domain.fleet import QueueActivity, QueueSample, StartedSize, WorkerSample
+from headrace.domain.fleet import QueueActivity, QueueSample, ScalingRecord, StartedSize, WorkerSample
 from headrace.domain.ids import oldest_id
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
@@ -182,12 +182,9 @@ def add_refusals(db: Connection, counts: Mapping[tuple[UUID, str, str], tuple[in
     db.execute(statement.on_conflict_do_update(index_elements=key, set_=added), rows)
 
 
-def add_decision(
-    db: Connection, *, pool: str, mode: str, hosts: int, target: int, reason: str, inputs: Mapping[str, Any]
-) -> None:
+def add_decision(db: Connection, decision: ScalingRecord) -> None:
     """Write one scaling decision."""
-    values = {"pool": pool, "mode": mode, "hosts": hosts, "target": target, "reason": reason, "inputs": dict(inputs)}
-    db.execute(sa.insert(decisions).values(**values))
+    db.execute(sa.insert(decisions).values(**asdict(decision)))
 
 
 def last_change_at(db: Connection, pool: str) -> datetime | None:
