@@ -6,22 +6,22 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client.registry import Collector
 from redis import Redis
 
-from headrace import connections, store
+from headrace import connections
 from headrace.broker.pace import Pace
 from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.domain.answers import AnswerLength
 from headrace.domain.fleet import WorkerInfo
-from headrace.domain.ids import new_id
 from headrace.domain.queues import OVERFLOW, Route
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.policies.pricing import Tariff
-from headrace.store import Store
+from headrace.store import Store, observations, workers
 from workers.engines import load
 from workers.engines.base import EngineLimits
 from workers.measuring.metrics import BudgetMetrics, Endpoint, WorkerMetrics
@@ -32,9 +32,13 @@ from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
 from workers.paid.payer import Payer
 from workers.running.bill import Bill
 from workers.running.execute import Execute
-from workers.running.lease import Lease
+from workers.running.generating import Generating
+from workers.running.lease import Lease, LeaseTimes
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
+from workers.running.records import AttemptRecords
+from workers.running.retry import RetryRules
+from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
@@ -47,61 +51,52 @@ AGAIN_AFTER_S = 1.0
 YOUNG_OBJECTS = 10_000
 
 
-class Worker:
-    """Holds the engine, the lease and the use case together from `start` to `stop`."""
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a worker calls in its process, from any thread.
 
-    def __init__(
-        self,
-        settings: Settings,
-        route: Route,
-        opened: Store,
-        notices: Notices,
-        freed: Callable[[], None],
-        give_up: Callable[[], object],
-    ) -> None:
+    Attributes:
+        freed: a job has left the engine: there may be room for another.
+        give_up: the engine has died too often: the process is to end, with an error.
+    """
+
+    freed: Callable[[], None]
+    give_up: Callable[[], object]
+
+
+class Worker:
+    """Holds the engine, the lease and the use case together from `start` to `stop`.
+
+    Attributes:
+        kv_budget: what its engine has room for: whoever has it `execute` a job lets the job in.
+    """
+
+    def __init__(self, settings: Settings, route: Route, store: Store, notices: Notices, hooks: Hooks) -> None:
+        """Make the engine, and start nothing. Raises: ConfigError."""
         pool = settings.pools[settings.pool]
         if route is Route.POOL and pool.is_paid:
             raise _no_engine(settings.pool)
-        engine_name = "openai" if route is Route.OVERFLOW else pool.engine
-        self._settings = settings
-        self._route = route
-        self._store = opened
-        self._engine = load(engine_name, settings, pool)
+        self._settings, self._route, self._store = settings, route, store
         self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
+        self._engine = load("openai" if route is Route.OVERFLOW else pool.engine, settings, pool)
+        self._state = WorkerState()
+        self._host_id = socket.gethostname()
+        self.kv_budget = KvBudget(self._engine, pool.kv_admission, pool.kv_high_share, hooks.freed)
         tariff, redis = Tariff.of(settings), connections.redis(settings)
-        make = partial(Breaker, probe_s=2 * settings.overflow.timeout_s)
-        lockout = Lockout(tariff.all_api_models, tariff.api_models_in_use, make)
-        payer = Payer(opened, tariff, settings.budgets, lockout, _pacer(tariff, redis, freed))
+        self._publisher = Publisher(Streams(redis))
+        lockout = _lockout(tariff, settings)
+        payer = Payer(store, tariff, settings.budgets, lockout, _pacer(tariff, redis, hooks.freed))
         self.execute = Execute(
-            store=opened,
-            engine=self._engine,
-            bill=Bill(tariff, route, socket.gethostname()),
-            worker_id=new_id(),
-            max_attempts=settings.max_attempts,
-            notices=notices,
-            publisher=Publisher(Streams(redis)),
-            payer=payer if route is Route.OVERFLOW else None,
-            paid_pools=settings.paid_pools,
-            kv_budget=KvBudget(self._engine, pool.kv_admission, pool.kv_high_share, freed),
+            self._state,
+            Generating(self._engine, self.kv_budget, self._publisher),
+            AttemptRecords(store, self._state.id, self._engine.name, notices, self._publisher),
+            Bill(tariff, route, self._host_id),
+            RetryRules(settings.max_attempts, settings.paid_pools),
+            payer if route is Route.OVERFLOW else None,
         )
-        self._lease = self._make_lease(give_up, lambda: not lockout.is_open)
+        times = LeaseTimes(settings.lease_s, settings.lease_renew_every_s, settings.max_run_s(route))
+        self._lease = Lease(self._state, store, self._engine, times, hooks.give_up, lambda: not lockout.is_open)
         self._sampler, self._endpoint = self._measures()
-
-    def _make_lease(self, give_up: Callable[[], object], serves: Callable[[], bool]) -> Lease:
-        settings, execute = self._settings, self.execute
-        return Lease(
-            store=self._store,
-            engine=self._engine,
-            worker_id=execute.worker_id,
-            running=execute.running,
-            ready=execute.ready,
-            lease_s=settings.lease_s,
-            renew_every_s=settings.lease_renew_every_s,
-            crashes=execute.crashes,
-            give_up=give_up,
-            serves=serves,
-            max_run_s=settings.max_run_s(self._route),
-        )
 
     def start(self) -> None:
         """Load the engine, publish its limits, and start the lease.
@@ -113,12 +108,12 @@ class Worker:
         limits = self._engine.start()
         info = self._info(limits)
         self._register(info)
-        self.execute.kv_budget.open(limits, self._past_answers())
+        self.kv_budget.open(limits, self._past_answers())
         self._lease.begin()
         self._sampler.begin()
-        self.execute.publisher.begin()
+        self._publisher.begin()
         gc.set_threshold(YOUNG_OBJECTS)
-        self.execute.ready.set()
+        self._state.ready.set()
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
 
@@ -131,7 +126,7 @@ class Worker:
         while True:
             try:
                 with self._store.begin() as db:
-                    store.workers.register(db, info, self._settings.lease_s)
+                    workers.register(db, info, self._settings.lease_s)
                 return
             except StoreUnavailable as error:
                 if time.monotonic() > give_up_at:
@@ -146,24 +141,24 @@ class Worker:
         pool = self._settings.served_pool
         try:
             with self._store.begin() as db:
-                return store.observations.answer_lengths(db, self._pool, [pool.model, *pool.adapters])
+                return observations.answer_lengths(db, self._pool, [pool.model, *pool.adapters])
         except StoreUnavailable as error:
             log.warning("answers_not_read", extra={"error": str(error)})
             return []
 
     def _measures(self) -> tuple[Sampler, Endpoint]:
         """What reports on this worker, to Postgres and to Prometheus."""
-        settings, engine, pool, execute = self._settings, self._engine, self._pool, self.execute
-        sampler = Sampler(self._store, engine, execute.kv_budget, execute.worker_id, pool, settings.sample_every_s)
-        collectors: list[Collector] = [WorkerMetrics(pool, engine, execute.kv_budget, execute.running, execute.ready)]
+        settings, engine, pool = self._settings, self._engine, self._pool
+        sampler = Sampler(self._store, engine, self.kv_budget, self._state.id, pool, settings.sample_every_s)
+        collectors: list[Collector] = [WorkerMetrics(pool, engine, self.kv_budget, self._state)]
         if self._route is Route.OVERFLOW:
             collectors.append(BudgetMetrics(self._store, settings.budgets))
         return sampler, Endpoint(collectors, settings.metrics_host, settings.metrics_port)
 
     def _info(self, limits: EngineLimits) -> WorkerInfo:
-        settings, host_id = self._settings, self.execute.bill.host_id
+        settings, host_id = self._settings, self._host_id
         return WorkerInfo(
-            id=self.execute.worker_id,
+            id=self._state.id,
             name=f"{self._pool}@{host_id}",
             host_id=host_id,
             pool=self._pool,
@@ -178,18 +173,23 @@ class Worker:
     def stop(self) -> None:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
         self._lease.drain()
-        if not self.execute.running.wait_until_idle(self._settings.drain_s):
+        if not self._state.attempts.wait_until_idle(self._settings.drain_s):
             # A call to the paid API cannot be cut short, and what it costs must not be paid again elsewhere.
             if self._route is Route.POOL:
                 self._lease.stop_all("draining")
-            self.execute.running.wait_until_idle(self._settings.drain_s)
+            self._state.attempts.wait_until_idle(self._settings.drain_s)
         self._sampler.end()
         # In this order: the lease would take an engine that was stopped for a dead one, and start it again.
         self._lease.end()
         self._engine.stop()
-        self.execute.publisher.end()
+        self._publisher.end()
         self._endpoint.end()
-        log.info("worker_left", extra={"worker_id": str(self.execute.worker_id)})
+        log.info("worker_left", extra={"worker_id": str(self._state.id)})
+
+
+def _lockout(tariff: Tariff, settings: Settings) -> Lockout:
+    make = partial(Breaker, probe_s=2 * settings.overflow.timeout_s)
+    return Lockout(tariff.all_api_models, tariff.api_models_in_use, make)
 
 
 def _pacer(tariff: Tariff, redis: Redis, freed: Callable[[], None]) -> Pacer:

@@ -121,6 +121,25 @@ class Reroute:
 
 
 @dataclass(frozen=True, slots=True)
+class HandBack:
+    """How a job is given back by a worker that took it.
+
+    Attributes:
+        suspicion: how much more of it falls on the job, for an engine has died.
+        delay_s: until it is due again. A job that could not really start is bound by its `start_by` as before.
+        reroute: where it waits from now on, instead of `delay_s`; None where it did. Likewise.
+    """
+
+    suspicion: int = 0
+    delay_s: float = 0.0
+    reroute: Reroute | None = None
+
+
+#: It waits where it did, and is due at once.
+AS_BEFORE = HandBack()
+
+
+@dataclass(frozen=True, slots=True)
 class HeldAttempt:
     """An attempt that runs under a worker's lease, as Postgres has it. `stop` says why it must stop, if it must."""
 

@@ -16,7 +16,7 @@ from headrace.errors import ConfigError, StoreUnavailable
 from headrace.store import Store
 from headrace.store.money import budgets
 from workers.engines.base import Engine, EngineStats
-from workers.running.attempts import RunningAttempts
+from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
@@ -29,13 +29,12 @@ class WorkerMetrics(Collector):
     pool: str
     engine: Engine
     kv_budget: KvBudget
-    running: RunningAttempts
-    ready: threading.Event
+    state: WorkerState
 
     def collect(self) -> Iterator[Metric]:
         """Every metric, each with the pool as its label."""
-        yield self._gauge("worker_running", "Attempts that this worker runs.", len(self.running))
-        yield self._gauge("worker_ready", "1 while the engine can take work.", self.ready.is_set())
+        yield self._gauge("worker_running", "Attempts that this worker runs.", len(self.state.attempts))
+        yield self._gauge("worker_ready", "1 while the engine can take work.", self.state.ready.is_set())
         yield from self._of_engine(self.engine.stats())
         if (reserved := self.kv_budget.reserved()) is not None:
             about = "Share of the KV blocks that the jobs are expected to take at their peak, head-room included."

@@ -72,29 +72,28 @@ class Sampler:
         stats, now, reserved = self.engine.stats(), self.clock(), self.kv_budget.reserved()
         with self.store.begin() as db:
             kv_reserved = None if reserved is None else reserved.share
-            sample = _between(self._before, stats, self.worker_id, self.pool, now - self._since, kv_reserved)
+            sample = self._sample_to(stats, now - self._since, kv_reserved)
             store.observations.add_worker_sample(db, sample)
             outputs = self.kv_budget.expected_outputs()
             if outputs and outputs != self._outputs:
                 store.workers.learn(db, self.worker_id, outputs)
         self._before, self._since, self._outputs = stats, now, outputs
 
-
-def _between(
-    before: EngineStats, after: EngineStats, worker_id: UUID, pool: str, interval_s: float, kv_reserved: float | None
-) -> WorkerSample:
-    steps, first_tokens = after.steps - before.steps, after.first_tokens - before.first_tokens
-    return WorkerSample(
-        worker_id=worker_id,
-        pool=pool,
-        interval_s=interval_s,
-        running=(after.running_sum - before.running_sum) / steps if steps else after.running,
-        waiting=after.waiting,
-        steps=steps,
-        kv_use=(after.kv_use_sum - before.kv_use_sum) / steps if steps and after.kv_use is not None else None,
-        kv_reserved=kv_reserved,
-        prompt_tokens=after.prompt_tokens - before.prompt_tokens,
-        output_tokens=after.output_tokens - before.output_tokens,
-        preemptions=after.preemptions - before.preemptions,
-        first_token_s=(after.first_token_s - before.first_token_s) / first_tokens if first_tokens else None,
-    )
+    def _sample_to(self, after: EngineStats, interval_s: float, kv_reserved: float | None) -> WorkerSample:
+        """What the engine has done since the last sample."""
+        before = self._before
+        steps, first_tokens = after.steps - before.steps, after.first_tokens - before.first_tokens
+        return WorkerSample(
+            worker_id=self.worker_id,
+            pool=self.pool,
+            interval_s=interval_s,
+            running=(after.running_sum - before.running_sum) / steps if steps else after.running,
+            waiting=after.waiting,
+            steps=steps,
+            kv_use=(after.kv_use_sum - before.kv_use_sum) / steps if steps and after.kv_use is not None else None,
+            kv_reserved=kv_reserved,
+            prompt_tokens=after.prompt_tokens - before.prompt_tokens,
+            output_tokens=after.output_tokens - before.output_tokens,
+            preemptions=after.preemptions - before.preemptions,
+            first_token_s=(after.first_token_s - before.first_token_s) / first_tokens if first_tokens else None,
+        )

@@ -13,6 +13,15 @@ from workers.engines.base import Generation
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """What the engine returned for a claim, in whole or in part, and how long that took, in seconds."""
+
+    claim: Claim
+    generation: Generation
+    engine_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Bill:
     """Writes the bills of one worker's attempts.
 
@@ -27,17 +36,16 @@ class Bill:
 
     def of(
         self,
-        claim: Claim,
-        generation: Generation,
-        engine_s: float,
+        answered: Answered,
         outcome: Literal["succeeded", "aborted"],
         error_code: str | None = None,
         error_message: str | None = None,
     ) -> AttemptEnd:
         """Of an attempt that the engine answered, in whole or in part."""
+        claim, generation = answered.claim, answered.generation
         return AttemptEnd(
             outcome,
-            engine_s,
+            answered.engine_s,
             self._price(claim, generation.usage, generation.tier),
             "api" if self.route is Route.OVERFLOW else "compute",
             usage=generation.usage,

@@ -10,15 +10,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from uuid import UUID
 
 from headrace import store
 from headrace.domain.attempts import HeldAttempt
 from headrace.errors import ConfigError, EngineUnavailable, StoreUnavailable
 from headrace.store import Store
 from workers.engines.base import Engine
-from workers.running.attempts import RunningAttempts, StopReason
-from workers.running.crashes import MOST_CRASHES, WITHIN_S, Crashes
+from workers.running.attempts import StopReason
+from workers.running.crashes import MOST_CRASHES, WITHIN_S
+from workers.running.worker_state import WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -31,27 +31,30 @@ ABORT_WITHIN_S = 60.0
 APART_FOR_S = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """How long a lease lasts and how often it is renewed, and how long one attempt may run under it, in seconds."""
+
+    lease_s: float
+    renew_every_s: float
+    max_run_s: float = math.inf
+
+
 @dataclass(slots=True)
 class Lease:
     """Renews one worker's lease until `end`.
 
     Attributes:
         give_up: called when the engine has died too often: it makes the process end, with an error.
-        max_run_s: how long one attempt may run.
         serves: False while the worker can do nothing for a job, although it takes them.
     """
 
+    state: WorkerState
     store: Store
     engine: Engine
-    worker_id: UUID
-    running: RunningAttempts
-    ready: threading.Event
-    lease_s: float
-    renew_every_s: float
-    crashes: Crashes
+    times: LeaseTimes
     give_up: Callable[[], object]
     serves: Callable[[], bool] = lambda: True
-    max_run_s: float = math.inf
     _stop_reason: str | None = None
     _draining: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -70,7 +73,7 @@ class Lease:
     def drain(self) -> None:
         """Take no more work, for good."""
         self._draining.set()
-        self.ready.clear()
+        self.state.ready.clear()
 
     def end(self) -> None:
         """Stop renewing and give the lease up."""
@@ -79,30 +82,30 @@ class Lease:
             thread.join(END_TIMEOUT_S)
         try:
             with self.store.begin() as db:
-                store.workers.retire(db, self.worker_id, self._stop_reason)
+                store.workers.retire(db, self.state.id, self._stop_reason)
         except StoreUnavailable:
-            log.warning("lease_not_retired", extra={"worker_id": str(self.worker_id)})
+            log.warning("lease_not_retired", extra={"worker_id": str(self.state.id)})
 
     def _renew_until_ended(self) -> None:
         last_good = time.monotonic()
-        while not self._ended.wait(self.renew_every_s):
+        while not self._ended.wait(self.times.renew_every_s):
             try:
                 self._end_overlong()
                 self._renew()
                 last_good = time.monotonic()
             except StoreUnavailable:
-                log.warning("lease_not_renewed", extra={"worker_id": str(self.worker_id)})
-                if time.monotonic() - last_good > self.lease_s:
+                log.warning("lease_not_renewed", extra={"worker_id": str(self.state.id)})
+                if time.monotonic() - last_good > self.times.lease_s:
                     self.stop_all("lease_lost")
             except Exception:
                 # A fault here must not end the thread: without it the worker's jobs would be taken from it.
-                log.exception("lease_fault", extra={"worker_id": str(self.worker_id)})
+                log.exception("lease_fault", extra={"worker_id": str(self.state.id)})
 
     def _renew(self) -> None:
-        here = set(self.running.ids())
+        here = set(self.state.attempts.ids())
         with self.store.begin() as db:
-            ready = self.ready.is_set() and self.serves()
-            held = store.workers.renew(db, self.worker_id, self.lease_s, running=len(here), ready=ready)
+            ready = self.state.ready.is_set() and self.serves()
+            held = store.workers.renew(db, self.state.id, self.times.lease_s, running=len(here), ready=ready)
         for attempt in held:
             if attempt.stop is not None:
                 self._stop(attempt.request_id, attempt.stop)
@@ -110,9 +113,9 @@ class Lease:
 
     def _end_overlong(self) -> None:
         """Abort what has run for too long; take this worker out where the engine does not let go of it."""
-        for request_id in self.running.longer_than(self.max_run_s):
+        for request_id in self.state.attempts.longer_than(self.times.max_run_s):
             self._stop(request_id, "run_timeout")
-        late = self.running.longer_than(self.max_run_s + ABORT_WITHIN_S)
+        late = self.state.attempts.longer_than(self.times.max_run_s + ABORT_WITHIN_S)
         if late and self._stop_reason is None and (held := self.engine.progress().keys() & set(late)):
             self._take_out(f"The engine has not ended {len(held)} requests that were aborted {ABORT_WITHIN_S:g} s ago.")
 
@@ -128,32 +131,32 @@ class Lease:
             # A claim whose reply was lost, or an end that could not be written: nobody would ever move the job.
             log.warning("attempt_disowned", extra=_facts(request_id))
             with self.store.begin() as db:
-                store.workers.disown(db, self.worker_id, held[request_id])
+                store.workers.disown(db, self.state.id, held[request_id])
 
     def stop_all(self, reason: StopReason) -> None:
         """Stop every running attempt."""
-        for request_id in self.running.ids():
+        for request_id in self.state.attempts.ids():
             self._stop(request_id, reason)
 
     def _stop(self, request_id: str, reason: StopReason) -> None:
-        if self.running.stop(request_id, reason):
+        if self.state.attempts.stop(request_id, reason):
             log.info("attempt_stopped", extra={**_facts(request_id), "reason": reason})
         # Asked for at every renewal: the first time, the attempt may not have reached the engine yet.
         self.engine.abort(request_id)
 
     def _mind_until_ended(self) -> None:
-        while not self._ended.wait(self.renew_every_s):
+        while not self._ended.wait(self.times.renew_every_s):
             try:
                 self._mind()
             except Exception:
                 # A fault here must not end the thread: an engine that dies later would never be started again.
-                log.exception("engine_minder_fault", extra={"worker_id": str(self.worker_id)})
+                log.exception("engine_minder_fault", extra={"worker_id": str(self.state.id)})
 
     def _mind(self) -> None:
         try:
             self.engine.check()
         except EngineUnavailable as error:
-            log.error("engine_dead", extra={"worker_id": str(self.worker_id), "error": str(error)})
+            log.error("engine_dead", extra={"worker_id": str(self.state.id), "error": str(error)})
             self._replace_engine()
         else:
             self._open()
@@ -161,12 +164,12 @@ class Lease:
     def _open(self) -> None:
         """Take work again, unless this worker is leaving."""
         if not self._draining.is_set():
-            self.ready.set()
+            self.state.ready.set()
 
     def _replace_engine(self) -> None:
         """Take no work while the engine is dead; take this worker out if that was once too often."""
-        self.ready.clear()
-        if not self._is_down and self.crashes.note():
+        self.state.ready.clear()
+        if not self._is_down and self.state.crashes.note():
             self._take_out(f"The engine died {MOST_CRASHES} times in {WITHIN_S / 60:.0f} minutes.")
         self._is_down = True
         if self._stop_reason is None:
@@ -174,7 +177,7 @@ class Lease:
 
     def _take_out(self, why: str) -> None:
         self._stop_reason = why
-        log.critical("worker_takes_itself_out", extra={"worker_id": str(self.worker_id), "why": why})
+        log.critical("worker_takes_itself_out", extra={"worker_id": str(self.state.id), "why": why})
         self.drain()
         self.give_up()
 
@@ -183,11 +186,11 @@ class Lease:
         try:
             self.engine.start()
         except (EngineUnavailable, ConfigError) as error:
-            log.error("engine_not_restarted", extra={"worker_id": str(self.worker_id), "error": str(error)})
+            log.error("engine_not_restarted", extra={"worker_id": str(self.state.id), "error": str(error)})
         else:
             self._is_down = False
             self._open()
-            log.info("engine_restarted", extra={"worker_id": str(self.worker_id)})
+            log.info("engine_restarted", extra={"worker_id": str(self.state.id)})
 
 
 def _facts(request_id: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
@@ -16,6 +17,19 @@ FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 60.0
 #: The longest that a webhook's receiver can put a try off: a day, as long as the schedule's own last pause.
 PATIENCE_LIMIT_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """What bounds the attempts of a worker's jobs.
+
+    Attributes:
+        max_attempts: that are counted, of each job.
+        paid_pools: those that the paid API alone answers.
+    """
+
+    max_attempts: int
+    paid_pools: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,11 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
-from headrace import store
 from headrace.batching import Gathering
 from headrace.domain.attempts import AttemptEnd, Claim
 from headrace.domain.queues import Route
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
-from headrace.store import Store
+from headrace.store import Store, attempts
 from headrace.store.attempts.claims import claim_of
 from workers.running.sharing import Sharing
 
@@ -28,8 +27,8 @@ GATHER_S = 0.005
 class SharedAttempts:
     """Writes for all threads of one worker."""
 
-    def __init__(self, opened: Store, worker_id: UUID, engine: str) -> None:
-        self._store, self._worker_id, self._engine = opened, worker_id, engine
+    def __init__(self, store: Store, worker_id: UUID, engine: str) -> None:
+        self._store, self._worker_id, self._engine = store, worker_id, engine
         self._claims = Sharing(self._claim_all, MOST, Gathering(GATHER_S))
         ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
         self._ends = {target: Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S)) for target in ends}
@@ -51,10 +50,10 @@ class SharedAttempts:
 
     def _claim_all(self, asked: Mapping[UUID, int]) -> Mapping[UUID, Row[Any]]:
         with self._store.autocommit() as db:
-            return store.attempts.claim_all(db, asked, self._worker_id, self._engine)
+            return attempts.claim_all(db, asked, self._worker_id, self._engine)
 
     def _finish_all(self, target: JobState, ends: Mapping[UUID, tuple[Claim, AttemptEnd]]) -> Mapping[UUID, bool]:
         # The end of a job is one statement; with money it is several, which hold together or not at all.
         is_paid = any(claim.route is Route.OVERFLOW for claim, _ in ends.values())
         with self._store.begin() if is_paid else self._store.autocommit() as db:
-            return dict.fromkeys(store.attempts.finish_all(db, target, list(ends.values())), True)
+            return dict.fromkeys(attempts.finish_all(db, target, list(ends.values())), True)

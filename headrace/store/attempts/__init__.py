@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
-from headrace.domain.attempts import NOTHING_USED, AttemptEnd, Claim, Reroute
+from headrace.domain.attempts import AS_BEFORE, NOTHING_USED, AttemptEnd, Claim, HandBack
 from headrace.domain.budgets import Lack, Limits
 from headrace.domain.prompts import storable
 from headrace.domain.queues import Route
@@ -119,33 +119,21 @@ def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> JobS
     return state
 
 
-def hand_back(
-    db: Connection,
-    claim: Claim,
-    end: AttemptEnd,
-    *,
-    suspicion: int = 0,
-    delay_s: float = 0.0,
-    reroute: Reroute | None = None,
-) -> JobState | None:
+def hand_back(db: Connection, claim: Claim, end: AttemptEnd, how: HandBack = AS_BEFORE) -> JobState | None:
     """Give the job back as if it had never been taken: no attempt is counted. Returns: as `retry`.
 
     Tokens it produced are booked, as waste: the app does not pay them, and a paid API does not give them back.
-
-    Args:
-        suspicion: how much more of it falls on the job, for an engine has died.
-        delay_s: until it is due again. A job that could not really start is bound by its `start_by` as before.
-        reroute: where it waits from now on; None where it did. Likewise.
     """
-    due = sa.func.now() + timedelta(seconds=reroute.delay_s if reroute else delay_s)
+    reroute = how.reroute
+    due = sa.func.now() + timedelta(seconds=reroute.delay_s if reroute else how.delay_s)
     values: dict[str, Any] = {
         "attempt": jobs.c.attempt - 1,
-        "suspicion": jobs.c.suspicion + suspicion,
+        "suspicion": jobs.c.suspicion + how.suspicion,
         "not_before": due,
     }
     if reroute is not None:
         values |= {"queue": reroute.queue, "route": reroute.route, "route_reason": reroute.reason}
-    if reroute is not None or delay_s:
+    if reroute is not None or how.delay_s:
         values["started_at"] = sa.case((jobs.c.attempt > 1, jobs.c.started_at))
     state = _put_back(db, claim, **values)
     if state is None:

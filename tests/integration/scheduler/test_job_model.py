@@ -30,7 +30,7 @@ from redis import Redis
 
 from headrace.config import BudgetSettings, Price
 from headrace.domain.apps import App
-from headrace.domain.attempts import AttemptEnd, Claim, HeldAttempt, Reroute, Usage
+from headrace.domain.attempts import AttemptEnd, Claim, HandBack, HeldAttempt, Reroute, Usage
 from headrace.domain.budgets import Cost
 from headrace.domain.fleet import NOBODY, WorkerInfo
 from headrace.domain.ids import new_id
@@ -337,7 +337,7 @@ class Actors:
 
     def hand_back(self, claim: Claim, end: AttemptEnd, reroute: Reroute | None) -> bool:
         with self.store.begin() as db:
-            return attempts.hand_back(db, claim, end, reroute=reroute) is not None
+            return attempts.hand_back(db, claim, end, HandBack(reroute=reroute)) is not None
 
     def cancel(self, job: UUID) -> JobState:
         with self.store.begin() as db:

@@ -18,7 +18,7 @@ from headrace.store import Store
 from headrace.tables import jobs, workers
 from tests.chaos.proxy import Mode, Proxy
 from workers.running.notices import Notices
-from workers.worker import YOUNG_OBJECTS, Worker
+from workers.worker import YOUNG_OBJECTS, Hooks, Worker
 
 DEADLINE_S = 20
 
@@ -39,7 +39,7 @@ def worker(proxy: Proxy, settings: Settings, admission: Admission) -> Iterator[W
     away = away.model_copy(update={"drain_s": 0.0})
     notices = Notices(admission, lambda _: None)
     opened = Store(connections.postgres(away))
-    yield Worker(away, Route.POOL, opened, notices, lambda: None, lambda: None)
+    yield Worker(away, Route.POOL, opened, notices, Hooks(lambda: None, lambda: None))
     opened.close()
 
 
@@ -72,7 +72,7 @@ def test_it_knows_from_the_start_how_long_the_answers_of_its_pool_are(
     worker.start()
     # As many as fit when each has few tokens, and twice as many as when each may have all that it asks for.
     tokens = settings.simulator.kv_tokens
-    let_in = [worker.execute.kv_budget.hold(new_id(), Lane.NORMAL, 1, tokens // 8) for _ in range(16)]
+    let_in = [worker.kv_budget.hold(new_id(), Lane.NORMAL, 1, tokens // 8) for _ in range(16)]
 
     assert all(let_in)
     worker.stop()

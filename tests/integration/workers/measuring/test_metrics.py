@@ -1,7 +1,6 @@
 """A worker's Prometheus endpoint, over a real socket."""
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -22,7 +21,7 @@ from headrace.store.clients import apps
 from headrace.tables import budgets
 from workers.engines.base import EngineLimits, EngineStats, Progress
 from workers.measuring.metrics import BudgetMetrics, Endpoint, WorkerMetrics
-from workers.running.attempts import RunningAttempts
+from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
 HOST = "127.0.0.1"
@@ -45,7 +44,7 @@ def serve() -> Iterator[Callable[..., Endpoint]]:
         engine: Any = Engine()
         budget = KvBudget(engine, "expected", 0.0, freed=lambda: None)
         budget.open(EngineLimits(None, 8))
-        metrics = WorkerMetrics("chat", engine, budget, RunningAttempts(), threading.Event())
+        metrics = WorkerMetrics("chat", engine, budget, WorkerState())
         endpoint = Endpoint([metrics], HOST, port, registry)
         endpoint.begin()
         begun.append(endpoint)

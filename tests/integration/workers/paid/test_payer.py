@@ -46,8 +46,12 @@ from workers.paid.pacer import Pacer
 from workers.paid.payer import Payer
 from workers.running.bill import Bill
 from workers.running.execute import Execute
+from workers.running.generating import Generating
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
+from workers.running.records import AttemptRecords
+from workers.running.retry import RetryRules
+from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
 PRICE = Price(input_usd_per_mtok=Decimal(10), output_usd_per_mtok=Decimal(100), source="test", version="v1")
@@ -105,16 +109,14 @@ def make_execute(
         prices = {model: price for model in (overflow.model, *overflow.models.values()) if price}
         tariff = Tariff.of(settings.model_copy(update={"prices": prices, "overflow": overflow}))
         engine: Any = provider
+        state, publisher = WorkerState(info.id), Publisher(Streams(redis))
         execute = Execute(
-            store,
-            engine,
+            state,
+            Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
+            AttemptRecords(store, state.id, engine.name, Notices(admission), publisher),
             Bill(tariff, Route.OVERFLOW, "host"),
-            info.id,
-            2,
-            notices=Notices(admission),
-            publisher=Publisher(Streams(redis)),
-            kv_budget=KvBudget(engine, "expected", 0.0, freed=lambda: None),
-            payer=Payer(
+            RetryRules(2),
+            Payer(
                 store,
                 tariff,
                 BudgetSettings(day_usd=day_usd),
@@ -122,14 +124,14 @@ def make_execute(
                 Pacer(Pace(redis), reopened=lambda: None),
             ),
         )
-        execute.publisher.begin()
-        execute.ready.set()
+        publisher.begin()
+        state.ready.set()
         made.append(execute)
         return execute
 
     yield make
     for execute in made:
-        execute.publisher.end()
+        execute.generating.publisher.end()
 
 
 @pytest.fixture
@@ -397,7 +399,7 @@ def test_a_job_that_is_cancelled_while_it_waits_for_its_pace_is_not_called_for(
     def cancel(request_id: str) -> None:
         with store.begin() as db:
             jobs.cancel(db, ticket.app_id, ticket.job_id)
-        execute.running.stop(request_id, "cancelled")
+        execute.state.attempts.stop(request_id, "cancelled")
 
     while_waiting_for_its_pace(execute, redis, cancel)
     ended = run(execute, store, ticket)
@@ -414,7 +416,7 @@ def test_a_worker_that_leaves_begins_no_call_more(
     provider: Provider,
 ) -> None:
     execute, ticket = make_execute(), spilled()
-    while_waiting_for_its_pace(execute, redis, lambda _: execute.ready.clear())
+    while_waiting_for_its_pace(execute, redis, lambda _: execute.state.ready.clear())
     waiting = run(execute, store, ticket)
 
     assert (provider.calls, waiting.state, waiting.queue) == (0, JobState.WAITING, "overflow.normal")
@@ -568,7 +570,7 @@ def test_a_rate_limit_counts_once_the_job_s_start_by_binds_it_no_more(
 def test_without_a_pool_of_ours_a_job_waits_for_the_paid_api_until_its_start_by(
     make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
 ) -> None:
-    execute = replace(make_execute(Decimal(0)), paid_pools=("chat",))
+    execute = replace(make_execute(Decimal(0)), rules=RetryRules(2, ("chat",)))
     waiting = run(execute, store, spilled())
 
     assert provider.calls == 0

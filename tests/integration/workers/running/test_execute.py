@@ -35,9 +35,13 @@ from workers.engines.base import EngineLimits, FinishReason, Generation, Generat
 from workers.running.bill import Bill
 from workers.running.crashes import MOST_CRASHES
 from workers.running.execute import Execute
-from workers.running.lease import Lease
+from workers.running.generating import Generating
+from workers.running.lease import Lease, LeaseTimes
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
+from workers.running.records import AttemptRecords
+from workers.running.retry import RetryRules
+from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
 
@@ -118,23 +122,20 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
     info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
     with store.begin() as db:
         workers.register(db, info, settings.lease_s)
+    state, publisher = WorkerState(info.id), Publisher(Streams(redis))
     execute = Execute(
-        store,
-        engine,
+        state,
+        Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
+        AttemptRecords(store, state.id, engine.name, heard, publisher),
         Bill(Tariff.of(settings), Route.POOL, "host"),
-        info.id,
-        2,
-        notices=heard,
-        publisher=Publisher(Streams(redis)),
-        kv_budget=KvBudget(engine, "expected", 0.0, freed=lambda: None),
+        RetryRules(2),
     )
-    execute.publisher.begin()
-    execute.ready.set()
+    publisher.begin()
+    state.ready.set()
     gave_up = threading.Event()
-    once = (execute.running, execute.ready, settings.lease_s, 0.02, execute.crashes, gave_up.set)
-    lease = Lease(store, engine, info.id, *once)
+    lease = Lease(state, store, engine, LeaseTimes(settings.lease_s, 0.02), gave_up.set)
     yield Bench(execute, lease, engine, heard, gave_up)
-    execute.publisher.end()
+    publisher.end()
 
 
 def job(store: Store, ticket: Ticket) -> Job:
@@ -212,11 +213,11 @@ def test_place_is_given_back_at_each_claim_and_at_no_other_time(
     monkeypatch.setattr("workers.running.execute.NOT_READY_HOLD_S", 0)
     ticket, bench.engine.error = queued(), EngineFault("broken")
     bench.execute.run(ticket.job_id, 7)
-    bench.execute.ready.clear()
+    bench.execute.state.ready.clear()
     bench.execute.run(ticket.job_id, 1)
     assert bench.heard.places == []
 
-    bench.execute.ready.set()
+    bench.execute.state.ready.set()
     for _ in range(2):
         bench.execute.run(ticket.job_id, 1)
     with store.begin() as db:
@@ -309,12 +310,12 @@ def test_dead_engine_takes_no_work_until_it_was_started_again(
     bench: Bench, store: Store, queued: Callable[..., Ticket]
 ) -> None:
     ticket, bench.engine.dead = queued(), True
-    bench.execute.ready.clear()
+    bench.execute.state.ready.clear()
     bench.execute.run(ticket.job_id, 1)
     assert job(store, ticket).state is JobState.QUEUED
 
     bench.lease.begin()
-    assert bench.execute.ready.wait(10)
+    assert bench.execute.state.ready.wait(10)
     bench.execute.run(ticket.job_id, 1)
     bench.lease.end()
 
@@ -346,14 +347,14 @@ def test_a_job_comes_back_from_a_dead_engine_uncounted_but_under_suspicion(
     assert (back.state, back.attempt, back.suspicion) == (JobState.WAITING, 0, suspicion)
     assert back.ticket.alone == (suspicion >= SUSPECT)
     assert [kind for kind, _ in entries(store)] == ["waste"]
-    assert not bench.execute.ready.is_set()
+    assert not bench.execute.state.ready.is_set()
     with store.begin() as db:
         assert db.scalar(sa.select(ledger.c.output_tokens)) == made_tokens
 
 
 def run_again(bench: Bench, store: Store, ticket: Ticket) -> None:
     """Have a job that came back published and run."""
-    bench.execute.ready.set()
+    bench.execute.state.ready.set()
     with store.begin() as db:
         [due] = jobs.enqueue_due(db)
     assert due.job_id == ticket.job_id
@@ -379,7 +380,7 @@ def test_a_job_under_which_an_engine_dies_alone_fails_and_the_worker_is_not_blam
     assert (failed.state, failed.error_code, failed.usd) == (JobState.FAILED, "engine_crash", 0)
     assert {kind for kind, _ in entries(store)} == {"waste"}
     assert bench.heard.rung_for == [ticket.job_id]
-    crashes = [bench.execute.crashes.note() for _ in range(4)]
+    crashes = [bench.execute.state.crashes.note() for _ in range(4)]
     assert crashes == [False, False, False, True], "one of them is explained"
 
 
@@ -411,7 +412,7 @@ def test_a_worker_whose_engine_dies_again_and_again_takes_itself_out_and_says_wh
     monkeypatch.setattr(ScriptedEngine, "check", check)
     bench.lease.begin()
     assert bench.gave_up.wait(10)
-    assert not bench.execute.ready.is_set()
+    assert not bench.execute.state.ready.is_set()
     bench.lease.end()
     assert len(starts) == MOST_CRASHES - 1
     with store.begin() as db:
@@ -431,22 +432,22 @@ def test_an_engine_that_does_not_come_up_has_died_once(bench: Bench, monkeypatch
 
     monkeypatch.setattr(ScriptedEngine, "start", start)
     bench.engine.dead = True
-    bench.execute.ready.clear()
+    bench.execute.state.ready.clear()
     bench.lease.begin()
-    assert bench.execute.ready.wait(10)
+    assert bench.execute.state.ready.wait(10)
     bench.lease.end()
     assert not bench.gave_up.is_set()
 
 
 def test_engine_that_is_well_after_all_takes_work_again_unless_it_drains(bench: Bench) -> None:
-    bench.execute.ready.clear()
+    bench.execute.state.ready.clear()
     bench.lease.begin()
-    assert bench.execute.ready.wait(10)
+    assert bench.execute.state.ready.wait(10)
 
     bench.lease.drain()
     bench.lease.end()
 
-    assert not bench.execute.ready.is_set()
+    assert not bench.execute.state.ready.is_set()
 
 
 def test_message_waits_for_an_engine_that_is_about_to_be_ready(
@@ -454,11 +455,11 @@ def test_message_waits_for_an_engine_that_is_about_to_be_ready(
 ) -> None:
     monkeypatch.setattr("workers.running.execute.NOT_READY_HOLD_S", 10)
     ticket = queued()
-    bench.execute.ready.clear()
+    bench.execute.state.ready.clear()
     thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, 1))
     thread.start()
 
-    bench.execute.ready.set()
+    bench.execute.state.ready.set()
     thread.join(10)
 
     assert job(store, ticket).state is JobState.SUCCEEDED
@@ -472,7 +473,8 @@ def test_message_is_held_while_postgres_is_away_so_that_the_queue_is_not_emptied
     assert port is not None
     with Proxy(port) as proxy:
         away = settings.model_copy(update={"database_url": settings.database_url.replace(str(port), str(proxy.port))})
-        execute = replace(bench.execute, store=Store(connections.postgres(away)))
+        records = replace(bench.execute.records, store=Store(connections.postgres(away)))
+        execute = replace(bench.execute, records=records)
         proxy.turn(Mode.REFUSE)
         began = time.monotonic()
         execute.run(ticket.job_id, 1)
@@ -481,7 +483,7 @@ def test_message_is_held_while_postgres_is_away_so_that_the_queue_is_not_emptied
 
         proxy.turn(Mode.OK)
         execute.run(ticket.job_id, 1)
-        execute.store.close()
+        records.store.close()
     assert job(store, ticket).state is JobState.SUCCEEDED
 
 
@@ -498,7 +500,7 @@ NO_ROOM = """
 def test_answer_is_kept_until_a_full_postgres_has_room(
     bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.running.execute.REWRITE_AFTER_S", 0.02)
+    monkeypatch.setattr("workers.running.records.REWRITE_AFTER_S", 0.02)
     with store.begin() as db:
         db.execute(sa.text(NO_ROOM))
     ticket = queued()
@@ -532,7 +534,7 @@ def test_answer_is_kept_until_a_read_only_postgres_takes_writes_again(
         refused.release()
         threading.Event().wait(0.02)
 
-    monkeypatch.setattr("workers.running.execute.time.sleep", rest)
+    monkeypatch.setattr("workers.running.records.time.sleep", rest)
     with ExitStack() as turned:
 
         def generate(request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
@@ -569,7 +571,7 @@ def test_attempt_that_nobody_runs_is_given_up_by_its_living_worker(
 ) -> None:
     ticket = queued()
     with store.begin() as db:  # A claim whose reply was lost.
-        store_attempts.claim(db, ticket.job_id, ticket.enqueue_no, bench.execute.worker_id, "scripted")
+        store_attempts.claim(db, ticket.job_id, ticket.enqueue_no, bench.execute.state.id, "scripted")
 
     bench.lease.begin()
     orphans: list[UUID] = []
@@ -611,10 +613,10 @@ def test_engine_minder_goes_on_after_a_start_that_cannot_succeed(bench: Bench, m
 
     monkeypatch.setattr(ScriptedEngine, "start", start)
     bench.engine.dead = True
-    bench.execute.ready.clear()
+    bench.execute.state.ready.clear()
 
     bench.lease.begin()
-    assert bench.execute.ready.wait(10)
+    assert bench.execute.state.ready.wait(10)
     bench.lease.end()
 
 
@@ -623,10 +625,10 @@ def test_an_engine_request_that_never_ends_gives_its_slot_and_cache_back(
 ) -> None:
     ticket = queued(webhook_url="https://receiver.example")
     bench.engine.waits_for_abort = True
-    bench.execute.kv_budget.open(EngineLimits(2048, 4, kv_tokens=2048, kv_block_tokens=16), [])
-    assert bench.execute.kv_budget.hold(ticket.job_id, ticket.lane, 8, 2000, False)
-    assert not bench.execute.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
-    bench.lease.max_run_s = 0.2
+    bench.execute.generating.kv_budget.open(EngineLimits(2048, 4, kv_tokens=2048, kv_block_tokens=16), [])
+    assert bench.execute.generating.kv_budget.hold(ticket.job_id, ticket.lane, 8, 2000, False)
+    assert not bench.execute.generating.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
+    bench.lease.times = replace(bench.lease.times, max_run_s=0.2)
     bench.lease.begin()
 
     bench.execute.run(ticket.job_id, ticket.enqueue_no)
@@ -637,8 +639,8 @@ def test_an_engine_request_that_never_ends_gives_its_slot_and_cache_back(
     assert "max_run_s" in (done.error_message or "")
     assert entries(store) == [("compute", USD)], "it pays for what it produced"
     assert bench.heard.announced == [ticket.job_id]
-    assert len(bench.execute.running) == 0
-    assert bench.execute.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
+    assert len(bench.execute.state.attempts) == 0
+    assert bench.execute.generating.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
     assert not bench.gave_up.is_set()
 
 
@@ -648,7 +650,7 @@ def test_a_worker_whose_engine_does_not_let_go_of_a_request_takes_itself_out(
     monkeypatch.setattr("workers.running.lease.ABORT_WITHIN_S", 0.1)
     ticket = queued()
     bench.engine.waits_for_abort, bench.engine.lets_go = True, False
-    bench.lease.max_run_s = 0.1
+    bench.lease.times = replace(bench.lease.times, max_run_s=0.1)
     bench.lease.begin()
     thread = threading.Thread(target=bench.execute.run, args=(ticket.job_id, ticket.enqueue_no))
     thread.start()
@@ -658,7 +660,7 @@ def test_a_worker_whose_engine_does_not_let_go_of_a_request_takes_itself_out(
     bench.lease.end()
     bench.engine.aborted.set()
     thread.join(10)
-    assert not bench.execute.ready.is_set()
+    assert not bench.execute.state.ready.is_set()
     with store.begin() as db:
         [(why, is_over)] = db.execute(sa.text("SELECT stop_reason, lease_until <= now() FROM workers"))
     assert is_over

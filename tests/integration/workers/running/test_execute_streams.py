@@ -34,8 +34,12 @@ from workers.engines.base import Delta, EngineLimits, FinishReason, Generation, 
 from workers.engines.simulator.engine import SimulatorEngine
 from workers.running.bill import Bill
 from workers.running.execute import Execute
+from workers.running.generating import Generating
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
+from workers.running.records import AttemptRecords
+from workers.running.retry import RetryRules
+from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
 ANSWER = "Water falls through the headrace."
@@ -113,25 +117,22 @@ def make_worker(store: Store, settings: Settings, admission: Admission) -> Itera
         with store.begin() as db:
             workers.register(db, info, settings.lease_s)
         server = connections.redis(settings.model_copy(update={"redis_url": redis_url or settings.redis_url}))
-        publisher = Publisher(Streams(server))
+        state, publisher = WorkerState(info.id), Publisher(Streams(server))
         publisher.begin()
         execute = Execute(
-            store,
-            engine,
+            state,
+            Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
+            AttemptRecords(store, state.id, engine.name, Notices(admission), publisher),
             Bill(Tariff.of(settings), Route.POOL, "host"),
-            info.id,
-            3,
-            notices=Notices(admission),
-            publisher=publisher,
-            kv_budget=KvBudget(engine, "expected", 0.0, freed=lambda: None),
+            RetryRules(3),
         )
-        execute.ready.set()
+        state.ready.set()
         made.append(execute)
         return execute
 
     yield make
     for execute in made:
-        execute.publisher.end()
+        execute.generating.publisher.end()
 
 
 def job(store: Store, ticket: Ticket) -> Job:
@@ -218,9 +219,9 @@ def test_attempt_that_was_handed_back_is_continued_under_the_same_number(
     first = make_worker(WordyEngine(words=3))
     thread = threading.Thread(target=first.run, args=(ticket.job_id, 1))
     thread.start()
-    assert first.engine.said.wait(10)
-    first.running.stop(first.running.ids()[0], "draining")
-    first.engine.abort("")
+    assert first.generating.engine.said.wait(10)
+    first.state.attempts.stop(first.state.attempts.ids()[0], "draining")
+    first.generating.engine.abort("")
     thread.join(10)
     assert job(store, ticket).attempt == 0
 
@@ -337,10 +338,10 @@ def test_cancelled_job_keeps_the_text_that_was_heard(
     worker = make_worker(WordyEngine(words=3))
     thread = threading.Thread(target=worker.run, args=(ticket.job_id, 1))
     thread.start()
-    assert worker.engine.said.wait(10)
+    assert worker.generating.engine.said.wait(10)
 
-    worker.running.stop(worker.running.ids()[0], "cancelled")
-    worker.engine.abort("")
+    worker.state.attempts.stop(worker.state.attempts.ids()[0], "cancelled")
+    worker.generating.engine.abort("")
     thread.join(10)
 
     done = job(store, ticket)

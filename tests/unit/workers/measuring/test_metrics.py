@@ -1,6 +1,5 @@
 """What a scrape finds, with an engine that says what it is told to. No socket is opened."""
 
-import threading
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
 from workers.engines.base import EngineLimits, EngineStats, Progress
 from workers.measuring.metrics import WorkerMetrics
-from workers.running.attempts import RunningAttempts
+from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
 
@@ -34,9 +33,9 @@ class Bench:
         self.engine: Any = Engine(stats)
         self.kv_budget = KvBudget(self.engine, "expected", 0.0, freed=lambda: None)
         self.kv_budget.open(limits)
-        self.running, self.ready = RunningAttempts(), threading.Event()
+        self.state = WorkerState()
         self.registry = CollectorRegistry(auto_describe=True)
-        self.registry.register(WorkerMetrics("chat", self.engine, self.kv_budget, self.running, self.ready))
+        self.registry.register(WorkerMetrics("chat", self.engine, self.kv_budget, self.state))
 
     def value(self, name: str) -> float | None:
         return self.registry.get_sample_value(f"headrace_{name}", {"pool": "chat"})
@@ -82,8 +81,8 @@ def test_the_engine_is_asked_at_each_scrape(bench: Bench, name: str, value: floa
 
 def test_what_runs_and_whether_it_takes_work(bench: Bench) -> None:
     assert (bench.value("worker_running"), bench.value("worker_ready")) == (0, 0)
-    bench.ready.set()
-    with bench.running.running("a"):
+    bench.state.ready.set()
+    with bench.state.attempts.running("a"):
         assert (bench.value("worker_running"), bench.value("worker_ready")) == (1, 1)
 
 

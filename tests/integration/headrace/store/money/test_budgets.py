@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.config import BudgetSettings
-from headrace.domain.attempts import AttemptEnd, Claim, Reroute
+from headrace.domain.attempts import AttemptEnd, Claim, HandBack, Reroute
 from headrace.domain.budgets import Budget, Cost, NoBudget, Shortfall, SpendingLimits
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
@@ -350,7 +350,9 @@ def test_a_job_that_is_sent_away_waits_elsewhere_as_if_it_had_never_started(
     claim = claimed()
     with store.begin() as db:
         reroute = Reroute("chat.normal", Route.POOL, "no money")
-        assert attempts.hand_back(db, claim, AttemptEnd("failed", 0, Cost(Decimal(0), "v1"), "waste"), reroute=reroute)
+        assert attempts.hand_back(
+            db, claim, AttemptEnd("failed", 0, Cost(Decimal(0), "v1"), "waste"), HandBack(reroute=reroute)
+        )
         found = jobs.find(db, claim.app_id, claim.job_id)
 
     assert (found.state, found.queue, found.route) == (JobState.WAITING, "chat.normal", Route.POOL)
