@@ -6,27 +6,23 @@ The environment wins over the file. Every value has a default that works on a la
 import os
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from headrace.config.file import PROJECT_ROOT, ConfigPath, toml_source
+from headrace.config.pools import PoolSettings, Price, SimulatorSettings
 from headrace.config.sections import (
     BudgetSettings,
-    Days,
     LaneSettings,
     OverflowSettings,
-    PoolSettings,
-    Positive,
-    PositiveInt,
-    Price,
     ScalingSettings,
-    SimulatorSettings,
     WebhookSettings,
     built_in_lanes,
 )
+from headrace.config.values import Days, Positive, PositiveInt
 from headrace.config.variables import check_names
 from headrace.domain.queues import Lane, Route
 from headrace.errors import ConfigError
@@ -43,9 +39,6 @@ __all__ = [
     "SimulatorSettings",
     "WebhookSettings",
 ]
-
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-
 
 #: What stands for a pepper where none is set. Everyone can read it here, so that it protects nothing.
 NO_PEPPER = "development"
@@ -169,16 +162,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over the file."""
-        named = _ConfigPath()
-        if "config" in named.model_fields_set and not named.config.is_file():
-            raise ConfigError(f"HEADRACE_CONFIG names {named.config}, where there is no file.", param="config")
-        file = TomlConfigSettingsSource(settings_cls, toml_file=named.config)
-        for name in file.toml_data:
-            if name not in cls.model_fields:
-                near = get_close_matches(name, cls.model_fields, 1)
-                hint = f" Did you mean '{near[0]}'?" if near else ""
-                raise ConfigError(f"{named.config} sets '{name}', which is no setting.{hint}", param=name)
-        return init_settings, env_settings, file
+        return init_settings, env_settings, toml_source(settings_cls)
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -198,7 +182,7 @@ class Settings(BaseSettings):
             message = f"Setting {name}{variable}: {first['msg']}.{got}"
             raise ConfigError(message, param=name) from error
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{_ConfigPath().config} is not valid TOML: {error}.") from error
+            raise ConfigError(f"{ConfigPath().config} is not valid TOML: {error}.") from error
 
     def _with_served_pool(self) -> Self:
         """Settle which pool is served here, and let the environment's model and engine override its own."""
@@ -286,11 +270,3 @@ class Settings(BaseSettings):
     def lane(self, lane: Lane) -> LaneSettings:
         """This lane's settings, the built-in ones where the file has none."""
         return self.lanes.get(lane) or built_in_lanes()[lane]
-
-
-class _ConfigPath(BaseSettings):
-    """`HEADRACE_CONFIG`: where the settings file is; the checkout's own by default."""
-
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", env_ignore_empty=True, extra="ignore")
-
-    config: Path = PROJECT_ROOT / "headrace.toml"
