@@ -12,13 +12,17 @@ from headrace.domain.logprobs import MOST_LOGPROBS
 
 
 class Price(Section):
-    """USD per 1,000,000 tokens of one model.
+    """A price list of one model.
 
     Attributes:
-        tiers: what a call costs in the provider's other service tiers, as a factor: `{ flex = "0.5" }`. Where there are
-            any, calls name their tier, and a job that has time goes to `flex`.
+        input_usd_per_mtok: the price of a prompt's tokens.
+        output_usd_per_mtok: the price of an answer's tokens.
+        cached_input_usd_per_mtok: the price of prompt tokens that the provider had in its cache; by default the same
+            as other prompt tokens.
+        tiers: what a call costs in the provider's other service tiers, as a factor of the price: `{ flex = "0.5" }`.
+            If it is set, every call names its tier, and jobs of `low` and `batch` that have time go to `flex`.
         source: where the figure comes from, with its date.
-        version: what the ledger calls it; change it with the price.
+        version: what the ledger calls this price; change it with the price.
     """
 
     input_usd_per_mtok: Annotated[Decimal, Field(ge=0)]
@@ -39,31 +43,32 @@ DEFAULT_OWN_PRICE = Price(
 
 
 class PoolSettings(Section):
-    """A group of identical GPU workers that serve one model; or, without any, a model of the paid API's.
+    """A group of identical GPU workers that serve one model; or a model that the paid API alone answers.
 
     Attributes:
-        model: the name that requests use: a Hugging Face id or a folder; the paid API's own name of its model.
-        model_dir: a folder with the weights and tokenizer; None to resolve `model` through the hub's cache.
-        engine: what answers; `simulator` is for load and fault tests, and says so in its answers; `openai` is the paid
-            API alone, by the overflow workers.
-        max_model_tokens: prompt plus output of one job; None for the model's own limit, which the paid API looks after
-            by itself.
-        default_max_tokens: bound of an answer whose job gives no `max_tokens`; less where the prompt leaves less of
+        model: the name that requests use: a Hugging Face id or a folder, or the paid API's name of its model.
+        model_dir: a folder with the weights and the tokenizer; by default `model` comes from the hub's cache.
+        engine: what answers: `vllm`; `openai`, the paid API, without a GPU worker; or `simulator`, for load and fault
+            tests, which says so in its answers.
+        max_model_tokens: prompt plus output of one job. Without it the model's own limit holds, which is also the
+            default of a pool of the paid API's.
+        default_max_tokens: the bound of an answer whose job gives no `max_tokens`; less if the prompt leaves less of
             `max_model_tokens`.
         max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`).
-        max_run_s: how long one attempt may run before it is aborted, and its job fails.
-        kv_cache_mib: size of the KV-cache pool, of each GPU or of a CPU. None: on a GPU what the engine finds free
-            (`gpu_memory_utilization`), on a CPU 512.
-        kv_admission: what must fit into the KV cache before a job is let into the engine: what is expected of all that
-            run (`expected`), the longest answer of each, which never preempts and leaves most of it empty
-            (`worst_case`), or nothing, which leaves all to the engine (`open`).
-        kv_high_share: of the KV cache, what is kept free of other lanes' jobs for those of `high`; while the lane is in
-            use, of the engine's slots as well.
-        adapters: LoRA adapters of the model by the names that requests use: a folder or a Hugging Face id each.
-        reasoning_parser: by which vLLM tells what the model thinks from what it answers, e.g. `qwen3`; None for a model
-            that answers at once.
-        engine_options: passed to vLLM's engine arguments as they are.
-        drain_jobs_per_s: what one worker is believed to finish before a rate has been measured.
+        max_run_s: how long one attempt may run before it is aborted and its job fails.
+        kv_cache_mib: the size of the KV cache, of each GPU or of a CPU. By default a GPU's free memory
+            (`gpu_memory_utilization`), and 512 on a CPU.
+        kv_admission: what must fit into the KV cache before the engine gets a job. `expected`: the expected length of
+            all running jobs. `worst_case`: the longest answer of each, which never preempts a job and leaves most of
+            the cache empty. `open`: nothing; vLLM decides.
+        kv_high_share: the part of the KV cache that only jobs of `high` may use; while that lane is in use, also the
+            part of the engine's slots.
+        adapters: LoRA adapters of the model, by the names that requests use as `model`: a folder or a Hugging Face id
+            each.
+        reasoning_parser: the vLLM parser of a model that thinks before it answers, such as `qwen3`.
+        engine_options: engine arguments of vLLM, such as `tensor_parallel_size`; [gpu.md](gpu.md) says which for
+            what.
+        drain_jobs_per_s: how fast one worker is assumed to finish jobs until a rate was measured.
         price: what a token costs on this pool's own hosts.
     """
 
@@ -123,17 +128,19 @@ class PoolSettings(Section):
 
 
 class SimulatorSettings(Section):
-    """The simulator engine's calibration.
+    """The calibration of the simulator engine, which makes its answers up.
 
     Attributes:
-        load_s: how long it takes to start.
-        prefill_tokens_per_s, decode_tokens_per_s: of one request; requests do not slow each other down.
-        output_tokens: length of an answer, unless the job's `max_tokens` is less.
-        reasoning_tokens: length of what is thought before it; 0 for nothing.
-        kv_tokens, kv_block_tokens: size of the KV cache, and of the blocks it is handed out in.
-        fault: what goes wrong: an error, a prompt that is rejected, or the engine's death.
-        fault_every: every n-th request meets `fault`; 0 for none.
-        poison: a prompt with this text in it kills the engine; empty for none.
+        load_s: how long its start takes.
+        prefill_tokens_per_s: how fast it reads a prompt; requests do not slow each other down.
+        decode_tokens_per_s: how fast it writes an answer, likewise.
+        output_tokens: the length of an answer, unless the job's `max_tokens` is less.
+        reasoning_tokens: the length of what is thought before the answer; 0: nothing.
+        kv_tokens: the size of the KV cache.
+        kv_block_tokens: the size of one of its blocks.
+        fault: what goes wrong: an error (`fault`), a rejected prompt (`reject`) or the engine's death (`die`).
+        fault_every: every n-th request meets `fault`; 0: none does.
+        poison: a prompt that contains this text kills the engine; empty: no prompt does.
     """
 
     load_s: Annotated[float, Field(ge=0)] = 0.0

@@ -11,15 +11,15 @@ from headrace.domain.queues import Lane
 
 
 class LaneSettings(Section):
-    """One lane.
+    """One lane: `high`, `normal`, `low` or `batch`.
 
     Attributes:
-        max_wait_s: default for the job's `max_wait`.
+        max_wait_s: the `max_wait` of a job that gives none: how long it may wait for its first start.
         interactive_max_wait_s: the same for a job whose caller waits for the answer or streams it, never more than
-            `max_wait_s`; None: `max_wait_s`.
-        depth_cap: jobs a queue of this lane holds before new ones are refused.
-        backlog_cap_tokens: likewise in tokens, prompts and the most output of all that wait.
-        takes: of as many takes as all lanes' `takes` add up to, those that are this lane's while all have work.
+            `max_wait_s`; by default `max_wait_s`.
+        depth_cap: jobs that wait in a queue of this lane before new ones are refused.
+        backlog_cap_tokens: tokens that wait before new jobs are refused: the prompts, and the longest answers allowed.
+        takes: the lane's weight. While all lanes have work, a lane gets this part of the sum of all `takes`.
     """
 
     max_wait_s: Positive = 600.0
@@ -46,18 +46,20 @@ def built_in_lanes() -> dict[Lane, LaneSettings]:
 
 
 class OverflowSettings(Section):
-    """The paid API. It is used only when an API key is set.
+    """The paid API. It is used only when its key is set and a budget exists.
 
     Attributes:
-        model: what answers a job that spilled over, unless `models` maps its own model to another.
-        effort_models: those of its models that can be told how much to think; jobs go to the others without that.
+        model: the paid model that answers a job that spills, unless `models` maps its own model to another.
+        models: which paid model answers which of your own models.
+        effort_models: the paid models that accept `reasoning_effort`; a job goes to the others without it.
         max_running: calls in flight in one overflow worker.
-        timeout_s: silence of the API after which a call is given up.
-        spill_depth: jobs in a queue of ours from which on new ones that may go to the paid API go there first.
-        spill_kv_use: share of a pool's KV cache in use from which on they do, once a whole batch waits as well.
-        back_at: share of these at which they come back: less, so that they do not go to and fro.
-        spill_before_s: a job that may go there and still waits so long before its `start_by` does, into a free call;
-            none does in the first half of its wait. 0 for none.
+        timeout_s: a call is given up after the API was silent for so long.
+        spill_depth: new jobs go to the paid API first while their own queue holds at least so many jobs.
+        spill_kv_use: they also do while so much of the pool's KV cache is in use and a whole batch waits.
+        back_at: new jobs come back to their own queue below this share of `spill_depth` and `spill_kv_use`, so that
+            the switch does not flap.
+        spill_before_s: a waiting job spills so long before its `max_wait` ends, if a call is free, and never in the
+            first half of its wait. 0: waiting jobs do not spill.
     """
 
     model: str = "gpt-4o-mini"
@@ -80,14 +82,15 @@ class OverflowSettings(Section):
 
 
 class BudgetSettings(Section):
-    """What all apps together may spend at the paid API; an app's own budget is set with `headrace apps`.
+    """What all apps together may spend at the paid API. `headrace apps limit` sets the budget of one app.
 
     Attributes:
-        day_usd, month_usd: in a day and in a month of UTC; None for no limit. Without either, and without stored
-            limits (`headrace budgets set`, which win), nothing is sent there but for apps with a budget of their own.
-        webhook_url: told when a budget, an app's or that of all together, comes to a threshold; None for nobody.
-        webhook_secret: what that is signed with: `whsec_` and 24 to 64 bytes in base64; only webhook workers need it.
-        webhook_secret_old: while that is rotated, the one before, which signs too.
+        day_usd: the limit of a day in UTC. A limit that `headrace budgets set` has stored wins. Without any limit
+            nothing is sent to the paid API, except for apps with a budget of their own.
+        month_usd: the limit of a month in UTC, likewise.
+        webhook_url: gets a webhook when a budget, of an app or of all together, reaches 80 or 100 %.
+        webhook_secret: signs that webhook: `whsec_` and 24 to 64 bytes in base64. Only `webhooks` workers need it.
+        webhook_secret_old: the previous secret. While it is set, each such webhook has two signatures.
     """
 
     day_usd: Annotated[Decimal, Field(ge=0)] | None = None
@@ -113,12 +116,14 @@ class WebhookSettings(Section):
     """Delivery of webhooks.
 
     Attributes:
-        timeout_s: for one request as a whole, from the name's look-up to the answer's headers.
-        max_running: requests in flight in one webhook worker.
-        max_running_per_app, max_running_per_receiver: of these, the most of one app, and to one host and port.
-        retry_delays_s: pause before each further try; after the last the delivery has failed.
-            Default: the example schedule of the Standard Webhooks specification, about 3 days.
-        allow_private: True permits receivers on loopback and private networks, and plain http. For development only.
+        timeout_s: one request as a whole, from the name's look-up to the answer's headers.
+        max_running: requests in flight in one webhooks worker.
+        max_running_per_app: of these, the most of one app.
+        max_running_per_receiver: of these, the most to one host and port.
+        retry_delays_s: the pause before each further try; after the last one the delivery has failed. The default is
+            the example schedule of the Standard Webhooks specification, about 3 days.
+        allow_private: permits receivers on loopback and private networks, and plain http. For development only;
+            `bin/demo` sets it for itself.
     """
 
     timeout_s: Positive = 15.0
@@ -130,15 +135,18 @@ class WebhookSettings(Section):
 
 
 class ScalingSettings(Section):
-    """The reactive autoscaling policy's thresholds.
+    """The autoscaling policy's thresholds.
 
     Attributes:
-        mode: `advisory` writes decisions and moves nothing.
-        min_hosts, max_hosts: bounds of what is decided.
-        up_depth: jobs waiting in a pool's queues above which hosts are added.
-        up_load, down_load: share of the running slots in use above which hosts are added, and below which one goes.
-        up_step, down_step: hosts in one decision.
-        cooldown_s: pause between two decisions about one pool.
+        mode: `advisory` writes decisions and moves no host.
+        min_hosts: the fewest hosts that a decision asks for.
+        max_hosts: the most hosts that a decision asks for.
+        up_depth: hosts are added while more jobs than this wait in a pool's queues.
+        up_load: hosts are added above this share of running slots in use.
+        down_load: hosts go below this share of running slots in use.
+        up_step: hosts that one decision adds.
+        down_step: hosts that one decision takes away.
+        cooldown_s: the pause between two decisions about one pool.
         stale_after_s: older observations decide nothing.
     """
 
