@@ -70,6 +70,22 @@ def _section(section: Section) -> str:
     return f"\n{title}\n\n{_COLUMNS}" + "".join(_row(setting) for setting in section.settings)
 
 
+def rows(sections: Iterable[Section]) -> list[dict[str, str]]:
+    """The same for a program: a row for each setting."""
+    return [
+        {
+            "section": section.header,
+            "name": setting.name,
+            "variable": setting.variable,
+            "value": _value(setting),
+            "default": _default(setting),
+            "meaning": _sentence(setting.description),
+        }
+        for section in sections
+        for setting in section.settings
+    ]
+
+
 def _row(setting: Setting) -> str:
     names = f"`{setting.name}`<br>`{setting.variable}`"
     cells = (names, _value(setting), _default(setting), _sentence(setting.description))

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,16 @@ def test_command_prints_the_page_or_writes_it(tmp_path: Path, monkeypatch: pytes
     printed = CliRunner().invoke(main, ["settings"])
     written = CliRunner().invoke(main, ["settings", "--page"])
 
+    listed = json.loads(CliRunner().invoke(main, ["settings", "--json"]).stdout)
+
+    assert {
+        "section": "[overflow]",
+        "name": "timeout_s",
+        "variable": "HEADRACE_OVERFLOW__TIMEOUT_S",
+        "value": "seconds, above 0",
+        "default": "60",
+        "meaning": "A call is given up after the API was silent for so long.",
+    } in listed
     assert printed.stdout == page(sections()) == (tmp_path / PAGE).read_text(encoding="utf-8")
     assert written.stdout == f"{PAGE} is made.\n"
 
