@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
+from textwrap import fill
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -31,7 +32,7 @@ Every setting has a default that works on a laptop. A default below holds where 
 sets the value; the checkout's `headrace.toml` sets some of them, with
 comments.
 
-These variables are read by the [Procfile](../Procfile) and are not in the file:
+These variables are not in the file; the [Procfile](../Procfile) reads all but the first:
 
 | variable | default | meaning |
 |---|---|---|
@@ -41,7 +42,6 @@ These variables are read by the [Procfile](../Procfile) and are not in the file:
 | `FLOWER_BASIC_AUTH` | none: `flower` does not start | `USER:PASSWORD` of Flower's page; `headrace up` makes one |
 """
 _TOP = "## At the top of the file"
-_COLUMNS = "| setting, variable | value | default | meaning |\n|---|---|---|---|\n"
 
 #: What a name's ending says about its value.
 _UNITS = {
@@ -61,13 +61,13 @@ _BOUNDS = {Gt: "above {.gt:,}", Ge: "at least {.ge:,}", Le: "at most {.le:,}"}
 
 
 def page(sections: Iterable[Section]) -> str:
-    """The whole page: a table for each section."""
+    """The whole page: a list for each section."""
     return _HEAD + "".join(_section(section) for section in sections)
 
 
 def _section(section: Section) -> str:
     title = f"## `{section.header}`\n\n{_sentence(section.about)}" if section.header else _TOP
-    return f"\n{title}\n\n{_COLUMNS}" + "".join(_row(setting) for setting in section.settings)
+    return f"\n{title}\n\n" + "".join(_item(setting) for setting in section.settings)
 
 
 def rows(sections: Iterable[Section]) -> list[dict[str, str]]:
@@ -86,10 +86,11 @@ def rows(sections: Iterable[Section]) -> list[dict[str, str]]:
     ]
 
 
-def _row(setting: Setting) -> str:
-    names = f"`{setting.name}`<br>`{setting.variable}`"
-    cells = (names, _value(setting), _default(setting), _sentence(setting.description))
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+def _item(setting: Setting) -> str:
+    facts = f"*{_sentence(_value(setting))}. Default: {_default(setting)}.*"
+    text = f"- **`{setting.name}`**, `{setting.variable}`: {_sentence(setting.description)} {facts}"
+    # A name that was broken at a hyphen could not be searched for.
+    return fill(text, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _sentence(text: str) -> str:
@@ -111,7 +112,7 @@ def _value(setting: Setting) -> str:
 def _type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
-        return ", ".join(f"`{choice}`" for choice in arguments)
+        return " or ".join(f"`{choice}`" for choice in arguments)
     if origin is dict:
         return "table" if arguments[1] is Any else f"table of {_type(arguments[1])}s"
     if origin in (tuple, frozenset):
@@ -140,8 +141,8 @@ def _default(setting: Setting) -> str:
     for table, value in setting.defaults.items():
         shown.setdefault(_shown(value), []).append(f"`{table}`")
     if len(shown) > 1:
-        return "<br>".join(f"{', '.join(tables)}: {text}" for text, tables in shown.items())
-    return next(iter(shown), "must be set")
+        return "; ".join(f"{', '.join(tables)} {text}" for text, tables in shown.items())
+    return next(iter(shown), "none, it must be set")
 
 
 def _shown(value: Any) -> str:
