@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import fmean
 
-from headrace.domain.answers import ExpectedOutputs
 from headrace.domain.fleet import Fleet, QueueActivity, QueueSample, StartedSize
 from headrace.domain.places import Load
 from headrace.domain.queues import OVERFLOW, Lane, lane_queues
+from headrace.policies.answers import ExpectedOutputs
 from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
 from headrace.policies.lanes import HIGH_LATELY_S, kept_share
 from headrace.store import clock, locks

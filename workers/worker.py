@@ -16,11 +16,12 @@ from headrace import connections
 from headrace.broker.pace import Pace
 from headrace.broker.streams import Streams
 from headrace.config import Settings
-from headrace.domain.answers import AnswerLength
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.queues import OVERFLOW, Route
 from headrace.errors import ConfigError, StoreUnavailable
+from headrace.policies.answers import AnswerLength
 from headrace.policies.pricing import Tariff
+from headrace.policies.retries import RetryRules
 from headrace.store import Store, observations, workers
 from workers.engines import load
 from workers.engines.base import EngineLimits
@@ -37,7 +38,6 @@ from workers.running.lease import Lease, LeaseTimes
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
 from workers.running.records import AttemptRecords
-from workers.running.retry import RetryRules
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 

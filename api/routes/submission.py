@@ -8,12 +8,12 @@ from uuid import UUID
 from flask import g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.abandoned import cancel_unless_wanted
 from api.bodies import SMALL_BYTES
 from api.deps import deps
 from api.door.accepted import Accepted
 from api.door.drafts import Draft
 from api.rates import rate_headers
-from api.reading.abandoned import cancel_unless_wanted
 from api.reading.peers import peer_of
 from api.reading.waits import ClientGone
 from api.schemas.body import parse_object

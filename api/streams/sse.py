@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 from flask import Response
 
+from api.abandoned import cancel_unless_wanted
 from api.deps import WebDeps, deps
 from api.door.accepted import Accepted
-from api.reading.abandoned import cancel_unless_wanted
 from api.reading.slots import Slot
 from api.reading.waits import Watch
 from api.streams.chunks import ChatChunks

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from headrace.domain.answers import ExpectedOutputs, from_fields, to_fields
 from headrace.domain.queues import Lane
+from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields
 
 #: The first steps of a forecast, in seconds; later ones grow in proportion to the time that has passed.
 STEP_S = 0.5

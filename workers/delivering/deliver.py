@@ -18,11 +18,11 @@ from headrace.config import WebhookSettings
 from headrace.domain.deliveries import Delivery, Terms
 from headrace.errors import DeliveryFailed
 from headrace.policies import webhooks
+from headrace.policies.retries import asked_wait_s, jitter, next_delivery_delay_s
 from headrace.store import Store
 from headrace.store.webhooks.outbox import GONE_STATUS
 from workers.delivering.posting import Post, WebhookRequest, WebhookResponse
 from workers.delivering.slots import DeliverySlots, SlotUse
-from workers.running.retry import asked_wait_s, jitter, next_delivery_delay_s
 
 log = logging.getLogger(__name__)
 

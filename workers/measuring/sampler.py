@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace import store
-from headrace.domain.answers import ExpectedOutputs
 from headrace.domain.fleet import WorkerSample
 from headrace.errors import StoreUnavailable
+from headrace.policies.answers import ExpectedOutputs
 from headrace.store import Store
 from workers.engines.base import Engine, EngineStats
 from workers.taking.kv_budget import KvBudget

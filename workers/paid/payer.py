@@ -26,8 +26,7 @@ from headrace.store import Store
 from workers.engines.base import Generation
 from workers.paid.lockout import Lockout
 from workers.paid.pacer import Pacer
-from workers.running.shared_attempts import MOST
-from workers.running.sharing import Sharing
+from workers.sharing import MOST, Sharing
 
 log = logging.getLogger(__name__)
 

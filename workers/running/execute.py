@@ -13,6 +13,7 @@ from headrace.domain.attempts import AttemptEnd, Claim, HandBack
 from headrace.domain.ids import show_id
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
+from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
 from workers.outcomes import Outcome
 from workers.paid.payer import NO_CALL, NotYet, Objection, Payer
 from workers.running.attempts import StopReason
@@ -20,7 +21,6 @@ from workers.running.bill import Answered, Bill
 from workers.running.generating import Generating
 from workers.running.records import AttemptRecords
 from workers.running.rerouting import next_queue
-from workers.running.retry import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
 from workers.running.worker_state import WorkerState
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from headrace.domain.attempts import ApiTier, Claim
 from headrace.errors import EngineError
+from headrace.policies.retries import is_continuable
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.running.publisher import Publisher
-from workers.running.retry import is_continuable
 from workers.taking.kv_budget import KvBudget
 
 

@@ -16,10 +16,8 @@ from headrace.domain.queues import Route
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.store import Store, attempts
 from headrace.store.attempts.claims import claim_of
-from workers.running.sharing import Sharing
+from workers.sharing import MOST, Sharing
 
-#: Rows of one statement: more would only make everyone wait for the longest.
-MOST = 64
 #: How long a statement waits for more rows while many come, in seconds: about as long as Postgres takes to commit it.
 GATHER_S = 0.005
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from headrace.domain.answers import AnswerLength, ExpectedOutputs
 from headrace.domain.queues import Lane
+from headrace.policies.answers import AnswerLength, ExpectedOutputs
 from headrace.policies.lanes import HIGH_LATELY_S, kept_slots
 from workers.engines.base import Engine, EngineLimits, Generation
 from workers.taking.kv_ledger import HeldJob, KvLedger

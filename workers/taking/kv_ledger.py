@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from headrace.domain.answers import ExpectedOutputs
 from headrace.domain.queues import Lane
+from headrace.policies.answers import ExpectedOutputs
 from workers.taking.lengths import STEP_TOKENS, Lengths
 
 #: Share of jobs that are let be preempted: what is learned holds it there. Fewer leave more of the cache empty.

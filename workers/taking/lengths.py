@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, pairwise
 
-from headrace.domain.answers import BOUNDS, AnswerLength, ExpectedOutput
 from headrace.domain.queues import Lane
+from headrace.policies.answers import BOUNDS, AnswerLength, ExpectedOutput
 
 #: Answers of one lane that are remembered; older ones say less about what comes.
 REMEMBERED = 2000

@@ -1,13 +1,13 @@
 """A claim: what a worker knows of a job that it may run, and what every write about it is fenced by."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row
 
 from headrace.domain.attempts import Claim
-from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane, Overflow, Route
+from headrace.store.jobs.texts import sampling_of
 
 #: What a claim has of its job as it is there.
 _AS_STORED = (
@@ -29,8 +29,3 @@ def claim_of(row: Row[Any]) -> Claim:
         has_webhook=row.webhook_url is not None,
         route=Route(row.route),
     )
-
-
-def sampling_of(stored: Mapping[str, Any]) -> Sampling:
-    """Read what `job_texts` keeps of how to decode."""
-    return Sampling(**{**stored, "stop": tuple(stored.get("stop", ()))})

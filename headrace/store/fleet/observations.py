@@ -11,13 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 
-from headrace.domain.answers import AnswerLength
 from headrace.domain.fleet import QueueActivity, QueueSample, ScalingRecord, StartedSize, WorkerSample
 from headrace.domain.ids import oldest_id
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
-from headrace.store.fleet.workers import IS_RUNNING
-from headrace.store.jobs import IS_QUEUED
+from headrace.policies.answers import AnswerLength
+from headrace.store.jobs import IS_QUEUED, IS_RUNNING
 from headrace.tables import decisions, jobs, queue_samples, refusals, worker_samples
 
 #: How far apart the clocks of the machines that make ids may be.

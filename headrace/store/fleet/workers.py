@@ -9,18 +9,17 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from headrace.domain.answers import ExpectedOutputs, from_fields, to_fields, together
 from headrace.domain.attempts import HeldAttempt
 from headrace.domain.fleet import NOBODY, Fleet, WorkerInfo
 from headrace.domain.states import JobState
+from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
+from headrace.store.jobs import IS_RUNNING
 from headrace.tables import jobs, worker_samples, workers
 
 #: How far back the workers' samples say how full their caches are, in seconds.
 RECENT_S = 15.0
 #: Rows that are deleted in one transaction.
 FORGET_ROWS = 5_000
-#: Spelled out, as the predicate of the partial index is.
-IS_RUNNING = jobs.c.state == sa.literal(str(JobState.RUNNING), sa.Text, literal_execute=True)
 
 
 def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:

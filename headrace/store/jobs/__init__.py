@@ -17,7 +17,6 @@ from headrace.domain.logprobs import StoredLogprobs
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, TERMINAL, JobState
 from headrace.errors import NotFound
-from headrace.store.fleet.workers import IS_RUNNING
 from headrace.store.jobs.transitions import transition
 from headrace.store.statement import Statement, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
@@ -36,6 +35,7 @@ UNSTARTED = (JobState.WAITING, JobState.QUEUED)
 _SPELLED = {state: sa.literal(str(state), sa.Text, literal_execute=True) for state in JobState}
 IS_QUEUED = jobs.c.state == _SPELLED[JobState.QUEUED]
 IS_WAITING = jobs.c.state == _SPELLED[JobState.WAITING]
+IS_RUNNING = jobs.c.state == _SPELLED[JobState.RUNNING]
 IS_UNSTARTED = jobs.c.state.in_([_SPELLED[state] for state in UNSTARTED])
 
 _START_IS_LATE = sa.and_(jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())

@@ -12,8 +12,8 @@ from headrace.domain.apps import AppLimits
 from headrace.domain.jobs import LateJob
 from headrace.domain.prompts import Message
 from headrace.domain.queues import OVERFLOW, Overflow, Route, Ticket, queue_name
-from headrace.store.attempts.claims import sampling_of
 from headrace.store.jobs import IS_QUEUED, IS_UNSTARTED, ticket_of
+from headrace.store.jobs.texts import sampling_of
 from headrace.tables import apps, job_texts, jobs
 
 #: How the reason begins of a job that waits for its own pool because the paid API was closed to it.

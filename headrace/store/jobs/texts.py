@@ -3,8 +3,9 @@
 What a job used and cost stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.domain.ids import oldest_id, show_id
-from headrace.domain.prompts import Message
+from headrace.domain.prompts import Message, Sampling
 from headrace.domain.states import TERMINAL
 from headrace.errors import JobNotEnded
 from headrace.store import clock
@@ -71,3 +72,8 @@ def _erase(db: Connection, job_ids: Sequence[UUID]) -> None:
 
 def _is_one_of(column: sa.Column[UUID], job_ids: Sequence[UUID]) -> sa.ColumnElement[bool]:
     return column == sa.any_(sa.cast(list(job_ids), ARRAY(sa.Uuid)))
+
+
+def sampling_of(stored: Mapping[str, Any]) -> Sampling:
+    """Read what `job_texts` keeps of how to decode."""
+    return Sampling(**{**stored, "stop": tuple(stored.get("stop", ()))})

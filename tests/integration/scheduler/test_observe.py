@@ -10,11 +10,11 @@ import pytest
 
 from api.door.refusals import Refusals
 from headrace.broker.admission import Admission
-from headrace.domain.answers import BOUNDS, ExpectedOutput, to_fields
 from headrace.domain.apps import UNLIMITED, App
 from headrace.domain.places import Ask
 from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.errors import BrokerUnavailable
+from headrace.policies.answers import BOUNDS, ExpectedOutput, to_fields
 from headrace.policies.forecasting import LaneRates, PoolRates, from_json
 from headrace.store import Store
 from headrace.store.fleet import observations

@@ -7,7 +7,7 @@ from contextlib import suppress
 from math import isfinite
 
 from headrace.domain.rates import ProviderRate, ProviderRates
-from workers.running.retry import asked_wait_s
+from headrace.policies.retries import asked_wait_s
 
 #: The longest that the API can put us off, in seconds: as long as clients of ours heed it.
 PATIENCE_S = 120.0

@@ -13,7 +13,7 @@ from redis import Redis
 from headrace.broker.messages import list_key
 from headrace.domain.ids import parse_id
 from headrace.store import Store
-from headrace.store.attempts.claims import sampling_of
+from headrace.store.jobs.texts import sampling_of
 from headrace.tables import job_texts
 
 PROMPT = "Why is the sky blue?"

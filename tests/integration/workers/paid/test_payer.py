@@ -33,6 +33,7 @@ from headrace.errors import (
     StoreUnavailable,
 )
 from headrace.policies.pricing import Tariff, ceiling
+from headrace.policies.retries import RetryRules
 from headrace.store import Store, jobs
 from headrace.store.clients import apps
 from headrace.store.fleet import workers
@@ -50,7 +51,6 @@ from workers.running.generating import Generating
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
 from workers.running.records import AttemptRecords
-from workers.running.retry import RetryRules
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 

@@ -25,6 +25,7 @@ from headrace.domain.queues import Route, Ticket
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from headrace.policies.pricing import Tariff
+from headrace.policies.retries import RetryRules
 from headrace.store import Store, jobs
 from headrace.store import attempts as store_attempts
 from headrace.store.fleet import workers
@@ -40,7 +41,6 @@ from workers.running.lease import Lease, LeaseTimes
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
 from workers.running.records import AttemptRecords
-from workers.running.retry import RetryRules
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 

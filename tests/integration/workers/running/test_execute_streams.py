@@ -27,6 +27,7 @@ from headrace.domain.states import JobState
 from headrace.domain.stream_events import StreamEvent
 from headrace.errors import EngineFault, HeadraceError
 from headrace.policies.pricing import Tariff
+from headrace.policies.retries import RetryRules
 from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store, jobs
 from headrace.store.fleet import workers
@@ -38,7 +39,6 @@ from workers.running.generating import Generating
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
 from workers.running.records import AttemptRecords
-from workers.running.retry import RetryRules
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 

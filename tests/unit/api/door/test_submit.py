@@ -16,7 +16,6 @@ from api.door.full_queues import FRESH_S, REMEMBER_S
 from api.door.intake import FAILPOINT_INSERTED
 from api.door.submit import LATE_S, RETRY_BLINDLY_S, Submitter
 from headrace.config import Price
-from headrace.domain.answers import BOUNDS, ExpectedOutput
 from headrace.domain.apps import App, AppLimits
 from headrace.domain.budgets import Account
 from headrace.domain.fleet import Fleet
@@ -41,6 +40,7 @@ from headrace.errors import (
     QueueFull,
     StoreUnavailable,
 )
+from headrace.policies.answers import BOUNDS, ExpectedOutput
 from headrace.policies.forecasting import PoolRates, to_json
 
 DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), max_tokens=256)

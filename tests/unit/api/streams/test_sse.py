@@ -167,9 +167,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(
-        "api.reading.abandoned.cancel", lambda store, admission, app_id, job_id: world.cancelled.append(job_id)
-    )
+    monkeypatch.setattr("api.abandoned.cancel", lambda store, admission, app_id, job_id: world.cancelled.append(job_id))
     return world
 
 
@@ -345,7 +343,7 @@ def test_the_slot_comes_back_whatever_becomes_of_the_cancel(
     def fail(*_: Any) -> None:
         raise failure
 
-    monkeypatch.setattr("api.reading.abandoned.cancel", fail)
+    monkeypatch.setattr("api.abandoned.cancel", fail)
     stream = world.stream()
     if isinstance(failure, RuntimeError):
         with pytest.raises(RuntimeError):

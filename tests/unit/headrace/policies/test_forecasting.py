@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.domain.answers import BOUNDS, ExpectedOutput
 from headrace.domain.queues import Lane
+from headrace.policies.answers import BOUNDS, ExpectedOutput
 from headrace.policies.forecasting import (
     HORIZON_S,
     DrainCurve,

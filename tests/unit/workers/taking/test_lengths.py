@@ -2,8 +2,8 @@
 
 import pytest
 
-from headrace.domain.answers import AnswerLength
 from headrace.domain.queues import Lane
+from headrace.policies.answers import AnswerLength
 from workers.taking import lengths
 from workers.taking.lengths import Lengths, by_lane
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from headrace.domain.answers import BOUNDS, ExpectedOutput, from_fields, to_fields, together
 from headrace.domain.queues import Lane
+from headrace.policies.answers import BOUNDS, ExpectedOutput, from_fields, to_fields, together
 
 
 def of(answers: int, length: float) -> ExpectedOutput:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from headrace.errors import StoreUnavailable
-from workers.running.sharing import Sharing
+from workers.sharing import Sharing
 
 DEADLINE_S = 10
 

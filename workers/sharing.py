@@ -13,6 +13,9 @@ Key = TypeVar("Key", bound=Hashable)
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
+#: Rows of one statement: more would only make everyone wait for the longest.
+MOST = 64
+
 
 class Sharing(Generic[Key, Argument, Result]):
     """Serves calls in batches, one batch at a time. Safe for many threads."""

@@ -2,7 +2,7 @@ import pytest
 
 from headrace.domain.prompts import Sampling
 from headrace.errors import EngineError, EngineFault, EngineUnavailable, PromptRejected
-from workers.running.retry import GiveUp, RetryIn, decide, is_continuable, next_delivery_delay_s
+from headrace.policies.retries import GiveUp, RetryIn, decide, is_continuable, next_delivery_delay_s
 
 
 @pytest.mark.parametrize(
