@@ -12,31 +12,32 @@ from flask import Flask, Response, g, request
 from api import problems
 from api.auth import Authenticator
 from api.bodies import Bodies
-from api.catalogue import Catalogue
-from api.deps import EXTENSION, Deps
-from api.forecast import Forecast
-from api.intake import Intake
-from api.money import Money
-from api.poison import Poison
-from api.reader import Reader
-from api.refusals import Refusals
-from api.relief import Relief
+from api.deps import EXTENSION, WebDeps
+from api.door.catalogue import Catalogue
+from api.door.forecast import Forecast
+from api.door.intake import Intake
+from api.door.poison import Poison
+from api.door.refusals import Refusals
+from api.door.spill_switch import SpillSwitch
+from api.door.submit import Submitter
+from api.door.wallet import SharedWallet
+from api.reading.reader import Reader
+from api.reading.waits import Waits
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
 from api.routes.submission import release_body
-from api.submit import Submitter
-from api.waits import Waits
 from headrace import connections
-from headrace.admission import Admission
-from headrace.app_rates import AppRates
-from headrace.broker import ExecuteMessage, make_celery
-from headrace.budgets import Kind
+from headrace.broker.admission import Admission
+from headrace.broker.app_rates import AppRates
+from headrace.broker.messages import ExecuteMessage, make_celery
+from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
-from headrace.jobs import new_id, show_id
-from headrace.pricing import Tariff
-from headrace.store import Store, budgets, poison
-from headrace.store.budgets import Balances
-from headrace.streams import Streams
-from headrace.tokens import load_for
+from headrace.connections.model_files import tokenizer_for
+from headrace.domain.budgets import Balances, Kind
+from headrace.domain.ids import new_id, show_id
+from headrace.policies.pricing import Tariff
+from headrace.store import Store
+from headrace.store.jobs import poison
+from headrace.store.money import budgets
 
 #: As if the process had been killed: 128 and the number of SIGKILL.
 KILLED = 137
@@ -62,13 +63,13 @@ def create_app(settings: Settings) -> Flask:
     return app
 
 
-def build(settings: Settings) -> Deps:
+def build(settings: Settings) -> WebDeps:
     """Every part of the process, wired."""
     store = Store(connections.postgres(settings))
     redis = connections.redis(settings)
     message = ExecuteMessage(make_celery("headrace-api", settings))
     admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
-    catalogue = Catalogue(settings.pools, settings.overflow, store, load_for)
+    catalogue = Catalogue(settings.pools, settings.overflow, store, tokenizer_for)
     forecast = Forecast(admission, catalogue, settings)
     refusals = Refusals(store)
     submitter = Submitter(
@@ -79,15 +80,15 @@ def build(settings: Settings) -> Deps:
         forecast=forecast,
         refusals=refusals,
         tariff=Tariff.of(settings),
-        relief=Relief(forecast, settings.overflow),
+        spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),
-        money=Money(
+        wallet=SharedWallet(
             partial(_read_balances, store, settings.budgets),
             forecast.spilled,
             partial(_note_short, store),
         ),
     )
-    return Deps(
+    return WebDeps(
         settings=settings,
         store=store,
         admission=admission,

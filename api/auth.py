@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import TypeVar
 
 from headrace.batching import Batching, Call, Gathering
+from headrace.domain.apps import App, Scope
 from headrace.errors import PermissionDenied, Unauthenticated
-from headrace.store import Store, keys
-from headrace.store.apps import App, Scope
+from headrace.store import Store
+from headrace.store.clients import keys
 
 T = TypeVar("T")
 

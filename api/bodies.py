@@ -11,12 +11,12 @@ from uuid import UUID
 
 from api.body_reader import BodyReader
 from api.fair_semaphore import FairSemaphore
-from headrace.app_rates import AppRates
+from headrace.broker.app_rates import AppRates
+from headrace.domain.apps import App
+from headrace.domain.rates import RateLeft, RatesLeft
 from headrace.errors import AppLimited, BodiesFull, BrokerUnavailable
-from headrace.limits import RateLeft, RatesLeft
 from headrace.store import Store
-from headrace.store.apps import App
-from headrace.store.idempotency import find_replay
+from headrace.store.jobs.idempotency import find_replay
 
 log = logging.getLogger(__name__)
 

@@ -9,20 +9,20 @@ from pydantic import BaseModel
 
 from api.auth import Authenticator, check_scope
 from api.bodies import Bodies
-from api.catalogue import Catalogue
-from api.forecast import Forecast
-from api.reader import Reader
-from api.refusals import Refusals
+from api.door.catalogue import Catalogue
+from api.door.forecast import Forecast
+from api.door.refusals import Refusals
+from api.door.submit import Submitter
+from api.reading.reader import Reader
+from api.reading.waits import Waits
 from api.schemas.body import validated
 from api.schemas.fragments import Fragments
-from api.submit import Submitter
-from api.waits import Waits
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.domain.apps import App
 from headrace.errors import InvalidRequest
 from headrace.store import Store
-from headrace.store.apps import App
-from headrace.streams import Streams
 
 Query = TypeVar("Query", bound=BaseModel)
 
@@ -30,7 +30,7 @@ EXTENSION = "headrace"
 
 
 @dataclass(frozen=True, slots=True)
-class Deps:
+class WebDeps:
     """The parts of the web process."""
 
     settings: Settings
@@ -53,9 +53,9 @@ class Deps:
         self.store.close()
 
 
-def deps() -> Deps:
+def deps() -> WebDeps:
     """The parts of the app that serves this request."""
-    return cast(Deps, current_app.extensions[EXTENSION])
+    return cast(WebDeps, current_app.extensions[EXTENSION])
 
 
 def caller() -> App:

@@ -1,10 +1,9 @@
-"""Errors as HTTP answers, in OpenAI's shape. The one place that knows a status per error."""
+"""Errors as HTTP answers, in the shape that `error_shapes` has for each."""
 
 import http
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -13,55 +12,16 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from api.deps import deps
+from api.error_shapes import shape_of
 from api.rates import rate_headers
 from headrace import errors
+from headrace.domain.ids import show_id
+from headrace.domain.rates import RatesLeft
 from headrace.errors import HeadraceError, Refused
-from headrace.jobs import show_id
 
 log = logging.getLogger(__name__)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
-#: Seconds after which a server that was down is worth another try.
-RETRY_AFTER_S = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How one class of errors is answered, and with which headers."""
-
-    status: int
-    type: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-#: The class of an error, or the nearest one above it, decides. The openai SDK retries 408, 409, 429 and 5xx by itself.
-SHAPES: Mapping[type[HeadraceError], Shape] = {
-    errors.InvalidRequest: Shape(400, "invalid_request_error"),
-    errors.ModelNotFound: Shape(404, "invalid_request_error"),
-    errors.IdempotencyKeyReused: Shape(422, "idempotency_error"),
-    errors.IdempotencyInProgress: Shape(409, "idempotency_error", {"Retry-After": "1"}),
-    errors.Unauthenticated: Shape(401, "invalid_request_error", {"WWW-Authenticate": "Bearer"}),
-    errors.PermissionDenied: Shape(403, "permission_error"),
-    errors.NotFound: Shape(404, "invalid_request_error"),
-    errors.JobNotEnded: Shape(409, "conflict_error", {"Retry-After": "1"}),
-    # The rest of the body is not read: the connection carries no other request.
-    errors.BodyTimeout: Shape(408, "invalid_request_error", {"Connection": "close"}),
-    # Headrace has tried again itself, and what was produced is paid: the SDK must not order it anew.
-    errors.Unanswered: Shape(502, "server_error", {"x-should-retry": "false"}),
-    errors.JobOverdue: Shape(504, "server_error", {"x-should-retry": "false"}),
-    errors.JobCancelled: Shape(409, "conflict_error", {"x-should-retry": "false"}),
-    # It cost nothing, and the queue may be shorter now.
-    errors.JobExpired: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
-    errors.Refused: Shape(429, "rate_limit_error"),
-    # As OpenAI calls it: an app that heeds it does not come back at once.
-    errors.BudgetExceeded: Shape(429, "insufficient_quota"),
-    # The job goes on, so that trying again would double it.
-    errors.WaitTimeout: Shape(504, "server_error", {"x-should-retry": "false"}),
-    errors.Unavailable: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
-    # Such as a tokenizer that cannot be had now: operators read why in the log and at /readyz.
-    errors.ConfigError: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
-    HeadraceError: Shape(500, "server_error"),
-}
 
 HTTP_CODES: Mapping[int, str] = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
@@ -71,11 +31,6 @@ def register(app: Flask) -> None:
     app.register_error_handler(HeadraceError, answer)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_bug)
-
-
-def shape_of(error: HeadraceError) -> Shape:
-    """The row of the table that holds for this error."""
-    return next(SHAPES[each] for each in type(error).__mro__ if each in SHAPES)
 
 
 def public_cause(error: HeadraceError) -> str:
@@ -97,7 +52,7 @@ def answer(error: HeadraceError) -> Response:
     if isinstance(error, Refused):
         when = error.retry_after_s
         headers |= {"x-should-retry": "false"} if when is None else {"Retry-After": str(when)}
-        headers.update(rate_headers(error.rates_left))
+        headers.update(rate_headers(RatesLeft.of(error.rates_left)))
         more["reason"] = error.reason
     if isinstance(error, errors.QueueFull):
         more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "unit", "expected_wait_s")}

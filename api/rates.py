@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from headrace.limits import RatesLeft
+from headrace.domain.rates import RatesLeft
 
 
 def rate_headers(rates: RatesLeft) -> Mapping[str, str]:

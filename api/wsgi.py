@@ -9,9 +9,8 @@ from flask import Flask
 
 from api.app import create_app
 from api.deps import EXTENSION
-from headrace.config import Settings
+from headrace import startup
 from headrace.logging import configure
-from headrace.startup import check
 
 #: How often a thread that waits for the GIL looks up, which with hundreds of them adds up. Python's own is 5 ms; hardly
 #: a call of ours holds the GIL for as long.
@@ -38,8 +37,9 @@ def _end_waits_on_signal(app: Flask) -> None:
 
 sys.setswitchinterval(SWITCH_S)
 configure()
-_settings = Settings.load()
-check(_settings)
-app = create_app(_settings)
+_settings = startup.load()
+startup.check(_settings)
+with startup.explained():
+    app = create_app(_settings)
 if threading.current_thread() is threading.main_thread():
     _end_waits_on_signal(app)

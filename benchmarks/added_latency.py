@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from first_token import Heard, Listener
-from load import drive, percentile, request
-from real_engine import check_installed, demo_folder, pool_of, real_stack, settings_of
 from rich.progress import track
 from rich.table import Table
-from testbed import Counts, bearer, console, count_jobs, line_of
-from vllm_server import vllm_server
 
-from headrace.jobs import TERMINAL
+from bed.first_token import Heard, Listener
+from bed.load import drive, percentile, request
+from bed.real_engine import check_installed, demo_folder, pool_of, real_stack, settings_of
+from bed.testbed import Counts, bearer, console, count_jobs, line_of
+from headrace.domain.states import TERMINAL
+from peers.vllm_server import vllm_server
 
 #: The most that the median may be more than the peer's, in milliseconds.
 GOAL_MS = 15.0

@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from load import Outcome, drive, request
 from redis import Redis
 from rich.table import Table
-from testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds
 
-from headrace.admission import books_key
-from headrace.broker import list_key
+from bed.load import Outcome, drive, request
+from bed.testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds
+from headrace.broker.admission import books_key
+from headrace.broker.messages import list_key
 
 QUEUE = "chat.normal"
 #: The list of `bare_app`.

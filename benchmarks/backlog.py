@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from load import Outcome, drive, percentile, request
-from past import drop_indexes, vacuum
 from rich.table import Table
-from testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
+
+from bed.load import Outcome, drive, percentile, request
+from bed.past import drop_indexes, vacuum
+from bed.testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
 
 #: The sweeps need all other processes. No worker runs that would take a job.
 WITHOUT = [name for name in BARE if name not in ("control", "beat")]

@@ -19,17 +19,17 @@ from urllib.parse import urlsplit
 
 import click
 import tokenizers
-from load import percentile
-from neighbour.attacks import Orders
-from neighbour.good import GoodApps, Told
-from neighbour.receivers import DrippingReceiver, GoodReceiver
 from rich.table import Table
-from testbed import Counts, Testbed, console, line_of
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from bed.load import percentile
+from bed.neighbour.attacks import Orders
+from bed.neighbour.good import GoodApps, Told
+from bed.neighbour.receivers import DrippingReceiver, GoodReceiver
+from bed.testbed import Counts, Testbed, console, line_of
 from headrace.config import Settings
 from headrace.connections import postgres
-from headrace.store import apps, keys
+from headrace.store.clients import apps, keys
 
 GOOD_APPS = 20
 #: The mechanisms that `neighbour/off` takes away, and one that a setting does.
@@ -103,7 +103,7 @@ def write_model(folder: Path) -> None:
 
 def settings(model: Path, off: tuple[str, ...]) -> dict[str, str]:
     """Of the stack."""
-    here = Path(__file__).parent / "neighbour" / "off"
+    here = Path(__file__).parent / "bed" / "neighbour" / "off"
     inherited = os.environ.get("PYTHONPATH", "")  # noqa: TID251 - it is handed on, longer.
     patched = {"PYTHONPATH": os.pathsep.join(filter(None, (str(here), inherited))), "NEIGHBOUR_OFF": ",".join(off)}
     return {
@@ -135,7 +135,7 @@ def make_keys(bed: Testbed, names: list[str]) -> list[str]:
 @contextmanager
 def attack(orders: Orders) -> Iterator[dict[str, Any]]:
     """The neighbour at work, in a process of its own; afterwards what it was told is in the dictionary."""
-    script = Path(__file__).parent / "neighbour" / "attacks.py"
+    script = Path(__file__).parent / "bed" / "neighbour" / "attacks.py"
     told: dict[str, Any] = {}
     process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None

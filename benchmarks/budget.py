@@ -17,10 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from load import drive, request
-from paid_api import paid_api, usd
 from rich.table import Table
-from testbed import Testbed, bearer, console, lanes, line_of, rounds
+
+from bed.load import drive, request
+from bed.testbed import Testbed, bearer, console, lanes, line_of, rounds
+from peers.paid_api import paid_api, usd
 
 WITHOUT = ("gpu", "webhooks", "beat", "flower")
 MAX_TOKENS = 64

@@ -16,15 +16,15 @@ from tempfile import TemporaryDirectory
 
 import click
 import httpx2
-from real_engine import check_installed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from testbed import Counts, count_jobs
 
+from bed.real_engine import check_installed
+from bed.testbed import Counts, count_jobs
 from headrace.config import Settings
-from headrace.jobs import TERMINAL, JobState
-from headrace.stack.model import prepare
+from headrace.domain.states import TERMINAL, JobState
+from headrace.stack.models.model import prepare
 from headrace.stack.report import Report
 from headrace.stack.stack import Stack
 

@@ -17,18 +17,17 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import bare_app
 import click
-import dramatiq_app
 from celery import Celery
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
-from load import drive, request
 from rich.table import Table
-from testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
-from weigh import cpu_s
 
-from headrace.stack.child import Child
+from bed.load import drive, request
+from bed.testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
+from bed.weigh import cpu_s
+from headrace.stack.processes.child import Child
+from peers import bare_app, dramatiq_app
 
 #: A round that takes longer is stuck.
 ROUND_LIMIT_S = 300.0

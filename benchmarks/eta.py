@@ -22,14 +22,14 @@ from pathlib import Path
 from uuid import UUID
 
 import click
-from load import Outcome, drive, percentile, request
 from rich.table import Table
-from testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of
 
+from bed.load import Outcome, drive, percentile, request
+from bed.testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of
 from headrace.config import Settings, SimulatorSettings
-from headrace.jobs import Lane
+from headrace.domain.queues import Lane
 
-TRACE = Path(__file__).parent / "traces" / "azure_2023_code_first_2000.csv"
+TRACE = Path(__file__).parent / "bed" / "traces" / "azure_2023_code_first_2000.csv"
 LANES = (Lane.HIGH, Lane.NORMAL, Lane.LOW)
 SIMULATOR = SimulatorSettings()
 #: Neither a cap nor a time limit ends a wait here; and the longest job of the trace fits, whatever runs beside it.
@@ -404,10 +404,10 @@ def main(
     """Compare the wait that each 202 tells with the wait that follows.
 
     Starts a whole Headrace on the simulator engine in a temporary folder. Jobs arrive in three lanes, in each as a
-    Poisson process, with the prompt and answer lengths of benchmarks/traces as they are; a job asks for as many tokens
-    as the trace's answer has, and gets them, at the simulator's own speeds. Each lane gets --load times its share of
-    what the first workers can do, so that each has a queue, which grows. Half-way as many workers start again: with
-    the default load the queues then shrink, and are not empty when the last job is submitted.
+    Poisson process, with the prompt and answer lengths of benchmarks/bed/traces as they are; a job asks for as many
+    tokens as the trace's answer has, and gets them, at the simulator's own speeds. Each lane gets --load times its
+    share of what the first workers can do, so that each has a queue, which grows. Half-way as many workers start again:
+    with the default load the queues then shrink, and are not empty when the last job is submitted.
 
     What was told is expected_wait_s in the accept. What was is started_at - created_at in Postgres. The error is the
     difference over the real wait, or over one second where the real wait was shorter. All jobs count but those of the

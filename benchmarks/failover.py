@@ -17,11 +17,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from chaos.faults import Faults
-from chaos.orders import Client, Order, make_orders
-from chaos.verdict import judge
-from chaos.world import World
-from testbed import console, line_of, rounds, wait_until
+from bed.chaos.faults import Faults
+from bed.chaos.orders import Client, Order, make_orders
+from bed.chaos.verdict import judge
+from bed.chaos.world import World
+from bed.testbed import console, line_of, rounds, wait_until
 
 SLOTS, TOKENS_PER_S = 16, 16
 SETTINGS = {

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from load import Outcome, drive, request
-from past import drop_indexes, make_past, vacuum
 from rich.table import Table
-from testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds
+
+from bed.load import Outcome, drive, request
+from bed.past import drop_indexes, make_past, vacuum
+from bed.testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds
 
 #: The lane whose queue is full, and the cap it is full at. Submits go to another, which is deep and never full.
 FULL_LANE, FULL_CAP = "low", 500

@@ -21,17 +21,17 @@ from typing import Any
 
 import click
 import psycopg
-from first_token import Listener
-from json_peer import JsonPeer
-from load import drive, percentile, request
-from mixed_load import Ask, Load, Seen, Span, text_of
-from real_engine import check_installed, demo_folder, real_stack, settings_of
 from rich.table import Table
-from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
-from headrace.jobs import Message
+from bed.first_token import Listener
+from bed.load import drive, percentile, request
+from bed.real_engine import check_installed, demo_folder, real_stack, settings_of
+from bed.testbed import Counts, bearer, console, count_jobs, line_of, rounds
+from headrace.connections import model_files
+from headrace.domain.prompts import Message
 from headrace.stack.report import Report
-from headrace.tokens import Tokenizer
+from peers.json_peer import JsonPeer
+from peers.mixed_load import Ask, Load, Seen, Span, text_of
 
 #: Goals: the most that the p99 may be of the engine's own, and the least that is left of the batch load's rate.
 MOST_P99, LEAST_SHARE = 1.3, 0.9
@@ -206,7 +206,7 @@ class Loads:
     """Makes loads of prompts that were not asked before."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        self._tokenizer = Tokenizer.load(model, folder)
+        self._tokenizer = model_files.tokenizer(model, folder)
         self._random = random.Random(1)
         self._number = 0
 
@@ -277,7 +277,7 @@ def both(folder: Path) -> Iterator[tuple[Queue, Engine, Report]]:
     env = settings_of(folder, POOL)
     console.print("both engines are loading", style="dim")
     with real_stack(env) as stack:
-        peer = JsonPeer(Path(__file__).with_name("async_engine.py"), env)
+        peer = JsonPeer("peers.async_engine", env)
         try:
             yield Queue(stack.report), Engine(peer), stack.report
         finally:

@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 import psycopg
-from queue_vs_offline import Queue
-from real_engine import check_installed, demo_folder, real_stack, settings_of
 from rich.table import Table
-from testbed import Counts, console, count_jobs, line_of, rounds
 
-WORKLOAD = Path(__file__).parent / "workloads" / "mixed.jsonl"
+from bed.real_engine import QueueClient, check_installed, demo_folder, real_stack, settings_of
+from bed.testbed import Counts, console, count_jobs, line_of, rounds
+
+WORKLOAD = Path(__file__).parent / "bed" / "workloads" / "mixed.jsonl"
 #: Of the engine, in all arms: a cache of 91 blocks of 128 tokens, which decides who runs, and not the batch.
 POOL = {
     "max_running": 128,
@@ -76,7 +76,7 @@ def run(arm: str, prompts: list[str], max_tokens: int, folder: Path) -> Run:
     """Start a whole Headrace, and have all prompts answered."""
     settings = settings_of(folder, POOL | {"kv_admission": ARMS[arm]}) | {"HEADRACE_SAMPLE_EVERY_S": "1"}
     with real_stack(settings, without=("flower", "webhooks", "beat")) as stack:
-        Queue(stack).submit(prompts, max_tokens)
+        QueueClient(stack).submit(prompts, max_tokens)
         url = stack.report.database_url
         with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as db:
             while db.execute(_OPEN).fetchone() != (0,):
@@ -138,9 +138,9 @@ def main(number: int, jobs: int, off: str | None, file: Path | None) -> None:
     Starts a whole Headrace with the real vLLM engine in a temporary folder for each run: a cache of 91 blocks of 128
     tokens, a batch of up to 128, prefix caching off. `ledger` is Headrace as it is. `open` lets in whoever comes: the
     engine by itself, the counter-proof. `worst_case` keeps room for the longest answer of each job. The jobs are those
-    of benchmarks/workloads/mixed.jsonl; the ledger knows no length before the first answer has ended. The order of the
-    arms turns round with each round. `benchmarks/kv_steps.py`, which this calls first, prints the same for four sizes
-    of cache by simulation.
+    of benchmarks/bed/workloads/mixed.jsonl; the ledger knows no length before the first answer has ended. The order of
+    the arms turns round with each round. `benchmarks/kv_steps.py`, which this calls first, prints the same for four
+    sizes of cache by simulation.
 
     The last line is name=value pairs: the share of preempted jobs, the use of the cache while jobs waited, and tokens
     a second over open's, each with the ledger and for the other two arms; then what Postgres says became of all jobs.

@@ -17,11 +17,11 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
-from testbed import line_of
 
-from headrace.jobs import Lane
-from workers.kv_ledger import Held, KvLedger
-from workers.lengths import by_lane
+from bed.testbed import line_of
+from headrace.domain.queues import Lane
+from workers.taking.kv_ledger import HeldJob, KvLedger
+from workers.taking.lengths import by_lane
 
 console = Console(stderr=True)
 
@@ -34,7 +34,7 @@ MAX_RUNNING = 256
 LANE = Lane.NORMAL
 GOAL_PREEMPTED, GOAL_USE = 0.01, 0.85
 
-Policy = Callable[[KvLedger, Held], bool]
+Policy = Callable[[KvLedger, HeldJob], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Cache:
         self._jobs, self._blocks, self._block_tokens, self._policy = jobs, blocks, block_tokens, policy
         self._ledger = KvLedger(blocks, block_tokens, by_lane())
         self._waiting = list(range(len(jobs)))
-        self._running: dict[int, Held] = {}
+        self._running: dict[int, HeldJob] = {}
         self.run = Run()
 
     def finish(self) -> Run:
@@ -114,7 +114,7 @@ class Cache:
     def _admit(self) -> None:
         while self._waiting and len(self._running) < MAX_RUNNING:
             job = self._jobs[self._waiting[0]]
-            held = Held(LANE, job.prompt_tokens, ANSWER[3])
+            held = HeldJob(LANE, job.prompt_tokens, ANSWER[3])
             if self._running and not self._policy(self._ledger, held):
                 return
             number = self._waiting.pop(0)
@@ -153,10 +153,10 @@ def policies(blocks: int, block_tokens: int) -> dict[str, Policy]:
     def of(tokens: int) -> int:
         return -(-tokens // block_tokens)
 
-    def is_open(ledger: KvLedger, job: Held) -> bool:
+    def is_open(ledger: KvLedger, job: HeldJob) -> bool:
         return ledger.used_blocks + of(job.prompt_tokens + 1) <= blocks
 
-    def worst_case(ledger: KvLedger, job: Held) -> bool:
+    def worst_case(ledger: KvLedger, job: HeldJob) -> bool:
         return ledger.most_blocks + of(job.prompt_tokens + job.max_tokens) <= blocks
 
     return {"open": is_open, "worst case": worst_case, "ledger": KvLedger.fits}

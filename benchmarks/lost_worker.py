@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from load import drive, percentile, request
-from testbed import Testbed, bearer, console, line_of, rounds, wait_until
+
+from bed.load import drive, percentile, request
+from bed.testbed import Testbed, bearer, console, line_of, rounds, wait_until
 
 WITHOUT = ("overflow", "webhooks", "beat", "flower")
 #: Jobs that each worker runs at once, and how long one takes.

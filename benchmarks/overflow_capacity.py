@@ -14,10 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from load import drive, request
-from paid_api import paid_api
-from testbed import Testbed, bearer, console, lanes, line_of
-from weigh import cpu_s, total
+
+from bed.load import drive, request
+from bed.testbed import Testbed, bearer, console, lanes, line_of
+from bed.weigh import cpu_s, total
+from peers.paid_api import paid_api
 
 WITHOUT = ("gpu", "webhooks", "beat", "flower")
 TICK_S, WARM_S, LONGEST_S = 0.2, 5.0, 120.0

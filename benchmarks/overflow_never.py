@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from load import drive, request
-from paid_api import paid_api
-from testbed import Testbed, bearer, console, line_of
+
+from bed.load import drive, request
+from bed.testbed import Testbed, bearer, console, line_of
+from peers.paid_api import paid_api
 
 #: The pool is stopped: nothing of ours answers.
 WITHOUT = ("gpu", "webhooks", "beat", "flower")

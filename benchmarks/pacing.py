@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from load import drive, request
-from paid_api import paid_api
-from testbed import Testbed, bearer, console, lanes, line_of
+
+from bed.load import drive, request
+from bed.testbed import Testbed, bearer, console, lanes, line_of
+from peers.paid_api import paid_api
 
 WITHOUT = ("gpu", "webhooks", "beat", "flower")
 LONGEST_S = 300.0

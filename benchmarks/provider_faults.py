@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from faulty_api import FAULTS, LOCKS, TOKENS, Bill, FaultyApi, faulty_api
-from load import drive, request
 from rich.table import Table
-from testbed import Counts, Testbed, bearer, console, lanes, line_of, wait_until
+
+from bed.load import drive, request
+from bed.testbed import Counts, Testbed, bearer, console, lanes, line_of, wait_until
+from peers.faulty_api import FAULTS, LOCKS, TOKENS, Bill, FaultyApi, faulty_api
 
 WITHOUT = ("webhooks", "beat", "flower")
 SILENCE_S = 2.0

@@ -8,7 +8,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,21 +16,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from json_peer import JsonPeer
-from load import drive, request
-from real_engine import check_installed, demo_folder, real_stack, settings_of
 from rich.table import Table
-from testbed import Counts, bearer, console, count_jobs, line_of, rounds
 
+from bed.real_engine import QueueClient, check_installed, demo_folder, real_stack, settings_of
+from bed.testbed import Counts, console, count_jobs, line_of, rounds
 from headrace.config import PROJECT_ROOT
-from headrace.jobs import TERMINAL, Message
+from headrace.connections import model_files
+from headrace.domain.prompts import Message
 from headrace.stack.stack import Stack
-from headrace.tokens import Tokenizer
+from peers.json_peer import JsonPeer
 
-#: Nothing may expire here: seconds within which a job must start.
-MAX_WAIT_S = 3600
-#: Seconds that one poll holds on; connections that submit at once.
-POLL_S, SUBMITTERS = 30, 16
 #: Of each engine: room for all prompts at once, so that the cache decides nothing.
 POOL = {
     "max_running": 256,
@@ -72,40 +66,6 @@ class Offline:
         return answer["seconds"], answer["tokens"]
 
 
-class Queue:
-    """Headrace's own side: a running stack, and the requests to it."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._url = [stack.report.url]
-        self._key = bearer(stack.report.api_key)
-
-    def generate(self, prompts: Sequence[str], max_tokens: int) -> tuple[float, int]:
-        """Seconds from the first POST until the last job could be read as succeeded, and tokens of all answers."""
-        began = time.perf_counter()
-        tokens, open_jobs = 0, self.submit(prompts, max_tokens)
-        while open_jobs:
-            polls = (request("GET", f"/v1/jobs/{job}?wait={POLL_S}", self._key) for job in open_jobs)
-            jobs = [json.loads(answer.body) for answer in drive(self._url, polls, len(open_jobs)).answers]
-            ended = [job for job in jobs if job["status"] in TERMINAL]
-            if failed := [job["error"] for job in ended if job["status"] != "succeeded"]:
-                raise click.ClickException(f"Jobs have no answer: {failed[0]}")
-            tokens += sum(job["usage"]["output_tokens"] for job in ended)
-            open_jobs = [job["id"] for job in jobs if job["status"] not in TERMINAL]
-        return time.perf_counter() - began, tokens
-
-    def submit(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
-        """The ids of the jobs."""
-        bodies = (self._submit(prompt, max_tokens) for prompt in prompts)
-        accepted = drive(self._url, bodies, SUBMITTERS)
-        if accepted.count(202) != len(prompts):
-            raise click.ClickException(f"Not all were accepted: {dict(accepted.statuses)}")
-        return [json.loads(answer.body)["id"] for answer in accepted.answers]
-
-    def _submit(self, prompt: str, max_tokens: int) -> bytes:
-        body = {"prompt": prompt, "max_tokens": max_tokens, "max_wait": MAX_WAIT_S, "temperature": 0}
-        return request("POST", "/v1/jobs", self._key, json.dumps(body).encode())
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How much is measured."""
@@ -121,20 +81,20 @@ def prompts_of(number: int, name: str) -> list[str]:
 
 
 @contextmanager
-def both(folder: Path, max_running: int) -> Iterator[tuple[Queue, Offline, Stack]]:
+def both(folder: Path, max_running: int) -> Iterator[tuple[QueueClient, Offline, Stack]]:
     """A stack and the peer, on the model in the folder."""
     ours = settings_of(folder, POOL | {"max_running": max_running})
     with real_stack(ours, without=("flower", "webhooks", "beat")) as stack:
-        peer = JsonPeer(Path(__file__).with_name("offline_engine.py"), settings_of(folder, POOL))
+        peer = JsonPeer("peers.offline_engine", settings_of(folder, POOL))
         try:
-            yield Queue(stack), Offline(peer), stack
+            yield QueueClient(stack), Offline(peer), stack
         finally:
             peer.close()
 
 
 def measure(name: str, folder: Path, plan: Plan, max_running: int) -> tuple[dict[int, list[Round]], Counts]:
     """Every size in every round, the two in turn: whoever began a round is second in the next."""
-    tokenizer = Tokenizer.load(name, folder)
+    tokenizer = model_files.tokenizer(name, folder)
     found: dict[int, list[Round]] = {size: [] for size in plan.sizes}
     console.rule(f"{name}: both engines are loading")
     with both(folder, max_running) as (queue, offline, stack):

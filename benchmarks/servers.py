@@ -17,11 +17,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
-from load import LoadError, drive, request
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from testbed import API_APP, Testbed, bearer, console, lanes
-from weigh import cpu_s, total
+
+from bed.load import LoadError, drive, request
+from bed.testbed import API_APP, Testbed, bearer, console, lanes
+from bed.weigh import cpu_s, total
 
 #: Threads beyond those that wait: for submits.
 SPARE = 64

@@ -20,11 +20,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from chaos.faults import Faults
-from chaos.orders import Client, make_orders
-from chaos.verdict import judge
-from chaos.world import LANES, POISON, World
-from testbed import console, line_of
+from bed.chaos.faults import Faults
+from bed.chaos.orders import Client, make_orders
+from bed.chaos.verdict import judge
+from bed.chaos.world import LANES, POISON, World
+from bed.testbed import console, line_of
 
 #: The own hosts: so many answers at once on each, at so many tokens a second.
 SLOTS, TOKENS_PER_S = 16, 16

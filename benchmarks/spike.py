@@ -17,10 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from load import drive, request
-from paid_api import paid_api, usd
 from rich.table import Table
-from testbed import Testbed, bearer, console, line_of, wait_until
+
+from bed.load import drive, request
+from bed.testbed import Testbed, bearer, console, line_of, wait_until
+from peers.paid_api import paid_api, usd
 
 WITHOUT = ("webhooks", "flower")
 #: The own pool: so many answers at once, of so many tokens at so many a second.

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from load import Outcome, drive, request
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from testbed import Counts, Testbed, bearer, console, lanes, line_of, rounds
 
-from headrace.broker import list_key
+from bed.load import Outcome, drive, request
+from bed.testbed import Counts, Testbed, bearer, console, lanes, line_of, rounds
+from headrace.broker.messages import list_key
 
 #: No queue of this size is reached, and nothing expires.
 ROOMY = lanes(depth_cap=100_000_000, backlog_cap_tokens=10**12, max_wait_s=86_400)
@@ -245,9 +245,9 @@ def holds(figures: Mapping[str, object], audit: Audit) -> bool:
 def main(rounds: int, seconds: float, connections: int, processes: int, off: str | None, file: Path | None) -> None:
     """Compare submits with a bare Flask route that calls apply_async, and refusals with a Flask hello.
 
-    Starts Postgres, Valkey, API processes and as many of the peer (benchmarks/bare_app.py, on the API's own line of the
-    Procfile) in a temporary folder; no worker and no sweep runs. All get the same body of 1 kB over connections that
-    stay open, and answer each request before the next comes on its connection. The arms take turns in every round:
+    Starts Postgres, Valkey, API processes and as many of the peer (benchmarks/peers/bare_app.py, on the API's own line
+    of the Procfile) in a temporary folder; no worker and no sweep runs. All get the same body of 1 kB over connections
+    that stay open, and answer each request before the next comes on its connection. The arms take turns in every round:
 
     \b
     headrace   POST /v1/jobs: key, validation, tokens counted, place taken, row committed, message pushed: 202

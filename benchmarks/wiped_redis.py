@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from load import drive, request
-from testbed import Testbed, bearer, console, lanes, line_of, wait_until
+
+from bed.load import drive, request
+from bed.testbed import Testbed, bearer, console, lanes, line_of, wait_until
 
 WITHOUT = ("gpu", "overflow", "webhooks", "beat", "flower")
 QUEUE = "{headrace}:chat.normal"

@@ -14,8 +14,8 @@ from typing import Generic, Literal, TypeVar
 
 from headrace.errors import Unavailable
 
-Ask = TypeVar("Ask")
-Outcome = TypeVar("Outcome")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 #: A batch that fails after so long, in seconds, has waited for a server that says nothing. Who came meanwhile is told
 #: the same: each batch would wait as long, and callers who come faster than those fail would take every thread.
@@ -52,19 +52,19 @@ class _Turn(Enum):
     LEAD = "lead"
 
 
-class Call(Generic[Ask, Outcome]):
+class Call(Generic[Argument, Result]):
     """One thread's. What it is told comes by its inbox: to lead perhaps, and then how it ended.
 
     Attributes:
         key: two of one key are never in the same batch; None for one that may go with any.
     """
 
-    def __init__(self, ask: Ask, key: Hashable | None) -> None:
+    def __init__(self, ask: Argument, key: Hashable | None) -> None:
         self.ask, self.key = ask, key
         self.is_settled = False
-        self._inbox: SimpleQueue[tuple[Outcome] | BaseException | Literal[_Turn.LEAD]] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[Result] | BaseException | Literal[_Turn.LEAD]] = SimpleQueue()
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Result) -> None:
         """Tell how it ended."""
         self.is_settled = True
         self._inbox.put((outcome,))
@@ -78,16 +78,16 @@ class Call(Generic[Ask, Outcome]):
         """Let it serve the next batch, which it is in."""
         self._inbox.put(_Turn.LEAD)
 
-    def told(self) -> tuple[Outcome] | BaseException | Literal[_Turn.LEAD]:
+    def told(self) -> tuple[Result] | BaseException | Literal[_Turn.LEAD]:
         """What it is told next; blocks until then."""
         return self._inbox.get()
 
 
-class Batching(Generic[Ask, Outcome]):
+class Batching(Generic[Argument, Result]):
     """Serves calls in batches. Safe for many threads."""
 
     def __init__(
-        self, serve: Callable[[Sequence[Call[Ask, Outcome]]], None], most: int, gathering: Gathering | None = None
+        self, serve: Callable[[Sequence[Call[Argument, Result]]], None], most: int, gathering: Gathering | None = None
     ) -> None:
         """Plan it.
 
@@ -98,7 +98,7 @@ class Batching(Generic[Ask, Outcome]):
         """
         self._serve, self._most, self._gathering = serve, most, gathering
         self._lock = threading.Lock()
-        self._waiting: list[Call[Ask, Outcome]] = []
+        self._waiting: list[Call[Argument, Result]] = []
         self._is_led = False
 
     @property
@@ -111,9 +111,9 @@ class Batching(Generic[Ask, Outcome]):
         """True while nobody leads and nobody waits."""
         return not (self._is_led or self._waiting)
 
-    def call(self, ask: Ask, key: Hashable | None = None) -> Outcome:
+    def call(self, ask: Argument, key: Hashable | None = None) -> Result:
         """The outcome of one. Raises: what its batch was failed with."""
-        call = Call[Ask, Outcome](ask, key)
+        call = Call[Argument, Result](ask, key)
         if self._gathering is not None:
             self._gathering.came()
         with self._lock:
@@ -150,10 +150,10 @@ class Batching(Generic[Ask, Outcome]):
                 else:
                     self._is_led = False
 
-    def _next_batch(self) -> list[Call[Ask, Outcome]]:
+    def _next_batch(self) -> list[Call[Argument, Result]]:
         with self._lock:
-            batch: list[Call[Ask, Outcome]] = []
-            rest: list[Call[Ask, Outcome]] = []
+            batch: list[Call[Argument, Result]] = []
+            rest: list[Call[Argument, Result]] = []
             keys: set[Hashable] = set()
             for call in self._waiting:
                 fits = len(batch) < self._most and (call.key is None or call.key not in keys)

@@ -1,11 +1,14 @@
-"""What a process asks before it starts: whether its servers let it in. One sentence with the remedy, and no traceback.
+"""What a process checks before it starts: its settings, and that its servers let it in.
+
+What is wrong ends it with one sentence that has the remedy, and no traceback.
 
 A server that answers and is not ready yet (it loads its data, or takes no writes) passes: that ends by itself.
 """
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -19,12 +22,29 @@ from redis.retry import Retry
 
 from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.config.redis_url import RedisUrl
+from headrace.connections.outages import Outage
 from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable, Unavailable
 from headrace.logging import configure
-from headrace.outages import Outage
-from headrace.redis_url import RedisUrl
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """End the process with status 1 and one log line, not a traceback, where a setting cannot be used."""
+    try:
+        yield
+    except ConfigError as error:
+        configure()
+        log.critical("settings_not_usable", extra={"setting": error.param, "error": str(error)})
+        sys.exit(1)
+
+
+def load() -> Settings:
+    """The settings of a process that starts. A setting that cannot be used ends the process."""
+    with explained():
+        return Settings.load()
 
 
 def check_redis(settings: Settings) -> None:
@@ -34,7 +54,7 @@ def check_redis(settings: Settings) -> None:
     try:
         client.ping()
     except (Outage, BusyLoadingError) as error:
-        logger.warning("redis_not_ready", extra={"error": str(error)})
+        log.warning("redis_not_ready", extra={"error": str(error)})
     except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
         message = f"Redis at {where} does not let us in ({error}): set user and password in REDIS_URL."
         raise ConfigError(message, param="redis_url") from error
@@ -74,7 +94,7 @@ def check_postgres(settings: Settings) -> None:
             db.execute("SET LOCAL statement_timeout = 2000")
             _check_migrations(db, where)
     except psycopg.errors.QueryCanceled as error:
-        logger.warning("postgres_not_ready", extra={"error": str(error)})
+        log.warning("postgres_not_ready", extra={"error": str(error)})
     except psycopg.OperationalError as error:
         _explain(error, where)
 
@@ -94,7 +114,7 @@ def _explain(error: psycopg.OperationalError, where: str) -> None:
     if not any(text in reason for text in _NOT_READY):
         message = f"No Postgres answers at {where} ({reason}): start it, or set DATABASE_URL to where it is."
         raise StoreUnavailable(message, param="database_url") from error
-    logger.warning("postgres_not_ready", extra={"error": reason})
+    log.warning("postgres_not_ready", extra={"error": reason})
 
 
 def _check_migrations(db: psycopg.Connection[Any], where: str) -> None:
@@ -133,7 +153,7 @@ def check(settings: Settings, *, goes_on: bool = False, uses_postgres: bool = Tr
             each(settings)
         except (ConfigError, Unavailable) as error:
             configure()
-            logger.critical("server_not_usable", extra={"setting": error.param, "error": str(error)})
+            log.critical("server_not_usable", extra={"setting": error.param, "error": str(error)})
             if isinstance(error, ConfigError) or not goes_on:
                 sys.exit(1)
 

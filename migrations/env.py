@@ -15,8 +15,7 @@ from alembic.util import CommandError
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
-from headrace import connections
-from headrace.config import Settings
+from headrace import connections, startup
 from headrace.errors import StoreUnavailable
 from headrace.tables import metadata
 
@@ -34,7 +33,7 @@ TRIES, PAUSE_S = 60, 1.0
 
 def run() -> None:
     """Upgrade or downgrade in one transaction per migration, and in none where one builds an index concurrently."""
-    engine = connections.release(Settings.load())
+    engine = connections.release(startup.load())
     try:
         with _alone(engine), engine.connect() as db:
             _check_ledger_stays(db)

@@ -13,20 +13,22 @@ from celery import Celery, bootsteps
 from celery.signals import setup_logging
 from redis import Redis
 
-from headrace import connections
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, make_celery
+from headrace import connections, startup
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, make_celery
+from headrace.broker.pace import Pace
+from headrace.broker.remote_control import cancel_here
+from headrace.broker.watchdog import watch
 from headrace.config import Settings
+from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.logging import configure
-from headrace.pace import Pace
-from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
-from headrace.remote_control import cancel_here
-from headrace.startup import check_first
-from headrace.store import Store, deliveries, idempotency, jobs, observations, texts
+from headrace.store import Store, jobs
 from headrace.store.bad_rows import BadRows
-from headrace.watchdog import watch
+from headrace.store.fleet import observations
+from headrace.store.jobs import idempotency, texts
+from headrace.store.webhooks import deliveries
 from scheduler import sweep, tasks
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
 from scheduler.show_ends import ShowEnds
 from scheduler.spill import spill
@@ -42,36 +44,36 @@ FORGET_EVERY_S = 5.0
 FORGET_SAMPLES_EVERY_S = 60.0
 
 
-def make_parts(celery: Celery, settings: Settings) -> Parts:
+def make_parts(celery: Celery, settings: Settings) -> ControlDeps:
     """The servers, connected on first use."""
     redis = connections.redis(settings)
     admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=settings.reservation_ttl_s)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
-    return Parts(settings, store, admission, Pace(redis))
+    return ControlDeps(settings, store, admission, Pace(redis))
 
 
-def make_sweeper(parts: Parts) -> Sweeper:
+def make_sweeper(deps: ControlDeps) -> Sweeper:
     """All sweeps, with how often each runs."""
-    every_s, patience = parts.settings.sweep_every_s, Patience(parts.settings.lease_s)
+    every_s, patience = deps.settings.sweep_every_s, Patience(deps.settings.lease_s)
     return Sweeper(
         [
             Sweep(
-                "expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, parts, BadRows("expire")), jobs.SWEEP_ROWS
+                "expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, deps, BadRows("expire")), jobs.SWEEP_ROWS
             ),
-            Sweep("rescue", every_s, partial(rescue, parts, patience, BadRows("rescue")), jobs.RESCUE_ROWS),
-            Sweep("spill", every_s, partial(spill, parts)),
-            Sweep("publish_due", every_s, partial(sweep.publish_due, parts)),
-            Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, parts)),
-            Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, parts)),
-            Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, parts), idempotency.FORGET_ROWS),
+            Sweep("rescue", every_s, partial(rescue, deps, patience, BadRows("rescue")), jobs.RESCUE_ROWS),
+            Sweep("spill", every_s, partial(spill, deps)),
+            Sweep("publish_due", every_s, partial(sweep.publish_due, deps)),
+            Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
+            Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, deps)),
+            Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), idempotency.FORGET_ROWS),
             Sweep(
                 "forget_samples",
                 FORGET_SAMPLES_EVERY_S,
-                partial(sweep.forget_samples, parts),
+                partial(sweep.forget_samples, deps),
                 observations.FORGET_ROWS,
             ),
-            Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, parts), texts.FORGET_JOBS),
-            Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, parts), deliveries.FORGET_ROWS),
+            Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, deps), texts.FORGET_JOBS),
+            Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
         ]
     )
 
@@ -81,7 +83,7 @@ class SweepStep(bootsteps.StartStopStep):
 
     def create(self, worker: Any) -> Sweeper:
         """Called once, when the worker is put together."""
-        return make_sweeper(parts)
+        return make_sweeper(deps)
 
 
 class ControlQueueStep(bootsteps.Step):
@@ -97,7 +99,7 @@ class ShowEndsStep(ShowEnds):
 
     def open(self) -> tuple[Store, Redis]:
         """The servers that it reads."""
-        return parts.store, connections.redis(_settings)
+        return deps.store, connections.redis(_settings)
 
 
 @setup_logging.connect
@@ -131,12 +133,12 @@ def make_app(settings: Settings) -> Celery:
     watch(celery, settings)
     # The control worker sweeps without Redis too.
     is_worker = "worker" in sys.argv
-    check_first(celery, settings, goes_on=is_worker, uses_postgres=is_worker)
+    startup.check_first(celery, settings, goes_on=is_worker, uses_postgres=is_worker)
     return celery
 
 
-_settings = Settings.load()
+_settings = startup.load()
 app = make_app(_settings)
-parts = make_parts(app, _settings)
-tasks.register(app, parts)
-cancel_here(partial(sweep.cancel, parts))
+deps = make_parts(app, _settings)
+tasks.register(app, deps)
+cancel_here(partial(sweep.cancel, deps))

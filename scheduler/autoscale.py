@@ -9,46 +9,41 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from headrace import scaling
 from headrace.config import ScalingSettings
-from headrace.queues import lane_queues
-from headrace.scaling import Decision, Snapshot
-from headrace.store import clock, locks, observations, workers
-from headrace.store.observations import QueueSample
-from scheduler.parts import Parts
+from headrace.domain.fleet import QueueSample, ScalingRecord
+from headrace.domain.queues import lane_queues
+from headrace.policies import scaling
+from headrace.policies.scaling import Decision, Snapshot
+from headrace.store import clock, locks
+from headrace.store.fleet import observations, workers
+from scheduler.deps import ControlDeps
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-def autoscale(parts: Parts) -> dict[str, Decision]:
+def autoscale(deps: ControlDeps) -> dict[str, Decision]:
     """Decide for every pool of ours, one row each; empty while another process decides.
 
     Running twice asks for nothing twice: the second run finds the first one's change still cooling down.
     Raises: StoreUnavailable.
     """
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         if not locks.try_take(db, "autoscale"):
             return {}
         fleets = workers.fleets(db)
-        hosts = {pool: fleets[pool].hosts if pool in fleets else 0 for pool in parts.settings.own_pools}
-        return {pool: _decide(db, pool, count, parts.settings.scaling) for pool, count in hosts.items()}
+        hosts = {pool: fleets[pool].hosts if pool in fleets else 0 for pool in deps.settings.own_pools}
+        return {pool: _decide(db, pool, count, deps.settings.scaling) for pool, count in hosts.items()}
 
 
 def _decide(db: Connection, pool: str, hosts: int, policy: ScalingSettings) -> Decision:
     snapshot = snapshot_of(observations.newest_samples(db, lane_queues(pool)))
-    fleet = scaling.Fleet(hosts, observations.last_change_at(db, pool))
+    fleet = scaling.PoolHosts(hosts, observations.last_change_at(db, pool))
     decision = scaling.decide(snapshot, fleet, policy, clock.now(db))
-    observations.add_decision(
-        db,
-        pool=pool,
-        mode=policy.mode,
-        hosts=hosts,
-        target=decision.target,
-        reason=decision.reason,
-        inputs=_inputs(snapshot, fleet, policy),
-    )
+    inputs = _inputs(snapshot, fleet, policy)
+    record = ScalingRecord(pool, policy.mode, hosts, decision.target, decision.reason, inputs)
+    observations.add_decision(db, record)
     facts = {"pool": pool, "hosts": hosts, "target": decision.target, "reason": decision.reason}
-    logger.info("scaling_decided", extra=facts)
+    log.info("scaling_decided", extra=facts)
     return decision
 
 
@@ -65,7 +60,7 @@ def snapshot_of(samples: Sequence[QueueSample]) -> Snapshot | None:
     )
 
 
-def _inputs(snapshot: Snapshot | None, fleet: scaling.Fleet, policy: ScalingSettings) -> dict[str, Any]:
+def _inputs(snapshot: Snapshot | None, fleet: scaling.PoolHosts, policy: ScalingSettings) -> dict[str, Any]:
     """Everything the decision was made of, so that it can be replayed."""
     seen: dict[str, Any] = {}
     if snapshot is not None:

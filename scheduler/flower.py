@@ -17,11 +17,9 @@ from flower.views.tasks import TaskView
 from redis import Redis
 from tornado import web
 
-from headrace import connections
-from headrace.broker import list_key, make_celery
-from headrace.config import Settings
-from headrace.remote_control import REFUSED
-from headrace.startup import check_first
+from headrace import connections, startup
+from headrace.broker.messages import list_key, make_celery
+from headrace.broker.remote_control import REFUSED
 
 #: How long a revocation waits for the answers of the workers, in seconds: one that is in the middle of a tick is late.
 REPLY_S = 2.0
@@ -134,7 +132,7 @@ urls.handlers[:0] = [
     (r"/api/task/rate-limit/(.+)", RateLimit),
     (r"/api/task/timeout/(.+)", TimeLimit),
 ]
-_settings = Settings.load()
+_settings = startup.load()
 _broker = Broker(connections.redis(_settings))
 app = make_celery("headrace.flower", _settings)
-check_first(app, _settings, uses_postgres=False)
+startup.check_first(app, _settings, uses_postgres=False)

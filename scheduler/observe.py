@@ -7,16 +7,15 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import fmean
 
-from headrace.admission import Load
-from headrace.answers import ExpectedOutputs
-from headrace.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
-from headrace.jobs import Lane
-from headrace.lanes import HIGH_LATELY_S, kept_share
-from headrace.queues import OVERFLOW, lane_queues
-from headrace.store import clock, locks, observations, workers
-from headrace.store.observations import QueueActivity, QueueSample, StartedSize
-from headrace.store.workers import Fleet
-from scheduler.parts import Parts
+from headrace.domain.fleet import Fleet, QueueActivity, QueueSample, StartedSize
+from headrace.domain.places import Load
+from headrace.domain.queues import OVERFLOW, Lane, lane_queues
+from headrace.policies.answers import ExpectedOutputs
+from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
+from headrace.policies.lanes import HIGH_LATELY_S, kept_share
+from headrace.store import clock, locks
+from headrace.store.fleet import observations, workers
+from scheduler.deps import ControlDeps
 
 IDLE = QueueActivity()
 
@@ -25,16 +24,16 @@ WINDOW_S = 120.0
 HALF_LIFE_S = 30.0
 
 
-def observe(parts: Parts) -> int:
+def observe(deps: ControlDeps) -> int:
     """Sample every queue, and tell the doors how fast each pool drains. Of several at once, one makes the samples.
 
     Without Redis there is no depth to write, hence no sample: whoever reads them must ask how old they are.
     Returns: samples written.
     Raises: BrokerUnavailable, StoreUnavailable.
     """
-    loads = parts.admission.loads(parts.queues)
-    every = timedelta(seconds=parts.settings.observe_every_s)
-    with parts.store.begin() as db:
+    loads = deps.admission.loads(deps.queues)
+    every = timedelta(seconds=deps.settings.observe_every_s)
+    with deps.store.begin() as db:
         if not locks.try_take(db, "observe"):
             return 0
         at = clock.now(db)
@@ -42,7 +41,7 @@ def observe(parts: Parts) -> int:
         if last is not None and at - last < every / 2:
             return 0
         since = last or at - every
-        activity = observations.activity(db, parts.queues, since)
+        activity = observations.activity(db, deps.queues, since)
         refused = observations.take_refused(db, since)
         fleets, outputs = workers.fleets(db), workers.expected_outputs(db)
         started_tokens = _started_tokens(observations.started_sizes(db, since), outputs)
@@ -51,16 +50,16 @@ def observe(parts: Parts) -> int:
                 _sample(queue, at, loads[queue], activity.get(queue, IDLE), refused[queue], fleets.get(pool)),
                 started_tokens=started_tokens[queue],
             )
-            for pool in (*parts.settings.own_pools, OVERFLOW)
+            for pool in (*deps.settings.own_pools, OVERFLOW)
             for queue in lane_queues(pool)
         ]
         observations.add_samples(db, samples)
-        window = observations.recent_samples(db, parts.queues, at - timedelta(seconds=WINDOW_S))
-    kept = {name: kept_share(pool.max_running, pool.kv_high_share) for name, pool in parts.settings.pools.items()}
+        window = observations.recent_samples(db, deps.queues, at - timedelta(seconds=WINDOW_S))
+    kept = {name: kept_share(pool.max_running, pool.kv_high_share) for name, pool in deps.settings.pools.items()}
     learned = outlook(window, kept)
     pools = learned.keys() | outputs.keys()
     told = {pool: replace(learned.get(pool, UNKNOWN), outputs=outputs.get(pool, {})) for pool in pools}
-    parts.admission.publish_outlook(to_json(told), WINDOW_S)
+    deps.admission.publish_outlook(to_json(told), WINDOW_S)
     return len(samples)
 
 

@@ -12,15 +12,21 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.config import Settings
+from headrace.domain.attempts import Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.ids import show_id
+from headrace.domain.queues import Route
+from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable, UnknownPrice
-from headrace.jobs import JobState, Route, Usage, show_id
-from headrace.pricing import Cost, Tariff, cost
-from headrace.store import clock, jobs, locks, losses, reservations
+from headrace.policies.pricing import Tariff, cost
+from headrace.store import clock, jobs, locks
+from headrace.store.attempts import losses
+from headrace.store.attempts.losses import Loss
 from headrace.store.bad_rows import BadRows
-from headrace.store.losses import Loss
-from scheduler.parts import Parts
+from headrace.store.money import reservations
+from scheduler.deps import ControlDeps
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: What an attempt is charged when its model has lost its price since: we never guess one.
 UNPRICED = Cost(Decimal(0), "unpriced")
@@ -71,7 +77,7 @@ class Patience:
         self._good_since = None
 
 
-def rescue(parts: Parts, patience: Patience, bad: BadRows | None = None) -> int:
+def rescue(deps: ControlDeps, patience: Patience, bad: BadRows | None = None) -> int:
     """Take jobs that run under a lease that has ended, book the lost attempts, and decide each job's fate.
 
     `jobs.RESCUE_ROWS` at most: their rows, and at the end the budgets', are locked as long as a few statements take.
@@ -86,15 +92,15 @@ def rescue(parts: Parts, patience: Patience, bad: BadRows | None = None) -> int:
         return jobs.orphans(db, *conditions) if patience.good_query() and is_ours else []
 
     try:
-        move = partial(_take_back, parts.settings)
-        fates, tried = (bad or BadRows("rescue")).move(parts.store, choose, move, jobs.RESCUE_ROWS)
+        move = partial(_take_back, deps.settings)
+        fates, tried = (bad or BadRows("rescue")).move(deps.store, choose, move, jobs.RESCUE_ROWS)
     except StoreUnavailable:
         patience.bad_query()
         raise
     for row, end in fates:
-        logger.warning("job_rescued", extra={"job_id": show_id(row.id), "attempt": row.attempt, "target": end.target})
-    parts.tell_ended([row.id for row, end in fates if end.target.is_terminal])
-    parts.admission.announce_ended((), moved=[row.id for row, end in fates if not end.target.is_terminal])
+        log.warning("job_rescued", extra={"job_id": show_id(row.id), "attempt": row.attempt, "target": end.target})
+    deps.tell_ended([row.id for row, end in fates if end.target.is_terminal])
+    deps.admission.announce_ended((), moved=[row.id for row, end in fates if not end.target.is_terminal])
     return tried
 
 
@@ -120,5 +126,5 @@ def _lost_cost(row: Row[Any], tariff: Tariff) -> Cost:
     try:
         return cost(tariff.price(Route(row.route), row.pool, row.model_requested), Usage(row.prompt_tokens))
     except UnknownPrice:
-        logger.warning("lost_attempt_unpriced", extra={"job_id": show_id(row.id), "model": row.model_requested})
+        log.warning("lost_attempt_unpriced", extra={"job_id": show_id(row.id), "model": row.model_requested})
         return UNPRICED

@@ -13,12 +13,14 @@ from celery import bootsteps
 from celery.worker.consumer import Events
 from redis import Redis, RedisError
 
+from headrace.domain.ids import show_id
+from headrace.domain.queues import EXECUTE, MOVED
+from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
-from headrace.jobs import JobState, show_id
-from headrace.queues import EXECUTE, MOVED
-from headrace.store import Store, overview
+from headrace.store import Store
+from headrace.store.jobs import overview
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: How long a look at the channel waits, and a pause after Redis or Postgres failed, in seconds.
 LISTEN_S = 0.5
@@ -56,11 +58,11 @@ def _listen(store: Store, redis: Redis, dispatcher: Any, ended: threading.Event)
                     if named is not None:
                         _show(store, dispatcher, [UUID(hex=each) for each in named["data"].split()])
         except (RedisError, StoreUnavailable) as error:
-            logger.warning("ends_not_shown", extra={"error": str(error)})
+            log.warning("ends_not_shown", extra={"error": str(error)})
             ended.wait(LISTEN_S)
         except Exception:
             # A fault here must not end the thread: Flower would never hear of such a job again.
-            logger.exception("ends_not_shown")
+            log.exception("ends_not_shown")
             ended.wait(LISTEN_S)
 
 

@@ -7,24 +7,26 @@ from itertools import islice
 
 from sqlalchemy import Connection
 
-from headrace.budgets import BUDGETS, Budget, Lack, shortfall
+from headrace.broker.pace import Headroom
+from headrace.domain.budgets import BUDGETS, Balances, Budget, Lack, shortfall
+from headrace.domain.jobs import LateJob
+from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.logging import named
-from headrace.pace import Room
-from headrace.pricing import Tariff
-from headrace.queues import OVERFLOW, lane_queues
-from headrace.routing import objection
-from headrace.store import budgets, locks, spills, workers
-from headrace.store.budgets import Balances
-from headrace.store.spills import LateJob
-from scheduler.parts import Parts
+from headrace.policies.pricing import Tariff
+from headrace.policies.routing import objection
+from headrace.store import locks
+from headrace.store.fleet import workers
+from headrace.store.jobs import spills
+from headrace.store.money import budgets
+from scheduler.deps import ControlDeps
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: Jobs that one sweep looks at, those that are late first.
 MOST_JOBS = 500
 
 
-def spill(parts: Parts) -> int:
+def spill(deps: ControlDeps) -> int:
     """Move jobs that would miss their `start_by` to the paid API's queue, as many as can begin there at once.
 
     A job goes when `spill_before_s` is left of its time: what capacity comes back until then costs nothing.
@@ -32,17 +34,17 @@ def spill(parts: Parts) -> int:
     finds the API closed after all comes back as any job that is turned away.
     Returns: jobs that were moved.
     """
-    settings = parts.settings
+    settings = deps.settings
     if settings.openai_api_key is None:
         return 0
     tariff = Tariff.of(settings)
-    rooms = {model: parts.pace.left(model) for model in tariff.all_api_models}
-    loads = parts.admission.loads(lane_queues(OVERFLOW)).values()
+    headrooms = {model: deps.pace.left(model) for model in tariff.all_api_models}
+    loads = deps.admission.loads(lane_queues(OVERFLOW)).values()
     spilled = sum(load.jobs for load in loads)
-    for room in rooms.values():
+    for headroom in headrooms.values():
         # What waits there already goes first. Its model is not known, and mostly there is one.
-        room.take(sum(load.tokens for load in loads), spilled)
-    with parts.store.begin() as db:
+        headroom.take(sum(load.tokens for load in loads), spilled)
+    with deps.store.begin() as db:
         if not locks.try_take(db, "spill"):
             return 0
         # Asked first: without a free call there is nothing to look for.
@@ -51,13 +53,13 @@ def spill(parts: Parts) -> int:
         if not late:
             return 0
         wallet = _Wallet(budgets.balances(db, settings.budgets), tariff)
-        able = (job.ticket for job in late if _goes(job, rooms[tariff.api_model(job.model)], wallet))
+        able = (job.ticket for job in late if _goes(job, headrooms[tariff.api_model(job.model)], wallet))
         tickets = list(islice(able, free))
         moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
     if moved:
-        logger.info("jobs_spilled", extra=named([ticket.job_id for ticket in moved]))
-        parts.admission.remove(tickets)
-        parts.admission.restore(moved)
+        log.info("jobs_spilled", extra=named([ticket.job_id for ticket in moved]))
+        deps.admission.remove(tickets)
+        deps.admission.restore(moved)
     return len(moved)
 
 
@@ -67,12 +69,12 @@ def _free_calls(db: Connection, spilled: int) -> int:
     return max(0, fleet.slots - fleet.running - spilled) if fleet else 0
 
 
-def _goes(job: LateJob, room: Room, wallet: "_Wallet") -> bool:
+def _goes(job: LateJob, headroom: Headroom, wallet: "_Wallet") -> bool:
     """Whether the job can begin now: then its money, and its part of the provider's rates, are promised to it."""
     tokens = job.ticket.kv_tokens
-    goes = room.has(tokens) and wallet.pays(job)
+    goes = headroom.has(tokens) and wallet.pays(job)
     if goes:
-        room.take(tokens)
+        headroom.take(tokens)
     return goes
 
 

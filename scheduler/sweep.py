@@ -12,27 +12,31 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row
 
-from headrace.broker import named_in
-from headrace.jobs import JobState, show_id
+from headrace.broker.messages import named_in
+from headrace.broker.upkeep import Stay
+from headrace.domain.ids import show_id
+from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
 from headrace.logging import named
-from headrace.queues import Ticket
-from headrace.store import deliveries, jobs, locks, observations, poison, queued, texts, workers
+from headrace.store import jobs, locks
 from headrace.store.bad_rows import BadRows
-from headrace.store.idempotency import forget_expired_keys
-from headrace.upkeep import Stay
-from scheduler.parts import Parts
+from headrace.store.fleet import observations, workers
+from headrace.store.jobs import poison, queued, texts
+from headrace.store.jobs.idempotency import forget_expired_keys
+from headrace.store.webhooks import deliveries
+from scheduler.deps import ControlDeps
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: Messages of one queue that one `reconcile_admission` looks at, those that are taken next.
 RECONCILE_MESSAGES = 1000
-#: Parts of the books, of about a thousand jobs each, that one `reconcile_admission` compares with Postgres.
+#: ControlDeps of the books, of about a thousand jobs each, that one `reconcile_admission` compares with Postgres.
 RECONCILE_PARTS = 20
 #: Pages of each queue that one `publish_due` goes through.
 MOST_PAGES = 20
 
 
-def publish_due(parts: Parts) -> int:
+def publish_due(deps: ControlDeps) -> int:
     """Put jobs into their lists: retries that are due, and queued jobs whose message is missing.
 
     A message is missing when the API died between insert and commit, when a worker died with it in its hands, and
@@ -42,69 +46,69 @@ def publish_due(parts: Parts) -> int:
     one sweep more for every `queued.PAGE_ROWS` times `MOST_PAGES` of its queue that are missing before it.
     Returns: messages that were missing.
     """
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         if not locks.try_take(db, "publish_due"):
             return 0
         due = jobs.enqueue_due(db)
-    pushed = _push(parts, due)
-    looks = parts.admission.look(parts.queues, parts.settings.publish_grace_s)
+    pushed = _push(deps, due)
+    looks = deps.admission.look(deps.queues, deps.settings.publish_grace_s)
     for queue, look in looks.items():
         if look.missing > 0:
-            noted = parts.admission.compare(queue)
-            logger.warning("list_incomplete", extra={"queue": queue, "missing": look.missing, "noted": noted})
-    pushed += _push_taken(parts, [(queue, stay) for queue, look in looks.items() for stay in look.overdue])
-    pushed += _push_unchecked(parts, {queue: look.mark for queue, look in looks.items()})
+            noted = deps.admission.compare(queue)
+            log.warning("list_incomplete", extra={"queue": queue, "missing": look.missing, "noted": noted})
+    pushed += _push_taken(deps, [(queue, stay) for queue, look in looks.items() for stay in look.overdue])
+    pushed += _push_unchecked(deps, {queue: look.mark for queue, look in looks.items()})
     if pushed:
-        logger.info("messages_restored", extra={"messages": len(pushed), **named(pushed)})
+        log.info("messages_restored", extra={"messages": len(pushed), **named(pushed)})
     return len(pushed)
 
 
-def _push(parts: Parts, tickets: Sequence[Ticket]) -> list[UUID]:
+def _push(deps: ControlDeps, tickets: Sequence[Ticket]) -> list[UUID]:
     """Push what is missing; returns the jobs.
 
     What a worker claimed, or a caller cancelled, after Postgres was read and before the push, is taken out again.
     """
-    pushed = parts.admission.restore(tickets, parts.settings.publish_grace_s)
+    pushed = deps.admission.restore(tickets, deps.settings.publish_grace_s)
     if pushed:
-        with parts.store.begin() as db:
+        with deps.store.begin() as db:
             numbers = jobs.queued_numbers(db, [ticket.job_id for ticket in pushed])
-        parts.admission.remove([ticket for ticket in pushed if numbers.get(ticket.job_id) != ticket.enqueue_no])
+        deps.admission.remove([ticket for ticket in pushed if numbers.get(ticket.job_id) != ticket.enqueue_no])
     return [ticket.job_id for ticket in pushed]
 
 
-def _push_taken(parts: Parts, taken: Sequence[tuple[str, Stay]]) -> list[UUID]:
+def _push_taken(deps: ControlDeps, taken: Sequence[tuple[str, Stay]]) -> list[UUID]:
     """Push the messages of those that were taken and not claimed; what was claimed, or has ended, leaves the books.
 
     Args: taken: of each its queue and its stay there.
     """
     if not taken:
         return []
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         tickets = queued.tickets(db, [stay for _, stay in taken])
     unclaimed = {(ticket.queue, (ticket.job_id, ticket.enqueue_no)) for ticket in tickets}
-    parts.admission.settle([each for each in taken if each not in unclaimed])
-    return _push(parts, tickets)
+    deps.admission.settle([each for each in taken if each not in unclaimed])
+    return _push(deps, tickets)
 
 
-def _push_unchecked(parts: Parts, marks: dict[str, str]) -> list[UUID]:
+def _push_unchecked(deps: ControlDeps, marks: dict[str, str]) -> list[UUID]:
     """Go through the jobs that were queued since the marks, and push those that the books do not know."""
     pushed: list[UUID] = []
     for _ in range(MOST_PAGES):
-        with parts.store.begin() as db:
-            until = queued.horizon(db, parts.settings.publish_grace_s)
+        with deps.store.begin() as db:
+            until = queued.horizon(db, deps.settings.publish_grace_s)
             pages = queued.pages(db, marks, until)
         for queue, page in pages.items():
-            pushed += _push(parts, parts.admission.unknown(queue, page.tickets))
+            pushed += _push(deps, deps.admission.unknown(queue, page.tickets))
         # A mark that is not there any more: what was seen of this Redis is gone, and the next sweep begins anew.
-        kept = {queue for queue, page in pages.items() if parts.admission.check(queue, marks[queue], page.mark)}
+        kept = {queue for queue, page in pages.items() if deps.admission.check(queue, marks[queue], page.mark)}
         marks = {queue: page.mark for queue, page in pages.items() if page.is_full and queue in kept}
         if not marks:
             return pushed
-    logger.info("messages_left_to_check", extra={"queues": sorted(marks)})
+    log.info("messages_left_to_check", extra={"queues": sorted(marks)})
     return pushed
 
 
-def expire(parts: Parts, bad: BadRows | None = None) -> int:
+def expire(deps: ControlDeps, bad: BadRows | None = None) -> int:
     """End the jobs whose `start_by` or `finish_by` passed while no worker ran them, `jobs.SWEEP_ROWS` at most, and
     free their places.
 
@@ -120,27 +124,27 @@ def expire(parts: Parts, bad: BadRows | None = None) -> int:
     def end(db: Connection, late: Sequence[Row[Any]]) -> list[Ticket]:
         return jobs.expire(db, [job.id for job in late])
 
-    tickets, tried = (bad or BadRows("expire")).move(parts.store, choose, end, jobs.SWEEP_ROWS)
+    tickets, tried = (bad or BadRows("expire")).move(deps.store, choose, end, jobs.SWEEP_ROWS)
     if tickets:
         ended = [ticket.job_id for ticket in tickets]
-        logger.info("jobs_expired", extra=named(ended))
-        parts.admission.remove(tickets)
-        parts.tell_ended(ended)
+        log.info("jobs_expired", extra=named(ended))
+        deps.admission.remove(tickets)
+        deps.tell_ended(ended)
     return tried
 
 
-def cancel(parts: Parts, job_id: UUID) -> JobState:
+def cancel(deps: ControlDeps, job_id: UUID) -> JobState:
     """Cancel a job for an operator, as its app's own cancel does. Returns: its state now. Raises: NotFound."""
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         job = jobs.cancel(db, None, job_id)
-    logger.info("job_cancelled", extra={"job_id": show_id(job_id), "state": job.state})
+    log.info("job_cancelled", extra={"job_id": show_id(job_id), "state": job.state})
     if job.state is JobState.CANCELLED:
-        parts.admission.remove([job.ticket])
-        parts.tell_ended([job_id])
+        deps.admission.remove([job.ticket])
+        deps.tell_ended([job_id])
     return job.state
 
 
-def reconcile_admission(parts: Parts) -> int:
+def reconcile_admission(deps: ControlDeps) -> int:
     """Take out what stands for nothing: reservations never followed by a job, places and messages of jobs not queued.
 
     Bound: a reservation lives `reservation_ttl_s` and one sweep; a message one sweep once it is among the
@@ -148,100 +152,100 @@ def reconcile_admission(parts: Parts) -> int:
     `RECONCILE_PARTS` parts of the books, which are gone through in turn.
     Returns: places that were freed.
     """
-    freed = parts.admission.drop_stale_reservations(parts.queues)
+    freed = deps.admission.drop_stale_reservations(deps.queues)
     touched: list[UUID] = []
-    discarded = sum(_discard_void(parts, queue, touched) for queue in parts.queues)
-    freed += _strike_out(parts, touched)
+    discarded = sum(_discard_void(deps, queue, touched) for queue in deps.queues)
+    freed += _strike_out(deps, touched)
     if freed or discarded:
-        logger.info("books_reconciled", extra={"places": freed, "messages": discarded, **named(touched)})
+        log.info("books_reconciled", extra={"places": freed, "messages": discarded, **named(touched)})
     return freed
 
 
-def _discard_void(parts: Parts, queue: str, touched: list[UUID]) -> int:
+def _discard_void(deps: ControlDeps, queue: str, touched: list[UUID]) -> int:
     """Take a queue's void messages out, and note their jobs in `touched`. Returns: how many.
 
     The list is read before Postgres: a message is pushed only after its job's commit, so one whose job is not queued
     under that number by then never will be again.
     """
-    found = {message: named_in(message) for message in parts.admission.messages(queue, RECONCILE_MESSAGES)}
+    found = {message: named_in(message) for message in deps.admission.messages(queue, RECONCILE_MESSAGES)}
     named_jobs = {message: name for message, name in found.items() if name is not None}
     if not named_jobs:
         return 0
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         numbers = jobs.queued_numbers(db, [job_id for job_id, _ in named_jobs.values()])
     void = [message for message, (job_id, enqueue_no) in named_jobs.items() if numbers.get(job_id) != enqueue_no]
     touched += [named_jobs[message][0] for message in void]
-    return parts.admission.discard(queue, void) if void else 0
+    return deps.admission.discard(queue, void) if void else 0
 
 
-def _strike_out(parts: Parts, touched: list[UUID]) -> int:
+def _strike_out(deps: ControlDeps, touched: list[UUID]) -> int:
     """Take jobs out of the books that wait no more: a worker claimed them and died, or Redis did not hear of it.
 
     The books are read before Postgres: a job is past its reservation only after its insert. Returns: how many.
     """
-    struck, cursor = 0, parts.admission.cursor()
+    struck, cursor = 0, deps.admission.cursor()
     for _ in range(RECONCILE_PARTS):
-        cursor, waiting = parts.admission.committed(cursor)
-        with parts.store.begin() as db:
+        cursor, waiting = deps.admission.committed(cursor)
+        with deps.store.begin() as db:
             numbers = jobs.queued_numbers(db, list(waiting))
         gone = [each for each in waiting.items() if numbers.get(each[0], 0) < each[1]]
         touched += [job_id for job_id, _ in gone]
-        struck += parts.admission.leave(gone)
+        struck += deps.admission.leave(gone)
         if not cursor:
             break
-    parts.admission.keep_cursor(cursor)
+    deps.admission.keep_cursor(cursor)
     return struck
 
 
-def forget_keys(parts: Parts) -> int:
+def forget_keys(deps: ControlDeps) -> int:
     """Delete Idempotency-Keys, and poison prompts, that have expired.
 
     No job waits for it: they count for nothing already.
     Bound: one sweep after that, which is repeated at once where it found `idempotency.FORGET_ROWS`.
     Returns: rows that were deleted.
     """
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         if not locks.try_take(db, "forget_keys"):
             return 0
         return forget_expired_keys(db) + poison.forget_old(db)
 
 
-def forget_samples(parts: Parts) -> int:
+def forget_samples(deps: ControlDeps) -> int:
     """Delete samples of queues and workers, counts of refusals, decisions, and dead workers' rows, that are old.
 
     They are kept for `keep_samples_days`. Bound: one sweep after that, which is repeated at once where it found
     `observations.FORGET_ROWS`.
     Returns: rows that were deleted.
     """
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         if not locks.try_take(db, "forget_samples"):
             return 0
-        keep_days = parts.settings.keep_samples_days
+        keep_days = deps.settings.keep_samples_days
         return observations.forget_samples(db, keep_days) + workers.forget_old(db, keep_days)
 
 
-def forget_deliveries(parts: Parts) -> int:
+def forget_deliveries(deps: ControlDeps) -> int:
     """Delete deliveries that ended, and receivers that answered 410, more than `keep_deliveries_days` ago.
 
     Bound: one sweep after that, which is repeated at once where it found `deliveries.FORGET_ROWS`.
     Returns: rows that were deleted.
     """
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         if not locks.try_take(db, "forget_deliveries"):
             return 0
-        keep_days = parts.settings.keep_deliveries_days
+        keep_days = deps.settings.keep_deliveries_days
         return deliveries.forget_old(db, keep_days) + deliveries.forget_gone(db, keep_days)
 
 
-def forget_texts(parts: Parts) -> int:
+def forget_texts(deps: ControlDeps) -> int:
     """Erase the texts of jobs that ended more than `keep_texts_days` ago, as when their apps delete them.
 
     Bound: one sweep after that, which is repeated at once where it found `texts.FORGET_JOBS`. What is left of their
     streams in Redis went long ago. No days: nothing is erased.
     Returns: jobs whose texts were erased.
     """
-    keep_days = parts.settings.keep_texts_days
+    keep_days = deps.settings.keep_texts_days
     if keep_days is None:
         return 0
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         return texts.forget_old(db, keep_days) if locks.try_take(db, "forget_texts") else 0

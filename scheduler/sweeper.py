@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from headrace.errors import Unavailable
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: Seconds that `stop` waits for sweeps under way. One that is cut off is rolled back, and safe to repeat.
 STOP_TIMEOUT_S = 5.0
@@ -65,14 +65,14 @@ class Sweeper:
             self._run_batches(sweep)
         except Unavailable as error:
             if not failing:
-                logger.warning("sweep_failing", extra={"sweep": sweep.name, "error": str(error)})
+                log.warning("sweep_failing", extra={"sweep": sweep.name, "error": str(error)})
             return True
         except Exception:
             if not failing:
-                logger.exception("sweep_failing", extra={"sweep": sweep.name})
+                log.exception("sweep_failing", extra={"sweep": sweep.name})
             return True
         if failing:
-            logger.info("sweep_recovered", extra={"sweep": sweep.name})
+            log.info("sweep_recovered", extra={"sweep": sweep.name})
         return False
 
     def _run_batches(self, sweep: Sweep) -> None:
@@ -80,7 +80,7 @@ class Sweeper:
         done, began = sweep.run(), time.monotonic()
         if done < sweep.batch:
             return
-        logger.info("sweep_behind", extra={"sweep": sweep.name, "done": done})
+        log.info("sweep_behind", extra={"sweep": sweep.name, "done": done})
         total = done
         while done >= sweep.batch:
             if self._stopping.is_set():
@@ -88,4 +88,4 @@ class Sweeper:
             done = sweep.run()
             total += done
         facts = {"sweep": sweep.name, "done": total, "took_s": round(time.monotonic() - began, 1)}
-        logger.info("sweep_caught_up", extra=facts)
+        log.info("sweep_caught_up", extra=facts)

@@ -5,23 +5,23 @@ from collections.abc import Callable
 
 from celery import Celery
 
+from headrace.domain.queues import AUTOSCALE, OBSERVE
 from headrace.errors import Unavailable
-from headrace.queues import AUTOSCALE, OBSERVE
 from scheduler.autoscale import autoscale
+from scheduler.deps import ControlDeps
 from scheduler.observe import observe
-from scheduler.parts import Parts
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-def register(celery: Celery, parts: Parts) -> None:
+def register(celery: Celery, deps: ControlDeps) -> None:
     """Let workers of `celery` run the tasks that beat names."""
 
     def run_observe() -> None:
-        _tick(OBSERVE, lambda: observe(parts))
+        _tick(OBSERVE, lambda: observe(deps))
 
     def run_autoscale() -> None:
-        _tick(AUTOSCALE, lambda: autoscale(parts))
+        _tick(AUTOSCALE, lambda: autoscale(deps))
 
     # Their events would fill Flower's pages, which are for jobs.
     celery.task(run_observe, name=OBSERVE, shared=False, send_events=False)
@@ -33,4 +33,4 @@ def _tick(name: str, work: Callable[[], object]) -> None:
     try:
         work()
     except Unavailable as error:
-        logger.warning("tick_skipped", extra={"task": name, "error": str(error)})
+        log.warning("tick_skipped", extra={"task": name, "error": str(error)})

@@ -3,24 +3,25 @@
 import logging
 from typing import Any
 
-from headrace.budgets import Kind, reached, share
-from headrace.store import budgets, deliveries, locks
-from headrace.store.budgets import Account
-from headrace.webhooks import BUDGET_EVENT
-from scheduler.parts import Parts
+from headrace.domain.budgets import Account, Kind, reached, share
+from headrace.policies.webhooks import BUDGET_EVENT
+from headrace.store import locks
+from headrace.store.money import budgets
+from headrace.store.webhooks import deliveries
+from scheduler.deps import ControlDeps
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-def watch_budgets(parts: Parts) -> int:
+def watch_budgets(deps: ControlDeps) -> int:
     """Log each threshold that a budget has come to, and write the operator's webhook, if one is named.
 
     Bound: one sweep. What the account says was told is told by one, of however many control processes; the webhook is
     written in the same transaction, so that none is lost and none is doubled.
     Returns: thresholds that were told of.
     """
-    settings = parts.settings.budgets
-    with parts.store.begin() as db:
+    settings = deps.settings.budgets
+    with deps.store.begin() as db:
         if not locks.try_take(db, "watch_budgets"):
             return 0
         # In the order in which calls lock them.
@@ -35,7 +36,7 @@ def watch_budgets(parts: Parts) -> int:
             if settings.webhook_url:
                 deliveries.add(db, BUDGET_EVENT, settings.webhook_url, facts)
     for facts in told:
-        logger.warning("budget_used", extra=facts)
+        log.warning("budget_used", extra=facts)
     return len(told)
 
 

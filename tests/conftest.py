@@ -11,8 +11,8 @@ import hypothesis
 import pytest
 
 from headrace.stack.ports import free_port
-from headrace.stack.postgres import Postgres
-from headrace.stack.valkey import Valkey
+from headrace.stack.servers.postgres import Postgres
+from headrace.stack.servers.valkey import Valkey
 
 # How long an example takes says something of the machine's load and nothing of the code.
 hypothesis.settings.register_profile("headrace", deadline=None)

@@ -4,14 +4,15 @@
     celery -A workers.app:overflow worker    answers them through the paid API
     celery -A workers.app:webhooks worker    delivers webhooks
 
-Importing this loads no engine: that happens when the worker starts, in the process that uses it.
+Importing this makes no app: one is made when its name is first asked for. Its engine is loaded when its worker starts.
 """
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -20,29 +21,28 @@ from celery.signals import setup_logging
 from celery.worker import state
 from redis import RedisError
 
-from headrace import connections
-from headrace.admission import Admission
-from headrace.broker import DeliverMessage, ExecuteMessage, list_key, make_celery
+from headrace import connections, startup
+from headrace.broker.admission import Admission
+from headrace.broker.messages import DeliverMessage, ExecuteMessage, list_key, make_celery
+from headrace.broker.remote_control import leave_cancels_to_control
+from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
+from headrace.domain.ids import parse_id
+from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Route, lane_queues
 from headrace.errors import ConfigError, DeliveryFailed
-from headrace.jobs import Route, parse_id
 from headrace.logging import configure
-from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
-from headrace.remote_control import leave_cancels_to_control
-from headrace.startup import check_first
 from headrace.store import Store
-from headrace.watchdog import give_up, watch
-from workers.deliver import Deliver
-from workers.delivery_metrics import DeliveryMetrics
+from workers.delivering.deliver import Deliver
+from workers.delivering.outbox_taker import OutboxTaker
+from workers.delivering.posting import make_session
+from workers.delivering.slots import DeliverySlots
 from workers.events import SendEvents
-from workers.metrics import Endpoint
-from workers.notices import Notices
-from workers.outbox_taker import OutboxTaker
+from workers.measuring.delivery_metrics import DeliveryMetrics
+from workers.measuring.metrics import Endpoint
 from workers.outcomes import JobFailed, show
-from workers.posting import make_session
-from workers.seat import Seat
-from workers.slots import Slots
-from workers.taker import RoomTaker
+from workers.running.notices import Notices
+from workers.taking.taker import KvTaker
+from workers.worker import Hooks, Worker
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +50,18 @@ log = logging.getLogger(__name__)
 SPARE_THREADS = 2
 
 
-@setup_logging.connect
 def _configure_logging(loglevel: int, **_: Any) -> None:
-    """Replaces Celery's own set-up of logging, which it skips once somebody listens here."""
+    """Replaces Celery's own set-up of logging, which it skips once this is connected."""
     configure(logging.getLevelName(loglevel))
 
 
 def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrency: int) -> Celery:
+    setup_logging.connect(_configure_logging)
     app = make_celery(f"headrace.{name}", settings)
     app.conf.update(worker_pool="workers.pool:TaskPool", worker_concurrency=concurrency)
     app.amqp.queues.select(queues)
     watch(app, settings)
-    check_first(app, settings)
+    startup.check_first(app, settings)
     leave_cancels_to_control()
     return app
 
@@ -81,44 +81,67 @@ def _ends_in_a_sentence() -> Iterator[None]:
         sys.exit(1)
 
 
+class _EngineProcess:
+    """A worker process that holds one engine, as Celery's steps and its task see it."""
+
+    def __init__(self, make: Callable[[], Worker], notices: Notices, taker: KvTaker) -> None:
+        """Args: make: the worker; slow, and to be done in the process that uses it."""
+        self._make, self._notices, self._taker = make, notices, taker
+        self._worker: Worker | None = None
+
+    def start(self, free_slots: Callable[[], int]) -> None:
+        """Bring the engine up, and begin to take. A setting that cannot be followed ends the process."""
+        self._notices.begin()
+        with _ends_in_a_sentence():
+            self._worker = worker = self._make()
+            worker.start()
+        self._taker.open(worker.kv_budget, worker.execute.takes, free_slots)
+
+    def run(self, job_id: str, enqueue_no: int) -> None:
+        """Run one attempt of a job, and show what came of it."""
+        if (worker := self._worker) is None:
+            raise RuntimeError(f"{job_id} was taken while this process has no engine.")
+        show(worker.execute.run(parse_id(job_id), enqueue_no))
+
+    def stop(self) -> None:
+        """Let the engine go; safe to repeat."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+        self._notices.end()
+
+
 def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
     app = _make_app(name, settings, lane_queues(pool), concurrency + SPARE_THREADS)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     redis = connections.redis(settings)
-    admission = Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s)
-    taker = RoomTaker(redis, pool)
+    notices = Notices(Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s))
+    taker = KvTaker(redis, pool)
     # Without `ack_emulation` kombu keeps no books in Redis of what was taken: the claim in Postgres says it.
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
+    make = partial(Worker, settings, route, store, notices, Hooks(taker.look, give_up))
+    process = _EngineProcess(make, notices, taker)
 
-    notices = Notices(admission)
-    seats: list[Seat] = []
-
-    class SeatStep(bootsteps.StartStopStep):
+    class WorkerStep(bootsteps.StartStopStep):
         """Brings the engine up before the consumer takes the first message. A failure here ends the process."""
 
         requires = ("celery.worker.components:Pool",)
 
         def start(self, worker: Any) -> None:
-            notices.begin()
-            with _ends_in_a_sentence():
-                seats.append(Seat(settings, route, store, notices, taker.look, give_up))
-                seats[0].take()
-            taker.open(seats[0].execute.room, seats[0].execute.takes, partial(_free_slots, worker))
+            process.start(partial(_free_slots, worker))
 
         def stop(self, worker: Any) -> None:
-            while seats:
-                seats.pop().leave()
-            notices.end()
+            process.stop()
             store.close()
 
         terminate = stop
 
     # Not shared: Celery would register one app's task with every other app of the process, in no order.
-    @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:JobRequest", throws=(JobFailed,))
+    @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:TaskRequest", throws=(JobFailed,))
     def execute(job_id: str, enqueue_no: int) -> None:
-        show(seats[0].execute.run(parse_id(job_id), enqueue_no))
+        process.run(job_id, enqueue_no)
 
-    app.steps["worker"].add(SeatStep)
+    app.steps["worker"].add(WorkerStep)
     app.steps["consumer"].add(SendEvents)
     return app
 
@@ -126,7 +149,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 def _make_webhook_app(settings: Settings) -> Celery:
     app = _make_app("webhooks", settings, (WEBHOOKS,), settings.webhooks.max_running)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
-    slots, message = Slots(settings.webhooks), DeliverMessage(app)
+    slots, message = DeliverySlots(settings.webhooks), DeliverMessage(app)
     metrics = DeliveryMetrics(store, slots)
     endpoint = Endpoint([metrics], settings.metrics_host, settings.metrics_port)
     taker = OutboxTaker(store, slots, lambda delivery: message.of(delivery.id, delivery.tries), metrics.count)
@@ -165,7 +188,27 @@ def _make_webhook_app(settings: Settings) -> Celery:
     return app
 
 
-_settings = Settings.load()
-gpu = _make_engine_app("gpu", _settings, Route.POOL, _settings.pool, _settings.pools[_settings.pool].max_running)
-overflow = _make_engine_app("overflow", _settings, Route.OVERFLOW, OVERFLOW, _settings.overflow.max_running)
-webhooks = _make_webhook_app(_settings)
+def _make_gpu_app(settings: Settings) -> Celery:
+    max_running = settings.pools[settings.pool].max_running
+    return _make_engine_app("gpu", settings, Route.POOL, settings.pool, max_running)
+
+
+def _make_overflow_app(settings: Settings) -> Celery:
+    return _make_engine_app("overflow", settings, Route.OVERFLOW, OVERFLOW, settings.overflow.max_running)
+
+
+_ROLES: Mapping[str, Callable[[Settings], Celery]] = MappingProxyType(
+    {"gpu": _make_gpu_app, "overflow": _make_overflow_app, "webhooks": _make_webhook_app}
+)
+
+
+def __getattr__(name: str) -> Celery:
+    """The app of a role, by which Celery asks for it. The first time makes it; the other roles' are not made."""
+    if name not in _ROLES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _app(name)
+
+
+@cache
+def _app(role: str) -> Celery:
+    return _ROLES[role](startup.load())

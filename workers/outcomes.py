@@ -10,7 +10,7 @@ from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import Ignore, Retry
 from celery.worker.request import Request
 
-from headrace.jobs import JobState
+from headrace.domain.states import JobState
 
 
 class Outcome(NamedTuple):
@@ -51,7 +51,7 @@ def show(outcome: Outcome | None) -> None:
             raise Retry(exc=HandedBack(outcome.error_code or "handed_back"))
 
 
-class JobRequest(Request):
+class TaskRequest(Request):
     """A task's request that sends the event of a cancelled job: Celery itself sends none of an ignored task."""
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:

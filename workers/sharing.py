@@ -10,16 +10,19 @@ from headrace.batching import Batching, Call, Gathering
 from headrace.errors import Unavailable
 
 Key = TypeVar("Key", bound=Hashable)
-Ask = TypeVar("Ask")
-Outcome = TypeVar("Outcome")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+#: Rows of one statement: more would only make everyone wait for the longest.
+MOST = 64
 
 
-class Sharing(Generic[Key, Ask, Outcome]):
+class Sharing(Generic[Key, Argument, Result]):
     """Serves calls in batches, one batch at a time. Safe for many threads."""
 
     def __init__(
         self,
-        serve: Callable[[Mapping[Key, Ask]], Mapping[Key, Outcome]],
+        serve: Callable[[Mapping[Key, Argument]], Mapping[Key, Result]],
         most: int,
         gathering: Gathering | None = None,
     ) -> None:
@@ -31,16 +34,16 @@ class Sharing(Generic[Key, Ask, Outcome]):
             gathering: as for `Batching`.
         """
         self._serve = serve
-        self.batching = Batching[tuple[Key, Ask], Outcome | None](self._settle, most, gathering)
+        self.batching = Batching[tuple[Key, Argument], Result | None](self._settle, most, gathering)
 
-    def call(self, key: Key, ask: Ask) -> Outcome | None:
+    def call(self, key: Key, ask: Argument) -> Result | None:
         """The outcome of one, or None when there is none for it. Two of one key are never in the same batch.
 
         Raises: what `serve` raises. A call that makes a batch fail fails alone, unless a server does not answer.
         """
         return self.batching.call((key, ask), key)
 
-    def _settle(self, calls: Sequence[Call[tuple[Key, Ask], Outcome | None]]) -> None:
+    def _settle(self, calls: Sequence[Call[tuple[Key, Argument], Result | None]]) -> None:
         try:
             outcomes = self._serve(dict(call.ask for call in calls))
         except Unavailable:
@@ -54,7 +57,7 @@ class Sharing(Generic[Key, Ask, Outcome]):
         for call in calls:
             call.settle(outcomes.get(call.ask[0]))
 
-    def _settle_alone(self, call: Call[tuple[Key, Ask], Outcome | None]) -> None:
+    def _settle_alone(self, call: Call[tuple[Key, Argument], Result | None]) -> None:
         try:
             call.settle(self._serve(dict([call.ask])).get(call.ask[0]))
         except Exception as error:

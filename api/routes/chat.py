@@ -3,14 +3,14 @@
 from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps
+from api.job_error import job_error
 from api.routes.submission import body, headers_of, submitted, waited_for
 from api.schemas.body import validated
 from api.schemas.chat import ChatRequest
 from api.schemas.chat_body import ChatCompletionBody
-from api.sse import chat_stream
-from api.unanswered import unanswered
-from headrace.jobs import JobState
-from headrace.store.apps import App
+from api.streams.sse import chat_stream
+from headrace.domain.apps import App
+from headrace.domain.states import JobState
 
 blueprint = Blueprint("chat", __name__, url_prefix="/v1/chat/completions")
 
@@ -24,7 +24,7 @@ def create() -> Response:
         return _stream(asked, app)
     accepted, job = waited_for(asked.to_draft(), app)
     if job.state is not JobState.SUCCEEDED:
-        raise unanswered(job)
+        raise job_error(job)
     return answer(ChatCompletionBody.of(job, accepted), headers=headers_of(accepted))
 
 

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, jsonify, redirect
 from flask_swagger_ui import get_swaggerui_blueprint  # type: ignore[import-untyped]
 from werkzeug.wrappers import Response as Redirect
 
-from api.openapi import document
+from api.reference.openapi import document
 
 blueprint = Blueprint("documentation", __name__)
 

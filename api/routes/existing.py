@@ -4,14 +4,14 @@ from uuid import UUID
 
 from flask import request
 
-from api import ending
 from api.deps import deps
-from api.peers import peer_of
+from api.reading import ending
+from api.reading.peers import peer_of
 from api.routes.submission import read_job
+from headrace.domain.apps import App
+from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest
-from headrace.store import texts
-from headrace.store.apps import App
-from headrace.store.jobs import Job
+from headrace.store.jobs import texts
 
 #: How long a cancel waits for the job's worker to confirm it, in seconds. A worker hears of it within a second.
 CONFIRMED_WITHIN_S = 2.0

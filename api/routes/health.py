@@ -8,13 +8,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Blueprint, Response
 
-from api.deps import Deps, answer, deps
+from api.deps import WebDeps, answer, deps
 from api.problems import public_cause
 from api.schemas.health import Health, Readiness
-from headrace.budgets import SHUT
 from headrace.config import PROJECT_ROOT
+from headrace.domain.budgets import SHUT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
-from headrace.store import budgets
+from headrace.store.money import budgets
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +41,15 @@ def readyz() -> Response:
     return answer(Readiness(status="ready", warnings=_warnings(deps())))
 
 
-def _warnings(parts: Deps) -> dict[str, str]:
+def _warnings(deps: WebDeps) -> dict[str, str]:
     """A key for the paid API without a budget is a set-up that was not finished, and no reason to serve nothing."""
-    if parts.settings.openai_api_key is None:
+    if deps.settings.openai_api_key is None:
         return {}
-    with parts.store.begin() as db:
-        return {} if budgets.limits(db, parts.settings.budgets).are_set else {"overflow": SHUT}
+    with deps.store.begin() as db:
+        return {} if budgets.limits(db, deps.settings.budgets).are_set else {"overflow": SHUT}
 
 
-def _failure(check: Callable[[Deps], None]) -> str | None:
+def _failure(check: Callable[[WebDeps], None]) -> str | None:
     try:
         check(deps())
     except (Unavailable, ConfigError) as error:
@@ -58,11 +58,11 @@ def _failure(check: Callable[[Deps], None]) -> str | None:
     return None
 
 
-def _check_postgres(parts: Deps) -> None:
+def _check_postgres(deps: WebDeps) -> None:
     """A schema that is newer than this code is fine: while a release rolls out, both run side by side."""
     scripts = ScriptDirectory(str(PROJECT_ROOT / "migrations"))
     known = {script.revision for script in scripts.walk_revisions()}
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         applied = set(MigrationContext.configure(db).get_current_heads())
         if applied:
             db.execute(_WRITE)
@@ -70,9 +70,9 @@ def _check_postgres(parts: Deps) -> None:
         raise StoreUnavailable("Migrations are missing; run 'alembic upgrade head'.")
 
 
-def _check_redis(parts: Deps) -> None:
-    parts.admission.check_writable()
+def _check_redis(deps: WebDeps) -> None:
+    deps.admission.check_writable()
 
 
-def _check_tokenizer(parts: Deps) -> None:
-    parts.catalogue.load()
+def _check_tokenizer(deps: WebDeps) -> None:
+    deps.catalogue.load()

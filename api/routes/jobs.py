@@ -7,10 +7,10 @@ from api.routes import existing
 from api.routes.submission import accept, body, headers_of, idempotency
 from api.schemas.body import validated
 from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobRequest, JobsQuery, WaitQuery
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest, NotFound
-from headrace.jobs import parse_id, show_id
 from headrace.store import jobs
-from headrace.store.jobs import Job
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 

@@ -2,8 +2,8 @@
 
 from flask import Blueprint, Response
 
-from api.catalogue import no_such_model
 from api.deps import answer, caller, deps
+from api.door.catalogue import no_such_model
 from api.schemas.models import ModelBody, ModelList
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models")

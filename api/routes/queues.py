@@ -4,9 +4,8 @@ from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps
 from api.schemas.queues import QueueBody, QueueList
-from headrace.admission import Load
-from headrace.jobs import Lane
-from headrace.queues import OVERFLOW, queue_name
+from headrace.domain.places import Load
+from headrace.domain.queues import OVERFLOW, Lane, queue_name
 
 blueprint = Blueprint("queues", __name__, url_prefix="/v1/queues")
 

@@ -3,19 +3,19 @@
 from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps, query
-from api.drafts import Draft
+from api.door.drafts import Draft
 from api.routes import existing
 from api.routes.submission import body, headers_of, read_job, submitted, waited_for
 from api.schemas.body import validated
 from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.response_body import DeletedResponse, ResponseBody
 from api.schemas.responses import ResponseQuery, ResponseRequest
-from api.sse import response_stream
+from api.streams.sse import response_stream
+from headrace.domain.apps import App
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest
-from headrace.jobs import parse_id, show_id
-from headrace.store import texts
-from headrace.store.apps import App
-from headrace.store.jobs import Job
+from headrace.store.jobs import texts
 
 blueprint = Blueprint("responses", __name__, url_prefix="/v1/responses")
 

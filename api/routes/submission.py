@@ -1,7 +1,6 @@
 """What the ways to submit have in common: the body, the Idempotency-Key, and the three ways to get the answer."""
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from typing import IO, Any
 from uuid import UUID
@@ -13,18 +12,16 @@ from api.abandoned import cancel_unless_wanted
 from api.bodies import SMALL_BYTES
 from api.body_reader import BodyReader
 from api.deps import deps
-from api.drafts import Draft
-from api.peers import peer_of
+from api.door.accepted import Accepted
+from api.door.drafts import Draft
 from api.rates import rate_headers
+from api.reading.peers import peer_of
+from api.reading.waits import ClientGone
 from api.schemas.body import parse_object
-from api.submit import Accepted
-from api.waits import ClientGone
+from headrace.domain.apps import App
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Idempotency, Job
 from headrace.errors import BodyTimeout, InvalidRequest, StoreUnavailable, WaitTimeout
-from headrace.jobs import Idempotency, show_id
-from headrace.store.apps import App
-from headrace.store.jobs import Job
-
-log = logging.getLogger(__name__)
 
 KEY_CHARS_LIMIT = 255
 #: Digits of a `Prefer: wait=n` that are read; more say the same as the limit does.
@@ -129,12 +126,8 @@ def preferred_wait_s() -> float:
 
 
 def accept(draft: Draft, app: App, key: Idempotency | None) -> Accepted:
-    """Accept a draft, and log which request made the job. Raises: as `Submitter.submit`."""
-    accepted = deps().submitter.submit(draft, app, key)
-    if not accepted.is_replay:
-        facts = {"job_id": show_id(accepted.job_id), "app": app.name, "queue": accepted.queue}
-        log.info("job_accepted", extra={**facts, "request_id": g.request_id})
-    return accepted
+    """Accept a draft. Raises: as `Submitter.submit`."""
+    return deps().submitter.submit(draft, app, key, g.request_id)
 
 
 def submitted(draft: Draft, app: App) -> tuple[Accepted, Job]:

@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from api.drafts import Draft, Spelling
+from api.door.drafts import Draft, Spelling
 from api.schemas.fields import MaxTokens, Request, ResponseFormat, Seed, Stop, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import OpenAIRequest, refuse_unsupported
-from headrace.jobs import Message, ReasoningEffort
+from headrace.domain.prompts import Message, ReasoningEffort
 
 NO_TOOLS = "No tools are called here: leave it out."
 

@@ -4,13 +4,13 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from api.door.accepted import Accepted
 from api.schemas.fields import Answer
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
 from api.schemas.response_body import JobView
-from api.submit import Accepted
-from headrace.jobs import show_id
-from headrace.store.jobs import Job
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
 
 
 class ChatMessageBody(Answer):

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from api.schemas.fields import Answer, Request
 from api.schemas.response_body import OutputText
+from headrace.domain.ids import show_id
+from headrace.domain.prompts import Message
 from headrace.errors import InvalidRequest
-from headrace.jobs import Message, show_id
 
 
 class InputItemsQuery(Request):

@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from api.drafts import Draft, Spelling
+from api.door.accepted import Accepted
+from api.door.drafts import Draft, Spelling
 from api.schemas.fields import (
     Answer,
     Attempts,
@@ -29,9 +30,11 @@ from api.schemas.fields import (
     refusal,
 )
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs, TopLogprobs
-from api.submit import Accepted
-from headrace.jobs import JobState, Lane, Message, Overflow, ReasoningEffort, show_id
-from headrace.store.jobs import Job
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
+from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.queues import Lane, Overflow
+from headrace.domain.states import JobState
 
 LaneName = Literal["high", "normal", "low", "batch"]
 OverflowName = Literal["allow", "never", "only"]

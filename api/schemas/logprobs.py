@@ -8,8 +8,7 @@ from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, Wr
 
 from api.schemas.fields import Answer
 from api.schemas.fragments import Fragments
-from headrace.jobs import MOST_LOGPROBS, TokenLogprob
-from headrace.logprobs import StoredLogprobs
+from headrace.domain.logprobs import MOST_LOGPROBS, StoredLogprobs, TokenLogprob
 
 TopLogprobs = Annotated[int, Field(ge=0, le=MOST_LOGPROBS)]
 

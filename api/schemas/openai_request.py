@@ -21,7 +21,7 @@ from api.schemas.fields import (
     unsupported,
 )
 from api.schemas.jobs import LaneName, OverflowName
-from headrace.jobs import Lane, Overflow
+from headrace.domain.queues import Lane, Overflow
 
 TIER_LANES: Mapping[str, Lane] = {
     "priority": Lane.HIGH,

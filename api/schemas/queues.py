@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from api.schemas.fields import Answer
-from headrace.jobs import Lane
+from headrace.domain.queues import Lane
 
 
 class QueueBody(Answer):

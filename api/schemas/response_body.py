@@ -6,13 +6,16 @@ from uuid import UUID
 
 from pydantic import Field
 
+from api.door.accepted import Accepted
 from api.schemas.fields import Answer, Attempts, RunS, TimeOut, WaitS
 from api.schemas.jobs import CostBody
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
-from api.submit import Accepted
-from headrace.jobs import JobState, Lane, ReasoningEffort, show_id
-from headrace.store.jobs import Job
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
+from headrace.domain.prompts import ReasoningEffort
+from headrace.domain.queues import Lane
+from headrace.domain.states import JobState
 
 STATUSES: Mapping[JobState, str] = {
     JobState.WAITING: "queued",

@@ -8,11 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from api.drafts import Draft, Spelling
+from api.door.drafts import Draft, Spelling
 from api.schemas.fields import MaxTokens, Request, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import TIER_LANES, OpenAIRequest, refuse_unsupported
-from headrace.jobs import Lane, Message, ReasoningEffort
+from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.queues import Lane
 
 #: Parameters that OpenAI has and this service has not, with what to do instead.
 UNSUPPORTED: Mapping[str, str] = {

@@ -9,10 +9,11 @@ from headrace.cli.bench.command import bench
 from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
 from headrace.cli.deliveries import deliveries
-from headrace.cli.demo import demo
+from headrace.cli.demo.command import demo
 from headrace.cli.jobs import jobs, retry
 from headrace.cli.keys import keys
 from headrace.cli.plan import plan_
+from headrace.cli.settings.command import settings
 from headrace.cli.up import up
 from headrace.errors import HeadraceError
 
@@ -42,5 +43,21 @@ def main() -> None:
     """Headrace: asynchronous LLM jobs."""
 
 
-for command in (demo, up, submit, get, cancel, queues, jobs, retry, deliveries, apps, keys, budgets, plan_, bench):
+for command in (
+    demo,
+    up,
+    submit,
+    get,
+    cancel,
+    queues,
+    jobs,
+    retry,
+    deliveries,
+    apps,
+    keys,
+    budgets,
+    plan_,
+    settings,
+    bench,
+):
     main.add_command(command)

@@ -15,10 +15,10 @@ from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.keys import key_json, key_table
 from headrace.cli.table import table
-from headrace.jobs import Lane
-from headrace.store import apps as store
-from headrace.store import keys
-from headrace.store.apps import Activity, App, Changes
+from headrace.domain.apps import Activity, App, Changes
+from headrace.domain.queues import Lane
+from headrace.store.clients import apps as store
+from headrace.store.clients import keys
 
 #: What `show` looks back on.
 PERIOD = timedelta(hours=24)

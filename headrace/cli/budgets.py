@@ -8,13 +8,12 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from headrace.budgets import SHUT, SpendingLimits, reached, share
 from headrace.cli.client import json_option, out, print_json
 from headrace.cli.database import database, operator_settings
 from headrace.cli.parameters import usd
 from headrace.cli.table import table
-from headrace.store import budgets as store
-from headrace.store.budgets import Account
+from headrace.domain.budgets import SHUT, Account, SpendingLimits, reached, share
+from headrace.store.money import budgets as store
 
 _TOGETHER = "all together"
 

@@ -13,7 +13,10 @@ from rich.console import Console
 
 from headrace.cli.table import table
 from headrace.config import Settings
-from headrace.jobs import TERMINAL, JobState, Lane, ReasoningEffort, parse_id
+from headrace.domain.ids import parse_id
+from headrace.domain.prompts import ReasoningEffort
+from headrace.domain.queues import Lane
+from headrace.domain.states import TERMINAL, JobState
 from headrace.stack.report import Report
 
 #: Seconds one poll holds on; below the server's limit.

@@ -10,10 +10,10 @@ from headrace.cli import parameters
 from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.table import table
-from headrace.jobs import show_id
-from headrace.store import apps
-from headrace.store import deliveries as store
-from headrace.store.deliveries import Listed
+from headrace.domain.ids import show_id
+from headrace.store.clients import apps
+from headrace.store.webhooks import deliveries as store
+from headrace.store.webhooks.deliveries import ListedDelivery
 
 
 @click.group(invoke_without_command=True)
@@ -64,7 +64,7 @@ def retry(delivery_ids: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{event_id} is tried again")
 
 
-def _table(found: list[Listed]) -> Table:
+def _table(found: list[ListedDelivery]) -> Table:
     rows = table()
     rows.add_column("delivery", no_wrap=True)
     rows.add_column("app")
@@ -79,7 +79,7 @@ def _table(found: list[Listed]) -> Table:
     return rows
 
 
-def _json(each: Listed) -> dict[str, Any]:
+def _json(each: ListedDelivery) -> dict[str, Any]:
     return {
         "id": _event_id(each.id.hex),
         "app": each.app,

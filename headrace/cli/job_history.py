@@ -16,8 +16,9 @@ from sqlalchemy import Row
 from headrace.cli.client import notes, out
 from headrace.cli.database import database
 from headrace.cli.table import table
-from headrace.jobs import Route, parse_id, show_id
-from headrace.store.history import History, history
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.queues import Route
+from headrace.store.jobs.history import History, history
 
 #: What is said of a job beside its events.
 _FACTS = (

@@ -11,9 +11,12 @@ from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.job_history import show
 from headrace.cli.table import table
-from headrace.jobs import JobState, Lane, parse_id, show_id
-from headrace.store import apps, overview, retries
-from headrace.store.overview import Listed, Wanted
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.queues import Lane
+from headrace.domain.states import JobState
+from headrace.store.clients import apps
+from headrace.store.jobs import overview, retries
+from headrace.store.jobs.overview import ListedJob, Wanted
 
 
 @click.group(invoke_without_command=True)
@@ -96,7 +99,7 @@ def _nothing(wanted: Wanted) -> str:
     return "There are no jobs." if wanted == Wanted() else "There are no such jobs."
 
 
-def _table(found: list[Listed], why: str) -> Table:
+def _table(found: list[ListedJob], why: str) -> Table:
     """Args: why: the heading of what a job's error or else its status is told under."""
     rows = table()
     rows.add_column("job", no_wrap=True)
@@ -112,7 +115,7 @@ def _table(found: list[Listed], why: str) -> Table:
     return rows
 
 
-def _json(job: Listed) -> dict[str, Any]:
+def _json(job: ListedJob) -> dict[str, Any]:
     error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
     return {
         "id": show_id(job.id),

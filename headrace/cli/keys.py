@@ -12,10 +12,9 @@ from headrace.cli import parameters
 from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operator_settings
 from headrace.cli.table import table
-from headrace.store import apps
-from headrace.store import keys as store
-from headrace.store.apps import Scope
-from headrace.store.keys import KeyRecord
+from headrace.domain.apps import KeyRecord, Scope
+from headrace.store.clients import apps
+from headrace.store.clients import keys as store
 
 DAYS = click.IntRange(min=1, max=36_500)
 HOURS = click.IntRange(min=1, max=24 * 36_500)

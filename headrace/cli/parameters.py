@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import click
 
-from headrace.jobs import Lane
+from headrace.domain.queues import Lane
 
 NAME_CHARS_LIMIT = 100
 #: The largest of Postgres's `integer`.

@@ -12,9 +12,9 @@ from rich.table import Table
 from headrace.cli.client import out
 from headrace.cli.table import table
 from headrace.config import PoolSettings, Settings
+from headrace.domain.shapes import KV_BYTES, WEIGHT_BYTES, ModelShape
 from headrace.errors import ConfigError
-from headrace.shapes import KV_BYTES, WEIGHT_BYTES, ModelShape
-from headrace.sizing import BATCH, GIB, GPU_SHARE, GPUS, Choice, KvPool, as_served, plan, rate
+from headrace.policies.sizing import BATCH, GIB, GPU_SHARE, GPUS, Choice, KvPool, as_served, plan, rate
 
 MIB = 2**20
 #: Of vLLM on a GPU and on a CPU, where nothing else is asked for.

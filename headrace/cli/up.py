@@ -14,10 +14,10 @@ from headrace.config import Settings
 from headrace.stack.development_key import make_development_key
 from headrace.stack.lock import state_lock
 from headrace.stack.machine import Choice, Machine
-from headrace.stack.model import PreparedModel, prepare
+from headrace.stack.models.model import PreparedModel, prepare
+from headrace.stack.processes.supervisor import Supervisor
 from headrace.stack.report import Report
-from headrace.stack.supervisor import Supervisor
-from headrace.store import budgets
+from headrace.store.money import budgets
 
 
 @click.command()

@@ -6,30 +6,26 @@ The environment wins over the file. Every value has a default that works on a la
 import os
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from headrace.config.file import PROJECT_ROOT, ConfigPath, toml_source
+from headrace.config.pools import PoolSettings, Price, SimulatorSettings
 from headrace.config.sections import (
     BudgetSettings,
-    Days,
     LaneSettings,
     OverflowSettings,
-    PoolSettings,
-    Positive,
-    PositiveInt,
-    Price,
     ScalingSettings,
-    SimulatorSettings,
     WebhookSettings,
     built_in_lanes,
 )
+from headrace.config.values import Days, Positive, PositiveInt
 from headrace.config.variables import check_names
+from headrace.domain.queues import Lane, Route
 from headrace.errors import ConfigError
-from headrace.jobs import Lane, Route
 
 __all__ = [
     "PROJECT_ROOT",
@@ -44,9 +40,6 @@ __all__ = [
     "WebhookSettings",
 ]
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-
-
 #: What stands for a pepper where none is set. Everyone can read it here, so that it protects nothing.
 NO_PEPPER = "development"
 
@@ -54,41 +47,63 @@ NO_PEPPER = "development"
 class Settings(BaseSettings):
     """Everything that can be set, whole and checked.
 
+    `headrace settings --page` makes docs/settings.md from the `Attributes:` of this class and of each section's class.
+
     Attributes:
-        database_url: `DATABASE_URL`.
-        release_database_url: where migrations run; None: at `DATABASE_URL`. They need Postgres itself, and no pooler.
-        redis_url: `REDIS_URL`, the broker and the admission index.
-        state_dir: `HEADRACE_STATE`: where the one-machine stack keeps its servers' data and logs.
-        model, model_dir, engine: `HEADRACE_MODEL`, `HEADRACE_MODEL_DIR`, `HEADRACE_ENGINE` override the served pool's.
-        demo_started_at: when `bin/demo` began, before it installed anything; seconds since 1970.
-        pool: `HEADRACE_POOL`: the pool that is served here; the file's first by default.
-        pepper: `HEADRACE_PEPPER` keys the HMAC under which API keys are stored. Changing it voids every key, unless
-            `old_pepper` has the one before: then both kinds of keys open the door until it is taken away.
-        url: `HEADRACE_URL`: where the terminal's client commands find the API.
-        api_key: `HEADRACE_API_KEY`: the key they show it.
-        body_limit_bytes: larger request bodies are refused with 413.
-        bodies_in_flight_bytes: of request bodies above 64 KiB that one API process holds at once, from before they are
-            read until their requests end; one app may hold half. One more is refused.
-        body_grace_s: how far a client may fall behind 64 KiB/s while it sends such a body, before a 408 ends it.
+        database_url: Postgres 16 or newer. `postgresql://USER:PASSWORD@HOST1:PORT1,HOST2:PORT2/NAME` names a primary
+            with its standbys: the host that takes writes is used. Without it `headrace up` starts an embedded Postgres.
+        release_database_url: where migrations run; by default at `DATABASE_URL`. Set it where `DATABASE_URL` leads to
+            PgBouncer: migrations need Postgres itself.
+        redis_url: Redis 6.2 or newer, or Valkey. Without it `headrace up` starts an embedded Valkey.
+            `sentinel://:PASSWORD@HOST1:26379,HOST2:26379/0?master_name=NAME` asks the Sentinels for the master. The
+            password is the servers'; `&sentinel_password=` is for Sentinels that have one. `rediss://` and
+            `sentinels://` use TLS, with redis-py's `ssl_ca_certs` and so on.
+        openai_api_key: the paid API's key. Without it no job is sent there.
+        openai_base_url: the URL of any OpenAI-compatible API; by default OpenAI's.
+        state_dir: the folder in which the one-machine stack keeps data, logs and models.
+        model: overrides the `model` of the served pool.
+        model_dir: overrides the `model_dir` of the served pool.
+        engine: overrides the `engine` of the served pool.
+        pool: the pool that a GPU worker serves; by default the file's first.
+        pepper: keys the HMAC under which API keys are stored. `headrace up` makes a random one and keeps it; elsewhere
+            `web` does not start without one. A new pepper voids every key that is not stored under `old_pepper`.
+        old_pepper: the previous pepper. While it is set, keys that are stored under it stay valid.
+        url: where the terminal client finds the API. Set it together with `api_key`; without both, the client uses the
+            stack that runs on this machine.
+        api_key: the terminal client's key.
+        prices: the paid API's price list of a model, such as `[prices."gpt-4o-mini"]`. A model without one is never
+            used.
+        demo_started_at: when `bin/demo` began, since 1970. `bin/demo` sets it.
+        body_limit_bytes: a larger request body is refused with 413.
+        bodies_in_flight_bytes: the most that one API process holds at once of request bodies above 64 KiB; more are
+            refused with 429. One app may hold half.
+        body_grace_s: how far a client may fall behind 64 KiB/s while it sends such a body. Past it, a 408 ends the
+            request.
         wait_limit_s: the longest `wait=` of a long poll.
         wait_slots: long polls and synchronous requests that one API process holds open. One more long poll is
-            answered at once, as it stands; one more synchronous request is refused.
-        stream_slots: event streams that one API process holds open; one more is refused.
-            Keep the two together below the process's threads, or what is held open would starve submits.
+            answered at once, as its job stands; one more synchronous request is refused with 429. Each holds a thread:
+            raise the Procfile's `--blocking-threads` and `--backpressure` with it.
+        stream_slots: event streams that one API process holds open; one more is refused with 429. Each holds a thread,
+            as above.
         keep_alive_s: how long an open stream may be silent before a comment shows whether its reader is still there.
-        prices: of the paid API's models. A model without one is never sent there.
-        drain_s: how long a worker that is told to stop lets its running jobs finish before it hands them back.
         lease_s: how long a worker may be silent before its jobs go back to the queue.
-        max_attempts: starts of one job before it fails.
+        lease_renew_every_s: how often a worker renews its lease.
+        max_attempts: how often one job is started before it fails.
+        drain_s: how long a worker that is told to stop lets its running jobs finish before it hands them back.
         reservation_ttl_s: how long admission holds a place for a job that is not inserted yet.
-        publish_grace_s: how long a queued job may be missing from its list before `publish_due` adds it again.
-        sample_every_s: how often a worker writes down what its engine does.
-        keep_samples_days: how long samples of queues and workers, counts of refusals, and scaling decisions, are kept.
-        keep_texts_days: how long after a job's end its texts are kept; None: until its app deletes them.
-        keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed; and how long
-            nothing is sent to a receiver that answered 410.
-        metrics_host, metrics_port: where a worker serves Prometheus; no port: nowhere. Each worker of a host needs a
-            port of its own.
+        publish_grace_s: how long a queued job may have no message before `publish_due` pushes one.
+        sweep_every_s: the pause between two sweeps.
+        observe_every_s: how often the queues are sampled.
+        autoscale_every_s: how often the autoscaler decides.
+        sample_every_s: how often a worker samples its engine.
+        keep_samples_days: how long samples of queues and workers, counts of refusals and scaling decisions are kept.
+        keep_texts_days: how long after a job's end its prompt and answer are kept; by default until its app deletes
+            them.
+        keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed. A receiver that
+            answered 410 gets nothing for as long.
+        metrics_host: the address on which a worker serves Prometheus.
+        metrics_port: the port on which it does; by default it does not. Each worker of a host needs a port of its own;
+            `headrace up` chooses free ones.
         failpoint: the process exits at the named point, as if killed. For crash tests only.
     """
 
@@ -172,16 +187,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over the file."""
-        named = _ConfigPath()
-        if "config" in named.model_fields_set and not named.config.is_file():
-            raise ConfigError(f"HEADRACE_CONFIG names {named.config}, where there is no file.", param="config")
-        file = TomlConfigSettingsSource(settings_cls, toml_file=named.config)
-        for name in file.toml_data:
-            if name not in cls.model_fields:
-                near = get_close_matches(name, cls.model_fields, 1)
-                hint = f" Did you mean '{near[0]}'?" if near else ""
-                raise ConfigError(f"{named.config} sets '{name}', which is no setting.{hint}", param=name)
-        return init_settings, env_settings, file
+        return init_settings, env_settings, toml_source(settings_cls)
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -201,7 +207,7 @@ class Settings(BaseSettings):
             message = f"Setting {name}{variable}: {first['msg']}.{got}"
             raise ConfigError(message, param=name) from error
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{_ConfigPath().config} is not valid TOML: {error}.") from error
+            raise ConfigError(f"{ConfigPath().config} is not valid TOML: {error}.") from error
 
     def _with_served_pool(self) -> Self:
         """Settle which pool is served here, and let the environment's model and engine override its own."""
@@ -289,11 +295,3 @@ class Settings(BaseSettings):
     def lane(self, lane: Lane) -> LaneSettings:
         """This lane's settings, the built-in ones where the file has none."""
         return self.lanes.get(lane) or built_in_lanes()[lane]
-
-
-class _ConfigPath(BaseSettings):
-    """`HEADRACE_CONFIG`: where the settings file is; the checkout's own by default."""
-
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", env_ignore_empty=True, extra="ignore")
-
-    config: Path = PROJECT_ROOT / "headrace.toml"

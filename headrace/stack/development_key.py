@@ -4,7 +4,7 @@ from headrace import connections
 from headrace.config import Settings
 from headrace.errors import Unauthenticated
 from headrace.stack.secret import write_private
-from headrace.store import apps, keys
+from headrace.store.clients import apps, keys
 
 APP = "development"
 

@@ -18,10 +18,10 @@ def state_lock(folder: Path) -> Iterator[int]:
     """Hold this state folder; yields the lock's descriptor, whose heirs hold it too. Raises: StackError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        opened = (folder / "lock").open("a+")
+        lock_file = (folder / "lock").open("a+")
     except OSError as error:
         raise StackError(f"The state folder {folder} cannot be used: {error.strerror}. Set HEADRACE_STATE.") from error
-    with opened as file:
+    with lock_file as file:
         _acquire(file.fileno(), folder)
         file.truncate(0)
         file.write(str(os.getpid()))

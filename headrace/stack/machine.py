@@ -12,17 +12,18 @@ from types import MappingProxyType
 
 from pydantic import SecretStr
 
-from headrace.broker import make_celery
+from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
-from headrace.queues import OVERFLOW
-from headrace.stack import ports, procfile, readiness
-from headrace.stack.child import STOP_TIMEOUT_S, Command
-from headrace.stack.model import PreparedModel
-from headrace.stack.postgres import Postgres
+from headrace.stack import ports, readiness
+from headrace.stack.models.model import PreparedModel
+from headrace.stack.processes import procfile
+from headrace.stack.processes.child import STOP_TIMEOUT_S, Command
+from headrace.stack.processes.supervisor import Service
 from headrace.stack.secret import persistent_secret
-from headrace.stack.supervisor import Service
-from headrace.stack.valkey import Valkey
+from headrace.stack.servers.postgres import Postgres
+from headrace.stack.servers.valkey import Valkey
 
 WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
 #: Where each worker serves its metrics.

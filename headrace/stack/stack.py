@@ -15,7 +15,7 @@ from typing import Self
 
 from headrace.config import PROJECT_ROOT
 from headrace.errors import StackError
-from headrace.stack.child import Child, Command
+from headrace.stack.processes.child import Child, Command
 from headrace.stack.report import Report
 
 START_TIMEOUT_S = 900.0

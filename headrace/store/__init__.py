@@ -3,27 +3,14 @@
 Postgres is the truth. Times are the database's own clock, so that hosts whose clocks differ agree.
 """
 
-from headrace.store import (
-    apps,
-    attempts,
-    budgets,
-    deliveries,
-    idempotency,
-    insertion,
-    jobs,
-    keys,
-    losses,
-    observations,
-    outbox,
-    overview,
-    poison,
-    queued,
-    reservations,
-    retries,
-    texts,
-    workers,
-)
+from headrace.store import attempts, jobs
+from headrace.store.attempts import losses
+from headrace.store.clients import apps, keys
+from headrace.store.fleet import observations, workers
+from headrace.store.jobs import idempotency, insertion, overview, poison, queued, retries, texts
+from headrace.store.money import budgets, reservations
 from headrace.store.session import Store
+from headrace.store.webhooks import deliveries, outbox
 
 __all__ = [
     "Store",

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 
-from headrace.jobs import show_id
+from headrace.domain.ids import show_id
 from headrace.store.session import Store, sqlstate
 from headrace.tables import jobs
 

@@ -7,8 +7,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from headrace.connections.sessions import Sessions
 from headrace.errors import StoreUnavailable
-from headrace.sessions import Sessions
 
 #: SQLSTATE class of what exceeds a limit of Postgres, such as an index's row size. The driver takes it for an outage.
 _TOO_LARGE = "54"

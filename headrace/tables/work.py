@@ -3,7 +3,8 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
-from headrace.jobs import JobState, Lane, Overflow, Route
+from headrace.domain.queues import Lane, Overflow, Route
+from headrace.domain.states import JobState
 from headrace.tables.columns import USD, created_at, metadata, moment, one_of
 
 LEDGER_KINDS = ("compute", "api", "waste", "idle", "cache", "adjustment")

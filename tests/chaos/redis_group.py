@@ -13,9 +13,9 @@ from typing import Any, Self
 
 from redis import Redis, RedisError
 
-from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.valkey import Valkey, binary
+from headrace.stack.processes.child import Child, Command
+from headrace.stack.servers.valkey import Valkey, binary
 from tests.chaos.certificates import Certificates
 from tests.chaos.proxy import Mode, Proxy
 from tests.chaos.tls_proxy import TlsProxy

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from headrace.config import Settings
-from headrace.stack.model import PreparedModel, prepare
+from headrace.stack.models.model import PreparedModel, prepare
 from tests.contracts.adapter import write_adapter
 
 

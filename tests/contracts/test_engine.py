@@ -16,12 +16,14 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 
 from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
+from headrace.connections import model_files
+from headrace.domain.logprobs import LEAST_LOGPROB
+from headrace.domain.prompts import Message, Sampling
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
-from headrace.jobs import LEAST_LOGPROB, Message, Sampling
-from headrace.tokens import EstimatingTokenizer, Tokenizer
+from headrace.policies.tokens import EstimatingTokenizer
 from workers.engines.base import Delta, Engine, EngineStats, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.simulator import SimulatorEngine
-from workers.engines.simulator_answer import fingerprint
+from workers.engines.simulator.answer import fingerprint
+from workers.engines.simulator.engine import SimulatorEngine
 
 SOON_S = 10.0
 
@@ -81,7 +83,7 @@ def simulator(_: Callable[[str], Any]) -> Bench:
 
 
 def paid(fixture: Callable[[str], Any]) -> Bench:
-    from workers.engines.openai import OpenAIEngine
+    from workers.engines.openai.engine import OpenAIEngine
 
     server = fixture("stand_in")
     return Bench(
@@ -95,11 +97,11 @@ def paid(fixture: Callable[[str], Any]) -> Bench:
 
 
 def vllm(fixture: Callable[[str], Any]) -> Bench:
-    from workers.engines.vllm import VllmEngine
+    from workers.engines.vllm.engine import VllmEngine
 
     pool = tiny_pool(fixture("tiny_llama"))
     return Bench(
-        VllmEngine(pool, Tokenizer.load(pool.model, pool.model_dir), probe_s=3.0),
+        VllmEngine(pool, model_files.tokenizer(pool.model, pool.model_dir), probe_s=3.0),
         expected=lambda request, i: answer_of(i),
         long=("a long story", 900),
         underway=lambda first_piece: first_piece.wait(SOON_S),

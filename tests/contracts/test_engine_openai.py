@@ -14,6 +14,10 @@ from typing import Any, Literal
 import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
+from headrace.domain.attempts import Usage
+from headrace.domain.logprobs import LEAST_LOGPROB
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.rates import ProviderRate
 from headrace.errors import (
     ConfigError,
     EngineBusy,
@@ -22,12 +26,10 @@ from headrace.errors import (
     ModelUnavailable,
     PromptRejected,
 )
-from headrace.jobs import LEAST_LOGPROB, Message, Sampling, Usage
-from headrace.limits import ProviderRate
 from tests.contracts.conftest import StandIn
 from workers.engines import load
 from workers.engines.base import Delta, GenerationRequest
-from workers.engines.openai import OpenAIEngine
+from workers.engines.openai.engine import OpenAIEngine
 
 MESSAGES = (Message("system", "Be brief."), Message("user", "hello"))
 REQUEST = GenerationRequest("r1", MESSAGES, Sampling(max_tokens=16))
@@ -365,7 +367,7 @@ def test_what_breaks_a_line_of_text_breaks_no_chunk(stand_in: Any, engine: OpenA
 def test_a_call_that_is_kept_alive_does_not_last_for_ever(
     stand_in: Any, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.engines.openai._LONGEST", 0.2)
+    monkeypatch.setattr("workers.engines.openai.engine._LONGEST", 0.2)
     stand_in.hold()
     with pytest.raises(EngineFault, match=": TimeoutError") as caught:
         engine.generate(GenerationRequest("r1", (Message("user", stand_in.HOLD),), Sampling(16)))
@@ -490,7 +492,7 @@ def test_the_engine_works_on_after_a_fault(stand_in: Any, engine: OpenAIEngine) 
 def test_a_call_that_does_not_end_holds_up_no_worker_that_leaves(
     stand_in: Any, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.engines.openai._END_S", 0.1)
+    monkeypatch.setattr("workers.engines.openai.engine._END_S", 0.1)
     stand_in.hold()
     request = replace(REQUEST, messages=(Message("user", stand_in.HOLD),), tier="flex")
     with ThreadPoolExecutor(1) as pool:

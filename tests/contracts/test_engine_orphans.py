@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.engines.scratch import Scratch
+from workers.engines.vllm.scratch import Scratch
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform")
 
@@ -17,7 +17,7 @@ WORKER = """
 import sys, threading
 from pathlib import Path
 from headrace.config import PoolSettings, Settings
-from workers.engines.vllm import build
+from workers.engines.vllm.engine import build
 
 if __name__ == "__main__":
     pool = PoolSettings(model="tests/tiny-llama", model_dir=Path(sys.argv[1]), kv_cache_mib=64, max_model_tokens=1024)

@@ -11,12 +11,12 @@ from types import MappingProxyType
 import pytest
 
 from headrace.config import PoolSettings, Settings
+from headrace.connections import model_files
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.shapes import ModelShape
 from headrace.errors import PromptRejected
-from headrace.jobs import Message, Sampling
-from headrace.shapes import ModelShape
-from headrace.sizing import KvPool
-from headrace.stack.model import PreparedModel
-from headrace.tokens import Tokenizer
+from headrace.policies.sizing import KvPool
+from headrace.stack.models.model import PreparedModel
 from workers.engines import load
 from workers.engines.base import Delta, Engine, GenerationRequest
 
@@ -56,7 +56,7 @@ def test_a_prompt_has_the_tokens_that_transformers_gives_it(
     theirs = AutoTokenizer.from_pretrained(smollm2.folder).apply_chat_template(
         [{"role": role, "content": content} for role, content in conversation], add_generation_prompt=True
     )["input_ids"]
-    ours = Tokenizer.load(smollm2.model, smollm2.folder)
+    ours = model_files.tokenizer(smollm2.model, smollm2.folder)
     messages = [Message(role, content) for role, content in conversation]
     assert ours.encode(messages) == theirs
     assert 0 < ours.least(messages) <= len(theirs)
@@ -128,7 +128,9 @@ def test_more_alternatives_than_vllm_gives_are_a_rejection(engine: Engine) -> No
 def test_the_engine_counts_the_tokens_that_the_tokenizer_does(engine: Engine, smollm2: PreparedModel) -> None:
     request = ask("How deep is the sea?")
     generation = engine.generate(request)
-    assert generation.usage.prompt_tokens == Tokenizer.load(smollm2.model, smollm2.folder).count(request.messages)
+    assert generation.usage.prompt_tokens == model_files.tokenizer(smollm2.model, smollm2.folder).count(
+        request.messages
+    )
 
 
 def ask(question: str, examples: Mapping[str, str] = MappingProxyType({})) -> GenerationRequest:

@@ -17,7 +17,7 @@ from headrace.errors import ConfigError
 from tests.contracts.test_engine import SOON_S, free, into, tiny_pool, wait_until
 from workers.engines import load
 from workers.engines.base import Engine, Progress
-from workers.engines.vllm_options import checked
+from workers.engines.vllm.options import checked
 
 pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform"),

@@ -12,10 +12,10 @@ from typing import get_args
 import pytest
 
 from headrace.config import PoolSettings, Settings
+from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.errors import ConfigError
-from headrace.jobs import Message, ReasoningEffort, Sampling
-from headrace.stack.model import PreparedModel
-from headrace.tokens import template_arguments
+from headrace.policies.tokens import template_arguments
+from headrace.stack.models.model import PreparedModel
 from tests.contracts.test_engine import tiny_pool
 from workers.engines import load
 from workers.engines.base import Delta, Engine, GenerationRequest

@@ -15,7 +15,8 @@ import pytest
 from psycopg.rows import dict_row
 from redis import Redis
 
-from headrace.jobs import TERMINAL, parse_id
+from headrace.domain.ids import parse_id
+from headrace.domain.states import TERMINAL
 from headrace.stack.receiver import Receiver
 from headrace.stack.stack import Stack
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from headrace.jobs import parse_id
+from headrace.domain.ids import parse_id
 
 LEASE_S = 3
 RUNNING = 8

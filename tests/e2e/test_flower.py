@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from headrace.jobs import parse_id
+from headrace.domain.ids import parse_id
 
 #: Of a job that cannot end within it, in seconds.
 DEADLINE_S = 3

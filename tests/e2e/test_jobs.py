@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from headrace.jobs import parse_id
+from headrace.domain.ids import parse_id
 from headrace.stack.receiver import Receiver
 
 #: Tokens of an answer that is not cut.

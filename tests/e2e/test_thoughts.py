@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from headrace.jobs import parse_id
+from headrace.domain.ids import parse_id
 
 THOUGHTS, WORDS, LEASE_S = 20, 12, 3
 LOGPROBS: Any = ["message.output_text.logprobs"]

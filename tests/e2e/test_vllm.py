@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from headrace.config import Settings
-from headrace.stack.model import prepare
+from headrace.stack.models.model import prepare
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform")
 

@@ -10,11 +10,11 @@ import httpx2
 import openai
 import pytest
 
+from headrace.domain.ids import parse_id
 from headrace.errors import StackError
-from headrace.jobs import parse_id
+from headrace.policies.webhooks import new_secret
 from headrace.stack.receiver import Receiver
 from headrace.stack.stack import Stack
-from headrace.webhooks import new_secret
 from tests.contracts.conftest import StandIn
 
 SETTINGS = """

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from headrace.config import PoolSettings, Settings
-from headrace.shapes import ModelShape
-from headrace.stack.model import PreparedModel, prepare
-from headrace.tokens import Tokenizer
-from workers.engines.vllm import VllmEngine
+from headrace.connections import model_files
+from headrace.domain.shapes import ModelShape
+from headrace.stack.models.model import PreparedModel, prepare
+from workers.engines.vllm.engine import VllmEngine
 
 #: Opens a started engine of the model with these engine options, and stops it.
 Started = Callable[..., AbstractContextManager[VllmEngine]]
@@ -45,7 +45,7 @@ def pool(model: PreparedModel) -> PoolSettings:
 @contextmanager
 def running(pool: PoolSettings) -> Iterator[VllmEngine]:
     """A started engine of this pool, which is stopped before the next one needs the GPU's memory."""
-    engine = VllmEngine(pool, Tokenizer.load(pool.model, pool.model_dir))
+    engine = VllmEngine(pool, model_files.tokenizer(pool.model, pool.model_dir))
     try:
         engine.start()
         yield engine

@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from headrace.config import PoolSettings
+from headrace.connections import model_files
+from headrace.domain.shapes import ModelShape
 from headrace.errors import EngineCrash
-from headrace.shapes import ModelShape
-from headrace.sizing import Choice, Gpu, plan
-from headrace.stack.model import PreparedModel
-from headrace.tokens import Tokenizer
+from headrace.policies.sizing import Choice, Gpu, plan
+from headrace.stack.models.model import PreparedModel
 from tests.contracts import test_engine as contract
 from tests.gpu.machine import devices, on_a_gpu
-from workers.engines.vllm import VllmEngine
+from workers.engines.vllm.engine import VllmEngine
 
 pytestmark = on_a_gpu
 
@@ -32,7 +32,7 @@ BATCH = 20
 @pytest.fixture(scope="module")
 def bench(pool: PoolSettings) -> Iterator[contract.Bench]:
     """The engine as it is started in production: no options, the whole GPU, graphs captured."""
-    engine = VllmEngine(pool, Tokenizer.load(pool.model, pool.model_dir))
+    engine = VllmEngine(pool, model_files.tokenizer(pool.model, pool.model_dir))
     yield contract.Bench(
         engine,
         expected=lambda request, i: contract.answer_of(i),

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from headrace.config import PoolSettings
-from headrace.jobs import Message, Sampling
-from headrace.shapes import ModelShape
-from headrace.sizing import KvPool
-from headrace.stack.model import PreparedModel
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.shapes import ModelShape
+from headrace.policies.sizing import KvPool
+from headrace.stack.models.model import PreparedModel
 from tests.contracts.adapter import write_adapter
 from tests.contracts.test_engine import answer_of, free, into, own
 from tests.gpu.conftest import Started, running
 from tests.gpu.machine import devices, needs_fp8, on_a_gpu
 from workers.engines.base import GenerationRequest
-from workers.engines.vllm import VllmEngine
+from workers.engines.vllm.engine import VllmEngine
 
 pytestmark = on_a_gpu
 

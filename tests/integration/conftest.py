@@ -17,15 +17,18 @@ from celery import Celery
 from redis import Redis
 
 from headrace import connections
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, make_celery
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.jobs import JobSpec, Lane, Message, Route, Sampling, new_id
-from headrace.queues import Ticket
-from headrace.store import Store, apps, jobs
-from headrace.store.apps import App
-from headrace.store.idempotency import until_settled
-from headrace.store.insertion import Inserted, Placement, insert_batch
+from headrace.domain.apps import App
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Route, Ticket
+from headrace.store import Store, jobs
+from headrace.store.clients import apps
+from headrace.store.jobs.idempotency import until_settled
+from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import metadata
 
 

@@ -23,30 +23,39 @@ from alembic import command
 from alembic.config import Config
 
 from headrace import connections
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, make_celery
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, make_celery
+from headrace.broker.pace import Pace
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.jobs import Idempotency, JobSpec, JobState, Lane, Message, Route, Sampling, Usage
-from headrace.pace import Pace
-from headrace.pricing import Cost
+from headrace.domain.apps import App
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.deliveries import Terms
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.jobs import Idempotency, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Route
+from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
-from headrace.stack.postgres import Postgres
-from headrace.stack.valkey import Valkey
-from headrace.store import Store, apps, attempts, deliveries, jobs, keys, outbox, workers
-from headrace.store.attempts import AttemptEnd
-from headrace.store.insertion import Placement, insert_batch
-from headrace.store.workers import WorkerInfo
+from headrace.stack.servers.postgres import Postgres
+from headrace.stack.servers.valkey import Valkey
+from headrace.store import Store, attempts, jobs
+from headrace.store.attempts import claims
+from headrace.store.clients import apps, keys
+from headrace.store.fleet import workers
+from headrace.store.jobs.insertion import insert_batch
+from headrace.store.webhooks import deliveries, outbox
 from scheduler import sweep
 from scheduler.autoscale import autoscale
+from scheduler.deps import ControlDeps
 from scheduler.observe import observe
-from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
 from scheduler.watch_budgets import watch_budgets
 
 WORKER, SECOND = UUID(int=0xA1), UUID(int=0xA2)
 PLAIN, HOOKED, LOST = (UUID(int=0x01900000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
 SEPARATOR = "\n-- ;\n"
-TERMS = outbox.Terms(most=1, per_app=1, per_receiver=1, max_tries=9, lease_s=60)
+TERMS = Terms(most=1, per_app=1, per_receiver=1, max_tries=9, lease_s=60)
 
 
 class Recorder:
@@ -72,7 +81,7 @@ class Recorder:
         return re.sub(r"whsec_[\w+/=]+", "whsec_recorded", text)
 
 
-def spec(app: apps.App, job_id: UUID, **changes: object) -> JobSpec:
+def spec(app: App, job_id: UUID, **changes: object) -> JobSpec:
     made = JobSpec(
         id=job_id,
         app_id=app.id,
@@ -94,7 +103,7 @@ def info(worker_id: UUID) -> WorkerInfo:
 def finish(store: Store, job_id: UUID, worker_id: UUID, enqueue_no: int = 1) -> None:
     with store.autocommit() as db:
         [row] = attempts.claim_all(db, {job_id: enqueue_no}, worker_id, "simulator").values()
-    claim = attempts.Claim.of(row)
+    claim = claims.claim_of(row)
     end = AttemptEnd(
         *("succeeded", 0.5, Cost(Decimal("0.000001"), "old-1"), "compute", Usage(8, 3), "A channel.", "stop", "m"),
         host_id="host",
@@ -107,8 +116,8 @@ def finish(store: Store, job_id: UUID, worker_id: UUID, enqueue_no: int = 1) -> 
             deliveries.record_success(db, delivery, 204)
 
 
-def live(parts: Parts, recorder: Recorder) -> None:
-    store = parts.store
+def live(deps: ControlDeps, recorder: Recorder) -> None:
+    store = deps.store
     recorder.part("app")
     with store.begin() as db:
         app = apps.ensure(db, "old")
@@ -136,7 +145,7 @@ def live(parts: Parts, recorder: Recorder) -> None:
         attempts.claim_all(db, {LOST: 1}, SECOND, "simulator")
     with store.begin() as db:
         workers.retire(db, SECOND)
-    assert rescue(parts, Patience(0.0)) == 1
+    assert rescue(deps, Patience(0.0)) == 1
     with store.begin() as db:
         assert jobs.enqueue_due(db)
     recorder.part("finish lost")
@@ -147,7 +156,7 @@ def live(parts: Parts, recorder: Recorder) -> None:
             assert jobs.find(db, app.id, job_id).state is JobState.SUCCEEDED
     for run in (sweep.publish_due, sweep.expire, sweep.forget_keys, observe, autoscale, watch_budgets):
         recorder.part(f"sweep {run.__name__}")
-        run(parts)
+        run(deps)
 
 
 def main() -> None:
@@ -163,9 +172,9 @@ def main() -> None:
         redis, celery = connections.redis(settings), make_celery("record", settings)
         engine = connections.postgres(settings)
         admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=30)
-        parts = Parts(settings, Store(engine), admission, Pace(redis))
+        deps = ControlDeps(settings, Store(engine), admission, Pace(redis))
         recorder = Recorder(engine)
-        live(parts, recorder)
+        live(deps, recorder)
         print(recorder.text(), end="")
         engine.dispose()
 

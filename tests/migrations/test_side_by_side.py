@@ -15,13 +15,18 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from headrace.jobs import JobSpec, JobState, Lane, Message, Route, Sampling, Usage, new_id
-from headrace.pricing import Cost
-from headrace.store import Store, attempts, jobs, workers
-from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
-from headrace.store.insertion import Inserted, Placement, insert_batch
-from headrace.store.workers import WorkerInfo
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Inserted, Job, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Route
+from headrace.domain.states import JobState
+from headrace.store import Store, attempts, jobs
+from headrace.store.attempts.claims import claim_of
+from headrace.store.fleet import workers
+from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import apps, ledger
 
 #: Of the last release; its name is the schema that it was made for.
@@ -58,7 +63,7 @@ def old(engine: sa.Engine) -> Iterator[Old]:
     connection.close()
 
 
-def find(store: Store, job_id: UUID) -> jobs.Job:
+def find(store: Store, job_id: UUID) -> Job:
     with store.begin() as db:
         return jobs.find(db, db.scalar(sa.select(apps.c.id)), job_id)
 
@@ -91,7 +96,7 @@ def finish(store: Store, job_id: UUID) -> None:
         [row] = attempts.claim_all(db, {job_id: 1}, worker.id, "simulator").values()
     end = AttemptEnd("succeeded", 0.5, Cost(Decimal("0.000001"), "new-1"), "compute", Usage(8, 3), "New.", "stop", "m")
     with store.begin() as db:
-        assert attempts.finish(db, Claim.of(row), JobState.SUCCEEDED, end)
+        assert attempts.finish(db, claim_of(row), JobState.SUCCEEDED, end)
 
 
 def test_every_statement_of_the_last_release_works_on_the_schema_of_now(

@@ -19,10 +19,10 @@ from alembic.config import Config
 from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import ConfigError, StoreUnavailable
-from headrace.stack import rootless
-from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.postgres import Postgres
+from headrace.stack.processes.child import Child, Command
+from headrace.stack.servers import rootless
+from headrace.stack.servers.postgres import Postgres
 from headrace.stack.stack import Stack
 from headrace.store import Store, locks
 

@@ -1,6 +1,8 @@
 """The registry of claims, the figures and their page, as they are in this checkout."""
 
+import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,16 +11,52 @@ from headrace.cli.bench.figures import FIGURES, read_figures
 from headrace.cli.bench.page import PAGE, page, without_marks
 
 ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+PATCHES = sorted(BENCHMARKS.rglob("off/sitecustomize.py"))
 CLAIMS = read_claims((ROOT / REGISTRY).read_text())
 
 
-def test_each_script_with_a_claim_is_registered() -> None:
-    # The others are peers and what the scripts stand on: they have no command line.
-    scripts = {
-        f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py") if "@click.command" in path.read_text()
-    }
+def test_each_script_has_a_claim() -> None:
+    """What the scripts stand on is in `bed/`, and what they compare with in `peers/`."""
+    scripts = {f"benchmarks/{path.name}" for path in BENCHMARKS.glob("*.py")}
 
     assert scripts == {claim.script for claim in CLAIMS.values()}
+
+
+def test_no_command_is_outside_the_top_folder() -> None:
+    folders = [path for folder in ("bed", "peers") for path in (BENCHMARKS / folder).rglob("*.py")]
+
+    assert [path for path in folders if "@click.command" in path.read_text()] == []
+
+
+def test_peers_import_nothing_of_the_bed_and_a_script_is_imported_nowhere() -> None:
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py")}
+
+    assert "bed" not in imported_by(BENCHMARKS / "peers")
+    assert imported_by(BENCHMARKS) & scripts == set()
+
+
+def imported_by(folder: Path) -> set[str]:
+    """The top-level names of what the modules below a folder import."""
+    nodes = [node for path in folder.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", PATCHES, ids=[path.parts[-3] for path in PATCHES])
+def test_what_a_counter_proof_replaces_exists(path: Path) -> None:
+    """Python ignores an error in `sitecustomize`, and a new attribute is none: nothing would be switched off."""
+    tree = ast.parse(path.read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    found: dict[str, Any] = {}
+    exec(compile(ast.Module(imports, []), path, "exec"), found)
+    assigned = [target for node in ast.walk(tree) if isinstance(node, ast.Assign) for target in node.targets]
+    replaced = [target for target in assigned if isinstance(target, ast.Attribute)]
+
+    assert replaced
+    for target in replaced:
+        assert callable(eval(ast.unparse(target), found)), ast.unparse(target)
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)

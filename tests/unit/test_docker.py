@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from headrace.config import PROJECT_ROOT
-from headrace.stack import procfile
+from headrace.stack.processes import procfile
 
 #: Services of the compose file that are not processes of ours, and those that are other ways to run `gpu`.
 SERVERS = {"postgres", "redis"}

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from headrace.config import Settings
-from headrace.stack import procfile
+from headrace.stack.processes import procfile
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "requirements"

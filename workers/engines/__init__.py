@@ -12,9 +12,9 @@ from workers.engines.base import Engine
 #: Where each engine's `build(settings, pool) -> Engine` is.
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
-        "vllm": "workers.engines.vllm",
-        "openai": "workers.engines.openai",
-        "simulator": "workers.engines.simulator",
+        "vllm": "workers.engines.vllm.engine",
+        "openai": "workers.engines.openai.engine",
+        "simulator": "workers.engines.simulator.engine",
     }
 )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.connections import model_files
 from headrace.errors import ConfigError, PromptRejected
 
 #: Ranks that vLLM can be made ready for. Source: `MaxLoRARanks` of its `config/lora.py`.
@@ -42,7 +43,7 @@ def find_adapters(places: Mapping[str, str], where: str) -> dict[str, Adapter]:
     found = {}
     for number, (name, place) in enumerate(places.items(), start=1):
         try:
-            folder = Path(place).resolve() if Path(place).is_dir() else _from_hub(place)
+            folder = Path(place).resolve() if Path(place).is_dir() else model_files.snapshot(place, ["adapter_*"])
             found[name] = Adapter(name, number, folder, _rank(folder))
         except (OSError, ValueError, KeyError, TypeError) as error:
             param = f"{where}.{name}"
@@ -79,14 +80,3 @@ def _rank(folder: Path) -> int:
     if not 1 <= rank <= RANKS[-1]:
         raise ValueError(f"its rank is {rank}, and vLLM takes 1 to {RANKS[-1]}")
     return rank
-
-
-def _from_hub(place: str) -> Path:
-    # Both are slow to import, and folders need neither.
-    import httpx2
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(place, allow_patterns=["adapter_*"]))
-    except httpx2.HTTPError as error:
-        raise OSError(str(error)) from error

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from headrace.jobs import ApiTier, Message, Sampling, TokenLogprob, Usage
-from headrace.limits import ProviderRates
+from headrace.domain.attempts import ApiTier, Usage
+from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.rates import ProviderRates
 
 FinishReason = Literal["stop", "length", "abort"]
 

@@ -15,7 +15,7 @@ from headrace.cli.bench.claims import Claim
 from headrace.cli.bench.figures import FIGURES, Figure, pairs_of
 from headrace.cli.bench.page import PAGE
 from headrace.errors import ConfigError
-from headrace.stack.child import launched
+from headrace.stack.processes.child import launched
 
 #: A script that is asked to stop has this long to end its servers; then its process group is killed.
 STOP_TIMEOUT_S = 60.0

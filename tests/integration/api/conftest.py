@@ -17,17 +17,22 @@ from werkzeug.serving import make_server
 
 from api.app import create_app
 from api.deps import EXTENSION
-from headrace.admission import Admission
-from headrace.broker import list_key
+from headrace.broker.admission import Admission
+from headrace.broker.messages import list_key
+from headrace.broker.streams import Streams
 from headrace.config import Settings
-from headrace.jobs import JobState, TokenLogprob, Usage, alternative, new_id
-from headrace.pricing import Cost
-from headrace.queues import KEY_PREFIX, lane_queues
-from headrace.store import Store, apps, attempts, keys, workers
-from headrace.store.apps import App
-from headrace.store.attempts import AttemptEnd
-from headrace.store.workers import WorkerInfo
-from headrace.streams import Piece, PieceKind, Streams
+from headrace.domain.apps import App
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.queues import KEY_PREFIX, lane_queues
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import PieceKind, StreamPiece
+from headrace.store import Store, attempts
+from headrace.store.clients import apps, keys
+from headrace.store.fleet import workers
 from headrace.tables import idempotency_keys, job_texts, jobs
 
 #: What a worker thinks where the prompt says "think", piece by piece, and what it says.
@@ -174,7 +179,7 @@ def answering(store: Store, redis: Redis, end: End) -> Iterator[None]:
             told += [("delta", piece)]
         before = 0
         for kind, text in told:
-            assert streams.publish([Piece(job_id, 1, before, text, kind)]) == [True]
+            assert streams.publish([StreamPiece(job_id, 1, before, text, kind)]) == [True]
             before += len(text.encode())
 
     def work() -> None:

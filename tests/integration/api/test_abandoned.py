@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace.config import Settings
-from headrace.jobs import JobState
+from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
 from headrace.store import Store
 from headrace.tables import jobs

@@ -15,9 +15,10 @@ from redis import Redis
 
 from api.bodies import RETRY_AFTER_S, SMALL_BYTES
 from api.deps import EXTENSION
-from headrace.queues import KEY_PREFIX
-from headrace.store import Store, apps
-from headrace.store.apps import App
+from headrace.domain.apps import App
+from headrace.domain.queues import KEY_PREFIX
+from headrace.store import Store
+from headrace.store.clients import apps
 
 LARGE = 2 * SMALL_BYTES
 PATIENCE_S = 20

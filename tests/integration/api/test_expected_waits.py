@@ -13,16 +13,19 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from redis import Redis
 
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.broker.pace import Pace
 from headrace.config import Settings
-from headrace.jobs import Lane, Usage, new_id
-from headrace.pace import Pace
-from headrace.store import Store, attempts, workers
-from headrace.store.workers import WorkerInfo
+from headrace.domain.attempts import Usage
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane
+from headrace.store import Store, attempts
+from headrace.store.fleet import workers
+from scheduler.deps import ControlDeps
 from scheduler.observe import observe
-from scheduler.parts import Parts
 from workers.engines.base import EngineLimits, Generation
-from workers.room import Room
+from workers.taking.kv_budget import KvBudget
 
 LIMITS = EngineLimits(max_model_tokens=2048, max_running=8, kv_tokens=65_536, kv_block_tokens=16)
 #: Of every answer, whatever it may have.
@@ -30,8 +33,8 @@ ANSWER = 24
 
 
 @pytest.fixture
-def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) -> Parts:
-    return Parts(settings, store, admission, Pace(redis))
+def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) -> ControlDeps:
+    return ControlDeps(settings, store, admission, Pace(redis))
 
 
 @pytest.fixture
@@ -47,16 +50,16 @@ def worker(store: Store) -> WorkerInfo:
     return worker
 
 
-def learned(answers: int) -> Room:
-    """A worker's room after so many answers, each of which may have had `ANSWER` tokens and ended by itself there."""
+def learned(answers: int) -> KvBudget:
+    """A KV budget after so many answers, each of which may have had `ANSWER` tokens and ended by itself there."""
     engine: Any = SimpleNamespace(progress=dict)
-    room = Room(engine, "expected", 0.05, freed=lambda: None)
-    room.open(LIMITS)
+    budget = KvBudget(engine, "expected", 0.05, freed=lambda: None)
+    budget.open(LIMITS)
     for _ in range(answers):
         job = new_id()
-        assert room.enter(job, Lane.NORMAL, 7, ANSWER)
-        room.leave(job, Generation("text", Usage(7, ANSWER), "stop", "served"))
-    return room
+        assert budget.hold(job, Lane.NORMAL, 7, ANSWER)
+        budget.release(job, Generation("text", Usage(7, ANSWER), "stop", "served"))
+    return budget
 
 
 def start(store: Store, admission: Admission, worker: WorkerInfo, job_id: UUID) -> None:
@@ -76,7 +79,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 def test_a_change_of_max_tokens_from_24_to_256_refuses_nothing_for_a_wait_that_will_not_be(
     client: FlaskClient,
     submit: Callable[..., Any],
-    parts: Parts,
+    parts: ControlDeps,
     store: Store,
     admission: Admission,
     worker: WorkerInfo,

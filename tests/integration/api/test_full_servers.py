@@ -10,9 +10,9 @@ from flask.testing import FlaskClient
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from headrace.admission import Admission
-from headrace.broker import named_in
-from headrace.jobs import parse_id
+from headrace.broker.admission import Admission
+from headrace.broker.messages import named_in
+from headrace.domain.ids import parse_id
 from headrace.store import Store
 from headrace.tables import jobs
 

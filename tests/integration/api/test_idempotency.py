@@ -12,10 +12,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 
-from headrace.queues import KEY_PREFIX
-from headrace.store import Store, apps
-from headrace.store.apps import App
-from headrace.store.idempotency import PATIENCE_S
+from headrace.domain.apps import App
+from headrace.domain.queues import KEY_PREFIX
+from headrace.store import Store
+from headrace.store.clients import apps
+from headrace.store.jobs.idempotency import PATIENCE_S
 from headrace.tables import jobs
 
 GOOD = {"prompt": "Why is the sky blue?"}

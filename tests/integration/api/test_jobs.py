@@ -18,18 +18,22 @@ from redis import Redis
 
 from api.auth import KEY_TTL_S
 from api.deps import EXTENSION
-from headrace.admission import ENDED, Admission, books_key
-from headrace.broker import list_key
+from headrace.broker.admission import ENDED, Admission, books_key
+from headrace.broker.messages import list_key
 from headrace.config import BudgetSettings, LaneSettings, Settings
-from headrace.forecasting import LaneRates, PoolRates, to_json
-from headrace.jobs import JobState, Lane, Usage, new_id, oldest_id, parse_id, show_id
-from headrace.pricing import Cost
-from headrace.queues import Ticket
-from headrace.store import Store, apps, attempts, budgets, texts, workers
-from headrace.store.apps import App
-from headrace.store.attempts import AttemptEnd
-from headrace.store.claims import Claim
-from headrace.store.workers import WorkerInfo
+from headrace.domain.apps import App
+from headrace.domain.attempts import AttemptEnd, Claim, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, oldest_id, parse_id, show_id
+from headrace.domain.queues import Lane, Ticket
+from headrace.domain.states import JobState
+from headrace.policies.forecasting import LaneRates, PoolRates, to_json
+from headrace.store import Store, attempts
+from headrace.store.clients import apps
+from headrace.store.fleet import workers
+from headrace.store.jobs import texts
+from headrace.store.money import budgets
 from headrace.tables import jobs, refusals
 
 GOOD = {"prompt": "Why is the sky blue?", "max_tokens": 256}
@@ -377,7 +381,7 @@ def test_a_wait_ends_when_the_end_is_announced(
     client: FlaskClient, redis: Redis, finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the message, only the recheck could end the wait, and that comes too late.
-    monkeypatch.setattr("api.waits.RECHECK_S", 3600)
+    monkeypatch.setattr("api.reading.waits.RECHECK_S", 3600)
     job_id = submitted(client)
     answers: list[Any] = []
     waiting = threading.Thread(
@@ -396,7 +400,7 @@ def test_a_wait_ends_when_the_end_is_announced(
 def test_an_open_wait_holds_no_database_connection(
     client: FlaskClient, web: Flask, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.waits.RECHECK_S", 3600)
+    monkeypatch.setattr("api.reading.waits.RECHECK_S", 3600)
     engine = web.extensions[EXTENSION].store._engine
     job_id = submitted(client)
     waiting = threading.Thread(target=lambda: client.get(f"/v1/jobs/job_{job_id.hex}?wait=60"))
@@ -635,6 +639,6 @@ def test_web_logs_job_accepted_once_with_app_queue_and_request_id(
     answers = [client.post("/v1/jobs", json=GOOD, headers={"Idempotency-Key": "one"}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [202, 202], answers[0].json
 
-    [line] = [vars(record) for record in caplog.records if record.message == "job_accepted"]
+    [line] = [entry for record in caplog.records if record.message == "job_accepted" for entry in record.each]
     assert (line["job_id"], line["queue"], line["app"]) == (answers[0].json["id"], QUEUE, "test")
     assert line["request_id"] == answers[0].headers["x-request-id"]

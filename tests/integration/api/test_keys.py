@@ -20,9 +20,10 @@ from redis import Redis
 from api.auth import KEY_TTL_S, Authenticator
 from api.deps import EXTENSION
 from headrace.config import Settings
-from headrace.jobs import Lane
-from headrace.store import Store, apps, keys
-from headrace.store.apps import App, AppLimits, Scope
+from headrace.domain.apps import App, AppLimits, KeyState, Scope
+from headrace.domain.queues import Lane
+from headrace.store import Store
+from headrace.store.clients import apps, keys
 from headrace.tables import metadata
 
 GOOD = {"prompt": "Hi"}
@@ -168,7 +169,7 @@ def perform(operation: str, key: str, store: Store, app: App, pepper: str, web: 
         return []
     with store.begin() as db:
         record = keys.find(db, key)
-        if operation == "make" or record.state is not keys.KeyState.LIVE:
+        if operation == "make" or record.state is not KeyState.LIVE:
             return [keys.make(db, app.id, pepper)]
         if operation == "rotate":
             day = timedelta(days=1)

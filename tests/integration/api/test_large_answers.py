@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from headrace.jobs import parse_id
+from headrace.domain.ids import parse_id
 from headrace.store import Store
 from headrace.tables import job_texts
 

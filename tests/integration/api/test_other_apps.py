@@ -8,7 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 
-from headrace.jobs import ID_PREFIXES, new_id, parse_id
+from headrace.domain.ids import ID_PREFIXES, new_id, parse_id
 
 #: What a path's argument is called when it is an app's own. Every other name must be listed below it.
 OWNED = "public_id"

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
+from headrace.domain.ids import show_id
 from headrace.errors import StoreUnavailable
-from headrace.jobs import show_id
 from headrace.store import Store
 from headrace.tables import jobs
 

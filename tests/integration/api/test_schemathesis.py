@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
-from api.operations import OPERATIONS
+from api.reference.operations import OPERATIONS
 
 #: What it runs with, in the words of its own settings file.
 SETTINGS: dict[str, Any] = {

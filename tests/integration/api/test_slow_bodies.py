@@ -16,9 +16,9 @@ from redis import Redis
 
 from api.bodies import LATE_LIMIT, SMALL_BYTES
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.stack import procfile
-from headrace.stack.child import Child, Command
 from headrace.stack.ports import free_port
+from headrace.stack.processes import procfile
+from headrace.stack.processes.child import Child, Command
 
 DEADLINE_S = 60.0
 #: Long enough that the test sees the server full before it ends.

@@ -22,14 +22,17 @@ from redis import Redis
 from werkzeug.serving import make_server
 
 from api.deps import EXTENSION
-from headrace.admission import Admission
+from headrace.broker.admission import Admission
+from headrace.broker.streams import Streams
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, parse_id
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import StreamPiece
 from headrace.errors import SlotsFull
-from headrace.jobs import JobState, Usage, new_id, parse_id
-from headrace.pricing import Cost
-from headrace.store import Store, attempts, workers
-from headrace.store.attempts import AttemptEnd
-from headrace.store.workers import WorkerInfo
-from headrace.streams import Piece, Streams
+from headrace.store import Store, attempts
+from headrace.store.fleet import workers
 from headrace.tables import jobs
 
 PROMPT = "Why is the sky blue?"
@@ -51,7 +54,7 @@ class Run:
         assert streams.begin(job_id, 1) == ""
 
     def say(self, text: str) -> None:
-        piece = Piece(self._job_id, 1, len(self._said.encode()), text)
+        piece = StreamPiece(self._job_id, 1, len(self._said.encode()), text)
         assert self._streams.publish([piece]) == [True]
         self._said += text
 

@@ -15,10 +15,11 @@ from headrace import connections
 from headrace.cli import main
 from headrace.cli.client import Api
 from headrace.config import Settings
-from headrace.jobs import parse_id
+from headrace.domain.ids import parse_id
 from headrace.stack.report import Report
 from headrace.stack.secret import persistent_secret
-from headrace.store import Store, keys
+from headrace.store import Store
+from headrace.store.clients import keys
 from headrace.tables import job_texts
 
 Run = Callable[..., Result]

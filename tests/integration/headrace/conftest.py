@@ -6,8 +6,8 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
+from headrace.domain.apps import App
 from headrace.store import Store
-from headrace.store.apps import App
 from headrace.tables import ledger
 
 

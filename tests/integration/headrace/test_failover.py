@@ -13,17 +13,18 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 
 from headrace import connections, startup
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, list_key, make_celery
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, list_key, make_celery
+from headrace.broker.pace import Pace
+from headrace.broker.streams import Streams
+from headrace.broker.transport import SentinelTransport, Transport
 from headrace.config import Settings
+from headrace.config.redis_url import RedisUrl
+from headrace.connections.outages import Outage
+from headrace.domain.ids import new_id
+from headrace.domain.queues import CONTROL, Lane, Ticket, queue_name
+from headrace.domain.stream_events import StreamPiece
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import Lane, new_id
-from headrace.outages import Outage
-from headrace.pace import Pace
-from headrace.queues import CONTROL, Ticket, queue_name
-from headrace.redis_url import RedisUrl
-from headrace.streams import Piece, Streams
-from headrace.transport import SentinelTransport, Transport
 from tests.chaos import certificates
 from tests.chaos.redis_group import RedisGroup
 from tests.chaos.tls_proxy import TlsProxy
@@ -69,7 +70,7 @@ def works(celery: Celery, client: Redis, admission: Admission) -> bool:
         celery.send_task("test", queue=CONTROL)
         streams, job_id = Streams(client), new_id()
         streams.begin(job_id, 1)
-        assert streams.publish([Piece(job_id, 1, 0, "text")]) == [True]
+        assert streams.publish([StreamPiece(job_id, 1, 0, "text")]) == [True]
         assert Pace(client).ask("model", "call", 1) == 0
     except (BrokerUnavailable, OperationalError):
         return False

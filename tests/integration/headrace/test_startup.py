@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from headrace import startup
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable
-from headrace.stack import procfile
-from headrace.stack.child import Child, Command
 from headrace.stack.ports import free_port
+from headrace.stack.processes import procfile
+from headrace.stack.processes.child import Child, Command
 
 DEADLINE_S = 60.0
 ABSENT = "redis://:secret@127.0.0.1:1/0"
@@ -29,10 +29,10 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Starts a line of the Procfile on this Redis."""
     lines, children = procfile.read(PROJECT_ROOT / "Procfile"), list[Child]()
 
-    def run(name: str, redis_url: str, database_url: str = settings.database_url) -> Child:
+    def run(name: str, redis_url: str, database_url: str = settings.database_url, **more: str) -> Child:
         env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "DATABASE_URL": database_url}
         env |= {"REDIS_URL": redis_url, "HEADRACE_ENGINE": "simulator", "OPENAI_API_KEY": "sk-test"}
-        env |= {"PORT": str(free_port()), "FLOWER_PORT": str(free_port()), "FLOWER_BASIC_AUTH": "u:p"}
+        env |= {"PORT": str(free_port()), "FLOWER_PORT": str(free_port()), "FLOWER_BASIC_AUTH": "u:p"} | more
         command = Command(name, procfile.shell(lines[name]), env, PROJECT_ROOT)
         children.append(Child(command, tmp_path / f"{name}.log"))
         return children[-1]
@@ -42,8 +42,8 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
         child.stop()
 
 
-def told(child: Child) -> list[str]:
-    lines = [line for line in child.log.read_text().splitlines() if '"server_not_usable"' in line]
+def told(child: Child, event: str = "server_not_usable") -> list[str]:
+    lines = [line for line in child.log.read_text().splitlines() if f'"{event}"' in line]
     return [json.loads(line)["error"] for line in lines]
 
 
@@ -60,6 +60,27 @@ def test_wrong_redis_password_ends_each_process_at_its_start_with_one_sentence(
     assert sentence.endswith("set user and password in REDIS_URL.")
     assert "Traceback" not in child.log.read_text()
     assert "engine_loading" not in child.log.read_text()
+
+
+@pytest.mark.parametrize("name", ["release", *PROCESSES])
+@pytest.mark.parametrize(
+    ("variable", "value", "start_of_sentence"),
+    [
+        ("HEADRACE_LEASE", "5", "The variable HEADRACE_LEASE names no setting. Did you mean HEADRACE_LEASE_S?"),
+        ("HEADRACE_LEASE_S", "soon", "Setting lease_s (HEADRACE_LEASE_S): "),
+    ],
+    ids=["unknown", "malformed"],
+)
+def test_a_wrong_setting_ends_each_process_at_its_start_with_one_sentence(
+    start: Callable[..., Child], settings: Settings, name: str, variable: str, value: str, start_of_sentence: str
+) -> None:
+    child = start(name, settings.redis_url, **{variable: value})
+    assert child.wait(DEADLINE_S)
+    # The web server's own status, where the app cannot be imported.
+    assert child.poll() not in (None, 0)
+    [sentence] = told(child, "settings_not_usable")
+    assert sentence.startswith(start_of_sentence)
+    assert "Traceback" not in child.log.read_text()
 
 
 @pytest.mark.parametrize("name", PROCESSES)

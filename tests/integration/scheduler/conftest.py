@@ -10,17 +10,18 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace import connections
-from headrace.admission import Admission
-from headrace.broker import ExecuteMessage, list_key, make_celery, named_in
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, list_key, make_celery, named_in
+from headrace.broker.pace import Pace
 from headrace.config import Settings
-from headrace.jobs import new_id, oldest_id
-from headrace.pace import Pace
-from headrace.queues import Ticket
-from headrace.store import Store, attempts, workers
-from headrace.store.claims import Claim
-from headrace.store.workers import WorkerInfo
+from headrace.domain.attempts import Claim
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, oldest_id
+from headrace.domain.queues import Ticket
+from headrace.store import Store, attempts
+from headrace.store.fleet import workers
 from headrace.tables import jobs
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 
 #: Nothing listens there.
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -28,17 +29,17 @@ LEASE_S = 10.0
 
 
 @pytest.fixture
-def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) -> Parts:
-    return Parts(settings, store, admission, Pace(redis))
+def deps(settings: Settings, store: Store, admission: Admission, redis: Redis) -> ControlDeps:
+    return ControlDeps(settings, store, admission, Pace(redis))
 
 
 @pytest.fixture
-def parts_without_redis(settings: Settings, store: Store) -> Parts:
-    """As `parts`, while Redis is down."""
+def deps_without_redis(settings: Settings, store: Store) -> ControlDeps:
+    """As `deps`, while Redis is down."""
     deaf = settings.model_copy(update={"redis_url": NO_REDIS})
     redis = connections.redis(deaf)
     admission = Admission(redis, ExecuteMessage(make_celery("test", deaf)), reservation_ttl_s=30)
-    return Parts(deaf, store, admission, Pace(redis))
+    return ControlDeps(deaf, store, admission, Pace(redis))
 
 
 @pytest.fixture

@@ -10,21 +10,22 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace import connections
-from headrace.admission import Admission, books_key
-from headrace.broker import list_key
-from headrace.jobs import new_id, oldest_id
-from headrace.queues import KEY_PREFIX, OVERFLOW, Ticket
+from headrace.broker.admission import Admission
+from headrace.broker.messages import list_key
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, oldest_id
+from headrace.domain.queues import KEY_PREFIX, OVERFLOW, Ticket, books_key
 from headrace.store import Store, jobs
-from headrace.store import queued as queued_jobs
-from headrace.store.workers import WorkerInfo, register
+from headrace.store.fleet.workers import register
+from headrace.store.jobs import queued as queued_jobs
 from scheduler import sweep
+from scheduler.deps import ControlDeps
 from scheduler.observe import observe
-from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
 from scheduler.spill import spill
 from workers.engines.base import EngineLimits
-from workers.room import Room
-from workers.taker import RoomTaker
+from workers.taking.kv_budget import KvBudget
+from workers.taking.taker import KvTaker
 
 QUEUE = "chat.normal"
 LONG = timedelta(seconds=10)
@@ -54,17 +55,17 @@ def backlog(queued: Queued, age: Any, query: Any) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def in_hand(redis: Redis) -> Callable[[], RoomTaker]:
+def in_hand(redis: Redis) -> Callable[[], KvTaker]:
     """A worker's taker with room for every job."""
 
     class Silent:
         def progress(self) -> dict[str, Any]:
             return {}
 
-    taker = RoomTaker(redis, "chat")
-    room = Room(Silent(), "expected", 0.0, freed=taker.look)  # type: ignore[arg-type]
-    room.open(EngineLimits(None, max_running=100, kv_tokens=16_000, kv_block_tokens=16))
-    taker.open(room, lambda: True, lambda: 8)
+    taker = KvTaker(redis, "chat")
+    budget = KvBudget(Silent(), "expected", 0.0, freed=taker.look)  # type: ignore[arg-type]
+    budget.open(EngineLimits(None, max_running=100, kv_tokens=16_000, kv_block_tokens=16))
+    taker.open(budget, lambda: True, lambda: 8)
     return lambda: taker
 
 
@@ -90,19 +91,19 @@ def statements(engine: sa.Engine) -> Iterator[list[tuple[str, Any]]]:
 
 
 def test_no_sweep_reads_the_table_of_jobs_whole(
-    parts: Parts, backlog: Callable[[int], None], engine: sa.Engine, admission: Admission
+    deps: ControlDeps, backlog: Callable[[int], None], engine: sa.Engine, admission: Admission
 ) -> None:
     backlog(20_000)
     overflow = WorkerInfo(new_id(), "overflow@test", "host", OVERFLOW, "openai", "gpt-4o-mini", max_running=32)
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         register(db, overflow, 60)
-    paid = parts.settings.model_copy(update={"openai_api_key": "key"})
-    sweep.publish_due(parts)
+    paid = deps.settings.model_copy(update={"openai_api_key": "key"})
+    sweep.publish_due(deps)
     with statements(engine) as seen:
         for work in (sweep.publish_due, sweep.expire, sweep.reconcile_admission, observe):
-            work(parts)
-        rescue(parts, Patience(0))
-        spill(Parts(paid, parts.store, admission, parts.pace))
+            work(deps)
+        rescue(deps, Patience(0))
+        spill(ControlDeps(paid, deps.store, admission, deps.pace))
     read = [(sql, values) for sql, values in seen if "jobs" in sql]
     assert len(read) > 10
     with engine.connect() as db:
@@ -120,7 +121,7 @@ def rows_read(plan: dict[str, Any]) -> int:
 
 
 def test_an_observation_counts_arrivals_by_what_is_new_however_many_came_a_minute_before(
-    parts: Parts, backlog: Callable[[int], None], queued: Queued, query: Any, engine: sa.Engine
+    deps: ControlDeps, backlog: Callable[[int], None], queued: Queued, query: Any, engine: sa.Engine
 ) -> None:
     backlog(20_000)
     a_minute_ago = oldest_id(datetime.now(UTC) - timedelta(minutes=1)).hex[:12]
@@ -128,7 +129,7 @@ def test_an_observation_counts_arrivals_by_what_is_new_however_many_came_a_minut
     query("ANALYZE jobs")
     queued()
     with statements(engine) as seen:
-        observe(parts)
+        observe(deps)
     [(sql, values)] = [each for each in seen if "AS arrivals" in each[0]]
     with engine.connect() as db:
         [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values).scalar_one()
@@ -136,95 +137,95 @@ def test_an_observation_counts_arrivals_by_what_is_new_however_many_came_a_minut
 
 
 def test_publish_due_looks_at_each_waiting_job_once_and_through_no_list(
-    parts: Parts, backlog: Callable[[int], None], redis: Redis, monkeypatch: pytest.MonkeyPatch
+    deps: ControlDeps, backlog: Callable[[int], None], redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backlog(2_500)
     asked: list[int] = []
-    unknown = parts.admission.unknown
+    unknown = deps.admission.unknown
 
     def noted(queue: str, tickets: list[Ticket]) -> list[Ticket]:
         asked.append(len(tickets))
         return unknown(queue, tickets)
 
-    monkeypatch.setattr(parts.admission, "unknown", noted)
-    assert sweep.publish_due(parts) == 2_500
+    monkeypatch.setattr(deps.admission, "unknown", noted)
+    assert sweep.publish_due(deps) == 2_500
     assert asked == [1000, 1000, 500]
     redis.config_resetstat()
-    assert [sweep.publish_due(parts) for _ in range(3)] == [0] * 3
+    assert [sweep.publish_due(deps) for _ in range(3)] == [0] * 3
     assert asked == [1000, 1000, 500]
     assert not {"cmdstat_lrange", "cmdstat_lrem", "cmdstat_hget"} & redis.info("commandstats").keys()
 
 
 def test_a_rebuild_goes_on_where_the_last_sweep_stopped(
-    parts: Parts, backlog: Callable[[int], None], redis: Redis, monkeypatch: pytest.MonkeyPatch
+    deps: ControlDeps, backlog: Callable[[int], None], redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queued_jobs, "PAGE_ROWS", 10)
     monkeypatch.setattr(sweep, "MOST_PAGES", 3)
     backlog(45)
-    assert [sweep.publish_due(parts) for _ in range(3)] == [30, 15, 0]
+    assert [sweep.publish_due(deps) for _ in range(3)] == [30, 15, 0]
     redis.flushall()
-    assert [sweep.publish_due(parts) for _ in range(3)] == [30, 15, 0]
+    assert [sweep.publish_due(deps) for _ in range(3)] == [30, 15, 0]
     assert redis.llen(list_key(QUEUE)) == 45
 
 
 def test_a_job_whose_worker_took_it_and_died_before_its_claim_gets_its_message_again(
-    parts: Parts, queued: Queued, admission: Admission, in_hand: Any, in_list: Any, redis: Redis, query: Any
+    deps: ControlDeps, queued: Queued, admission: Admission, in_hand: Any, in_list: Any, redis: Redis, query: Any
 ) -> None:
     ticket, other = queued(), queued()
     admission.commit([ticket, other])
     query("UPDATE jobs SET queued_at = now() - interval '10 s'")
-    assert sweep.publish_due(parts) == 0
+    assert sweep.publish_due(deps) == 0
     assert len(in_hand().take(_Turns(), 1, 1)) == 1
-    assert sweep.publish_due(parts) == 0, "its worker may yet claim it"
+    assert sweep.publish_due(deps) == 0, "its worker may yet claim it"
     redis.zadd(books_key("taken", QUEUE), {f"{ticket.job_id.hex} 1": 1}, xx=True)
-    assert sweep.publish_due(parts) == 1
+    assert sweep.publish_due(deps) == 1
     assert in_list(QUEUE) == [(ticket.job_id, 1), (other.job_id, 1)]
     assert admission.loads([QUEUE])[QUEUE].jobs == 2
 
 
 def test_a_job_that_was_taken_and_claimed_though_the_door_did_not_hear_of_it_leaves_the_books(
-    parts: Parts, queued: Queued, admission: Admission, in_hand: Any, claim: Any, redis: Redis
+    deps: ControlDeps, queued: Queued, admission: Admission, in_hand: Any, claim: Any, redis: Redis
 ) -> None:
     ticket = queued()
     admission.commit([ticket])
     assert len(in_hand().take(_Turns(), 1, 1)) == 1
     assert claim(ticket.job_id, 1)
     redis.zadd(books_key("taken", QUEUE), {f"{ticket.job_id.hex} 1": 1}, xx=True)
-    assert sweep.publish_due(parts) == 0
+    assert sweep.publish_due(deps) == 0
     assert admission.loads([QUEUE])[QUEUE].jobs == 0
     assert set(redis.keys()) <= {KEY_PREFIX + "departed", KEY_PREFIX + "bell:chat"}
 
 
 def test_a_list_that_was_emptied_by_hand_is_filled_again(
-    parts: Parts, queued: Queued, admission: Admission, in_list: Any, redis: Redis, query: Any
+    deps: ControlDeps, queued: Queued, admission: Admission, in_list: Any, redis: Redis, query: Any
 ) -> None:
     tickets = [queued() for _ in range(5)]
     admission.commit(tickets)
     query("UPDATE jobs SET queued_at = now() - interval '10 s'")
-    assert sweep.publish_due(parts) == 0
+    assert sweep.publish_due(deps) == 0
     redis.lpop(list_key(QUEUE), 3)
-    sweep.publish_due(parts)
-    sweep.publish_due(parts)
+    sweep.publish_due(deps)
+    sweep.publish_due(deps)
     assert in_list(QUEUE) == [(ticket.job_id, 1) for ticket in tickets]
     redis.delete(list_key(QUEUE))
-    sweep.publish_due(parts)
-    sweep.publish_due(parts)
+    sweep.publish_due(deps)
+    sweep.publish_due(deps)
     assert in_list(QUEUE) == [(ticket.job_id, 1) for ticket in tickets]
 
 
 def test_a_job_whose_transaction_ends_late_is_not_passed_over(
-    parts: Parts, queued: Queued, age: Any, in_list: Any, query: Any
+    deps: ControlDeps, queued: Queued, age: Any, in_list: Any, query: Any
 ) -> None:
     """It is dated by the beginning of its transaction, which is before what was checked meanwhile."""
     late, other = queued(), queued()
     query("UPDATE jobs SET state = 'waiting', not_before = now() + interval '1 hour' WHERE id = :id", id=late.job_id)
-    engine = connections.postgres(parts.settings)
+    engine = connections.postgres(deps.settings)
     with Store(engine).begin() as db:
         # Begun long ago, as Postgres sees it.
         db.execute(sa.text("UPDATE jobs SET state = 'queued', queued_at = now() WHERE id = :id"), {"id": late.job_id})
         age(other.job_id, timedelta(seconds=-1))
-        settings = parts.settings.model_copy(update={"publish_grace_s": 1e-6})
-        eager = Parts(settings, parts.store, parts.admission, parts.pace)
+        settings = deps.settings.model_copy(update={"publish_grace_s": 1e-6})
+        eager = ControlDeps(settings, deps.store, deps.admission, deps.pace)
         query("UPDATE jobs SET queued_at = clock_timestamp() WHERE id = :id", id=other.job_id)
         assert sweep.publish_due(eager) == 0
     engine.dispose()
@@ -233,11 +234,11 @@ def test_a_job_whose_transaction_ends_late_is_not_passed_over(
 
 
 def test_what_was_checked_before_redis_was_wiped_is_checked_again(
-    parts: Parts, queued: Queued, age: Any, admission: Admission, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    deps: ControlDeps, queued: Queued, age: Any, admission: Admission, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticket = queued()
     age(ticket.job_id, LONG)
-    assert sweep.publish_due(parts) == 1
+    assert sweep.publish_due(deps) == 1
     second = queued()
     age(second.job_id, LONG / 2)
     check = admission.check
@@ -248,18 +249,18 @@ def test_what_was_checked_before_redis_was_wiped_is_checked_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(admission, "check", wiped_before)
-        sweep.publish_due(parts)
-    assert sweep.publish_due(parts) == 2
+        sweep.publish_due(deps)
+    assert sweep.publish_due(deps) == 2
     assert redis.llen(list_key(QUEUE)) == 2
 
 
 def test_expire_ends_more_due_jobs_than_one_statement_can_name(
-    parts: Parts, backlog: Callable[[int], None], query: Any
+    deps: ControlDeps, backlog: Callable[[int], None], query: Any
 ) -> None:
     backlog(66_000)
     query("UPDATE jobs SET start_by = now() - make_interval(secs => extract(epoch FROM now() - queued_at)::int)")
     total = runs = 0
-    while ended := sweep.expire(parts):
+    while ended := sweep.expire(deps):
         assert ended <= jobs.SWEEP_ROWS
         total, runs = total + ended, runs + 1
         if runs == 1:
@@ -269,19 +270,19 @@ def test_expire_ends_more_due_jobs_than_one_statement_can_name(
 
 
 def test_a_way_through_long_books_is_gone_on_with_by_the_next_sweep(
-    parts: Parts, queued: Queued, admission: Admission, query: Any, monkeypatch: pytest.MonkeyPatch
+    deps: ControlDeps, queued: Queued, admission: Admission, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.upkeep.PART", 10)
+    monkeypatch.setattr("headrace.broker.upkeep.PART", 10)
     monkeypatch.setattr(sweep, "RECONCILE_PARTS", 1)
     # More than Redis keeps in one piece.
     admission.commit([queued() for _ in range(600)])
     query("UPDATE jobs SET state = 'cancelled', ended_at = now()")
-    freed = [sweep.reconcile_admission(parts) for _ in range(3)]
+    freed = [sweep.reconcile_admission(deps) for _ in range(3)]
     assert all(0 < each < 100 for each in freed)
 
 
 def test_a_message_deep_in_a_long_list_costs_its_jobs_end_no_look_through_the_list(
-    parts: Parts, admission: Admission, queued: Queued, redis: Redis
+    deps: ControlDeps, admission: Admission, queued: Queued, redis: Redis
 ) -> None:
     first = queued()
     others = [Ticket(new_id(), first.app_id, QUEUE, first.lane, 8, 16, first.start_by) for _ in range(2500)]

@@ -10,16 +10,16 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import ProgrammingError
 
-from headrace.admission import Admission
+from headrace.batching import Call
+from headrace.broker.admission import Admission
 from headrace.config import BudgetSettings
-from headrace.jobs import show_id
-from headrace.queues import Ticket
+from headrace.domain.ids import show_id
+from headrace.domain.queues import Ticket
 from headrace.store import reservations
 from headrace.store.bad_rows import RETRY_S, BadRows
-from headrace.store.reservations import Call
 from scheduler import sweep
 from scheduler.app import make_sweeper
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
 from scheduler.sweeper import Sweep
 
@@ -88,7 +88,11 @@ def late(queued: Queued, age: Callable[[UUID, timedelta], None]) -> Callable[[in
 
 @pytest.fixture
 def lost(
-    queued: Queued, running_under: Callable[..., UUID], end_lease: Callable[[UUID], None], query: Any, parts: Parts
+    queued: Queued,
+    running_under: Callable[..., UUID],
+    end_lease: Callable[[UUID], None],
+    query: Any,
+    deps: ControlDeps,
 ) -> Callable[[int], list[Ticket]]:
     """Inserts so many jobs that a dead worker ran with a call to the paid API, and that their callers cancelled."""
 
@@ -96,7 +100,7 @@ def lost(
         tickets = [queued(webhook_url=HOOK) for _ in range(number)]
         query("UPDATE jobs SET route = 'overflow', queue = 'overflow.normal'")
         worker_id = running_under(*tickets)
-        with parts.store.begin() as db:
+        with deps.store.begin() as db:
             calls = [Call(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
             assert not reservations.reserve(db, calls, BudgetSettings(day_usd=Decimal(1000)))
         query("UPDATE jobs SET cancel_requested_at = now()")
@@ -108,13 +112,13 @@ def lost(
 
 @pytest.mark.parametrize("way", ["constraint", "commit", "webhook"])
 def test_a_job_that_postgres_refuses_to_expire_holds_up_no_other(
-    parts: Parts, late: Any, refuse: Refuse, errors: Errors, query: Any, admission: Admission, way: str
+    deps: ControlDeps, late: Any, refuse: Refuse, errors: Errors, query: Any, admission: Admission, way: str
 ) -> None:
     tickets = late(5)
     admission.commit(tickets)
     refuse([tickets[2]], way)
 
-    assert sweep.expire(parts, BadRows("expire")) == 5
+    assert sweep.expire(deps, BadRows("expire")) == 5
 
     assert query("SELECT id FROM jobs WHERE state <> 'expired'") == [(tickets[2].job_id,)]
     assert query("SELECT count(*) FROM deliveries") == [(4,)]
@@ -126,12 +130,12 @@ def test_a_job_that_postgres_refuses_to_expire_holds_up_no_other(
 
 @pytest.mark.parametrize("way", ["constraint", "commit", "webhook"])
 def test_a_job_that_postgres_refuses_to_rescue_holds_up_no_other(
-    parts: Parts, lost: Any, refuse: Refuse, errors: Errors, query: Any, way: str
+    deps: ControlDeps, lost: Any, refuse: Refuse, errors: Errors, query: Any, way: str
 ) -> None:
     tickets = lost(5)
     refuse([tickets[2]], way)
 
-    assert rescue(parts, Patience(0), BadRows("rescue")) == 5
+    assert rescue(deps, Patience(0), BadRows("rescue")) == 5
 
     assert query("SELECT id FROM jobs WHERE state <> 'cancelled'") == [(tickets[2].job_id,)]
     assert query("SELECT count(*) FROM deliveries") == [(4,)]
@@ -143,13 +147,13 @@ def test_a_job_that_postgres_refuses_to_rescue_holds_up_no_other(
 
 
 @pytest.fixture
-def sweeps(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> dict[str, Sweep]:
+def sweeps(deps: ControlDeps, monkeypatch: pytest.MonkeyPatch) -> dict[str, Sweep]:
     """As the control process has them, of two jobs a batch and with no patience."""
     monkeypatch.setattr("headrace.store.jobs.SWEEP_ROWS", 2)
     monkeypatch.setattr("headrace.store.jobs.RESCUE_ROWS", 2)
     made: list[Sweep] = []
     monkeypatch.setattr("scheduler.app.Sweeper", lambda sweeps: made.extend(sweeps))
-    make_sweeper(replace(parts, settings=parts.settings.model_copy(update={"lease_s": 0.0})))
+    make_sweeper(replace(deps, settings=deps.settings.model_copy(update={"lease_s": 0.0})))
     return {each.name: each for each in made}
 
 
@@ -169,33 +173,33 @@ def test_batches_full_of_refused_jobs_hide_none_behind_them_and_each_is_tried_on
 
 
 def test_a_refused_job_is_tried_again_after_a_while_and_ends_once_it_is_repaired(
-    parts: Parts, late: Any, refuse: Refuse, allow: Callable[[], None], errors: Errors, query: Any
+    deps: ControlDeps, late: Any, refuse: Refuse, allow: Callable[[], None], errors: Errors, query: Any
 ) -> None:
     now_s = 0.0
     bad = BadRows("expire", lambda: now_s)
     refuse(late(2)[:1])
-    assert sweep.expire(parts, bad) == 2
+    assert sweep.expire(deps, bad) == 2
     now_s = RETRY_S - 1
-    assert sweep.expire(parts, bad) == 0, "it costs the next sweeps nothing"
+    assert sweep.expire(deps, bad) == 0, "it costs the next sweeps nothing"
     now_s = RETRY_S
-    assert [sweep.expire(parts, bad) for _ in range(2)] == [0, 1]
+    assert [sweep.expire(deps, bad) for _ in range(2)] == [0, 1]
     assert len(errors()) == 2
 
     allow()
     now_s = 2 * RETRY_S
-    assert [sweep.expire(parts, bad) for _ in range(2)] == [0, 1]
+    assert [sweep.expire(deps, bad) for _ in range(2)] == [0, 1]
     assert query("SELECT DISTINCT state FROM jobs") == [("expired",)]
 
 
 def test_a_statement_that_is_wrong_for_every_row_is_no_rows_fault(
-    parts: Parts, late: Any, errors: Errors, query: Any
+    deps: ControlDeps, late: Any, errors: Errors, query: Any
 ) -> None:
     late(3)
     query("ALTER TABLE deliveries RENAME COLUMN event TO named_otherwise")
     try:
         with pytest.raises(ProgrammingError):
-            sweep.expire(parts, BadRows("expire"))
+            sweep.expire(deps, BadRows("expire"))
     finally:
         query("ALTER TABLE deliveries RENAME COLUMN named_otherwise TO event")
     assert errors() == []
-    assert sweep.expire(parts) == 3
+    assert sweep.expire(deps) == 3

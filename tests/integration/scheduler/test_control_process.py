@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from headrace.admission import Admission
-from headrace.broker import make_celery
+from headrace.broker.admission import Admission
+from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.queues import Ticket
-from headrace.stack.child import Child, Command
+from headrace.domain.queues import Ticket
+from headrace.stack.processes.child import Child, Command
 
 QUEUE = "chat.normal"
 START_TIMEOUT_S = 60.0

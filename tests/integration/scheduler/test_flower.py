@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx2
 
 from headrace import connections
-from headrace.broker import list_key
+from headrace.broker.messages import list_key
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.queues import CONTROL
-from headrace.stack import procfile
-from headrace.stack.child import Child, Command
+from headrace.domain.queues import CONTROL
 from headrace.stack.ports import LOOPBACK, free_port
+from headrace.stack.processes import procfile
+from headrace.stack.processes.child import Child, Command
 from tests.chaos import certificates
 from tests.chaos.redis_group import RedisGroup
 from tests.chaos.tls_proxy import TlsProxy

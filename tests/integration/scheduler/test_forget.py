@@ -10,13 +10,13 @@ from uuid import UUID
 import pytest
 
 from headrace.config import PROJECT_ROOT
-from headrace.jobs import oldest_id
-from headrace.queues import Ticket
+from headrace.domain.ids import oldest_id
+from headrace.domain.queues import Ticket
 from headrace.store import deliveries
 from headrace.tables import metadata
 from scheduler import sweep
 from scheduler.app import make_sweeper
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 from scheduler.sweeper import Sweep, Sweeper
 
 DEADLINE_S = 60.0
@@ -24,11 +24,11 @@ JOBS_PER_S = 1000
 
 
 @pytest.fixture
-def sweeps(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> dict[str, Sweep]:
+def sweeps(deps: ControlDeps, monkeypatch: pytest.MonkeyPatch) -> dict[str, Sweep]:
     """As the control process has them."""
     made: list[Sweep] = []
     monkeypatch.setattr("scheduler.app.Sweeper", lambda sweeps: made.extend(sweeps))
-    make_sweeper(parts)
+    make_sweeper(deps)
     return {each.name: each for each in made}
 
 
@@ -85,22 +85,22 @@ def test_refusals_of_many_apps_go_as_fast_as_they_are_written(sweeps: dict[str, 
 
 
 def test_rows_of_workers_that_died_long_ago_go_unless_a_job_runs_under_them(
-    parts: Parts, queued: Callable[..., Ticket], running_under: Callable[..., UUID], query: Any
+    deps: ControlDeps, queued: Callable[..., Ticket], running_under: Callable[..., UUID], query: Any
 ) -> None:
     dead, held, late, live = (running_under(*tickets) for tickets in ((), (queued(),), (), ()))
-    days = parts.settings.keep_samples_days
+    days = deps.settings.keep_samples_days
     for worker, ago in ((dead, days + 1), (held, days + 1), (late, days - 1)):
         query(
             "UPDATE workers SET lease_until = now() - make_interval(days => :days) WHERE id = :id", days=ago, id=worker
         )
-    assert sweep.forget_samples(parts) == 1
+    assert sweep.forget_samples(deps) == 1
     assert {row[0] for row in query("SELECT id FROM workers")} == {held, late, live}
 
 
 def test_delivered_and_failed_webhooks_are_pruned_as_fast_as_they_come_and_waiting_ones_stay(
-    sweeps: dict[str, Sweep], parts: Parts, query: Any
+    sweeps: dict[str, Sweep], deps: ControlDeps, query: Any
 ) -> None:
-    forget, days = sweeps["forget_deliveries"], parts.settings.keep_deliveries_days
+    forget, days = sweeps["forget_deliveries"], deps.settings.keep_deliveries_days
     assert forget.batch >= forget.every_s * JOBS_PER_S
     old, young = (oldest_id(datetime.now(UTC) - timedelta(days=each)) for each in (days + 1, days - 1))
     for since, state, number in (
@@ -127,9 +127,9 @@ def test_delivered_and_failed_webhooks_are_pruned_as_fast_as_they_come_and_waiti
 
 
 def test_receivers_that_answered_410_are_forgotten_as_fast_as_deliveries_and_younger_ones_stay(
-    sweeps: dict[str, Sweep], parts: Parts, query: Any
+    sweeps: dict[str, Sweep], deps: ControlDeps, query: Any
 ) -> None:
-    forget, days = sweeps["forget_deliveries"], parts.settings.keep_deliveries_days
+    forget, days = sweeps["forget_deliveries"], deps.settings.keep_deliveries_days
     for number, days_ago in ((int(2 * forget.batch), days + 1), (3, days - 1)):
         query(
             "INSERT INTO gone_receivers (digest, url, created_at) SELECT decode(md5(:ago || ' ' || i), 'hex'),"
@@ -138,18 +138,18 @@ def test_receivers_that_answered_410_are_forgotten_as_fast_as_deliveries_and_you
             days=days_ago,
             number=number,
         )
-    assert sweep.forget_deliveries(parts) == forget.batch
+    assert sweep.forget_deliveries(deps) == forget.batch
     run_once(forget, lambda: query("SELECT count(*) FROM gone_receivers") == [(3,)])
-    assert sweep.forget_deliveries(parts) == 0
+    assert sweep.forget_deliveries(deps) == 0
 
 
-def test_old_receivers_are_found_in_an_index(parts: Parts, query: Any) -> None:
+def test_old_receivers_are_found_in_an_index(deps: ControlDeps, query: Any) -> None:
     query(
         "INSERT INTO gone_receivers (digest, url) SELECT decode(md5(i::text), 'hex'), 'https://receiver.example'"
         " FROM generate_series(1, 20000) i"
     )
     query("ANALYZE gone_receivers")
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'gone_receivers'"
         before = db.exec_driver_sql(scans).scalar()
         assert deliveries.forget_gone(db, 30) == 0

@@ -8,15 +8,20 @@ from uuid import UUID
 
 import pytest
 
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.deliveries import Terms
+from headrace.domain.logprobs import Alternative, TokenLogprob
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
 from headrace.errors import NotFound
-from headrace.jobs import Alternative, JobState, Message, Sampling, TokenLogprob, Usage
-from headrace.pricing import Cost
-from headrace.queues import Ticket
-from headrace.store import attempts, jobs, outbox, retries
-from headrace.store.attempts import AttemptEnd
+from headrace.store import attempts, jobs
+from headrace.store.jobs import retries
+from headrace.store.webhooks import outbox
 from headrace.tables import metadata
 from scheduler import sweep
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 
 KEEP_DAYS = 30
 CANARY = "canary-7f3a"
@@ -41,9 +46,9 @@ Ended = Callable[..., Ticket]
 
 
 @pytest.fixture
-def parts(parts: Parts) -> Parts:
+def deps(deps: ControlDeps) -> ControlDeps:
     """With a system that keeps texts for `KEEP_DAYS`."""
-    return replace(parts, settings=parts.settings.model_copy(update={"keep_texts_days": KEEP_DAYS}))
+    return replace(deps, settings=deps.settings.model_copy(update={"keep_texts_days": KEEP_DAYS}))
 
 
 @pytest.fixture
@@ -53,7 +58,7 @@ def with_texts(query: Any) -> Callable[[], set[UUID]]:
 
 
 @pytest.fixture
-def run(parts: Parts, claim: Any, made_days_ago: Any, query: Any) -> Callable[[JobState, AttemptEnd], UUID]:
+def run(deps: ControlDeps, claim: Any, made_days_ago: Any, query: Any) -> Callable[[JobState, AttemptEnd], UUID]:
     """Lets a worker run a job to this end, with a canary in all that its caller and its engine say, a while ago."""
 
     def to_its_end(target: JobState, end: AttemptEnd) -> UUID:
@@ -64,7 +69,7 @@ def run(parts: Parts, claim: Any, made_days_ago: Any, query: Any) -> Callable[[J
             metadata={"order": CANARY},
             webhook_url=HOOK,
         )
-        with parts.store.begin() as db:
+        with deps.store.begin() as db:
             assert attempts.finish(db, claim(ticket.job_id, 1), target, end)
         query("UPDATE jobs SET ended_at = ended_at - make_interval(days => :days)", days=KEEP_DAYS + 1)
         return ticket.job_id
@@ -79,7 +84,7 @@ def places_of_the_canary(query: Any) -> set[str]:
     return {name for name in names if query(found.format(name), canary=f"%{CANARY}%")}
 
 
-def test_no_table_has_a_text_left_and_the_bill_is_as_it_was(parts: Parts, run: Any, query: Any) -> None:
+def test_no_table_has_a_text_left_and_the_bill_is_as_it_was(deps: ControlDeps, run: Any, query: Any) -> None:
     ended = {run(JobState.SUCCEEDED, ANSWERED), run(JobState.FAILED, REJECTED)}
     bill = "SELECT * FROM cost_per_request ORDER BY job_id"
     facts = "SELECT id, state, error_code, usd, output_tokens, started_at, ended_at FROM jobs ORDER BY id"
@@ -88,29 +93,29 @@ def test_no_table_has_a_text_left_and_the_bill_is_as_it_was(parts: Parts, run: A
     assert [len(rows) for rows in before] == [2, 2, 2, 2]
     assert places_of_the_canary(query) == {"jobs", "job_texts"}
 
-    assert sweep.forget_texts(parts) == 2
+    assert sweep.forget_texts(deps) == 2
 
     assert places_of_the_canary(query) == set()
     assert [query(statement) for statement in kept] == before
     assert query("SELECT DISTINCT erased_at IS NULL, metadata, error_message FROM jobs") == [(False, {}, None)]
     [[app_id]] = query("SELECT id FROM apps")
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         assert jobs.newest(db, app_id) == []
         for job_id in ended:
             with pytest.raises(NotFound):
                 jobs.find(db, app_id, job_id)
 
 
-def test_a_webhook_that_is_still_on_its_way_is_sent(parts: Parts, run: Any, query: Any) -> None:
+def test_a_webhook_that_is_still_on_its_way_is_sent(deps: ControlDeps, run: Any, query: Any) -> None:
     job_id = run(JobState.SUCCEEDED, ANSWERED)
-    assert sweep.forget_texts(parts) == 1
-    with parts.store.begin() as db:
-        [delivery] = outbox.pull(db, outbox.Terms(1, per_app=1, per_receiver=1, max_tries=1, lease_s=60)).deliveries
+    assert sweep.forget_texts(deps) == 1
+    with deps.store.begin() as db:
+        [delivery] = outbox.pull(db, Terms(1, per_app=1, per_receiver=1, max_tries=1, lease_s=60)).deliveries
     assert (delivery.event, delivery.data["job_id"]) == ("response.completed", f"job_{job_id.hex}")
 
 
 def test_jobs_that_have_not_ended_or_not_long_ago_keep_their_texts(
-    parts: Parts, ended: Ended, made_days_ago: Any, running_under: Any, with_texts: Any, query: Any
+    deps: ControlDeps, ended: Ended, made_days_ago: Any, running_under: Any, with_texts: Any, query: Any
 ) -> None:
     tickets = [made_days_ago(KEEP_DAYS + 1) for _ in range(4)]
     waiting, queued, running, just_ended = (ticket.job_id for ticket in tickets)
@@ -121,45 +126,47 @@ def test_jobs_that_have_not_ended_or_not_long_ago_keep_their_texts(
     old = ended(KEEP_DAYS).job_id
     everything = {waiting, queued, running, just_ended, young}
     assert with_texts() == everything | {old}
-    assert sweep.forget_texts(parts) == 1
+    assert sweep.forget_texts(deps) == 1
     assert with_texts() == everything
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled", "expired"])
-def test_whatever_the_end_was_the_texts_go(parts: Parts, ended: Ended, with_texts: Any, state: str) -> None:
+def test_whatever_the_end_was_the_texts_go(deps: ControlDeps, ended: Ended, with_texts: Any, state: str) -> None:
     ended(KEEP_DAYS, state=state)
-    assert sweep.forget_texts(parts) == 1
+    assert sweep.forget_texts(deps) == 1
     assert with_texts() == set()
 
 
 def test_texts_go_in_batches_the_oldest_first_and_the_next_sweep_goes_on(
-    parts: Parts, ended: Ended, with_texts: Any, monkeypatch: pytest.MonkeyPatch
+    deps: ControlDeps, ended: Ended, with_texts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.store.texts.FORGET_JOBS", 2)
+    monkeypatch.setattr("headrace.store.jobs.texts.FORGET_JOBS", 2)
     days = (KEEP_DAYS + 1, KEEP_DAYS + 3, KEEP_DAYS + 2)
     last = ended(days[0]).job_id
     for each in days[1:]:
         ended(each)
-    assert sweep.forget_texts(parts) == 2
+    assert sweep.forget_texts(deps) == 2
     assert with_texts() == {last}
-    assert [sweep.forget_texts(parts) for _ in range(2)] == [1, 0]
+    assert [sweep.forget_texts(deps) for _ in range(2)] == [1, 0]
 
 
 def test_without_the_setting_texts_stay_until_they_are_deleted(
-    parts: Parts, ended: Ended, with_texts: Any, settings: Any
+    deps: ControlDeps, ended: Ended, with_texts: Any, settings: Any
 ) -> None:
     job_id = ended(10 * KEEP_DAYS).job_id
     assert settings.keep_texts_days is None
-    assert sweep.forget_texts(replace(parts, settings=settings)) == 0
+    assert sweep.forget_texts(replace(deps, settings=settings)) == 0
     assert with_texts() == {job_id}
 
 
-def test_what_an_operator_is_retrying_is_left_until_the_next_time(parts: Parts, ended: Ended, with_texts: Any) -> None:
+def test_what_an_operator_is_retrying_is_left_until_the_next_time(
+    deps: ControlDeps, ended: Ended, with_texts: Any
+) -> None:
     held = ended(KEEP_DAYS, state="failed")
     ended(KEEP_DAYS)
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         [new] = retries.retry(db, [held.job_id]).values()
-        assert sweep.forget_texts(parts) == 1
+        assert sweep.forget_texts(deps) == 1
     assert with_texts() == {held.job_id, new}
-    assert sweep.forget_texts(parts) == 1
+    assert sweep.forget_texts(deps) == 1
     assert with_texts() == {new}, "it is another job, which has not ended"

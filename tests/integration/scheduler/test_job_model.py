@@ -29,14 +29,18 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from headrace.config import BudgetSettings, Price
-from headrace.jobs import TERMINAL, JobSpec, JobState, Lane, Message, Route, Sampling, Usage, new_id
-from headrace.pricing import Cost
-from headrace.store import Store, attempts, jobs, workers
-from headrace.store.apps import App
-from headrace.store.attempts import AttemptEnd, Away
-from headrace.store.claims import Claim
-from headrace.store.insertion import Inserted, Placement, insert_batch
-from headrace.store.workers import NOBODY, HeldAttempt, WorkerInfo
+from headrace.domain.apps import App
+from headrace.domain.attempts import AttemptEnd, Claim, HandBack, HeldAttempt, Reroute, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import NOBODY, WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Route
+from headrace.domain.states import TERMINAL, JobState
+from headrace.store import Store, attempts, jobs
+from headrace.store.fleet import workers
+from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import apps as apps_table
 from headrace.tables import attempts as attempts_table
 from headrace.tables import budgets as budgets_table
@@ -45,7 +49,7 @@ from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger, metadata
 from headrace.tables import workers as workers_table
 from scheduler import sweep
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
 from tests.integration.conftest import empty
 
@@ -207,7 +211,7 @@ class Model:
             life.leave(target, end.outcome, end.kind, end.cost.usd)
         return life is not None
 
-    def hand_back(self, right: Right, end: AttemptEnd, away: Away | None) -> bool:
+    def hand_back(self, right: Right, end: AttemptEnd, reroute: Reroute | None) -> bool:
         life = self.held(right)
         if life and life.is_unwanted:
             life.leave(JobState.CANCELLED, end.outcome, end.kind, end.cost.usd)
@@ -218,7 +222,7 @@ class Model:
             del life.tries[life.attempt]
             life.attempt -= 1
             life.state, life.worker = JobState.WAITING, None
-            if away:
+            if reroute:
                 life.is_paid, life.is_started = False, life.attempt > 0
         return life is not None
 
@@ -278,8 +282,8 @@ class Model:
 class Actors:
     """The same methods on Postgres, by what the product's own processes call."""
 
-    def __init__(self, parts: Parts, app: App, redis: Redis) -> None:
-        self.parts, self.store, self.app, self.redis = parts, parts.store, app, redis
+    def __init__(self, deps: ControlDeps, app: App, redis: Redis) -> None:
+        self.deps, self.store, self.app, self.redis = deps, deps.store, app, redis
 
     def forget(self) -> None:
         """All but the app."""
@@ -331,19 +335,19 @@ class Actors:
         with self.store.begin() as db:
             return attempts.retry(db, claim, end, delay_s=0) is not None
 
-    def hand_back(self, claim: Claim, end: AttemptEnd, away: Away | None) -> bool:
+    def hand_back(self, claim: Claim, end: AttemptEnd, reroute: Reroute | None) -> bool:
         with self.store.begin() as db:
-            return attempts.hand_back(db, claim, end, away=away) is not None
+            return attempts.hand_back(db, claim, end, HandBack(reroute=reroute)) is not None
 
     def cancel(self, job: UUID) -> JobState:
         with self.store.begin() as db:
             return jobs.cancel(db, self.app.id, job).state
 
     def expire(self) -> int:
-        return sweep.expire(self.parts)
+        return sweep.expire(self.deps)
 
     def publish_due(self) -> None:
-        sweep.publish_due(self.parts)
+        sweep.publish_due(self.deps)
 
     def renew(self, worker: UUID) -> set[tuple[UUID, int, str | None]]:
         with self.store.begin() as db:
@@ -366,7 +370,7 @@ class Actors:
             workers.disown(db, claim.worker_id, HeldAttempt(claim.job_id, claim.attempt, None))
 
     def rescue(self) -> int:
-        return rescue(self.parts, Patience(0))
+        return rescue(self.deps, Patience(0))
 
 
 def seen(store: Store) -> dict[str, Any]:
@@ -534,8 +538,8 @@ class Lives(RuleBasedStateMachine):
             case "hand back unused":
                 written = self.both("hand_back", claim, replace(wasted, cost=NO_COST, usage=Usage()), None)
             case _:
-                away = Away("chat.normal", Route.POOL, "test")
-                written = self.both("hand_back", claim, wasted, away)
+                reroute = Reroute("chat.normal", Route.POOL, "test")
+                written = self.both("hand_back", claim, wasted, reroute)
         return bool(written)
 
     @invariant()
@@ -555,11 +559,11 @@ class Lives(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def actors(parts: Parts, app: App, redis: Redis) -> Actors:
+def actors(deps: ControlDeps, app: App, redis: Redis) -> Actors:
     price = Price(input_usd_per_mtok=Decimal("0.5"), output_usd_per_mtok=Decimal(2), source="test", version="v1")
-    pools = {"chat": parts.settings.pools["chat"].model_copy(update={"price": price})}
-    settings = parts.settings.model_copy(update={"pools": pools, "max_attempts": MAX_ATTEMPTS})
-    return Actors(replace(parts, settings=settings), app, redis)
+    pools = {"chat": deps.settings.pools["chat"].model_copy(update={"price": price})}
+    settings = deps.settings.model_copy(update={"pools": pools, "max_attempts": MAX_ATTEMPTS})
+    return Actors(replace(deps, settings=settings), app, redis)
 
 
 def test_jobs_equal_their_model_whatever_happens(actors: Actors) -> None:

@@ -9,24 +9,26 @@ from uuid import UUID
 
 import pytest
 
-from api.refusals import Refusals
-from headrace.admission import Admission, Ask
-from headrace.answers import BOUNDS, ExpectedOutput, to_fields
+from api.door.refusals import Refusals
+from headrace.broker.admission import Admission
+from headrace.domain.apps import UNLIMITED, App
+from headrace.domain.ids import new_id, oldest_id
+from headrace.domain.places import Ask
+from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.errors import BrokerUnavailable
-from headrace.forecasting import LaneRates, PoolRates, from_json
-from headrace.jobs import Lane, new_id, oldest_id
-from headrace.queues import Candidate, Ticket
-from headrace.store import Store, observations
-from headrace.store.apps import UNLIMITED, App
+from headrace.policies.answers import BOUNDS, ExpectedOutput, to_fields
+from headrace.policies.forecasting import LaneRates, PoolRates, from_json
+from headrace.store import Store
+from headrace.store.fleet import observations
 from scheduler.autoscale import autoscale
+from scheduler.deps import ControlDeps
 from scheduler.observe import observe
-from scheduler.parts import Parts
 
 QUEUE = "chat.normal"
 
 
 def test_a_sample_says_how_each_queue_stands(
-    parts: Parts,
+    deps: ControlDeps,
     queued: Callable[..., Ticket],
     running_under: Any,
     admission: Admission,
@@ -37,19 +39,19 @@ def test_a_sample_says_how_each_queue_stands(
     running_under(running)
     admission.commit([waiting])
     age(waiting.job_id, timedelta(seconds=20))
-    assert observe(parts) == len(parts.queues) == 8
+    assert observe(deps) == len(deps.queues) == 8
     facts = "depth, arrivals, started, running, slots, hosts, oldest_wait_s BETWEEN 20 AND 25"
     assert query(f"SELECT {facts} FROM queue_samples WHERE queue = :queue", queue=QUEUE) == [(1, 1, 1, 1, 32, 1, True)]
     assert query("SELECT depth, running, slots FROM queue_samples WHERE queue = 'overflow.high'") == [(0, 0, 0)]
 
 
-def test_counts_are_since_the_sample_before(parts: Parts, queued: Callable[..., Ticket], query: Any) -> None:
+def test_counts_are_since_the_sample_before(deps: ControlDeps, queued: Callable[..., Ticket], query: Any) -> None:
     queued()
-    observe(parts)
+    observe(deps)
     query("UPDATE queue_samples SET at = at - interval '5 s'")
     query("UPDATE jobs SET created_at = created_at - interval '6 s'")
     queued()
-    observe(parts)
+    observe(deps)
     arrivals = query("SELECT arrivals FROM queue_samples WHERE queue = :queue ORDER BY at", queue=QUEUE)
     assert arrivals == [(1,), (1,)]
 
@@ -66,22 +68,22 @@ def test_counts_are_since_the_sample_before(parts: Parts, queued: Callable[..., 
     ],
 )
 def test_a_job_that_a_host_with_a_wrong_clock_named_counts_as_an_arrival_wherever_it_is(
-    parts: Parts, queued: Callable[..., Ticket], query: Any, skew: timedelta, change: str
+    deps: ControlDeps, queued: Callable[..., Ticket], query: Any, skew: timedelta, change: str
 ) -> None:
-    observe(parts)
+    observe(deps)
     query("UPDATE queue_samples SET at = at - interval '5 s'")
     named_at = oldest_id(datetime.now(UTC) + skew).int | (new_id().int & ((1 << 80) - 1))
     ticket = queued(id=UUID(int=named_at))
     query(f"UPDATE jobs SET {change} WHERE id = :id", id=ticket.job_id)
 
-    observe(parts)
+    observe(deps)
 
     arrivals = query("SELECT arrivals FROM queue_samples WHERE queue = :queue ORDER BY at", queue=QUEUE)
     assert arrivals == [(0,), (1,)]
 
 
 def test_each_refusal_is_counted_in_one_sample_however_late_it_was_written(
-    parts: Parts, query: Any, app: App, store: Store
+    deps: ControlDeps, query: Any, app: App, store: Store
 ) -> None:
     first, second = Refusals(store), Refusals(store)
 
@@ -91,7 +93,7 @@ def test_each_refusal_is_counted_in_one_sample_however_late_it_was_written(
 
     def sample() -> None:
         query("UPDATE queue_samples SET at = at - interval '5 s'")
-        observe(parts)
+        observe(deps)
 
     refuse(first, 3)
     first.flush()
@@ -119,7 +121,7 @@ def test_each_refusal_is_counted_in_one_sample_however_late_it_was_written(
 
 
 def test_a_count_that_is_just_being_written_is_in_the_next_sample(
-    parts: Parts, query: Any, app: App, store: Store
+    deps: ControlDeps, query: Any, app: App, store: Store
 ) -> None:
     def refuse(db: Any, num_jobs: int) -> None:
         observations.add_refusals(db, {(app.id, QUEUE, "depth"): (num_jobs, 100)})
@@ -128,25 +130,25 @@ def test_a_count_that_is_just_being_written_is_in_the_next_sample(
         refuse(db, 5)
     with store.begin() as late:
         refuse(late, 2)
-        observe(parts)
+        observe(deps)
     query("UPDATE queue_samples SET at = at - interval '5 s'")
-    observe(parts)
+    observe(deps)
     refused = query("SELECT refused FROM queue_samples WHERE queue = :queue ORDER BY at", queue=QUEUE)
     assert [count for (count,) in refused] == [0, 7]
 
 
 def test_the_doors_learn_how_fast_a_backed_up_pool_drains_and_what_arrives(
-    parts: Parts, queued: Callable[..., Ticket], running_under: Any, admission: Admission, query: Any
+    deps: ControlDeps, queued: Callable[..., Ticket], running_under: Any, admission: Admission, query: Any
 ) -> None:
     admission.commit([queued()])
-    observe(parts)
+    observe(deps)
     query("UPDATE queue_samples SET at = at - interval '10 s'")
     query("UPDATE jobs SET created_at = created_at - interval '10 s'")
     running_under(*(queued() for _ in range(30)))
     # As many ran before, so that these took their places.
     query("UPDATE queue_samples SET slots = 32")
     query("UPDATE queue_samples SET running = 30 WHERE queue = :queue", queue=QUEUE)
-    observe(parts)
+    observe(deps)
 
     told = from_json(admission.outlook() or "")
 
@@ -157,7 +159,7 @@ def test_the_doors_learn_how_fast_a_backed_up_pool_drains_and_what_arrives(
 
 
 def test_what_waits_and_what_was_started_counts_by_how_long_answers_get(
-    parts: Parts, queued: Callable[..., Ticket], running_under: Any, store: Store, admission: Admission, query: Any
+    deps: ControlDeps, queued: Callable[..., Ticket], running_under: Any, store: Store, admission: Admission, query: Any
 ) -> None:
     # Each answer may have 16 tokens, and gets 4.
     output = ExpectedOutput(10**6, tuple(min(bound, 4.0) for bound in BOUNDS))
@@ -165,27 +167,27 @@ def test_what_waits_and_what_was_started_counts_by_how_long_answers_get(
     query("UPDATE workers SET expected_outputs = :learned", learned=json.dumps(to_fields({Lane.NORMAL: output})))
     one = queued()
     admission.reserve([Ask(one.job_id, one.app_id, 24, (Candidate(QUEUE, 500, 1000, None, "test"),), UNLIMITED, 12)])
-    observe(parts)
+    observe(deps)
     sample = "SELECT started_tokens, depth_tokens FROM queue_samples WHERE queue = :queue"
     assert query(sample, queue=QUEUE) == [(8 + 5, 12)], "an answer is rounded up"
     assert from_json(admission.outlook() or "")["chat"].outputs[Lane.NORMAL].within(16) == pytest.approx(4, abs=0.1)
 
 
-def test_without_redis_there_is_no_sample(parts_without_redis: Parts, query: Any) -> None:
+def test_without_redis_there_is_no_sample(deps_without_redis: ControlDeps, query: Any) -> None:
     with pytest.raises(BrokerUnavailable):
-        observe(parts_without_redis)
+        observe(deps_without_redis)
     assert query("SELECT count(*) FROM queue_samples") == [(0,)]
 
 
 def test_a_decision_is_a_row_with_its_reason_and_what_it_was_made_of(
-    parts: Parts, running_under: Any, query: Any
+    deps: ControlDeps, running_under: Any, query: Any
 ) -> None:
     for _ in range(2):
         running_under()
-    observe(parts)
+    observe(deps)
     query("UPDATE queue_samples SET depth = 140 WHERE queue = :queue", queue=QUEUE)
     query("UPDATE workers SET host_id = name || id")
-    decision = autoscale(parts)["chat"]
+    decision = autoscale(deps)["chat"]
     assert (decision.target, decision.reason) == (4, "up: depth 140 is above 100")
     rows = query("SELECT pool, mode, hosts, target, reason, inputs FROM decisions")
     assert [row[:5] for row in rows] == [("chat", "advisory", 2, 4, decision.reason)]
@@ -193,25 +195,25 @@ def test_a_decision_is_a_row_with_its_reason_and_what_it_was_made_of(
     assert rows[0][5]["policy"]["up_depth"] == 100
 
 
-def test_stale_samples_hold_the_fleet(parts: Parts, running_under: Any, query: Any) -> None:
+def test_stale_samples_hold_the_fleet(deps: ControlDeps, running_under: Any, query: Any) -> None:
     for _ in range(3):
         running_under()
     query("UPDATE workers SET host_id = name || id")
-    observe(parts)
+    observe(deps)
     query("UPDATE queue_samples SET at = at - interval '5 minutes'")
-    decision = autoscale(parts)["chat"]
+    decision = autoscale(deps)["chat"]
     assert decision.target == 3
     assert decision.reason.startswith("hold: the newest sample is 300 s old")
 
 
-def test_a_pool_that_was_never_observed_gets_its_minimum(parts: Parts) -> None:
-    assert autoscale(parts)["chat"].target == parts.settings.scaling.min_hosts
+def test_a_pool_that_was_never_observed_gets_its_minimum(deps: ControlDeps) -> None:
+    assert autoscale(deps)["chat"].target == deps.settings.scaling.min_hosts
 
 
-def test_no_hosts_are_ordered_for_a_pool_that_the_paid_api_alone_answers(parts: Parts, query: Any) -> None:
-    paid = parts.settings.pools["chat"].model_copy(update={"engine": "openai"})
-    pools = {"mini": paid, "chat": parts.settings.pools["chat"]}
-    without = replace(parts, settings=parts.settings.model_copy(update={"pools": pools}))
+def test_no_hosts_are_ordered_for_a_pool_that_the_paid_api_alone_answers(deps: ControlDeps, query: Any) -> None:
+    paid = deps.settings.pools["chat"].model_copy(update={"engine": "openai"})
+    pools = {"mini": paid, "chat": deps.settings.pools["chat"]}
+    without = replace(deps, settings=deps.settings.model_copy(update={"pools": pools}))
 
     assert observe(without) == 8
     assert query("SELECT count(*) FROM queue_samples WHERE queue LIKE 'mini.%'") == [(0,)]

@@ -11,12 +11,13 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.config import BudgetSettings, Price
+from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, StoreUnavailable
-from headrace.queues import Ticket
-from headrace.store import Store, reservations
-from headrace.store.reservations import Call
+from headrace.store import Store
+from headrace.store.money import reservations
+from headrace.store.money.reservations import PaidCall
 from scheduler import sweep
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
 
 QUEUE = "chat.normal"
@@ -34,38 +35,38 @@ def patience() -> Patience:
 
 
 @pytest.fixture
-def parts(parts: Parts) -> Parts:
+def deps(deps: ControlDeps) -> ControlDeps:
     """With a price of 0.50 USD per million prompt tokens."""
     price = Price(input_usd_per_mtok=Decimal("0.5"), output_usd_per_mtok=Decimal(2), source="test", version="v7")
-    pools = {"chat": parts.settings.pools["chat"].model_copy(update={"price": price})}
-    settings = parts.settings.model_copy(update={"pools": pools, "max_attempts": 3})
-    return replace(parts, settings=settings)
+    pools = {"chat": deps.settings.pools["chat"].model_copy(update={"price": price})}
+    settings = deps.settings.model_copy(update={"pools": pools, "max_attempts": 3})
+    return replace(deps, settings=settings)
 
 
 def test_a_job_under_a_live_lease_is_left_alone(
-    parts: Parts, patience: Patience, queued: Queued, running_under: RunningUnder, row_of: Any
+    deps: ControlDeps, patience: Patience, queued: Queued, running_under: RunningUnder, row_of: Any
 ) -> None:
     ticket = queued()
     running_under(ticket)
-    assert rescue(parts, patience) == 0
+    assert rescue(deps, patience) == 0
     assert row_of(ticket.job_id).state == "running"
 
 
 def test_a_dead_workers_job_waits_for_another_start_and_its_attempt_is_counted_and_booked(
-    parts: Parts, patience: Patience, queued: Queued, running_under: RunningUnder, end_lease: EndLease, query: Any
+    deps: ControlDeps, patience: Patience, queued: Queued, running_under: RunningUnder, end_lease: EndLease, query: Any
 ) -> None:
     ticket = queued(prompt_tokens=1000)
     end_lease(running_under(ticket))
-    assert rescue(parts, patience) == 1
+    assert rescue(deps, patience) == 1
     assert query("SELECT state, attempt, worker_id, error_code, usd FROM jobs") == [("waiting", 1, None, None, 0)]
     assert query("SELECT number, outcome, ended_at IS NOT NULL FROM attempts") == [(1, "lost", True)]
     charge = query("SELECT kind, attempt, prompt_tokens, output_tokens, usd, price_version, estimated FROM ledger")
     assert charge == [("waste", 1, 1000, 0, Decimal("0.0005"), "v7", True)]
-    assert rescue(parts, patience) == 0, "it is safe to repeat"
+    assert rescue(deps, patience) == 0, "it is safe to repeat"
 
 
 def test_a_rescued_job_is_queued_under_a_new_number_and_the_old_message_finds_nothing(
-    parts: Parts,
+    deps: ControlDeps,
     patience: Patience,
     queued: Queued,
     running_under: RunningUnder,
@@ -75,15 +76,15 @@ def test_a_rescued_job_is_queued_under_a_new_number_and_the_old_message_finds_no
 ) -> None:
     ticket = queued()
     end_lease(running_under(ticket))
-    rescue(parts, patience)
-    sweep.publish_due(parts)
+    rescue(deps, patience)
+    sweep.publish_due(deps)
     assert in_list(QUEUE) == [(ticket.job_id, 2)]
     assert claim(ticket.job_id, 1) is None
     assert claim(ticket.job_id, 2).attempt == 2
 
 
 def test_a_rescued_job_starts_again_even_after_start_by(
-    parts: Parts,
+    deps: ControlDeps,
     patience: Patience,
     queued: Queued,
     running_under: RunningUnder,
@@ -94,9 +95,9 @@ def test_a_rescued_job_starts_again_even_after_start_by(
     ticket = queued()
     end_lease(running_under(ticket))
     age(ticket.job_id, timedelta(minutes=5))
-    rescue(parts, patience)
-    sweep.publish_due(parts)
-    assert sweep.expire(parts) == 0
+    rescue(deps, patience)
+    sweep.publish_due(deps)
+    assert sweep.expire(deps) == 0
     assert claim(ticket.job_id, 2) is not None
 
 
@@ -110,7 +111,7 @@ def test_a_rescued_job_starts_again_even_after_start_by(
     ],
 )
 def test_what_becomes_of_a_dead_workers_job(
-    parts: Parts,
+    deps: ControlDeps,
     patience: Patience,
     queued: Queued,
     running_under: RunningUnder,
@@ -127,7 +128,7 @@ def test_what_becomes_of_a_dead_workers_job(
     )
     query(f"UPDATE jobs SET {change}")
     end_lease(worker_id)
-    assert rescue(parts, patience) == 1
+    assert rescue(deps, patience) == 1
     assert query("SELECT state, error_code FROM jobs") == [(state, code)]
     assert query("SELECT kind, attempt FROM ledger") == query("SELECT 'waste', attempt FROM jobs")
     assert query("SELECT number FROM attempts WHERE outcome = 'lost'") == query("SELECT attempt FROM jobs")
@@ -135,15 +136,15 @@ def test_what_becomes_of_a_dead_workers_job(
 
 
 def test_a_job_whose_pool_has_lost_its_price_is_rescued_at_no_charge(
-    parts: Parts, patience: Patience, queued: Queued, running_under: RunningUnder, end_lease: EndLease, query: Any
+    deps: ControlDeps, patience: Patience, queued: Queued, running_under: RunningUnder, end_lease: EndLease, query: Any
 ) -> None:
     end_lease(running_under(queued(pool="gone")))
-    assert rescue(parts, patience) == 1
+    assert rescue(deps, patience) == 1
     assert query("SELECT usd, price_version FROM ledger") == [(0, "unpriced")]
 
 
 def test_a_dead_workers_job_is_taken_while_redis_is_down(
-    parts_without_redis: Parts,
+    deps_without_redis: ControlDeps,
     patience: Patience,
     queued: Queued,
     running_under: RunningUnder,
@@ -154,54 +155,54 @@ def test_a_dead_workers_job_is_taken_while_redis_is_down(
     query("UPDATE jobs SET cancel_requested_at = now() WHERE webhook_url IS NOT NULL")
     end_lease(worker_id)
     with pytest.raises(BrokerUnavailable):
-        rescue(parts_without_redis, patience)
+        rescue(deps_without_redis, patience)
     assert query("SELECT state FROM jobs ORDER BY id") == [("waiting",), ("cancelled",)]
 
 
 def test_after_an_outage_no_job_is_taken_before_a_full_lease_has_passed(
-    parts: Parts, queued: Queued, running_under: RunningUnder, end_lease: EndLease, engine: sa.Engine, row_of: Any
+    deps: ControlDeps, queued: Queued, running_under: RunningUnder, end_lease: EndLease, engine: sa.Engine, row_of: Any
 ) -> None:
     now_s = 0.0
     patience = Patience(10, lambda: now_s)
-    rescue(parts, patience)
+    rescue(deps, patience)
     now_s = 10.0
     ticket = queued()
     end_lease(running_under(ticket))
 
     down = sa.create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
     with pytest.raises(StoreUnavailable):
-        rescue(replace(parts, store=Store(down)), patience)
+        rescue(replace(deps, store=Store(down)), patience)
     down.dispose()
 
-    assert rescue(parts, patience) == 0
+    assert rescue(deps, patience) == 0
     now_s = 19.9
-    assert rescue(parts, patience) == 0
+    assert rescue(deps, patience) == 0
     assert row_of(ticket.job_id).state == "running"
     now_s = 20.0
-    assert rescue(parts, patience) == 1
+    assert rescue(deps, patience) == 1
 
 
 def test_after_postgres_was_read_only_no_job_is_taken_before_a_full_lease_has_passed(
-    parts: Parts, queued: Queued, running_under: RunningUnder, end_lease: EndLease, read_only: Any, row_of: Any
+    deps: ControlDeps, queued: Queued, running_under: RunningUnder, end_lease: EndLease, read_only: Any, row_of: Any
 ) -> None:
     now_s = 0.0
     patience = Patience(10, lambda: now_s)
-    rescue(parts, patience)
+    rescue(deps, patience)
     now_s = 10.0
     ticket = queued()
     end_lease(running_under(ticket))
 
     with read_only(), pytest.raises(StoreUnavailable):
-        rescue(parts, patience)
+        rescue(deps, patience)
 
-    assert rescue(parts, patience) == 0
+    assert rescue(deps, patience) == 0
     now_s = 20.0
-    assert rescue(parts, patience) == 1
+    assert rescue(deps, patience) == 1
     assert row_of(ticket.job_id).state == "waiting"
 
 
 def test_rescue_takes_jobs_in_batches(
-    parts: Parts,
+    deps: ControlDeps,
     patience: Patience,
     queued: Queued,
     running_under: RunningUnder,
@@ -211,13 +212,13 @@ def test_rescue_takes_jobs_in_batches(
 ) -> None:
     monkeypatch.setattr("headrace.store.jobs.RESCUE_ROWS", 10)
     end_lease(running_under(*(queued() for _ in range(25))))
-    assert [rescue(parts, patience) for _ in range(4)] == [10, 10, 5, 0]
+    assert [rescue(deps, patience) for _ in range(4)] == [10, 10, 5, 0]
     assert query("SELECT count(*) FROM ledger") == [(25,)]
 
 
 @pytest.mark.parametrize("number", [2, 20])
 def test_rescue_holds_the_budgets_for_one_statement_however_many_calls_are_lost(
-    parts: Parts,
+    deps: ControlDeps,
     patience: Patience,
     queued: Queued,
     running_under: RunningUnder,
@@ -229,8 +230,8 @@ def test_rescue_holds_the_budgets_for_one_statement_however_many_calls_are_lost(
     tickets = [queued(webhook_url=HOOK) for _ in range(number)]
     query("UPDATE jobs SET route = 'overflow', queue = 'overflow.normal'")
     worker_id = running_under(*tickets)
-    with parts.store.begin() as db:
-        calls = [Call(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
+    with deps.store.begin() as db:
+        calls = [PaidCall(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
         assert not reservations.reserve(db, calls, BudgetSettings(day_usd=Decimal(1000)))
     query("UPDATE jobs SET cancel_requested_at = now() WHERE id = :id", id=tickets[0].job_id)
     end_lease(worker_id)
@@ -240,7 +241,7 @@ def test_rescue_holds_the_budgets_for_one_statement_however_many_calls_are_lost(
         seen.append(sql)
 
     sa.event.listen(engine, "before_cursor_execute", note)
-    assert rescue(parts, patience) == number
+    assert rescue(deps, patience) == number
     sa.event.remove(engine, "before_cursor_execute", note)
 
     [locked] = [no for no, sql in enumerate(seen) if "FROM budgets" in sql and "FOR UPDATE" in sql]

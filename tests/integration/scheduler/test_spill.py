@@ -12,21 +12,25 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from headrace.admission import Admission, Ask, Place
+from headrace.broker.admission import Admission
 from headrace.config import BudgetSettings, Price, Settings
+from headrace.domain.apps import App
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.places import Ask, Place
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Candidate, Overflow, Ticket
+from headrace.domain.rates import ProviderRate, ProviderRates
 from headrace.errors import BrokerUnavailable
-from headrace.jobs import Message, Overflow, Sampling, new_id
-from headrace.limits import ProviderRate, ProviderRates
-from headrace.pricing import ceiling
-from headrace.queues import Candidate, Ticket
-from headrace.store import Store, apps, attempts, workers
-from headrace.store.apps import App
+from headrace.policies.pricing import ceiling
+from headrace.store import Store, attempts
+from headrace.store.clients import apps
+from headrace.store.fleet import workers
 from headrace.store.jobs import ticket_of
-from headrace.store.spills import TURNED_AWAY
-from headrace.store.workers import WorkerInfo
+from headrace.store.jobs.spills import TURNED_AWAY
 from headrace.tables import jobs
 from scheduler import sweep
-from scheduler.parts import Parts
+from scheduler.deps import ControlDeps
 from scheduler.spill import spill
 
 OWN, PAID = "chat.normal", "overflow.normal"
@@ -41,14 +45,14 @@ InList = Callable[[str], list[tuple[UUID, int]]]
 
 
 @pytest.fixture
-def parts(parts: Parts) -> Parts:
+def deps(deps: ControlDeps) -> ControlDeps:
     """With a paid API that has a price, and a budget."""
     budget = BudgetSettings(month_usd=Decimal(1_000_000))
-    return with_settings(parts, openai_api_key=SecretStr("sk-test"), prices={"gpt-4o-mini": PRICE}, budgets=budget)
+    return with_settings(deps, openai_api_key=SecretStr("sk-test"), prices={"gpt-4o-mini": PRICE}, budgets=budget)
 
 
-def with_settings(parts: Parts, **changes: Any) -> Parts:
-    return replace(parts, settings=parts.settings.model_copy(update=changes))
+def with_settings(deps: ControlDeps, **changes: Any) -> ControlDeps:
+    return replace(deps, settings=deps.settings.model_copy(update=changes))
 
 
 @pytest.fixture
@@ -95,12 +99,12 @@ def late(inserted: Callable[..., Ticket], admission: Admission) -> Callable[...,
 
 
 def test_a_job_that_would_expire_goes_to_the_paid_api_and_its_old_message_is_void(
-    parts: Parts, calls: Any, late: Any, row_of: Any, in_list: InList, admission: Admission, store: Store
+    deps: ControlDeps, calls: Any, late: Any, row_of: Any, in_list: InList, admission: Admission, store: Store
 ) -> None:
     worker_id = calls(4)
     ticket = late()
     before = row_of(ticket.job_id)
-    assert spill(parts) == 1
+    assert spill(deps) == 1
 
     row = row_of(ticket.job_id)
     assert (row.state, row.queue, row.route, row.enqueue_no) == ("queued", PAID, "overflow", 2)
@@ -112,15 +116,15 @@ def test_a_job_that_would_expire_goes_to_the_paid_api_and_its_old_message_is_voi
     with store.autocommit() as db:
         assert attempts.claim(db, ticket.job_id, 1, worker_id, "vllm") is None, "a worker that had it in its hands"
         assert attempts.claim(db, ticket.job_id, 2, worker_id, "openai") is not None
-    assert spill(parts) == 0, "safe to repeat"
+    assert spill(deps) == 0, "safe to repeat"
 
 
 def test_a_door_that_comes_later_pushes_no_message_of_a_job_that_was_moved(
-    parts: Parts, calls: Any, inserted: Any, in_list: InList, admission: Admission
+    deps: ControlDeps, calls: Any, inserted: Any, in_list: InList, admission: Admission
 ) -> None:
     calls(4)
     ticket = inserted()
-    assert spill(parts) == 1
+    assert spill(deps) == 1
     admission.commit([ticket])
 
     assert (in_list(OWN), in_list(PAID)) == ([], [(ticket.job_id, 2)])
@@ -139,31 +143,31 @@ def test_a_door_that_comes_later_pushes_no_message_of_a_job_that_was_moved(
     ids=["never", "too dear", "has time", "is over"],
 )
 def test_others_stay_where_they_are(
-    parts: Parts, calls: Any, late: Any, in_list: InList, changes: dict[str, Any]
+    deps: ControlDeps, calls: Any, late: Any, in_list: InList, changes: dict[str, Any]
 ) -> None:
     calls(4)
     ticket = late(**changes)
 
-    assert spill(parts) == 0
+    assert spill(deps) == 0
     assert in_list(OWN) == [(ticket.job_id, 1)]
 
 
 @pytest.mark.parametrize(("waited_s", "spilled"), [(1, 0), (3, 1)])
 def test_one_that_may_wait_for_a_short_time_only_waits_for_half_of_it(
-    parts: Parts, calls: Any, late: Any, waited_s: int, spilled: int
+    deps: ControlDeps, calls: Any, late: Any, waited_s: int, spilled: int
 ) -> None:
     calls(4)
     late(timedelta(seconds=waited_s), max_wait_s=4.0)
 
-    assert spill(parts) == spilled
+    assert spill(deps) == spilled
 
 
-def test_one_that_was_started_before_is_bound_by_no_start(parts: Parts, calls: Any, late: Any, query: Any) -> None:
+def test_one_that_was_started_before_is_bound_by_no_start(deps: ControlDeps, calls: Any, late: Any, query: Any) -> None:
     calls(4)
     late()
     query("UPDATE jobs SET started_at = now(), attempt = 1")
 
-    assert spill(parts) == 0
+    assert spill(deps) == 0
 
 
 @pytest.mark.parametrize(
@@ -177,16 +181,16 @@ def test_one_that_was_started_before_is_bound_by_no_start(parts: Parts, calls: A
     ids=["no key", "no price", "no money", "no budget"],
 )
 def test_nothing_goes_where_the_paid_api_is_closed(
-    parts: Parts, calls: Any, late: Any, changes: dict[str, Any]
+    deps: ControlDeps, calls: Any, late: Any, changes: dict[str, Any]
 ) -> None:
     calls(4)
     late()
 
-    assert spill(with_settings(parts, **changes)) == 0
+    assert spill(with_settings(deps, **changes)) == 0
 
 
 def test_one_that_was_turned_away_there_a_moment_ago_stays_where_a_slot_of_ours_may_come_free(
-    parts: Parts, calls: Any, late: Any, store: Store
+    deps: ControlDeps, calls: Any, late: Any, store: Store
 ) -> None:
     calls(4)
     lately, before = late(), late()
@@ -194,26 +198,26 @@ def test_one_that_was_turned_away_there_a_moment_ago_stays_where_a_slot_of_ours_
     with store.begin() as db:
         db.execute(turned_away.where(jobs.c.id == lately.job_id).values(queued_at=sa.func.now()))
         db.execute(turned_away.where(jobs.c.id == before.job_id))
-    assert spill(parts) == 1
+    assert spill(deps) == 1
     with store.begin() as db:
         moved = db.scalars(sa.select(jobs.c.id).where(jobs.c.queue == PAID)).all()
     assert moved == [before.job_id]
 
 
-def test_nothing_goes_while_no_worker_calls_it(parts: Parts, calls: Any, late: Any) -> None:
+def test_nothing_goes_while_no_worker_calls_it(deps: ControlDeps, calls: Any, late: Any) -> None:
     late()
-    assert spill(parts) == 0
+    assert spill(deps) == 0
     calls(4, ready=False)
-    assert spill(parts) == 0
+    assert spill(deps) == 0
 
 
 def test_as_many_go_as_calls_are_free_those_that_are_late_first(
-    parts: Parts, calls: Any, late: Any, in_list: InList
+    deps: ControlDeps, calls: Any, late: Any, in_list: InList
 ) -> None:
     calls(2)
     third, first, second = (late(timedelta(seconds=seconds)) for seconds in (26, 28, 27))
-    assert spill(parts) == 2
-    assert spill(parts) == 0, "those who wait there will take the free calls"
+    assert spill(deps) == 2
+    assert spill(deps) == 0, "those who wait there will take the free calls"
 
     assert in_list(PAID) == [(first.job_id, 2), (second.job_id, 2)]
     assert in_list(OWN) == [(third.job_id, 1)]
@@ -236,33 +240,33 @@ def said(calls: tuple[int, int] | None = None, tokens: tuple[int, int] | None = 
     ids=["calls", "tokens", "plenty", "told to wait"],
 )
 def test_no_more_go_than_the_provider_lets_begin(
-    parts: Parts, calls: Any, late: Any, in_list: InList, rates: dict[str, Any], hold_s: float, spilled: int
+    deps: ControlDeps, calls: Any, late: Any, in_list: InList, rates: dict[str, Any], hold_s: float, spilled: int
 ) -> None:
     calls(8)
     tickets = [late() for _ in range(3)]
-    parts.pace.hear("gpt-4o-mini", said(**rates), hold_s)
-    assert spill(parts) == spilled
+    deps.pace.hear("gpt-4o-mini", said(**rates), hold_s)
+    assert spill(deps) == spilled
 
     assert in_list(PAID) == [(ticket.job_id, 2) for ticket in tickets[:spilled]]
     assert in_list(OWN) == [(ticket.job_id, 1) for ticket in tickets[spilled:]]
-    assert spill(parts) == 0, "those who wait there will make the calls"
+    assert spill(deps) == 0, "those who wait there will make the calls"
 
 
 def test_a_model_whose_rates_are_used_up_holds_up_no_other(
-    parts: Parts, calls: Any, late: Any, in_list: InList
+    deps: ControlDeps, calls: Any, late: Any, in_list: InList
 ) -> None:
-    overflow = parts.settings.overflow.model_copy(update={"models": {"big": "gpt-4o"}})
-    both = with_settings(parts, overflow=overflow, prices={"gpt-4o-mini": PRICE, "gpt-4o": PRICE})
+    overflow = deps.settings.overflow.model_copy(update={"models": {"big": "gpt-4o"}})
+    both = with_settings(deps, overflow=overflow, prices={"gpt-4o-mini": PRICE, "gpt-4o": PRICE})
     calls(8)
     ours, big = late(), late(model="big")
-    parts.pace.hear("gpt-4o-mini", said(calls=(60, 0)))
+    deps.pace.hear("gpt-4o-mini", said(calls=(60, 0)))
     assert spill(both) == 1
 
     assert (in_list(PAID), in_list(OWN)) == ([(big.job_id, 2)], [(ours.job_id, 1)])
 
 
 def test_those_of_one_sweep_share_what_a_budget_has_left(
-    parts: Parts, calls: Any, late: Any, store: Store, app: App
+    deps: ControlDeps, calls: Any, late: Any, store: Store, app: App
 ) -> None:
     calls(8)
     with store.begin() as db:
@@ -270,11 +274,11 @@ def test_those_of_one_sweep_share_what_a_budget_has_left(
     for _ in range(3):
         late()
 
-    assert spill(parts) == 2
+    assert spill(deps) == 2
 
 
 def test_what_redis_did_not_hear_of_is_made_good(
-    parts: Parts, calls: Any, late: Any, in_list: InList, query: Any, monkeypatch: pytest.MonkeyPatch
+    deps: ControlDeps, calls: Any, late: Any, in_list: InList, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls(4)
     ticket = late()
@@ -285,10 +289,10 @@ def test_what_redis_did_not_hear_of_is_made_good(
     with monkeypatch.context() as patch:
         patch.setattr(Admission, "remove", away)
         with pytest.raises(BrokerUnavailable):
-            spill(parts)
+            spill(deps)
     query("UPDATE jobs SET queued_at = now() - interval '10 s'")
-    sweep.publish_due(parts)
-    sweep.reconcile_admission(parts)
+    sweep.publish_due(deps)
+    sweep.reconcile_admission(deps)
 
     assert (in_list(OWN), in_list(PAID)) == ([], [(ticket.job_id, 2)])
-    assert parts.admission.loads([OWN])[OWN].jobs == 0
+    assert deps.admission.loads([OWN])[OWN].jobs == 0

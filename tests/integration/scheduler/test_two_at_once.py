@@ -13,12 +13,12 @@ import pytest
 from redis import Redis
 
 from headrace import connections
-from headrace.queues import WEBHOOKS, Ticket, bell_key
+from headrace.domain.queues import WEBHOOKS, Ticket, bell_key
 from headrace.store import Store, locks
 from scheduler import sweep
 from scheduler.autoscale import autoscale
+from scheduler.deps import ControlDeps
 from scheduler.observe import observe
-from scheduler.parts import Parts
 from scheduler.rescue import Patience, rescue
 
 JOBS = 20
@@ -26,23 +26,23 @@ HOOK = "https://receiver.example/hook"
 
 
 @pytest.fixture
-def twins(parts: Parts) -> Iterator[list[Parts]]:
-    """Two machines' parts, each with connections of its own."""
-    engines = [connections.postgres(parts.settings) for _ in range(2)]
-    yield [replace(parts, store=Store(engine)) for engine in engines]
+def twins(deps: ControlDeps) -> Iterator[list[ControlDeps]]:
+    """Two machines' deps, each with connections of its own."""
+    engines = [connections.postgres(deps.settings) for _ in range(2)]
+    yield [replace(deps, store=Store(engine)) for engine in engines]
     for engine in engines:
         engine.dispose()
 
 
-def race(twins: list[Parts], work: Callable[[Parts], Any], rounds: int = 5) -> list[Any]:
+def race(twins: list[ControlDeps], work: Callable[[ControlDeps], Any], rounds: int = 5) -> list[Any]:
     """Both do `work`, `rounds` times, each time from the same moment on."""
     barrier = Barrier(len(twins))
 
-    def repeat(parts: Parts) -> list[Any]:
+    def repeat(deps: ControlDeps) -> list[Any]:
         results = []
         for _ in range(rounds):
             barrier.wait(10)
-            results.append(work(parts))
+            results.append(work(deps))
         return results
 
     with ThreadPoolExecutor(len(twins)) as threads:
@@ -50,7 +50,7 @@ def race(twins: list[Parts], work: Callable[[Parts], Any], rounds: int = 5) -> l
 
 
 def test_due_retries_are_queued_once(
-    twins: list[Parts], queued: Callable[..., Ticket], in_list: Any, query: Any
+    twins: list[ControlDeps], queued: Callable[..., Ticket], in_list: Any, query: Any
 ) -> None:
     tickets = [queued() for _ in range(JOBS)]
     query("UPDATE jobs SET state = 'waiting', not_before = now()")
@@ -59,7 +59,7 @@ def test_due_retries_are_queued_once(
 
 
 def test_missing_messages_are_pushed_once(
-    twins: list[Parts], queued: Callable[..., Ticket], in_list: Any, age: Any
+    twins: list[ControlDeps], queued: Callable[..., Ticket], in_list: Any, age: Any
 ) -> None:
     tickets = [queued() for _ in range(JOBS)]
     for ticket in tickets:
@@ -69,7 +69,7 @@ def test_missing_messages_are_pushed_once(
 
 
 def test_jobs_expire_once_with_one_webhook_each(
-    twins: list[Parts], queued: Callable[..., Ticket], age: Any, query: Any, redis: Redis
+    twins: list[ControlDeps], queued: Callable[..., Ticket], age: Any, query: Any, redis: Redis
 ) -> None:
     for _ in range(JOBS):
         age(queued(webhook_url=HOOK).job_id, timedelta(seconds=31))
@@ -79,14 +79,14 @@ def test_jobs_expire_once_with_one_webhook_each(
 
 
 def test_a_lost_attempt_is_booked_once(
-    twins: list[Parts], queued: Callable[..., Ticket], running_under: Any, end_lease: Any, query: Any
+    twins: list[ControlDeps], queued: Callable[..., Ticket], running_under: Any, end_lease: Any, query: Any
 ) -> None:
     end_lease(running_under(*(queued() for _ in range(JOBS))))
     assert sum(race(twins, partial(rescue, patience=Patience(0)))) == JOBS
     assert query("SELECT count(*), count(DISTINCT job_id) FROM ledger") == [(JOBS, JOBS)]
 
 
-def test_old_texts_are_erased_once(twins: list[Parts], ended: Callable[..., Ticket], query: Any) -> None:
+def test_old_texts_are_erased_once(twins: list[ControlDeps], ended: Callable[..., Ticket], query: Any) -> None:
     twins = [replace(each, settings=each.settings.model_copy(update={"keep_texts_days": 1})) for each in twins]
     for _ in range(JOBS):
         ended(1)
@@ -97,7 +97,9 @@ def test_old_texts_are_erased_once(twins: list[Parts], ended: Callable[..., Tick
     assert query("SELECT count(*) FROM job_texts") == [(0,)]
 
 
-def test_two_beats_make_one_sample_and_ask_for_one_change(twins: list[Parts], running_under: Any, query: Any) -> None:
+def test_two_beats_make_one_sample_and_ask_for_one_change(
+    twins: list[ControlDeps], running_under: Any, query: Any
+) -> None:
     race(twins, observe, rounds=1)
     observe(twins[0])
     assert set(query("SELECT count(*) FROM queue_samples GROUP BY queue")) == {(1,)}
@@ -114,7 +116,12 @@ def test_two_beats_make_one_sample_and_ask_for_one_change(twins: list[Parts], ru
     [sweep.publish_due, sweep.expire, sweep.forget_keys, sweep.forget_samples, observe],
 )
 def test_nothing_is_done_or_waited_for_while_another_process_does_it(
-    parts: Parts, twins: list[Parts], queued: Callable[..., Ticket], age: Any, work: Callable[[Parts], int], query: Any
+    deps: ControlDeps,
+    twins: list[ControlDeps],
+    queued: Callable[..., Ticket],
+    age: Any,
+    work: Callable[[ControlDeps], int],
+    query: Any,
 ) -> None:
     age(queued(webhook_url=HOOK).job_id, timedelta(seconds=31))
     query(

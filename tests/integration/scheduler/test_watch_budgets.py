@@ -13,10 +13,12 @@ from pydantic import SecretStr
 
 from headrace import connections
 from headrace.config import BudgetSettings
-from headrace.store import Store, apps, budgets
-from headrace.store.apps import App
-from headrace.webhooks import new_secret
-from scheduler.parts import Parts
+from headrace.domain.apps import App
+from headrace.policies.webhooks import new_secret
+from headrace.store import Store
+from headrace.store.clients import apps
+from headrace.store.money import budgets
+from scheduler.deps import ControlDeps
 from scheduler.watch_budgets import watch_budgets
 
 HOOK = "https://operator.example/hook"
@@ -25,12 +27,12 @@ KINDS = "SELECT data ->> 'kind', (data ->> 'threshold_percent')::int FROM delive
 
 
 @pytest.fixture
-def watched(parts: Parts, app: App) -> Parts:
+def watched(deps: ControlDeps, app: App) -> ControlDeps:
     """All apps together may spend 10 USD a day, the app `test` 5 USD a month; the operator has a webhook."""
     limits = BudgetSettings(day_usd=Decimal(10), webhook_url=HOOK, webhook_secret=SecretStr(new_secret()))
-    with parts.store.begin() as db:
+    with deps.store.begin() as db:
         apps.set_limits(db, app.name, {"month_usd": Decimal(5)})
-    return replace(parts, settings=parts.settings.model_copy(update={"budgets": limits}))
+    return replace(deps, settings=deps.settings.model_copy(update={"budgets": limits}))
 
 
 @pytest.fixture
@@ -54,7 +56,9 @@ def spend(query: Any, app: App) -> Callable[..., None]:
     return change
 
 
-def test_each_threshold_of_each_budget_is_told_once(watched: Parts, spend: Callable[..., None], query: Any) -> None:
+def test_each_threshold_of_each_budget_is_told_once(
+    watched: ControlDeps, spend: Callable[..., None], query: Any
+) -> None:
     counts = []
     for spent in ("3.99", "4", "4.9", "5", "7.99", "8", "9.99", "10", "10"):
         spend(spent)
@@ -66,7 +70,7 @@ def test_each_threshold_of_each_budget_is_told_once(watched: Parts, spend: Calla
 
 
 def test_what_calls_under_way_may_cost_is_an_alarm_of_its_own_kind(
-    watched: Parts, spend: Callable[..., None], query: Any
+    watched: ControlDeps, spend: Callable[..., None], query: Any
 ) -> None:
     spend("2", reserved="2.5")
 
@@ -88,7 +92,7 @@ def test_what_calls_under_way_may_cost_is_an_alarm_of_its_own_kind(
 
 
 def test_alarms_go_by_what_is_spent_and_the_real_end_is_told(
-    watched: Parts, spend: Callable[..., None], query: Any
+    watched: ControlDeps, spend: Callable[..., None], query: Any
 ) -> None:
     """A budget that reservations fill at 7 % spent is not told as spent; its end is, when it comes."""
     spend("0.35", reserved="4.65")
@@ -103,7 +107,7 @@ def test_alarms_go_by_what_is_spent_and_the_real_end_is_told(
 
 
 def test_a_budget_that_leaps_over_both_is_told_of_twice(
-    watched: Parts, spend: Callable[..., None], query: Any, caplog: pytest.LogCaptureFixture
+    watched: ControlDeps, spend: Callable[..., None], query: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     spend("6")
     with caplog.at_level(logging.WARNING):
@@ -118,7 +122,7 @@ def test_a_budget_that_leaps_over_both_is_told_of_twice(
 
 
 def test_a_budget_whose_last_cents_fit_no_call_is_used_up(
-    watched: Parts, spend: Callable[..., None], query: Any, store: Store
+    watched: ControlDeps, spend: Callable[..., None], query: Any, store: Store
 ) -> None:
     spend("4.97")
     assert watch_budgets(watched) == 1
@@ -131,7 +135,7 @@ def test_a_budget_whose_last_cents_fit_no_call_is_used_up(
     assert query(TOLD) == [("test", "month", 80), ("test", "month", 100)]
 
 
-def test_a_new_day_is_a_new_budget(watched: Parts, spend: Callable[..., None], query: Any) -> None:
+def test_a_new_day_is_a_new_budget(watched: ControlDeps, spend: Callable[..., None], query: Any) -> None:
     query("UPDATE apps SET month_usd = NULL")
     spend("8")
     assert watch_budgets(watched) == 1
@@ -142,7 +146,7 @@ def test_a_new_day_is_a_new_budget(watched: Parts, spend: Callable[..., None], q
     assert query(TOLD) == [(None, "day", 80)] * 2
 
 
-def test_a_limit_that_is_raised_repeats_nothing(watched: Parts, spend: Callable[..., None], query: Any) -> None:
+def test_a_limit_that_is_raised_repeats_nothing(watched: ControlDeps, spend: Callable[..., None], query: Any) -> None:
     spend("4.5")
     assert watch_budgets(watched) == 1
     query("UPDATE apps SET month_usd = 9")
@@ -153,7 +157,7 @@ def test_a_limit_that_is_raised_repeats_nothing(watched: Parts, spend: Callable[
 
 
 def test_without_an_address_a_threshold_is_logged_alone(
-    watched: Parts, spend: Callable[..., None], query: Any, caplog: pytest.LogCaptureFixture
+    watched: ControlDeps, spend: Callable[..., None], query: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = watched.settings.budgets.model_copy(update={"webhook_url": None})
     deaf = replace(watched, settings=watched.settings.model_copy(update={"budgets": limits}))
@@ -165,13 +169,13 @@ def test_without_an_address_a_threshold_is_logged_alone(
     assert "budget_used" in caplog.messages
 
 
-def test_without_limits_nothing_is_told(parts: Parts, spend: Callable[..., None]) -> None:
+def test_without_limits_nothing_is_told(deps: ControlDeps, spend: Callable[..., None]) -> None:
     spend("1000000")
-    assert watch_budgets(parts) == 0
+    assert watch_budgets(deps) == 0
 
 
 @pytest.fixture
-def twins(watched: Parts) -> Iterator[list[Parts]]:
+def twins(watched: ControlDeps) -> Iterator[list[ControlDeps]]:
     """Two control processes, each with connections of its own."""
     engines = [connections.postgres(watched.settings) for _ in range(2)]
     yield [replace(watched, store=Store(engine)) for engine in engines]
@@ -179,12 +183,12 @@ def twins(watched: Parts) -> Iterator[list[Parts]]:
         engine.dispose()
 
 
-def test_two_at_once_tell_once(twins: list[Parts], spend: Callable[..., None], query: Any) -> None:
+def test_two_at_once_tell_once(twins: list[ControlDeps], spend: Callable[..., None], query: Any) -> None:
     barrier = Barrier(len(twins))
 
-    def sweep(parts: Parts) -> int:
+    def sweep(deps: ControlDeps) -> int:
         barrier.wait(10)
-        return watch_budgets(parts)
+        return watch_budgets(deps)
 
     spend("20")
     with ThreadPoolExecutor(len(twins)) as threads:
@@ -195,14 +199,14 @@ def test_two_at_once_tell_once(twins: list[Parts], spend: Callable[..., None], q
 
 
 def test_a_threshold_is_noted_by_one_of_two_that_come_to_it(
-    twins: list[Parts], spend: Callable[..., None], query: Any
+    twins: list[ControlDeps], spend: Callable[..., None], query: Any
 ) -> None:
     spend("4.5")
     [(account_id,)] = query("SELECT id FROM budgets WHERE app_id IS NOT NULL AND period = 'month'")
     barrier = Barrier(len(twins))
 
-    def tell(parts: Parts) -> bool:
-        with parts.store.begin() as db:
+    def tell(deps: ControlDeps) -> bool:
+        with deps.store.begin() as db:
             barrier.wait(10)
             return budgets.tell(db, account_id, "spent", 80)
 

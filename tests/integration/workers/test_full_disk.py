@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from headrace.broker import make_celery
+from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.stack import procfile, readiness
-from headrace.stack.child import Child, Command
+from headrace.stack import readiness
+from headrace.stack.processes import procfile
+from headrace.stack.processes.child import Child, Command
 
 DEADLINE_S = 90.0
 NAMES = ("gpu", "webhooks", "control")

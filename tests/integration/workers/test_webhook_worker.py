@@ -14,15 +14,16 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from headrace.admission import Admission
-from headrace.broker import list_key
+from headrace.broker.admission import Admission
+from headrace.broker.messages import list_key
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.jobs import new_id
-from headrace.queues import WEBHOOKS, bell_key
-from headrace.stack.child import Child, Command
+from headrace.domain.ids import new_id
+from headrace.domain.queues import WEBHOOKS, bell_key
+from headrace.policies.webhooks import new_secret
 from headrace.stack.ports import free_port
-from headrace.store import Store, apps
-from headrace.webhooks import new_secret
+from headrace.stack.processes.child import Child, Command
+from headrace.store import Store
+from headrace.store.clients import apps
 from tests.integration import receivers
 
 START_TIMEOUT_S = 90.0

@@ -14,8 +14,8 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils import eventio
 from redis import Redis
 
-from headrace.outages import DroppedSentinelSslConnection
-from headrace.transport import Channel, SentinelChannel, SentinelTransport, Transport
+from headrace.broker.transport import Channel, SentinelChannel, SentinelTransport, Transport
+from headrace.connections.outages import DroppedSentinelSslConnection
 
 
 @contextmanager

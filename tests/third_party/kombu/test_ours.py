@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kombu import Connection
 
-from headrace.transport import Channel, SentinelTransport, Transport
+from headrace.broker.transport import Channel, SentinelTransport, Transport
 
 RUNS: list[int] = []
 

@@ -9,28 +9,28 @@ from uuid import UUID
 
 import pytest
 
-from api.catalogue import Catalogue
-from api.forecast import Forecast
-from api.intake import Intake
-from api.money import Money
-from api.poison import Poison
-from api.refusals import Refusals
-from api.relief import Relief
-from api.submit import Submitter
-from headrace.admission import Admission, Ask, Load, Place, Refusal
-from headrace.budgets import SpendingLimits
+from api.door.catalogue import Catalogue
+from api.door.forecast import Forecast
+from api.door.intake import Intake
+from api.door.poison import Poison
+from api.door.refusals import Refusals
+from api.door.spill_switch import SpillSwitch
+from api.door.submit import Submitter
+from api.door.wallet import SharedWallet
+from headrace.broker.admission import Admission
 from headrace.config import PoolSettings, Settings
+from headrace.domain.apps import App
+from headrace.domain.budgets import Account, Balances, SpendingLimits
+from headrace.domain.fleet import Fleet
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.places import Ask, Load, Place, Refusal
+from headrace.domain.queues import Ticket
+from headrace.domain.rates import NO_RATES
 from headrace.errors import HeadraceError
-from headrace.jobs import JobSpec, new_id
-from headrace.limits import NO_RATES
-from headrace.pricing import Tariff
-from headrace.queues import Ticket
+from headrace.policies.pricing import Tariff
+from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store
-from headrace.store.apps import App
-from headrace.store.budgets import Account, Balances
-from headrace.store.insertion import Inserted, Placement
-from headrace.store.workers import Fleet
-from headrace.tokens import EstimatingTokenizer
 
 MODEL = "test-model"
 LIMIT = 2048
@@ -45,7 +45,7 @@ class FakeDoor:
         outcome: what an insert makes of every row, instead of a new job.
         backlog: what waits, by queue; nothing in the others.
         departures: jobs that have ever left a pool's queues.
-        rates: the outlook, as `headrace.forecasting.to_json` writes it.
+        rates: the outlook, as `headrace.policies.forecasting.to_json` writes it.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class FakeStore:
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> FakeDoor:
     door = FakeDoor()
-    monkeypatch.setattr("api.intake.insert_batch", door.insert_batch)
+    monkeypatch.setattr("api.door.intake.insert_batch", door.insert_batch)
     return door
 
 
@@ -152,7 +152,7 @@ def settings() -> Settings:
 def fleet(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fleet]:
     """The live workers by pool, as Postgres would tell; change it before it is first asked for."""
     fleets: dict[str, Fleet] = {}
-    monkeypatch.setattr("headrace.store.workers.fleets", lambda _: fleets)
+    monkeypatch.setattr("headrace.store.fleet.workers.fleets", lambda _: fleets)
     return fleets
 
 
@@ -169,7 +169,7 @@ def intake(door: FakeDoor) -> Intake:
 @pytest.fixture
 def accounts(monkeypatch: pytest.MonkeyPatch) -> list[Account]:
     """What was spent, as Postgres would tell at any moment."""
-    monkeypatch.setattr("api.money.ACCOUNTS_TTL_S", -1)
+    monkeypatch.setattr("api.door.wallet.ACCOUNTS_TTL_S", -1)
     return []
 
 
@@ -187,7 +187,7 @@ def submitter(
         forecast=forecast,
         refusals=cast(Refusals, door),
         tariff=Tariff.of(settings),
-        relief=Relief(forecast, settings.overflow),
+        spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),
-        money=Money(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
+        wallet=SharedWallet(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from api.app import KILLED, create_app
 from api.deps import EXTENSION
-from api.intake import FAILPOINT_INSERTED
+from api.door.intake import FAILPOINT_INSERTED
 from headrace.config import Settings
 from headrace.errors import ConfigError
 

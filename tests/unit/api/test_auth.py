@@ -12,9 +12,10 @@ import pytest
 
 from api import auth
 from api.auth import BAD_KEY_TTL_S, FRESH_SHARE, KEY_TTL_S, Authenticator, check_scope
+from headrace.domain.apps import App, AppLimits, Scope
 from headrace.errors import HeadraceError, PermissionDenied, StoreUnavailable, Unauthenticated
-from headrace.store import Store, keys
-from headrace.store.apps import App, AppLimits, Scope
+from headrace.store import Store
+from headrace.store.clients import keys
 
 PEPPER = "pepper"
 
@@ -78,7 +79,7 @@ class Clock:
 def asked(app: App, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     asked = Asked(app)
     asked.know(GOOD, "good")
-    monkeypatch.setattr("headrace.store.keys.authenticate_all", asked)
+    monkeypatch.setattr("headrace.store.clients.keys.authenticate_all", asked)
     yield asked
     asked.may_answer.set()
 

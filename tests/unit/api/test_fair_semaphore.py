@@ -3,7 +3,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from api.fair_semaphore import FairSemaphore
-from headrace.jobs import new_id
+from headrace.domain.ids import new_id
 
 GREEDY, MODEST = new_id(), new_id()
 

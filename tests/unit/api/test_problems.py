@@ -7,9 +7,10 @@ import pytest
 from flask import Flask, g
 
 from api import problems
+from api.error_shapes import shape_of
 from headrace import errors
+from headrace.domain.rates import RateLeft, RatesLeft
 from headrace.errors import HeadraceError
-from headrace.limits import RateLeft, RatesLeft
 
 JOB = UUID(int=1)
 RATES = RatesLeft(RateLeft(60, 0), RateLeft(1000, 250))
@@ -83,7 +84,7 @@ def test_every_error_class_has_a_row() -> None:
 
     for each in below(HeadraceError):
         error = each.__new__(each)
-        assert problems.shape_of(error).status >= 400
+        assert shape_of(error).status >= 400
 
 
 def test_a_full_queue_says_what_it_met_and_when_to_come_back(flask_app: Flask) -> None:

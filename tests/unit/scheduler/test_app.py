@@ -3,7 +3,7 @@
 import pytest
 from celery.worker import WorkController
 
-from headrace.queues import AUTOSCALE, CONTROL, OBSERVE
+from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
 from scheduler.app import app
 
 

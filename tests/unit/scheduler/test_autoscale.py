@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from headrace.scaling import Snapshot
-from headrace.store.observations import QueueSample
+from headrace.domain.fleet import QueueSample
+from headrace.policies.scaling import Snapshot
 from scheduler.autoscale import snapshot_of
 
 AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from headrace.forecasting import LaneRates, PoolRates
-from headrace.jobs import Lane
-from headrace.store.observations import QueueSample
+from headrace.domain.fleet import QueueSample
+from headrace.domain.queues import Lane
+from headrace.policies.forecasting import LaneRates, PoolRates
 from scheduler.observe import HALF_LIFE_S, outlook
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

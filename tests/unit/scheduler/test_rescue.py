@@ -2,7 +2,7 @@
 
 import pytest
 
-from headrace.jobs import JobState
+from headrace.domain.states import JobState
 from scheduler.rescue import Patience, fate
 
 

@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 from celery import Celery
 
-from headrace.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
+from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
 from workers import app
 
 
@@ -31,5 +34,25 @@ def test_one_roles_task_is_not_another_roles() -> None:
 
 
 def test_task_fails_in_the_open_while_there_is_no_engine() -> None:
-    with pytest.raises(IndexError):
+    with pytest.raises(RuntimeError, match="while this process has no engine"):
         app.gpu.tasks[EXECUTE].run("job_" + "0" * 32, 1)
+
+
+def test_a_process_makes_the_app_of_its_own_role_alone() -> None:
+    script = """
+import workers.app
+from celery.app.utils import find_app
+from headrace.broker import transport
+assert not workers.app._app.cache_info().currsize, "the import has made an app"
+assert not transport._readable.cache_info().currsize, "the import has opened a pipe"
+app = find_app("workers.app:overflow")
+assert app.main == "headrace.overflow"
+assert find_app("workers.app:overflow") is app
+assert workers.app._app.cache_info().currsize == 1, "another role's app was made"
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
+
+
+def test_a_role_that_is_not_there_is_an_attribute_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'cpu'"):
+        _ = app.cpu

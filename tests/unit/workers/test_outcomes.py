@@ -1,7 +1,7 @@
 import pytest
 from celery.exceptions import Ignore, Retry
 
-from headrace.jobs import JobState
+from headrace.domain.states import JobState
 from workers.outcomes import JobFailed, JobRevoked, NotHere, Outcome, show
 
 

@@ -9,8 +9,10 @@ import pytest
 import sqlalchemy as sa
 from openai import OpenAI
 
-from headrace.jobs import JobState, parse_id
-from headrace.store import Store, transitions
+from headrace.domain.ids import parse_id
+from headrace.domain.states import JobState
+from headrace.store import Store
+from headrace.store.jobs import transitions
 from headrace.tables import jobs
 
 ANSWER = "Because of Rayleigh scattering."

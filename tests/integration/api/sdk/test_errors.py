@@ -11,9 +11,11 @@ from flask import Flask
 from openai import OpenAI
 
 from headrace.config import Settings
-from headrace.jobs import JobState, parse_id
-from headrace.store import Store, apps, keys
-from headrace.store.apps import App, Scope
+from headrace.domain.apps import App, Scope
+from headrace.domain.ids import parse_id
+from headrace.domain.states import JobState
+from headrace.store import Store
+from headrace.store.clients import apps, keys
 from headrace.tables import jobs
 
 PROMPT = "Why is the sky blue?"

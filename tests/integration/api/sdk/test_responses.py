@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from openai import OpenAI
 from redis import Redis
 
-from headrace.broker import list_key
-from headrace.jobs import parse_id
+from headrace.broker.messages import list_key
+from headrace.domain.ids import parse_id
 from headrace.store import Store
-from headrace.store.claims import sampling_of
+from headrace.store.jobs.texts import sampling_of
 from headrace.tables import job_texts
 
 PROMPT = "Why is the sky blue?"

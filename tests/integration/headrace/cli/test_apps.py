@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import Lane
-from headrace.queues import Ticket
-from headrace.store import Store, apps
-from headrace.store.apps import UNLIMITED, App, AppLimits
+from headrace.domain.apps import UNLIMITED, App, AppLimits
+from headrace.domain.queues import Lane, Ticket
+from headrace.store import Store
+from headrace.store.clients import apps
 
 Run = Callable[..., Result]
 

@@ -8,9 +8,10 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import new_id
-from headrace.store import Store, apps
-from headrace.store.apps import App
+from headrace.domain.apps import App
+from headrace.domain.ids import new_id
+from headrace.store import Store
+from headrace.store.clients import apps
 from headrace.tables import budgets
 
 Run = Callable[..., Result]

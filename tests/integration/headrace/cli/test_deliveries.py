@@ -8,9 +8,11 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import new_id
-from headrace.store import Store, apps, outbox
-from headrace.store.outbox import Terms
+from headrace.domain.deliveries import Terms
+from headrace.domain.ids import new_id
+from headrace.store import Store
+from headrace.store.clients import apps
+from headrace.store.webhooks import outbox
 
 Run = Callable[..., Result]
 URL = "https://receiver.example/hook?token=1"

@@ -10,13 +10,15 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import ID_PREFIXES, JobState, Usage, new_id, show_id
-from headrace.pricing import Cost
-from headrace.queues import Ticket
-from headrace.store import Store, attempts, workers
+from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import ID_PREFIXES, new_id, show_id
+from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
+from headrace.store import Store, attempts
 from headrace.store import jobs as job_store
-from headrace.store.attempts import AttemptEnd
-from headrace.store.workers import WorkerInfo
+from headrace.store.fleet import workers
 from headrace.tables import deliveries, job_texts
 
 Run = Callable[..., Result]

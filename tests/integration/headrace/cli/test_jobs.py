@@ -10,10 +10,13 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.jobs import JobState, Lane, new_id, oldest_id, parse_id, show_id
-from headrace.queues import Ticket
-from headrace.store import Store, apps, overview
-from headrace.store.apps import App
+from headrace.domain.apps import App
+from headrace.domain.ids import new_id, oldest_id, parse_id, show_id
+from headrace.domain.queues import Lane, Ticket
+from headrace.domain.states import JobState
+from headrace.store import Store
+from headrace.store.clients import apps
+from headrace.store.jobs import overview
 from headrace.tables import jobs
 
 Run = Callable[..., Result]

@@ -10,9 +10,10 @@ import pytest
 from click.testing import Result
 
 from headrace.config import Settings
+from headrace.domain.apps import App, Scope
 from headrace.errors import Unauthenticated
-from headrace.store import Store, apps, keys
-from headrace.store.apps import App, Scope
+from headrace.store import Store
+from headrace.store.clients import apps, keys
 
 Run = Callable[..., Result]
 

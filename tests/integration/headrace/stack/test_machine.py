@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from headrace.config import Settings
 from headrace.errors import StackError
 from headrace.stack.machine import Choice, Machine
-from headrace.stack.model import PreparedModel
-from headrace.stack.supervisor import Service
+from headrace.stack.models.model import PreparedModel
+from headrace.stack.processes.supervisor import Service
 
 
 @pytest.fixture

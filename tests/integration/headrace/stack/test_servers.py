@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from headrace.errors import StackError
-from headrace.stack import rootless
 from headrace.stack.ports import free_port
-from headrace.stack.postgres import Postgres
-from headrace.stack.valkey import Valkey
+from headrace.stack.servers import rootless
+from headrace.stack.servers.postgres import Postgres
+from headrace.stack.servers.valkey import Valkey
 
 
 def connect(postgres: Postgres) -> psycopg.Connection:

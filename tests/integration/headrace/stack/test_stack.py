@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from headrace.errors import StackError
+from headrace.stack.processes.watchdog import GRACE_S
 from headrace.stack.report import Report
 from headrace.stack.stack import Stack
-from headrace.stack.watchdog import GRACE_S
 
 DEADLINE_S = 60.0
 PROCESSES = {"postgres", "valkey", "web", "gpu", "webhooks", "control", "beat", "flower"}

@@ -11,12 +11,14 @@ from flask import Flask
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.deps import EXTENSION
+from api.door.accepted import Accepted
 from api.routes.submission import body, headers_of, idempotency, preferred_wait_s
-from api.submit import Accepted
+from headrace.domain.apps import App
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane
+from headrace.domain.rates import RateLeft, RatesLeft
+from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest
-from headrace.jobs import JobState, Lane, new_id
-from headrace.limits import RateLeft, RatesLeft
-from headrace.store.apps import App
 
 LIMIT_S = 60.0
 APP = App(new_id(), "test", "whsec_test")

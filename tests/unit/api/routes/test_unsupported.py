@@ -9,7 +9,7 @@ from api.app import create_app
 from api.deps import EXTENSION
 from api.routes.unsupported import CALLS, FAMILIES
 from headrace.config import Settings
-from headrace.store.apps import App
+from headrace.domain.apps import App
 
 SERVED = {"jobs", "responses", "chat/completions", "models", "queues"}
 

@@ -8,12 +8,13 @@ from openai.types.chat import ChatCompletionAssistantMessageParam, ChatCompletio
 from openai.types.chat.chat_completion_stream_options_param import ChatCompletionStreamOptionsParam
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
-from api.drafts import Draft
+from api.door.drafts import Draft
 from api.schemas.body import validated
 from api.schemas.chat import UNSUPPORTED, UNSUPPORTED_IN_MESSAGES, ChatRequest, ChatTurn, StreamOptions
 from api.schemas.openai_request import ASKS_EMPTY
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Lane
 from headrace.errors import InvalidRequest
-from headrace.jobs import Lane, Message
 
 LEAST: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 

@@ -4,8 +4,9 @@ import pytest
 
 from api.schemas.body import validated
 from api.schemas.input_items import InputItemList, InputItemsQuery
+from headrace.domain.ids import new_id
+from headrace.domain.prompts import Message
 from headrace.errors import InvalidRequest
-from headrace.jobs import Message, new_id
 
 JOB = new_id()
 TURNS = [

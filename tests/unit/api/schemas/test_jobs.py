@@ -8,8 +8,9 @@ import pytest
 
 from api.schemas.body import validated
 from api.schemas.jobs import JobBody, JobRequest
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Lane, Overflow
 from headrace.errors import InvalidRequest
-from headrace.jobs import Lane, Message, Overflow
 
 SOON = datetime.now(UTC) + timedelta(hours=1)
 

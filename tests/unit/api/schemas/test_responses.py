@@ -18,8 +18,9 @@ from api.schemas.responses import (
     ResponseQuery,
     ResponseRequest,
 )
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Lane
 from headrace.errors import InvalidRequest
-from headrace.jobs import Lane, Message
 
 LEAST: dict[str, Any] = {"input": "Hi", "background": True}
 

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.cli import parameters
 from headrace.cli.apps import apps
-from headrace.jobs import Lane
+from headrace.domain.queues import Lane
 
 CONTEXT, PARAMETER = click.Context(apps), click.Option(["--it"])
 

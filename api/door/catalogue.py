@@ -1,0 +1,121 @@
+"""The catalogue: the models that can be asked for, with their pools, limits and tokenizers."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from api.cached_value import CachedValue
+from api.fair_semaphore import FairSemaphore
+from headrace.config import OverflowSettings, PoolSettings
+from headrace.domain.fleet import Fleet
+from headrace.errors import ModelNotFound
+from headrace.policies.tokens import PromptTokenizer
+from headrace.store import Store
+from headrace.store.fleet import workers
+
+#: How old the workers' own figures may be. They change when workers come and go.
+FLEETS_TTL_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as it is served now.
+
+    Attributes:
+        max_model_tokens: prompt and answer together, what each live worker can hold; None where nobody says.
+        default_max_tokens: of an answer whose job does not say; see `PoolSettings`.
+        most_logprobs: the most alternatives to a token that it tells of.
+        has_effort, paid_has_effort: whether it, and what answers for it at the paid API, can be told how much to think.
+        adapter: the fine-tuning of the pool's model that it is; None for that model itself.
+    """
+
+    name: str
+    pool: str
+    max_model_tokens: int | None
+    tokenizer: PromptTokenizer
+    default_max_tokens: int
+    most_logprobs: int
+    has_effort: bool
+    paid_has_effort: bool
+    adapter: str | None = None
+
+
+def no_such_model(name: str) -> ModelNotFound:
+    """The error of a name that is no model's."""
+    return ModelNotFound(f"The model '{name[:80]}' does not exist here. GET /v1/models lists what does.", param="model")
+
+
+class Catalogue:
+    """Finds models. A tokenizer is read when it is first needed, once."""
+
+    def __init__(
+        self,
+        pools: dict[str, PoolSettings],
+        overflow: OverflowSettings,
+        store: Store,
+        load_tokenizer: Callable[[PoolSettings], PromptTokenizer],
+    ) -> None:
+        self._pools, self._overflow = pools, overflow
+        self._store = store
+        # One that could not be read is tried again by whoever needs it next.
+        self._tokenizers = {name: CachedValue(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
+        self._fleets = CachedValue(self._read_fleets, FLEETS_TTL_S)
+        #: Held while a long prompt is counted. Half of the cores stay with everything else.
+        self.long_counts = FairSemaphore(max(1, len(os.sched_getaffinity(0)) // 2))
+
+    def names(self) -> list[str]:
+        """Every model and adapter, the default model first."""
+        return list(dict.fromkeys(name for pool in self._pools.values() for name in (pool.model, *pool.adapters)))
+
+    def find(self, name: str | None) -> Model:
+        """A model or an adapter by name; the first pool's model for None.
+
+        Raises: ModelNotFound. StoreUnavailable. ConfigError.
+        """
+        for pool_name, pool in self._pools.items():
+            if name is None or pool.model == name or name in pool.adapters:
+                return self._model(pool_name, pool, name if name in pool.adapters else None)
+        raise no_such_model(name or "")
+
+    def _model(self, pool_name: str, pool: PoolSettings, adapter: str | None) -> Model:
+        name, tokenizer = adapter or pool.model, self._tokenizers[pool_name].get()
+        paid_has_effort = self._overflow.has_effort(name)
+        return Model(
+            name,
+            pool_name,
+            self._limit(pool_name, pool),
+            tokenizer,
+            pool.default_max_tokens,
+            pool.most_logprobs,
+            paid_has_effort if pool.is_paid else tokenizer.reads_effort,
+            paid_has_effort,
+            adapter,
+        )
+
+    def load(self) -> None:
+        """Read every tokenizer. Raises: ConfigError."""
+        for tokenizer in self._tokenizers.values():
+            tokenizer.get()
+
+    def fleet(self, pool: str) -> Fleet:
+        """The pool's live workers, as they said lately; all zeros without any. Raises: StoreUnavailable."""
+        return _of(pool, self._fleets.get())
+
+    def fleet_now(self, pool: str) -> Fleet:
+        """Likewise, read anew. Raises: StoreUnavailable."""
+        return _of(pool, self._read_fleets())
+
+    def _limit(self, name: str, pool: PoolSettings) -> int | None:
+        fleet = self.fleet(name)
+        limits = (pool.max_model_tokens, fleet.max_model_tokens, fleet.kv_tokens)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _read_fleets(self) -> dict[str, Fleet]:
+        with self._store.begin() as db:
+            return workers.fleets(db)
+
+
+def _of(pool: str, fleets: Mapping[str, Fleet]) -> Fleet:
+    return fleets.get(pool) or Fleet(pool, 0, 0, 0, 0, None, None)

@@ -1,0 +1,55 @@
+"""The draft: a checked request, in the words of the core, before anything was looked up or counted. Pure.
+
+`specify` makes a JobSpec of it. Knows neither HTTP nor the two spellings of a request.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.queues import Lane, Overflow
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """What the caller calls the fields that are judged late, so that an error can name them.
+
+    Attributes:
+        own_prefix: what stands before the fields that OpenAI has no word for.
+    """
+
+    prompt: str
+    max_tokens: str = "max_tokens"
+    own_prefix: str = ""
+    lane: str = "lane"
+    effort: str = "reasoning_effort"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request as asked for; None where the caller left the choice to us."""
+
+    spelling: Spelling
+    messages: tuple[Message, ...]
+    model: str | None = None
+    max_tokens: int | None = None
+    lane: Lane = Lane.NORMAL
+    max_wait_s: float | None = None
+    deadline: datetime | None = None
+    overflow: Overflow = Overflow.ALLOW
+    max_cost_usd: Decimal | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    response_format: Mapping[str, Any] | None = None
+    top_logprobs: int | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    webhook_url: str | None = None
+    end_user: str | None = None
+    background: bool = True
+    stream: bool = False

@@ -1,0 +1,208 @@
+"""The forecast: how long a job at a given place will likely wait, and how much a queue drains in time.
+
+Live figures (what waits, who is free) with observed ones (how fast the pool drains, what arrives). Decides nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from api.cached_value import CachedValue
+from api.door.catalogue import Catalogue
+from headrace.broker.admission import Admission
+from headrace.config import Settings
+from headrace.domain.fleet import Fleet
+from headrace.domain.jobs import JobSpec
+from headrace.domain.places import Load
+from headrace.domain.queues import OVERFLOW, Lane, queue_name
+from headrace.errors import BrokerUnavailable
+from headrace.policies.forecasting import (
+    UNKNOWN,
+    DrainCurve,
+    LaneFlow,
+    LaneRates,
+    Outlook,
+    PoolRates,
+    drain_curve,
+    from_json,
+)
+from headrace.policies.lanes import kept_share
+from headrace.policies.routing import Pressure
+
+#: How old the observed rates may be, in seconds; they are observed every few seconds.
+OUTLOOK_TTL_S = 1.0
+#: How old a pool's live figures may be, in seconds.
+LIVE_TTL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class PoolForecast:
+    """One pool as it stood a moment ago, and how its lanes drain from then on.
+
+    Attributes:
+        mean_tokens: of one job of each lane.
+        is_measured: False when the rate is only believed.
+        curves: empty when no rate is known.
+        departed: how many had left the pool's queues, ever, before its fleet was looked at.
+        kept: slots that are kept for `high`.
+    """
+
+    fleet: Fleet
+    loads: dict[Lane, Load]
+    mean_tokens: dict[Lane, float]
+    is_measured: bool
+    drain_tokens_per_s: float
+    curves: dict[Lane, DrainCurve]
+    departed: int
+    kept: int
+
+    def free(self, lane: Lane) -> int:
+        """Slots that take a job of this lane at once."""
+        kept = 0 if lane is Lane.HIGH else self.kept
+        return max(0, self.fleet.slots - self.fleet.running - kept)
+
+
+class Forecast:
+    """Expected waits, for all threads of one process."""
+
+    def __init__(self, admission: Admission, catalogue: Catalogue, settings: Settings) -> None:
+        self._admission = admission
+        self._catalogue = catalogue
+        self._settings = settings
+        self._outlook = CachedValue(self._read_outlook, OUTLOOK_TTL_S)
+        self._pools: dict[str, CachedValue[PoolForecast]] = {}
+
+    def pool(self, name: str) -> PoolForecast:
+        """A pool's forecast. Raises: BrokerUnavailable. StoreUnavailable."""
+        if name not in self._pools:
+            self._pools.setdefault(name, CachedValue(lambda: self._read_pool(name), LIVE_TTL_S))
+        return self._pools[name].get()
+
+    def expected_wait_s(self, queue: str, position: int, ahead_tokens: int, free: int) -> float | None:
+        """Seconds until the job at this place starts; None when no rate is known.
+
+        A free slot takes a job at once. The others wait until what is before them and not free has drained, and for
+        the slot that frees then.
+
+        Args:
+            position: counts from 1.
+            ahead_tokens: that the `position - 1` jobs before it will likely take.
+            free: slots that take a job at once.
+        """
+        pool, lane = _split(queue)
+        now = self.pool(pool)
+        if position <= free:
+            return 0.0
+        curve = now.curves.get(lane)
+        if curve is None:
+            return None
+        mean_tokens = ahead_tokens / (position - 1) if position > 1 else now.mean_tokens[lane]
+        wait_s = curve.seconds_until((position - free) * mean_tokens)
+        return None if wait_s is None else round(wait_s, 2)
+
+    def wait_if_submitted_s(self, queue: str) -> float | None:
+        """Seconds that a job of a new app, or of the only one, would wait at the end of the queue; None: unknown."""
+        pool, lane = _split(queue)
+        now = self.pool(pool)
+        load = now.loads[lane]
+        return self.expected_wait_s(queue, load.jobs + 1, load.expected_tokens, now.free(lane))
+
+    def expected_tokens(self, spec: JobSpec) -> int | None:
+        """The tokens that a job will likely take; None before anything was learned."""
+        try:
+            rates = self._outlook.get().get(spec.pool, UNKNOWN)
+        except BrokerUnavailable:
+            return None
+        return rates.expected_tokens(spec.lane, spec.prompt_tokens, spec.sampling.max_tokens)
+
+    def pressure(self, queue: str) -> Pressure:
+        """How far behind the queue is. Raises: BrokerUnavailable. StoreUnavailable."""
+        pool, lane = _split(queue)
+        now = self.pool(pool)
+        return Pressure(now.loads[lane].jobs, now.fleet.slots, now.fleet.kv_use)
+
+    def spilled(self) -> int:
+        """Jobs that wait for the paid API, in all lanes. Raises: BrokerUnavailable. StoreUnavailable."""
+        return sum(load.jobs for load in self.pool(OVERFLOW).loads.values())
+
+    def free_until(self, queue: str) -> int:
+        """How many will have left the queue's pool when all slots that its lane may take are: see `Candidate`."""
+        pool, lane = _split(queue)
+        now = self.pool(pool)
+        return now.departed + now.free(lane)
+
+    def ahead_cap_tokens(self, queue: str, max_wait_s: float) -> int | None:
+        """Tokens that the queue drains within `max_wait_s`; None while that has not been measured."""
+        pool, lane = _split(queue)
+        now = self.pool(pool)
+        curve = now.curves.get(lane)
+        if not now.is_measured or curve is None:
+            return None
+        return int(curve.tokens_within(max_wait_s))
+
+    def seconds_to_drain(self, queue: str, tokens: float) -> float | None:
+        """How long it takes until so many tokens have left the queue; None when no rate is known."""
+        pool, lane = _split(queue)
+        curve = self.pool(pool).curves.get(lane)
+        return curve.seconds_until(tokens) if curve else None
+
+    def _read_outlook(self) -> Outlook:
+        text = self._admission.outlook()
+        return from_json(text) if text else {}
+
+    def _read_pool(self, name: str) -> PoolForecast:
+        loads = self._admission.loads([queue_name(name, lane) for lane in Lane])
+        by_lane = {lane: loads[queue_name(name, lane)] for lane in Lane}
+        # In this order: a job that is claimed meanwhile is taken to use two slots, and not none.
+        departed = self._admission.departed(name)
+        fleet = self._catalogue.fleet_now(name)
+        rates = self._outlook.get().get(name, UNKNOWN)
+        mean = _pool_mean_tokens(by_lane, rates)
+        kept = self._kept_share(name, rates, by_lane[Lane.HIGH])
+        flows = {lane: self._flow(lane, load, rates.lanes.get(lane), mean) for lane, load in by_lane.items()}
+        is_measured = rates.drain_tokens_per_s_per_slot is not None
+        drain_tokens_per_s = (rates.drain_tokens_per_s_per_slot or 0.0) * fleet.slots
+        if not is_measured:
+            drain_tokens_per_s = self._believed_jobs_per_s(name, fleet) * mean
+        curves = {}
+        if drain_tokens_per_s:
+            curves = {lane: drain_curve(lane, flows, drain_tokens_per_s, kept) for lane in Lane}
+        mean_tokens = {lane: flow.mean_tokens for lane, flow in flows.items()}
+        kept_slots = round(fleet.slots * kept)
+        return PoolForecast(fleet, by_lane, mean_tokens, is_measured, drain_tokens_per_s, curves, departed, kept_slots)
+
+    def _kept_share(self, name: str, rates: PoolRates, high: Load) -> float:
+        """Of the pool's slots, those that its workers keep for `high` now."""
+        pool = self._settings.pools.get(name)
+        if pool is None or not (rates.high_is_in_use or high.jobs):
+            return 0.0
+        return kept_share(pool.max_running, pool.kv_high_share)
+
+    def _flow(self, lane: Lane, load: Load, rates: LaneRates | None, pool_mean_tokens: float) -> LaneFlow:
+        arriving = rates.arrival_tokens_per_s if rates else 0.0
+        mean_tokens = _mean_tokens(load, rates) or pool_mean_tokens
+        return LaneFlow(self._settings.lane(lane).takes, load.expected_tokens, arriving, mean_tokens)
+
+    def _believed_jobs_per_s(self, name: str, fleet: Fleet) -> float:
+        pool = self._settings.pools.get(name)
+        return pool.drain_jobs_per_s * fleet.workers if pool else 0.0
+
+
+def _split(queue: str) -> tuple[str, Lane]:
+    pool, _, lane = queue.rpartition(".")
+    return pool, Lane(lane)
+
+
+def _mean_tokens(load: Load, rates: LaneRates | None) -> float | None:
+    """Of one job of a lane: of those that wait, else of those that came lately; None where there are neither."""
+    if load.jobs:
+        return max(1.0, load.expected_tokens / load.jobs)
+    return rates.mean_tokens if rates else None
+
+
+def _pool_mean_tokens(loads: Mapping[Lane, Load], rates: PoolRates) -> float:
+    """Of one job of any lane, likewise; one where there are neither: then only jobs count."""
+    jobs = sum(load.jobs for load in loads.values())
+    if jobs:
+        return max(1.0, sum(load.expected_tokens for load in loads.values()) / jobs)
+    return fmean(lane.mean_tokens for lane in rates.lanes.values()) if rates.lanes else 1.0

@@ -1,0 +1,173 @@
+"""The intake: a place, a durable row, a message, for all requests that come at the same time together.
+
+Each of the three steps is one round trip for the whole batch, which is what makes an accept cheap. Knows no HTTP.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from api.door.full_queues import FullQueues
+from headrace.batching import Batching, Call
+from headrace.broker.admission import Admission
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.places import Ask, Place, Refusal
+from headrace.domain.queues import Candidate, Ticket
+from headrace.errors import BrokerUnavailable, HeadraceError, StoreUnavailable
+from headrace.logging import named
+from headrace.policies.routing import route_of
+from headrace.store import Store
+from headrace.store.jobs.insertion import insert_batch
+
+log = logging.getLogger(__name__)
+
+#: Between insert and publish: the jobs are in Postgres, and in no list.
+FAILPOINT_INSERTED = "api.inserted"
+#: Reasons of a refusal that hold for a job of any size.
+ALIKE_FOR_ALL = frozenset({"depth", "share", "app_jobs"})
+#: Requests in one batch: more would only make everyone wait for the longest.
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A job that has been accepted, with its place."""
+
+    place: Place
+    start_by: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The job that an Idempotency-Key had made before."""
+
+    job_id: UUID
+
+
+class Bid(NamedTuple):
+    """A job that asks to be accepted.
+
+    Attributes:
+        app, request_id: the app's name and the HTTP request's id, for the log.
+    """
+
+    spec: JobSpec
+    ask: Ask
+    app: str = ""
+    request_id: str = ""
+
+
+Outcome = Admitted | Replayed | Refusal
+#: An app and the queues that its job may go to.
+_Wish = tuple[UUID, tuple[Candidate, ...]]
+
+
+_Request = Call[Bid, Outcome]
+
+
+class Intake:
+    """Accepts jobs for all threads of one process: the first that comes leads, and serves who came meanwhile."""
+
+    def __init__(self, store: Store, admission: Admission, fail_at: Callable[[str], None]) -> None:
+        self._store = store
+        self.admission = admission
+        self.full: FullQueues[_Wish] = FullQueues()
+        self._fail_at = fail_at
+        self.batching = Batching[Bid, Outcome](self._serve, BATCH)
+
+    def accept(self, bid: Bid) -> Outcome:
+        """Accept one job, or say why there is no place; returns once it is durable.
+
+        Raises: IdempotencyKeyReused. IdempotencyInProgress. StoreUnavailable. BrokerUnavailable.
+        """
+        if refusal := self.full.recall(_wish(bid.ask)):
+            return refusal
+        return self.batching.call(bid)
+
+    def _serve(self, batch: Sequence[_Request]) -> None:
+        placed = []
+        asked_at = time.monotonic()
+        for request, taken in zip(batch, self.admission.reserve([each.ask.ask for each in batch]), strict=True):
+            if isinstance(taken, Refusal):
+                # Here, not by who asked: he may be told much later.
+                if taken.reason in ALIKE_FOR_ALL:
+                    self.full.remember(_wish(request.ask.ask), taken, asked_at)
+                request.settle(taken)
+            else:
+                self.full.forget(_wish(request.ask.ask))
+                placed.append((request, taken))
+        if placed:
+            self._make_durable(placed)
+
+    def _make_durable(self, placed: Sequence[tuple[_Request, Place]]) -> None:
+        rows = [(request.ask.spec, _placement(place)) for request, place in placed]
+        try:
+            outcomes = insert_batch(self._store, rows)
+        except BaseException:
+            self._give_back([request for request, _ in placed])
+            raise
+        self._fail_at(FAILPOINT_INSERTED)
+        made = [(*pair, outcome) for pair, outcome in zip(placed, outcomes, strict=True)]
+        fresh = [(request, place, start_by) for request, place, outcome in made if (start_by := _start_by(outcome))]
+        self._publish([_ticket(request.ask.spec, place, start_by) for request, place, start_by in fresh])
+        self._give_back([request for request, _, outcome in made if not _start_by(outcome)])
+        if isinstance(gone := outcomes[0], StoreUnavailable) and all(each is gone for each in outcomes):
+            raise gone
+        for request, place, outcome in made:
+            if isinstance(outcome, HeadraceError):
+                request.fail(outcome)
+            elif outcome.start_by is None:
+                request.settle(Replayed(outcome.job_id))
+            else:
+                request.settle(Admitted(place, outcome.start_by))
+        if fresh:
+            log.info("job_accepted", extra={"each": [_facts(request.ask, place) for request, place, _ in fresh]})
+
+    def _publish(self, tickets: Sequence[Ticket]) -> None:
+        try:
+            self.admission.commit(tickets)
+        except BrokerUnavailable as error:
+            # The jobs are durable, so they were accepted: `publish_due` puts their messages into the lists.
+            log.warning("publish_failed", extra={**named([ticket.job_id for ticket in tickets]), "error": str(error)})
+
+    def _give_back(self, requests: Sequence[_Request]) -> None:
+        try:
+            self.admission.leave((request.ask.spec.id, 1) for request in requests)
+        except BrokerUnavailable as error:
+            # The places run out by themselves, and `reconcile_admission` drops them.
+            facts = named([request.ask.spec.id for request in requests])
+            log.warning("release_failed", extra={**facts, "error": str(error)})
+
+
+def _wish(ask: Ask) -> _Wish:
+    return ask.app_id, ask.candidates
+
+
+def _facts(bid: Bid, place: Place) -> dict[str, str]:
+    """What the log says of an accepted job."""
+    return {
+        "job_id": show_id(bid.spec.id),
+        "app": bid.app,
+        "queue": place.candidate.queue,
+        "request_id": bid.request_id,
+    }
+
+
+def _placement(place: Place) -> Placement:
+    return Placement(place.candidate.queue, route_of(place.candidate.queue), place.candidate.reason)
+
+
+def _start_by(outcome: Inserted | HeadraceError) -> datetime | None:
+    """None where no new job was made."""
+    return outcome.start_by if isinstance(outcome, Inserted) else None
+
+
+def _ticket(spec: JobSpec, place: Place, start_by: datetime) -> Ticket:
+    return Ticket(
+        spec.id, spec.app_id, place.candidate.queue, spec.lane, spec.prompt_tokens, spec.sampling.max_tokens, start_by
+    )

@@ -1,0 +1,69 @@
+"""Refused demand, counted: summed in the process and added to Postgres every few seconds.
+
+A process that dies takes the last few seconds' counts with it.
+"""
+
+import logging
+import threading
+from collections import Counter
+from uuid import UUID
+
+from headrace.errors import StoreUnavailable
+from headrace.store import Store
+from headrace.store.fleet import observations
+
+log = logging.getLogger(__name__)
+
+#: Seconds between writes; the table counts by the minute.
+FLUSH_EVERY_S = 3.0
+
+Key = tuple[UUID, str, str]
+
+
+class Refusals:
+    """Counts for all threads of one process. The writer starts with the first refusal."""
+
+    def __init__(self, store: Store, flush_every_s: float = FLUSH_EVERY_S) -> None:
+        self._store = store
+        self._flush_every_s = flush_every_s
+        self._lock = threading.Lock()
+        self._jobs: Counter[Key] = Counter()
+        self._tokens: Counter[Key] = Counter()
+        self._stop = threading.Event()
+        self._writer: threading.Thread | None = None
+
+    def count(self, app_id: UUID, queue: str, reason: str, tokens: int) -> None:
+        """Add one refused job."""
+        with self._lock:
+            self._jobs[app_id, queue, reason] += 1
+            self._tokens[app_id, queue, reason] += tokens
+            if self._writer is None and not self._stop.is_set():
+                self._writer = threading.Thread(target=self._write, name="refusals", daemon=True)
+                self._writer.start()
+
+    def flush(self) -> None:
+        """Write what was counted since the last time. Raises: StoreUnavailable; then nothing is forgotten."""
+        with self._lock:
+            jobs, tokens = self._jobs, self._tokens
+            self._jobs, self._tokens = Counter(), Counter()
+        try:
+            with self._store.begin() as db:
+                observations.add_refusals(db, {key: (jobs[key], tokens[key]) for key in jobs})
+        except StoreUnavailable:
+            with self._lock:
+                self._jobs.update(jobs)
+                self._tokens.update(tokens)
+            raise
+
+    def close(self) -> None:
+        """Stop the writer."""
+        self._stop.set()
+
+    def _write(self) -> None:
+        while not self._stop.wait(self._flush_every_s):
+            try:
+                self.flush()
+            except StoreUnavailable as error:
+                log.warning("refusals_not_written", extra={"error": str(error)})
+            except Exception:
+                log.exception("refusals_writer_failed")

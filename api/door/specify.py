@@ -1,0 +1,208 @@
+"""Make a job's specification of a draft: look its model up, count its tokens, and check what depends on both."""
+
+import ipaddress
+import socket
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from api.door.catalogue import Catalogue, Model
+from api.door.drafts import Draft
+from headrace.config import Settings
+from headrace.domain.apps import App
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Idempotency, JobSpec
+from headrace.domain.prompts import Sampling
+from headrace.domain.queues import Lane, Overflow
+from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
+from headrace.policies.tokens import LONG_CHARS
+
+#: Of an answer's tokens and of the alternatives to them: about 40 MB of JSON, which Postgres stores within seconds.
+MOST_LOGPROBS_IN_ALL = 500_000
+#: Above this many characters it pays to look at a lower bound of a prompt's tokens before they are counted.
+LONG_PROMPT_CHARS = 16_384
+#: Around one message, as in ChatML.
+TEMPLATE_CHARS = 32
+#: Names that are reserved for one machine or one network. Source: RFC 6761, RFC 6762, ICANN's resolution of 2024-07-29.
+PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
+
+
+def specify(
+    draft: Draft, app: App, catalogue: Catalogue, settings: Settings, idempotency: Idempotency | None = None
+) -> JobSpec:
+    """Look the model up, count the prompt, and fill in what was left to us.
+
+    Raises: PermissionDenied. ModelNotFound. ContextLengthExceeded. InvalidRequest. StoreUnavailable.
+    """
+    _check_lane(draft, app)
+    _check_deadline(draft)
+    if not settings.webhooks.allow_private:
+        _check_webhook(draft)
+    model = catalogue.find(draft.model)
+    _check_effort(draft, model)
+    prompt_tokens = _count_in_turn(draft, model, app, catalogue)
+    max_tokens = _max_tokens(draft, model, prompt_tokens)
+    _check_logprobs(draft, model, max_tokens)
+    return JobSpec(
+        id=new_id(),
+        app_id=app.id,
+        model=model.name,
+        adapter=model.adapter,
+        pool=model.pool,
+        lane=draft.lane,
+        messages=draft.messages,
+        sampling=_sampling(draft, max_tokens),
+        prompt_tokens=prompt_tokens,
+        max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, settings),
+        deadline=draft.deadline,
+        overflow=draft.overflow,
+        max_cost_usd=draft.max_cost_usd,
+        metadata=draft.metadata,
+        webhook_url=draft.webhook_url,
+        end_user=draft.end_user,
+        background=draft.background,
+        stream=draft.stream,
+        idempotency=idempotency,
+    )
+
+
+def _count_in_turn(draft: Draft, model: Model, app: App, catalogue: Catalogue) -> int:
+    if _chars(draft) <= LONG_CHARS:
+        return _count(draft, model)
+    # A few at once, apps in turn: a short prompt waits for none of these.
+    with catalogue.long_counts.hold(app.id):
+        return _count(draft, model)
+
+
+def _default_max_wait_s(draft: Draft, settings: Settings) -> float:
+    return settings.lane(draft.lane).default_max_wait_s(is_interactive=draft.stream or not draft.background)
+
+
+def _sampling(draft: Draft, max_tokens: int) -> Sampling:
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=draft.temperature,
+        top_p=draft.top_p,
+        stop=draft.stop,
+        seed=draft.seed,
+        response_format=draft.response_format,
+        top_logprobs=draft.top_logprobs,
+        reasoning_effort=draft.reasoning_effort,
+    )
+
+
+def _check_lane(draft: Draft, app: App) -> None:
+    if app.lanes is None or draft.lane in app.lanes:
+        return
+    open_to_it = ", ".join(f"'{lane}'" for lane in Lane if lane in app.lanes) or "none"
+    raise PermissionDenied(
+        f"This app may not use the lane '{draft.lane}'. Open to it: {open_to_it}.",
+        code="tier_not_allowed",
+        param=draft.spelling.lane,
+    )
+
+
+def _check_deadline(draft: Draft) -> None:
+    """Here, and not where it is read: a request that is sent again is the same job, however late."""
+    if draft.deadline and draft.deadline <= datetime.now(UTC):
+        param = f"{draft.spelling.own_prefix}deadline"
+        raise InvalidRequest("The deadline is in the past.", code="deadline_in_past", param=param)
+
+
+def _check_webhook(draft: Draft) -> None:
+    if draft.webhook_url and not _is_public_https(draft.webhook_url):
+        raise InvalidRequest(
+            "The webhook must be an https URL of a public host.",
+            code="webhook_url_not_allowed",
+            param=f"{draft.spelling.own_prefix}webhook",
+        )
+
+
+def _check_effort(draft: Draft, model: Model) -> None:
+    is_paid = draft.overflow is Overflow.ONLY
+    if draft.reasoning_effort is not None and not (model.paid_has_effort if is_paid else model.has_effort):
+        who = f"What answers for '{model.name}' at the paid API" if is_paid else f"The model '{model.name}'"
+        raise InvalidRequest(
+            f"{who} cannot be told how much to think: leave '{draft.spelling.effort}' out.", param=draft.spelling.effort
+        )
+
+
+def _check_logprobs(draft: Draft, model: Model, max_tokens: int) -> None:
+    if draft.top_logprobs is None:
+        return
+    if draft.top_logprobs > model.most_logprobs:
+        raise InvalidRequest(
+            f"The model '{model.name}' tells of at most {model.most_logprobs} alternatives to a token.",
+            param="top_logprobs",
+        )
+    if (asked := max_tokens * (1 + draft.top_logprobs)) > MOST_LOGPROBS_IN_ALL:
+        raise InvalidRequest(
+            f"An answer of {max_tokens} tokens with {draft.top_logprobs} alternatives to each has {asked} log "
+            f"probabilities, and may have {MOST_LOGPROBS_IN_ALL}: ask for fewer, or lower {draft.spelling.max_tokens}.",
+            param="top_logprobs",
+        )
+
+
+def _is_public_https(url: str) -> bool:
+    """What can be told without a resolver; the sender checks the resolved address again, at every try."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").encode("idna").decode().removesuffix(".")
+    # Names without a dot, and these, are never in the public DNS.
+    if parts.scheme != "https" or host.endswith(PRIVATE_SUFFIXES):
+        return False
+    try:
+        return ipaddress.ip_address(_without_shorthand(host)).is_global
+    except ValueError:
+        return "." in host
+
+
+def _without_shorthand(host: str) -> str:
+    """The four numbers of an IPv4 address, which resolvers also read from `127.1`, `2130706433` and `0x7f.1`."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
+
+
+def _count(draft: Draft, model: Model) -> int:
+    """The prompt's tokens; a prompt that leaves no room for an answer is refused, counted or on a lower bound."""
+    tokenizer, limit, asked = model.tokenizer, model.max_model_tokens, (draft.messages, draft.reasoning_effort)
+    try:
+        if limit is not None and _chars(draft) > LONG_PROMPT_CHARS and (least := tokenizer.least(*asked)) >= limit:
+            raise _too_long(draft, f"at least {least} prompt tokens", limit)
+        counted = tokenizer.count(*asked)
+    except ContextLengthExceeded:
+        raise
+    except InvalidRequest as error:
+        param = draft.spelling.effort if error.param == "reasoning_effort" else draft.spelling.prompt
+        raise InvalidRequest(str(error), param=param) from error
+    if limit is not None and counted >= limit:
+        raise _too_long(draft, f"{counted} prompt tokens", limit)
+    return counted
+
+
+def _chars(draft: Draft) -> int:
+    """About how many characters the whole prompt has, with what a chat template puts around each message."""
+    return sum(len(message.content) + TEMPLATE_CHARS for message in draft.messages)
+
+
+def _too_long(draft: Draft, prompt: str, limit: int) -> ContextLengthExceeded:
+    asked = f", and asks for {draft.max_tokens} more" if draft.max_tokens else ""
+    return ContextLengthExceeded(
+        f"The prompt does not fit the model: it has {prompt}{asked}; prompt and answer together are limited to "
+        f"{limit} tokens.",
+        param=draft.spelling.prompt,
+    )
+
+
+def _max_tokens(draft: Draft, model: Model, prompt_tokens: int) -> int:
+    limit = model.max_model_tokens
+    if draft.max_tokens is None:
+        most = model.default_max_tokens
+        return most if limit is None else min(most, limit - prompt_tokens)
+    if limit is not None and prompt_tokens + draft.max_tokens > limit:
+        raise ContextLengthExceeded(
+            f"{prompt_tokens} prompt tokens and {draft.spelling.max_tokens} {draft.max_tokens} are more than the "
+            f"model's limit of {limit} tokens: ask for at most {limit - prompt_tokens}.",
+            param=draft.spelling.max_tokens,
+        )
+    return draft.max_tokens

@@ -1,0 +1,224 @@
+"""The use case: check a draft, find where its job may go, and let the intake accept it. Knows no HTTP."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from api.door.accepted import Accepted
+from api.door.catalogue import Catalogue
+from api.door.complaints import advice, complaint, rate_limited, start_within_s, whole
+from api.door.drafts import Draft
+from api.door.forecast import Forecast
+from api.door.intake import Admitted, Bid, Intake, Replayed
+from api.door.poison import Poison
+from api.door.refusals import Refusals
+from api.door.specify import specify
+from api.door.spill_switch import SpillSwitch
+from api.door.wallet import SharedWallet
+from api.reading.ending import read
+from headrace.config import Settings
+from headrace.domain.apps import App
+from headrace.domain.jobs import Idempotency, JobSpec
+from headrace.domain.places import Ask, Refusal
+from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
+from headrace.domain.states import JobState
+from headrace.errors import (
+    AppLimited,
+    BrokerUnavailable,
+    BudgetExceeded,
+    InvalidRequest,
+    OverflowUnavailable,
+    QueueFull,
+    Refused,
+    Unavailable,
+)
+from headrace.policies.pricing import Tariff
+from headrace.policies.routing import candidates, route_of
+from headrace.store import Store
+from headrace.store.jobs.idempotency import find_replay, key_reused, until_settled
+
+log = logging.getLogger(__name__)
+
+#: How much later than its Retry-After a client may come back and still find its place kept, in seconds.
+LATE_S = 5
+#: Seconds after which to come back where nobody knows how fast the queue drains.
+RETRY_BLINDLY_S = 5
+#: Pauses before a refused request with an Idempotency-Key looks whether its twin was accepted: a commit's time or two.
+LOOK_AGAIN_S = (0.02, 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """Submits drafts."""
+
+    settings: Settings
+    store: Store
+    intake: Intake
+    catalogue: Catalogue
+    forecast: Forecast
+    refusals: Refusals
+    tariff: Tariff
+    wallet: SharedWallet
+    spill_switch: SpillSwitch
+    poison: Poison
+
+    def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None, request_id: str = "") -> Accepted:
+        """Accept a draft; returns once it is durable.
+
+        Args: request_id: of the HTTP request, for the log.
+
+        Raises: InvalidRequest and its kin. QueueFull. AppLimited. IdempotencyKeyReused. IdempotencyInProgress.
+            StoreUnavailable. BrokerUnavailable.
+        """
+        if idempotency is None:
+            return self._submit(draft, app, None, request_id)
+        return until_settled(
+            lambda: self._replay(app, idempotency) or self._submit_keyed(draft, app, idempotency, request_id)
+        )
+
+    def _submit_keyed(self, draft: Draft, app: App, idempotency: Idempotency, request_id: str) -> Accepted:
+        try:
+            return self._submit(draft, app, idempotency, request_id)
+        except Refused:
+            # Perhaps there was no room because the job that this key will stand for has just taken it.
+            for pause_s in LOOK_AGAIN_S:
+                time.sleep(pause_s)
+                if found := self._replay(app, idempotency):
+                    return found
+            raise
+
+    def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
+        spec = specify(draft, app, self.catalogue, self.settings, idempotency)
+        self.poison.check(spec)
+        options = self._candidates(spec, app, draft)
+        try:
+            expected = self.forecast.expected_tokens(spec)
+            ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, expected)
+            outcome = self.intake.accept(Bid(spec, ask, app.name, request_id))
+            if isinstance(outcome, Refusal):
+                raise self._refused(outcome, spec, app, options)
+        except (QueueFull, AppLimited) as error:
+            self.refusals.count(spec.app_id, options[0].queue, error.reason, spec.kv_tokens)
+            raise
+        if isinstance(outcome, Replayed):
+            return self._replayed(app, outcome.job_id)
+        if route_of(outcome.place.candidate.queue) is Route.OVERFLOW:
+            self.wallet.let_in(app, self.tariff.ceiling_usd(spec.model, spec.messages, spec.sampling))
+        return self._accepted(spec, outcome)
+
+    def _replay(self, app: App, idempotency: Idempotency) -> Accepted | None:
+        with self.store.begin() as db:
+            found = find_replay(db, app.id, idempotency.key)
+        if found is None:
+            return None
+        job_id, request_hash = found
+        if request_hash != idempotency.request_hash:
+            raise key_reused()
+        return self._replayed(app, job_id)
+
+    def _replayed(self, app: App, job_id: UUID) -> Accepted:
+        job = read(self.store, self.intake.admission, app.id, job_id)
+        where = job.id, job.state, job.lane, job.queue, job.start_by
+        return Accepted(*where, job.max_tokens, job.max_wait_s, is_replay=True)
+
+    def _candidates(self, spec: JobSpec, app: App, draft: Draft) -> tuple[Candidate, ...]:
+        # A key alone answers nothing: without a worker on those queues, what was put there would rot.
+        fleet, has_workers = self.catalogue.fleet(OVERFLOW), spec.pool not in self.settings.paid_pools
+        has_key = self.settings.openai_api_key is not None
+        api_is_open = has_key and fleet.slots > 0
+        needs_it = spec.overflow is Overflow.ONLY or (spec.overflow is Overflow.ALLOW and not has_workers)
+        if needs_it and not fleet.slots and (has_key or not has_workers):
+            # Locked out, or dead and about to be started again: no fault of the request's.
+            raise OverflowUnavailable
+        try:
+            return candidates(
+                spec,
+                self.settings.lane(spec.lane),
+                self.tariff,
+                ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, start_within_s(spec)),
+                free_until=self.forecast.free_until,
+                api_is_open=api_is_open,
+                has_workers=has_workers,
+                lacking=lambda usd: self.wallet.lacking(app, usd),
+                spill_reason=self.spill_switch.spill_reason(queue_name(spec.pool, spec.lane)) if api_is_open else None,
+            )
+        except BudgetExceeded as error:
+            self.refusals.count(app.id, queue_name(OVERFLOW, spec.lane), error.reason, spec.kv_tokens)
+            raise
+        except InvalidRequest as error:
+            raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}{error.param}") from error
+
+    def _refused(self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...]) -> Refused:
+        if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
+            return rate_limited(refusal, spec.kv_tokens, app.limits)
+        queue = options[0].queue
+        position, ahead_tokens = refusal.depth + 1, refusal.expected_tokens
+        wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
+        retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
+        if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
+            self._knock(app, queue, spec.kv_tokens, retry_after_s)
+        return QueueFull(
+            f"{complaint(refusal, spec, queue, wait_s)} {advice(retry_after_s)}",
+            queue=queue,
+            reason=refusal.reason,
+            depth=refusal.waiting,
+            cap=refusal.cap,
+            unit=refusal.unit,
+            expected_wait_s=wait_s,
+            retry_after_s=retry_after_s,
+            rates_left=refusal.rates_left,
+        )
+
+    def _knock(self, app: App, queue: str, tokens: int, retry_after_s: int) -> None:
+        if not self.intake.full.is_knock_due(app.id, queue):
+            return
+        try:
+            self.intake.admission.knock(app.id, queue, tokens, retry_after_s + LATE_S)
+        except BrokerUnavailable as error:
+            log.warning("knock_not_noted", extra={"queue": queue, "error": str(error)})
+
+    def _retry_after_s(self, refusal: Refusal, spec: JobSpec, candidate: Candidate, wait_s: float | None) -> int | None:
+        """When there will likely be a place; None when that is too far away to come back for."""
+        mean_tokens = refusal.backlog_tokens / refusal.depth if refusal.depth else spec.kv_tokens
+        match refusal.reason:
+            case "wait" if wait_s is not None:
+                return whole(wait_s - start_within_s(spec))
+            case "tokens":
+                tokens: float = refusal.backlog_tokens + spec.kv_tokens - candidate.backlog_cap_tokens
+            case "share":
+                # A place of its own frees once in a turn of all apps that wait.
+                tokens = mean_tokens * candidate.depth_cap / refusal.cap
+            case "token_share":
+                tokens = spec.kv_tokens * candidate.backlog_cap_tokens / max(1, refusal.cap)
+            case _:
+                tokens = mean_tokens * (1 + max(0, refusal.depth - candidate.depth_cap))
+        # Those were what jobs may take. The queue drains what they will likely take.
+        tokens *= refusal.expected_tokens / refusal.backlog_tokens if refusal.backlog_tokens else 1.0
+        drained_s = self._or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
+        return RETRY_BLINDLY_S if drained_s is None else whole(drained_s)
+
+    def _accepted(self, spec: JobSpec, admitted: Admitted) -> Accepted:
+        place = admitted.place
+        queue, position, ahead_tokens = place.candidate.queue, place.position, place.ahead_tokens
+        return Accepted(
+            spec.id,
+            JobState.QUEUED,
+            spec.lane,
+            queue,
+            admitted.start_by,
+            spec.sampling.max_tokens,
+            spec.max_wait_s,
+            position,
+            place.depth,
+            self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)),
+            place.rates_left,
+        )
+
+    def _or_unknown(self, ask: Callable[[], float | None]) -> float | None:
+        """A forecast, which nobody's request fails for."""
+        try:
+            return ask()
+        except Unavailable:
+            return None

@@ -1,0 +1,103 @@
+"""Whether there is money for one more job at the paid API, also for those that are on their way there.
+
+A worker reserves a job's money when it claims it. Until then nobody holds it: what was let in a moment ago, and what
+waits, is counted here, or the last money of a budget would be promised to many.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from uuid import UUID
+
+from api.cached_value import CachedValue
+from headrace.domain.apps import App
+from headrace.domain.budgets import BUDGETS, Account, Balances, Kind, Lack, Shortfall, short_of, shortfall
+from headrace.errors import StoreUnavailable
+from headrace.store.money import budgets
+
+#: How old the accounts may be, in seconds. The worker looks again before it spends.
+ACCOUNTS_TTL_S = 0.5
+#: How long a job counts that was let in here: by then the accounts have it, unless it waits. Longer than that takes: a
+#: budget that is nearly used up is spent a little later, and nobody is let in for whom nothing is left.
+COMING_S = 2.0
+
+
+class SharedWallet:
+    """Knows the budgets. Safe for many threads."""
+
+    def __init__(
+        self,
+        read: Callable[[], Balances],
+        waiting: Callable[[], int],
+        note_short: Callable[[UUID, Kind], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            read: the limits of all apps together, and the accounts of this day and month.
+            waiting: jobs in the queues of the paid API, in all.
+            note_short: notes, of an account that is nearly used up, that a job found too little left, and by which
+                kind of use.
+        """
+        self._balances = CachedValue(read, ACCOUNTS_TTL_S)
+        self._waiting, self._clock = waiting, clock
+        self._note_short, self._noted = note_short, set[tuple[UUID, Kind]]()
+        self._lock = threading.Lock()
+        #: Of each job that was let in lately: when, its app, and the most it can cost.
+        self._coming: deque[tuple[float, str, Decimal]] = deque()
+
+    def lacking(self, app: App, usd: Decimal) -> Lack | None:
+        """Why no budget pays for a job that may cost so much; None when one does.
+
+        Raises: StoreUnavailable. BrokerUnavailable.
+        """
+        balances = self._balances.get()
+        used = budgets.used(balances.accounts, app.name)
+        together_usd, jobs = self._coming_usd()
+        # Whose jobs wait there is not known here, so that they count for all together alone, at the mean of those that
+        # were let in lately, which are among them.
+        mean_usd = together_usd / jobs if jobs else usd
+        together_usd = max(together_usd, self._waiting() * mean_usd)
+        own_usd, _ = self._coming_usd(app.name)
+        coming = {budget: own_usd if budget.is_own else together_usd for budget in BUDGETS}
+        both = {budget: used.get(budget, Decimal(0)) + coming[budget] for budget in BUDGETS}
+        lack = shortfall(usd, both, app.limits, balances.together)
+        if isinstance(lack, Shortfall):
+            whose = (app.name if lack.budget.is_own else None, lack.budget.period)
+            account = next((each for each in balances.accounts if (each.app, each.period) == whose), None)
+            if account is not None:
+                self._note(account, usd, lack.limit_usd)
+        return lack
+
+    def _note(self, account: Account, usd: Decimal, limit_usd: Decimal) -> None:
+        """Note a shortfall once, where more is used than what may yet come to nothing."""
+        kind = short_of(usd, account.spent_usd, account.used_usd, limit_usd)
+        if kind is None or kind in account.short:
+            return
+        with self._lock:
+            is_first = (account.id, kind) not in self._noted
+            self._noted.add((account.id, kind))
+        if not is_first:
+            return
+        try:
+            self._note_short(account.id, kind)
+        except StoreUnavailable:
+            # No request fails for it: the next one notes it.
+            with self._lock:
+                self._noted.discard((account.id, kind))
+
+    def let_in(self, app: App, usd: Decimal) -> None:
+        """A job of this app was accepted for the paid API."""
+        with self._lock:
+            self._coming.append((self._clock(), app.name, usd))
+
+    def _coming_usd(self, app: str | None = None) -> tuple[Decimal, int]:
+        """The most that those who were let in lately can cost, an app's or all; and how many they are."""
+        with self._lock:
+            while self._coming and self._coming[0][0] < self._clock() - COMING_S:
+                self._coming.popleft()
+            found = [usd for _, name, usd in self._coming if app in (None, name)]
+        return sum(found, Decimal(0)), len(found)

@@ -1,0 +1,57 @@
+"""The use cases that end a job from outside: its caller cancels it, or finds that its time is over. Knows no HTTP."""
+
+import logging
+from collections.abc import Sequence
+from uuid import UUID
+
+from headrace.broker.admission import Admission
+from headrace.domain.jobs import Job
+from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
+from headrace.errors import BrokerUnavailable
+from headrace.store import Store, jobs
+
+log = logging.getLogger(__name__)
+
+
+def read(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
+    """The app's job as it stands. One whose time is over is ended here: its reader need not wait for the sweep.
+
+    Raises: NotFound. StoreUnavailable.
+    """
+    with store.autocommit() as db:
+        job = jobs.find(db, app_id, job_id)
+    return ended_if_over(store, admission, job)
+
+
+def ended_if_over(store: Store, admission: Admission, job: Job) -> Job:
+    """The job as it was read; one whose time is over as it is once ended. Raises: NotFound. StoreUnavailable."""
+    if not job.is_over:
+        return job
+    with store.begin() as db:
+        ended = jobs.expire(db, [job.id])
+        job = jobs.find(db, job.app_id, job.id)
+    _give_back(admission, ended)
+    return job
+
+
+def cancel(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
+    """Cancel the app's job; one that runs is stopped by its worker soon. Raises: NotFound. StoreUnavailable."""
+    with store.begin() as db:
+        job = jobs.cancel(db, app_id, job_id)
+    if job.state is JobState.CANCELLED:
+        _give_back(admission, [job.ticket])
+    return job
+
+
+def _give_back(admission: Admission, ended: Sequence[Ticket]) -> None:
+    """Take ended jobs out of their queues, and wake who waits for them."""
+    if not ended:
+        return
+    try:
+        admission.remove(ended)
+        job_ids = [ticket.job_id for ticket in ended]
+        admission.announce_ended(job_ids, moved=job_ids)
+    except BrokerUnavailable as error:
+        # A message finds nothing to claim, `reconcile_admission` frees the place, and who waits looks again by himself.
+        log.warning("end_not_announced", extra={"jobs": len(ended), "error": str(error)})

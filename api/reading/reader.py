@@ -1,0 +1,44 @@
+"""Reads jobs for all threads of one process: who asks while a read is under way shares the next. Knows no HTTP."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from api.reading import ending
+from headrace.batching import Batching, Call
+from headrace.broker.admission import Admission
+from headrace.domain.jobs import Job
+from headrace.errors import Unavailable
+from headrace.store import Store, jobs
+
+#: Jobs in one read: an answer may be megabytes, and so many are in the memory at once.
+BATCH = 8
+
+#: The app's id and the job's.
+_Key = tuple[UUID, UUID]
+
+
+class Reader:
+    """Reads jobs as they stand. Safe for many threads: it takes one connection, however many they are."""
+
+    def __init__(self, store: Store, admission: Admission) -> None:
+        self._store, self._admission = store, admission
+        self.batching = Batching[_Key, Job | None](self._serve, BATCH)
+
+    def read(self, app_id: UUID, job_id: UUID) -> Job:
+        """As `ending.read`. Raises: NotFound. StoreUnavailable."""
+        try:
+            job = self.batching.call((app_id, job_id))
+        except Unavailable:
+            raise
+        except Exception:
+            # One row that cannot be read fails its reader alone.
+            return ending.read(self._store, self._admission, app_id, job_id)
+        if job is None:
+            raise jobs.not_found(job_id)
+        return ending.ended_if_over(self._store, self._admission, job)
+
+    def _serve(self, calls: Sequence[Call[_Key, Job | None]]) -> None:
+        with self._store.autocommit() as db:
+            found = jobs.find_all(db, [call.ask for call in calls])
+        for call in calls:
+            call.settle(found.get(call.ask))

@@ -1,0 +1,266 @@
+"""Waits: requests that hold on for news of a job, woken by one Redis reader and one re-check for the whole process.
+
+An open wait holds a thread and no database connection. A lost message is healed by looking again, in one query for all.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeVar
+from uuid import UUID
+
+from redis import Redis, RedisError
+
+from api.reading.peers import Connections, Peer, connections
+from api.reading.slots import Slot, Slots
+from headrace.broker.admission import ENDED
+from headrace.broker.streams import STREAMED
+from headrace.domain.jobs import Job
+from headrace.errors import SlotsFull, StoreUnavailable
+from headrace.store import Store, jobs
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks at the jobs whose end nobody has announced. It bounds how late an expiry is seen.
+RECHECK_S = 1.0
+#: How old a wait is, in seconds, when its client is first looked for, and how many looks in a row must miss it: the
+#: kernel does not list all connections in one step.
+LOOK_AFTER_S = 1.0
+LOOKS_TO_BE_SURE = 2
+#: Seconds the reader waits for a message, and before it connects again.
+POLL_S = 1.0
+#: Reads of streams after news at once. Thousands may be told together, and others need Redis too.
+READS_AT_ONCE = 4
+
+T = TypeVar("T")
+Kind = Literal["wait", "stream"]
+
+
+class ClientGone(Exception):
+    """The client of a wait has closed its connection: no answer reaches it."""
+
+
+class Watch:
+    """News of one job for one waiter.
+
+    Attributes:
+        has_ended: True once the job's end was announced or seen. Its reader may set it back.
+        is_abandoned: True once the waiter's client has gone.
+    """
+
+    def __init__(self, peer: Peer | None = None) -> None:
+        self.has_ended = self.is_abandoned = False
+        self._news = threading.Event()
+        self._peer, self._began, self._misses = peer, time.monotonic(), 0
+
+    def tell(self, *, has_ended: bool) -> None:
+        """Wake the waiter: the job has ended, or its stream may have more."""
+        self.has_ended |= has_ended
+        self._news.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return True when there is news since the last call, False after `timeout_s` without any."""
+        is_news = self._news.wait(timeout_s)
+        self._news.clear()
+        return is_news
+
+    def age_s(self, now: float) -> float | None:
+        """How long it has waited, on the monotonic clock; None where its client is not known, or known to have gone."""
+        return None if self._peer is None or self.is_abandoned else now - self._began
+
+    def look_for_client(self, found: Connections, now: float) -> None:
+        """Give the waiter up once its client was missing twice. Args: now: before the connections were looked at."""
+        age_s = self.age_s(now)
+        if self._peer is None or age_s is None:
+            return
+        self._misses = 0 if found.may_have(self._peer, age_s) else self._misses + 1
+        if self._misses == LOOKS_TO_BE_SURE:
+            self.is_abandoned = True
+            self._news.set()
+
+
+class Waits:
+    """The open waits of one process. Its two threads start with the first."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        store: Store,
+        *,
+        wait_slots: int,
+        stream_slots: int,
+        look: Callable[[], Connections] = connections,
+    ) -> None:
+        self._redis = redis
+        self._store = store
+        self._look_at_connections = look
+        self._slots: dict[Kind, Slots] = {"wait": Slots(wait_slots), "stream": Slots(stream_slots)}
+        self._reads = threading.BoundedSemaphore(READS_AT_ONCE)
+        self._lock = threading.Lock()
+        self._watches: dict[UUID, set[Watch]] = {}
+        self._stop = threading.Event()
+        self._is_started = self._is_blind = False
+
+    @property
+    def is_closed(self) -> bool:
+        """True once the process must go."""
+        return self._stop.is_set()
+
+    @contextmanager
+    def hold(self, kind: Kind, app_id: UUID) -> Iterator[Slot]:
+        """Hold a slot for an app's synchronous request, or for a stream, which takes it along. Raises: SlotsFull."""
+        slot = self._slots[kind].take(app_id)
+        if slot is None:
+            message = "This server holds as many requests of this app open as it may now. Try again."
+            raise SlotsFull(message, reason=f"{kind}_slots", retry_after_s=1)
+        try:
+            yield slot
+        finally:
+            if not slot.is_handed_over:
+                slot.release()
+
+    def until_ended(
+        self, app_id: UUID, job_id: UUID, read: Callable[[], Job], wait_s: float, peer: Peer | None = None
+    ) -> Job:
+        """The job as `read` returns it: as soon as it has ended, or after `wait_s`, as it stands then.
+
+        Without a free slot for the app the answer comes at once, and its caller polls again.
+        """
+        slot = self._slots["wait"].take(app_id) if wait_s > 0 else None
+        if slot is None:
+            return read()
+        try:
+            return self.follow(job_id, read, wait_s, peer)
+        except ClientGone:
+            return read()
+        finally:
+            slot.release()
+
+    def follow(self, job_id: UUID, read: Callable[[], Job], wait_s: float, peer: Peer | None = None) -> Job:
+        """As `until_ended`, for a caller that holds a slot already. Raises: ClientGone."""
+        until = time.monotonic() + wait_s
+        with self.watch(job_id, peer) as watch:
+            job = read()
+            while not job.state.is_terminal and not self.is_closed and (left_s := until - time.monotonic()) > 0:
+                watch.wait(left_s)
+                if watch.is_abandoned and not watch.has_ended:
+                    raise ClientGone
+                if watch.has_ended or self.is_closed or time.monotonic() >= until:
+                    watch.has_ended = False
+                    job = self._look_again(read, job, until)
+            return job
+
+    def _look_again(self, read: Callable[[], Job], job: Job, until: float) -> Job:
+        """The job, or as it stood while Postgres does not answer and there is time left: the re-check tells again."""
+        try:
+            return read()
+        except StoreUnavailable:
+            if self.is_closed or time.monotonic() >= until:
+                raise
+            return job
+
+    def look(self, read: Callable[[], T]) -> T:
+        """Read what there is news of, with few others at once. Raises: what `read` raises."""
+        with self._reads:
+            return read()
+
+    @contextmanager
+    def watch(self, job_id: UUID, peer: Peer | None = None) -> Iterator[Watch]:
+        """What is told of this job from now on. What came before is the caller's to read, after this began.
+
+        Args: peer: the client, if the watch is to say when it has gone.
+        """
+        watch = Watch(peer)
+        with self._lock:
+            self._start()
+            self._watches.setdefault(job_id, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            with self._lock:
+                watches = self._watches[job_id]
+                watches.discard(watch)
+                if not watches:
+                    del self._watches[job_id]
+
+    def is_watched(self, job_id: UUID) -> bool:
+        """True while anyone in this process waits for news of this job."""
+        with self._lock:
+            return job_id in self._watches
+
+    def close(self) -> None:
+        """Stop the threads and end every wait, with the job as it stands. Call it once the process must go."""
+        self._stop.set()
+        self._tell_all()
+
+    def _start(self) -> None:
+        if self._is_started or self.is_closed:
+            return
+        self._is_started = True
+        for name, step in (("reader", self._read_messages), ("recheck", self._recheck)):
+            threading.Thread(target=self._repeat, args=(name, step), name=f"waits-{name}", daemon=True).start()
+
+    def _repeat(self, name: str, step: Callable[[], None]) -> None:
+        while not self.is_closed:
+            try:
+                step()
+            except (RedisError, StoreUnavailable) as error:
+                log.warning("waits_lost_server", extra={"of": name, "error": str(error)})
+            except Exception:
+                log.exception("waits_failed", extra={"of": name})
+            self._stop.wait(POLL_S)
+
+    def _read_messages(self) -> None:
+        with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+            channel.subscribe(ENDED, STREAMED)
+            while not self.is_closed:
+                message = channel.get_message(timeout=POLL_S)
+                if message is None:
+                    continue
+                if message["type"] == "message":
+                    self._tell(UUID(hex=message["data"]), has_ended=message["channel"] == ENDED)
+                else:
+                    # Subscribed, perhaps again: what was published while nobody listened is in the streams.
+                    self._tell_all()
+
+    def _recheck(self) -> None:
+        while not self._stop.wait(RECHECK_S):
+            with self._lock:
+                watched = list(self._watches)
+            if watched:
+                with self._store.begin() as db:
+                    ended = jobs.ended_among(db, watched)
+                for job_id in ended:
+                    self._tell(job_id, has_ended=True)
+                self._look_for_clients()
+
+    def _look_for_clients(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            watches = [watch for watches in self._watches.values() for watch in watches]
+        # Most waits are over before that: they cost nothing.
+        if not any(age_s >= LOOK_AFTER_S for watch in watches if (age_s := watch.age_s(now)) is not None):
+            return
+        try:
+            found = self._look_at_connections()
+        except OSError as error:
+            if not self._is_blind:
+                log.warning("connections_not_seen", extra={"error": str(error)})
+            self._is_blind = True
+            return
+        for watch in watches:
+            if (watch.age_s(now) or 0.0) >= LOOK_AFTER_S:
+                watch.look_for_client(found, now)
+
+    def _tell(self, job_id: UUID, *, has_ended: bool) -> None:
+        with self._lock:
+            for watch in self._watches.get(job_id, ()):
+                watch.tell(has_ended=has_ended)
+
+    def _tell_all(self) -> None:
+        with self._lock:
+            for watches in self._watches.values():
+                for watch in watches:
+                    watch.tell(has_ended=False)

@@ -1,0 +1,95 @@
+"""What a stream's reader is told, in the words of chat completions, chunk by chunk. Pure, like `api.streams.events`."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from api.error_shapes import shape_of
+from api.job_error import job_error
+from api.schemas.chat_body import ChatUsage, finish_reason_of
+from api.schemas.fragments import Fragments
+from api.schemas.openai_request import LANE_TIERS
+from api.streams.events import INTERRUPTED, RESTARTED, Event
+from api.streams.transcript import Piece, Transcript, sent
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
+from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import StreamEvent
+from headrace.errors import HeadraceError, Unanswered
+
+#: Ends a stream of chat completions.
+DONE = "[DONE]"
+
+
+class ChatChunks:
+    """Chunks of a chat completion. Text that was told cannot be taken back here: a restart ends the telling."""
+
+    def __init__(self, job: Job, *, include_usage: bool = False) -> None:
+        self._job, self._include_usage = job, include_usage
+        self._transcript = Transcript()
+        self.fragments = Fragments()
+        self.is_over = False
+
+    def opening(self) -> Iterator[Event]:
+        """Whose turn it is."""
+        yield self._chunk({"role": "assistant", "content": ""})
+
+    def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
+        """The content, piece by piece."""
+        for entry in entries:
+            if self.is_over:
+                return
+            if entry.kind == "restart" and not self._transcript.is_empty:
+                yield self._restarted()
+            elif piece := self._transcript.take(entry):
+                yield self._piece(piece)
+
+    def ending(self, job: Job) -> Iterator[Event | str]:
+        """The rest, why it ended, the usage where it was asked for; or the error."""
+        if job.state is not JobState.SUCCEEDED or job.answer is None:
+            yield self._failed(job_error(job))
+            return
+        rest = self._transcript.lacks(job)
+        if rest is None:
+            yield self._restarted()
+            return
+        if rest.reasoning:
+            yield self._piece(Piece(reasoning=rest.reasoning))
+        if rest.text or rest.logprobs:
+            yield self._piece(Piece(rest.text, rest.logprobs))
+        yield self._chunk({}, finish_reason_of(job))
+        if self._include_usage:
+            yield {**self._chunk({}), "choices": [], "usage": ChatUsage.of(job).model_dump(mode="json")}
+        self.is_over = True
+        yield DONE
+
+    def interrupted(self) -> Iterator[Event]:
+        """An error: chat completions cannot be resumed."""
+        message = f"{INTERRUPTED} Its answer will be at GET /v1/jobs/{show_id(self._job.id)}."
+        yield self._failed(Unanswered(message, self._job.id, code="stream_interrupted"))
+
+    def _piece(self, piece: Piece) -> Event:
+        if piece.reasoning:
+            return self._chunk({"reasoning": piece.reasoning})
+        return self._chunk({"content": piece.text}, logprobs=piece.logprobs)
+
+    def _chunk(self, delta: Event, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
+        told = {"content": sent(logprobs, self.fragments), "refusal": None} if logprobs else None
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": told}
+        chunk = {
+            "id": show_id(self._job.id, "chatcmpl-"),
+            "object": "chat.completion.chunk",
+            "created": int(self._job.created_at.timestamp()),
+            "model": self._job.model_requested,
+            "service_tier": LANE_TIERS[self._job.lane],
+            "choices": [choice],
+        }
+        return {**chunk, "usage": None} if self._include_usage else chunk
+
+    def _restarted(self) -> Event:
+        message = f"{RESTARTED} The whole answer will be at GET /v1/jobs/{show_id(self._job.id)}."
+        return self._failed(Unanswered(message, self._job.id, code="stream_restarted"))
+
+    def _failed(self, error: HeadraceError) -> Event:
+        self.is_over = True
+        kind = shape_of(error).type
+        return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}

@@ -1,0 +1,181 @@
+"""Server-sent events: a job's stream as the bytes of a response, for as long as the job lives and its reader listens.
+
+What is told is `api.streams.events`' part. An open stream holds a thread and a slot, and no database connection.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from flask import Response
+
+from api.abandoned import cancel_unless_wanted
+from api.deps import WebDeps, deps
+from api.door.accepted import Accepted
+from api.reading.slots import Slot
+from api.reading.waits import Watch
+from api.streams.chunks import ChatChunks
+from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller, can_resume
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
+from headrace.domain.stream_events import StreamEvent
+from headrace.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+#: A comment, which every reader of events skips.
+KEEP_ALIVE = b": keep-alive\n\n"
+#: A reader that has not come round for so many keep-alives has gone.
+HELD_LOOKS = 3
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+def response_stream(
+    job: Job, slot: Slot, *, starting_after: int | None = None, accepted: Accepted | None = None
+) -> Response:
+    """Events of the Responses API, those after the given number; takes the slot over.
+
+    Raises: InvalidRequest, code stream_not_available: the job has no stream, or none any more. BrokerUnavailable.
+    """
+    web = deps()
+    _check_has_stream(job)
+    after = -1 if starting_after is None else starting_after
+    if after > BEFORE_ENTRIES and not can_resume(web.streams.read(job.id), after):
+        raise _not_available(job, "What this stream had told is gone, so that it cannot be resumed.")
+    teller = ResponseEvents(job, after=after, accepted=accepted)
+    return _respond(JobStream(web, job, teller, slot, is_first=accepted is not None and not accepted.is_replay), named)
+
+
+def chat_stream(job: Job, slot: Slot, accepted: Accepted, *, include_usage: bool = False) -> Response:
+    """Chunks of a chat completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
+    _check_has_stream(job)
+    teller = ChatChunks(job, include_usage=include_usage)
+    return _respond(JobStream(deps(), job, teller, slot, is_first=not accepted.is_replay), unnamed)
+
+
+def named(event: Event) -> str:
+    """An event as Responses writes it."""
+    return f"event: {event['type']}\n{unnamed(event)}"
+
+
+def unnamed(event: Event | str) -> str:
+    """An event as chat completions writes it."""
+    data = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {data}\n\n"
+
+
+def _check_has_stream(job: Job) -> None:
+    if not job.stream:
+        raise _not_available(job, "It was not created with stream=true, so that there is no stream of it.")
+
+
+def _not_available(job: Job, why: str) -> InvalidRequest:
+    remedy = f"Read the whole of it with GET /v1/responses/{show_id(job.id, 'resp_')}."
+    return InvalidRequest(f"{why} {remedy}", code="stream_not_available", param="stream")
+
+
+def _respond(stream: "JobStream", write: Callable[[Event], str]) -> Response:
+    response = Response(stream.chunks(write), mimetype="text/event-stream", headers=HEADERS)
+    response.call_on_close(stream.close)
+    stream.slot.hand_over()
+    return response
+
+
+class JobStream:
+    """One reader's stream of one job.
+
+    Its first reader is who made the job; whoever listens again, even by the same request sent twice, holds the job.
+    """
+
+    def __init__(self, deps: WebDeps, job: Job, teller: Teller, slot: Slot, *, is_first: bool) -> None:
+        self.slot = slot
+        self._is_first = is_first
+        self._deps, self._job, self._teller = deps, job, teller
+        self._entry_number = 0
+        self._has_looked = job.state.is_terminal
+        self._is_told = False
+        self._hold_again_at = 0.0
+
+    def chunks(self, write: Callable[[Event], str]) -> Iterator[bytes]:
+        """The bytes, as they come: all that is known in one piece, a comment whenever nothing was for a while."""
+        try:
+            for events in self._follow():
+                yield self._teller.fragments.filled("".join(map(write, events))).encode() or KEEP_ALIVE
+        except NotFound:
+            log.info("stream_of_deleted_job", extra={"job_id": show_id(self._job.id)})
+        self._is_told = True
+
+    def close(self) -> None:
+        """Give the slot back; a job that only its maker wanted is cancelled when he left before its end.
+
+        The server calls it, once it has written the last or could write no more.
+        """
+        try:
+            if self._is_first and not (self._is_told or self._job.background):
+                cancel_unless_wanted(self._deps, self._job.app_id, self._job.id)
+        finally:
+            self.slot.release()
+
+    def _hold(self) -> None:
+        """Keep the job from being cancelled by its first reader's end, until this one misses some looks."""
+        now, keep_alive_s = time.monotonic(), self._deps.settings.keep_alive_s
+        if self._is_first or self._job.background or now < self._hold_again_at:
+            return
+        self._hold_again_at = now + keep_alive_s
+        try:
+            self._deps.streams.hold(self._job.id, HELD_LOOKS * keep_alive_s)
+        except BrokerUnavailable as error:
+            log.warning("stream_not_held", extra={"job_id": show_id(self._job.id), "error": str(error)})
+
+    def _follow(self) -> Iterator[list[Event]]:
+        """What there is to tell, as soon as there is more; an empty list after a while without."""
+        teller, waits, keep_alive_s = self._teller, self._deps.waits, self._deps.settings.keep_alive_s
+        with waits.watch(self._job.id) as watch:
+            self._hold()
+            yield list(teller.opening())
+            due = time.monotonic() + keep_alive_s
+            while True:
+                events = self._news(watch)
+                if events or time.monotonic() >= due:
+                    self._hold()
+                    yield events
+                    due = time.monotonic() + keep_alive_s
+                if teller.is_over or self._job.state.is_terminal or waits.is_closed:
+                    return
+                watch.wait(max(0.0, due - time.monotonic()))
+
+    def _news(self, watch: Watch) -> list[Event]:
+        """What is new; with the end of the telling when there is one."""
+        entries = self._entries()
+        # The job was read before the watch began: one whose stream has begun may have ended in between.
+        if watch.has_ended or (entries and not self._has_looked):
+            self._look(watch)
+            # What was published before the end belongs before it.
+            entries += self._entries()
+        events = list(self._teller.more(entries))
+        if self._teller.is_over:
+            return events
+        if self._job.state.is_terminal:
+            return [*events, *self._teller.ending(self._job)]
+        return [*events, *self._teller.interrupted()] if self._deps.waits.is_closed else events
+
+    def _entries(self) -> list[StreamEvent]:
+        """The stream's entries since the last; none while Redis does not answer: the answer makes up for them."""
+        try:
+            entries = self._deps.waits.look(lambda: self._deps.streams.read(self._job.id, self._entry_number))
+        except BrokerUnavailable as error:
+            log.warning("stream_not_read", extra={"job_id": show_id(self._job.id), "error": str(error)})
+            return []
+        if entries:
+            self._entry_number = entries[-1].number
+        return entries
+
+    def _look(self, watch: Watch) -> None:
+        """Read the job again. Where Postgres does not answer, the watch is told of the end once it does."""
+        watch.has_ended = False
+        self._has_looked = True
+        try:
+            self._job = self._deps.reader.read(self._job.app_id, self._job.id)
+        except StoreUnavailable as error:
+            log.warning("stream_job_not_read", extra={"job_id": show_id(self._job.id), "error": str(error)})

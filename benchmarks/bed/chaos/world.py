@@ -1,0 +1,180 @@
+"""A whole system to be broken: two hosts of real processes, behind proxies to servers that can be killed and hung.
+
+Postgres is a primary and a standby, Redis a master and a replica: each second one can be promoted.
+
+Knows the system from outside: `headrace up`, the servers' binaries, SQL, Redis. It does not know what breaks when.
+"""
+
+import json
+import os
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import psycopg
+from redis import Redis
+
+from bed.chaos.cluster import Cluster, Node
+from headrace.stack.receiver import Receiver
+from headrace.stack.stack import Stack
+from peers.paid_api import paid_api
+from tests.chaos.proxy import Proxy
+from tests.chaos.redis_group import Node as RedisNode
+from tests.chaos.redis_group import RedisGroup
+
+LEASE_S = 4.0
+#: Of a lane's queue: little enough that an outage of seconds fills it.
+DEPTH_CAP = 100
+LANES = ("high", "normal", "low", "batch")
+#: A prompt with this in it kills the engine.
+POISON = "hemlock"
+#: Each host's processes; the second has its own GPU worker and nothing else.
+SECOND_WITHOUT = ("web", "overflow", "webhooks", "control", "beat", "flower")
+OFF_FOLDER = Path(__file__).parent / "off"
+
+
+class World(AbstractContextManager["World"]):
+    """Everything, for the length of a `with` block. Start it from a thread that lives as long.
+
+    Attributes:
+        cluster: Postgres; `postgres` is its primary, and `postgres_proxy` what stands before that.
+        redis_group: Redis; `redis` is its master, with what stands before that.
+        web_proxy: what stands before the API; `url` leads to it.
+        hosts: the stacks; the first has the API.
+        receiver: of webhooks.
+    """
+
+    def __init__(self, off: str | None, settings: Mapping[str, str]) -> None:
+        """Plan it.
+
+        Args:
+            off: a mechanism that does not work in this world; see `off/sitecustomize.py`, and `sweep`: no control
+                process; `sync`: the standby of Postgres is asynchronous.
+        """
+        self._off, self._settings = off, settings
+        self._exits = ExitStack()
+        self._onlookers = dict[str, Redis]()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._exits.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def _start(self) -> None:
+        enter = self._exits.enter_context
+        self.folder = Path(enter(TemporaryDirectory(prefix="headrace-soak-")))
+        self.cluster = enter(Cluster(self.folder, is_synchronous=self._off != "sync"))
+        self.redis_group = enter(RedisGroup(self.folder))
+        self.receiver = enter(Receiver())
+        self.provider = enter(paid_api(self.folder, tokens=12, token_ms=40))
+        env = self._env(self.cluster.url, self.redis_group.url)
+        first = ("flower", "control") if self._off == "sweep" else ("flower",)
+        self.hosts = [enter(Stack(self.folder / "host-1", _options(first), env))]
+        # Two Celery workers of one name would answer for each other.
+        second = {**env, "CUDA_VISIBLE_DEVICES": "1"}
+        self.hosts.append(enter(Stack(self.folder / "host-2", _options(SECOND_WITHOUT), second)))
+        api = urlsplit(self.hosts[0].report.url)
+        assert api.port is not None
+        self.web_proxy = enter(Proxy(api.port))
+        self.url, self.api_key = f"http://{api.hostname}:{self.web_proxy.port}", self.hosts[0].report.api_key
+
+    def _env(self, database_url: str, redis_url: str) -> dict[str, str]:
+        inherited = os.environ.get("PYTHONPATH", "")  # noqa: TID251 - it is handed on, longer.
+        return {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "OPENAI_API_KEY": "sk-stand-in",
+            "OPENAI_BASE_URL": f"{self.provider}/v1",
+            "HEADRACE_PEPPER": "soak",
+            "HEADRACE_LEASE_S": str(LEASE_S),
+            "HEADRACE_DRAIN_S": "2",
+            "HEADRACE_OBSERVE_EVERY_S": "1",
+            # A job that is unlucky again and again is none that fails: that is what attempts are for, and not soaked.
+            "HEADRACE_MAX_ATTEMPTS": "30",
+            "HEADRACE_OVERFLOW__TIMEOUT_S": "4",
+            "HEADRACE_BUDGETS__MONTH_USD": "1000",
+            "HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true",
+            "HEADRACE_WEBHOOKS__RETRY_DELAYS_S": json.dumps([1] * 20),
+            "HEADRACE_SIMULATOR__POISON": POISON,
+            **{f"HEADRACE_LANES__{lane.upper()}__DEPTH_CAP": str(DEPTH_CAP) for lane in LANES},
+            **self._settings,
+            **(
+                {"PYTHONPATH": os.pathsep.join(filter(None, (str(OFF_FOLDER), inherited))), "SOAK_OFF": self._off}
+                if self._off == "fence"
+                else {}
+            ),
+        }
+
+    @property
+    def redis(self) -> RedisNode:
+        """Redis's master, as it is now."""
+        return self.redis_group.master
+
+    @property
+    def onlooker(self) -> Redis:
+        """A client of the master that no fault on the way meets."""
+        url = self.redis.valkey.url
+        if url not in self._onlookers:
+            self._onlookers[url] = self._exits.enter_context(Redis.from_url(url, decode_responses=True))
+        return self._onlookers[url]
+
+    @property
+    def postgres(self) -> Node:
+        """Postgres's primary, as it is now."""
+        return self.cluster.primary
+
+    @property
+    def postgres_proxy(self) -> Proxy:
+        """What stands before the primary."""
+        return self.cluster.primary.proxy
+
+    def pid(self, name: str, host: int = 0) -> int | None:
+        """The pid of a process; None while it does not run."""
+        process = self.hosts[host].processes.get(name)
+        return process.pid if process else None
+
+    @contextmanager
+    def database(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """A connection that no fault on the way meets, in a transaction."""
+        with psycopg.connect(self.cluster.primary.url) as db:
+            yield db
+
+    def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with self.database() as db:
+            return db.execute(query.encode(), values or None).fetchall()
+
+    def order_provider_faults(self, kind: str, calls: int) -> None:
+        """Let so many of the next calls to the paid API fail."""
+        urllib.request.urlopen(f"{self.provider}/fault/{kind}/{calls}", timeout=5).close()
+
+    def bill(self) -> dict[str, int]:
+        """What the paid API has counted."""
+        with urllib.request.urlopen(f"{self.provider}/bill", timeout=5) as answer:
+            counted: dict[str, int] = json.load(answer)
+        return counted
+
+    def open_jobs(self) -> int:
+        """Jobs that have not ended, by Postgres."""
+        [(number,)] = self.sql("SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued', 'running')")
+        return int(number)
+
+    def log_lines(self) -> Iterator[str]:
+        """What the processes have logged."""
+        for path in sorted(self.folder.glob("host-*/logs/*.log")):
+            for line in path.read_text(errors="replace").splitlines():
+                yield f"{path.parent.parent.name}/{path.name}: {line}"
+
+
+def _options(without: Sequence[str]) -> tuple[str, ...]:
+    return ("--engine", "simulator", *(word for name in without for word in ("--without", name)))

@@ -1,0 +1,1 @@
+"""A hostile app beside good ones, and the receivers of their webhooks."""

@@ -1,0 +1,160 @@
+"""The door: takes places in capped queues and turns them into messages. The face of the Lua under `lua/`.
+
+Redis is a fast index of Postgres here: all of it can be wiped and rebuilt by the sweeps.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
+from uuid import UUID
+
+from redis import Redis
+
+from headrace import connections
+from headrace.broker.messages import ExecuteMessage
+from headrace.broker.upkeep import Upkeep, answered
+from headrace.domain.apps import AppLimits
+from headrace.domain.places import Ask, Load, Place, Reason, Refusal, bound_of
+from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Ticket, bell_key, books_key
+from headrace.domain.rates import RateLeft, RatesLeft
+
+#: What `observe` writes and the doors read: `headrace.policies.forecasting.Outlook`, as JSON.
+OUTLOOK = KEY_PREFIX + "outlook"
+#: The channel on which ended jobs are named, by 32 hex digits. A message may be lost: readers look again by themselves.
+ENDED = KEY_PREFIX + "ended"
+
+
+class Admission(Upkeep):
+    """Takes and gives places. Safe for many threads."""
+
+    def __init__(self, redis: Redis, message: ExecuteMessage, *, reservation_ttl_s: float) -> None:
+        super().__init__(redis, message)
+        self._ttl_s = reservation_ttl_s
+        self._reserve, self._commit = map(self._script, ("reserve", "commit"))
+
+    def reserve(self, asks: Sequence[Ask]) -> list[Place | Refusal]:
+        """Take a place for each in the first candidate with room: one Lua call, so that no cap is ever overshot.
+
+        Returns: a place or a refusal for each ask, in their order. Raises: BrokerUnavailable.
+        """
+        arguments: list[str | int | float] = [self._ttl_s]
+        for ask in asks:
+            expected_tokens = ask.tokens if ask.expected_tokens is None else ask.expected_tokens
+            arguments += (ask.job_id.hex, ask.app_id.hex, ask.tokens, expected_tokens, *_caps(ask.limits))
+            arguments.append(len(ask.candidates))
+            for each in ask.candidates:
+                most_ahead = -1 if each.ahead_cap_tokens is None else each.ahead_cap_tokens
+                arguments += (each.queue, each.depth_cap, each.backlog_cap_tokens, most_ahead, each.free_until)
+        with answered():
+            replies = self._reserve([KEY_PREFIX], arguments)
+        return [_outcome(ask, _Reply(*reply)) for ask, reply in zip(asks, replies, strict=True)]
+
+    def commit(self, tickets: Sequence[Ticket]) -> None:
+        """Turn reservations into their queues' messages, in this order. Raises: BrokerUnavailable."""
+        arguments: list[str | int] = []
+        for ticket in tickets:
+            app, message = ticket.app_id.hex, self._message.of(ticket)
+            arguments += (ticket.job_id.hex, ticket.queue, app, ticket.kv_tokens, ticket.enqueue_no, message)
+        if arguments:
+            with answered():
+                self._commit([KEY_PREFIX], arguments)
+
+    def knock(self, app_id: UUID, queue: str, tokens: int, for_s: float) -> None:
+        """Note that an app found no room and will be back: until then a share of the queue is kept for it.
+
+        Otherwise an app that keeps a queue full takes each place that frees before any other app comes back.
+        Args: tokens: of the job that found no room; the other apps' shares leave room. Raises: BrokerUnavailable.
+        """
+        with answered():
+            until_ms = (int(self._redis.time()[0]) + for_s) * 1000
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.zadd(books_key("knocks", queue), {app_id.hex: until_ms})
+            pipeline.hset(books_key("wishes", queue), app_id.hex, str(tokens))
+            pipeline.execute()
+
+    def loads(self, queues: Sequence[str]) -> dict[str, Load]:
+        """What waits in each queue: one round trip. Raises: BrokerUnavailable."""
+        with answered():
+            pipeline = self._redis.pipeline(transaction=True)
+            for queue in queues:
+                pipeline.zcard(books_key("line", queue))
+                pipeline.get(books_key("backlog", queue))
+                pipeline.hlen(books_key("jobs", queue))
+                pipeline.get(books_key("expected", queue))
+            counts = pipeline.execute()
+        return {queue: _load(*counts[4 * i : 4 * i + 4]) for i, queue in enumerate(queues)}
+
+    def departed(self, pool: str) -> int:
+        """How many jobs have ever left the pool's queues. Raises: BrokerUnavailable."""
+        with answered():
+            return int(self._redis.hget(KEY_PREFIX + "departed", pool) or 0)
+
+    def publish_outlook(self, outlook: str, for_s: float) -> None:
+        """Tell every door what was observed, which is forgotten after `for_s`. Raises: BrokerUnavailable."""
+        with answered():
+            self._redis.set(OUTLOOK, outlook, px=int(for_s * 1000))
+
+    def outlook(self) -> str | None:
+        """What was observed lately; None when nothing was. Raises: BrokerUnavailable."""
+        with answered():
+            return cast("str | None", self._redis.get(OUTLOOK))
+
+    def announce_ended(
+        self, job_ids: Iterable[UUID], *, has_webhooks: bool = False, moved: Iterable[UUID] = ()
+    ) -> None:
+        """Wake the readers of these jobs and, for webhooks, the workers that send them. Call it after the commit.
+
+        Args: moved: jobs that ended, or went back, without a worker: Flower is to show them.
+        Raises: BrokerUnavailable.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        with answered():
+            for job_id in job_ids:
+                pipeline.publish(ENDED, job_id.hex)
+            if has_webhooks:
+                pipeline.xadd(bell_key(WEBHOOKS), {"queues": "new"}, maxlen=1, approximate=False)
+            if named := " ".join(job_id.hex for job_id in moved):
+                pipeline.publish(MOVED, named)
+            pipeline.execute()
+
+    def check_writable(self) -> None:
+        """Return when Redis takes writes. Raises: BrokerUnavailable."""
+        with answered():
+            connections.check_writable(self._redis)
+
+
+def _load(jobs: int, tokens: str | None, apps: int, expected_tokens: str | None) -> Load:
+    # An older version's process keeps no expected tokens, and leaves those of jobs that are gone.
+    most = int(tokens or 0)
+    return Load(jobs, most, apps, min(most, int(float(expected_tokens or most))))
+
+
+def _caps(limits: AppLimits) -> tuple[int, ...]:
+    caps = (limits.queued_jobs, limits.requests_per_minute, limits.tokens_per_minute)
+    return tuple(-1 if cap is None else cap for cap in caps)
+
+
+class _Reply(NamedTuple):
+    """What `reserve.lua` replies to one ask: its head says what each of them is."""
+
+    candidate: int
+    reason: Reason
+    number: int
+    depth: int
+    tokens: int
+    expected_tokens: int
+    requests_left: int
+    tokens_left: int
+    free_slots: int
+
+
+def _outcome(ask: Ask, reply: _Reply) -> Place | Refusal:
+    requests, tokens_a_minute = ask.limits.requests_per_minute, ask.limits.tokens_per_minute
+    left = RatesLeft(
+        RateLeft(requests, reply.requests_left) if requests else None,
+        RateLeft(tokens_a_minute, reply.tokens_left) if tokens_a_minute else None,
+    )
+    if reply.candidate:
+        candidate = ask.candidates[reply.candidate - 1]
+        return Place(candidate, reply.number, reply.depth, reply.expected_tokens, left, reply.free_slots)
+    first = (reply.depth, reply.tokens, reply.expected_tokens)
+    return Refusal(reply.reason, *first, left, reply.free_slots, **bound_of(reply.reason, reply.number))

@@ -1,0 +1,270 @@
+"""Upkeep of the queues in Redis: what the sweeps compare with Postgres, put back, and take out.
+
+Each call is bounded: Redis serves nobody else while it carries one out.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import groupby
+from operator import attrgetter
+from typing import cast
+from uuid import UUID
+
+from redis import Redis, RedisError
+from redis.commands.core import Script
+
+from headrace.broker.messages import ExecuteMessage, list_key
+from headrace.domain.queues import KEY_PREFIX, Ticket, books_key
+from headrace.errors import BrokerUnavailable
+
+#: Messages in one Lua call that puts them back or takes them out.
+BATCH_MESSAGES = 500
+#: Stays whose claim is overdue that one look tells of, of each queue.
+MOST_TAKEN = 1000
+#: Entries of a list or of the books that one command reads.
+PART = 1000
+#: Where `committed` goes on: the sweeps of all processes share the way through the books.
+_CURSOR = KEY_PREFIX + "reconciled"
+_DELIVERY_TAG = re.compile(r'"delivery_tag":"job_([0-9a-f]{32})\.(\d+)"')
+
+#: A job and the `enqueue_no` of one of its stays in a queue.
+Stay = tuple[UUID, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a queue's list and books agree.
+
+    Attributes:
+        mark: every job that was queued up to here has been checked; empty where Redis knows of none.
+        missing: messages that the list lacks at least; those that stand for nothing may hide some.
+        overdue: what was taken out of the list, and not claimed in time.
+    """
+
+    mark: str
+    missing: int
+    overdue: tuple[Stay, ...]
+
+
+class Upkeep:
+    """Repairs lists and books. Safe for many threads."""
+
+    def __init__(self, redis: Redis, message: ExecuteMessage) -> None:
+        self._redis = redis
+        self._message = message
+        self._leave, self._restore, self._remove = map(self._script, ("leave", "restore", "remove"))
+        self._discard, self._inspect, self._check = map(self._script, ("discard", "inspect", "check"))
+
+    def _script(self, name: str) -> Script:
+        folder = files("headrace.broker") / "lua"
+        books, own = ((folder / f"{each}.lua").read_text() for each in ("books", name))
+        return self._redis.register_script(books + own)
+
+    def leave(self, stays: Iterable[Stay]) -> int:
+        """Give back the places of jobs that wait no more. Their messages stay.
+
+        Returns: how many had one. Raises: BrokerUnavailable.
+        """
+        arguments = [word for job_id, enqueue_no in stays for word in (job_id.hex, enqueue_no)]
+        if not arguments:
+            return 0
+        with answered():
+            return int(self._leave([KEY_PREFIX], arguments))
+
+    def settle(self, stays: Sequence[tuple[str, Stay]]) -> None:
+        """These were taken, and are claimed or over: they leave the books. Raises: BrokerUnavailable."""
+        if not stays:
+            return
+        self.leave(stay for _, stay in stays)
+        with answered():
+            pipeline = self._redis.pipeline(transaction=False)
+            for queue, (job_id, enqueue_no) in stays:
+                # One that was in no book when it was taken is noted all the same.
+                pipeline.zrem(books_key("taken", queue), f"{job_id.hex} {enqueue_no}")
+            pipeline.execute()
+
+    def look(self, queues: Sequence[str], claim_s: float) -> dict[str, Look]:
+        """How the list of each queue agrees with its books: one round trip, however long the lists are.
+
+        Args: claim_s: how long a worker may take to claim what it took. Raises: BrokerUnavailable.
+        """
+        with answered():
+            found = self._inspect([KEY_PREFIX], [int(claim_s * 1000), MOST_TAKEN, *queues])
+        return {
+            queue: Look(mark, missing, tuple(_stay(each) for each in overdue))
+            for queue, (mark, missing, overdue) in zip(queues, found, strict=True)
+        }
+
+    def unknown(self, queue: str, tickets: Sequence[Ticket]) -> list[Ticket]:
+        """Those that are not in the books, or not past their reservation. Raises: BrokerUnavailable."""
+        if not tickets:
+            return []
+        jobs = [ticket.job_id.hex for ticket in tickets]
+        with answered():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hmget(KEY_PREFIX + "waiting", jobs)
+            pipeline.zmscore(books_key("reservations", queue), jobs)
+            entries, reserved = pipeline.execute()
+        found = zip(tickets, entries, reserved, strict=True)
+        return [ticket for ticket, entry, until in found if entry != _entry(ticket) or until is not None]
+
+    def check(self, queue: str, before: str, now: str) -> bool:
+        """Note up to where the queue's jobs were checked.
+
+        Returns: False where the mark is not what it was: Redis was wiped, or another process went on.
+        Raises: BrokerUnavailable.
+        """
+        with answered():
+            return bool(self._check([KEY_PREFIX], [queue, before, now]))
+
+    def restore(self, tickets: Sequence[Ticket], claim_s: float = 0.0) -> list[Ticket]:
+        """Push the messages that are missing from their lists; returns those.
+
+        Args: claim_s: what was taken later than that may yet be claimed. Raises: BrokerUnavailable.
+        """
+        pushed: set[str] = set()
+        for queue, batch in _batches(tickets):
+            arguments: list[str | int] = [queue, int(claim_s * 1000)]
+            for ticket in batch:
+                app, message = ticket.app_id.hex, self._message.of(ticket)
+                arguments += (ticket.job_id.hex, app, ticket.kv_tokens, ticket.enqueue_no, message)
+            with answered():
+                pushed |= set(self._restore([KEY_PREFIX], arguments))
+        return [ticket for ticket in tickets if ticket.job_id.hex in pushed]
+
+    def remove(self, tickets: Sequence[Ticket]) -> int:
+        """Take jobs that have ended out of their queues, with the messages that are near an end of their lists.
+
+        Returns: how many messages there were. Raises: BrokerUnavailable.
+        """
+        removed = 0
+        for _, batch in _batches(tickets):
+            arguments: list[str | int] = []
+            for ticket in batch:
+                arguments += (ticket.queue, ticket.job_id.hex, ticket.enqueue_no, self._message.of(ticket))
+            with answered():
+                removed += int(self._remove([KEY_PREFIX], arguments))
+        return removed
+
+    def compare(self, queue: str) -> int:
+        """Look through a whole list, part by part, and note the committed jobs that have no message as taken long ago.
+
+        For a list that was emptied by hand: it costs as much as the list is long. Returns: how many.
+        Raises: BrokerUnavailable.
+        """
+        with answered():
+            # In this order, and from the end where messages come in: whatever comes or goes meanwhile is not missed.
+            missing = set(self._parts(self._redis.zrange, books_key("line", queue)))
+            for message in self._parts(self._redis.lrange, list_key(queue)):
+                if tag := _DELIVERY_TAG.search(message):
+                    missing.discard(tag[1])
+            missing -= set(cast("list[str]", self._redis.zrange(books_key("reservations", queue), 0, -1)))
+            stays = [f"{job.hex} {number}" for job, number in self._stays(queue, list(missing)).items()]
+            if not stays:
+                return 0
+            return cast("int", self._redis.zadd(books_key("taken", queue), dict.fromkeys(stays, 0), nx=True))
+
+    def _parts(self, read: Callable[[str, int, int], object], key: str) -> Iterator[str]:
+        start = 0
+        while part := cast("list[str]", read(key, start, start + PART - 1)):
+            yield from part
+            start += PART
+
+    def _stays(self, queue: str, jobs: Sequence[str]) -> dict[UUID, int]:
+        entries = cast("list[str | None]", self._redis.hmget(KEY_PREFIX + "waiting", jobs)) if jobs else []
+        found = zip(jobs, entries, strict=True)
+        return {
+            UUID(hex=job): int(entry.rpartition(" ")[2])
+            for job, entry in found
+            if entry is not None and entry.partition(" ")[0] == queue
+        }
+
+    def drop_stale_reservations(self, queues: Sequence[str]) -> int:
+        """Forget places whose job was never inserted, `PART` of each queue at most; returns how many.
+
+        Raises: BrokerUnavailable.
+        """
+        with answered():
+            now_ms = int(self._redis.time()[0]) * 1000
+            pipeline = self._redis.pipeline(transaction=False)
+            for queue in queues:
+                pipeline.zrangebyscore(books_key("reservations", queue), "-inf", now_ms, 0, PART)
+            stale = [job for jobs in pipeline.execute() for job in jobs]
+        # A reservation is a first stay: a job that came back later has another number, and keeps its place.
+        return self.leave((UUID(hex=job), 1) for job in stale)
+
+    def cursor(self) -> int:
+        """Where the way through the books goes on. Raises: BrokerUnavailable."""
+        with answered():
+            return int(self._redis.get(_CURSOR) or 0)
+
+    def keep_cursor(self, cursor: int) -> None:
+        """Go on there the next time. Raises: BrokerUnavailable."""
+        with answered():
+            if cursor:
+                self._redis.set(_CURSOR, cursor)
+            else:
+                self._redis.delete(_CURSOR)
+
+    def committed(self, cursor: int) -> tuple[int, dict[UUID, int]]:
+        """A part of the books: each job that waits, and is past its reservation, with its enqueue_no.
+
+        Returns: the next cursor, 0 after the last part, and the part, which may repeat jobs of another.
+        Raises: BrokerUnavailable.
+        """
+        with answered():
+            cursor, part = self._redis.hscan(KEY_PREFIX + "waiting", cursor, count=PART)
+            entries = cast("dict[str, str]", part)
+            pipeline = self._redis.pipeline(transaction=False)
+            for job, entry in entries.items():
+                pipeline.zscore(books_key("reservations", entry.partition(" ")[0]), job)
+            reserved = pipeline.execute()
+        found = zip(entries.items(), reserved, strict=True)
+        return cursor, {UUID(hex=job): int(entry.rpartition(" ")[2]) for (job, entry), until in found if until is None}
+
+    def messages(self, queue: str, limit: int) -> list[str]:
+        """The messages in a queue's list that will be taken next, `limit` at most. Raises: BrokerUnavailable."""
+        with answered():
+            return [str(message) for message in self._redis.lrange(list_key(queue), -limit, -1)]
+
+    def discard(self, queue: str, messages: Sequence[str]) -> int:
+        """Take these very messages out of a queue's list, near whose ends they are; returns how many were there.
+
+        Raises: BrokerUnavailable.
+        """
+        discarded = 0
+        for start in range(0, len(messages), BATCH_MESSAGES):
+            with answered():
+                discarded += int(self._discard([KEY_PREFIX], [queue, *messages[start : start + BATCH_MESSAGES]]))
+        return discarded
+
+
+def _batches(tickets: Collection[Ticket]) -> Iterator[tuple[str, list[Ticket]]]:
+    """The tickets of each queue, in their order, so many at a time."""
+    by_queue = attrgetter("queue")
+    for queue, group in groupby(sorted(tickets, key=by_queue), key=by_queue):
+        waiting = list(group)
+        for start in range(0, len(waiting), BATCH_MESSAGES):
+            yield queue, waiting[start : start + BATCH_MESSAGES]
+
+
+def _entry(ticket: Ticket) -> str:
+    """What the books say of the job while it waits under this ticket."""
+    return f"{ticket.queue} {ticket.app_id.hex} {ticket.kv_tokens} {ticket.enqueue_no}"
+
+
+def _stay(text: str) -> Stay:
+    job, _, number = text.partition(" ")
+    return UUID(hex=job), int(number)
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Raises: BrokerUnavailable: Redis does not answer."""
+    try:
+        yield
+    except RedisError as error:
+        raise BrokerUnavailable(f"Redis does not answer: {error}") from error

@@ -1,0 +1,152 @@
+"""`headrace demo`: the whole system on this machine, with real prompts, shown from the outside as an app sees it."""
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from headrace import connections
+from headrace.cli.client import Api
+from headrace.cli.demo import report as demo_report
+from headrace.cli.demo.report import Demo
+from headrace.config import Settings
+from headrace.domain.states import TERMINAL
+from headrace.stack.development_key import APP
+from headrace.stack.receiver import Received, Receiver
+from headrace.stack.report import Report
+from headrace.stack.stack import Stack
+from headrace.store import Store
+from headrace.store.clients import apps
+
+console = Console(highlight=False)
+
+#: Seconds within which an answered job's webhook must be here.
+WEBHOOK_TIMEOUT_S = 30.0
+#: An installer that took longer than this was at work before us: a cold start.
+INSTALLED_AFTER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the demo asks, and in which lane."""
+
+    lane: str
+    text: str
+    max_tokens: int = 48
+
+
+PROMPTS = (
+    Prompt("high", "What is the capital of Japan?"),
+    Prompt("high", "What is 2 + 3?"),
+    Prompt("normal", "Write one sentence about the sea."),
+    Prompt("normal", "Name three colours of the rainbow."),
+    Prompt("normal", "What do plants need to grow?"),
+    Prompt("low", "Explain in one sentence what a water turbine does.", 64),
+    Prompt("batch", "Write a short greeting for a new colleague.", 64),
+    Prompt("batch", "Give one reason to drink water.", 64),
+)
+
+
+@click.command()
+@click.option("--exit", "exits", is_flag=True, help="End after the answers: status 0 when every one is there.")
+@click.option("--engine", type=click.Choice(["vllm", "simulator"]), help="What answers. Default: vllm where it runs.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a report."
+)
+def demo(exits: bool, engine: str | None, json_file: Path | None) -> None:
+    """Start the whole system here, submit real prompts in every lane, and show what came back and what it cost."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    settings = Settings.load()
+    began = time.time() if settings.demo_started_at is None else settings.demo_started_at
+    is_cold = not (settings.state_dir / "postgres").exists() or time.time() - began > INSTALLED_AFTER_S
+    console.rule("Headrace: starting everything on this machine")
+    with Receiver() as receiver:
+        options = ("--brief", *(("--engine", engine) if engine else ()))
+        stack = Stack(settings.state_dir, options, {"HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true"}, console.out)
+        with stack:
+            result = _ask(settings, stack.report, receiver, began, is_cold)
+            demo_report.show(console, result)
+            if json_file is not None:
+                demo_report.write(json_file, result)
+            if not exits:
+                demo_report.show_addresses(console, result)
+                with suppress(KeyboardInterrupt):
+                    console.print("Everything stays up. Ctrl-C stops it.", style="bold")
+                    stack.wait()
+            console.print("Stopping everything.")
+        sys.exit(0 if result.is_complete else 1)
+
+
+def _ask(settings: Settings, report: Report, receiver: Receiver, began: float, is_cold: bool) -> Demo:
+    """Submit every prompt, wait for every answer and every webhook."""
+    api = Api(settings.model_copy(update={"url": report.url, "api_key": SecretStr(report.api_key)}))
+    console.rule(f"{len(PROMPTS)} prompts over HTTP, in four lanes")
+    jobs, first_answer_s = _submit_and_wait(api, report.model, receiver.url, began)
+    webhooks = receiver.wait_for(len(jobs), WEBHOOK_TIMEOUT_S)
+    secret = _webhook_secret(settings, report)
+    return Demo(
+        report=report,
+        prompts=tuple(prompt.text for prompt in PROMPTS),
+        jobs=tuple(jobs),
+        webhooks=tuple(webhooks),
+        verified=_count_verified(webhooks, secret),
+        secret=secret,
+        is_cold=is_cold,
+        first_answer_s=first_answer_s,
+        total_s=time.time() - began,
+    )
+
+
+def _submit_and_wait(api: Api, model: str, webhook: str, began: float) -> tuple[list[dict[str, Any]], float]:
+    """Returns: the ended jobs in the order of the prompts, and seconds from the very start to the first answer."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    first_answer_s = 0.0
+    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(len(PROMPTS)) as threads:
+        bar = progress.add_task("answered", total=len(PROMPTS))
+        waits = [threads.submit(_answer, api, model, prompt, webhook) for prompt in PROMPTS]
+        for _ in as_completed(waits):
+            first_answer_s = first_answer_s or time.time() - began
+            progress.advance(bar)
+    return [wait.result() for wait in waits], first_answer_s
+
+
+def _answer(api: Api, model: str, prompt: Prompt, webhook: str) -> dict[str, Any]:
+    """Submit one prompt and poll until it has ended."""
+    body = {
+        "model": model,
+        "prompt": prompt.text,
+        "lane": prompt.lane,
+        "max_tokens": prompt.max_tokens,
+        "max_wait": 300,
+        "temperature": 0,
+        "webhook": webhook,
+    }
+    job_id = api.call("POST", "/v1/jobs", json=body)["id"]
+    while True:
+        job = api.call("GET", f"/v1/jobs/{job_id}", params={"wait": 20})
+        if job["status"] in TERMINAL:
+            return job
+
+
+def _webhook_secret(settings: Settings, report: Report) -> str:
+    """What the app's webhooks are signed with."""
+    store = Store(connections.postgres(settings.model_copy(update={"database_url": report.database_url}), pool_size=1))
+    try:
+        with store.begin() as db:
+            return apps.find_app(db, APP).webhook_secret
+    finally:
+        store.close()
+
+
+def _count_verified(webhooks: Sequence[Received], secret: str) -> int:
+    return sum(webhook.is_signed_with(secret) for webhook in webhooks)

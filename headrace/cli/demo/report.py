@@ -1,0 +1,172 @@
+"""What the demo shows and writes: answers, webhooks, costs, and how to go on by hand."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from headrace.cli.table import table
+from headrace.domain.states import JobState
+from headrace.stack.receiver import Received
+from headrace.stack.report import Report
+from headrace.stack.servers.postgres import bin_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What happened.
+
+    Attributes:
+        jobs: as the API shows them, in the order of `prompts`.
+        verified: how many of the webhooks carry a signature that holds.
+        is_cold: True when something had to be installed, converted or created first.
+        first_answer_s: from the start of the command, installation included.
+    """
+
+    report: Report
+    prompts: tuple[str, ...]
+    jobs: tuple[dict[str, Any], ...]
+    webhooks: tuple[Received, ...]
+    verified: int
+    secret: str
+    is_cold: bool
+    first_answer_s: float
+    total_s: float
+
+    @property
+    def is_complete(self) -> bool:
+        """True when every prompt has an answer with a price, and every job a webhook that verifies."""
+        answered = all(
+            job["status"] == JobState.SUCCEEDED and job["text"] and Decimal(job["cost"]["usd"]) > 0 for job in self.jobs
+        )
+        return answered and self.verified == len(self.webhooks) >= len(self.jobs)
+
+
+def show(console: Console, demo: Demo) -> None:
+    """Print what came back, for a person."""
+    report = demo.report
+    if report.engine == "simulator":
+        console.print("These answers are made up: the simulator stands in for a model.", style="bold red")
+    _show_answers(console, demo)
+    console.print(_figures(demo))
+    usd = sum((Decimal(job["cost"]["usd"]) for job in demo.jobs), Decimal(0))
+    tokens = sum(job["usage"]["total_tokens"] for job in demo.jobs if job["usage"])
+    source = f", {report.model_source}" if report.model_source else ""
+    if report.engine != "openai":
+        console.print("USD at the price of own tokens in headrace.toml, a placeholder: set it to what your hosts cost.")
+    console.print(f"{report.engine} with {report.model}{source}: {tokens} tokens for {usd:.6f} USD")
+    start = "cold" if demo.is_cold else "warm"
+    console.print(f"{start} start: {demo.first_answer_s:.1f} s to the first answer, {demo.total_s:.1f} s to the last.")
+    _show_webhooks(console, demo)
+
+
+def _show_answers(console: Console, demo: Demo) -> None:
+    for prompt, job in zip(demo.prompts, demo.jobs, strict=True):
+        answer = job["text"] if job["text"] is not None else f"{job['status']}: {job['error']}"
+        console.print(f"[bold cyan]{job['lane']}[/]  [bold]{escape(prompt)}[/]")
+        console.print(Padding(escape(answer.strip()), (0, 0, 1, 2)))
+
+
+def _figures(demo: Demo) -> Table:
+    rows = table("lane")
+    rows.expand = True
+    rows.add_column("prompt", ratio=1, no_wrap=True)
+    for heading in ("wait s", "run s", "tokens", "USD"):
+        rows.add_column(heading, justify="right", no_wrap=True)
+    for prompt, job in zip(demo.prompts, demo.jobs, strict=True):
+        usage = job["usage"] or {"prompt_tokens": 0, "output_tokens": 0}
+        times = ("-" if job[name] is None else f"{job[name]:.2f}" for name in ("wait_s", "run_s"))
+        used, usd = f"{usage['prompt_tokens']}+{usage['output_tokens']}", f"{Decimal(job['cost']['usd']):.6f}"
+        rows.add_row(job["lane"], escape(prompt), *times, used, usd)
+    return rows
+
+
+def _show_webhooks(console: Console, demo: Demo) -> None:
+    console.rule("webhooks")
+    console.print(f"{len(demo.webhooks)} received, {demo.verified} with a signature that holds. One of them:")
+    for webhook in demo.webhooks[:1]:
+        for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
+            console.out(f"  {name}: {webhook.headers[name]}", highlight=False)
+        console.out(f"  {webhook.body}", highlight=False)
+
+
+def show_addresses(console: Console, demo: Demo) -> None:
+    """Print how to go on by hand, for as long as everything stays up."""
+    report = demo.report
+    url, key, model = report.url, report.api_key, report.model
+    database = report.database_url.replace("+psycopg", "")
+    console.rule("go on by hand")
+    rows = {
+        "API": url,
+        "documentation": f"{url}/docs",
+        "Flower": f"{report.flower_url}  ({report.flower_auth})",
+        "API key": key,
+        "webhook secret": demo.secret,
+    }
+    for name, value in rows.items():
+        console.out(f"{name:>14}  {value}", highlight=False)
+    body = json.dumps({"model": model, "prompt": "Why is the sky blue?", "lane": "high"})
+    snippets = {
+        "curl": f"curl {url}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'",
+        "terminal": "bin/headrace submit 'Why is the sky blue?' --wait",
+        "openai SDK, with `bin/headrace python FILE`": "\n".join(
+            (
+                "from openai import OpenAI",
+                f"client = OpenAI(base_url='{url}/v1', api_key='{key}')",
+                f"job = client.responses.create(model='{model}', input='Why is the sky blue?', background=True)",
+                "print(client.responses.retrieve(job.id, extra_query={'wait': 30}).output_text)",
+            )
+        ),
+        "psql": f"{_psql()} '{database}' -c 'SELECT lane, prompt_tokens, output_tokens, usd FROM cost_per_request'",
+    }
+    for name, text in snippets.items():
+        console.print(f"\n{name}", style="bold")
+        console.out(text, highlight=False)
+    console.print()
+
+
+def _psql() -> str:
+    """The `psql` on the PATH, or else the one that came with the embedded Postgres."""
+    return "psql" if shutil.which("psql") else str(bin_folder() / "psql")
+
+
+def write(path: Path, demo: Demo) -> None:
+    """Write it for a program: see `docs/architecture.md` for the fields."""
+    report = demo.report
+    jobs = [
+        {
+            "id": job["id"],
+            "lane": job["lane"],
+            "status": job["status"],
+            "engine": job["engine"],
+            "model": job["model_served"],
+            "model_source": report.model_source,
+            "prompt": prompt,
+            "text": job["text"],
+            "tokens": job["usage"],
+            "wait_s": job["wait_s"],
+            "run_s": job["run_s"],
+            "usd": job["cost"]["usd"],
+        }
+        for prompt, job in zip(demo.prompts, demo.jobs, strict=True)
+    ]
+    summary = {
+        "start": "cold" if demo.is_cold else "warm",
+        "first_answer_s": round(demo.first_answer_s, 3),
+        "total_s": round(demo.total_s, 3),
+        "engine": report.engine,
+        "model": report.model,
+        "model_source": report.model_source,
+        "webhooks_received": len(demo.webhooks),
+        "webhooks_verified": demo.verified,
+        "complete": demo.is_complete,
+        "jobs": jobs,
+    }
+    path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

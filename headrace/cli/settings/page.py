@@ -1,0 +1,159 @@
+"""The page of settings, `docs/settings.md`, made from the settings' own descriptions. Returns text; writes no file."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from textwrap import fill
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from headrace.cli.settings.sections import Section, Setting
+from headrace.config import NO_PEPPER, PROJECT_ROOT
+
+#: From the root of a checkout.
+PAGE = "docs/settings.md"
+
+_HEAD = """\
+# Settings
+
+`bin/headrace settings --page` makes this page from the descriptions in `headrace/config`; do not edit it.
+
+Settings come from the environment and from one file, `headrace.toml` in the checkout; `HEADRACE_CONFIG` names another
+file. The environment wins. A value of the file's table `[lanes.high]` has a variable with two underscores between the
+parts: `HEADRACE_LANES__HIGH__DEPTH_CAP=100` is `depth_cap` under `[lanes.high]`. `NAME` below stands for the name of a
+lane, a pool or a model. A process does not start with an unknown name, in the file or as a `HEADRACE_*` variable; the
+error gives the nearest known name. A variable gives a list or a table as JSON; an empty variable sets nothing.
+
+Every setting has a default that works on a laptop. A default below holds where neither the environment nor the file
+sets the value; the checkout's `headrace.toml` sets some of them, with
+comments.
+
+These variables are not in the file; the [Procfile](../Procfile) reads all but the first:
+
+| variable | default | meaning |
+|---|---|---|
+| `HEADRACE_CONFIG` | `headrace.toml` in the checkout | the settings file |
+| `HEADRACE_HOST`, `PORT` | `127.0.0.1`, `8000` | where `web` listens; `0.0.0.0` lets a proxy on another host in |
+| `FLOWER_HOST`, `FLOWER_PORT` | `127.0.0.1`, `5555` | where `flower` listens |
+| `FLOWER_BASIC_AUTH` | none: `flower` does not start | `USER:PASSWORD` of Flower's page; `headrace up` makes one |
+"""
+_TOP = "## At the top of the file"
+
+#: What a name's ending says about its value.
+_UNITS = {
+    "usd_per_mtok": "USD per 1,000,000 tokens",
+    "tokens_per_s": "tokens per second",
+    "jobs_per_s": "jobs per second",
+    "demo_started_at": "seconds",
+    "bytes": "bytes",
+    "mib": "MiB",
+    "days": "days",
+    "usd": "USD",
+    "tokens": "tokens",
+    "s": "seconds",
+}
+_WORDS = {str: "text", Path: "path", SecretStr: "secret text", bool: "true or false", int: "whole number"}
+_BOUNDS = {Gt: "above {.gt:,}", Ge: "at least {.ge:,}", Le: "at most {.le:,}"}
+
+
+def page(sections: Iterable[Section]) -> str:
+    """The whole page: a list for each section."""
+    return _HEAD + "".join(_section(section) for section in sections)
+
+
+def _section(section: Section) -> str:
+    title = f"## `{section.header}`\n\n{_sentence(section.about)}" if section.header else _TOP
+    return f"\n{title}\n\n" + "".join(_item(setting) for setting in section.settings)
+
+
+def rows(sections: Iterable[Section]) -> list[dict[str, str]]:
+    """The same for a program: a row for each setting."""
+    return [
+        {
+            "section": section.header,
+            "name": setting.name,
+            "variable": setting.variable,
+            "value": _value(setting),
+            "default": _default(setting),
+            "meaning": _sentence(setting.description),
+        }
+        for section in sections
+        for setting in section.settings
+    ]
+
+
+def _item(setting: Setting) -> str:
+    facts = f"*{_sentence(_value(setting))}. Default: {_default(setting)}.*"
+    text = f"- **`{setting.name}`**, `{setting.variable}`: {_sentence(setting.description)} {facts}"
+    # A name that was broken at a hyphen could not be searched for.
+    return fill(text, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _value(setting: Setting) -> str:
+    """What may be given, with its unit and bounds."""
+    name, annotation = setting.name, setting.field.annotation
+    unit = next((unit for end, unit in _UNITS.items() if name == end or name.endswith(f"_{end}")), None)
+    bounds = _bounds((annotation, *setting.field.metadata))
+    if {"at least 0", "at most 1"} == set(bounds):
+        return "share from 0 to 1"
+    if unit and get_origin(annotation) is tuple:
+        unit = f"list of {unit}"
+    return ", ".join([unit or _type(annotation), *bounds])
+
+
+def _type(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{choice}`" for choice in arguments)
+    if origin is dict:
+        return "table" if arguments[1] is Any else f"table of {_type(arguments[1])}s"
+    if origin in (tuple, frozenset):
+        return f"list of {_type(arguments[0])}s"
+    if origin in (Annotated, Union, UnionType):
+        return _type(arguments[0])
+    return _WORDS.get(annotation, "number")
+
+
+def _bounds(parts: Iterable[Any]) -> list[str]:
+    """The bounds in a type and its metadata, however deep; not those of a table's values."""
+    found: list[str] = []
+    for part in parts:
+        if isinstance(part, FieldInfo):
+            found += _bounds(part.metadata)
+        elif type(part) in _BOUNDS:
+            found.append(_BOUNDS[type(part)].format(part))
+        elif get_origin(part) in (Annotated, Union, UnionType):
+            found += _bounds((*get_args(part)[:1], *getattr(part, "__metadata__", ())))
+    return found
+
+
+def _default(setting: Setting) -> str:
+    """The default; where tables differ, that of each."""
+    shown: dict[str, list[str]] = {}
+    for table, value in setting.defaults.items():
+        shown.setdefault(_shown(value), []).append(f"`{table}`")
+    if len(shown) > 1:
+        return "; ".join(f"{', '.join(tables)} {text}" for text, tables in shown.items())
+    return next(iter(shown), "none, it must be set")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value().removeprefix(NO_PEPPER)
+    if isinstance(value, Path) and value.is_relative_to(PROJECT_ROOT):
+        return f"`{value.relative_to(PROJECT_ROOT)}` in the checkout"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, int | float | Decimal):
+        return f"{value:,}".removesuffix(".0")
+    if isinstance(value, tuple | frozenset | dict):
+        return ", ".join(map(_shown, value)) or "none"
+    return f"`{value}`" if value not in (None, "") else "none"

@@ -1,0 +1,155 @@
+"""The pools of `headrace.toml`, the prices of tokens, and the simulator that a pool may run."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from headrace.config.values import Positive, PositiveInt, Section, Share
+from headrace.domain.logprobs import MOST_LOGPROBS
+
+
+class Price(Section):
+    """A price list of one model.
+
+    Attributes:
+        input_usd_per_mtok: the price of a prompt's tokens.
+        output_usd_per_mtok: the price of an answer's tokens.
+        cached_input_usd_per_mtok: the price of prompt tokens that the provider had in its cache; by default the same
+            as other prompt tokens.
+        tiers: what a call costs in the provider's other service tiers, as a factor of the price: `{ flex = "0.5" }`.
+            If it is set, every call names its tier, and jobs of `low` and `batch` that have time go to `flex`.
+        source: where the figure comes from, with its date.
+        version: what the ledger calls this price; change it with the price.
+    """
+
+    input_usd_per_mtok: Annotated[Decimal, Field(ge=0)]
+    output_usd_per_mtok: Annotated[Decimal, Field(ge=0)]
+    cached_input_usd_per_mtok: Annotated[Decimal, Field(ge=0)] | None = None
+    tiers: dict[str, Annotated[Decimal, Field(ge=0)]] = Field(default_factory=dict)
+    source: str
+    version: str
+
+
+#: Used until `headrace.toml` says what a host really costs per token.
+DEFAULT_OWN_PRICE = Price(
+    input_usd_per_mtok=Decimal("0.05"),
+    output_usd_per_mtok=Decimal("0.20"),
+    version="default-2026-11",
+    source="a placeholder standard cost: set it to your host's USD per hour over its measured tokens per hour",
+)
+
+
+class PoolSettings(Section):
+    """A group of identical GPU workers that serve one model; or a model that the paid API alone answers.
+
+    Attributes:
+        model: the name that requests use: a Hugging Face id or a folder, or the paid API's name of its model.
+        model_dir: a folder with the weights and the tokenizer; by default `model` comes from the hub's cache.
+        engine: what answers: `vllm`; `openai`, the paid API, without a GPU worker; or `simulator`, for load and fault
+            tests, which says so in its answers.
+        max_model_tokens: prompt plus output of one job. Without it the model's own limit holds, which is also the
+            default of a pool of the paid API's.
+        default_max_tokens: the bound of an answer whose job gives no `max_tokens`; less if the prompt leaves less of
+            `max_model_tokens`.
+        max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`).
+        max_run_s: how long one attempt may run before it is aborted and its job fails.
+        kv_cache_mib: the size of the KV cache, of each GPU or of a CPU. By default a GPU's free memory
+            (`gpu_memory_utilization`), and 512 on a CPU.
+        kv_admission: what must fit into the KV cache before the engine gets a job. `expected`: the expected length of
+            all running jobs. `worst_case`: the longest answer of each, which never preempts a job and leaves most of
+            the cache empty. `open`: nothing; vLLM decides.
+        kv_high_share: the part of the KV cache that only jobs of `high` may use; while that lane is in use, also the
+            part of the engine's slots.
+        adapters: LoRA adapters of the model, by the names that requests use as `model`: a folder or a Hugging Face id
+            each.
+        reasoning_parser: the vLLM parser of a model that thinks before it answers, such as `qwen3`.
+        engine_options: engine arguments of vLLM, such as `tensor_parallel_size`; [gpu.md](gpu.md) says which for
+            what.
+        drain_jobs_per_s: how fast one worker is assumed to finish jobs until a rate was measured.
+        price: what a token costs on this pool's own hosts.
+    """
+
+    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    model_dir: Path | None = None
+    engine: Literal["vllm", "simulator", "openai"] = "vllm"
+    max_model_tokens: PositiveInt | None = 2048
+    default_max_tokens: PositiveInt = 1024
+    max_running: PositiveInt = 32
+    max_run_s: Positive = 900.0
+    kv_cache_mib: PositiveInt | None = None
+    kv_admission: Literal["expected", "worst_case", "open"] = "expected"
+    kv_high_share: Share = 0.05
+    adapters: dict[str, str] = Field(default_factory=dict)
+    reasoning_parser: str | None = None
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    drain_jobs_per_s: Positive = 2.0
+    price: Price = DEFAULT_OWN_PRICE
+
+    @field_validator("engine_options")
+    @classmethod
+    def _max_logprobs_is_a_number(cls, options: dict[str, Any]) -> dict[str, Any]:
+        # Both sides go by it: the worker when it starts its engine, the API when it is asked for more.
+        int(options.get("max_logprobs", MOST_LOGPROBS))
+        return options
+
+    @model_validator(mode="after")
+    def _adapters_have_names_of_their_own(self) -> Self:
+        if self.model in self.adapters:
+            raise ValueError(f"an adapter has the name of its model, '{self.model}'")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_paid_api_knows_its_own_limit(cls, given: Any) -> Any:
+        """The default is a laptop's."""
+        if isinstance(given, Mapping) and given.get("engine") == "openai":
+            return {"max_model_tokens": None, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _the_paid_api_has_no_engine_of_ours(self) -> Self:
+        if self.is_paid and (self.adapters or self.engine_options or self.reasoning_parser):
+            raise ValueError("'adapters', 'engine_options' and 'reasoning_parser' are vLLM's; the engine is 'openai'")
+        return self
+
+    @property
+    def is_paid(self) -> bool:
+        """True when the paid API alone answers it."""
+        return self.engine == "openai"
+
+    @property
+    def most_logprobs(self) -> int:
+        """The most alternatives to a token that can be asked for: as many as vLLM's own option lets through."""
+        given = int(self.engine_options.get("max_logprobs", MOST_LOGPROBS))
+        return min(given, MOST_LOGPROBS) if given >= 0 else MOST_LOGPROBS  # -1 is no bound.
+
+
+class SimulatorSettings(Section):
+    """The calibration of the simulator engine, which makes its answers up.
+
+    Attributes:
+        load_s: how long its start takes.
+        prefill_tokens_per_s: how fast it reads a prompt; requests do not slow each other down.
+        decode_tokens_per_s: how fast it writes an answer, likewise.
+        output_tokens: the length of an answer, unless the job's `max_tokens` is less.
+        reasoning_tokens: the length of what is thought before the answer; 0: nothing.
+        kv_tokens: the size of the KV cache.
+        kv_block_tokens: the size of one of its blocks.
+        fault: what goes wrong: an error (`fault`), a rejected prompt (`reject`) or the engine's death (`die`).
+        fault_every: every n-th request meets `fault`; 0: none does.
+        poison: a prompt that contains this text kills the engine; empty: no prompt does.
+    """
+
+    load_s: Annotated[float, Field(ge=0)] = 0.0
+    prefill_tokens_per_s: Positive = 8000.0
+    decode_tokens_per_s: Positive = 60.0
+    output_tokens: PositiveInt = 24
+    reasoning_tokens: Annotated[int, Field(ge=0)] = 0
+    kv_tokens: PositiveInt = 65_536
+    kv_block_tokens: PositiveInt = 16
+    fault: Literal["none", "fault", "reject", "die"] = "none"
+    fault_every: Annotated[int, Field(ge=0)] = 0
+    poison: str = ""

@@ -1,0 +1,71 @@
+"""Files of models, from folders and from the Hugging Face hub. Both libraries are slow to import, so they come late."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from headrace.config import PoolSettings
+from headrace.errors import ConfigError
+from headrace.policies.tokens import FILES, EstimatingTokenizer, PromptTokenizer, Tokenizer
+
+
+def snapshot(
+    model: str, wanted: Sequence[str] | None = None, unwanted: Sequence[str] | None = None, *, is_offline: bool = False
+) -> Path:
+    """The folder in the hub's usual cache that holds these files of a model.
+
+    Args:
+        wanted, unwanted: patterns of file names; None for all, and for none.
+        is_offline: take what was downloaded before, and ask no hub.
+
+    Raises:
+        OSError: the files are not there, or no hub is in reach. ValueError: `model` is no id of a model.
+    """
+    import httpx2
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    allowed, ignored = (None if patterns is None else list(patterns) for patterns in (wanted, unwanted))
+    try:
+        folder = snapshot_download(model, allow_patterns=allowed, ignore_patterns=ignored, local_files_only=is_offline)
+        return Path(folder)
+    except (httpx2.HTTPError, EntryNotFoundError) as error:
+        raise OSError(str(error)) from error
+
+
+def tokenizer_for(pool: PoolSettings) -> PromptTokenizer:
+    """The tokenizer that a pool's engine uses. Raises: ConfigError."""
+    has_folder = pool.model_dir is not None or Path(pool.model).is_dir()
+    if pool.engine in ("simulator", "openai") and not has_folder:
+        return EstimatingTokenizer()
+    return tokenizer(pool.model, pool.model_dir)
+
+
+def tokenizer(model: str, model_dir: Path | None = None) -> Tokenizer:
+    """The tokenizer of a folder or of a hub id, whose few small files are downloaded into the hub's usual cache.
+
+    Args:
+        model: a Hugging Face id or a folder.
+        model_dir: a folder that wins over `model`; None to go by `model`.
+
+    Raises:
+        ConfigError: no such folder, no usable tokenizer, or no hub in reach.
+    """
+    folder = model_dir or Path(model)
+    return Tokenizer(folder if model_dir or folder.is_dir() else _from_hub(model))
+
+
+def _from_hub(model: str) -> Path:
+    try:
+        cached = snapshot(model, FILES, is_offline=True)
+        if (cached / "tokenizer.json").exists():
+            return cached
+    except (OSError, ValueError):
+        pass  # Not downloaded yet, or no valid id: the next call says which.
+    try:
+        return snapshot(model, FILES)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"The tokenizer of {model} cannot be had from the Hugging Face hub: {error} "
+            "Set HEADRACE_MODEL_DIR to a folder with the model, or HEADRACE_MODEL to another model.",
+            param="model",
+        ) from error

@@ -1,0 +1,108 @@
+"""Apps, the clients of the API: their limits and their API keys."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import TypedDict
+from uuid import UUID
+
+from headrace.domain.queues import Lane
+from headrace.domain.states import JobState
+
+
+class Scope(StrEnum):
+    """What an API key may be used for."""
+
+    SUBMIT = "submit"
+    READ = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class AppLimits:
+    """What one app may take of the whole; None where it has no limit of its own.
+
+    Attributes:
+        queued_jobs: jobs of it that wait at once, in all queues together.
+        tokens_per_minute: prompt and the most output of what it submits.
+        day_usd, month_usd: at the paid API, in a day and in a month of UTC.
+    """
+
+    queued_jobs: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    day_usd: Decimal | None = None
+    month_usd: Decimal | None = None
+
+
+UNLIMITED = AppLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A client of the API, as it calls.
+
+    Attributes:
+        webhook_secret: signs its webhooks.
+        lanes: those it may use; None for all.
+        scopes: of the key it called with.
+    """
+
+    id: UUID
+    name: str
+    webhook_secret: str
+    limits: AppLimits = UNLIMITED
+    lanes: frozenset[Lane] | None = None
+    scopes: frozenset[Scope] = frozenset(Scope)
+
+
+class Changes(TypedDict, total=False):
+    """New limits, each as in `App`; None lifts one, and what is absent stays as it is."""
+
+    queued_jobs: int | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    day_usd: Decimal | None
+    month_usd: Decimal | None
+    lanes: Iterable[Lane] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What an app did in a period.
+
+    Attributes:
+        jobs: those it submitted, by their state now; only states that some job is in.
+        usd: what it was charged, of whatever age the jobs are.
+    """
+
+    jobs: Mapping[JobState, int]
+    usd: Decimal
+
+
+class KeyState(StrEnum):
+    """Whether a key opens the door."""
+
+    LIVE = "live"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What may be shown of a key after it was made.
+
+    Attributes:
+        app: its app's name.
+        hint: the key's first characters.
+    """
+
+    id: UUID
+    app: str
+    hint: str
+    scopes: frozenset[Scope]
+    state: KeyState
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None

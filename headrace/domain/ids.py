@@ -1,0 +1,45 @@
+"""Ids: UUIDv7 inside, and the prefixes under which the API shows a job's."""
+
+import re
+from datetime import UTC, datetime
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from headrace.errors import NotFound
+
+_HEX_ID = re.compile("[0-9a-fA-F]{32}")
+
+
+#: The public spellings of one job's UUID, by the API that hands it out.
+ID_PREFIXES = ("job_", "resp_", "chatcmpl-")
+
+
+def new_id() -> UUID:
+    """A UUIDv7: sorts by creation time, so that an index on it stays compact."""
+    return uuid7()
+
+
+def oldest_id(at: datetime) -> UUID:
+    """The smallest UUIDv7 that can be made at this time: its first 48 bits are unix milliseconds (RFC 9562)."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
+
+
+def time_of(job_id: UUID) -> datetime:
+    """When this UUIDv7 was made, to the millisecond."""
+    return datetime.fromtimestamp((job_id.int >> 80) / 1000, UTC)
+
+
+def show_id(job_id: UUID, prefix: str = "job_") -> str:
+    """The public spelling, e.g. `job_0197…`: prefix and 32 hex digits."""
+    return f"{prefix}{job_id.hex}"
+
+
+def parse_id(text: str) -> UUID:
+    """The UUID inside a public id. Raises: NotFound, also for a malformed id, since no such job exists."""
+    for prefix in ID_PREFIXES:
+        digits = text.removeprefix(prefix)
+        # `UUID` would also read underscores and the digits of other scripts.
+        if digits != text and _HEX_ID.fullmatch(digits):
+            return UUID(hex=digits)
+    raise NotFound(f"No job with id '{text[:80]}'.")

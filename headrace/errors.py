@@ -1,0 +1,338 @@
+"""Every error of Headrace. `api/error_shapes.py` maps each `code` to an HTTP status.
+
+This module may exceed 300 lines: it is the one list of all errors, and each is listed once.
+"""
+
+from typing import Literal
+from uuid import UUID
+
+#: What a minute of an app's rate holds, and what is left of it, for requests and tokens; None for a rate without limit.
+#: `domain.rates.RatesLeft` names the numbers.
+RatesLeft = tuple[tuple[int, int] | None, tuple[int, int] | None]
+#: What a provider said of its rates. `domain.rates.ProviderRates` names the numbers.
+ProviderRates = tuple[float, tuple[int, int, float] | None, tuple[int, int, float] | None]
+
+
+class HeadraceError(Exception):
+    """Root of the tree. The message is for the person who can act on it.
+
+    Attributes:
+        code: stable, machine-readable; part of the API.
+        retryable: True when the same thing may succeed later, unchanged.
+        param: the request field or setting at fault, as a dotted path; None when there is none.
+        job_id: the job that it is about; None when it is about none.
+    """
+
+    code = "internal_error"
+    retryable = False
+
+    def __init__(
+        self, message: str = "", *, code: str | None = None, param: str | None = None, job_id: UUID | None = None
+    ) -> None:
+        super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
+        self.param, self.job_id = param, job_id
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(HeadraceError):
+    """The request cannot be served as it is; `param` names the field."""
+
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt and the tokens asked for do not fit the model."""
+
+    code = "context_length_exceeded"
+
+
+class ModelNotFound(InvalidRequest):
+    """No pool serves this model."""
+
+    code = "model_not_found"
+
+
+class PoisonPrompt(InvalidRequest):
+    """The prompt has killed an engine lately."""
+
+    code = "poison_prompt"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The Idempotency-Key was used before with another body or path."""
+
+    code = "idempotency_key_reused"
+
+
+class IdempotencyInProgress(HeadraceError):
+    """The first request with this Idempotency-Key has not been answered yet."""
+
+    code = "idempotency_in_progress"
+    retryable = True
+
+
+class Unauthenticated(HeadraceError):
+    """No API key, or one that is not valid."""
+
+    code = "invalid_api_key"
+
+
+class PermissionDenied(HeadraceError):
+    """The API key is valid and may not do this."""
+
+    code = "permission_denied"
+
+
+class NotFound(HeadraceError):
+    """There is no such thing here, or it belongs to another app."""
+
+    code = "not_found"
+
+
+class JobNotEnded(HeadraceError):
+    """The job has not ended yet."""
+
+    code = "job_not_ended"
+    retryable = True
+
+
+class Unanswered(HeadraceError):
+    """There is no answer to give; `code` is the job's own, if it has one."""
+
+    code = "job_failed"
+
+    def __init__(self, message: str, job_id: UUID, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, job_id=job_id)
+
+
+class JobExpired(Unanswered):
+    """It could not start in time, and cost nothing."""
+
+    code = "expired"
+    retryable = True
+
+
+class JobOverdue(Unanswered):
+    """Its deadline passed before it could finish."""
+
+    code = "deadline_exceeded"
+
+
+class JobCancelled(Unanswered):
+    """It was cancelled while its caller waited for it."""
+
+    code = "job_cancelled"
+
+
+class WaitTimeout(Unanswered):
+    """The job did not end within the wait; it goes on and can be polled."""
+
+    code = "wait_timeout"
+    retryable = True
+
+
+class BodyTimeout(HeadraceError):
+    """The client sent its request's body too slowly; nothing was accepted."""
+
+    code = "body_timeout"
+    retryable = True
+
+
+class Refused(HeadraceError):
+    """Not now.
+
+    Attributes:
+        reason: the bound it met, in one word.
+        retry_after_s: whole seconds after which a retry makes sense; None when it does not.
+        rates_left: of the app's own limits.
+    """
+
+    code = "refused"
+    retryable = True
+
+    def __init__(
+        self, message: str, *, reason: str, retry_after_s: int | None = None, rates_left: RatesLeft = (None, None)
+    ) -> None:
+        super().__init__(message)
+        self.reason, self.retry_after_s, self.rates_left = reason, retry_after_s, rates_left
+
+
+class QueueFull(Refused):
+    """No candidate queue has room for this job.
+
+    Attributes:
+        queue: the first candidate, where the reason is depth, tokens, wait, share, token_share or app_jobs.
+        depth: what waits in it, in the cap's unit, counted in the same step that refused.
+        cap: the bound.
+        unit: of depth and cap.
+        expected_wait_s: of a job at its end; None when nobody can tell.
+    """
+
+    code = "queue_full"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        queue: str,
+        reason: str,
+        depth: int,
+        cap: int,
+        unit: Literal["jobs", "tokens"] = "jobs",
+        expected_wait_s: float | None = None,
+        retry_after_s: int | None = None,
+        rates_left: RatesLeft = (None, None),
+    ) -> None:
+        super().__init__(message, reason=reason, retry_after_s=retry_after_s, rates_left=rates_left)
+        self.queue, self.depth, self.cap, self.unit = queue, depth, cap, unit
+        self.expected_wait_s = expected_wait_s
+
+
+class AppLimited(Refused):
+    """The app has used up its minute: the reason is requests_per_minute or tokens_per_minute."""
+
+    code = "rate_limit_exceeded"
+
+
+class BudgetExceeded(Refused):
+    """A budget has too little left for the only way this job may go."""
+
+    code = "budget_exceeded"
+
+
+class BodiesFull(Refused):
+    """This process holds as many bytes of large request bodies as it may, of all apps or of this one."""
+
+    code = "bodies_full"
+
+
+class SlotsFull(Refused):
+    """This process holds as many waits and streams open as it may."""
+
+    code = "sync_slots_full"
+
+
+class ConfigError(HeadraceError):
+    """A setting is missing or wrong."""
+
+    code = "invalid_configuration"
+
+
+class Unavailable(HeadraceError):
+    """A part of Headrace is down; nothing was lost."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    """Postgres does not answer."""
+
+    code = "store_unavailable"
+
+
+class BrokerUnavailable(Unavailable):
+    """Redis does not answer."""
+
+    code = "broker_unavailable"
+
+
+class OverflowUnavailable(Unavailable):
+    """The paid API does not let us in just now."""
+
+    code = "overflow_unavailable"
+
+
+class IllegalTransition(HeadraceError):
+    """A state change outside the transition table: a bug of ours."""
+
+    code = "illegal_transition"
+
+
+class UnknownPrice(HeadraceError):
+    """No price is listed for this model; we never guess one."""
+
+    code = "unknown_price"
+
+
+class EngineError(HeadraceError):
+    """An engine did not answer a prompt.
+
+    Attributes:
+        may_be_billed: True when a paid API may have answered, and will charge for it.
+        retry_after_s: how long it asks to be left alone; None when it does not say.
+        rates: what a paid API said of how many more calls it allows; None when it said nothing.
+    """
+
+    code = "engine_error"
+    may_be_billed = False
+    retry_after_s: float | None = None
+    rates: ProviderRates | None = None
+
+
+class PromptRejected(EngineError):
+    """This prompt can never succeed on this engine."""
+
+    code = "prompt_rejected"
+
+
+class EngineFault(EngineError):
+    """This try failed; the engine lives."""
+
+    code = "engine_fault"
+    retryable = True
+
+
+class EngineBusy(EngineError):
+    """The engine takes nothing more just now: a rate limit, which passes."""
+
+    code = "engine_busy"
+    retryable = True
+
+
+class EngineUnavailable(EngineError):
+    """The engine is dead or not ready."""
+
+    code = "engine_unavailable"
+    retryable = True
+
+
+class ModelUnavailable(EngineUnavailable):
+    """The engine does not let us use this model; it may well let us use others."""
+
+
+class EngineCrash(EngineUnavailable):
+    """The engine died while it worked on this request.
+
+    Attributes:
+        made_tokens: of the answer, by then.
+    """
+
+    code = "engine_crash"
+
+    def __init__(self, message: str, *, made_tokens: int) -> None:
+        super().__init__(message)
+        self.made_tokens = made_tokens
+
+
+class DeliveryFailed(HeadraceError):
+    """A webhook's receiver did not answer with 2xx.
+
+    Attributes:
+        status: its HTTP status; None when there was no answer.
+        retry_after_s: what its Retry-After asked for; None when it did not.
+    """
+
+    code = "delivery_failed"
+    retryable = True
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status, self.retry_after_s = status, retry_after_s
+
+
+class StackError(HeadraceError):
+    """The one-machine stack could not be brought up."""
+
+    code = "stack_error"

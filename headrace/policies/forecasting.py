@@ -1,0 +1,179 @@
+"""Forecasts: how fast each lane of a pool drains, from what was observed. Pure: no clock, no I/O.
+
+A fluid model of the take rule in `policies.lanes`: in each step a lane may use its share of what the pool drains, and
+what a lane leaves goes to the best lane that still has work. While `high` is in use and has no queue, a few slots are
+kept for it, and the other lanes do without what those would drain. All is reckoned in expected tokens: the prompt, and
+an answer as long as the lane's answers were.
+"""
+
+import json
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from headrace.domain.queues import Lane
+from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields
+
+#: The first steps of a forecast, in seconds; later ones grow in proportion to the time that has passed.
+STEP_S = 0.5
+STEP_GROWTH = 0.05
+#: How far a forecast reaches: as long as any job may wait.
+HORIZON_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRates:
+    """What was observed of one lane: how much is accepted into it, and how large its jobs are."""
+
+    arrival_tokens_per_s: float
+    mean_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRates:
+    """What was observed of one pool.
+
+    Attributes:
+        drain_tokens_per_s_per_slot: while it had work for every slot; None when it never had, lately. Of a slot that
+            jobs could use, so that a worker that joins or leaves counts at once.
+        lanes: those that had jobs lately.
+        high_is_in_use: `high` had a job so lately that workers keep slots for it.
+        outputs: how long answers get, of lanes that had some.
+    """
+
+    drain_tokens_per_s_per_slot: float | None
+    lanes: Mapping[Lane, LaneRates] = field(default_factory=dict)
+    high_is_in_use: bool = False
+    outputs: ExpectedOutputs = field(default_factory=dict)
+
+    def expected_tokens(self, lane: Lane, prompt_tokens: int, max_tokens: int) -> int:
+        """That a job will likely take; all that it may where nothing was learned."""
+        output = self.outputs.get(lane)
+        return prompt_tokens + (max_tokens if output is None else math.ceil(output.within(max_tokens)))
+
+
+#: Of a pool that was not observed.
+UNKNOWN = PoolRates(None)
+
+#: The rates of each pool that was observed.
+Outlook = Mapping[str, PoolRates]
+
+
+def to_json(outlook: Outlook) -> str:
+    """An outlook as text, as `from_json` reads it."""
+    return json.dumps({pool: asdict(rates) | {"outputs": to_fields(rates.outputs)} for pool, rates in outlook.items()})
+
+
+def from_json(text: str) -> Outlook:
+    """The outlook in a text that `to_json` made."""
+    return {pool: _rates(fields) for pool, fields in json.loads(text).items()}
+
+
+def _rates(fields: dict[str, Any]) -> PoolRates:
+    lanes = {Lane(lane): LaneRates(**rates) for lane, rates in fields["lanes"].items()}
+    # An older version's process writes neither of the last two.
+    kept = fields.get("high_is_in_use", False), from_fields(fields.get("outputs", {}))
+    return PoolRates(fields["drain_tokens_per_s_per_slot"], lanes, *kept)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFlow:
+    """One lane now.
+
+    Attributes:
+        takes: its share, as of `policies.lanes`.
+        backlog_tokens: of all that wait in it.
+        arrival_tokens_per_s: of what is accepted into it.
+        mean_tokens: of one job.
+    """
+
+    takes: int
+    backlog_tokens: float
+    arrival_tokens_per_s: float
+    mean_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrainCurve:
+    """How much of a lane, if it never runs dry, is drained by when. Both rise together, from (0, 0).
+
+    Attributes:
+        times_s: seconds from now.
+        tokens: drained by then.
+    """
+
+    times_s: tuple[float, ...]
+    tokens: tuple[float, ...]
+
+    def seconds_until(self, tokens: float) -> float | None:
+        """When so many tokens have been drained; None when that is beyond the horizon."""
+        after = bisect_left(self.tokens, tokens)
+        if after >= len(self.tokens):
+            return None
+        return _between(tokens, after, self.tokens, self.times_s)
+
+    def tokens_within(self, seconds: float) -> float:
+        """What is drained within so many seconds."""
+        after = bisect_left(self.times_s, seconds)
+        if after >= len(self.times_s):
+            return self.tokens[-1]
+        return _between(seconds, after, self.times_s, self.tokens)
+
+
+def _between(x: float, after: int, xs: tuple[float, ...], ys: tuple[float, ...]) -> float:
+    """The value at `x` on the straight line that ends at the point `after`."""
+    if after == 0:
+        return ys[0]
+    (x0, x1), (y0, y1) = xs[after - 1 : after + 1], ys[after - 1 : after + 1]
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0) if x1 > x0 else y1
+
+
+def drain_curve(
+    own: Lane, lanes: Mapping[Lane, LaneFlow], drain_tokens_per_s: float, kept_share: float = 0.0
+) -> DrainCurve:
+    """What a lane drains from now on, while the others have what waits in them and what is going to arrive.
+
+    Args:
+        lanes: all of the pool's, best first.
+        drain_tokens_per_s: of the whole pool while it has work. Zero makes a curve that never rises.
+        kept_share: of the pool's slots, kept for `high` while it has no queue.
+    """
+    weights = {lane: flow.takes * flow.mean_tokens for lane, flow in lanes.items()}
+    shares = {lane: weight / sum(weights.values()) for lane, weight in weights.items()}
+    backlog = {lane: flow.backlog_tokens for lane, flow in lanes.items()}
+    drained, times_s, tokens = 0.0, [0.0], [0.0]
+    for now_s, then_s in pairwise(_times()):
+        step_s = then_s - now_s
+        capacity = drain_tokens_per_s * step_s
+        wanted = {lane: backlog[lane] + flow.arrival_tokens_per_s * step_s for lane, flow in lanes.items()}
+        wanted[own] = capacity
+        used = _used(wanted, shares, capacity)
+        if kept_share and wanted[Lane.HIGH] <= used[Lane.HIGH]:
+            # It has no queue: slots are kept for it, and all of them together drain no more than without those.
+            used = _used(wanted, shares, max(used[Lane.HIGH], capacity * (1.0 - kept_share)))
+        backlog = {lane: wanted[lane] - used[lane] for lane in lanes}
+        drained += used[own]
+        times_s.append(then_s)
+        tokens.append(drained)
+    return DrainCurve(tuple(times_s), tuple(tokens))
+
+
+def _used(wanted: Mapping[Lane, float], shares: Mapping[Lane, float], capacity: float) -> dict[Lane, float]:
+    """What each lane gets of what is drained: up to its share; what is left goes to the best that wants more."""
+    used = {lane: min(each, capacity * shares[lane]) for lane, each in wanted.items()}
+    left = capacity - sum(used.values())
+    for lane in wanted:
+        more = min(wanted[lane] - used[lane], left)
+        used[lane] += more
+        left -= more
+    return used
+
+
+def _times() -> list[float]:
+    times = [0.0]
+    while times[-1] < HORIZON_S:
+        times.append(times[-1] + max(STEP_S, times[-1] * STEP_GROWTH))
+    return times

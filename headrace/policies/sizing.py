@@ -1,0 +1,225 @@
+"""How much KV cache a GPU has room for beside a model, and what that carries. Pure.
+
+The bytes of a token are exact, and so are the blocks of a pool of known size. What an engine needs beside weights and
+KV cache, and all times, are estimates: the engine measures its own when it starts.
+"""
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headrace.config import PoolSettings
+from headrace.domain.shapes import WEIGHT_BYTES, ModelShape
+from headrace.errors import ConfigError
+
+GIB = 2**30
+#: What vLLM takes of a GPU's memory by default. Source: `gpu_memory_utilization` of its engine arguments.
+GPU_SHARE = 0.92
+#: Tokens in one step, and sequences in one batch, that an engine on a GPU is made for. Source: vLLM's own defaults.
+STEP_TOKENS = 8192
+BATCH = 256
+#: The CUDA context, the libraries' workspaces and the captured graphs, which no configuration tells.
+FIXED_BYTES = int(1.2 * GIB)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One accelerator: memory as its driver reports it, and its peak rates, dense.
+
+    Attributes:
+        memory_bytes: in all.
+        bytes_per_s: of its memory.
+        flops: a second, in 16 bits.
+    """
+
+    memory_bytes: int
+    bytes_per_s: float
+    flops: float
+
+
+def _gpu(mib: int, gb_per_s: float, tflops: float) -> Gpu:
+    return Gpu(mib * 2**20, gb_per_s * 1e9, tflops * 1e12)
+
+
+#: By the names that clouds use. Source: NVIDIA's data sheets; memory as `nvidia-smi` shows it.
+GPUS: Mapping[str, Gpu] = {
+    "t4": _gpu(15360, 320, 65),
+    "l4": _gpu(23034, 300, 121),
+    "a10g": _gpu(23028, 600, 70),
+    "rtx4090": _gpu(24564, 1008, 165),
+    "l40s": _gpu(46068, 864, 362),
+    "a100-40": _gpu(40960, 1555, 312),
+    "a100-80": _gpu(81920, 2039, 312),
+    "h100": _gpu(81559, 3350, 989),
+    "h200": _gpu(143771, 4800, 989),
+    "b200": _gpu(183359, 8000, 2250),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a model is served.
+
+    Attributes:
+        gpus: that share one engine, each with an equal part of every layer (tensor parallel).
+        gpu_share: of a GPU's memory that the engine takes.
+        quantisation: of the weights; None for as they are published.
+        block_tokens: what the KV cache is handed out in.
+        max_running: sequences in one batch.
+    """
+
+    gpus: int = 1
+    gpu_share: float = GPU_SHARE
+    kv_dtype: str = "bf16"
+    quantisation: str | None = None
+    block_tokens: int = 16
+    max_running: int = BATCH
+
+
+#: What vLLM's engine arguments are called here, and what they are.
+_ARGUMENTS: Mapping[str, tuple[str, type[int | float]]] = {
+    "tensor_parallel_size": ("gpus", int),
+    "gpu_memory_utilization": ("gpu_share", float),
+    "block_size": ("block_tokens", int),
+    "max_num_seqs": ("max_running", int),
+}
+
+
+def as_served(shape: ModelShape, choice: Choice, pool: PoolSettings) -> tuple[ModelShape, Choice]:
+    """The model and the choice as a pool's settings change them.
+
+    Raises: ConfigError: one of its `engine_options` says nothing that this can count with.
+    """
+    options = pool.engine_options
+    found: dict[str, Any] = {"max_running": pool.max_running}
+    for argument, (name, kind) in _ARGUMENTS.items():
+        if argument in options:
+            found[name] = _number(options, argument, kind)
+    # The weights of other names are published as they are served.
+    if (quantisation := str(options.get("quantization"))) in WEIGHT_BYTES:
+        found["quantisation"] = quantisation
+    longest = _number(options, "max_model_len", int) if "max_model_len" in options else pool.max_model_tokens
+    if longest is not None:
+        shape = replace(shape, max_model_tokens=int(longest))
+    return shape, replace(choice, kv_dtype=_kv_dtype(str(options.get("kv_cache_dtype", "auto"))), **found)
+
+
+def _number(options: Mapping[str, Any], argument: str, kind: type[int | float]) -> int | float:
+    with suppress(TypeError, ValueError, OverflowError):
+        if (number := kind(options[argument])) > 0:
+            return number
+    param = f"engine_options.{argument}"
+    raise ConfigError(f"{param} is no number above 0: {options[argument]!r}.", param=param)
+
+
+def _kv_dtype(name: str) -> str:
+    """As vLLM's names come to ours; `auto` is the model's own, of 16 bits."""
+    if name in ("auto", "bfloat16", "float16"):
+        return "bf16"
+    if name.startswith("fp8"):
+        return "fp8"
+    message = f"What a token takes of a KV cache of '{name}' is not known here: name the model instead of its pool."
+    raise ConfigError(message, param="engine_options.kv_cache_dtype")
+
+
+@dataclass(frozen=True, slots=True)
+class KvPool:
+    """The KV cache of one engine; bytes are of one of its GPUs.
+
+    Attributes:
+        blocks: one of them is never handed out.
+    """
+
+    total_bytes: int
+    bytes_per_token: int
+    block_tokens: int
+
+    @property
+    def blocks(self) -> int:
+        """As vLLM counts them. Source: `get_num_blocks` in its `v1/core/kv_cache_utils.py`."""
+        return self.total_bytes // (self.bytes_per_token * self.block_tokens)
+
+    @property
+    def tokens(self) -> int:
+        """That jobs can fill."""
+        return max(0, self.blocks - 1) * self.block_tokens
+
+    def sequences(self, tokens: int) -> int:
+        """How many of this length fit side by side."""
+        return max(0, self.blocks - 1) // math.ceil(tokens / self.block_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What each of an engine's GPUs is filled with, in bytes."""
+
+    weight_bytes: int
+    other_bytes: int
+    pool: KvPool
+
+
+def plan(shape: ModelShape, gpu: Gpu, choice: Choice) -> Plan:
+    """Fill the GPUs: weights, what an engine needs to compute, and KV cache in all that is left.
+
+    Raises: ConfigError when the weights leave no room for one block.
+    """
+    weights = shape.weight_bytes(choice.quantisation) // choice.gpus
+    other = FIXED_BYTES + _step_bytes(shape, choice)
+    room = int(gpu.memory_bytes * choice.gpu_share)
+    per_token = shape.kv_bytes_per_token(choice.kv_dtype, choice.gpus)
+    pool = KvPool(max(0, room - weights - other), per_token, choice.block_tokens)
+    if pool.tokens == 0:
+        raise ConfigError(
+            f"It does not fit: the engine has {room / GIB:.1f} GiB of a GPU, its weights take {weights / GIB:.1f} and "
+            f"a step about {other / GIB:.1f}. Take a larger GPU, more of them, or smaller weights.",
+            param="gpu",
+        )
+    return Plan(weights, other, pool)
+
+
+def _step_bytes(shape: ModelShape, choice: Choice) -> int:
+    """What one full step needs for a moment: the widest layer's vectors, or the scores of the vocabulary, twice."""
+    vectors = STEP_TOKENS * (2 * shape.intermediate // choice.gpus + 4 * shape.hidden) * 2
+    scores = choice.max_running * shape.vocabulary * 4 * 2
+    return max(vectors, scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """The most that physics allows for jobs of one length; real engines reach about half to two thirds of it.
+
+    Attributes:
+        running: jobs side by side.
+        step_s: one token of each.
+        first_token_s: of a job that runs alone.
+    """
+
+    running: int
+    step_s: float
+    first_token_s: float
+    tokens_per_s: float
+    jobs_per_s: float
+
+
+def rate(shape: ModelShape, gpu: Gpu, choice: Choice, pool: KvPool, prompt_tokens: int, output_tokens: int) -> Rate:
+    """How fast a full batch of such jobs goes: a roofline of memory traffic and arithmetic.
+
+    A step reads the weights once and the KV cache of all its sequences, and computes two operations for each active
+    parameter and sequence; whichever takes longer counts. Prompts are computed in between. Source: Williams,
+    Waterman, Patterson: Roofline, CACM 2009.
+    """
+    running = min(choice.max_running, pool.sequences(prompt_tokens + output_tokens))
+    if running == 0:
+        raise ConfigError(
+            f"A job of {prompt_tokens + output_tokens} tokens does not fit: the pool has {pool.tokens}.", param="prompt"
+        )
+    bytes_per_s, flops = gpu.bytes_per_s * choice.gpus, gpu.flops * choice.gpus
+    cached_bytes = running * (prompt_tokens + output_tokens / 2) * shape.kv_bytes_per_token(choice.kv_dtype)
+    reading_s = (shape.weight_bytes_read(running, choice.quantisation) + cached_bytes) / bytes_per_s
+    step_s = max(reading_s, 2 * shape.active_params * running / flops)
+    prompt_s = 2 * shape.active_params * prompt_tokens / flops
+    first_token_s = max(prompt_s, shape.weight_bytes_read(prompt_tokens, choice.quantisation) / bytes_per_s)
+    jobs_per_s = running / (output_tokens * step_s + running * prompt_s)
+    return Rate(running, step_s, first_token_s, jobs_per_s * output_tokens, jobs_per_s)

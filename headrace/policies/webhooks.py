@@ -1,0 +1,87 @@
+"""What a webhook says and how it is signed: Standard Webhooks, in the words of OpenAI's events.
+
+Pure: `workers/delivering/deliver.py` sends it.
+"""
+
+import base64
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from standardwebhooks import Webhook
+
+from headrace.domain.ids import show_id
+from headrace.domain.states import JobState
+
+_EVENTS: Mapping[JobState, str] = {
+    JobState.SUCCEEDED: "response.completed",
+    JobState.FAILED: "response.failed",
+    JobState.EXPIRED: "response.failed",
+    JobState.CANCELLED: "response.cancelled",
+}
+
+#: A budget has come to one of `budgets.THRESHOLDS`.
+BUDGET_EVENT = "budget.threshold_reached"
+
+#: Bytes of key material in a secret; the specification asks for 24 to 64.
+SECRET_BYTES = 32
+
+
+def new_secret() -> str:
+    """A signing secret: `whsec_` and base64, as the specification spells it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def event_of(state: JobState, finish_reason: str | None) -> str:
+    """The event that announces an end.
+
+    OpenAI has no word for an expiry: it is a failure whose job says why. An answer that was cut at `max_tokens`
+    is `incomplete`, as its Response says.
+    """
+    if state is JobState.SUCCEEDED and finish_reason == "length":
+        return "response.incomplete"
+    return _EVENTS[state]
+
+
+def job_data(job_id: UUID, state: JobState) -> dict[str, Any]:
+    """What the end of a job says: it names the job, and the receiver fetches it.
+
+    `id` is the response id that OpenAI's SDK retrieves; `job_id` and `status` are ours.
+    """
+    return {"id": show_id(job_id, "resp_"), "job_id": show_id(job_id), "status": str(state)}
+
+
+def payload(delivery_id: UUID, event: str, data: Mapping[str, Any], at: datetime) -> str:
+    """The body, the same text on every try.
+
+    Args:
+        data: what has happened, and `at` when.
+    """
+    body = {
+        "id": f"evt_{delivery_id.hex}",
+        "object": "event",
+        "created_at": int(at.timestamp()),
+        "type": event,
+        "data": dict(data),
+    }
+    return json.dumps(body, separators=(",", ":"))
+
+
+def signed_headers(secrets: Sequence[str], delivery_id: UUID, at: datetime, body: str) -> dict[str, str]:
+    """Headers of one try: the id stays the same over all tries, time and signatures are fresh.
+
+    Args:
+        secrets: one signature for each; two while an app's secret is rotated, and a receiver needs one of them.
+        at: an aware UTC time; the library signs another zone's wall clock wrongly.
+    Source: Standard Webhooks specification, https://www.standardwebhooks.com
+    """
+    message_id = f"evt_{delivery_id.hex}"
+    return {
+        "content-type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": " ".join(Webhook(secret).sign(message_id, at, body) for secret in secrets),
+    }

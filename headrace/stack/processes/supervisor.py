@@ -1,0 +1,282 @@
+"""Starts processes in order, keeps them running, and stops them in reverse order, leaving nothing behind.
+
+Knows no process by name: what runs, and when it is ready, comes in as services.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from headrace.errors import StackError
+from headrace.stack.processes import orphans
+from headrace.stack.processes.child import STOP_TIMEOUT_S, Child, Command, describe
+from headrace.stack.processes.restart import MAX_DELAY_S, decide
+from headrace.stack.processes.watch import Watch
+
+#: How long a process has to end once a second signal says that somebody is in a hurry.
+HURRY_S = 2.0
+#: Seconds until a change that could not be told is told again.
+TELL_AGAIN_S = 1.0
+#: Seconds between two questions whether what was started again is ready.
+ASK_AGAIN_S = 1.0
+_TICK_S = 0.05
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A process to run, and what the supervisor must know of it.
+
+    Attributes:
+        is_ready: asked again and again after each start; within a few seconds it says yes or no of that life.
+        once: it is ready when it has ended with status 0.
+        give_up_after: short lives in a row that end the whole stack; None to restart it for ever.
+        before_start: runs once, before its first start.
+        after_stop: runs once, after its last end.
+    """
+
+    command: Command
+    is_ready: Callable[[], bool] = lambda: True
+    ready_timeout_s: float = 60.0
+    stop_timeout_s: float = STOP_TIMEOUT_S
+    once: bool = False
+    give_up_after: int | None = None
+    before_start: Callable[[], None] = _nothing
+    after_stop: Callable[[], None] = _nothing
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.command.name
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A service's life so far.
+
+    Attributes:
+        ended_at: when its last life ended, until it is ready again.
+        ask_at: when it is next asked whether it is.
+    """
+
+    service: Service
+    child: Child
+    failures: int = 0
+    restart_at: float | None = None
+    done: bool = field(default=False)
+    ended_at: float | None = None
+    ask_at: float = 0.0
+
+
+class _StopRequested(Exception):
+    """A signal asked for the end while something was awaited."""
+
+
+class Supervisor:
+    """Runs stages of services. Must be used from the main thread of a process of its own.
+
+    A stage starts together, once every stage before it is ready. The process becomes the parent of all
+    orphans below it, so that none escapes.
+    """
+
+    def __init__(self, stages: Sequence[Sequence[Service]], logs: Path, lock: int, say: Callable[[str], None]) -> None:
+        """Plan it.
+
+        Args:
+            logs: the folder for each service's output.
+            lock: descriptor of the state folder's lock, which the watchdog holds on to when we are killed.
+            say: takes a line for whoever watches.
+        """
+        self._stages = stages
+        self._logs = logs
+        self._lock = lock
+        self._say = say
+        self._entries: list[list[_Entry]] = []
+        self._stop_requests = 0
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The pid of each process that runs now."""
+        entries = [entry for stage in self._entries for entry in stage]
+        return {entry.service.name: entry.child.pid for entry in entries if entry.child.poll() is None}
+
+    def run(self, on_change: Callable[[], bool]) -> None:
+        """Start everything, keep it running, and return after a signal has stopped it all.
+
+        Args:
+            on_change: called once everything is ready, and after each restart; again soon when it returns False.
+
+        Raises:
+            StackError: something could not be started or kept alive; everything is stopped by then.
+        """
+        with self._signals(), Watch(self._lock) as watch, orphans.adopted():
+            try:
+                self._start(watch)
+                self._keep(watch, on_change)
+            except _StopRequested:
+                pass
+            except StackError:
+                # A Ctrl-C also ends what a start-up step runs in our own group, initdb for one.
+                if not self._stop_requests:
+                    raise
+            finally:
+                self._stop(watch)
+
+    def _start(self, watch: Watch) -> None:
+        for stage in self._stages:
+            entries: list[_Entry] = []
+            self._entries.append(entries)
+            self._say(f"starting {', '.join(service.name for service in stage)}")
+            for service in stage:
+                # The log of the run before is kept, one run back.
+                with suppress(FileNotFoundError):
+                    self._log(service).replace(self._log(service).with_suffix(".log.1"))
+                service.before_start()
+                entries.append(_Entry(service, self._spawn(service, watch)))
+                self._check_stop()
+            self._await(entries)
+
+    def _spawn(self, service: Service, watch: Watch) -> Child:
+        return Child(service.command, self._log(service), watch.descriptor)
+
+    def _log(self, service: Service) -> Path:
+        return self._logs / f"{service.name}.log"
+
+    def _await(self, entries: list[_Entry]) -> None:
+        """Wait until each is ready, and tell. Raises: StackError, _StopRequested."""
+        began = time.monotonic()
+        waiting = list(entries)
+        while waiting:
+            for entry in list(waiting):
+                self._check_stop()
+                self._check_lives()
+                service, waited_s = entry.service, time.monotonic() - began
+                if self._is_ready(entry):
+                    waiting.remove(entry)
+                    self._say(f"{service.name} {'done' if service.once else 'ready'} ({waited_s:.1f} s)")
+                elif waited_s > service.ready_timeout_s:
+                    raise StackError(
+                        f"{service.name} was not ready within {waited_s:.0f} s. {entry.child.last_words()}"
+                    )
+            time.sleep(_TICK_S)
+
+    def _is_ready(self, entry: _Entry) -> bool:
+        if entry.service.once:
+            entry.done = entry.child.poll() == 0
+            if entry.done:
+                entry.child.kill_group()
+            return entry.done
+        return entry.service.is_ready()
+
+    def _check_lives(self) -> None:
+        """Raise StackError when a process has ended while the stack comes up."""
+        for stage in self._entries:
+            for entry in stage:
+                if not (entry.done or (entry.service.once and entry.child.poll() == 0)):
+                    entry.child.check_alive()
+
+    def _keep(self, watch: Watch, on_change: Callable[[], bool]) -> None:
+        """Restart what ends, until a signal comes. Raises: StackError, _StopRequested."""
+        tell_at = time.monotonic()
+        while True:
+            for stage in self._entries:
+                for entry in stage:
+                    if not entry.done and self._revive(entry, watch):
+                        tell_at = time.monotonic()
+                    self._tell_ready(entry)
+            if time.monotonic() >= tell_at:
+                tell_at = math.inf if on_change() else time.monotonic() + TELL_AGAIN_S
+            orphans.reap(self.pids.values())
+            self._check_stop()
+            time.sleep(_TICK_S)
+
+    def _revive(self, entry: _Entry, watch: Watch) -> bool:
+        """Notice an end, or start the next life when its time has come. Returns: True for the latter."""
+        name, child = entry.service.name, entry.child
+        if entry.restart_at is not None:
+            if time.monotonic() < entry.restart_at:
+                return False
+            return self._start_again(entry, watch)
+        status = child.poll()
+        if status is None:
+            return False
+        child.kill_group()
+        watch.forget(child.pid)
+        entry.ended_at = entry.ended_at or time.monotonic()
+        restart = decide(entry.failures, time.monotonic() - child.started_at, entry.service.give_up_after)
+        entry.failures = restart.failures
+        if restart.delay_s is None:
+            raise StackError(
+                f"{name} ended with {describe(status)}, {restart.failures} times in a row. {child.last_words()}"
+            )
+        self._say(f"{name} ended with {describe(status)}; it starts again in {restart.delay_s:.2g} s")
+        entry.restart_at = time.monotonic() + restart.delay_s
+        return False
+
+    def _start_again(self, entry: _Entry, watch: Watch) -> bool:
+        """Start the next life. Returns: False where that fails, as on a full disk, and is tried later."""
+        try:
+            entry.child, entry.restart_at = self._spawn(entry.service, watch), None
+        except StackError as error:
+            self._say(f"{error} It is tried again in {MAX_DELAY_S:.2g} s.")
+            entry.restart_at = time.monotonic() + MAX_DELAY_S
+            return False
+        return True
+
+    def _tell_ready(self, entry: _Entry) -> None:
+        """Say once when what has ended can do its work again."""
+        now = time.monotonic()
+        if entry.ended_at is None or entry.restart_at is not None or now < entry.ask_at:
+            return
+        if entry.service.is_ready():
+            self._say(f"{entry.service.name} is ready again, {time.monotonic() - entry.ended_at:.1f} s after it ended")
+            entry.ended_at = None
+        entry.ask_at = time.monotonic() + ASK_AGAIN_S
+
+    def _stop(self, watch: Watch) -> None:
+        """Stop stage after stage, the last started first. A second signal shortens the wait, never the order."""
+        for stage in reversed(self._entries):
+            running = [entry for entry in reversed(stage) if entry.child.poll() is None]
+            if running:
+                self._say(f"stopping {', '.join(entry.service.name for entry in running)}")
+            began = time.monotonic()
+            for entry in running:
+                entry.child.signal(entry.service.command.stop_signal)
+            for entry in running:
+                while not entry.child.wait(_TICK_S) and time.monotonic() - began < self._patience_s(entry.service):
+                    pass
+            for entry in reversed(stage):
+                if entry.child.poll() is None:
+                    self._say(f"{entry.service.name} did not stop in time and is killed")
+                entry.child.stop(0)
+                watch.forget(entry.child.pid)
+                entry.service.after_stop()
+        orphans.kill_all(except_pid=watch.pid)
+
+    def _patience_s(self, service: Service) -> float:
+        return service.stop_timeout_s if self._stop_requests < 2 else min(HURRY_S, service.stop_timeout_s)
+
+    def _check_stop(self) -> None:
+        if self._stop_requests:
+            raise _StopRequested
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def note(number: int, frame: FrameType | None) -> None:
+            self._stop_requests += 1
+
+        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

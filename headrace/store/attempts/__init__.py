@@ -1,0 +1,191 @@
+"""Attempts: claim a job, and end the try with its result and its bill, only while the claim still holds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Connection, Row
+
+from headrace.domain.attempts import AS_BEFORE, NOTHING_USED, AttemptEnd, Claim, HandBack
+from headrace.domain.budgets import Lack, Limits
+from headrace.domain.prompts import storable
+from headrace.domain.queues import Route
+from headrace.domain.states import JobState
+from headrace.store.attempts.claims import claim_of
+from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
+from headrace.store.jobs.transitions import announce, transition
+from headrace.store.money import reservations
+from headrace.store.money.reservations import PaidCall
+from headrace.tables import attempts, jobs
+
+#: What a claim is known by.
+_RIGHT = ("job_id", "worker_id", "attempt", "enqueue_no")
+
+
+def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine: str) -> Claim | None:
+    """Take a queued job, or None when there is nothing to take: another took it, it ended, or its time is over.
+
+    The worker's own lease must hold, else `rescue` would take the job from under it. One statement: it needs no
+    transaction around it.
+    """
+    row = claim_all(db, {job_id: enqueue_no}, worker_id, engine).get(job_id)
+    return None if row is None else claim_of(row)
+
+
+def claim_all(db: Connection, asked: Mapping[UUID, int], worker_id: UUID, engine: str) -> dict[UUID, Row[Any]]:
+    """Likewise, by several messages: `{job id: enqueue_no}`. Returns: what there was to take, each for `claim_of`."""
+    by_whom = {"worker_id": worker_id, "engine": engine}
+    given = [{"job_id": job_id, "enqueue_no": enqueue_no, **by_whom} for job_id, enqueue_no in asked.items()]
+    return {row.id: row for row in CLAIM.run(db, given)}
+
+
+def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """The conditions under which this claim still holds."""
+    this = (jobs.c.id == claim.job_id, jobs.c.worker_id == claim.worker_id, jobs.c.attempt == claim.attempt)
+    # A number that was handed back is given out again, to the same worker perhaps.
+    return (*this, jobs.c.enqueue_no == claim.enqueue_no)
+
+
+def reserve(db: Connection, claim: Claim, usd: Decimal, configured: Limits) -> Claim | Lack | None:
+    """Set aside the most that this attempt's call to the paid API can cost.
+
+    Returns: the claim with its money; why no budget pays for it; None when the claim holds no more.
+    """
+    return reserve_all(db, [(claim, usd)], configured).get(claim.job_id)
+
+
+def reserve_all(db: Connection, asked: Sequence[tuple[Claim, Decimal]], configured: Limits) -> dict[UUID, Claim | Lack]:
+    """Likewise, for several attempts. Returns: by job, what came of it; nothing of a claim that holds no more."""
+    held = {row.id for row in HOLD.run(db, [{name: getattr(claim, name) for name in _RIGHT} for claim, _ in asked])}
+    calls = [PaidCall(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in asked if claim.job_id in held]
+    lacking = reservations.reserve(db, calls, configured)
+    paid = {claim.job_id: replace(claim, reserved_usd=usd) for claim, usd in asked if claim.job_id in held}
+    return {**paid, **lacking}
+
+
+def _settle(db: Connection, *ends: tuple[Claim, AttemptEnd]) -> None:
+    """Spend what was reserved for the attempts, in the transaction that has moved their jobs.
+
+    Whether anything was, their rows say: the reply to a reservation can be lost.
+    """
+    paid = [(claim, end.cost.usd) for claim, end in ends if claim.route is Route.OVERFLOW]
+    reservations.settle(db, [PaidCall(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in paid])
+
+
+def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
+    """End the job with this attempt: state, result, ledger entry and webhook row.
+
+    One statement, which needs no transaction around it unless the job has a webhook, or money was reserved for it.
+    Returns: False, and nothing written, when the claim holds no more: somebody else answers for the job now.
+    """
+    return claim.job_id in finish_all(db, target, [(claim, end)])
+
+
+def finish_all(db: Connection, target: JobState, ends: Sequence[tuple[Claim, AttemptEnd]]) -> set[UUID]:
+    """Likewise, for several jobs that end in the same state. Returns: those whose claims held."""
+    rows = FINISH[target].run(db, [_finished(claim, end) for claim, end in ends])
+    announce(db, rows)
+    ended = {row.id for row in rows}
+    _settle(db, *(each for each in ends if each[0].job_id in ended))
+    return ended
+
+
+def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
+    """What is written of a job that ends with this attempt."""
+    return _recorded(claim, end) | {
+        "charged_usd": end.cost.usd if end.kind != "waste" else Decimal(0),
+        "finish_reason": end.finish_reason,
+        "error_message": end.error_message and storable(end.error_message),
+        "answer": end.text and storable(end.text),
+        "logprobs_json": end.logprobs,
+        "reasoning": storable(end.reasoning) or None,
+        "reasoning_tokens": end.usage.reasoning_tokens,
+    }
+
+
+def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> JobState | None:
+    """Put the job back for another attempt after `delay_s`, and book this one.
+
+    Returns: where the job is now: `waiting`, or `cancelled`; None, and nothing written, when the claim holds no more.
+    """
+    state = _put_back(db, claim, not_before=sa.func.now() + timedelta(seconds=delay_s))
+    if state is not None:
+        _record(db, claim, end)
+        _settle(db, (claim, end))
+    return state
+
+
+def hand_back(db: Connection, claim: Claim, end: AttemptEnd, how: HandBack = AS_BEFORE) -> JobState | None:
+    """Give the job back as if it had never been taken: no attempt is counted. Returns: as `retry`.
+
+    Tokens it produced are booked, as waste: the app does not pay them, and a paid API does not give them back.
+    """
+    reroute = how.reroute
+    due = sa.func.now() + timedelta(seconds=reroute.delay_s if reroute else how.delay_s)
+    values: dict[str, Any] = {
+        "attempt": jobs.c.attempt - 1,
+        "suspicion": jobs.c.suspicion + how.suspicion,
+        "not_before": due,
+    }
+    if reroute is not None:
+        values |= {"queue": reroute.queue, "route": reroute.route, "route_reason": reroute.reason}
+    if reroute is not None or how.delay_s:
+        values["started_at"] = sa.case((jobs.c.attempt > 1, jobs.c.started_at))
+    state = _put_back(db, claim, **values)
+    if state is None:
+        return None
+    if state is JobState.CANCELLED:
+        _record(db, claim, end)
+        _settle(db, (claim, end))
+        return state
+    if end.usage != NOTHING_USED or end.cost.usd:
+        BOOK.run(db, [_recorded(claim, end)])
+    _settle(db, (claim, end))
+    db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
+    return state
+
+
+def _put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:
+    """Let the job wait, or end it where a cancel was asked for meanwhile: nobody claims such a job, it would hang.
+
+    Returns: where it is now; None when the claim holds no more.
+    """
+    wanted = (*_held(claim), jobs.c.cancel_requested_at.is_(None))
+    if transition(db, [JobState.RUNNING], JobState.WAITING, *wanted, **values):
+        return JobState.WAITING
+    if transition(db, [JobState.RUNNING], JobState.CANCELLED, *_held(claim)):
+        return JobState.CANCELLED
+    return None
+
+
+def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
+    """End the attempt's row and book what it cost."""
+    RECORD.run(db, [_recorded(claim, end)])
+
+
+def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
+    """What the attempt's row and its entry in the ledger say."""
+    return {
+        **{name: getattr(claim, name) for name in (*_RIGHT, "app_id", "end_user", "pool")},
+        "model": end.model_served or claim.model,
+        "model_served": end.model_served,
+        "host_id": end.host_id,
+        "kind": end.kind,
+        "outcome": end.outcome,
+        "error_code": end.error_code,
+        "prompt_tokens": end.usage.prompt_tokens,
+        "cached_tokens": end.usage.cached_tokens,
+        "output_tokens": end.usage.output_tokens,
+        "engine_s": end.engine_s,
+        "first_token_s": end.first_token_s,
+        "preemptions": end.preemptions,
+        "kv_token_s": (end.usage.prompt_tokens + end.usage.output_tokens) * end.engine_s,
+        "usd": end.cost.usd,
+        "price_version": end.cost.price_version,
+        "api_usd": end.api_usd,
+        "estimated": end.estimated,
+    }

@@ -1,0 +1,31 @@
+"""A claim: what a worker knows of a job that it may run, and what every write about it is fenced by."""
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from headrace.domain.attempts import Claim
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Lane, Overflow, Route
+from headrace.store.jobs.texts import sampling_of
+
+#: What a claim has of its job as it is there.
+_AS_STORED = (
+    *("attempt", "enqueue_no", "worker_id", "app_id", "end_user", "pool", "max_cost_usd", "prompt_tokens"),
+    *("start_by", "finish_by", "stream", "suspicion", "adapter"),
+)
+
+
+def claim_of(row: Row[Any]) -> Claim:
+    """The claim in a row of `attempts.claim_all`."""
+    return Claim(
+        **{name: getattr(row, name) for name in _AS_STORED},
+        job_id=row.id,
+        lane=Lane(row.lane),
+        model=row.model_requested,
+        overflow=Overflow(row.overflow),
+        messages=tuple(Message(**message) for message in row.messages),
+        sampling=sampling_of(row.sampling),
+        has_webhook=row.webhook_url is not None,
+        route=Route(row.route),
+    )

@@ -1,0 +1,143 @@
+"""Apps: the clients of the API, what each may take, and what each has done of late. Knows nothing of their keys."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import insert
+
+from headrace.domain.apps import Activity, App, AppLimits, Changes, Scope
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane
+from headrace.domain.states import JobState
+from headrace.errors import InvalidRequest, NotFound
+from headrace.policies.webhooks import new_secret
+from headrace.store import clock
+from headrace.store.jobs import BILLED
+from headrace.tables import apps, jobs, ledger
+
+#: How far the clocks of the hosts that make ids may lie behind the database's.
+CLOCK_SKEW = timedelta(hours=1)
+
+
+#: What `read_app` reads.
+COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
+    apps.c.id,
+    apps.c.name,
+    apps.c.webhook_secret,
+    apps.c.queued_jobs,
+    apps.c.requests_per_minute,
+    apps.c.tokens_per_minute,
+    apps.c.day_usd,
+    apps.c.month_usd,
+    apps.c.lanes,
+)
+
+
+def read_app(row: Row[*tuple[Any, ...]], scopes: Iterable[str] = tuple(Scope)) -> App:
+    """The app in a row that has `COLUMNS`."""
+    lanes = None if row.lanes is None else frozenset(map(Lane, row.lanes))
+    limits = AppLimits(*(getattr(row, field.name) for field in fields(AppLimits)))
+    return App(row.id, row.name, row.webhook_secret, limits, lanes, frozenset(map(Scope, scopes)))
+
+
+def create(db: Connection, name: str, limits: Changes) -> App:
+    """Make a new app. Raises: InvalidRequest: there is one of this name."""
+    if not _insert(db, name, _values(limits)):
+        raise InvalidRequest(
+            f"There is an app '{name}' already: 'headrace apps limit' changes its limits, "
+            "'headrace keys create' makes a key for it.",
+            param="name",
+        )
+    return find_app(db, name)
+
+
+def ensure(db: Connection, name: str) -> App:
+    """The app of this name, made without limits if need be. Safe to run twice at once."""
+    _insert(db, name, {})
+    return find_app(db, name)
+
+
+def _insert(db: Connection, name: str, values: Mapping[str, Any]) -> bool:
+    """Whether there was none of this name."""
+    row = {"id": new_id(), "name": name, "webhook_secret": new_secret(), **values}
+    statement = insert(apps).values(**row).on_conflict_do_nothing(index_elements=["name"])
+    return db.execute(statement.returning(apps.c.id)).first() is not None
+
+
+def find_app(db: Connection, name: str) -> App:
+    """An app by name. Raises: NotFound."""
+    row = db.execute(sa.select(*COLUMNS).where(apps.c.name == name)).first()
+    if row is None:
+        raise _no_such_app(name)
+    return read_app(row)
+
+
+def list_apps(db: Connection) -> list[App]:
+    """Every app, by name."""
+    return [read_app(row) for row in db.execute(sa.select(*COLUMNS).order_by(apps.c.name))]
+
+
+def set_limits(db: Connection, name: str, changes: Changes) -> App:
+    """Change an app's limits; web processes heed it within the life of what they remember. Raises: NotFound."""
+    return _update(db, name, _values(changes))
+
+
+def rotate_webhook_secret(db: Connection, name: str, *, keep_old_for: timedelta) -> tuple[App, datetime]:
+    """Replace what an app's webhooks are signed with, from the next try of each on.
+
+    Until the time that is returned, each try carries a signature with the old secret too. One that was replaced before,
+    and still signed, signs no more: two signatures are the most.
+    Raises: NotFound.
+    """
+    until = sa.func.now() + keep_old_for
+    old = {"webhook_secret_old": apps.c.webhook_secret, "webhook_secret_old_until": until}
+    app = _update(db, name, {"webhook_secret": new_secret(), **old})
+    read = sa.select(apps.c.webhook_secret_old_until).where(apps.c.id == app.id)
+    return app, db.execute(read).scalar_one()
+
+
+def _update(db: Connection, name: str, values: Mapping[str, Any]) -> App:
+    row = db.execute(sa.update(apps).where(apps.c.name == name).values(**values).returning(*COLUMNS)).first()
+    if row is None:
+        raise _no_such_app(name)
+    return read_app(row)
+
+
+def _values(changes: Changes) -> dict[str, Any]:
+    """As the table's columns; lanes in their own order, so that equal sets are equal rows."""
+    values: dict[str, Any] = dict(changes)
+    if (lanes := changes.get("lanes")) is not None:
+        allowed = frozenset(lanes)
+        values["lanes"] = [str(lane) for lane in Lane if lane in allowed]
+    return values
+
+
+def _no_such_app(name: str) -> NotFound:
+    return NotFound(
+        f"There is no app '{name}': 'headrace apps list' shows those there are, "
+        f"'headrace apps create {shlex.quote(name)}' makes it."
+    )
+
+
+def activity(db: Connection, app_id: UUID, period: timedelta) -> Activity:
+    """What the app did in the period that ends now."""
+    since = clock.now(db) - period
+    # The index is on the id, and ids begin with the time they were made at: old jobs need not be read.
+    mine = (jobs.c.app_id == app_id, jobs.c.id >= _first_id_of(since - CLOCK_SKEW), jobs.c.created_at >= since)
+    counted = db.execute(sa.select(jobs.c.state, sa.func.count()).where(*mine).group_by(jobs.c.state))
+    charged = sa.select(sa.func.coalesce(sa.func.sum(ledger.c.usd), 0)).where(
+        ledger.c.app_id == app_id, ledger.c.at >= since, ledger.c.kind.in_(BILLED)
+    )
+    return Activity({JobState(state): jobs for state, jobs in counted}, Decimal(db.execute(charged).scalar_one()))
+
+
+def _first_id_of(at: datetime) -> UUID:
+    """Below every UUIDv7 made from then on: its first 48 bits count milliseconds since 1970 (RFC 9562)."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)

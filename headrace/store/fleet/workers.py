@@ -1,0 +1,127 @@
+"""Workers and their leases: one row a process, renewed each second on the database's clock."""
+
+from collections import defaultdict
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import insert
+
+from headrace.domain.attempts import HeldAttempt
+from headrace.domain.fleet import NOBODY, Fleet, WorkerInfo
+from headrace.domain.states import JobState
+from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
+from headrace.store.jobs import IS_RUNNING
+from headrace.tables import jobs, worker_samples, workers
+
+#: How far back the workers' samples say how full their caches are, in seconds.
+RECENT_S = 15.0
+#: Rows that are deleted in one transaction.
+FORGET_ROWS = 5_000
+
+
+def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:
+    """Add this process's row, with its first lease, ready. Safe to repeat: the reply to a commit can be lost."""
+    values = {name: getattr(info, name) for name in info.__dataclass_fields__}
+    lease_until = sa.func.now() + timedelta(seconds=lease_s)
+    added = insert(workers).values(lease_until=lease_until, ready=True, **values)
+    db.execute(added.on_conflict_do_update(index_elements=["id"], set_={"lease_until": added.excluded.lease_until}))
+
+
+def renew(db: Connection, worker_id: UUID, lease_s: float, *, running: int, ready: bool) -> list[HeldAttempt]:
+    """Renew the lease; the same round trip returns the attempts that run under it, and which of them must stop."""
+    renewed = (
+        sa.update(workers)
+        .where(workers.c.id == worker_id)
+        .values(lease_until=sa.func.now() + timedelta(seconds=lease_s), running=running, ready=ready)
+        .returning(workers.c.id)
+        .cte("renewed")
+    )
+    overdue = sa.func.coalesce(jobs.c.finish_by <= sa.func.now(), False)
+    statement = (
+        sa.select(jobs.c.id, jobs.c.attempt, jobs.c.cancel_requested_at, overdue.label("is_overdue"))
+        .where(jobs.c.worker_id == worker_id, jobs.c.state == JobState.RUNNING)
+        .add_cte(renewed)
+    )
+    return [_held_attempt(row) for row in db.execute(statement)]
+
+
+def _held_attempt(row: Row[Any]) -> HeldAttempt:
+    if row.cancel_requested_at is not None:
+        return HeldAttempt(row.id, row.attempt, "cancelled")
+    return HeldAttempt(row.id, row.attempt, "deadline_exceeded" if row.is_overdue else None)
+
+
+def disown(db: Connection, worker_id: UUID, held: HeldAttempt) -> None:
+    """Give an attempt up that the worker does not run, so that `rescue` takes the job as if its worker were dead."""
+    this = (jobs.c.id == held.job_id, jobs.c.worker_id == worker_id, jobs.c.attempt == held.attempt)
+    db.execute(sa.update(jobs).where(*this, jobs.c.state == JobState.RUNNING).values(worker_id=NOBODY))
+
+
+def learn(db: Connection, worker_id: UUID, outputs: ExpectedOutputs) -> None:
+    """Write down how long this worker's answers get."""
+    db.execute(sa.update(workers).where(workers.c.id == worker_id).values(expected_outputs=to_fields(outputs)))
+
+
+def expected_outputs(db: Connection) -> dict[str, ExpectedOutputs]:
+    """How long the answers of each pool get, by its live workers."""
+    learned = sa.select(workers.c.pool, workers.c.expected_outputs).where(
+        workers.c.lease_until > sa.func.now(), workers.c.expected_outputs.is_not(None)
+    )
+    pools = defaultdict[str, list[ExpectedOutputs]](list)
+    for pool, fields in db.execute(learned):
+        pools[pool].append(from_fields(fields))
+    return {pool: together(several) for pool, several in pools.items()}
+
+
+def retire(db: Connection, worker_id: UUID, reason: str | None = None) -> None:
+    """End the lease now: what the worker still held goes back at the next `rescue`.
+
+    Args:
+        reason: why the worker took itself out; None for one that was stopped.
+    """
+    ended = {"lease_until": sa.func.now(), "stopped_at": sa.func.now(), "ready": False, "running": 0}
+    ended["stop_reason"] = reason
+    db.execute(sa.update(workers).where(workers.c.id == worker_id).values(**ended))
+
+
+def forget_old(db: Connection, keep_days: int) -> int:
+    """Delete the rows of workers whose lease ended longer ago, `FORGET_ROWS` at most; returns how many.
+
+    One under which a job still runs stays: by it `rescue` finds the job.
+    """
+    is_old = workers.c.lease_until < sa.func.now() - timedelta(days=keep_days)
+    still_runs = sa.select(jobs.c.id).where(jobs.c.worker_id == workers.c.id, IS_RUNNING).exists()
+    old = sa.select(workers.c.id).where(is_old, ~still_runs).order_by(workers.c.lease_until).limit(FORGET_ROWS)
+    return len(db.execute(sa.delete(workers).where(workers.c.id.in_(old)).returning(workers.c.id)).all())
+
+
+def fleets(db: Connection) -> dict[str, Fleet]:
+    """The live fleet of each pool that has one."""
+    # Counted, not read from the workers' rows: those are as old as their last renewal.
+    running = (
+        sa.select(sa.func.count())
+        .where(jobs.c.worker_id == workers.c.id, jobs.c.state == JobState.RUNNING)
+        .scalar_subquery()
+    )
+    recent = sa.func.now() - timedelta(seconds=RECENT_S)
+    of_late = sa.select(sa.func.avg(worker_samples.c.kv_use)).where(
+        worker_samples.c.taken_at > recent, worker_samples.c.pool == workers.c.pool
+    )
+    statement = (
+        sa.select(
+            workers.c.pool,
+            of_late.scalar_subquery().label("kv_use"),
+            sa.func.count().label("workers"),
+            sa.func.count(workers.c.host_id.distinct()).label("hosts"),
+            sa.func.coalesce(sa.func.sum(workers.c.max_running).filter(workers.c.ready), 0).label("slots"),
+            sa.cast(sa.func.sum(running), sa.BigInteger).label("running"),
+            sa.func.min(workers.c.max_model_tokens).label("max_model_tokens"),
+            sa.func.min(workers.c.kv_tokens).label("kv_tokens"),
+        )
+        .where(workers.c.lease_until > sa.func.now())
+        .group_by(workers.c.pool)
+    )
+    return {row.pool: Fleet(**row._mapping) for row in db.execute(statement)}

@@ -1,0 +1,214 @@
+"""Jobs: read them, cancel them, and what the sweeps do to those nobody moves."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Connection, Row, Select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from headrace.domain.fleet import NOBODY
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import Job
+from headrace.domain.logprobs import StoredLogprobs
+from headrace.domain.queues import Lane, Overflow, Route, Ticket
+from headrace.domain.states import SUSPECT, TERMINAL, JobState
+from headrace.errors import NotFound
+from headrace.store.jobs.transitions import transition
+from headrace.store.statement import Statement, rows_sent
+from headrace.tables import attempts, job_texts, jobs, ledger, workers
+
+#: Rows one sweep moves in one transaction, so that a backlog cannot hold locks for long.
+SWEEP_ROWS = 1000
+#: Running jobs that one `rescue` takes: it locks what their workers, were they alive, would write.
+RESCUE_ROWS = 100
+
+#: The kinds of ledger entry that charge a job's owner.
+BILLED = ("compute", "api", "cache")
+
+UNSTARTED = (JobState.WAITING, JobState.QUEUED)
+
+#: Spelled out, as the predicates of partial indexes are: a plan that is kept for any parameter would not find those.
+_SPELLED = {state: sa.literal(str(state), sa.Text, literal_execute=True) for state in JobState}
+IS_QUEUED = jobs.c.state == _SPELLED[JobState.QUEUED]
+IS_WAITING = jobs.c.state == _SPELLED[JobState.WAITING]
+IS_RUNNING = jobs.c.state == _SPELLED[JobState.RUNNING]
+IS_UNSTARTED = jobs.c.state.in_([_SPELLED[state] for state in UNSTARTED])
+
+_START_IS_LATE = sa.and_(jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())
+_FINISH_IS_LATE = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
+_EXPIRED = {"error_code": "expired", "error_message": "It could not start within its max_wait."}
+_OVERDUE = {"error_code": "deadline_exceeded", "error_message": "Its deadline passed before it could finish."}
+_IS_OVER = sa.and_(jobs.c.state.in_(UNSTARTED), sa.or_(_START_IS_LATE, _FINISH_IS_LATE))
+
+
+def _job_of(row: Row[Any]) -> Job:
+    """The job in a row of `_SELECT_JOB` or `_SELECT_LISTED`."""
+    values = {field.name: getattr(row, field.name) for field in fields(Job)}
+    values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
+    values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
+    values["logprobs"] = None if row.logprobs is None else StoredLogprobs(row.logprobs)
+    return Job(**values)
+
+
+#: Spelled out, or a plan that is kept for any parameter would not find the ledger's partial index.
+_BILLED = [sa.literal(kind, literal_execute=True) for kind in BILLED]
+_SELECT = (
+    sa.select(
+        *(jobs.c[field.name] for field in fields(Job) if field.name in jobs.c),
+        job_texts.c.answer,
+        attempts.c.engine,
+        ledger.c.price_version,
+        _IS_OVER.label("is_over"),
+        job_texts.c.sampling["reasoning_effort"].astext.label("reasoning_effort"),
+    )
+    # An erased job has no texts, and is not found.
+    .join(job_texts, job_texts.c.job_id == jobs.c.id)
+    .outerjoin(attempts, sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt))
+    # The bill: at most one row, by a unique index.
+    .outerjoin(ledger, sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(_BILLED)))
+)
+#: As text: nothing here reads them, and Postgres sends it as it is stored.
+_LOGPROBS = sa.func.coalesce(sa.cast(job_texts.c.logprobs_json, sa.Text), sa.cast(job_texts.c.logprobs, sa.Text))
+_SELECT_JOB = _SELECT.add_columns(_LOGPROBS.label("logprobs"), job_texts.c.reasoning)
+#: Without what can be megabytes of each job.
+_SELECT_LISTED = _SELECT.add_columns(sa.null().label("logprobs"), sa.null().label("reasoning"))
+
+
+def _asked_for() -> Select[Any]:
+    """Jobs by what a JSON list says of each: its app's id and its own."""
+    typed = (sa.column("app_id", jobs.c.app_id.type), sa.column("id", jobs.c.id.type))
+    given = rows_sent("given", typed, "given")
+    mine = _SELECT_JOB.join(given, sa.and_(given.c.id == jobs.c.id, given.c.app_id == jobs.c.app_id))
+    # The planner takes what is between two bounds for one row: see `attempt_statements`.
+    return mine.where(given.c.id.between(UUID(int=0), UUID(int=2**128 - 1)))
+
+
+FIND = Statement.of(_asked_for())
+
+
+def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
+    """One job of this app. Raises: NotFound, also for another app's job, and for one that was erased."""
+    found = find_all(db, [(app_id, job_id)])
+    if not found:
+        raise not_found(job_id)
+    return found[app_id, job_id]
+
+
+def find_all(db: Connection, asked: Iterable[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Job]:
+    """Those of the jobs that there are, each asked for by its app's id and its own."""
+    given = json.dumps([{"app_id": str(app_id), "id": str(job_id)} for app_id, job_id in set(asked)])
+    rows = db.exec_driver_sql(FIND.sql, {**FIND.parameters, "given": given})
+    return {(row.app_id, row.id): _job_of(row) for row in rows}
+
+
+def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
+    """Those of the given jobs that have ended, or whose time is over: one cheap query for many readers."""
+    wanted = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
+    return list(db.scalars(sa.select(jobs.c.id).where(wanted, sa.or_(jobs.c.state.in_(TERMINAL), _IS_OVER))))
+
+
+def newest(
+    db: Connection, app_id: UUID, *, state: JobState | None = None, after: UUID | None = None, limit: int = 20
+) -> list[Job]:
+    """The app's jobs, newest first, that are older than `after`; without log probabilities and reasoning."""
+    statement = _SELECT_LISTED.where(jobs.c.app_id == app_id)
+    if state is not None:
+        statement = statement.where(jobs.c.state == state)
+    if after is not None:
+        statement = statement.where(jobs.c.id < after)
+    return [_job_of(row) for row in db.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
+
+
+def cancel(db: Connection, app_id: UUID | None, job_id: UUID) -> Job:
+    """Cancel a job: at once while it waits, by request to its worker while it runs; an ended one stays as it is.
+
+    Safe to repeat. Args: app_id: whose job it must be; None for an operator. Raises: NotFound.
+    """
+    mine = [jobs.c.id == job_id] + ([jobs.c.app_id == app_id] if app_id else [])
+    # Locked first: a job that its worker puts back between the two updates would be met by neither.
+    owner = db.scalar(sa.select(jobs.c.app_id).where(*mine).with_for_update())
+    if owner is None:
+        raise not_found(job_id)
+    if not transition(db, UNSTARTED, JobState.CANCELLED, *mine):
+        requested = sa.update(jobs).where(*mine, jobs.c.state == JobState.RUNNING, jobs.c.cancel_requested_at.is_(None))
+        db.execute(requested.values(cancel_requested_at=sa.func.now()))
+    return find(db, owner, job_id)
+
+
+def not_found(job_id: UUID) -> NotFound:
+    """The error of an id that is no job's, or another app's."""
+    return NotFound(f"No job with id '{show_id(job_id)}'.")
+
+
+def late(db: Connection, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
+    """Lock and return the ids of `SWEEP_ROWS` jobs at most whose time is over and that no worker runs, oldest first."""
+    found = list(db.execute(_first(jobs.c.start_by, SWEEP_ROWS, IS_UNSTARTED, _START_IS_LATE, *conditions)))
+    by_finish = (IS_UNSTARTED, _FINISH_IS_LATE, sa.not_(_START_IS_LATE), *conditions)
+    return found + list(db.execute(_first(jobs.c.finish_by, SWEEP_ROWS - len(found), *by_finish)))
+
+
+def expire(db: Connection, job_ids: Sequence[UUID]) -> list[Ticket]:
+    """End those of the jobs whose time is over and that no worker runs."""
+    these = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
+    expired = transition(db, UNSTARTED, JobState.EXPIRED, _START_IS_LATE, these, by_key=True, **_EXPIRED)
+    overdue = transition(db, UNSTARTED, JobState.FAILED, _FINISH_IS_LATE, these, by_key=True, **_OVERDUE)
+    return [ticket_of(row) for row in (*expired, *overdue)]
+
+
+def _first(by: sa.Column[Any], most: int, *conditions: ColumnElement[bool]) -> Select[Any]:
+    """The first jobs, by this column, that meet the conditions and that no other transaction has locked."""
+    return sa.select(jobs.c.id).where(*conditions).order_by(by).limit(most).with_for_update(skip_locked=True)
+
+
+def enqueue_due(db: Connection) -> list[Ticket]:
+    """Move waiting jobs that are due to `queued`, `SWEEP_ROWS` at most; the caller must push their messages."""
+    due = _first(jobs.c.not_before, SWEEP_ROWS, IS_WAITING, jobs.c.not_before <= sa.func.now())
+    rows = transition(
+        db,
+        [JobState.WAITING],
+        JobState.QUEUED,
+        # An array: a plan for a subquery could look through the whole table for them.
+        jobs.c.id == sa.any_(sa.func.array(due.correlate(None).scalar_subquery())),
+        enqueue_no=jobs.c.enqueue_no + 1,
+        queued_at=sa.func.now(),
+        not_before=None,
+    )
+    return [ticket_of(row) for row in rows]
+
+
+def orphans(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
+    """Lock and return running jobs whose worker's lease has ended, or that their worker has disowned."""
+    dead = sa.select(workers.c.id).where(workers.c.lease_until < sa.func.now())
+    statement = (
+        sa.select(jobs)
+        .where(IS_RUNNING, sa.or_(jobs.c.worker_id.in_(dead), jobs.c.worker_id == NOBODY), *conditions)
+        .limit(RESCUE_ROWS)
+        .with_for_update(skip_locked=True)
+    )
+    return db.execute(statement).all()
+
+
+def queued_numbers(db: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The `enqueue_no` of those of the given jobs that are `queued` now."""
+    these = jobs.c.id == sa.any_(sa.cast(list(job_ids), ARRAY(sa.Uuid)))
+    statement = sa.select(jobs.c.id, jobs.c.enqueue_no).where(these, jobs.c.state + "" == JobState.QUEUED)
+    return {row.id: row.enqueue_no for row in db.execute(statement)}
+
+
+def ticket_of(row: Row[Any]) -> Ticket:
+    """The message of a row of `jobs`."""
+    return Ticket(
+        row.id,
+        row.app_id,
+        row.queue,
+        Lane(row.lane),
+        row.prompt_tokens,
+        row.max_tokens,
+        row.start_by,
+        row.enqueue_no,
+        alone=row.suspicion >= SUSPECT,
+    )

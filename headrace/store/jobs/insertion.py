@@ -1,0 +1,180 @@
+"""Accepting jobs: a batch is one statement and one commit. Knows no HTTP and no queue.
+
+A commit's fsync is what a durable accept costs; shared by a few requests it costs each of them almost nothing.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cache
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.states import JobState
+from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
+from headrace.store.bad_rows import told
+from headrace.store.jobs.idempotency import find_replays, key_reused, take
+from headrace.store.session import Store
+from headrace.store.statement import Statement, rows_sent
+from headrace.tables import idempotency_keys, job_texts, jobs
+
+#: Bounds of one statement. At 64 rows a commit is long amortised; more only makes everyone wait for the longest.
+BATCH_ROWS = 256
+BATCH_BYTES = 16 * 1024 * 1024
+
+#: What the statement is given: a JSON object per row, with these names. Their types are the tables' own.
+HOT_COLUMNS = (
+    *("id", "app_id", "state", "lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested"),
+    *("adapter", "end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
+    *("prompt_tokens", "max_tokens", "finish_by"),
+)
+TEXT_COLUMNS = ("messages", "sampling")
+KEY_COLUMNS = ("key", "request_hash")
+
+_MESSAGE_FIELDS = tuple(field.name for field in fields(Message))
+_SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One job, and the JSON object the statement reads it from."""
+
+    spec: JobSpec
+    text: str
+
+
+def insert_batch(store: Store, rows: Sequence[tuple[JobSpec, Placement]]) -> list[Inserted | HeadraceError]:
+    """Insert jobs as `queued`; returns once they are durable, with the outcome of each, in order.
+
+    It never waits for another transaction's key: such a row is IdempotencyInProgress at once, and may be tried again
+    (`idempotency.until_settled`). Of two rows with one key the second is a replay of the first. A row that Postgres
+    refuses is reported alone. Other outcomes: IdempotencyKeyReused, StoreUnavailable.
+    """
+    outcomes: list[Inserted | HeadraceError] = []
+    batch: list[_Row] = []
+    size_bytes = 0
+    for spec, placement in rows:
+        row = _Row(spec, _row_text(spec, placement))
+        size_bytes += len(row.text)
+        if batch and (size_bytes > BATCH_BYTES or len(batch) == BATCH_ROWS):
+            outcomes += _insert(store, batch)
+            batch, size_bytes = [], len(row.text)
+        batch.append(row)
+    return outcomes + _insert(store, batch) if batch else outcomes
+
+
+def _insert(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError]:
+    try:
+        return _insert_together(store, rows)
+    except StoreUnavailable as error:
+        return [error] * len(rows)
+    except DBAPIError as error:
+        if len(rows) == 1:
+            return [_not_stored(error)]
+    # One bad row spoils the whole statement: halving finds it in a few.
+    half = len(rows) // 2
+    return _insert(store, rows[:half]) + _insert(store, rows[half:])
+
+
+def _insert_together(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError]:
+    statement = _statement()
+    # By the driver itself: SQLAlchemy wrote the statement, and would spend more on it each time than Postgres does.
+    with store.autocommit() as db:
+        sent = {**statement.parameters, "rows": f"[{','.join(row.text for row in rows)}]"}
+        inserted = db.exec_driver_sql(statement.sql, sent)
+        start_by: dict[UUID, datetime] = {row.id: row.start_by for row in inserted}
+    specs = [row.spec for row in rows]
+    others = [spec for spec in specs if spec.id not in start_by]
+    outcomes = _settle(store, others) if others else {}
+    return [outcomes.get(spec.id) or Inserted(spec.id, start_by[spec.id]) for spec in specs]
+
+
+def _settle(store: Store, specs: Sequence[JobSpec]) -> dict[UUID, Inserted | HeadraceError]:
+    """The outcomes, by job id, of those whose key was not theirs to take."""
+    keyed = [(spec, spec.idempotency) for spec in specs if spec.idempotency]
+    try:
+        with store.autocommit() as db:
+            found = find_replays(db, [(spec.app_id, idempotency.key) for spec, idempotency in keyed])
+    except StoreUnavailable as error:
+        # The others are durable by now, whatever happened since.
+        return {spec.id: error for spec in specs}
+    outcomes: dict[UUID, Inserted | HeadraceError] = {}
+    for spec, idempotency in keyed:
+        job_id, request_hash = found.get((spec.app_id, idempotency.key), (None, b""))
+        if job_id is None:
+            outcomes[spec.id] = IdempotencyInProgress()
+        else:
+            outcomes[spec.id] = Inserted(job_id, None) if request_hash == idempotency.request_hash else key_reused()
+    return outcomes
+
+
+def _not_stored(error: DBAPIError) -> HeadraceError:
+    """Without its cause: the driver's own words quote the row, and that is a prompt."""
+    return HeadraceError(f"Postgres refused the job: {told(error)}")
+
+
+@cache
+def _statement() -> Statement:
+    """The one statement that inserts a batch: its keys, its hot rows, its texts. Its parameter `rows` is JSON."""
+    columns = [sa.column(name, jobs.c[name].type) for name in HOT_COLUMNS]
+    columns += [sa.column(name, job_texts.c[name].type) for name in TEXT_COLUMNS]
+    columns += [sa.column(name, idempotency_keys.c[name].type) for name in KEY_COLUMNS]
+    columns += [sa.column("max_wait_s", sa.Double)]
+    given = sa.select(rows_sent("rows", columns)).cte("given")
+    fresh = sa.or_(given.c.key.is_(None), given.c.id.in_(sa.select(take(given).c.job_id)))
+    start_by = sa.func.now() + given.c.max_wait_s * sa.literal_column("interval '1 s'")
+    hot = sa.select(*(given.c[name] for name in HOT_COLUMNS), sa.func.now(), start_by).where(fresh)
+    texts = sa.select(given.c.id, *(given.c[name] for name in TEXT_COLUMNS)).where(fresh)
+    statement = (
+        sa.insert(jobs)
+        .from_select([*HOT_COLUMNS, "queued_at", "start_by"], hot)
+        .returning(jobs.c.id, jobs.c.start_by)
+        .add_cte(sa.insert(job_texts).from_select(["job_id", *TEXT_COLUMNS], texts).cte("texts"))
+    )
+    return Statement.of(statement)
+
+
+def _row_text(spec: JobSpec, placement: Placement) -> str:
+    """The JSON object of one job, by the names of the columns above."""
+    idempotency = spec.idempotency
+    return _encode(
+        {
+            "id": str(spec.id),
+            "app_id": str(spec.app_id),
+            "state": JobState.QUEUED,
+            "lane": spec.lane,
+            "pool": spec.pool,
+            "queue": placement.queue,
+            "route": placement.route,
+            "route_reason": placement.reason,
+            "overflow": spec.overflow,
+            "model_requested": spec.model,
+            "adapter": spec.adapter,
+            "end_user": spec.end_user,
+            "metadata": dict(spec.metadata),
+            "webhook_url": spec.webhook_url,
+            "background": spec.background,
+            "stream": spec.stream,
+            "max_cost_usd": None if spec.max_cost_usd is None else str(spec.max_cost_usd),
+            "prompt_tokens": spec.prompt_tokens,
+            "max_tokens": spec.sampling.max_tokens,
+            "max_wait_s": spec.max_wait_s,
+            "finish_by": None if spec.deadline is None else spec.deadline.isoformat(),
+            "messages": [{name: getattr(message, name) for name in _MESSAGE_FIELDS} for message in spec.messages],
+            "sampling": _sampling(spec.sampling),
+            "key": idempotency and idempotency.key,
+            "request_hash": idempotency and f"\\x{idempotency.request_hash.hex()}",
+        }
+    )
+
+
+def _sampling(sampling: Sampling) -> dict[str, object]:
+    """What the caller set; nothing is stored for the engine's defaults."""
+    values = ((name, getattr(sampling, name)) for name in _SAMPLING_FIELDS)
+    return {name: value for name, value in values if value not in (None, ())}

@@ -1,0 +1,107 @@
+"""Jobs of all apps, as operators see them: where each stands, and nothing of what it says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from headrace.domain.ids import oldest_id, time_of
+from headrace.domain.queues import Lane
+from headrace.domain.states import JobState
+from headrace.tables import apps, jobs
+
+#: Jobs that one list looks through at most: some 0.1 s.
+LOOK_ROWS = 100_000
+#: States with an index of their jobs alone.
+_INDEXED = frozenset({JobState.FAILED, JobState.QUEUED, JobState.WAITING, JobState.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class ListedJob:
+    """One job of a list.
+
+    Attributes:
+        app: its owner's name.
+        retry_of: the failed job that it is the retry of.
+    """
+
+    id: UUID
+    app: str
+    state: JobState
+    lane: Lane
+    queue: str
+    attempt: int
+    error_code: str | None
+    error_message: str | None
+    usd: Decimal
+    created_at: datetime
+    ended_at: datetime | None
+    retry_of: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs are listed.
+
+    Attributes:
+        app_id: only this app's.
+        is_dead: only those that have failed and were not retried.
+        since, until: only those accepted at or after the one, and before the other, by the time in their ids.
+    """
+
+    app_id: UUID | None = None
+    is_dead: bool = False
+    state: JobState | None = None
+    lane: Lane | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def newest(db: Connection, wanted: Wanted, limit: int) -> list[ListedJob]:
+    """The newest jobs, newest first, among the `LOOK_ROWS` newest that an index finds."""
+    near = _near(wanted).order_by(jobs.c.id.desc()).limit(LOOK_ROWS).subquery()
+    read = [near.c[field.name] for field in fields(ListedJob) if field.name != "app"]
+    statement = sa.select(apps.c.name.label("app"), *read).join(apps, apps.c.id == near.c.app_id)
+    if wanted.is_dead:
+        again = jobs.alias("again")
+        statement = statement.where(~sa.select(again.c.id).where(again.c.retry_of == near.c.id).exists())
+    if wanted.state is not None:
+        statement = statement.where(near.c.state == wanted.state)
+    if wanted.lane is not None:
+        statement = statement.where(near.c.lane == wanted.lane)
+    rows = db.execute(statement.order_by(near.c.id.desc()).limit(limit))
+    return [ListedJob(**{**row._mapping, "state": JobState(row.state)}) for row in rows]
+
+
+def looked_back_to(db: Connection, wanted: Wanted) -> datetime | None:
+    """The `until` that goes on where the `LOOK_ROWS` end; None where nothing is older."""
+    older = _near(wanted).order_by(jobs.c.id.desc()).offset(LOOK_ROWS).limit(1)
+    row = db.execute(older).one_or_none()
+    return None if row is None else time_of(row.id) + timedelta(seconds=1)
+
+
+def _near(wanted: Wanted) -> sa.Select[Any]:
+    """Those conditions that an index serves: the key, an app's jobs, and the partial ones of `_INDEXED`."""
+    statement = sa.select(*(jobs.c[field.name] for field in fields(ListedJob) if field.name != "app"), jobs.c.app_id)
+    if wanted.app_id is not None:
+        statement = statement.where(jobs.c.app_id == wanted.app_id)
+    if wanted.since is not None:
+        statement = statement.where(jobs.c.id >= oldest_id(wanted.since))
+    if wanted.until is not None:
+        statement = statement.where(jobs.c.id < oldest_id(wanted.until))
+    state = JobState.FAILED if wanted.is_dead else wanted.state
+    if state in _INDEXED:
+        # A literal: the planner matches no parameter with an index's condition.
+        statement = statement.where(jobs.c.state == sa.literal_column(f"'{state}'"))
+    return statement
+
+
+def outcomes(db: Connection, job_ids: Sequence[UUID]) -> list[tuple[UUID, str, str | None]]:
+    """Id, state and error code of the given jobs."""
+    rows = db.execute(sa.select(jobs.c.id, jobs.c.state, jobs.c.error_code).where(jobs.c.id.in_(job_ids)))
+    return [(row.id, row.state, row.error_code) for row in rows]

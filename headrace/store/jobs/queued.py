@@ -1,0 +1,108 @@
+"""Jobs that are `queued`, in the order in which they came to be: `publish_due` goes through them once, queue by queue.
+
+How far it has come is a mark that it keeps in Redis: what Redis forgets, it forgets the mark with.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from headrace.domain.queues import Ticket
+from headrace.store.jobs import IS_QUEUED, ticket_of
+from headrace.tables import jobs
+
+#: Jobs of each queue that one page has.
+PAGE_ROWS = 1000
+#: Transactions that are open for longer are waited for no more: a migration's, or that of a process that hangs.
+LONGEST = timedelta(minutes=1)
+#: Before every job.
+_BEGINNING = f"-infinity {UUID(int=0)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Jobs of one queue that have been queued since a mark; `mark` is the last one's."""
+
+    tickets: tuple[Ticket, ...]
+    mark: str
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there may be more."""
+        return len(self.tickets) >= PAGE_ROWS
+
+
+def horizon(db: Connection, grace_s: float) -> datetime:
+    """Until when all jobs that were queued can be seen: so long ago, or when our oldest open transaction began.
+
+    What that writes is dated by its beginning, and is seen only once it ends. Ask in a statement before the one that
+    reads them.
+    """
+    seen: datetime = db.execute(_HORIZON, {"grace": timedelta(seconds=grace_s), "longest": LONGEST}).scalar_one()
+    return seen
+
+
+def pages(db: Connection, marks: Mapping[str, str], until: datetime) -> dict[str, Page]:
+    """Of each queue the jobs that follow its mark, and were queued before `until`, in their order; none: no page.
+
+    Args:
+        marks: as an earlier page had them; empty for a queue from its beginning.
+    """
+    after = [(mark or _BEGINNING).rpartition(" ") for mark in marks.values()]
+    given = {"queues": list(marks), "times": [at for at, _, _ in after], "ids": [UUID(job) for _, _, job in after]}
+    rows = db.execute(_PAGES, {**given, "until": until, "most": PAGE_ROWS})
+    return {queue: _page(list(group)) for queue, group in groupby(rows, key=lambda row: str(row.queue))}
+
+
+def _page(rows: list[Row[Any]]) -> Page:
+    last = rows[-1]
+    return Page(tuple(map(ticket_of, rows)), f"{last.queued_at.isoformat()} {last.id}")
+
+
+def tickets(db: Connection, stays: Collection[tuple[UUID, int]]) -> list[Ticket]:
+    """The tickets of those stays, each a job and its `enqueue_no`, that are not over, oldest first."""
+    these = jobs.c.id == sa.any_(sa.cast([job_id for job_id, _ in stays], ARRAY(sa.Uuid)))
+    rows = db.execute(sa.select(jobs).where(these, IS_QUEUED).order_by(jobs.c.queued_at, jobs.c.id))
+    wanted = set(stays)
+    return [ticket_of(row) for row in rows if (row.id, row.enqueue_no) in wanted]
+
+
+def _pages() -> sa.Select[Any]:
+    marks = (
+        sa.func.unnest(
+            sa.bindparam("queues", type_=ARRAY(sa.Text)),
+            sa.cast(sa.bindparam("times", type_=ARRAY(sa.Text)), ARRAY(sa.TIMESTAMP(timezone=True))),
+            sa.bindparam("ids", type_=ARRAY(sa.Uuid)),
+        )
+        .table_valued(sa.column("of", sa.Text), sa.column("at", sa.TIMESTAMP(timezone=True)), sa.column("job", sa.Uuid))
+        .render_derived("marks")
+    )
+    page = (
+        sa.select(jobs)
+        .where(
+            IS_QUEUED,
+            jobs.c.queue == marks.c.of,
+            sa.tuple_(jobs.c.queued_at, jobs.c.id) > sa.tuple_(marks.c.at, marks.c.job),
+            jobs.c.queued_at < sa.bindparam("until"),
+        )
+        .order_by(jobs.c.queued_at, jobs.c.id)
+        .limit(sa.bindparam("most"))
+        .lateral("page")
+    )
+    return sa.select(page).join_from(marks, page, sa.true()).order_by(page.c.queue, page.c.queued_at, page.c.id)
+
+
+_HORIZON = sa.text("""
+    SELECT least(now() - :grace, min(xact_start)) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'headrace%' AND pid <> pg_backend_pid()
+          AND xact_start > now() - :longest
+""")
+# Built once: to build a statement takes longer than Postgres takes to carry it out.
+_PAGES = _pages()

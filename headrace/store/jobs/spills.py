@@ -1,0 +1,80 @@
+"""Jobs that are about to miss their start in a queue of ours: find them, and move them to the paid API's."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from headrace.domain.apps import AppLimits
+from headrace.domain.jobs import LateJob
+from headrace.domain.prompts import Message
+from headrace.domain.queues import OVERFLOW, Overflow, Route, Ticket, queue_name
+from headrace.store.jobs import IS_QUEUED, IS_UNSTARTED, ticket_of
+from headrace.store.jobs.texts import sampling_of
+from headrace.tables import apps, job_texts, jobs
+
+#: How the reason begins of a job that waits for its own pool because the paid API was closed to it.
+TURNED_AWAY = "from overflow: "
+
+
+def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
+    """Lock and return the jobs in queues of ours that must start within so many seconds, the first to be late first.
+
+    One that was started before is bound by no start, and not among them; nor is one that may wait for a short time
+    only, in the first half of that; nor one that the paid API was closed to so lately: it would come back again.
+    """
+    came_back = sa.and_(
+        jobs.c.route_reason.startswith(TURNED_AWAY, autoescape=True),
+        jobs.c.queued_at > sa.func.now() - timedelta(seconds=within_s),
+    )
+    statement = (
+        sa.select(jobs, job_texts.c.messages, job_texts.c.sampling, apps.c.name, apps.c.day_usd, apps.c.month_usd)
+        .join(job_texts, job_texts.c.job_id == jobs.c.id)
+        .join(apps, apps.c.id == jobs.c.app_id)
+        .where(
+            IS_QUEUED,
+            # Says nothing of its own: it lets the planner use the index of all that has not started.
+            IS_UNSTARTED,
+            jobs.c.route == Route.POOL,
+            jobs.c.overflow == Overflow.ALLOW,
+            jobs.c.started_at.is_(None),
+            jobs.c.start_by > sa.func.now(),
+            jobs.c.start_by < sa.func.now() + timedelta(seconds=within_s),
+            jobs.c.start_by - sa.func.now() < sa.func.now() - jobs.c.created_at,
+            ~came_back,
+        )
+        .order_by(jobs.c.start_by)
+        .limit(limit)
+        .with_for_update(of=jobs, skip_locked=True)
+    )
+    return [_late_job(row) for row in db.execute(statement)]
+
+
+def _late_job(row: Row[Any]) -> LateJob:
+    return LateJob(
+        ticket=ticket_of(row),
+        app=row.name,
+        limits=AppLimits(day_usd=row.day_usd, month_usd=row.month_usd),
+        model=row.model_requested,
+        messages=tuple(Message(**message) for message in row.messages),
+        sampling=sampling_of(row.sampling),
+        max_cost_usd=row.max_cost_usd,
+    )
+
+
+def spill(db: Connection, tickets: Sequence[Ticket], reason: str) -> list[Ticket]:
+    """Let these wait for the paid API, in the same lane; whoever calls has locked them.
+
+    Their `start_by` stays, and their old messages stand for nothing any more. Returns: the tickets of the new ones.
+    """
+    moved = []
+    for ticket in tickets:
+        queue, enqueue_no = queue_name(OVERFLOW, ticket.lane), ticket.enqueue_no + 1
+        this = sa.update(jobs).where(jobs.c.id == ticket.job_id, jobs.c.enqueue_no == ticket.enqueue_no)
+        values = {"queue": queue, "route": Route.OVERFLOW, "route_reason": reason, "queued_at": sa.func.now()}
+        db.execute(this.values(enqueue_no=enqueue_no, **values))
+        moved.append(replace(ticket, queue=queue, enqueue_no=enqueue_no))
+    return moved

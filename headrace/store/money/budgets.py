@@ -1,0 +1,125 @@
+"""Limits of all apps together, and accounts of what each app and all of them spend at the paid API.
+
+An account covers a day or a month of UTC.
+
+What changes them is in `store.reservations`.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import insert
+
+from headrace.domain.budgets import PERIODS, Account, Balances, Budget, Kind, Limits, Period, SpendingLimits
+from headrace.tables import apps, budget_limits, budgets
+
+log = logging.getLogger(__name__)
+
+
+def limits(db: Connection, configured: Limits) -> SpendingLimits:
+    """The limits of all apps together: the stored ones, or without any those of the settings."""
+    return together(db.execute(_LIMITS).first(), configured)
+
+
+def together(stored: Any, configured: Limits) -> SpendingLimits:
+    """Likewise, from a row with the columns `STORED`, or None."""
+    if stored is None or stored.together_set_at is None:
+        return SpendingLimits(configured.day_usd, configured.month_usd)
+    return SpendingLimits(stored.together_day_usd, stored.together_month_usd, is_stored=True)
+
+
+def set_limits(db: Connection, changes: Mapping[str, Decimal | None], configured: Limits) -> None:
+    """Store limits of all apps together, `day_usd` and `month_usd`; one that is not named stays as it holds.
+
+    Args: configured: the settings' limits, which hold until limits are stored.
+    """
+    row = {"day_usd": configured.day_usd, "month_usd": configured.month_usd, **changes}
+    statement = insert(budget_limits).values(row)
+    db.execute(statement.on_conflict_do_update(index_elements=["id"], set_={**changes, "set_at": sa.func.now()}))
+
+
+def clear_limits(db: Connection) -> bool:
+    """Forget the stored limits, so that the settings' hold. Returns: False where none were stored."""
+    return db.execute(sa.delete(budget_limits).returning(budget_limits.c.id)).first() is not None
+
+
+def note_short(db: Connection, account_id: UUID, kind: Kind) -> None:
+    """A call has found too little left in this account. Safe to repeat."""
+    db.execute(_NOTE_SHORT[kind], {"of_account": account_id})
+
+
+def tell(db: Connection, account_id: UUID, kind: Kind, percent: int) -> bool:
+    """Note that the operator is told of a threshold. Returns: False where it was, or a higher one, before."""
+    told = _TOLD[kind]
+    statement = sa.update(budgets).where(budgets.c.id == account_id, told < percent).values({told: percent})
+    return db.execute(statement.returning(budgets.c.id)).first() is not None
+
+
+def balances(db: Connection, configured: Limits) -> Balances:
+    """The limits and the accounts as they are now. Args: configured: the settings' limits."""
+    holding = limits(db, configured)
+    statement = (
+        sa.select(budgets, apps.c.name, apps.c.day_usd, apps.c.month_usd)
+        .outerjoin(apps, apps.c.id == budgets.c.app_id)
+        .where(periods_at(sa.func.now()))
+        .order_by(apps.c.name.nulls_first(), budgets.c.period)
+    )
+    return Balances(holding, [_account(row, holding) for row in db.execute(statement)])
+
+
+def used(accounts: Sequence[Account], app: str) -> Mapping[Budget, Decimal]:
+    """What is spent and reserved in the budgets that a call for this app is paid from."""
+    return {
+        Budget(account.app is not None, account.period): account.used_usd
+        for account in accounts
+        if account.app in (None, app)
+    }
+
+
+def _account(row: Row[Any], holding: SpendingLimits) -> Account:
+    limit_usd = budget_of(row).limit_usd(row, holding)
+    told: dict[Kind, int] = {kind: getattr(row, column.name) for kind, column in _TOLD.items()}
+    short = frozenset(kind for kind, column in _SHORT.items() if getattr(row, column.name) is not None)
+    return Account(row.id, row.name, row.period, row.starts_at, row.reserved_usd, row.spent_usd, limit_usd, told, short)
+
+
+def budget_of(row: Row[Any]) -> Budget:
+    """Which of a call's budgets an account is, by its row."""
+    return Budget(row.app_id is not None, row.period)
+
+
+def start_of(period: Period, at: Any) -> sa.ColumnElement[datetime]:
+    """When the period began that a moment lies in."""
+    return sa.func.date_trunc(period, at, "UTC", type_=sa.TIMESTAMP(timezone=True))
+
+
+def periods_at(moment: Any) -> sa.ColumnElement[bool]:
+    """The accounts of the periods that a moment lies in."""
+    periods = (sa.and_(budgets.c.period == each, budgets.c.starts_at == start_of(each, moment)) for each in PERIODS)
+    return sa.or_(*periods)
+
+
+_TOLD: Mapping[Kind, sa.Column[int]] = {"spent": budgets.c.told_percent, "reserved": budgets.c.told_reserved_percent}
+_SHORT: Mapping[Kind, sa.Column[datetime]] = {"spent": budgets.c.short_at, "reserved": budgets.c.reserved_short_at}
+
+#: The stored limits of all apps together, as `together` reads them; all NULL where none are stored.
+STORED = (
+    budget_limits.c.day_usd.label("together_day_usd"),
+    budget_limits.c.month_usd.label("together_month_usd"),
+    budget_limits.c.set_at.label("together_set_at"),
+)
+
+# Built once: to build a statement takes longer than Postgres takes to carry it out.
+_LIMITS = sa.select(*STORED)
+_NOTE_SHORT = {
+    kind: sa.update(budgets)
+    .where(budgets.c.id == sa.bindparam("of_account"), column.is_(None))
+    .values({column: sa.func.now()})
+    for kind, column in _SHORT.items()
+}

@@ -1,0 +1,216 @@
+"""Money for calls to the paid API: the most that they can cost is set aside before them, and what they did cost spent.
+
+Reserved and spent never exceed a limit, however many call at once. Calls that come together share their statements.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+
+from headrace.domain.budgets import PERIODS, Budget, Lack, Limits, Shortfall, short_of, shortfall
+from headrace.domain.ids import new_id, show_id
+from headrace.store.money.budgets import STORED, budget_of, note_short, periods_at, start_of, together
+from headrace.store.statement import rows_sent
+from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs
+
+log = logging.getLogger(__name__)
+
+NOTHING = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class PaidCall:
+    """An attempt's call.
+
+    Attributes:
+        number: of the attempt.
+        usd: the most that it can cost, or what it has cost; None when nobody knows, which counts as all that was
+            reserved.
+    """
+
+    job_id: UUID
+    number: int
+    app_id: UUID
+    usd: Decimal | None
+
+
+#: Calls whose attempts began on the same day of UTC, each with its attempt's row.
+Day = list[tuple[PaidCall, Row[Any]]]
+
+
+class _Book:
+    """The accounts of calls of one day, locked, and what they are to change by."""
+
+    def __init__(self, accounts: Sequence[Row[Any]]) -> None:
+        self._accounts = accounts
+        self._reserved_usd: dict[UUID, Decimal] = defaultdict(Decimal)
+        self._spent_usd: dict[UUID, Decimal] = defaultdict(Decimal)
+
+    def of(self, app_id: UUID) -> dict[Budget, Row[Any]]:
+        """The accounts that a call of this app is paid from."""
+        return {budget_of(account): account for account in self._accounts if account.app_id in (None, app_id)}
+
+    def used_usd(self, account: Row[Any]) -> Decimal:
+        """What counts against the account's limit."""
+        used: Decimal = account.reserved_usd + account.spent_usd
+        return used + self._reserved_usd[account.id] + self._spent_usd[account.id]
+
+    def add(self, app_id: UUID, reserved_usd: Decimal, spent_usd: Decimal = NOTHING) -> None:
+        """Change the accounts of a call."""
+        for account in self.of(app_id).values():
+            self._reserved_usd[account.id] += reserved_usd
+            self._spent_usd[account.id] += spent_usd
+
+    def write(self, db: Connection) -> None:
+        """Write the changes."""
+        changes = [
+            {"id": str(account.id), "reserved": str(self._reserved_usd[account.id]), "spent": str(spent_usd)}
+            for account in self._accounts
+            if (spent_usd := self._spent_usd[account.id]) or self._reserved_usd[account.id]
+        ]
+        if changes:
+            db.execute(_CHANGE, {"sent": changes})
+
+
+def reserve(db: Connection, calls: Sequence[PaidCall], configured: Limits) -> dict[UUID, Lack]:
+    """Set aside the most that each call can cost, in every budget or in none, as they come.
+
+    Whoever calls holds the jobs' rows. Args: configured: the settings' limits of all apps together.
+    Returns: by job, why no budget pays for its call; the rest have their money.
+    """
+    lacking: dict[UUID, Lack] = {}
+    aside: list[tuple[PaidCall, Decimal]] = []
+    days = _by_day(_rows_of(db, _PAYERS, calls))
+    # All before any is locked: whoever held the month's while it waits for a day's to be made would meet another that
+    # waits the other way round.
+    for day in days:
+        _open(db, day)
+    for day in days:
+        book = _Book(_lock(db, day))
+        for call, payer in day:
+            accounts, usd = book.of(call.app_id), call.usd or NOTHING
+            used = {budget: book.used_usd(account) for budget, account in accounts.items()}
+            if lack := shortfall(usd, used, payer, together(payer, configured)):
+                lacking[call.job_id] = lack
+                if isinstance(lack, Shortfall):
+                    _note(db, usd, accounts[lack.budget], used[lack.budget], lack.limit_usd)
+            else:
+                book.add(call.app_id, usd)
+                aside.append((call, usd))
+        book.write(db)
+    _set_aside(db, aside)
+    return lacking
+
+
+def _note(db: Connection, call_usd: Decimal, account: Row[Any], used_usd: Decimal, limit_usd: Decimal) -> None:
+    if kind := short_of(call_usd, account.spent_usd, used_usd, limit_usd):
+        note_short(db, account.id, kind)
+
+
+def settle(db: Connection, calls: Sequence[PaidCall]) -> dict[UUID, Decimal]:
+    """Spend what each call has cost, and free what else was reserved for it.
+
+    Safe to repeat: what is settled stays as it is. Whoever calls has moved the jobs in the same transaction.
+    Returns: by job, what was spent now.
+    """
+    held = _rows_of(db, _HELD, calls)
+    _set_aside(db, [(call, NOTHING) for call, _ in held])
+    spent = {call.job_id: row.reserved_usd if call.usd is None else call.usd for call, row in held}
+    for call, row in held:
+        if spent[call.job_id] > row.reserved_usd:
+            facts = {"job_id": show_id(call.job_id), "usd": str(call.usd), "reserved_usd": str(row.reserved_usd)}
+            log.error("call_dearer_than_its_ceiling", extra=facts)
+    # Last, and one statement after the lock: every call of every app goes through these rows.
+    for day in _by_day(held):
+        book = _Book(_lock(db, day))
+        for call, row in day:
+            book.add(call.app_id, -row.reserved_usd, spent[call.job_id])
+        book.write(db)
+    return spent
+
+
+def _rows_of(db: Connection, statement: sa.Select[Any], calls: Sequence[PaidCall]) -> list[tuple[PaidCall, Row[Any]]]:
+    """The calls whose attempts the statement finds, each with its row."""
+    rows = db.execute(statement, {"job_ids": [call.job_id for call in calls]}).all() if calls else []
+    found = {(row.job_id, row.number): row for row in rows}
+    return [(call, row) for call in calls if (row := found.get((call.job_id, call.number))) is not None]
+
+
+def _by_day(found: list[tuple[PaidCall, Row[Any]]]) -> list[Day]:
+    """Those whose attempts began on the same day of UTC; earlier days first, for all who lock."""
+    in_order = sorted(found, key=lambda each: each[1].started_at)
+    return [list(day) for _, day in groupby(in_order, key=lambda each: each[1].started_at.date())]
+
+
+def _open(db: Connection, day: Day) -> None:
+    """Make the accounts that are not there yet."""
+    these = _of(day)
+    if len(db.execute(_FIND, these).all()) < len(PERIODS) * (1 + len(these["app_ids"])):
+        rows = [
+            {"id": new_id(), "app_id": owner, "period": period, "starts_at": start_of(period, these["moment"])}
+            for owner in (None, *these["app_ids"])
+            for period in PERIODS
+        ]
+        db.execute(insert(budgets).values(rows).on_conflict_do_nothing())
+
+
+def _lock(db: Connection, day: Day) -> Sequence[Row[Any]]:
+    """The accounts of a day's calls, and of its month."""
+    return db.execute(_LOCK, _of(day)).all()
+
+
+def _of(day: Day) -> dict[str, Any]:
+    return {"app_ids": sorted({call.app_id for call, _ in day}), "moment": day[0][1].started_at}
+
+
+def _set_aside(db: Connection, amounts: Sequence[tuple[PaidCall, Decimal]]) -> None:
+    """Note in the attempts' rows what is reserved for their calls."""
+    sent = [{"job_id": str(call.job_id), "number": call.number, "usd": str(usd)} for call, usd in amounts]
+    if sent:
+        db.execute(_SET_ASIDE, {"sent": sent, "job_ids": [call.job_id for call, _ in amounts]})
+
+
+def _sent(columns: Mapping[str, Any]) -> Any:
+    """Rows that come as JSON."""
+    typed = (sa.column(name, type_) for name, type_ in columns.items())
+    return rows_sent("sent", typed)
+
+
+# Built once: to build a statement takes longer than Postgres takes to carry it out.
+_THESE = attempts.c.job_id == sa.any_(sa.bindparam("job_ids", type_=ARRAY(sa.Uuid)))
+_NAMED = (attempts.c.job_id, attempts.c.number, attempts.c.started_at)
+_PAYERS = (
+    sa.select(*_NAMED, apps.c.day_usd, apps.c.month_usd, *STORED)
+    .join(jobs, jobs.c.id == attempts.c.job_id)
+    .join(apps, apps.c.id == jobs.c.app_id)
+    .outerjoin(budget_limits, sa.true())
+    .where(_THESE)
+)
+_HELD = sa.select(*_NAMED, attempts.c.reserved_usd).where(_THESE, attempts.c.reserved_usd > 0).with_for_update()
+_FIND = sa.select(budgets).where(
+    sa.or_(budgets.c.app_id == sa.any_(sa.bindparam("app_ids", type_=ARRAY(sa.Uuid))), budgets.c.app_id.is_(None)),
+    periods_at(sa.bindparam("moment", type_=sa.TIMESTAMP(timezone=True))),
+)
+#: The month's of all apps together first: whoever has it has no other's way to cross, also with calls of several days.
+_LOCK = _FIND.order_by(budgets.c.app_id.nulls_first(), budgets.c.period.desc()).with_for_update()
+_changes = _sent({"id": sa.Uuid, "reserved": USD, "spent": USD})
+_CHANGE = (
+    sa.update(budgets)
+    .where(budgets.c.id == _changes.c.id)
+    .values(reserved_usd=budgets.c.reserved_usd + _changes.c.reserved, spent_usd=budgets.c.spent_usd + _changes.c.spent)
+)
+_amounts = _sent({"job_id": sa.Uuid, "number": attempts.c.number.type, "usd": USD})
+_SET_ASIDE = (
+    sa.update(attempts)
+    .where(attempts.c.job_id == _amounts.c.job_id, attempts.c.number == _amounts.c.number, _THESE)
+    .values(reserved_usd=_amounts.c.usd)
+)

@@ -1,0 +1,42 @@
+"""Statements that are compiled once, and take any number of rows as one JSON parameter.
+
+psycopg would spend more on arrays, one for each column, than Postgres on the rows.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnClause, Connection, Row, Select, TableValuedAlias
+from sqlalchemy.sql.dml import ReturningInsert
+
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL as the driver takes it: SQLAlchemy would spend more on it each time than Postgres does."""
+
+    sql: str
+    parameters: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, statement: Select[Any] | ReturningInsert[Any]) -> "Statement":
+        """Compile it."""
+        dialect = sa.make_url("postgresql+psycopg://").get_dialect()()
+        compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        return cls(str(compiled), compiled.params)
+
+    def run(self, db: Connection, given: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
+        """Carry it out. Args: given: of each attempt, by the names of the columns; no job is in it twice."""
+        # In one order, so that of two workers neither holds what the other waits for.
+        in_order = sorted(given, key=lambda each: each["job_id"])
+        return db.exec_driver_sql(self.sql, {**self.parameters, "given": _encode(in_order)}).all()
+
+
+def rows_sent(parameter: str, columns: Iterable[ColumnClause[Any]], name: str = "sent") -> TableValuedAlias:
+    """The rows of a JSON list, as a table of this name with these columns. Args: parameter: the list's name."""
+    rows = sa.func.json_to_recordset(sa.bindparam(parameter, None, sa.JSON)).table_valued(*columns)
+    return rows.render_derived(name, with_types=True)

@@ -1,0 +1,201 @@
+"""Deliveries: the outbox of webhooks. A row is written where a job ends, or a budget comes to its end; `outbox.pull`
+takes what is due, and how each try went is recorded here.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from headrace.domain.deliveries import Delivery
+from headrace.domain.ids import new_id, oldest_id
+from headrace.errors import NotFound
+from headrace.store import clock
+from headrace.store.webhooks.outbox import GONE, GONE_STATUS, receiver_digest
+from headrace.tables import apps, deliveries, gone_receivers
+from headrace.tables.work import APP_KEY, RECEIVER
+
+#: Deliveries of a receiver that is gone which fail with its answer; more of them fail when they are due.
+GONE_ROWS = 1000
+#: Deliveries, and likewise receivers, that one sweep deletes: with a sweep each 5 s, what 1,000 jobs a second leave.
+FORGET_ROWS = 5000
+
+_ID = re.compile("(?:evt_)?([0-9a-f]{32})")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDelivery:
+    """A delivery as operators see it.
+
+    Attributes:
+        app: its app's name; None for the operator's.
+        last_status, last_error: of its last try.
+        next_at: when the next try is due, or the lease of one under way ends; None when it has ended.
+    """
+
+    id: UUID
+    app: str | None
+    job_id: UUID | None
+    event: str
+    url: str
+    state: str
+    tries: int
+    last_status: int | None
+    last_error: str | None
+    created_at: datetime
+    next_at: datetime | None
+
+
+def add(db: Connection, event: str, url: str, data: Mapping[str, Any]) -> None:
+    """Tell the operator of something that is no job's end. It is due with the commit."""
+    db.execute(sa.insert(deliveries).values(id=new_id(), event=event, url=url, data=dict(data)))
+
+
+def record_success(db: Connection, delivery: Delivery, status: int) -> None:
+    """The receiver said 2xx. It counts also where another of its answers was 410 meanwhile."""
+    values = {"state": "delivered", "delivered_at": sa.func.now(), "last_status": status, "last_error": None}
+    this_try = sa.and_(deliveries.c.id == delivery.id, deliveries.c.tries == delivery.tries)
+    db.execute(sa.update(deliveries).where(this_try).values(**values))
+
+
+def record_failure(
+    db: Connection, delivery: Delivery, error: str, *, status: int | None, retry_in_s: float | None
+) -> None:
+    """The try failed; None for `retry_in_s` gives the delivery up."""
+    values: dict[str, object] = {"last_status": status, "last_error": error[:500]}
+    if retry_in_s is None:
+        values["state"] = "failed"
+    else:
+        values["next_at"] = sa.func.now() + timedelta(seconds=retry_in_s)
+    # While no later try has begun, so that a slow worker cannot overwrite a newer one's report.
+    this_try = sa.and_(
+        deliveries.c.id == delivery.id, deliveries.c.tries == delivery.tries, deliveries.c.state == "pending"
+    )
+    db.execute(sa.update(deliveries).where(this_try).values(**values))
+
+
+def record_gone(db: Connection, delivery: Delivery) -> None:
+    """The receiver answered 410: all that waits for this URL of the app fails, and so does all that comes later.
+
+    Until `forget_gone`, or an operator's retry.
+    """
+    digest = receiver_digest(delivery.app_id, delivery.url)
+    mark = insert(gone_receivers).values(digest=digest, app_id=delivery.app_id, url=delivery.url)
+    db.execute(mark.on_conflict_do_nothing())
+    is_theirs = sa.text(f"{APP_KEY} = :app AND {RECEIVER} = :receiver").bindparams(
+        app=delivery.app_id or UUID(int=0), receiver=delivery.receiver
+    )
+    waiting = (
+        sa.select(deliveries.c.id)
+        .where(deliveries.c.state == "pending", deliveries.c.id != delivery.id, deliveries.c.url == delivery.url)
+        .where(is_theirs)
+        .limit(GONE_ROWS)
+        .with_for_update(skip_locked=True)
+    )
+    values = {"state": "failed", "last_status": GONE_STATUS, "last_error": GONE}
+    db.execute(sa.update(deliveries).where(deliveries.c.id.in_(waiting)).values(**values))
+
+
+def newest(db: Connection, *, is_failed: bool, app_id: UUID | None, limit: int) -> list[ListedDelivery]:
+    """The newest deliveries, of one app or of all; those that have failed alone if asked."""
+    columns = (deliveries.c[name] for name in ("id", "job_id", "event", "url", "state", "tries", "created_at"))
+    next_at = sa.case((deliveries.c.state == "pending", deliveries.c.next_at), else_=None).label("next_at")
+    statement = sa.select(
+        *columns, deliveries.c.last_status, deliveries.c.last_error, next_at, apps.c.name.label("app")
+    ).outerjoin(apps, apps.c.id == deliveries.c.app_id)
+    if is_failed:
+        statement = statement.where(deliveries.c.state == "failed")
+    if app_id is not None:
+        statement = statement.where(deliveries.c.app_id == app_id)
+    found = db.execute(statement.order_by(deliveries.c.id.desc()).limit(limit)).mappings()
+    return [ListedDelivery(**row) for row in found]
+
+
+def retry(db: Connection, texts: Sequence[str]) -> list[UUID]:
+    """Have deliveries tried again now, with the whole schedule before them. Their receivers are gone no more.
+
+    Args:
+        texts: their ids, as `webhook-id` has them.
+    Raises: NotFound: one of them does not exist, and none is tried again.
+    """
+    ids = [_read_id(text) for text in texts]
+    values = {"state": "pending", "tries_before": deliveries.c.tries, "next_at": sa.func.now(), "delivered_at": None}
+    changed = sa.update(deliveries).where(deliveries.c.id.in_(ids)).values(**values)
+    rows = db.execute(changed.returning(deliveries.c.id, deliveries.c.app_id, deliveries.c.url)).all()
+    found = {row.id for row in rows}
+    for delivery_id, text in zip(ids, texts, strict=True):
+        if delivery_id not in found:
+            raise _no_such(text)
+    digests = {receiver_digest(row.app_id, row.url) for row in rows}
+    db.execute(sa.delete(gone_receivers).where(gone_receivers.c.digest.in_(digests)))
+    return ids
+
+
+def _read_id(text: str) -> UUID:
+    match = _ID.fullmatch(text.lower())
+    if match is None:
+        raise _no_such(text)
+    return UUID(hex=match[1])
+
+
+def _no_such(text: str) -> NotFound:
+    return NotFound(f"No webhook delivery has the id '{text[:60]}': 'headrace deliveries' lists the newest.")
+
+
+def oldest_due(db: Connection, most: int) -> tuple[int, float]:
+    """How many deliveries are due, up to `most`, and for how many seconds the first of them has been."""
+    due = (
+        sa.select(deliveries.c.next_at)
+        .where(deliveries.c.state == "pending", deliveries.c.next_at <= sa.func.now())
+        .order_by(deliveries.c.next_at)
+        .limit(most)
+        .subquery()
+    )
+    late_s = sa.func.extract("epoch", sa.func.now() - sa.func.min(due.c.next_at))
+    number, seconds = db.execute(sa.select(sa.func.count(), sa.func.coalesce(late_s, 0)).select_from(due)).one()
+    return number, float(seconds)
+
+
+def forget_old(db: Connection, keep_days: int) -> int:
+    """Delete deliveries that ended longer ago, `FORGET_ROWS` at most; returns how many.
+
+    Ids sort by time, so that none that is younger is read.
+    """
+    before = clock.now(db) - timedelta(days=keep_days)
+    ended_at = sa.func.coalesce(deliveries.c.delivered_at, deliveries.c.next_at)
+    old = (
+        sa.select(deliveries.c.id)
+        .where(deliveries.c.id < oldest_id(before), deliveries.c.state != "pending", ended_at < before)
+        .order_by(deliveries.c.id)
+        .limit(FORGET_ROWS)
+        .with_for_update(skip_locked=True)
+    )
+    ids = db.scalars(old).all()
+    if ids:
+        db.execute(sa.delete(deliveries).where(deliveries.c.id == sa.any_(sa.cast(ids, sa.ARRAY(sa.Uuid)))))
+    return len(ids)
+
+
+def forget_gone(db: Connection, keep_days: int) -> int:
+    """Delete receivers that answered 410 longer ago, `FORGET_ROWS` at most; returns how many.
+
+    The next delivery to one is tried, and a 410 marks it again.
+    """
+    old = (
+        sa.select(gone_receivers.c.digest)
+        .where(gone_receivers.c.created_at < sa.func.now() - timedelta(days=keep_days))
+        .order_by(gone_receivers.c.created_at)
+        .limit(FORGET_ROWS)
+        .with_for_update(skip_locked=True)
+    )
+    digests = db.scalars(old).all()
+    if digests:
+        these = gone_receivers.c.digest == sa.any_(sa.cast(digests, sa.ARRAY(sa.LargeBinary)))
+        db.execute(sa.delete(gone_receivers).where(these))
+    return len(digests)

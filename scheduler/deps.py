@@ -1,0 +1,35 @@
+"""What the control process acts through. `app.py` puts it together; no rule is kept here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from headrace.broker.admission import Admission
+from headrace.broker.pace import Pace
+from headrace.config import Settings
+from headrace.domain.queues import OVERFLOW, lane_queues
+from headrace.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ControlDeps:
+    """The servers, each behind its face."""
+
+    settings: Settings
+    store: Store
+    admission: Admission
+    pace: Pace
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Every queue that jobs wait in."""
+        return tuple(queue for pool in (*self.settings.pools, OVERFLOW) for queue in lane_queues(pool))
+
+    def tell_ended(self, job_ids: Sequence[UUID]) -> None:
+        """Wake the readers of these jobs, and the workers that send their webhooks. Call it after the commit.
+
+        Nothing is lost when it fails: readers and webhook workers look again by themselves.
+        Raises: BrokerUnavailable.
+        """
+        if job_ids:
+            self.admission.announce_ended(job_ids, has_webhooks=True, moved=job_ids)

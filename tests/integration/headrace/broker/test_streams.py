@@ -1,0 +1,333 @@
+"""A job's stream on a real Valkey: its numbers, its fence, and what becomes of it when Redis forgets."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from headrace import connections
+from headrace.broker.streams import KEEP_S, RUN_S, STREAMED, Streams
+from headrace.config import Settings
+from headrace.domain.ids import new_id
+from headrace.domain.stream_events import StreamEvent, StreamPiece
+from headrace.errors import BrokerUnavailable
+from tests.integration.listening import next_message
+
+
+@pytest.fixture
+def streams(redis: Redis) -> Streams:
+    return Streams(redis)
+
+
+def publish(streams: Streams, job_id: UUID, claim: int, before: str, text: str) -> bool:
+    (taken,) = streams.publish([StreamPiece(job_id, claim, len(before.encode()), text)])
+    return taken
+
+
+def heard(streams: Streams, job_id: UUID, after: int = 0) -> str:
+    """What a reader has in the end."""
+    text = ""
+    for event in streams.read(job_id, after):
+        text = "" if event.kind == "restart" else text + event.text
+    return text
+
+
+def ttl_s(redis: Redis, job_id: UUID) -> int:
+    (key,) = redis.keys(f"*{job_id.hex}*")
+    return int(redis.ttl(key))
+
+
+def test_numbers_grow_and_a_reader_resumes_after_any_of_them(streams: Streams) -> None:
+    job_id, before = new_id(), ""
+    assert streams.begin(job_id, 1) == ""
+    for text in ("Où ", "est ", "l'été? ", "🌊"):
+        assert publish(streams, job_id, 1, before, text)
+        before += text
+
+    events = streams.read(job_id)
+
+    numbers = [event.number for event in events]
+    assert numbers == sorted(set(numbers))
+    assert numbers[0] >= 1
+    assert "".join(event.text for event in events) == before
+    for i, number in enumerate(numbers):
+        assert streams.read(job_id, number) == events[i + 1 :]
+
+
+def test_a_later_claim_continues_and_the_earlier_one_is_fenced(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    publish(streams, job_id, 1, "", "one ")
+
+    assert streams.begin(job_id, 2) == "one "
+    assert not publish(streams, job_id, 1, "one ", "stale")
+    assert publish(streams, job_id, 2, "one ", "two")
+
+    assert heard(streams, job_id) == "one two"
+    assert streams.begin(job_id, 1) is None
+    assert publish(streams, job_id, 2, "one two", "!")
+
+
+def test_a_claim_that_starts_anew_tells_readers_only_if_there_was_text(streams: Streams) -> None:
+    job_id = new_id()
+    for claim in (1, 2):
+        assert streams.begin(job_id, claim, anew=True) == ""
+    assert streams.read(job_id) == []
+    publish(streams, job_id, 2, "", "first try")
+
+    assert streams.begin(job_id, 3, anew=True) == ""
+    assert publish(streams, job_id, 3, "", "second")
+
+    assert [event.kind for event in streams.read(job_id)] == ["delta", "restart", "delta"]
+    assert streams.begin(job_id, 4) == "second"
+
+
+def test_begin_and_publish_can_be_repeated(streams: Streams) -> None:
+    job_id = new_id()
+    for _ in range(2):
+        assert streams.begin(job_id, 1) == ""
+    publish(streams, job_id, 1, "", "é")
+    for _ in range(2):
+        assert publish(streams, job_id, 1, "é", "é🌊")
+    # A reply was lost, and meanwhile more has come.
+    assert publish(streams, job_id, 1, "é", "é🌊!")
+
+    assert [event.text for event in streams.read(job_id)] == ["é", "é🌊", "!"]
+    for _ in range(2):
+        assert streams.begin(job_id, 2, anew=True) == ""
+    assert [event.kind for event in streams.read(job_id)] == ["delta", "delta", "delta", "restart"]
+
+
+def test_what_is_more_than_text_is_told_in_its_place_and_never_twice(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    pieces = [
+        StreamPiece(job_id, 1, 0, "{1}\n", "logprobs"),
+        StreamPiece(job_id, 1, 4, "é"),
+        StreamPiece(job_id, 1, 6, "{2}\n", "logprobs"),
+        StreamPiece(job_id, 1, 10, " b"),
+    ]
+    assert streams.publish(pieces[:2]) == [True, True]
+    # The reply was lost, and meanwhile more has come.
+    for _ in range(2):
+        assert streams.publish(pieces) == [True] * 4
+
+    told = [("logprobs", "{1}\n"), ("delta", "é"), ("logprobs", "{2}\n"), ("delta", " b")]
+    assert [(event.kind, event.text) for event in streams.read(job_id)] == told
+
+
+def test_numbers_leave_room_where_reasoning_begins_or_ends(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    told = (("reasoning", "Hm. "), ("reasoning", "So: "), ("logprobs", "{1}\n"), ("delta", "one "), ("delta", "two"))
+    before = 0
+    for kind, text in told:
+        assert streams.publish([StreamPiece(job_id, 1, before, text, kind)]) == [True]
+        before += len(text)
+    streams.begin(job_id, 2)
+    assert publish(streams, job_id, 2, "", "again")
+
+    events = streams.read(job_id)
+    assert [(event.kind, event.text) for event in events] == [*told, ("restart", ""), ("delta", "again")]
+    assert [event.number for event in events] == [7, 8, 14, 15, 16, 17, 23]
+
+
+def test_numbers_leave_room_after_a_restart_whose_claim_has_said_nothing(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    streams.publish([StreamPiece(job_id, 1, 0, "Hm. ", "reasoning")])
+    for claim in (2, 3):
+        assert streams.begin(job_id, claim) == ""
+    assert publish(streams, job_id, 3, "", "one")
+
+    *_, restart, piece = streams.read(job_id)
+    assert (restart.kind, piece.kind) == ("restart", "delta")
+    assert piece.number - restart.number > 5
+
+
+def test_what_is_more_than_text_is_not_continued(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    streams.publish([StreamPiece(job_id, 1, 0, "{1}\n", "logprobs"), StreamPiece(job_id, 1, 4, "one")])
+
+    for _ in range(2):
+        assert streams.begin(job_id, 2) == ""
+    assert publish(streams, job_id, 2, "", "two")
+
+    kinds = [event.kind for event in streams.read(job_id)]
+    assert kinds == ["logprobs", "delta", "restart", "delta"]
+    assert heard(streams, job_id) == streams.begin(job_id, 3) == "two"
+
+
+def test_a_wiped_stream_takes_no_more_of_its_claim(streams: Streams, redis: Redis) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    publish(streams, job_id, 1, "", "lost ")
+    redis.flushall()
+
+    assert not publish(streams, job_id, 1, "lost ", "kept")
+    assert streams.read(job_id) == []
+    assert not streams.exists(job_id)
+
+
+def test_after_a_wipe_the_next_claim_starts_again_and_numbers_still_grow(streams: Streams, redis: Redis) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    for i in range(20):
+        publish(streams, job_id, 1, "x" * i, "x")
+    last = streams.read(job_id)[-1].number
+    redis.flushall()
+
+    assert streams.begin(job_id, 2) == ""
+    publish(streams, job_id, 2, "", "again")
+
+    assert [(event.kind, event.text) for event in streams.read(job_id, last)] == [("restart", ""), ("delta", "again")]
+
+
+def test_text_that_would_follow_a_hole_is_dropped(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+
+    assert not publish(streams, job_id, 1, "missing", "text")
+
+    assert streams.read(job_id) == []
+
+
+def test_many_jobs_are_published_in_one_command(streams: Streams, redis: Redis) -> None:
+    job_ids = [new_id() for _ in range(30)]
+    for job_id in job_ids[:-1]:
+        streams.begin(job_id, 1)
+    streams.publish([])  # Loads the script.
+    before = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    taken = streams.publish([StreamPiece(job_id, 1, 0, job_id.hex) for job_id in job_ids])
+
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 1
+    assert taken == [True] * 29 + [False]
+    assert [heard(streams, job_id) for job_id in job_ids[:-1]] == [job_id.hex for job_id in job_ids[:-1]]
+
+
+def test_a_stream_is_forgotten_soon_after_its_end_and_late_without_one(streams: Streams, redis: Redis) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    assert RUN_S - 5 < ttl_s(redis, job_id) <= RUN_S
+    redis.expire(redis.keys(f"*{job_id.hex}*")[0], 10)
+    publish(streams, job_id, 1, "", "text")
+    assert RUN_S - 5 < ttl_s(redis, job_id) <= RUN_S
+
+    streams.end(job_id)
+
+    assert KEEP_S - 5 < ttl_s(redis, job_id) <= KEEP_S
+    assert streams.exists(job_id)
+
+
+def test_every_key_has_the_hash_tag(streams: Streams, redis: Redis) -> None:
+    streams.begin(new_id(), 1)
+    assert all(key.startswith("{headrace}:") for key in redis.scan_iter())
+
+
+def test_readers_are_told_of_each_change(streams: Streams, redis: Redis) -> None:
+    job_id = new_id()
+    listener = redis.pubsub()
+    listener.subscribe(STREAMED)
+    assert next_message(listener)["type"] == "subscribe"
+
+    streams.begin(job_id, 1)
+    publish(streams, job_id, 1, "", "text")
+    streams.begin(job_id, 2, anew=True)
+
+    assert [next_message(listener)["data"] for _ in range(3)] == [job_id.hex] * 3
+    listener.close()
+
+
+def test_two_claims_that_publish_at_once_never_mix(redis_url: str, redis: Redis) -> None:
+    job_id, takes_over = new_id(), threading.Event()
+
+    def claim(number: int) -> str:
+        streams = Streams(connections.redis(Settings.load(redis_url=redis_url)))
+        if number > 1:
+            assert takes_over.wait(10)
+        text = streams.begin(job_id, number)
+        assert text is not None
+        for i in range(300):
+            word = f"{number}.{i} "
+            if not publish(streams, job_id, number, text, word):
+                return text
+            text += word
+            if i == 50:
+                takes_over.set()
+        return text
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(claim, (1, 2))
+
+    assert heard(Streams(redis), job_id) == second
+    # What the first heard of itself before the fence is what the second continued.
+    assert second == first + "".join(f"2.{i} " for i in range(300))
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["publish", "publish", "publish", "repeat", "stale", "claim", "anew", "wipe"]),
+        st.text(max_size=4),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ACTIONS)
+def test_a_reader_always_has_a_beginning_of_what_the_claim_has_written(
+    streams: Streams, redis: Redis, actions: list[tuple[str, str]]
+) -> None:
+    job_id, claim, written, last_piece, reader, seen = new_id(), 1, "", ("", ""), "", 0
+    streams.begin(job_id, claim)
+    for action, text in actions:
+        match action:
+            case "publish":
+                last_piece = (written, text)
+                written += text
+                publish(streams, job_id, claim, *last_piece)
+            case "repeat":
+                publish(streams, job_id, claim, *last_piece)
+            case "stale":
+                assert not publish(streams, job_id, claim - 1, written, text)
+            case "claim" | "anew":
+                claim += 1
+                prefix = streams.begin(job_id, claim, anew=action == "anew")
+                assert prefix is not None
+                written, last_piece = prefix, (prefix, "")
+            case "wipe":
+                redis.flushall()
+        for event in streams.read(job_id, seen):
+            assert event.number > seen
+            seen = event.number
+            reader = "" if event.kind == "restart" else reader + event.text
+        assert written.startswith(reader)
+
+
+def test_redis_that_is_gone_is_reported_not_waited_for() -> None:
+    gone = Streams(connections.redis(Settings.load(redis_url="redis://127.0.0.1:1/0")))
+    job_id = new_id()
+    calls = (
+        lambda: gone.begin(job_id, 1),
+        lambda: gone.publish([StreamPiece(job_id, 1, 0, "text")]),
+        lambda: gone.end(job_id),
+        lambda: gone.read(job_id),
+        lambda: gone.exists(job_id),
+    )
+    for call in calls:
+        with pytest.raises(BrokerUnavailable):
+            call()
+
+
+def test_an_event_says_what_readers_need(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    publish(streams, job_id, 1, "", "text")
+    (event,) = streams.read(job_id)
+    assert event == StreamEvent(event.number, "delta", "text")

@@ -1,0 +1,100 @@
+"""Connections to servers that do not answer, and to one that was restarted meanwhile."""
+
+import socket
+import time
+
+import pytest
+import sqlalchemy as sa
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from headrace import connections
+from headrace.config import Settings
+from headrace.connections import sessions
+from headrace.errors import StoreUnavailable
+from headrace.store import Store
+from tests.chaos.proxy import Mode, Proxy
+
+
+def test_redis_that_hangs_costs_a_caller_one_time_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = connections.redis(Settings.load(redis_url=f"redis://127.0.0.1:{server.getsockname()[1]}/0"))
+        began = time.monotonic()
+
+        with pytest.raises(RedisTimeout):
+            client.ping()
+
+        assert time.monotonic() - began < 5 * connections.REDIS_TIMEOUT_S
+        client.close()
+        server.setblocking(False)
+        server.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # A second try would have come by a second connection.
+            server.accept()
+
+
+@pytest.fixture
+def closed_by_postgres(store: Store, settings: Settings) -> Store:
+    """A store whose one pooled connection has just been closed by the other side."""
+    with store.begin() as db:
+        pid = db.scalar(sa.func.pg_backend_pid())
+    other = connections.postgres(settings)
+    with other.begin() as db:
+        assert db.scalar(sa.func.pg_terminate_backend(pid, 5_000))
+    other.dispose()
+    return store
+
+
+def test_connection_that_postgres_closed_while_it_was_idle_is_replaced_unseen(
+    closed_by_postgres: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_S", 0)
+
+    with closed_by_postgres.begin() as db:
+        assert db.scalar(sa.select(1)) == 1
+
+
+def test_connection_that_postgres_closed_right_after_its_use_fails_once(
+    closed_by_postgres: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_S", 60)
+
+    with pytest.raises(StoreUnavailable), closed_by_postgres.begin() as db:
+        db.scalar(sa.select(1))
+    with closed_by_postgres.begin() as db:
+        assert db.scalar(sa.select(1)) == 1
+
+
+def test_postgres_that_hangs_is_given_up_and_what_it_says_late_is_nobodys_answer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "ANSWER_TIMEOUT_S", 0.5)
+    port = sa.make_url(settings.database_url).port
+    assert port is not None
+    with Proxy(port) as proxy:
+        url = settings.database_url.replace(f":{port}/", f":{proxy.port}/")
+        engine = connections.postgres(settings.model_copy(update={"database_url": url}), pool_size=1)
+        store = Store(engine)
+        with store.begin() as db:
+            assert db.scalar(sa.text("SELECT 1")) == 1
+        proxy.turn(Mode.BLACKHOLE)
+        began = time.monotonic()
+
+        with pytest.raises(StoreUnavailable), store.begin() as db:
+            db.scalar(sa.text("SELECT 2"))
+        assert time.monotonic() - began < 10
+
+        proxy.turn(Mode.OK)
+        with store.begin() as db:
+            assert db.scalar(sa.text("SELECT 3")) == 3
+        engine.dispose()
+
+
+def test_session_has_its_bounds_and_what_the_address_asks_for(settings: Settings) -> None:
+    url = f"{settings.database_url}?options=-c%20search_path%3Delsewhere%20-c%20lock_timeout%3D1"
+    engine = connections.postgres(settings.model_copy(update={"database_url": url}), pool_size=1)
+
+    names = ("search_path", "statement_timeout", "lock_timeout", "TimeZone")
+    with Store(engine).autocommit() as db:
+        found = [db.scalar(sa.text(f"SHOW {name}")) for name in names]
+
+    assert found == ["elsewhere", "10s", "4s", "UTC"]
+    engine.dispose()

@@ -1,0 +1,87 @@
+"""How Postgres carries the statements of many jobs out: by the jobs' keys, whatever it knows of the tables."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
+from headrace.store import Store
+from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD, Statement
+from headrace.store.jobs import FIND
+
+STATEMENTS = {
+    **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
+    "find": FIND,
+}
+#: Rows that are found by the key of one job.
+KEYS = {
+    "jobs": {"pk_jobs", "ix_jobs_app_id_id", "ix_jobs_running"},
+    "attempts": {"pk_attempts"},
+    "job_texts": {"pk_job_texts"},
+}
+#: Tables with so few rows here that it is right to read them all.
+SMALL = {"workers", "ledger"}
+
+
+def scans(store: Store, statement: Statement) -> set[tuple[str, str | None]]:
+    """Each table that is read, with the index that it is read by; None where it is read from end to end."""
+    # As a plan that is kept for any parameter, which is what a worker has after a few of them.
+    literals = {name: "NULL" if value is None else f"'{value}'" for name, value in statement.parameters.items()}
+    with store.begin() as db:
+        db.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+        db.exec_driver_sql(f"PREPARE tried (json) AS {statement.sql % {**literals, 'given': '$1'}}")
+        given = json.dumps([{"job_id": str(new_id()), "enqueue_no": 1}])
+        [plan] = db.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE tried ('{given}')").scalar_one()
+        db.exec_driver_sql("DEALLOCATE tried")
+    return set(of(plan["Plan"]))
+
+
+def of(node: dict[str, Any]) -> list[tuple[str, str | None]]:
+    is_scan = "Scan" in node["Node Type"] and "Relation Name" in node
+    found = [(node["Relation Name"], node.get("Index Name"))] if is_scan else []
+    return found + [each for child in node.get("Plans", ()) for each in of(child)]
+
+
+@pytest.fixture
+def _young_tables(engine: sa.Engine) -> Iterator[None]:
+    """Of which Postgres knows nothing yet; and what it learns of them here, it forgets."""
+    truncate = sa.text("TRUNCATE jobs CASCADE")
+    with engine.begin() as db:
+        db.execute(truncate)
+    yield
+    with engine.begin() as db:
+        db.execute(truncate)
+
+
+@pytest.mark.usefixtures("_young_tables")
+@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
+def test_jobs_are_looked_up_by_their_keys_while_tables_are_young_and_when_they_have_grown(
+    store: Store, engine: sa.Engine, queued: Callable[..., Ticket], statement: Statement
+) -> None:
+    def check() -> None:
+        for table, index in scans(store, statement):
+            assert table in SMALL or index in KEYS[table], (table, index)
+
+    check()
+    job_id = queued().job_id
+    with store.begin() as db:
+        columns = ", ".join(column["name"] for column in sa.inspect(db).get_columns("jobs") if column["name"] != "id")
+        many = (
+            f"INSERT INTO jobs (id, {columns}) SELECT gen_random_uuid(), {columns} FROM jobs, generate_series(1, 5000)"
+        )
+        db.execute(sa.text(many))
+        texts = "INSERT INTO job_texts SELECT j.id, messages, sampling FROM jobs j, job_texts WHERE j.id <> :id"
+        db.execute(sa.text(texts), {"id": job_id})
+        tries = (
+            "INSERT INTO attempts (job_id, number, worker_id, engine, started_at) SELECT id, 1, id, '', now() FROM jobs"
+        )
+        db.execute(sa.text(tries))
+    check()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(sa.text("ANALYZE"))
+    check()

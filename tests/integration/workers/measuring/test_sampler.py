@@ -1,0 +1,178 @@
+"""What a worker writes down of its engine, on a real Postgres, with an engine that says what it is told to."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from headrace import connections
+from headrace.config import Settings
+from headrace.domain.attempts import Usage
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane
+from headrace.errors import StoreUnavailable
+from headrace.store import Store
+from headrace.store.fleet import workers
+from headrace.tables import worker_samples
+from workers.engines.base import EngineLimits, EngineStats, Generation, Progress
+from workers.measuring.sampler import Sampler
+from workers.taking.kv_budget import KvBudget
+
+IDLE = EngineStats(kv_use=0.0)
+
+
+class Engine:
+    """Says what it is told to."""
+
+    def __init__(self) -> None:
+        self.says = IDLE
+
+    def stats(self) -> EngineStats:
+        return self.says
+
+    def progress(self) -> dict[str, Progress]:
+        return {}
+
+
+class Bench:
+    """A sampler, its engine, its KV budget of ten blocks, and the time."""
+
+    def __init__(self, store: Store) -> None:
+        self.engine: Any = Engine()
+        self.now = 0.0
+        self.kv_budget = KvBudget(self.engine, "expected", 0.0, freed=lambda: None)
+        self.kv_budget.open(EngineLimits(None, 8, kv_tokens=160, kv_block_tokens=16))
+        self.sampler = Sampler(
+            store, self.engine, self.kv_budget, new_id(), "chat", every_s=3600.0, clock=lambda: self.now
+        )
+
+    def rows(self, engine: sa.Engine) -> list[Any]:
+        with engine.begin() as db:
+            return list(db.execute(sa.select(worker_samples).order_by(worker_samples.c.id)))
+
+
+@pytest.fixture
+def bench(store: Store) -> Iterator[Bench]:
+    made = Bench(store)
+    made.sampler.begin()
+    yield made
+    made.sampler.end()
+
+
+def test_a_sample_says_what_was_done_since_the_one_before(bench: Bench, engine: sa.Engine) -> None:
+    first = replace(IDLE, running=2, waiting=1, kv_use=0.5, steps=4, kv_use_sum=1.0, running_sum=6, prompt_tokens=30)
+    bench.engine.says = replace(first, output_tokens=8, first_tokens=2, first_token_s=0.5)
+    assert bench.kv_budget.hold(new_id(), Lane.NORMAL, 16, 64)
+    bench.now = 5.0
+    bench.sampler.sample()
+    bench.engine.says = replace(
+        bench.engine.says, steps=6, kv_use_sum=2.5, running_sum=8, output_tokens=11, preemptions=1
+    )
+    bench.now = 9.0
+    bench.sampler.sample()
+
+    one, two = bench.rows(engine)
+    assert (one.worker_id, one.pool, one.interval_s) == (bench.sampler.worker_id, "chat", 5.0)
+    assert (one.running, one.waiting, one.steps, one.kv_use, one.kv_reserved) == (1.5, 1, 4, 0.25, 0.5)
+    assert (one.prompt_tokens, one.output_tokens, one.preemptions, one.first_token_s) == (30, 8, 0, 0.25)
+    assert (two.interval_s, two.running, two.steps, two.kv_use) == (4.0, 1.0, 2, 0.75)
+    assert (two.prompt_tokens, two.output_tokens, two.preemptions, two.first_token_s) == (0, 3, 1, None)
+    assert two.taken_at > one.taken_at
+
+
+def test_without_a_step_there_is_no_mean_of_the_cache_and_what_runs_is_what_runs_now(
+    bench: Bench, engine: sa.Engine
+) -> None:
+    bench.engine.says = replace(IDLE, running=3, kv_use=0.5)
+    bench.sampler.sample()
+    [row] = bench.rows(engine)
+    assert (row.running, row.steps, row.kv_use, row.kv_reserved, row.first_token_s) == (3.0, 0, None, 0.0, None)
+
+
+def test_an_engine_without_a_cache_of_its_own_has_no_share_of_it(bench: Bench, engine: sa.Engine) -> None:
+    bench.sampler.kv_budget = KvBudget(bench.engine, "expected", 0.0, freed=lambda: None)
+    bench.engine.says = EngineStats(running=1, steps=2, running_sum=2)
+    bench.sampler.sample()
+    [row] = bench.rows(engine)
+    assert (row.running, row.kv_use, row.kv_reserved) == (1.0, None, None)
+
+
+def test_what_an_outage_swallowed_is_in_the_next_sample(bench: Bench, engine: sa.Engine, settings: Settings) -> None:
+    whole, down = bench.sampler.store, settings.model_copy(update={"database_url": "postgresql://h@127.0.0.1:1/h"})
+    bench.sampler.store = Store(connections.postgres(down))
+    bench.engine.says = replace(IDLE, output_tokens=5)
+    bench.now = 5.0
+    with pytest.raises(StoreUnavailable):
+        bench.sampler.sample()
+    bench.sampler.store.close()
+    bench.sampler.store = whole
+    bench.engine.says = replace(IDLE, output_tokens=7)
+    bench.now = 10.0
+    bench.sampler.sample()
+    [row] = bench.rows(engine)
+    assert (row.interval_s, row.output_tokens) == (10.0, 7)
+
+
+def test_the_end_writes_what_is_left_and_an_outage_is_logged(
+    bench: Bench, engine: sa.Engine, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.engine.says = replace(IDLE, output_tokens=5)
+    bench.sampler.end()
+    bench.sampler.end()
+    [row] = bench.rows(engine)
+    assert row.output_tokens == 5
+
+    down = settings.model_copy(update={"database_url": "postgresql://h@127.0.0.1:1/h"})
+    other = Bench(Store(connections.postgres(down)))
+    other.sampler.begin()
+    with caplog.at_level(logging.WARNING):
+        other.sampler.end()
+    assert "sample_not_written" in caplog.text
+    other.sampler.store.close()
+
+
+def test_a_fault_ends_no_thread_and_an_end_before_the_beginning_does_nothing(
+    store: Store, engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(store)
+    bench.sampler.end()
+    assert bench.rows(engine) == []
+
+    bench = Bench(store)
+    bench.sampler.every_s = 0.005
+    bench.sampler.begin()
+    bench.engine.says = None
+    wait_until(lambda: "sample_fault" in caplog.text)
+    bench.engine.says = IDLE
+    wait_until(lambda: bench.rows(engine))
+    bench.sampler.end()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    give_up_at = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < give_up_at
+
+
+def test_a_worker_says_how_long_its_answers_get(bench: Bench, store: Store) -> None:
+    worker = WorkerInfo(bench.sampler.worker_id, "gpu@test", "host-1", "chat", "simulator", "m", 8, 2048, 160, 16)
+    with store.begin() as db:
+        workers.register(db, worker, 600)
+    for _ in range(100):
+        job = new_id()
+        assert bench.kv_budget.hold(job, Lane.LOW, 16, 64)
+        bench.kv_budget.release(job, Generation("text", Usage(16, 24), "stop", "m"))
+
+    bench.sampler.sample()
+
+    with store.begin() as db:
+        told = workers.expected_outputs(db)["chat"]
+        assert set(told) == {Lane.LOW}
+        assert told[Lane.LOW].within(1024) == pytest.approx(28, rel=0.4), "24, in steps of 8, and a little doubt"
+        workers.retire(db, worker.id)
+        assert workers.expected_outputs(db) == {}

@@ -1,0 +1,125 @@
+"""Threads of one worker that claim and end jobs at once, on a real Postgres."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+from headrace.domain.attempts import AttemptEnd, Claim, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.logprobs import alternative
+from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
+from headrace.store import Store, jobs
+from headrace.store.fleet import workers
+from headrace.tables import ledger
+from workers.running.shared_attempts import SharedAttempts
+
+THREADS = 16
+DONE = AttemptEnd("succeeded", 1.5, Cost(Decimal("0.01"), "v1"), "compute", Usage(9, 5), "An answer.")
+
+
+@pytest.fixture
+def shared(store: Store) -> SharedAttempts:
+    return SharedAttempts(store, add_worker(store), "simulator")
+
+
+def add_worker(store: Store) -> UUID:
+    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "test-model", THREADS)
+    with store.begin() as db:
+        workers.register(db, info, 60)
+    return info.id
+
+
+def claim_all(shared: SharedAttempts, tickets: list[Ticket]) -> list[Claim | None]:
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(lambda each: shared.claim(each.job_id, each.enqueue_no), tickets))
+
+
+def test_jobs_that_come_together_are_claimed_and_ended_in_fewer_statements(
+    store: Store, engine: sa.Engine, shared: SharedAttempts, queued: Callable[..., Ticket]
+) -> None:
+    tickets = [queued() for _ in range(200)]
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+
+    claims = [each for each in claim_all(shared, tickets) if each]
+    with ThreadPoolExecutor(THREADS) as threads:
+        ended = list(threads.map(lambda each: shared.finish(each, JobState.SUCCEEDED, DONE), claims))
+
+    assert [each.job_id for each in claims] == [each.job_id for each in tickets]
+    assert all(ended)
+    assert len(statements) < 200
+    with store.begin() as db:
+        assert {jobs.find(db, each.app_id, each.job_id).state for each in tickets} == {"succeeded"}
+        assert db.scalar(sa.select(sa.func.count(ledger.c.job_id.distinct()))) == 200
+
+
+def test_log_probabilities_share_no_statement(
+    engine: sa.Engine, shared: SharedAttempts, queued: Callable[..., Ticket]
+) -> None:
+    claims = [each for each in claim_all(shared, [queued() for _ in range(100)]) if each]
+    measured = replace(DONE, logprobs=[{**alternative("An", -0.5), "top_logprobs": []}])
+    written: list[int] = []
+    event.listen(engine, "before_cursor_execute", lambda *told: written.append(len(json.loads(told[3]["given"]))))
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        ended = list(threads.map(lambda each: shared.finish(each, JobState.SUCCEEDED, measured), claims))
+
+    assert all(ended)
+    assert written == [1] * 100
+
+
+def test_a_message_that_is_there_twice_is_claimed_once(shared: SharedAttempts, queued: Callable[..., Ticket]) -> None:
+    tickets = [queued() for _ in range(8)]
+    claims = claim_all(shared, tickets * 4)
+    assert sorted(each.job_id for each in claims if each) == sorted(each.job_id for each in tickets)
+
+
+def test_of_two_workers_at_once_each_job_is_one_s(
+    store: Store, shared: SharedAttempts, queued: Callable[..., Ticket]
+) -> None:
+    other = SharedAttempts(store, add_worker(store), "simulator")
+    tickets = [queued() for _ in range(64)]
+    with ThreadPoolExecutor(2) as threads:
+        both = list(threads.map(lambda each: claim_all(each, tickets), (shared, other)))
+    assert all((one is None) != (two is None) for one, two in zip(*both, strict=True))
+
+
+def test_an_end_that_postgres_refuses_fails_alone(
+    store: Store, shared: SharedAttempts, queued: Callable[..., Ticket]
+) -> None:
+    claims = [each for each in claim_all(shared, [queued() for _ in range(THREADS)]) if each]
+    # More cached than there were.
+    bad = replace(DONE, usage=Usage(1, 1, cached_tokens=2))
+
+    def finish(claim: Claim) -> bool:
+        return shared.finish(claim, JobState.SUCCEEDED, bad if claim is claims[3] else DONE)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        told = [threads.submit(finish, each) for each in claims]
+    assert [isinstance(each.exception(), DBAPIError) for each in told] == [each is claims[3] for each in claims]
+    with store.begin() as db:
+        states = [jobs.find(db, each.app_id, each.job_id).state for each in claims]
+    assert states == ["running" if each is claims[3] else "succeeded" for each in claims]
+
+
+def test_what_cannot_be_read_costs_no_other_job_its_claim(
+    store: Store, shared: SharedAttempts, queued: Callable[..., Ticket]
+) -> None:
+    tickets = [queued() for _ in range(THREADS)]
+    with store.begin() as db:
+        strange = sa.text('UPDATE job_texts SET messages = \'[{"of": "tomorrow"}]\' WHERE job_id = :id')
+        db.execute(strange, {"id": tickets[3].job_id})
+    with ThreadPoolExecutor(THREADS) as threads:
+        told = [threads.submit(shared.claim, each.job_id, each.enqueue_no) for each in tickets]
+    assert [isinstance(each.exception(), TypeError) for each in told] == [each is tickets[3] for each in tickets]

@@ -1,0 +1,96 @@
+"""A worker that starts: while Postgres is away, and with what Postgres knows."""
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from headrace import connections
+from headrace.broker.admission import Admission
+from headrace.config import Settings
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Lane, Route, Ticket
+from headrace.domain.states import JobState
+from headrace.errors import StoreUnavailable
+from headrace.store import Store
+from headrace.tables import jobs, workers
+from tests.chaos.proxy import Mode, Proxy
+from workers.running.notices import Notices
+from workers.worker import YOUNG_OBJECTS, Hooks, Worker
+
+DEADLINE_S = 20
+
+
+@pytest.fixture
+def proxy(store: Store, settings: Settings) -> Iterator[Proxy]:
+    port = sa.make_url(settings.database_url).port
+    assert port is not None
+    with Proxy(port) as proxy:
+        proxy.turn(Mode.REFUSE)
+        yield proxy
+
+
+@pytest.fixture
+def worker(proxy: Proxy, settings: Settings, admission: Admission) -> Iterator[Worker]:
+    port = sa.make_url(settings.database_url).port
+    away = settings.model_copy(update={"database_url": settings.database_url.replace(f":{port}/", f":{proxy.port}/")})
+    away = away.model_copy(update={"drain_s": 0.0})
+    notices = Notices(admission, lambda _: None)
+    opened = Store(connections.postgres(away))
+    yield Worker(away, Route.POOL, opened, notices, Hooks(lambda: None, lambda: None))
+    opened.close()
+
+
+def test_an_engine_that_is_up_waits_for_postgres_to_come_back(
+    worker: Worker, proxy: Proxy, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("workers.worker.AGAIN_AFTER_S", 0.01)
+    starting = threading.Thread(target=worker.start)
+    starting.start()
+    until = threading.Event()
+    while not any(record.message == "worker_not_registered" for record in caplog.records):
+        assert starting.is_alive()
+        until.wait(0.01)
+    proxy.turn(Mode.OK)
+    starting.join(DEADLINE_S)
+
+    with store.begin() as db:
+        assert db.scalars(sa.select(workers.c.ready)).all() == [True]
+    worker.stop()
+
+
+def test_it_knows_from_the_start_how_long_the_answers_of_its_pool_are(
+    worker: Worker, proxy: Proxy, store: Store, queued: Callable[..., Ticket], settings: Settings
+) -> None:
+    proxy.turn(Mode.OK)
+    for _ in range(100):
+        queued(model=settings.served_pool.model)
+    with store.begin() as db:
+        db.execute(sa.update(jobs).values(state=JobState.SUCCEEDED, ended_at=sa.func.now(), output_tokens=8))
+    worker.start()
+    # As many as fit when each has few tokens, and twice as many as when each may have all that it asks for.
+    tokens = settings.simulator.kv_tokens
+    let_in = [worker.kv_budget.hold(new_id(), Lane.NORMAL, 1, tokens // 8) for _ in range(16)]
+
+    assert all(let_in)
+    worker.stop()
+
+
+def test_but_not_for_ever(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.worker.REGISTER_FOR_S", 0.0)
+    with pytest.raises(StoreUnavailable):
+        worker.start()
+
+
+def test_a_worker_that_starts_looks_for_garbage_seldom(worker: Worker, proxy: Proxy) -> None:
+    thresholds = gc.get_threshold()
+    gc.set_threshold(700)
+    proxy.turn(Mode.OK)
+    try:
+        worker.start()
+        assert gc.get_threshold()[0] == YOUNG_OBJECTS
+    finally:
+        gc.set_threshold(*thresholds)
+        worker.stop()

@@ -1,0 +1,135 @@
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from api.door.wallet import COMING_S, SharedWallet
+from headrace.domain.apps import App, AppLimits
+from headrace.domain.budgets import Account, Balances, Budget, Kind, NoBudget, Shortfall, SpendingLimits
+from headrace.domain.ids import new_id
+from headrace.errors import StoreUnavailable
+
+ONE = Decimal(1)
+SHOP = App(new_id(), "shop", "whsec", AppLimits(day_usd=Decimal(5)))
+OTHER = App(new_id(), "other", "whsec")
+
+
+@dataclass
+class Bench:
+    """The budgets as a test sets them: what is spent of them, and what waits."""
+
+    accounts: list[Account] = field(default_factory=list)
+    waiting: int = 0
+    now_s: float = 0.0
+    reads: int = 0
+    noted: list[tuple[UUID, Kind]] = field(default_factory=list)
+    together: SpendingLimits = field(default_factory=lambda: SpendingLimits(None, None))
+    is_away: bool = False
+
+    def wallet(self, **together: Decimal) -> SharedWallet:
+        self.together = SpendingLimits(together.get("day_usd"), together.get("month_usd"))
+        return SharedWallet(self.read, lambda: self.waiting, self.note_short, lambda: self.now_s)
+
+    def read(self) -> Balances:
+        self.reads += 1
+        return Balances(self.together, self.accounts)
+
+    def note_short(self, account_id: UUID, kind: Kind) -> None:
+        if self.is_away:
+            raise StoreUnavailable("Postgres does not answer.")
+        self.noted.append((account_id, kind))
+
+    def spent(self, app: str | None, usd: str, reserved: str = "0") -> None:
+        self.accounts.append(Account(new_id(), app, "day", datetime.now(UTC), Decimal(reserved), Decimal(usd), None))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_without_a_budget_no_job_is_paid_for(bench: Bench) -> None:
+    wallet = bench.wallet()
+    assert wallet.lacking(OTHER, ONE) == NoBudget()
+    assert wallet.lacking(SHOP, ONE) is None
+
+
+def test_a_stored_budget_opens_the_paid_api(bench: Bench) -> None:
+    wallet = bench.wallet()
+    assert wallet.lacking(OTHER, ONE) == NoBudget()
+    bench.together = SpendingLimits(Decimal(5), None, is_stored=True)
+    assert SharedWallet(bench.read, lambda: 0, bench.note_short).lacking(OTHER, ONE) is None
+
+
+def test_what_was_let_in_a_moment_ago_is_as_good_as_spent(bench: Bench) -> None:
+    bench.spent("shop", "3")
+    wallet = bench.wallet()
+    assert wallet.lacking(SHOP, ONE) is None
+    wallet.let_in(SHOP, ONE)
+    assert wallet.lacking(SHOP, ONE) is None
+    wallet.let_in(SHOP, ONE)
+    found = wallet.lacking(SHOP, ONE)
+    assert isinstance(found, Shortfall)
+    assert found.budget == Budget(is_own=True, period="day")
+
+    bench.now_s += COMING_S + 1
+    assert wallet.lacking(SHOP, ONE) is None, "by now the accounts have it"
+
+
+def test_another_app_s_jobs_count_for_all_together_alone(bench: Bench) -> None:
+    wallet = bench.wallet(day_usd=Decimal(7))
+    for _ in range(6):
+        wallet.let_in(OTHER, ONE)
+    assert wallet.lacking(SHOP, ONE) is None
+    wallet.let_in(OTHER, ONE)
+    found = wallet.lacking(SHOP, ONE)
+    assert isinstance(found, Shortfall)
+    assert found.budget == Budget(is_own=False, period="day")
+
+
+def test_jobs_that_wait_for_the_paid_api_have_their_money_coming(bench: Bench) -> None:
+    wallet, bench.waiting = bench.wallet(month_usd=Decimal(10)), 9
+    assert wallet.lacking(OTHER, ONE) is None
+    bench.waiting = 10
+    assert wallet.lacking(OTHER, ONE) is not None
+
+
+def test_a_job_that_was_let_in_and_waits_counts_once_and_at_its_own_price(bench: Bench) -> None:
+    wallet = bench.wallet(month_usd=Decimal(10))
+    for _ in range(8):
+        wallet.let_in(OTHER, ONE)
+    bench.waiting = 8
+    assert wallet.lacking(OTHER, Decimal(2)) is None
+    assert wallet.lacking(OTHER, Decimal(3)) is not None
+
+
+def test_a_shortfall_of_a_budget_that_is_nearly_used_up_is_noted_once(bench: Bench) -> None:
+    bench.spent("other", "4.9")
+    bench.spent("shop", "4.9")
+    wallet = bench.wallet()
+    for _ in range(3):
+        assert wallet.lacking(SHOP, ONE) is not None
+    assert bench.noted == [(bench.accounts[1].id, "spent")]
+
+
+def test_a_budget_that_is_short_by_what_is_reserved_alone_is_noted_as_that(bench: Bench) -> None:
+    bench.spent("shop", "0.5", reserved="4.3")
+    assert bench.wallet().lacking(SHOP, ONE) is not None
+    assert bench.noted == [(bench.accounts[0].id, "reserved")]
+
+
+def test_a_job_that_is_too_large_for_a_budget_says_nothing_of_the_budget(bench: Bench) -> None:
+    bench.spent("shop", "3.9")
+    assert bench.wallet().lacking(SHOP, Decimal(2)) is not None
+    assert bench.noted == []
+
+
+def test_a_shortfall_that_could_not_be_noted_is_noted_the_next_time(bench: Bench) -> None:
+    bench.spent("shop", "4.9")
+    wallet, bench.is_away = bench.wallet(), True
+    assert wallet.lacking(SHOP, ONE) is not None
+    bench.is_away = False
+    assert wallet.lacking(SHOP, ONE) is not None
+    assert len(bench.noted) == 1

@@ -1,0 +1,346 @@
+"""When a wait ends: told by a message, by the re-check, at its time, at once, or when the process must go."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from redis import Redis, RedisError
+
+from api.reading.peers import Connections, Peer
+from api.reading.waits import ClientGone, Waits
+from headrace.broker.admission import ENDED
+from headrace.broker.streams import STREAMED
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.states import JobState
+from headrace.errors import SlotsFull, StoreUnavailable
+from headrace.store import Store
+
+APP = new_id()
+
+
+class FakeJob:
+    def __init__(self, state: JobState) -> None:
+        self.state = state
+
+
+class FakeRedis:
+    """One channel into which a test puts messages; None for a connection that breaks."""
+
+    def __init__(self) -> None:
+        self.messages: queue.Queue[dict[str, str] | None] = queue.Queue()
+        self.subscribed = 0
+
+    @contextmanager
+    def pubsub(self) -> Iterator["FakeRedis"]:
+        yield self
+
+    def subscribe(self, *channels: str) -> None:
+        assert set(channels) == {ENDED, STREAMED}
+        self.subscribed += 1
+        self.messages.put({"type": "subscribe", "channel": ENDED, "data": "1"})
+
+    def get_message(self, timeout: float) -> dict[str, str] | None:
+        try:
+            message = self.messages.get(timeout=0.01)
+        except queue.Empty:
+            return None
+        if message is None:
+            raise RedisError("gone")
+        return message
+
+    def publish(self, channel: str, job_id: UUID) -> None:
+        self.messages.put({"type": "message", "channel": channel, "data": job_id.hex})
+
+
+class FakeStore:
+    """`ended` are the jobs that Postgres would call ended; `asked` what it was asked for, query by query."""
+
+    def __init__(self) -> None:
+        self.ended: set[UUID] = set()
+        self.asked: list[list[UUID]] = []
+        self.is_down = False
+
+    @contextmanager
+    def begin(self) -> Iterator["FakeStore"]:
+        if self.is_down:
+            raise StoreUnavailable("gone")
+        yield self
+
+
+def ended_among(db: FakeStore, job_ids: Sequence[UUID]) -> list[UUID]:
+    db.asked.append(list(job_ids))
+    return [job_id for job_id in job_ids if job_id in db.ended]
+
+
+@pytest.fixture
+def redis() -> FakeRedis:
+    return FakeRedis()
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> FakeStore:
+    monkeypatch.setattr("headrace.store.jobs.ended_among", ended_among)
+    monkeypatch.setattr("api.reading.waits.POLL_S", 0.01)
+    return FakeStore()
+
+
+@pytest.fixture
+def waits(redis: FakeRedis, store: FakeStore) -> Iterator[Waits]:
+    waits = Waits(cast(Redis, redis), cast(Store, store), wait_slots=2, stream_slots=1)
+    yield waits
+    waits.close()
+
+
+class Reads:
+    """Reads a job that is in each of the given states in turn, and in the last for ever; None: Postgres is away."""
+
+    def __init__(self, *states: JobState | None) -> None:
+        self.states = list(states)
+        self.count = 0
+        self.has_begun = threading.Event()
+
+    def __call__(self) -> Job:
+        state = self.states[min(self.count, len(self.states) - 1)]
+        self.count += 1
+        self.has_begun.set()
+        if state is None:
+            raise StoreUnavailable("gone")
+        return cast(Job, FakeJob(state))
+
+
+class Waiter:
+    """Waits for a job in a thread of its own."""
+
+    def __init__(self, waits: Waits, reads: Reads, job_id: UUID | None = None) -> None:
+        self.job_id = job_id or new_id()
+        self.job: Job | None = None
+        self._thread = threading.Thread(target=self._wait, args=(waits, reads))
+        self._thread.start()
+        assert reads.has_begun.wait(5)
+
+    def _wait(self, waits: Waits, reads: Reads) -> None:
+        self.job = waits.until_ended(APP, self.job_id, reads, 60)
+
+    def state(self) -> JobState:
+        """Of the job that the wait returned with."""
+        self._thread.join(20)
+        assert self.job is not None
+        return self.job.state
+
+
+def eventually(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
+
+
+@pytest.fixture(autouse=True)
+def recheck_s(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> float:
+    """Seconds between re-checks: few, except where a test must not be helped by them."""
+    value = float(getattr(request, "param", 0.01))
+    monkeypatch.setattr("api.reading.waits.RECHECK_S", value)
+    return value
+
+
+without_recheck = pytest.mark.parametrize("recheck_s", [3600], indirect=True)
+
+
+def test_an_ended_job_is_answered_at_once(waits: Waits) -> None:
+    reads = Reads(JobState.SUCCEEDED)
+    assert waits.until_ended(APP, new_id(), reads, 60).state is JobState.SUCCEEDED
+    assert reads.count == 1
+
+
+@without_recheck
+def test_a_wait_ends_when_the_end_is_announced(waits: Waits, redis: FakeRedis) -> None:
+    waiter = Waiter(waits, Reads(JobState.RUNNING, JobState.SUCCEEDED))
+    redis.publish(ENDED, waiter.job_id)
+    assert waiter.state() is JobState.SUCCEEDED
+
+
+@without_recheck
+def test_an_idle_wait_reads_nothing(waits: Waits, redis: FakeRedis) -> None:
+    reads = Reads(JobState.RUNNING, JobState.SUCCEEDED)
+    waiter = Waiter(waits, reads)
+    redis.publish(ENDED, new_id())
+    redis.publish(STREAMED, waiter.job_id)
+    eventually(redis.messages.empty)
+    assert reads.count == 1
+    redis.publish(ENDED, waiter.job_id)
+    assert waiter.state() is JobState.SUCCEEDED
+    assert reads.count == 2
+
+
+def test_a_lost_message_is_healed_by_one_query_for_all(waits: Waits, store: FakeStore) -> None:
+    first, second = (Waiter(waits, Reads(JobState.RUNNING, JobState.EXPIRED)) for _ in range(2))
+    eventually(lambda: any(set(asked) == {first.job_id, second.job_id} for asked in store.asked))
+    store.ended |= {first.job_id, second.job_id}
+    assert (first.state(), second.state()) == (JobState.EXPIRED, JobState.EXPIRED)
+
+
+def test_a_wait_outlasts_an_outage_of_both_servers(waits: Waits, redis: FakeRedis, store: FakeStore) -> None:
+    store.is_down = True
+    waiter = Waiter(waits, Reads(JobState.RUNNING, JobState.SUCCEEDED))
+    redis.messages.put(None)
+    eventually(lambda: redis.subscribed == 2)
+    store.is_down = False
+    store.ended.add(waiter.job_id)
+    assert waiter.state() is JobState.SUCCEEDED
+
+
+def test_nobody_is_asked_about_when_nobody_waits(waits: Waits, store: FakeStore) -> None:
+    waits.until_ended(APP, new_id(), Reads(JobState.RUNNING), 0.05)
+    asked = len(store.asked)
+    waits.until_ended(APP, new_id(), Reads(JobState.SUCCEEDED), 60)
+    assert len(store.asked) <= asked + 1
+    assert not any(asked == [] for asked in store.asked)
+
+
+def test_a_wait_ends_at_its_time_with_the_job_as_it_stands(waits: Waits) -> None:
+    reads = Reads(JobState.QUEUED, JobState.RUNNING)
+    assert waits.until_ended(APP, new_id(), reads, 0.05).state is JobState.RUNNING
+    assert reads.count == 2
+
+
+def test_without_a_free_slot_a_long_poll_is_answered_at_once(waits: Waits) -> None:
+    reads = Reads(JobState.RUNNING)
+    with waits.hold("wait", APP), waits.hold("wait", APP):
+        assert waits.until_ended(APP, new_id(), reads, 60).state is JobState.RUNNING
+    assert reads.count == 1
+
+
+def test_the_process_holds_no_more_than_its_slots(waits: Waits) -> None:
+    with waits.hold("wait", APP), waits.hold("wait", APP), waits.hold("stream", APP):
+        with pytest.raises(SlotsFull) as raised, waits.hold("wait", APP):
+            pass
+        with pytest.raises(SlotsFull), waits.hold("stream", APP):
+            pass
+    assert raised.value.retry_after_s == 1
+    with waits.hold("wait", APP), waits.hold("wait", APP), waits.hold("stream", APP):
+        pass
+
+
+def test_a_slot_that_was_handed_over_is_given_back_once(waits: Waits) -> None:
+    with waits.hold("stream", APP) as slot:
+        slot.hand_over()
+    with pytest.raises(SlotsFull), waits.hold("stream", APP):
+        pass
+    slot.release()
+    slot.release()
+    with waits.hold("stream", APP), pytest.raises(SlotsFull), waits.hold("stream", APP):
+        pass
+
+
+@without_recheck
+def test_a_watch_is_told_of_the_stream_and_of_the_end(waits: Waits, redis: FakeRedis) -> None:
+    job_id = new_id()
+    with waits.watch(job_id) as watch:
+        redis.publish(STREAMED, job_id)
+        eventually(redis.messages.empty)
+        assert watch.wait(5)
+        assert not watch.has_ended
+        redis.publish(ENDED, job_id)
+        eventually(lambda: watch.has_ended)
+        assert watch.wait(5)
+        assert not watch.wait(0.01)
+        assert waits.is_watched(job_id)
+    assert not waits.is_watched(job_id)
+
+
+@without_recheck
+def test_whoever_watches_looks_again_after_the_reader_was_away(waits: Waits, redis: FakeRedis) -> None:
+    with waits.watch(new_id()) as watch:
+        assert watch.wait(5)
+        redis.messages.put(None)
+        eventually(lambda: redis.subscribed == 2)
+        assert watch.wait(5)
+        assert not watch.has_ended
+
+
+@without_recheck
+def test_every_wait_ends_when_the_process_must_go(waits: Waits) -> None:
+    waiters = [Waiter(waits, Reads(JobState.RUNNING)) for _ in range(2)]
+    waits.close()
+    assert [waiter.state() for waiter in waiters] == [JobState.RUNNING] * 2
+
+
+def test_a_wait_outlasts_a_postgres_that_is_away_for_a_moment(waits: Waits) -> None:
+    reads = Reads(JobState.RUNNING, None, None, JobState.SUCCEEDED)
+    waiter = Waiter(waits, reads)
+    while reads.count < 4:
+        waits._tell(waiter.job_id, has_ended=True)
+    assert waiter.state() is JobState.SUCCEEDED
+
+
+def test_a_wait_whose_time_is_up_says_that_postgres_is_away(waits: Waits) -> None:
+    with pytest.raises(StoreUnavailable):
+        waits.until_ended(APP, new_id(), Reads(JobState.RUNNING, None), 0.3)
+
+
+PEER = Peer(bytes([10, 0, 0, 7]), 8000)
+PRESENT, GONE = Connections(frozenset({8000}), {PEER: 1e6}), Connections(frozenset({8000}), {})
+
+
+class Kernel:
+    """Says what is open: each of these in turn, and the last for ever; None: it does not say."""
+
+    def __init__(self, *answers: Connections | None) -> None:
+        self.answers, self.looks = list(answers), 0
+
+    def __call__(self) -> Connections:
+        answer = self.answers[min(self.looks, len(self.answers) - 1)]
+        self.looks += 1
+        if answer is None:
+            raise OSError("not permitted")
+        return answer
+
+
+@pytest.fixture
+def seen(redis: FakeRedis, store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Waits]]:
+    """Makes waits whose kernel says so."""
+    monkeypatch.setattr("api.reading.waits.LOOK_AFTER_S", 0.0)
+    made: list[Waits] = []
+
+    def make(kernel: Kernel) -> Waits:
+        made.append(Waits(cast(Redis, redis), cast(Store, store), wait_slots=1, stream_slots=1, look=kernel))
+        return made[-1]
+
+    yield make
+    for waits in made:
+        waits.close()
+
+
+def test_a_call_whose_client_was_missing_twice_in_a_row_is_abandoned(seen: Callable[..., Waits]) -> None:
+    kernel = Kernel(PRESENT, GONE, PRESENT, GONE, GONE)
+    with pytest.raises(ClientGone):
+        seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 60, PEER)
+    assert kernel.looks == 5
+
+
+def test_an_abandoned_long_poll_gives_its_slot_back(seen: Callable[..., Waits]) -> None:
+    waits = seen(Kernel(GONE))
+    assert waits.until_ended(APP, new_id(), Reads(JobState.RUNNING), 60, PEER).state is JobState.RUNNING
+    with waits.hold("wait", APP):
+        pass
+
+
+@pytest.mark.parametrize("kernel", [Kernel(PRESENT), Kernel(None)], ids=["present", "unseen"])
+def test_a_call_goes_on_while_its_client_may_be_there(seen: Callable[..., Waits], kernel: Kernel) -> None:
+    assert seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 0.2, PEER).state is JobState.RUNNING
+    assert kernel.looks > 2
+
+
+def test_no_connection_is_looked_at_for_a_call_that_is_young(
+    seen: Callable[..., Waits], monkeypatch: pytest.MonkeyPatch, store: FakeStore
+) -> None:
+    monkeypatch.setattr("api.reading.waits.LOOK_AFTER_S", 60.0)
+    kernel = Kernel(GONE)
+    seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 0.1, PEER)
+    assert (kernel.looks, len(store.asked) > 1) == (0, True)

@@ -1,0 +1,111 @@
+"""What a chat stream's reader hears: chunks that are valid in the SDK's own types, and the end or an error."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+from openai.types.chat import ChatCompletionChunk
+
+from api.streams.chunks import DONE, ChatChunks
+from api.streams.events import Event
+from headrace.domain.jobs import Job
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import StreamEvent
+from tests.unit.api.streams.test_events import (
+    ENDED,
+    EXPIRED,
+    FAILED,
+    MEASURED,
+    MEASURED_WHOLE,
+    QUEUED,
+    SUCCEEDED,
+    TEXT,
+    THOUGHT,
+    THOUGHTFUL,
+    THOUGHTFUL_WHOLE,
+    TOKENS,
+    WHOLE,
+    delta,
+    restart,
+    thought,
+)
+
+
+def chat(entries: Sequence[StreamEvent], ended: Job, *, include_usage: bool = False) -> list[Event | str]:
+    teller = ChatChunks(QUEUED, include_usage=include_usage)
+    events: list[Event | str] = [*teller.opening(), *teller.more(entries)]
+    return events if teller.is_over else [*events, *teller.ending(ended)]
+
+
+def chunks(events: Sequence[Event | str]) -> Iterator[ChatCompletionChunk]:
+    for event in events:
+        if not isinstance(event, str):
+            yield ChatCompletionChunk.model_validate(event)
+
+
+def content(events: Sequence[Event | str]) -> str:
+    return "".join(choice.delta.content or "" for chunk in chunks(events) for choice in chunk.choices)
+
+
+@pytest.mark.parametrize("entries", [WHOLE, WHOLE[:1], []], ids=["whole", "suffix_missing", "nothing_in_redis"])
+def test_a_chat_completion_is_told_in_chunks(entries: list[StreamEvent]) -> None:
+    events = chat(entries, SUCCEEDED)
+    told = list(chunks(events))
+    assert events[-1] == DONE
+    assert content(events) == TEXT
+    assert told[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in told] == [None] * (len(told) - 1) + ["stop"]
+    assert {chunk.id for chunk in told} == {f"chatcmpl-{QUEUED.id.hex}"}
+    assert all(chunk.usage is None for chunk in told)
+
+
+@pytest.mark.parametrize("count", [6, 4, 3, 0])
+def test_a_chat_completion_s_chunks_have_the_log_probabilities_of_their_tokens(count: int) -> None:
+    events = chat(MEASURED_WHOLE[:count], MEASURED)
+    assert content(events) == TEXT
+    told = [choice.logprobs for chunk in chunks(events) for choice in chunk.choices if choice.logprobs]
+    assert [each.model_dump() for logprobs in told for each in logprobs.content or ()] == TOKENS
+    assert all(choice.logprobs is None for chunk in chunks(chat(WHOLE, SUCCEEDED)) for choice in chunk.choices)
+
+
+@pytest.mark.parametrize("count", [6, 4, 3, 2, 0])
+def test_what_is_thought_comes_before_the_content(count: int) -> None:
+    told = [chunk.choices[0].delta.model_dump() for chunk in chunks(chat(THOUGHTFUL_WHOLE[:count], THOUGHTFUL))]
+    assert "".join(each.get("reasoning", "") for each in told) == THOUGHT
+    assert "".join(each["content"] or "" for each in told) == TEXT
+    kinds = ["reasoning" in each for each in told[1:]]
+    assert kinds == sorted(kinds, reverse=True)
+
+
+def test_usage_is_the_last_chunk_where_it_was_asked_for() -> None:
+    *_, finish, usage = chunks(chat(WHOLE, SUCCEEDED, include_usage=True))
+    assert finish.choices[0].finish_reason == "stop"
+    assert usage.choices == []
+    assert usage.usage is not None
+    assert (usage.usage.prompt_tokens, usage.usage.completion_tokens, usage.usage.total_tokens) == (9, 7, 16)
+
+
+def test_a_cut_chat_completion_says_length() -> None:
+    *_, finish = chunks(chat(WHOLE, replace(SUCCEEDED, finish_reason="length")))
+    assert finish.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("tell_it", "code"),
+    [
+        (lambda: chat(WHOLE[:1], FAILED), "engine_fault"),
+        (lambda: chat([], EXPIRED), "expired"),
+        (lambda: chat([], replace(ENDED, state=JobState.CANCELLED)), "job_cancelled"),
+        (lambda: chat([delta(1, "Since"), restart(2), delta(3, TEXT)], SUCCEEDED), "stream_restarted"),
+        (lambda: chat([delta(1, "Since")], SUCCEEDED), "stream_restarted"),
+        (lambda: chat([thought(7, "Since"), restart(8), delta(14, TEXT)], SUCCEEDED), "stream_restarted"),
+        (lambda: chat([thought(7, "Since")], THOUGHTFUL), "stream_restarted"),
+    ],
+    ids=["failed", "expired", "cancelled", "restarted", "another_text", "restarted_thoughts", "other_thoughts"],
+)
+def test_a_chat_completion_that_fails_ends_with_an_error(tell_it: Callable[[], list[Event | str]], code: str) -> None:
+    last = tell_it()[-1]
+    assert isinstance(last, dict)
+    assert set(last) == {"error"}
+    assert set(last["error"]) == {"message", "type", "param", "code"}
+    assert last["error"]["code"] == code

@@ -1,0 +1,422 @@
+"""A stream as bytes: what is written when, when it ends, and that its slot, or its job, goes with it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from flask import Flask
+
+from api.deps import EXTENSION, WebDeps
+from api.door.accepted import Accepted
+from api.reading.slots import Slot
+from api.reading.waits import Watch
+from api.streams.chunks import DONE, ChatChunks
+from api.streams.events import BEFORE_ENTRIES, ResponseEvents
+from api.streams.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import Job
+from headrace.domain.queues import Lane, Overflow, Route
+from headrace.domain.states import JobState
+from headrace.domain.stream_events import StreamEvent
+from headrace.errors import BrokerUnavailable, HeadraceError, InvalidRequest, NotFound, StoreUnavailable
+
+MADE = datetime(2026, 11, 25, 12, tzinfo=UTC)
+TEXT = "Because of Rayleigh scattering."
+QUEUED = Job(
+    id=new_id(),
+    app_id=new_id(),
+    state=JobState.QUEUED,
+    lane=Lane.NORMAL,
+    pool="chat",
+    queue="chat.normal",
+    route=Route.POOL,
+    route_reason="test",
+    overflow=Overflow.ALLOW,
+    model_requested="test-model",
+    model_served=None,
+    metadata={},
+    end_user=None,
+    background=False,
+    stream=True,
+    prompt_tokens=9,
+    max_tokens=64,
+    output_tokens=None,
+    cached_tokens=None,
+    finish_reason=None,
+    usd=Decimal(0),
+    error_code=None,
+    error_message=None,
+    enqueue_no=1,
+    attempt=0,
+    suspicion=0,
+    created_at=MADE,
+    start_by=MADE + timedelta(seconds=30),
+    finish_by=None,
+    started_at=None,
+    ended_at=None,
+    cancel_requested_at=None,
+    retry_of=None,
+    answer=None,
+    engine=None,
+    price_version=None,
+    is_over=False,
+)
+DONE_JOB = replace(
+    QUEUED,
+    state=JobState.SUCCEEDED,
+    started_at=MADE,
+    ended_at=MADE,
+    attempt=1,
+    answer=TEXT,
+    output_tokens=7,
+    finish_reason="stop",
+)
+ACCEPTED = Accepted(QUEUED.id, JobState.QUEUED, Lane.NORMAL, "chat.normal", QUEUED.start_by, 64, 30.0, 1, 1)
+
+
+class Places:
+    """Counts how often a slot was given back."""
+
+    released = 0
+
+    def give_back(self, _: UUID) -> None:
+        self.released += 1
+
+
+class World:
+    """The parts a stream meets: the job as Postgres has it, its entries in Redis, and who else listens."""
+
+    def __init__(self) -> None:
+        self.job = QUEUED
+        self.entries: list[StreamEvent] = []
+        self.watchers: list[Watch] = []
+        self.failures: dict[str, HeadraceError] = {}
+        self.cancelled: list[UUID] = []
+        self.places = Places()
+        self.slot = Slot(cast(Any, self.places), new_id())
+        self.is_closed = False
+        self.is_watched_by_others = False
+        self.held: list[float] = []
+        self.reads_of_job = 0
+        settings = SimpleNamespace(keep_alive_s=0.01)
+        reader = SimpleNamespace(read=self.read_job)
+        fakes = SimpleNamespace(settings=settings, waits=self, streams=self, store=None, admission=None, reader=reader)
+        self.deps = cast(WebDeps, fakes)
+
+    @contextmanager
+    def watch(self, _: UUID) -> Iterator[Watch]:
+        watch = Watch()
+        self.watchers.append(watch)
+        try:
+            yield watch
+        finally:
+            self.watchers.remove(watch)
+
+    def is_watched(self, _: UUID) -> bool:
+        return bool(self.watchers) or self.is_watched_by_others
+
+    def hold(self, _: UUID, for_s: float) -> None:
+        self.held.append(for_s)
+
+    def is_held(self, _: UUID) -> bool:
+        if "is_held" in self.failures:
+            raise self.failures["is_held"]
+        return bool(self.held)
+
+    def look(self, read: Any) -> Any:
+        return read()
+
+    def read(self, _: UUID, after: int = 0) -> list[StreamEvent]:
+        if "read" in self.failures:
+            raise self.failures["read"]
+        return [entry for entry in self.entries if entry.number > after]
+
+    def read_job(self, *_: UUID) -> Job:
+        self.reads_of_job += 1
+        if "find" in self.failures:
+            raise self.failures["find"]
+        return self.job
+
+    def say(self, text: str, kind: Any = "delta") -> None:
+        self.entries.append(StreamEvent(len(self.entries) + 1, kind, text))
+        self._tell(has_ended=False)
+
+    def end(self, job: Job = DONE_JOB) -> None:
+        self.job = job
+        self._tell(has_ended=True)
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._tell(has_ended=False)
+
+    def _tell(self, *, has_ended: bool) -> None:
+        for watch in self.watchers:
+            watch.tell(has_ended=has_ended)
+
+    def stream(self, job: Job = QUEUED, *, is_first: bool = True, teller: Any = None) -> JobStream:
+        return JobStream(self.deps, job, teller or ResponseEvents(job), self.slot, is_first=is_first)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr("api.abandoned.cancel", lambda store, admission, app_id, job_id: world.cancelled.append(job_id))
+    return world
+
+
+def events(chunk: bytes) -> list[dict[str, Any]]:
+    """The events in one piece, the lines that are not data left out."""
+    lines = chunk.decode().splitlines()
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+
+
+def kinds(chunk: bytes) -> list[str]:
+    return [event["type"] for event in events(chunk)]
+
+
+def test_an_event_is_written_in_each_ways_own_form() -> None:
+    event = {"type": "response.queued", "text": "ü\n\ndata: x"}
+    assert named(event) == f"event: response.queued\n{unnamed(event)}"
+    assert unnamed(event) == 'data: {"type":"response.queued","text":"ü\\n\\ndata: x"}\n\n'
+    assert unnamed(DONE) == "data: [DONE]\n\n"
+
+
+def test_a_stream_tells_the_beginning_each_piece_and_the_end(world: World) -> None:
+    chunks = world.stream().chunks(named)
+    assert kinds(next(chunks)) == ["response.created", "response.queued"]
+    world.say("Because of ")
+    world.say("Rayleigh ")
+    assert [event["delta"] for event in events(next(chunks)) if "delta" in event] == ["Because of ", "Rayleigh "]
+    world.say("scattering.")
+    world.end()
+    last = next(chunks)
+    assert [event["delta"] for event in events(last) if "delta" in event] == ["scattering."]
+    assert kinds(last)[-1] == "response.completed"
+    assert list(chunks) == []
+
+
+def test_silence_is_filled_with_comments(world: World) -> None:
+    chunks = world.stream().chunks(named)
+    next(chunks)
+    assert [next(chunks), next(chunks)] == [KEEP_ALIVE, KEEP_ALIVE]
+    assert world.reads_of_job == 0, "an idle stream costs Postgres nothing"
+
+
+def test_a_job_that_had_ended_is_told_at_once(world: World) -> None:
+    told = b"".join(world.stream(DONE_JOB).chunks(named))
+    assert kinds(told)[0] == "response.created"
+    assert kinds(told)[-1] == "response.completed"
+    assert world.reads_of_job == 0
+
+
+def test_an_end_between_the_read_and_the_watch_is_not_missed(world: World) -> None:
+    # The stream has begun, so that the job may be over already, and nobody will say so again.
+    world.say("Because of Rayleigh scattering.")
+    world.job = DONE_JOB
+    told = b"".join(world.stream().chunks(named))
+    assert kinds(told)[-1] == "response.completed"
+
+
+def test_a_stream_ends_with_an_error_when_the_process_must_go(world: World) -> None:
+    chunks = world.stream().chunks(named)
+    next(chunks)
+    world.close()
+    [interrupted] = events(b"".join(chunks))
+    assert (interrupted["type"], interrupted["code"]) == ("error", "stream_interrupted")
+
+
+def test_what_redis_does_not_tell_comes_from_the_answer(world: World) -> None:
+    chunks = world.stream().chunks(named)
+    next(chunks)
+    world.failures["read"] = BrokerUnavailable("gone")
+    world.end()
+    assert [event["delta"] for event in events(b"".join(chunks)) if "delta" in event] == [TEXT]
+
+
+def test_an_end_that_postgres_cannot_show_yet_is_looked_for_again(world: World) -> None:
+    chunks = world.stream().chunks(named)
+    next(chunks)
+    world.failures["find"] = StoreUnavailable("gone")
+    world.end()
+    assert next(chunks) == KEEP_ALIVE
+    world.failures.clear()
+    world.end()
+    assert kinds(b"".join(chunks))[-1] == "response.completed"
+
+
+def test_a_stream_whose_job_was_deleted_just_ends(world: World) -> None:
+    stream = world.stream()
+    chunks = stream.chunks(named)
+    next(chunks)
+    world.failures["find"] = NotFound()
+    world.end()
+    assert list(chunks) == []
+    stream.close()
+    assert world.cancelled == []
+
+
+def test_chat_ends_with_done_and_a_restart_ends_it_before(world: World) -> None:
+    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    next(chunks)
+    world.end()
+    assert next(chunks).endswith(b"data: [DONE]\n\n")
+    assert list(chunks) == []
+
+    world.entries.clear()
+    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    next(chunks)
+    world.say("Because")
+    world.say("", "restart")
+    [piece, error] = events(b"".join(chunks))
+    assert (piece["choices"][0]["delta"], error["error"]["code"]) == ({"content": "Because"}, "stream_restarted")
+
+
+BACKGROUND = replace(QUEUED, background=True)
+
+
+@pytest.mark.parametrize(
+    ("job", "is_first", "is_watched", "is_closed", "is_cancelled"),
+    [
+        (QUEUED, True, False, False, True),
+        (BACKGROUND, True, False, False, False),
+        (QUEUED, False, False, False, False),
+        (QUEUED, True, True, False, False),
+        (QUEUED, True, False, True, False),
+    ],
+    ids=["its only reader left", "in the background", "a later reader", "another listens", "the process must go"],
+)
+def test_a_job_goes_with_its_only_reader(
+    world: World, job: Job, is_first: bool, is_watched: bool, is_closed: bool, is_cancelled: bool
+) -> None:
+    stream = world.stream(job, is_first=is_first)
+    chunks = cast(Any, stream.chunks(named))
+    next(chunks)
+    world.is_watched_by_others, world.is_closed = is_watched, is_closed
+    # As the server does when a write fails.
+    chunks.close()
+    stream.close()
+    assert world.cancelled == ([job.id] if is_cancelled else [])
+    assert world.places.released == 1
+
+
+@pytest.mark.parametrize("is_redis_down", [False, True])
+def test_a_job_that_is_listened_to_at_another_process_stays(world: World, is_redis_down: bool) -> None:
+    if is_redis_down:
+        world.failures["is_held"] = BrokerUnavailable("gone")
+    else:
+        again = world.stream(is_first=False).chunks(named)
+        next(again)
+        assert world.held == [pytest.approx(0.03)]
+        assert next(again) == KEEP_ALIVE
+        assert len(world.held) == 2, "for as long as it listens"
+        cast(Any, again).close()
+    world.stream().close()
+    assert world.cancelled == []
+
+
+def test_the_first_reader_holds_nothing(world: World) -> None:
+    for job, is_first in ((QUEUED, True), (BACKGROUND, False)):
+        chunks = world.stream(job, is_first=is_first).chunks(named)
+        next(chunks)
+        next(chunks)
+    assert world.held == []
+
+
+def test_a_job_whose_reader_heard_the_end_is_not_cancelled(world: World) -> None:
+    stream = world.stream(DONE_JOB)
+    list(stream.chunks(named))
+    stream.close()
+    assert world.cancelled == []
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailable("gone"), NotFound(), RuntimeError("a bug")], ids=repr)
+def test_the_slot_comes_back_whatever_becomes_of_the_cancel(
+    world: World, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr("api.abandoned.cancel", fail)
+    stream = world.stream()
+    if isinstance(failure, RuntimeError):
+        with pytest.raises(RuntimeError):
+            stream.close()
+    else:
+        stream.close()
+    assert world.places.released == 1
+
+
+@pytest.fixture
+def flask_app(world: World) -> Flask:
+    app = Flask("test")
+    app.extensions[EXTENSION] = world.deps
+    return app
+
+
+def test_a_response_is_a_stream_that_no_proxy_may_hold_back(flask_app: Flask, world: World) -> None:
+    with flask_app.test_request_context():
+        response = response_stream(DONE_JOB, world.slot, accepted=ACCEPTED)
+    assert response.mimetype == "text/event-stream"
+    assert (response.headers["Cache-Control"], response.headers["X-Accel-Buffering"]) == ("no-store", "no")
+    assert world.slot.is_handed_over
+    assert kinds(response.get_data())[-1] == "response.completed"
+    response.close()
+    assert world.places.released == 1
+
+
+def test_a_response_that_nobody_reads_gives_its_slot_back_and_cancels_its_job(flask_app: Flask, world: World) -> None:
+    flask_app.add_url_rule("/", view_func=lambda: response_stream(QUEUED, world.slot, accepted=ACCEPTED))
+    with flask_app.test_client().head("/") as response:
+        assert response.status_code == 200
+    assert world.places.released == 1
+    assert world.cancelled == [QUEUED.id]
+
+
+@pytest.mark.parametrize("make", [response_stream, chat_stream])
+def test_a_job_that_was_not_made_as_a_stream_has_none(flask_app: Flask, world: World, make: Any) -> None:
+    with flask_app.test_request_context(), pytest.raises(InvalidRequest) as raised:
+        make(replace(QUEUED, stream=False), world.slot, accepted=ACCEPTED)
+    assert (raised.value.code, raised.value.param) == ("stream_not_available", "stream")
+    assert f"GET /v1/responses/resp_{QUEUED.id.hex}" in str(raised.value)
+    assert not world.slot.is_handed_over
+
+
+@pytest.mark.parametrize("after", [BEFORE_ENTRIES, BEFORE_ENTRIES + 1, BEFORE_ENTRIES + 40])
+def test_a_place_in_a_stream_that_is_gone_cannot_be_resumed(flask_app: Flask, world: World, after: int) -> None:
+    with flask_app.test_request_context():
+        if after == BEFORE_ENTRIES:
+            assert response_stream(DONE_JOB, world.slot, starting_after=after).status_code == 200
+        else:
+            with pytest.raises(InvalidRequest) as raised:
+                response_stream(DONE_JOB, world.slot, starting_after=after)
+            assert raised.value.code == "stream_not_available"
+            assert not world.slot.is_handed_over
+
+
+def test_a_stream_whose_beginning_redis_lost_is_resumed_only_where_it_goes_on(flask_app: Flask, world: World) -> None:
+    world.entries = [StreamEvent(1_000_001, "restart", ""), StreamEvent(1_000_007, "delta", "Because of ")]
+    with flask_app.test_request_context():
+        with pytest.raises(InvalidRequest) as raised:
+            response_stream(DONE_JOB, world.slot, starting_after=9)
+        assert raised.value.code == "stream_not_available"
+        rest = events(response_stream(DONE_JOB, world.slot, starting_after=1_000_005).get_data())
+    assert rest[0]["sequence_number"] == 1_000_011
+
+
+def test_a_stream_is_resumed_after_the_last_that_was_heard(flask_app: Flask, world: World) -> None:
+    for piece in ("Because of ", "Rayleigh ", "scattering."):
+        world.say(piece)
+    with flask_app.test_request_context():
+        whole = events(response_stream(DONE_JOB, world.slot).get_data())
+        for number in range(len(whole)):
+            rest = events(response_stream(DONE_JOB, world.slot, starting_after=number).get_data())
+            assert rest == whole[number + 1 :]
+        beyond = events(response_stream(DONE_JOB, world.slot, starting_after=10_000).get_data())
+        assert beyond == whole[-1:], "else its reader would wait for an end"

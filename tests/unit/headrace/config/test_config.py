@@ -1,0 +1,359 @@
+from pathlib import Path
+
+import pytest
+
+from headrace.config import PROJECT_ROOT, PoolSettings, Settings
+from headrace.domain.queues import Lane
+from headrace.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("STATE", "ENGINE", "MODEL", "MODEL_DIR", "LEASE_S", "CONFIG"):
+        monkeypatch.delenv(f"HEADRACE_{name}", raising=False)
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "headrace.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_laptop_needs_no_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, ""))
+
+    settings = Settings.load()
+
+    assert settings.lane(Lane.BATCH).max_wait_s == 24 * 3600
+    assert settings.state_dir == PROJECT_ROOT / ".headrace"
+    assert settings.openai_api_key is None
+
+
+def test_settings_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", "/nowhere/headrace.toml")
+
+    with pytest.raises(ConfigError, match=r"/nowhere/headrace\.toml"):
+        Settings.load()
+
+
+def test_committed_file_is_valid() -> None:
+    settings = Settings.load()
+
+    assert set(settings.lanes) == set(Lane)
+    assert "gpt-4o-mini" in settings.prices
+
+
+def test_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, "lease_s = 7\nmax_attempts = 9"))
+    monkeypatch.setenv("HEADRACE_LEASE_S", "4")
+
+    settings = Settings.load()
+
+    assert (settings.lease_s, settings.max_attempts) == (4, 9)
+
+
+def test_options_of_an_engine_and_adapters_come_from_the_file_and_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        [pools.chat.adapters]
+        sql = "adapters/sql"
+        [pools.chat.engine_options]
+        tensor_parallel_size = 2
+        speculative_config = { method = "ngram", num_speculative_tokens = 3 }
+    """
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+    monkeypatch.setenv("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__SPECULATIVE_CONFIG__NUM_SPECULATIVE_TOKENS", "5")
+    monkeypatch.setenv("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__DTYPE", "bfloat16")
+    monkeypatch.setenv("HEADRACE_POOLS__CHAT__ADAPTERS__MAIL", "org/mail")
+
+    pool = Settings.load().served_pool
+
+    assert pool.adapters == {"sql": "adapters/sql", "mail": "org/mail"}
+    guesses = pool.engine_options["speculative_config"]
+    assert (guesses["method"], int(guesses["num_speculative_tokens"])) == ("ngram", 5)
+    assert (pool.engine_options["tensor_parallel_size"], pool.engine_options["dtype"]) == (2, "bfloat16")
+
+
+def test_an_adapter_has_another_name_than_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, '[pools.chat]\nmodel = "m"\nadapters = { m = "folder" }'))
+
+    with pytest.raises(ConfigError, match=r"pools\.chat.*an adapter has the name of its model, 'm'"):
+        Settings.load()
+
+
+def test_model_and_engine_of_the_first_pool_can_be_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_MODEL", "some/model")
+    monkeypatch.setenv("HEADRACE_ENGINE", "simulator")
+
+    pool = Settings.load().pools["chat"]
+
+    assert (pool.model, pool.engine, pool.max_running) == ("some/model", "simulator", 32)
+
+
+@pytest.mark.parametrize(("given", "most"), [("", 20), ("5", 5), ("0", 0), ("-1", 20), ("100", 20)])
+def test_as_many_alternatives_can_be_asked_for_as_vllm_lets_through(
+    given: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__MAX_LOGPROBS", given)
+
+    assert Settings.load().served_pool.most_logprobs == most
+
+
+def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    monkeypatch.setenv("HEADRACE_CONFIG", "")
+
+    settings = Settings.load()
+
+    assert settings.openai_api_key is None
+    assert "gpt-4o-mini" in settings.prices
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("lease_s = -1", "lease_s"),
+        ("metrics_port = 70000", "metrics_port"),
+        ("keep_samples_days = 0", "keep_samples_days"),
+        ("keep_texts_days = 0", "keep_texts_days"),
+        ("keep_texts_days = 10_001", "keep_texts_days"),
+        ("[pools.chat]\nmax_running = 0", "pools.chat.max_running"),
+        ("[pools.chat]\nmax_runing = 3", "pools.chat.max_runing"),
+        ("[pools.chat]\nengine_options = { max_logprobs = 'all' }", "pools.chat.engine_options"),
+        ("[lanes.urgent]\ndepth_cap = 1", "urgent"),
+        ("[prices.m]\ninput_usd_per_mtok = -1", "input_usd_per_mtok"),
+        ("lease_s =", "not valid TOML"),
+    ],
+)
+def test_wrong_setting_is_named(text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+
+    with pytest.raises(ConfigError, match=named):
+        Settings.load()
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    monkeypatch.setenv("HEADRACE_PEPPER", "canary-pepper")
+
+    assert "canary" not in repr(Settings.load())
+
+
+def test_lane_that_is_set_in_part_keeps_the_rest_of_its_defaults(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, "[lanes.low]\ndepth_cap = 100"))
+    monkeypatch.setenv("HEADRACE_LANES__HIGH__MAX_WAIT_S", "10")
+
+    settings = Settings.load()
+
+    low, high = settings.lane(Lane.LOW), settings.lane(Lane.HIGH)
+    assert (low.depth_cap, low.max_wait_s) == (100, 4 * 3600)
+    assert (high.max_wait_s, high.takes) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[lane.high]\nmax_wait_s = 1", r"sets 'lane', .* Did you mean 'lanes'\?"),
+        ("leese_s = 1", r"sets 'leese_s', .* Did you mean 'lease_s'\?"),
+        ("zzz = 1", "sets 'zzz', which is no setting.$"),
+        ("[lanes.hihg]\nmax_wait_s = 1", "lanes.hihg"),
+        ("[lanes.high]\ndepthcap = 1", "lanes.high.depthcap"),
+    ],
+)
+def test_setting_that_does_not_exist_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, named: str
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+
+    with pytest.raises(ConfigError, match=named):
+        Settings.load()
+
+
+def test_wrong_value_is_reported_with_the_variable_that_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_LEASE_S", "abc")
+
+    with pytest.raises(ConfigError, match=r"lease_s \(HEADRACE_LEASE_S\): .* Got 'abc'"):
+        Settings.load()
+
+
+PAID = """
+    [pools.chat]
+    engine = "openai"
+    model = "gpt-4o-mini"
+    [prices."gpt-4o-mini"]
+    input_usd_per_mtok = "0.15"
+    output_usd_per_mtok = "0.60"
+    version = "test"
+    source = "test"
+"""
+
+
+def test_a_pool_of_the_paid_api_is_answered_by_its_own_model_and_knows_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = '[pools.large]\nengine = "openai"\nmodel = "gpt-4o"\n[pools.own]\nmodel = "m"'
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, PAID + second))
+
+    settings = Settings.load()
+
+    assert (settings.own_pools, settings.paid_pools) == (("own",), ("chat", "large"))
+    assert settings.overflow.models == {"gpt-4o-mini": "gpt-4o-mini", "gpt-4o": "gpt-4o"}
+    assert settings.served_pool.max_model_tokens is None
+
+
+def test_only_a_model_that_answers_jobs_can_be_told_how_much_to_think() -> None:
+    def load(*effort_models: str) -> Settings:
+        overflow = {"model": "gpt-4o-mini", "models": {"own": "gpt-5"}, "effort_models": effort_models}
+        pools = {"own": PoolSettings(model="own"), "paid": PoolSettings(model="gpt-5-mini", engine="openai")}
+        return Settings.load(pools=pools, overflow=overflow)
+
+    able = load("gpt-5", "gpt-5-mini").overflow
+    assert [able.has_effort(model) for model in ("own", "gpt-5-mini", "other")] == [True, True, False]
+    with pytest.raises(ConfigError, match="answered by gpt-6") as raised:
+        load("gpt-5", "gpt-6")
+    assert raised.value.param == "overflow.effort_models"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "named"),
+    [
+        ("", PAID, "'chat'.*set OPENAI_API_KEY"),
+        ("sk", PAID.replace('model = "gpt-4o-mini"', 'model = "gpt-5"'), r"'chat'.*add \[prices\.\"gpt-5\"\]"),
+    ],
+    ids=["no key", "no price"],
+)
+def test_a_pool_of_the_paid_api_needs_a_key_and_a_price(
+    key: str, text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+
+    with pytest.raises(ConfigError, match=named):
+        Settings.load().check_paid_pools()
+
+
+def test_a_pool_of_the_paid_api_with_a_key_and_a_price_is_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, PAID + '[overflow.models]\nsmall = "gpt-4o-mini"'))
+    monkeypatch.setenv("HEADRACE_MODEL", "small")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk")
+
+    Settings.load().check_paid_pools()
+
+
+@pytest.mark.parametrize(
+    "option", ['adapters = { dtype = "x" }', 'engine_options = { dtype = "x" }', 'reasoning_parser = "qwen3"']
+)
+def test_a_pool_of_the_paid_api_has_none_of_vllms_options(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f'[pools.chat]\nengine = "openai"\nmodel = "gpt-4o-mini"\n{option}'
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+
+    with pytest.raises(ConfigError, match=r"pools\.chat.*'reasoning_parser' are vLLM's"):
+        Settings.load()
+
+
+KEY = "whsec_" + "a" * 32
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (f'webhook_url = "a.example"\nwebhook_secret = "{KEY}"', "budgets.webhook_url"),
+        ('webhook_secret = "secret"', "budgets.webhook_secret"),
+        ('webhook_secret_old = "secret"', "budgets.webhook_secret_old"),
+        ('webhook_secret = "whsec_YWJj"', "budgets.webhook_secret"),
+    ],
+    ids=["no address", "no key", "no old key", "short key"],
+)
+def test_an_operators_webhook_has_an_address_and_a_secret_that_can_sign(
+    text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f"[budgets]\n{text}"))
+
+    with pytest.raises(ConfigError, match=named) as raised:
+        Settings.load()
+
+    assert "YWJj" not in str(raised.value)
+
+
+def test_an_operators_webhook_comes_from_the_file_and_its_secret_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, '[budgets]\nwebhook_url = "https://a.example/hook"'))
+    monkeypatch.setenv("HEADRACE_BUDGETS__WEBHOOK_SECRET", KEY)
+
+    settings = Settings.load()
+
+    assert settings.budgets.webhook_secret is not None
+    assert settings.budgets.webhook_secret.get_secret_value() == KEY
+    assert KEY not in repr(settings)
+
+
+def test_a_pool_that_the_environment_cannot_change_so_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[pools.chat]\nmodel = "m"\nadapters = { sql = "folder" }'
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+    monkeypatch.setenv("HEADRACE_ENGINE", "openai")
+
+    with pytest.raises(ConfigError, match=r"'chat'.*HEADRACE_.*ENGINE.*'adapters'") as raised:
+        Settings.load()
+
+    assert raised.value.param == "pools.chat"
+
+
+def test_the_paid_api_is_at_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:9000/v1")
+
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("HEADRACE_BUDGET__DAY_USD", "HEADRACE_BUDGETS__DAY_USD"),
+        ("HEADRACE_BUDGETS_DAY_USD", "HEADRACE_BUDGETS__DAY_USD"),
+        ("HEADRACE_LEASES_S", "HEADRACE_LEASE_S"),
+        ("HEADRACE_POOLS__CHAT__MAX_RUNING", "HEADRACE_POOLS__CHAT__MAX_RUNNING"),
+        ("HEADRACE_LANES__HIGH__DEPHT_CAP", "HEADRACE_LANES__HIGH__DEPTH_CAP"),
+        ("HEADRACE_LEASE_S__MS", "HEADRACE_LEASE_S"),
+    ],
+)
+def test_unknown_variable_is_refused_with_the_nearest_name(
+    variable: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "5")
+
+    with pytest.raises(ConfigError) as refused:
+        Settings.load()
+
+    assert str(refused.value) == f"The variable {variable} names no setting. Did you mean {meant}?"
+    assert refused.value.param == variable
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HEADRACE_HOST", "0.0.0.0"),
+        ("HEADRACE_DEMO_STARTED_AT", "1"),
+        ("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__ANY__THING", "1"),
+        ("HEADRACE_POOLS__CHAT__PRICE__VERSION", "v"),
+        ("HEADRACE_MISSPELT", ""),
+        ("HEADRACE_WEB_SERVICE_HOST", "10.0.0.1"),
+        ("HEADRACE_WEB_PORT", "tcp://10.0.0.1:80"),
+        ("HEADRACE_WEB_PORT_80_TCP_ADDR", "10.0.0.1"),
+    ],
+)
+def test_variables_that_mean_something_elsewhere_and_empty_ones_pass(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    assert Settings.load().pool

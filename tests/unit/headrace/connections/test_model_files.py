@@ -1,0 +1,36 @@
+"""Tokenizers of pools: from a folder, or an estimate where no model is at hand."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.config import PoolSettings
+from headrace.connections.model_files import tokenizer, tokenizer_for
+from headrace.domain.prompts import Message
+from headrace.errors import ConfigError
+from headrace.policies.tokens import EstimatingTokenizer, Tokenizer
+from tests.unit.headrace.policies.test_tokens import write_model
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.json", "chat_template.jinja"])
+def test_a_folder_that_lacks_a_file_is_a_wrong_setting(tmp_path: Path, missing: str) -> None:
+    (write_model(tmp_path) / missing).unlink()
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        tokenizer("name", tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["simulator", "openai"])
+def test_an_estimate_needs_no_model(engine: Any) -> None:
+    pool = PoolSettings(engine=engine, model="nobody/nothing")
+    estimate = tokenizer_for(pool)
+    messages = [Message("user", "é" * 100)]
+    assert isinstance(estimate, EstimatingTokenizer)
+    assert estimate.count(messages) == math.ceil((len("user: ") + 200) / 4) == estimate.least(messages)
+
+
+@pytest.mark.parametrize("engine", ["simulator", "openai"])
+def test_an_engine_without_a_model_counts_with_one_that_is_given(engine: Any, tmp_path: Path) -> None:
+    pool = PoolSettings(engine=engine, model="any", model_dir=write_model(tmp_path))
+    assert isinstance(tokenizer_for(pool), Tokenizer)

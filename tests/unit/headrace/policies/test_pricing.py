@@ -1,0 +1,118 @@
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.config import OverflowSettings, PoolSettings, Price, Settings
+from headrace.domain.attempts import Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Route
+from headrace.errors import UnknownPrice
+from headrace.policies.pricing import MESSAGE_TOKENS, TEMPLATE_TOKENS, Tariff, ceiling, cost
+
+PRICE = Price(
+    input_usd_per_mtok=Decimal("0.15"),
+    cached_input_usd_per_mtok=Decimal("0.075"),
+    output_usd_per_mtok=Decimal("0.60"),
+    source="test",
+    version="v1",
+)
+
+
+@pytest.mark.parametrize(
+    ("usage", "usd"),
+    [
+        (Usage(), "0"),
+        (Usage(1, 0), "0.00000015"),
+        (Usage(1_000_000, 0), "0.15"),
+        (Usage(0, 1_000_000), "0.60"),
+        (Usage(1155, 211), "0.00029985"),
+        (Usage(1155, 211, 1024), "0.00022305"),
+    ],
+)
+def test_cost_is_exact(usage: Usage, usd: str) -> None:
+    assert cost(PRICE, usage).usd == Decimal(usd)
+
+
+def test_a_tier_of_the_provider_s_has_its_factor_and_its_name_in_the_ledger() -> None:
+    tiered = PRICE.model_copy(update={"tiers": {"flex": Decimal("0.5"), "priority": Decimal("1.7")}})
+
+    assert cost(tiered, Usage(1_000_000, 0), "flex") == Cost(Decimal("0.075"), "v1/flex")
+    assert cost(tiered, Usage(1_000_000, 0), "priority") == Cost(Decimal("0.255"), "v1/priority")
+    assert [cost(tiered, Usage(1_000_000, 0), tier) for tier in ("default", None, "new")] == [
+        cost(PRICE, Usage(1_000_000))
+    ] * 3
+
+
+def test_cached_tokens_cost_as_others_where_no_price_is_given() -> None:
+    plain = PRICE.model_copy(update={"cached_input_usd_per_mtok": None})
+
+    assert cost(plain, Usage(100, 0, 60)) == cost(plain, Usage(100, 0, 0))
+
+
+tokens = st.integers(0, 10_000_000)
+
+
+@given(tokens, tokens, tokens, st.integers(0, 1000))
+def test_cost_never_falls_when_tokens_are_added(prompt: int, output: int, cached: int, more: int) -> None:
+    usage = Usage(prompt, output, min(cached, prompt))
+
+    assert cost(PRICE, Usage(prompt, output + more, usage.cached_tokens)).usd >= cost(PRICE, usage).usd >= 0
+
+
+def test_unlisted_model_has_no_price_and_no_comparison() -> None:
+    tariff = Tariff.of(Settings().model_copy(update={"prices": {}}))
+
+    with pytest.raises(UnknownPrice, match="gpt-4o-mini"):
+        tariff.price(Route.OVERFLOW, "chat", "m")
+    assert tariff.api_usd("m", Usage(1, 1)) is None
+
+
+def test_route_chooses_the_price() -> None:
+    settings = Settings(prices={"gpt-4o-mini": PRICE})
+    tariff = Tariff.of(settings)
+
+    assert tariff.price(Route.OVERFLOW, "chat", "m") == PRICE
+    assert tariff.price(Route.POOL, "chat", "m") == settings.pools["chat"].price
+
+
+@pytest.mark.parametrize(
+    ("models", "in_use"),
+    [
+        ({}, {"gpt-4o-mini"}),
+        ({"small": "gpt-4o"}, {"gpt-4o", "gpt-4o-mini"}),
+        ({"small": "gpt-4o", "tuned": "gpt-4o"}, {"gpt-4o"}),
+    ],
+)
+def test_a_default_that_answers_for_no_model_of_ours_is_not_in_use(models: dict[str, str], in_use: set[str]) -> None:
+    pools = {"chat": PoolSettings(model="small", adapters={"tuned": "folder"})}
+    tariff = Tariff.of(Settings().model_copy(update={"pools": pools, "overflow": OverflowSettings(models=models)}))
+
+    assert tariff.api_models_in_use == in_use
+    assert tariff.all_api_models == in_use | {"gpt-4o-mini"}, "a job of former days may be for a model that is no more"
+
+
+@pytest.mark.parametrize(("tiers", "most"), [({"flex": "0.5"}, "1"), ({"flex": "0.5", "priority": "1.7"}, "1.7")])
+def test_a_call_costs_at_most_what_the_dearest_tier_does(tiers: dict[str, str], most: str) -> None:
+    tiered = PRICE.model_copy(update={"tiers": {tier: Decimal(factor) for tier, factor in tiers.items()}})
+    messages = (Message("user", "hello"),)
+
+    assert ceiling(tiered, messages, Sampling(50)).usd == ceiling(PRICE, messages, Sampling(50)).usd * Decimal(most)
+
+
+def test_a_call_costs_at_most_a_token_for_each_byte_and_all_the_tokens_it_may_make() -> None:
+    messages = (Message("system", "Be brief."), Message("user", "Grüße 🌊"))
+    most = cost(PRICE, Usage(9 + 12 + 3 * MESSAGE_TOKENS + TEMPLATE_TOKENS, 50))
+
+    assert ceiling(PRICE, messages, Sampling(50)) == most
+
+
+def test_a_schema_is_part_of_the_prompt() -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x" * 1000}}
+    plain, with_schema = (
+        ceiling(PRICE, (Message("user", "hi"),), Sampling(1, response_format=each)).usd for each in (None, schema)
+    )
+
+    assert with_schema - plain > cost(PRICE, Usage(1000)).usd

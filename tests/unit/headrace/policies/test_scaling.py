@@ -1,0 +1,97 @@
+"""The reactive policy: thresholds, steps, bounds, cooldown and stale data, each at its edges."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headrace.config import ScalingSettings
+from headrace.policies.scaling import PoolHosts, Snapshot, decide
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+POLICY = ScalingSettings()
+
+
+def seen(depth: int = 0, running: int = 50, slots: int = 100, age_s: float = 0) -> Snapshot:
+    return Snapshot(NOW - timedelta(seconds=age_s), depth, running, slots)
+
+
+@pytest.mark.parametrize(("depth", "target"), [(0, 4), (1, 4), (99, 4), (100, 4), (101, 6), (10_000, 6)])
+def test_depth_scales_up_by_two_only_above_its_threshold(depth: int, target: int) -> None:
+    assert decide(seen(depth=depth), PoolHosts(4), POLICY, NOW).target == target
+
+
+@pytest.mark.parametrize(
+    ("running", "target"), [(0, 3), (1, 3), (29, 3), (30, 4), (31, 4), (79, 4), (80, 4), (81, 6), (100, 6)]
+)
+def test_load_scales_only_beyond_its_thresholds(running: int, target: int) -> None:
+    assert decide(seen(running=running), PoolHosts(4), POLICY, NOW).target == target
+
+
+def test_a_deep_queue_scales_up_when_the_load_is_low() -> None:
+    assert decide(seen(depth=101, running=0), PoolHosts(4), POLICY, NOW).target == 6
+
+
+@pytest.mark.parametrize(("depth", "running", "target"), [(0, 0, 3), (1, 0, 6), (0, 1, 6)])
+def test_without_slots_anything_that_wants_one_is_full_load(depth: int, running: int, target: int) -> None:
+    assert decide(seen(depth=depth, running=running, slots=0), PoolHosts(4), POLICY, NOW).target == target
+
+
+@pytest.mark.parametrize(
+    ("hosts", "running", "target"),
+    [
+        pytest.param(0, 50, 2, id="none at all"),
+        pytest.param(1, 50, 2, id="one below the minimum"),
+        pytest.param(1, 100, 3, id="below the minimum and busy"),
+        pytest.param(2, 0, 2, id="idle at the minimum"),
+        pytest.param(3, 0, 2, id="idle above the minimum"),
+        pytest.param(18, 100, 20, id="busy two below the maximum"),
+        pytest.param(19, 100, 20, id="busy one below the maximum"),
+        pytest.param(20, 100, 20, id="busy at the maximum"),
+        pytest.param(21, 50, 20, id="above the maximum"),
+        pytest.param(25, 100, 20, id="above the maximum and busy"),
+    ],
+)
+def test_the_target_stays_between_minimum_and_maximum(hosts: int, running: int, target: int) -> None:
+    assert decide(seen(running=running), PoolHosts(hosts), POLICY, NOW).target == target
+
+
+@pytest.mark.parametrize(("ago_s", "target"), [(0, 4), (1, 4), (299, 4), (300, 6), (301, 6)])
+def test_a_change_waits_for_the_cooldown_of_the_last(ago_s: int, target: int) -> None:
+    fleet = PoolHosts(4, last_change_at=NOW - timedelta(seconds=ago_s))
+    assert decide(seen(depth=101), fleet, POLICY, NOW).target == target
+
+
+def test_the_minimum_does_not_wait_for_a_cooldown() -> None:
+    assert decide(seen(), PoolHosts(1, last_change_at=NOW), POLICY, NOW).target == 2
+
+
+@pytest.mark.parametrize(("age_s", "target"), [(0, 3), (59, 3), (60, 3), (61, 4), (3600, 4)])
+def test_stale_samples_never_scale_down(age_s: float, target: int) -> None:
+    assert decide(seen(running=0, age_s=age_s), PoolHosts(4), POLICY, NOW).target == target
+
+
+@pytest.mark.parametrize("snapshot", [None, seen(running=0, age_s=61)])
+def test_without_fresh_samples_the_maximum_does_not_scale_down_either(snapshot: Snapshot | None) -> None:
+    assert decide(snapshot, PoolHosts(25), POLICY, NOW).target == 25
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "fleet", "reason"),
+    [
+        (None, PoolHosts(4), "hold: the pool was never observed"),
+        (seen(age_s=75), PoolHosts(4), "hold: the newest sample is 75 s old, more than 60 s"),
+        (seen(), PoolHosts(4), "hold: depth 0 and load 0.50 are within bounds"),
+        (seen(depth=140), PoolHosts(4), "up: depth 140 is above 100"),
+        (seen(running=90), PoolHosts(4), "up: load 0.90 is above 0.80"),
+        (seen(running=10), PoolHosts(4), "down: load 0.10 is below 0.30"),
+        (seen(), PoolHosts(1), "up: 1 hosts are fewer than the minimum of 2"),
+        (seen(running=90), PoolHosts(20), "hold: load 0.90 is above 0.80, at the limit of 2 to 20 hosts"),
+        (
+            seen(depth=140),
+            PoolHosts(4, NOW - timedelta(seconds=60)),
+            "hold: the last change cools down for another 240 s; up: depth 140 is above 100",
+        ),
+    ],
+)
+def test_the_reason_names_the_figures_it_was_made_of(snapshot: Snapshot | None, fleet: PoolHosts, reason: str) -> None:
+    assert decide(snapshot, fleet, POLICY, NOW).reason == reason

@@ -1,0 +1,210 @@
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.errors import InvalidRequest
+from headrace.policies.tokens import LONG_CHARS, Tokenizer, template_arguments
+
+CHATML = (
+    "{%- for message in messages %}\n"
+    "    {{- '<|im_start|>' + message['role'] + '\\n' + message.content | trim + '<|im_end|>\\n' }}\n"
+    "{%- endfor %}\n"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+#: One template per thing that transformers adds to plain jinja2.
+TEMPLATES = {
+    "chatml": CHATML,
+    "special tokens": "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}",
+    "tojson": "{% for m in messages %}{{ m | tojson(indent=2) }}{% endfor %}",
+    "blocks are trimmed": "{% for m in messages %}\n  {% if m.role %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}",
+    "loop controls": "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m.content }}{% endfor %}",
+    "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
+    "undefined": "{{ nothing }}{% if tools is not none %}tools{% endif %}{{ messages[0].content }}",
+    "date": "{{ strftime_now('%Y') }}{{ messages[0].content }}",
+}
+#: Templates that ask how much is to be thought, each by its own name for it.
+THOUGHTFUL = {
+    "enable_thinking": CHATML + "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}",
+    "reasoning_effort": "{% if not reasoning_effort %}{% set reasoning_effort = 'medium' %}{% endif %}"
+    "Reasoning: {{ reasoning_effort }}{{ messages[0].content }}",
+}
+CONVERSATION = [Message("system", " Be <b>brief</b>. "), Message("user", "Où est l'été? 漢字 🌊\n<|im_start|>")]
+
+
+def byte_level() -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["The quick brown fox jumps over the lazy dog."] * 20, trainer)
+    return tokenizer
+
+
+def write_model(folder: Path, template: str | None = CHATML, **config: Any) -> Path:
+    byte_level().save(str(folder / "tokenizer.json"))
+    special = {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "__type": "AddedToken"}}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **special, **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_tokens_equal_those_of_transformers(tmp_path: Path, template: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_model(tmp_path, template)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        [{"role": message.role, "content": message.content} for message in CONVERSATION], add_generation_prompt=True
+    )["input_ids"]
+    assert Tokenizer(tmp_path).encode(CONVERSATION) == theirs != []
+
+
+@pytest.mark.parametrize("text", ["héllo <|im_end|> 漢字 🌊\n", "<|im_start|>", "  ", "a" * 50 + "\x00\u0301"])
+@pytest.mark.parametrize("are_special_tokens_letters", [False, True])
+def test_a_long_text_has_the_tokens_that_a_short_one_would_have(
+    tmp_path: Path, text: str, are_special_tokens_letters: bool
+) -> None:
+    tokenizer, plain = Tokenizer(write_model(tmp_path, "{{ messages[0].content }}")), byte_level()
+    plain.encode_special_tokens = are_special_tokens_letters
+    long = text * LONG_CHARS
+    expected = plain.encode(long, add_special_tokens=False).ids
+    if are_special_tokens_letters:
+        assert tokenizer.encode_answer(long) == expected
+    else:
+        assert tokenizer.encode([Message("user", long)]) == expected
+        assert tokenizer.count([Message("user", long)]) == len(expected)
+
+
+def test_counting_a_long_text_freezes_no_other_thread(tmp_path: Path) -> None:
+    tokenizer, gaps = Tokenizer(write_model(tmp_path)), [0.0]
+    long = Message("user", "".join(chr(97 + (at * at + at // 7) % 26) if at % 7 else " " for at in range(1_500_000)))
+    counting = threading.Thread(target=tokenizer.count, args=([long],))
+    began = last = time.perf_counter()
+    counting.start()
+    while counting.is_alive():
+        time.sleep(0.001)
+        gaps.append(time.perf_counter() - last)
+        last += gaps[-1]
+    assert max(gaps) < (last - began) / 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("effort", ["none", "high", None])
+@pytest.mark.parametrize("template", THOUGHTFUL.values(), ids=THOUGHTFUL)
+def test_a_template_is_told_how_much_is_to_be_thought(
+    tmp_path: Path, template: str, effort: ReasoningEffort | None
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_model(tmp_path, template)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        [{"role": "user", "content": "hi"}], add_generation_prompt=True, **template_arguments(effort)
+    )["input_ids"]
+    tokenizer, messages = Tokenizer(tmp_path), [Message("user", "hi")]
+    assert tokenizer.reads_effort
+    assert tokenizer.encode(messages, effort) == theirs
+    assert tokenizer.count(messages, effort) == len(theirs) >= tokenizer.least(messages, effort) > 0
+
+
+def test_what_is_thought_without_effort_is_said_in_the_prompt(tmp_path: Path) -> None:
+    tokenizer, messages = Tokenizer(write_model(tmp_path, THOUGHTFUL["enable_thinking"])), [Message("user", "hi")]
+    assert tokenizer.render(messages, "none") == tokenizer.render(messages) + "<think></think>"
+    assert tokenizer.render(messages, "low") == tokenizer.render(messages)
+    assert tokenizer.count(messages, "none") > tokenizer.count(messages)
+
+
+@pytest.mark.parametrize("template", [CHATML, CHATML + "{% set enable_thinking = true %}{{ enable_thinking }}"])
+def test_a_template_that_does_not_ask_is_known_by_that(tmp_path: Path, template: str) -> None:
+    assert not Tokenizer(write_model(tmp_path, template)).reads_effort
+
+
+def test_a_template_that_refuses_the_effort_names_it(tmp_path: Path) -> None:
+    knows = "{% if reasoning_effort not in ['low', 'high'] %}{{ raise_exception('low or high') }}{% endif %}"
+    template = "{% if reasoning_effort is defined %}" + knows + "{% endif %}{{ messages[0].content + '' }}"
+    tokenizer = Tokenizer(write_model(tmp_path, template))
+    assert tokenizer.count([Message("user", "hi")], "low")
+    with pytest.raises(InvalidRequest, match="'max': low or high") as caught:
+        tokenizer.count([Message("user", "hi")], "max")
+    assert caught.value.param == "reasoning_effort"
+
+
+def test_an_older_model_has_its_template_among_its_settings(tmp_path: Path) -> None:
+    named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": CHATML}]
+    for template in (CHATML, named):
+        tokenizer = Tokenizer(write_model(tmp_path, None, chat_template=template))
+        assert tokenizer.render([Message("user", "hi")]) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_count_is_the_number_of_ids(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(write_model(tmp_path))
+    assert tokenizer.count(CONVERSATION) == len(tokenizer.encode(CONVERSATION))
+
+
+def test_an_answer_s_beginning_is_encoded_as_the_letters_it_has(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(write_model(tmp_path))
+    reader = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in ("The fox", " jumps\n", "over <|im_end|> the", "été 🌊", ""):
+        ids = tokenizer.encode_answer(text)
+        assert reader.decode(ids, skip_special_tokens=True) == text
+    # In a prompt the same letters still are the special token.
+    assert reader.token_to_id("<|im_end|>") in tokenizer.encode([Message("user", "hi")])
+
+
+def test_limits_and_padding_of_a_tokenizer_file_are_not_applied(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    limited = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    limited.enable_truncation(4)
+    limited.enable_padding(length=4)
+    limited.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer(tmp_path).count([Message("user", "x" * 100)]) > 50
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('Conversation roles must alternate') }}",
+        "{{ messages[0].content + 1 }}",
+        "{{ messages.append(1) }}",
+        "{{ ''.__class__.__mro__ }}{{ messages.__init__.__globals__ }}",
+    ],
+)
+def test_a_template_that_refuses_the_messages_names_them(tmp_path: Path, template: str) -> None:
+    tokenizer = Tokenizer(write_model(tmp_path, template))
+    for effort in (None, "low"):
+        with pytest.raises(InvalidRequest) as caught:
+            tokenizer.count([Message("user", "hi")], effort)
+        assert caught.value.param == "messages"
+
+
+def test_developer_becomes_system_unless_the_template_knows_it(tmp_path: Path) -> None:
+    messages = [Message("developer", "x")]
+    assert "system" in Tokenizer(write_model(tmp_path)).render(messages)
+    knowing = "{% if messages[0].role == 'developer' %}developer{% endif %}"
+    assert Tokenizer(write_model(tmp_path, knowing)).render(messages) == "developer"
+
+
+def test_counting_needs_neither_torch_nor_transformers() -> None:
+    program = (
+        "import sys, headrace.policies.tokens; print(sorted({'torch', 'transformers', 'vllm'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_text_far_too_long_has_a_bound_far_above_zero(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(write_model(tmp_path))
+    assert tokenizer.least([Message("user", "word " * 1_000_000)]) > 100_000

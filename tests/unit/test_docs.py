@@ -1,0 +1,64 @@
+"""The pages name files and headings that exist."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.config import PROJECT_ROOT
+
+PAGES = sorted([*PROJECT_ROOT.glob("docs/*.md"), PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md"])
+FOLDERS = sorted(
+    path.name for path in PROJECT_ROOT.iterdir() if path.is_dir() and path.name.isidentifier() and path.name != "build"
+)
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+#: In code, a path that begins with a folder of the checkout. Words in capitals stand for a name of the reader's.
+PATH = re.compile(rf"`(?:bin/headrace python )?((?:{'|'.join([*FOLDERS, '.ci'])})/[\w./*-]*)")
+#: `workers.` and the like may be a table's column.
+MODULE = re.compile(r"`(headrace(?:\.(?!toml)\w+)+)`")
+
+
+def names(page: Path, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    return pattern.finditer(page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of each heading: lower case, words joined by hyphens, no other marks."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def is_object(name: str) -> bool:
+    """Whether this dotted name is a module, or a name that a module's text has."""
+    *folders, last = name.split(".")
+    path = PROJECT_ROOT.joinpath(*folders)
+    if (path / last).is_dir() or (path / f"{last}.py").is_file():
+        return True
+    module = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+    return module.is_file() and re.search(rf"\b{last}\b", module.read_text(encoding="utf-8")) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in names(page, LINK):
+        target = (page.parent / link[1]).resolve() if link[1] else page
+        assert target.exists(), link[0]
+        assert not link[2] or link[2] in anchors(target), link[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_exist(page: Path) -> None:
+    for path in names(page, PATH):
+        assert any(PROJECT_ROOT.glob(re.sub(r"\b[A-Z]+\b", "*", path[1].rstrip("/.")))), path[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_exist(page: Path) -> None:
+    for name in names(page, MODULE):
+        assert is_object(name[1]), name[1]
+
+
+def test_readme_fits_its_size() -> None:
+    assert len((PROJECT_ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130

@@ -1,0 +1,69 @@
+"""An answer as vLLM's outputs make it grow, whose tokens come one by one or several at once."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.prompts import Message, Sampling
+from workers.engines.base import Delta, GenerationRequest
+from workers.engines.vllm.answer import GrowingAnswer
+
+WORDS = ("<think>", "Hm", ". ", "</think>", "It", " is", "<end>")
+#: What becomes of each: a thought, a text, or nothing.
+THOUGHTS, TEXTS = ("", "Hm", ". ", "", "", "", ""), ("", "", "", "", "It", " is", "")
+
+
+class Reading:
+    """Stands for vLLM's parser: it knows each token."""
+
+    def read(self, output: Any) -> tuple[str, str]:
+        return "".join(THOUGHTS[each] for each in output.token_ids), "".join(TEXTS[each] for each in output.token_ids)
+
+    def tokens_of(self, text: str, token_ids: list[int]) -> int:
+        return sum(each >= 4 for each in token_ids) if text else 0
+
+
+def answer(*sizes: int, reading: Any = None, on_delta: Any = None) -> GrowingAnswer:
+    """The answer after all tokens came, so many at once."""
+    request = GenerationRequest("r", (Message("user", "So?"),), Sampling(16, top_logprobs=1))
+    made, at = GrowingAnswer(request, on_delta, reading), 0
+    for size in sizes:
+        token_ids = list(range(at, at + size))
+        places = [{each: SimpleNamespace(logprob=-0.5, rank=1, decoded_token=WORDS[each])} for each in token_ids]
+        made.add(SimpleNamespace(token_ids=token_ids, logprobs=places, text="".join(WORDS[each] for each in token_ids)))
+        at += size
+    return made
+
+
+def words(logprobs: tuple[TokenLogprob, ...] | None) -> list[str]:
+    return [each["token"] for each in logprobs or ()]
+
+
+SIZES = [(1,) * 7, (7,), (3, 4), (2, 3, 2), (4, 3), (5, 2), (6, 1)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_log_probabilities_and_counts_are_of_what_was_said_however_it_came(sizes: tuple[int, ...]) -> None:
+    deltas: list[Delta] = []
+    made = answer(*sizes, reading=Reading(), on_delta=deltas.append)
+    assert (made.reasoning, made.text) == ("Hm. ", "It is")
+    assert (made.tokens, made.reasoning_tokens) == (7, 4)
+    assert words(made.logprobs) == ["It", " is", "<end>"]
+    assert "".join(delta.reasoning for delta in deltas) == made.reasoning
+    for delta in deltas:
+        assert "".join(words(delta.logprobs)).removesuffix("<end>") == delta.text
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_where_nothing_is_thought_all_is_said(sizes: tuple[int, ...]) -> None:
+    made = answer(*sizes)
+    assert (made.reasoning, made.text) == ("", "".join(WORDS))
+    assert (made.tokens, made.reasoning_tokens, words(made.logprobs)) == (7, 0, list(WORDS))
+
+
+def test_an_answer_that_is_cut_in_its_thoughts_has_no_tokens_of_its_own() -> None:
+    made = answer(1, 2, reading=Reading())
+    assert (made.reasoning, made.text, made.logprobs) == ("Hm. ", "", ())
+    assert made.tokens == made.reasoning_tokens == 3

@@ -1,0 +1,103 @@
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from headrace.batching import CROWD, Gathering
+from headrace.domain.ids import new_id
+from headrace.errors import BrokerUnavailable
+from workers.running.notices import Notices
+
+FIRST, SECOND = new_id(), new_id()
+
+
+class Recorder:
+    """In Redis's place: keeps each call, and refuses those whose names are in `failing`."""
+
+    def __init__(self) -> None:
+        self.calls = list[tuple[str, Any]]()
+        self.failing: dict[str, Exception] = {}
+
+    def announce_ended(self, job_ids: Sequence[UUID], *, has_webhooks: bool) -> None:
+        self._call("ended, webhooks due" if has_webhooks else "ended", list(job_ids))
+
+    def leave(self, stays: Sequence[tuple[UUID, int]]) -> None:
+        self._call("left", [tuple(stay) for stay in stays])
+
+    def _call(self, name: str, words: list[Any]) -> None:
+        if not words:
+            return
+        self.calls.append((name, words))
+        if name in self.failing:
+            raise self.failing[name]
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def notices(recorder: Recorder) -> Iterator[Notices]:
+    made = Notices(recorder)  # type: ignore[arg-type]
+    yield made
+    made.end()
+
+
+def test_words_that_come_together_are_passed_on_together(notices: Notices, recorder: Recorder) -> None:
+    notices.left(FIRST, 1)
+    notices.left(SECOND, 3)
+    notices.ended(FIRST, has_webhook=True)
+    notices.ended(SECOND, has_webhook=False)
+    notices.begin()
+    notices.end()
+    assert recorder.calls == [("ended, webhooks due", [FIRST, SECOND]), ("left", [(FIRST, 1), (SECOND, 3)])]
+
+
+def test_while_many_jobs_come_words_wait_for_more(recorder: Recorder) -> None:
+    now = 0.0
+
+    def pause(for_s: float) -> None:
+        nonlocal now
+        now += for_s
+        notices.ended(FIRST, has_webhook=False)
+
+    notices = Notices(recorder, Gathering(1.0, lambda: now, pause))  # type: ignore[arg-type]
+    for _ in range(CROWD):
+        notices.left(FIRST, 1)
+    notices.begin()
+    notices.end()
+    assert recorder.calls == [("ended", [FIRST]), ("left", [(FIRST, 1)] * CROWD)]
+
+
+@pytest.mark.parametrize("failing", ["ended", "left"])
+def test_a_redis_that_does_not_take_one_word_is_given_the_others(
+    notices: Notices, recorder: Recorder, failing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder.failing[failing] = BrokerUnavailable("Redis is away.")
+    notices.left(FIRST, 1)
+    notices.ended(FIRST, has_webhook=False)
+    notices.begin()
+    notices.end()
+    assert [name for name, _ in recorder.calls] == ["ended", "left"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_fault_does_not_end_the_thread(
+    notices: Notices, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder.failing["left"] = ValueError("a fault")
+    notices.begin()
+    notices.left(FIRST, 1)
+    notices.left(SECOND, 1)
+    notices.ended(FIRST, has_webhook=False)
+    notices.end()
+    assert ("ended", [FIRST]) in recorder.calls
+    assert "notices_fault" in caplog.messages
+
+
+def test_one_that_was_never_begun_can_be_ended(notices: Notices, recorder: Recorder) -> None:
+    notices.left(FIRST, 1)
+    notices.end()
+    assert recorder.calls == []

@@ -1,0 +1,194 @@
+"""One POST to a webhook's receiver, which ends at its deadline whatever the receiver does.
+
+The time-outs of `requests` hold for each read: a receiver that sends a byte now and then never meets one, and nothing
+interrupts the resolver. So each POST runs in a thread of its own. At the deadline its socket is shut down, which ends
+the thread. One that is still in the resolver or in `connect` ends by their own time-outs, and the try waits for it no
+more.
+
+Never follows a redirect, never uses a proxy of the environment, and, but for development, never connects to a private
+address: the library checks the address it then connects to.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from headrace.config import WebhookSettings
+from headrace.errors import DeliveryFailed
+
+log = logging.getLogger(__name__)
+
+#: Seconds for the TCP handshake.
+CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookResponse:
+    """What a receiver answered.
+
+    Attributes:
+        retry_after: its header; empty when it sent none.
+    """
+
+    status: int
+    retry_after: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """What is sent."""
+
+    url: str
+    body: bytes
+    headers: dict[str, str]
+
+
+class Post:
+    """One POST under way. Made for one use."""
+
+    def __init__(self, session: Callable[[], requests.Session], request: WebhookRequest, deadline_s: float) -> None:
+        """Send nothing yet.
+
+        Args:
+            deadline_s: for everything: the name, the connection, TLS, and the answer's headers.
+        """
+        self._session, self._request, self._deadline_s = session, request, deadline_s
+        self._decided = threading.Event()
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._outcome: WebhookResponse | DeliveryFailed | None = None
+
+    def run(self, ended: Callable[[], None] = lambda: None) -> WebhookResponse:
+        """Send it and return the answer. Raises: DeliveryFailed, at the deadline at the latest.
+
+        Args:
+            ended: called when the thread has ended, which may be later.
+        """
+        thread = threading.Thread(target=self._send, args=(ended,), name="webhook-post", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            ended()
+            raise
+        if not self._decided.wait(self._deadline_s):
+            self.give_up(f"The webhook's receiver did not answer within {self._deadline_s:g} s.")
+        if isinstance(self._outcome, WebhookResponse):
+            return self._outcome
+        assert self._outcome is not None
+        raise self._outcome
+
+    def give_up(self, why: str) -> None:
+        """End it now, from any thread, unless it has ended."""
+        self._decide(DeliveryFailed(why))
+        with self._lock:
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def hold(self, connected: socket.socket) -> None:
+        """Remember the connection, to shut it down. Raises: TimeoutError: it has been given up."""
+        with self._lock:
+            if self._decided.is_set():
+                connected.close()
+                raise TimeoutError
+            # A duplicate: TLS takes the socket itself away.
+            self._socket = connected.dup()
+
+    def _decide(self, outcome: WebhookResponse | DeliveryFailed) -> None:
+        """The first outcome holds."""
+        with self._lock:
+            if not self._decided.is_set():
+                self._outcome = outcome
+                self._decided.set()
+
+    def _send(self, ended: Callable[[], None]) -> None:
+        _here.post = self
+        try:
+            self._decide(self._answer())
+        except AntiSSRFError:
+            self._decide(DeliveryFailed("The webhook's address is not allowed."))
+        except Exception as error:
+            # Every error of requests is an OSError, and a ValueError comes of the URL; the check of the address lets
+            # the resolver's own through.
+            if not isinstance(error, OSError | ValueError):
+                log.exception("webhook_post_fault")
+            self._decide(DeliveryFailed(f"No answer from the webhook's receiver: {type(error).__name__}."))
+        finally:
+            with self._lock:
+                if self._socket is not None:
+                    self._socket.close()
+                    self._socket = None
+            ended()
+
+    def _answer(self) -> WebhookResponse:
+        request = self._request
+        # Streamed and never read: a receiver's body is of no use, and may be endless.
+        with (
+            self._session() as session,
+            session.post(
+                request.url,
+                data=request.body,
+                headers=request.headers,
+                timeout=(min(CONNECT_TIMEOUT_S, self._deadline_s), self._deadline_s),
+                allow_redirects=False,
+                stream=True,
+            ) as response,
+        ):
+            return WebhookResponse(response.status_code, response.headers.get("retry-after", ""))
+
+
+class _Here(threading.local):
+    post: Post | None = None
+
+
+#: The POST that runs in this thread.
+_here = _Here()
+
+
+def _held(connected: socket.socket) -> socket.socket:
+    if _here.post is not None:
+        _here.post.hold(connected)
+    return connected
+
+
+class _HttpConnection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _held(super()._new_conn())
+
+
+class _HttpsConnection(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _held(super()._new_conn())
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls: Any = _HttpConnection
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls: Any = _HttpsConnection
+
+
+def make_session(settings: WebhookSettings) -> requests.Session:
+    """A session for one POST that cannot be led into a private network, unless `allow_private` says it may."""
+    if settings.allow_private:
+        session = requests.Session()
+    else:
+        policy = AntiSSRFPolicy(PolicyConfigOptions.EXTERNAL_ONLY_LATEST)
+        policy.add_xff_header = False
+        session = policy.get_antissrf_session()
+    session.trust_env = False
+    for adapter in session.adapters.values():
+        assert isinstance(adapter, HTTPAdapter)
+        adapter.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    return session

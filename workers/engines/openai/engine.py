@@ -1,0 +1,293 @@
+"""The paid API as an engine: streams through the official SDK from OpenAI or any API that speaks its language.
+
+Knows nothing of budgets, prices or queues. The only importer of `openai` among the engines.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import httpx2
+import openai
+
+from headrace.config import OverflowSettings, PoolSettings, Settings
+from headrace.domain.prompts import Sampling, storable
+from headrace.domain.rates import ProviderRates
+from headrace.errors import (
+    ConfigError,
+    EngineBusy,
+    EngineError,
+    EngineFault,
+    EngineUnavailable,
+    ModelUnavailable,
+    PromptRejected,
+)
+from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.openai import headers as openai_headers
+from workers.engines.openai.stream import ChatCall, billed
+
+#: Statuses that say that this request will never do, that this account or key will not (402: it is out of money), that
+#: this account may not use this model, or there is none of this name, and that it is too early.
+_REJECTED = frozenset({400, 413, 422})
+_LOCKED_OUT = frozenset({401, 402})
+_NOT_THIS_MODEL = frozenset({403, 404})
+_TOO_MANY = 429
+#: A call lasts so many times as long as the API may be silent, at most: comments that keep it alive are no answer.
+_LONGEST = 10
+#: Silence of a call of the tier that has time, in seconds. Source: OpenAI's guide "Flex processing".
+_FLEX_S = 900.0
+#: Seconds for which `stop` waits for calls under way. A worker that leaves has waited for them before.
+_END_S = 5.0
+#: Of an error's code, so many characters are told.
+_LONGEST_CODE = 64
+#: A gateway answers with these what the API behind it may have answered otherwise. The last two are Cloudflare's own,
+#: for an answer that made no sense and for one that was late; its others stand for an API that was not reached.
+#: Source: Cloudflare's documentation, "5xx errors".
+_OF_A_GATEWAY = frozenset({502, 504, 520, 524})
+#: What a call fails with before it is connected, and nothing was sent. The SDK's own words for it are wider.
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+#: As a code or type, whatever the status, these concern the account as well. Most come with 429, and unlike a rate
+#: limit do not pass; the first comes with 403.
+_OF_THE_ACCOUNT = frozenset(
+    {
+        "unsupported_country_region_territory",
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+    }
+)
+
+
+def build(settings: Settings, pool: PoolSettings) -> "OpenAIEngine":
+    """Make the engine, not started; it serves every pool."""
+    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
+    return OpenAIEngine(settings.overflow, key, settings.openai_base_url)
+
+
+class OpenAIEngine:
+    """Chat completions as streams, many at once on one event loop, never retried here.
+
+    A call that is given up is billed all the same, so `abort` lets it end and its usage is reported.
+    """
+
+    name = "openai"
+    continues = False
+
+    def __init__(self, overflow: OverflowSettings, api_key: str | None, base_url: str | None) -> None:
+        self._overflow, self._api_key, self._base_url = overflow, api_key, base_url
+        self._client: openai.AsyncOpenAI | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._calls: dict[str, ChatCall] = {}
+        self._changed = threading.Condition()
+        self._totals = EngineStats()
+
+    def start(self) -> EngineLimits:
+        """Open the client, unless it is open; nothing is sent. Raises: ConfigError without a key that can be sent."""
+        if not self._api_key:
+            raise ConfigError("The paid API needs a key: set OPENAI_API_KEY.", param="OPENAI_API_KEY")
+        if not (self._api_key.isascii() and self._api_key.isprintable()):
+            message = "OPENAI_API_KEY cannot be sent: it has a line break in it, or a letter that no key has."
+            raise ConfigError(message, param="OPENAI_API_KEY")
+        with self._changed:
+            if self._client is None:
+                self._client = self._connect()
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="openai-loop", daemon=True)
+                self._thread.start()
+        return EngineLimits(max_model_tokens=None, max_running=self._overflow.max_running)
+
+    def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        call = ChatCall(request, on_delta)
+        with self._running(call) as future:
+            try:
+                generation = future.result()
+            except EngineError as error:
+                error.rates = call.rates
+                raise
+        self._count(generation)
+        return generation
+
+    def abort(self, request_id: str) -> None:
+        with self._changed:
+            if call := self._calls.get(request_id):
+                call.is_aborted = True
+
+    def progress(self) -> dict[str, Progress]:
+        # A piece is about a token; only the end tells.
+        with self._changed:
+            return {
+                request_id: Progress(len(call.pieces) + len(call.reasoning)) for request_id, call in self._calls.items()
+            }
+
+    def stats(self) -> EngineStats:
+        with self._changed:
+            return replace(self._totals, running=len(self._calls))
+
+    def check(self) -> None:
+        if self._client is None:
+            raise EngineUnavailable("The paid API's client is not started.")
+
+    def stop(self) -> None:
+        with self._changed:
+            client, loop, thread = self._client, self._loop, self._thread
+            self._client = None
+            has_ended = self._changed.wait_for(lambda: not self._calls, _END_S)
+            if not has_ended and loop is not None:
+                loop.call_soon_threadsafe(_cut_short, loop)
+                self._changed.wait_for(lambda: not self._calls)
+        if client is not None and loop is not None and thread is not None:
+            asyncio.run_coroutine_threadsafe(client.close(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    @contextmanager
+    def _running(self, call: ChatCall) -> Iterator["Future[Generation]"]:
+        with self._changed:
+            self.check()
+            assert self._client is not None
+            assert self._loop is not None
+            self._calls[call.request.request_id] = call
+            future = asyncio.run_coroutine_threadsafe(self._answer(self._client, call), self._loop)
+        try:
+            yield future
+        finally:
+            with self._changed:
+                del self._calls[call.request.request_id]
+                self._changed.notify_all()
+
+    async def _answer(self, client: openai.AsyncOpenAI, call: ChatCall) -> Generation:
+        try:
+            silence_s = _FLEX_S if call.request.tier == "flex" else self._overflow.timeout_s
+            async with asyncio.timeout(max(silence_s, _LONGEST * self._overflow.timeout_s)):
+                await self._read(client, call, silence_s)
+        except openai.APIStatusError as error:
+            call.rates = openai_headers.rates(error.response.headers) or ProviderRates(time.monotonic())
+            raise _from_status(error) from error
+        except EngineError:
+            raise
+        except asyncio.CancelledError as error:
+            raise billed(EngineFault("This worker left before the paid API had answered.")) from error
+        # The SDK lets broken connections, and what its transport does not know, through as they are.
+        except (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
+            raise _from_failure(error) from error
+        # Nothing in a chunk is sure: JSON that is none, numbers that are none, lists in lists without end.
+        except Exception as error:
+            raise billed(EngineFault("The paid API's answer is malformed.")) from error
+        return call.generation()
+
+    async def _read(self, client: openai.AsyncOpenAI, call: ChatCall, silence_s: float) -> None:
+        """Have the API answer, and read it. Raises: what the SDK, its transport and `ChatCall.read` raise."""
+        # The SDK's own method copies the body by its types, and would read a stream into typed objects.
+        response: httpx2.Response = await client.post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            body=self._body(client, call.request),
+            options={"timeout": silence_s, "security": {"bearer_auth": True}},
+            stream=True,
+        )
+        async with aclosing(response):
+            call.rates = openai_headers.rates(response.headers)
+            async for data in response.aiter_bytes():
+                call.read(data)
+        call.read(b"\n")
+
+    def _count(self, generation: Generation) -> None:
+        first_token_s = generation.first_token_s
+        with self._changed:
+            totals = self._totals
+            self._totals = replace(
+                totals,
+                prompt_tokens=totals.prompt_tokens + generation.usage.prompt_tokens,
+                output_tokens=totals.output_tokens + generation.usage.output_tokens,
+                first_tokens=totals.first_tokens + (first_token_s is not None),
+                first_token_s=totals.first_token_s + (first_token_s or 0.0),
+            )
+
+    def _connect(self) -> openai.AsyncOpenAI:
+        timeout_s = self._overflow.timeout_s
+        # Its default transport takes twice the processor time for a stream.
+        limits = httpx2.Limits(max_connections=self._overflow.max_running)
+        transport = openai.DefaultAioHttpClient(timeout=timeout_s, limits=limits)
+        return openai.AsyncOpenAI(
+            api_key=self._api_key, base_url=self._base_url, timeout=timeout_s, max_retries=0, http_client=transport
+        )
+
+    def _body(self, client: openai.AsyncOpenAI, request: GenerationRequest) -> dict[str, Any]:
+        asked, sampling = request.model or "", request.sampling
+        if not self._overflow.has_effort(asked):
+            sampling = replace(sampling, reasoning_effort=None)
+        return {
+            "model": self._overflow.paid_model(asked),
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            **_decoding(sampling),
+            _limit_name(client): request.sampling.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **({} if request.tier is None else {"service_tier": request.tier}),
+        }
+
+
+def _cut_short(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+
+
+def _from_status(error: openai.APIStatusError) -> EngineError:
+    """What an answer without success means. Nothing was generated, as far as the API itself answers."""
+    status, code = error.status_code, storable(error.code or "")[:_LONGEST_CODE]
+    if status in _REJECTED:
+        return PromptRejected(f"The paid API rejected the request: {error.message}", param=error.param)
+    # The rest of its words is about our account, which is not the job owner's business.
+    what = f"The paid API answered {status}{f' ({code})' if code else ''}."
+    if status in _LOCKED_OUT or {code, str(error.type)} & _OF_THE_ACCOUNT:
+        return EngineUnavailable(what)
+    if status in _NOT_THIS_MODEL:
+        return ModelUnavailable(what)
+    found = EngineBusy(what) if status == _TOO_MANY else EngineFault(what)
+    found.may_be_billed = status in _OF_A_GATEWAY
+    found.retry_after_s = openai_headers.retry_after_s(error.response.headers)
+    return found
+
+
+def _from_failure(error: Exception) -> EngineError:
+    what = f"The paid API did not answer: {type(error).__name__}."
+    return EngineFault(what) if any(isinstance(each, _UNSENT) for each in _causes(error)) else billed(EngineFault(what))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it came of, and so on."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
+
+
+def _decoding(sampling: Sampling) -> dict[str, Any]:
+    given = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stop": list(sampling.stop) or None,
+        "seed": sampling.seed,
+        "response_format": sampling.response_format,
+        "logprobs": None if sampling.top_logprobs is None else True,
+        # Some compatible servers refuse a zero.
+        "top_logprobs": sampling.top_logprobs or None,
+        "reasoning_effort": sampling.reasoning_effort,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _limit_name(client: openai.AsyncOpenAI) -> str:
+    """OpenAI's newer models refuse `max_tokens`; many compatible servers know nothing else."""
+    return "max_completion_tokens" if client.base_url.host.endswith("openai.com") else "max_tokens"

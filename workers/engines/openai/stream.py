@@ -1,0 +1,142 @@
+"""What is read of a paid API's stream: chat completions in chunks, which nobody has validated. Knows no SDK."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.domain.attempts import Usage
+from headrace.domain.logprobs import Alternative, TokenLogprob, alternative
+from headrace.domain.prompts import storable
+from headrace.domain.rates import ProviderRates
+from headrace.errors import EngineError, EngineFault, PromptRejected
+from workers.engines.base import Delta, Generation, GenerationRequest, OnDelta
+
+#: What a line of a stream begins with, and what stands at its end in place of a chunk.
+_DATA, _DONE = b"data:", b"[DONE]"
+#: More than any model reads or writes in one call.
+_MOST_TOKENS = 100_000_000
+
+
+@dataclass(slots=True)
+class ChatCall:
+    """A request under way, and what has come of its answer. Nobody has validated it: nothing in a chunk is sure."""
+
+    request: GenerationRequest
+    on_delta: OnDelta | None
+    began: float = field(default_factory=time.monotonic)
+    is_aborted: bool = False
+    pieces: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    told_logprobs: int = 0
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+    first_token_s: float | None = None
+    rates: ProviderRates | None = None
+    tier: str | None = None
+    unread: bytes = b""
+
+    def read(self, data: bytes) -> None:
+        """Take in bytes of the stream, wherever they are cut; a line that has no end yet waits for it.
+
+        Raises: as `add`. ValueError: a chunk is no JSON.
+        """
+        # Bytes break at line feeds and carriage returns alone, as the format has it; text would at U+2028 too.
+        lines = (self.unread + data).splitlines(keepends=True)
+        self.unread = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
+        for line in lines:
+            if line.startswith(_DATA) and (chunk := line.removeprefix(_DATA).strip()) != _DONE:
+                self.add(json.loads(str(chunk, "utf-8", "replace")))
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Take a chunk in. Raises: EngineFault: it reports an error. KeyError and its kin: it is malformed."""
+        if chunk.get("error"):
+            raise billed(EngineFault("The paid API reported an error in the middle of its answer."))
+        self.model = _text(chunk, "model") or self.model
+        self.tier = _text(chunk, "service_tier") or self.tier
+        if counts := chunk.get("usage"):
+            self.usage = _usage(counts)
+        for choice in chunk["choices"]:
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if self.request.sampling.top_logprobs is not None and (said := choice.get("logprobs")):
+                self.logprobs += map(_token_logprob, said.get("content") or said.get("refusal") or ())
+            self._tell(choice["delta"])
+
+    def _tell(self, delta: Mapping[str, Any]) -> None:
+        text = storable(delta.get("content") or delta.get("refusal") or "")
+        # OpenAI tells of none; the others have two names for it.
+        reasoning = storable(delta.get("reasoning") or delta.get("reasoning_content") or "")
+        if not (text or reasoning):
+            return
+        if self.first_token_s is None:
+            self.first_token_s = time.monotonic() - self.began
+        self.pieces += [text] if text else []
+        self.reasoning += [reasoning] if reasoning else []
+        logprobs = tuple(self.logprobs[self.told_logprobs :]) if text else ()
+        self.told_logprobs += len(logprobs)
+        if self.on_delta and not self.is_aborted:
+            self.on_delta(Delta(text, logprobs, reasoning))
+
+    def generation(self) -> Generation:
+        """The whole answer. Raises: EngineFault: it is cut off, or cannot be billed. PromptRejected: it is withheld."""
+        match self.finish_reason:
+            case "stop" | "length" as finish_reason:
+                pass
+            case "content_filter":
+                raise billed(PromptRejected("The paid API's content filter withheld the answer."))
+            case _:
+                raise billed(EngineFault(f"The paid API's answer is cut off: it ended with {self.finish_reason!r}."))
+        if self.usage is None:
+            raise billed(EngineFault("The paid API's answer came without the usage that it is billed by."))
+        return Generation(
+            text="".join(self.pieces),
+            usage=self.usage,
+            finish_reason="abort" if self.is_aborted else finish_reason,
+            model_served=self.model,
+            first_token_s=self.first_token_s,
+            rates=self.rates,
+            tier=self.tier,
+            # One that was asked for them and knows none has said nothing.
+            logprobs=tuple(self.logprobs) or None,
+            reasoning="".join(self.reasoning),
+        )
+
+
+def billed(error: EngineError) -> EngineError:
+    """The same, of a call that was answered, or may have been."""
+    error.may_be_billed = True
+    return error
+
+
+def _text(chunk: Mapping[str, Any], name: str) -> str | None:
+    """What a chunk says under this name, where that is text."""
+    found = chunk.get(name)
+    return storable(found) if isinstance(found, str) else None
+
+
+def _usage(counts: Mapping[str, Any]) -> Usage:
+    """Raises: ValueError: nobody can have used so much, or so little. KeyError and its kin: it is malformed."""
+    prompt_tokens, output_tokens = int(counts["prompt_tokens"]), int(counts["completion_tokens"])
+    if not (0 <= prompt_tokens <= _MOST_TOKENS and 0 <= output_tokens <= _MOST_TOKENS):
+        raise ValueError(f"{prompt_tokens} and {output_tokens} tokens are no usage")
+    read, made = (counts.get(f"{which}_tokens_details") or {} for which in ("prompt", "completion"))
+    cached_tokens, reasoning_tokens = int(read.get("cached_tokens") or 0), int(made.get("reasoning_tokens") or 0)
+    return Usage(
+        prompt_tokens,
+        output_tokens,
+        min(max(0, cached_tokens), prompt_tokens),
+        min(max(0, reasoning_tokens), output_tokens),
+    )
+
+
+def _token_logprob(said: Mapping[str, Any]) -> TokenLogprob:
+    return {**_alternative(said), "top_logprobs": [_alternative(each) for each in said.get("top_logprobs") or ()]}
+
+
+def _alternative(said: Mapping[str, Any]) -> Alternative:
+    found = alternative(str(said["token"]), float(said["logprob"]))
+    # A character that takes several tokens is in none of their texts.
+    return {**found, "bytes": [int(byte) for byte in said["bytes"]]} if said.get("bytes") else found

@@ -1,0 +1,289 @@
+"""An engine that computes nothing: it takes the time and the KV cache that a real one would, and fails on demand.
+
+Its answers say that they are simulated. Knows no model, queue or database.
+"""
+
+import heapq
+import itertools
+import math
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headrace.config import PoolSettings, Settings, SimulatorSettings
+from headrace.connections.model_files import tokenizer_for
+from headrace.domain.attempts import Usage
+from headrace.domain.logprobs import TokenLogprob
+from headrace.errors import EngineCrash, EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
+from headrace.policies.tokens import PromptTokenizer
+from workers.engines.adapters import no_such_adapter
+from workers.engines.base import Delta, EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.simulator.answer import answer, logprob, skip, thoughts
+from workers.engines.simulator.stats import Totals
+
+
+def build(settings: Settings, pool: PoolSettings) -> "SimulatorEngine":
+    """Make the simulator of a pool, not started."""
+    return SimulatorEngine(settings.simulator, pool, tokenizer_for(pool))
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """One request: what it will answer, and where it is.
+
+    Attributes:
+        pieces: the answer, one piece of text per token, behind what is thought before it.
+        thoughts: how many of them are thought.
+        given: how many of them the request's prefix holds whole.
+        counted: how many of them the totals have, or were given.
+        woken: set on each change that its thread must see.
+        admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
+        heard: tokens of its answer that its listener has got; None without one.
+        error: what ends it, if anything does before its time.
+    """
+
+    request: GenerationRequest
+    prompt_tokens: int
+    pieces: list[str]
+    thoughts: int
+    given: int
+    finish_reason: Literal["stop", "length"]
+    blocks: int
+    counted: int
+    began: float = field(default_factory=time.monotonic)
+    woken: threading.Event = field(default_factory=threading.Event)
+    admitted_at: float | None = None
+    heard: int | None = None
+    aborted: bool = False
+    error: EngineError | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.aborted or self.error is not None
+
+    def text(self, tokens: int) -> str:
+        """Of the first `tokens` the answer's, or its prefix where that is longer."""
+        return self.request.prefix + "".join(self.pieces[max(self.given, self.thoughts) : tokens])
+
+    def reasoning(self, tokens: int) -> str:
+        """Of the first `tokens` those that are thought."""
+        return "".join(self.pieces[: min(self.thoughts, tokens)])
+
+    def delta(self, token: int) -> Delta:
+        """What the token, counted from 1, adds."""
+        piece = self.pieces[token - 1]
+        if token <= self.thoughts:
+            return Delta("", reasoning=piece)
+        return Delta(piece, self.logprobs(token - 1, token) or ())
+
+    def logprobs(self, after: int, upto: int) -> tuple[TokenLogprob, ...] | None:
+        """Those of some of its tokens, which are no measure of anything; None where they were not asked for."""
+        if (wanted := self.request.sampling.top_logprobs) is None:
+            return None
+        return tuple(logprob(piece, wanted) for piece in self.pieces[max(after, self.thoughts) : upto])
+
+
+class SimulatorEngine:
+    """Runs requests side by side, each at the given rates, within a KV pool and a batch of given sizes."""
+
+    name = "simulator"
+    continues = True
+
+    def __init__(self, simulator: SimulatorSettings, pool: PoolSettings, tokenizer: PromptTokenizer) -> None:
+        self._settings, self._pool, self._tokenizer = simulator, pool, tokenizer
+        self._changed = threading.Condition()
+        self._serving = False
+        self._stopping = False
+        self._kv_tokens = simulator.kv_tokens // simulator.kv_block_tokens * simulator.kv_block_tokens
+        self._blocks = self._free_blocks = simulator.kv_tokens // simulator.kv_block_tokens
+        self._calls: dict[str, _Call] = {}
+        self._waiting: list[tuple[int, int, _Call]] = []
+        self._running = 0
+        self._numbers = itertools.count(1)
+        self._totals = Totals(step_s=1 / simulator.decode_tokens_per_s)
+
+    def start(self) -> EngineLimits:
+        with self._changed:
+            self._stopping = False
+            if not self._serving and self._changed.wait_for(lambda: self._stopping, self._settings.load_s):
+                raise EngineUnavailable("The simulator was stopped while it loaded.")
+            self._serving = True
+        return EngineLimits(
+            max_model_tokens=self._pool.max_model_tokens,
+            max_running=self._pool.max_running,
+            kv_tokens=self._kv_tokens,
+            kv_block_tokens=self._settings.kv_block_tokens,
+        )
+
+    def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        call = self._plan(request)
+        self._enter(call)
+        try:
+            return self._run(call, on_delta)
+        finally:
+            self._leave(call)
+
+    def abort(self, request_id: str) -> None:
+        with self._changed:
+            if call := self._calls.get(request_id):
+                call.aborted = True
+                call.woken.set()
+
+    def progress(self) -> dict[str, Progress]:
+        with self._changed:
+            return {request_id: Progress(self._made(call)) for request_id, call in self._calls.items()}
+
+    def stats(self) -> EngineStats:
+        with self._changed:
+            self._totals.pass_time(self._running, self._kv_use)
+            for call in self._calls.values():
+                if not call.over:
+                    self._count(call, self._made(call))
+            waiting = sum(not call.over for *_, call in self._waiting)
+            return self._totals.stats(self._running, waiting, self._kv_use)
+
+    def check(self) -> None:
+        if not self._serving:
+            raise EngineUnavailable("The simulator is not started, or has died as it was told to.")
+
+    def stop(self) -> None:
+        with self._changed:
+            self._serving, self._stopping = False, True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._calls)
+
+    def _plan(self, request: GenerationRequest) -> _Call:
+        """Decide on the whole answer. Raises: PromptRejected for one that can never fit."""
+        if request.adapter is not None and request.adapter not in self._pool.adapters:
+            raise no_such_adapter(request.adapter)
+        try:
+            prompt_tokens = self._tokenizer.count(request.messages, request.sampling.reasoning_effort)
+        except InvalidRequest as error:
+            raise PromptRejected(str(error), param=error.param) from error
+        # A prefix is the answer's: what was thought before it, if anything, is over.
+        is_quick = request.prefix or request.sampling.reasoning_effort == "none"
+        thought = [] if is_quick else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
+        pieces, finish_reason = answer(request, self._settings.output_tokens)
+        pieces = [*thought, *pieces]
+        if len(pieces) > request.sampling.max_tokens:
+            pieces, finish_reason = pieces[: request.sampling.max_tokens], "length"
+        needed = prompt_tokens + len(pieces)
+        limit = min(self._kv_tokens, self._pool.max_model_tokens or needed)
+        if needed > limit:
+            raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
+        blocks = math.ceil(needed / self._settings.kv_block_tokens)
+        given, pieces = skip(pieces, len(request.prefix))
+        return _Call(request, prompt_tokens, pieces, len(thought), given, finish_reason, blocks, counted=given)
+
+    def _enter(self, call: _Call) -> None:
+        with self._changed:
+            self.check()
+            self._totals.pass_time(self._running, self._kv_use)
+            number = next(self._numbers)
+            if self._settings.fault_every and number % self._settings.fault_every == 0:
+                self._fail(call)
+            if self._settings.poison and any(self._settings.poison in each.content for each in call.request.messages):
+                self._die(call)
+            self._calls[call.request.request_id] = call
+            heapq.heappush(self._waiting, (call.request.priority, number, call))
+            self._admit()
+
+    def _fail(self, call: _Call) -> None:
+        """Let the chosen fault happen; under the lock."""
+        match self._settings.fault:
+            case "fault":
+                call.error = EngineFault("A simulated fault.")
+            case "reject":
+                call.error = PromptRejected("A simulated rejection.")
+            case "die":
+                self._die(call)
+
+    def _die(self, call: _Call) -> None:
+        self._serving = False
+        for other in (call, *self._calls.values()):
+            made = self._made(other) - other.given
+            other.error = EngineCrash("The simulator died, as it was told to.", made_tokens=made)
+            other.woken.set()
+
+    def _admit(self) -> None:
+        """Start waiting requests, best first, as long as the first one fits; under the lock."""
+        while self._waiting:
+            call = self._waiting[0][-1]
+            if not call.over:
+                if call.blocks > self._free_blocks or self._running >= self._pool.max_running:
+                    return
+                self._free_blocks -= call.blocks
+                self._running += 1
+                self._totals.read(call.prompt_tokens + call.given)
+                call.admitted_at = time.monotonic()
+            heapq.heappop(self._waiting)
+            call.woken.set()
+
+    def _leave(self, call: _Call) -> None:
+        with self._changed:
+            self._totals.pass_time(self._running, self._kv_use)
+            self._calls.pop(call.request.request_id, None)
+            call.aborted = True  # So that its place in the line, if it still has one, is skipped.
+            if call.admitted_at is not None:
+                self._free_blocks += call.blocks
+                self._running -= 1
+            self._admit()
+            self._changed.notify_all()
+
+    @property
+    def _kv_use(self) -> float:
+        return (self._blocks - self._free_blocks) / self._blocks if self._blocks else 0.0
+
+    def _count(self, call: _Call, made: int) -> None:
+        """Count what a request has made since it was last looked at."""
+        with self._changed:
+            if call.admitted_at is None or made <= call.counted:
+                return
+            is_first = call.counted == call.given
+            first_token_at = self._prefilled_at(call, call.admitted_at) + 1 / self._settings.decode_tokens_per_s
+            self._totals.made(made - call.counted, first_token_at - call.began if is_first else None)
+            call.counted = made
+
+    def _run(self, call: _Call, on_delta: OnDelta | None) -> Generation:
+        call.woken.wait()
+        call.woken.clear()
+        done = call.given if call.admitted_at is None else self._decode(call, call.admitted_at, on_delta)
+        self._count(call, done)
+        if call.error is not None:
+            raise call.error
+        return Generation(
+            text=call.text(done),
+            usage=Usage(call.prompt_tokens, done, reasoning_tokens=min(call.thoughts, done)),
+            reasoning=call.reasoning(done),
+            finish_reason="abort" if call.aborted else call.finish_reason,
+            model_served=f"simulator of {call.request.adapter or self._pool.model}",
+            logprobs=call.logprobs(call.given, done),
+        )
+
+    def _decode(self, call: _Call, admitted_at: float, on_delta: OnDelta | None) -> int:
+        """Let the time of prefill and decoding pass; returns the tokens of the answer when it ended."""
+        prefilled_at = self._prefilled_at(call, admitted_at)
+        given, total = call.given, len(call.pieces)
+        call.heard = given if on_delta else None
+        # Without a listener nobody sees the single tokens, and one wait is enough.
+        for token in range(given + 1, total + 1) if on_delta else (total,):
+            due = prefilled_at + (token - given) / self._settings.decode_tokens_per_s
+            if call.over or call.woken.wait(max(0.0, due - time.monotonic())):
+                return self._made(call)
+            if on_delta:
+                on_delta(call.delta(token))
+                call.heard = token
+        return total
+
+    def _prefilled_at(self, call: _Call, admitted_at: float) -> float:
+        return admitted_at + (call.prompt_tokens + call.given) / self._settings.prefill_tokens_per_s
+
+    def _made(self, call: _Call) -> int:
+        """Tokens of the answer by now."""
+        if call.admitted_at is None:
+            return call.given
+        if call.heard is not None:
+            return call.heard
+        decoding_s = time.monotonic() - self._prefilled_at(call, call.admitted_at)
+        return max(call.given, min(call.given + int(decoding_s * self._settings.decode_tokens_per_s), len(call.pieces)))

@@ -1,0 +1,254 @@
+"""One vLLM core: its `AsyncLLM` on an event loop in a thread of its own, fed from many threads."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.domain.attempts import Usage
+from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
+from workers.engines.adapters import Adapter
+from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.vllm.answer import GrowingAnswer
+from workers.engines.vllm.reasoning import Reading
+from workers.engines.vllm.sampling import constraint, decoding
+
+#: How long a core that is believed dead gets to exit before it is killed.
+DEAD_EXIT_S = 2.0
+_ABORT_AGAIN_S = 0.05
+
+
+@dataclass(eq=False, slots=True)
+class CoreCall:
+    request: GenerationRequest
+    prompt: list[int]
+    prefix: list[int]
+    on_delta: OnDelta | None
+    model: str
+    began: float = field(default_factory=time.monotonic)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    future: "Future[Generation] | None" = None
+
+    @property
+    def tokens_left(self) -> int:
+        return self.request.sampling.max_tokens - len(self.prefix)
+
+
+class Core:
+    """One started AsyncLLM and the thread of its event loop; never restarted."""
+
+    def __init__(self, llm: Any, reasoning_parser: str | None = None) -> None:
+        self._llm, self._reasoning_parser = llm, reasoning_parser
+        self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
+        self._adapters: dict[str, Any] = {}
+        self._calls: dict[str, CoreCall] = {}
+        self._closed = False
+        #: How far each request was when the core died.
+        self._left: dict[str, Progress] | None = None
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vllm-loop", daemon=True)
+        self._thread.start()
+
+    @property
+    def dead(self) -> bool:
+        return bool(self._llm.errored)
+
+    @property
+    def limits(self) -> EngineLimits:
+        cache = self._llm.vllm_config.cache_config
+        return EngineLimits(
+            max_model_tokens=self._llm.model_config.max_model_len,
+            max_running=self._llm.vllm_config.scheduler_config.max_num_seqs,
+            kv_tokens=(cache.num_gpu_blocks - 1) * cache.block_size,  # Block 0 is never handed out.
+            kv_block_tokens=cache.block_size,
+        )
+
+    def learn(self, adapters: Mapping[str, Adapter], where: str) -> None:
+        """Load the adapters: one that fails at its first request would take the core with it.
+
+        Raises: ConfigError that names the adapter below `where`. EngineUnavailable.
+        """
+        from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        for name, adapter in adapters.items():
+            request = LoRARequest(name, adapter.number, str(adapter.folder))
+            try:
+                asyncio.run_coroutine_threadsafe(self._llm.add_lora(request), self._loop).result()
+            except EngineDeadError as error:
+                raise EngineUnavailable("vLLM's engine core died while it loaded an adapter.") from error
+            except Exception as error:  # The core's own words come as nothing more special.
+                param = f"{where}.{name}"
+                raise ConfigError(f"{param}: vLLM cannot load the adapter: {error}", param=param) from error
+            self._adapters[name] = request
+
+    def submit(self, call: CoreCall) -> "Future[Generation]":
+        with self._lock:
+            if self._closed:
+                raise EngineUnavailable("The vLLM engine is stopping.")
+            self._calls[call.request.request_id] = call
+            call.future = asyncio.run_coroutine_threadsafe(self._answer(call), self._loop)
+            return call.future
+
+    def abort(self, request_id: str) -> None:
+        with self._lock:
+            if not self._closed and (call := self._calls.get(request_id)):
+                asyncio.run_coroutine_threadsafe(self._abort(call), self._loop)
+
+    def progress(self) -> dict[str, Progress]:
+        with self._lock:
+            calls = list(self._calls.items())
+        return {request_id: self._progress(call) for request_id, call in calls}
+
+    def _progress(self, call: CoreCall) -> Progress:
+        # vLLM's own books of its requests, in this process: an output that says it all comes at the end alone.
+        processor = self._llm.output_processor
+        for internal_id in tuple(processor.external_req_ids.get(call.request.request_id, ())):
+            if state := processor.request_states.get(internal_id):
+                tokens = len(call.prefix) + state.detokenizer.num_output_tokens()
+                return Progress(tokens, state.stats.num_preemptions if state.stats else 0)
+        return Progress(len(call.prefix))
+
+    @property
+    def has_died(self) -> bool:
+        return self._left is not None
+
+    def died(self) -> None:
+        """Note how far each request was; vLLM's books are emptied next."""
+        if self._left is None:
+            self._left = self.progress()
+
+    def crash_of(self, call: CoreCall) -> EngineCrash:
+        self.died()
+        made = (self._left or {}).get(call.request.request_id, Progress(0)).tokens - len(call.prefix)
+        return EngineCrash("vLLM's engine core died while it answered.", made_tokens=max(0, made))
+
+    def answers(self, patience_s: float) -> bool:
+        """Ask the core anything, since a hung process reports no error."""
+        with self._lock:
+            if self._closed:
+                return False
+            probe = asyncio.run_coroutine_threadsafe(self._paused(), self._loop)
+        with suppress(TimeoutError, CancelledError, EngineUnavailable):
+            probe.result(patience_s)
+            return True
+        probe.cancel()
+        return False
+
+    def close(self, drain_s: float, exit_s: float) -> None:
+        """Let running requests end, fail the rest, and end the core's processes and the loop."""
+        with self._lock:
+            self._closed = True
+            running = [call.future for call in self._calls.values() if call.future]
+        for future in wait_for(running, timeout=drain_s).not_done:
+            future.cancel()
+        # First, since vLLM's own tasks would report the end of the core as a failure.
+        asyncio.run_coroutine_threadsafe(_cancel_tasks(), self._loop).result()
+        self._llm.shutdown(timeout=exit_s)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _paused(self) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            await self._llm.is_paused()
+        except EngineDeadError as error:
+            raise EngineUnavailable from error
+
+    async def _abort(self, call: CoreCall) -> None:
+        # vLLM forgets an abort that arrives before the request is registered.
+        while not call.ended.is_set():
+            await self._llm.abort(call.request.request_id)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(call.ended.wait(), _ABORT_AGAIN_S)
+
+    async def _answer(self, call: CoreCall) -> Generation:
+        from vllm.exceptions import VLLMClientError, VLLMError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return await self._collect(call)
+        except VLLMClientError as error:
+            raise PromptRejected(str(error)) from error
+        except EngineDeadError as error:
+            raise self.crash_of(call) from error
+        except VLLMError as error:
+            raise EngineFault(f"vLLM could not answer: {error.__cause__ or error}") from error
+        finally:
+            call.ended.set()
+            with self._lock:
+                self._calls.pop(call.request.request_id, None)
+
+    def _reading(self, call: CoreCall) -> Reading | None:
+        # A prefix is the answer's: what was thought before it, if anything, is over.
+        if self._reasoning_parser is None or call.prefix:
+            return None
+        return Reading(self._reasoning_parser, self._llm, call.prompt, call.request.sampling.reasoning_effort)
+
+    async def _collect(self, call: CoreCall) -> Generation:
+        from vllm.inputs.engine import tokens_input
+
+        request = call.request
+        reading = self._reading(call)
+        params = _sampling_params(call, self._defaults, reading)
+        answer = GrowingAnswer(request, call.on_delta, reading)
+        first_token_s = None
+        prompt = tokens_input(call.prompt + call.prefix)
+        adapter = self._adapters.get(request.adapter or "")
+        outputs = self._llm.generate(
+            *(prompt, params, request.request_id),
+            lora_request=adapter,
+            priority=request.priority,
+            # What must have a shape is the answer, and not what is thought before it.
+            reasoning_ended=reading.is_answering if reading else None,
+            reasoning_parser_kwargs=reading.parser_arguments if reading else None,
+        )
+        async for output in outputs:
+            completion = output.outputs[0]
+            answer.add(completion)
+            if first_token_s is None and answer.tokens:
+                metrics = None if call.on_delta or reading else output.metrics
+                first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
+        cached_tokens = min(output.num_cached_tokens or 0, len(call.prompt))  # The rest is of the prefix: output.
+        return Generation(
+            text=answer.text,
+            logprobs=answer.logprobs,
+            reasoning=answer.reasoning,
+            usage=Usage(len(call.prompt), len(call.prefix) + answer.tokens, cached_tokens, answer.reasoning_tokens),
+            finish_reason=completion.finish_reason,
+            model_served=call.model,
+            first_token_s=first_token_s,
+            preemptions=output.metrics.num_preemptions if output.metrics else 0,
+        )
+
+
+async def _cancel_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=DEAD_EXIT_S)
+
+
+def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Reading | None) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    sampling = call.request.sampling
+    constrained = constraint(sampling.response_format)
+    return SamplingParams(
+        **{**defaults, **decoding(sampling), "max_tokens": call.tokens_left},
+        structured_outputs=StructuredOutputsParams(**constrained) if constrained else None,
+        skip_special_tokens=reading is None or reading.skips_special_tokens,
+        # A parser reads as the text comes.
+        output_kind=RequestOutputKind.DELTA if call.on_delta or reading else RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,  # They are this request's own: vLLM need not copy all that they hold.
+    )

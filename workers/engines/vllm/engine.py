@@ -1,0 +1,154 @@
+"""vLLM as an engine: a core that answers, replaced when it dies.
+
+Knows nothing of queues, Postgres or Celery. It and its neighbours `vllm_core`, `vllm_load` and `vllm_reasoning` alone
+import `vllm`.
+"""
+
+import logging
+import threading
+import time
+from concurrent.futures import CancelledError
+
+from headrace.config import PoolSettings, Settings
+from headrace.connections.model_files import tokenizer_for
+from headrace.domain.attempts import Usage
+from headrace.errors import ConfigError, EngineUnavailable, InvalidRequest, PromptRejected
+from headrace.policies.tokens import PromptTokenizer
+from workers.engines.adapters import find_adapters, no_such_adapter
+from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.vllm.core import DEAD_EXIT_S, Core, CoreCall
+from workers.engines.vllm.load import DRAIN_S, import_vllm, load
+from workers.engines.vllm.scratch import Scratch
+from workers.engines.vllm.stats import Tally
+
+log = logging.getLogger(__name__)
+
+#: How long a healthy core gets to exit before it is killed.
+_EXIT_S = 20.0
+#: A core looks up between two steps only, and a long prefill is one step.
+_PROBE_S = 20.0
+#: Prompts that are encoded at once. The tokenizer lets go of the GIL for long ones, and so many would take every core
+#: from the engine's loop and from the thread that renews the worker's lease.
+_ENCODINGS_AT_ONCE = 2
+
+
+def build(settings: Settings, pool: PoolSettings) -> "VllmEngine":
+    """Make the engine of a pool, not started. Raises: ConfigError when its tokenizer cannot be had."""
+    name = next((name for name, each in settings.pools.items() if each is pool), settings.pool)
+    return VllmEngine(pool, tokenizer_for(pool), pool_name=name)
+
+
+class VllmEngine:
+    """A resident vLLM engine. After EngineUnavailable, `start` replaces a dead core in place."""
+
+    name = "vllm"
+    continues = True
+
+    def __init__(
+        self, pool: PoolSettings, tokenizer: PromptTokenizer, probe_s: float = _PROBE_S, pool_name: str = "chat"
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            tokenizer: the model's own; what it encodes is what the engine sees.
+            probe_s: after so many seconds without an answer the core counts as hung.
+            pool_name: by which an error names the pool's settings.
+        """
+        self._pool, self._tokenizer, self._probe_s = pool, tokenizer, probe_s
+        self._where = f"pools.{pool_name}"
+        self._scratch = Scratch()
+        self._tally = Tally()
+        self._core: Core | None = None
+        self._lifecycle = threading.Lock()
+        self._encodings = threading.BoundedSemaphore(_ENCODINGS_AT_ONCE)
+
+    def start(self) -> EngineLimits:
+        """Load the model, unless it is loaded and alive. Raises: EngineUnavailable; ConfigError for a bad option."""
+        with self._lifecycle:
+            if self._core is not None and self._core.dead:
+                self._drop(self._core)
+            if self._core is None:
+                self._scratch.open()
+                began = time.monotonic()
+                import_vllm(self._pool, self._scratch.path)
+                self._core = self._open()
+                log.info("engine_started", extra={"engine": self.name, "load_s": round(time.monotonic() - began, 1)})
+            return self._core.limits
+
+    def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        core = self._serving()
+        if request.adapter is not None and request.adapter not in self._pool.adapters:
+            raise no_such_adapter(request.adapter)
+        prompt, prefix = self._encode(request)
+        call = CoreCall(request, prompt, prefix, on_delta, model=request.adapter or self._pool.model)
+        if call.tokens_left < 1:
+            usage = Usage(len(prompt), request.sampling.max_tokens)
+            return Generation(request.prefix, usage, "length", model_served=call.model)
+        future = core.submit(call)
+        try:
+            return future.result()
+        except CancelledError as error:
+            if core.has_died:
+                raise core.crash_of(call) from error
+            raise EngineUnavailable("The engine was stopped while it answered.") from error
+        finally:
+            future.cancel()  # When this thread was interrupted, the request must not go on.
+
+    def _encode(self, request: GenerationRequest) -> tuple[list[int], list[int]]:
+        """The tokens of the prompt and of the answer's beginning; here, in the task's thread, and not on the loop."""
+        with self._encodings:
+            try:
+                prompt = self._tokenizer.encode(request.messages, request.sampling.reasoning_effort)
+            except InvalidRequest as error:
+                raise PromptRejected(str(error), param=error.param) from error
+            return prompt, self._tokenizer.encode_answer(request.prefix) if request.prefix else []
+
+    def abort(self, request_id: str) -> None:
+        if (core := self._core) is not None:
+            core.abort(request_id)
+
+    def progress(self) -> dict[str, Progress]:
+        return {} if (core := self._core) is None else core.progress()
+
+    def stats(self) -> EngineStats:
+        return self._tally.stats
+
+    def check(self) -> None:
+        core = self._serving()
+        if not core.dead and core.answers(self._probe_s):
+            return
+        with self._lifecycle:
+            if self._core is core:
+                self._drop(core)
+        raise EngineUnavailable("vLLM's engine core has died or hangs.")
+
+    def stop(self) -> None:
+        with self._lifecycle:
+            core, self._core = self._core, None
+            if core is not None:
+                core.close(drain_s=DRAIN_S, exit_s=_EXIT_S)
+            self._tally.emptied()
+            self._scratch.close()
+
+    def _open(self) -> Core:
+        adapters = find_adapters(self._pool.adapters, f"{self._where}.adapters")
+        llm = load(self._pool, self._scratch.path, self._where, adapters, self._tally)
+        core = Core(llm, self._pool.reasoning_parser)
+        try:
+            core.learn(adapters, f"{self._where}.adapters")
+        except (ConfigError, EngineUnavailable):
+            core.close(drain_s=0, exit_s=_EXIT_S)
+            raise
+        return core
+
+    def _serving(self) -> Core:
+        if (core := self._core) is None:
+            raise EngineUnavailable("The vLLM engine is not started.")
+        return core
+
+    def _drop(self, core: Core) -> None:
+        log.error("engine_core_lost", extra={"engine": self.name})
+        self._core = None
+        core.died()
+        core.close(drain_s=0, exit_s=DEAD_EXIT_S)
+        self._tally.emptied()

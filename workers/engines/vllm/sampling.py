@@ -1,0 +1,50 @@
+"""What a request asks of decoding, in vLLM's words. Pure: does not import vllm."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.prompts import Sampling
+from headrace.errors import PromptRejected
+
+
+def decoding(sampling: Sampling) -> dict[str, Any]:
+    """The arguments of SamplingParams that were asked for; what was not is left to the model's defaults."""
+    given = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "logprobs": sampling.top_logprobs,
+    }
+    return {**{name: value for name, value in given.items() if value is not None}, "stop": list(sampling.stop)}
+
+
+def constraint(response_format: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of StructuredOutputsParams, from the shape that chat completions use; none for plain text.
+
+    Raises: PromptRejected.
+    """
+    match response_format:
+        case None | {"type": "text"}:
+            return {}
+        case {"type": "json_object"}:
+            return {"json_object": True}
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            return {"json": schema}
+    raise PromptRejected("This response_format is not supported.", param="response_format")
+
+
+def token_logprobs(
+    token_ids: Sequence[int], places: Sequence[Mapping[int, Any]], top_logprobs: int
+) -> Iterator[TokenLogprob]:
+    """What vLLM says of each token, in the words of chat completions.
+
+    Args:
+        places: by id, vLLM's `Logprob` of the token at each place and of the likeliest there, best first. The token's
+            own is the first, whether or not it is one of them.
+    """
+    for token_id, place in zip(token_ids, places, strict=True):
+        by_rank = sorted(place.values(), key=lambda each: each.rank)
+        top = [alternative(each.decoded_token or "", each.logprob) for each in by_rank[:top_logprobs]]
+        made = place[token_id]
+        yield {**alternative(made.decoded_token or "", made.logprob), "top_logprobs": top}

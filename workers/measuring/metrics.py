@@ -1,0 +1,132 @@
+"""A worker's Prometheus endpoint: our own metrics beside those that vLLM registers in the same process."""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.registry import Collector
+
+from headrace.domain.budgets import Limits, share
+from headrace.errors import ConfigError, StoreUnavailable
+from headrace.store import Store
+from headrace.store.money import budgets
+from workers.engines.base import Engine, EngineStats
+from workers.running.worker_state import WorkerState
+from workers.taking.kv_budget import KvBudget
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class WorkerMetrics(Collector):
+    """Reads everything when it is asked. Safe for many threads."""
+
+    pool: str
+    engine: Engine
+    kv_budget: KvBudget
+    state: WorkerState
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, each with the pool as its label."""
+        yield self._gauge("worker_running", "Attempts that this worker runs.", len(self.state.attempts))
+        yield self._gauge("worker_ready", "1 while the engine can take work.", self.state.ready.is_set())
+        yield from self._of_engine(self.engine.stats())
+        if (reserved := self.kv_budget.reserved()) is not None:
+            about = "Share of the KV blocks that the jobs are expected to take at their peak, head-room included."
+            yield self._gauge("kv_reserved_ratio", about, reserved.share)
+            about = "Standard deviations of KV cache that are left free; learned from preemptions."
+            yield self._gauge("ledger_headroom", about, reserved.headroom)
+
+    def _of_engine(self, stats: EngineStats) -> Iterator[Metric]:
+        yield self._gauge("engine_running", "Requests in the engine's batch.", stats.running)
+        yield self._gauge("engine_waiting", "Requests that the engine has and does not run.", stats.waiting)
+        if stats.kv_use is not None:
+            yield self._gauge("kv_used_ratio", "Share of the KV blocks that are in use.", stats.kv_use)
+        yield self._counter("engine_steps", "Steps of the whole batch.", stats.steps)
+        yield self._counter("prompt_tokens", "Prompt tokens read, cached ones included.", stats.prompt_tokens)
+        yield self._counter("output_tokens", "Tokens made.", stats.output_tokens)
+        yield self._counter("preemptions", "Requests whose KV blocks were taken away.", stats.preemptions)
+        first_token = SummaryMetricFamily(
+            "headrace_first_token_seconds", "From the engine's door to the first token.", labels=["pool"]
+        )
+        first_token.add_metric([self.pool], stats.first_tokens, stats.first_token_s)
+        yield first_token
+
+    def _gauge(self, name: str, about: str, value: float) -> Metric:
+        metric = GaugeMetricFamily(f"headrace_{name}", about, labels=["pool"])
+        metric.add_metric([self.pool], value)
+        return metric
+
+    def _counter(self, name: str, about: str, value: float) -> Metric:
+        metric = CounterMetricFamily(f"headrace_{name}", about, labels=["pool"])
+        metric.add_metric([self.pool], value)
+        return metric
+
+
+@dataclass(eq=False, slots=True)
+class BudgetMetrics(Collector):
+    """How much of each budget is used, read from Postgres when it is asked; nothing while Postgres is away."""
+
+    store: Store
+    configured: Limits
+
+    def describe(self) -> Iterator[Metric]:
+        """What there is to ask for, without asking Postgres."""
+        yield self._gauge()
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample for each budget that has a limit, and from which something was reserved in its period."""
+        gauge = self._gauge()
+        with suppress(StoreUnavailable), self.store.begin() as db:
+            for account in budgets.balances(db, self.configured).accounts:
+                if account.limit_usd is not None:
+                    used = share(account.used_usd, account.limit_usd)
+                    gauge.add_metric([account.app or "", account.period], float(used))
+        yield gauge
+
+    def _gauge(self) -> GaugeMetricFamily:
+        about = "Share of a budget that is spent and reserved; without an app, of all apps together."
+        return GaugeMetricFamily("headrace_budget_used_ratio", about, labels=["app", "period"])
+
+
+class Endpoint:
+    """Serves a worker's metrics, and whatever else is in the registry, over HTTP from `begin` to `end`."""
+
+    def __init__(
+        self, collectors: Sequence[Collector], host: str, port: int | None, registry: CollectorRegistry = REGISTRY
+    ):
+        """Args: port: None to serve nowhere. registry: by default the one that vLLM's metrics are in."""
+        self._collectors, self._host, self._port, self._registry = collectors, host, port, registry
+        self._serving: tuple[WSGIServer, threading.Thread] | None = None
+
+    def begin(self) -> None:
+        """Listen. Raises: ConfigError when the address cannot be had."""
+        if self._port is None:
+            return
+        try:
+            self._serving = start_http_server(self._port, self._host, self._registry)
+        except OSError as error:
+            message = (
+                f"Metrics cannot be served on {self._host}:{self._port} (HEADRACE_METRICS_HOST, HEADRACE_METRICS_PORT):"
+                f" {error.strerror}. Each worker of a host needs a port of its own."
+            )
+            raise ConfigError(message, param="metrics_port") from error
+        for collector in self._collectors:
+            self._registry.register(collector)
+        log.info("metrics_served", extra={"host": self._host, "port": self._port})
+
+    def end(self) -> None:
+        """Listen no more; does nothing before `begin`."""
+        if self._serving is None:
+            return
+        (server, thread), self._serving = self._serving, None
+        for collector in self._collectors:
+            self._registry.unregister(collector)
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,147 @@
+"""Whether a job may be answered by the paid API now: its owner's word, a known price, and money in the budgets."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from headrace import store
+from headrace.domain.attempts import ApiTier, AttemptEnd, Claim
+from headrace.domain.budgets import Cost, Lack, Limits
+from headrace.domain.queues import Lane, Overflow
+from headrace.domain.rates import ProviderRates
+from headrace.errors import (
+    EngineBusy,
+    EngineError,
+    EngineUnavailable,
+    ModelUnavailable,
+    PromptRejected,
+    StoreUnavailable,
+    UnknownPrice,
+)
+from headrace.policies.pricing import Tariff
+from headrace.store import Store
+from workers.engines.base import Generation
+from workers.paid.lockout import Lockout
+from workers.paid.pacer import Pacer
+from workers.sharing import MOST, Sharing
+
+log = logging.getLogger(__name__)
+
+#: The end of an attempt that did not come to its call.
+NO_CALL = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
+#: After which a job asks again that came while a breaker's probe was under way, in seconds.
+PROBE_PAUSE_S = 1.0
+#: The time that a call of the cheaper tier may take, and be refused in: as much must be left of a job's.
+#: Source: OpenAI's guide "Flex processing", which advises a time-out of 15 minutes.
+FLEX_TIME = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a job is not for the paid API; `code` is the job's own, should it fail for this."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """The call may be made, and not before so many seconds have passed."""
+
+    delay_s: float
+
+
+@dataclass(slots=True)
+class Payer:
+    """Pays for calls.
+
+    Attributes:
+        configured: the settings' limits of all apps together; stored ones win.
+        lockout: while the API has locked us out, of all its models (no money, or no valid key) or of some.
+        pacer: keeps to the rates of our account.
+    """
+
+    store: Store
+    tariff: Tariff
+    configured: Limits
+    lockout: Lockout
+    pacer: Pacer
+    _shared: Sharing[UUID, tuple[Claim, Decimal], Claim | Lack] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._shared = Sharing(self._reserve_all, MOST)
+
+    @property
+    def is_open(self) -> bool:
+        """False while one more job could only wait: for its pace, or for word of whether the API is back."""
+        return self.pacer.is_open and not self.lockout.is_probing
+
+    def note_outcome(self, claim: Claim, outcome: Generation | EngineError, tier: ApiTier | None) -> None:
+        """What came of a claim's call, in this tier."""
+        # Where `flex` is short of capacity, calls of the other tier are let in.
+        hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) and tier != "flex" else None
+        model = self.tariff.api_model(claim.model)
+        rates = outcome.rates and ProviderRates.of(outcome.rates)
+        self.pacer.hear(model, rates, hold_s)
+        if isinstance(outcome, Generation | PromptRejected):
+            if self.lockout.succeeded(model):
+                log.warning("overflow_is_back", extra={"model": model})
+        elif isinstance(outcome, ModelUnavailable):
+            if self.lockout.model_failed(model):
+                log.error("overflow_model_is_locked_out", extra={"model": model, "error": str(outcome)})
+        elif isinstance(outcome, EngineUnavailable):
+            if self.lockout.account_failed(model):
+                log.error("overflow_is_locked_out", extra={"error": str(outcome)})
+        else:
+            self.lockout.is_unsure(model)
+
+    def not_called(self, claim: Claim) -> None:
+        """No call is made, which may have been a breaker's probe."""
+        self.lockout.is_unsure(self.tariff.api_model(claim.model))
+
+    def tier(self, claim: Claim) -> ApiTier | None:
+        """The service tier to call: the cheaper one while nothing presses. None where the API has only one."""
+        has_time = min(claim.start_by, claim.finish_by or claim.start_by) - datetime.now(UTC) > FLEX_TIME
+        # A later attempt has failed once, and a refusal counts: it does not put itself in the way of one.
+        may_wait = claim.attempt == 1 and claim.lane in (Lane.LOW, Lane.BATCH)
+        return self.tariff.api_tier(claim.model, has_time=has_time and may_wait)
+
+    def reserve(self, claim: Claim) -> Claim | Objection | NotYet | None:
+        """Set aside the most that a claim's call can cost, once the API has room for it.
+
+        Returns: the claim with its money; why there is none; None when the claim holds no more.
+        Raises: StoreUnavailable.
+        """
+        if claim.overflow is Overflow.NEVER:
+            return Objection("overflow_not_allowed", "Its overflow is 'never'.")
+        try:
+            most_usd = self.tariff.ceiling_usd(claim.model, claim.messages, claim.sampling)
+        except UnknownPrice as error:
+            return Objection(error.code, str(error))
+        if claim.max_cost_usd is not None and most_usd > claim.max_cost_usd:
+            return Objection("too_dear", f"It may cost {most_usd:f} USD, more than its max_cost_usd.")
+        model = self.tariff.api_model(claim.model)
+        if not self.lockout.admits(model):
+            if self.lockout.probes(model):
+                return NotYet(PROBE_PAUSE_S)
+            return Objection("overflow_unavailable", "The paid API has locked us out for now.")
+        tokens = claim.prompt_tokens + claim.sampling.max_tokens
+        if delay_s := self.pacer.wait(model, claim.request_id, tokens):
+            self.not_called(claim)
+            return NotYet(delay_s)
+        try:
+            outcome = self._shared.call(claim.job_id, (claim, most_usd))
+        except StoreUnavailable:
+            self.not_called(claim)
+            raise
+        if isinstance(outcome, Claim):
+            return outcome
+        self.not_called(claim)
+        return None if outcome is None else Objection("budget_exceeded", f"No money: {outcome}.")
+
+    def _reserve_all(self, asked: Mapping[UUID, tuple[Claim, Decimal]]) -> Mapping[UUID, Claim | Lack]:
+        with self.store.begin() as db:
+            return store.attempts.reserve_all(db, list(asked.values()), self.configured)

@@ -1,0 +1,77 @@
+"""What an attempt comes to: the record of how it went, with its price. Pure."""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Literal
+
+from headrace.domain.attempts import AttemptEnd, Claim, Usage
+from headrace.domain.budgets import Cost
+from headrace.domain.queues import Route
+from headrace.errors import EngineCrash, EngineError
+from headrace.policies.pricing import Tariff, cost
+from workers.engines.base import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the engine returned for a claim, in whole or in part, and how long that took, in seconds."""
+
+    claim: Claim
+    generation: Generation
+    engine_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Writes the bills of one worker's attempts.
+
+    Attributes:
+        route: of all that it runs.
+        host_id: where it runs.
+    """
+
+    tariff: Tariff
+    route: Route
+    host_id: str
+
+    def of(
+        self,
+        answered: Answered,
+        outcome: Literal["succeeded", "aborted"],
+        error_code: str | None = None,
+        error_message: str | None = None,
+    ) -> AttemptEnd:
+        """Of an attempt that the engine answered, in whole or in part."""
+        claim, generation = answered.claim, answered.generation
+        return AttemptEnd(
+            outcome,
+            answered.engine_s,
+            self._price(claim, generation.usage, generation.tier),
+            "api" if self.route is Route.OVERFLOW else "compute",
+            usage=generation.usage,
+            text=generation.text,
+            finish_reason=generation.finish_reason,
+            model_served=generation.model_served,
+            first_token_s=generation.first_token_s,
+            api_usd=self.tariff.api_usd(claim.model, generation.usage),
+            error_code=error_code,
+            error_message=error_message,
+            host_id=self.host_id,
+            preemptions=generation.preemptions,
+            logprobs=generation.logprobs,
+            reasoning=generation.reasoning,
+        )
+
+    def of_failure(self, claim: Claim, error: EngineError, engine_s: float) -> AttemptEnd:
+        """Of one that it did not. What was burnt is waste: nobody got a result for it."""
+        if isinstance(error, EngineCrash):
+            usage = Usage(claim.prompt_tokens, error.made_tokens)
+            spent = self._price(claim, usage)
+            return AttemptEnd("failed", engine_s, spent, "waste", usage=usage, error_code=error.code)
+        # Where a paid API may have answered, it counts as the most that it can charge.
+        spent = Cost(claim.reserved_usd if error.may_be_billed else Decimal(0), self._price(claim).price_version)
+        end = AttemptEnd("failed", engine_s, spent, "waste", error_code=error.code, error_message=str(error))
+        return replace(end, estimated=error.may_be_billed)
+
+    def _price(self, claim: Claim, usage: Usage | None = None, tier: str | None = None) -> Cost:
+        return cost(self.tariff.price(self.route, claim.pool, claim.model), usage or Usage(), tier)

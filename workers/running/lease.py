@@ -1,0 +1,199 @@
+"""The worker's pulse: one thread renews the lease and hears of cancels and deadlines, another minds the engine.
+
+Every job this process runs stands under its one lease. When the lease cannot be renewed for its whole length the
+jobs are somebody else's, and their generations are stopped.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from headrace import store
+from headrace.domain.attempts import HeldAttempt
+from headrace.errors import ConfigError, EngineUnavailable, StoreUnavailable
+from headrace.store import Store
+from workers.engines.base import Engine
+from workers.running.attempts import StopReason
+from workers.running.crashes import MOST_CRASHES, WITHIN_S
+from workers.running.worker_state import WorkerState
+
+log = logging.getLogger(__name__)
+
+#: How long `end` waits for each thread: a renewal is bounded by the database's time-outs, an engine that is just
+#: being started is not waited for to its end.
+END_TIMEOUT_S = 15.0
+#: How long an engine may take to end a request that it was told to abort, before it counts as one that hangs.
+ABORT_WITHIN_S = 60.0
+#: How long an attempt may run in this process alone, or in Postgres alone: for a moment it does at each claim and end.
+APART_FOR_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """How long a lease lasts and how often it is renewed, and how long one attempt may run under it, in seconds."""
+
+    lease_s: float
+    renew_every_s: float
+    max_run_s: float = math.inf
+
+
+@dataclass(slots=True)
+class Lease:
+    """Renews one worker's lease until `end`.
+
+    Attributes:
+        give_up: called when the engine has died too often: it makes the process end, with an error.
+        serves: False while the worker can do nothing for a job, although it takes them.
+    """
+
+    state: WorkerState
+    store: Store
+    engine: Engine
+    times: LeaseTimes
+    give_up: Callable[[], object]
+    serves: Callable[[], bool] = lambda: True
+    _stop_reason: str | None = None
+    _draining: threading.Event = field(default_factory=threading.Event)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _is_down: bool = False
+    _apart: dict[str, float] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Start renewing; the worker's row must be there."""
+        # Two threads: a look at an engine that hangs takes longer than a lease lasts.
+        for name, target in (("lease", self._renew_until_ended), ("engine-minder", self._mind_until_ended)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def drain(self) -> None:
+        """Take no more work, for good."""
+        self._draining.set()
+        self.state.ready.clear()
+
+    def end(self) -> None:
+        """Stop renewing and give the lease up."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(END_TIMEOUT_S)
+        try:
+            with self.store.begin() as db:
+                store.workers.retire(db, self.state.id, self._stop_reason)
+        except StoreUnavailable:
+            log.warning("lease_not_retired", extra={"worker_id": str(self.state.id)})
+
+    def _renew_until_ended(self) -> None:
+        last_good = time.monotonic()
+        while not self._ended.wait(self.times.renew_every_s):
+            try:
+                self._end_overlong()
+                self._renew()
+                last_good = time.monotonic()
+            except StoreUnavailable:
+                log.warning("lease_not_renewed", extra={"worker_id": str(self.state.id)})
+                if time.monotonic() - last_good > self.times.lease_s:
+                    self.stop_all("lease_lost")
+            except Exception:
+                # A fault here must not end the thread: without it the worker's jobs would be taken from it.
+                log.exception("lease_fault", extra={"worker_id": str(self.state.id)})
+
+    def _renew(self) -> None:
+        here = set(self.state.attempts.ids())
+        with self.store.begin() as db:
+            ready = self.state.ready.is_set() and self.serves()
+            held = store.workers.renew(db, self.state.id, self.times.lease_s, running=len(here), ready=ready)
+        for attempt in held:
+            if attempt.stop is not None:
+                self._stop(attempt.request_id, attempt.stop)
+        self._compare(here, {attempt.request_id: attempt for attempt in held})
+
+    def _end_overlong(self) -> None:
+        """Abort what has run for too long; take this worker out where the engine does not let go of it."""
+        for request_id in self.state.attempts.longer_than(self.times.max_run_s):
+            self._stop(request_id, "run_timeout")
+        late = self.state.attempts.longer_than(self.times.max_run_s + ABORT_WITHIN_S)
+        if late and self._stop_reason is None and (held := self.engine.progress().keys() & set(late)):
+            self._take_out(f"The engine has not ended {len(held)} requests that were aborted {ABORT_WITHIN_S:g} s ago.")
+
+    def _compare(self, here: set[str], held: dict[str, HeldAttempt]) -> None:
+        """Settle what runs on one side alone: in this process, or by what Postgres says."""
+        now = time.monotonic()
+        self._apart = {request_id: self._apart.get(request_id, now) for request_id in here ^ held.keys()}
+        for request_id in [each for each, since in self._apart.items() if now - since >= APART_FOR_S]:
+            if request_id not in held:
+                # `rescue` took it while this process was held up: its answer could not be stored.
+                self._stop(request_id, "lease_lost")
+                continue
+            # A claim whose reply was lost, or an end that could not be written: nobody would ever move the job.
+            log.warning("attempt_disowned", extra=_facts(request_id))
+            with self.store.begin() as db:
+                store.workers.disown(db, self.state.id, held[request_id])
+
+    def stop_all(self, reason: StopReason) -> None:
+        """Stop every running attempt."""
+        for request_id in self.state.attempts.ids():
+            self._stop(request_id, reason)
+
+    def _stop(self, request_id: str, reason: StopReason) -> None:
+        if self.state.attempts.stop(request_id, reason):
+            log.info("attempt_stopped", extra={**_facts(request_id), "reason": reason})
+        # Asked for at every renewal: the first time, the attempt may not have reached the engine yet.
+        self.engine.abort(request_id)
+
+    def _mind_until_ended(self) -> None:
+        while not self._ended.wait(self.times.renew_every_s):
+            try:
+                self._mind()
+            except Exception:
+                # A fault here must not end the thread: an engine that dies later would never be started again.
+                log.exception("engine_minder_fault", extra={"worker_id": str(self.state.id)})
+
+    def _mind(self) -> None:
+        try:
+            self.engine.check()
+        except EngineUnavailable as error:
+            log.error("engine_dead", extra={"worker_id": str(self.state.id), "error": str(error)})
+            self._replace_engine()
+        else:
+            self._open()
+
+    def _open(self) -> None:
+        """Take work again, unless this worker is leaving."""
+        if not self._draining.is_set():
+            self.state.ready.set()
+
+    def _replace_engine(self) -> None:
+        """Take no work while the engine is dead; take this worker out if that was once too often."""
+        self.state.ready.clear()
+        if not self._is_down and self.state.crashes.note():
+            self._take_out(f"The engine died {MOST_CRASHES} times in {WITHIN_S / 60:.0f} minutes.")
+        self._is_down = True
+        if self._stop_reason is None:
+            self._restart_engine()
+
+    def _take_out(self, why: str) -> None:
+        self._stop_reason = why
+        log.critical("worker_takes_itself_out", extra={"worker_id": str(self.state.id), "why": why})
+        self.drain()
+        self.give_up()
+
+    def _restart_engine(self) -> None:
+        """A start that fails is tried again at the next look."""
+        try:
+            self.engine.start()
+        except (EngineUnavailable, ConfigError) as error:
+            log.error("engine_not_restarted", extra={"worker_id": str(self.state.id), "error": str(error)})
+        else:
+            self._is_down = False
+            self._open()
+            log.info("engine_restarted", extra={"worker_id": str(self.state.id)})
+
+
+def _facts(request_id: str) -> dict[str, str]:
+    """What a log line says of an attempt: see `Claim.request_id`."""
+    digits, _, attempt = request_id.partition(".")
+    return {"job_id": f"job_{digits}", "attempt": attempt}

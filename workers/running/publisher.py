@@ -1,0 +1,222 @@
+"""Publishes the answers of running attempts into their jobs' streams: one thread and one round trip for all of them.
+
+An engine only leaves its pieces here: a slow or absent Redis costs it nothing. What is published is always a
+beginning of the attempt's answer; what never gets there, readers have from Postgres at the job's end.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from headrace.broker.streams import Streams
+from headrace.domain.ids import show_id
+from headrace.domain.prompts import storable
+from headrace.domain.stream_events import PieceKind, StreamPiece
+from headrace.errors import BrokerUnavailable
+from workers.engines.base import Delta, OnDelta
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two round trips. A reader cannot tell it from none, and Redis has few calls to serve.
+FLUSH_EVERY_S = 0.05
+#: Seconds before a Redis that did not answer is asked again.
+RETRY_AFTER_S = 0.5
+#: How long the end of an attempt waits for its last pieces to be published, in seconds.
+LAST_FLUSH_S = 1.0
+#: Bytes of one attempt that are published: Redis has the queues in the same memory. No text is as long, but twenty
+#: alternatives to each of 2,500 tokens are.
+MOST_BYTES = 4 * 2**20
+#: How long `end` waits for the thread: longer than Redis may take for one command.
+END_TIMEOUT_S = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class _Publication:
+    """One attempt's answer on its way.
+
+    Attributes:
+        enqueue_no: of the claim, which fences what it publishes.
+        prefix: the published text that the attempt continues.
+        has_begun: False while Redis has not heard of the claim.
+        is_dropped: True once nothing of it can be published any more.
+        published_bytes: of what Redis has of it.
+        pieces: what the engine has added since the last round trip.
+        unpublished: what that round trip is about, or the next one, when it failed, in the stream's words.
+    """
+
+    job_id: UUID
+    enqueue_no: int
+    prefix: str = ""
+    has_begun: bool = False
+    is_dropped: bool = False
+    published_bytes: int = 0
+    pieces: list[Delta] = field(default_factory=list)
+    unpublished: list[tuple[PieceKind, str]] = field(default_factory=list)
+
+    @property
+    def is_settled(self) -> bool:
+        """True when there is nothing left to send."""
+        return self.is_dropped or not (self.pieces or self.unpublished)
+
+    def due(self) -> Iterator[StreamPiece]:
+        """What is unpublished, each piece behind the one before it."""
+        before_bytes = self.published_bytes
+        for kind, text in self.unpublished:
+            yield StreamPiece(self.job_id, self.enqueue_no, before_bytes, text, kind)
+            before_bytes += len(text.encode())
+
+
+class Publisher:
+    """Takes the pieces of every running attempt. Safe for many threads."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._changed = threading.Condition()
+        self._open: list[_Publication] = []
+        self._has_news = self._is_hurried = self._is_failing = self._is_ending = False
+        self._thread = threading.Thread(target=self._flush_until_ended, name="publisher", daemon=True)
+
+    def begin(self) -> None:
+        """Start publishing."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop publishing, if it was begun. Attempts have ended before."""
+        with self._changed:
+            self._is_ending = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(END_TIMEOUT_S)
+
+    @contextmanager
+    def publishing(
+        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]
+    ) -> Iterator[tuple[str, OnDelta]]:
+        """Publish what one claim's engine makes, and what is left at the end for `LAST_FLUSH_S` at most.
+
+        Args:
+            can_continue: whether the engine can go on behind this text, published by an earlier claim.
+
+        Yields: the text the engine must continue, and what takes its pieces. It does not block.
+        """
+        publication = self._begun(job_id, enqueue_no, can_continue)
+        with self._changed:
+            self._open.append(publication)
+
+        def add(piece: Delta) -> None:
+            with self._changed:
+                publication.pieces.append(piece)
+                if not self._has_news:
+                    # Once per round trip: waking the thread for each piece would cost the engine's loop time.
+                    self._has_news = True
+                    self._changed.notify_all()
+
+        try:
+            yield publication.prefix, add
+        finally:
+            self._settle(publication)
+
+    def forget(self, job_id: UUID) -> None:
+        """Keep the stream of a job that is over for a while only."""
+        try:
+            self._streams.end(job_id)
+        except BrokerUnavailable as error:
+            log.warning("stream_not_ended", extra={"job_id": show_id(job_id), "error": str(error)})
+
+    def _begun(self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]) -> _Publication:
+        """Take the stream over. Without Redis, the thread does so later, and the text starts anew."""
+        publication = _Publication(job_id, enqueue_no)
+        try:
+            text = self._streams.begin(job_id, enqueue_no)
+            if text and not can_continue(text):
+                text = self._streams.begin(job_id, enqueue_no, anew=True)
+        except BrokerUnavailable as error:
+            log.warning("stream_not_begun", extra={"job_id": show_id(job_id), "error": str(error)})
+            return publication
+        publication.has_begun, publication.is_dropped = True, text is None
+        publication.prefix = text or ""
+        publication.published_bytes = len(publication.prefix.encode())
+        return publication
+
+    def _settle(self, publication: _Publication) -> None:
+        """Give what is left a moment to be published, and let go of it."""
+        with self._changed:
+            if not publication.is_settled:
+                self._has_news = self._is_hurried = True
+                self._changed.notify_all()
+                # A Redis that is known to be down is not waited for.
+                self._changed.wait_for(lambda: publication.is_settled or self._is_idle, LAST_FLUSH_S)
+            self._open.remove(publication)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._is_failing or self._is_ending
+
+    def _flush_until_ended(self) -> None:
+        while not self._is_ending:
+            due = self._collect()
+            is_failing = True
+            try:
+                self._flush(due)
+                is_failing = False
+            except BrokerUnavailable as error:
+                if not self._is_failing:
+                    log.warning("streams_not_published", extra={"error": str(error)})
+            except Exception:
+                # A fault here must not end the thread: no job of this worker would be heard any more.
+                log.exception("publisher_fault")
+            self._pause(is_failing)
+
+    def _collect(self) -> list[_Publication]:
+        """Wait for news, and return the attempts that have any."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_news or self._is_ending)
+            self._has_news = self._is_hurried = False
+            due = [each for each in self._open if not each.is_settled]
+            for publication in due:
+                publication.unpublished += _told(publication.pieces)
+                publication.pieces.clear()
+            return due
+
+    def _pause(self, is_failing: bool) -> None:
+        """Let news gather until the next round trip, which is at once where the end of an attempt waits for it."""
+        with self._changed:
+            self._is_failing = is_failing
+            self._has_news |= is_failing
+            self._changed.notify_all()
+            pause_s = RETRY_AFTER_S if is_failing else FLUSH_EVERY_S
+            self._changed.wait_for(lambda: self._is_ending or (self._is_hurried and not is_failing), pause_s)
+
+    def _flush(self, due: list[_Publication]) -> None:
+        """Send what is due. Raises: BrokerUnavailable: all of it is still due."""
+        for publication in due:
+            if not publication.has_begun:
+                text = self._streams.begin(publication.job_id, publication.enqueue_no, anew=True)
+                publication.has_begun, publication.is_dropped = True, text is None
+        due = [each for each in due if not each.is_dropped]
+        pieces = [(each, piece) for each in due for piece in each.due()]
+        taken = self._streams.publish([piece for _, piece in pieces]) if pieces else []
+        for (publication, piece), is_taken in zip(pieces, taken, strict=True):
+            publication.published_bytes += len(piece.text.encode())
+            if not (is_taken or publication.is_dropped):
+                log.warning("stream_dropped", extra={"job_id": show_id(publication.job_id)})
+                publication.is_dropped = True
+        for publication in due:
+            publication.unpublished.clear()
+            if publication.published_bytes >= MOST_BYTES and not publication.is_dropped:
+                log.info("stream_full", extra={"job_id": show_id(publication.job_id)})
+                publication.is_dropped = True
+
+
+def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
+    """The same in the stream's words: of what came together, the reasoning first, and log probabilities before text."""
+    if reasoning := storable("".join(piece.reasoning for piece in pieces)):
+        yield "reasoning", reasoning
+    if logprobs := [json.dumps(each, separators=(",", ":")) for piece in pieces for each in piece.logprobs]:
+        yield "logprobs", "".join(f"{line}\n" for line in logprobs)
+    if text := storable("".join(piece.text for piece in pieces)):
+        yield "delta", text

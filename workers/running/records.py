@@ -1,0 +1,123 @@
+"""What Postgres and the readers are told of one worker's attempts: that they begin, and how they end.
+
+Every write is fenced by the claim. The end of an attempt is written through an outage of Postgres.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from headrace.domain.attempts import AS_BEFORE, AttemptEnd, Claim, HandBack
+from headrace.domain.ids import show_id
+from headrace.domain.prompts import prompt_digest
+from headrace.domain.states import JobState
+from headrace.errors import StoreUnavailable
+from headrace.store import Store, attempts, poison
+from workers.outcomes import Outcome
+from workers.running.notices import Notices
+from workers.running.publisher import Publisher
+from workers.running.shared_attempts import SharedAttempts
+
+log = logging.getLogger(__name__)
+
+#: Pause before a write that Postgres did not take is tried again, in seconds.
+REWRITE_AFTER_S = 0.5
+#: How long an answer is kept for a Postgres that does not take it. Longer than `rescue` waits after an outage
+#: before it takes a job from a live worker, so that a restart of Postgres costs no second generation.
+REWRITE_FOR_S = 60.0
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class AttemptRecords:
+    """Writes for all threads of one worker. Where the claim holds no more, each of them returns None.
+
+    Attributes:
+        worker_id: the worker's row in `workers`: the fence.
+        engine: its name.
+        notices: gets word of each job that waits no more, right after its claim, and of each that has ended.
+        publisher: forgets the streams of jobs that have ended.
+    """
+
+    store: Store
+    worker_id: UUID
+    engine: str
+    notices: Notices
+    publisher: Publisher
+    _shared: SharedAttempts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._shared = SharedAttempts(self.store, self.worker_id, self.engine)
+
+    def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
+        """Take a queued job; None where there is nothing to take. Raises: StoreUnavailable."""
+        claim = self._shared.claim(job_id, enqueue_no)
+        if claim is None:
+            log.info("claim_missed", extra={"job_id": show_id(job_id), "enqueue_no": enqueue_no})
+        return claim
+
+    def has_left(self, claim: Claim) -> None:
+        """Let the job's queue know that it waits no more."""
+        self.notices.left(claim.job_id, claim.enqueue_no)
+
+    def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> Outcome | None:
+        """End the job with this attempt, and tell its readers."""
+        alone = partial(self._in_one, lambda db: attempts.finish(db, claim, target, end))
+        once = alone if claim.has_webhook else partial(self._shared.finish, claim, target, end)
+        if not self._insist(claim, once):
+            return None
+        log.info("job_ended", extra={"job_id": show_id(claim.job_id), "state": str(target), "engine_s": end.engine_s})
+        self.notices.ended(claim.job_id, has_webhook=claim.has_webhook)
+        if claim.stream:
+            self.publisher.forget(claim.job_id)
+        return Outcome(target, end.error_code)
+
+    def retry(self, claim: Claim, end: AttemptEnd, delay_s: float) -> Outcome | None:
+        """Put the job back for another attempt; see `store.attempts.retry`."""
+        return self._put_back(claim, end, lambda db: attempts.retry(db, claim, end, delay_s))
+
+    def hand_back(self, claim: Claim, end: AttemptEnd, how: HandBack = AS_BEFORE) -> Outcome | None:
+        """Give the job back as if it had never been taken; see `store.attempts.hand_back`."""
+        return self._put_back(claim, end, lambda db: attempts.hand_back(db, claim, end, how))
+
+    def poison(self, claim: Claim) -> None:
+        """Have the doors refuse this prompt. Where Postgres does not take it now, the next crash brings it back."""
+        digest = prompt_digest(claim.model, claim.messages, claim.sampling)
+        try:
+            with self.store.begin() as db:
+                poison.remember(db, digest, claim.job_id)
+        except StoreUnavailable as error:
+            log.warning("poison_not_remembered", extra={"job_id": show_id(claim.job_id), "error": str(error)})
+
+    def _put_back(
+        self, claim: Claim, end: AttemptEnd, write: Callable[[Connection], JobState | None]
+    ) -> Outcome | None:
+        state = self._insist(claim, partial(self._in_one, write))
+        return Outcome(state, end.error_code) if state else None
+
+    def _in_one(self, write: Callable[[Connection], T]) -> T:
+        with self.store.begin() as db:
+            return write(db)
+
+    def _insist(self, claim: Claim, write: Callable[[], T]) -> T | None:
+        """Write under the claim, through an outage of Postgres if need be; nothing when the claim holds no more."""
+        give_up_at = time.monotonic() + REWRITE_FOR_S
+        while True:
+            try:
+                held = write()
+            except StoreUnavailable:
+                if time.monotonic() > give_up_at:
+                    log.error("result_dropped", extra={"job_id": show_id(claim.job_id), "attempt": claim.attempt})
+                    return None
+                time.sleep(REWRITE_AFTER_S)
+            else:
+                if not held:
+                    log.warning("claim_lost", extra={"job_id": show_id(claim.job_id), "attempt": claim.attempt})
+                return held

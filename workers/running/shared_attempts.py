@@ -1,0 +1,57 @@
+"""Claims and ends of jobs, those of one worker's threads that come together in one statement and one commit.
+
+Each is fenced as if it were alone. What a job costs the processor and the disk is mostly the statement, not the row.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from headrace.batching import Gathering
+from headrace.domain.attempts import AttemptEnd, Claim
+from headrace.domain.queues import Route
+from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
+from headrace.store import Store, attempts
+from headrace.store.attempts.claims import claim_of
+from workers.sharing import MOST, Sharing
+
+#: How long a statement waits for more rows while many come, in seconds: about as long as Postgres takes to commit it.
+GATHER_S = 0.005
+
+
+class SharedAttempts:
+    """Writes for all threads of one worker."""
+
+    def __init__(self, store: Store, worker_id: UUID, engine: str) -> None:
+        self._store, self._worker_id, self._engine = store, worker_id, engine
+        self._claims = Sharing(self._claim_all, MOST, Gathering(GATHER_S))
+        ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
+        self._ends = {target: Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S)) for target in ends}
+
+    def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
+        """As `store.attempts.claim`. Raises: StoreUnavailable."""
+        row = self._claims.call(job_id, enqueue_no)
+        return None if row is None else claim_of(row)
+
+    def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
+        """As `store.attempts.finish`, for a job that has no webhook.
+
+        Log probabilities go alone: they can be megabytes, and some together take Postgres longer than it may take.
+        Raises: StoreUnavailable.
+        """
+        if end.logprobs:
+            return claim.job_id in self._finish_all(target, {claim.job_id: (claim, end)})
+        return self._ends[target].call(claim.job_id, (claim, end)) is not None
+
+    def _claim_all(self, asked: Mapping[UUID, int]) -> Mapping[UUID, Row[Any]]:
+        with self._store.autocommit() as db:
+            return attempts.claim_all(db, asked, self._worker_id, self._engine)
+
+    def _finish_all(self, target: JobState, ends: Mapping[UUID, tuple[Claim, AttemptEnd]]) -> Mapping[UUID, bool]:
+        # The end of a job is one statement; with money it is several, which hold together or not at all.
+        is_paid = any(claim.route is Route.OVERFLOW for claim, _ in ends.values())
+        with self._store.begin() if is_paid else self._store.autocommit() as db:
+            return dict.fromkeys(attempts.finish_all(db, target, list(ends.values())), True)

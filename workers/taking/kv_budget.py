@@ -1,0 +1,204 @@
+"""What a worker's engine has room for: the KV ledger, fed with what the engine says of its requests."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from headrace.domain.queues import Lane
+from headrace.policies.answers import AnswerLength, ExpectedOutputs
+from headrace.policies.lanes import HIGH_LATELY_S, kept_slots
+from workers.engines.base import Engine, EngineLimits, Generation
+from workers.taking.kv_ledger import HeldJob, KvLedger
+from workers.taking.lengths import by_lane
+
+#: As `PoolSettings.kv_admission` names it.
+KvAdmission = Literal["expected", "worst_case", "open"]
+#: How long a job that was let in may take to get to the engine. One that never does, because an operator revoked its
+#: task, must not keep its room.
+ARRIVES_WITHIN_S = 60.0
+
+
+@dataclass(slots=True)
+class _LetIn:
+    """A job that was let in: since when, how many messages stand for it, and its name in the engine."""
+
+    since: float
+    alone: bool
+    messages: int = 1
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What is kept for the jobs that were let in; see `KvLedger.peak_share` and `KvLedger.headroom`."""
+
+    share: float
+    headroom: float
+
+
+class KvBudget:
+    """Lets jobs in as long as their KV cache most likely fits. Safe for many threads."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        kv_admission: KvAdmission,
+        high_share: float,
+        freed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Empty, and without limits.
+
+        Args:
+            kv_admission: what must fit; see `PoolSettings`.
+            high_share: of the KV pool, kept for the lane `high`; while that is in use, of the engine's slots as well.
+            freed: called when a job has left.
+        """
+        self._engine, self._kv_admission, self._high_share = engine, kv_admission, high_share
+        self._freed, self._clock = freed, clock
+        self._lock = threading.Lock()
+        self._entries: dict[str, _LetIn] = {}
+        self._ledger: KvLedger | None = None
+        self._max_running = 0
+        self._high_until = -math.inf
+        self._high_waits = False
+        #: Free slots that are set aside for `high`.
+        self._set_aside = 0
+
+    def open(self, limits: EngineLimits, answers: Iterable[AnswerLength] = ()) -> None:
+        """The engine is up. One without a KV pool of its own has room for every job.
+
+        Args:
+            answers: those that were made before, oldest first: how long those to come may get.
+        """
+        self._max_running = limits.max_running
+        if limits.kv_tokens is not None and limits.kv_block_tokens is not None:
+            blocks = limits.kv_tokens // limits.kv_block_tokens
+            self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(answers), self._high_share)
+
+    def hold(self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False) -> bool:
+        """Keep room for a job until its `release`; False when there is too little now.
+
+        A job that could never fit is let in: the engine says best why it cannot be answered.
+
+        Args:
+            alone: it may have killed an engine: nothing else is to run beside it.
+        """
+        job = HeldJob(lane, prompt_tokens, max_tokens)
+        with self._lock:
+            if self._ledger is None:
+                return True
+            if entry := self._entries.get(job_id.hex):
+                # Its message was there twice. The claim lets one of them through.
+                entry.messages += 1
+                return True
+            if any(each.alone for each in self._entries.values()) or (alone and self._entries):
+                return False
+            if lane is Lane.HIGH:
+                self._high_until = self._clock() + HIGH_LATELY_S
+            if not self._has_slot(lane):
+                return False
+            if not self._fits(self._ledger, job):
+                return False
+            self._ledger.hold(job_id.hex, job)
+            self._entries[job_id.hex] = _LetIn(self._clock(), alone)
+            self._set_aside = min(self._set_aside, self._free_slots)
+            return True
+
+    def see(self, *, high_waits: bool) -> None:
+        """Whether a job of `high` waits now.
+
+        While none does, the slots that free are set aside for the next ones. Those that come take them whatever the
+        turn. Once they have taken them all, and more of them wait, the lanes share what frees by their turns: else the
+        others would get nothing as long as `high` has a queue.
+        """
+        with self._lock:
+            self._high_waits = high_waits
+            if not high_waits:
+                self._set_aside = min(self._kept_slots, self._free_slots)
+
+    def has_slot(self, lane: Lane) -> bool:
+        """Whether a slot of the engine's batch is left for this lane: else no room that frees helps its jobs."""
+        with self._lock:
+            return self._has_slot(lane)
+
+    def running(self, job_id: UUID, request_id: str) -> None:
+        """The job is with the engine, under this name."""
+        with self._lock:
+            if entry := self._entries.get(job_id.hex):
+                entry.request_id = request_id
+
+    def release(self, job_id: UUID, generation: Generation | None = None) -> None:
+        """The job, or a second message of it, needs its room no more. Args: generation: its answer, if any."""
+        with self._lock:
+            entry = self._entries.get(job_id.hex)
+            if entry is None or self._ledger is None:
+                return
+            entry.messages -= 1
+            if entry.messages > 0:
+                return
+            if generation is not None:
+                self._ledger.produced(job_id.hex, generation.usage.output_tokens)
+                if generation.preemptions:
+                    self._ledger.preempted(job_id.hex)
+            reason = generation.finish_reason if generation is not None else "abort"
+            self._forget(self._ledger, job_id.hex, has_ended=reason != "abort", is_cut=reason == "length")
+        self._freed()
+
+    def reserved(self) -> Reserved | None:
+        """How much of the KV cache is kept for the jobs that are in; None for an engine without one."""
+        with self._lock:
+            if self._ledger is None:
+                return None
+            self._look(self._ledger)
+            return Reserved(self._ledger.peak_share, self._ledger.headroom)
+
+    def expected_outputs(self) -> ExpectedOutputs | None:
+        """How long answers get, of each lane that had some; None for an engine without a KV cache of its own."""
+        with self._lock:
+            return None if self._ledger is None else self._ledger.expected_outputs()
+
+    def _forget(self, ledger: KvLedger, job: str, *, has_ended: bool, is_cut: bool = False) -> None:
+        del self._entries[job]
+        ledger.release(job, has_ended=has_ended, is_cut=is_cut)
+
+    def _fits(self, ledger: KvLedger, job: HeldJob) -> bool:
+        if self._kv_admission == "open" or ledger.surely_fits(job):
+            return True
+        self._look(ledger)
+        if not ledger.can_ever_fit(job):
+            return True
+        if self._kv_admission == "worst_case":
+            # One that has the cache for itself may use what is kept for others.
+            return not self._entries or ledger.surely_fits(job)
+        return ledger.fits(job)
+
+    def _has_slot(self, lane: Lane) -> bool:
+        """Whether a slot of the engine's batch is left for this lane. The worker's threads bound them all."""
+        if lane is Lane.HIGH or self._clock() > self._high_until:
+            return True
+        return self._free_slots > (self._set_aside if self._high_waits else self._kept_slots)
+
+    @property
+    def _free_slots(self) -> int:
+        return self._max_running - len(self._entries)
+
+    @property
+    def _kept_slots(self) -> int:
+        return kept_slots(self._max_running, self._high_share)
+
+    def _look(self, ledger: KvLedger) -> None:
+        """Note how far the running jobs are, and forget those that never got to run."""
+        progress = self._engine.progress()
+        for job, entry in list(self._entries.items()):
+            if entry.request_id is None:
+                if self._clock() - entry.since > ARRIVES_WITHIN_S:
+                    self._forget(ledger, job, has_ended=False)
+            elif of_job := progress.get(entry.request_id):
+                ledger.produced(job, of_job.tokens)
+                if of_job.preemptions:
+                    ledger.preempted(job)

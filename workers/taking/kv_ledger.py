@@ -1,0 +1,212 @@
+"""The KV ledger: does one more job fit into an engine's KV cache, now and at every later moment? Pure.
+
+What must fit is the highest use at any future moment, not the sum of final sizes: jobs end at different times. The idea
+is that of LightLLM's Past-Future scheduler (Gong et al., ASPLOS 2025). There each running job is expected to stop at a
+quantile of the lengths seen before; here its blocks at each moment are a random variable, and what must fit is their
+sum's mean plus some standard deviations. How many is learned from the preemptions that happen.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headrace.domain.queues import Lane
+from headrace.policies.answers import ExpectedOutputs
+from workers.taking.lengths import STEP_TOKENS, Lengths
+
+#: Share of jobs that are let be preempted: what is learned holds it there. Fewer leave more of the cache empty.
+PREEMPTED_SHARE = 0.007
+#: Standard deviations of head-room: at first, at least and at most, and how many more after a preemption.
+HEADROOM, HEADROOM_LEAST, HEADROOM_MOST, HEADROOM_STEP = 2.0, -2.0, 4.0, 0.25
+
+
+def _moments(last: int, growth: float = 1.35) -> tuple[int, ...]:
+    """Steps from now at which the use is looked at, further apart the later; one step is one token of each job."""
+    moments = [1]
+    while moments[-1] < last:
+        moments.append(max(moments[-1] + 1, int(moments[-1] * growth)))
+    return tuple(moments)
+
+
+#: To the end of the longest answer there is.
+MOMENTS = _moments(2**17)
+
+
+@dataclass(slots=True)
+class HeldJob:
+    """A job in the cache. `produced`: tokens of its answer so far."""
+
+    lane: Lane
+    prompt_tokens: int
+    max_tokens: int
+    produced: int = 0
+    is_preempted: bool = False
+
+
+#: Blocks in use at each of the moments: what is expected, and its variance.
+_Load = tuple[list[float], list[float]]
+
+
+class KvLedger:
+    """What one engine's cache holds and will hold. Not safe for many threads."""
+
+    def __init__(
+        self, blocks: int, block_tokens: int, lengths: Mapping[Lane, Lengths], high_share: float = 0.0
+    ) -> None:
+        """An empty cache.
+
+        Args:
+            blocks: that jobs can be given.
+            high_share: of them, kept for the lane `high`.
+        """
+        self._blocks, self._block_tokens, self._lengths = blocks, block_tokens, lengths
+        self._kept = {lane: 0.0 if lane is Lane.HIGH else blocks * high_share for lane in Lane}
+        self._held: dict[str, HeldJob] = {}
+        self._headroom = HEADROOM
+        self._load: _Load | None = None
+        self._chances = {lane: _Chances(0) for lane in Lane}
+
+    @property
+    def headroom(self) -> float:
+        """Standard deviations that are left free above what is expected."""
+        return self._headroom
+
+    @property
+    def used_blocks(self) -> int:
+        """Blocks that the jobs have filled or begun."""
+        return sum(self._blocks_of(each.prompt_tokens + each.produced) for each in self._held.values())
+
+    @property
+    def most_blocks(self) -> int:
+        """Blocks that they fill if each answer becomes as long as it may."""
+        return sum(self._most_blocks_of(each) for each in self._held.values())
+
+    @property
+    def peak_share(self) -> float:
+        """Share (0 to 1) of the blocks that the jobs are expected to take at the fullest moment, head-room included."""
+        if not self._held:
+            return 0.0
+        self._load = self._load or self._sum()
+        peak = max(mean + self._headroom * math.sqrt(variance) for mean, variance in zip(*self._load, strict=True))
+        # The head-room of few jobs reaches beyond the most that they may take. That of many, when a preemption has
+        # just widened it, beyond all there is.
+        return min(1.0, min(peak, self.most_blocks) / max(1, self._blocks))
+
+    def can_ever_fit(self, job: HeldJob) -> bool:
+        """True when an empty cache has room for this job."""
+        return self._most_blocks_of(job) <= self._blocks
+
+    def surely_fits(self, job: HeldJob) -> bool:
+        """True when the cache has room for this job however long all answers become."""
+        return self.most_blocks + self._most_blocks_of(job) <= self._blocks - self._kept[job.lane]
+
+    def fits(self, job: HeldJob) -> bool:
+        """True when the cache will most likely have room for this job until it ends.
+
+        A job that finds the cache empty fits if it can fit at all.
+        """
+        if not self._held:
+            return self.can_ever_fit(job)
+        room = self._blocks - self._kept[job.lane]
+        if self.used_blocks + self._blocks_of(job.prompt_tokens + 1) > room:
+            return False
+        self._load = self._load or self._sum()
+        means, variances = (list(part) for part in self._load)
+        self._add(job, (means, variances))
+        return all(
+            mean + self._headroom * math.sqrt(variance) <= room for mean, variance in zip(means, variances, strict=True)
+        )
+
+    def hold(self, request_id: str, job: HeldJob) -> None:
+        """The job has been given to the engine."""
+        self._held[request_id] = job
+        self._load = None
+
+    def produced(self, request_id: str, tokens: int) -> None:
+        """The job's answer has so many tokens by now."""
+        if held := self._held.get(request_id):
+            held.produced = tokens
+            self._load = None
+
+    def preempted(self, request_id: str) -> None:
+        """The engine has taken the job's blocks away, to compute them again later: there was too little head-room."""
+        if (held := self._held.get(request_id)) and not held.is_preempted:
+            held.is_preempted = True
+            self._headroom = min(HEADROOM_MOST, self._headroom + HEADROOM_STEP)
+
+    def expected_outputs(self) -> ExpectedOutputs:
+        """How long answers get, of each lane that had some."""
+        return {lane: output for lane, each in self._lengths.items() if (output := each.expected())}
+
+    def release(self, request_id: str, *, has_ended: bool, is_cut: bool = False) -> None:
+        """The job has left the engine.
+
+        Args:
+            has_ended: with a whole answer, whose length can be learned from.
+            is_cut: its maximum ended it.
+        """
+        held = self._held.pop(request_id, None)
+        self._load = None
+        if held is None or not has_ended:
+            return
+        self._lengths[held.lane].learn(
+            held.produced,
+            (each.produced for each in self._held.values() if each.lane is held.lane),
+            is_cut=is_cut,
+        )
+        # In balance with the step up where exactly that share of jobs is preempted. Source: Robbins, Monro:
+        # A Stochastic Approximation Method, 1951.
+        if not held.is_preempted:
+            step = HEADROOM_STEP * PREEMPTED_SHARE / (1 - PREEMPTED_SHARE)
+            self._headroom = max(HEADROOM_LEAST, self._headroom - step)
+
+    def _blocks_of(self, tokens: int) -> int:
+        return -(-tokens // self._block_tokens)
+
+    def _most_blocks_of(self, job: HeldJob) -> int:
+        return self._blocks_of(job.prompt_tokens + job.max_tokens)
+
+    def _sum(self) -> _Load:
+        load = [0.0] * len(MOMENTS), [0.0] * len(MOMENTS)
+        for each in self._held.values():
+            self._add(each, load)
+        return load
+
+    def _add(self, job: HeldJob, load: _Load) -> None:
+        means, variances = load
+        for at, chance in enumerate(self._chances_of(job)):
+            blocks = self._blocks_of(job.prompt_tokens + min(job.produced + MOMENTS[at], job.max_tokens))
+            means[at] += chance * blocks
+            variances[at] += chance * (1.0 - chance) * blocks * blocks
+
+    def _chances_of(self, job: HeldJob) -> list[float]:
+        """At each moment, the chance that the job still runs. Jobs that are about as far have the same."""
+        lengths, produced = self._lengths[job.lane], job.produced // STEP_TOKENS * STEP_TOKENS
+        of_lane = self._chances[job.lane]
+        if of_lane.edition != lengths.edition:
+            of_lane = self._chances[job.lane] = _Chances(lengths.edition)
+        key = (produced, job.max_tokens)
+        if key not in of_lane.known:
+            of_lane.known[key] = _chances(lengths, produced, job.max_tokens)
+        return of_lane.known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chances:
+    """What was computed from one edition of a lane's lengths."""
+
+    edition: int
+    known: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+
+
+def _chances(lengths: Lengths, produced: int, max_tokens: int) -> list[float]:
+    # As many as are alive when the time up to a moment begins, while they are as large as when it ends: a peak between
+    # two moments is not missed.
+    chances, before = [1.0], MOMENTS[0]
+    for more in MOMENTS[1:]:
+        chance = lengths.alive(produced, before + 1, max_tokens)
+        if chance <= 0.0:
+            break
+        chances.append(chance)
+        before = more
+    return chances

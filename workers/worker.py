@@ -1,0 +1,205 @@
+"""A worker: starts one engine, keeps its lease, and stops it without losing a job."""
+
+import gc
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from prometheus_client.registry import Collector
+from redis import Redis
+
+from headrace import connections
+from headrace.broker.pace import Pace
+from headrace.broker.streams import Streams
+from headrace.config import Settings
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.queues import OVERFLOW, Route
+from headrace.errors import ConfigError, StoreUnavailable
+from headrace.policies.answers import AnswerLength
+from headrace.policies.pricing import Tariff
+from headrace.policies.retries import RetryRules
+from headrace.store import Store, observations, workers
+from workers.engines import load
+from workers.engines.base import EngineLimits
+from workers.measuring.metrics import BudgetMetrics, Endpoint, WorkerMetrics
+from workers.measuring.sampler import Sampler
+from workers.paid.breaker import Breaker
+from workers.paid.lockout import Lockout
+from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
+from workers.paid.payer import Payer
+from workers.running.bill import Bill
+from workers.running.execute import Execute
+from workers.running.generating import Generating
+from workers.running.lease import Lease, LeaseTimes
+from workers.running.notices import Notices
+from workers.running.publisher import Publisher
+from workers.running.records import AttemptRecords
+from workers.running.worker_state import WorkerState
+from workers.taking.kv_budget import KvBudget
+
+log = logging.getLogger(__name__)
+
+#: For how long a worker whose engine is up waits for a Postgres that is away, and between two tries, in seconds.
+REGISTER_FOR_S = 60.0
+AGAIN_AFTER_S = 1.0
+#: New objects after which Python looks for cycles among them. After its default of 700 a busy worker looks seventy
+#: times a second, and now and then through all that is loaded, for 70 ms in which no thread of it runs.
+YOUNG_OBJECTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a worker calls in its process, from any thread.
+
+    Attributes:
+        freed: a job has left the engine: there may be room for another.
+        give_up: the engine has died too often: the process is to end, with an error.
+    """
+
+    freed: Callable[[], None]
+    give_up: Callable[[], object]
+
+
+class Worker:
+    """Holds the engine, the lease and the use case together from `start` to `stop`.
+
+    Attributes:
+        kv_budget: what its engine has room for: whoever has it `execute` a job lets the job in.
+    """
+
+    def __init__(self, settings: Settings, route: Route, store: Store, notices: Notices, hooks: Hooks) -> None:
+        """Make the engine, and start nothing. Raises: ConfigError."""
+        pool = settings.pools[settings.pool]
+        if route is Route.POOL and pool.is_paid:
+            raise _no_engine(settings.pool)
+        self._settings, self._route, self._store = settings, route, store
+        self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
+        self._engine = load("openai" if route is Route.OVERFLOW else pool.engine, settings, pool)
+        self._state = WorkerState()
+        self._host_id = socket.gethostname()
+        self.kv_budget = KvBudget(self._engine, pool.kv_admission, pool.kv_high_share, hooks.freed)
+        tariff, redis = Tariff.of(settings), connections.redis(settings)
+        self._publisher = Publisher(Streams(redis))
+        lockout = _lockout(tariff, settings)
+        payer = Payer(store, tariff, settings.budgets, lockout, _pacer(tariff, redis, hooks.freed))
+        self.execute = Execute(
+            self._state,
+            Generating(self._engine, self.kv_budget, self._publisher),
+            AttemptRecords(store, self._state.id, self._engine.name, notices, self._publisher),
+            Bill(tariff, route, self._host_id),
+            RetryRules(settings.max_attempts, settings.paid_pools),
+            payer if route is Route.OVERFLOW else None,
+        )
+        times = LeaseTimes(settings.lease_s, settings.lease_renew_every_s, settings.max_run_s(route))
+        self._lease = Lease(self._state, store, self._engine, times, hooks.give_up, lambda: not lockout.is_open)
+        self._sampler, self._endpoint = self._measures()
+
+    def start(self) -> None:
+        """Load the engine, publish its limits, and start the lease.
+
+        Raises: EngineUnavailable, StoreUnavailable; ConfigError for a setting that cannot be followed.
+        """
+        self._endpoint.begin()
+        log.info("engine_loading", extra={"engine": self._engine.name, "pid": os.getpid()})
+        limits = self._engine.start()
+        info = self._info(limits)
+        self._register(info)
+        self.kv_budget.open(limits, self._past_answers())
+        self._lease.begin()
+        self._sampler.begin()
+        self._publisher.begin()
+        gc.set_threshold(YOUNG_OBJECTS)
+        self._state.ready.set()
+        facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
+        log.info("engine_ready", extra=facts)
+
+    def _register(self, info: WorkerInfo) -> None:
+        """Write this worker's row, through an outage of Postgres if need be: an engine may have loaded for minutes.
+
+        Raises: StoreUnavailable.
+        """
+        give_up_at = time.monotonic() + REGISTER_FOR_S
+        while True:
+            try:
+                with self._store.begin() as db:
+                    workers.register(db, info, self._settings.lease_s)
+                return
+            except StoreUnavailable as error:
+                if time.monotonic() > give_up_at:
+                    raise
+                log.warning("worker_not_registered", extra={"worker_id": str(info.id), "error": str(error)})
+                time.sleep(AGAIN_AFTER_S)
+
+    def _past_answers(self) -> list[AnswerLength]:
+        """The pool's last answers; none where Postgres does not say, or no room is kept."""
+        if self._route is Route.OVERFLOW:
+            return []
+        pool = self._settings.served_pool
+        try:
+            with self._store.begin() as db:
+                return observations.answer_lengths(db, self._pool, [pool.model, *pool.adapters])
+        except StoreUnavailable as error:
+            log.warning("answers_not_read", extra={"error": str(error)})
+            return []
+
+    def _measures(self) -> tuple[Sampler, Endpoint]:
+        """What reports on this worker, to Postgres and to Prometheus."""
+        settings, engine, pool = self._settings, self._engine, self._pool
+        sampler = Sampler(self._store, engine, self.kv_budget, self._state.id, pool, settings.sample_every_s)
+        collectors: list[Collector] = [WorkerMetrics(pool, engine, self.kv_budget, self._state)]
+        if self._route is Route.OVERFLOW:
+            collectors.append(BudgetMetrics(self._store, settings.budgets))
+        return sampler, Endpoint(collectors, settings.metrics_host, settings.metrics_port)
+
+    def _info(self, limits: EngineLimits) -> WorkerInfo:
+        settings, host_id = self._settings, self._host_id
+        return WorkerInfo(
+            id=self._state.id,
+            name=f"{self._pool}@{host_id}",
+            host_id=host_id,
+            pool=self._pool,
+            engine=self._engine.name,
+            model=settings.overflow.model if self._route is Route.OVERFLOW else settings.pools[settings.pool].model,
+            max_running=limits.max_running,
+            max_model_tokens=limits.max_model_tokens,
+            kv_tokens=limits.kv_tokens,
+            kv_block_tokens=limits.kv_block_tokens,
+        )
+
+    def stop(self) -> None:
+        """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
+        self._lease.drain()
+        if not self._state.attempts.wait_until_idle(self._settings.drain_s):
+            # A call to the paid API cannot be cut short, and what it costs must not be paid again elsewhere.
+            if self._route is Route.POOL:
+                self._lease.stop_all("draining")
+            self._state.attempts.wait_until_idle(self._settings.drain_s)
+        self._sampler.end()
+        # In this order: the lease would take an engine that was stopped for a dead one, and start it again.
+        self._lease.end()
+        self._engine.stop()
+        self._publisher.end()
+        self._endpoint.end()
+        log.info("worker_left", extra={"worker_id": str(self._state.id)})
+
+
+def _lockout(tariff: Tariff, settings: Settings) -> Lockout:
+    make = partial(Breaker, probe_s=2 * settings.overflow.timeout_s)
+    return Lockout(tariff.all_api_models, tariff.api_models_in_use, make)
+
+
+def _pacer(tariff: Tariff, redis: Redis, freed: Callable[[], None]) -> Pacer:
+    is_one_model = len(tariff.api_models_in_use) == 1
+    return Pacer(Pace(redis), reopened=freed, longest_closed_s=LONGEST_PAUSE_S if is_one_model else HELD_S)
+
+
+def _no_engine(pool: str) -> ConfigError:
+    message = (
+        f"The paid API alone answers pool '{pool}' (engine 'openai'), by the overflow worker: "
+        "set HEADRACE_POOL to a pool with an engine of its own, or start no GPU worker."
+    )
+    return ConfigError(message, param="pool")
