@@ -26,7 +26,7 @@ REPLY_S = 2.0
 _STARTED = time.strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
-class JobView(TaskView):
+class JobPage(TaskView):
     """A task's page: for a job that Flower did not hear of, where to look."""
 
     @web.authenticated
@@ -63,7 +63,7 @@ class Revoke(ControlHandler):
             self.write({"message": done})
 
 
-class _Refusal(ControlHandler):
+class _RefusedCommand(ControlHandler):
     command = ""
 
     @web.authenticated
@@ -73,13 +73,13 @@ class _Refusal(ControlHandler):
         self.write(REFUSED[self.command])
 
 
-class RateLimit(_Refusal):
+class RateLimit(_RefusedCommand):
     """Rates of tasks."""
 
     command = "rate_limit"
 
 
-class TimeLimit(_Refusal):
+class TimeLimit(_RefusedCommand):
     """Time limits of tasks."""
 
     command = "time_limit"
@@ -125,7 +125,7 @@ class QueueLengths(GetQueueLengths):
 
 #: Before Flower's own: the first pattern that fits is taken.
 urls.handlers[:0] = [
-    web.url(r"/task/(.+)", JobView, name="task"),
+    web.url(r"/task/(.+)", JobPage, name="task"),
     web.url(r"/broker", QueuesView, name="broker"),
     (r"/api/queues/length", QueueLengths),
     (r"/api/task/revoke/(.+)", Revoke),

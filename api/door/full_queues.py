@@ -22,7 +22,7 @@ KNOCK_EVERY_S = 1.0
 Key = TypeVar("Key", bound=Hashable)
 
 
-class _Entry(NamedTuple):
+class _Remembered(NamedTuple):
     refusal: Refusal
     ask_again_at: float
     until: float
@@ -32,7 +32,7 @@ class FullQueues(Generic[Key]):
     """Refusals by what was asked: an app and the queues its job may go to."""
 
     def __init__(self) -> None:
-        self._entries: dict[Key, _Entry] = {}
+        self._entries: dict[Key, _Remembered] = {}
         self._knocked_at: dict[Hashable, float] = {}
 
     def recall(self, key: Key) -> Refusal | None:
@@ -50,7 +50,7 @@ class FullQueues(Generic[Key]):
         """Keep what was told of it just now. Args: asked_at: on the monotonic clock."""
         if len(self._entries) >= REMEMBERED:
             self._entries.clear()
-        self._entries[key] = _Entry(refusal, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
+        self._entries[key] = _Remembered(refusal, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
 
     def forget(self, key: Key) -> None:
         """There was room."""

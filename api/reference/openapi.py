@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from api.reference.operations import ALWAYS, OPERATIONS, REFUSALS, Operation, Refusal
+from api.reference.operations import ALWAYS, OPERATIONS, REFUSALS, ErrorStatus, Operation
 from api.schemas.health import Readiness
 from api.schemas.problems import ProblemBody
 
@@ -136,7 +136,7 @@ def _problems(each: Operation) -> dict[str, Any]:
     return {str(status): _problem(REFUSALS[status]) for status in sorted({*each.refusals, *ALWAYS})}
 
 
-def _problem(refusal: Refusal) -> dict[str, Any]:
+def _problem(refusal: ErrorStatus) -> dict[str, Any]:
     error = {"message": refusal.message, "type": refusal.type, "param": refusal.param, "code": refusal.code}
     content = {"schema": _ref(ProblemBody), "example": {"error": {**error, **refusal.more}}}
     return {

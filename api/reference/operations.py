@@ -156,7 +156,7 @@ OPERATIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorStatus:
     """An error's status: what it means, the headers that say what to do, and how one looks."""
 
     description: str
@@ -168,49 +168,49 @@ class Refusal:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-REFUSALS: Mapping[int, Refusal] = {
-    400: Refusal(
+REFUSALS: Mapping[int, ErrorStatus] = {
+    400: ErrorStatus(
         "The request cannot be served as it is; `param` names the field.",
         *("invalid_value", "invalid_request_error"),
         *("Invalid 'max_tokens': Input should be greater than or equal to 1.", "max_tokens"),
     ),
-    401: Refusal(
+    401: ErrorStatus(
         "No valid API key.",
         *("invalid_api_key", "invalid_request_error"),
         "No API key was given. Send it as 'Authorization: Bearer hr-…'.",
         headers=("WWW-Authenticate",),
     ),
-    403: Refusal(
+    403: ErrorStatus(
         "A valid key that is not for this: a scope or a lane that it has not.",
         *("tier_not_allowed", "permission_error"),
         *("This app may not use the lane 'high'. Open to it: 'low', 'batch'.", "lane"),
     ),
-    404: Refusal(
+    404: ErrorStatus(
         "No such thing, or another app's.",
         *("not_found", "invalid_request_error", "No job with id 'job_1'."),
     ),
-    408: Refusal(
+    408: ErrorStatus(
         "The body came too slowly. Nothing was accepted.",
         *("body_timeout", "invalid_request_error"),
         "Less than 64 KiB of the body came in 10 s. Nothing was accepted. Send at least 64 KiB/s: send fewer large "
         "requests at once, or shorter ones.",
     ),
-    409: Refusal(
+    409: ErrorStatus(
         "Not now: the job has not ended, or was cancelled while its caller waited, or another request with this "
         "Idempotency-Key is under way.",
         *("job_not_ended", "conflict_error", "The job has not ended yet."),
         headers=("Retry-After", "x-should-retry", "x-job-id"),
     ),
-    413: Refusal(
+    413: ErrorStatus(
         "The body is too large.",
         *("request_too_large", "invalid_request_error", "The body is larger than 8388608 bytes."),
     ),
-    422: Refusal(
+    422: ErrorStatus(
         "The Idempotency-Key was used with another body or path.",
         *("idempotency_key_reused", "idempotency_error"),
         *("This Idempotency-Key was used with another body or path. Use a new key.", "Idempotency-Key"),
     ),
-    429: Refusal(
+    429: ErrorStatus(
         "No room: in the queue, in the app's own limits, or among the requests that are held open. Come back after "
         "`Retry-After` seconds; not at all with `x-should-retry: false`.",
         *("queue_full", "rate_limit_error"),
@@ -221,21 +221,21 @@ REFUSALS: Mapping[int, Refusal] = {
             "expected_wait_s": 31.5,
         },
     ),
-    500: Refusal(
+    500: ErrorStatus(
         "Ours to fix; tell us the `x-request-id`.",
         *("internal_error", "server_error", "Something went wrong here. Nothing was lost."),
     ),
-    502: Refusal(
+    502: ErrorStatus(
         "The job ended without an answer, after every retry that made sense.",
         *("engine_fault", "server_error", "The engine failed."),
         headers=("x-should-retry", "x-job-id"),
     ),
-    503: Refusal(
+    503: ErrorStatus(
         "A part of Headrace is down, and nothing was lost; or the job could not start in time, and cost nothing.",
         *("broker_unavailable", "server_error", "Redis does not answer. Nothing was lost; try again."),
         headers=("Retry-After",),
     ),
-    504: Refusal(
+    504: ErrorStatus(
         "The job goes on, or its deadline passed: `x-job-id` names it. Sending it again would make a second one.",
         *("wait_timeout", "server_error"),
         "Job 'job_01a2106d0af9726ab10c9ac4f8a6ff5f' has not ended yet. It goes on: "

@@ -14,7 +14,7 @@ from headrace.cli.table import table
 from headrace.config import PoolSettings, Settings
 from headrace.domain.shapes import KV_BYTES, WEIGHT_BYTES, ModelShape
 from headrace.errors import ConfigError
-from headrace.policies.sizing import BATCH, GIB, GPU_SHARE, GPUS, Choice, KvPool, as_served, plan, rate
+from headrace.policies.sizing import BATCH, GIB, GPU_SHARE, GPUS, KvPool, Serving, as_served, plan, rate
 
 MIB = 2**20
 #: Of vLLM on a GPU and on a CPU, where nothing else is asked for.
@@ -70,18 +70,18 @@ def plan_(
     name, pool = _subject(settings, model, pool_name)
     if kv_cache_mib is None and pool is not None and not names:
         kv_cache_mib = pool.kv_cache_mib
-    choice = Choice(block_tokens=BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS)
-    shape, choice = _as_chosen(ModelShape.of(read_config(name, settings.state_dir)), choice, pool, chosen)
+    serving = Serving(block_tokens=BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS)
+    shape, serving = _as_chosen(ModelShape.of(read_config(name, settings.state_dir)), serving, pool, chosen)
     if kv_cache_mib is not None:
-        figures = {"given": _given(shape, choice, kv_cache_mib)}
+        figures = {"given": _given(shape, serving, kv_cache_mib)}
     else:
-        figures = {each: _on(shape, each, choice, prompt_tokens, output_tokens) for each in names or GPUS}
-    facts = _facts(shape, choice)
+        figures = {each: _on(shape, each, serving, prompt_tokens, output_tokens) for each in names or GPUS}
+    facts = _facts(shape, serving)
     if as_json:
         click.echo(json.dumps({"model": name, **facts, "gpus": figures}, indent=2))
         return
     out.print(_line(name, shape, facts))
-    _show(figures, choice.gpus, f"{prompt_tokens} + {output_tokens}")
+    _show(figures, serving.gpus, f"{prompt_tokens} + {output_tokens}")
     out.print(f"longest: jobs of {shape.max_model_tokens:,} tokens that fit side by side.", style="dim")
 
 
@@ -105,12 +105,12 @@ def _subject(settings: Settings, model: str | None, pool_name: str | None) -> tu
 
 
 def _as_chosen(
-    shape: ModelShape, choice: Choice, pool: PoolSettings | None, chosen: Mapping[str, Any]
-) -> tuple[ModelShape, Choice]:
+    shape: ModelShape, serving: Serving, pool: PoolSettings | None, chosen: Mapping[str, Any]
+) -> tuple[ModelShape, Serving]:
     """As the pool says, if it is one's, and as was said here, which is not None."""
     if pool is not None:
-        shape, choice = as_served(shape, choice, pool)
-    return shape, replace(choice, **{name: value for name, value in chosen.items() if value is not None})
+        shape, serving = as_served(shape, serving, pool)
+    return shape, replace(serving, **{name: value for name, value in chosen.items() if value is not None})
 
 
 def _show(figures: Mapping[str, Mapping[str, Any]], gpus: int, length: str) -> None:
@@ -164,27 +164,27 @@ def _from_hub(model: str) -> Path:
         raise OSError(reason) from None
 
 
-def _facts(shape: ModelShape, choice: Choice) -> dict[str, int]:
+def _facts(shape: ModelShape, serving: Serving) -> dict[str, int]:
     return {
         "params": shape.params,
         "active_params": shape.active_params,
-        "weight_bytes": shape.weight_bytes(choice.quantisation),
-        "kv_bytes_per_token": shape.kv_bytes_per_token(choice.kv_dtype),
+        "weight_bytes": shape.weight_bytes(serving.quantisation),
+        "kv_bytes_per_token": shape.kv_bytes_per_token(serving.kv_dtype),
         "max_model_tokens": shape.max_model_tokens,
     }
 
 
-def _given(shape: ModelShape, choice: Choice, mib: int) -> dict[str, Any]:
+def _given(shape: ModelShape, serving: Serving, mib: int) -> dict[str, Any]:
     """A cache of a given size."""
-    pool = KvPool(mib * MIB, shape.kv_bytes_per_token(choice.kv_dtype, choice.gpus), choice.block_tokens)
+    pool = KvPool(mib * MIB, shape.kv_bytes_per_token(serving.kv_dtype, serving.gpus), serving.block_tokens)
     return _pool_figures(shape, pool)
 
 
-def _on(shape: ModelShape, name: str, choice: Choice, prompt_tokens: int, output_tokens: int) -> dict[str, Any]:
+def _on(shape: ModelShape, name: str, serving: Serving, prompt_tokens: int, output_tokens: int) -> dict[str, Any]:
     """One GPU's figures; only the reason where the model does not fit."""
     try:
-        planned = plan(shape, GPUS[name], choice)
-        reached = rate(shape, GPUS[name], choice, planned.pool, prompt_tokens, output_tokens)
+        planned = plan(shape, GPUS[name], serving)
+        reached = rate(shape, GPUS[name], serving, planned.pool, prompt_tokens, output_tokens)
     except ConfigError as error:
         return {"reason": str(error)}
     filled = {"weight_bytes": planned.weight_bytes, "other_bytes": planned.other_bytes}

@@ -13,7 +13,7 @@ from headrace.cli.database import database
 from headrace.config import Settings
 from headrace.stack.development_key import make_development_key
 from headrace.stack.lock import state_lock
-from headrace.stack.machine import Choice, Machine
+from headrace.stack.machine import Machine, StackOptions
 from headrace.stack.models.model import PreparedModel, prepare
 from headrace.stack.processes.supervisor import Supervisor
 from headrace.stack.report import Report
@@ -42,11 +42,11 @@ def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_fil
     settings.check_budget_webhook()
     with state_lock(settings.state_dir) as lock:
         model = prepare(settings, say) if settings.pools[settings.pool].engine == "vllm" else None
-        machine = Machine(settings, Choice(frozenset(without), port, model))
+        machine = Machine(settings, StackOptions(frozenset(without), port, model))
         for name, reason in machine.left_out.items():
             say(f"{name} is left out: {reason}")
         supervisor = Supervisor(machine.stages(), machine.logs, lock, say)
-        tell = _Teller(machine, model, supervisor, ready_file, brief)
+        tell = _Announcement(machine, model, supervisor, ready_file, brief)
         try:
             supervisor.run(tell)
         finally:
@@ -68,7 +68,7 @@ def choose_engine(asked: str | None) -> Settings:
     return settings
 
 
-class _Teller:
+class _Announcement:
     """Tells where everything is: the terminal once, the ready file each time a pid changes."""
 
     def __init__(

@@ -59,7 +59,7 @@ GPUS: Mapping[str, Gpu] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Serving:
     """How a model is served.
 
     Attributes:
@@ -87,8 +87,8 @@ _ARGUMENTS: Mapping[str, tuple[str, type[int | float]]] = {
 }
 
 
-def as_served(shape: ModelShape, choice: Choice, pool: PoolSettings) -> tuple[ModelShape, Choice]:
-    """The model and the choice as a pool's settings change them.
+def as_served(shape: ModelShape, serving: Serving, pool: PoolSettings) -> tuple[ModelShape, Serving]:
+    """The model, and how it is served, as a pool's settings change them.
 
     Raises: ConfigError: one of its `engine_options` says nothing that this can count with.
     """
@@ -103,7 +103,7 @@ def as_served(shape: ModelShape, choice: Choice, pool: PoolSettings) -> tuple[Mo
     longest = _number(options, "max_model_len", int) if "max_model_len" in options else pool.max_model_tokens
     if longest is not None:
         shape = replace(shape, max_model_tokens=int(longest))
-    return shape, replace(choice, kv_dtype=_kv_dtype(str(options.get("kv_cache_dtype", "auto"))), **found)
+    return shape, replace(serving, kv_dtype=_kv_dtype(str(options.get("kv_cache_dtype", "auto"))), **found)
 
 
 def _number(options: Mapping[str, Any], argument: str, kind: type[int | float]) -> int | float:
@@ -160,16 +160,16 @@ class Plan:
     pool: KvPool
 
 
-def plan(shape: ModelShape, gpu: Gpu, choice: Choice) -> Plan:
+def plan(shape: ModelShape, gpu: Gpu, serving: Serving) -> Plan:
     """Fill the GPUs: weights, what an engine needs to compute, and KV cache in all that is left.
 
     Raises: ConfigError when the weights leave no room for one block.
     """
-    weights = shape.weight_bytes(choice.quantisation) // choice.gpus
-    other = FIXED_BYTES + _step_bytes(shape, choice)
-    room = int(gpu.memory_bytes * choice.gpu_share)
-    per_token = shape.kv_bytes_per_token(choice.kv_dtype, choice.gpus)
-    pool = KvPool(max(0, room - weights - other), per_token, choice.block_tokens)
+    weights = shape.weight_bytes(serving.quantisation) // serving.gpus
+    other = FIXED_BYTES + _step_bytes(shape, serving)
+    room = int(gpu.memory_bytes * serving.gpu_share)
+    per_token = shape.kv_bytes_per_token(serving.kv_dtype, serving.gpus)
+    pool = KvPool(max(0, room - weights - other), per_token, serving.block_tokens)
     if pool.tokens == 0:
         raise ConfigError(
             f"It does not fit: the engine has {room / GIB:.1f} GiB of a GPU, its weights take {weights / GIB:.1f} and "
@@ -179,10 +179,10 @@ def plan(shape: ModelShape, gpu: Gpu, choice: Choice) -> Plan:
     return Plan(weights, other, pool)
 
 
-def _step_bytes(shape: ModelShape, choice: Choice) -> int:
+def _step_bytes(shape: ModelShape, serving: Serving) -> int:
     """What one full step needs for a moment: the widest layer's vectors, or the scores of the vocabulary, twice."""
-    vectors = STEP_TOKENS * (2 * shape.intermediate // choice.gpus + 4 * shape.hidden) * 2
-    scores = choice.max_running * shape.vocabulary * 4 * 2
+    vectors = STEP_TOKENS * (2 * shape.intermediate // serving.gpus + 4 * shape.hidden) * 2
+    scores = serving.max_running * shape.vocabulary * 4 * 2
     return max(vectors, scores)
 
 
@@ -203,23 +203,23 @@ class Rate:
     jobs_per_s: float
 
 
-def rate(shape: ModelShape, gpu: Gpu, choice: Choice, pool: KvPool, prompt_tokens: int, output_tokens: int) -> Rate:
+def rate(shape: ModelShape, gpu: Gpu, serving: Serving, pool: KvPool, prompt_tokens: int, output_tokens: int) -> Rate:
     """How fast a full batch of such jobs goes: a roofline of memory traffic and arithmetic.
 
     A step reads the weights once and the KV cache of all its sequences, and computes two operations for each active
     parameter and sequence; whichever takes longer counts. Prompts are computed in between. Source: Williams,
     Waterman, Patterson: Roofline, CACM 2009.
     """
-    running = min(choice.max_running, pool.sequences(prompt_tokens + output_tokens))
+    running = min(serving.max_running, pool.sequences(prompt_tokens + output_tokens))
     if running == 0:
         raise ConfigError(
             f"A job of {prompt_tokens + output_tokens} tokens does not fit: the pool has {pool.tokens}.", param="prompt"
         )
-    bytes_per_s, flops = gpu.bytes_per_s * choice.gpus, gpu.flops * choice.gpus
-    cached_bytes = running * (prompt_tokens + output_tokens / 2) * shape.kv_bytes_per_token(choice.kv_dtype)
-    reading_s = (shape.weight_bytes_read(running, choice.quantisation) + cached_bytes) / bytes_per_s
+    bytes_per_s, flops = gpu.bytes_per_s * serving.gpus, gpu.flops * serving.gpus
+    cached_bytes = running * (prompt_tokens + output_tokens / 2) * shape.kv_bytes_per_token(serving.kv_dtype)
+    reading_s = (shape.weight_bytes_read(running, serving.quantisation) + cached_bytes) / bytes_per_s
     step_s = max(reading_s, 2 * shape.active_params * running / flops)
     prompt_s = 2 * shape.active_params * prompt_tokens / flops
-    first_token_s = max(prompt_s, shape.weight_bytes_read(prompt_tokens, choice.quantisation) / bytes_per_s)
+    first_token_s = max(prompt_s, shape.weight_bytes_read(prompt_tokens, serving.quantisation) / bytes_per_s)
     jobs_per_s = running / (output_tokens * step_s + running * prompt_s)
     return Rate(running, step_s, first_token_s, jobs_per_s * output_tokens, jobs_per_s)

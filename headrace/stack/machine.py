@@ -39,7 +39,7 @@ ENGINE_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class StackOptions:
     """What the caller wants of a machine.
 
     Attributes:
@@ -56,16 +56,16 @@ class Choice:
 class Machine:
     """One machine's services, stage by stage, and the addresses they will have."""
 
-    def __init__(self, settings: Settings, choice: Choice) -> None:
+    def __init__(self, settings: Settings, options: StackOptions) -> None:
         """Choose ports and passwords; nothing starts. Raises: StackError."""
         self._lines = procfile.read(PROJECT_ROOT / "Procfile")
-        if unknown := choice.without - self._lines.keys():
+        if unknown := options.without - self._lines.keys():
             raise StackError(f"The Procfile has no {', '.join(sorted(unknown))}; it has {', '.join(self._lines)}.")
-        self._choice = choice
+        self._options = options
         state = settings.state_dir.resolve()
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         given = settings.model_fields_set
-        self.web_port = self._web_port(choice.port)
+        self.web_port = self._web_port(options.port)
         # The API's port is held. The others are free until their server listens: a stack that starts at the same time
         # has another port for its API, and so begins to look for the others elsewhere.
         shift = (self.web_port - WEB_PORT) % PORTS_APART
@@ -108,7 +108,7 @@ class Machine:
     @property
     def left_out(self) -> dict[str, str]:
         """The Procfile's processes that do not run, and why."""
-        reasons = dict.fromkeys(sorted(self._choice.without), "as asked")
+        reasons = dict.fromkeys(sorted(self._options.without), "as asked")
         if self.settings.openai_api_key is None:
             reasons.setdefault("overflow", "OPENAI_API_KEY is not set")
         if self.settings.served_pool.is_paid:
@@ -208,6 +208,6 @@ class Machine:
                 "FLOWER_BASIC_AUTH", f"{FLOWER_USER}:{persistent_secret(settings.state_dir / 'flower-password')}"
             ),
         }
-        if self._choice.model is not None:
-            ours["HEADRACE_MODEL_DIR"] = str(self._choice.model.folder)
+        if self._options.model is not None:
+            ours["HEADRACE_MODEL_DIR"] = str(self._options.model.folder)
         return inherited | ours

@@ -16,7 +16,7 @@ from headrace.config import PoolSettings
 from headrace.connections import model_files
 from headrace.domain.shapes import ModelShape
 from headrace.errors import EngineCrash
-from headrace.policies.sizing import Choice, Gpu, plan
+from headrace.policies.sizing import Gpu, Serving, plan
 from headrace.stack.models.model import PreparedModel
 from tests.contracts import test_engine as contract
 from tests.gpu.machine import devices, on_a_gpu
@@ -60,7 +60,7 @@ def test_the_cache_has_the_tokens_that_a_plan_on_paper_gives_it(engine: VllmEngi
     assert limits.kv_block_tokens is not None
     # The rates are of no account here.
     gpu = Gpu(devices()[0].memory_bytes, bytes_per_s=1.0, flops=1.0)
-    planned = plan(shape, gpu, Choice(block_tokens=limits.kv_block_tokens, max_running=limits.max_running))
+    planned = plan(shape, gpu, Serving(block_tokens=limits.kv_block_tokens, max_running=limits.max_running))
 
     assert limits.kv_tokens == pytest.approx(planned.pool.tokens, rel=TOLERANCE)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.cli.bench.claims import REGISTRY, Claim, read_claims
+from headrace.cli.bench.claims import REGISTRY, BenchClaim, read_claims
 from headrace.cli.bench.figures import FIGURES, read_figures
 from headrace.cli.bench.page import PAGE, page, without_marks
 
@@ -60,7 +60,7 @@ def test_what_a_counter_proof_replaces_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
-def test_what_a_claim_measures_exists(claim: Claim) -> None:
+def test_what_a_claim_measures_exists(claim: BenchClaim) -> None:
     assert [path for path in claim.measures if not (ROOT / path).exists()] == []
 
 

@@ -38,7 +38,7 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class BenchClaim:
     """A promise with the script that measures it.
 
     Attributes:
@@ -66,7 +66,7 @@ class Claim:
         return shlex.join((self.script, *self.arguments))
 
 
-def read_claims(text: str) -> dict[str, Claim]:
+def read_claims(text: str) -> dict[str, BenchClaim]:
     """Read the registry: each claim by its name, in the order of the file.
 
     Raises: ConfigError: names the claim and the key at fault.
@@ -78,7 +78,7 @@ def read_claims(text: str) -> dict[str, Claim]:
     return {name: _claim(name, row) for name, row in tables.items()}
 
 
-def _claim(name: str, row: Any) -> Claim:
+def _claim(name: str, row: Any) -> BenchClaim:
     if not _NAME.fullmatch(name) or not isinstance(row, dict):
         raise _fault(name, "each claim is a table whose name has lower-case letters, digits and underscores")
     for key, kind in _KEYS.items():
@@ -90,7 +90,7 @@ def _claim(name: str, row: Any) -> Claim:
     if not words or not row["measures"]:
         raise _fault(f"{name}.{'measures' if words else 'run'}", "it may not be empty")
     goals = tuple(_goal(name, text) for text in row["goals"])
-    return Claim(name, row["claim"], f"benchmarks/{words[0]}", tuple(words[1:]), goals, tuple(row["measures"]))
+    return BenchClaim(name, row["claim"], f"benchmarks/{words[0]}", tuple(words[1:]), goals, tuple(row["measures"]))
 
 
 def _goal(name: str, text: str) -> Goal:

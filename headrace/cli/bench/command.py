@@ -10,10 +10,10 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from headrace.cli.bench.checkout import Age, Checkout, ages
-from headrace.cli.bench.claims import REGISTRY, Claim, read_claims
+from headrace.cli.bench.claims import REGISTRY, BenchClaim, read_claims
 from headrace.cli.bench.figures import FIGURES, Figure, entry_of, read_figures, write_figures
 from headrace.cli.bench.page import PAGE, outcome, page
+from headrace.cli.bench.repository import Age, Repository, ages
 from headrace.cli.bench.run import measure
 from headrace.cli.client import out
 from headrace.cli.table import table
@@ -90,7 +90,7 @@ class Records:
 
     def __init__(self, root: Path) -> None:
         """Read the registry. Raises: ConfigError: it is absent, as in an installation that is not a checkout."""
-        self.checkout = Checkout(root)
+        self.repository = Repository(root)
         try:
             self.claims = read_claims((root / REGISTRY).read_text(encoding="utf-8"))
         except OSError as error:
@@ -99,7 +99,7 @@ class Records:
     @property
     def figures(self) -> dict[str, Figure]:
         """As the file has them now. Raises: ConfigError."""
-        return read_figures(self.checkout.root / FIGURES)
+        return read_figures(self.repository.root / FIGURES)
 
     def named(self, names: Sequence[str]) -> list[str]:
         """These claims, each once. Raises: ConfigError: one is not in the registry."""
@@ -111,7 +111,7 @@ class Records:
     def stale(self) -> list[str]:
         """The claims whose figure is absent, failed without figures, or is not known to be of the present state."""
         figures = self.figures
-        found = ages(self.checkout, self.claims, figures)
+        found = ages(self.repository, self.claims, figures)
         return [
             name
             for name in self.claims
@@ -124,8 +124,8 @@ class Records:
         for number, name in enumerate(names, 1):
             claim = self.claims[name]
             say(f"[{number}/{len(names)}] {name}: {claim.command}")
-            figure = measure(self.checkout, claim, limit_s, say)
-            write_figures(self.checkout.root / FIGURES, self.figures | {name: figure})
+            figure = measure(self.repository, claim, limit_s, say)
+            write_figures(self.repository.root / FIGURES, self.figures | {name: figure})
             self.write_page()
             recorded[name] = entry_of(figure)
             if figure.status or not all(goal.is_met(figure.figures) for goal in claim.goals):
@@ -139,13 +139,13 @@ class Records:
     def write_page(self) -> None:
         """Make the page of what is recorded."""
         figures = self.figures
-        text = page(self.claims, figures, ages(self.checkout, self.claims, figures))
-        (self.checkout.root / PAGE).write_text(text, encoding="utf-8")
+        text = page(self.claims, figures, ages(self.repository, self.claims, figures))
+        (self.repository.root / PAGE).write_text(text, encoding="utf-8")
 
     def show(self, as_json: bool) -> None:
         """Print each claim with its figure's commit, date and age."""
         figures = self.figures
-        found = ages(self.checkout, self.claims, figures)
+        found = ages(self.repository, self.claims, figures)
         if as_json:
             rows = {name: _entry(claim, figures.get(name), found.get(name)) for name, claim in self.claims.items()}
             click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -153,7 +153,7 @@ class Records:
             out.print(_table(self.claims, figures, found))
 
 
-def _entry(claim: Claim, figure: Figure | None, age: Age | None) -> dict[str, object]:
+def _entry(claim: BenchClaim, figure: Figure | None, age: Age | None) -> dict[str, object]:
     return {
         "claim": claim.sentence,
         "command": claim.command,
@@ -164,7 +164,7 @@ def _entry(claim: Claim, figure: Figure | None, age: Age | None) -> dict[str, ob
     }
 
 
-def _table(claims: Mapping[str, Claim], figures: Mapping[str, Figure], found: Mapping[str, Age]) -> Table:
+def _table(claims: Mapping[str, BenchClaim], figures: Mapping[str, Figure], found: Mapping[str, Age]) -> Table:
     rows = table("claim", "commit", "date", "minutes", "figure")
     for name, claim in claims.items():
         figure = figures.get(name)
@@ -182,7 +182,7 @@ def _table(claims: Mapping[str, Claim], figures: Mapping[str, Figure], found: Ma
     return rows
 
 
-def _state(claim: Claim, figure: Figure, age: Age) -> str:
+def _state(claim: BenchClaim, figure: Figure, age: Age) -> str:
     words = [age.value]
     if figure.is_dirty:
         words.append("uncommitted changes")

@@ -14,7 +14,7 @@ FIGURES = "benchmarks/figures.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class BenchMachine:
     """Where a figure was measured."""
 
     cpu: str
@@ -44,7 +44,7 @@ class Figure:
     commit: str | None = None
     is_dirty: bool = False
     date: str | None = None
-    machine: Machine | None = None
+    machine: BenchMachine | None = None
     status: int = 0
     seconds: float | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def read_figures(path: Path) -> dict[str, Figure]:
 
 def _figure(entry: Mapping[str, Any]) -> Figure:
     machine = entry.get("machine")
-    return Figure(**{**entry, "machine": None if machine is None else Machine(**machine)})
+    return Figure(**{**entry, "machine": None if machine is None else BenchMachine(**machine)})
 
 
 def write_figures(path: Path, figures: Mapping[str, Figure]) -> None:

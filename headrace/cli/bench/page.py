@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from headrace.cli.bench.checkout import Age
-from headrace.cli.bench.claims import Claim
+from headrace.cli.bench.claims import BenchClaim
 from headrace.cli.bench.figures import Figure
+from headrace.cli.bench.repository import Age
 
 #: From the root of a checkout.
 PAGE = "docs/figures.md"
@@ -29,7 +29,7 @@ now. `bin/headrace bench NAME` measures a claim again, `bin/headrace bench --sta
 """
 
 
-def page(claims: Mapping[str, Claim], figures: Mapping[str, Figure], ages: Mapping[str, Age]) -> str:
+def page(claims: Mapping[str, BenchClaim], figures: Mapping[str, Figure], ages: Mapping[str, Age]) -> str:
     """The whole page: a row for each claim of the registry, in its order. A claim that `ages` lacks is not marked."""
     return _HEAD + "".join(_row(claim, figures.get(name), ages.get(name)) for name, claim in claims.items())
 
@@ -41,7 +41,7 @@ def without_marks(text: str) -> str:
     return text
 
 
-def _row(claim: Claim, figure: Figure | None, age: Age | None) -> str:
+def _row(claim: BenchClaim, figure: Figure | None, age: Age | None) -> str:
     goals = "<br>".join(f"`{goal}`" for goal in claim.goals)
     measured = ("not measured yet", "", "", "") if figure is None else _measured(claim, figure, age)
     # `bench NAME` needs the name, and the command alone does not show it where two claims share a script.
@@ -49,7 +49,7 @@ def _row(claim: Claim, figure: Figure | None, age: Age | None) -> str:
     return "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def _measured(claim: Claim, figure: Figure, age: Age | None) -> tuple[str, str, str, str]:
+def _measured(claim: BenchClaim, figure: Figure, age: Age | None) -> tuple[str, str, str, str]:
     """The cells of figure, commit, date and machine."""
     if figure.text:
         return figure.text, "measured before commits were recorded", "", ""
@@ -61,7 +61,7 @@ def _measured(claim: Claim, figure: Figure, age: Age | None) -> tuple[str, str, 
     return outcome(claim, figure), commit, (figure.date or "")[:10], str(figure.machine or "")
 
 
-def outcome(claim: Claim, figure: Figure) -> str:
+def outcome(claim: BenchClaim, figure: Figure) -> str:
     """The figures as the script printed them, and what went wrong."""
     if not figure.figures:
         return figure.text or f"**failed** with status {figure.status}, and printed no figures"

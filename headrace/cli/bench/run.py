@@ -10,10 +10,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from os import killpg
 
-from headrace.cli.bench.checkout import Checkout, this_machine
-from headrace.cli.bench.claims import Claim
+from headrace.cli.bench.claims import BenchClaim
 from headrace.cli.bench.figures import FIGURES, Figure, pairs_of
 from headrace.cli.bench.page import PAGE
+from headrace.cli.bench.repository import Repository, this_machine
 from headrace.errors import ConfigError
 from headrace.stack.processes.child import launched
 
@@ -21,7 +21,7 @@ from headrace.stack.processes.child import launched
 STOP_TIMEOUT_S = 60.0
 
 
-def measure(checkout: Checkout, claim: Claim, limit_s: float, say: Callable[[str], None]) -> Figure:
+def measure(repository: Repository, claim: BenchClaim, limit_s: float, say: Callable[[str], None]) -> Figure:
     """Run the claim's script to its end, and pass on what it prints on standard error.
 
     A script that fails gives a figure too, with its status. One that runs longer than `limit_s` is stopped, and has
@@ -29,15 +29,15 @@ def measure(checkout: Checkout, claim: Claim, limit_s: float, say: Callable[[str
 
     Raises: ConfigError: the script does not exist.
     """
-    if not (checkout.root / claim.script).is_file():
+    if not (repository.root / claim.script).is_file():
         raise ConfigError(f"{claim.name}: {claim.script} does not exist. Correct `run` in the registry.", param="run")
-    commit, is_dirty = checkout.commit(), checkout.is_dirty(besides=(FIGURES, PAGE))
+    commit, is_dirty = repository.commit(), repository.is_dirty(besides=(FIGURES, PAGE))
     date, began = datetime.now(UTC), time.monotonic()
     # A file, not a pipe: a process that the script has left behind would hold a pipe open.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(
             launched((sys.executable, claim.script, *claim.arguments), signal.SIGINT),
-            cwd=checkout.root,
+            cwd=repository.root,
             stdin=subprocess.DEVNULL,
             stdout=output,
             start_new_session=True,

@@ -16,7 +16,7 @@ from headrace.errors import StackError
 from headrace.stack.processes import orphans
 from headrace.stack.processes.child import STOP_TIMEOUT_S, Child, Command, describe
 from headrace.stack.processes.restart import MAX_DELAY_S, decide
-from headrace.stack.processes.watch import Watch
+from headrace.stack.processes.watchdog_pipe import WatchdogPipe
 
 #: How long a process has to end once a second signal says that somebody is in a hurry.
 HURRY_S = 2.0
@@ -60,7 +60,7 @@ class Service:
 
 
 @dataclass(slots=True)
-class _Entry:
+class _Life:
     """A service's life so far.
 
     Attributes:
@@ -100,14 +100,14 @@ class Supervisor:
         self._logs = logs
         self._lock = lock
         self._say = say
-        self._entries: list[list[_Entry]] = []
+        self._lives: list[list[_Life]] = []
         self._stop_requests = 0
 
     @property
     def pids(self) -> dict[str, int]:
         """The pid of each process that runs now."""
-        entries = [entry for stage in self._entries for entry in stage]
-        return {entry.service.name: entry.child.pid for entry in entries if entry.child.poll() is None}
+        lives = [life for stage in self._lives for life in stage]
+        return {life.service.name: life.child.pid for life in lives if life.child.poll() is None}
 
     def run(self, on_change: Callable[[], bool]) -> None:
         """Start everything, keep it running, and return after a signal has stopped it all.
@@ -118,7 +118,7 @@ class Supervisor:
         Raises:
             StackError: something could not be started or kept alive; everything is stopped by then.
         """
-        with self._signals(), Watch(self._lock) as watch, orphans.adopted():
+        with self._signals(), WatchdogPipe(self._lock) as watch, orphans.adopted():
             try:
                 self._start(watch)
                 self._keep(watch, on_change)
@@ -131,135 +131,133 @@ class Supervisor:
             finally:
                 self._stop(watch)
 
-    def _start(self, watch: Watch) -> None:
+    def _start(self, watch: WatchdogPipe) -> None:
         for stage in self._stages:
-            entries: list[_Entry] = []
-            self._entries.append(entries)
+            lives: list[_Life] = []
+            self._lives.append(lives)
             self._say(f"starting {', '.join(service.name for service in stage)}")
             for service in stage:
                 # The log of the run before is kept, one run back.
                 with suppress(FileNotFoundError):
                     self._log(service).replace(self._log(service).with_suffix(".log.1"))
                 service.before_start()
-                entries.append(_Entry(service, self._spawn(service, watch)))
+                lives.append(_Life(service, self._spawn(service, watch)))
                 self._check_stop()
-            self._await(entries)
+            self._await(lives)
 
-    def _spawn(self, service: Service, watch: Watch) -> Child:
+    def _spawn(self, service: Service, watch: WatchdogPipe) -> Child:
         return Child(service.command, self._log(service), watch.descriptor)
 
     def _log(self, service: Service) -> Path:
         return self._logs / f"{service.name}.log"
 
-    def _await(self, entries: list[_Entry]) -> None:
+    def _await(self, lives: list[_Life]) -> None:
         """Wait until each is ready, and tell. Raises: StackError, _StopRequested."""
         began = time.monotonic()
-        waiting = list(entries)
+        waiting = list(lives)
         while waiting:
-            for entry in list(waiting):
+            for life in list(waiting):
                 self._check_stop()
                 self._check_lives()
-                service, waited_s = entry.service, time.monotonic() - began
-                if self._is_ready(entry):
-                    waiting.remove(entry)
+                service, waited_s = life.service, time.monotonic() - began
+                if self._is_ready(life):
+                    waiting.remove(life)
                     self._say(f"{service.name} {'done' if service.once else 'ready'} ({waited_s:.1f} s)")
                 elif waited_s > service.ready_timeout_s:
-                    raise StackError(
-                        f"{service.name} was not ready within {waited_s:.0f} s. {entry.child.last_words()}"
-                    )
+                    raise StackError(f"{service.name} was not ready within {waited_s:.0f} s. {life.child.last_words()}")
             time.sleep(_TICK_S)
 
-    def _is_ready(self, entry: _Entry) -> bool:
-        if entry.service.once:
-            entry.done = entry.child.poll() == 0
-            if entry.done:
-                entry.child.kill_group()
-            return entry.done
-        return entry.service.is_ready()
+    def _is_ready(self, life: _Life) -> bool:
+        if life.service.once:
+            life.done = life.child.poll() == 0
+            if life.done:
+                life.child.kill_group()
+            return life.done
+        return life.service.is_ready()
 
     def _check_lives(self) -> None:
         """Raise StackError when a process has ended while the stack comes up."""
-        for stage in self._entries:
-            for entry in stage:
-                if not (entry.done or (entry.service.once and entry.child.poll() == 0)):
-                    entry.child.check_alive()
+        for stage in self._lives:
+            for life in stage:
+                if not (life.done or (life.service.once and life.child.poll() == 0)):
+                    life.child.check_alive()
 
-    def _keep(self, watch: Watch, on_change: Callable[[], bool]) -> None:
+    def _keep(self, watch: WatchdogPipe, on_change: Callable[[], bool]) -> None:
         """Restart what ends, until a signal comes. Raises: StackError, _StopRequested."""
         tell_at = time.monotonic()
         while True:
-            for stage in self._entries:
-                for entry in stage:
-                    if not entry.done and self._revive(entry, watch):
+            for stage in self._lives:
+                for life in stage:
+                    if not life.done and self._revive(life, watch):
                         tell_at = time.monotonic()
-                    self._tell_ready(entry)
+                    self._tell_ready(life)
             if time.monotonic() >= tell_at:
                 tell_at = math.inf if on_change() else time.monotonic() + TELL_AGAIN_S
             orphans.reap(self.pids.values())
             self._check_stop()
             time.sleep(_TICK_S)
 
-    def _revive(self, entry: _Entry, watch: Watch) -> bool:
+    def _revive(self, life: _Life, watch: WatchdogPipe) -> bool:
         """Notice an end, or start the next life when its time has come. Returns: True for the latter."""
-        name, child = entry.service.name, entry.child
-        if entry.restart_at is not None:
-            if time.monotonic() < entry.restart_at:
+        name, child = life.service.name, life.child
+        if life.restart_at is not None:
+            if time.monotonic() < life.restart_at:
                 return False
-            return self._start_again(entry, watch)
+            return self._start_again(life, watch)
         status = child.poll()
         if status is None:
             return False
         child.kill_group()
         watch.forget(child.pid)
-        entry.ended_at = entry.ended_at or time.monotonic()
-        restart = decide(entry.failures, time.monotonic() - child.started_at, entry.service.give_up_after)
-        entry.failures = restart.failures
+        life.ended_at = life.ended_at or time.monotonic()
+        restart = decide(life.failures, time.monotonic() - child.started_at, life.service.give_up_after)
+        life.failures = restart.failures
         if restart.delay_s is None:
             raise StackError(
                 f"{name} ended with {describe(status)}, {restart.failures} times in a row. {child.last_words()}"
             )
         self._say(f"{name} ended with {describe(status)}; it starts again in {restart.delay_s:.2g} s")
-        entry.restart_at = time.monotonic() + restart.delay_s
+        life.restart_at = time.monotonic() + restart.delay_s
         return False
 
-    def _start_again(self, entry: _Entry, watch: Watch) -> bool:
+    def _start_again(self, life: _Life, watch: WatchdogPipe) -> bool:
         """Start the next life. Returns: False where that fails, as on a full disk, and is tried later."""
         try:
-            entry.child, entry.restart_at = self._spawn(entry.service, watch), None
+            life.child, life.restart_at = self._spawn(life.service, watch), None
         except StackError as error:
             self._say(f"{error} It is tried again in {MAX_DELAY_S:.2g} s.")
-            entry.restart_at = time.monotonic() + MAX_DELAY_S
+            life.restart_at = time.monotonic() + MAX_DELAY_S
             return False
         return True
 
-    def _tell_ready(self, entry: _Entry) -> None:
+    def _tell_ready(self, life: _Life) -> None:
         """Say once when what has ended can do its work again."""
         now = time.monotonic()
-        if entry.ended_at is None or entry.restart_at is not None or now < entry.ask_at:
+        if life.ended_at is None or life.restart_at is not None or now < life.ask_at:
             return
-        if entry.service.is_ready():
-            self._say(f"{entry.service.name} is ready again, {time.monotonic() - entry.ended_at:.1f} s after it ended")
-            entry.ended_at = None
-        entry.ask_at = time.monotonic() + ASK_AGAIN_S
+        if life.service.is_ready():
+            self._say(f"{life.service.name} is ready again, {time.monotonic() - life.ended_at:.1f} s after it ended")
+            life.ended_at = None
+        life.ask_at = time.monotonic() + ASK_AGAIN_S
 
-    def _stop(self, watch: Watch) -> None:
+    def _stop(self, watch: WatchdogPipe) -> None:
         """Stop stage after stage, the last started first. A second signal shortens the wait, never the order."""
-        for stage in reversed(self._entries):
-            running = [entry for entry in reversed(stage) if entry.child.poll() is None]
+        for stage in reversed(self._lives):
+            running = [life for life in reversed(stage) if life.child.poll() is None]
             if running:
-                self._say(f"stopping {', '.join(entry.service.name for entry in running)}")
+                self._say(f"stopping {', '.join(life.service.name for life in running)}")
             began = time.monotonic()
-            for entry in running:
-                entry.child.signal(entry.service.command.stop_signal)
-            for entry in running:
-                while not entry.child.wait(_TICK_S) and time.monotonic() - began < self._patience_s(entry.service):
+            for life in running:
+                life.child.signal(life.service.command.stop_signal)
+            for life in running:
+                while not life.child.wait(_TICK_S) and time.monotonic() - began < self._patience_s(life.service):
                     pass
-            for entry in reversed(stage):
-                if entry.child.poll() is None:
-                    self._say(f"{entry.service.name} did not stop in time and is killed")
-                entry.child.stop(0)
-                watch.forget(entry.child.pid)
-                entry.service.after_stop()
+            for life in reversed(stage):
+                if life.child.poll() is None:
+                    self._say(f"{life.service.name} did not stop in time and is killed")
+                life.child.stop(0)
+                watch.forget(life.child.pid)
+                life.service.after_stop()
         orphans.kill_all(except_pid=watch.pid)
 
     def _patience_s(self, service: Service) -> float:

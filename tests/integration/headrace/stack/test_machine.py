@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from headrace.config import Settings
 from headrace.errors import StackError
-from headrace.stack.machine import Choice, Machine
+from headrace.stack.machine import Machine, StackOptions
 from headrace.stack.models.model import PreparedModel
 from headrace.stack.processes.supervisor import Service
 
@@ -32,12 +32,12 @@ def find(machine: Machine, name: str) -> Service:
 
 def test_servers_come_first_and_one_at_a_time_then_the_release_then_the_rest(settings: Settings) -> None:
     processes = ["web", "gpu", "webhooks", "control", "beat", "flower"]
-    assert names(Machine(settings, Choice())) == [["postgres"], ["valkey"], ["release"], processes]
+    assert names(Machine(settings, StackOptions())) == [["postgres"], ["valkey"], ["release"], processes]
 
 
 def test_stacks_that_start_at_the_same_time_share_no_port(settings: Settings, tmp_path: Path) -> None:
     machines = [
-        Machine(settings.model_copy(update={"state_dir": tmp_path / name}), Choice())
+        Machine(settings.model_copy(update={"state_dir": tmp_path / name}), StackOptions())
         for name in ("one", "two", "three")
     ]
     for name in ("DATABASE_URL", "REDIS_URL", "PORT", "FLOWER_PORT"):
@@ -48,19 +48,19 @@ def test_stacks_that_start_at_the_same_time_share_no_port(settings: Settings, tm
 
 
 def test_each_worker_that_runs_serves_its_metrics_on_a_port_of_its_own(settings: Settings) -> None:
-    machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test")}), Choice())
+    machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test")}), StackOptions())
     assert machine.metrics_urls.keys() == {"gpu", "overflow", "webhooks"}
     for name, url in machine.metrics_urls.items():
         env = find(machine, name).command.env
         assert url == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
     assert len(set(machine.metrics_urls.values())) == 3
-    assert Machine(settings, Choice()).metrics_urls.keys() == {"gpu", "webhooks"}
+    assert Machine(settings, StackOptions()).metrics_urls.keys() == {"gpu", "webhooks"}
 
 
 def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://somebody@db.example/jobs")
     monkeypatch.setenv("REDIS_URL", "redis://cache.example:6379/3")
-    machine = Machine(Settings.load(state_dir=settings.state_dir, engine="simulator"), Choice())
+    machine = Machine(Settings.load(state_dir=settings.state_dir, engine="simulator"), StackOptions())
     assert names(machine)[0] == ["release"]
     env = find(machine, "web").command.env
     assert env["DATABASE_URL"] == "postgresql://somebody@db.example/jobs"
@@ -68,35 +68,37 @@ def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkey
 
 
 def test_overflow_runs_only_with_an_api_key(settings: Settings) -> None:
-    assert Machine(settings, Choice()).left_out == {"overflow": "OPENAI_API_KEY is not set"}
+    assert Machine(settings, StackOptions()).left_out == {"overflow": "OPENAI_API_KEY is not set"}
     with_key = settings.model_copy(update={"openai_api_key": SecretStr("sk-test")})
-    machine = Machine(with_key, Choice())
+    machine = Machine(with_key, StackOptions())
     assert machine.left_out == {}
     assert "overflow" in names(machine)[-1]
 
 
 def test_nothing_runs_on_a_gpu_where_the_paid_api_alone_answers(settings: Settings) -> None:
     pools = {"chat": settings.pools["chat"].model_copy(update={"engine": "openai"})}
-    machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "pools": pools}), Choice())
+    machine = Machine(
+        settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "pools": pools}), StackOptions()
+    )
     assert machine.left_out == {"gpu": "the paid API alone answers pool 'chat'"}
     assert machine.metrics_urls.keys() == {"overflow", "webhooks"}
     assert find(machine, "overflow").command.env["HEADRACE_ENGINE"] == "openai"
 
 
 def test_a_process_is_left_out_as_asked(settings: Settings) -> None:
-    machine = Machine(settings, Choice(frozenset({"gpu", "flower"})))
+    machine = Machine(settings, StackOptions(frozenset({"gpu", "flower"})))
     assert names(machine)[-1] == ["web", "webhooks", "control", "beat"]
     assert machine.left_out["gpu"] == "as asked"
 
 
 def test_leaving_out_a_process_that_does_not_exist_is_refused_with_the_names_there_are(settings: Settings) -> None:
     with pytest.raises(StackError, match="no gpus; it has release, web, gpu"):
-        Machine(settings, Choice(frozenset({"gpus"})))
+        Machine(settings, StackOptions(frozenset({"gpus"})))
 
 
 def test_processes_find_our_programs_first_and_get_what_they_need(settings: Settings, tmp_path: Path) -> None:
     model = PreparedModel("model", tmp_path / "model", "a folder")
-    machine = Machine(settings, Choice(model=model))
+    machine = Machine(settings, StackOptions(model=model))
     env = find(machine, "web").command.env
     assert env["PATH"].startswith(f"{Path(sys.executable).parent}:")
     assert env["HEADRACE_ENGINE"] == "simulator"
@@ -107,7 +109,7 @@ def test_processes_find_our_programs_first_and_get_what_they_need(settings: Sett
 
 
 def test_secrets_survive_a_restart(settings: Settings) -> None:
-    first, second = (find(Machine(settings, Choice()), "web").command.env for _ in range(2))
+    first, second = (find(Machine(settings, StackOptions()), "web").command.env for _ in range(2))
     assert len(first["HEADRACE_PEPPER"]) >= 32
     for name in ("HEADRACE_PEPPER", "FLOWER_BASIC_AUTH"):
         assert first[name] == second[name]
@@ -117,15 +119,15 @@ def test_a_default_port_that_is_taken_is_passed_over_and_one_that_was_asked_for_
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StackError, match=f"Port {port} is taken"):
-            Machine(settings, Choice(port=port))
-    first = Machine(settings, Choice())
+            Machine(settings, StackOptions(port=port))
+    first = Machine(settings, StackOptions())
     with pytest.raises(StackError, match=f"Port {first.web_port} is taken"):
-        Machine(settings, Choice(port=first.web_port))
-    assert Machine(settings, Choice()).web_port != first.web_port
+        Machine(settings, StackOptions(port=first.web_port))
+    assert Machine(settings, StackOptions()).web_port != first.web_port
 
 
 def test_no_secret_is_shown_in_the_list_of_processes(settings: Settings) -> None:
-    machine = Machine(settings, Choice())
+    machine = Machine(settings, StackOptions())
     secrets = [machine.settings.pepper.get_secret_value(), machine.flower_auth.partition(":")[2]]
     for stage in machine.stages():
         for service in stage:

@@ -9,7 +9,7 @@ import pytest
 from headrace.config import PoolSettings
 from headrace.domain.shapes import ModelShape
 from headrace.errors import ConfigError
-from headrace.policies.sizing import GIB, GPUS, Choice, KvPool, as_served, plan, rate
+from headrace.policies.sizing import GIB, GPUS, KvPool, Serving, as_served, plan, rate
 
 LLAMA = ModelShape.of(
     {
@@ -34,19 +34,19 @@ def test_a_model_is_sized_as_its_pool_serves_it() -> None:
         "enforce_eager": True,
     }
     pool = PoolSettings(max_running=24, max_model_tokens=4096, engine_options=options)
-    shape, choice = as_served(LLAMA, Choice(), pool)
+    shape, serving = as_served(LLAMA, Serving(), pool)
 
     assert shape == replace(LLAMA, max_model_tokens=4096)
-    assert choice == Choice(2, 0.8, "fp8", "fp8", block_tokens=32, max_running=24)
+    assert serving == Serving(2, 0.8, "fp8", "fp8", block_tokens=32, max_running=24)
 
 
 def test_vllms_own_names_win_and_what_a_pool_leaves_open_is_the_models() -> None:
     options = {"max_num_seqs": 5, "max_model_len": "100", "quantization": "awq", "kv_cache_dtype": "auto"}
-    shape, choice = as_served(LLAMA, Choice(), PoolSettings(engine_options=options))
-    assert (shape.max_model_tokens, choice) == (100, Choice(max_running=5))
+    shape, serving = as_served(LLAMA, Serving(), PoolSettings(engine_options=options))
+    assert (shape.max_model_tokens, serving) == (100, Serving(max_running=5))
 
-    shape, choice = as_served(LLAMA, Choice(block_tokens=128), PoolSettings(max_running=7, max_model_tokens=None))
-    assert (shape, choice) == (LLAMA, Choice(block_tokens=128, max_running=7))
+    shape, serving = as_served(LLAMA, Serving(block_tokens=128), PoolSettings(max_running=7, max_model_tokens=None))
+    assert (shape, serving) == (LLAMA, Serving(block_tokens=128, max_running=7))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_vllms_own_names_win_and_what_a_pool_leaves_open_is_the_models() -> None
 )
 def test_an_option_that_cannot_be_counted_with_is_named(option: str, value: Any) -> None:
     with pytest.raises(ConfigError) as raised:
-        as_served(LLAMA, Choice(), PoolSettings(engine_options={option: value}))
+        as_served(LLAMA, Serving(), PoolSettings(engine_options={option: value}))
     assert raised.value.param == f"engine_options.{option}"
 
 
@@ -81,7 +81,7 @@ def test_jobs_take_whole_blocks() -> None:
 
 
 def test_everything_of_the_engines_share_is_given_out() -> None:
-    planned = plan(LLAMA, GPUS["h100"], Choice(gpu_share=0.9))
+    planned = plan(LLAMA, GPUS["h100"], Serving(gpu_share=0.9))
 
     used = planned.weight_bytes + planned.other_bytes + planned.pool.total_bytes
     assert used == int(GPUS["h100"].memory_bytes * 0.9)
@@ -91,7 +91,7 @@ def test_everything_of_the_engines_share_is_given_out() -> None:
 
 
 def test_gpus_that_share_an_engine_share_its_weights_and_its_heads() -> None:
-    one, two = (plan(LLAMA, GPUS["h100"], Choice(gpus=gpus)) for gpus in (1, 2))
+    one, two = (plan(LLAMA, GPUS["h100"], Serving(gpus=gpus)) for gpus in (1, 2))
 
     assert two.weight_bytes == one.weight_bytes // 2
     assert two.pool.bytes_per_token == one.pool.bytes_per_token // 2
@@ -100,14 +100,14 @@ def test_gpus_that_share_an_engine_share_its_weights_and_its_heads() -> None:
 
 def test_a_model_that_is_too_large_says_by_how_much() -> None:
     with pytest.raises(ConfigError, match=r"has 13\.8 GiB of a GPU, its weights take 15\.0") as raised:
-        plan(LLAMA, GPUS["t4"], Choice())
+        plan(LLAMA, GPUS["t4"], Serving())
     assert raised.value.param == "gpu"
-    assert plan(LLAMA, GPUS["t4"], Choice(quantisation="int4")).pool.tokens > 0
+    assert plan(LLAMA, GPUS["t4"], Serving(quantisation="int4")).pool.tokens > 0
 
 
 def test_a_single_sequence_is_as_fast_as_the_weights_can_be_read() -> None:
-    pool = plan(LLAMA, GPUS["h100"], Choice()).pool
-    alone = rate(LLAMA, GPUS["h100"], Choice(max_running=1), pool, 1, 1000)
+    pool = plan(LLAMA, GPUS["h100"], Serving()).pool
+    alone = rate(LLAMA, GPUS["h100"], Serving(max_running=1), pool, 1, 1000)
 
     assert alone.running == 1
     assert alone.step_s == pytest.approx(2 * LLAMA.params / 3.35e12, rel=0.01)
@@ -117,12 +117,12 @@ def test_a_single_sequence_is_as_fast_as_the_weights_can_be_read() -> None:
 def test_a_batch_is_as_large_as_the_cache_and_the_engine_let_it_be() -> None:
     pool = KvPool(101 * 16 * 131_072, 131_072, 16)
 
-    assert rate(LLAMA, GPUS["h100"], Choice(), pool, 100, 60).running == 10
-    assert rate(LLAMA, GPUS["h100"], Choice(max_running=4), pool, 100, 60).running == 4
+    assert rate(LLAMA, GPUS["h100"], Serving(), pool, 100, 60).running == 10
+    assert rate(LLAMA, GPUS["h100"], Serving(max_running=4), pool, 100, 60).running == 4
 
 
 def test_arithmetic_counts_where_it_takes_longer_than_memory() -> None:
-    huge = Choice(max_running=100_000)
+    huge = Serving(max_running=100_000)
     pool = KvPool(10**15, 131_072, 16)
     crowded = rate(LLAMA, GPUS["t4"], huge, pool, 1, 1)
 
@@ -130,8 +130,8 @@ def test_arithmetic_counts_where_it_takes_longer_than_memory() -> None:
 
 
 def test_rates_belong_together() -> None:
-    pool = plan(LLAMA, GPUS["l40s"], Choice()).pool
-    reached = rate(LLAMA, GPUS["l40s"], Choice(), pool, 500, 250)
+    pool = plan(LLAMA, GPUS["l40s"], Serving()).pool
+    reached = rate(LLAMA, GPUS["l40s"], Serving(), pool, 500, 250)
 
     assert reached.tokens_per_s == pytest.approx(250 * reached.jobs_per_s)
     assert reached.jobs_per_s < reached.running / (250 * reached.step_s)
@@ -140,4 +140,4 @@ def test_rates_belong_together() -> None:
 
 def test_a_job_that_the_cache_cannot_hold_has_no_rate() -> None:
     with pytest.raises(ConfigError, match="the pool has 1600"):
-        rate(LLAMA, GPUS["h100"], Choice(), KvPool(101 * 16 * 131_072, 131_072, 16), 1000, 1000)
+        rate(LLAMA, GPUS["h100"], Serving(), KvPool(101 * 16 * 131_072, 131_072, 16), 1000, 1000)

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 
-from headrace.cli.bench.claims import Claim
-from headrace.cli.bench.figures import Figure, Machine
+from headrace.cli.bench.claims import BenchClaim
+from headrace.cli.bench.figures import BenchMachine, Figure
 
 GIB = 2**30
 
@@ -26,7 +26,7 @@ class Age(Enum):
     UNRECORDED = "unrecorded"
 
 
-class Checkout:
+class Repository:
     """The repository in a folder; each answer is None where git or the history is absent."""
 
     def __init__(self, root: Path) -> None:
@@ -64,18 +64,18 @@ class Checkout:
         return done.stdout.strip() if done.returncode == 0 else None
 
 
-def ages(checkout: Checkout, claims: Mapping[str, Claim], figures: Mapping[str, Figure]) -> dict[str, Age]:
+def ages(repository: Repository, claims: Mapping[str, BenchClaim], figures: Mapping[str, Figure]) -> dict[str, Age]:
     """How old each claim's figure is; a claim without a figure has no age. A change of the script counts as well."""
-    return {name: _age(checkout, claim, figures[name]) for name, claim in claims.items() if name in figures}
+    return {name: _age(repository, claim, figures[name]) for name, claim in claims.items() if name in figures}
 
 
-def _age(checkout: Checkout, claim: Claim, figure: Figure) -> Age:
-    age = checkout.age(figure.commit, (claim.script, *claim.measures))
+def _age(repository: Repository, claim: BenchClaim, figure: Figure) -> Age:
+    age = repository.age(figure.commit, (claim.script, *claim.measures))
     # The registry now runs the script with other arguments: the figure is of another measurement.
     return Age.OLDER if age is Age.CURRENT and figure.command != claim.run else age
 
 
-def this_machine() -> Machine:
+def this_machine() -> BenchMachine:
     """The cores and the memory that this process may use, and the processor's name."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _text_of("/sys/fs/cgroup/memory.max").strip()
@@ -84,7 +84,7 @@ def this_machine() -> Machine:
     # macOS has no affinity.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     named = re.search(r"^model name\s*: (.+)$", _text_of("/proc/cpuinfo"), re.MULTILINE)
-    return Machine(
+    return BenchMachine(
         named[1].strip() if named else platform.processor() or platform.machine(), cores, round(memory / GIB)
     )
 

@@ -10,7 +10,7 @@ from typing import Self
 _WATCHDOG = Path(__file__).with_name("watchdog.py")
 
 
-class Watch:
+class WatchdogPipe:
     """A running watchdog. It outlives us when we are killed, and holds our lock until it is done."""
 
     def __init__(self, lock: int) -> None:
