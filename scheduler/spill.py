@@ -1,19 +1,18 @@
 """Spill: let the paid API answer what would expire in a queue of ours. Knows neither Celery nor how a price is made."""
 
 import logging
-from collections import defaultdict
-from decimal import Decimal
 from itertools import islice
 
 from sqlalchemy import Connection
 
 from headrace.broker.pace import Headroom
-from headrace.domain.budgets import BUDGETS, Balances, Budget, Lack, shortfall
+from headrace.domain.budgets import Balances
 from headrace.domain.jobs import LateJob
 from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.logging import named
+from headrace.policies.overflow import Objection, quote
 from headrace.policies.pricing import Tariff
-from headrace.policies.routing import objection
+from headrace.policies.wallet import Wallet
 from headrace.store import locks
 from headrace.store.fleet import workers
 from headrace.store.jobs import spills
@@ -52,8 +51,9 @@ def spill(deps: ControlDeps) -> int:
         late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS) if free else []
         if not late:
             return 0
-        wallet = _Wallet(budgets.balances(db, settings.budgets), tariff)
-        able = (job.ticket for job in late if _goes(job, headrooms[tariff.api_model(job.model)], wallet))
+        wallet, balances = Wallet(), budgets.balances(db, settings.budgets)
+        model_of = tariff.api_model
+        able = (job.ticket for job in late if _goes(job, headrooms[model_of(job.model)], wallet, balances, tariff))
         tickets = list(islice(able, free))
         moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
     if moved:
@@ -69,34 +69,13 @@ def _free_calls(db: Connection, spilled: int) -> int:
     return max(0, fleet.slots - fleet.running - spilled) if fleet else 0
 
 
-def _goes(job: LateJob, headroom: Headroom, wallet: "_Wallet") -> bool:
+def _goes(job: LateJob, headroom: Headroom, wallet: Wallet, balances: Balances, tariff: Tariff) -> bool:
     """Whether the job can begin now: then its money, and its part of the provider's rates, are promised to it."""
-    tokens = job.ticket.kv_tokens
-    goes = headroom.has(tokens) and wallet.pays(job)
-    if goes:
-        headroom.take(tokens)
-    return goes
-
-
-class _Wallet:
-    """What the budgets have left for the jobs of one sweep."""
-
-    def __init__(self, balances: Balances, tariff: Tariff) -> None:
-        self._balances, self._tariff = balances, tariff
-        self._promised: dict[str, Decimal] = defaultdict(Decimal)
-
-    def pays(self, job: LateJob) -> bool:
-        """Whether the paid API is open to the job; then the most that it can cost is promised to it."""
-
-        def lacking(usd: Decimal) -> Lack | None:
-            return shortfall(usd, self._used(job.app), job.limits, self._balances.together)
-
-        if objection(job, self._tariff, lacking) is not None:
-            return False
-        self._promised[job.app] += self._tariff.ceiling_usd(job.model, job.messages, job.sampling)
-        return True
-
-    def _used(self, app: str) -> dict[Budget, Decimal]:
-        used, all_promised = budgets.used(self._balances.accounts, app), sum(self._promised.values(), Decimal(0))
-        promised = {budget: self._promised[app] if budget.is_own else all_promised for budget in BUDGETS}
-        return {budget: used.get(budget, Decimal(0)) + promised[budget] for budget in BUDGETS}
+    if not headroom.has(job.ticket.kv_tokens):
+        return False
+    quoted = quote(job, tariff, lambda usd: wallet.lacking(usd, job.app, job.limits, balances))
+    if isinstance(quoted, Objection):
+        return False
+    wallet.promise(job.app, quoted.most_usd)
+    headroom.take(job.ticket.kv_tokens)
+    return True

@@ -1,21 +1,19 @@
 """Whether there is money for one more job at the paid API, also for those that are on their way there.
 
-A worker reserves a job's money when it claims it. Until then nobody holds it: what was let in a moment ago, and what
-waits, is counted here, or the last money of a budget would be promised to many.
+The counting is `headrace.policies.wallet`. Here the balances are read, and shortfalls are noted.
 """
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from uuid import UUID
 
 from api.cached_value import CachedValue
 from headrace.domain.apps import App
-from headrace.domain.budgets import BUDGETS, Account, Balances, Kind, Lack, Shortfall, short_of, shortfall
+from headrace.domain.budgets import Account, Balances, Kind, Lack, Shortfall, short_of
 from headrace.errors import StoreUnavailable
-from headrace.store.money import budgets
+from headrace.policies.wallet import Wallet
 
 #: How old the accounts may be, in seconds. The worker looks again before it spends.
 ACCOUNTS_TTL_S = 0.5
@@ -25,7 +23,7 @@ COMING_S = 2.0
 
 
 class SharedWallet:
-    """Knows the budgets. Safe for many threads."""
+    """The wallet of a web process, over balances of a moment ago. Safe for many threads."""
 
     def __init__(
         self,
@@ -43,28 +41,19 @@ class SharedWallet:
                 kind of use.
         """
         self._balances = CachedValue(read, ACCOUNTS_TTL_S)
-        self._waiting, self._clock = waiting, clock
+        self._waiting = waiting
         self._note_short, self._noted = note_short, set[tuple[UUID, Kind]]()
         self._lock = threading.Lock()
-        #: Of each job that was let in lately: when, its app, and the most it can cost.
-        self._coming: deque[tuple[float, str, Decimal]] = deque()
+        self._wallet = Wallet(COMING_S, clock)
 
     def lacking(self, app: App, usd: Decimal) -> Lack | None:
         """Why no budget pays for a job that may cost so much; None when one does.
 
         Raises: StoreUnavailable. BrokerUnavailable.
         """
-        balances = self._balances.get()
-        used = budgets.used(balances.accounts, app.name)
-        together_usd, jobs = self._coming_usd()
-        # Whose jobs wait there is not known here, so that they count for all together alone, at the mean of those that
-        # were let in lately, which are among them.
-        mean_usd = together_usd / jobs if jobs else usd
-        together_usd = max(together_usd, self._waiting() * mean_usd)
-        own_usd, _ = self._coming_usd(app.name)
-        coming = {budget: own_usd if budget.is_own else together_usd for budget in BUDGETS}
-        both = {budget: used.get(budget, Decimal(0)) + coming[budget] for budget in BUDGETS}
-        lack = shortfall(usd, both, app.limits, balances.together)
+        balances, waiting = self._balances.get(), self._waiting()
+        with self._lock:
+            lack = self._wallet.lacking(usd, app.name, app.limits, balances, waiting)
         if isinstance(lack, Shortfall):
             whose = (app.name if lack.budget.is_own else None, lack.budget.period)
             account = next((each for each in balances.accounts if (each.app, each.period) == whose), None)
@@ -92,12 +81,4 @@ class SharedWallet:
     def let_in(self, app: App, usd: Decimal) -> None:
         """A job of this app was accepted for the paid API."""
         with self._lock:
-            self._coming.append((self._clock(), app.name, usd))
-
-    def _coming_usd(self, app: str | None = None) -> tuple[Decimal, int]:
-        """The most that those who were let in lately can cost, an app's or all; and how many they are."""
-        with self._lock:
-            while self._coming and self._coming[0][0] < self._clock() - COMING_S:
-                self._coming.popleft()
-            found = [usd for _, name, usd in self._coming if app in (None, name)]
-        return sum(found, Decimal(0)), len(found)
+            self._wallet.promise(app.name, usd)

@@ -189,3 +189,11 @@ class Balances:
 
     together: SpendingLimits
     accounts: Sequence[Account]
+
+    def used_usd(self, app: str) -> Mapping[Budget, Decimal]:
+        """What is spent and reserved in the budgets that a call for this app is paid from."""
+        return {
+            Budget(account.app is not None, account.period): account.used_usd
+            for account in self.accounts
+            if account.app in (None, app)
+        }

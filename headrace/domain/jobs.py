@@ -183,4 +183,5 @@ class LateJob:
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling
+    overflow: Overflow
     max_cost_usd: Decimal | None

@@ -1,16 +1,15 @@
 """Where a job may go, best first, and why. Pure: `admission` takes the place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
 
 from headrace.config import LaneSettings, OverflowSettings
 from headrace.domain.budgets import Lack, NoBudget, Shortfall
 from headrace.domain.jobs import JobSpec
-from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
-from headrace.errors import BudgetExceeded, InvalidRequest, UnknownPrice
+from headrace.errors import BudgetExceeded, InvalidRequest
+from headrace.policies.overflow import TOO_DEAR, Objection, quote
 from headrace.policies.pricing import Tariff
 
 
@@ -79,13 +78,14 @@ def candidates(
     if spec.overflow is Overflow.NEVER:
         _check_stays(spec, has_workers)
         return (candidate(spec.pool, "own pool"),)
-    closed = objection(spec, tariff, lacking) if api_is_open else _closed(_NOT_SET_UP)
+    quoted = quote(spec, tariff, lacking, is_set_up=api_is_open)
+    is_closed = isinstance(quoted, Objection)
     if spec.overflow is Overflow.ALLOW and has_workers:
         own = candidate(spec.pool, "own pool")
-        paid = () if closed else (candidate(OVERFLOW, spill_reason or "own queue full"),)
+        paid = () if is_closed else (candidate(OVERFLOW, spill_reason or "own queue full"),)
         return (*paid, own) if spill_reason else (own, *paid)
-    if closed:
-        raise _refused(closed)
+    if isinstance(quoted, Objection):
+        raise _refused(quoted, spec)
     return (candidate(OVERFLOW, "overflow only" if has_workers else "no pool of its own"),)
 
 
@@ -95,46 +95,18 @@ def _check_stays(spec: JobSpec, has_workers: bool) -> None:
         raise InvalidRequest(message, param="overflow")
 
 
-def _refused(closed: InvalidRequest | Lack) -> InvalidRequest | BudgetExceeded:
-    if isinstance(closed, NoBudget):
-        return BudgetExceeded(f"The paid API is shut: {closed}.", reason="budget")
-    if isinstance(closed, Shortfall):
-        return BudgetExceeded(f"No money is left for this job: {closed}.", reason="budget")
-    return closed
-
-
-class Payable(Protocol):
-    """What the price of a job depends on, and what its owner pays at most."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def messages(self) -> Sequence[Message]: ...
-    @property
-    def sampling(self) -> Sampling: ...
-    @property
-    def max_cost_usd(self) -> Decimal | None: ...
+def _refused(objection: Objection, spec: JobSpec) -> InvalidRequest | BudgetExceeded:
+    if isinstance(objection.lack, NoBudget):
+        return BudgetExceeded(f"The paid API is shut: {objection.lack}.", reason="budget")
+    if isinstance(objection.lack, Shortfall):
+        return BudgetExceeded(f"No money is left for this job: {objection.lack}.", reason="budget")
+    why, param = objection.message.removesuffix("."), "overflow"
+    if objection.code == TOO_DEAR:
+        why = f"it may cost {objection.most_usd:f} USD, more than max_cost_usd {spec.max_cost_usd:f}"
+        param = "max_cost_usd"
+    return InvalidRequest(f"The paid API cannot answer this job: {why}.", param=param)
 
 
 def route_of(queue: str) -> Route:
     """Which way a queue leads."""
     return Route.OVERFLOW if queue.startswith(f"{OVERFLOW}.") else Route.POOL
-
-
-_NOT_SET_UP = "none is set up (OPENAI_API_KEY)"
-
-
-def _closed(why: str, param: str = "overflow") -> InvalidRequest:
-    return InvalidRequest(f"The paid API cannot answer this job: {why}.", param=param)
-
-
-def objection(spec: Payable, tariff: Tariff, lacking: Callable[[Decimal], Lack | None]) -> InvalidRequest | Lack | None:
-    """Why the paid API is closed to this job, or None."""
-    try:
-        most_usd = tariff.ceiling_usd(spec.model, spec.messages, spec.sampling)
-    except UnknownPrice as error:
-        return _closed(str(error).removesuffix("."))
-    if spec.max_cost_usd is not None and most_usd > spec.max_cost_usd:
-        why = f"it may cost {most_usd:f} USD, more than max_cost_usd {spec.max_cost_usd:f}"
-        return _closed(why, "max_cost_usd")
-    return lacking(most_usd)

@@ -10,7 +10,7 @@ from uuid import UUID
 from headrace import store
 from headrace.domain.attempts import ApiTier, AttemptEnd, Claim
 from headrace.domain.budgets import Cost, Lack, Limits
-from headrace.domain.queues import Lane, Overflow
+from headrace.domain.queues import Lane
 from headrace.domain.rates import ProviderRates
 from headrace.errors import (
     EngineBusy,
@@ -19,8 +19,8 @@ from headrace.errors import (
     ModelUnavailable,
     PromptRejected,
     StoreUnavailable,
-    UnknownPrice,
 )
+from headrace.policies.overflow import Objection, quote
 from headrace.policies.pricing import Tariff
 from headrace.store import Store
 from workers.engines.base import Generation
@@ -37,14 +37,6 @@ PROBE_PAUSE_S = 1.0
 #: The time that a call of the cheaper tier may take, and be refused in: as much must be left of a job's.
 #: Source: OpenAI's guide "Flex processing", which advises a time-out of 15 minutes.
 FLEX_TIME = timedelta(minutes=15)
-
-
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """Why a job is not for the paid API; `code` is the job's own, should it fail for this."""
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +107,9 @@ class Payer:
         Returns: the claim with its money; why there is none; None when the claim holds no more.
         Raises: StoreUnavailable.
         """
-        if claim.overflow is Overflow.NEVER:
-            return Objection("overflow_not_allowed", "Its overflow is 'never'.")
-        try:
-            most_usd = self.tariff.ceiling_usd(claim.model, claim.messages, claim.sampling)
-        except UnknownPrice as error:
-            return Objection(error.code, str(error))
-        if claim.max_cost_usd is not None and most_usd > claim.max_cost_usd:
-            return Objection("too_dear", f"It may cost {most_usd:f} USD, more than its max_cost_usd.")
+        quoted = quote(claim, self.tariff)
+        if isinstance(quoted, Objection):
+            return quoted
         model = self.tariff.api_model(claim.model)
         if not self.lockout.admits(model):
             if self.lockout.probes(model):
@@ -133,14 +120,14 @@ class Payer:
             self.not_called(claim)
             return NotYet(delay_s)
         try:
-            outcome = self._shared.call(claim.job_id, (claim, most_usd))
+            outcome = self._shared.call(claim.job_id, (claim, quoted.most_usd))
         except StoreUnavailable:
             self.not_called(claim)
             raise
         if isinstance(outcome, Claim):
             return outcome
         self.not_called(claim)
-        return None if outcome is None else Objection("budget_exceeded", f"No money: {outcome}.")
+        return None if outcome is None else Objection.of(outcome)
 
     def _reserve_all(self, asked: Mapping[UUID, tuple[Claim, Decimal]]) -> Mapping[UUID, Claim | Lack]:
         with self.store.begin() as db:

@@ -13,9 +13,10 @@ from headrace.domain.attempts import AttemptEnd, Claim, HandBack
 from headrace.domain.ids import show_id
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
+from headrace.policies.overflow import Objection
 from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
 from workers.outcomes import Outcome
-from workers.paid.payer import NO_CALL, NotYet, Objection, Payer
+from workers.paid.payer import NO_CALL, NotYet, Payer
 from workers.running.attempts import StopReason
 from workers.running.bill import Answered, Bill
 from workers.running.generating import Generating

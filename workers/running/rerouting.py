@@ -5,9 +5,9 @@ from collections.abc import Collection
 from headrace.domain.attempts import Claim, Reroute
 from headrace.domain.queues import OVERFLOW, Overflow, Route, queue_name
 from headrace.errors import EngineUnavailable
+from headrace.policies.overflow import Objection
 from headrace.policies.retries import backoff_s
 from headrace.store.jobs.spills import TURNED_AWAY
-from workers.paid.payer import Objection
 
 #: Objections that may hold no more in a while.
 _PASSING = frozenset({"budget_exceeded", "overflow_unavailable", EngineUnavailable.code})

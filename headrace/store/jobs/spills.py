@@ -61,6 +61,7 @@ def _late_job(row: Row[Any]) -> LateJob:
         model=row.model_requested,
         messages=tuple(Message(**message) for message in row.messages),
         sampling=sampling_of(row.sampling),
+        overflow=Overflow(row.overflow),
         max_cost_usd=row.max_cost_usd,
     )
 

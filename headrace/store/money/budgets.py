@@ -6,7 +6,7 @@ What changes them is in `store.reservations`.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -71,15 +71,6 @@ def balances(db: Connection, configured: Limits) -> Balances:
         .order_by(apps.c.name.nulls_first(), budgets.c.period)
     )
     return Balances(holding, [_account(row, holding) for row in db.execute(statement)])
-
-
-def used(accounts: Sequence[Account], app: str) -> Mapping[Budget, Decimal]:
-    """What is spent and reserved in the budgets that a call for this app is paid from."""
-    return {
-        Budget(account.app is not None, account.period): account.used_usd
-        for account in accounts
-        if account.app in (None, app)
-    }
 
 
 def _account(row: Row[Any], holding: SpendingLimits) -> Account:

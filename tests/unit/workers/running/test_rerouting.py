@@ -7,7 +7,7 @@ from headrace.domain.attempts import Claim
 from headrace.domain.ids import new_id
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route
-from workers.paid.payer import Objection
+from headrace.policies.overflow import Objection
 from workers.running.rerouting import next_queue
 
 CLAIM = Claim(
