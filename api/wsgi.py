@@ -1,9 +1,10 @@
-"""What a WSGI server imports: the app, with its logs set up, and its open waits ended when the process must go."""
+"""What a WSGI server serves: `app`, with its logs set up, and its open waits ended when the process must go."""
 
 import signal
 import socket
 import sys
 import threading
+from functools import cache
 
 from flask import Flask
 
@@ -20,7 +21,7 @@ SWITCH_S = 0.02
 def _end_waits_on_signal(app: Flask) -> None:
     """Answer every open wait at once when the server is told to stop, or it would stop a minute later.
 
-    The server installs its own handlers after this import, so that none of ours would be called; the wakeup
+    The server installs its own handlers after it has the app, so that none of ours would be called; the wakeup
     descriptor gets the number of every signal whichever handler it has.
     """
     reader, writer = socket.socketpair()
@@ -35,11 +36,22 @@ def _end_waits_on_signal(app: Flask) -> None:
     threading.Thread(target=watch, name="signals", daemon=True).start()
 
 
-sys.setswitchinterval(SWITCH_S)
-configure()
-_settings = startup.load()
-startup.check(_settings)
-with startup.explained():
-    app = create_app(_settings)
-if threading.current_thread() is threading.main_thread():
-    _end_waits_on_signal(app)
+@cache
+def _app() -> Flask:
+    """The web process's app, once its servers let it in."""
+    sys.setswitchinterval(SWITCH_S)
+    configure()
+    settings = startup.load()
+    startup.check(settings)
+    with startup.explained():
+        app = create_app(settings)
+    if threading.current_thread() is threading.main_thread():
+        _end_waits_on_signal(app)
+    return app
+
+
+def __getattr__(name: str) -> Flask:
+    """Make `app` when the server looks for it: an import makes nothing."""
+    if name == "app":
+        return _app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ celery -A scheduler.app beat
 
 import logging
 import sys
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -44,7 +44,7 @@ FORGET_EVERY_S = 5.0
 FORGET_SAMPLES_EVERY_S = 60.0
 
 
-def make_parts(celery: Celery, settings: Settings) -> ControlDeps:
+def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
     """The servers, connected on first use."""
     redis = connections.redis(settings)
     admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=settings.reservation_ttl_s)
@@ -78,14 +78,6 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
     )
 
 
-class SweepStep(bootsteps.StartStopStep):
-    """Sweeps in the control worker's process: started before its consumer, which waits for the broker."""
-
-    def create(self, worker: Any) -> Sweeper:
-        """Called once, when the worker is put together."""
-        return make_sweeper(deps)
-
-
 class ControlQueueStep(bootsteps.Step):
     """Takes from the control queue alone: without it, a worker that is not given `-Q` empties every queue there is."""
 
@@ -94,15 +86,27 @@ class ControlQueueStep(bootsteps.Step):
         worker.app.amqp.queues.select([CONTROL])
 
 
-class ShowEndsStep(ShowEnds):
-    """Shows what became of jobs without a worker."""
+def add_steps(celery: Celery, deps: ControlDeps) -> None:
+    """Have workers of this app sweep, and show what became of jobs without a worker."""
 
-    def open(self) -> tuple[Store, Redis]:
-        """The servers that it reads."""
-        return deps.store, connections.redis(_settings)
+    class SweepStep(bootsteps.StartStopStep):
+        """Sweeps in the control worker's process: started before its consumer, which waits for the broker."""
+
+        def create(self, worker: Any) -> Sweeper:
+            """Called once, when the worker is put together."""
+            return make_sweeper(deps)
+
+    class ShowEndsStep(ShowEnds):
+        """Shows them over connections of its own."""
+
+        def open(self) -> tuple[Store, Redis]:
+            """The servers that it reads."""
+            return deps.store, connections.redis(deps.settings)
+
+    celery.steps["worker"].update({ControlQueueStep, SweepStep})
+    celery.steps["consumer"].add(ShowEndsStep)
 
 
-@setup_logging.connect
 def log_as_json(loglevel: int, **_: object) -> None:
     """Replace Celery's own set-up of logging."""
     configure(logging.getLevelName(loglevel))
@@ -114,7 +118,7 @@ def _every(task: str, seconds: float) -> dict[str, Any]:
 
 
 def make_app(settings: Settings) -> Celery:
-    """The control processes' Celery app, without its tasks."""
+    """The control processes' Celery app, without what its workers do."""
     celery = make_celery("headrace.scheduler", settings)
     celery.conf.update(
         beat_schedule={
@@ -128,8 +132,7 @@ def make_app(settings: Settings) -> Celery:
         worker_pool="solo",
         worker_concurrency=1,
     )
-    celery.steps["worker"].update({ControlQueueStep, SweepStep})
-    celery.steps["consumer"].add(ShowEndsStep)
+    setup_logging.connect(log_as_json)
     watch(celery, settings)
     # The control worker sweeps without Redis too.
     is_worker = "worker" in sys.argv
@@ -137,8 +140,20 @@ def make_app(settings: Settings) -> Celery:
     return celery
 
 
-_settings = startup.load()
-app = make_app(_settings)
-deps = make_parts(app, _settings)
-tasks.register(app, deps)
-cancel_here(partial(sweep.cancel, deps))
+@cache
+def _app() -> Celery:
+    """The control processes' Celery app, with its tasks, steps and remote control commands."""
+    settings = startup.load()
+    celery = make_app(settings)
+    deps = make_deps(celery, settings)
+    add_steps(celery, deps)
+    tasks.register(celery, deps)
+    cancel_here(partial(sweep.cancel, deps))
+    return celery
+
+
+def __getattr__(name: str) -> Celery:
+    """Make `app` when `celery --app scheduler.app` looks for it: an import makes nothing."""
+    if name == "app":
+        return _app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

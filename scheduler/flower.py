@@ -6,8 +6,10 @@ celery -A scheduler.flower flower
 import asyncio
 import time
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
+from celery import Celery
 from flower import urls
 from flower.api.control import ControlHandler
 from flower.api.tasks import GetQueueLengths
@@ -23,18 +25,21 @@ from headrace.broker.remote_control import REFUSED
 
 #: How long a revocation waits for the answers of the workers, in seconds: one that is in the middle of a tick is late.
 REPLY_S = 2.0
-_STARTED = time.strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 class JobPage(TaskView):
     """A task's page: for a job that Flower did not hear of, where to look."""
+
+    def initialize(self, started: str) -> None:
+        """Args: started: when Flower did."""
+        self._started = started
 
     @web.authenticated
     def get(self, task_id: str) -> None:
         """Show the task, or answer 404."""
         if get_task_by_id(self.application.events, task_id) is None:
             message = (
-                f"Flower knows only jobs that moved since it started, at {_STARTED}. '{task_id}' did not. "
+                f"Flower knows only jobs that moved since it started, at {self._started}. '{task_id}' did not. "
                 "'headrace jobs show ID' tells the whole life of every job, and GET /v1/jobs/ID its state."
             )
             raise web.HTTPError(404, message)
@@ -110,29 +115,52 @@ class Broker:
 class QueuesView(BrokerView):
     """The broker page."""
 
+    def initialize(self, broker: Broker) -> None:
+        """Args: broker: asked for the queues."""
+        self._broker = broker
+
     def get_broker(self) -> Broker:
         """What Flower asks."""
-        return _broker
+        return self._broker
 
 
 class QueueLengths(GetQueueLengths):
     """The same for programs."""
 
+    def initialize(self, broker: Broker) -> None:
+        """Args: broker: asked for the queues."""
+        self._broker = broker
+
     def get_broker(self) -> Broker:
         """What Flower asks."""
-        return _broker
+        return self._broker
 
 
-#: Before Flower's own: the first pattern that fits is taken.
-urls.handlers[:0] = [
-    web.url(r"/task/(.+)", JobPage, name="task"),
-    web.url(r"/broker", QueuesView, name="broker"),
-    (r"/api/queues/length", QueueLengths),
-    (r"/api/task/revoke/(.+)", Revoke),
-    (r"/api/task/rate-limit/(.+)", RateLimit),
-    (r"/api/task/timeout/(.+)", TimeLimit),
-]
-_settings = startup.load()
-_broker = Broker(connections.redis(_settings))
-app = make_celery("headrace.flower", _settings)
-startup.check_first(app, _settings, uses_postgres=False)
+def _replace_pages(broker: Broker) -> None:
+    """Put our pages before Flower's own: the first pattern that fits is taken."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    urls.handlers[:0] = [
+        web.url(r"/task/(.+)", JobPage, {"started": started}, name="task"),
+        web.url(r"/broker", QueuesView, {"broker": broker}, name="broker"),
+        (r"/api/queues/length", QueueLengths, {"broker": broker}),
+        (r"/api/task/revoke/(.+)", Revoke),
+        (r"/api/task/rate-limit/(.+)", RateLimit),
+        (r"/api/task/timeout/(.+)", TimeLimit),
+    ]
+
+
+@cache
+def _app() -> Celery:
+    """Flower's Celery app."""
+    settings = startup.load()
+    _replace_pages(Broker(connections.redis(settings)))
+    celery = make_celery("headrace.flower", settings)
+    startup.check_first(celery, settings, uses_postgres=False)
+    return celery
+
+
+def __getattr__(name: str) -> Celery:
+    """Make `app` when `celery --app scheduler.flower` looks for it: an import makes nothing."""
+    if name == "app":
+        return _app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
