@@ -72,10 +72,7 @@ def plan_(
         kv_cache_mib = pool.kv_cache_mib
     serving = Serving(block_tokens=BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS)
     shape, serving = _as_chosen(ModelShape.of(read_config(name, settings.state_dir)), serving, pool, chosen)
-    if kv_cache_mib is not None:
-        figures = {"given": _given(shape, serving, kv_cache_mib)}
-    else:
-        figures = {each: _on(shape, each, serving, prompt_tokens, output_tokens) for each in names or GPUS}
+    figures = _figures(shape, serving, kv_cache_mib, names, (prompt_tokens, output_tokens))
     facts = _facts(shape, serving)
     if as_json:
         click.echo(json.dumps({"model": name, **facts, "gpus": figures}, indent=2))
@@ -172,6 +169,15 @@ def _facts(shape: ModelShape, serving: Serving) -> dict[str, int]:
         "kv_bytes_per_token": shape.kv_bytes_per_token(serving.kv_dtype),
         "max_model_tokens": shape.max_model_tokens,
     }
+
+
+def _figures(
+    shape: ModelShape, serving: Serving, mib: int | None, names: tuple[str, ...], tokens: tuple[int, int]
+) -> dict[str, dict[str, Any]]:
+    """Those of a cache of a given size, or of each GPU. Args: tokens: of a prompt, and of an answer."""
+    if mib is not None:
+        return {"given": _given(shape, serving, mib)}
+    return {each: _on(shape, each, serving, *tokens) for each in names or GPUS}
 
 
 def _given(shape: ModelShape, serving: Serving, mib: int) -> dict[str, Any]:

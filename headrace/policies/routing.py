@@ -9,7 +9,7 @@ from headrace.domain.budgets import Lack, NoBudget, Shortfall
 from headrace.domain.jobs import JobSpec
 from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
 from headrace.errors import BudgetExceeded, InvalidRequest
-from headrace.policies.overflow import TOO_DEAR, Objection, quote
+from headrace.policies.overflow import TOO_DEAR, Objection, Quote, quote
 from headrace.policies.pricing import Tariff
 
 
@@ -79,10 +79,9 @@ def candidates(
         _check_stays(spec, has_workers)
         return (candidate(spec.pool, "own pool"),)
     quoted = quote(spec, tariff, lacking, is_set_up=api_is_open)
-    is_closed = isinstance(quoted, Objection)
     if spec.overflow is Overflow.ALLOW and has_workers:
         own = candidate(spec.pool, "own pool")
-        paid = () if is_closed else (candidate(OVERFLOW, spill_reason or "own queue full"),)
+        paid = (candidate(OVERFLOW, spill_reason or "own queue full"),) if isinstance(quoted, Quote) else ()
         return (*paid, own) if spill_reason else (own, *paid)
     if isinstance(quoted, Objection):
         raise _refused(quoted, spec)

@@ -42,15 +42,11 @@ def measure(repository: Repository, claim: BenchClaim, limit_s: float, say: Call
             stdout=output,
             start_new_session=True,
         )
-        try:
-            status = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
+        status = _status(process, limit_s)
+        if status is None:
             say(f"{claim.name} is stopped: it has run for {limit_s / 60:g} minutes.")
             # It has failed, though it may end well when it is stopped.
             status = _stop(process) or 1
-        except BaseException:
-            _stop(process)
-            raise
         output.seek(0)
         printed = output.read()
     return Figure(
@@ -63,6 +59,17 @@ def measure(repository: Repository, claim: BenchClaim, limit_s: float, say: Call
         seconds=round(time.monotonic() - began, 1),
         figures=pairs_of(printed),
     )
+
+
+def _status(process: "subprocess.Popen[bytes]", limit_s: float) -> int | None:
+    """Wait for the script's end; None when it still runs. If the caller is interrupted, stop the script first."""
+    try:
+        return process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        return None
+    except BaseException:
+        _stop(process)
+        raise
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> int:
