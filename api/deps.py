@@ -16,7 +16,7 @@ from api.door.submit import Submitter
 from api.reading.reader import Reader
 from api.reading.waits import Waits
 from api.schemas.body import validated
-from api.schemas.fragments import Fragments
+from api.schemas.logprobs import Fragments
 from headrace.broker.admission import Admission
 from headrace.broker.streams import Streams
 from headrace.config import Settings

@@ -10,12 +10,12 @@ from api.schemas.chat import ChatRequest
 from api.schemas.chat_body import ChatCompletionBody
 from api.schemas.health import Health, Readiness
 from api.schemas.input_items import InputItemList, InputItemsQuery
+from api.schemas.job_request import JobRequest
 from api.schemas.jobs import (
     AcceptedBody,
     DeletedJob,
     JobBody,
     JobList,
-    JobRequest,
     JobsQuery,
     WaitQuery,
 )

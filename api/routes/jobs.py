@@ -6,7 +6,8 @@ from api.deps import answer, caller, deps, query
 from api.routes import existing
 from api.routes.submission import accept, body, headers_of, idempotency
 from api.schemas.body import validated
-from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobRequest, JobsQuery, WaitQuery
+from api.schemas.job_request import JobRequest
+from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobsQuery, WaitQuery
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest, NotFound

@@ -3,118 +3,23 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from api.door.accepted import Accepted
-from api.door.drafts import Draft, Spelling
 from api.schemas.fields import (
     Answer,
     Attempts,
-    Deadline,
-    EndUser,
-    MaxTokens,
-    MaxWait,
-    Metadata,
     Request,
-    ResponseFormat,
     RunS,
-    Seed,
-    Stop,
-    Temperature,
     TimeOut,
-    TopP,
-    Usd,
     UsdOut,
     WaitS,
-    WebhookUrl,
-    refusal,
 )
-from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs, TopLogprobs
+from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
-from headrace.domain.prompts import Message, ReasoningEffort
-from headrace.domain.queues import Lane, Overflow
+from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
-
-LaneName = Literal["high", "normal", "low", "batch"]
-OverflowName = Literal["allow", "never", "only"]
-
-
-class ChatMessage(Request):
-    """One turn of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
-
-
-class JobRequest(Request):
-    """A prompt to be answered. Give either `prompt` or `messages`."""
-
-    model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
-    prompt: str | None = Field(None, description="One user message.")
-    messages: list[ChatMessage] | None = Field(
-        None, min_length=1, fail_fast=True, description="A conversation, oldest turn first."
-    )
-    max_tokens: MaxTokens | None = Field(
-        None,
-        description="Bound of the answer. Default: the pool's, 1,024 as shipped, or less where the prompt leaves less.",
-    )
-    lane: LaneName = Field("normal", description="The priority class, best first: high, normal, low, batch.")
-    max_wait: MaxWait | None = Field(
-        None, description="Seconds within which the job must start, or it expires unpaid. The lane's own by default."
-    )
-    deadline: Deadline | None = Field(
-        None, description="Unix seconds or ISO 8601. Past it the job is aborted, and pays for what it produced."
-    )
-    overflow: OverflowName = Field("allow", description="Whether a paid API may answer when the own GPUs are behind.")
-    max_cost_usd: Usd | None = Field(None, description="A paid API is used only if it cannot cost more than this.")
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    stop: Stop | None = None
-    seed: Seed | None = None
-    response_format: ResponseFormat | None = Field(
-        None, description='`{"type": "text" | "json_object"}` or `{"type": "json_schema", "json_schema": {...}}`.'
-    )
-    top_logprobs: TopLogprobs | None = Field(None, description="Asks for log probabilities, and so many alternatives.")
-    reasoning_effort: ReasoningEffort | None = Field(None, description="How much the model is to think first.")
-    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own; returned with the job.")
-    webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
-    end_user: EndUser | None = Field(None, description="Who caused this, in your own words: costs can be split by it.")
-
-    @model_validator(mode="after")
-    def _one_prompt(self) -> Self:
-        if (self.prompt is None) == (self.messages is None):
-            raise refusal("give either 'prompt' or 'messages'", param="prompt")
-        if self.prompt is not None and not self.prompt.strip():
-            raise refusal("it must not be empty", param="prompt")
-        if self.messages is not None and not any(message.content.strip() for message in self.messages):
-            raise refusal("at least one message must have content", param="messages")
-        return self
-
-    def to_draft(self) -> Draft:
-        """The request in the core's words."""
-        turns = self.messages or [ChatMessage(role="user", content=self.prompt or "")]
-        return Draft(
-            spelling=Spelling(prompt="prompt" if self.messages is None else "messages"),
-            messages=tuple(Message(turn.role, turn.content) for turn in turns),
-            model=self.model,
-            max_tokens=self.max_tokens,
-            lane=Lane(self.lane),
-            max_wait_s=self.max_wait,
-            deadline=self.deadline,
-            overflow=Overflow(self.overflow),
-            max_cost_usd=self.max_cost_usd,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            stop=tuple(self.stop or ()),
-            seed=self.seed,
-            response_format=self.response_format,
-            top_logprobs=self.top_logprobs,
-            reasoning_effort=self.reasoning_effort,
-            metadata=self.metadata or {},
-            webhook_url=self.webhook,
-            end_user=self.end_user,
-        )
 
 
 class AcceptedBody(Answer):

@@ -1,16 +1,38 @@
 """Log probabilities of an answer's tokens, which OpenAI's two ways and ours spell alike."""
 
 import json
+import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, WrapSerializer, WrapValidator
 
 from api.schemas.fields import Answer
-from api.schemas.fragments import Fragments
 from headrace.domain.logprobs import MOST_LOGPROBS, StoredLogprobs, TokenLogprob
 
 TopLogprobs = Annotated[int, Field(ge=0, le=MOST_LOGPROBS)]
+
+
+class Fragments:
+    """Pieces of one answer, or of one stream, that are JSON already, and are sent as they are stored.
+
+    Each is marked where it belongs, and filled in at the end. Nothing is read and written anew.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def mark(self, text: str) -> str:
+        """What stands for this JSON until then: a text that no caller can know."""
+        mark = secrets.token_hex(16)
+        self._texts[mark] = text
+        return mark
+
+    def filled(self, written: str) -> str:
+        """What was written, with the pieces in it."""
+        for mark, text in self._texts.items():
+            written = written.replace(f'"{mark}"', text)
+        return written
 
 
 class AlternativeBody(Answer):

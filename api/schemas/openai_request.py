@@ -20,7 +20,7 @@ from api.schemas.fields import (
     WebhookUrl,
     unsupported,
 )
-from api.schemas.jobs import LaneName, OverflowName
+from api.schemas.job_request import LaneName, OverflowName
 from headrace.domain.queues import Lane, Overflow
 
 TIER_LANES: Mapping[str, Lane] = {

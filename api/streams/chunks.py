@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from api.error_shapes import shape_of
 from api.job_error import job_error
 from api.schemas.chat_body import ChatUsage, finish_reason_of
-from api.schemas.fragments import Fragments
+from api.schemas.logprobs import Fragments
 from api.schemas.openai_request import LANE_TIERS
 from api.streams.events import INTERRUPTED, RESTARTED, Event
 from api.streams.transcript import Piece, Transcript, sent

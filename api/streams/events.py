@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 from api.door.accepted import Accepted
-from api.schemas.fragments import Fragments
+from api.schemas.logprobs import Fragments
 from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, ResponseBody
 from api.streams.transcript import Piece, Transcript, sent
 from headrace.domain.ids import show_id

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api.schemas.fragments import Fragments
+from api.schemas.logprobs import Fragments
 from headrace.domain.jobs import Job
 from headrace.domain.logprobs import StoredLogprobs, TokenLogprob
 from headrace.domain.stream_events import StreamEvent

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.schemas.body import NESTING_LIMIT, VALUES_LIMIT, _values, parse_object, validated
 from api.schemas.chat import ChatRequest
-from api.schemas.jobs import JobRequest
+from api.schemas.job_request import JobRequest
 from api.schemas.responses import ResponseRequest
 from headrace.errors import InvalidRequest
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from api.schemas.body import validated
-from api.schemas.jobs import JobBody, JobRequest
+from api.schemas.job_request import JobRequest
+from api.schemas.jobs import JobBody
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import InvalidRequest

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from api.schemas.jobs import JobRequest
+from api.schemas.job_request import JobRequest
 from headrace.domain.deliveries import START, Delivery, Pulled, Terms
 from headrace.domain.ids import new_id
 from headrace.store import Store
