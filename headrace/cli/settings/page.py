@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from headrace.cli.settings.sections import Section, Setting
+from headrace.cli.settings.sections import Setting, SettingsTable
 from headrace.config import NO_PEPPER, PROJECT_ROOT
 
 #: From the root of a checkout.
@@ -60,17 +60,17 @@ _WORDS = {str: "text", Path: "path", SecretStr: "secret text", bool: "true or fa
 _BOUNDS = {Gt: "above {.gt:,}", Ge: "at least {.ge:,}", Le: "at most {.le:,}"}
 
 
-def page(sections: Iterable[Section]) -> str:
+def page(sections: Iterable[SettingsTable]) -> str:
     """The whole page: a list for each section."""
     return _HEAD + "".join(_section(section) for section in sections)
 
 
-def _section(section: Section) -> str:
+def _section(section: SettingsTable) -> str:
     title = f"## `{section.header}`\n\n{_sentence(section.about)}" if section.header else _TOP
     return f"\n{title}\n\n" + "".join(_item(setting) for setting in section.settings)
 
 
-def rows(sections: Iterable[Section]) -> list[dict[str, str]]:
+def rows(sections: Iterable[SettingsTable]) -> list[dict[str, str]]:
     """The same for a program: a row for each setting."""
     return [
         {

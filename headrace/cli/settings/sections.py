@@ -35,7 +35,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class SettingsTable:
     """A table of `headrace.toml`.
 
     Attributes:
@@ -47,14 +47,14 @@ class Section:
     settings: tuple[Setting, ...]
 
 
-def sections(settings: type[BaseModel] = Settings) -> Iterator[Section]:
+def sections(settings: type[BaseModel] = Settings) -> Iterator[SettingsTable]:
     """Each section, in the order of the fields. Raises: LookupError: a setting has no description."""
     return _walk(settings, (), {"": settings.model_construct()}, "")
 
 
 def _walk(
     model: type[BaseModel], path: tuple[str, ...], tables: Mapping[str, BaseModel], about: str
-) -> Iterator[Section]:
+) -> Iterator[SettingsTable]:
     """The section of this model, and those inside it. Args: tables: {name: a table that holds by default}."""
     summary, described = read_docstring(model)
     inner = {name: found for name, field in model.model_fields.items() if (found := _section_of(field.annotation))}
@@ -66,7 +66,7 @@ def _walk(
         for name, field in model.model_fields.items()
         if name not in inner
     ]
-    yield Section(f"[{'.'.join(path)}]" if path else "", about or summary, tuple(values))
+    yield SettingsTable(f"[{'.'.join(path)}]" if path else "", about or summary, tuple(values))
     for name, (section, is_many) in inner.items():
         here = (*path, name, "NAME") if is_many else (*path, name)
         yield from _walk(section, here, _tables_in(name, tables), described.get(name, ""))
