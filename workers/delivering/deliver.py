@@ -21,7 +21,7 @@ from headrace.policies import webhooks
 from headrace.policies.retries import asked_wait_s, jitter, next_delivery_delay_s
 from headrace.store import Store
 from headrace.store.webhooks.outbox import GONE_STATUS
-from workers.delivering.posting import Post, WebhookRequest, WebhookResponse
+from workers.delivering.posting import Hold, Post, WebhookRequest, WebhookResponse
 from workers.delivering.slots import DeliverySlots, SlotUse
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Deliver:
     store: Store
     settings: WebhookSettings
     slots: DeliverySlots
-    session: Callable[[], requests.Session]
+    session: Callable[[Hold], requests.Session]
     release: Callable[[Delivery], None]
     operator_secrets: tuple[SecretStr, ...] = ()
     count: Callable[[str], None] = field(default=lambda outcome: None)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import requests
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds for the TCP handshake.
 CONNECT_TIMEOUT_S = 5.0
+
+#: Called with each connection before anything is sent on it.
+Hold = Callable[[socket.socket], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class WebhookRequest:
 class Post:
     """One POST under way. Made for one use."""
 
-    def __init__(self, session: Callable[[], requests.Session], request: WebhookRequest, deadline_s: float) -> None:
+    def __init__(self, session: Callable[[Hold], requests.Session], request: WebhookRequest, deadline_s: float) -> None:
         """Send nothing yet.
 
         Args:
@@ -112,7 +116,6 @@ class Post:
                 self._decided.set()
 
     def _send(self, ended: Callable[[], None]) -> None:
-        _here.post = self
         try:
             self._decide(self._answer())
         except AntiSSRFError:
@@ -134,7 +137,7 @@ class Post:
         request = self._request
         # Streamed and never read: a receiver's body is of no use, and may be endless.
         with (
-            self._session() as session,
+            self._session(self.hold) as session,
             session.post(
                 request.url,
                 data=request.body,
@@ -147,39 +150,41 @@ class Post:
             return WebhookResponse(response.status_code, response.headers.get("retry-after", ""))
 
 
-class _Here(threading.local):
-    post: Post | None = None
-
-
-#: The POST that runs in this thread.
-_here = _Here()
-
-
-def _held(connected: socket.socket) -> socket.socket:
-    if _here.post is not None:
-        _here.post.hold(connected)
-    return connected
-
-
 class _HttpConnection(HTTPConnection):
+    def __init__(self, hold: Hold, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hold = hold
+
     def _new_conn(self) -> socket.socket:
-        return _held(super()._new_conn())
+        connected = super()._new_conn()
+        self._hold(connected)
+        return connected
 
 
 class _HttpsConnection(HTTPSConnection):
+    def __init__(self, hold: Hold, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hold = hold
+
     def _new_conn(self) -> socket.socket:
-        return _held(super()._new_conn())
+        connected = super()._new_conn()
+        self._hold(connected)
+        return connected
 
 
 class _HttpPool(HTTPConnectionPool):
-    ConnectionCls: Any = _HttpConnection
+    def __init__(self, hold: Hold, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ConnectionCls: Any = partial(_HttpConnection, hold)
 
 
 class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls: Any = _HttpsConnection
+    def __init__(self, hold: Hold, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ConnectionCls: Any = partial(_HttpsConnection, hold)
 
 
-def make_session(settings: WebhookSettings) -> requests.Session:
+def make_session(settings: WebhookSettings, hold: Hold) -> requests.Session:
     """A session for one POST that cannot be led into a private network, unless `allow_private` says it may."""
     if settings.allow_private:
         session = requests.Session()
@@ -190,5 +195,8 @@ def make_session(settings: WebhookSettings) -> requests.Session:
     session.trust_env = False
     for adapter in session.adapters.values():
         assert isinstance(adapter, HTTPAdapter)
-        adapter.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        adapter.poolmanager.pool_classes_by_scheme = {
+            "http": partial(_HttpPool, hold),
+            "https": partial(_HttpsPool, hold),
+        }
     return session
