@@ -155,8 +155,8 @@ class Channel(redis.Channel):
     # kombu's own, which it does not declare as they are.
     _in_poll: Any = None
     _brpop_sent_at: Any = None
-    #: The last entry of the bell that was heard.
-    _heard = "0"
+    #: The id of the last entry of the bell that was read.
+    _last_ring = "0"
 
     @contextmanager
     def conn_or_acquire(self, client: Redis | None = None) -> Iterator[Redis]:
@@ -204,22 +204,22 @@ class Channel(redis.Channel):
         self._in_poll = self.client.connection
         self._brpop_sent_at = time.monotonic()
         patience_ms = int(1000 * (timeout or self.brpop_timeout))
-        command = ("XREAD", "COUNT", 1, "BLOCK", patience_ms, "STREAMS", self.taker.bell, self._heard)
+        command = ("XREAD", "COUNT", 1, "BLOCK", patience_ms, "STREAMS", self.taker.bell, self._last_ring)
         self._in_poll.send_command(*command)
 
     def _brpop_read(self, **options: Any) -> bool:
         if self.taker is None:
             return bool(super()._brpop_read(**options))
         try:
-            heard = self.client.parse_response(self.client.connection, "XREAD", **options)
+            rings = self.client.parse_response(self.client.connection, "XREAD", **options)
         except self.connection_errors:
             self.client.connection.disconnect()
             raise
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        for _, entries in heard or ():
-            self._heard = entries[-1][0]
+        for _, entries in rings or ():
+            self._last_ring = entries[-1][0]
         # Also when nobody rang: a ring can be lost with a Redis that was wiped.
         self.taker.is_due = True
         raise Empty

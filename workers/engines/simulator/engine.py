@@ -39,7 +39,7 @@ class _Call:
         counted: how many of them the totals have, or were given.
         woken: set on each change that its thread must see.
         admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
-        heard: tokens of its answer that its listener has got; None without one.
+        delivered: tokens of its answer that its listener has got; None without one.
         error: what ends it, if anything does before its time.
     """
 
@@ -54,7 +54,7 @@ class _Call:
     began: float = field(default_factory=time.monotonic)
     woken: threading.Event = field(default_factory=threading.Event)
     admitted_at: float | None = None
-    heard: int | None = None
+    delivered: int | None = None
     aborted: bool = False
     error: EngineError | None = None
 
@@ -265,7 +265,7 @@ class SimulatorEngine:
         """Let the time of prefill and decoding pass; returns the tokens of the answer when it ended."""
         prefilled_at = self._prefilled_at(call, admitted_at)
         given, total = call.given, len(call.pieces)
-        call.heard = given if on_delta else None
+        call.delivered = given if on_delta else None
         # Without a listener nobody sees the single tokens, and one wait is enough.
         for token in range(given + 1, total + 1) if on_delta else (total,):
             due = prefilled_at + (token - given) / self._settings.decode_tokens_per_s
@@ -273,7 +273,7 @@ class SimulatorEngine:
                 return self._made(call)
             if on_delta:
                 on_delta(call.delta(token))
-                call.heard = token
+                call.delivered = token
         return total
 
     def _prefilled_at(self, call: _Call, admitted_at: float) -> float:
@@ -283,7 +283,7 @@ class SimulatorEngine:
         """Tokens of the answer by now."""
         if call.admitted_at is None:
             return call.given
-        if call.heard is not None:
-            return call.heard
+        if call.delivered is not None:
+            return call.delivered
         decoding_s = time.monotonic() - self._prefilled_at(call, call.admitted_at)
         return max(call.given, min(call.given + int(decoding_s * self._settings.decode_tokens_per_s), len(call.pieces)))
