@@ -10,10 +10,9 @@ from api.schemas.openai_request import LANE_TIERS
 from api.streams.events import INTERRUPTED, RESTARTED, Event
 from api.streams.transcript import Piece, Transcript, sent
 from headrace.domain.ids import show_id
-from headrace.domain.jobs import Job
+from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import StreamEvent
 from headrace.errors import HeadraceError, Unanswered
 
 #: Ends a stream of chat completions.

@@ -16,9 +16,8 @@ from api.schemas.logprobs import Fragments
 from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, ResponseBody
 from api.streams.transcript import Piece, Transcript, sent
 from headrace.domain.ids import show_id
-from headrace.domain.jobs import Job
+from headrace.domain.jobs import NUMBERS_PER_CLAIM, Job, StreamEvent
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import NUMBERS_PER_CLAIM, StreamEvent
 
 Event = dict[str, Any]
 

@@ -18,8 +18,7 @@ from api.reading.waits import Watch
 from api.streams.chunks import ChatChunks
 from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller, can_resume
 from headrace.domain.ids import show_id
-from headrace.domain.jobs import Job
-from headrace.domain.stream_events import StreamEvent
+from headrace.domain.jobs import Job, StreamEvent
 from headrace.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreUnavailable
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.schemas.logprobs import Fragments
-from headrace.domain.jobs import Job
+from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.logprobs import StoredLogprobs, TokenLogprob
-from headrace.domain.stream_events import StreamEvent
 
 
 @dataclass(frozen=True, slots=True)

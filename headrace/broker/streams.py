@@ -12,8 +12,8 @@ from uuid import UUID
 
 from redis import Redis, RedisError
 
+from headrace.domain.jobs import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.domain.queues import KEY_PREFIX
-from headrace.domain.stream_events import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.errors import BrokerUnavailable
 
 #: The channel on which jobs with news in their stream are named, by 32 hex digits. A message may be lost.

@@ -14,8 +14,8 @@ from uuid import UUID
 
 from headrace.broker.streams import Streams
 from headrace.domain.ids import show_id
+from headrace.domain.jobs import PieceKind, StreamPiece
 from headrace.domain.prompts import storable
-from headrace.domain.stream_events import PieceKind, StreamPiece
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta, OnDelta
 

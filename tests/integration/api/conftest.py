@@ -26,10 +26,10 @@ from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
+from headrace.domain.jobs import PieceKind, StreamPiece
 from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.queues import KEY_PREFIX, lane_queues
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import PieceKind, StreamPiece
 from headrace.store import Store, attempts
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import workers

@@ -28,8 +28,8 @@ from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, parse_id
+from headrace.domain.jobs import StreamPiece
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import StreamPiece
 from headrace.errors import SlotsFull
 from headrace.store import Store, attempts
 from headrace.store.fleet import workers

@@ -22,8 +22,8 @@ from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl
 from headrace.connections.outages import Outage
 from headrace.domain.ids import new_id
+from headrace.domain.jobs import StreamPiece
 from headrace.domain.queues import CONTROL, Lane, Ticket, queue_name
-from headrace.domain.stream_events import StreamPiece
 from headrace.errors import BrokerUnavailable
 from tests.chaos import certificates
 from tests.chaos.redis_group import RedisGroup

@@ -13,7 +13,7 @@ from headrace import connections
 from headrace.broker.streams import KEEP_S, RUN_S, STREAMED, Streams
 from headrace.config import Settings
 from headrace.domain.ids import new_id
-from headrace.domain.stream_events import StreamEvent, StreamPiece
+from headrace.domain.jobs import StreamEvent, StreamPiece
 from headrace.errors import BrokerUnavailable
 from tests.integration.listening import next_message
 

@@ -19,12 +19,11 @@ from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Job
+from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Route, Ticket
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import StreamEvent
 from headrace.errors import EngineFault, HeadraceError
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import RetryRules

@@ -8,9 +8,8 @@ from openai.types.chat import ChatCompletionChunk
 
 from api.streams.chunks import DONE, ChatChunks
 from api.streams.events import Event
-from headrace.domain.jobs import Job
+from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import StreamEvent
 from tests.unit.api.streams.test_events import (
     ENDED,
     EXPIRED,

@@ -15,11 +15,10 @@ from pydantic import TypeAdapter
 
 from api.streams.events import Event, ResponseEvents
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Job
+from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import StreamEvent
 
 MADE = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TEXT = "Because of Rayleigh scattering."

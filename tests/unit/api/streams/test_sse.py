@@ -21,10 +21,9 @@ from api.streams.chunks import DONE, ChatChunks
 from api.streams.events import BEFORE_ENTRIES, ResponseEvents
 from api.streams.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Job
+from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import JobState
-from headrace.domain.stream_events import StreamEvent
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidRequest, NotFound, StoreUnavailable
 
 MADE = datetime(2026, 11, 25, 12, tzinfo=UTC)

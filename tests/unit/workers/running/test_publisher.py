@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 
 from headrace.domain.ids import new_id
+from headrace.domain.jobs import StreamPiece
 from headrace.domain.logprobs import TokenLogprob, alternative
-from headrace.domain.stream_events import StreamPiece
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta
 from workers.running.publisher import FLUSH_EVERY_S, Publisher
