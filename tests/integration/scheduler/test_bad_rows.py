@@ -10,13 +10,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import ProgrammingError
 
-from headrace.batching import Call
 from headrace.broker.admission import Admission
 from headrace.config import BudgetSettings
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
 from headrace.store import reservations
 from headrace.store.bad_rows import RETRY_S, BadRows
+from headrace.store.money.reservations import PaidCall
 from scheduler import sweep
 from scheduler.app import make_sweeper
 from scheduler.deps import ControlDeps
@@ -101,7 +101,7 @@ def lost(
         query("UPDATE jobs SET route = 'overflow', queue = 'overflow.normal'")
         worker_id = running_under(*tickets)
         with deps.store.begin() as db:
-            calls = [Call(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
+            calls = [PaidCall(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
             assert not reservations.reserve(db, calls, BudgetSettings(day_usd=Decimal(1000)))
         query("UPDATE jobs SET cancel_requested_at = now()")
         end_lease(worker_id)
