@@ -9,9 +9,8 @@ from uuid import UUID
 
 from flask import Flask, Response, g, request
 
-from api import problems
 from api.auth import Authenticator
-from api.bodies import Bodies
+from api.bodies.in_flight import Bodies
 from api.deps import EXTENSION, WebDeps
 from api.door.catalogue import Catalogue
 from api.door.forecast import Forecast
@@ -21,6 +20,7 @@ from api.door.refusals import Refusals
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
+from api.errors import problems
 from api.reading.reader import Reader
 from api.reading.waits import Waits
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported

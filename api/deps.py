@@ -8,7 +8,7 @@ from flask import Response, current_app, request
 from pydantic import BaseModel
 
 from api.auth import Authenticator, check_scope
-from api.bodies import Bodies
+from api.bodies.in_flight import Bodies
 from api.door.catalogue import Catalogue
 from api.door.forecast import Forecast
 from api.door.refusals import Refusals

@@ -1,4 +1,4 @@
-"""Every error of Headrace. `api/error_shapes.py` maps each `code` to an HTTP status.
+"""Every error of Headrace. `api/errors/shapes.py` maps each `code` to an HTTP status.
 
 This module may exceed 300 lines: it is the one list of all errors, and each is listed once.
 """

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from api.cached_value import CachedValue
-from api.fair_semaphore import FairSemaphore
+from api.bodies.fair_semaphore import FairSemaphore
+from api.door.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.domain.fleet import Fleet
 from headrace.errors import ModelNotFound

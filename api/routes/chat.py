@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps
-from api.job_error import job_error
+from api.errors.job_error import job_error
 from api.routes.submission import body, headers_of, submitted, waited_for
 from api.schemas.body import validated
 from api.schemas.chat import ChatRequest

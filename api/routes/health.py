@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from flask import Blueprint, Response
 
 from api.deps import WebDeps, answer, deps
-from api.problems import public_cause
+from api.errors.problems import public_cause
 from api.schemas.health import Health, Readiness
 from headrace.config import PROJECT_ROOT
 from headrace.domain.budgets import SHUT

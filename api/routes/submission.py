@@ -9,12 +9,12 @@ from flask import Response, after_this_request, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.abandoned import cancel_unless_wanted
-from api.bodies import SMALL_BYTES
-from api.body_reader import BodyReader
+from api.bodies.in_flight import SMALL_BYTES
+from api.bodies.reader import BodyReader
 from api.deps import deps
 from api.door.accepted import Accepted
 from api.door.drafts import Draft
-from api.rates import rate_headers
+from api.errors.rates import rate_headers
 from api.reading.peers import peer_of
 from api.reading.waits import ClientGone
 from api.schemas.body import parse_object

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from api.error_shapes import shape_of
-from api.job_error import job_error
+from api.errors.job_error import job_error
+from api.errors.shapes import shape_of
 from api.schemas.chat_body import ChatUsage, finish_reason_of
 from api.schemas.logprobs import Fragments
 from api.schemas.openai_request import LANE_TIERS

@@ -13,7 +13,7 @@ if "encoding" in OFF:
 
     import tokenizers
 
-    from api import fair_semaphore
+    from api.bodies import fair_semaphore
     from headrace.policies import tokens
 
     def encoded(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from api.app import create_app
-from api.error_shapes import SHAPES
+from api.errors.shapes import SHAPES
 from api.reference.openapi import document
 from headrace.config import Settings
 

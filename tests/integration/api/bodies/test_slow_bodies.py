@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from redis import Redis
 
-from api.bodies import LATE_LIMIT, SMALL_BYTES
+from api.bodies.in_flight import LATE_LIMIT, SMALL_BYTES
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.stack.ports import free_port
 from headrace.stack.processes import procfile

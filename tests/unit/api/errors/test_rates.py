@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.rates import duration, rate_headers
+from api.errors.rates import duration, rate_headers
 from headrace.domain.rates import NO_RATES, RateLeft, RatesLeft
 
 

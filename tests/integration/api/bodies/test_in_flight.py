@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 
-from api.bodies import RETRY_AFTER_S, SMALL_BYTES
+from api.bodies.in_flight import RETRY_AFTER_S, SMALL_BYTES
 from api.deps import EXTENSION
 from headrace.domain.apps import App
 from headrace.domain.queues import KEY_PREFIX

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from api.job_error import job_error
+from api.errors.job_error import job_error
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState

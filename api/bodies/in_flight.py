@@ -9,8 +9,8 @@ import threading
 from collections import Counter
 from uuid import UUID
 
-from api.body_reader import BodyReader
-from api.fair_semaphore import FairSemaphore
+from api.bodies.fair_semaphore import FairSemaphore
+from api.bodies.reader import BodyReader
 from headrace.broker.app_rates import AppRates
 from headrace.domain.apps import App
 from headrace.domain.rates import RateLeft, RatesLeft

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 from flask import Flask, g
 
-from api import problems
-from api.error_shapes import shape_of
+from api.errors import problems
+from api.errors.shapes import shape_of
 from headrace import errors
 from headrace.domain.rates import RateLeft, RatesLeft
 from headrace.errors import HeadraceError

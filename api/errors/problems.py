@@ -1,4 +1,4 @@
-"""Errors as HTTP answers, in the shape that `error_shapes` has for each."""
+"""Errors as HTTP answers, in the shape that `shapes` has for each."""
 
 import http
 import json
@@ -12,8 +12,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from api.deps import deps
-from api.error_shapes import shape_of
-from api.rates import rate_headers
+from api.errors.rates import rate_headers
+from api.errors.shapes import shape_of
 from headrace import errors
 from headrace.domain.ids import show_id
 from headrace.domain.rates import RatesLeft

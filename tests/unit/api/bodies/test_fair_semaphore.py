@@ -2,7 +2,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from api.fair_semaphore import FairSemaphore
+from api.bodies.fair_semaphore import FairSemaphore
 from headrace.domain.ids import new_id
 
 GREEDY, MODEST = new_id(), new_id()

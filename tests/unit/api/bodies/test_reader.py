@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from api import body_reader
-from api.body_reader import CHUNK_BYTES, BodyReader
+from api.bodies import reader as body_reader
+from api.bodies.reader import CHUNK_BYTES, BodyReader
 from headrace.errors import BodyTimeout
 
 PATIENCE_S = 20.0

@@ -1,6 +1,6 @@
 """The error that stands for a job which ended without an answer, where a 200 could only carry an answer.
 
-Knows no HTTP: `api/error_shapes.py` gives each its status.
+Knows no HTTP: `api/errors/shapes.py` gives each its status.
 """
 
 from headrace.domain.jobs import Job
