@@ -35,7 +35,7 @@ from headrace.errors import (
     Unavailable,
 )
 from headrace.policies.pricing import Tariff
-from headrace.policies.routing import candidates, route_of
+from headrace.policies.routing import Conditions, candidates, route_of
 from headrace.store import Store
 from headrace.store.jobs.idempotency import find_replay, key_reused, until_settled
 
@@ -137,12 +137,16 @@ class Submitter:
                 spec,
                 self.settings.lane(spec.lane),
                 self.tariff,
-                ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, start_within_s(spec)),
-                free_until=self.forecast.free_until,
-                api_is_open=api_is_open,
-                has_workers=has_workers,
-                lacking=lambda usd: self.wallet.lacking(app, usd),
-                spill_reason=self.spill_switch.spill_reason(queue_name(spec.pool, spec.lane)) if api_is_open else None,
+                Conditions(
+                    ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, start_within_s(spec)),
+                    free_until=self.forecast.free_until,
+                    api_is_open=api_is_open,
+                    has_workers=has_workers,
+                    lacking=lambda usd: self.wallet.lacking(app, usd),
+                    spill_reason=self.spill_switch.spill_reason(queue_name(spec.pool, spec.lane))
+                    if api_is_open
+                    else None,
+                ),
             )
         except BudgetExceeded as error:
             self.refusals.count(app.id, queue_name(OVERFLOW, spec.lane), error.reason, spec.kv_tokens)

@@ -58,7 +58,7 @@ def answer(error: HeadraceError) -> Response:
         more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "unit", "expected_wait_s")}
     if error.job_id is not None:
         headers["x-job-id"] = show_id(error.job_id)
-    return _problem(shape.status, message, shape.type, error.code, param, headers, more)
+    return _problem(shape.status, _error(message, shape.type, error.code, param) | more, headers)
 
 
 def _answer_http(error: HTTPException) -> ResponseReturnValue:
@@ -68,7 +68,7 @@ def _answer_http(error: HTTPException) -> ResponseReturnValue:
         return error.get_response(request.environ)
     kind = "invalid_request_error" if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
     headers = {name: value for name, value in error.get_headers(request.environ) if name == "Allow"}
-    return _problem(status, _message(error), kind, HTTP_CODES.get(status, "invalid_request"), None, headers)
+    return _problem(status, _error(_message(error), kind, HTTP_CODES.get(status, "invalid_request")), headers)
 
 
 def _message(error: HTTPException) -> str:
@@ -86,19 +86,15 @@ def _message(error: HTTPException) -> str:
 def _answer_bug(error: Exception) -> Response:
     """Ours to find, not the caller's: the log has the error, the answer its request id."""
     log.error("request_failed", extra={"request_id": g.request_id}, exc_info=error)
-    return _problem(500, "Something went wrong here. Nothing was lost.", "server_error", "internal_error", None, {})
+    return _problem(500, _error("Something went wrong here. Nothing was lost.", "server_error", "internal_error"))
 
 
-def _problem(
-    status: int,
-    message: str,
-    kind: str,
-    code: str,
-    param: str | None,
-    headers: Mapping[str, str],
-    more: Mapping[str, Any] = MappingProxyType({}),
-) -> Response:
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code, **more}}
-    response = Response(_encode(body) + "\n", status, mimetype="application/json")
+def _problem(status: int, error: Mapping[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    response = Response(_encode({"error": error}) + "\n", status, mimetype="application/json")
     response.headers.update(headers)
     return response
+
+
+def _error(message: str, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI spells it."""
+    return {"message": message, "type": kind, "param": param, "code": code}

@@ -46,46 +46,49 @@ def spill_reason(pressure: Pressure, overflow: OverflowSettings, *, is_on: bool)
     return None
 
 
-def candidates(
-    spec: JobSpec,
-    lane: LaneSettings,
-    tariff: Tariff,
-    *,
-    ahead_cap_tokens: Callable[[str], int | None],
-    free_until: Callable[[str], int],
-    api_is_open: bool,
-    has_workers: bool = True,
-    lacking: Callable[[Decimal], Lack | None] = lambda _: None,
-    spill_reason: str | None = None,
-) -> tuple[Candidate, ...]:
-    """The queues this job may be put into, best first: its own, and overflow where its owner allows it.
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What holds when a job is routed.
 
-    Args:
-        has_workers: False for a pool that the paid API alone answers: then its only way is overflow.
+    Attributes:
         ahead_cap_tokens, free_until: of a queue: see `Candidate`.
         api_is_open: False while no key for the paid API is set, or no worker calls it.
-        spill_reason: why overflow comes before its own queue; None while it comes after it.
+        has_workers: False for a pool that the paid API alone answers: then its only way is overflow.
         lacking: why no budget pays for so many USD; None when one does.
+        spill_reason: why overflow comes before its own queue; None while it comes after it.
+    """
+
+    ahead_cap_tokens: Callable[[str], int | None]
+    free_until: Callable[[str], int]
+    api_is_open: bool
+    has_workers: bool = True
+    lacking: Callable[[Decimal], Lack | None] = lambda _: None
+    spill_reason: str | None = None
+
+
+def candidates(spec: JobSpec, lane: LaneSettings, tariff: Tariff, now: Conditions) -> tuple[Candidate, ...]:
+    """The queues this job may be put into, best first: its own, and overflow where its owner allows it.
+
     Raises:
         InvalidRequest, BudgetExceeded: there is none: overflow is its only way, and closed to it, or without money.
     """
 
     def candidate(pool: str, reason: str) -> Candidate:
         queue = queue_name(pool, spec.lane)
-        caps = lane.depth_cap, lane.backlog_cap_tokens, ahead_cap_tokens(queue)
-        return Candidate(queue, *caps, reason, free_until(queue))
+        caps = lane.depth_cap, lane.backlog_cap_tokens, now.ahead_cap_tokens(queue)
+        return Candidate(queue, *caps, reason, now.free_until(queue))
 
     if spec.overflow is Overflow.NEVER:
-        _check_stays(spec, has_workers)
+        _check_stays(spec, now.has_workers)
         return (candidate(spec.pool, "own pool"),)
-    quoted = quote(spec, tariff, lacking, is_set_up=api_is_open)
-    if spec.overflow is Overflow.ALLOW and has_workers:
+    quoted = quote(spec, tariff, now.lacking, is_set_up=now.api_is_open)
+    if spec.overflow is Overflow.ALLOW and now.has_workers:
         own = candidate(spec.pool, "own pool")
-        paid = (candidate(OVERFLOW, spill_reason or "own queue full"),) if isinstance(quoted, Quote) else ()
-        return (*paid, own) if spill_reason else (own, *paid)
+        paid = (candidate(OVERFLOW, now.spill_reason or "own queue full"),) if isinstance(quoted, Quote) else ()
+        return (*paid, own) if now.spill_reason else (own, *paid)
     if isinstance(quoted, Objection):
         raise _refused(quoted, spec)
-    return (candidate(OVERFLOW, "overflow only" if has_workers else "no pool of its own"),)
+    return (candidate(OVERFLOW, "overflow only" if now.has_workers else "no pool of its own"),)
 
 
 def _check_stays(spec: JobSpec, has_workers: bool) -> None:

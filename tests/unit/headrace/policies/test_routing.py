@@ -11,7 +11,7 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.errors import BudgetExceeded, InvalidRequest
 from headrace.policies.pricing import Tariff
-from headrace.policies.routing import Pressure, candidates, route_of, spill_reason
+from headrace.policies.routing import Conditions, Pressure, candidates, route_of, spill_reason
 
 PRICE = Price(input_usd_per_mtok=Decimal("0.15"), output_usd_per_mtok=Decimal("0.60"), source="test", version="v1")
 PRICED = Tariff.of(Settings(prices={"gpt-4o-mini": PRICE}))
@@ -54,7 +54,9 @@ def test_candidates_are_those_the_owner_the_price_and_the_key_allow(
 ) -> None:
     job = spec(overflow=overflow, max_cost_usd=max_cost_usd and Decimal(max_cost_usd))
 
-    found = candidates(job, LANE, tariff, ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=api_is_open)
+    found = candidates(
+        job, LANE, tariff, Conditions(ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=api_is_open)
+    )
 
     assert [each.queue for each in found] == queues
     assert all((each.depth_cap, each.backlog_cap_tokens) == (7, 900) and each.reason for each in found)
@@ -71,9 +73,7 @@ def test_job_that_insists_on_a_closed_overflow_is_told_why(tariff: Tariff, api_i
             spec(overflow=Overflow.ONLY),
             LANE,
             tariff,
-            ahead_cap_tokens=AHEAD.get,
-            free_until=len,
-            api_is_open=api_is_open,
+            Conditions(ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=api_is_open),
         )
 
     assert error.value.param == "overflow"
@@ -85,7 +85,7 @@ def lacking(usd: Decimal) -> Shortfall:
 
 def test_a_job_that_there_is_no_money_for_goes_to_its_own_pool_alone() -> None:
     found = candidates(
-        spec(), LANE, PRICED, ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, lacking=lacking
+        spec(), LANE, PRICED, Conditions(ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, lacking=lacking)
     )
 
     assert [each.queue for each in found] == ["chat.low"]
@@ -96,15 +96,20 @@ def test_without_a_budget_the_paid_api_is_shut() -> None:
         return NoBudget()
 
     options: dict[str, Any] = {"ahead_cap_tokens": AHEAD.get, "free_until": len, "api_is_open": True, "lacking": none}
-    assert [each.queue for each in candidates(spec(), LANE, PRICED, **options)] == ["chat.low"]
+    assert [each.queue for each in candidates(spec(), LANE, PRICED, Conditions(**options))] == ["chat.low"]
     with pytest.raises(BudgetExceeded, match="no budget is set"):
-        candidates(spec(overflow=Overflow.ONLY), LANE, PRICED, **options)
+        candidates(spec(overflow=Overflow.ONLY), LANE, PRICED, Conditions(**options))
 
 
 def test_a_job_that_insists_on_an_overflow_without_money_is_told_which_budget_it_is() -> None:
     only = spec(overflow=Overflow.ONLY)
     with pytest.raises(BudgetExceeded, match=r"this app's budget, 0\.5 USD a day") as error:
-        candidates(only, LANE, PRICED, ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, lacking=lacking)
+        candidates(
+            only,
+            LANE,
+            PRICED,
+            Conditions(ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, lacking=lacking),
+        )
 
     assert (error.value.reason, error.value.retry_after_s) == ("budget", None)
 
@@ -151,10 +156,7 @@ def test_overflow_comes_first_where_it_brings_relief(overflow: Overflow, api_is_
         spec(overflow=overflow),
         LANE,
         PRICED,
-        ahead_cap_tokens=AHEAD.get,
-        free_until=len,
-        api_is_open=api_is_open,
-        spill_reason="own queue deep",
+        Conditions(ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=api_is_open, spill_reason="own queue deep"),
     )
 
     assert [each.queue for each in found] == queues
@@ -169,7 +171,7 @@ def test_queue_tells_its_route() -> None:
 def test_the_paid_api_is_the_only_way_where_a_pool_has_no_workers(overflow: Overflow) -> None:
     job = spec(overflow=overflow)
     found = candidates(
-        job, LANE, PRICED, ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, has_workers=False
+        job, LANE, PRICED, Conditions(ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, has_workers=False)
     )
 
     assert [(each.queue, each.reason) for each in found] == [("overflow.low", "no pool of its own")]
@@ -192,11 +194,9 @@ def test_a_job_whose_only_way_is_closed_is_refused_by_the_field_that_closes_it(
             spec(**changes),
             LANE,
             PRICED,
-            ahead_cap_tokens=AHEAD.get,
-            free_until=len,
-            api_is_open=True,
-            has_workers=False,
-            lacking=lacking,
+            Conditions(
+                ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, has_workers=False, lacking=lacking
+            ),
         )
 
     assert raised.value.param == param
