@@ -1,4 +1,4 @@
-"""The use case: the client that made a job, and was to get its answer in the same request, has gone."""
+"""The use case: the client that submitted a job disconnects before the same request has answered."""
 
 import logging
 from uuid import UUID
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def cancel_unless_wanted(deps: WebDeps, app_id: UUID, job_id: UUID) -> None:
-    """Cancel the job, unless another reader is attached, or it is this process that goes."""
+    """Cancel the job, unless another reader is attached or this process is stopping."""
     try:
         if not (deps.waits.is_closed or deps.waits.is_watched(job_id) or _is_held(deps, job_id)):
             cancel(deps.store, deps.admission, app_id, job_id)
@@ -21,7 +21,7 @@ def cancel_unless_wanted(deps: WebDeps, app_id: UUID, job_id: UUID) -> None:
 
 
 def _is_held(deps: WebDeps, job_id: UUID) -> bool:
-    """True when another process has a reader of the job's stream, or Redis does not say."""
+    """True when another process has a reader of the job's stream, or Redis does not answer."""
     try:
         return deps.streams.is_held(job_id)
     except BrokerUnavailable:

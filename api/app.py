@@ -1,4 +1,4 @@
-"""The web process's composition root: builds every part once, and the Flask app around them."""
+"""The web process's composition root: builds every part once, then the Flask app."""
 
 import os
 import time
@@ -39,7 +39,7 @@ from headrace.store import Store
 from headrace.store.jobs import poison
 from headrace.store.money import budgets
 
-#: As if the process had been killed: 128 and the number of SIGKILL.
+#: The exit status of a process that SIGKILL ended: 128 + 9.
 KILLED = 137
 
 
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> Flask:
     settings.check_pepper()
     settings.check_paid_pools()
     app = Flask(__name__, static_folder=None)
-    # werkzeug cuts a chunked body off at its limit and says nothing: the byte more tells a body that is too long.
+    # werkzeug silently truncates a chunked body at its limit. One byte more shows that a body is too long.
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes + 1
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -120,7 +120,7 @@ def _note_short(store: Store, account_id: UUID, kind: Kind) -> None:
 
 
 def _failpoint(armed: str | None) -> Callable[[str], None]:
-    """Ends the process at the armed point, with nothing flushed and nobody told. Does nothing at any other."""
+    """A function that ends the process at the armed point, without any clean-up. At other points it does nothing."""
 
     def fail_at(name: str) -> None:
         if name == armed:

@@ -1,7 +1,7 @@
-"""Who is calling, and whether its key is for that: remembered for seconds so that a request costs no extra query.
+"""Authentication and scopes of API keys. Results are cached for seconds, so that a request costs no extra query.
 
-Made-up keys fail by their checksum, without Postgres. Keys that have none are looked up like all others: in one round
-trip on one connection at a time, for all who ask meanwhile. Knows nothing of what is asked for but its method.
+A made-up key fails its checksum, without Postgres. Keys without a checksum are looked up like all others: one query at
+a time, on one connection, for all callers that wait. Of a request it knows only the method.
 """
 
 import threading
@@ -19,34 +19,34 @@ from headrace.store.clients import keys
 
 T = TypeVar("T")
 
-#: Seconds a good key is believed without asking: a revoked one works, and an old limit holds, at most this much longer.
+#: Seconds for which a good key is cached. A revoked key works, and an old limit holds, at most this much longer.
 KEY_TTL_S = 3.0
-#: The share of that time after which one caller asks again, while the others go on with what is known.
+#: The share of that time after which one caller queries again, while the others use the cached result.
 FRESH_SHARE = 2 / 3
-#: Seconds a bad key is refused without asking, so that a client that keeps sending one does not reach Postgres.
+#: Seconds for which a bad key is cached, so that a client that keeps sending one does not reach Postgres.
 BAD_KEY_TTL_S = 1.0
-#: How many keys are remembered. Random ones push out bad ones only.
+#: Cached keys at most. Random keys evict bad keys only.
 KEYS_LIMIT = 10_000
 BAD_KEYS_LIMIT = 1_000
-#: Keys in one query, and how long a query waits for more in a crowd, in seconds. So unknown keys cost Postgres at most
-#: 100 round trips a second for each process, however fast they come.
+#: Keys in one query, and the seconds for which a query under load waits for more keys. So unknown keys cost Postgres at
+#: most 100 round trips a second for each process, at any rate of requests.
 BATCH = 256
 GATHER_S = 0.01
-#: Ours have 52 characters; what is far longer is not worth a digest.
+#: Headrace's keys have 52 characters. A far longer text is refused before it costs a digest.
 KEY_CHARS_LIMIT = 200
 #: Methods that change nothing.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class _Recent(dict[bytes, T]):
-    """What was put in last, by a key's digest; the oldest makes room."""
+    """The newest values, by a key's digest. A new one evicts the oldest."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self._limit = limit
 
     def put(self, digest: bytes, value: T) -> None:
-        """Remember a value as the newest."""
+        """Store a value as the newest."""
         self.pop(digest, None)
         while len(self) >= self._limit:
             del self[next(iter(self))]
@@ -57,7 +57,7 @@ class Authenticator:
     """Checks Authorization headers. Keeps digests, never keys. Safe to share between threads."""
 
     def __init__(self, store: Store, *peppers: str) -> None:
-        """Args: peppers: under which keys are stored, the newest first; two while one is rotated."""
+        """Args: peppers: of the stored keys' digests, the newest first; two during a rotation."""
         self._store = store
         self._peppers = peppers
         #: Written under the lock, and read without it.
@@ -84,7 +84,7 @@ class Authenticator:
         return self._asked(digest)
 
     def _believed(self, digest: bytes) -> App | None:
-        """The app, when it need not be asked for; None when it must. Raises: Unauthenticated."""
+        """The app from the cache; None when it must be queried. Raises: Unauthenticated."""
         now = time.monotonic()
         if good := self._good.get(digest):
             app, asked_at = good
@@ -96,7 +96,7 @@ class Authenticator:
         return None
 
     def _asked(self, digest: bytes) -> App:
-        """The app as Postgres knows it. Callers that need the same key at once share one query and its outcome."""
+        """The app from Postgres. Concurrent callers with the same key share one query and its outcome."""
         with self._lock:
             if app := self._believed(digest):
                 return app
@@ -114,7 +114,7 @@ class Authenticator:
         return answer.result()
 
     def _ask(self, digest: bytes) -> App:
-        # Before the query: what it finds may be as old as its beginning.
+        # Before the query: its result may be as old as its start.
         asked_at = time.monotonic()
         app = self._batching.call(digest)
         with self._lock:
@@ -135,7 +135,7 @@ class Authenticator:
 
 
 def check_scope(app: App, method: str) -> None:
-    """Let a key do what it is for. Raises: PermissionDenied."""
+    """Check that the key's scopes allow the method. Raises: PermissionDenied."""
     needed = Scope.READ if method in SAFE_METHODS else Scope.SUBMIT
     if needed not in app.scopes:
         listed = ", ".join(sorted(app.scopes)) or "none"

@@ -1,4 +1,4 @@
-"""What routes work with: made once by `create_app`, found through the running Flask app."""
+"""The dependencies of the routes: `create_app` makes them once, and the running Flask app holds them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,14 +54,14 @@ class WebDeps:
 
 
 def deps() -> WebDeps:
-    """The parts of the app that serves this request."""
+    """The dependencies of the app that serves this request."""
     return cast(WebDeps, current_app.extensions[EXTENSION])
 
 
 def caller() -> App:
-    """The app that calls. Every route under /v1 begins with it.
+    """The app that calls. Every route under /v1 must begin with this.
 
-    Raises: Unauthenticated. PermissionDenied: its key is not for this method. StoreUnavailable.
+    Raises: Unauthenticated. PermissionDenied: the key's scopes do not allow this method. StoreUnavailable.
     """
     app = deps().authenticator.authenticate(request.headers.get("Authorization"))
     check_scope(app, request.method)
@@ -79,8 +79,8 @@ def query(schema: type[Query]) -> Query:
 def answer(
     body: BaseModel, status: int = 200, *, job_id: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A model as JSON; `job_id` becomes the header that names the job whatever the body's shape."""
-    # Straight from the model: by way of a dict it takes twice as long.
+    """A model as JSON; `job_id` becomes the header `x-job-id`, which every shape of body shares."""
+    # Straight from the model: through a dict it takes twice as long.
     fragments = Fragments()
     written = fragments.filled(body.model_dump_json(context=fragments))
     response = Response(written + "\n", status, mimetype="application/json")

@@ -1,4 +1,4 @@
-"""What a WSGI server serves: `app`, with its logs set up, and its open waits ended when the process must go."""
+"""The entry point of the WSGI server: makes `app`, sets up its logs, and ends its open waits on a signal to stop."""
 
 import signal
 import socket
@@ -13,16 +13,16 @@ from api.deps import EXTENSION
 from headrace import startup
 from headrace.logging import configure
 
-#: How often a thread that waits for the GIL looks up, which with hundreds of them adds up. Python's own is 5 ms; hardly
-#: a call of ours holds the GIL for as long.
+#: How often a thread that waits for the GIL requests it, in seconds. Hundreds of such threads make each request costly.
+#: Python's default is 5 ms; few calls here hold the GIL that long.
 SWITCH_S = 0.02
 
 
 def _end_waits_on_signal(app: Flask) -> None:
-    """Answer every open wait at once when the server is told to stop, or it would stop a minute later.
+    """Answer every open wait at once on a signal to stop: otherwise the server would stop a minute later.
 
-    The server installs its own handlers after it has the app, so that none of ours would be called; the wakeup
-    descriptor gets the number of every signal whichever handler it has.
+    The server replaces signal handlers after it has loaded the app, so a handler set here would never run. The wakeup
+    descriptor gets the number of every signal, whatever its handler.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -38,7 +38,7 @@ def _end_waits_on_signal(app: Flask) -> None:
 
 @cache
 def _app() -> Flask:
-    """The web process's app, once its servers let it in."""
+    """The web process's app, made after its servers passed their checks."""
     sys.setswitchinterval(SWITCH_S)
     configure()
     settings = startup.load()
@@ -51,7 +51,7 @@ def _app() -> Flask:
 
 
 def __getattr__(name: str) -> Flask:
-    """Make `app` when the server looks for it: an import makes nothing."""
+    """Make `app` when the server looks for it, so that an import alone makes nothing."""
     if name == "app":
         return _app()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

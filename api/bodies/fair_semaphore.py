@@ -1,4 +1,4 @@
-"""A semaphore whose waiters are served by turns of their apps. Pure memory, safe for many threads."""
+"""A semaphore that serves apps in turn. Pure memory, safe for many threads."""
 
 import threading
 from collections import deque
@@ -8,16 +8,16 @@ from uuid import UUID
 
 
 class FairSemaphore:
-    """Bounds how many callers do something at once.
+    """Limits how many callers do something at once.
 
-    An app that waits gets the next free slot before one that was served since. So an app's caller waits for at most one
-    turn of each other app, however many callers those have.
+    A waiting app gets a slot before any app that was served while it waited. So an app's next caller waits for at most
+    one turn of each other app, however many callers the others have.
     """
 
     def __init__(self, slots: int) -> None:
         self._free = slots
         self._lock = threading.Lock()
-        #: The waiters of each app, oldest first; the app whose turn is next comes first.
+        #: The waiters of each app, oldest first. The first app is next.
         self._waiting: dict[UUID, deque[threading.Event]] = {}
 
     @contextmanager
@@ -39,7 +39,7 @@ class FairSemaphore:
         called.wait()
 
     def _release(self) -> None:
-        """Hand the slot to the next app in turn, or free it. A newcomer cannot take it in between."""
+        """Hand the slot directly to the next app in turn, so that a newcomer cannot take it; or free it."""
         with self._lock:
             if not self._waiting:
                 self._free += 1

@@ -1,4 +1,4 @@
-"""Large request bodies: what is asked before one is read, and how many bytes of them a process holds at once.
+"""Admission control of large request bodies: the checks before one is read, and the bytes that a process holds at once.
 
 Knows no HTTP.
 """
@@ -20,12 +20,12 @@ from headrace.store.jobs.idempotency import find_replay
 
 log = logging.getLogger(__name__)
 
-#: A smaller body is read at once: to read it costs no more than to ask.
+#: A body up to this size is read without checks: reading it costs no more than they do.
 SMALL_BYTES = 64 * 1024
 #: The share of the bytes that one app may hold.
 APP_SHARE = 0.5
 RETRY_AFTER_S = 1
-#: Connections that one app may keep open after their bodies were given up. Each holds two threads until it closes.
+#: Connections that one app may keep open after their bodies timed out. Each holds two threads until it closes.
 LATE_LIMIT = 16
 
 
@@ -33,28 +33,28 @@ class Bodies:
     """The large bodies of one process, from before they are read until their requests end. Safe for many threads.
 
     Attributes:
-        grace_s: how far a client may fall behind the minimum rate while it sends one.
-        parsing: held while one is parsed, which keeps the GIL: so one stands between others and the GIL, and not all.
+        grace_s: how far a client may fall behind the minimum rate while it sends a body.
+        parsing: held while a body is parsed. Parsing keeps the GIL, so at most one body at a time competes for it.
     """
 
     def __init__(self, rates: AppRates, store: Store, in_flight_bytes: int, grace_s: float) -> None:
         self._rates, self._store, self._most, self.grace_s = rates, store, in_flight_bytes, grace_s
         self._held: Counter[UUID] = Counter()
-        #: The readers of each app whose bodies were given up, and whose clients may hold on.
+        #: Each app's readers whose bodies timed out. Their clients may keep the connections open.
         self._late: dict[UUID, list[BodyReader]] = {}
         self._lock = threading.Lock()
         self.parsing = FairSemaphore(1)
 
     def admit(self, app: App, size: int, idempotency_key: str | None) -> None:
-        """Let a body of so many bytes be read. `release` must follow. Raises: AppLimited. BodiesFull. StoreUnavailable.
+        """Admit a body of `size` bytes. `release` must follow. Raises: AppLimited. BodiesFull. StoreUnavailable.
 
-        The rate is only looked at: `reserve` uses it up.
+        It only looks at the app's rate: `reserve` consumes it.
         """
         self._check_rate(app, idempotency_key)
         with self._lock:
             self._check_late(app.id)
             own, all_held = self._held[app.id], self._held.total()
-            # A body that is larger than the bound has it for itself.
+            # A body larger than a bound is admitted when it is the only one.
             if own and own + size > self._most * APP_SHARE:
                 raise _full(f"This app sends {_mib(own)} of request bodies at once", "app_bodies")
             if all_held and all_held + size > self._most:
@@ -62,7 +62,7 @@ class Bodies:
             self._held[app.id] += size
 
     def add_late(self, app_id: UUID, reader: BodyReader) -> None:
-        """Count a reader whose body was given up, until it has ended."""
+        """Count a reader whose body timed out, until the reader has ended."""
         with self._lock:
             self._late.setdefault(app_id, []).append(reader)
 
@@ -87,7 +87,7 @@ class Bodies:
         try:
             free_in_ms = self._rates.free_in_ms(app.id, limit)
         except BrokerUnavailable as error:
-            # A replay needs no Redis; all else hears of it from `reserve`.
+            # A replay needs no Redis. For any other request, `reserve` reports that Redis is down.
             log.warning("rate_not_looked_at", extra={"error": str(error)})
             return
         if free_in_ms and not self._is_replay(app, idempotency_key):

@@ -1,8 +1,8 @@
-"""Body reader: reads one large request body, for no longer than its client keeps up a minimum rate. Knows no HTTP.
+"""Body reader: reads one large request body, and gives up when its client falls below a minimum rate. Knows no HTTP.
 
 granian streams a body, and its `read` blocks without a timeout until the bytes have come or the connection has closed.
-So a thread of its own reads, and the request waits for that thread. A request that is answered meanwhile must `join`
-its reader before it ends: granian then waits for the body while it holds the GIL, so that a reader in `read` would stop
+So a separate thread reads, and the request waits for that thread. A request that is answered before its reader has
+ended must `join` the reader. Otherwise granian waits for the body while it holds the GIL, and a reader in `read` stops
 the whole process.
 """
 
@@ -13,15 +13,15 @@ from typing import IO
 
 from headrace.errors import BodyTimeout
 
-#: Bytes per second that a client must send. An app is a server: a slow uplink of 1 Mbit/s has twice as much. At this
-#: rate the largest body of the default, 8 MiB, takes 128 s.
+#: Bytes per second that a client must send. An app is a server: even a slow uplink of 1 Mbit/s has twice as much. At
+#: this rate the largest body by default, 8 MiB, takes 128 s.
 MIN_RATE = 64 * 1024
-#: Bytes of one read. At the minimum rate one takes a second, which is little beside the grace.
+#: Bytes of one read. At the minimum rate a read takes a second, which is short compared with the grace.
 CHUNK_BYTES = 64 * 1024
 
 
 class BodyReader:
-    """The reading of one body, which begins at once.
+    """Reads one body, from its construction on.
 
     Args:
         size: bytes after which the reading stops; a chunked body may end sooner.
@@ -34,24 +34,24 @@ class BodyReader:
         self._is_given_up = False
         self._body: futures.Future[bytes] = futures.Future()
         self._began = time.monotonic()
-        # A daemon, so that a client that sends nothing cannot keep the process from its end.
+        # A daemon, so that a client that sends nothing cannot keep the process from exiting.
         threading.Thread(target=self._run, name="body", daemon=True).start()
 
     @property
     def has_ended(self) -> bool:
-        """False while the thread still reads, also after the body was given up."""
+        """False while the thread still reads, also after `result` gave up."""
         return self._body.done()
 
     def join(self) -> None:
-        """Wait until the thread has ended: until the client sends the rest of a chunk, or closes the connection."""
+        """Wait until the thread ends: the client must send the rest of a chunk, or close the connection."""
         futures.wait([self._body])
 
     def result(self, grace_s: float) -> bytes:
-        """Wait for the whole body. What was received is dropped where it is given up.
+        """Wait for the whole body. If it times out, the received part is dropped.
 
         Args: grace_s: how far the client may fall behind `MIN_RATE`.
         Bound: `grace_s` + size / `MIN_RATE`.
-        Raises: BodyTimeout: the client fell behind. What the stream raises.
+        Raises: BodyTimeout: the client fell behind. Any exception of the stream.
         """
         while (left_s := self._began + grace_s + self._received / MIN_RATE - time.monotonic()) > 0:
             if futures.wait([self._body], left_s).done:

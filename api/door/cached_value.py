@@ -1,4 +1,4 @@
-"""A value that may be a few seconds old: read again when it is older, by one thread for all that ask meanwhile."""
+"""A value cached for a few seconds. When it is too old, one thread reads it again for all that wait."""
 
 import threading
 import time
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class CachedValue(Generic[T]):
-    """What a `read` that began less than `ttl_s` ago returned.
+    """The result of a `read` that began less than `ttl_s` ago.
 
-    A failure is raised to all who waited for it, or each would wait out the same time-out in turn; whoever comes next
-    tries again.
+    A failure is raised to all callers that waited for it: otherwise each would wait out the same time-out in turn. The
+    next caller reads again.
     """
 
     def __init__(self, read: Callable[[], T], ttl_s: float) -> None:
@@ -25,7 +25,7 @@ class CachedValue(Generic[T]):
 
     def get(self) -> T:
         """The value. Raises: what `read` raises."""
-        # It is replaced as a whole, so that a look needs no lock.
+        # The entry is replaced as a whole, so reading it needs no lock.
         entry = self._entry
         if entry is not None and time.monotonic() <= entry[1]:
             return entry[0]

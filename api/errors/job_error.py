@@ -1,6 +1,6 @@
-"""The error that stands for a job which ended without an answer, where a 200 could only carry an answer.
+"""The error for a job that ended without an answer, for endpoints whose 200 can only carry an answer.
 
-Knows no HTTP: `api/errors/shapes.py` gives each its status.
+Knows no HTTP: `api/errors/shapes.py` has the status of each.
 """
 
 from headrace.domain.jobs import Job
@@ -9,7 +9,7 @@ from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobOverdue
 
 
 def job_error(job: Job) -> InvalidRequest | Unanswered:
-    """Why this ended job, which did not succeed, has no answer."""
+    """The error for a job that ended and did not succeed."""
     message = job.error_message or "The job failed."
     if job.state is JobState.CANCELLED:
         return JobCancelled("The job was cancelled before it had an answer.", job.id)

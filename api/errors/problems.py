@@ -27,19 +27,19 @@ HTTP_CODES: Mapping[int, str] = {404: "not_found", 405: "method_not_allowed", 41
 
 
 def register(app: Flask) -> None:
-    """Answer every error of the app in this shape, whatever raised it."""
+    """Register the handlers for every error of the app, whatever raised it."""
     app.register_error_handler(HeadraceError, answer)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_bug)
 
 
 def public_cause(error: HeadraceError) -> str:
-    """What a stranger may read of a failure of ours: the driver's words after the colon can name hosts and users."""
+    """The public part of a server's error: the driver's text after the colon can name hosts and users."""
     return f"{str(error).partition(':')[0].rstrip('.')}."
 
 
 def answer(error: HeadraceError) -> Response:
-    """One of our own errors."""
+    """The answer to one of Headrace's errors."""
     shape = shape_of(error)
     if shape.status == http.HTTPStatus.INTERNAL_SERVER_ERROR:
         return _answer_bug(error)
@@ -62,7 +62,7 @@ def answer(error: HeadraceError) -> Response:
 
 
 def _answer_http(error: HTTPException) -> ResponseReturnValue:
-    """What the framework says by itself: an unknown path, a wrong method, a body that is too large, a redirect."""
+    """An answer of the framework's own: an unknown path, a wrong method, a body that is too large, a redirect."""
     status = error.code or http.HTTPStatus.INTERNAL_SERVER_ERROR
     if status < http.HTTPStatus.BAD_REQUEST:
         return error.get_response(request.environ)
@@ -84,7 +84,7 @@ def _message(error: HTTPException) -> str:
 
 
 def _answer_bug(error: Exception) -> Response:
-    """Ours to find, not the caller's: the log has the error, the answer its request id."""
+    """A bug, which the caller cannot fix: the log has the error, and the answer only the request id."""
     log.error("request_failed", extra={"request_id": g.request_id}, exc_info=error)
     return _problem(500, _error("Something went wrong here. Nothing was lost.", "server_error", "internal_error"))
 

@@ -6,7 +6,7 @@ from headrace.domain.rates import RatesLeft
 
 
 def rate_headers(rates: RatesLeft) -> Mapping[str, str]:
-    """`x-ratelimit-*` for each rate that is limited; none for the others."""
+    """`x-ratelimit-*` for each limited rate; nothing for the others."""
     headers = {}
     for name, rate in (("requests", rates.requests), ("tokens", rates.tokens)):
         if rate is not None:
@@ -17,7 +17,7 @@ def rate_headers(rates: RatesLeft) -> Mapping[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """A time in OpenAI's spelling: `120ms`, `7.66s`, `6m0s`."""
+    """A duration in OpenAI's spelling: `120ms`, `7.66s`, `6m0s`."""
     milliseconds = round(seconds * 1000)
     if milliseconds < 1000:
         return f"{milliseconds}ms"
