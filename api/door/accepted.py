@@ -1,4 +1,4 @@
-"""What the caller of an accepted job is told. Pure."""
+"""The answer to the caller of an accepted job. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,15 +11,15 @@ from headrace.domain.states import JobState
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What the caller is told.
+    """An accepted job, as its caller sees it.
 
     Attributes:
-        max_tokens, max_wait_s: as asked for, or as chosen where the caller left them out.
+        max_tokens, max_wait_s: as the caller gave them, or their defaults.
         position: counts from 1, within the lane; None for a replay, whose place is not looked up again.
-        depth: jobs in the queue with this one; None likewise.
-        expected_wait_s: until its start; None when nobody can tell, or for a replay.
-        rates_left: of the app's own limits; None for a replay, which uses nothing up.
-        is_replay: True when the Idempotency-Key had made this job before.
+        depth: jobs in the queue, this one included; None for a replay.
+        expected_wait_s: until its start; None when it is unknown, and for a replay.
+        rates_left: what the app's own limits have left; None for a replay, which uses nothing.
+        is_replay: True when an earlier request with this Idempotency-Key made the job.
     """
 
     job_id: UUID

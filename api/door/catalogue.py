@@ -1,4 +1,4 @@
-"""The catalogue: the models that can be asked for, with their pools, limits and tokenizers."""
+"""The catalogue: the models that a request can name, with their pools, limits and tokenizers."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from headrace.policies.tokens import PromptTokenizer
 from headrace.store import Store
 from headrace.store.fleet import workers
 
-#: How old the workers' own figures may be. They change when workers come and go.
+#: How old the workers' figures may be, in seconds. They change when workers start or stop.
 FLEETS_TTL_S = 3.0
 
 
@@ -24,11 +24,11 @@ class Model:
     """A model as it is served now.
 
     Attributes:
-        max_model_tokens: prompt and answer together, what each live worker can hold; None where nobody says.
-        default_max_tokens: of an answer whose job does not say; see `PoolSettings`.
-        most_logprobs: the most alternatives to a token that it tells of.
-        has_effort, paid_has_effort: whether it, and what answers for it at the paid API, can be told how much to think.
-        adapter: the fine-tuning of the pool's model that it is; None for that model itself.
+        max_model_tokens: prompt and answer together, as much as every live worker can hold; None where it is unknown.
+        default_max_tokens: of a job that gives no `max_tokens`; see `PoolSettings`.
+        most_logprobs: alternatives to a token that it can return at most.
+        has_effort, paid_has_effort: whether the model, and its substitute at the paid API, accept a reasoning effort.
+        adapter: the LoRA adapter's name; None for the pool's model itself.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Model:
 
 
 def no_such_model(name: str) -> ModelNotFound:
-    """The error of a name that is no model's."""
+    """The error for an unknown model name."""
     return ModelNotFound(f"The model '{name[:80]}' does not exist here. GET /v1/models lists what does.", param="model")
 
 
 class Catalogue:
-    """Finds models. A tokenizer is read when it is first needed, once."""
+    """Finds models. Loads each tokenizer once, on first use."""
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class Catalogue:
     ) -> None:
         self._pools, self._overflow = pools, overflow
         self._store = store
-        # One that could not be read is tried again by whoever needs it next.
+        # A tokenizer that failed to load is loaded again on the next use.
         self._tokenizers = {name: CachedValue(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
         self._fleets = CachedValue(self._read_fleets, FLEETS_TTL_S)
-        #: Held while a long prompt is counted. Half of the cores stay with everything else.
+        #: Held while a long prompt is counted. Half of the cores stay free for everything else.
         self.long_counts = FairSemaphore(max(1, len(os.sched_getaffinity(0)) // 2))
 
     def names(self) -> list[str]:
@@ -95,16 +95,16 @@ class Catalogue:
         )
 
     def load(self) -> None:
-        """Read every tokenizer. Raises: ConfigError."""
+        """Load every tokenizer. Raises: ConfigError."""
         for tokenizer in self._tokenizers.values():
             tokenizer.get()
 
     def fleet(self, pool: str) -> Fleet:
-        """The pool's live workers, as they said lately; all zeros without any. Raises: StoreUnavailable."""
+        """The pool's live workers, from the cache; all zeros without any. Raises: StoreUnavailable."""
         return _of(pool, self._fleets.get())
 
     def fleet_now(self, pool: str) -> Fleet:
-        """Likewise, read anew. Raises: StoreUnavailable."""
+        """The same, read from Postgres now. Raises: StoreUnavailable."""
         return _of(pool, self._read_fleets())
 
     def _limit(self, name: str, pool: PoolSettings) -> int | None:

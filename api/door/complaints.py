@@ -1,4 +1,4 @@
-"""What a refused caller reads: why there is no place, and when to come back. Pure."""
+"""Messages for refused callers: why there is no place, and when to retry. Pure."""
 
 import math
 from datetime import UTC, datetime
@@ -8,12 +8,12 @@ from headrace.domain.jobs import JobSpec
 from headrace.domain.places import Refusal
 from headrace.errors import AppLimited
 
-#: Clients that should retry honour no Retry-After above this. Source: the openai SDK.
+#: The longest Retry-After that clients honour, in seconds. Source: the openai SDK.
 RETRY_AFTER_LIMIT_S = 120
 
 
 def rate_limited(refusal: Refusal, tokens: int, limits: AppLimits) -> AppLimited:
-    """The error of an app that has used its minute up; without a time to retry where the job can never fit it."""
+    """The error for an app that has used up its minute; without a Retry-After where the job can never fit the limit."""
     if refusal.reason == "requests_per_minute":
         what = f"This app may make {limits.requests_per_minute} requests a minute, and has made them."
     else:
@@ -54,18 +54,18 @@ def complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None)
 
 
 def start_within_s(spec: JobSpec) -> float:
-    """What binds its start: its `max_wait`, or a deadline that is sooner."""
+    """Seconds within which the job must start: its `max_wait`, or until a sooner deadline."""
     if spec.deadline is None:
         return spec.max_wait_s
     return min(spec.max_wait_s, max(0.0, (spec.deadline - datetime.now(UTC)).total_seconds()))
 
 
 def advice(retry_after_s: int | None) -> str:
-    """When to come back."""
+    """When to retry, in one sentence."""
     return "Do not retry soon." if retry_after_s is None else f"Retry after {retry_after_s} s."
 
 
 def whole(seconds: float) -> int | None:
-    """Seconds for a Retry-After, or None when a client would not wait that long."""
+    """Seconds as a Retry-After; None when clients would not wait that long."""
     whole = max(1, math.ceil(seconds))
     return whole if whole <= RETRY_AFTER_LIMIT_S else None

@@ -1,6 +1,6 @@
-"""The draft: a checked request, in the words of the core, before anything was looked up or counted. Pure.
+"""The draft: a checked request in the core's terms, before its model is looked up and its prompt counted. Pure.
 
-`specify` makes a JobSpec of it. Knows neither HTTP nor the two spellings of a request.
+`specify` turns it into a JobSpec. Knows neither HTTP nor the spellings of a request.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from headrace.domain.queues import Lane, Overflow
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """What the caller calls the fields that are judged late, so that an error can name them.
+    """The caller's names for the fields that are checked late, so that an error can name them.
 
     Attributes:
-        own_prefix: what stands before the fields that OpenAI has no word for.
+        own_prefix: of the fields that OpenAI's API lacks.
     """
 
     prompt: str
@@ -30,7 +30,7 @@ class Spelling:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request as asked for; None where the caller left the choice to us."""
+    """A request as submitted; None where the caller left the choice to Headrace."""
 
     spelling: Spelling
     messages: tuple[Message, ...]

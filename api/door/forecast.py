@@ -1,6 +1,6 @@
-"""The forecast: how long a job at a given place will likely wait, and how much a queue drains in time.
+"""The forecast: how long a job at a given place will likely wait, and how much a queue drains in a given time.
 
-Live figures (what waits, who is free) with observed ones (how fast the pool drains, what arrives). Decides nothing.
+Combines live figures (waiting jobs, free slots) with observed rates (the pool's drain, arrivals). Decides nothing.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from headrace.policies.forecasting import (
 from headrace.policies.lanes import kept_share
 from headrace.policies.routing import Pressure
 
-#: How old the observed rates may be, in seconds; they are observed every few seconds.
+#: How old the observed rates may be, in seconds. `observe` measures them every few seconds.
 OUTLOOK_TTL_S = 1.0
 #: How old a pool's live figures may be, in seconds.
 LIVE_TTL_S = 0.25
@@ -41,10 +41,10 @@ class PoolForecast:
 
     Attributes:
         mean_tokens: of one job of each lane.
-        is_measured: False when the rate is only believed.
-        curves: empty when no rate is known.
-        departed: how many had left the pool's queues, ever, before its fleet was looked at.
-        kept: slots that are kept for `high`.
+        is_measured: False when the drain rate is the configured one.
+        curves: empty when no drain rate is known.
+        departed: jobs that had ever left the pool's queues, read before its fleet.
+        kept: slots that are kept free for `high`.
     """
 
     fleet: Fleet
@@ -81,12 +81,12 @@ class Forecast:
     def expected_wait_s(self, queue: str, position: int, ahead_tokens: int, free: int) -> float | None:
         """Seconds until the job at this place starts; None when no rate is known.
 
-        A free slot takes a job at once. The others wait until what is before them and not free has drained, and for
-        the slot that frees then.
+        Free slots take the first jobs at once. Any other job waits until the jobs between those and itself have
+        drained, and until one more slot frees.
 
         Args:
             position: counts from 1.
-            ahead_tokens: that the `position - 1` jobs before it will likely take.
+            ahead_tokens: tokens that the `position - 1` jobs before it will likely take.
             free: slots that take a job at once.
         """
         pool, lane = _split(queue)
@@ -101,14 +101,14 @@ class Forecast:
         return None if wait_s is None else round(wait_s, 2)
 
     def wait_if_submitted_s(self, queue: str) -> float | None:
-        """Seconds that a job of a new app, or of the only one, would wait at the end of the queue; None: unknown."""
+        """Seconds that a job at the end of the queue would wait, of a new app or of the only one; None: unknown."""
         pool, lane = _split(queue)
         now = self.pool(pool)
         load = now.loads[lane]
         return self.expected_wait_s(queue, load.jobs + 1, load.expected_tokens, now.free(lane))
 
     def expected_tokens(self, spec: JobSpec) -> int | None:
-        """The tokens that a job will likely take; None before anything was learned."""
+        """The tokens that a job will likely take; None where Redis does not answer."""
         try:
             rates = self._outlook.get().get(spec.pool, UNKNOWN)
         except BrokerUnavailable:
@@ -122,17 +122,17 @@ class Forecast:
         return Pressure(now.loads[lane].jobs, now.fleet.slots, now.fleet.kv_use)
 
     def spilled(self) -> int:
-        """Jobs that wait for the paid API, in all lanes. Raises: BrokerUnavailable. StoreUnavailable."""
+        """Jobs that wait for the paid API, all lanes together. Raises: BrokerUnavailable. StoreUnavailable."""
         return sum(load.jobs for load in self.pool(OVERFLOW).loads.values())
 
     def free_until(self, queue: str) -> int:
-        """How many will have left the queue's pool when all slots that its lane may take are: see `Candidate`."""
+        """The pool's count of departed jobs when all slots open to the lane are taken: see `Candidate.free_until`."""
         pool, lane = _split(queue)
         now = self.pool(pool)
         return now.departed + now.free(lane)
 
     def ahead_cap_tokens(self, queue: str, max_wait_s: float) -> int | None:
-        """Tokens that the queue drains within `max_wait_s`; None while that has not been measured."""
+        """Tokens that the queue drains within `max_wait_s`; None while the drain rate has not been measured."""
         pool, lane = _split(queue)
         now = self.pool(pool)
         curve = now.curves.get(lane)
@@ -141,7 +141,7 @@ class Forecast:
         return int(curve.tokens_within(max_wait_s))
 
     def seconds_to_drain(self, queue: str, tokens: float) -> float | None:
-        """How long it takes until so many tokens have left the queue; None when no rate is known."""
+        """Seconds until so many tokens have left the queue; None when no drain rate is known."""
         pool, lane = _split(queue)
         curve = self.pool(pool).curves.get(lane)
         return curve.seconds_until(tokens) if curve else None
@@ -153,7 +153,8 @@ class Forecast:
     def _read_pool(self, name: str) -> PoolForecast:
         loads = self._admission.loads([queue_name(name, lane) for lane in Lane])
         by_lane = {lane: loads[queue_name(name, lane)] for lane in Lane}
-        # In this order: a job that is claimed meanwhile is taken to use two slots, and not none.
+        # In this order, a job that is claimed between the two reads counts as two taken slots. In the other order it
+        # would count as none.
         departed = self._admission.departed(name)
         fleet = self._catalogue.fleet_now(name)
         rates = self._outlook.get().get(name, UNKNOWN)
@@ -172,7 +173,7 @@ class Forecast:
         return PoolForecast(fleet, by_lane, mean_tokens, is_measured, drain_tokens_per_s, curves, departed, kept_slots)
 
     def _kept_share(self, name: str, rates: PoolRates, high: Load) -> float:
-        """Of the pool's slots, those that its workers keep for `high` now."""
+        """The share of the pool's slots that its workers keep free for `high` now."""
         pool = self._settings.pools.get(name)
         if pool is None or not (rates.high_is_in_use or high.jobs):
             return 0.0
@@ -194,14 +195,14 @@ def _split(queue: str) -> tuple[str, Lane]:
 
 
 def _mean_tokens(load: Load, rates: LaneRates | None) -> float | None:
-    """Of one job of a lane: of those that wait, else of those that came lately; None where there are neither."""
+    """The mean of a lane's waiting jobs, else of its recent arrivals; None without either."""
     if load.jobs:
         return max(1.0, load.expected_tokens / load.jobs)
     return rates.mean_tokens if rates else None
 
 
 def _pool_mean_tokens(loads: Mapping[Lane, Load], rates: PoolRates) -> float:
-    """Of one job of any lane, likewise; one where there are neither: then only jobs count."""
+    """The same over all lanes; 1 without either, which makes the forecast count jobs instead of tokens."""
     jobs = sum(load.jobs for load in loads.values())
     if jobs:
         return max(1.0, sum(load.expected_tokens for load in loads.values()) / jobs)

@@ -1,6 +1,6 @@
-"""What a process was told of full queues a moment ago, so that under a flood it need not ask again for each request.
+"""A cache of refusals by full queues, so that under a flood a process does not ask Redis for each request.
 
-Pure memory, safe for many threads: an entry is replaced as a whole, and two that ask at once do no harm.
+Pure memory, safe for many threads: an entry is replaced as a whole, and two threads that ask at once do no harm.
 """
 
 import time
@@ -9,14 +9,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 from headrace.domain.places import Refusal
 
-#: For how long what was told is said again, in seconds, from when it was asked.
+#: How long a refusal is repeated, in seconds after Redis was asked.
 REMEMBER_S = 0.02
-#: Seconds after which one caller asks again, while the others go on with what is known. Soon: under load the answer
-#: takes most of the time that it may be remembered for, since whoever waits for it waits for the GIL as well.
+#: Seconds after which one caller asks again, while the others use the cached refusal. It is short because under load an
+#: answer takes most of `REMEMBER_S`: the caller waits for the GIL as well as for Redis.
 FRESH_S = 0.002
-#: Entries at once.
+#: Entries at most.
 REMEMBERED = 1000
-#: How often it is noted anew that an app found a queue full, in seconds.
+#: Seconds between two knocks of one app at the same full queue.
 KNOCK_EVERY_S = 1.0
 
 Key = TypeVar("Key", bound=Hashable)
@@ -29,14 +29,14 @@ class _Remembered(NamedTuple):
 
 
 class FullQueues(Generic[Key]):
-    """Refusals by what was asked: an app and the queues its job may go to."""
+    """Cached refusals, by the app and the queues that its job may go to."""
 
     def __init__(self) -> None:
         self._entries: dict[Key, _Remembered] = {}
         self._knocked_at: dict[Hashable, float] = {}
 
     def recall(self, key: Key) -> Refusal | None:
-        """What was told of it; None when whoever calls must ask."""
+        """The cached refusal; None when the caller must ask Redis."""
         entry = self._entries.get(key)
         now = time.monotonic()
         if entry is None or now >= entry.until:
@@ -47,17 +47,17 @@ class FullQueues(Generic[Key]):
         return entry.refusal
 
     def remember(self, key: Key, refusal: Refusal, asked_at: float) -> None:
-        """Keep what was told of it just now. Args: asked_at: on the monotonic clock."""
+        """Cache a refusal. Args: asked_at: when Redis was asked, on the monotonic clock."""
         if len(self._entries) >= REMEMBERED:
             self._entries.clear()
         self._entries[key] = _Remembered(refusal, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
 
     def forget(self, key: Key) -> None:
-        """There was room."""
+        """Drop the refusal: the queue has room again."""
         self._entries.pop(key, None)
 
     def is_knock_due(self, *knock: Hashable) -> bool:
-        """True once in a while for the same knock."""
+        """True at most once every `KNOCK_EVERY_S` for the same knock."""
         now = time.monotonic()
         if now - self._knocked_at.get(knock, -KNOCK_EVERY_S) < KNOCK_EVERY_S:
             return False

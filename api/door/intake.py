@@ -1,6 +1,6 @@
-"""The intake: a place, a durable row, a message, for all requests that come at the same time together.
+"""The intake: reserves a place, inserts a durable row and pushes a message, for a batch of concurrent requests.
 
-Each of the three steps is one round trip for the whole batch, which is what makes an accept cheap. Knows no HTTP.
+Each of the three steps is one round trip for the whole batch, so an accept is cheap. Knows no HTTP.
 """
 
 import logging
@@ -26,17 +26,17 @@ from headrace.store.jobs.insertion import insert_batch
 
 log = logging.getLogger(__name__)
 
-#: Between insert and publish: the jobs are in Postgres, and in no list.
+#: Between insert and publish: the jobs are in Postgres, but not in a queue's list.
 FAILPOINT_INSERTED = "api.inserted"
-#: Reasons of a refusal that hold for a job of any size.
+#: Reasons for a refusal that hold for a job of any size.
 ALIKE_FOR_ALL = frozenset({"depth", "share", "app_jobs"})
-#: Requests in one batch: more would only make everyone wait for the longest.
+#: Requests in one batch. In a larger one, each request would wait longer for the others.
 BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A job that has been accepted, with its place."""
+    """An accepted job's place."""
 
     place: Place
     start_by: datetime
@@ -44,7 +44,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The job that an Idempotency-Key had made before."""
+    """The job that an earlier request with the same Idempotency-Key made."""
 
     job_id: UUID
 
@@ -71,7 +71,7 @@ _Request = Call[Bid, Outcome]
 
 
 class Intake:
-    """Accepts jobs for all threads of one process: the first that comes leads, and serves who came meanwhile."""
+    """Accepts jobs for all threads of one process: one thread leads a batch, and serves all that wait by then."""
 
     def __init__(self, store: Store, admission: Admission, fail_at: Callable[[str], None]) -> None:
         self._store = store
@@ -81,7 +81,7 @@ class Intake:
         self.batching = Batching[Bid, Outcome](self._serve, BATCH)
 
     def accept(self, bid: Bid) -> Outcome:
-        """Accept one job, or say why there is no place; returns once it is durable.
+        """Accept one job, or return the refusal. An accepted job is durable on return.
 
         Raises: IdempotencyKeyReused. IdempotencyInProgress. StoreUnavailable. BrokerUnavailable.
         """
@@ -94,7 +94,7 @@ class Intake:
         asked_at = time.monotonic()
         for request, taken in zip(batch, self.admission.reserve([each.ask.ask for each in batch]), strict=True):
             if isinstance(taken, Refusal):
-                # Here, not by who asked: he may be told much later.
+                # Here, not in the caller's thread: it may run much later.
                 if taken.reason in ALIKE_FOR_ALL:
                     self.full.remember(_wish(request.ask.ask), taken, asked_at)
                 request.settle(taken)
@@ -132,14 +132,14 @@ class Intake:
         try:
             self.admission.commit(tickets)
         except BrokerUnavailable as error:
-            # The jobs are durable, so they were accepted: `publish_due` puts their messages into the lists.
+            # The jobs are durable, so they are accepted: `publish_due` puts their messages into the lists.
             log.warning("publish_failed", extra={**named([ticket.job_id for ticket in tickets]), "error": str(error)})
 
     def _give_back(self, requests: Sequence[_Request]) -> None:
         try:
             self.admission.leave((request.ask.spec.id, 1) for request in requests)
         except BrokerUnavailable as error:
-            # The places run out by themselves, and `reconcile_admission` drops them.
+            # The reservations expire by themselves, and `reconcile_admission` drops them.
             facts = named([request.ask.spec.id for request in requests])
             log.warning("release_failed", extra={**facts, "error": str(error)})
 
@@ -149,7 +149,7 @@ def _wish(ask: Ask) -> _Wish:
 
 
 def _facts(bid: Bid, place: Place) -> dict[str, str]:
-    """What the log says of an accepted job."""
+    """The log's fields for an accepted job."""
     return {
         "job_id": show_id(bid.spec.id),
         "app": bid.app,
@@ -163,7 +163,7 @@ def _placement(place: Place) -> Placement:
 
 
 def _start_by(outcome: Inserted | HeadraceError) -> datetime | None:
-    """None where no new job was made."""
+    """The new job's `start_by`; None where none was made."""
     return outcome.start_by if isinstance(outcome, Inserted) else None
 
 

@@ -1,4 +1,4 @@
-"""Prompts that killed an engine are refused: by what this process read of them a few seconds ago."""
+"""Refuses prompts that killed an engine, by a list that is cached for a few seconds."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -8,19 +8,19 @@ from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import prompt_digest
 from headrace.errors import PoisonPrompt
 
-#: How old the list may be, in seconds: so long such a prompt is still accepted, and runs alone, somewhere else.
+#: How old the list may be, in seconds. Until then such a prompt is still accepted, and runs alone after a first crash.
 REFUSED_TTL_S = 5.0
 
 
 class Poison:
-    """Knows them, for all threads of one process. While there are none it costs a submit nothing."""
+    """The list, for all threads of one process. While it is empty, a submit computes no digest."""
 
     def __init__(self, read: Callable[[], Mapping[bytes, datetime]]) -> None:
-        """Know none yet. Args: read: the prompts that are refused, by `prompt_digest`, and until when."""
+        """Read nothing yet. Args: read: the refused prompts by `prompt_digest`, each with the end of its refusal."""
         self._refused = CachedValue(read, REFUSED_TTL_S)
 
     def check(self, spec: JobSpec) -> None:
-        """Raises: PoisonPrompt: it has killed an engine lately. StoreUnavailable."""
+        """Raises: PoisonPrompt: the prompt has killed an engine lately. StoreUnavailable."""
         refused = self._refused.get()
         if not refused:
             return

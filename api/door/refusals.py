@@ -1,6 +1,6 @@
-"""Refused demand, counted: summed in the process and added to Postgres every few seconds.
+"""Counts refused demand: sums it in the process, and adds it to Postgres every few seconds.
 
-A process that dies takes the last few seconds' counts with it.
+A process that dies loses the counts of its last few seconds.
 """
 
 import logging
@@ -42,7 +42,7 @@ class Refusals:
                 self._writer.start()
 
     def flush(self) -> None:
-        """Write what was counted since the last time. Raises: StoreUnavailable; then nothing is forgotten."""
+        """Write the counts since the last flush. Raises: StoreUnavailable; the counts are then kept."""
         with self._lock:
             jobs, tokens = self._jobs, self._tokens
             self._jobs, self._tokens = Counter(), Counter()

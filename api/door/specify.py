@@ -1,4 +1,4 @@
-"""Make a job's specification of a draft: look its model up, count its tokens, and check what depends on both."""
+"""Turns a draft into a job's specification: looks up its model, counts its tokens, and checks what depends on both."""
 
 import ipaddress
 import socket
@@ -16,11 +16,11 @@ from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.tokens import LONG_CHARS
 
-#: Of an answer's tokens and of the alternatives to them: about 40 MB of JSON, which Postgres stores within seconds.
+#: Log probabilities of one answer, alternatives included: about 40 MB of JSON, which Postgres stores within seconds.
 MOST_LOGPROBS_IN_ALL = 500_000
-#: Above this many characters it pays to look at a lower bound of a prompt's tokens before they are counted.
+#: Above this many characters, a cheap lower bound of a prompt's tokens is checked before they are counted.
 LONG_PROMPT_CHARS = 16_384
-#: Around one message, as in ChatML.
+#: Characters that a chat template adds around one message, as in ChatML.
 TEMPLATE_CHARS = 32
 #: Names that are reserved for one machine or one network. Source: RFC 6761, RFC 6762, ICANN's resolution of 2024-07-29.
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
@@ -29,7 +29,7 @@ PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
 def specify(
     draft: Draft, app: App, catalogue: Catalogue, settings: Settings, idempotency: Idempotency | None = None
 ) -> JobSpec:
-    """Look the model up, count the prompt, and fill in what was left to us.
+    """Look up the model, count the prompt, and fill in the defaults.
 
     Raises: PermissionDenied. ModelNotFound. ContextLengthExceeded. InvalidRequest. StoreUnavailable.
     """
@@ -68,7 +68,7 @@ def specify(
 def _count_in_turn(draft: Draft, model: Model, app: App, catalogue: Catalogue) -> int:
     if _chars(draft) <= LONG_CHARS:
         return _count(draft, model)
-    # A few at once, apps in turn: a short prompt waits for none of these.
+    # Only a few long prompts are counted at once, apps in turn. A short prompt does not wait for them.
     with catalogue.long_counts.hold(app.id):
         return _count(draft, model)
 
@@ -102,7 +102,7 @@ def _check_lane(draft: Draft, app: App) -> None:
 
 
 def _check_deadline(draft: Draft) -> None:
-    """Here, and not where it is read: a request that is sent again is the same job, however late."""
+    """Checked here, not when the body is parsed: a replay after the deadline must still find its job."""
     if draft.deadline and draft.deadline <= datetime.now(UTC):
         param = f"{draft.spelling.own_prefix}deadline"
         raise InvalidRequest("The deadline is in the past.", code="deadline_in_past", param=param)
@@ -143,10 +143,10 @@ def _check_logprobs(draft: Draft, model: Model, max_tokens: int) -> None:
 
 
 def _is_public_https(url: str) -> bool:
-    """What can be told without a resolver; the sender checks the resolved address again, at every try."""
+    """As far as it can be checked without a resolver. The sender checks the resolved address at every attempt."""
     parts = urlsplit(url)
     host = (parts.hostname or "").encode("idna").decode().removesuffix(".")
-    # Names without a dot, and these, are never in the public DNS.
+    # Names without a dot, and names with these suffixes, are never in the public DNS.
     if parts.scheme != "https" or host.endswith(PRIVATE_SUFFIXES):
         return False
     try:
@@ -156,7 +156,7 @@ def _is_public_https(url: str) -> bool:
 
 
 def _without_shorthand(host: str) -> str:
-    """The four numbers of an IPv4 address, which resolvers also read from `127.1`, `2130706433` and `0x7f.1`."""
+    """An IPv4 address as four numbers: resolvers also accept `127.1`, `2130706433` and `0x7f.1` for 127.0.0.1."""
     try:
         return socket.inet_ntoa(socket.inet_aton(host))
     except OSError:
@@ -164,7 +164,7 @@ def _without_shorthand(host: str) -> str:
 
 
 def _count(draft: Draft, model: Model) -> int:
-    """The prompt's tokens; a prompt that leaves no room for an answer is refused, counted or on a lower bound."""
+    """The prompt's tokens. Refuses a prompt that leaves no room for an answer, by its lower bound or its count."""
     tokenizer, limit, asked = model.tokenizer, model.max_model_tokens, (draft.messages, draft.reasoning_effort)
     try:
         if limit is not None and _chars(draft) > LONG_PROMPT_CHARS and (least := tokenizer.least(*asked)) >= limit:
@@ -181,7 +181,7 @@ def _count(draft: Draft, model: Model) -> int:
 
 
 def _chars(draft: Draft) -> int:
-    """About how many characters the whole prompt has, with what a chat template puts around each message."""
+    """The whole prompt's approximate characters, with those that a chat template adds around each message."""
     return sum(len(message.content) + TEMPLATE_CHARS for message in draft.messages)
 
 

@@ -1,4 +1,4 @@
-"""Which queues are relieved by the paid API now. Each process remembers by itself what it last thought of each."""
+"""Switches overflow to the paid API on and off for each queue. Each process has its own switch."""
 
 import logging
 
@@ -11,15 +11,15 @@ log = logging.getLogger(__name__)
 
 
 class SpillSwitch:
-    """Asks `routing.spill_reason` of each queue, as it stood a moment ago. Safe for many threads."""
+    """Applies `routing.spill_reason` to each queue as it stood a moment ago. Safe for many threads."""
 
     def __init__(self, forecast: Forecast, overflow: OverflowSettings) -> None:
-        """Relieve none yet."""
+        """Begin with every queue switched off."""
         self._forecast, self._overflow = forecast, overflow
         self._on: set[str] = set()
 
     def spill_reason(self, queue: str) -> str | None:
-        """Why the queue's new jobs should go to the paid API first; None while they need not, or nobody can tell."""
+        """Why the queue's new jobs should go to the paid API first; None while they need not, or on an outage."""
         try:
             pressure = self._forecast.pressure(queue)
         except Unavailable:

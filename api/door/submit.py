@@ -41,11 +41,12 @@ from headrace.store.jobs.idempotency import find_replay, key_reused, until_settl
 
 log = logging.getLogger(__name__)
 
-#: How much later than its Retry-After a client may come back and still find its place kept, in seconds.
+#: How much later than its Retry-After a client may retry and still find its place kept, in seconds.
 LATE_S = 5
-#: Seconds after which to come back where nobody knows how fast the queue drains.
+#: The Retry-After, in seconds, where the queue's drain rate is unknown.
 RETRY_BLINDLY_S = 5
-#: Pauses before a refused request with an Idempotency-Key looks whether its twin was accepted: a commit's time or two.
+#: Seconds after which a refused request looks again for a job of its Idempotency-Key: a concurrent request may have
+#: made one. Each pause is the time of a commit or two.
 LOOK_AGAIN_S = (0.02, 0.1)
 
 
@@ -69,7 +70,7 @@ class Submitter:
 
         Args: request_id: of the HTTP request, for the log.
 
-        Raises: InvalidRequest and its kin. QueueFull. AppLimited. IdempotencyKeyReused. IdempotencyInProgress.
+        Raises: InvalidRequest and its subclasses. QueueFull. AppLimited. IdempotencyKeyReused. IdempotencyInProgress.
             StoreUnavailable. BrokerUnavailable.
         """
         if idempotency is None:
@@ -82,7 +83,7 @@ class Submitter:
         try:
             return self._submit(draft, app, idempotency, request_id)
         except Refused:
-            # Perhaps there was no room because the job that this key will stand for has just taken it.
+            # A concurrent request with the same key may just have taken the last room: then its job is the answer.
             for pause_s in LOOK_AGAIN_S:
                 time.sleep(pause_s)
                 if found := self._replay(app, idempotency):
@@ -124,13 +125,13 @@ class Submitter:
         return Accepted(*where, job.max_tokens, job.max_wait_s, is_replay=True)
 
     def _candidates(self, spec: JobSpec, app: App, draft: Draft) -> tuple[Candidate, ...]:
-        # A key alone answers nothing: without a worker on those queues, what was put there would rot.
+        # A key is not enough: without a worker on the overflow queues, a job there would never start.
         fleet, has_workers = self.catalogue.fleet(OVERFLOW), spec.pool not in self.settings.paid_pools
         has_key = self.settings.openai_api_key is not None
         api_is_open = has_key and fleet.slots > 0
         needs_it = spec.overflow is Overflow.ONLY or (spec.overflow is Overflow.ALLOW and not has_workers)
         if needs_it and not fleet.slots and (has_key or not has_workers):
-            # Locked out, or dead and about to be started again: no fault of the request's.
+            # The account is locked out, or the workers are dead and will be restarted: the request is not at fault.
             raise OverflowUnavailable
         try:
             return candidates(
@@ -184,7 +185,7 @@ class Submitter:
             log.warning("knock_not_noted", extra={"queue": queue, "error": str(error)})
 
     def _retry_after_s(self, refusal: Refusal, spec: JobSpec, candidate: Candidate, wait_s: float | None) -> int | None:
-        """When there will likely be a place; None when that is too far away to come back for."""
+        """Seconds until there will likely be a place; None when that is too long for a Retry-After."""
         mean_tokens = refusal.backlog_tokens / refusal.depth if refusal.depth else spec.kv_tokens
         match refusal.reason:
             case "wait" if wait_s is not None:
@@ -192,13 +193,13 @@ class Submitter:
             case "tokens":
                 tokens: float = refusal.backlog_tokens + spec.kv_tokens - candidate.backlog_cap_tokens
             case "share":
-                # A place of its own frees once in a turn of all apps that wait.
+                # One of the app's own places frees once in a turn of all waiting apps.
                 tokens = mean_tokens * candidate.depth_cap / refusal.cap
             case "token_share":
                 tokens = spec.kv_tokens * candidate.backlog_cap_tokens / max(1, refusal.cap)
             case _:
                 tokens = mean_tokens * (1 + max(0, refusal.depth - candidate.depth_cap))
-        # Those were what jobs may take. The queue drains what they will likely take.
+        # So far `tokens` counts what jobs may take at most. The queue drains what they will likely take.
         tokens *= refusal.expected_tokens / refusal.backlog_tokens if refusal.backlog_tokens else 1.0
         drained_s = self._or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
         return RETRY_BLINDLY_S if drained_s is None else whole(drained_s)
@@ -221,7 +222,7 @@ class Submitter:
         )
 
     def _or_unknown(self, ask: Callable[[], float | None]) -> float | None:
-        """A forecast, which nobody's request fails for."""
+        """A forecast; None where a server is down, since no request may fail for a forecast."""
         try:
             return ask()
         except Unavailable:

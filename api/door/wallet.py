@@ -1,6 +1,6 @@
-"""Whether there is money for one more job at the paid API, also for those that are on their way there.
+"""Checks that the budgets pay for one more job at the paid API, after those that are on their way there.
 
-The counting is `headrace.policies.wallet`. Here the balances are read, and shortfalls are noted.
+`headrace.policies.wallet` does the counting. This module reads the balances and records shortfalls.
 """
 
 import threading
@@ -15,15 +15,15 @@ from headrace.domain.budgets import Account, Balances, Kind, Lack, Shortfall, sh
 from headrace.errors import StoreUnavailable
 from headrace.policies.wallet import Wallet
 
-#: How old the accounts may be, in seconds. The worker looks again before it spends.
+#: How old the accounts may be, in seconds. The worker checks again before it spends.
 ACCOUNTS_TTL_S = 0.5
-#: How long a job counts that was let in here: by then the accounts have it, unless it waits. Longer than that takes: a
-#: budget that is nearly used up is spent a little later, and nobody is let in for whom nothing is left.
+#: Seconds for which an accepted job is counted here. By then the accounts have its reservation, unless the job waits.
+#: It is longer than a reservation takes: the last of a budget is then spent a little later, but never promised twice.
 COMING_S = 2.0
 
 
 class SharedWallet:
-    """The wallet of a web process, over balances of a moment ago. Safe for many threads."""
+    """The wallet of a web process, over cached balances. Safe for many threads."""
 
     def __init__(
         self,
@@ -36,9 +36,8 @@ class SharedWallet:
 
         Args:
             read: the limits of all apps together, and the accounts of this day and month.
-            waiting: jobs in the queues of the paid API, in all.
-            note_short: notes, of an account that is nearly used up, that a job found too little left, and by which
-                kind of use.
+            waiting: counts the jobs in all queues of the paid API.
+            note_short: records that a job found too little left in a nearly used account, with the kind of use.
         """
         self._balances = CachedValue(read, ACCOUNTS_TTL_S)
         self._waiting = waiting
@@ -47,7 +46,7 @@ class SharedWallet:
         self._wallet = Wallet(COMING_S, clock)
 
     def lacking(self, app: App, usd: Decimal) -> Lack | None:
-        """Why no budget pays for a job that may cost so much; None when one does.
+        """Why the budgets do not pay for a job that may cost so much; None when they do.
 
         Raises: StoreUnavailable. BrokerUnavailable.
         """
@@ -62,7 +61,7 @@ class SharedWallet:
         return lack
 
     def _note(self, account: Account, usd: Decimal, limit_usd: Decimal) -> None:
-        """Note a shortfall once, where more is used than what may yet come to nothing."""
+        """Record a shortfall once, and only of an account that is nearly used: promises may come to nothing."""
         kind = short_of(usd, account.spent_usd, account.used_usd, limit_usd)
         if kind is None or kind in account.short:
             return
@@ -74,11 +73,11 @@ class SharedWallet:
         try:
             self._note_short(account.id, kind)
         except StoreUnavailable:
-            # No request fails for it: the next one notes it.
+            # The request must not fail for this: the next one records it.
             with self._lock:
                 self._noted.discard((account.id, kind))
 
     def let_in(self, app: App, usd: Decimal) -> None:
-        """A job of this app was accepted for the paid API."""
+        """Count a job of this app that was accepted for the paid API."""
         with self._lock:
             self._wallet.promise(app.name, usd)

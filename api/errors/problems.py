@@ -1,4 +1,4 @@
-"""Errors as HTTP answers, in the shape that `shapes` has for each."""
+"""Errors as HTTP answers, in the shapes of `api.errors.shapes`."""
 
 import http
 import json
