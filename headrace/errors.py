@@ -6,10 +6,10 @@ This module may exceed 300 lines: it is the one list of all errors, and each is 
 from typing import Literal
 from uuid import UUID
 
-#: What a minute of an app's rate holds, and what is left of it, for requests and tokens; None for a rate without limit.
+#: (limit per minute, what is left of it) for an app's requests and for its tokens; None for a rate without a limit.
 #: `domain.rates.RatesLeft` names the numbers.
 RatesLeft = tuple[tuple[int, int] | None, tuple[int, int] | None]
-#: What a provider said of its rates. `domain.rates.ProviderRates` names the numbers.
+#: A provider's rate limits as it reported them. `domain.rates.ProviderRates` names the numbers.
 ProviderRates = tuple[float, tuple[int, int, float] | None, tuple[int, int, float] | None]
 
 
@@ -18,9 +18,9 @@ class HeadraceError(Exception):
 
     Attributes:
         code: stable, machine-readable; part of the API.
-        retryable: True when the same thing may succeed later, unchanged.
-        param: the request field or setting at fault, as a dotted path; None when there is none.
-        job_id: the job that it is about; None when it is about none.
+        retryable: True when the same request may succeed later.
+        param: the request field or setting at fault, as a dotted path; None if no single one is.
+        job_id: the job that the error is about; None if it is about no job.
     """
 
     code = "internal_error"
@@ -143,9 +143,9 @@ class Refused(HeadraceError):
     """Not now.
 
     Attributes:
-        reason: the bound it met, in one word.
-        retry_after_s: whole seconds after which a retry makes sense; None when it does not.
-        rates_left: of the app's own limits.
+        reason: the bound that was met, in one word.
+        retry_after_s: whole seconds after which a retry makes sense; None when a retry makes no sense.
+        rates_left: what is left of the app's own rates.
     """
 
     code = "refused"
@@ -162,11 +162,11 @@ class QueueFull(Refused):
     """No candidate queue has room for this job.
 
     Attributes:
-        queue: the first candidate, where the reason is depth, tokens, wait, share, token_share or app_jobs.
-        depth: what waits in it, in the cap's unit, counted in the same step that refused.
-        cap: the bound.
+        queue: the first candidate, for the reasons depth, tokens, wait, share, token_share and app_jobs.
+        depth: what waits in it, in `unit`, counted in the step that refused.
+        cap: the bound that was met, in `unit`.
         unit: of depth and cap.
-        expected_wait_s: of a job at its end; None when nobody can tell.
+        expected_wait_s: the wait of a job at the end of the queue; None if unknown.
     """
 
     code = "queue_full"
@@ -245,7 +245,7 @@ class OverflowUnavailable(Unavailable):
 
 
 class IllegalTransition(HeadraceError):
-    """A state change outside the transition table: a bug of ours."""
+    """A state change outside the transition table: a bug in Headrace."""
 
     code = "illegal_transition"
 
@@ -260,9 +260,9 @@ class EngineError(HeadraceError):
     """An engine did not answer a prompt.
 
     Attributes:
-        may_be_billed: True when a paid API may have answered, and will charge for it.
-        retry_after_s: how long it asks to be left alone; None when it does not say.
-        rates: what a paid API said of how many more calls it allows; None when it said nothing.
+        may_be_billed: True when a paid API may have answered and may charge for it.
+        retry_after_s: how long the engine asks callers to wait; None if it does not say.
+        rates: the rate limits that a paid API reported; None if it reported none.
     """
 
     code = "engine_error"
@@ -306,7 +306,7 @@ class EngineCrash(EngineUnavailable):
     """The engine died while it worked on this request.
 
     Attributes:
-        made_tokens: of the answer, by then.
+        made_tokens: tokens of the answer generated before the crash.
     """
 
     code = "engine_crash"
@@ -320,8 +320,8 @@ class DeliveryFailed(HeadraceError):
     """A webhook's receiver did not answer with 2xx.
 
     Attributes:
-        status: its HTTP status; None when there was no answer.
-        retry_after_s: what its Retry-After asked for; None when it did not.
+        status: the receiver's HTTP status; None without an answer.
+        retry_after_s: the value of its Retry-After; None if it sent none.
     """
 
     code = "delivery_failed"

@@ -21,12 +21,12 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AppLimits:
-    """What one app may take of the whole; None where it has no limit of its own.
+    """The limits of one app; None where it has no limit of its own.
 
     Attributes:
-        queued_jobs: jobs of it that wait at once, in all queues together.
-        tokens_per_minute: prompt and the most output of what it submits.
-        day_usd, month_usd: at the paid API, in a day and in a month of UTC.
+        queued_jobs: its jobs that may wait at once, in all queues together.
+        tokens_per_minute: prompt tokens plus `max_tokens` of the jobs it submits.
+        day_usd, month_usd: what it may spend at the paid API in a UTC day and in a UTC month.
     """
 
     queued_jobs: int | None = None
@@ -41,12 +41,12 @@ UNLIMITED = AppLimits()
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A client of the API, as it calls.
+    """A client of the API, as authenticated by one of its keys.
 
     Attributes:
         webhook_secret: signs its webhooks.
         lanes: those it may use; None for all.
-        scopes: of the key it called with.
+        scopes: of the key that it called with.
     """
 
     id: UUID
@@ -58,7 +58,7 @@ class App:
 
 
 class Changes(TypedDict, total=False):
-    """New limits, each as in `App`; None lifts one, and what is absent stays as it is."""
+    """New limits and lanes, as in `App`. None removes a limit; an absent key changes nothing."""
 
     queued_jobs: int | None
     requests_per_minute: int | None
@@ -73,8 +73,8 @@ class Activity:
     """What an app did in a period.
 
     Attributes:
-        jobs: those it submitted, by their state now; only states that some job is in.
-        usd: what it was charged, of whatever age the jobs are.
+        jobs: number of jobs submitted in the period, by their state now; a state without jobs is absent.
+        usd: what the app was charged in the period, also for jobs that were submitted earlier.
     """
 
     jobs: Mapping[JobState, int]
@@ -82,7 +82,7 @@ class Activity:
 
 
 class KeyState(StrEnum):
-    """Whether a key opens the door."""
+    """Whether a key is valid."""
 
     LIVE = "live"
     EXPIRED = "expired"
@@ -91,7 +91,7 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What may be shown of a key after it was made.
+    """What may be shown of a key once it has been created.
 
     Attributes:
         app: its app's name.

@@ -12,7 +12,8 @@ from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route
 
-#: Service tiers of a paid API that are asked for: `flex` is cheaper and slower, and refused while capacity is short.
+#: Service tiers that Headrace requests from a paid API. `flex` is cheaper and slower; the provider refuses it while
+#: capacity is short.
 #: Source: OpenAI's guide "Flex processing".
 ApiTier = Literal["default", "flex"]
 
@@ -23,7 +24,7 @@ class Usage:
 
     Attributes:
         cached_tokens: part of `prompt_tokens`.
-        reasoning_tokens: part of `output_tokens`: those before the answer's first.
+        reasoning_tokens: part of `output_tokens`: those before the first token of the answer.
     """
 
     prompt_tokens: int = 0
@@ -34,13 +35,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker's right to one attempt of one job: the fence of everything it writes about it.
+    """A worker's right to run one attempt of one job. It fences every write about the attempt.
 
     Attributes:
-        reserved_usd: set aside in the budgets for its call to the paid API.
-        enqueue_no: of the message it was claimed by. It tells apart, and orders, the claims of one job, also where
-            `attempt` does not: an attempt that is handed back is not counted.
-        stream: True when the job's tokens are to be published while they are made.
+        reserved_usd: reserved in the budgets for its call to the paid API.
+        enqueue_no: of the message that the claim took. It orders the claims of one job. `attempt` cannot: an attempt
+            that is handed back is not counted, so two claims may have the same number.
+        stream: True when the job's tokens are published while they are generated.
     """
 
     job_id: UUID
@@ -80,15 +81,15 @@ LedgerKind = Literal["compute", "api", "waste"]
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """How one attempt went and what it is charged.
+    """How one attempt ended and what it costs.
 
     Attributes:
-        kind: `waste` when its tokens were burnt without a delivered result.
-        estimated: True when nobody knows what it has cost, and `cost` is the most that it can be.
+        kind: `waste` when its tokens were spent without a delivered result.
+        estimated: True when the real cost is unknown; `cost` is then the maximum.
         api_usd: what the paid API would have charged for the same tokens; None when it has no price.
-        text: the answer; None when there is none to keep.
-        logprobs: of its tokens; None where they were not asked for.
-        reasoning: what came before it; empty when nothing did.
+        text: the answer; None without an answer to store.
+        logprobs: of the answer's tokens; None if not requested.
+        reasoning: the model's reasoning before the answer; empty if it gave none.
     """
 
     outcome: Literal["succeeded", "failed", "aborted"]
@@ -122,12 +123,14 @@ class Reroute:
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """How a job is given back by a worker that took it.
+    """How a worker hands a claimed job back.
+
+    With a delay or a reroute, a first attempt does not count as a start: the job's `start_by` still applies.
 
     Attributes:
-        suspicion: how much more of it falls on the job, for an engine has died.
-        delay_s: until it is due again. A job that could not really start is bound by its `start_by` as before.
-        reroute: where it waits from now on, instead of `delay_s`; None where it did. Likewise.
+        suspicion: added to the job's suspicion, because an engine died while it ran.
+        delay_s: seconds until the job is due again; `reroute` has its own delay and overrides this one.
+        reroute: the queue where the job waits from now on; None for the same queue.
     """
 
     suspicion: int = 0
@@ -135,13 +138,13 @@ class HandBack:
     reroute: Reroute | None = None
 
 
-#: It waits where it did, and is due at once.
+#: Same queue, due at once.
 AS_BEFORE = HandBack()
 
 
 @dataclass(frozen=True, slots=True)
 class HeldAttempt:
-    """An attempt that runs under a worker's lease, as Postgres has it. `stop` says why it must stop, if it must."""
+    """A running attempt under a worker's lease, as stored in Postgres. `stop`: why it must stop; None if it may run."""
 
     job_id: UUID
     attempt: int

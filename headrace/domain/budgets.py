@@ -1,4 +1,4 @@
-"""Whether there is money for a call to the paid API. Pure: the accounts are `store.budgets`."""
+"""Whether the budgets can pay for a call to the paid API. Pure: `store.budgets` keeps the accounts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ PERIODS: tuple[Period, ...] = ("day", "month")
 
 
 class Limits(Protocol):
-    """What may be spent in a day and in a month of UTC, in USD; None for any amount."""
+    """The most that may be spent in a UTC day and in a UTC month, in USD; None for no limit."""
 
     @property
     def day_usd(self) -> Decimal | None: ...
@@ -23,10 +23,10 @@ class Limits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SpendingLimits:
-    """The limits of all apps together, as they hold.
+    """The limits of all apps together that are in force.
 
     Attributes:
-        is_stored: they were set with `headrace budgets set`, which wins over `[budgets]` in the settings.
+        is_stored: True when `headrace budgets set` set them, which overrides `[budgets]` in the settings.
     """
 
     day_usd: Decimal | None
@@ -35,19 +35,19 @@ class SpendingLimits:
 
     @property
     def are_set(self) -> bool:
-        """False where neither a day nor a month is limited: then the paid API is shut for most apps."""
+        """False without a day or month limit: the paid API is then closed to every app without its own budget."""
         return self.day_usd is not None or self.month_usd is not None
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Budget:
-    """One of the four that a call is paid from: of the job's app, or of all apps together."""
+    """One of the four budgets that pay for a call: by day and by month, of the job's app and of all apps together."""
 
     is_own: bool
     period: Period
 
     def limit_usd(self, own: Limits, together: Limits) -> Decimal | None:
-        """What it may hold; None for any amount."""
+        """The limit of this budget; None for no limit."""
         limits = own if self.is_own else together
         return limits.day_usd if self.period == "day" else limits.month_usd
 
@@ -55,26 +55,26 @@ class Budget:
 BUDGETS = tuple(Budget(is_own, period) for is_own in (False, True) for period in PERIODS)
 
 
-#: What an operator reads where no budget of all apps together is set.
+#: What an operator reads while no budget for all apps together is set.
 SHUT = (
     "The paid API is shut for every app without a budget of its own: no budget is set for all apps together. "
     "'headrace budgets set --day-usd 5' opens it."
 )
 
-#: Percents of a budget that the operator is told about, once in its period for each kind.
+#: Percentages of a budget that alert the operator, once per period and kind.
 THRESHOLDS = (80, 100)
-#: What an alarm goes by: what was spent; or that and what calls under way may cost at most, which is mostly far more
-#: than they will.
+#: What an alert measures: `spent` is money spent; `reserved` adds the maximum cost of the calls in flight, which is
+#: usually far more than they will cost.
 Kind = Literal["spent", "reserved"]
 
 
 def share(used_usd: Decimal, limit_usd: Decimal) -> Decimal:
-    """The part of a limit that is used: 1 for all of it, and for a limit of zero."""
+    """The used share of a limit: 1 when all of it is used, or when the limit is zero."""
     return used_usd / limit_usd if limit_usd else Decimal(1)
 
 
 def _is_nearly_used(used_usd: Decimal, limit_usd: Decimal) -> bool:
-    """True from the first threshold on."""
+    """True at or above the first threshold."""
     return share(used_usd, limit_usd) * 100 >= THRESHOLDS[0]
 
 
@@ -82,16 +82,16 @@ def reached(used_usd: Decimal, limit_usd: Decimal, *, is_short: bool) -> tuple[i
     """The thresholds that an amount has reached.
 
     Args:
-        is_short: a call has found too little left. The budget is used up then: its last cents seldom fit a call.
+        is_short: a call did not fit. The budget then counts as used up: its last cents seldom pay for a call.
     """
     percent = share(used_usd, limit_usd) * 100
     return tuple(each for each in THRESHOLDS if is_short or percent >= each)
 
 
 def short_of(call_usd: Decimal, spent_usd: Decimal, used_usd: Decimal, limit_usd: Decimal) -> Kind | None:
-    """What a call that does not fit tells about a budget: it is used up by what was spent, or by what is reserved.
+    """Why a budget has no room for a call: money spent has used it up, or reservations have.
 
-    Returns: None where the budget is not nearly used: the call alone is too large.
+    Returns: None if the budget is not nearly used up: then this one call is too large.
     """
     if spent_usd + call_usd > limit_usd and _is_nearly_used(spent_usd, limit_usd):
         return "spent"
@@ -114,7 +114,7 @@ class Shortfall:
 
 @dataclass(frozen=True, slots=True)
 class NoBudget:
-    """No budget pays for a call, neither its app's own nor that of all apps together. Then none is made."""
+    """Neither the app nor all apps together have a budget. The call is then not made."""
 
     def __str__(self) -> str:
         return "no budget is set; 'headrace budgets set --day-usd 5' sets one for all apps together"
@@ -125,11 +125,11 @@ Lack = Shortfall | NoBudget
 
 
 def shortfall(usd: Decimal, used: Mapping[Budget, Decimal], own: Limits, together: Limits) -> Lack | None:
-    """The first budget that a call does not fit, or that there is none; None where a budget pays for it.
+    """Why the budgets do not pay for a call: the first budget without room for it, or `NoBudget`; None if they pay.
 
     Args:
-        usd: the most it can cost.
-        used: what is spent and reserved; nothing in a budget that is not named.
+        usd: the maximum cost of the call.
+        used: spent plus reserved, by budget; a missing budget counts as zero.
     """
     limits = {budget: budget.limit_usd(own, together) for budget in BUDGETS}
     if all(limit_usd is None for limit_usd in limits.values()):
@@ -145,7 +145,7 @@ def shortfall(usd: Decimal, used: Mapping[Budget, Decimal], own: Limits, togethe
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """USD, exact, and the version of the price it was made with."""
+    """Exact USD, and the version of the price that gave it."""
 
     usd: Decimal
     price_version: str
@@ -157,10 +157,10 @@ class Account:
 
     Attributes:
         app: its name; None for all apps together.
-        reserved_usd: what calls under way may yet cost.
-        limit_usd: None for any amount.
-        told_percent: by kind, the highest threshold that the operator was told about.
-        short: the kinds by which a call has found too little left.
+        reserved_usd: the maximum cost of the calls in flight.
+        limit_usd: None for no limit.
+        told_percent: by kind, the highest threshold for which the operator was alerted.
+        short: the kinds for which a call did not fit.
     """
 
     id: UUID
@@ -181,17 +181,17 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Balances:
-    """What may be spent and what was: the limits of all apps together, and the accounts of this day and month.
+    """The limits of all apps together, and the accounts of the current day and month.
 
     Attributes:
-        accounts: first those of all apps together, then by name.
+        accounts: those of all apps together first, then one app after the other by name.
     """
 
     together: SpendingLimits
     accounts: Sequence[Account]
 
     def used_usd(self, app: str) -> Mapping[Budget, Decimal]:
-        """What is spent and reserved in the budgets that a call for this app is paid from."""
+        """Spent plus reserved, in each budget that pays for this app's calls."""
         return {
             Budget(account.app is not None, account.period): account.used_usd
             for account in self.accounts

@@ -6,21 +6,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-#: Before every app and receiver.
+#: Sorts before every (app, receiver).
 START = (UUID(int=0), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One try at telling a receiver of something.
+    """One try to send a webhook.
 
     Attributes:
-        app_id: whose webhook it is; None for the operator's.
+        app_id: the app that the webhook belongs to; None for the operator's.
         receiver: the host, and the port if the URL names one.
-        secrets: each signs it: the app's own, and the one before while that still holds; none for the operator's.
-        tries: counts this one.
-        tries_before: of these, those before an operator's last retry: the schedule does not count them.
-        data: what has happened, and `at` when.
+        secrets: each one signs it: the app's secret, and its previous one until that expires; none for the operator's.
+        tries: the number of tries, this one included.
+        tries_before: how many of `tries` came before an operator's last retry; the schedule ignores these.
+        data: the event's content.
+        at: when the event happened.
     """
 
     id: UUID
@@ -40,12 +41,12 @@ class Terms:
     """What a worker may pull.
 
     Attributes:
-        most: tries in all.
-        per_app, per_receiver: tries that may run at once, with those that do.
-        of_app, of_receiver: tries that run.
-        max_tries: a delivery that has begun so many is given up instead.
-        lease_s: a try that is not reported within this is begun again.
-        after: the app and receiver where the last pull ended.
+        most: maximum number of deliveries in this pull.
+        per_app, per_receiver: tries that may run at once for each, running ones included.
+        of_app, of_receiver: tries that run now.
+        max_tries: a delivery with this many tries fails instead of being pulled.
+        lease_s: an unreported try is started again after this time.
+        after: the app and receiver at which the last pull ended.
     """
 
     most: int
@@ -60,7 +61,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """A delivery that has failed without a try: its last one was never reported, or its receiver is gone."""
+    """A delivery that failed without another try: its last try was never reported, or its receiver is gone."""
 
     id: UUID
     receiver: str
@@ -70,13 +71,13 @@ class GivenUp:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What one pull brought.
+    """The result of one pull.
 
     Attributes:
-        given_up: deliveries that have failed without a try.
-        is_all: False when more may be due that could go now. A scan of all receivers may take several pulls; it ends
-            with True once it has found nothing.
-        after: where the next pull goes on.
+        given_up: deliveries that failed without another try.
+        is_all: False when more deliveries may be due that could be sent now. A scan of all receivers may take several
+            pulls; it returns True once it finds nothing.
+        after: where the next pull starts.
     """
 
     deliveries: Sequence[Delivery] = ()

@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-#: Stands where a running job's worker is named, once that worker has disowned it.
+#: The `worker_id` of a running job that its worker has disowned.
 NOBODY = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker says of itself once its engine is up; see `EngineLimits` for the sizes."""
+    """What a worker reports about itself once its engine is up; `EngineLimits` documents the sizes."""
 
     id: UUID
     name: str
@@ -31,9 +31,9 @@ class Fleet:
     """The live workers of one pool, added up.
 
     Attributes:
-        max_model_tokens: the smallest limit among them: what any of them can serve.
-        kv_tokens: likewise the smallest pool.
-        kv_use: share of their KV caches that was in use of late; None when nobody says.
+        max_model_tokens: the smallest limit among them, which every one of them can serve.
+        kv_tokens: the smallest KV cache among them.
+        kv_use: share of their KV caches in use lately; None if no worker reports it.
     """
 
     pool: str
@@ -48,7 +48,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class QueueSample:
-    """One queue at one moment; counts are since the sample before. See `headrace.tables.queue_samples`."""
+    """One queue at one moment; counts are since the previous sample. See `headrace.tables.queue_samples`."""
 
     queue: str
     at: datetime
@@ -66,10 +66,10 @@ class QueueSample:
 
 @dataclass(frozen=True, slots=True)
 class ScalingRecord:
-    """A scaling decision of a pool with so many hosts. See `headrace.tables.decisions`.
+    """A scaling decision for a pool with `hosts` hosts. See `headrace.tables.decisions`.
 
     Attributes:
-        inputs: everything it was made of, so that it can be replayed.
+        inputs: everything that the decision used, so that it can be replayed.
     """
 
     pool: str
@@ -82,7 +82,7 @@ class ScalingRecord:
 
 @dataclass(frozen=True, slots=True)
 class QueueActivity:
-    """What Postgres knows of a queue since a given time."""
+    """What Postgres knows about a queue since a given time."""
 
     oldest_wait_s: float = 0.0
     arrivals: int = 0
@@ -92,7 +92,7 @@ class QueueActivity:
 
 @dataclass(frozen=True, slots=True)
 class StartedSize:
-    """Jobs of one queue, pool and lane that were started, and may have as long an answer."""
+    """Started jobs of one queue, pool and lane with the same `max_tokens`; `prompt_tokens` is their sum."""
 
     pool: str
     queue: str
@@ -104,7 +104,7 @@ class StartedSize:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSample:
-    """What a worker's engine did since its sample before. See `headrace.tables.worker_samples`."""
+    """What a worker's engine did since its previous sample. See `headrace.tables.worker_samples`."""
 
     worker_id: UUID
     pool: str

@@ -1,4 +1,4 @@
-"""Ids: UUIDv7 inside, and the prefixes under which the API shows a job's."""
+"""Ids: UUIDv7 internally, and the prefixes that the API puts before a job's id."""
 
 import re
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from headrace.errors import NotFound
 _HEX_ID = re.compile("[0-9a-fA-F]{32}")
 
 
-#: The public spellings of one job's UUID, by the API that hands it out.
+#: The public prefixes of a job's UUID, one for each API that returns it.
 ID_PREFIXES = ("job_", "resp_", "chatcmpl-")
 
 
@@ -21,12 +21,12 @@ def new_id() -> UUID:
 
 
 def oldest_id(at: datetime) -> UUID:
-    """The smallest UUIDv7 that can be made at this time: its first 48 bits are unix milliseconds (RFC 9562)."""
+    """The smallest UUIDv7 of this millisecond: its first 48 bits are Unix milliseconds (RFC 9562)."""
     return UUID(int=int(at.timestamp() * 1000) << 80)
 
 
 def time_of(job_id: UUID) -> datetime:
-    """When this UUIDv7 was made, to the millisecond."""
+    """When this UUIDv7 was created, to the millisecond."""
     return datetime.fromtimestamp((job_id.int >> 80) / 1000, UTC)
 
 
@@ -36,10 +36,10 @@ def show_id(job_id: UUID, prefix: str = "job_") -> str:
 
 
 def parse_id(text: str) -> UUID:
-    """The UUID inside a public id. Raises: NotFound, also for a malformed id, since no such job exists."""
+    """The UUID in a public id. Raises: NotFound for a malformed id, since no such job exists."""
     for prefix in ID_PREFIXES:
         digits = text.removeprefix(prefix)
-        # `UUID` would also read underscores and the digits of other scripts.
+        # `UUID` also accepts underscores and the digits of other scripts.
         if digits != text and _HEX_ID.fullmatch(digits):
             return UUID(hex=digits)
     raise NotFound(f"No job with id '{text[:80]}'.")

@@ -1,4 +1,4 @@
-"""Jobs: as they are asked for, where they were put, how they stand, and the events of their streams."""
+"""Jobs: as requested, as placed in a queue, as they stand now, and the events of their streams."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from headrace.domain.states import SUSPECT, JobState
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The client's Idempotency-Key, and the SHA-256 of the path and body it came with."""
+    """The client's Idempotency-Key, and the SHA-256 of the request's path and body."""
 
     key: str
     request_hash: bytes
@@ -24,16 +24,16 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """A validated request: everything admission and the store need, and nothing that changes later.
+    """A validated request: everything that admission and the store need. Nothing in it changes later.
 
     Attributes:
         prompt_tokens: counted with the model's own tokenizer and chat template.
-        max_wait_s: seconds after acceptance within which the first start must happen.
-        deadline: past it the job is aborted, queued or running; None for no such bound.
-        webhook_url: where its end is announced, signed with the app's secret.
-        background: False when the job is worth nothing to a caller that went away.
-        stream: True when its tokens are published while they are made.
-        adapter: the fine-tuning of its pool's model that it asks for by the name `model`; None for the model as it is.
+        max_wait_s: seconds from acceptance within which the job must start for the first time.
+        deadline: when the job is aborted, queued or running; None for no deadline.
+        webhook_url: receives the job's end, signed with the app's secret.
+        background: False when the job is cancelled if its caller disconnects.
+        stream: True when its tokens are published while they are generated.
+        adapter: the LoRA adapter that `model` names; None for the pool's model itself.
     """
 
     id: UUID
@@ -58,19 +58,19 @@ class JobSpec:
 
     @property
     def kv_tokens(self) -> int:
-        """Upper bound of the KV cache this job can come to hold, in tokens."""
+        """The most KV cache that this job can use, in tokens."""
         return self.prompt_tokens + self.sampling.max_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as it stands, with its answer; see `headrace.tables.jobs` for the columns.
+    """One job as it stands now, with its answer; `headrace.tables.jobs` has the columns.
 
     Attributes:
-        logprobs: of the answer's tokens; None where they were not asked for, and in a list of jobs.
-        reasoning: what came before the answer; None when nothing did, and in a list of jobs.
-        reasoning_effort: how much was to be thought; None where it was not said.
-        is_over: True while it waits although its time has passed: `expire` will end it.
+        logprobs: of the answer's tokens; None if not requested, and in a list of jobs.
+        reasoning: the model's reasoning before the answer; None if it gave none, and in a list of jobs.
+        reasoning_effort: the requested effort; None if the request did not set it.
+        is_over: True for a waiting job whose time has passed: `expire` will end it.
     """
 
     id: UUID
@@ -117,7 +117,7 @@ class Job:
 
     @property
     def max_wait_s(self) -> float:
-        """Seconds from acceptance within which it must start."""
+        """Seconds from acceptance within which the job must start."""
         return (self.start_by - self.created_at).total_seconds()
 
     @property
@@ -149,7 +149,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where admission put a job: the queue, which way it leads, and why."""
+    """Where admission put a job: the queue, its route, and why."""
 
     queue: str
     route: Route
@@ -158,11 +158,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Inserted:
-    """The outcome: the job that now stands for the request.
+    """The outcome of an insert: the job that answers the request.
 
     Attributes:
-        job_id: another job's when the Idempotency-Key was used before with the same body.
-        start_by: None for such a replay.
+        job_id: an earlier job's id when the Idempotency-Key was used before with the same body: a replay.
+        start_by: None for a replay.
     """
 
     job_id: UUID
@@ -176,7 +176,7 @@ class Inserted:
 
 @dataclass(frozen=True, slots=True)
 class LateJob:
-    """A job that waits, and may go to the paid API: what its price depends on, and who pays."""
+    """A waiting job that may spill to the paid API: what its price depends on, and the app that pays."""
 
     ticket: Ticket
     app: str
@@ -188,11 +188,11 @@ class LateJob:
     max_cost_usd: Decimal | None
 
 
-#: What an entry of a stream adds: text of the answer; the log probabilities of the tokens of the text that comes next,
-#: an object of JSON in each line; or what the model thinks before it answers.
+#: What an entry of a stream adds. `delta`: text of the answer. `logprobs`: the log probabilities of the tokens in the
+#: next `delta`, one JSON object per line. `reasoning`: text that the model generates before the answer.
 PieceKind = Literal["delta", "logprobs", "reasoning"]
 
-#: More events than any claim publishes. Numbers must grow even where Redis forgot what they had come to.
+#: More events than any claim publishes. Event numbers must grow even after Redis has lost the last one.
 NUMBERS_PER_CLAIM = 1_000_000
 
 
@@ -201,9 +201,9 @@ class StreamEvent:
     """One event of a job's stream.
 
     Attributes:
-        number: grows with each event of the job, from 1 up, with gaps.
-        kind: `restart` takes back all that came before it; to a reader that has heard nothing it means nothing.
-        text: what a piece adds.
+        number: from 1, growing with each event of the job, with gaps.
+        kind: `restart` invalidates all earlier events; a reader that has received none ignores it.
+        text: the text that the event adds.
     """
 
     number: int
@@ -213,11 +213,12 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class StreamPiece:
-    """What one claim has to add to its job's stream.
+    """A piece that one claim adds to its job's stream.
 
     Attributes:
-        enqueue_no: of the claim. Attempts' numbers do not tell claims apart: one that was handed back is not counted.
-        before_bytes: UTF-8 length of the claim's pieces before this one, a continued beginning included.
+        enqueue_no: of the claim. The attempt's number cannot identify it: an attempt that is handed back is not
+            counted.
+        before_bytes: UTF-8 length of the claim's earlier pieces, including a beginning that it continues.
     """
 
     job_id: UUID

@@ -1,4 +1,4 @@
-"""Log probabilities of an answer's tokens as they are stored: JSON that is sent as it is. Pure."""
+"""Log probabilities of an answer's tokens, stored as the JSON that clients receive. Pure."""
 
 import json
 import math
@@ -9,21 +9,21 @@ from typing import TypedDict, overload
 
 from headrace.domain.prompts import storable
 
-#: What stands for the log probability of a token that is as good as impossible. Source: OpenAI's and vLLM's APIs.
+#: The log probability of a practically impossible token. Source: OpenAI's and vLLM's APIs.
 LEAST_LOGPROB = -9999.0
 
 
-#: The most alternatives to a token that can be asked for. Source: OpenAI's API; vLLM's own default.
+#: The most alternatives per token that a request may ask for. Source: OpenAI's API; vLLM's own default.
 MOST_LOGPROBS = 20
 
 
 class Alternative(TypedDict):
-    """A token that could have been made at some place, as JSON has it.
+    """A token that could have been generated at some position, as JSON.
 
     Attributes:
-        token: its text; empty for one that ends within a character, which belongs to the token that completes it.
-        logprob: the natural logarithm of its probability; `LEAST_LOGPROB` where that is too small to tell.
-        bytes: of its text in UTF-8.
+        token: its text; empty if the token ends inside a character: the token that completes it has the character.
+        logprob: the natural logarithm of its probability; `LEAST_LOGPROB` if the probability is too small.
+        bytes: its text in UTF-8.
     """
 
     token: str
@@ -32,21 +32,21 @@ class Alternative(TypedDict):
 
 
 class TokenLogprob(Alternative):
-    """A token that was made, and the most likely ones at its place, best first."""
+    """A generated token, and the most likely tokens at its position, best first."""
 
     top_logprobs: list[Alternative]
 
 
 _DECODER = json.JSONDecoder()
-#: What stands between two items of a list.
+#: Separates two items of a list.
 _GAP = re.compile(r"[\s,]*")
 
 
 class StoredLogprobs(Sequence[TokenLogprob]):
-    """The tokens of an answer. They are read from their JSON only when one is asked for: all can be 40 MB.
+    """The tokens of an answer, decoded from their JSON only on access: it can have 40 MB.
 
     Attributes:
-        json: a list.
+        json: a JSON list of `TokenLogprob`.
     """
 
     def __init__(self, text: str) -> None:
@@ -63,7 +63,7 @@ class StoredLogprobs(Sequence[TokenLogprob]):
     @overload
     def __getitem__(self, at: slice) -> Sequence[TokenLogprob]: ...
     def __getitem__(self, at: int | slice) -> TokenLogprob | Sequence[TokenLogprob]:
-        """A token, or some. All after the first few stay JSON."""
+        """A token or a slice. A slice that only skips the first tokens stays JSON."""
         if isinstance(at, slice) and (at.stop, at.step) == (None, None) and (at.start or 0) >= 0:
             return self._after(at.start) if at.start else self
         return self._tokens[at]
@@ -78,7 +78,7 @@ class StoredLogprobs(Sequence[TokenLogprob]):
         return StoredLogprobs("[" + self.json[at:])
 
     def _next(self, at: int) -> int:
-        """Where the next item begins, or the list ends."""
+        """The position of the next item, or of the list's end."""
         gap = _GAP.match(self.json, at)
         assert gap is not None
         return gap.end()
@@ -90,8 +90,8 @@ class StoredLogprobs(Sequence[TokenLogprob]):
 
 
 def alternative(token: str, logprob: float) -> Alternative:
-    """A token and its log probability, whatever an engine has computed, as JSON and Postgres can hold them."""
-    if not LEAST_LOGPROB <= logprob < math.inf:  # Nor is anything that is no number.
+    """A token and its log probability as JSON and Postgres can store them, whatever the engine computed."""
+    if not LEAST_LOGPROB <= logprob < math.inf:  # Also true for NaN.
         logprob = LEAST_LOGPROB
     token = storable(token)
     return {"token": token, "logprob": logprob, "bytes": list(token.encode())}

@@ -1,4 +1,4 @@
-"""Places in capped queues: what a job asks of admission control, and how the request ends."""
+"""Places in capped queues: what a job asks admission control for, and the reply."""
 
 from dataclasses import dataclass
 from typing import Literal, TypedDict
@@ -16,11 +16,11 @@ Reason = Literal["depth", "tokens", "wait", "share", "token_share", "app_jobs"] 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One job that wants a place: where it may go, best first, and what its app may have.
+    """A job that needs a place: its candidate queues, best first, and its app's limits.
 
     Attributes:
-        tokens: that it may take at most.
-        expected_tokens: that it will likely take; None: as many.
+        tokens: the most that the job can use.
+        expected_tokens: the tokens that it will likely use; None for as many as `tokens`.
     """
 
     job_id: UUID
@@ -36,10 +36,10 @@ class Place:
     """A place taken in a queue.
 
     Attributes:
-        position: counts from 1.
-        depth: jobs that wait there, this one included.
-        ahead_tokens: that the jobs before it will likely take, about: the queue's mean by their number.
-        free: slots of the queue's pool that take a job at once.
+        position: from 1.
+        depth: jobs that wait in the queue, this one included.
+        ahead_tokens: estimate of the tokens that the jobs ahead will use: their number times the queue's mean.
+        free: free slots of the queue's pool.
     """
 
     candidate: Candidate
@@ -51,7 +51,7 @@ class Place:
 
 
 class Bound(TypedDict, total=False):
-    """What a refusal is about: one of these. See `Refusal`."""
+    """The bound that a refusal met: exactly one key is set. See `Refusal`."""
 
     cap_jobs: int
     cap_tokens: int
@@ -59,7 +59,7 @@ class Bound(TypedDict, total=False):
 
 
 def bound_of(reason: Reason, number: int) -> Bound:
-    """What the number is that comes with this reason."""
+    """Name the number that comes with this reason."""
     match reason:
         case "requests_per_minute" | "tokens_per_minute":
             return {"retry_in_ms": number}
@@ -70,16 +70,16 @@ def bound_of(reason: Reason, number: int) -> Bound:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no place.
+    """Why a job got no place.
 
     Attributes:
         depth: jobs in the first candidate.
-        backlog_tokens: of the first candidate: what its jobs may take at most.
-        expected_tokens: what they will likely take.
-        free: slots of its pool that take a job at once.
-        cap_jobs: the cap that is the reason, or the app's share of it, in jobs; None for another reason.
-        cap_tokens: likewise, in tokens.
-        retry_in_ms: until the rate that is the reason allows this job; None for another reason.
+        backlog_tokens: the most tokens that the jobs in the first candidate can use.
+        expected_tokens: the tokens that they will likely use.
+        free: free slots of its pool.
+        cap_jobs: the cap that was met, or the app's share of it, in jobs; None for another reason.
+        cap_tokens: the same in tokens.
+        retry_in_ms: time until the app's rate allows this job; None for another reason.
     """
 
     reason: Reason
@@ -94,17 +94,17 @@ class Refusal:
 
     @property
     def cap(self) -> int:
-        """The cap that is the reason, in `unit`."""
+        """The cap that was met, in `unit`."""
         return (self.cap_tokens if self.unit == "tokens" else self.cap_jobs) or 0
 
     @property
     def unit(self) -> Literal["tokens", "jobs"]:
-        """What a queue's bound counts, of those that may be the reason."""
+        """The unit of the bound that was met."""
         return "tokens" if self.reason in ("tokens", "token_share", "wait") else "jobs"
 
     @property
     def waiting(self) -> int:
-        """What waits in the first candidate, as the bound counts it: waits are told by expected tokens."""
+        """What waits in the first candidate, in `unit`. The reason `wait` counts expected tokens."""
         if self.unit == "jobs":
             return self.depth
         return self.expected_tokens if self.reason == "wait" else self.backlog_tokens
@@ -112,11 +112,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What waits in one queue: jobs from their reservation to their claim, and whose they are.
+    """What waits in one queue. A job counts from its reservation to its claim.
 
     Attributes:
-        tokens: that they may take at most.
-        expected_tokens: that they will likely take.
+        tokens: the most that the jobs can use.
+        apps: number of apps with jobs in the queue.
+        expected_tokens: the tokens that the jobs will likely use.
     """
 
     jobs: int

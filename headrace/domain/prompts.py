@@ -21,7 +21,7 @@ class Message:
     content: str
 
 
-#: How much a model is to think before it answers, from nothing upwards. Source: OpenAI's API; vLLM's own server.
+#: How much a model reasons before it answers, in ascending order. Source: OpenAI's API; vLLM's own server.
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -30,9 +30,9 @@ class Sampling:
     """How to decode. `max_tokens` bounds the output; None elsewhere means the engine's default.
 
     Attributes:
-        top_logprobs: the most likely tokens to tell of at each place of the answer, beside the one that was made; None
-            where no log probability is asked for.
-        reasoning_effort: how much to think before the answer.
+        top_logprobs: how many of the most likely tokens to return at each position, beside the generated one; None for
+            no log probabilities at all.
+        reasoning_effort: how much the model reasons before the answer.
     """
 
     max_tokens: int
@@ -46,7 +46,7 @@ class Sampling:
 
 
 def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:
-    """By what a prompt is known again: what the model is asked, and how it is to decode, whoever asks."""
+    """A digest that identifies a prompt: model, messages and sampling, whichever app sends it."""
     asked = {"model": model, "messages": [asdict(each) for each in messages], "sampling": asdict(sampling)}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
@@ -54,6 +54,6 @@ def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -
 def storable(text: str) -> str:
     """The text with what Postgres cannot hold (NUL, lone surrogates) replaced by U+FFFD.
 
-    A model may emit either; an answer that can never be committed would be run again and again.
+    A model may emit either. An answer that cannot be committed would make its job run again and again.
     """
     return _UNSTORABLE.sub("\ufffd", text)

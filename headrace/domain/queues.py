@@ -1,4 +1,4 @@
-"""Queues and tasks by name: what producers and consumers must agree on.
+"""Names of queues and tasks, on which producers and consumers must agree.
 
 A queue is a Celery queue, which kombu keeps as one Redis list. Nothing here touches Redis.
 """
@@ -24,7 +24,7 @@ class Lane(StrEnum):
 
 
 class Overflow(StrEnum):
-    """Whether a job may be answered by the paid API."""
+    """Whether the paid API may answer a job."""
 
     ALLOW = "allow"
     NEVER = "never"
@@ -32,13 +32,13 @@ class Overflow(StrEnum):
 
 
 class Route(StrEnum):
-    """Which way a job was sent."""
+    """Where a job runs: on its own pool, or at the paid API."""
 
     POOL = "pool"
     OVERFLOW = "overflow"
 
 
-#: Task names. Producers name tasks by these, so that `api` never imports `workers`, nor CUDA with it.
+#: Task names. Producers use these constants, so that `api` never imports `workers` and, with it, CUDA.
 EXECUTE = "headrace.execute"
 DELIVER = "headrace.deliver"
 OBSERVE = "headrace.observe"
@@ -48,9 +48,9 @@ OVERFLOW = "overflow"
 WEBHOOKS = "webhooks"
 CONTROL = "control"
 
-#: Every Redis key carries this hash tag, so that one Lua call may touch several of them on a Redis Cluster.
+#: Every Redis key has this hash tag, so that one Lua call may use several keys on a Redis Cluster.
 KEY_PREFIX = "{headrace}:"
-#: The channel on which jobs are named that moved without a worker: ids in hex, spaces between. May lose some.
+#: The channel that names jobs which changed state without a worker: hex ids, separated by spaces. May lose messages.
 MOVED = KEY_PREFIX + "moved"
 
 
@@ -67,26 +67,26 @@ def lane_queues(pool: str) -> tuple[str, ...]:
 def bell_key(pool: str) -> str:
     """The Redis stream that gets an entry whenever the pool's queues get messages; `lua/books.lua` writes it.
 
-    That of `webhooks` gets one when deliveries are due, which wait in Postgres.
+    The bell of `webhooks` gets an entry when deliveries are due; these wait in Postgres.
     """
     return f"{KEY_PREFIX}bell:{pool}"
 
 
 def books_key(kind: str, queue: str) -> str:
-    """The key of one of a queue's books; `lua/books.lua` says what each holds."""
+    """The Redis key of one of a queue's books; `lua/books.lua` documents each."""
     return f"{KEY_PREFIX}{kind}:{queue}"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A queue a job may go to, and what holds there.
+    """A queue that a job may go to, and its caps.
 
     Attributes:
         depth_cap: jobs that may wait in it.
         backlog_cap_tokens: tokens that may wait in it.
-        ahead_cap_tokens: tokens before a job that can just start in time; None while no rate is known.
+        ahead_cap_tokens: the most tokens ahead of a job that still starts in time; None while no rate is known.
         reason: why the queue is a candidate.
-        free_until: how many will have left the pool's queues, ever, when all of its free slots are taken.
+        free_until: the pool's count of departed jobs at which none of its slots is free any more.
     """
 
     queue: str
@@ -99,13 +99,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a queue's message carries about a job: never its text.
+    """What a queue's message says about a job, without its text.
 
     Attributes:
-        enqueue_no: counts the times this job was put into a queue; a claim with an older number finds nothing.
-        max_tokens: the longest answer that it asks for.
-        start_by: past it, a first start is too late.
-        alone: True for a job that may have killed an engine.
+        enqueue_no: how often this job has been put into a queue; a claim with an older number finds nothing.
+        max_tokens: the longest answer that the job allows.
+        start_by: the latest time of a first start.
+        alone: True for a job that may have killed an engine: nothing else may run beside it.
     """
 
     job_id: UUID
@@ -120,5 +120,5 @@ class Ticket:
 
     @property
     def kv_tokens(self) -> int:
-        """The most KV cache the job can come to hold; what it counts for in the queue's backlog."""
+        """The most KV cache that the job can use, in tokens. The queue's backlog counts this number."""
         return self.prompt_tokens + self.max_tokens

@@ -1,6 +1,6 @@
-"""What is left of a rate: of an app's minute here, and of our account's at a provider.
+"""What is left of a rate limit: of an app's limit in Headrace, and of the operator's limit at a provider.
 
-Each is a tuple, so that an error carries it as plain numbers.
+Each is a tuple, so that an error can carry it as plain numbers.
 """
 
 from typing import NamedTuple, Self
@@ -9,26 +9,26 @@ MINUTE_S = 60.0
 
 
 class RateLeft(NamedTuple):
-    """One rate of an app right after a request: a bucket that holds a minute's worth and fills as the minute passes."""
+    """One rate of an app right after a request: a token bucket with the capacity of one minute."""
 
     limit: int
     left: int
 
     @property
     def full_in_s(self) -> float:
-        """Seconds until nothing of it is used up any more."""
+        """Seconds until the bucket is full again."""
         return (self.limit - self.left) / self.limit * MINUTE_S
 
 
 class RatesLeft(NamedTuple):
-    """Both rates; None where the app has no limit of its own."""
+    """Both rates of an app; None where the app has no limit of its own."""
 
     requests: RateLeft | None = None
     tokens: RateLeft | None = None
 
     @classmethod
     def of(cls, numbers: tuple[tuple[int, int] | None, tuple[int, int] | None]) -> Self:
-        """The rates that an error carries."""
+        """Read the rates from an error's plain numbers."""
         return cls(*(each and RateLeft(*each) for each in numbers))
 
 
@@ -36,11 +36,11 @@ NO_RATES = RatesLeft()
 
 
 class ProviderRate(NamedTuple):
-    """One rate of our account at a provider, as an answer of its said.
+    """One rate limit of the operator's account, as a provider's answer reported it.
 
     Attributes:
-        limit: so much it holds when nothing is used up.
-        full_in_s: seconds until nothing of it is used up any more, if no more is used.
+        limit: the capacity of the provider's bucket.
+        full_in_s: seconds until the bucket is full again if no more is used.
     """
 
     limit: int
@@ -49,10 +49,10 @@ class ProviderRate(NamedTuple):
 
 
 class ProviderRates(NamedTuple):
-    """Both rates; None where the provider does not say.
+    """Both rates at a provider; None where the provider does not report one.
 
     Attributes:
-        said_at: when it said so, on `time.monotonic`.
+        said_at: when the provider reported them, by `time.monotonic`.
     """
 
     said_at: float
@@ -61,6 +61,6 @@ class ProviderRates(NamedTuple):
 
     @classmethod
     def of(cls, numbers: tuple[float, tuple[int, int, float] | None, tuple[int, int, float] | None]) -> Self:
-        """The rates that an error carries."""
+        """Read the rates from an error's plain numbers."""
         said_at, *rates = numbers
         return cls(said_at, *(each and ProviderRate(*each) for each in rates))

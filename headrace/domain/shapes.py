@@ -1,4 +1,4 @@
-"""What of a model decides on its memory, read from its `config.json`. Pure."""
+"""The facts of a model that determine its memory use, read from its `config.json`. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,26 +6,26 @@ from typing import Any, Self
 
 from headrace.errors import ConfigError
 
-#: Bytes of a weight as it is stored. Four bits come with a 16-bit scale and a zero point for each group of 128.
+#: Bytes per stored weight. Four-bit weights have a 16-bit scale and a four-bit zero point for each group of 128.
 WEIGHT_BYTES: Mapping[str, float] = {"none": 2, "fp8": 1, "int8": 1, "int4": (4 + 20 / 128) / 8}
 KV_BYTES: Mapping[str, int] = {"bf16": 2, "fp8": 1, "fp32": 4}
-#: What names in a `quantization_config` come to; those with bits of their own are told by them.
+#: Quantisation by the `quant_method` of a `quantization_config`; an entry with `bits` is named by those instead.
 _QUANTISED: Mapping[str, str] = {"fp8": "fp8", "fbgemm_fp8": "fp8", "awq": "int4", "gptq": "int4"}
 _REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What of a decoder decides on its memory.
+    """The facts of a decoder that determine its memory use.
 
     Attributes:
-        linear_params: of the layers' matrices, all experts included: what a quantisation shrinks.
+        linear_params: parameters of the layers' matrices, all experts included; quantisation shrinks these.
         other_params: embeddings, output head and norms, which stay in 16 bits.
-        active_linear_params: of `linear_params`, those that one token passes through.
-        expert_params: of one expert, in all layers together; 0 for a dense model.
-        experts, experts_per_token: how many there are, and how many of them a token passes through.
+        active_linear_params: those of `linear_params` that one token passes through.
+        expert_params: parameters of one expert, summed over all layers; 0 for a dense model.
+        experts, experts_per_token: the number of experts, and how many of them a token passes through.
         intermediate: the widest vector inside a layer.
-        quantisation: of the weights as they are published.
+        quantisation: of the published weights.
     """
 
     layers: int
@@ -45,12 +45,12 @@ class ModelShape:
 
     @property
     def params(self) -> int:
-        """All of them: what the memory holds."""
+        """All parameters, which memory must hold."""
         return self.linear_params + self.other_params
 
     @property
     def active_params(self) -> int:
-        """Those that one token passes through: what the arithmetic costs."""
+        """The parameters that one token passes through, which determine the arithmetic."""
         return self.active_linear_params + self.other_params
 
     @classmethod
@@ -88,16 +88,16 @@ class ModelShape:
         )
 
     def kv_bytes_per_token(self, kv_dtype: str = "bf16", tensor_parallel: int = 1) -> int:
-        """On one GPU: keys and values of all layers. With more GPUs than KV heads, heads are there more than once."""
+        """Bytes of one token's keys and values in all layers, on one GPU. More GPUs than KV heads duplicate heads."""
         heads = max(1, self.kv_heads // tensor_parallel)
         return 2 * self.layers * heads * self.head_size * KV_BYTES[kv_dtype]
 
     def weight_bytes(self, quantisation: str | None = None) -> int:
-        """Of all weights. Args: quantisation: a name of `WEIGHT_BYTES`; None for as they are published."""
+        """Bytes of all weights. Args: quantisation: a name in `WEIGHT_BYTES`; None for the published one."""
         return int(self.linear_params * WEIGHT_BYTES[quantisation or self.quantisation] + self.other_params * 2)
 
     def weight_bytes_read(self, batch: float, quantisation: str | None = None) -> float:
-        """In one step of so many sequences: with experts, only those that some token of the batch is sent to."""
+        """Bytes of weights that one step of `batch` sequences reads: unused experts are not read."""
         if not self.experts:
             return self.weight_bytes(quantisation)
         unread: float = self.experts * (1 - self.experts_per_token / self.experts) ** batch
@@ -113,7 +113,7 @@ def _whole(config: Mapping[str, Any], name: str) -> int:
 
 
 def _refuse_unknown(config: Mapping[str, Any]) -> None:
-    """Models whose cache grows in another way: sizing them by this formula would be wrong, not approximate."""
+    """Raises: ConfigError for a model whose cache grows in another way: for it this formula is wrong."""
     kinds = set(config.get("layer_types") or ())
     if config.get("kv_lora_rank"):
         what = "compressed keys and values (MLA)"

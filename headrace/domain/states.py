@@ -1,4 +1,4 @@
-"""The states of a job, and the moves between them. `docs/lifecycle.md` draws them."""
+"""The states of a job and the transitions between them. `docs/lifecycle.md` draws them."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -7,13 +7,13 @@ from headrace.errors import IllegalTransition
 
 
 class JobState(StrEnum):
-    """Where a job is. Each state is documented by its exits in `docs/lifecycle.md`."""
+    """The state of a job. `docs/lifecycle.md` documents each state and its exits."""
 
-    #: In Postgres only. `publish_due` moves it on, through `admission`.
+    #: In Postgres only. `publish_due` queues it, through `admission`.
     WAITING = "waiting"
-    #: A message is, or soon will be, in the queue's list. A worker's claim or `expire` moves it on.
+    #: Its message is in the queue's list, or soon will be. It ends with a worker's claim or with `expire`.
     QUEUED = "queued"
-    #: A worker holds it under its lease. The worker finishes it; `rescue` takes it from a dead one.
+    #: A worker holds it under its lease and finishes it; `rescue` takes it from a dead worker.
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -23,11 +23,11 @@ class JobState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """True when nothing will change this job any more."""
+        """True when this job never changes state again."""
         return not TRANSITIONS[self]
 
 
-#: The transition table: from each state, the states it may become. `store.transition` obeys it.
+#: The transition table: the possible next states of each state. `store.transition` enforces it.
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.WAITING: frozenset(
         {JobState.QUEUED, JobState.EXPIRED, JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}
@@ -43,7 +43,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 }
 
 
-#: Of a job's `suspicion`: from here on it runs alone.
+#: From this `suspicion` on, a job runs alone.
 SUSPECT = 2
 
 
