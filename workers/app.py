@@ -1,10 +1,10 @@
 """The workers' composition root: one Celery app per role.
 
-    celery -A workers.app:gpu worker         answers the lanes of one pool (HEADRACE_POOL)
-    celery -A workers.app:overflow worker    answers them through the paid API
+    celery -A workers.app:gpu worker         answers the jobs of one pool (HEADRACE_POOL)
+    celery -A workers.app:overflow worker    answers jobs through the paid API
     celery -A workers.app:webhooks worker    delivers webhooks
 
-Importing this makes no app: one is made when its name is first asked for. Its engine is loaded when its worker starts.
+Importing this module makes no app. The first access to a name makes its app. The engine loads when the worker starts.
 """
 
 import logging
@@ -46,12 +46,12 @@ from workers.worker import Hooks, Worker
 
 log = logging.getLogger(__name__)
 
-#: Threads beyond the engine's own limit: a job that ends still writes its result while the next one starts.
+#: Threads beyond the engine's own limit: a finished job still writes its result while the next one starts.
 SPARE_THREADS = 2
 
 
 def _configure_logging(loglevel: int, **_: Any) -> None:
-    """Replaces Celery's own set-up of logging, which it skips once this is connected."""
+    """Replaces Celery's logging set-up. Celery skips its own once this is connected."""
     configure(logging.getLevelName(loglevel))
 
 
@@ -67,13 +67,13 @@ def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrenc
 
 
 def _free_slots(worker: Any) -> int:
-    """How many more tasks Celery lets this worker have, as its own `worker_disable_prefetch` reckons it."""
+    """How many more tasks Celery lets this worker have, computed as `worker_disable_prefetch` does."""
     return int((worker.max_concurrency or worker.pool.num_processes) - len(state.reserved_requests))
 
 
 @contextmanager
 def _ends_in_a_sentence() -> Iterator[None]:
-    """End the process for a setting that cannot be followed, which Celery would tell of with a traceback."""
+    """End the process after a ConfigError with one log line. Celery would print a traceback."""
     try:
         yield
     except ConfigError as error:
@@ -82,15 +82,15 @@ def _ends_in_a_sentence() -> Iterator[None]:
 
 
 class _EngineProcess:
-    """A worker process that holds one engine, as Celery's steps and its task see it."""
+    """One worker process with its engine, as Celery's boot steps and its task use it."""
 
     def __init__(self, make: Callable[[], Worker], notices: Notices, taker: KvTaker) -> None:
-        """Args: make: the worker; slow, and to be done in the process that uses it."""
+        """Args: make: makes the worker. Slow. Call it only in the process that uses the worker."""
         self._make, self._notices, self._taker = make, notices, taker
         self._worker: Worker | None = None
 
     def start(self, free_slots: Callable[[], int]) -> None:
-        """Bring the engine up, and begin to take. A setting that cannot be followed ends the process."""
+        """Start the engine, then begin to take jobs. A ConfigError ends the process."""
         self._notices.begin()
         with _ends_in_a_sentence():
             self._worker = worker = self._make()
@@ -98,13 +98,13 @@ class _EngineProcess:
         self._taker.open(worker.kv_budget, worker.execute.takes, free_slots)
 
     def run(self, job_id: str, enqueue_no: int) -> None:
-        """Run one attempt of a job, and show what came of it."""
+        """Run one attempt of a job, and report its outcome to Celery."""
         if (worker := self._worker) is None:
             raise RuntimeError(f"{job_id} was taken while this process has no engine.")
         show(worker.execute.run(parse_id(job_id), enqueue_no))
 
     def stop(self) -> None:
-        """Let the engine go; safe to repeat."""
+        """Stop the worker and its engine. Safe to call twice."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
@@ -117,13 +117,13 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     redis = connections.redis(settings)
     notices = Notices(Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s))
     taker = KvTaker(redis, pool)
-    # Without `ack_emulation` kombu keeps no books in Redis of what was taken: the claim in Postgres says it.
+    # Without `ack_emulation` kombu does not record taken messages in Redis: the claim in Postgres is that record.
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
     make = partial(Worker, settings, route, store, notices, Hooks(taker.look, give_up))
     process = _EngineProcess(make, notices, taker)
 
     class WorkerStep(bootsteps.StartStopStep):
-        """Brings the engine up before the consumer takes the first message. A failure here ends the process."""
+        """Starts the engine before the consumer takes the first message. A failure here ends the process."""
 
         requires = ("celery.worker.components:Pool",)
 
@@ -136,7 +136,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
         terminate = stop
 
-    # Not shared: Celery would register one app's task with every other app of the process, in no order.
+    # Not shared: Celery would register a shared task with every app of the process, in an undefined order.
     @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:TaskRequest", throws=(JobFailed,))
     def execute(job_id: str, enqueue_no: int) -> None:
         process.run(job_id, enqueue_no)
@@ -159,12 +159,12 @@ def _make_webhook_app(settings: Settings) -> Celery:
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
 
     class OutboxStep(bootsteps.StartStopStep):
-        """Pulls deliveries while the worker runs. At its end those in hand have `drain_s`."""
+        """Pulls deliveries while the worker runs. At a stop, running deliveries have `drain_s` to end."""
 
         requires = ("celery.worker.components:Pool",)
 
         def start(self, worker: Any) -> None:
-            # Releases before this one sent a message for each delivery, which nothing reads any more.
+            # Earlier releases sent a message for each delivery. Nothing reads those messages any more.
             with suppress(RedisError), connections.redis(settings) as redis:
                 redis.delete(list_key(WEBHOOKS))
             with _ends_in_a_sentence():
@@ -179,7 +179,7 @@ def _make_webhook_app(settings: Settings) -> Celery:
 
         terminate = stop
 
-    # A try that fails is a FAILURE in Flower; it is no fault of the worker's, and is logged once, by the use case.
+    # Flower shows a failed try as FAILURE. `throws` marks it as expected, because the use case has logged it already.
     @app.task(name=DELIVER, shared=False, throws=(DeliveryFailed,))
     def deliver(delivery_id: str, tries: int) -> None:
         use_case.run(UUID(hex=delivery_id), tries)
@@ -203,7 +203,7 @@ _ROLES: Mapping[str, Callable[[Settings], Celery]] = MappingProxyType(
 
 
 def __getattr__(name: str) -> Celery:
-    """The app of a role, by which Celery asks for it. The first time makes it; the other roles' are not made."""
+    """Return the Celery app of a role. The first access makes it. Other roles' apps are not made."""
     if name not in _ROLES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _app(name)

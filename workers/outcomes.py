@@ -1,7 +1,7 @@
-"""What an attempt came to, and how Celery's events, and so Flower, show it. The states of jobs are Postgres's own.
+"""The outcome of an attempt, and how Celery's events and Flower show it. Postgres holds the job's real state.
 
-Celery learns a failure, a retry and a revocation from what a task raises. What is raised here names an error code and
-nothing else: an error's message may quote a prompt.
+Celery reads a failure, a retry or a revocation from the exception that a task raises. These exceptions carry only an
+error code, because an error message may quote a prompt.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from headrace.domain.states import JobState
 
 
 class Outcome(NamedTuple):
-    """Where a job is after an attempt, and the error code that brought it there, if any did."""
+    """The job's state after an attempt, and the error code that led to it, if any."""
 
     state: JobState
     error_code: str | None = None
@@ -33,11 +33,11 @@ class JobRevoked(Ignore):
 
 
 class NotHere(Ignore):
-    """Another process answers for the job, and shows what becomes of it."""
+    """Another process holds the job and shows its outcome."""
 
 
 def show(outcome: Outcome | None) -> None:
-    """Let Celery know what an attempt came to, by raising it; a success raises nothing."""
+    """Report an attempt's outcome to Celery by raising its exception. A success raises nothing."""
     if outcome is None:
         raise NotHere
     match outcome.state:
@@ -52,10 +52,10 @@ def show(outcome: Outcome | None) -> None:
 
 
 class TaskRequest(Request):
-    """A task's request that sends the event of a cancelled job: Celery itself sends none of an ignored task."""
+    """Sends the `task-revoked` event of a cancelled job. Celery sends no event for a task that raises Ignore."""
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Called when the task has raised something."""
+        """Celery calls this when the task has raised an exception."""
         shown = super().on_failure(exc_info, *args, **kwargs)
         raised = exc_info.exception
         if isinstance(raised, ExceptionWithTraceback):

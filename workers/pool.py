@@ -1,6 +1,6 @@
-"""Celery's thread pool, made to wake the consumer when a slot frees.
+"""Celery's thread pool, extended to wake the consumer when a slot frees.
 
-With early acknowledgement and prefetch disabled nothing else does: the next message would wait for the hub's
+With early acknowledgement and without prefetch, nothing else wakes it: the next message would wait for the hub's
 one-second timer (measured: 1 task a second per slot instead of hundreds).
 """
 
@@ -12,7 +12,7 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 
 
 def _wake() -> None:
-    """Do nothing: that it is called is what wakes the hub."""
+    """Does nothing: scheduling it is what wakes the hub."""
 
 
 class TaskPool(ThreadPool):

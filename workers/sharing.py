@@ -1,6 +1,6 @@
-"""Statements that threads share: each call has its own outcome by its key, and one that spoils a batch fails alone.
+"""Serves the calls of many threads in shared batches.
 
-Knows nothing of the work.
+Each call has a key and its own outcome. A call that makes its batch fail fails alone. Independent of the work.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -13,7 +13,7 @@ Key = TypeVar("Key", bound=Hashable)
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-#: Rows of one statement: more would only make everyone wait for the longest.
+#: The most rows in one statement. With more, each call would only wait longer for the slowest one.
 MOST = 64
 
 
@@ -26,20 +26,20 @@ class Sharing(Generic[Key, Argument, Result]):
         most: int,
         gathering: Gathering | None = None,
     ) -> None:
-        """Plan it.
+        """Serve nothing yet.
 
         Args:
-            serve: does the work of a batch; its outcomes by key, without those for which there is none.
-            most: calls in one batch.
+            serve: does the work of a batch. Returns the outcomes by key; a key may be missing.
+            most: the most calls in one batch.
             gathering: as for `Batching`.
         """
         self._serve = serve
         self.batching = Batching[tuple[Key, Argument], Result | None](self._settle, most, gathering)
 
     def call(self, key: Key, ask: Argument) -> Result | None:
-        """The outcome of one, or None when there is none for it. Two of one key are never in the same batch.
+        """Return the call's outcome, or None without one. A batch never holds two calls with the same key.
 
-        Raises: what `serve` raises. A call that makes a batch fail fails alone, unless a server does not answer.
+        Raises: what `serve` raises. After a failure each call is served alone. `Unavailable` fails the whole batch.
         """
         return self.batching.call((key, ask), key)
 

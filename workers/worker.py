@@ -43,21 +43,22 @@ from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
-#: For how long a worker whose engine is up waits for a Postgres that is away, and between two tries, in seconds.
+#: Seconds for which a worker with a running engine retries its registration during a Postgres outage, and seconds
+#: between two tries.
 REGISTER_FOR_S = 60.0
 AGAIN_AFTER_S = 1.0
-#: New objects after which Python looks for cycles among them. After its default of 700 a busy worker looks seventy
-#: times a second, and now and then through all that is loaded, for 70 ms in which no thread of it runs.
+#: New objects that trigger a garbage collection. With Python's default of 700, a busy worker collects seventy times a
+#: second. Now and then it scans every loaded object, which stops all threads for 70 ms.
 YOUNG_OBJECTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What a worker calls in its process, from any thread.
+    """Callbacks into the worker's process. The worker calls them from any thread.
 
     Attributes:
-        freed: a job has left the engine: there may be room for another.
-        give_up: the engine has died too often: the process is to end, with an error.
+        freed: a job has left the engine, so another may fit.
+        give_up: the engine has died too often. Ends the process with an error.
     """
 
     freed: Callable[[], None]
@@ -68,7 +69,7 @@ class Worker:
     """Holds the engine, the lease and the use case together from `start` to `stop`.
 
     Attributes:
-        kv_budget: what its engine has room for: whoever has it `execute` a job lets the job in.
+        kv_budget: the room in the engine's KV cache. The caller reserves a job's room before it calls `execute`.
     """
 
     def __init__(self, settings: Settings, route: Route, store: Store, notices: Notices, hooks: Hooks) -> None:
@@ -118,7 +119,7 @@ class Worker:
         log.info("engine_ready", extra=facts)
 
     def _register(self, info: WorkerInfo) -> None:
-        """Write this worker's row, through an outage of Postgres if need be: an engine may have loaded for minutes.
+        """Write this worker's row. Retries through a Postgres outage, because the engine may have loaded for minutes.
 
         Raises: StoreUnavailable.
         """
@@ -135,7 +136,7 @@ class Worker:
                 time.sleep(AGAIN_AFTER_S)
 
     def _past_answers(self) -> list[AnswerLength]:
-        """The pool's last answers; none where Postgres does not say, or no room is kept."""
+        """The lengths of the pool's last answers. Empty for the paid API, which needs no room, and without Postgres."""
         if self._route is Route.OVERFLOW:
             return []
         pool = self._settings.served_pool
@@ -147,7 +148,7 @@ class Worker:
             return []
 
     def _measures(self) -> tuple[Sampler, Endpoint]:
-        """What reports on this worker, to Postgres and to Prometheus."""
+        """Make the sampler, which reports to Postgres, and the endpoint, which reports to Prometheus."""
         settings, engine, pool = self._settings, self._engine, self._pool
         sampler = Sampler(self._store, engine, self.kv_budget, self._state.id, pool, settings.sample_every_s)
         collectors: list[Collector] = [WorkerMetrics(pool, engine, self.kv_budget, self._state)]
@@ -174,12 +175,12 @@ class Worker:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
         self._lease.drain()
         if not self._state.attempts.wait_until_idle(self._settings.drain_s):
-            # A call to the paid API cannot be cut short, and what it costs must not be paid again elsewhere.
+            # A call to the paid API cannot be aborted, and another worker must not pay for the same job again.
             if self._route is Route.POOL:
                 self._lease.stop_all("draining")
             self._state.attempts.wait_until_idle(self._settings.drain_s)
         self._sampler.end()
-        # In this order: the lease would take an engine that was stopped for a dead one, and start it again.
+        # In this order: the lease would mistake a stopped engine for a dead one, and restart it.
         self._lease.end()
         self._engine.stop()
         self._publisher.end()

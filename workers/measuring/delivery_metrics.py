@@ -1,4 +1,4 @@
-"""What a webhook worker tells Prometheus."""
+"""A webhook worker's Prometheus metrics."""
 
 import threading
 from collections import Counter
@@ -14,14 +14,14 @@ from headrace.store import Store
 from headrace.store.webhooks import deliveries
 from workers.delivering.slots import DeliverySlots
 
-#: Due deliveries are counted up to this: the count reads each of them.
+#: Due deliveries are counted up to this number, because the count reads each row.
 MOST_COUNTED = 10_000
 OUTCOMES = ("delivered", "failed", "given_up")
 
 
 @dataclass(eq=False, slots=True)
 class DeliveryMetrics(Collector):
-    """Reads everything when it is asked; what is due, from Postgres, is absent while that is away. For many threads."""
+    """Reads every value at the scrape. Due deliveries are absent without Postgres. Safe for many threads."""
 
     store: Store
     slots: DeliverySlots
@@ -29,12 +29,12 @@ class DeliveryMetrics(Collector):
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, outcome: str) -> None:
-        """Note how a try ended: one of `OUTCOMES`."""
+        """Count a try by its outcome, one of `OUTCOMES`."""
         with self._lock:
             self._tries[outcome] += 1
 
     def describe(self) -> Iterator[Metric]:
-        """What there is to ask for, without asking Postgres."""
+        """Describe the metrics without a query to Postgres."""
         yield CounterMetricFamily("headrace_webhook_tries", "Tries, by how they ended.")
 
     def collect(self) -> Iterator[Metric]:

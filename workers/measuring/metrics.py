@@ -1,4 +1,4 @@
-"""A worker's Prometheus endpoint: our own metrics beside those that vLLM registers in the same process."""
+"""A worker's Prometheus endpoint: Headrace's metrics beside those that vLLM registers in the same process."""
 
 import logging
 import threading
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class WorkerMetrics(Collector):
-    """Reads everything when it is asked. Safe for many threads."""
+    """Reads every value at the scrape. Safe for many threads."""
 
     pool: str
     engine: Engine
@@ -70,17 +70,17 @@ class WorkerMetrics(Collector):
 
 @dataclass(eq=False, slots=True)
 class BudgetMetrics(Collector):
-    """How much of each budget is used, read from Postgres when it is asked; nothing while Postgres is away."""
+    """The used share of each budget, read from Postgres at the scrape. Has no samples without Postgres."""
 
     store: Store
     configured: Limits
 
     def describe(self) -> Iterator[Metric]:
-        """What there is to ask for, without asking Postgres."""
+        """Describe the metric without a query to Postgres."""
         yield self._gauge()
 
     def collect(self) -> Iterator[Metric]:
-        """One sample for each budget that has a limit, and from which something was reserved in its period."""
+        """Yield one sample for each budget with a limit and at least one reservation in its period."""
         gauge = self._gauge()
         with suppress(StoreUnavailable), self.store.begin() as db:
             for account in budgets.balances(db, self.configured).accounts:
@@ -95,17 +95,17 @@ class BudgetMetrics(Collector):
 
 
 class Endpoint:
-    """Serves a worker's metrics, and whatever else is in the registry, over HTTP from `begin` to `end`."""
+    """Serves a worker's metrics, and everything else in the registry, over HTTP from `begin` to `end`."""
 
     def __init__(
         self, collectors: Sequence[Collector], host: str, port: int | None, registry: CollectorRegistry = REGISTRY
     ):
-        """Args: port: None to serve nowhere. registry: by default the one that vLLM's metrics are in."""
+        """Args: port: None serves nothing. registry: the default also holds vLLM's metrics."""
         self._collectors, self._host, self._port, self._registry = collectors, host, port, registry
         self._serving: tuple[WSGIServer, threading.Thread] | None = None
 
     def begin(self) -> None:
-        """Listen. Raises: ConfigError when the address cannot be had."""
+        """Start to listen. Raises: ConfigError when the address cannot be bound."""
         if self._port is None:
             return
         try:
@@ -121,7 +121,7 @@ class Endpoint:
         log.info("metrics_served", extra={"host": self._host, "port": self._port})
 
     def end(self) -> None:
-        """Listen no more; does nothing before `begin`."""
+        """Stop listening. Does nothing before `begin`."""
         if self._serving is None:
             return
         (server, thread), self._serving = self._serving, None

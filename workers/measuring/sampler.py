@@ -1,4 +1,4 @@
-"""What a worker writes down of its engine: one thread puts a row into `worker_samples` every few seconds."""
+"""Samples a worker's engine: one thread writes a row into `worker_samples` every few seconds."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
-#: How long `end` waits for the last sample; a worker that leaves while Postgres hangs goes without it.
+#: Seconds that `end` waits for the last sample. A worker that stops while Postgres hangs loses that sample.
 END_TIMEOUT_S = 5.0
 
 
@@ -45,7 +45,7 @@ class Sampler:
         self._thread.start()
 
     def end(self) -> None:
-        """Stop, with a last sample of what is left, so that a short life is not lost. Does nothing before `begin`."""
+        """Stop after a last sample, so that a short-lived worker has one too. Does nothing before `begin`."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(END_TIMEOUT_S)
@@ -61,11 +61,11 @@ class Sampler:
         except StoreUnavailable as error:
             log.warning("sample_not_written", extra={"worker_id": str(self.worker_id), "error": str(error)})
         except Exception:
-            # A fault here must not end the thread: nothing would be sampled any more.
+            # A fault here must not end the thread: the worker would write no more samples.
             log.exception("sample_fault", extra={"worker_id": str(self.worker_id)})
 
     def sample(self) -> None:
-        """Write one sample. What an outage swallowed is in the next one, whose interval is as much longer.
+        """Write one sample. After an outage the next sample covers the gap with a longer interval.
 
         Raises: StoreUnavailable.
         """

@@ -1,6 +1,6 @@
 """The attempts that run in this process, and why one must stop.
 
-Shared by the task threads, which run them, and the lease's thread, which hears of cancels and deadlines.
+Shared by the task threads, which run them, and the lease's thread, which receives cancels and deadlines.
 """
 
 import threading
@@ -13,7 +13,7 @@ StopReason = Literal["cancelled", "deadline_exceeded", "run_timeout", "lease_los
 
 
 class RunningAttempts:
-    """A set of request ids with, for some, a reason to stop. Safe for many threads."""
+    """The running request ids, each with its reason to stop, if any. Safe for many threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._changed = threading.Condition()
@@ -35,7 +35,7 @@ class RunningAttempts:
                 self._changed.notify_all()
 
     def stop(self, request_id: str, reason: StopReason) -> bool:
-        """Note why an attempt must stop; the first reason stands. False when it runs here no more or is noted."""
+        """Note why an attempt must stop. Keeps the first reason. False if it has ended or already has a reason."""
         with self._changed:
             if self._running.get(request_id, reason) is not None:
                 return False
@@ -53,7 +53,7 @@ class RunningAttempts:
             return list(self._running)
 
     def longer_than(self, seconds: float) -> list[str]:
-        """The attempts that have run for longer than that."""
+        """The attempts that have run for longer than `seconds`."""
         with self._changed:
             before = self._clock() - seconds
             return [request_id for request_id, since in self._since.items() if since < before]

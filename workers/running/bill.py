@@ -1,4 +1,4 @@
-"""What an attempt comes to: the record of how it went, with its price. Pure."""
+"""The bill of an attempt: the record of how it ended, with its price. Pure."""
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -14,7 +14,7 @@ from workers.engines.base import Generation
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the engine returned for a claim, in whole or in part, and how long that took, in seconds."""
+    """The engine's answer to a claim, whole or partial, and how long it took, in seconds."""
 
     claim: Claim
     generation: Generation
@@ -26,8 +26,8 @@ class Bill:
     """Writes the bills of one worker's attempts.
 
     Attributes:
-        route: of all that it runs.
-        host_id: where it runs.
+        route: the route of all the worker's attempts.
+        host_id: the worker's host.
     """
 
     tariff: Tariff
@@ -41,7 +41,7 @@ class Bill:
         error_code: str | None = None,
         error_message: str | None = None,
     ) -> AttemptEnd:
-        """Of an attempt that the engine answered, in whole or in part."""
+        """The bill of an attempt that the engine answered, in whole or in part."""
         claim, generation = answered.claim, answered.generation
         return AttemptEnd(
             outcome,
@@ -63,12 +63,12 @@ class Bill:
         )
 
     def of_failure(self, claim: Claim, error: EngineError, engine_s: float) -> AttemptEnd:
-        """Of one that it did not. What was burnt is waste: nobody got a result for it."""
+        """The bill of an attempt without an answer. Its cost is waste, because the job got no result."""
         if isinstance(error, EngineCrash):
             usage = Usage(claim.prompt_tokens, error.made_tokens)
             spent = self._price(claim, usage)
             return AttemptEnd("failed", engine_s, spent, "waste", usage=usage, error_code=error.code)
-        # Where a paid API may have answered, it counts as the most that it can charge.
+        # A call that the paid API may bill counts at its reserved maximum.
         spent = Cost(claim.reserved_usd if error.may_be_billed else Decimal(0), self._price(claim).price_version)
         end = AttemptEnd("failed", engine_s, spent, "waste", error_code=error.code, error_message=str(error))
         return replace(end, estimated=error.may_be_billed)

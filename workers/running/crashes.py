@@ -1,16 +1,16 @@
-"""How often a worker's engine has died lately: a worker whose engine dies again and again takes itself out."""
+"""Counts recent crashes of a worker's engine. A worker whose engine dies too often stops itself."""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
-#: So many crashes within so many seconds are too many.
+#: This many unexplained crashes within this many seconds are too many.
 MOST_CRASHES, WITHIN_S = 3, 600.0
 
 
 class Crashes:
-    """Counts them. Safe for many threads."""
+    """Counts one engine's crashes. Safe for many threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -19,13 +19,13 @@ class Crashes:
         self._explained: deque[float] = deque()
 
     def note(self) -> bool:
-        """The engine has died. Returns: True when that is one time too many."""
+        """Count a crash. Returns: True when there were too many."""
         with self._lock:
             self._crashes.append(self._clock())
             return self._recent(self._crashes) - self._recent(self._explained) >= MOST_CRASHES
 
     def explain(self) -> None:
-        """A crash was a job's fault, which will not run again: the worker is not to blame for it."""
+        """Discount a crash: a job caused it, not the worker, and that job will not run again."""
         with self._lock:
             self._explained.append(self._clock())
 

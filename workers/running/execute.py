@@ -1,6 +1,6 @@
 """The use case of a worker: claim a job, have the engine answer it, store the answer with its bill.
 
-Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so every step is fenced by the claim.
+Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so the claim fences every step.
 """
 
 import logging
@@ -26,11 +26,11 @@ from workers.running.worker_state import WorkerState
 
 log = logging.getLogger(__name__)
 
-#: How long a message waits for an engine that is being started again, or is held while Postgres is away.
+#: Seconds that a message waits for an engine that restarts, or is held during a Postgres outage.
 NOT_READY_HOLD_S = 2.0
 
 
-#: Why a job has failed that was aborted for its time; it pays for what it produced.
+#: The error messages of jobs that were aborted at a time limit. Such a job pays for what it produced.
 _TIMED_OUT: Mapping[StopReason, str] = {
     "deadline_exceeded": "Its deadline passed while it ran.",
     "run_timeout": "It ran for longer than its pool allows (max_run_s): ask for a shorter answer.",
@@ -42,7 +42,7 @@ class Execute:
     """Runs attempts.
 
     Attributes:
-        payer: pays for what the engine answers; None for an engine of ours.
+        payer: pays for calls of the paid API; None for a local engine.
     """
 
     state: WorkerState
@@ -53,16 +53,16 @@ class Execute:
     payer: Payer | None = None
 
     def takes(self) -> bool:
-        """True while one more job may come."""
+        """True while the worker can take another job."""
         return self.state.ready.is_set() and (self.payer is None or self.payer.is_open)
 
     def run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         """Run one attempt of a job, if there is still one to run.
 
-        Returns: where the job is now; None when another process answers for it.
+        Returns: the job's state; None when another process holds the job.
 
-        A message that finds no engine ready, or no Postgres, is held for a moment, which leaves the rest of the queue
-        where it is counted, and then dropped: the job stays queued, and `publish_due` sends another.
+        Without a ready engine or without Postgres, the message is held for a moment and then dropped. Holding it keeps
+        this worker from emptying the queue. The job stays queued, and `publish_due` sends another message.
         """
         try:
             if self.state.ready.wait(NOT_READY_HOLD_S):
@@ -86,7 +86,7 @@ class Execute:
             return self._attempt(paid) if isinstance(paid, Claim) else paid
 
     def _paid(self, claim: Claim) -> Claim | Outcome | None:
-        """The claim, with the money for its call if it takes any; where the job is when there is nothing to run."""
+        """Reserve the money for the call, if it costs any. Returns: the claim; the job's outcome if nothing runs."""
         try:
             outcome = claim if self.payer is None else self.payer.reserve(claim)
         except StoreUnavailable as error:
@@ -102,16 +102,16 @@ class Execute:
         return outcome
 
     def _is_stopping(self, claim: Claim) -> bool:
-        """True where a call would be paid that nobody waits for, or this worker does not: it came while it waited."""
+        """True if, during the wait for the money, the worker began to drain or the job got a reason to stop."""
         return not self.state.ready.is_set() or self.state.attempts.reason(claim.request_id) is not None
 
     def _put_off(self, claim: Claim, delay_s: float, end: AttemptEnd = NO_CALL) -> Outcome | None:
-        """Give a job back whose call is to be made later. It is as good as never taken."""
+        """Hand a job back whose call must be made later, as if it had never been taken."""
         delay_s *= 1 + jitter()
         return self.records.hand_back(claim, end, HandBack(delay_s=delay_s))
 
     def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> Outcome | None:
-        """Let a job that the paid API is closed to wait elsewhere, or for it; or fail it, if it cannot."""
+        """Requeue a job that the paid API cannot take, in its own pool or for a later call; otherwise fail it."""
         log.warning("overflow_refused", extra={"job_id": show_id(claim.job_id), "code": objection.code})
         end = replace(end, error_code=objection.code, error_message=objection.message)
         if (reroute := next_queue(claim, objection, self.rules.paid_pools, jitter())) is None:
@@ -123,7 +123,7 @@ class Execute:
         outcome, engine_s = self.generating.generate(claim, tier)
         if self.payer is not None:
             self.payer.note_outcome(claim, outcome, tier)
-        # At once: the next job comes in while this one's answer is written.
+        # Release now, so that the next job starts while this answer is written.
         self.generating.release(claim.job_id, outcome)
         if isinstance(outcome, EngineError):
             return self._failed(claim, outcome, engine_s)
@@ -139,7 +139,7 @@ class Execute:
             return self.records.finish(claim, JobState.CANCELLED, self.bill.of(answered, "aborted"))
         if stop is not None and (why := _TIMED_OUT.get(stop)):
             return self.records.finish(claim, JobState.FAILED, self.bill.of(answered, "aborted", stop, why))
-        # The engine or this worker is going away; the job is as good as never taken.
+        # The engine or this worker is stopping: the job is handed back as if it had never been taken.
         return self.records.hand_back(claim, replace(self.bill.of(answered, "aborted", stop), kind="waste"))
 
     def _failed(self, claim: Claim, error: EngineError, engine_s: float) -> Outcome | None:
@@ -149,15 +149,15 @@ class Execute:
             return self._crashed(claim, error, engine_s)
         end = self.bill.of_failure(claim, error, engine_s)
         if isinstance(error, EngineBusy) and claim.attempt == 1:
-            # A call that was not let in is none: it is not counted, and the job's start_by binds it as before. Once
-            # that binds no more, the attempts do.
+            # A call that was refused for capacity does not count as an attempt, and the job's start_by still bounds it.
+            # From the second attempt on, start_by no longer applies and the number of attempts is the bound.
             return self._put_off(claim, error.retry_after_s or backoff_s(claim.enqueue_no), end)
         if not isinstance(error, EngineUnavailable):
             return self._try_again(claim, error, end)
         if self.payer is not None:
             return self._turn_away(claim, Objection(error.code, str(error)), end)
-        # Our own engine was dead before it came: it is as good as never taken. Nothing else is, until the lease's
-        # minder has looked, or the whole queue would be taken for it.
+        # The local engine was dead before the job came: hand the job back as if it had never been taken. Take no other
+        # job until the engine minder has checked, or this worker would take the whole queue for a dead engine.
         self.state.ready.clear()
         return self.records.hand_back(claim, end)
 
@@ -170,10 +170,10 @@ class Execute:
         return self.records.retry(claim, end, decision.delay_s)
 
     def _crashed(self, claim: Claim, error: EngineCrash, engine_s: float) -> Outcome | None:
-        """Give the job back under suspicion, without counting the attempt; or fail it, if it ran alone.
+        """Hand the job back under suspicion, without counting the attempt. Fail it if it ran alone.
 
-        What had made no token yet when the engine died is the first suspect, and runs alone from now on. What was under
-        way becomes one if an engine dies under it again.
+        A job without a token when the engine died is a suspect, and runs alone from now on. A job with tokens becomes
+        a suspect if an engine dies under it again.
         """
         end = self.bill.of_failure(claim, error, engine_s)
         facts = {"job_id": show_id(claim.job_id), "made_tokens": error.made_tokens, "suspicion": claim.suspicion}

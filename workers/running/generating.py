@@ -1,4 +1,4 @@
-"""Has a worker's engine answer claims, with room in its KV cache, and publishes what it makes."""
+"""Runs claims on a worker's engine, within the room in its KV cache, and publishes the output."""
 
 import time
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from workers.taking.kv_budget import KvBudget
 
 @dataclass(frozen=True, slots=True)
 class Generating:
-    """Answers for all threads of one worker.
+    """Serves all threads of one worker.
 
     Attributes:
-        kv_budget: what the engine's KV cache has room for. The caller has let the job in.
-        publisher: takes what is made of jobs that are streamed.
+        kv_budget: the room in the engine's KV cache. The caller has reserved the job's room already.
+        publisher: publishes the output of streamed jobs.
     """
 
     engine: Engine
@@ -28,9 +28,9 @@ class Generating:
     publisher: Publisher
 
     def generate(self, claim: Claim, tier: ApiTier | None) -> tuple[Generation | EngineError, float]:
-        """Answer one claim. What was made is with its readers when this returns.
+        """Answer one claim. Its output is published before this returns.
 
-        Args: tier: of a paid API's service. Returns: what the engine made of it, and how long that took, in seconds.
+        Args: tier: the paid API's service tier. Returns: the answer or the error, and how long it took, in seconds.
         """
         outcome: Generation | EngineError
         with self._published(claim) as (prefix, on_delta):
@@ -46,12 +46,12 @@ class Generating:
         return outcome, engine_s
 
     def release(self, job_id: UUID, outcome: Generation | EngineError | None = None) -> None:
-        """The job needs its room no more. Args: outcome: what came of it, if it came to the engine."""
+        """Release the job's room. Args: outcome: the engine's answer or error, if the job reached the engine."""
         self.kv_budget.release(job_id, outcome if isinstance(outcome, Generation) else None)
 
     @contextmanager
     def _published(self, claim: Claim) -> Iterator[tuple[str, OnDelta | None]]:
-        """Publish what the engine makes of a job that is streamed; yields what it must go on from, and its listener."""
+        """Publish a streamed job's output. Yields: the text to continue, and the listener for new pieces."""
         if not claim.stream:
             yield "", None
             return

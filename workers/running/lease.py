@@ -1,7 +1,7 @@
-"""The worker's pulse: one thread renews the lease and hears of cancels and deadlines, another minds the engine.
+"""The worker's lease: one thread renews it and receives cancels and deadlines; another checks the engine.
 
-Every job this process runs stands under its one lease. When the lease cannot be renewed for its whole length the
-jobs are somebody else's, and their generations are stopped.
+One lease covers every job that this process runs. If the lease cannot be renewed for its whole length, other workers
+may take the jobs, so their generations are stopped here.
 """
 
 import logging
@@ -22,12 +22,13 @@ from workers.running.worker_state import WorkerState
 
 log = logging.getLogger(__name__)
 
-#: How long `end` waits for each thread: a renewal is bounded by the database's time-outs, an engine that is just
-#: being started is not waited for to its end.
+#: Seconds that `end` waits for each thread. The database's time-outs bound a renewal. `end` does not wait for an
+#: engine's start to finish.
 END_TIMEOUT_S = 15.0
-#: How long an engine may take to end a request that it was told to abort, before it counts as one that hangs.
+#: Seconds that an engine may take to end an aborted request before the engine counts as hanging.
 ABORT_WITHIN_S = 60.0
-#: How long an attempt may run in this process alone, or in Postgres alone: for a moment it does at each claim and end.
+#: Seconds for which only this process, or only Postgres, may know an attempt. Each claim and each end causes a short
+#: gap.
 APART_FOR_S = 2.0
 
 
@@ -45,8 +46,8 @@ class Lease:
     """Renews one worker's lease until `end`.
 
     Attributes:
-        give_up: called when the engine has died too often: it makes the process end, with an error.
-        serves: False while the worker can do nothing for a job, although it takes them.
+        give_up: called when the engine has died too often, or hangs. Ends the process with an error.
+        serves: False while the worker takes jobs but cannot serve them, as in a lock-out.
     """
 
     state: WorkerState
@@ -63,20 +64,20 @@ class Lease:
     _apart: dict[str, float] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Start renewing; the worker's row must be there."""
-        # Two threads: a look at an engine that hangs takes longer than a lease lasts.
+        """Start renewing. The worker's row must exist."""
+        # Two threads, because a check of a hanging engine takes longer than a lease lasts.
         for name, target in (("lease", self._renew_until_ended), ("engine-minder", self._mind_until_ended)):
             thread = threading.Thread(target=target, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def drain(self) -> None:
-        """Take no more work, for good."""
+        """Take no more jobs, for good."""
         self._draining.set()
         self.state.ready.clear()
 
     def end(self) -> None:
-        """Stop renewing and give the lease up."""
+        """Stop renewing, and give up the lease."""
         self._ended.set()
         for thread in self._threads:
             thread.join(END_TIMEOUT_S)
@@ -98,7 +99,7 @@ class Lease:
                 if time.monotonic() - last_good > self.times.lease_s:
                     self.stop_all("lease_lost")
             except Exception:
-                # A fault here must not end the thread: without it the worker's jobs would be taken from it.
+                # A fault here must not end the thread: the lease would expire, and other workers would take the jobs.
                 log.exception("lease_fault", extra={"worker_id": str(self.state.id)})
 
     def _renew(self) -> None:
@@ -112,7 +113,7 @@ class Lease:
         self._compare(here, {attempt.request_id: attempt for attempt in held})
 
     def _end_overlong(self) -> None:
-        """Abort what has run for too long; take this worker out where the engine does not let go of it."""
+        """Abort attempts that ran too long. Stop this worker if the engine does not end an aborted attempt."""
         for request_id in self.state.attempts.longer_than(self.times.max_run_s):
             self._stop(request_id, "run_timeout")
         late = self.state.attempts.longer_than(self.times.max_run_s + ABORT_WITHIN_S)
@@ -120,15 +121,15 @@ class Lease:
             self._take_out(f"The engine has not ended {len(held)} requests that were aborted {ABORT_WITHIN_S:g} s ago.")
 
     def _compare(self, here: set[str], held: dict[str, HeldAttempt]) -> None:
-        """Settle what runs on one side alone: in this process, or by what Postgres says."""
+        """Settle attempts that only this process or only Postgres knows."""
         now = time.monotonic()
         self._apart = {request_id: self._apart.get(request_id, now) for request_id in here ^ held.keys()}
         for request_id in [each for each, since in self._apart.items() if now - since >= APART_FOR_S]:
             if request_id not in held:
-                # `rescue` took it while this process was held up: its answer could not be stored.
+                # `rescue` took the job while this process was stalled. The answer could not be stored any more.
                 self._stop(request_id, "lease_lost")
                 continue
-            # A claim whose reply was lost, or an end that could not be written: nobody would ever move the job.
+            # The reply to the claim was lost, or the end could not be written. The job would stay running forever.
             log.warning("attempt_disowned", extra=_facts(request_id))
             with self.store.begin() as db:
                 store.workers.disown(db, self.state.id, held[request_id])
@@ -141,7 +142,7 @@ class Lease:
     def _stop(self, request_id: str, reason: StopReason) -> None:
         if self.state.attempts.stop(request_id, reason):
             log.info("attempt_stopped", extra={**_facts(request_id), "reason": reason})
-        # Asked for at every renewal: the first time, the attempt may not have reached the engine yet.
+        # Repeated at every renewal: the first time, the attempt may not have reached the engine yet.
         self.engine.abort(request_id)
 
     def _mind_until_ended(self) -> None:
@@ -149,7 +150,7 @@ class Lease:
             try:
                 self._mind()
             except Exception:
-                # A fault here must not end the thread: an engine that dies later would never be started again.
+                # A fault here must not end the thread: an engine that dies later would never be restarted.
                 log.exception("engine_minder_fault", extra={"worker_id": str(self.state.id)})
 
     def _mind(self) -> None:
@@ -162,12 +163,12 @@ class Lease:
             self._open()
 
     def _open(self) -> None:
-        """Take work again, unless this worker is leaving."""
+        """Take jobs again, unless this worker is draining."""
         if not self._draining.is_set():
             self.state.ready.set()
 
     def _replace_engine(self) -> None:
-        """Take no work while the engine is dead; take this worker out if that was once too often."""
+        """Take no jobs while the engine is dead, and restart it. Stop this worker if the engine died too often."""
         self.state.ready.clear()
         if not self._is_down and self.state.crashes.note():
             self._take_out(f"The engine died {MOST_CRASHES} times in {WITHIN_S / 60:.0f} minutes.")
@@ -182,7 +183,7 @@ class Lease:
         self.give_up()
 
     def _restart_engine(self) -> None:
-        """A start that fails is tried again at the next look."""
+        """Start the engine. The next check retries a failed start."""
         try:
             self.engine.start()
         except (EngineUnavailable, ConfigError) as error:
@@ -194,6 +195,6 @@ class Lease:
 
 
 def _facts(request_id: str) -> dict[str, str]:
-    """What a log line says of an attempt: see `Claim.request_id`."""
+    """The log fields of an attempt; see `Claim.request_id`."""
     digits, _, attempt = request_id.partition(".")
     return {"job_id": f"job_{digits}", "attempt": attempt}

@@ -1,7 +1,7 @@
-"""Tells Redis what Postgres has already: which jobs wait no more, and which have ended. One thread for all of them.
+"""Notifies Redis of what Postgres already records: jobs that left their queue, and jobs that ended.
 
-Whoever runs a job only leaves word here. A word that is lost is made good: a place in a queue by `reconcile_admission`,
-an end by the readers' own timer, a webhook by the webhook workers'.
+One thread sends the notices of all jobs; a job's own thread only queues them. A lost notice is repaired: a place in a
+queue by `reconcile_admission`, an end by the readers' own timer, a webhook by the webhook workers' timer.
 """
 
 import logging
@@ -18,9 +18,9 @@ from headrace.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
 
-#: How long `end` waits for the last words: longer than Redis may take for one command.
+#: Seconds that `end` waits for the last notices: longer than Redis may take for one command.
 END_TIMEOUT_S = 5.0
-#: How long words wait for more of them while many jobs come, in seconds.
+#: Seconds that notices wait for more of them while many jobs come.
 GATHER_S = 0.01
 
 
@@ -35,37 +35,37 @@ class _Ended(NamedTuple):
 
 
 class Notices:
-    """Passes words on, in one round trip those that have come together. Safe for many threads."""
+    """Sends notices; those that gathered share one round trip. Safe for many threads."""
 
     def __init__(self, admission: Admission, gathering: Gathering | None = None) -> None:
-        """Pass nothing on before `begin`.
+        """Send nothing before `begin`.
 
         Args:
-            gathering: how words wait for more of them.
+            gathering: how notices wait for more of them.
         """
         self._admission = admission
-        #: None is the last word.
+        #: None ends the thread.
         self._words: SimpleQueue[_Left | _Ended | None] = SimpleQueue()
         self._gathering = gathering or Gathering(GATHER_S)
         self._thread = threading.Thread(target=self._pass_until_ended, name="notices", daemon=True)
 
     def begin(self) -> None:
-        """Start to pass words on."""
+        """Start to send notices."""
         self._thread.start()
 
     def end(self) -> None:
-        """Pass on what is left, and stop."""
+        """Send the remaining notices, and stop."""
         self._words.put(None)
         if self._thread.is_alive():
             self._thread.join(END_TIMEOUT_S)
 
     def left(self, job_id: UUID, enqueue_no: int) -> None:
-        """This job waits no more: it was claimed."""
+        """Notify that this job was claimed, so it left its queue."""
         self._gathering.came()
         self._words.put(_Left(job_id, enqueue_no))
 
     def ended(self, job_id: UUID, *, has_webhook: bool) -> None:
-        """This job has ended, and with a webhook its delivery is due."""
+        """Notify that this job has ended. If it has a webhook, its delivery is due."""
         self._words.put(_Ended(job_id, has_webhook))
 
     def _pass_until_ended(self) -> None:
@@ -80,7 +80,7 @@ class Notices:
             try:
                 self._pass(words)
             except Exception:
-                # A fault here must not end the thread: no reader would hear of an end any more.
+                # A fault here must not end the thread: readers would get no more notices.
                 log.exception("notices_fault")
 
     def _pass(self, words: list[_Left | _Ended | None]) -> None:
@@ -94,7 +94,7 @@ class Notices:
 
 @contextmanager
 def _told(event: str) -> Iterator[None]:
-    """Log a word that Redis does not take."""
+    """Log a notice that Redis does not accept."""
     try:
         yield
     except BrokerUnavailable as error:

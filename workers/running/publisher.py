@@ -1,7 +1,7 @@
 """Publishes the answers of running attempts into their jobs' streams: one thread and one round trip for all of them.
 
-An engine only leaves its pieces here: a slow or absent Redis costs it nothing. What is published is always a
-beginning of the attempt's answer; what never gets there, readers have from Postgres at the job's end.
+An engine only queues its pieces here, so a slow or absent Redis does not delay it. The published text is always a
+prefix of the attempt's answer. Readers get the unpublished rest from Postgres when the job ends.
 """
 
 import json
@@ -21,31 +21,31 @@ from workers.engines.base import Delta, OnDelta
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two round trips. A reader cannot tell it from none, and Redis has few calls to serve.
+#: Seconds between two round trips: too short for a reader to notice, and few calls for Redis.
 FLUSH_EVERY_S = 0.05
-#: Seconds before a Redis that did not answer is asked again.
+#: Seconds before the next try after Redis did not answer.
 RETRY_AFTER_S = 0.5
-#: How long the end of an attempt waits for its last pieces to be published, in seconds.
+#: Seconds that the end of an attempt waits for its last pieces to be published.
 LAST_FLUSH_S = 1.0
-#: Bytes of one attempt that are published: Redis has the queues in the same memory. No text is as long, but twenty
-#: alternatives to each of 2,500 tokens are.
+#: The most bytes that one attempt publishes, because Redis holds the queues in the same memory. Text alone never gets
+#: this long. Log probabilities do, with twenty alternatives to each of 2,500 tokens.
 MOST_BYTES = 4 * 2**20
-#: How long `end` waits for the thread: longer than Redis may take for one command.
+#: Seconds that `end` waits for the thread: longer than Redis may take for one command.
 END_TIMEOUT_S = 5.0
 
 
 @dataclass(eq=False, slots=True)
 class _Publication:
-    """One attempt's answer on its way.
+    """One attempt's answer, as far as it is published.
 
     Attributes:
-        enqueue_no: of the claim, which fences what it publishes.
+        enqueue_no: the claim's number, which fences every published piece.
         prefix: the published text that the attempt continues.
-        has_begun: False while Redis has not heard of the claim.
-        is_dropped: True once nothing of it can be published any more.
-        published_bytes: of what Redis has of it.
+        has_begun: True once Redis knows the claim.
+        is_dropped: True once the attempt can publish no more.
+        published_bytes: the length of its stream in Redis.
         pieces: what the engine has added since the last round trip.
-        unpublished: what that round trip is about, or the next one, when it failed, in the stream's words.
+        unpublished: what the current round trip sends, in the stream's format. After a failure, the next one sends it.
     """
 
     job_id: UUID
@@ -63,7 +63,7 @@ class _Publication:
         return self.is_dropped or not (self.pieces or self.unpublished)
 
     def due(self) -> Iterator[StreamPiece]:
-        """What is unpublished, each piece behind the one before it."""
+        """Yield the unpublished pieces, each with its offset in the stream."""
         before_bytes = self.published_bytes
         for kind, text in self.unpublished:
             yield StreamPiece(self.job_id, self.enqueue_no, before_bytes, text, kind)
@@ -71,7 +71,7 @@ class _Publication:
 
 
 class Publisher:
-    """Takes the pieces of every running attempt. Safe for many threads."""
+    """Publishes the pieces of every running attempt. Safe for many threads."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
@@ -85,7 +85,7 @@ class Publisher:
         self._thread.start()
 
     def end(self) -> None:
-        """Stop publishing, if it was begun. Attempts have ended before."""
+        """Stop publishing, after all attempts have ended. Does nothing before `begin`."""
         with self._changed:
             self._is_ending = True
             self._changed.notify_all()
@@ -96,12 +96,12 @@ class Publisher:
     def publishing(
         self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]
     ) -> Iterator[tuple[str, OnDelta]]:
-        """Publish what one claim's engine makes, and what is left at the end for `LAST_FLUSH_S` at most.
+        """Publish one claim's output. The exit waits for the last pieces, for `LAST_FLUSH_S` at most.
 
         Args:
-            can_continue: whether the engine can go on behind this text, published by an earlier claim.
+            can_continue: whether the engine can continue this text, which an earlier claim published.
 
-        Yields: the text the engine must continue, and what takes its pieces. It does not block.
+        Yields: the text that the engine must continue, and a callback for its pieces, which does not block.
         """
         publication = self._begun(job_id, enqueue_no, can_continue)
         with self._changed:
@@ -121,14 +121,14 @@ class Publisher:
             self._settle(publication)
 
     def forget(self, job_id: UUID) -> None:
-        """Keep the stream of a job that is over for a while only."""
+        """Let the stream of an ended job expire."""
         try:
             self._streams.end(job_id)
         except BrokerUnavailable as error:
             log.warning("stream_not_ended", extra={"job_id": show_id(job_id), "error": str(error)})
 
     def _begun(self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]) -> _Publication:
-        """Take the stream over. Without Redis, the thread does so later, and the text starts anew."""
+        """Take the stream over. Without Redis, the thread does so later, and the text starts from the beginning."""
         publication = _Publication(job_id, enqueue_no)
         try:
             text = self._streams.begin(job_id, enqueue_no)
@@ -143,12 +143,12 @@ class Publisher:
         return publication
 
     def _settle(self, publication: _Publication) -> None:
-        """Give what is left a moment to be published, and let go of it."""
+        """Wait a moment for the last pieces to be published, then forget the publication."""
         with self._changed:
             if not publication.is_settled:
                 self._has_news = self._is_hurried = True
                 self._changed.notify_all()
-                # A Redis that is known to be down is not waited for.
+                # Does not wait for a Redis that is known to be down.
                 self._changed.wait_for(lambda: publication.is_settled or self._is_idle, LAST_FLUSH_S)
             self._open.remove(publication)
 
@@ -167,7 +167,7 @@ class Publisher:
                 if not self._is_failing:
                     log.warning("streams_not_published", extra={"error": str(error)})
             except Exception:
-                # A fault here must not end the thread: no job of this worker would be heard any more.
+                # A fault here must not end the thread: this worker's streams would stop.
                 log.exception("publisher_fault")
             self._pause(is_failing)
 
@@ -183,7 +183,7 @@ class Publisher:
             return due
 
     def _pause(self, is_failing: bool) -> None:
-        """Let news gather until the next round trip, which is at once where the end of an attempt waits for it."""
+        """Let pieces gather until the next round trip. The end of an attempt cuts the pause short."""
         with self._changed:
             self._is_failing = is_failing
             self._has_news |= is_failing
@@ -213,7 +213,7 @@ class Publisher:
 
 
 def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
-    """The same in the stream's words: of what came together, the reasoning first, and log probabilities before text."""
+    """The pieces in the stream's format: first the reasoning, then log probabilities, then the text."""
     if reasoning := storable("".join(piece.reasoning for piece in pieces)):
         yield "reasoning", reasoning
     if logprobs := [json.dumps(each, separators=(",", ":")) for piece in pieces for each in piece.logprobs]:

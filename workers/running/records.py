@@ -1,6 +1,6 @@
-"""What Postgres and the readers are told of one worker's attempts: that they begin, and how they end.
+"""Records in Postgres how one worker's attempts begin and end, and notifies the readers.
 
-Every write is fenced by the claim. The end of an attempt is written through an outage of Postgres.
+The claim fences every write. The write of an attempt's end is retried through a Postgres outage.
 """
 
 import logging
@@ -26,10 +26,10 @@ from workers.running.shared_attempts import SharedAttempts
 
 log = logging.getLogger(__name__)
 
-#: Pause before a write that Postgres did not take is tried again, in seconds.
+#: Seconds before a write that Postgres did not accept is retried.
 REWRITE_AFTER_S = 0.5
-#: How long an answer is kept for a Postgres that does not take it. Longer than `rescue` waits after an outage
-#: before it takes a job from a live worker, so that a restart of Postgres costs no second generation.
+#: Seconds for which the write of an answer is retried. Must be longer than `rescue` waits after an outage before it
+#: takes a job from a live worker. Otherwise a restart of Postgres would cost a second generation.
 REWRITE_FOR_S = 60.0
 
 T = TypeVar("T")
@@ -37,12 +37,12 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class AttemptRecords:
-    """Writes for all threads of one worker. Where the claim holds no more, each of them returns None.
+    """Writes for all threads of one worker. A write returns None if the claim is lost.
 
     Attributes:
-        worker_id: the worker's row in `workers`: the fence.
-        engine: its name.
-        notices: gets word of each job that waits no more, right after its claim, and of each that has ended.
+        worker_id: the id of the worker's row in `workers`, which fences every write.
+        engine: the engine's name.
+        notices: told of each job right after its claim, and again after its end.
         publisher: forgets the streams of jobs that have ended.
     """
 
@@ -57,14 +57,14 @@ class AttemptRecords:
         self._shared = SharedAttempts(self.store, self.worker_id, self.engine)
 
     def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
-        """Take a queued job; None where there is nothing to take. Raises: StoreUnavailable."""
+        """Claim a queued job. None if it cannot be claimed. Raises: StoreUnavailable."""
         claim = self._shared.claim(job_id, enqueue_no)
         if claim is None:
             log.info("claim_missed", extra={"job_id": show_id(job_id), "enqueue_no": enqueue_no})
         return claim
 
     def has_left(self, claim: Claim) -> None:
-        """Let the job's queue know that it waits no more."""
+        """Notify the job's queue that the job has left it."""
         self.notices.left(claim.job_id, claim.enqueue_no)
 
     def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> Outcome | None:
@@ -84,11 +84,11 @@ class AttemptRecords:
         return self._put_back(claim, end, lambda db: attempts.retry(db, claim, end, delay_s))
 
     def hand_back(self, claim: Claim, end: AttemptEnd, how: HandBack = AS_BEFORE) -> Outcome | None:
-        """Give the job back as if it had never been taken; see `store.attempts.hand_back`."""
+        """Hand the job back as if it had never been taken; see `store.attempts.hand_back`."""
         return self._put_back(claim, end, lambda db: attempts.hand_back(db, claim, end, how))
 
     def poison(self, claim: Claim) -> None:
-        """Have the doors refuse this prompt. Where Postgres does not take it now, the next crash brings it back."""
+        """Make the API refuse this prompt. If Postgres does not accept the write, the next crash repeats it."""
         digest = prompt_digest(claim.model, claim.messages, claim.sampling)
         try:
             with self.store.begin() as db:
@@ -107,7 +107,7 @@ class AttemptRecords:
             return write(db)
 
     def _insist(self, claim: Claim, write: Callable[[], T]) -> T | None:
-        """Write under the claim, through an outage of Postgres if need be; nothing when the claim holds no more."""
+        """Write under the claim; retry through a Postgres outage. None if the claim or the answer is lost."""
         give_up_at = time.monotonic() + REWRITE_FOR_S
         while True:
             try:

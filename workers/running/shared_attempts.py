@@ -1,6 +1,6 @@
-"""Claims and ends of jobs, those of one worker's threads that come together in one statement and one commit.
+"""Claims and ends of jobs: concurrent ones of one worker's threads share one statement and one commit.
 
-Each is fenced as if it were alone. What a job costs the processor and the disk is mostly the statement, not the row.
+Each is fenced as if it were alone. Sharing pays, because the statement costs more processor and disk than its rows.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from headrace.store import Store, attempts
 from headrace.store.attempts.claims import claim_of
 from workers.sharing import MOST, Sharing
 
-#: How long a statement waits for more rows while many come, in seconds: about as long as Postgres takes to commit it.
+#: Seconds that a statement waits for more rows while many come: about as long as Postgres takes to commit it.
 GATHER_S = 0.005
 
 
@@ -39,7 +39,7 @@ class SharedAttempts:
     def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
         """As `store.attempts.finish`, for a job that has no webhook.
 
-        Log probabilities go alone: they can be megabytes, and some together take Postgres longer than it may take.
+        An end with log probabilities is written alone. They can be megabytes, and several would exceed the time-out.
         Raises: StoreUnavailable.
         """
         if end.logprobs:
@@ -51,7 +51,7 @@ class SharedAttempts:
             return attempts.claim_all(db, asked, self._worker_id, self._engine)
 
     def _finish_all(self, target: JobState, ends: Mapping[UUID, tuple[Claim, AttemptEnd]]) -> Mapping[UUID, bool]:
-        # The end of a job is one statement; with money it is several, which hold together or not at all.
+        # Without money the end of a job is one statement. With money it is several, which need one transaction.
         is_paid = any(claim.route is Route.OVERFLOW for claim, _ in ends.values())
         with self._store.begin() if is_paid else self._store.autocommit() as db:
             return dict.fromkeys(attempts.finish_all(db, target, list(ends.values())), True)

@@ -1,4 +1,4 @@
-"""The running worker, as its threads share it."""
+"""The state of a running worker, which its threads share."""
 
 import threading
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from workers.running.crashes import Crashes
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """Who this worker is, and how it is. Safe for many threads.
+    """A worker's identity and state. Safe for many threads.
 
     Attributes:
-        id: its row in `workers`: the fence of every claim.
+        id: of its row in `workers`; fences every claim.
         ready: set while its engine can answer.
-        attempts: those that run.
-        crashes: of its engine.
+        attempts: the running attempts.
+        crashes: the engine's recent crashes.
     """
 
     id: UUID = field(default_factory=new_id)
