@@ -1,4 +1,4 @@
-"""The use case of a webhook worker: one signed POST per try, and a record of how it went.
+"""The use case of a webhook worker: one signed POST per try, and a record of its outcome.
 
 Knows no Celery.
 """
@@ -32,12 +32,12 @@ class Deliver:
     """Sends webhooks.
 
     Attributes:
-        slots: of those in hand.
-        session: called per try: a requests session is not made for many threads.
+        slots: the slots of running deliveries.
+        session: makes a session for each try, because a requests session is not thread-safe.
         release: gives a delivery's slot back, once the thread of its POST has ended.
-        operator_secrets: each signs the operator's webhooks; empty where there are none.
-        count: told how each try ended, for the metrics.
-        jitter: the share by which each pause before the next try is longer.
+        operator_secrets: each signs the operator's webhooks; empty if none is set.
+        count: called with each try's outcome, for the metrics.
+        jitter: returns the share by which to lengthen a pause before the next try.
     """
 
     store: Store
@@ -50,7 +50,7 @@ class Deliver:
     jitter: Callable[[], float] = field(default=jitter)
 
     def terms(self, most: int, held: SlotUse) -> Terms:
-        """What may be pulled: so many at most, while this is in hand."""
+        """The terms of a pull of `most` deliveries at most, while `held` slots are in use."""
         settings = self.settings
         return Terms(
             most,
@@ -63,7 +63,7 @@ class Deliver:
         )
 
     def run(self, delivery_id: UUID, tries: int) -> None:
-        """Make the try that was pulled; none when it comes too late. Raises: DeliveryFailed, which is on record."""
+        """Make the try that was pulled, unless it comes too late. Raises: DeliveryFailed, after recording it."""
         delivery = self.slots.begin(delivery_id, tries)
         if delivery is None:
             log.warning("delivery_too_late", extra={"delivery_id": str(delivery_id), "tries": tries})
@@ -122,7 +122,7 @@ def _accepted(answer: WebhookResponse) -> int:
 
 
 def _facts(delivery: Delivery) -> dict[str, object]:
-    """What a log line says of a try: of the URL the host alone, since apps put secrets into the rest."""
+    """The log fields of a try. Of the URL only the host is logged, because apps put secrets into the rest."""
     return {
         "delivery_id": str(delivery.id),
         "about": delivery.event,

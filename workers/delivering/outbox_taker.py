@@ -1,7 +1,7 @@
-"""What a webhook worker takes next: due deliveries, pulled from Postgres as slots are free.
+"""Takes a webhook worker's next tries: due deliveries, pulled from the outbox in Postgres as slots free.
 
-Nothing waits in Redis. The bell, a stream with one entry, says that something may be due; without it a worker looks
-once a second. So a delivery is pulled when a slot is free for it and not before, and is one Celery task for each try.
+No delivery waits in Redis. The bell, a stream with one entry, signals that a delivery may be due. Without the bell a
+worker looks once a second. A delivery is pulled only when a slot is free for it. Each try is one Celery task.
 """
 
 import logging
@@ -19,7 +19,7 @@ from workers.delivering.slots import DeliverySlots, SlotUse
 
 log = logging.getLogger(__name__)
 
-#: Pulls in one look: of many receivers, one pull sees some.
+#: Pulls in one take. With many receivers, one pull sees only some of them.
 PULLS = 8
 
 
@@ -33,18 +33,18 @@ class OutboxTaker(Taker):
         message: Callable[[Delivery], dict[str, Any]],
         count: Callable[[str], None] = lambda outcome: None,
     ) -> None:
-        """Plan it.
+        """Take nothing before `open`.
 
         Args:
-            message: of one try, for Celery.
-            count: told of each delivery that is given up without a try, for the metrics.
+            message: makes the Celery message of one try.
+            count: called for each delivery that is given up without a try, for the metrics.
         """
         super().__init__(bell_key(WEBHOOKS))
         self._store, self._slots, self._message, self._count = store, slots, message, count
         self._after = START
         self._terms: Callable[[int, SlotUse], Terms] | None = None
         self._is_failing = False
-        #: Whether more may be due than was pulled, so that a slot that frees is a cause to look.
+        #: True if more may be due than was pulled, so that a freed slot triggers a look.
         self._may_be_more = True
         self._free_slots: Callable[[], int] = lambda: 0
 
@@ -52,8 +52,8 @@ class OutboxTaker(Taker):
         """Begin to take.
 
         Args:
-            terms: of a pull of so many at most, while this is in hand.
-            free_slots: how many tasks Celery lets the worker have besides those it has.
+            terms: returns the terms of a pull; see `Deliver.terms`.
+            free_slots: how many more tasks Celery lets the worker have.
         """
         self._terms, self._free_slots = terms, free_slots
         self.look()
@@ -73,13 +73,13 @@ class OutboxTaker(Taker):
             self.look()
 
     def take(self, turns: Turns, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
-        """Pull deliveries; each has its slot from now on."""
+        """Pull deliveries. Each holds its slot from now on."""
         if WEBHOOKS not in turns.consume(queues):
-            # Another channel of this process, such as one that waits for other workers' replies while this one starts.
+            # Another channel of this process called, such as the one for other workers' replies at the start.
             self.is_due = True
             return []
         for _ in range(PULLS):
-            # Before the slots are counted: one that frees meanwhile is a cause to look again.
+            # Set before the slots are counted, so that a slot freed meanwhile triggers another look.
             self._may_be_more = True
             held = self._slots.held()
             most = min(most, held.free)
@@ -94,12 +94,12 @@ class OutboxTaker(Taker):
             self._may_be_more = not pulled.is_all or held.is_full or most <= len(pulled.deliveries)
             if pulled.deliveries or pulled.is_all:
                 return [(WEBHOOKS, self._message(delivery)) for delivery in pulled.deliveries]
-        # A long row of receivers with nothing due: others of the loop have their turn.
+        # Many receivers in a row have nothing to pull. Look again after the event loop has served others.
         self.look()
         return []
 
     def _pull(self, most: int, held: SlotUse) -> Pulled:
-        """As the store does; nothing while Postgres does not answer, which is tried again with the next look."""
+        """Pull from the store. Nothing while Postgres does not answer; the next look tries again."""
         terms = self._terms
         if terms is None or most <= 0:
             return Pulled(after=self._after)

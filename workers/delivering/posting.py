@@ -1,12 +1,12 @@
 """One POST to a webhook's receiver, which ends at its deadline whatever the receiver does.
 
-The time-outs of `requests` hold for each read: a receiver that sends a byte now and then never meets one, and nothing
-interrupts the resolver. So each POST runs in a thread of its own. At the deadline its socket is shut down, which ends
-the thread. One that is still in the resolver or in `connect` ends by their own time-outs, and the try waits for it no
-more.
+`requests` applies its time-outs to each read, so a receiver that sends a byte now and then never exceeds one. Nothing
+interrupts the resolver either. So each POST runs in a thread of its own. At the deadline its socket is shut down, which
+ends the thread. A thread that is still in the resolver or in `connect` ends by their own time-outs; the try does not
+wait for it.
 
-Never follows a redirect, never uses a proxy of the environment, and, but for development, never connects to a private
-address: the library checks the address it then connects to.
+Never follows a redirect, and never uses a proxy from the environment. Never connects to a private address, except in
+development: the library checks the very address that it connects to.
 """
 
 import logging
@@ -41,7 +41,7 @@ class WebhookResponse:
     """What a receiver answered.
 
     Attributes:
-        retry_after: its header; empty when it sent none.
+        retry_after: its Retry-After header; empty when it sent none.
     """
 
     status: int
@@ -64,7 +64,7 @@ class Post:
         """Send nothing yet.
 
         Args:
-            deadline_s: for everything: the name, the connection, TLS, and the answer's headers.
+            deadline_s: seconds for everything: name resolution, the connection, TLS, and the answer's headers.
         """
         self._session, self._request, self._deadline_s = session, request, deadline_s
         self._decided = threading.Event()
@@ -76,7 +76,7 @@ class Post:
         """Send it and return the answer. Raises: DeliveryFailed, at the deadline at the latest.
 
         Args:
-            ended: called when the thread has ended, which may be later.
+            ended: called when the thread has ended, which may be after this returns.
         """
         thread = threading.Thread(target=self._send, args=(ended,), name="webhook-post", daemon=True)
         try:
@@ -100,16 +100,16 @@ class Post:
                     self._socket.shutdown(socket.SHUT_RDWR)
 
     def hold(self, connected: socket.socket) -> None:
-        """Remember the connection, to shut it down. Raises: TimeoutError: it has been given up."""
+        """Remember the connection, to shut it down. Raises: TimeoutError: the POST has been given up."""
         with self._lock:
             if self._decided.is_set():
                 connected.close()
                 raise TimeoutError
-            # A duplicate: TLS takes the socket itself away.
+            # A duplicate, because TLS detaches the socket itself.
             self._socket = connected.dup()
 
     def _decide(self, outcome: WebhookResponse | DeliveryFailed) -> None:
-        """The first outcome holds."""
+        """Set the outcome. Only the first one counts."""
         with self._lock:
             if not self._decided.is_set():
                 self._outcome = outcome
@@ -121,8 +121,8 @@ class Post:
         except AntiSSRFError:
             self._decide(DeliveryFailed("The webhook's address is not allowed."))
         except Exception as error:
-            # Every error of requests is an OSError, and a ValueError comes of the URL; the check of the address lets
-            # the resolver's own through.
+            # Every error of requests is an OSError, and a bad URL raises a ValueError. The check of the address passes
+            # on the resolver's own errors, which are one of the two.
             if not isinstance(error, OSError | ValueError):
                 log.exception("webhook_post_fault")
             self._decide(DeliveryFailed(f"No answer from the webhook's receiver: {type(error).__name__}."))
@@ -135,7 +135,7 @@ class Post:
 
     def _answer(self) -> WebhookResponse:
         request = self._request
-        # Streamed and never read: a receiver's body is of no use, and may be endless.
+        # Streamed and never read: the receiver's body is not needed, and may be endless.
         with (
             self._session(self.hold) as session,
             session.post(
@@ -185,7 +185,7 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 def make_session(settings: WebhookSettings, hold: Hold) -> requests.Session:
-    """A session for one POST that cannot be led into a private network, unless `allow_private` says it may."""
+    """A session for one POST. It never connects to a private network, unless `allow_private` is set."""
     if settings.allow_private:
         session = requests.Session()
     else:

@@ -1,4 +1,4 @@
-"""Which webhooks this process has in hand: so many in all, so many of an app, and so many to one receiver.
+"""Slots for a process's running deliveries, limited in all, for each app, and for each receiver.
 
 A slow receiver holds its own slots and no others. Knows neither Celery, Postgres nor HTTP.
 """
@@ -14,10 +14,10 @@ from headrace.config import WebhookSettings
 from headrace.domain.deliveries import Delivery
 from workers.delivering.posting import Post
 
-#: A delivery that was pulled and whose try has not begun within this, in seconds, is let go: its task was revoked, or
-#: Celery lost it. Its lease ends later.
+#: Seconds within which a pulled delivery's try must begin. Otherwise its slot is freed: its task was revoked, or Celery
+#: lost it. Its lease ends later.
 BEGIN_WITHIN_S = 15.0
-#: Seconds, beyond the try's own deadline, for the record of how it went.
+#: Seconds, beyond the try's own deadline, for recording its outcome.
 RECORD_WITHIN_S = 30.0
 
 Key = tuple[UUID, int]
@@ -25,11 +25,11 @@ Key = tuple[UUID, int]
 
 @dataclass(frozen=True, slots=True)
 class SlotUse:
-    """What is in hand.
+    """The slots in use.
 
     Attributes:
-        free: slots.
-        is_full: whether some app or receiver has all that it may.
+        free: the number of free slots.
+        is_full: True if an app or a receiver holds all the slots that it may.
     """
 
     free: int
@@ -50,14 +50,14 @@ class DeliverySlots:
     """Holds a slot for each delivery from its pull until the thread of its POST has ended. Safe for many threads."""
 
     def __init__(self, settings: WebhookSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        """All are free."""
+        """Start with all slots free."""
         self._settings, self._clock = settings, clock
         self._slots: dict[Key, _Slot] = {}
         self._changed = threading.Condition()
 
     @property
     def lease_s(self) -> float:
-        """Longer than a try can take from its pull to its record."""
+        """The lease of a delivery, in seconds: longer than a try can take from its pull to its record."""
         return BEGIN_WITHIN_S + self._settings.timeout_s + RECORD_WITHIN_S
 
     def hold(self, delivery: Delivery) -> None:
@@ -66,9 +66,9 @@ class DeliverySlots:
             self._slots[_key(delivery)] = _Slot(delivery, self._clock())
 
     def begin(self, delivery_id: UUID, tries: int) -> Delivery | None:
-        """The delivery whose try begins now, and holds its slot until `release`.
+        """Begin a try. Its delivery holds the slot until `release`.
 
-        None when it comes too late, and its slot was given away.
+        Returns: the delivery; None when the try comes too late and its slot was freed.
         """
         with self._changed:
             self._let_go()
@@ -79,7 +79,7 @@ class DeliverySlots:
             return slot.delivery
 
     def post(self, delivery: Delivery, post: Post) -> None:
-        """Remember its POST, which `drain` may end."""
+        """Remember a delivery's POST, which `drain` may end."""
         with self._changed:
             self._slots[_key(delivery)].post = post
 
@@ -90,7 +90,7 @@ class DeliverySlots:
             self._changed.notify_all()
 
     def held(self) -> SlotUse:
-        """What is in hand now."""
+        """The slots in use now."""
         with self._changed:
             self._let_go()
             in_hand = [slot.delivery for slot in self._slots.values()]
@@ -103,7 +103,7 @@ class DeliverySlots:
         return SlotUse(self._settings.max_running - len(in_hand), of_app, of_receiver, is_full)
 
     def drain(self, for_s: float) -> None:
-        """Wait until nothing is in hand, and end what still is after `for_s`."""
+        """Wait until no slot is in use. End the POSTs that are left after `for_s`."""
         with self._changed:
             if self._changed.wait_for(lambda: not self._slots, for_s):
                 return

@@ -1,4 +1,4 @@
-"""A circuit breaker: after a failure that will not pass by itself, nothing is tried for a while, and then one thing.
+"""A circuit breaker: after a lasting failure it admits no calls for a while, and then one probe.
 
 Source of the pattern: Nygard, "Release It!", 2007. Pure but for its clock.
 """
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-#: Seconds for which it stays open after the first failure, doubled with each probe that fails.
+#: Seconds for which it stays open after the first failure, doubled with each failed probe, up to `MOST_S`.
 FIRST_S = 10.0
 MOST_S = 600.0
 
@@ -16,37 +16,37 @@ class Breaker:
     """Closed while all is well; open after a failure; half-open when its time is over. Safe for many threads."""
 
     def __init__(self, probe_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Closed.
+        """Start closed.
 
         Args:
-            probe_s: after so long without a word a probe counts as lost, and another may be made.
+            probe_s: seconds after which a probe without an outcome counts as lost, and another is admitted.
         """
         self._probe_s, self._clock = probe_s, clock
         self._lock = threading.Lock()
         self._failures = 0
         self._open_until = 0.0
-        #: While a probe is under way: until when its word is waited for.
+        #: When a running probe counts as lost; None without a probe.
         self._probe_until: float | None = None
 
     @property
     def is_closed(self) -> bool:
-        """True while anything may be tried."""
+        """True while every call is admitted."""
         return self._failures == 0
 
     @property
     def is_open(self) -> bool:
-        """True while nothing is admitted: its time is not over, or a probe is under way."""
+        """True while no call is admitted: its time is not over, or a probe is running."""
         with self._lock:
             return not self.is_closed and self._clock() < max(self._open_until, self._probe_until or 0.0)
 
     @property
     def is_probing(self) -> bool:
-        """True while a probe is under way: its word comes soon."""
+        """True while a probe is running, so its outcome comes soon."""
         with self._lock:
             return self._probe_until is not None and self._clock() < self._probe_until
 
     def admits(self) -> bool:
-        """Whether one more may be tried now. Of those that ask a half-open breaker, one may: the probe."""
+        """True if another call may be made now. A half-open breaker admits only one call, the probe."""
         with self._lock:
             now = self._clock()
             if self.is_closed:
@@ -57,16 +57,16 @@ class Breaker:
             return True
 
     def succeeded(self) -> bool:
-        """What was tried went well. Returns: True when that has closed it."""
+        """Note a success. Returns: True when it closed the breaker."""
         with self._lock:
-            # What was under way when it opened says nothing of now.
+            # A call that began before the breaker opened does not show that the failure has passed.
             if self.is_closed or self._probe_until is None:
                 return False
             self._failures, self._probe_until = 0, None
             return True
 
     def failed(self) -> bool:
-        """What was tried met the failure. Returns: True when that has opened it."""
+        """Note a failure. Returns: True when it opened the breaker."""
         with self._lock:
             was_closed = self.is_closed
             if was_closed or self._probe_until is not None:
@@ -76,6 +76,6 @@ class Breaker:
             return was_closed
 
     def is_unsure(self) -> None:
-        """What was tried says neither: another probe may be made."""
+        """Note a call that shows neither success nor failure: another probe may be made."""
         with self._lock:
             self._probe_until = None

@@ -1,4 +1,4 @@
-"""What the paid API has locked us out of: all of it, or some of its models. Each has a breaker of its own."""
+"""Lock-outs by the paid API: of the whole account, or of single models. Each has its own circuit breaker."""
 
 from collections.abc import Callable, Collection
 
@@ -9,11 +9,11 @@ class Lockout:
     """A breaker for the account, and one for each model. Safe for many threads."""
 
     def __init__(self, models: Collection[str], in_use: Collection[str], make: Callable[[], Breaker]) -> None:
-        """All closed.
+        """Start with all breakers closed.
 
         Args:
-            models: all that are ever called.
-            in_use: those of them that are called for new jobs: without these nothing is left.
+            models: all models that may be called.
+            in_use: the models that are called for new jobs. Without these the API is of no use.
         """
         self._account = make()
         self._models = {model: make() for model in models}
@@ -21,21 +21,21 @@ class Lockout:
 
     @property
     def is_open(self) -> bool:
-        """True while no call is admitted, whichever model in use it is for."""
+        """True while no call of any model in use is admitted."""
         return self._account.is_open or all(each.is_open for each in self._in_use)
 
     @property
     def is_probing(self) -> bool:
-        """True while no call is admitted, and word of whether one is comes soon."""
+        """True while no call is admitted but a probe is running, so its outcome comes soon."""
         probes = (each.is_probing for each in (self._account, *self._models.values()))
         return self.is_open and any(probes)
 
     def probes(self, model: str) -> bool:
-        """True while word comes soon of whether calls of this model are admitted."""
+        """True while a running probe decides whether calls of this model are admitted."""
         return self._account.is_probing or self._models[model].is_probing
 
     def admits(self, model: str) -> bool:
-        """Whether one more call of this model may be made now; see `Breaker.admits`."""
+        """True if another call of this model may be made now; see `Breaker.admits`."""
         if not self._account.admits():
             return False
         is_admitted = self._models[model].admits()
@@ -44,20 +44,20 @@ class Lockout:
         return is_admitted
 
     def succeeded(self, model: str) -> bool:
-        """A call of this model went well. Returns: True when that has closed a breaker."""
+        """Note a successful call of this model. Returns: True when it closed a breaker."""
         return self._account.succeeded() | self._models[model].succeeded()
 
     def account_failed(self, model: str) -> bool:
-        """The account was locked out, with a call of this model. Returns: True when that has opened its breaker."""
+        """Note that a call of this model met the account's lock-out. Returns: True when it opened that breaker."""
         self._models[model].is_unsure()
         return self._account.failed()
 
     def model_failed(self, model: str) -> bool:
-        """This model is not for us. Returns: True when that has opened its breaker."""
+        """Note that the account may not use this model. Returns: True when it opened the model's breaker."""
         self._account.is_unsure()
         return self._models[model].failed()
 
     def is_unsure(self, model: str) -> None:
-        """A call of this model was not made, or says neither."""
+        """Note a call of this model that was not made, or that shows neither success nor lock-out."""
         self._account.is_unsure()
         self._models[model].is_unsure()

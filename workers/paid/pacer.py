@@ -1,7 +1,7 @@
-"""Keeps an overflow worker's calls to the pace that the provider allows all of them together.
+"""Paces an overflow worker's calls to the rates that the provider allows all workers together.
 
-A call that is too early waits in its slot for a moment, and meanwhile the worker takes no more: jobs wait where they
-are counted, in the order of their lanes. One that would have to wait for long is given back.
+A call that comes too early waits in its slot for a moment. Meanwhile the worker takes no more jobs, so they wait in
+their queues, in the order of their lanes. A job that would have to wait for long is handed back.
 """
 
 import logging
@@ -16,9 +16,10 @@ from headrace.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
 
-#: How long a call may wait in its slot, in seconds.
+#: Seconds that a call may wait in its slot.
 HELD_S = 5.0
-#: How long one may be put off, and the worker take no more: others may have left the rates more by then.
+#: The most seconds for which a job is put off and the worker takes no more. After that it asks again, because other
+#: workers may have used less than expected.
 LONGEST_PAUSE_S = 60.0
 
 
@@ -33,12 +34,12 @@ class Pacer:
         sleep: Callable[[float], None] = time.sleep,
         longest_closed_s: float = LONGEST_PAUSE_S,
     ) -> None:
-        """Nobody waits yet.
+        """Start without a waiting call.
 
         Args:
             reopened: called when no call waits any more.
-            longest_closed_s: for which no more are taken because one was given back. Jobs of other models, which have
-                rates of their own, would wait behind it.
+            longest_closed_s: the most seconds for which the worker takes no jobs after one was handed back. Jobs of
+                other models wait as long, although those have their own rates.
         """
         self._longest_closed_s = longest_closed_s
         self._pace, self._reopened, self._clock, self._sleep = pace, reopened, clock, sleep
@@ -48,14 +49,14 @@ class Pacer:
 
     @property
     def is_open(self) -> bool:
-        """False while calls wait: one more would wait behind them."""
+        """False while another call would have to wait."""
         with self._lock:
             return self._waiting == 0 and self._clock() >= self._closed_until
 
     def wait(self, model: str, call: str, tokens: int) -> float:
-        """Return when the call may be made; see `Pace.ask`.
+        """Wait until the call may be made; see `Pace.ask`.
 
-        Returns: 0; or after how many seconds to ask again, where it would wait for too long in its slot.
+        Returns: 0 when it may be made. If it would wait too long in its slot: the seconds after which to ask again.
         """
         wait_s = self._ask(model, call, tokens)
         if wait_s == 0:
@@ -85,7 +86,7 @@ class Pacer:
                 self._reopened()
 
     def hear(self, model: str, rates: ProviderRates | None, hold_s: float | None) -> None:
-        """What an answer said, if it said anything; see `Pace.hear`."""
+        """Note the rates that an answer reported, if any; see `Pace.hear`."""
         if rates is None:
             return
         try:
@@ -97,6 +98,6 @@ class Pacer:
         try:
             return self._pace.ask(model, call, tokens)
         except BrokerUnavailable as error:
-            # The provider itself still says when it is too much.
+            # The provider itself still refuses calls above its rates.
             log.warning("pace_not_asked", extra={"model": model, "error": str(error)})
             return 0.0

@@ -1,4 +1,4 @@
-"""Whether a job may be answered by the paid API now: its owner's word, a known price, and money in the budgets."""
+"""Decides whether the paid API may answer a job now: its owner allows it, the price is known, the budgets suffice."""
 
 import logging
 from collections.abc import Mapping
@@ -30,18 +30,18 @@ from workers.sharing import MOST, Sharing
 
 log = logging.getLogger(__name__)
 
-#: The end of an attempt that did not come to its call.
+#: The end of an attempt that made no call.
 NO_CALL = AttemptEnd("failed", 0.0, Cost(Decimal(0), "unpriced"), "waste")
-#: After which a job asks again that came while a breaker's probe was under way, in seconds.
+#: Seconds after which a job that met a running probe asks again.
 PROBE_PAUSE_S = 1.0
-#: The time that a call of the cheaper tier may take, and be refused in: as much must be left of a job's.
+#: The longest time that a call of the cheaper tier takes, or takes to be refused. A job needs more time than this left.
 #: Source: OpenAI's guide "Flex processing", which advises a time-out of 15 minutes.
 FLEX_TIME = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """The call may be made, and not before so many seconds have passed."""
+    """The call may be made after `delay_s` seconds, not earlier."""
 
     delay_s: float
 
@@ -51,9 +51,9 @@ class Payer:
     """Pays for calls.
 
     Attributes:
-        configured: the settings' limits of all apps together; stored ones win.
-        lockout: while the API has locked us out, of all its models (no money, or no valid key) or of some.
-        pacer: keeps to the rates of our account.
+        configured: the limits in the settings for all apps together. Stored limits win.
+        lockout: the API's lock-outs: of the account (no money, or no valid key), or of single models.
+        pacer: keeps the calls to the account's rates.
     """
 
     store: Store
@@ -68,12 +68,12 @@ class Payer:
 
     @property
     def is_open(self) -> bool:
-        """False while one more job could only wait: for its pace, or for word of whether the API is back."""
+        """False while another job could only wait: for the rates, or for a probe's outcome."""
         return self.pacer.is_open and not self.lockout.is_probing
 
     def note_outcome(self, claim: Claim, outcome: Generation | EngineError, tier: ApiTier | None) -> None:
-        """What came of a claim's call, in this tier."""
-        # Where `flex` is short of capacity, calls of the other tier are let in.
+        """Note the outcome of a claim's call in this tier."""
+        # A `flex` tier without capacity must not hold back calls of the other tier.
         hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) and tier != "flex" else None
         model = self.tariff.api_model(claim.model)
         rates = outcome.rates and ProviderRates.of(outcome.rates)
@@ -91,20 +91,20 @@ class Payer:
             self.lockout.is_unsure(model)
 
     def not_called(self, claim: Claim) -> None:
-        """No call is made, which may have been a breaker's probe."""
+        """Note that an admitted call, which may be a breaker's probe, is not made."""
         self.lockout.is_unsure(self.tariff.api_model(claim.model))
 
     def tier(self, claim: Claim) -> ApiTier | None:
-        """The service tier to call: the cheaper one while nothing presses. None where the API has only one."""
+        """The service tier to call: the cheaper one for a job with time to spare. None if the API has only one."""
         has_time = min(claim.start_by, claim.finish_by or claim.start_by) - datetime.now(UTC) > FLEX_TIME
-        # A later attempt has failed once, and a refusal counts: it does not put itself in the way of one.
+        # From the second attempt on a refusal counts as an attempt, so it avoids the tier that refuses more often.
         may_wait = claim.attempt == 1 and claim.lane in (Lane.LOW, Lane.BATCH)
         return self.tariff.api_tier(claim.model, has_time=has_time and may_wait)
 
     def reserve(self, claim: Claim) -> Claim | Objection | NotYet | None:
-        """Set aside the most that a claim's call can cost, once the API has room for it.
+        """Reserve the most that a claim's call can cost, once the rates allow the call.
 
-        Returns: the claim with its money; why there is none; None when the claim holds no more.
+        Returns: the claim with its reservation; why it got none; None if the claim is lost.
         Raises: StoreUnavailable.
         """
         quoted = quote(claim, self.tariff)

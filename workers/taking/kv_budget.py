@@ -1,4 +1,4 @@
-"""What a worker's engine has room for: the KV ledger, fed with what the engine says of its requests."""
+"""Admission control for a worker's engine: a KV ledger that follows the engine's progress."""
 
 import math
 import threading
@@ -15,16 +15,16 @@ from workers.engines.base import Engine, EngineLimits, Generation
 from workers.taking.kv_ledger import HeldJob, KvLedger
 from workers.taking.lengths import by_lane
 
-#: As `PoolSettings.kv_admission` names it.
+#: The values of `PoolSettings.kv_admission`.
 KvAdmission = Literal["expected", "worst_case", "open"]
-#: How long a job that was let in may take to get to the engine. One that never does, because an operator revoked its
-#: task, must not keep its room.
+#: Seconds that an admitted job may take to reach the engine. A job whose task an operator revoked never reaches it, and
+#: must not keep its room.
 ARRIVES_WITHIN_S = 60.0
 
 
 @dataclass(slots=True)
 class _LetIn:
-    """A job that was let in: since when, how many messages stand for it, and its name in the engine."""
+    """An admitted job: since when, how many messages it has, and its request id in the engine."""
 
     since: float
     alone: bool
@@ -34,14 +34,14 @@ class _LetIn:
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """What is kept for the jobs that were let in; see `KvLedger.peak_share` and `KvLedger.headroom`."""
+    """What is reserved for the admitted jobs; see `KvLedger.peak_share` and `KvLedger.headroom`."""
 
     share: float
     headroom: float
 
 
 class KvBudget:
-    """Lets jobs in as long as their KV cache most likely fits. Safe for many threads."""
+    """Admits jobs as long as their KV cache most likely fits. Safe for many threads."""
 
     def __init__(
         self,
@@ -51,12 +51,13 @@ class KvBudget:
         freed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Empty, and without limits.
+        """Start empty and without limits.
 
         Args:
             kv_admission: what must fit; see `PoolSettings`.
-            high_share: of the KV pool, kept for the lane `high`; while that is in use, of the engine's slots as well.
-            freed: called when a job has left.
+            high_share: the share of the KV pool that is kept for the lane `high`. While the lane is in use, the same
+                share of the engine's slots is kept too.
+            freed: called when a job has released its room.
         """
         self._engine, self._kv_admission, self._high_share = engine, kv_admission, high_share
         self._freed, self._clock = freed, clock
@@ -70,10 +71,10 @@ class KvBudget:
         self._set_aside = 0
 
     def open(self, limits: EngineLimits, answers: Iterable[AnswerLength] = ()) -> None:
-        """The engine is up. One without a KV pool of its own has room for every job.
+        """Set the limits of a started engine. An engine without its own KV pool has room for every job.
 
         Args:
-            answers: those that were made before, oldest first: how long those to come may get.
+            answers: past answers, oldest first. They predict the length of new ones.
         """
         self._max_running = limits.max_running
         if limits.kv_tokens is not None and limits.kv_block_tokens is not None:
@@ -81,19 +82,19 @@ class KvBudget:
             self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(answers), self._high_share)
 
     def hold(self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False) -> bool:
-        """Keep room for a job until its `release`; False when there is too little now.
+        """Reserve room for a job until its `release`. False if the room is too small now.
 
-        A job that could never fit is let in: the engine says best why it cannot be answered.
+        A job that can never fit is admitted, because the engine's own error explains best why.
 
         Args:
-            alone: it may have killed an engine: nothing else is to run beside it.
+            alone: the job may have killed an engine, so nothing else may run beside it.
         """
         job = HeldJob(lane, prompt_tokens, max_tokens)
         with self._lock:
             if self._ledger is None:
                 return True
             if entry := self._entries.get(job_id.hex):
-                # Its message was there twice. The claim lets one of them through.
+                # The queue held its message twice. Only one of them gets the claim.
                 entry.messages += 1
                 return True
             if any(each.alone for each in self._entries.values()) or (alone and self._entries):
@@ -110,11 +111,11 @@ class KvBudget:
             return True
 
     def see(self, *, high_waits: bool) -> None:
-        """Whether a job of `high` waits now.
+        """Note whether a job of `high` waits now.
 
-        While none does, the slots that free are set aside for the next ones. Those that come take them whatever the
-        turn. Once they have taken them all, and more of them wait, the lanes share what frees by their turns: else the
-        others would get nothing as long as `high` has a queue.
+        While none waits, freed slots are set aside for the next `high` jobs, which take them out of turn. When those
+        slots are used up and more `high` jobs wait, the lanes share freed slots by their turns. Otherwise a queue in
+        `high` would starve the other lanes.
         """
         with self._lock:
             self._high_waits = high_waits
@@ -122,18 +123,18 @@ class KvBudget:
                 self._set_aside = min(self._kept_slots, self._free_slots)
 
     def has_slot(self, lane: Lane) -> bool:
-        """Whether a slot of the engine's batch is left for this lane: else no room that frees helps its jobs."""
+        """True if the engine's batch has a slot for this lane. Without a slot, freed KV room does not help its jobs."""
         with self._lock:
             return self._has_slot(lane)
 
     def running(self, job_id: UUID, request_id: str) -> None:
-        """The job is with the engine, under this name."""
+        """Note that the engine has the job, under this request id."""
         with self._lock:
             if entry := self._entries.get(job_id.hex):
                 entry.request_id = request_id
 
     def release(self, job_id: UUID, generation: Generation | None = None) -> None:
-        """The job, or a second message of it, needs its room no more. Args: generation: its answer, if any."""
+        """Release the room of a job, or of its second message. Args: generation: its answer, if any."""
         with self._lock:
             entry = self._entries.get(job_id.hex)
             if entry is None or self._ledger is None:
@@ -150,7 +151,7 @@ class KvBudget:
         self._freed()
 
     def reserved(self) -> Reserved | None:
-        """How much of the KV cache is kept for the jobs that are in; None for an engine without one."""
+        """How much of the KV cache is reserved for the admitted jobs; None for an engine without one."""
         with self._lock:
             if self._ledger is None:
                 return None
@@ -158,7 +159,7 @@ class KvBudget:
             return Reserved(self._ledger.peak_share, self._ledger.headroom)
 
     def expected_outputs(self) -> ExpectedOutputs | None:
-        """How long answers get, of each lane that had some; None for an engine without a KV cache of its own."""
+        """Expected answer lengths of each lane with past answers; None for an engine without its own KV cache."""
         with self._lock:
             return None if self._ledger is None else self._ledger.expected_outputs()
 
@@ -173,12 +174,12 @@ class KvBudget:
         if not ledger.can_ever_fit(job):
             return True
         if self._kv_admission == "worst_case":
-            # One that has the cache for itself may use what is kept for others.
+            # A job alone in the cache may also use the share that is kept for `high`.
             return not self._entries or ledger.surely_fits(job)
         return ledger.fits(job)
 
     def _has_slot(self, lane: Lane) -> bool:
-        """Whether a slot of the engine's batch is left for this lane. The worker's threads bound them all."""
+        """True if the engine's batch has a slot for this lane. The worker's threads bound all lanes together."""
         if lane is Lane.HIGH or self._clock() > self._high_until:
             return True
         return self._free_slots > (self._set_aside if self._high_waits else self._kept_slots)
@@ -192,7 +193,7 @@ class KvBudget:
         return kept_slots(self._max_running, self._high_share)
 
     def _look(self, ledger: KvLedger) -> None:
-        """Note how far the running jobs are, and forget those that never got to run."""
+        """Update the running jobs' progress, and forget jobs that never reached the engine."""
         progress = self._engine.progress()
         for job, entry in list(self._entries.items()):
             if entry.request_id is None:

@@ -1,9 +1,9 @@
 """The KV ledger: does one more job fit into an engine's KV cache, now and at every later moment? Pure.
 
-What must fit is the highest use at any future moment, not the sum of final sizes: jobs end at different times. The idea
-is that of LightLLM's Past-Future scheduler (Gong et al., ASPLOS 2025). There each running job is expected to stop at a
-quantile of the lengths seen before; here its blocks at each moment are a random variable, and what must fit is their
-sum's mean plus some standard deviations. How many is learned from the preemptions that happen.
+What must fit is the highest use at any future moment, not the sum of final sizes, because jobs end at different times.
+The idea comes from LightLLM's Past-Future scheduler (Gong et al., ASPLOS 2025). There each running job is expected to
+stop at a quantile of past lengths. Here a job's blocks at each moment are a random variable, and the mean of their sum
+plus some standard deviations must fit. The number of standard deviations is learned from preemptions.
 """
 
 import math
@@ -14,21 +14,21 @@ from headrace.domain.queues import Lane
 from headrace.policies.answers import ExpectedOutputs
 from workers.taking.lengths import STEP_TOKENS, Lengths
 
-#: Share of jobs that are let be preempted: what is learned holds it there. Fewer leave more of the cache empty.
+#: Target share of preempted jobs, which the learned head-room holds. A lower share leaves more of the cache empty.
 PREEMPTED_SHARE = 0.007
-#: Standard deviations of head-room: at first, at least and at most, and how many more after a preemption.
+#: Head-room in standard deviations: the first value, the least, the most, and the increase after a preemption.
 HEADROOM, HEADROOM_LEAST, HEADROOM_MOST, HEADROOM_STEP = 2.0, -2.0, 4.0, 0.25
 
 
 def _moments(last: int, growth: float = 1.35) -> tuple[int, ...]:
-    """Steps from now at which the use is looked at, further apart the later; one step is one token of each job."""
+    """Future steps at which the use is checked, at growing distances. In one step each job gets one token."""
     moments = [1]
     while moments[-1] < last:
         moments.append(max(moments[-1] + 1, int(moments[-1] * growth)))
     return tuple(moments)
 
 
-#: To the end of the longest answer there is.
+#: They reach to the end of the longest possible answer.
 MOMENTS = _moments(2**17)
 
 
@@ -43,7 +43,7 @@ class HeldJob:
     is_preempted: bool = False
 
 
-#: Blocks in use at each of the moments: what is expected, and its variance.
+#: Blocks in use at each moment: the mean and the variance.
 _Load = tuple[list[float], list[float]]
 
 
@@ -56,8 +56,8 @@ class KvLedger:
         """An empty cache.
 
         Args:
-            blocks: that jobs can be given.
-            high_share: of them, kept for the lane `high`.
+            blocks: the number of blocks for jobs.
+            high_share: the share of blocks that is kept for the lane `high`.
         """
         self._blocks, self._block_tokens, self._lengths = blocks, block_tokens, lengths
         self._kept = {lane: 0.0 if lane is Lane.HIGH else blocks * high_share for lane in Lane}
@@ -68,7 +68,7 @@ class KvLedger:
 
     @property
     def headroom(self) -> float:
-        """Standard deviations that are left free above what is expected."""
+        """Standard deviations that are kept free above the mean."""
         return self._headroom
 
     @property
@@ -78,18 +78,18 @@ class KvLedger:
 
     @property
     def most_blocks(self) -> int:
-        """Blocks that they fill if each answer becomes as long as it may."""
+        """Blocks that the jobs fill if each answer reaches its maximum."""
         return sum(self._most_blocks_of(each) for each in self._held.values())
 
     @property
     def peak_share(self) -> float:
-        """Share (0 to 1) of the blocks that the jobs are expected to take at the fullest moment, head-room included."""
+        """Expected share (0 to 1) of the blocks in use at the fullest moment, head-room included."""
         if not self._held:
             return 0.0
         self._load = self._load or self._sum()
         peak = max(mean + self._headroom * math.sqrt(variance) for mean, variance in zip(*self._load, strict=True))
-        # The head-room of few jobs reaches beyond the most that they may take. That of many, when a preemption has
-        # just widened it, beyond all there is.
+        # With few jobs, the head-room exceeds the most that they may take. With many, just after a preemption, it
+        # exceeds the whole cache.
         return min(1.0, min(peak, self.most_blocks) / max(1, self._blocks))
 
     def can_ever_fit(self, job: HeldJob) -> bool:
@@ -118,32 +118,32 @@ class KvLedger:
         )
 
     def hold(self, request_id: str, job: HeldJob) -> None:
-        """The job has been given to the engine."""
+        """Add a job that was given to the engine."""
         self._held[request_id] = job
         self._load = None
 
     def produced(self, request_id: str, tokens: int) -> None:
-        """The job's answer has so many tokens by now."""
+        """Set how many tokens the job's answer has by now."""
         if held := self._held.get(request_id):
             held.produced = tokens
             self._load = None
 
     def preempted(self, request_id: str) -> None:
-        """The engine has taken the job's blocks away, to compute them again later: there was too little head-room."""
+        """Note that the engine preempted the job: the head-room was too small, so it grows."""
         if (held := self._held.get(request_id)) and not held.is_preempted:
             held.is_preempted = True
             self._headroom = min(HEADROOM_MOST, self._headroom + HEADROOM_STEP)
 
     def expected_outputs(self) -> ExpectedOutputs:
-        """How long answers get, of each lane that had some."""
+        """Expected answer lengths of each lane with past answers."""
         return {lane: output for lane, each in self._lengths.items() if (output := each.expected())}
 
     def release(self, request_id: str, *, has_ended: bool, is_cut: bool = False) -> None:
-        """The job has left the engine.
+        """Remove a job that has left the engine.
 
         Args:
-            has_ended: with a whole answer, whose length can be learned from.
-            is_cut: its maximum ended it.
+            has_ended: its answer is whole, so its length is learned.
+            is_cut: `max_tokens` ended the answer.
         """
         held = self._held.pop(request_id, None)
         self._load = None
@@ -154,8 +154,8 @@ class KvLedger:
             (each.produced for each in self._held.values() if each.lane is held.lane),
             is_cut=is_cut,
         )
-        # In balance with the step up where exactly that share of jobs is preempted. Source: Robbins, Monro:
-        # A Stochastic Approximation Method, 1951.
+        # This step balances the step up when exactly `PREEMPTED_SHARE` of the jobs are preempted. Source: Robbins,
+        # Monro: A Stochastic Approximation Method, 1951.
         if not held.is_preempted:
             step = HEADROOM_STEP * PREEMPTED_SHARE / (1 - PREEMPTED_SHARE)
             self._headroom = max(HEADROOM_LEAST, self._headroom - step)
@@ -180,7 +180,7 @@ class KvLedger:
             variances[at] += chance * (1.0 - chance) * blocks * blocks
 
     def _chances_of(self, job: HeldJob) -> list[float]:
-        """At each moment, the chance that the job still runs. Jobs that are about as far have the same."""
+        """The probability at each moment that the job still runs. Jobs with about the same progress share it."""
         lengths, produced = self._lengths[job.lane], job.produced // STEP_TOKENS * STEP_TOKENS
         of_lane = self._chances[job.lane]
         if of_lane.edition != lengths.edition:
@@ -193,15 +193,15 @@ class KvLedger:
 
 @dataclass(frozen=True, slots=True)
 class _Chances:
-    """What was computed from one edition of a lane's lengths."""
+    """The probabilities that were computed from one edition of a lane's lengths."""
 
     edition: int
     known: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
 
 def _chances(lengths: Lengths, produced: int, max_tokens: int) -> list[float]:
-    # As many as are alive when the time up to a moment begins, while they are as large as when it ends: a peak between
-    # two moments is not missed.
+    # For the time between two moments, count the jobs that run at its begin with their sizes at its end. So a peak
+    # between two moments is not missed.
     chances, before = [1.0], MOMENTS[0]
     for more in MOMENTS[1:]:
         chance = lengths.alive(produced, before + 1, max_tokens)

@@ -1,4 +1,4 @@
-"""How long answers get: a distribution for each lane, learned from those that have ended and those under way. Pure."""
+"""The distribution of answer lengths in each lane, learned from ended and running answers. Pure."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -7,15 +7,16 @@ from itertools import accumulate, pairwise
 from headrace.domain.queues import Lane
 from headrace.policies.answers import BOUNDS, AnswerLength, ExpectedOutput
 
-#: Answers of one lane that are remembered; older ones say less about what comes.
+#: Remembered answers of one lane. Older answers predict less.
 REMEMBERED = 2000
-#: For how many answers the guess stands that holds while none has ended: half of all get to within a quarter of the
-#: job's maximum. Jobs that come together run together, and what their long answers will take is not known before they
-#: are long: a kinder guess lets too many in until then where most are long, a sterner one too few where they are short.
+#: The prior for lengths, which stands alone until an answer has ended: it weighs as much as `GUESS_WEIGHT` answers. Its
+#: shape lets half of all answers reach three quarters of the job's maximum. Jobs that come together run together, and
+#: their lengths show late. Until then a prior of shorter answers admits too many jobs where most answers are long. A
+#: prior of longer answers admits too few where most are short.
 GUESS_WEIGHT, GUESS_SHAPE = 1.0, 0.5
-#: Lengths are told apart in steps of so many tokens.
+#: Resolution of lengths, in tokens.
 STEP_TOKENS = 8
-#: What was learned counts from when it is this share of what is remembered: the distribution changes by little at once.
+#: New answers count once they are this share of the remembered ones. Each update then changes the distribution little.
 NEWS_SHARE = 1 / 32
 
 
@@ -24,24 +25,24 @@ class Lengths:
 
     def __init__(self) -> None:
         self._recent: deque[tuple[int, bool]] = deque()
-        #: Answers that ended by themselves at each step, and those that were cut there by their maximum.
+        #: Answers that ended by themselves at each step, and answers that `max_tokens` cut there.
         self._ended: list[int] = []
         self._cut: list[int] = []
-        #: Of the remembered and those under way, how many have at least so many steps.
+        #: Remembered and running answers that have at least so many steps.
         self._reached: list[int] = []
-        #: The share of all answers that get as far as each step.
+        #: The share of all answers that reach each step.
         self._survival: list[float] = []
         self._news = 0
-        #: Goes up when `alive` begins to say something else.
+        #: Goes up when the results of `alive` change.
         self.edition = 0
 
     def learn(self, tokens: int, under_way: Iterable[int] = (), *, is_cut: bool = False) -> None:
-        """An answer has ended after so many tokens.
+        """Learn the length of an answer that has ended.
 
         Args:
-            is_cut: by its maximum: how long it would have got is not known.
-            under_way: tokens of those that have not ended. Without them short answers, which end first, would be
-                believed to be all there are.
+            is_cut: `max_tokens` ended it, so its natural length is unknown.
+            under_way: tokens of the running answers so far. Without them the estimate would be too short, because
+                short answers end first.
         """
         step = tokens // STEP_TOKENS
         for counts in (self._ended, self._cut):
@@ -56,17 +57,17 @@ class Lengths:
             self._publish(under_way)
 
     def alive(self, produced: int, more: int, most: int) -> float:
-        """The chance that an answer that has `produced` tokens has at least `more` to come, below its maximum `most`.
+        """The probability that an answer with `produced` tokens gets at least `more`, below its maximum `most`.
 
-        The share of those that got as far, with the guess as so many further answers: a rare length is not taken for
-        an impossible one.
+        It is the share among past answers that got as far. The prior counts as `GUESS_WEIGHT` further answers, so that
+        a rare length is not impossible.
         """
         if produced + more >= most:
             return 0.0
         guess: float = (1.0 - more / (most - produced)) ** GUESS_SHAPE
         at, later = _nearest(produced), _nearest(produced + more)
         reached = self._reached[at] if at < len(self._reached) else 0
-        # Beyond the last that ended nothing is known to end.
+        # Beyond the longest ended answer, no answer is known to end.
         went_on = reached and reached * self._survival[min(later, len(self._survival) - 1)] / self._survival[at]
         return (went_on + GUESS_WEIGHT * guess) / (reached + GUESS_WEIGHT)
 
@@ -80,7 +81,7 @@ class Lengths:
             reached[step] += 1
         for step in range(len(reached) - 2, -1, -1):
             reached[step] += reached[step + 1]
-        # The product-limit estimate, in which an answer under way, or cut, counts as far as it got.
+        # The product-limit estimate, in which a running or a cut answer counts up to its length so far.
         # Source: Kaplan, Meier: Nonparametric Estimation from Incomplete Observations, 1958.
         survival, left = [], 1.0
         for step, count in enumerate(reached):
@@ -90,10 +91,10 @@ class Lengths:
         self._reached, self._survival = reached, [*survival, left]
 
     def expected(self) -> ExpectedOutput | None:
-        """How long answers will likely be, by the most that they may be; None while none has ended."""
+        """The expected length of an answer for each maximum in `BOUNDS`; None while no answer has ended."""
         if not self._survival:
             return None
-        # Tokens up to each step; beyond the last nothing is known to end.
+        # Expected tokens up to each step. Beyond the last step no answer is known to end.
         areas = [0.0, *accumulate(STEP_TOKENS * (a + b) / 2 for a, b in pairwise(self._survival))]
         last = len(areas) - 1
 
@@ -112,7 +113,7 @@ def _nearest(tokens: int) -> int:
 
 
 def by_lane(answers: Iterable[AnswerLength] = ()) -> Mapping[Lane, Lengths]:
-    """One for each lane. Args: answers: those of former days, oldest first."""
+    """Lengths for each lane. Args: answers: past answers, oldest first."""
     found = {lane: Lengths() for lane in Lane}
     for answer in answers:
         found[answer.lane].learn(answer.tokens, is_cut=answer.is_cut)

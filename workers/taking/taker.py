@@ -1,7 +1,7 @@
-"""Which job a worker takes next: the first, in the order of the lanes' turns, for which its engine has room.
+"""Takes a worker's next job: the first, in the order of the lanes' turns, for which its engine has room.
 
-Nothing that can be lost is between the queue and the worker. A job that was taken keeps its place in the queue's books
-until it is claimed, which is at once; one whose worker dies in between is published again by `publish_due`.
+A job cannot be lost between the queue and the worker. A taken job keeps its place in the queue's books until its claim,
+which follows at once. If the worker dies in between, `publish_due` publishes the job again.
 """
 
 import json
@@ -28,20 +28,20 @@ from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
-#: How long a job that does not fit is passed over, while others behind it do. After that the room gathers for it.
+#: Seconds for which jobs that fit may overtake a job that does not. After that, freed room is kept for the latter.
 PASSED_OVER_S = 1.0
-#: How long, in seconds, what was seen at a removal is good for the next one. Whatever comes meanwhile waits as long.
+#: Seconds for which the messages read at one removal serve the next one. A job that arrives meanwhile waits as long.
 JUST_SEEN_S = 0.01
-#: How often a look at the queues is repeated when another worker was faster.
+#: How often a take is tried when another worker was faster.
 TRIES = 8
-#: How far from its end a list is searched for a message that another worker may have taken since it was seen.
+#: How far from its end a list is searched for a message. Another worker may have taken the message since it was read.
 SEARCHED = 256
-#: Messages of each queue that are looked at together. More are not taken in one turn of the worker's event loop.
+#: The most messages of each queue to read at once. One turn of the worker's event loop takes no more.
 FARTHEST = MOST_AT_ONCE
 
 
 class _Asked(NamedTuple):
-    """What `KvBudget.hold` asks of a job, as `ExecuteMessage` wrote it."""
+    """The arguments of `KvBudget.hold`, as `ExecuteMessage` wrote them."""
 
     job_id: UUID
     lane: Lane
@@ -55,10 +55,10 @@ class _Head:
     """The next message of a queue.
 
     Attributes:
-        raw: as it is in the list.
-        message: decoded.
-        job: None in a message that is none of ours, which needs no room.
-        stay: what the queue's books call the job while it waits here; empty where there is none.
+        raw: the message as the list holds it.
+        message: the decoded message.
+        job: None for a message that is not Headrace's, which needs no room.
+        stay: the job's entry in the queue's books while it waits here; empty without a job.
     """
 
     queue: str
@@ -70,7 +70,7 @@ class _Head:
     @classmethod
     def of(cls, queue: str, raw: str) -> "_Head":
         message = json.loads(raw)
-        # What Celery's consumer must find in it: there an error would end the worker.
+        # Celery's consumer needs these fields: a missing one would end the worker there.
         headers, tag = message["headers"], message["properties"]["delivery_tag"]
         job, stay = None, ""
         if (routing := headers.get("headrace")) is not None:
@@ -81,11 +81,11 @@ class _Head:
 
 
 class _Ahead:
-    """What was seen of a queue.
+    """The messages that were read from one queue.
 
     Attributes:
-        head: the first that can be read; None behind the last.
-        is_whole: nothing is behind the last.
+        head: the first one that can be decoded; None after the last.
+        is_whole: True if the queue held no further messages.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class _Ahead:
         self.go_on()
 
     def go_on(self) -> None:
-        """The head was taken. What nobody can read is dropped on the way to the next."""
+        """Move the head to the next message. Drops messages that cannot be decoded."""
         self.head = None
         while self._raws and self.head is None:
             raw = self._raws.popleft()
@@ -108,7 +108,7 @@ class _Ahead:
 
 
 class KvTaker(Taker):
-    """Takes what fits. `take` is for one thread."""
+    """Takes jobs that fit. Only one thread may call `take`."""
 
     def __init__(self, redis: Redis, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Take nothing before `open`."""
@@ -119,18 +119,18 @@ class KvTaker(Taker):
         self._kv_budget: KvBudget | None = None
         self._is_ready: Callable[[], bool] = lambda: False
         self._slots: Callable[[], int] = lambda: 0
-        #: Of each queue whose head does not fit, that head, and since when.
+        #: For each queue whose head does not fit: the head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
         self._ahead: dict[str, _Ahead] = {}
         self._seen_until = -math.inf
-        #: How far to look into each queue: twice as far as the last look was good for.
+        #: Messages to read from each queue: twice as many as the last take chose.
         self._depth = 1
 
     def open(self, budget: KvBudget, is_ready: Callable[[], bool], slots: Callable[[], int]) -> None:
         """Begin to take.
 
         Args:
-            is_ready: False while the engine is down, or the worker leaves.
+            is_ready: False while the engine is down, or the worker drains.
             slots: how many threads of the worker have no job.
         """
         self._kv_budget, self._is_ready, self._slots = budget, is_ready, slots
@@ -149,34 +149,34 @@ class KvTaker(Taker):
             self._depth = min(2 * len(chosen), FARTHEST) or 1
             if not chosen:
                 return []
-            # Where all that may be taken was there, nobody looks further for now.
+            # A take that filled all slots needs no further messages for now.
             depth = self._depth if len(chosen) < most else 0
             if taken := self._remove(budget, chosen, turns.consume(queues), depth):
                 return [(head.queue, head.message) for head in taken]
-        # Others take one after the other: this one's turn comes.
+        # Other workers were faster each time. Another turn of the event loop tries again.
         self.look()
         return []
 
     def _next(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[_Head]:
-        """The next ones that fit, by what was seen a moment ago; if that has none, by what is there now."""
+        """The next jobs that fit, from the messages read a moment ago or else from a new read."""
         if self._clock() <= self._seen_until and (chosen := self._choose_some(budget, turns, queues, most)):
             return chosen
         self._ask(turns.consume(queues), self._depth, [])
         return self._choose_some(budget, turns, queues, most)
 
     def _remove(self, budget: KvBudget, chosen: Sequence[_Head], queues: Sequence[str], depth: int) -> list[_Head]:
-        """Remove heads, and see what comes after them, in one round trip. Returns: those that no other worker took."""
+        """Remove heads and read the next messages, in one round trip. Returns: the heads that no other worker took."""
         try:
             removed = self._ask(queues, depth, chosen)
         except RedisError:
-            # They are not delivered, whether or not they were removed.
+            # The heads are not delivered, whether or not Redis removed them.
             _release(budget, chosen)
             raise
         _release(budget, [head for head, number in zip(chosen, removed, strict=True) if not number])
         return [head for head, number in zip(chosen, removed, strict=True) if number]
 
     def _ask(self, queues: Sequence[str], depth: int, chosen: Sequence[_Head]) -> list[int]:
-        """Remove these, and see so many of each queue. Returns: of each to be removed 1 when it was there."""
+        """Remove the chosen heads, and read `depth` messages of each queue. Returns: 1 for each head that was there."""
         named = [part for head in chosen for part in (queues.index(head.queue) + 1, head.raw, head.stay)]
         keys = [*map(list_key, queues), *(books_key("taken", queue) for queue in queues)]
         removed, ahead = cast(
@@ -191,15 +191,15 @@ class KvTaker(Taker):
 
     def _drop(self, queue: str, raw: str, error: Exception) -> None:
         log.error("message_not_readable", extra={"queue": queue, "error": repr(error)})
-        # Where that fails it is seen, and dropped, again.
+        # If this fails, the next read finds the message and drops it again.
         with suppress(RedisError):
             self._redis.lrem(list_key(queue), -1, raw)
         self.look()
 
     def _choose_some(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[_Head]:
-        """Of what was seen the next ones that fit, which have their room from now on.
+        """Choose the next jobs that fit from the messages read, and reserve their room.
 
-        None is chosen while one of a better lane may be there that was not seen.
+        Stops when a queue may hold messages that were not read: one of them may come first.
         """
         chosen = list[_Head]()
         while len(chosen) < most:
@@ -215,13 +215,13 @@ class KvTaker(Taker):
         return chosen
 
     def _choose(self, budget: KvBudget, heads: list[_Head]) -> _Head | None:
-        """The first that fits, which has its room from now on. What was passed over for too long has all to itself."""
+        """Choose the first job that fits, and reserve its room. While a job is overdue, only that one can be chosen."""
         budget.see(high_waits=any(head.job is not None and head.job.lane is Lane.HIGH for head in heads))
         if not heads:
             return None
         now = self._clock()
         self._blocked = {head.queue: self._blocked[head.queue] for head in heads if self._is_blocked(head)}
-        # One that lacks a slot of its lane waits for no room, and keeps it from nobody.
+        # A job without a slot for its lane does not wait for KV room, so no room is kept for it.
         heads = [head for head in heads if head.job is None or budget.has_slot(head.job.lane)]
         for head in self._overdue(heads, now) or heads:
             if head.job is None or budget.hold(*head.job):
@@ -231,7 +231,7 @@ class KvTaker(Taker):
         return None
 
     def _overdue(self, heads: list[_Head], now: float) -> list[_Head]:
-        """The head that was passed over for longest, once that is too long: room gathers for one at a time."""
+        """The head that was passed over for longest, once that is too long. Room is kept for one job at a time."""
         passed_over = [head for head in heads if head.queue in self._blocked]
         longest = sorted(passed_over, key=lambda head: self._blocked[head.queue][1])[:1]
         return [head for head in longest if now - self._blocked[head.queue][1] >= PASSED_OVER_S]
@@ -241,7 +241,7 @@ class KvTaker(Taker):
 
 
 def _release(budget: KvBudget, heads: Iterable[_Head]) -> None:
-    """Give the room back that was kept for them."""
+    """Release the room that was reserved for these heads."""
     for head in heads:
         if head.job is not None:
             budget.release(head.job.job_id)
