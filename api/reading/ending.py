@@ -1,4 +1,4 @@
-"""The use cases that end a job from outside: its caller cancels it, or finds that its time is over. Knows no HTTP."""
+"""The use cases that end a job from outside: its caller cancels it, or reads it after its time. Knows no HTTP."""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def read(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
-    """The app's job as it stands. One whose time is over is ended here: its reader need not wait for the sweep.
+    """The app's job as it stands. A job whose time is over is ended here: its reader need not wait for the sweep.
 
     Raises: NotFound. StoreUnavailable.
     """
@@ -25,7 +25,7 @@ def read(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
 
 
 def ended_if_over(store: Store, admission: Admission, job: Job) -> Job:
-    """The job as it was read; one whose time is over as it is once ended. Raises: NotFound. StoreUnavailable."""
+    """The job; if its time is over, it is ended first. Raises: NotFound. StoreUnavailable."""
     if not job.is_over:
         return job
     with store.begin() as db:
@@ -36,7 +36,7 @@ def ended_if_over(store: Store, admission: Admission, job: Job) -> Job:
 
 
 def cancel(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
-    """Cancel the app's job; one that runs is stopped by its worker soon. Raises: NotFound. StoreUnavailable."""
+    """Cancel the app's job. Its worker stops a running job soon. Raises: NotFound. StoreUnavailable."""
     with store.begin() as db:
         job = jobs.cancel(db, app_id, job_id)
     if job.state is JobState.CANCELLED:
@@ -45,7 +45,7 @@ def cancel(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Jo
 
 
 def _give_back(admission: Admission, ended: Sequence[Ticket]) -> None:
-    """Take ended jobs out of their queues, and wake who waits for them."""
+    """Take ended jobs out of their queues, and wake their readers."""
     if not ended:
         return
     try:
@@ -53,5 +53,5 @@ def _give_back(admission: Admission, ended: Sequence[Ticket]) -> None:
         job_ids = [ticket.job_id for ticket in ended]
         admission.announce_ended(job_ids, moved=job_ids)
     except BrokerUnavailable as error:
-        # A message finds nothing to claim, `reconcile_admission` frees the place, and who waits looks again by himself.
+        # The message finds nothing to claim, `reconcile_admission` frees the place, and readers look again anyway.
         log.warning("end_not_announced", extra={"jobs": len(ended), "error": str(error)})

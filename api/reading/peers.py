@@ -1,12 +1,12 @@
 """Peers: whether the client of a waiting request is still connected, as the kernel's table of TCP connections says.
 
-WSGI gives a blocked request no sign of its client, and granian tells neither the connection nor its port. The kernel
+WSGI gives a blocked request no sign of its client, and granian exposes neither the connection nor its port. The kernel
 knows how long ago each connection last received data. A client that waits for an answer sends nothing meanwhile, so its
 connection has been silent for at least as long as the request has waited. If no open connection from its address has
 been silent for that long, the client has gone. Where many clients share one address, as behind a proxy, the connection
 of an older wait hides a client that has gone, until that older wait ends.
 
-Linux only: netlink's `sock_diag`, see man 7 sock_diag. The one module that uses it.
+Linux only: netlink's `sock_diag`, see man 7 sock_diag. Only this module uses it.
 """
 
 import socket
@@ -25,22 +25,22 @@ _INFO = 2
 _ESTABLISHED, _LISTEN = 1, 10
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
-#: What `struct inet_diag_msg` and `struct tcp_info` have before what is read of them.
+#: Offsets in bytes: of the attributes after `struct inet_diag_msg`, and of `tcpi_last_data_recv` in `struct tcp_info`.
 _ATTRIBUTES_AT = 72
 _LAST_DATA_RECEIVED_AT = 52
 _BUFFER_BYTES = 1 << 17
 _TIMEOUT_S = 1.0
-#: How much younger than its wait a connection's last byte may be, for clocks of different resolution.
+#: How much younger than its wait a connection's last byte may be, in seconds: the clocks differ in resolution.
 SLACK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The client's end of a request's connection, as far as WSGI tells.
+    """The client's end of a request's connection, as far as WSGI knows it.
 
     Attributes:
         address: 4 or 16 bytes.
-        port: the server's, on which the request came in.
+        port: the server's port, on which the request came in.
     """
 
     address: bytes
@@ -60,8 +60,8 @@ class Connections:
     silent_s: Mapping[Peer, float]
 
     def may_have(self, peer: Peer, waits_s: float) -> bool:
-        """False when the client of a request that has waited for so long has gone."""
-        # A port on which no server listens is not one of this machine's: nothing is known of it.
+        """False when the client of a request that has waited for `waits_s` has gone."""
+        # If no server here listens on the port, another machine does: then nothing is known about the client.
         return peer.port not in self.listening or self.silent_s.get(peer, -1.0) >= waits_s - SLACK_S
 
 
@@ -77,7 +77,7 @@ def peer_of(environ: Mapping[str, Any]) -> Peer | None:
 
 
 def connections() -> Connections:
-    """Those that are open now. Raises: OSError: the kernel does not say."""
+    """The connections that are open now. Raises: OSError: the kernel refuses to list them."""
     listening, silent_s = set[int](), dict[Peer, float]()
     for family in (socket.AF_INET, socket.AF_INET6):
         for message in _dump(family):
@@ -91,7 +91,7 @@ def connections() -> Connections:
 
 
 def _unmapped(address: bytes) -> bytes:
-    """An IPv4 address that came as an IPv6 one, as itself."""
+    """The address; an IPv4-mapped IPv6 address as IPv4."""
     return address[12:] if len(address) == 16 and address.startswith(bytes(10) + b"\xff\xff") else address
 
 

@@ -1,4 +1,4 @@
-"""Reads jobs for all threads of one process: who asks while a read is under way shares the next. Knows no HTTP."""
+"""Reads jobs for all threads of one process: callers that come during a read share the next one. Knows no HTTP."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -10,7 +10,7 @@ from headrace.domain.jobs import Job
 from headrace.errors import Unavailable
 from headrace.store import Store, jobs
 
-#: Jobs in one read: an answer may be megabytes, and so many are in the memory at once.
+#: Jobs in one read. An answer may be megabytes, and a whole batch is in memory at once.
 BATCH = 8
 
 #: The app's id and the job's.
@@ -18,7 +18,7 @@ _Key = tuple[UUID, UUID]
 
 
 class Reader:
-    """Reads jobs as they stand. Safe for many threads: it takes one connection, however many they are."""
+    """Reads jobs as they stand. Safe for many threads, which share one connection."""
 
     def __init__(self, store: Store, admission: Admission) -> None:
         self._store, self._admission = store, admission
@@ -31,7 +31,7 @@ class Reader:
         except Unavailable:
             raise
         except Exception:
-            # One row that cannot be read fails its reader alone.
+            # A row that cannot be read must fail only its own reader.
             return ending.read(self._store, self._admission, app_id, job_id)
         if job is None:
             raise jobs.not_found(job_id)

@@ -1,7 +1,7 @@
-"""Slots: how many requests of one kind a process holds open, shared fairly among the apps that want some.
+"""Slots: how many requests of one kind a process may hold open, shared fairly among apps.
 
-The rule is that of admission (`reserve.lua`): an app alone may have them all; once a second one holds or asks, neither
-has more than its share. Pure memory, safe for many threads.
+The rule is that of admission control (`reserve.lua`): a single app may have all slots; once a second app holds or asks
+for one, neither gets more than its share. Pure memory, safe for many threads.
 """
 
 import math
@@ -10,12 +10,12 @@ import time
 from collections import Counter
 from uuid import UUID
 
-#: For how long a slot is kept for an app that was refused one, in seconds. It is told to come back after one.
+#: How long a slot is kept for an app that was refused one, in seconds. The app's Retry-After is 1 s.
 KNOCK_S = 5.0
 
 
 class Slot:
-    """One open request of an app. Given back once, however often it is released."""
+    """One open request of an app. Only the first `release` frees it."""
 
     def __init__(self, slots: "Slots", app_id: UUID) -> None:
         self._slots, self._app_id = slots, app_id
@@ -24,7 +24,7 @@ class Slot:
         self.is_handed_over = False
 
     def hand_over(self) -> None:
-        """Keep the slot beyond the request: the caller of this releases it."""
+        """Keep the slot beyond `Waits.hold`: the caller of this method must release it."""
         self.is_handed_over = True
 
     def release(self) -> None:
@@ -45,13 +45,13 @@ class Slots:
         self._knocks: dict[UUID, float] = {}
 
     def take(self, app_id: UUID) -> Slot | None:
-        """A slot, or None: all are taken, or the app has its share while others want some."""
+        """A slot; None when all are taken, or when the app has its share and others want slots."""
         with self._lock:
             now, own = time.monotonic(), self._held[app_id]
             self._knocks = {app: until for app, until in self._knocks.items() if until > now and app != app_id}
             free = self._count - self._held.total()
             share = math.ceil(self._count / len({app_id, *self._held, *self._knocks}))
-            # Shares are rounded up: without this the last of many apps may find that the others have all slots.
+            # Shares are rounded up: without `kept`, the other apps' shares may leave none for the last app.
             kept = sum(not self._held[app] for app in self._knocks) if own else 0
             if free > kept and own < share:
                 self._held[app_id] += 1

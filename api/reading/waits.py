@@ -1,6 +1,6 @@
-"""Waits: requests that hold on for news of a job, woken by one Redis reader and one re-check for the whole process.
+"""Waits: open requests that wait for news of a job. One Redis reader and one re-check wake all those of a process.
 
-An open wait holds a thread and no database connection. A lost message is healed by looking again, in one query for all.
+An open wait holds a thread, but no database connection. The re-check makes up for lost messages, in one query for all.
 """
 
 import logging
@@ -23,15 +23,15 @@ from headrace.store import Store, jobs
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at the jobs whose end nobody has announced. It bounds how late an expiry is seen.
+#: Seconds between re-checks of the watched jobs. It bounds how late an end without a message is seen, as by expiry.
 RECHECK_S = 1.0
-#: How old a wait is, in seconds, when its client is first looked for, and how many looks in a row must miss it: the
-#: kernel does not list all connections in one step.
+#: The age of a wait, in seconds, from which its client is looked for; and how many looks in a row must miss the client:
+#: the kernel does not list all connections in one step.
 LOOK_AFTER_S = 1.0
 LOOKS_TO_BE_SURE = 2
-#: Seconds the reader waits for a message, and before it connects again.
+#: Seconds that the reader waits for a message, and before it reconnects.
 POLL_S = 1.0
-#: Reads of streams after news at once. Thousands may be told together, and others need Redis too.
+#: Concurrent reads of streams after news. A message may wake thousands of readers, and other requests need Redis too.
 READS_AT_ONCE = 4
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Watch:
     """News of one job for one waiter.
 
     Attributes:
-        has_ended: True once the job's end was announced or seen. Its reader may set it back.
+        has_ended: True once the job's end was announced or seen. The waiter may reset it.
         is_abandoned: True once the waiter's client has gone.
     """
 
@@ -67,11 +67,11 @@ class Watch:
         return is_news
 
     def age_s(self, now: float) -> float | None:
-        """How long it has waited, on the monotonic clock; None where its client is not known, or known to have gone."""
+        """Seconds since the wait began; None where its client is unknown, or has gone."""
         return None if self._peer is None or self.is_abandoned else now - self._began
 
     def look_for_client(self, found: Connections, now: float) -> None:
-        """Give the waiter up once its client was missing twice. Args: now: before the connections were looked at."""
+        """Abandon the wait once two looks in a row missed its client. Args: now: before the connections were listed."""
         age_s = self.age_s(now)
         if self._peer is None or age_s is None:
             return
@@ -105,12 +105,12 @@ class Waits:
 
     @property
     def is_closed(self) -> bool:
-        """True once the process must go."""
+        """True once the process is stopping."""
         return self._stop.is_set()
 
     @contextmanager
     def hold(self, kind: Kind, app_id: UUID) -> Iterator[Slot]:
-        """Hold a slot for an app's synchronous request, or for a stream, which takes it along. Raises: SlotsFull."""
+        """Hold a slot for an app's synchronous request, or for a stream, which takes it over. Raises: SlotsFull."""
         slot = self._slots[kind].take(app_id)
         if slot is None:
             message = "This server holds as many requests of this app open as it may now. Try again."
@@ -124,9 +124,9 @@ class Waits:
     def until_ended(
         self, app_id: UUID, job_id: UUID, read: Callable[[], Job], wait_s: float, peer: Peer | None = None
     ) -> Job:
-        """The job as `read` returns it: as soon as it has ended, or after `wait_s`, as it stands then.
+        """The job from `read`, as soon as it has ended, or as it stands after `wait_s`.
 
-        Without a free slot for the app the answer comes at once, and its caller polls again.
+        Without a free slot for the app this returns at once, and the client polls again.
         """
         slot = self._slots["wait"].take(app_id) if wait_s > 0 else None
         if slot is None:
@@ -153,7 +153,7 @@ class Waits:
             return job
 
     def _look_again(self, read: Callable[[], Job], job: Job, until: float) -> Job:
-        """The job, or as it stood while Postgres does not answer and there is time left: the re-check tells again."""
+        """Read the job. While Postgres does not answer and time is left, return it as it stood: a re-check follows."""
         try:
             return read()
         except StoreUnavailable:
@@ -162,15 +162,15 @@ class Waits:
             return job
 
     def look(self, read: Callable[[], T]) -> T:
-        """Read what there is news of, with few others at once. Raises: what `read` raises."""
+        """Call `read`, with `READS_AT_ONCE` concurrent calls at most. Raises: what `read` raises."""
         with self._reads:
             return read()
 
     @contextmanager
     def watch(self, job_id: UUID, peer: Peer | None = None) -> Iterator[Watch]:
-        """What is told of this job from now on. What came before is the caller's to read, after this began.
+        """Watch the job from now on. To miss nothing, the caller must read the job after the watch has begun.
 
-        Args: peer: the client, if the watch is to say when it has gone.
+        Args: peer: the client, for a watch that must notice when the client has gone.
         """
         watch = Watch(peer)
         with self._lock:
@@ -186,12 +186,12 @@ class Waits:
                     del self._watches[job_id]
 
     def is_watched(self, job_id: UUID) -> bool:
-        """True while anyone in this process waits for news of this job."""
+        """True while this process has a watch on this job."""
         with self._lock:
             return job_id in self._watches
 
     def close(self) -> None:
-        """Stop the threads and end every wait, with the job as it stands. Call it once the process must go."""
+        """Stop the threads and end every wait, with the job as it stands. Call it when the process stops."""
         self._stop.set()
         self._tell_all()
 
@@ -222,7 +222,7 @@ class Waits:
                 if message["type"] == "message":
                     self._tell(UUID(hex=message["data"]), has_ended=message["channel"] == ENDED)
                 else:
-                    # Subscribed, perhaps again: what was published while nobody listened is in the streams.
+                    # Subscribed, perhaps again. Messages before that were missed, but the streams have their entries.
                     self._tell_all()
 
     def _recheck(self) -> None:
@@ -240,7 +240,7 @@ class Waits:
         now = time.monotonic()
         with self._lock:
             watches = [watch for watches in self._watches.values() for watch in watches]
-        # Most waits are over before that: they cost nothing.
+        # Most waits end before `LOOK_AFTER_S`, and must not cost a list of connections.
         if not any(age_s >= LOOK_AFTER_S for watch in watches if (age_s := watch.age_s(now)) is not None):
             return
         try:

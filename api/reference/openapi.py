@@ -34,14 +34,14 @@ HEADERS: Mapping[str, str] = {
     "x-ratelimit-limit-requests": "Of an app with limits: requests a minute. `-remaining-` and `-reset-` go with it, "
     "and the same three for `tokens`.",
 }
-#: What is named by the `{id}` of each family of paths, and how it looks.
+#: The meaning and the pattern of `{id}` in each family of paths.
 IDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("A job's id, in any of its three spellings.", "^(job_|resp_|chatcmpl-)[0-9a-f]{32}$"),
     "responses": ("A response's id.", "^resp_[0-9a-f]{32}$"),
     "models": ("A model's name, slashes included.", "^[0-9A-Za-z][0-9A-Za-z._/-]*$"),
 }
 IDEMPOTENCY_KEY = {"type": "string", "pattern": "^[ -~]+$", "maxLength": 255}
-#: One event of a stream: OpenAPI 3.1 has no word for the whole of it.
+#: One event of a stream: OpenAPI 3.1 cannot describe a whole stream.
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 EVERYWHERE = ("x-request-id", "openai-processing-ms")
 OF_A_SUBMIT = ("x-job-id", "Idempotent-Replayed", "x-ratelimit-limit-requests")
@@ -134,7 +134,7 @@ def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
 
 
 def _without_null(kind: dict[str, Any]) -> dict[str, Any]:
-    """A query string has no null: what is not wanted is left out."""
+    """The schema without null: a query string leaves a parameter out instead."""
     kinds = [each for each in kind.pop("anyOf", []) if each != {"type": "null"}]
     if kind.get("default", ...) is None:
         del kind["default"]

@@ -1,4 +1,4 @@
-"""Every operation of the API: what it takes, what it answers, and with which errors. Knows no OpenAPI."""
+"""Every operation of the API: its input, its answer and its errors. Knows no OpenAPI."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from api.schemas.queues import QueueList
 from api.schemas.response_body import DeletedResponse, ResponseBody
 from api.schemas.responses import ResponseQuery, ResponseRequest
 
-#: What anything with a body may be refused for, before its job is made.
+#: Statuses that may refuse any request with a body, before its job is made.
 SUBMIT = (400, 404, 408, 409, 413, 422, 429)
 
 QUESTION = "Why is the sky blue?"
@@ -73,11 +73,11 @@ class Operation:
     """One method of one path.
 
     Attributes:
-        examples: bodies that are accepted as they are, by name.
-        events: how its stream of events looks; None where it has none.
-        refusals: the statuses of its own errors; those that every call may have are added.
-        prefers_wait: whether it heeds `Prefer: wait=n`.
-        is_open: True when no key is asked for.
+        examples: valid bodies, by name.
+        events: an example of its event stream; None where it has none.
+        refusals: the statuses of its own errors, without those in `ALWAYS`.
+        prefers_wait: whether it honours `Prefer: wait=n`.
+        is_open: True when it needs no API key.
     """
 
     method: str
@@ -157,7 +157,7 @@ OPERATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
-    """An error's status: what it means, the headers that say what to do, and how one looks."""
+    """One status of errors: its meaning, the headers that say what to do, and the fields of an example."""
 
     description: str
     code: str
@@ -243,5 +243,5 @@ REFUSALS: Mapping[int, ErrorStatus] = {
         headers=("x-should-retry", "x-job-id"),
     ),
 }
-#: What any call with a key may be answered.
+#: Statuses that may refuse any call with an API key.
 ALWAYS = (401, 403, 500, 503)

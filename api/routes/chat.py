@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`: a job whose caller waits for its answer, or hears it as it is made."""
+"""`/v1/chat/completions`: a job whose caller waits for its answer, or streams it."""
 
 from flask import Blueprint, Response
 
@@ -17,7 +17,7 @@ blueprint = Blueprint("chat", __name__, url_prefix="/v1/chat/completions")
 
 @blueprint.post("")
 def create() -> Response:
-    """200 and the answer, once there is one; or chunks of it as they are made."""
+    """200 and the answer, once the job has succeeded; or a stream of its chunks."""
     app = caller()
     asked = validated(ChatRequest, body(app))
     if asked.stream:

@@ -25,7 +25,7 @@ pages: Blueprint = get_swaggerui_blueprint(
 
 @blueprint.get("/")
 def index() -> Redirect:
-    """A person who opens the address wants to read."""
+    """Redirect a browser to the documentation."""
     return redirect("/docs/")
 
 

@@ -1,4 +1,4 @@
-"""What can be done with a job that exists, under whichever name its caller knows it: poll, cancel, delete."""
+"""The operations on an existing job, whichever spelling of its id the caller uses: poll, cancel, delete."""
 
 from uuid import UUID
 
@@ -13,12 +13,12 @@ from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest
 from headrace.store.jobs import texts
 
-#: How long a cancel waits for the job's worker to confirm it, in seconds. A worker hears of it within a second.
+#: How long a cancel waits for the job's worker to confirm it, in seconds. A worker sees the request within a second.
 CONFIRMED_WITHIN_S = 2.0
 
 
 def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
-    """The caller's job; once it has ended, or as it stands when the wait is over. Raises: NotFound."""
+    """The caller's job, once it has ended, or as it stands when the wait is over. Raises: NotFound."""
     limit_s = deps().settings.wait_limit_s
     if wait_s > limit_s:
         raise InvalidRequest(f"Invalid 'wait': it may be at most {limit_s:g} seconds.", param="wait")
@@ -26,7 +26,7 @@ def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
 
 
 def cancelled(app: App, job_id: UUID) -> Job:
-    """Cancel the caller's job; waits a moment for the worker of one that runs to stop it. Raises: NotFound."""
+    """Cancel the caller's job; if it runs, wait a moment for its worker to stop it. Raises: NotFound."""
     job = ending.cancel(deps().store, deps().admission, app.id, job_id)
     if job.state.is_terminal:
         return job
@@ -34,8 +34,8 @@ def cancelled(app: App, job_id: UUID) -> Job:
 
 
 def erase(app: App, job_id: UUID) -> None:
-    """Forget the caller's ended job, with what of its answer is still in Redis. Raises: NotFound. JobNotEnded."""
+    """Erase the texts of the caller's ended job, its stream in Redis included. Raises: NotFound. JobNotEnded."""
     with deps().store.begin() as db:
         texts.erase(db, app.id, job_id)
-        # Before the commit: where Redis does not answer, nothing was deleted, and the caller is told so.
+        # Before the commit: if Redis does not answer, nothing is deleted, and the caller gets the error.
         deps().streams.forget(job_id)

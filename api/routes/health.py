@@ -1,4 +1,4 @@
-"""`/healthz`: the process lives. `/readyz`: it can serve, or what keeps it from that."""
+"""`/healthz`: the process lives. `/readyz`: it can serve, or the reasons why it cannot."""
 
 import logging
 from collections.abc import Callable
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 blueprint = Blueprint("health", __name__)
 
-#: Writes: a row lock needs a transaction id and a commit, which a standby, a read-only node and a full disk refuse. Two
-#: probes do not wait for each other, and neither waits for a migration, which changes the row.
+#: A write: a row lock needs a transaction id and a commit, which a standby, a read-only node and a full disk refuse.
+#: Two probes do not wait for each other, and neither waits for a migration, which changes the row.
 _WRITE = sa.text("SELECT FROM alembic_version FOR KEY SHARE SKIP LOCKED")
 
 
@@ -42,7 +42,7 @@ def readyz() -> Response:
 
 
 def _warnings(deps: WebDeps) -> dict[str, str]:
-    """A key for the paid API without a budget is a set-up that was not finished, and no reason to serve nothing."""
+    """Warns of a key for the paid API without a budget: an unfinished set-up, but the process can serve without it."""
     if deps.settings.openai_api_key is None:
         return {}
     with deps.store.begin() as db:
@@ -59,7 +59,7 @@ def _failure(check: Callable[[WebDeps], None]) -> str | None:
 
 
 def _check_postgres(deps: WebDeps) -> None:
-    """A schema that is newer than this code is fine: while a release rolls out, both run side by side."""
+    """A schema that is newer than this code passes: during a roll-out, old and new code run side by side."""
     scripts = ScriptDirectory(str(PROJECT_ROOT / "migrations"))
     known = {script.revision for script in scripts.walk_revisions()}
     with deps.store.begin() as db:

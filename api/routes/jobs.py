@@ -1,4 +1,4 @@
-"""`/v1/jobs`: submit, read, list, cancel, in Headrace's own words."""
+"""`/v1/jobs`: submit, read, list, cancel and delete jobs, in Headrace's own format."""
 
 from flask import Blueprint, Response
 
@@ -18,7 +18,7 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
 @blueprint.post("")
 def submit() -> Response:
-    """202, and where the job stands."""
+    """202, and the job's place in its queue."""
     app = caller()
     draft = validated(JobRequest, body(app)).to_draft()
     accepted = accept(draft, app, idempotency())
@@ -27,14 +27,14 @@ def submit() -> Response:
 
 @blueprint.get("/<public_id>")
 def read(public_id: str) -> Response:
-    """The job, under any of its three spellings; with `?wait=` once it has ended."""
+    """The job, by any spelling of its id; with `?wait=` once it has ended."""
     app, job_id = caller(), parse_id(public_id)
     return _answer(existing.when_ended(app, job_id, query(WaitQuery).wait))
 
 
 @blueprint.delete("/<public_id>")
 def delete(public_id: str) -> Response:
-    """Its texts are erased, and it is found no more; what it cost stays."""
+    """Erase the job's texts. The job is not found any more, and its cost is kept."""
     app, job_id = caller(), parse_id(public_id)
     existing.erase(app, job_id)
     return answer(DeletedJob(id=show_id(job_id)), job_id=show_id(job_id))

@@ -1,4 +1,4 @@
-"""`/v1/models`: what can be asked for."""
+"""`/v1/models`: the models that a request can name."""
 
 from flask import Blueprint, Response
 
@@ -16,7 +16,7 @@ def list_all() -> Response:
     return answer(ModelList(data=[ModelBody(id=name) for name in deps().catalogue.names()]))
 
 
-# A Hugging Face id has a slash in it.
+# `path`: a Hugging Face id contains a slash.
 @blueprint.get("/<path:name>")
 def read(name: str) -> Response:
     """One model."""

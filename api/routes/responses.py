@@ -1,4 +1,4 @@
-"""`/v1/responses`: the same jobs, in the words of OpenAI's SDK, under any of their spellings."""
+"""`/v1/responses`: the same jobs in the format of OpenAI's SDK, by any spelling of their ids."""
 
 from flask import Blueprint, Response
 
@@ -22,7 +22,7 @@ blueprint = Blueprint("responses", __name__, url_prefix="/v1/responses")
 
 @blueprint.post("")
 def create() -> Response:
-    """200, and the response: queued in the background, else once it has ended, or as a stream of events."""
+    """200, and the response: at once in the background, else once it has ended, or as a stream of events."""
     app = caller()
     draft = validated(ResponseRequest, body(app)).to_draft()
     if draft.stream:
@@ -41,7 +41,7 @@ def _stream(draft: Draft, app: App) -> Response:
 
 @blueprint.get("/<public_id>")
 def retrieve(public_id: str) -> Response:
-    """The response, with `?wait=` once it has ended; with `?stream=true` its events, from any of them on."""
+    """The response, with `?wait=` once it has ended; with `?stream=true` its events, after any number."""
     app, job_id = caller(), parse_id(public_id)
     asked = query(ResponseQuery)
     if not asked.stream:
@@ -54,7 +54,7 @@ def retrieve(public_id: str) -> Response:
 
 @blueprint.delete("/<public_id>")
 def delete(public_id: str) -> Response:
-    """Its texts are erased, and it is found no more; what it cost stays."""
+    """Erase the response's texts. The response is not found any more, and its cost is kept."""
     app, job_id = caller(), parse_id(public_id)
     existing.erase(app, job_id)
     return answer(DeletedResponse.of(job_id), job_id=show_id(job_id))
@@ -75,7 +75,7 @@ def cancel(public_id: str) -> Response:
 
 @blueprint.get("/<public_id>/input_items")
 def input_items(public_id: str) -> Response:
-    """What was asked, a page at a time."""
+    """A page of the response's input."""
     app, job_id = caller(), parse_id(public_id)
     asked = query(InputItemsQuery)
     with deps().store.begin() as db:

@@ -1,4 +1,4 @@
-"""What the ways to submit have in common: the body, the Idempotency-Key, and the three ways to get the answer."""
+"""The shared part of all endpoints that submit: the body, the Idempotency-Key, and three ways to get the answer."""
 
 import hashlib
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from headrace.domain.jobs import Idempotency, Job
 from headrace.errors import BodyTimeout, InvalidRequest, StoreUnavailable, WaitTimeout
 
 KEY_CHARS_LIMIT = 255
-#: Digits of a `Prefer: wait=n` that are read; more say the same as the limit does.
+#: Digits that the n of `Prefer: wait=n` may have.
 WAIT_DIGITS_LIMIT = 9
 
 
@@ -34,7 +34,7 @@ def body(app: App) -> dict[str, Any]:
     Raises: InvalidRequest. RequestEntityTooLarge. AppLimited. BodiesFull. BodyTimeout.
     """
     limit, told = deps().settings.body_limit_bytes, request.content_length
-    # A chunked body may become as long as any.
+    # A chunked body gives no length: assume the largest.
     size = limit if told is None else told
     if size <= SMALL_BYTES:
         return parse_object(_raw())
@@ -43,7 +43,7 @@ def body(app: App) -> dict[str, Any]:
     bodies = deps().bodies
     bodies.admit(app, size, _idempotency_key())
     g.body = app.id, size
-    # A chunked body's next byte says that it is too long.
+    # Of a chunked body, one byte more than the limit is read: it shows that the body is too long.
     g.raw = _read_large(app, told or limit + 1)
     raw = _raw()
     with bodies.parsing.hold(app.id):
@@ -57,7 +57,7 @@ def _read_large(app: App, size: int) -> bytes:
         return reader.result(bodies.grace_s)
     except BodyTimeout:
         bodies.add_late(app.id, reader)
-        # The client has the whole answer before its close. See `BodyReader` for what breaks without the wait.
+        # The client has the whole answer before the response closes. `BodyReader` says what breaks without the join.
         after_this_request(lambda response: _joining(response, reader))
         raise
 
@@ -68,13 +68,13 @@ def _joining(response: Response, reader: BodyReader) -> Response:
 
 
 def release_body(_: BaseException | None = None) -> None:
-    """Count the request's body no more. Flask calls it at the end of each request, however it ended."""
+    """Stop counting the request's body. Flask calls it at the end of each request, however it ended."""
     if held := g.pop("body", None):
         deps().bodies.release(*held)
 
 
 def _raw() -> bytes:
-    """The body's bytes, kept for a second look. A chunked body that is too long shows only here."""
+    """The body's bytes, kept for a second call. Only here does a chunked body turn out to be too long."""
     if "raw" not in g:
         g.raw = _stream().read()
     raw: bytes = g.raw
@@ -86,13 +86,13 @@ def _raw() -> bytes:
 def _stream() -> IO[bytes]:
     limit, told = deps().settings.body_limit_bytes, request.content_length
     if told and told <= limit:
-        # Then werkzeug stops there. Else it reads on to see the end, which lets go of the GIL once more.
+        # Now werkzeug stops after the last byte. Otherwise it reads on for the end, and releases the GIL once more.
         request.max_content_length = told
     return request.stream
 
 
 def idempotency() -> Idempotency | None:
-    """The Idempotency-Key with a hash of what it came with. Raises: InvalidRequest."""
+    """The Idempotency-Key, with a hash of the request's path and body. Raises: InvalidRequest."""
     if (key := _idempotency_key()) is None:
         return None
     digest = hashlib.sha256(request.path.encode() + b"\n" + _raw()).digest()
@@ -113,7 +113,7 @@ def _idempotency_key() -> str | None:
 
 
 def preferred_wait_s() -> float:
-    """How long a synchronous request holds on: the limit, or what `Prefer: wait=n` asks for. Raises: InvalidRequest."""
+    """How long a synchronous request waits: the limit, or less by `Prefer: wait=n`. Raises: InvalidRequest."""
     limit_s = deps().settings.wait_limit_s
     for preference in request.headers.get("Prefer", "").split(","):
         name, _, value = preference.partition("=")
@@ -131,19 +131,19 @@ def accept(draft: Draft, app: App, key: Idempotency | None) -> Accepted:
 
 
 def submitted(draft: Draft, app: App) -> tuple[Accepted, Job]:
-    """Accept a draft; returns the job as it stands. Raises: WaitTimeout: it could not be read back, and goes on."""
+    """Accept a draft; returns the job as it stands. Raises: WaitTimeout: the job goes on, but cannot be read back."""
     accepted = accept(draft, app, idempotency())
     try:
         return accepted, read_job(app, accepted.job_id)
     except StoreUnavailable as error:
-        # To say that Postgres is away would make the client order the job again.
+        # A 503 would make the client submit the job again.
         raise _goes_on(accepted.job_id, "was accepted, and cannot be read back now") from error
 
 
 def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
-    """Accept a draft, and hold on until its job has ended.
+    """Accept a draft, and wait until its job has ended.
 
-    A slot is held first, so that a refusal for lack of one has accepted nothing.
+    The slot is taken first, so that a refusal for lack of one accepts nothing.
     If the client closes its connection meanwhile, its job is cancelled, unless another reader is attached, or an
     Idempotency-Key says that the client may ask for it again.
     Raises: SlotsFull. WaitTimeout: the job goes on.
@@ -176,7 +176,7 @@ def read_job(app: App, job_id: UUID) -> Job:
 
 
 def headers_of(accepted: Accepted) -> Mapping[str, str]:
-    """What an accept adds to its answer's headers, whatever the body's shape."""
+    """The headers that an accept adds to the answer, in every format."""
     replayed = {"Idempotent-Replayed": "true"} if accepted.is_replay else {}
     rates = rate_headers(accepted.rates_left) if accepted.rates_left else {}
     return {"x-job-id": show_id(accepted.job_id), **replayed, **rates}

@@ -1,6 +1,6 @@
-"""OpenAI's paths that are not served: each says so, and what to do instead.
+"""OpenAI's paths that are not served: each answer says so, and what to do instead.
 
-404, which its SDK raises at once as NotFoundError; a 501 it would send three times.
+The status is 404, because OpenAI's SDK raises it at once as NotFoundError. It would send a request three times on 501.
 """
 
 from collections.abc import Mapping, Sequence
