@@ -1,4 +1,5 @@
-# Every process that needs no engine: web, overflow, webhooks, control, beat, flower, release. No torch, no CUDA.
+# The image of all processes without a local engine: web, overflow, webhooks, control, beat, flower, release. It has no
+# torch and no CUDA.
 FROM python:3.13-slim
 
 WORKDIR /app
@@ -11,6 +12,6 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . \
     && install -d -o headrace /var/lib/headrace /home/headrace/.cache /home/headrace/.cache/huggingface
 USER headrace
 ENV HEADRACE_STATE=/var/lib/headrace HEADRACE_HOST=0.0.0.0 FLOWER_HOST=0.0.0.0
-# One image, every process: the argument is a name in the Procfile.
+# The argument is the name of a process in the Procfile.
 ENTRYPOINT ["docker/run"]
 CMD ["web"]

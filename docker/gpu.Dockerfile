@@ -1,11 +1,11 @@
-# A GPU worker: vLLM on CUDA, one worker per GPU. Give a container one GPU (`--gpus device=0`, or compose's device_ids), or
-# as many as `tensor_parallel_size` says.
-# With `--build-arg ENGINE=cpu --build-arg BASE=python:3.13-slim` the same worker on a CPU, for a try without a GPU.
+# A GPU worker: vLLM on CUDA, one worker per GPU. Give a container one GPU (`--gpus device=0`, or compose's device_ids),
+# or `tensor_parallel_size` GPUs.
+# `--build-arg ENGINE=cpu --build-arg BASE=python:3.13-slim` builds the same worker for a CPU, as a trial.
 ARG BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04
 FROM ${BASE}
 
 ARG ENGINE=gpu
-# Triton compiles small C programs when a model is loaded, so a compiler and Python's headers belong to the image.
+# Triton compiles small C programs when it loads a model, so the image needs a compiler and Python's headers.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/venv
