@@ -1,4 +1,4 @@
-"""From bytes or a query string to a checked model, or an error that names the field.
+"""Turns bytes or a query string into a checked model, or an error that names the field.
 
 Knows no field by name.
 """
@@ -15,14 +15,14 @@ from pydantic_core import ErrorDetails
 
 from headrace.errors import InvalidRequest
 
-#: Objects and lists inside each other. The deepest sensible body, a JSON schema in `response_format`, stays below.
+#: Levels of nested objects and lists. A sensible JSON schema in `response_format`, the deepest body, stays below.
 NESTING_LIMIT = 32
-#: Values in one body: fields, list items and what is in them. More would fill the memory with complaints about each.
+#: Values in one body: fields, list items and what is in them. More would fill the memory with an error for each.
 VALUES_LIMIT = 100_000
 #: Longer whole numbers fit no field and no column; reading them takes quadratic time.
 INT_DIGITS_LIMIT = 19
 
-#: In the words of JSON, what pydantic says in those of Python. No list here must have more than one item.
+#: JSON's terms for errors that pydantic states in Python's. No field may require more than one item of a list.
 _WORDS: Mapping[str, str] = {
     "dict_type": "Input should be an object",
     "model_type": "Input should be an object",
@@ -30,7 +30,8 @@ _WORDS: Mapping[str, str] = {
     "too_short": "it must not be empty",
 }
 
-#: Up to the next comma, or the opening of what is not empty: as many values come as there are of these. Or to the end.
+#: Matches up to the next comma, or up to the bracket that opens a non-empty list or object: a value follows each of
+#: these. At last it matches up to the end.
 _VALUE = re.compile(rb'(?:[^",\[{]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{](?=\s*[\]}]))*+(?:([,\[{])|\Z)', re.DOTALL)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -60,9 +61,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def _values(raw: bytes) -> int:
-    """The values in a body, one more than its limit at most, counted before any of them takes memory.
+    """Count the values in a body, up to one more than the limit, before any of them takes memory.
 
-    Linear, whatever the bytes are: each match begins where the last ended, and none is tried twice.
+    Linear for any bytes: each match begins where the last ended, and none is tried twice.
     """
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") <= VALUES_LIMIT:
         return 0
@@ -79,7 +80,7 @@ def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
 
 
 def _invalid(detail: ErrorDetails) -> InvalidRequest:
-    # pydantic marks an object's key with "[key]", a place that the caller has no name for.
+    # pydantic marks an object's key with "[key]", which means nothing to the caller.
     path = [part for part in detail["loc"] if part != "[key]"]
     named = detail.get("ctx", {}).get("param")
     param = _dotted([*path, named] if named else path)
@@ -123,9 +124,9 @@ def _first_twice(names: Sequence[str]) -> str:
 
 
 def _check(body: dict[str, Any]) -> None:
-    """Refuse what JSON can say and nothing behind it can hold.
+    """Refuse JSON that Postgres or an engine cannot hold.
 
-    A loop, so that no nesting can exhaust the stack, which keeps one branch, so that no width can fill the memory.
+    A loop, so that no nesting can exhaust the stack. It keeps one branch, so that no width can fill the memory.
     """
     count = len(body)
     branch: list[tuple[tuple[str | int, ...], Iterator[tuple[str | int, Any]]]] = [((), _children(body, ()))]
@@ -152,7 +153,7 @@ def _check(body: dict[str, Any]) -> None:
 
 def _children(value: dict[str, Any] | list[Any], path: Sequence[str | int]) -> Iterator[tuple[str | int, Any]]:
     if isinstance(value, list):
-        # Whole numbers and flags need no look, and a body can hold millions.
+        # Whole numbers and flags need no check, and a body can hold many.
         return ((at, child) for at, child in enumerate(value) if not isinstance(child, int))
     for key in value:
         _check_text(key, (*path, key))
@@ -185,5 +186,5 @@ def _dotted(path: Sequence[str | int]) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name as it may be repeated in an answer: whatever the caller sent, it is short and valid text."""
+    """A caller's name made safe for an answer: short, and valid text."""
     return _UNSTORABLE.sub("\ufffd", name)[:80]

@@ -16,7 +16,7 @@ from headrace.domain.prompts import Message, ReasoningEffort
 
 NO_TOOLS = "No tools are called here: leave it out."
 
-#: Parameters that OpenAI has and this service has not, with what to do instead.
+#: OpenAI's parameters that Headrace does not support, with what to do instead.
 UNSUPPORTED: Mapping[str, str] = {
     "audio": "Only text is answered: leave it out.",
     "frequency_penalty": "Leave it out.",
@@ -133,7 +133,7 @@ class ChatRequest(OpenAIRequest):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def to_draft(self) -> Draft:
-        """The request in the core's words."""
+        """The request in the core's terms."""
         is_old = self.max_completion_tokens is None and self.max_tokens is not None
         return Draft(
             **self.shared(),

@@ -1,4 +1,4 @@
-"""A job in the shape of OpenAI's chat completion; what OpenAI has no word for is in `job`."""
+"""A job in the shape of OpenAI's chat completion, with Headrace's own fields in `job`."""
 
 from typing import Literal, Self
 
@@ -62,7 +62,7 @@ class ChatUsage(Answer):
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """What a job used, by its end."""
+        """What an ended job used."""
         output_tokens = job.output_tokens or 0
         return cls(
             prompt_tokens=job.prompt_tokens,
@@ -89,7 +89,7 @@ class ChatCompletionBody(Answer):
 
     @classmethod
     def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
-        """A job that succeeded; with what its owner was told when it was accepted."""
+        """A job that succeeded, with the facts of its accept if this is the answer to its submission."""
         message = ChatMessageBody(content=job.answer or "", reasoning=job.reasoning)
         content = TokenLogprobBody.each_of(job.logprobs)
         logprobs = None if content is None else ChatLogprobs(content=content)
@@ -106,5 +106,5 @@ class ChatCompletionBody(Answer):
 
 
 def finish_reason_of(job: Job) -> Literal["stop", "length"]:
-    """Why the answer ends where it does, in OpenAI's words."""
+    """Why the answer ends, as OpenAI's `finish_reason`."""
     return "length" if job.finish_reason == "length" else "stop"

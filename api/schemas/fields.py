@@ -1,4 +1,4 @@
-"""Kinds of fields that several requests share, each with its limits and its message."""
+"""Types of fields that several requests share, each with its limits and its error message."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,10 +11,10 @@ from pydantic_core import PydanticCustomError
 
 #: The largest whole number of the columns that hold token counts.
 INT4_MAX = 2**31 - 1
-#: Of a webhook's host with its port, in bytes. A name has at most 253 characters; what is far longer does not fit the
-#: index of the outbox, and a job with it could not end.
+#: Bytes of a webhook's host with its port. A host name has at most 253 characters. A far longer one does not fit the
+#: outbox's index, and its job could not end.
 HOST_BYTES_LIMIT = 1000
-#: Seconds; a job that may wait longer than a day belongs into a batch.
+#: Seconds: a day. A job that may wait longer belongs in a batch system.
 MAX_WAIT_LIMIT_S = 86_400
 
 
@@ -31,13 +31,13 @@ class Answer(BaseModel):
 
 
 def refusal(message: str, code: str = "invalid_value", param: str | None = None) -> PydanticCustomError:
-    """A validator's complaint. `param` names the field where the validator looks at a whole object."""
-    # pydantic takes the message for a template, in which braces are holes.
+    """A validator's error. `param` names the field if the validator checks a whole object."""
+    # pydantic takes a message for a template, in which braces are placeholders.
     return PydanticCustomError(code, "{message}", {"message": message, "param": param})
 
 
 def unsupported(name: str, remedy: str) -> PydanticCustomError:
-    """The refusal of a parameter that OpenAI has and we have not."""
+    """The refusal of an OpenAI parameter that Headrace does not support."""
     return refusal(f"Unsupported parameter: '{name}'. {remedy}", "unsupported_parameter", name)
 
 
@@ -48,7 +48,7 @@ def _usd(value: Any) -> Any:
         amount = Decimal(str(value))
     except InvalidOperation:
         raise refusal("Input should be an amount in USD, as a number or a string") from None
-    # Nothing is nothing, however many places it is written with: the column has nine.
+    # A zero may have more decimal places than the column's nine.
     return amount or Decimal(0)
 
 
@@ -67,7 +67,7 @@ def _deadline(value: Any) -> Any:
     try:
         return at.astimezone(UTC)
     except OverflowError:
-        # Postgres would store it, and nobody could read the row any more: Python's years end with 9999.
+        # Postgres would store it, but Python could not read the row: its years end with 9999.
         raise refusal("The time is out of range") from None
 
 
@@ -84,7 +84,7 @@ def _webhook_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-        (host or "").encode("idna")  # As who connects does: no empty or endless labels.
+        (host or "").encode("idna")  # As a client does to connect: it refuses empty and overlong labels.
     except ValueError:
         raise refusal("Input should be an http(s) URL", "webhook_url_not_allowed") from None
     if parts.scheme not in ("http", "https") or not host:
@@ -148,7 +148,7 @@ Metadata = Annotated[
 EndUser = Annotated[str, Field(min_length=1, max_length=128)]
 ResponseFormat = Annotated[dict[str, Any], AfterValidator(_response_format)]
 
-#: Money leaves as a string, so that no reader makes a float of it unasked.
+#: Money is sent as a string, so that a client's JSON parser does not turn it into a float.
 UsdOut = Annotated[Decimal, PlainSerializer(_plain, return_type=str)]
 TimeOut = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
 Attempts = Annotated[int, Field(description="Starts so far. Above 1, an engine failed or a worker died in between.")]

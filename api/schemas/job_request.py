@@ -1,4 +1,4 @@
-"""What a job is asked for with: `POST /v1/jobs`."""
+"""The request of `POST /v1/jobs`."""
 
 from typing import Literal, Self
 
@@ -81,7 +81,7 @@ class JobRequest(Request):
         return self
 
     def to_draft(self) -> Draft:
-        """The request in the core's words."""
+        """The request in the core's terms."""
         turns = self.messages or [ChatMessage(role="user", content=self.prompt or "")]
         return Draft(
             spelling=Spelling(prompt="prompt" if self.messages is None else "messages"),

@@ -124,7 +124,7 @@ class JobBody(Answer):
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """What its owner may see."""
+        """The job as its owner may see it."""
         return cls(
             id=show_id(job.id),
             status=job.state,
@@ -159,7 +159,7 @@ class JobBody(Answer):
 
 
 def _usage(job: Job) -> UsageBody | None:
-    """None until an engine has counted."""
+    """The job's tokens; None until an engine has counted them."""
     if job.output_tokens is None:
         return None
     return UsageBody(
@@ -182,7 +182,7 @@ class JobList(Answer):
 
     @classmethod
     def of(cls, found: Sequence[Job], limit: int) -> Self:
-        """A page of `limit` out of what was found, which is one more where there is more."""
+        """A page of `limit` jobs. `found` has one job more if another page follows."""
         data = [JobBody.of(job) for job in found[:limit]]
         ids = [body.id for body in data]
         first, last = (ids[0], ids[-1]) if ids else (None, None)

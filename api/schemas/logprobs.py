@@ -1,4 +1,4 @@
-"""Log probabilities of an answer's tokens, which OpenAI's two ways and ours spell alike."""
+"""Log probabilities of an answer's tokens, in the format that OpenAI's two APIs and Headrace's share."""
 
 import json
 import secrets
@@ -14,22 +14,22 @@ TopLogprobs = Annotated[int, Field(ge=0, le=MOST_LOGPROBS)]
 
 
 class Fragments:
-    """Pieces of one answer, or of one stream, that are JSON already, and are sent as they are stored.
+    """Stored JSON of one answer, or of one stream, that is sent as it is.
 
-    Each is marked where it belongs, and filled in at the end. Nothing is read and written anew.
+    A mark holds each fragment's place, and `filled` replaces it. So no fragment is parsed and serialized again.
     """
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     def mark(self, text: str) -> str:
-        """What stands for this JSON until then: a text that no caller can know."""
+        """The mark for this JSON: a text that no caller can guess."""
         mark = secrets.token_hex(16)
         self._texts[mark] = text
         return mark
 
     def filled(self, written: str) -> str:
-        """What was written, with the pieces in it."""
+        """The serialized text, with the fragments in place of their marks."""
         for mark, text in self._texts.items():
             written = written.replace(f'"{mark}"', text)
         return written
@@ -50,7 +50,7 @@ class TokenLogprobBody(AlternativeBody):
 
     @classmethod
     def each_of(cls, logprobs: Sequence[TokenLogprob] | None) -> "Sequence[TokenLogprobBody] | None":
-        """Those of a job; stored ones stay as they are, since no field of theirs is looked at."""
+        """A job's log probabilities. Stored ones stay unparsed, since none of their fields is read."""
         return cast("Sequence[TokenLogprobBody] | None", logprobs)
 
 
@@ -59,13 +59,13 @@ def _unread(value: Any, read: Any) -> Any:
 
 
 def _as_stored(value: Any, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
-    """Those that are stored as they are to be sent go by the answer's `Fragments`, if it has some."""
+    """Stored log probabilities become marks in the answer's `Fragments`, if it has any."""
     if not isinstance(value, StoredLogprobs):
         return write(value)
     return info.context.mark(value.json) if isinstance(info.context, Fragments) else json.loads(value.json)
 
 
-#: Of all tokens of an answer. The serializer names no type that it returns, or `/openapi.json` would show that.
+#: Of all tokens of an answer. The serializer must not declare its return type: `/openapi.json` would show that type.
 TokenLogprobs = Annotated[
     Sequence[TokenLogprobBody],
     WrapValidator(_unread),

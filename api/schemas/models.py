@@ -1,4 +1,4 @@
-"""`/v1/models`: OpenAI's list of what can be asked for."""
+"""`/v1/models`: the models that a request can name, in OpenAI's format."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What OpenAI's two ways to ask for a text share: the tier that chooses a lane, `job`, and refusals by name.
+"""The shared part of requests to OpenAI's two APIs: the tier that chooses a lane, `job`, and unsupported parameters.
 
 Knows neither Responses nor chat completions.
 """
@@ -51,9 +51,9 @@ class JobOptions(Request):
 
 
 def refuse_unsupported(values: Any, remedies: Mapping[str, str]) -> Any:
-    """An object without the parameters that we have not; one that asks for something is refused by name.
+    """Drop unsupported parameters that ask for nothing; refuse any other by name.
 
-    An empty list or object, false and 0 ask for nothing, so leaving them out is no loss. `ASKS_EMPTY` have defaults.
+    An empty list or object, false and 0 ask for nothing. Only in `ASKS_EMPTY` does an empty object ask for something.
     """
     if not isinstance(values, dict):
         return values
@@ -108,7 +108,7 @@ class OpenAIRequest(Request):
         return "job.lane" if self.job.lane else "service_tier"
 
     def shared(self) -> dict[str, Any]:
-        """The fields of a Draft that both ways spell alike."""
+        """The fields of a Draft that both APIs share."""
         return {
             "model": self.model,
             "lane": self.lane,

@@ -1,4 +1,4 @@
-"""A job in the shape of OpenAI's Response. Fields that a strict SDK insists on are all there, and ours are in `job`."""
+"""A job in the shape of OpenAI's Response: all fields that a strict SDK requires, with Headrace's own in `job`."""
 
 from collections.abc import Mapping
 from typing import Literal, Self
@@ -137,7 +137,7 @@ class JobView(Answer):
 
     @classmethod
     def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
-        """A job as its owner may see it; with what it was told when it was accepted, right after that."""
+        """The job as its owner may see it; in the answer to its submission, with the facts of its accept."""
         return cls(
             id=show_id(job.id),
             status=job.state,
@@ -187,7 +187,7 @@ class ResponseBody(Answer):
 
     @classmethod
     def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
-        """A job as its owner may see it; with what it was told when it was accepted, right after that."""
+        """The job as its owner may see it; in the answer to its submission, with the facts of its accept."""
         is_cut = job.state is JobState.SUCCEEDED and job.finish_reason == "length"
         succeeded_at = job.ended_at if job.state is JobState.SUCCEEDED else None
         return cls(

@@ -15,7 +15,7 @@ from api.schemas.openai_request import TIER_LANES, OpenAIRequest, refuse_unsuppo
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.queues import Lane
 
-#: Parameters that OpenAI has and this service has not, with what to do instead.
+#: OpenAI's parameters that Headrace does not support, with what to do instead.
 UNSUPPORTED: Mapping[str, str] = {
     "access_programs": "Leave it out.",
     "context_management": "Leave it out, and shorten the input yourself.",
@@ -35,7 +35,7 @@ UNSUPPORTED_IN_REASONING: Mapping[str, str] = {
     "mode": "Leave it out.",
     "summary": "Leave it out: what is thought is told as it is.",
 }
-#: The one thing that an answer can include.
+#: The only supported value of `include`.
 LOGPROBS = "message.output_text.logprobs"
 WINDOWS_S: Mapping[str, float] = {"2h": 7200.0, "8h": 28_800.0}
 
@@ -74,7 +74,7 @@ class InputMessage(Request):
 
 
 def _as_messages(given: Any) -> Any:
-    """A text as a message; and of items that are sent back, not those that came before the answer."""
+    """A text as a message; items that are sent back, without the reasoning."""
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     if isinstance(given, list):
@@ -211,7 +211,7 @@ class ResponseRequest(OpenAIRequest):
         return "background_options.completion_window" if has_window else super().lane_param
 
     def to_draft(self) -> Draft:
-        """The request in the core's words."""
+        """The request in the core's terms."""
         system = [Message("system", self.instructions)] if self.instructions else []
         turns = [Message(turn.role, turn.text) for turn in self.input]
         shape = self.text.format if self.text else None

@@ -1,4 +1,4 @@
-"""What a stream's reader is told, in the words of chat completions, chunk by chunk. Pure, like `api.streams.events`."""
+"""A job's stream as the chunks of a chat completion. Pure, like `api.streams.events`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,7 +20,7 @@ DONE = "[DONE]"
 
 
 class ChatChunks:
-    """Chunks of a chat completion. Text that was told cannot be taken back here: a restart ends the telling."""
+    """Chunks of a chat completion. They cannot take text back: a restart after some text ends the stream."""
 
     def __init__(self, job: Job, *, include_usage: bool = False) -> None:
         self._job, self._include_usage = job, include_usage
@@ -29,11 +29,11 @@ class ChatChunks:
         self.is_over = False
 
     def opening(self) -> Iterator[Event]:
-        """Whose turn it is."""
+        """The chunk with the role."""
         yield self._chunk({"role": "assistant", "content": ""})
 
     def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
-        """The content, piece by piece."""
+        """A chunk for each piece of the content."""
         for entry in entries:
             if self.is_over:
                 return
@@ -43,7 +43,7 @@ class ChatChunks:
                 yield self._piece(piece)
 
     def ending(self, job: Job) -> Iterator[Event | str]:
-        """The rest, why it ended, the usage where it was asked for; or the error."""
+        """The rest of the content, the finish reason, and the usage if requested; or the error."""
         if job.state is not JobState.SUCCEEDED or job.answer is None:
             yield self._failed(job_error(job))
             return

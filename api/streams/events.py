@@ -1,9 +1,10 @@
-"""What a stream's reader is told, in the words of Responses, each event with its number.
+"""A job's stream as numbered events of the Responses API.
 
-Pure: the job and the entries of its stream come from outside, bytes and waiting are not known here. Events are numbered
-one by one. Every reader is told the same events, from the entries of the whole stream, so one that comes back with the
-last number it saw misses nothing and hears nothing twice. Where Redis lost the beginning of a stream, the number of its
-events is not known: then numbers follow from those of the entries, which grow with gaps.
+Pure: the caller brings the job and the entries of its stream. This module knows neither bytes nor waiting.
+
+Events are numbered one by one. Every reader gets the same events, made from the entries of the whole stream. So a
+reader that resumes after the last number it saw gets every later event once. Where Redis lost the beginning of a
+stream, the number of its events is unknown. Then the numbers follow from those of the entries, which grow with gaps.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,10 +22,10 @@ from headrace.domain.states import JobState
 
 Event = dict[str, Any]
 
-#: The last number before those of the stream's entries: of the events that open a response and its first item.
+#: The number of the last event before those of the stream's entries. Events 0 to 4 open a response and its first item.
 BEFORE_ENTRIES = 4
 
-#: The items of an answer, by what their ids begin with.
+#: The items of an answer, by the prefixes of their ids.
 Item = Literal["rs_", "msg_"]
 REASONING: Item = "rs_"
 MESSAGE: Item = "msg_"
@@ -34,43 +35,43 @@ INTERRUPTED = "This server is stopping; the job goes on."
 
 
 class Teller(Protocol):
-    """Turns what happens to a job into events, in order: `opening`, `more` any number of times, one of the others."""
+    """Turns a job's progress into events: `opening`, then `more` any number of times, then one of the other two."""
 
     @property
     def is_over(self) -> bool:
-        """True when there is nothing more to tell, whatever happens to the job."""
+        """True when no more events follow, whatever happens to the job."""
 
     @property
     def fragments(self) -> Fragments:
-        """What its events only mark."""
+        """The stored JSON for which its events have marks."""
 
     def opening(self) -> Iterable[Any]:
-        """What is told before anything has happened."""
+        """The events before any entry."""
 
     def more(self, entries: Iterable[StreamEvent]) -> Iterable[Any]:
-        """New entries of the job's stream."""
+        """The events of new entries of the job's stream."""
 
     def ending(self, job: Job) -> Iterable[Any]:
-        """The job as it ended, with whatever of its answer the stream did not have."""
+        """The events of the job's end, with the part of its answer that the stream did not have."""
 
     def interrupted(self) -> Iterable[Any]:
-        """The end of a telling whose job goes on."""
+        """The events that end the stream while its job goes on."""
 
 
 def is_whole(entries: Sequence[StreamEvent]) -> bool:
     """True when the entries begin where their stream began; False when there are none, or Redis has lost the first."""
-    # Without a stream, a claim that is not the first counts on from where no older one came.
+    # If Redis lost the stream, a later claim starts at a number that no older claim can have reached.
     return bool(entries) and entries[0].number <= NUMBERS_PER_CLAIM
 
 
 def can_resume(entries: Sequence[StreamEvent], after: int) -> bool:
-    """True when the stream still tells what came after this number."""
+    """True when the stream still has everything after this number."""
     is_heard = bool(entries) and BEFORE_ENTRIES + entries[0].number <= after
     return after <= BEFORE_ENTRIES or is_whole(entries) or is_heard
 
 
 class ResponseEvents:
-    """Events of the Responses API. Those up to `after` are not told again."""
+    """Events of the Responses API. Those up to `after` are not sent again."""
 
     is_over = False
 
@@ -79,13 +80,13 @@ class ResponseEvents:
         self._last = -1
         self._transcript = Transcript()
         self.fragments = Fragments()
-        #: Those that were begun, in order; what comes now goes on with `_item`. None is begun twice, also after a
-        #: restart: the SDK takes a place in the output that is given out again for a fault.
+        #: The items opened so far, in order; new pieces belong to `_item`. An item is opened only once, even after a
+        #: restart: the SDK raises when an index of the output is opened again.
         self._items: list[Item] = []
         self._item: Item = MESSAGE
 
     def opening(self) -> Iterator[Event]:
-        """Created and queued; also in progress when that is known."""
+        """Created and queued; also in progress if the job has started."""
         body = ResponseBody.of(_as_it_began(self._job), self._accepted).model_dump(mode="json")
         yield from self._tell("response.created", response=body)
         yield from self._tell("response.queued", response=body)
@@ -93,7 +94,7 @@ class ResponseEvents:
             yield from self._in_progress()
 
     def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
-        """A delta for each entry, and an error for each that makes void what came before it."""
+        """A delta for each piece, and an error for each restart that makes earlier pieces void."""
         for entry in entries:
             is_rest = not is_whole([entry])
             is_void = not self._transcript.is_empty or (is_rest and self._after > BEFORE_ENTRIES)
@@ -102,7 +103,7 @@ class ResponseEvents:
             if piece is not None:
                 yield from self._open_reasoning() if piece.reasoning else self._open_message(thought)
             elif entry.kind == "restart" and is_void:
-                # Who comes back heard of an item before, and so did who has heard anything.
+                # A reader that got anything before, also one that resumes, got an item's opening first.
                 yield from [] if self._items else self._open_message("")
             else:
                 continue
@@ -122,12 +123,12 @@ class ResponseEvents:
         # OpenAI has no event for a cancelled response.
         outcome = body["status"] if body["status"] in ("completed", "failed") else "incomplete"
         self._last += 1
-        # Also to who asks for what comes after a number that never was: he would wait for an end that is not told.
+        # Also sent if `after` is beyond the last number: that reader would otherwise never see an end.
         if self._last != self._after:
             yield {"type": f"response.{outcome}", "sequence_number": self._last, "response": body}
 
     def interrupted(self) -> Iterator[Event]:
-        """An error that takes no number of its own: its reader comes back with the last he saw."""
+        """An error without a number of its own: the reader resumes after the last number it saw."""
         last = max(self._last, self._after, 0)
         message = f"{INTERRUPTED} Resume with starting_after={last}."
         yield _error("stream_interrupted", message, last)
@@ -155,7 +156,7 @@ class ResponseEvents:
             yield from self._open(item, ReasoningText(text=""))
 
     def _open_message(self, thought: str, *, is_thought_out: bool = True) -> Iterator[Event]:
-        """Args: thought: what was heard of the reasoning, which is over."""
+        """Args: thought: the reasoning so far, which ends here."""
         if self._item == REASONING:
             yield from self._close_reasoning(thought, is_thought_out)
         self._item = MESSAGE
@@ -219,7 +220,7 @@ class ResponseEvents:
 
 
 def _as_it_began(job: Job) -> Job:
-    """The job as it was accepted, whatever has become of it: an event of the past must not tell the future."""
+    """The job as it was accepted, whatever its state now: an early event must not contain later facts."""
     unbilled = replace(job, usd=Decimal(0), price_version=None)
     uncounted = replace(unbilled, output_tokens=None, cached_tokens=None, reasoning_tokens=None)
     unanswered = replace(uncounted, answer=None, logprobs=None, reasoning=None, finish_reason=None)
@@ -229,5 +230,5 @@ def _as_it_began(job: Job) -> Job:
 
 
 def _error(code: str, message: str, number: int) -> Event:
-    """The SDK raises on a key `error`, so that there must be none."""
+    """An error event. It must not have a key `error`: the SDK raises on one."""
     return {"type": "error", "code": code, "message": message, "param": None, "sequence_number": number}

@@ -1,6 +1,6 @@
-"""Server-sent events: a job's stream as the bytes of a response, for as long as the job lives and its reader listens.
+"""Server-sent events: a job's stream as the bytes of a response, until the job ends or the reader disconnects.
 
-What is told is `api.streams.events`' part. An open stream holds a thread and a slot, and no database connection.
+`api.streams.events` makes the events. An open stream holds a thread and a slot, but no database connection.
 """
 
 import json
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: A comment, which every reader of events skips.
 KEEP_ALIVE = b": keep-alive\n\n"
-#: A reader that has not come round for so many keep-alives has gone.
+#: A reader that has not renewed its hold for so many keep-alives has gone.
 HELD_LOOKS = 3
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -54,12 +54,12 @@ def chat_stream(job: Job, slot: Slot, accepted: Accepted, *, include_usage: bool
 
 
 def named(event: Event) -> str:
-    """An event as Responses writes it."""
+    """An event in the format of the Responses API."""
     return f"event: {event['type']}\n{unnamed(event)}"
 
 
 def unnamed(event: Event | str) -> str:
-    """An event as chat completions writes it."""
+    """An event in the format of chat completions."""
     data = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     return f"data: {data}\n\n"
 
@@ -84,7 +84,7 @@ def _respond(stream: "JobStream", write: Callable[[Event], str]) -> Response:
 class JobStream:
     """One reader's stream of one job.
 
-    Its first reader is who made the job; whoever listens again, even by the same request sent twice, holds the job.
+    The first reader is the request that made the job. Any other reader, even a replay of that request, holds the job.
     """
 
     def __init__(self, deps: WebDeps, job: Job, teller: Teller, slot: Slot, *, is_first: bool) -> None:
@@ -97,7 +97,7 @@ class JobStream:
         self._hold_again_at = 0.0
 
     def chunks(self, write: Callable[[Event], str]) -> Iterator[bytes]:
-        """The bytes, as they come: all that is known in one piece, a comment whenever nothing was for a while."""
+        """The bytes, as events come: all new events in one piece, or a comment after a while without events."""
         try:
             for events in self._follow():
                 yield self._teller.fragments.filled("".join(map(write, events))).encode() or KEEP_ALIVE
@@ -106,9 +106,9 @@ class JobStream:
         self._is_told = True
 
     def close(self) -> None:
-        """Give the slot back; a job that only its maker wanted is cancelled when he left before its end.
+        """Release the slot. If the first reader left before the end and no other is attached, cancel the job.
 
-        The server calls it, once it has written the last or could write no more.
+        The server calls it after the last bytes, or when it can write no more.
         """
         try:
             if self._is_first and not (self._is_told or self._job.background):
@@ -117,7 +117,7 @@ class JobStream:
             self.slot.release()
 
     def _hold(self) -> None:
-        """Keep the job from being cancelled by its first reader's end, until this one misses some looks."""
+        """Keep the first reader's disconnect from cancelling the job, for as long as this reader renews its hold."""
         now, keep_alive_s = time.monotonic(), self._deps.settings.keep_alive_s
         if self._is_first or self._job.background or now < self._hold_again_at:
             return
@@ -128,7 +128,7 @@ class JobStream:
             log.warning("stream_not_held", extra={"job_id": show_id(self._job.id), "error": str(error)})
 
     def _follow(self) -> Iterator[list[Event]]:
-        """What there is to tell, as soon as there is more; an empty list after a while without."""
+        """New events, as soon as they come; an empty list after a while without any."""
         teller, waits, keep_alive_s = self._teller, self._deps.waits, self._deps.settings.keep_alive_s
         with waits.watch(self._job.id) as watch:
             self._hold()
@@ -145,9 +145,9 @@ class JobStream:
                 watch.wait(max(0.0, due - time.monotonic()))
 
     def _news(self, watch: Watch) -> list[Event]:
-        """What is new; with the end of the telling when there is one."""
+        """The new events, with those of the stream's end if it has come."""
         entries = self._entries()
-        # The job was read before the watch began: one whose stream has begun may have ended in between.
+        # The job was read before the watch began. If its stream has begun, it may have ended in between.
         if watch.has_ended or (entries and not self._has_looked):
             self._look(watch)
             # What was published before the end belongs before it.
@@ -160,7 +160,7 @@ class JobStream:
         return [*events, *self._teller.interrupted()] if self._deps.waits.is_closed else events
 
     def _entries(self) -> list[StreamEvent]:
-        """The stream's entries since the last; none while Redis does not answer: the answer makes up for them."""
+        """The stream's new entries; none while Redis does not answer: the stored answer makes up for them."""
         try:
             entries = self._deps.waits.look(lambda: self._deps.streams.read(self._job.id, self._entry_number))
         except BrokerUnavailable as error:
@@ -171,7 +171,7 @@ class JobStream:
         return entries
 
     def _look(self, watch: Watch) -> None:
-        """Read the job again. Where Postgres does not answer, the watch is told of the end once it does."""
+        """Read the job again. If Postgres does not answer, the watch is told of the end later."""
         watch.has_ended = False
         self._has_looked = True
         try:

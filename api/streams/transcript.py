@@ -1,4 +1,4 @@
-"""What a stream's reader knows of the answer, and what it lacks. Pure."""
+"""The transcript: what a stream's reader has received of the answer, and what it lacks. Pure."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from headrace.domain.logprobs import StoredLogprobs, TokenLogprob
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of what a model says: of its answer, with the log probabilities of its tokens, or of its reasoning."""
+    """A piece of a model's output: of its answer, with the log probabilities of its tokens, or of its reasoning."""
 
     text: str = ""
     logprobs: Sequence[TokenLogprob] = ()
@@ -20,12 +20,12 @@ class Piece:
 
 
 def sent(logprobs: Sequence[TokenLogprob], fragments: Fragments) -> Any:
-    """Log probabilities as an event says them: as they are stored, where they are."""
+    """Log probabilities for an event; stored ones as a mark in `fragments`."""
     return fragments.mark(logprobs.json) if isinstance(logprobs, StoredLogprobs) else logprobs
 
 
 class Transcript:
-    """What a model says, as its reader knows it."""
+    """A model's output, as far as its reader has received it."""
 
     def __init__(self) -> None:
         self.text = self.reasoning = ""
@@ -34,11 +34,11 @@ class Transcript:
 
     @property
     def is_empty(self) -> bool:
-        """True while it has nothing that could become void."""
+        """True while a restart would make nothing void."""
         return not (self.text or self.reasoning)
 
     def take(self, entry: StreamEvent) -> Piece | None:
-        """Take an entry of the stream in; returns the piece that it completes, if it does."""
+        """Add an entry of the stream; returns the piece that it completes, if any."""
         match entry.kind:
             case "restart":
                 self.text = self.reasoning = ""
@@ -56,7 +56,7 @@ class Transcript:
         return None
 
     def lacks(self, job: Job) -> Piece | None:
-        """What is missing to make it what the job says in the end; None when it is something else."""
+        """The rest of the job's final output; None when the transcript is not the beginning of it."""
         text, reasoning = job.answer or "", job.reasoning or ""
         is_thought_out = not self.text or self.reasoning == reasoning
         if not (text.startswith(self.text) and reasoning.startswith(self.reasoning) and is_thought_out):
