@@ -1,4 +1,4 @@
-"""Engines by name. An engine's SDK is imported only once the engine is asked for."""
+"""Engines by name. An engine's SDK is imported only when the engine is loaded."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,7 +9,7 @@ from headrace.config import PoolSettings, Settings
 from headrace.errors import ConfigError
 from workers.engines.base import Engine
 
-#: Where each engine's `build(settings, pool) -> Engine` is.
+#: The module with each engine's `build(settings, pool) -> Engine`.
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
         "vllm": "workers.engines.vllm.engine",
@@ -28,11 +28,11 @@ def load(name: str, settings: Settings, pool: PoolSettings) -> Engine:
 
     Args:
         name: `vllm`, `openai` or `simulator`.
-        settings: where the engine finds its own section.
-        pool: the pool it will serve; the paid API serves every pool and does not look at it.
+        settings: all settings; the engine reads its own section.
+        pool: the pool to serve. The paid API ignores it, because it serves every pool.
 
     Raises:
-        ConfigError: there is no such engine, or a setting of its own is missing or wrong.
+        ConfigError: the name is unknown, or one of the engine's settings is missing or wrong.
     """
     if name not in ENGINES:
         raise ConfigError(f"There is no engine {name!r}; there are {', '.join(ENGINES)}.", param="engine")

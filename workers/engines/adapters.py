@@ -9,9 +9,9 @@ from typing import Any
 from headrace.connections import model_files
 from headrace.errors import ConfigError, PromptRejected
 
-#: Ranks that vLLM can be made ready for. Source: `MaxLoRARanks` of its `config/lora.py`.
+#: Values that vLLM accepts as the highest rank. Source: `MaxLoRARanks` of its `config/lora.py`.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-#: Adapters that may be in one batch; each takes GPU memory of its own, for the highest rank.
+#: The most adapters in one batch. Each takes its own GPU memory, for the highest rank.
 MOST_IN_BATCH = 8
 
 
@@ -20,8 +20,8 @@ class Adapter:
     """One adapter, as a folder.
 
     Attributes:
-        number: by which vLLM tells it from others, while this process lives.
-        rank: of its matrices.
+        number: identifies the adapter in vLLM while this process lives.
+        rank: the rank of its matrices.
     """
 
     name: str
@@ -31,14 +31,14 @@ class Adapter:
 
 
 def find_adapters(places: Mapping[str, str], where: str) -> dict[str, Adapter]:
-    """The adapters by name; those of the hub are downloaded into its usual cache.
+    """The adapters by name. Downloads those of the Hugging Face hub into its usual cache.
 
     Args:
-        places: a folder, or a Hugging Face id, by name.
-        where: they are set, as a dotted path.
+        places: by name, a folder or a Hugging Face id.
+        where: the dotted path of the setting.
 
     Raises:
-        ConfigError: no adapter is there; `param` names the setting.
+        ConfigError: a place holds no adapter. `param` names the setting.
     """
     found = {}
     for number, (name, place) in enumerate(places.items(), start=1):
@@ -55,7 +55,7 @@ def find_adapters(places: Mapping[str, str], where: str) -> dict[str, Adapter]:
 
 
 def no_such_adapter(name: str) -> PromptRejected:
-    """The error of a job whose adapter was taken out of the settings since it was accepted."""
+    """The error of a job whose adapter was removed from the settings after the job was accepted."""
     return PromptRejected(f"The adapter '{name}' is not served here any more.", param="model")
 
 
@@ -64,8 +64,8 @@ def lora_arguments(adapters: Iterable[Adapter], *, on_cpu: bool) -> dict[str, An
     ranks = [adapter.rank for adapter in adapters]
     if not ranks:
         return {}
-    # In a batch with adapters, vLLM's CPU build gives prompts without one the last place's: that must stay empty.
-    # Source: `bgmv_shrink` of its `lora/ops/torch_ops/lora_ops.py`, where the index -1 is the last.
+    # In a batch with adapters, vLLM's CPU build applies the last place's adapter to prompts without one, so that place
+    # must stay empty. Source: `bgmv_shrink` of its `lora/ops/torch_ops/lora_ops.py`, where the index -1 is the last.
     places = len(ranks) + 1 if on_cpu else min(len(ranks), MOST_IN_BATCH)
     return {
         "enable_lora": True,

@@ -1,4 +1,4 @@
-"""What an engine is: the one seam between Headrace and whatever answers a prompt.
+"""The interface of an engine: the one seam between Headrace and the program that answers a prompt.
 
 Knows nothing of queues, Postgres or Celery. Every adapter passes `tests/contracts/test_engine.py`.
 """
@@ -24,13 +24,12 @@ class GenerationRequest:
         messages: the conversation, oldest first; never empty.
         sampling: how to decode, `max_tokens` included.
         priority: lower runs first, as in vLLM's priority scheduler.
-        model: what the job asked for, by which an engine with several models chooses; None where there is one only.
-        adapter: the fine-tuning of the served model that answers; None for the model as it is. An engine with other
-            models than ours goes by `model` alone.
-        tier: of a paid API's service; None for its only one.
-        prefix: the beginning of the answer, when an earlier attempt has made it; the engine goes on behind it. Never
-            with a `response_format` that constrains the answer, where log probabilities are asked for, or where it was
-            reasoned before.
+        model: the model that the job asked for. An engine with several models chooses by it. None for the only model.
+        adapter: the fine-tuning of the served model that answers; None for the base model. The paid API uses `model`
+            alone.
+        tier: the paid API's service tier; None for its only one.
+        prefix: the beginning of the answer, made by an earlier attempt. The engine continues it. Always empty with a
+            `response_format` that constrains the answer, with log probabilities, or after reasoning.
     """
 
     request_id: str
@@ -45,13 +44,14 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of what a model says; never empty.
+    """A piece of a model's output; never empty.
 
     Attributes:
         text: of the answer.
-        logprobs: of the tokens that have come since the last piece, where they were asked for. Joined, their texts are
-            this piece's, but for what an engine that looks for a stop string still holds back. Never without text.
-        reasoning: what the model thinks before it answers.
+        logprobs: log probabilities of the tokens since the last piece, if the request asked for them. Their joined
+            texts equal `text`, except for text that an engine holds back in search of a stop string. Never without
+            text.
+        reasoning: the model's reasoning before the answer.
     """
 
     text: str
@@ -61,20 +61,20 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What came back.
+    """An engine's answer to one request.
 
     Attributes:
         text: the whole answer, the request's prefix included, special tokens removed; may be empty.
-        usage: tokens as the engine counted them; those of the prefix are output, as they were when they were made.
-        finish_reason: `abort` means the request was stopped by `abort` and `text` is partial: not a success.
-        model_served: the model that really answered, in the engine's own words.
-        first_token_s: seconds from `generate` to the first token; None when nothing was produced or not measured.
-        preemptions: how often the engine took its KV blocks away, to compute them again later.
-        rates: what a paid API said of how many more calls it allows; None when it said nothing.
-        tier: of the paid API's service that it answered in; None when it did not say.
-        logprobs: of each token of the answer, in order; vLLM's end with the one that ends it. None where they were not
-            asked for.
-        reasoning: what the model thought before it answered; empty when it did not, or does not tell.
+        usage: tokens as the engine counted them. The prefix counts as output.
+        finish_reason: `abort` means that `abort` stopped the request and `text` is partial: not a success.
+        model_served: the model that really answered, as the engine names it.
+        first_token_s: seconds from `generate` to the first token; None if no token was produced, or not measured.
+        preemptions: how often the engine took the request's KV blocks away, to compute them again later.
+        rates: the paid API's report of its remaining rates; None without a report.
+        tier: the paid API's service tier that answered; None when it did not say.
+        logprobs: of each token of the answer, in order. vLLM's include the token that ends the answer. None if the
+            request did not ask for them.
+        reasoning: the model's reasoning before the answer; empty without reasoning, or when it is hidden.
     """
 
     text: str
@@ -91,7 +91,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a running request is: tokens of its answer so far, its prefix included, and its preemptions."""
+    """A running request's progress: tokens of its answer so far, its prefix included, and its preemptions."""
 
     tokens: int
     preemptions: int = 0
@@ -99,21 +99,21 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What an engine holds now, and what it has done since it was made. No total ever goes back.
+    """An engine's present load, and its totals since it was made. A total never decreases.
 
-    What an engine does not know of itself it leaves at 0 or None: a remote API knows what runs, and no more.
+    A value that an engine does not know stays 0 or None. A remote API knows only which requests run.
 
     Attributes:
         running: requests in its batch now.
-        waiting: requests that it has and has not begun, or has preempted.
-        kv_use: share (0 to 1) of the KV blocks that are in use now; None without a KV pool of its own.
-        steps: of the whole batch, in each of which a running request gets a token; none pass while nothing runs.
-        kv_use_sum, running_sum: `kv_use` and `running` at the end of each step, added up: over `steps` a mean.
-        prompt_tokens: read, with those that were found in a cache, and with the prefixes of answers.
-        output_tokens: made, prefixes not among them.
-        preemptions: times that a request's blocks were taken away, to be computed again later.
+        waiting: requests that it has not begun, or has preempted.
+        kv_use: share (0 to 1) of the KV blocks in use now; None without its own KV pool.
+        steps: steps of the whole batch. In each one a running request gets a token. None pass while nothing runs.
+        kv_use_sum, running_sum: `kv_use` and `running` at the end of each step, added up. Divided by `steps`: the mean.
+        prompt_tokens: tokens read, cached ones and prefixes of answers included.
+        output_tokens: tokens made, without prefixes.
+        preemptions: how often a request's blocks were taken away, to be computed again later.
         first_tokens: requests that have got a first token.
-        first_token_s: seconds that these waited for it since they came to the engine, added up.
+        first_token_s: seconds from a request's arrival at the engine to its first token, added up.
     """
 
     running: int = 0
@@ -134,9 +134,9 @@ class EngineLimits:
     """What an engine can hold, read from the engine itself after `start`.
 
     Attributes:
-        max_model_tokens: prompt plus output of one request; None where the engine does not say.
+        max_model_tokens: prompt plus output of one request; None if the engine does not say.
         max_running: requests in one batch.
-        kv_tokens: size of the KV-cache pool in tokens; None for an engine without one of ours (a remote API).
+        kv_tokens: size of the KV-cache pool in tokens; None for an engine without a local one (a remote API).
         kv_block_tokens: tokens in one KV block; None likewise.
     """
 
@@ -146,28 +146,28 @@ class EngineLimits:
     kv_block_tokens: int | None = None
 
 
-#: Called with each piece of new text, in order, from a thread of the engine's; must not block. The prefix is not new.
+#: Called with each piece of new text, in order, from an engine's thread. Must not block. The prefix is not new text.
 OnDelta = Callable[[Delta], None]
 
 
 class Engine(Protocol):
     """A resident generator, safe to call from many threads at once.
 
-    `generate` calls that overlap are batched by the engine: that is where a GPU's throughput comes from.
+    The engine batches overlapping calls of `generate`: a GPU's throughput comes from this.
 
     Attributes:
-        continues: True when `generate` goes on behind a request's prefix; others are given none.
+        continues: True if `generate` continues a request's prefix. Other engines get no prefix.
     """
 
     name: str
     continues: bool
 
     def start(self) -> EngineLimits:
-        """Load the model and return once the engine can answer; after EngineUnavailable, replace what is dead.
+        """Load the model and return once the engine can answer. After EngineUnavailable, replace the dead parts.
 
         Raises:
-            EngineUnavailable: it did not come up; it may the next time.
-            ConfigError: it never will with these settings.
+            EngineUnavailable: the start failed; the next one may succeed.
+            ConfigError: a start with these settings can never succeed.
         """
         ...
 
@@ -177,7 +177,7 @@ class Engine(Protocol):
         Raises:
             PromptRejected: this request can never succeed here (too long, a bad schema, no such adapter). Not
                 retryable.
-            EngineFault: this request failed, the engine lives. Retryable.
+            EngineFault: this request failed, but the engine lives. Retryable.
             EngineUnavailable: the engine is dead or not started; every running request gets it. Retryable.
         """
         ...
@@ -187,11 +187,11 @@ class Engine(Protocol):
         ...
 
     def progress(self) -> Mapping[str, Progress]:
-        """How far each running request is, by its id, as well as the engine knows now; costs little."""
+        """The progress of each running request, by its id, as far as the engine knows it now. Costs little."""
         ...
 
     def stats(self) -> EngineStats:
-        """What it holds and has done, as well as it knows; costs little, and can be asked at any time."""
+        """Its load and its totals, as far as it knows them. Costs little, and works at any time."""
         ...
 
     def check(self) -> None:
@@ -199,5 +199,5 @@ class Engine(Protocol):
         ...
 
     def stop(self) -> None:
-        """Release everything, child processes included; running requests end first. Safe to call twice."""
+        """Let running requests end, then release everything, child processes included. Safe to call twice."""
         ...

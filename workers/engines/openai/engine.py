@@ -1,4 +1,4 @@
-"""The paid API as an engine: streams through the official SDK from OpenAI or any API that speaks its language.
+"""The paid API as an engine: streams through the official SDK from OpenAI or any compatible API.
 
 Knows nothing of budgets, prices or queues. The only importer of `openai` among the engines.
 """
@@ -32,28 +32,28 @@ from workers.engines.base import EngineLimits, EngineStats, Generation, Generati
 from workers.engines.openai import headers as openai_headers
 from workers.engines.openai.stream import ChatCall, billed
 
-#: Statuses that say that this request will never do, that this account or key will not (402: it is out of money), that
-#: this account may not use this model, or there is none of this name, and that it is too early.
+#: Statuses by meaning: the request can never succeed; the account or key is refused (402: it is out of money); the
+#: model is unknown, or refused to this account; the call comes too early.
 _REJECTED = frozenset({400, 413, 422})
 _LOCKED_OUT = frozenset({401, 402})
 _NOT_THIS_MODEL = frozenset({403, 404})
 _TOO_MANY = 429
-#: A call lasts so many times as long as the API may be silent, at most: comments that keep it alive are no answer.
+#: A call may last this many times as long as the API may be silent. Otherwise comments could keep it alive forever.
 _LONGEST = 10
-#: Silence of a call of the tier that has time, in seconds. Source: OpenAI's guide "Flex processing".
+#: The longest silence of a call in the `flex` tier, in seconds. Source: OpenAI's guide "Flex processing".
 _FLEX_S = 900.0
-#: Seconds for which `stop` waits for calls under way. A worker that leaves has waited for them before.
+#: Seconds for which `stop` waits for running calls. A draining worker has waited for them already.
 _END_S = 5.0
-#: Of an error's code, so many characters are told.
+#: The most characters of an error's code that a message quotes.
 _LONGEST_CODE = 64
-#: A gateway answers with these what the API behind it may have answered otherwise. The last two are Cloudflare's own,
-#: for an answer that made no sense and for one that was late; its others stand for an API that was not reached.
+#: Statuses of a gateway: the API behind it may have answered, and billed, the call. The last two are Cloudflare's own,
+#: for a malformed and for a late answer. Its other statuses mean that it did not reach the API.
 #: Source: Cloudflare's documentation, "5xx errors".
 _OF_A_GATEWAY = frozenset({502, 504, 520, 524})
-#: What a call fails with before it is connected, and nothing was sent. The SDK's own words for it are wider.
+#: Errors before a connection, when nothing was sent. The SDK's own error classes cover more than that.
 _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
-#: As a code or type, whatever the status, these concern the account as well. Most come with 429, and unlike a rate
-#: limit do not pass; the first comes with 403.
+#: Error codes and types that refuse the account, whatever the status. Most come with 429 but, unlike a rate limit, do
+#: not pass. The first comes with 403.
 _OF_THE_ACCOUNT = frozenset(
     {
         "unsupported_country_region_territory",
@@ -68,7 +68,7 @@ _OF_THE_ACCOUNT = frozenset(
 
 
 def build(settings: Settings, pool: PoolSettings) -> "OpenAIEngine":
-    """Make the engine, not started; it serves every pool."""
+    """Make the engine, not started. It serves every pool."""
     key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
     return OpenAIEngine(settings.overflow, key, settings.openai_base_url)
 
@@ -76,7 +76,7 @@ def build(settings: Settings, pool: PoolSettings) -> "OpenAIEngine":
 class OpenAIEngine:
     """Chat completions as streams, many at once on one event loop, never retried here.
 
-    A call that is given up is billed all the same, so `abort` lets it end and its usage is reported.
+    The API bills an abandoned call all the same. So `abort` lets a call end, and its usage is reported.
     """
 
     name = "openai"
@@ -92,7 +92,7 @@ class OpenAIEngine:
         self._totals = EngineStats()
 
     def start(self) -> EngineLimits:
-        """Open the client, unless it is open; nothing is sent. Raises: ConfigError without a key that can be sent."""
+        """Open the client, unless it is open. Sends nothing. Raises: ConfigError without a key that can be sent."""
         if not self._api_key:
             raise ConfigError("The paid API needs a key: set OPENAI_API_KEY.", param="OPENAI_API_KEY")
         if not (self._api_key.isascii() and self._api_key.isprintable()):
@@ -123,7 +123,7 @@ class OpenAIEngine:
                 call.is_aborted = True
 
     def progress(self) -> dict[str, Progress]:
-        # A piece is about a token; only the end tells.
+        # A piece is about one token. Only the end of the stream has the exact count.
         with self._changed:
             return {
                 request_id: Progress(len(call.pieces) + len(call.reasoning)) for request_id, call in self._calls.items()
@@ -178,17 +178,17 @@ class OpenAIEngine:
             raise
         except asyncio.CancelledError as error:
             raise billed(EngineFault("This worker left before the paid API had answered.")) from error
-        # The SDK lets broken connections, and what its transport does not know, through as they are.
+        # The SDK passes on errors of broken connections, and errors that its transport does not know.
         except (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
             raise _from_failure(error) from error
-        # Nothing in a chunk is sure: JSON that is none, numbers that are none, lists in lists without end.
+        # A chunk may hold anything: invalid JSON, invalid numbers, endlessly nested lists.
         except Exception as error:
             raise billed(EngineFault("The paid API's answer is malformed.")) from error
         return call.generation()
 
     async def _read(self, client: openai.AsyncOpenAI, call: ChatCall, silence_s: float) -> None:
-        """Have the API answer, and read it. Raises: what the SDK, its transport and `ChatCall.read` raise."""
-        # The SDK's own method copies the body by its types, and would read a stream into typed objects.
+        """Send the request, and read the stream. Raises: what the SDK, its transport and `ChatCall.read` raise."""
+        # The SDK's own method would copy the body by its types, and parse the stream into typed objects.
         response: httpx2.Response = await client.post(
             "/chat/completions",
             cast_to=httpx2.Response,
@@ -216,7 +216,7 @@ class OpenAIEngine:
 
     def _connect(self) -> openai.AsyncOpenAI:
         timeout_s = self._overflow.timeout_s
-        # Its default transport takes twice the processor time for a stream.
+        # The SDK's default transport takes twice the processor time for a stream.
         limits = httpx2.Limits(max_connections=self._overflow.max_running)
         transport = openai.DefaultAioHttpClient(timeout=timeout_s, limits=limits)
         return openai.AsyncOpenAI(
@@ -244,11 +244,11 @@ def _cut_short(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _from_status(error: openai.APIStatusError) -> EngineError:
-    """What an answer without success means. Nothing was generated, as far as the API itself answers."""
+    """The error for an answer without success. If the API itself answered, it generated nothing."""
     status, code = error.status_code, storable(error.code or "")[:_LONGEST_CODE]
     if status in _REJECTED:
         return PromptRejected(f"The paid API rejected the request: {error.message}", param=error.param)
-    # The rest of its words is about our account, which is not the job owner's business.
+    # The rest of the message is about the operator's account, which the job's owner must not see.
     what = f"The paid API answered {status}{f' ({code})' if code else ''}."
     if status in _LOCKED_OUT or {code, str(error.type)} & _OF_THE_ACCOUNT:
         return EngineUnavailable(what)
@@ -266,7 +266,7 @@ def _from_failure(error: Exception) -> EngineError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it came of, and so on."""
+    """Yield the error, its cause, the cause's cause, and so on."""
     found: BaseException | None = error
     while found is not None:
         yield found
@@ -289,5 +289,5 @@ def _decoding(sampling: Sampling) -> dict[str, Any]:
 
 
 def _limit_name(client: openai.AsyncOpenAI) -> str:
-    """OpenAI's newer models refuse `max_tokens`; many compatible servers know nothing else."""
+    """OpenAI's newer models refuse `max_tokens`; many compatible servers know only that name."""
     return "max_completion_tokens" if client.base_url.host.endswith("openai.com") else "max_tokens"

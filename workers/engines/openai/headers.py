@@ -1,4 +1,4 @@
-"""What the headers of an OpenAI-compatible API say of when the next call may be made."""
+"""Reads from an OpenAI-compatible API's headers when the next call may be made."""
 
 import re
 import time
@@ -9,10 +9,10 @@ from math import isfinite
 from headrace.domain.rates import ProviderRate, ProviderRates
 from headrace.policies.retries import asked_wait_s
 
-#: The longest that the API can put us off, in seconds: as long as clients of ours heed it.
+#: The longest pause that the API can ask for, in seconds: Headrace's own clients honour as much.
 PATIENCE_S = 120.0
-#: The longest that a rate can take until it is full, in seconds (they are by the minute or the day; what is longer is a
-#: date, or nonsense), and the largest that one can be.
+#: The longest time until a rate is full again, in seconds, and the largest rate. Rates are by the minute or the day; a
+#: longer time is a date, or nonsense.
 _LONGEST_S, _MOST = 86_400.0, 10**12
 #: As OpenAI writes them, for example `1m26.4s` or `20ms`. Others write seconds alone.
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
@@ -20,9 +20,9 @@ _UNITS_S = (86_400, 3600, 60, 1, 0.001)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the API asks to be left alone, in seconds, 0 to `PATIENCE_S`; None when it does not say.
+    """The pause that the API asks for, in seconds, 0 to `PATIENCE_S`; None when it asks for none.
 
-    Source: RFC 9110, section 10.2.3: seconds or a date; OpenAI's SDK: milliseconds come before either.
+    Source: RFC 9110, section 10.2.3: seconds or a date; OpenAI's SDK: a value in milliseconds wins.
     """
     with suppress(KeyError, ValueError):
         if isfinite(seconds := float(headers["retry-after-ms"]) / 1000):
@@ -32,7 +32,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def rates(headers: Mapping[str, str]) -> ProviderRates | None:
-    """What is left of our account's rates, in OpenAI's headers; None when they say nothing of it.
+    """The account's remaining rates, as OpenAI's headers report them; None without a report.
 
     Source: OpenAI's guide "Rate limits", section "Rate limits in headers".
     """

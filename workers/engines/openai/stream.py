@@ -1,4 +1,4 @@
-"""What is read of a paid API's stream: chat completions in chunks, which nobody has validated. Knows no SDK."""
+"""Reads a paid API's stream: chat completions in chunks without any validation. Knows no SDK."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from headrace.domain.rates import ProviderRates
 from headrace.errors import EngineError, EngineFault, PromptRejected
 from workers.engines.base import Delta, Generation, GenerationRequest, OnDelta
 
-#: What a line of a stream begins with, and what stands at its end in place of a chunk.
+#: The beginning of a stream's line, and the marker that ends the stream in place of a chunk.
 _DATA, _DONE = b"data:", b"[DONE]"
 #: More than any model reads or writes in one call.
 _MOST_TOKENS = 100_000_000
@@ -21,7 +21,7 @@ _MOST_TOKENS = 100_000_000
 
 @dataclass(slots=True)
 class ChatCall:
-    """A request under way, and what has come of its answer. Nobody has validated it: nothing in a chunk is sure."""
+    """A running request, and its answer so far. The chunks are not validated: a chunk may hold anything."""
 
     request: GenerationRequest
     on_delta: OnDelta | None
@@ -40,11 +40,12 @@ class ChatCall:
     unread: bytes = b""
 
     def read(self, data: bytes) -> None:
-        """Take in bytes of the stream, wherever they are cut; a line that has no end yet waits for it.
+        """Read bytes of the stream, wherever they are cut. An unfinished line waits for its end.
 
-        Raises: as `add`. ValueError: a chunk is no JSON.
+        Raises: as `add`. ValueError: a chunk is not JSON.
         """
-        # Bytes break at line feeds and carriage returns alone, as the format has it; text would at U+2028 too.
+        # Split bytes, not text: bytes break only at line feeds and carriage returns, as the format requires. Text would
+        # also break at U+2028.
         lines = (self.unread + data).splitlines(keepends=True)
         self.unread = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
         for line in lines:
@@ -52,7 +53,7 @@ class ChatCall:
                 self.add(json.loads(str(chunk, "utf-8", "replace")))
 
     def add(self, chunk: Mapping[str, Any]) -> None:
-        """Take a chunk in. Raises: EngineFault: it reports an error. KeyError and its kin: it is malformed."""
+        """Read a chunk. Raises: EngineFault: it reports an error. KeyError or a similar error: it is malformed."""
         if chunk.get("error"):
             raise billed(EngineFault("The paid API reported an error in the middle of its answer."))
         self.model = _text(chunk, "model") or self.model
@@ -67,7 +68,7 @@ class ChatCall:
 
     def _tell(self, delta: Mapping[str, Any]) -> None:
         text = storable(delta.get("content") or delta.get("refusal") or "")
-        # OpenAI tells of none; the others have two names for it.
+        # OpenAI sends no reasoning. Other APIs use one of two names for it.
         reasoning = storable(delta.get("reasoning") or delta.get("reasoning_content") or "")
         if not (text or reasoning):
             return
@@ -81,7 +82,7 @@ class ChatCall:
             self.on_delta(Delta(text, logprobs, reasoning))
 
     def generation(self) -> Generation:
-        """The whole answer. Raises: EngineFault: it is cut off, or cannot be billed. PromptRejected: it is withheld."""
+        """The whole answer. Raises: EngineFault: it is cut off, or has no usage. PromptRejected: it is withheld."""
         match self.finish_reason:
             case "stop" | "length" as finish_reason:
                 pass
@@ -99,26 +100,26 @@ class ChatCall:
             first_token_s=self.first_token_s,
             rates=self.rates,
             tier=self.tier,
-            # One that was asked for them and knows none has said nothing.
+            # An API may ignore the request for log probabilities.
             logprobs=tuple(self.logprobs) or None,
             reasoning="".join(self.reasoning),
         )
 
 
 def billed(error: EngineError) -> EngineError:
-    """The same, of a call that was answered, or may have been."""
+    """Mark the error of a call that was answered, or may have been, as one that may be billed."""
     error.may_be_billed = True
     return error
 
 
 def _text(chunk: Mapping[str, Any], name: str) -> str | None:
-    """What a chunk says under this name, where that is text."""
+    """A chunk's value under this name, if it is text."""
     found = chunk.get(name)
     return storable(found) if isinstance(found, str) else None
 
 
 def _usage(counts: Mapping[str, Any]) -> Usage:
-    """Raises: ValueError: nobody can have used so much, or so little. KeyError and its kin: it is malformed."""
+    """Raises: ValueError: the numbers are impossible. KeyError or a similar error: the counts are malformed."""
     prompt_tokens, output_tokens = int(counts["prompt_tokens"]), int(counts["completion_tokens"])
     if not (0 <= prompt_tokens <= _MOST_TOKENS and 0 <= output_tokens <= _MOST_TOKENS):
         raise ValueError(f"{prompt_tokens} and {output_tokens} tokens are no usage")
@@ -138,5 +139,5 @@ def _token_logprob(said: Mapping[str, Any]) -> TokenLogprob:
 
 def _alternative(said: Mapping[str, Any]) -> Alternative:
     found = alternative(str(said["token"]), float(said["logprob"]))
-    # A character that takes several tokens is in none of their texts.
+    # The bytes matter for a character that spans several tokens: none of their texts contains it.
     return {**found, "bytes": [int(byte) for byte in said["bytes"]]} if said.get("bytes") else found

@@ -1,4 +1,4 @@
-"""What the simulator thinks and answers: words; and a label, a fingerprint of the prompt, and words. Pure."""
+"""The simulator's output. Reasoning is words; an answer is a label, the prompt's fingerprint, and words. Pure."""
 
 import bisect
 import hashlib
@@ -29,18 +29,18 @@ def answer(request: GenerationRequest, output_tokens: int) -> tuple[list[str], L
     for start, piece in zip(itertools.accumulate(map(len, body), initial=0), body, strict=False):
         if start == 0 or start < end:
             pieces.append(piece[: end - start])
-    # The label is part of the first token, so that no answer is without it.
+    # The label is part of the first token, so that every answer has it.
     pieces[:2] = ["".join(pieces[:2])]
     return pieces, "stop" if ends or output_tokens <= request.sampling.max_tokens else "length"
 
 
 def thoughts(tokens: int) -> list[str]:
-    """What is thought before an answer, piece by piece."""
+    """The reasoning before an answer, piece by piece."""
     return [f"{word} " for word in itertools.islice(itertools.cycle(reversed(_WORDS)), tokens)]
 
 
 def skip(pieces: list[str], characters: int) -> tuple[int, list[str]]:
-    """How many pieces the answer's first `characters` hold whole, and the pieces with the next one cut to its rest."""
+    """Skip the first `characters`. Returns: the number of whole pieces in them; all pieces, the next one cut."""
     ends = list(itertools.accumulate(map(len, pieces)))
     given = bisect.bisect_right(ends, characters)
     if given == len(pieces):
@@ -50,7 +50,7 @@ def skip(pieces: list[str], characters: int) -> tuple[int, list[str]]:
 
 
 def logprob(piece: str, top_logprobs: int) -> TokenLogprob:
-    """A likely token, and less likely words that could have been made instead."""
+    """The token as the likeliest one, and less likely words as alternatives."""
     others = [f" {word}" for word in _WORDS if f" {word}" != piece]
     likeliest = [alternative(token, -float(rank)) for rank, token in enumerate((piece, *others), start=1)]
     return {**likeliest[0], "top_logprobs": likeliest[:top_logprobs]}

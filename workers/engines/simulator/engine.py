@@ -1,4 +1,4 @@
-"""An engine that computes nothing: it takes the time and the KV cache that a real one would, and fails on demand.
+"""An engine that computes nothing. It takes as much time and KV cache as a real engine, and fails on demand.
 
 Its answers say that they are simulated. Knows no model, queue or database.
 """
@@ -30,17 +30,17 @@ def build(settings: Settings, pool: PoolSettings) -> "SimulatorEngine":
 
 @dataclass(eq=False, slots=True)
 class _Call:
-    """One request: what it will answer, and where it is.
+    """One request: its planned answer, and its progress.
 
     Attributes:
-        pieces: the answer, one piece of text per token, behind what is thought before it.
-        thoughts: how many of them are thought.
-        given: how many of them the request's prefix holds whole.
-        counted: how many of them the totals have, or were given.
+        pieces: the reasoning, then the answer, one piece of text per token.
+        thoughts: the number of pieces that are reasoning.
+        given: the number of pieces that the request's prefix holds whole.
+        counted: the number of pieces that the totals count already, or that the prefix holds.
         woken: set on each change that its thread must see.
         admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
-        delivered: tokens of its answer that its listener has got; None without one.
-        error: what ends it, if anything does before its time.
+        delivered: tokens of its answer that its listener has got; None without a listener.
+        error: the error that ends it early, if any.
     """
 
     request: GenerationRequest
@@ -63,22 +63,22 @@ class _Call:
         return self.aborted or self.error is not None
 
     def text(self, tokens: int) -> str:
-        """Of the first `tokens` the answer's, or its prefix where that is longer."""
+        """The answer's text within the first `tokens`, or the prefix if that is longer."""
         return self.request.prefix + "".join(self.pieces[max(self.given, self.thoughts) : tokens])
 
     def reasoning(self, tokens: int) -> str:
-        """Of the first `tokens` those that are thought."""
+        """The reasoning within the first `tokens`."""
         return "".join(self.pieces[: min(self.thoughts, tokens)])
 
     def delta(self, token: int) -> Delta:
-        """What the token, counted from 1, adds."""
+        """The piece that this token adds. Counts tokens from 1."""
         piece = self.pieces[token - 1]
         if token <= self.thoughts:
             return Delta("", reasoning=piece)
         return Delta(piece, self.logprobs(token - 1, token) or ())
 
     def logprobs(self, after: int, upto: int) -> tuple[TokenLogprob, ...] | None:
-        """Those of some of its tokens, which are no measure of anything; None where they were not asked for."""
+        """Invented log probabilities of these tokens; None if the request did not ask for them."""
         if (wanted := self.request.sampling.top_logprobs) is None:
             return None
         return tuple(logprob(piece, wanted) for piece in self.pieces[max(after, self.thoughts) : upto])
@@ -161,7 +161,7 @@ class SimulatorEngine:
             prompt_tokens = self._tokenizer.count(request.messages, request.sampling.reasoning_effort)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
-        # A prefix is the answer's: what was thought before it, if anything, is over.
+        # A prefix is part of the answer, so any reasoning before it is over.
         is_quick = request.prefix or request.sampling.reasoning_effort == "none"
         thought = [] if is_quick else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
         pieces, finish_reason = answer(request, self._settings.output_tokens)
@@ -190,7 +190,7 @@ class SimulatorEngine:
             self._admit()
 
     def _fail(self, call: _Call) -> None:
-        """Let the chosen fault happen; under the lock."""
+        """Make the chosen fault happen. The caller holds the lock."""
         match self._settings.fault:
             case "fault":
                 call.error = EngineFault("A simulated fault.")
@@ -207,7 +207,7 @@ class SimulatorEngine:
             other.woken.set()
 
     def _admit(self) -> None:
-        """Start waiting requests, best first, as long as the first one fits; under the lock."""
+        """Start waiting requests, best first, as long as the first one fits. The caller holds the lock."""
         while self._waiting:
             call = self._waiting[0][-1]
             if not call.over:
@@ -224,7 +224,7 @@ class SimulatorEngine:
         with self._changed:
             self._totals.pass_time(self._running, self._kv_use)
             self._calls.pop(call.request.request_id, None)
-            call.aborted = True  # So that its place in the line, if it still has one, is skipped.
+            call.aborted = True  # So that `_admit` skips its place in the queue, if it still has one.
             if call.admitted_at is not None:
                 self._free_blocks += call.blocks
                 self._running -= 1
@@ -236,7 +236,7 @@ class SimulatorEngine:
         return (self._blocks - self._free_blocks) / self._blocks if self._blocks else 0.0
 
     def _count(self, call: _Call, made: int) -> None:
-        """Count what a request has made since it was last looked at."""
+        """Count the tokens that a request has made since it was last counted."""
         with self._changed:
             if call.admitted_at is None or made <= call.counted:
                 return
@@ -262,11 +262,11 @@ class SimulatorEngine:
         )
 
     def _decode(self, call: _Call, admitted_at: float, on_delta: OnDelta | None) -> int:
-        """Let the time of prefill and decoding pass; returns the tokens of the answer when it ended."""
+        """Wait for the time of prefill and decoding. Returns: the tokens of the answer at its end."""
         prefilled_at = self._prefilled_at(call, admitted_at)
         given, total = call.given, len(call.pieces)
         call.delivered = given if on_delta else None
-        # Without a listener nobody sees the single tokens, and one wait is enough.
+        # Without a listener, single tokens are invisible, and one wait is enough.
         for token in range(given + 1, total + 1) if on_delta else (total,):
             due = prefilled_at + (token - given) / self._settings.decode_tokens_per_s
             if call.over or call.woken.wait(max(0.0, due - time.monotonic())):

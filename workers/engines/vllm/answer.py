@@ -1,4 +1,4 @@
-"""What has come of a request's answer, output by output. Does not import vllm."""
+"""Collects a request's answer, output by output. Does not import vllm."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ class GrowingAnswer:
     """An answer as it grows.
 
     Attributes:
-        tokens: made by now, the request's prefix not among them.
-        reasoning_tokens: those of them that came before the first of the text, if anything was thought at all.
+        tokens: made by now, without the request's prefix.
+        reasoning_tokens: tokens before the first one of the text; 0 without reasoning.
     """
 
     def __init__(self, request: GenerationRequest, on_delta: OnDelta | None, reading: Reading | None) -> None:
-        """Args: reading: tells the thought from the text; None where nothing is thought."""
+        """Args: reading: separates the reasoning from the text; None for a model that does not reason."""
         self._wanted, self._on_delta, self._reading = request.sampling.top_logprobs, on_delta, reading
         self._pieces, self._thoughts = [request.prefix], list[str]()
         self._logprobs: list[TokenLogprob] = []
@@ -39,13 +39,13 @@ class GrowingAnswer:
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...] | None:
-        """Of the text's tokens; None where they were not asked for."""
+        """Log probabilities of the text's tokens; None if the request did not ask for them."""
         if self._wanted is None:
             return None
         return tuple(self._logprobs)
 
     def add(self, output: Any) -> None:
-        """Take in what vLLM has made since it last said anything, and tell of it."""
+        """Add vLLM's next output, and pass the new piece to the listener."""
         thought, piece = map(storable, self._reading.read(output) if self._reading else ("", output.text))
         self.tokens += len(output.token_ids)
         self._thoughts += [thought] if thought else []
@@ -53,7 +53,7 @@ class GrowingAnswer:
             self._logprobs += token_logprobs(output.token_ids, output.logprobs, self._wanted)
         if self._reading and not self._has_begun:
             self._has_begun = bool(piece)
-            # Tokens come several at once when they are not fetched in time: the last are the text's.
+            # Several tokens come at once when they are not fetched in time. The last of them are the text's.
             of_text = self._reading.tokens_of(piece, output.token_ids)
             self._tokens_before += len(output.token_ids) - of_text
             if self._thoughts:

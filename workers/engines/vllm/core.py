@@ -18,7 +18,7 @@ from workers.engines.vllm.answer import GrowingAnswer
 from workers.engines.vllm.reasoning import Reading
 from workers.engines.vllm.sampling import constraint, decoding
 
-#: How long a core that is believed dead gets to exit before it is killed.
+#: Seconds that a core gets to exit after it is found dead, before it is killed.
 DEAD_EXIT_S = 2.0
 _ABORT_AGAIN_S = 0.05
 
@@ -70,7 +70,7 @@ class Core:
         )
 
     def learn(self, adapters: Mapping[str, Adapter], where: str) -> None:
-        """Load the adapters: one that fails at its first request would take the core with it.
+        """Load the adapters now: one that failed at its first request would kill the core.
 
         Raises: ConfigError that names the adapter below `where`. EngineUnavailable.
         """
@@ -83,7 +83,7 @@ class Core:
                 asyncio.run_coroutine_threadsafe(self._llm.add_lora(request), self._loop).result()
             except EngineDeadError as error:
                 raise EngineUnavailable("vLLM's engine core died while it loaded an adapter.") from error
-            except Exception as error:  # The core's own words come as nothing more special.
+            except Exception as error:  # The core raises its error as a plain Exception.
                 param = f"{where}.{name}"
                 raise ConfigError(f"{param}: vLLM cannot load the adapter: {error}", param=param) from error
             self._adapters[name] = request
@@ -107,7 +107,7 @@ class Core:
         return {request_id: self._progress(call) for request_id, call in calls}
 
     def _progress(self, call: CoreCall) -> Progress:
-        # vLLM's own books of its requests, in this process: an output that says it all comes at the end alone.
+        # Read vLLM's own records of its requests in this process, because an output may come only at the end.
         processor = self._llm.output_processor
         for internal_id in tuple(processor.external_req_ids.get(call.request.request_id, ())):
             if state := processor.request_states.get(internal_id):
@@ -120,7 +120,7 @@ class Core:
         return self._left is not None
 
     def died(self) -> None:
-        """Note how far each request was; vLLM's books are emptied next."""
+        """Note how far each request was, before vLLM's records are emptied."""
         if self._left is None:
             self._left = self.progress()
 
@@ -130,7 +130,7 @@ class Core:
         return EngineCrash("vLLM's engine core died while it answered.", made_tokens=max(0, made))
 
     def answers(self, patience_s: float) -> bool:
-        """Ask the core anything, since a hung process reports no error."""
+        """True if the core answers a request in time: a hung process reports no error."""
         with self._lock:
             if self._closed:
                 return False
@@ -148,7 +148,7 @@ class Core:
             running = [call.future for call in self._calls.values() if call.future]
         for future in wait_for(running, timeout=drain_s).not_done:
             future.cancel()
-        # First, since vLLM's own tasks would report the end of the core as a failure.
+        # Cancel the tasks first: vLLM's own tasks would report the end of the core as a failure.
         asyncio.run_coroutine_threadsafe(_cancel_tasks(), self._loop).result()
         self._llm.shutdown(timeout=exit_s)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -188,7 +188,7 @@ class Core:
                 self._calls.pop(call.request.request_id, None)
 
     def _reading(self, call: CoreCall) -> Reading | None:
-        # A prefix is the answer's: what was thought before it, if anything, is over.
+        # A prefix is part of the answer, so any reasoning before it is over.
         if self._reasoning_parser is None or call.prefix:
             return None
         return Reading(self._reasoning_parser, self._llm, call.prompt, call.request.sampling.reasoning_effort)
@@ -207,7 +207,7 @@ class Core:
             *(prompt, params, request.request_id),
             lora_request=adapter,
             priority=request.priority,
-            # What must have a shape is the answer, and not what is thought before it.
+            # The response format constrains the answer, not the reasoning before it.
             reasoning_ended=reading.is_answering if reading else None,
             reasoning_parser_kwargs=reading.parser_arguments if reading else None,
         )
@@ -217,7 +217,7 @@ class Core:
             if first_token_s is None and answer.tokens:
                 metrics = None if call.on_delta or reading else output.metrics
                 first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
-        cached_tokens = min(output.num_cached_tokens or 0, len(call.prompt))  # The rest is of the prefix: output.
+        cached_tokens = min(output.num_cached_tokens or 0, len(call.prompt))  # The prefix counts as output.
         return Generation(
             text=answer.text,
             logprobs=answer.logprobs,
@@ -248,7 +248,7 @@ def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Readi
         **{**defaults, **decoding(sampling), "max_tokens": call.tokens_left},
         structured_outputs=StructuredOutputsParams(**constrained) if constrained else None,
         skip_special_tokens=reading is None or reading.skips_special_tokens,
-        # A parser reads as the text comes.
+        # A parser must read the text as it grows.
         output_kind=RequestOutputKind.DELTA if call.on_delta or reading else RequestOutputKind.FINAL_ONLY,
-        skip_clone=True,  # They are this request's own: vLLM need not copy all that they hold.
+        skip_clone=True,  # Only this request uses these parameters, so vLLM need not copy them.
     )

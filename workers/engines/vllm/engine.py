@@ -1,7 +1,6 @@
 """vLLM as an engine: a core that answers, replaced when it dies.
 
-Knows nothing of queues, Postgres or Celery. It and its neighbours `vllm_core`, `vllm_load` and `vllm_reasoning` alone
-import `vllm`.
+Knows nothing of queues, Postgres or Celery. Only its neighbours `core`, `load` and `reasoning` import `vllm`.
 """
 
 import logging
@@ -23,17 +22,17 @@ from workers.engines.vllm.stats import Tally
 
 log = logging.getLogger(__name__)
 
-#: How long a healthy core gets to exit before it is killed.
+#: Seconds that a healthy core gets to exit before it is killed.
 _EXIT_S = 20.0
-#: A core looks up between two steps only, and a long prefill is one step.
+#: Seconds that a probe waits: a core answers only between two steps, and a long prefill is one step.
 _PROBE_S = 20.0
-#: Prompts that are encoded at once. The tokenizer lets go of the GIL for long ones, and so many would take every core
-#: from the engine's loop and from the thread that renews the worker's lease.
+#: The most prompts that are encoded at once. The tokenizer releases the GIL for long prompts. Without this bound, many
+#: of them would take every CPU from the engine's loop and from the thread that renews the worker's lease.
 _ENCODINGS_AT_ONCE = 2
 
 
 def build(settings: Settings, pool: PoolSettings) -> "VllmEngine":
-    """Make the engine of a pool, not started. Raises: ConfigError when its tokenizer cannot be had."""
+    """Make the engine of a pool, not started. Raises: ConfigError when its tokenizer cannot be loaded."""
     name = next((name for name, each in settings.pools.items() if each is pool), settings.pool)
     return VllmEngine(pool, tokenizer_for(pool), pool_name=name)
 
@@ -50,9 +49,9 @@ class VllmEngine:
         """Load nothing yet.
 
         Args:
-            tokenizer: the model's own; what it encodes is what the engine sees.
-            probe_s: after so many seconds without an answer the core counts as hung.
-            pool_name: by which an error names the pool's settings.
+            tokenizer: the model's own; the engine gets the tokens that it makes.
+            probe_s: seconds without an answer after which the core counts as hung.
+            pool_name: names the pool's settings in an error.
         """
         self._pool, self._tokenizer, self._probe_s = pool, tokenizer, probe_s
         self._where = f"pools.{pool_name}"
@@ -92,10 +91,10 @@ class VllmEngine:
                 raise core.crash_of(call) from error
             raise EngineUnavailable("The engine was stopped while it answered.") from error
         finally:
-            future.cancel()  # When this thread was interrupted, the request must not go on.
+            future.cancel()  # If this thread is interrupted, the request must end too.
 
     def _encode(self, request: GenerationRequest) -> tuple[list[int], list[int]]:
-        """The tokens of the prompt and of the answer's beginning; here, in the task's thread, and not on the loop."""
+        """The tokens of the prompt and of the answer's prefix. Runs in the task's thread to spare the event loop."""
         with self._encodings:
             try:
                 prompt = self._tokenizer.encode(request.messages, request.sampling.reasoning_effort)

@@ -1,4 +1,4 @@
-"""Starts an `AsyncLLM` with a pool's settings, and has it tell its statistics."""
+"""Starts an `AsyncLLM` with a pool's settings, and connects its statistics."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,12 +16,12 @@ from workers.engines.vllm.reasoning import check_parser
 from workers.engines.vllm.settings import arguments, environment
 from workers.engines.vllm.stats import Tally
 
-#: How long a stop lets running requests go on, and a core after a SIGTERM to the whole process group.
+#: Seconds for which running requests go on at a stop, and in a core after a SIGTERM to the whole process group.
 DRAIN_S = 60
 
 
 def _stat_logger(tally: Tally) -> type:
-    """What vLLM makes one of for its core, and tells after each step; its own Prometheus metrics stay beside it."""
+    """The class that vLLM instantiates for its core and calls after each step. Its Prometheus metrics stay on."""
     from vllm.v1.metrics.loggers import StatLoggerBase
 
     class StatLogger(StatLoggerBase):  # type: ignore[misc]
@@ -36,10 +36,10 @@ def _stat_logger(tally: Tally) -> type:
 
 
 def import_vllm(pool: PoolSettings, scratch: Path) -> None:
-    """Import vLLM, with the environment that it is to find; whether it can be had shows in `load`.
+    """Import vLLM in its environment. A failure shows again in `load`.
 
-    On its own, and first: something in it keeps the frames that it was imported from, with all that they ever name. An
-    engine that is named there would stay for good.
+    Call it first, from a frame that names no engine. Something in vLLM keeps the frames of its first import and every
+    object that they name, so an engine named there would stay in memory forever.
     """
     with environment(pool, scratch), suppress(Exception):
         import vllm.v1.engine.async_llm  # noqa: F401
@@ -52,15 +52,15 @@ def load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, A
             from vllm import AsyncEngineArgs, envs
             from vllm.v1.engine.async_llm import AsyncLLM
 
-            envs.disable_envs_cache()  # An engine before this one has had another folder.
-            # Before anything is loaded: the weights take minutes.
+            envs.disable_envs_cache()  # An earlier engine had another folder.
+            # Check the options before the weights load, which takes minutes.
             options = checked(pool.engine_options, fields(AsyncEngineArgs), f"{where}.engine_options")
             given = {"shutdown_timeout": DRAIN_S, **arguments(pool, adapters.values()), **options}
             engine_args = AsyncEngineArgs(**given)
             if pool.reasoning_parser is not None:
                 check_parser(pool, engine_args.create_model_config(), where)
             llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[_stat_logger(tally)])
-            envs.enable_envs_cache()  # Else it would look into the environment for each token.
+            envs.enable_envs_cache()  # Without the cache, vLLM reads the environment for each token.
             return llm
         except ValidationError as error:
             option = blamed(error, pool.engine_options)

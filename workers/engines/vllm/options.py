@@ -1,6 +1,6 @@
-"""An operator's `engine_options`, checked before anything is loaded. Pure: does not import vllm.
+"""Checks an operator's `engine_options` before vLLM loads anything. Pure: does not import vllm.
 
-What vLLM knows comes as the fields of its engine arguments: their names and types.
+The caller passes the names and types of vLLM's engine arguments, as dataclass fields.
 """
 
 import json
@@ -19,23 +19,23 @@ _PLAIN = {bool, int, float, str, dict, list, set, NoneType}
 
 
 def checked(options: Mapping[str, Any], known: Iterable[Field[Any]], where: str) -> dict[str, Any]:
-    """The options with values of vLLM's types: an environment variable is a text, and so may be a number or JSON.
+    """Convert the options to vLLM's types. A text from an environment variable may stand for a number or JSON.
 
-    A setting with a class of its own is left as it is, since vLLM looks at it itself when it is started.
+    Does not check an option whose type is a class of vLLM's, because vLLM checks it at its start.
 
     Args:
         known: the fields of vLLM's engine arguments.
-        where: the options are set, as a dotted path.
+        where: the dotted path of the options.
 
     Raises:
-        ConfigError: vLLM has no such option, or not with such a value; `param` is its dotted path.
+        ConfigError: vLLM does not have the option, or refuses its value. `param` is its dotted path.
     """
     types = {field.name: field.type for field in known if not field.name.startswith("_")}
     return {name: _value(name, value, types, where) for name, value in options.items()}
 
 
 def blamed(error: ValidationError, options: Mapping[str, Any]) -> str | None:
-    """The option that vLLM's own complaint is about, as a dotted path; None where that cannot be told."""
+    """The dotted path of the option that vLLM's own error is about; None if the error does not show it."""
     path = [str(part) for part in error.errors()[0]["loc"]]
     # The class SpeculativeConfig is the option speculative_config.
     owner = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", error.title).lower()
@@ -63,7 +63,7 @@ def _value(name: str, value: Any, types: Mapping[str, Any], where: str) -> Any:
 
 
 def _read(value: Any) -> Any:
-    """The value, or what a text of it says as JSON."""
+    """The value; a text that is JSON is parsed."""
     try:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:
@@ -71,7 +71,7 @@ def _read(value: Any) -> Any:
 
 
 def _is_plain(kind: Any) -> bool:
-    """True for a type that says by itself which values there are: no class of vLLM's, nor a name of one."""
+    """True for a type of plain values: not a class of vLLM's, nor the name of one."""
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         return all(map(_is_plain, get_args(kind)))

@@ -1,6 +1,6 @@
-"""Ends an engine's child processes when their worker is killed, so that none is left holding a GPU's memory.
+"""Ends an engine's child processes when their worker is killed, so that none keeps a GPU's memory.
 
-Nor is anything else left of them, and all of vLLM's processes end soon when they are told to. A vLLM plugin (entry
+The child processes also leave nothing else behind, and all of vLLM's processes exit fast. This is a vLLM plugin (entry
 point `vllm.general_plugins`): vLLM calls `register` in each of its processes. Knows nothing else.
 """
 
@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 
 
 def register() -> None:
-    """See to it that this process ends soon, once it does; and in a child process, when its parent ends."""
-    # The interpreter would look through all that was loaded for garbage: two seconds, for nothing.
+    """Make this process exit fast. In a child process, also end it when its parent ends."""
+    # At exit the interpreter would collect garbage among all loaded objects, which takes two seconds for nothing.
     atexit.register(gc.freeze)
     parent = multiprocessing.parent_process()
     watched = any(thread.name == _NAME for thread in threading.enumerate())
@@ -25,7 +25,7 @@ def register() -> None:
 
 
 def _keep_no_semaphore() -> None:
-    # The lock that progress bars share between processes has a name, by which it outlives a process that is killed.
+    # tqdm's progress bars share a named lock between processes. The name would outlive a killed process.
     from tqdm import tqdm  # It comes with vLLM.
 
     tqdm.set_lock(threading.RLock())
@@ -36,5 +36,5 @@ _NAME = "parentwatch"
 
 def _die_with(parent: BaseProcess) -> None:
     parent.join()
-    # Nobody is left to be told, and vLLM's own exit would wait for running requests.
+    # SIGKILL, because vLLM's own exit would wait for running requests, whose results have no reader any more.
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a request asks of decoding, in vLLM's words. Pure: does not import vllm."""
+"""Converts a request's sampling to vLLM's arguments. Pure: does not import vllm."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from headrace.errors import PromptRejected
 
 
 def decoding(sampling: Sampling) -> dict[str, Any]:
-    """The arguments of SamplingParams that were asked for; what was not is left to the model's defaults."""
+    """The arguments of SamplingParams that the request sets. The model's defaults apply to the others."""
     given = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -20,7 +20,7 @@ def decoding(sampling: Sampling) -> dict[str, Any]:
 
 
 def constraint(response_format: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The arguments of StructuredOutputsParams, from the shape that chat completions use; none for plain text.
+    """The arguments of StructuredOutputsParams, from a `response_format` of chat completions; none for plain text.
 
     Raises: PromptRejected.
     """
@@ -37,11 +37,11 @@ def constraint(response_format: Mapping[str, Any] | None) -> dict[str, Any]:
 def token_logprobs(
     token_ids: Sequence[int], places: Sequence[Mapping[int, Any]], top_logprobs: int
 ) -> Iterator[TokenLogprob]:
-    """What vLLM says of each token, in the words of chat completions.
+    """Convert vLLM's log probabilities to the format of chat completions.
 
     Args:
-        places: by id, vLLM's `Logprob` of the token at each place and of the likeliest there, best first. The token's
-            own is the first, whether or not it is one of them.
+        places: for each place, vLLM's `Logprob` by token id: first the token's own, then those of the likeliest tokens,
+            best first. The token may be one of these.
     """
     for token_id, place in zip(token_ids, places, strict=True):
         by_rank = sorted(place.values(), key=lambda each: each.rank)

