@@ -1,7 +1,7 @@
-"""Work that many threads do together: what comes while a batch is under way goes with the next.
+"""Batching of calls from many threads: calls that arrive while a batch is served form the next batch.
 
-The first that comes leads, and serves whoever came meanwhile: who is alone waits for nobody, and a crowd shares what a
-batch costs. One batch at a time: a second would halve the batches, and gain nothing. Knows nothing of the work.
+The first caller leads: it serves a batch of all waiting calls. A lone call does not wait; many calls share the cost of
+a batch. One batch runs at a time: two at once would only be half as large. Knows nothing about the work itself.
 """
 
 import threading
@@ -17,33 +17,34 @@ from headrace.errors import Unavailable
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-#: A batch that fails after so long, in seconds, has waited for a server that says nothing. Who came meanwhile is told
-#: the same: each batch would wait as long, and callers who come faster than those fail would take every thread.
+#: A batch that fails with Unavailable after this many seconds waited for a server that does not answer. The calls that
+#: arrived meanwhile fail with it. Otherwise each of their batches would wait as long, and calls that arrive faster than
+#: batches fail would occupy every thread.
 SILENCE_S = 1.0
-#: So many that have come within so long, in seconds, are a crowd: more are about to come.
+#: `CROWD` calls within `CROWD_S` seconds are a crowd: more are about to arrive.
 CROWD = 4
 CROWD_S = 0.01
 
 
 class Gathering:
-    """A moment's wait for more, while so much comes that it is not for nothing. Safe for many threads.
+    """A short wait before a batch, so that more calls join it. Only a crowd waits. Safe for many threads.
 
-    Who comes alone waits for nothing, and neither do those who come one after the other.
+    A lone call does not wait, and neither do calls that come one after the other.
     """
 
     def __init__(
         self, for_s: float, clock: Callable[[], float] = time.monotonic, pause: Callable[[float], object] = time.sleep
     ) -> None:
-        """Nobody has come yet. Args: for_s: how long the wait is."""
+        """Start without calls. Args: for_s: length of the wait, in seconds."""
         self._for_s, self._clock, self._pause = for_s, clock, pause
         self._came_at = deque[float](maxlen=CROWD)
 
     def came(self) -> None:
-        """One more has come."""
+        """Count a call that has arrived."""
         self._came_at.append(self._clock())
 
     def wait(self) -> None:
-        """Wait for more in a crowd; else return at once."""
+        """Wait for more calls if there is a crowd; else return at once."""
         if len(self._came_at) == CROWD and self._clock() - self._came_at[0] < CROWD_S:
             self._pause(self._for_s)
 
@@ -53,10 +54,10 @@ class _Turn(Enum):
 
 
 class Call(Generic[Argument, Result]):
-    """One thread's. What it is told comes by its inbox: to lead perhaps, and then how it ended.
+    """The call of one thread. Its inbox tells the thread to lead, or how the call ended.
 
     Attributes:
-        key: two of one key are never in the same batch; None for one that may go with any.
+        key: two calls with the same key are never in one batch; None for no such restriction.
     """
 
     def __init__(self, ask: Argument, key: Hashable | None) -> None:
@@ -65,21 +66,21 @@ class Call(Generic[Argument, Result]):
         self._inbox: SimpleQueue[tuple[Result] | BaseException | Literal[_Turn.LEAD]] = SimpleQueue()
 
     def settle(self, outcome: Result) -> None:
-        """Tell how it ended."""
+        """End the call with this result."""
         self.is_settled = True
         self._inbox.put((outcome,))
 
     def fail(self, error: BaseException) -> None:
-        """Let it raise this."""
+        """Let the call raise this error."""
         self.is_settled = True
         self._inbox.put(error)
 
     def lead(self) -> None:
-        """Let it serve the next batch, which it is in."""
+        """Let the call's thread serve the next batch, which contains this call."""
         self._inbox.put(_Turn.LEAD)
 
     def told(self) -> tuple[Result] | BaseException | Literal[_Turn.LEAD]:
-        """What it is told next; blocks until then."""
+        """The next message in the inbox; blocks until one comes."""
         return self._inbox.get()
 
 
@@ -89,12 +90,12 @@ class Batching(Generic[Argument, Result]):
     def __init__(
         self, serve: Callable[[Sequence[Call[Argument, Result]]], None], most: int, gathering: Gathering | None = None
     ) -> None:
-        """Plan it.
+        """Create it without calls.
 
         Args:
-            serve: settles or fails each call of a batch. What it raises is told to those that it did not come to.
-            most: calls in one batch.
-            gathering: how who leads waits for more before a batch; None where he does not.
+            serve: settles or fails each call of a batch. If it raises, the calls not yet ended fail with that error.
+            most: maximum calls in one batch.
+            gathering: how the leader waits for more calls before a batch; None for no wait.
         """
         self._serve, self._most, self._gathering = serve, most, gathering
         self._lock = threading.Lock()
@@ -103,16 +104,16 @@ class Batching(Generic[Argument, Result]):
 
     @property
     def waiting(self) -> int:
-        """Calls that no batch has taken yet."""
+        """Number of calls that are in no batch yet."""
         return len(self._waiting)
 
     @property
     def is_idle(self) -> bool:
-        """True while nobody leads and nobody waits."""
+        """True while no batch is served and no call waits."""
         return not (self._is_led or self._waiting)
 
     def call(self, ask: Argument, key: Hashable | None = None) -> Result:
-        """The outcome of one. Raises: what its batch was failed with."""
+        """Make one call and return its result. Raises: the error that the call or its batch failed with."""
         call = Call[Argument, Result](ask, key)
         if self._gathering is not None:
             self._gathering.came()
@@ -128,7 +129,7 @@ class Batching(Generic[Argument, Result]):
         return told[0]
 
     def _lead(self) -> None:
-        """Serve one batch, and hand the lead to one who waits, if any does."""
+        """Serve one batch, then hand the lead to a waiting call, if any."""
         if self._gathering is not None and len(self._waiting) < self._most:
             self._gathering.wait()
         batch = self._next_batch()
@@ -143,7 +144,7 @@ class Batching(Generic[Argument, Result]):
                 if not call.is_settled:
                     call.fail(error)
         finally:
-            # Under the lock: nobody else can settle the successor before he is told to lead.
+            # Under the lock, so that nothing can settle the next leader before it is told to lead.
             with self._lock:
                 if self._waiting:
                     self._waiting[0].lead()

@@ -1,7 +1,7 @@
 """Logs as JSON lines on standard error: a constant event name, and facts as fields.
 
-Facts are ids and numbers, never prompts, answers, keys or secrets. A job is named by `job_id`, as `show_id` spells it,
-in every process; of many jobs a line has their number and the first ids.
+Facts are ids and numbers, never prompts, answers, keys or secrets. Every process names a job by `job_id`, in the form
+of `show_id`. A line about many jobs has their number and the first ids.
 """
 
 import json
@@ -14,30 +14,30 @@ from uuid import UUID
 
 from headrace.domain.ids import show_id
 
-#: What every log record carries of its own; anything else came in through `extra`.
+#: The attributes of every log record; any other attribute came through `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-#: Loggers that repeat, for each task or request, what ours say once.
+#: Loggers that write, for each task or request, what Headrace's own lines already say.
 _CHATTY = ("celery.app.trace", "celery.worker.strategy", "alembic.runtime.migration", "httpx2")
 
-#: Ids of jobs in one line.
+#: The most job ids in one line.
 NAMED_JOBS = 20
 
 
 def named(job_ids: Sequence[UUID]) -> dict[str, Any]:
-    """What a line says of many jobs: how many they are, and the ids of the first `NAMED_JOBS`."""
+    """The fields of a line about many jobs: their number, and the ids of the first `NAMED_JOBS`."""
     return {"jobs": len(job_ids), "job_ids": [show_id(job_id) for job_id in job_ids[:NAMED_JOBS]]}
 
 
 class JsonFormatter(logging.Formatter):
-    """One record, one line; a record with `each`, a sequence of fields, has a line for each of them.
+    """Formats a record as one line; a record with `each`, a sequence of field sets, gives one line per set.
 
-    Such lines are written together. A write releases the GIL, and in a process with many threads that run, taking it
-    back costs 20 times what the line does (measured: 180 us of a submit).
+    These lines are written together, because a write releases the GIL. In a process with many running threads, getting
+    the GIL back costs 20 times as much as the line (measured: 180 us of a submit).
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON. What JSON cannot hold is shown as text."""
+        """The record as JSON. Values that JSON cannot encode are written as text."""
         line = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

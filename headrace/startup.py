@@ -1,8 +1,8 @@
-"""What a process checks before it starts: its settings, and that its servers let it in.
+"""The checks of a process before it starts: its settings, and its access to Postgres and Redis.
 
-What is wrong ends it with one sentence that has the remedy, and no traceback.
+A failed check ends the process with one sentence that says what to do, and without a traceback.
 
-A server that answers and is not ready yet (it loads its data, or takes no writes) passes: that ends by itself.
+A server that answers but is not ready yet (it loads its data, or takes no writes) passes: that ends by itself.
 """
 
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """End the process with status 1 and one log line, not a traceback, where a setting cannot be used."""
+    """End the process with status 1 and one log line, without a traceback, if a setting cannot be used."""
     try:
         yield
     except ConfigError as error:
@@ -42,13 +42,13 @@ def explained() -> Iterator[None]:
 
 
 def load() -> Settings:
-    """The settings of a process that starts. A setting that cannot be used ends the process."""
+    """Load the settings. A setting that cannot be used ends the process."""
     with explained():
         return Settings.load()
 
 
 def check_redis(settings: Settings) -> None:
-    """Raises: ConfigError: Redis does not let us in. BrokerUnavailable: it is not there. Bound: 2 s."""
+    """Check the access to Redis. Raises: ConfigError: it refuses. BrokerUnavailable: it does not answer. Bound: 2 s."""
     where = RedisUrl.parse(settings.redis_url).shown
     client = connections.redis(settings, retry=Retry(NoBackoff(), 0), timeout_s=1)
     try:
@@ -67,7 +67,7 @@ def check_redis(settings: Settings) -> None:
         client.close()
 
 
-#: What Postgres and PgBouncer say to a login that cannot succeed later either. A failed login has no SQLSTATE in libpq.
+#: Messages of Postgres and PgBouncer for a login that can never succeed. In libpq a failed login has no SQLSTATE.
 _LOGIN_REFUSED = (
     "password authentication failed",
     "no password supplied",
@@ -76,21 +76,22 @@ _LOGIN_REFUSED = (
     "no such user",
     "permission denied for database",
 )
-#: The server answered, and refused for another reason: it starts, stops, has no free connection, or takes no writes.
+#: The server answered but refused for now: it starts or stops, has no free connection, or takes no writes.
 _NOT_READY = ("FATAL:", "session is read-only", "server is in hot standby mode")
 _MIGRATE = "run the Procfile's 'release' ('alembic upgrade head')"
 
 
 def check_postgres(settings: Settings) -> None:
-    """Raises: ConfigError: Postgres refuses the login, or lacks migrations. StoreUnavailable: it is not there.
+    """Check the access to Postgres, and its migrations.
 
-    Bound: 2 s to connect to each host that DATABASE_URL names, and 2 s for the answer.
+    Raises: ConfigError: it refuses the login, or lacks migrations. StoreUnavailable: it does not answer.
+    Bound: 2 s to connect to each host in DATABASE_URL, and 2 s for the answer.
     """
     address = connections.postgres_address(settings)
     where = connections.shown(address)
     try:
         with psycopg.connect(**address) as db:
-            # LOCAL: behind a pooler the session goes to other clients next.
+            # LOCAL: a pooler gives the session to other clients afterwards.
             db.execute("SET LOCAL statement_timeout = 2000")
             _check_migrations(db, where)
     except psycopg.errors.QueryCanceled as error:
@@ -100,8 +101,11 @@ def check_postgres(settings: Settings) -> None:
 
 
 def _explain(error: psycopg.OperationalError, where: str) -> None:
-    """Raises: ConfigError. StoreUnavailable. Returns where Postgres is not ready yet."""
-    # One line: libpq adds hints below it.
+    """Raise the error that says what to do; return if Postgres is just not ready yet.
+
+    Raises: ConfigError. StoreUnavailable.
+    """
+    # On one line: libpq appends hints on further lines.
     reason = " ".join(str(error).split())
     if any(text in reason for text in _LOGIN_REFUSED) or ('role "' in reason and "does not exist" in reason):
         message = f"Postgres at {where} refuses the login ({reason}): set user and password in DATABASE_URL."
@@ -118,14 +122,14 @@ def _explain(error: psycopg.OperationalError, where: str) -> None:
 
 
 def _check_migrations(db: psycopg.Connection[Any], where: str) -> None:
-    """Raises: ConfigError: the tables are older than this code. Newer ones are those of a release under way."""
+    """Raises: ConfigError: the tables are older than this code. Newer tables pass: a release is in progress."""
     head = max(file.name[:4] for file in (PROJECT_ROOT / "migrations" / "versions").glob("[0-9]*.py"))
     try:
         row = db.execute("SELECT max(version_num) FROM alembic_version").fetchone()
     except psycopg.errors.UndefinedTable:
         row = None
     except psycopg.errors.InsufficientPrivilege:
-        return  # Only the release's own user may read it.
+        return  # Only the database user of the release step may read this table.
     if row is None or row[0] is None:
         message = f"Postgres at {where} has no tables of Headrace: {_MIGRATE}."
     elif row[0] < head:
@@ -135,16 +139,16 @@ def _check_migrations(db: psycopg.Connection[Any], where: str) -> None:
     raise ConfigError(message, param="database_url")
 
 
-#: Asked in this order.
+#: Run in this order.
 CHECKS: tuple[Callable[[Settings], None], ...] = (check_redis, check_postgres)
 
 
 def check(settings: Settings, *, goes_on: bool = False, uses_postgres: bool = True) -> None:
-    """End the process with status 1 and a sentence where a server does not let it in.
+    """End the process with status 1 and a sentence if a server refuses it or does not answer.
 
     Args:
-        goes_on: do not end it for a server that is away, which may come back.
-        uses_postgres: False for beat and Flower, which need Redis alone.
+        goes_on: True to continue if a server does not answer: it may come back.
+        uses_postgres: False for beat and Flower, which only need Redis.
     """
     for each in CHECKS:
         if each is check_postgres and not uses_postgres:
@@ -159,10 +163,10 @@ def check(settings: Settings, *, goes_on: bool = False, uses_postgres: bool = Tr
 
 
 def check_first(celery: Celery, settings: Settings, *, goes_on: bool = False, uses_postgres: bool = True) -> None:
-    """Have each program of this app, worker, beat and Flower, check before it begins."""
+    """Make the programs of this Celery app (worker, beat and Flower) run the checks before they start."""
 
     def begin(**_: Any) -> None:
         check(settings, goes_on=goes_on, uses_postgres=uses_postgres)
 
-    # Sent by all three before they do anything, and by nothing that only sends messages.
+    # All three send this signal before anything else; a process that only sends messages does not send it.
     import_modules.connect(begin, sender=celery, weak=False)

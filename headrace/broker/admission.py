@@ -1,6 +1,6 @@
-"""The door: takes places in capped queues and turns them into messages. The face of the Lua under `lua/`.
+"""Admission control: reserves places in capped queues and turns them into messages. Calls the scripts in `lua/`.
 
-Redis is a fast index of Postgres here: all of it can be wiped and rebuilt by the sweeps.
+Redis is only a fast index of Postgres here: if it is wiped, the sweeps rebuild it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,14 +17,14 @@ from headrace.domain.places import Ask, Load, Place, Reason, Refusal, bound_of
 from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Ticket, bell_key, books_key
 from headrace.domain.rates import RateLeft, RatesLeft
 
-#: What `observe` writes and the doors read: `headrace.policies.forecasting.Outlook`, as JSON.
+#: The `headrace.policies.forecasting.Outlook` as JSON: `observe` writes it, and web processes read it.
 OUTLOOK = KEY_PREFIX + "outlook"
-#: The channel on which ended jobs are named, by 32 hex digits. A message may be lost: readers look again by themselves.
+#: The channel that names ended jobs, by 32 hex digits. May lose messages: readers also poll by themselves.
 ENDED = KEY_PREFIX + "ended"
 
 
 class Admission(Upkeep):
-    """Takes and gives places. Safe for many threads."""
+    """Reserves and commits places. Safe for many threads."""
 
     def __init__(self, redis: Redis, message: ExecuteMessage, *, reservation_ttl_s: float) -> None:
         super().__init__(redis, message)
@@ -32,7 +32,7 @@ class Admission(Upkeep):
         self._reserve, self._commit = map(self._script, ("reserve", "commit"))
 
     def reserve(self, asks: Sequence[Ask]) -> list[Place | Refusal]:
-        """Take a place for each in the first candidate with room: one Lua call, so that no cap is ever overshot.
+        """Reserve a place for each ask in its first candidate with room. One Lua call, so no cap is ever exceeded.
 
         Returns: a place or a refusal for each ask, in their order. Raises: BrokerUnavailable.
         """
@@ -59,10 +59,10 @@ class Admission(Upkeep):
                 self._commit([KEY_PREFIX], arguments)
 
     def knock(self, app_id: UUID, queue: str, tokens: int, for_s: float) -> None:
-        """Note that an app found no room and will be back: until then a share of the queue is kept for it.
+        """Record that an app found no room and will retry: until then a share of the queue is kept for it.
 
-        Otherwise an app that keeps a queue full takes each place that frees before any other app comes back.
-        Args: tokens: of the job that found no room; the other apps' shares leave room. Raises: BrokerUnavailable.
+        Otherwise an app that keeps a queue full would take every freed place before another app retries.
+        Args: tokens: of the refused job; the other apps' shares leave room for it. Raises: BrokerUnavailable.
         """
         with answered():
             until_ms = (int(self._redis.time()[0]) + for_s) * 1000
@@ -72,7 +72,7 @@ class Admission(Upkeep):
             pipeline.execute()
 
     def loads(self, queues: Sequence[str]) -> dict[str, Load]:
-        """What waits in each queue: one round trip. Raises: BrokerUnavailable."""
+        """What waits in each queue, in one round trip. Raises: BrokerUnavailable."""
         with answered():
             pipeline = self._redis.pipeline(transaction=True)
             for queue in queues:
@@ -89,21 +89,21 @@ class Admission(Upkeep):
             return int(self._redis.hget(KEY_PREFIX + "departed", pool) or 0)
 
     def publish_outlook(self, outlook: str, for_s: float) -> None:
-        """Tell every door what was observed, which is forgotten after `for_s`. Raises: BrokerUnavailable."""
+        """Publish the outlook to every web process; it expires after `for_s`. Raises: BrokerUnavailable."""
         with answered():
             self._redis.set(OUTLOOK, outlook, px=int(for_s * 1000))
 
     def outlook(self) -> str | None:
-        """What was observed lately; None when nothing was. Raises: BrokerUnavailable."""
+        """The latest outlook; None without a recent one. Raises: BrokerUnavailable."""
         with answered():
             return cast("str | None", self._redis.get(OUTLOOK))
 
     def announce_ended(
         self, job_ids: Iterable[UUID], *, has_webhooks: bool = False, moved: Iterable[UUID] = ()
     ) -> None:
-        """Wake the readers of these jobs and, for webhooks, the workers that send them. Call it after the commit.
+        """Wake the readers of these jobs, and the webhook workers if `has_webhooks`. Call it after the commit.
 
-        Args: moved: jobs that ended, or went back, without a worker: Flower is to show them.
+        Args: moved: jobs that ended, or were put back, without a worker; Flower shows them.
         Raises: BrokerUnavailable.
         """
         pipeline = self._redis.pipeline(transaction=False)
@@ -117,13 +117,13 @@ class Admission(Upkeep):
             pipeline.execute()
 
     def check_writable(self) -> None:
-        """Return when Redis takes writes. Raises: BrokerUnavailable."""
+        """Return if Redis takes writes. Raises: BrokerUnavailable."""
         with answered():
             connections.check_writable(self._redis)
 
 
 def _load(jobs: int, tokens: str | None, apps: int, expected_tokens: str | None) -> Load:
-    # An older version's process keeps no expected tokens, and leaves those of jobs that are gone.
+    # A process of an older version does not update the expected tokens, so those of departed jobs may remain.
     most = int(tokens or 0)
     return Load(jobs, most, apps, min(most, int(float(expected_tokens or most))))
 
@@ -134,7 +134,7 @@ def _caps(limits: AppLimits) -> tuple[int, ...]:
 
 
 class _Reply(NamedTuple):
-    """What `reserve.lua` replies to one ask: its head says what each of them is."""
+    """The reply of `reserve.lua` to one ask; the comment at its top documents each field."""
 
     candidate: int
     reason: Reason

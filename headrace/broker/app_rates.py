@@ -1,4 +1,4 @@
-"""How an app's rate of requests stands. `lua/reserve.lua` uses it up."""
+"""What is left of an app's request rate. `lua/reserve.lua` uses it up."""
 
 from importlib.resources import files
 from uuid import UUID
@@ -10,14 +10,14 @@ from headrace.errors import BrokerUnavailable
 
 
 class AppRates:
-    """Looks at rates. Safe for many threads."""
+    """Reads apps' request rates. Safe for many threads."""
 
     def __init__(self, redis: Redis) -> None:
         lua = files("headrace.broker") / "lua"
         self._look = redis.register_script("".join((lua / f"{name}.lua").read_text() for name in ("books", "look")))
 
     def free_in_ms(self, app_id: UUID, requests_per_minute: int) -> int:
-        """Milliseconds until the app may make one more request; 0 for now. Raises: BrokerUnavailable."""
+        """Milliseconds until the app may make one more request; 0 if it may now. Raises: BrokerUnavailable."""
         try:
             return int(self._look([KEY_PREFIX], [app_id.hex, requests_per_minute]))
         except RedisError as error:

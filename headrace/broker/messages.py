@@ -1,6 +1,6 @@
-"""The Celery side: the app's settings, and the message that stands for a job in its queue.
+"""Celery: the app's configuration, and the message that represents a job in its queue.
 
-Imports no task's code: producers name tasks by constant.
+Imports no task code: producers name tasks by constant.
 """
 
 import json
@@ -21,12 +21,12 @@ from headrace.domain.queues import CONTROL, DELIVER, EXECUTE, KEY_PREFIX, OVERFL
 from headrace.errors import NotFound
 from headrace.policies.lanes import preference, schedule
 
-#: Seconds; must exceed kombu's one-second BRPOP, and bounds how long a hung Redis can hold a publish.
+#: Seconds. It must exceed kombu's one-second BRPOP, and bounds how long a hung Redis can block a publish.
 SOCKET_TIMEOUT_S = 5
 
 
 def make_celery(name: str, settings: Settings) -> Celery:
-    """A Celery app with Headrace's settings; whoever runs workers registers tasks on it."""
+    """A Celery app with Headrace's configuration; worker processes register their tasks on it."""
     transport.use()
     where = RedisUrl.parse(settings.redis_url)
     celery = Celery(name, broker=where.url, set_as_current=False)
@@ -41,10 +41,10 @@ def _configuration(settings: Settings, where: RedisUrl) -> dict[str, Any]:
         "task_queues": [Queue(name, routing_key=name) for name in names],
         "task_create_missing_queues": False,
         "task_default_queue": CONTROL,
-        # Results live in Postgres; a result backend would halve the throughput and hold answers in Redis.
+        # Results are in Postgres; a result backend would halve the throughput and keep answers in Redis.
         "task_ignore_result": True,
-        # The claim in Postgres is the acknowledgement. Taking one message per free slot leaves the rest in its
-        # list, where it is counted, expired and given to whoever is free.
+        # The claim in Postgres is the acknowledgement. A worker takes one message per free slot. The rest stays in
+        # the list, where it counts against the caps, can expire, and can go to any free worker.
         "task_acks_late": False,
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
@@ -74,7 +74,7 @@ def _configuration(settings: Settings, where: RedisUrl) -> dict[str, Any]:
 
 
 def _sentinel_options(where: RedisUrl) -> dict[str, Any]:
-    """What our transport reads."""
+    """The options that Headrace's transport reads."""
     if where.sentinels is None:
         return {}
     return {"sentinels": where.sentinels, "master_name": where.sentinels.master_name}
@@ -82,12 +82,12 @@ def _sentinel_options(where: RedisUrl) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class LaneCycles:
-    """Makes a `LaneCycle` for each connection, and can be shown to operators, as all settings of a worker are."""
+    """Makes a `LaneCycle` for each connection. Like all settings of a worker, it can be shown to operators."""
 
     takes: Mapping[Lane, int]
 
     def __call__(self) -> "LaneCycle":
-        """What kombu calls."""
+        """Make one; kombu calls this."""
         return LaneCycle(self.takes)
 
     def __json__(self) -> dict[str, int]:
@@ -96,9 +96,9 @@ class LaneCycles:
 
 
 class LaneCycle:
-    """In which order kombu looks into a worker's queues: by the shares of their lanes.
+    """The order in which kombu reads a worker's queues, by the shares of their lanes.
 
-    kombu asks for the order when it is about to wait for a message, and says when it has got one.
+    kombu asks for the order before it waits for a message, and reports when it has one.
     """
 
     def __init__(self, takes: Mapping[Lane, int]) -> None:
@@ -107,7 +107,7 @@ class LaneCycle:
         self._orders: dict[Lane, list[str]] = {turn: [] for turn in Lane}
 
     def update(self, queues: Sequence[str]) -> None:
-        """The queues that are consumed from now on; one that is no lane's comes after those that are."""
+        """Set the queues that are consumed from now on. Queues without a lane come last."""
         lanes = {str(lane): lane for lane in Lane}
         named = [(queue, lanes.get(queue.rpartition(".")[2])) for queue in queues]
         by_lane = {lane: queue for queue, lane in named if lane is not None}
@@ -115,11 +115,11 @@ class LaneCycle:
         self._orders = {turn: [*(by_lane[lane] for lane in preference(turn, list(by_lane))), *others] for turn in Lane}
 
     def consume(self, n: int) -> list[str]:
-        """The queues in the order of this turn, `n` at most."""
+        """The queues in the order of this turn, at most `n`."""
         return self._orders[self._turn][:n]
 
     def rotate(self, last_used: str) -> None:
-        """A message was taken: the turn is over, whichever queue it came from."""
+        """End the turn: a message was taken, from any queue."""
         self._turn = next(self._turns)
 
 
@@ -129,10 +129,10 @@ def list_key(queue: str) -> str:
 
 
 class ExecuteMessage:
-    """Writes the Celery message of a ticket: the same bytes every time, so that one message can be found again.
+    """Writes the Celery message of a ticket. One ticket always gives the same bytes, so that its message can be found.
 
-    Equal to what `apply_async` would send but for its random ids, and about forty times faster: the envelope is
-    made once, by Celery itself, and holes are filled in.
+    The message equals what `apply_async` would send except for random ids, and takes a fortieth of the time: Celery
+    makes the envelope once per queue, and placeholders in it are filled in.
     """
 
     def __init__(self, celery: Celery) -> None:
@@ -140,7 +140,7 @@ class ExecuteMessage:
         self._envelopes: dict[str, str] = {}
 
     def of(self, ticket: Ticket) -> str:
-        """The message of this ticket, as kombu's Redis transport reads it."""
+        """The message of this ticket, in the format of kombu's Redis transport."""
         envelope = self._envelopes.get(ticket.queue)
         if envelope is None:
             envelope = self._envelopes[ticket.queue] = self._envelope(ticket.queue)
@@ -184,12 +184,12 @@ class ExecuteMessage:
                 "delivery_tag": "@JOB@.@ENQUEUE_NO@",
             },
         }
-        # Where Celery shows the arguments to operators, the number stands bare, as it does in the body.
+        # In the arguments that Celery shows to operators the number has no quotes, as in the body.
         return json.dumps(envelope, separators=(",", ":")).replace("'@ENQUEUE_NO@'", "@ENQUEUE_NO@")
 
 
 def named_in(message: str) -> tuple[UUID, int] | None:
-    """The job and `enqueue_no` that a message of ours stands for; None for any other message."""
+    """The job and `enqueue_no` of a message that Headrace wrote; None for any other message."""
     try:
         job, _, number = json.loads(message)["properties"]["delivery_tag"].partition(".")
         return parse_id(job), int(number)
@@ -198,7 +198,7 @@ def named_in(message: str) -> tuple[UUID, int] | None:
 
 
 class DeliverMessage:
-    """Writes the Celery message of one try of a delivery, decoded, as a taker hands it to the transport."""
+    """Writes the Celery message of one try of a delivery, in the decoded form that a taker gives the transport."""
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery

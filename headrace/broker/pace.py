@@ -1,7 +1,6 @@
-"""The pace of calls to a provider, shared by all who call it: what it allows, as its answers said. The face of
-`lua/pace_*.lua`.
+"""The pace of calls to a provider: the rate limits that its answers report, shared by all workers that call it.
 
-A wiped Redis forgets it: then nothing is known, nobody waits, and the next answer says it again.
+Calls `lua/pace_*.lua`. A wiped Redis loses the limits: no call then waits until the next answer reports them again.
 """
 
 import math
@@ -15,19 +14,19 @@ from headrace.domain.queues import KEY_PREFIX
 from headrace.domain.rates import ProviderRates
 from headrace.errors import BrokerUnavailable
 
-#: How long it is known after an answer last said it, in seconds: longer than most rates take to fill up.
+#: How long a reported limit is kept, in seconds: longer than most rates take to fill up.
 KEEP_S = 3600
 
-#: How long a call may take from here to the provider's count of it, in seconds.
+#: How long a call may take from its start until the provider counts it, in seconds.
 ON_ITS_WAY_S = 0.25
 
 
 @dataclass(slots=True)
 class Headroom:
-    """What calls of one model may take at once; `inf` where nobody has said a rate.
+    """What calls of one model may use now; `inf` for a rate that the provider has not reported.
 
     Attributes:
-        most_tokens: that there can be: a call that is larger goes when there are as many.
+        most_tokens: the capacity of the token rate; a larger call goes when the full capacity is free.
     """
 
     calls: float
@@ -39,13 +38,13 @@ class Headroom:
         return self.calls >= 1 and self.tokens >= min(tokens, self.most_tokens)
 
     def take(self, tokens: int, calls: int = 1) -> None:
-        """Count calls that will be made, of so many tokens together."""
+        """Count calls that will be made, with this many tokens together."""
         self.calls -= calls
         self.tokens -= tokens
 
 
 class Pace:
-    """Counts calls against a provider's rates. Safe for many threads, and many processes."""
+    """Counts calls against a provider's rates. Safe for many threads and many processes."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -55,12 +54,12 @@ class Pace:
         )
 
     def ask(self, model: str, call: str, tokens: int) -> float:
-        """Seconds until there is room for one more call, which is counted when they are 0.
+        """Seconds until the rates have room for this call. If 0, the call is counted and may be made.
 
         Args:
-            model: the provider's own name for it: each has rates of its own.
-            call: tells it from all others.
-            tokens: of its prompt, and the most of its answer, as providers count a call that begins.
+            model: the provider's name of the model; each model has its own rates.
+            call: a unique id of the call.
+            tokens: the prompt's tokens plus `max_tokens`, as providers count a call at its start.
         Raises: BrokerUnavailable.
         """
         try:
@@ -69,7 +68,7 @@ class Pace:
             raise BrokerUnavailable(f"Redis does not answer: {error}") from error
 
     def left(self, model: str) -> Headroom:
-        """What calls of this model may take now; nothing is counted. Raises: BrokerUnavailable."""
+        """What calls of this model may use now; counts nothing. Raises: BrokerUnavailable."""
         try:
             calls, tokens, most_tokens = (math.inf if each is None else each for each in self._left(_keys(model)))
         except RedisError as error:
@@ -77,10 +76,10 @@ class Pace:
         return Headroom(calls, tokens, most_tokens)
 
     def hear(self, model: str, rates: ProviderRates, hold_s: float = 0.0) -> None:
-        """An answer said what is left.
+        """Record the rates that an answer reported.
 
         Args:
-            hold_s: how long it asked to be left alone, whatever is left.
+            hold_s: how long the provider asked for no calls at all.
         Raises: BrokerUnavailable.
         """
         ago_ms = round((time.monotonic() - rates.said_at) * 1000)

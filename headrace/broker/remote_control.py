@@ -1,7 +1,7 @@
-"""Celery's remote control commands, as Flower and `celery control` send them: what they do here, or why they do not.
+"""Celery's remote control commands, sent by Flower and `celery control`: what Headrace does for each, or refuses.
 
-Celery's own would act on a worker's process alone. A revoked message would be dropped and published again until its
-job expires, and an engine's slots do not follow a pool's size.
+Celery's own commands act on one worker's process only. A revoked message would be dropped, and then published again
+until its job expires. A new pool size would not change the engine's slots.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from headrace.domain.ids import parse_id, show_id
 from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, NotFound
 
-#: Commands that cannot do what they say, and what an operator does instead.
+#: Commands that cannot work here, each with what an operator does instead.
 REFUSED = {
     "pool_grow": "The engine sets how many jobs run at once: set max_running of the pool and start the worker again.",
     "pool_shrink": "The engine sets how many jobs run at once: set max_running of the pool and start the worker again.",
@@ -26,20 +26,20 @@ REFUSED = {
     "cancel_consumer": "A worker's queues are those of its pool: stop the worker instead.",
     "revoke_by_stamped_headers": "Jobs have no stamped headers: revoke them by their ids.",
 }
-#: What a worker answers that is asked to revoke: one process does it for all.
+#: The answer of a worker that is asked to revoke: only the control worker cancels jobs.
 NOT_HERE = "The control worker cancels jobs."
 
 
 def leave_cancels_to_control() -> None:
-    """In a worker that runs jobs: refuse what cannot be done, and let the control worker cancel."""
+    """For a worker that runs jobs: refuse the commands that cannot work, and leave cancels to the control worker."""
     _refuse()
     _revoke_by(lambda _: NOT_HERE)
 
 
 def cancel_here(cancel: Callable[[UUID], JobState]) -> None:
-    """In a control worker: revoking and terminating a job's task cancels the job.
+    """For a control worker: revoking or terminating a job's task cancels the job.
 
-    Args: cancel: ends the job, or asks its worker to; returns its state. Raises: NotFound, and others.
+    Args: cancel: ends the job or asks its worker to, and returns its state. It may raise NotFound and other errors.
     """
 
     def revoke_one(task_id: str) -> str:

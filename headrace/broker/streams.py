@@ -1,7 +1,7 @@
-"""Streams: a running job's text, published piece by piece for readers. The face of `lua/stream_*.lua`.
+"""Streams: a running job's text, published piece by piece for readers. Calls `lua/stream_*.lua`.
 
-A cache of what Postgres will hold at the job's end: all of it can be lost, and readers then hear the rest from there.
-Knows nothing of engines or HTTP.
+A stream is a cache: Postgres gets the whole text at the job's end. If a stream is lost, its readers get the rest from
+Postgres. Knows nothing about engines or HTTP.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ from headrace.domain.jobs import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import BrokerUnavailable
 
-#: The channel on which jobs with news in their stream are named, by 32 hex digits. A message may be lost.
+#: The channel that names jobs with new stream entries, by 32 hex digits. May lose messages.
 STREAMED = KEY_PREFIX + "streamed"
-#: How long a stream outlives its last piece while its job is not over, and how long once it is, in seconds.
+#: Seconds that a stream is kept: after its last piece while its job runs, and after the job's end.
 RUN_S = 3600
 KEEP_S = 600
 
@@ -34,13 +34,13 @@ class Streams:
         )
 
     def begin(self, job_id: UUID, enqueue_no: int, *, anew: bool = False) -> str | None:
-        """Let this claim publish, and no older one any more. Safe to repeat until it has published.
+        """Let this claim publish, and no older claim. Safe to repeat until the claim has published.
 
         Args:
-            anew: the claim continues nothing; readers that heard anything are told so by a `restart`. What had more
-                than text is never continued.
+            anew: True if the claim continues nothing; readers that received anything then get a `restart`. A stream
+                with more than answer text is never continued.
 
-        Returns: the text the claim must continue; None when a newer claim has begun.
+        Returns: the text that the claim must continue; None if a newer claim has begun.
         Raises: BrokerUnavailable.
         """
         arguments: list[str | int] = [enqueue_no, int(anew), RUN_S, job_id.hex, STREAMED, NUMBERS_PER_CLAIM]
@@ -48,11 +48,11 @@ class Streams:
             return cast("str | None", self._begin([_key(job_id)], arguments))
 
     def publish(self, pieces: Sequence[StreamPiece]) -> list[bool]:
-        """Add each piece to its job's stream, all in one round trip. Safe to repeat, also with more in a piece.
+        """Add each piece to its job's stream, in one round trip. Safe to repeat, also with pieces that have grown.
 
-        Returns: for each piece, False when it was dropped, as all that follow it would be: a newer claim has begun,
-            or Redis lost earlier text.
-        Raises: BrokerUnavailable: some may have been added.
+        Returns: for each piece, False if it was dropped: a newer claim has begun, or Redis lost earlier text. All later
+            pieces of that claim would be dropped too.
+        Raises: BrokerUnavailable: some pieces may have been added.
         """
         arguments: list[str | int] = [RUN_S, STREAMED]
         for piece in pieces:
@@ -62,12 +62,12 @@ class Streams:
         return [bool(each) for each in taken]
 
     def end(self, job_id: UUID) -> None:
-        """Keep the stream of a job that is over for a while only. Raises: BrokerUnavailable."""
+        """Let the stream of an ended job expire soon. Raises: BrokerUnavailable."""
         with _answered():
             self._redis.expire(_key(job_id), KEEP_S)
 
     def forget(self, job_id: UUID) -> None:
-        """Drop the stream of a job that is over. Raises: BrokerUnavailable."""
+        """Delete the stream of an ended job. Raises: BrokerUnavailable."""
         with _answered():
             self._redis.delete(_key(job_id))
 
@@ -82,17 +82,17 @@ class Streams:
         ]
 
     def hold(self, job_id: UUID, for_s: float) -> None:
-        """Note that somebody besides its maker listens to this job, for so long. Raises: BrokerUnavailable."""
+        """Record that a reader other than the job's creator is attached, for `for_s`. Raises: BrokerUnavailable."""
         with _answered():
             self._redis.set(_holder(job_id), "", px=max(1, int(for_s * 1000)))
 
     def is_held(self, job_id: UUID) -> bool:
-        """True while somebody besides its maker listens, at whichever process. Raises: BrokerUnavailable."""
+        """True while such a reader is attached, in any process. Raises: BrokerUnavailable."""
         with _answered():
             return bool(self._redis.exists(_holder(job_id)))
 
     def exists(self, job_id: UUID) -> bool:
-        """True when a claim has begun to publish this job's text and it has not been forgotten.
+        """True if a claim has begun to publish this job's text and the stream still exists.
 
         Raises: BrokerUnavailable.
         """

@@ -1,7 +1,7 @@
-"""Notices a consumer that consumes no more, though its broker is well, and has its process end: somebody restarts it.
+"""Ends a worker process whose consumer has stalled although its broker is up, so that its supervisor restarts it.
 
-A connection can die so that nobody notices, and an event loop can hang in a library; the process then looks alive,
-holds its lease, and takes nothing.
+A connection can die unnoticed, and an event loop can hang in a library. The process then looks alive and holds its
+lease, but takes no messages.
 """
 
 import logging
@@ -21,17 +21,16 @@ from headrace.config import Settings
 
 log = logging.getLogger(__name__)
 
-#: Longer than a consumer pauses between two tries to reach a broker that was away, and than it takes to notice that a
-#: connection is half open.
+#: Seconds without a pulse after which a consumer has stalled. Longer than a consumer's pause between two tries to reach
+#: a lost broker, and longer than it takes to detect a half-open connection.
 PATIENCE_S = 75.0
 LOOK_EVERY_S = 5.0
-#: How long a process that was told to end may take to begin with it, before it is ended: a loop that hangs hears of
-#: nothing.
+#: Seconds that a process may take to begin its shutdown. After them it is killed: a hung loop does not react.
 END_WITHIN_S = 30.0
 
 
 class Watchdog:
-    """Looks at a consumer's pulse in a thread of its own, from `start` to `stop`. Knows neither Celery nor Redis."""
+    """Watches a consumer's pulse in its own thread, from `start` to `stop`. Knows neither Celery nor Redis."""
 
     def __init__(
         self,
@@ -40,11 +39,11 @@ class Watchdog:
         give_up: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Plan it.
+        """Create it; `start` starts it.
 
         Args:
-            is_broker_well: asks it; returns within seconds.
-            give_up: asks the process to end, with an error; False when it is about to end anyway.
+            is_broker_well: asks the broker; returns within seconds.
+            give_up: asks the process to end with an error; returns False if it is about to end anyway.
         """
         self._pulse, self._is_broker_well, self._give_up, self._clock = pulse, is_broker_well, give_up, clock
         self._stopping = threading.Event()
@@ -52,18 +51,17 @@ class Watchdog:
         self._well_since: float | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start watching."""
         threading.Thread(target=self._look_until_stopped, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more: the consumer is about to stop by itself."""
+        """Stop watching: the consumer is about to stop by itself."""
         self._stopping.set()
 
     def is_stalled(self) -> bool:
-        """Whether nothing was felt for `PATIENCE_S`, during all of which the broker was well, and this process ran."""
+        """Whether there was no pulse for `PATIENCE_S` while the broker was up and this process ran all the time."""
         is_well, now = self._is_broker_well(), self._clock()
-        # A process that was stopped for a while finds every time long ago, also that of its consumer, which is about
-        # to go on.
+        # After a pause of the whole process every recorded time is old, but its consumer is about to continue.
         slept = self._looked_at is not None and now - self._looked_at > PATIENCE_S / 2
         self._looked_at = now
         if not is_well or slept:
@@ -84,7 +82,7 @@ class Watchdog:
 
 
 def give_up() -> bool:
-    """End this worker's process, with an error: whoever supervises it knows what to do. False when it ends anyway."""
+    """End this worker's process with an error, so that its supervisor restarts it. False if it ends anyway."""
     if state.should_stop is not None or state.should_terminate is not None:
         return False
     state.should_stop = os.EX_SOFTWARE
@@ -92,12 +90,12 @@ def give_up() -> bool:
 
 
 def watch(celery: Celery, settings: Settings) -> None:
-    """Have workers of this app end when they take nothing any more."""
+    """Let workers of this app end when their consumer stalls."""
     pulse = Pulse()
     celery.conf.broker_transport_options = {**celery.conf.broker_transport_options, "pulse": pulse}
 
     class WatchdogStep(bootsteps.StartStopStep):
-        """Looks on from the worker's start until its end."""
+        """Runs the watchdog from the worker's start to its end."""
 
         requires = ("celery.worker.components:Pool",)
 
@@ -106,7 +104,7 @@ def watch(celery: Celery, settings: Settings) -> None:
             return Watchdog(pulse, lambda: _is_well(redis), give_up)
 
         def close(self, worker: Any) -> None:
-            """Before anything stops: a loop that has come here hangs no more, and what runs may take its time."""
+            """Stop watching before anything else stops: a loop that gets here does not hang, and jobs may take long."""
             self.obj.stop()
 
     celery.steps["worker"].add(WatchdogStep)

@@ -1,7 +1,7 @@
-"""Connections to the two servers, made one way everywhere.
+"""Connections to Postgres and Redis, made the same way in every process.
 
-Waits on a server are bounded: Redis by a time-out per command, Postgres by its own statement and lock time-outs, and
-by ours where it says nothing at all.
+Every wait for a server is bounded: for Redis by a time-out per command; for Postgres by its own statement and lock
+time-outs, and by a client time-out if it does not answer at all.
 """
 
 import time
@@ -36,24 +36,25 @@ from headrace.errors import ConfigError
 
 #: Seconds to wait for a TCP connection, to either server.
 CONNECT_TIMEOUT_S = 2
-#: Seconds to wait for a free connection of the pool: a burst of thousands of requests is served, not turned away.
+#: Seconds to wait for a free connection of the pool. Long enough to serve a burst of thousands of requests.
 POOL_TIMEOUT_S = 10
-#: Most connections of one worker to Postgres. Its threads share statements, so that few are under way at once.
+#: The most Postgres connections of one worker. Its threads share statements, so that few run at once.
 OF_A_WORKER = 5
-#: Seconds since its last use after which a pooled connection is tried before it is used again: Postgres may have been
-#: restarted meanwhile. To try it each time would cost a short statement as much again.
+#: A pooled connection unused for this many seconds is tested before use: Postgres may have restarted meanwhile. A test
+#: before every use would double the cost of a short statement.
 IDLE_S = 1.0
-#: Seconds to wait for Redis to answer one command, which takes it a millisecond. A hung one holds a thread this long.
+#: Seconds to wait for Redis to answer one command. A command takes about a millisecond; a hung Redis blocks a thread
+#: for this long.
 REDIS_TIMEOUT_S = 2
-#: Seconds to wait for one Sentinel, to connect and to answer. One that hangs costs each new connection this much, until
-#: another has answered, which is then asked first.
+#: Seconds to wait for one Sentinel to connect, and to answer. A hung Sentinel delays new connections by this much until
+#: another one has answered; that one is then asked first.
 SENTINEL_TIMEOUT_S = 0.5
-#: A key that nobody sets.
+#: A key that is never set.
 _NEVER = KEY_PREFIX + "never"
-#: Bounds for one statement and for one lock, so that a locked table fails a request instead of holding its thread.
+#: Time-outs for one statement and for one lock: a locked table fails the request instead of blocking its thread.
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
-#: How long a migration waits for a lock before it lets by those that queue behind it, and tries again.
+#: How long a migration waits for a lock. It then gives way to the statements queued behind it, and tries again.
 RELEASE_LOCK_TIMEOUT_MS = 2_000
 #: The largest TCP port.
 MOST_PORT = 65_535
@@ -66,7 +67,7 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
-        # An error's text would quote them into the logs: they are prompts, answers and keys' digests.
+        # An error's text would put the parameters into the logs: prompts, answers and digests of keys.
         hide_parameters=True,
         connect_args=_connect_args("DATABASE_URL", settings.database_url),
     )
@@ -76,9 +77,9 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
 
 
 def release(settings: Settings) -> Engine:
-    """An engine for migrations: a statement may take as long as it needs, and waits for a lock only briefly.
+    """An engine for migrations: a statement has no time-out, and waits for a lock only briefly.
 
-    Raises: ConfigError; at the first connection, where a pooler is in the way: it would forget this.
+    Raises: ConfigError; also at the first connection if it leads to a pooler, which would not keep these settings.
     """
     is_own = settings.release_database_url is not None
     name = "HEADRACE_RELEASE_DATABASE_URL" if is_own else "DATABASE_URL"
@@ -97,7 +98,7 @@ def release(settings: Settings) -> Engine:
 
 
 def postgres_address(settings: Settings) -> dict[str, Any]:
-    """What libpq is told to connect to DATABASE_URL. Raises: ConfigError."""
+    """libpq's parameters for DATABASE_URL. Raises: ConfigError."""
     return _connect_args("DATABASE_URL", settings.database_url)
 
 
@@ -110,14 +111,14 @@ def shown(address: Mapping[str, Any]) -> str:
 
 
 def _connect_args(name: str, url: str) -> dict[str, Any]:
-    """What libpq is told. Args: name: of the variable that has the URL. Raises: ConfigError."""
+    """libpq's parameters for a URL. Args: name: of the variable that has the URL. Raises: ConfigError."""
     return {
         **_address(name, url),
-        # Of several hosts, the primary. A standby, or a node that a full disk made read-only, is an outage.
+        # Of several hosts, use the primary. A standby, or a node made read-only by a full disk, is an outage.
         "target_session_attrs": "read-write",
         "connect_timeout": CONNECT_TIMEOUT_S,
         "application_name": "headrace",
-        # A server whose host has vanished is given up after about half a minute.
+        # A vanished host is detected after about half a minute.
         "keepalives_idle": 15,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -126,7 +127,7 @@ def _connect_args(name: str, url: str) -> dict[str, Any]:
 
 
 def _address(name: str, url: str) -> dict[str, Any]:
-    """The URL in libpq's words. Several hosts are named as libpq does, or as SQLAlchemy does (`?host=A:1&host=B:2`).
+    """Parse a URL into libpq's parameters. Several hosts: libpq's form, or SQLAlchemy's (`?host=A:1&host=B:2`).
 
     Raises: ConfigError.
     """
@@ -141,7 +142,7 @@ def _address(name: str, url: str) -> dict[str, Any]:
             address = dict(conninfo_to_dict(plain))
         _check_ports(str(address.get("host", "")), str(address.get("port", "")))
     except (ValueError, ArgumentError, DriverError):
-        # Without its cause, and the URL is not shown: there is a password in it.
+        # Without its cause and without the URL, which contains the password.
         message = (
             f"{name} must be like postgresql://USER:PASSWORD@HOST:PORT/NAME, or name several hosts of one cluster:"
             " postgresql://USER:PASSWORD@HOST1:PORT1,HOST2:PORT2/NAME. Write %40 for an @ in a password."
@@ -151,14 +152,14 @@ def _address(name: str, url: str) -> dict[str, Any]:
 
 
 def _check_ports(hosts: str, ports: str) -> None:
-    """Raises: ValueError: libpq would take none of these, at the first connection."""
+    """Raises: ValueError for ports that libpq would refuse only at the first connection."""
     numbers = [int(port) for port in ports.split(",") if port]
     if not all(0 < number <= MOST_PORT for number in numbers) or ports.count(",") not in (0, hosts.count(",")):
         raise ValueError
 
 
 def _try_idle_ones(engine: Engine) -> None:
-    """What `pool_pre_ping` does, for the connections that have not been used for a while alone."""
+    """Like `pool_pre_ping`, but only for connections that were idle for `IDLE_S`."""
 
     @event.listens_for(engine, "checkin")
     def note_use(_connection: object, entry: ConnectionPoolEntry) -> None:
@@ -166,7 +167,7 @@ def _try_idle_ones(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkout")
     def try_it(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:
-        used_at = entry.info.get("used_at")  # None: it is new
+        used_at = entry.info.get("used_at")  # None: the connection is new
         if used_at is None or time.monotonic() - used_at < IDLE_S:
             return
         try:
@@ -176,9 +177,9 @@ def _try_idle_ones(engine: Engine) -> None:
 
 
 def redis(settings: Settings, *, retry: Retry | None = None, timeout_s: float = REDIS_TIMEOUT_S) -> Redis:
-    """A client of the broker's Redis; one retry covers a connection that was closed while idle, and a failover.
+    """A client of the broker's Redis. One retry covers a connection that was closed while idle, and a failover.
 
-    A time-out is not retried: whoever hangs now will hang the second time, and the caller waits twice.
+    A time-out is not retried: a hung server would hang again, and the caller would wait twice.
     Raises: ConfigError.
     """
     where = RedisUrl.parse(settings.redis_url)
@@ -201,18 +202,18 @@ def redis(settings: Settings, *, retry: Retry | None = None, timeout_s: float = 
 
 
 def check_writable(client: Redis) -> None:
-    """Return when Redis takes writes: a replica and one whose disk is full answer, and take none. Raises: RedisError.
+    """Return if Redis takes writes; a replica or a full disk refuses them. Raises: RedisError.
 
-    Nothing is stored: a deletion is refused like any write, and also taken where the memory is full.
+    Sends a deletion, so that nothing is stored. Redis refuses it like any write, but accepts it with full memory.
     """
     client.delete(_NEVER)
 
 
 class MasterLookup(Sentinel):
-    """Asks one Sentinel after the other. redis-py's own error names no reason, such as a wrong certificate."""
+    """Asks one Sentinel after the other, and reports each one's error, unlike redis-py's own class."""
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Host and port by the first Sentinel that knows them, which is asked first from then on.
+        """The master's host and port, from the first Sentinel that knows them; it is asked first from then on.
 
         Raises: MasterNotFoundError, with each Sentinel's reason.
         """
@@ -234,7 +235,7 @@ class MasterLookup(Sentinel):
 
 
 def sentinel(sentinels: Sentinels) -> Sentinel:
-    """The Sentinels, each asked once and for a short time: another one knows as well."""
+    """A client of the Sentinels. Each is asked once and briefly, since another one knows the master too."""
     options: dict[str, Any] = {
         "socket_timeout": SENTINEL_TIMEOUT_S,
         "socket_connect_timeout": SENTINEL_TIMEOUT_S,

@@ -1,4 +1,4 @@
-"""Files of models, from folders and from the Hugging Face hub. Both libraries are slow to import, so they come late."""
+"""Files of models, from folders and the Hugging Face hub. Imports the hub's libraries on use, since they load slowly."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,15 @@ from headrace.policies.tokens import FILES, EstimatingTokenizer, PromptTokenizer
 def snapshot(
     model: str, wanted: Sequence[str] | None = None, unwanted: Sequence[str] | None = None, *, is_offline: bool = False
 ) -> Path:
-    """The folder in the hub's usual cache that holds these files of a model.
+    """Download files of a model into the hub's usual cache, and return their folder.
 
     Args:
-        wanted, unwanted: patterns of file names; None for all, and for none.
-        is_offline: take what was downloaded before, and ask no hub.
+        wanted: patterns of file names; None for all files.
+        unwanted: patterns of file names to leave out; None to leave out none.
+        is_offline: True to use only files downloaded before, without asking the hub.
 
     Raises:
-        OSError: the files are not there, or no hub is in reach. ValueError: `model` is no id of a model.
+        OSError: the files do not exist, or the hub cannot be reached. ValueError: `model` is not a valid model id.
     """
     import httpx2
     from huggingface_hub import snapshot_download
@@ -41,14 +42,14 @@ def tokenizer_for(pool: PoolSettings) -> PromptTokenizer:
 
 
 def tokenizer(model: str, model_dir: Path | None = None) -> Tokenizer:
-    """The tokenizer of a folder or of a hub id, whose few small files are downloaded into the hub's usual cache.
+    """The tokenizer of a folder or of a hub id. The few small files of an id are downloaded into the hub's usual cache.
 
     Args:
         model: a Hugging Face id or a folder.
-        model_dir: a folder that wins over `model`; None to go by `model`.
+        model_dir: a folder that overrides `model`; None to use `model`.
 
     Raises:
-        ConfigError: no such folder, no usable tokenizer, or no hub in reach.
+        ConfigError: the folder does not exist, has no usable tokenizer, or the hub cannot be reached.
     """
     folder = model_dir or Path(model)
     return Tokenizer(folder if model_dir or folder.is_dir() else _from_hub(model))
@@ -60,7 +61,7 @@ def _from_hub(model: str) -> Path:
         if (cached / "tokenizer.json").exists():
             return cached
     except (OSError, ValueError):
-        pass  # Not downloaded yet, or no valid id: the next call says which.
+        pass  # Not downloaded yet, or not a valid id: the next call tells which.
     try:
         return snapshot(model, FILES)
     except (OSError, ValueError) as error:

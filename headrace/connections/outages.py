@@ -1,8 +1,8 @@
-"""Connections to Redis that take a server without writes for an outage: they are dropped, and made anew.
+"""Redis connections that treat a server without writes as an outage: they disconnect, and the client connects again.
 
-A server that was a master and is a replica now, or whose disk is full, still answers. To callers it must be as if it
-did not: redis-py and kombu then connect again, and so find the new master, where an error of a command would end a
-Celery worker.
+A former master that is now a replica, or a server with a full disk, still answers. To callers this must look like a
+lost connection: redis-py and kombu then connect again, and so find the new master. A command's error would end a Celery
+worker instead.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 from redis.sentinel import SentinelManagedConnection
 
-#: First words of replies that say so, beside those for which redis-py has classes: the disk is full or a snapshot
-#: failed, too few replicas follow, and what a client waited for on a master that has become a replica.
+#: First words of such replies, beside those for which redis-py has classes. MISCONF: the disk is full or a snapshot
+#: failed. NOREPLICAS: too few replicas follow. UNBLOCKED: the master became a replica during a blocking command.
 _WORDS = ("MISCONF", "NOREPLICAS", "UNBLOCKED")
 
 
@@ -22,7 +22,7 @@ class Outage(RedisConnectionError):
 
 
 def is_outage(error: ResponseError) -> bool:
-    """Whether this reply says that the server takes no writes, whoever asks."""
+    """Whether this reply means that the server takes no writes from any client."""
     return isinstance(error, ReadOnlyError | MasterDownError) or str(error).partition(" ")[0] in _WORDS
 
 
@@ -33,10 +33,10 @@ else:
 
 
 class _Dropped(_Base):
-    """Reads replies; put before one of redis-py's classes of connections."""
+    """Turns such replies into `Outage`; a mixin for redis-py's connection classes."""
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """The reply. Raises: Outage."""
+        """Read a reply. Raises: Outage."""
         try:
             return super().read_response(*args, **kwargs)
         except ResponseError as error:
@@ -47,20 +47,20 @@ class _Dropped(_Base):
 
 
 class DroppedConnection(_Dropped, Connection):
-    """One without TLS."""
+    """A connection without TLS."""
 
 
 class DroppedSslConnection(_Dropped, SSLConnection):
-    """One with TLS."""
+    """A connection with TLS."""
 
 
 class DroppedSentinelConnection(_Dropped, SentinelManagedConnection):
-    """One to the master that Sentinels name."""
+    """A connection to the master that Sentinels name."""
 
     def connect(self) -> None:
-        """Ask for the master and connect: once, since those who send a command try it twice themselves."""
+        """Ask for the master and connect, once: the client that sends a command already tries twice."""
         self._connect_retry()  # type: ignore[no-untyped-call]
 
 
 class DroppedSentinelSslConnection(DroppedSentinelConnection, SSLConnection):
-    """One with TLS to the master that Sentinels name. The certificate must have the name by which they name it."""
+    """A TLS connection to the master that Sentinels name. Its certificate must have the name that the Sentinels use."""

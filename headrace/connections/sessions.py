@@ -1,8 +1,8 @@
-"""Sessions of Postgres, straight or through a pooler: PgBouncer may give each transaction another session.
+"""Postgres sessions, direct or through a pooler. PgBouncer may give each transaction another session.
 
-So no transaction relies on its session. Straight, a session has its bounds from its start, which costs nothing. Through
-a pooler each transaction sets its own, and a lone statement becomes a transaction. A pooler makes itself known: it
-refuses what is asked at the start of a session, or ignores it.
+So no transaction relies on its session. A direct session gets its time-outs when it starts, at no cost. Through a
+pooler each transaction sets its own time-outs, and a single statement becomes a transaction. A pooler is detected
+because it refuses or ignores the settings at the start of a session.
 """
 
 import logging
@@ -19,15 +19,16 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 
 log = logging.getLogger(__name__)
 
-#: Seconds to wait for Postgres to answer one statement: longer than it may take itself. One that hangs, or to which the
-#: network swallows what is sent, would hold a thread for ever.
+#: Seconds to wait for Postgres to answer one statement; longer than Postgres's own statement time-out. Without it a
+#: server that hangs, or a network that drops packets, would block a thread for ever.
 ANSWER_TIMEOUT_S = 12.0
-#: SQLSTATEs after which a connection is of no more use: the node is read-only (25006), the session was ended because
-#: its transaction was idle or slow (25P03, 25P04), the connection failed (08), the server stops or starts (57P).
+#: SQLSTATEs after which a connection is unusable: the node is read-only (25006), the session was ended because its
+#: transaction was idle or slow (25P03, 25P04), the connection failed (08), the server stops or starts (57P).
 LOST = ("25006", "25P03", "25P04", "08", "57P")
-#: A pooler has lost a prepared statement, or gives out a session that has another of that name.
+#: SQLSTATEs of a pooler that does not track prepared statements: the statement is missing in this session, or its name
+#: is taken.
 NOT_PREPARED = ("26000", "42P05")
-#: What PgBouncer says to the settings of a session.
+#: PgBouncer's error for settings at the start of a session.
 _REFUSED = "unsupported startup parameter"
 _OPTION = "headrace_sessions"
 
@@ -37,21 +38,21 @@ AnyConnection = TypeVar("AnyConnection", bound=Connection[Any])
 
 
 class Patient(Connection[Any]):
-    """A connection that is given up when its server has said nothing for `ANSWER_TIMEOUT_S`."""
+    """A connection that fails when its server has not answered for `ANSWER_TIMEOUT_S`."""
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         try:
             return super().wait(gen, interval, ANSWER_TIMEOUT_S if timeout is None else timeout)
         except DriverError:
             if self.info.transaction_status is TransactionStatus.ACTIVE:
-                # The answer may still come, and would be taken for another statement's.
+                # The answer may still come, and would be read as the answer to another statement.
                 self.close()
             raise
 
 
 def connect_straight(kind: type[AnyConnection], params: Mapping[str, Any], bounds: Bounds) -> AnyConnection | None:
-    """A session with these bounds, in milliseconds; None where a pooler is in the way. Raises: OperationalError."""
-    # After those of the address: the last of a name counts.
+    """Connect with these time-outs, in milliseconds; None if this is a pooler. Raises: OperationalError."""
+    # After the options of the URL: of two settings with one name the last one applies.
     words = (params.get("options", ""), "-c TimeZone=UTC", *(f"-c {name}={value}" for name, value in bounds.items()))
     try:
         connection = kind.connect(**{**params, "options": " ".join(words)})
@@ -74,14 +75,14 @@ def connect_straight(kind: type[AnyConnection], params: Mapping[str, Any], bound
 
 
 class Sessions:
-    """Opens an engine's sessions, and closes those that are of no more use.
+    """Opens an engine's sessions, and closes unusable ones.
 
     Attributes:
-        is_pooled: True once a pooler has been met. Until then a lone statement may run without bounds, once.
+        is_pooled: True once a pooler was detected. Before that, one single statement may run without time-outs.
     """
 
     def __init__(self, engine: Engine, bounds: Bounds) -> None:
-        """Do so for this engine from now on."""
+        """Install the listeners on this engine."""
         self.is_pooled = False
         self._bounds = bounds
         self._prepares = True
@@ -94,7 +95,7 @@ class Sessions:
 
     @staticmethod
     def of(engine: Engine) -> "Sessions | None":
-        """Those of an engine; None for one that is made without."""
+        """The `Sessions` of an engine; None if it has none."""
         found: Sessions | None = engine.get_execution_options().get(_OPTION)
         return found
 
@@ -114,7 +115,7 @@ class Sessions:
             db.exec_driver_sql(self._begin_with)
 
     def _heed(self, context: ExceptionContext) -> None:
-        """Close the connection that met such an error, and with it all that the pool has: their server is the same."""
+        """On such an error, close the connection and every pooled one: all have the same server."""
         error = context.original_exception
         state = error.sqlstate or "" if isinstance(error, DriverError) else ""
         if self.is_pooled and state in NOT_PREPARED:

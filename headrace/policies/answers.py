@@ -1,4 +1,4 @@
-"""How long answers get: what workers learn of them, and what is expected of one that may be so long. Pure."""
+"""Expected answer lengths: what workers learn from past answers, and the estimate for a given `max_tokens`. Pure."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple, Self
 
 from headrace.domain.queues import Lane
 
-#: The bounds of answers, in tokens, for which an expected length is told: each is 1.4 times the one before.
+#: The values of `max_tokens` for which an expected length is kept; each is 1.4 times the previous one.
 BOUNDS = tuple(sorted({round(2 ** (half / 2)) for half in range(35)}))
-#: As so many answers that get to their maximum counts what nothing is known of.
+#: Weight of the prior, in answers. The prior is an answer that reaches its maximum.
 PRIOR_ANSWERS = 1.0
 
 
 class AnswerLength(NamedTuple):
-    """One answer that was made. `is_cut`: its maximum ended it."""
+    """The length of one answer. `is_cut`: `max_tokens` ended it."""
 
     lane: Lane
     tokens: int
@@ -23,18 +23,18 @@ class AnswerLength(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ExpectedOutput:
-    """The mean length of answers by their maximum.
+    """The mean length of answers by their `max_tokens`.
 
     Attributes:
-        answers: from which it was learned.
-        tokens: for each of `BOUNDS`.
+        answers: number of answers behind the means.
+        tokens: the mean for each of `BOUNDS`.
     """
 
     answers: int
     tokens: tuple[float, ...]
 
     def within(self, max_tokens: int) -> float:
-        """Tokens of an answer that may have so many. Few answers say little: then it is nearer to its maximum."""
+        """Expected tokens of an answer with this maximum. With few learned answers the estimate is near the maximum."""
         after = min(bisect_left(BOUNDS, max_tokens), len(BOUNDS) - 1)
         if after == 0:
             return max_tokens
@@ -44,23 +44,23 @@ class ExpectedOutput:
 
     @classmethod
     def together(cls, several: Sequence["ExpectedOutput"]) -> Self:
-        """What several workers have learned of one lane, each by how many answers it has seen."""
+        """Combine what several workers learned about one lane, weighted by the answers that each has seen."""
         answers = sum(each.answers for each in several)
         weighted = ([each.answers * tokens for tokens in each.tokens] for each in several)
         return cls(answers, tuple(sum(column) / answers for column in zip(*weighted, strict=True)))
 
 
-#: Of each lane that had answers.
+#: By lane, for lanes that had answers.
 ExpectedOutputs = Mapping[Lane, ExpectedOutput]
 
 
 def to_fields(outputs: ExpectedOutputs) -> dict[str, Any]:
-    """As JSON has it."""
+    """The outputs as JSON values."""
     return {lane: [each.answers, *(round(tokens, 1) for tokens in each.tokens)] for lane, each in outputs.items()}
 
 
 def from_fields(fields: Mapping[str, Sequence[float]]) -> ExpectedOutputs:
-    """What `to_fields` made. Of a version with other bounds: nothing."""
+    """Read what `to_fields` wrote. Lanes written by a version with other `BOUNDS` are left out."""
     return {
         Lane(lane): ExpectedOutput(int(answers), tuple(tokens))
         for lane, (answers, *tokens) in fields.items()
@@ -69,6 +69,6 @@ def from_fields(fields: Mapping[str, Sequence[float]]) -> ExpectedOutputs:
 
 
 def together(several: Sequence[ExpectedOutputs]) -> ExpectedOutputs:
-    """What the workers of a pool have learned."""
+    """Combine what the workers of a pool learned, by lane."""
     lanes = {lane: [each[lane] for each in several if lane in each] for lane in Lane}
     return {lane: ExpectedOutput.together(each) for lane, each in lanes.items() if each}

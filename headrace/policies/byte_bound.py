@@ -1,6 +1,6 @@
-"""A lower bound of a text's tokens from its bytes, as a tokenizer.json proves it.
+"""A lower bound of a text's token count from its byte count, proven by the tokenizer.json.
 
-Pure: knows the file's structure, and neither the library that reads it nor a model.
+Pure: knows the file's structure; knows neither the tokenizers library nor any model.
 """
 
 import math
@@ -11,26 +11,26 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ByteBound:
-    """Proof that a text of so many bytes has at least so many tokens.
+    """A proven lower bound of tokens per byte.
 
     Attributes:
-        bytes_per_token: the most bytes of UTF-8 text that one token can stand for.
-        unspelled: the bytes that the vocabulary cannot spell; the tokenizer drops them.
+        bytes_per_token: the most bytes of UTF-8 text that one token can represent.
+        unspelled: the bytes missing from the vocabulary; the tokenizer drops them.
     """
 
     bytes_per_token: float
     unspelled: bytes
 
     def least(self, text: str) -> int:
-        """The count of tokens that `text` cannot have fewer of."""
+        """The least number of tokens that `text` can have."""
         return math.ceil(len(text.encode().translate(None, delete=self.unspelled)) / self.bytes_per_token)
 
 
 def byte_bound(spec: Mapping[str, Any]) -> ByteBound | None:
-    """What a tokenizer.json proves about its tokens' lengths; None when nothing is known for sure.
+    """The bound that a tokenizer.json proves; None if it proves none.
 
-    It holds for BPE over bytes, or with a fallback to bytes, when no step before it drops text: every byte of the
-    normalised text then lies in exactly one token, and no token is longer than the vocabulary's longest.
+    It holds for BPE over bytes, and for BPE with byte fallback, if no earlier step drops text. Every byte of the
+    normalised text is then in exactly one token, and the longest token of the vocabulary bounds them all.
     """
     model, added = spec["model"], spec.get("added_tokens") or ()
     steps = list(_steps(spec.get("pre_tokenizer"), "pretokenizers"))
@@ -42,10 +42,10 @@ def byte_bound(spec: Mapping[str, Any]) -> ByteBound | None:
         model.get("type", "BPE") == "BPE"
         and all(_keeps_text(step) for step in steps)
         and len(known) == len(shrinkages)
-        # A fallback needs every byte of a character, and a normaliser may turn other bytes into unspelled ones.
+        # Fallback needs every byte of a character, and a normaliser may turn other bytes into unspelled ones.
         and ((by_bytes and not shrinkages) or not unspelled.translate(None, delete=_NEVER_IN_UTF8))
         and (by_bytes or model.get("byte_fallback"))
-        # Such a token swallows any amount of white space around it.
+        # A token with lstrip or rstrip absorbs any amount of white space around it.
         and not any(token.get("lstrip") or token.get("rstrip") for token in added)
     )
     if not proven:
@@ -57,7 +57,7 @@ def byte_bound(spec: Mapping[str, Any]) -> ByteBound | None:
 
 
 _NEVER_IN_UTF8 = bytes([0xC0, 0xC1, *range(0xF5, 0x100)])
-#: GPT-2's spelling: printable Latin-1 stands for itself, and every other byte for a character from 256 up, in order.
+#: GPT-2's spelling: a printable Latin-1 byte is its own character; the other bytes are the characters from 256 on.
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = tuple(byte for byte in range(256) if byte not in _PRINTABLE)
 
@@ -85,10 +85,10 @@ def _keeps_text(step: Mapping[str, Any]) -> bool:
 
 
 def _shrinkage(step: Mapping[str, Any]) -> float | None:
-    """By what factor a normaliser can shorten UTF-8 text at most; None when unknown."""
+    """The largest factor by which a normaliser can shorten UTF-8 text; None if unknown."""
     match step:
         case {"type": "NFC"}:
-            return 3.5  # The most over all of Unicode: seven bytes into the two of U+0390.
+            return 3.5  # The maximum over all of Unicode: seven bytes become the two of U+0390.
         case {"type": "Prepend"}:
             return 1.0
         case {"type": "Replace", "pattern": {"String": old}, "content": new}:

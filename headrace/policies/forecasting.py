@@ -1,9 +1,9 @@
 """Forecasts: how fast each lane of a pool drains, from what was observed. Pure: no clock, no I/O.
 
-A fluid model of the take rule in `policies.lanes`: in each step a lane may use its share of what the pool drains, and
-what a lane leaves goes to the best lane that still has work. While `high` is in use and has no queue, a few slots are
-kept for it, and the other lanes do without what those would drain. All is reckoned in expected tokens: the prompt, and
-an answer as long as the lane's answers were.
+A fluid model of the take rule in `policies.lanes`. In each step a lane may use its share of what the pool drains; what
+it leaves goes to the best lane that still has work. While `high` is in use and has no queue, a few slots are kept for
+it, and the other lanes drain correspondingly less. The unit is the expected token: the prompt's tokens, plus an answer
+of the lane's usual length.
 """
 
 import json
@@ -17,16 +17,16 @@ from typing import Any
 from headrace.domain.queues import Lane
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields
 
-#: The first steps of a forecast, in seconds; later ones grow in proportion to the time that has passed.
+#: The length of a forecast's first steps, in seconds; later steps grow in proportion to the time from now.
 STEP_S = 0.5
 STEP_GROWTH = 0.05
-#: How far a forecast reaches: as long as any job may wait.
+#: How far a forecast reaches, in seconds: the longest `max_wait` of a job.
 HORIZON_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class LaneRates:
-    """What was observed of one lane: how much is accepted into it, and how large its jobs are."""
+    """The observed load of one lane: how much is accepted into it, and how large its jobs are."""
 
     arrival_tokens_per_s: float
     mean_tokens: float
@@ -34,14 +34,14 @@ class LaneRates:
 
 @dataclass(frozen=True, slots=True)
 class PoolRates:
-    """What was observed of one pool.
+    """The observed rates of one pool.
 
     Attributes:
-        drain_tokens_per_s_per_slot: while it had work for every slot; None when it never had, lately. Of a slot that
-            jobs could use, so that a worker that joins or leaves counts at once.
+        drain_tokens_per_s_per_slot: measured while every slot had work; None if that was not so lately. Per usable
+            slot, so that a worker that joins or leaves counts at once.
         lanes: those that had jobs lately.
-        high_is_in_use: `high` had a job so lately that workers keep slots for it.
-        outputs: how long answers get, of lanes that had some.
+        high_is_in_use: True while workers keep slots for `high`, because it had a job lately.
+        outputs: expected answer lengths, of lanes that had answers.
     """
 
     drain_tokens_per_s_per_slot: float | None
@@ -50,31 +50,31 @@ class PoolRates:
     outputs: ExpectedOutputs = field(default_factory=dict)
 
     def expected_tokens(self, lane: Lane, prompt_tokens: int, max_tokens: int) -> int:
-        """That a job will likely take; all that it may where nothing was learned."""
+        """The tokens that a job will likely use; its maximum if nothing was learned about the lane."""
         output = self.outputs.get(lane)
         return prompt_tokens + (max_tokens if output is None else math.ceil(output.within(max_tokens)))
 
 
-#: Of a pool that was not observed.
+#: The rates of a pool that was not observed.
 UNKNOWN = PoolRates(None)
 
-#: The rates of each pool that was observed.
+#: The rates of each observed pool.
 Outlook = Mapping[str, PoolRates]
 
 
 def to_json(outlook: Outlook) -> str:
-    """An outlook as text, as `from_json` reads it."""
+    """Encode an outlook for `from_json`."""
     return json.dumps({pool: asdict(rates) | {"outputs": to_fields(rates.outputs)} for pool, rates in outlook.items()})
 
 
 def from_json(text: str) -> Outlook:
-    """The outlook in a text that `to_json` made."""
+    """Decode an outlook that `to_json` encoded."""
     return {pool: _rates(fields) for pool, fields in json.loads(text).items()}
 
 
 def _rates(fields: dict[str, Any]) -> PoolRates:
     lanes = {Lane(lane): LaneRates(**rates) for lane, rates in fields["lanes"].items()}
-    # An older version's process writes neither of the last two.
+    # A process of an older version writes neither of these two.
     kept = fields.get("high_is_in_use", False), from_fields(fields.get("outputs", {}))
     return PoolRates(fields["drain_tokens_per_s_per_slot"], lanes, *kept)
 
@@ -84,10 +84,10 @@ class LaneFlow:
     """One lane now.
 
     Attributes:
-        takes: its share, as of `policies.lanes`.
-        backlog_tokens: of all that wait in it.
-        arrival_tokens_per_s: of what is accepted into it.
-        mean_tokens: of one job.
+        takes: its takes in one round, as in `policies.lanes`.
+        backlog_tokens: tokens of all jobs that wait in it.
+        arrival_tokens_per_s: tokens accepted into it.
+        mean_tokens: mean tokens of one job.
     """
 
     takes: int
@@ -98,25 +98,25 @@ class LaneFlow:
 
 @dataclass(frozen=True, slots=True)
 class DrainCurve:
-    """How much of a lane, if it never runs dry, is drained by when. Both rise together, from (0, 0).
+    """How many tokens of a lane are drained by when, if the lane never runs empty. Starts at (0, 0) and never falls.
 
     Attributes:
         times_s: seconds from now.
-        tokens: drained by then.
+        tokens: tokens drained by then.
     """
 
     times_s: tuple[float, ...]
     tokens: tuple[float, ...]
 
     def seconds_until(self, tokens: float) -> float | None:
-        """When so many tokens have been drained; None when that is beyond the horizon."""
+        """Seconds until this many tokens are drained; None beyond the horizon."""
         after = bisect_left(self.tokens, tokens)
         if after >= len(self.tokens):
             return None
         return _between(tokens, after, self.tokens, self.times_s)
 
     def tokens_within(self, seconds: float) -> float:
-        """What is drained within so many seconds."""
+        """Tokens drained within this many seconds."""
         after = bisect_left(self.times_s, seconds)
         if after >= len(self.times_s):
             return self.tokens[-1]
@@ -124,7 +124,7 @@ class DrainCurve:
 
 
 def _between(x: float, after: int, xs: tuple[float, ...], ys: tuple[float, ...]) -> float:
-    """The value at `x` on the straight line that ends at the point `after`."""
+    """Interpolate linearly at `x` between the points `after - 1` and `after`."""
     if after == 0:
         return ys[0]
     (x0, x1), (y0, y1) = xs[after - 1 : after + 1], ys[after - 1 : after + 1]
@@ -134,12 +134,12 @@ def _between(x: float, after: int, xs: tuple[float, ...], ys: tuple[float, ...])
 def drain_curve(
     own: Lane, lanes: Mapping[Lane, LaneFlow], drain_tokens_per_s: float, kept_share: float = 0.0
 ) -> DrainCurve:
-    """What a lane drains from now on, while the others have what waits in them and what is going to arrive.
+    """How the lane `own` drains from now on, beside the backlog and the arrivals of the other lanes.
 
     Args:
-        lanes: all of the pool's, best first.
+        lanes: all lanes of the pool, best first.
         drain_tokens_per_s: of the whole pool while it has work. Zero makes a curve that never rises.
-        kept_share: of the pool's slots, kept for `high` while it has no queue.
+        kept_share: share of the pool's slots that is kept for `high` while it has no queue.
     """
     weights = {lane: flow.takes * flow.mean_tokens for lane, flow in lanes.items()}
     shares = {lane: weight / sum(weights.values()) for lane, weight in weights.items()}
@@ -152,7 +152,7 @@ def drain_curve(
         wanted[own] = capacity
         used = _used(wanted, shares, capacity)
         if kept_share and wanted[Lane.HIGH] <= used[Lane.HIGH]:
-            # It has no queue: slots are kept for it, and all of them together drain no more than without those.
+            # `high` has no queue, so slots are kept for it. All lanes together drain only what the other slots can.
             used = _used(wanted, shares, max(used[Lane.HIGH], capacity * (1.0 - kept_share)))
         backlog = {lane: wanted[lane] - used[lane] for lane in lanes}
         drained += used[own]
@@ -162,7 +162,7 @@ def drain_curve(
 
 
 def _used(wanted: Mapping[Lane, float], shares: Mapping[Lane, float], capacity: float) -> dict[Lane, float]:
-    """What each lane gets of what is drained: up to its share; what is left goes to the best that wants more."""
+    """What each lane drains of `capacity`: up to its share; the rest goes to the best lane that wants more."""
     used = {lane: min(each, capacity * shares[lane]) for lane, each in wanted.items()}
     left = capacity - sum(used.values())
     for lane in wanted:

@@ -1,8 +1,8 @@
-"""How the lanes of a pool share its takes: one rule for workers, which follow it, and forecasts, which reckon with it.
+"""How the lanes of a pool share its takes: one rule that workers follow and forecasts assume.
 
-Of every 16 takes with work in all lanes, 10 go to `high`, 4 to `normal`, 1 to `low` and 1 to `batch`; the take of a
-lane without work goes to the best lane that has some. A few slots stay free of the other lanes while `high` is in use
-and has no job waiting. Knows no broker.
+While all lanes have work, 10 of every 16 takes go to `high`, 4 to `normal`, 1 to `low` and 1 to `batch`. The take of a
+lane without work goes to the best lane that has work. While `high` is in use and none of its jobs waits, a few slots
+are kept for it. Knows no broker.
 """
 
 import math
@@ -10,30 +10,30 @@ from collections.abc import Mapping, Sequence
 
 from headrace.domain.queues import Lane
 
-#: How long after a job of `high` slots are kept for the next one, so that it need not wait for an answer to end. Longer
-#: than callers of such a lane pause.
+#: How long slots are kept for `high` after its last job, so that its next job need not wait until an answer ends.
+#: Longer than the callers of this lane pause.
 HIGH_LATELY_S = 60.0
-#: An engine with fewer slots keeps none: the other lanes would stand still.
+#: An engine with fewer slots keeps none for `high`: the other lanes would starve.
 SMALL_BATCH = 4
 
 
 def kept_slots(max_running: int, high_share: float) -> int:
-    """Slots of one engine that it keeps for `high`. Args: high_share: of them, as `PoolSettings.kv_high_share`."""
+    """Slots that one engine keeps for `high`. Args: high_share: a share of all slots, `PoolSettings.kv_high_share`."""
     if max_running < SMALL_BATCH:
         return 0
     return min(math.ceil(max_running * high_share), max_running - 1)
 
 
 def kept_share(max_running: int, high_share: float) -> float:
-    """Likewise, as a share of its slots."""
+    """`kept_slots` as a share of the engine's slots."""
     return kept_slots(max_running, high_share) / max_running
 
 
 def schedule(takes: Mapping[Lane, int]) -> tuple[Lane, ...]:
-    """One round of takes, each lane's spread evenly over it: smooth weighted round robin, as in nginx.
+    """One round of takes, with each lane's takes spread evenly: smooth weighted round robin, as in nginx.
 
     Args:
-        takes: of each lane, in one round.
+        takes: number of takes of each lane in one round.
     """
     total = sum(takes.values())
     credit = dict.fromkeys(takes, 0)
@@ -48,5 +48,5 @@ def schedule(takes: Mapping[Lane, int]) -> tuple[Lane, ...]:
 
 
 def preference(turn: Lane, lanes: Sequence[Lane]) -> list[Lane]:
-    """Where to look for a job at a lane's turn: in that lane, then in the others, best first."""
+    """The order of lanes in which to look for a job at a lane's turn: that lane, then the others, best first."""
     return sorted(lanes, key=lambda lane: (lane is not turn, lane.priority))

@@ -1,4 +1,4 @@
-"""Whether the paid API is open to a job: its owner's word, a known price, and money for it. Pure."""
+"""Whether the paid API is open to a job: its owner allows it, its price is known, and the budgets pay for it. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Payable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The paid API is open to a job, whose call costs `most_usd` at most."""
+    """The paid API is open to a job; its call costs at most `most_usd`."""
 
     most_usd: Decimal
 
@@ -42,10 +42,10 @@ class Objection:
     """Why the paid API is closed to a job.
 
     Attributes:
-        code: the job's own, should it fail for this.
+        code: the job's error code if the job fails for this reason.
         message: what the job's owner reads.
-        most_usd: what its call costs at most, where that is too much.
-        lack: why no budget pays for it, where that is the reason.
+        most_usd: the maximum cost of its call, if that is too much.
+        lack: why the budgets do not pay for it, if that is the reason.
     """
 
     code: str
@@ -55,17 +55,17 @@ class Objection:
 
     @classmethod
     def of(cls, lack: Lack) -> Self:
-        """No budget pays for the job."""
+        """The objection to a job that the budgets do not pay for."""
         return cls("budget_exceeded", f"No money: {lack}.", lack=lack)
 
 
 def quote(
     job: Payable, tariff: Tariff, lacking: Callable[[Decimal], Lack | None] = lambda _: None, *, is_set_up: bool = True
 ) -> Quote | Objection:
-    """Quote the job's highest price, or say why the paid API is closed to it.
+    """Quote the maximum cost of the job's call, or say why the paid API is closed to the job.
 
     Args:
-        lacking: why no budget pays for so many USD; None when one does. Without it, money is looked at later.
+        lacking: why the budgets do not pay this many USD; None if they do. Without it, money is not checked here.
         is_set_up: False while no key for the paid API is set, or no worker calls it.
     """
     if job.overflow is Overflow.NEVER:

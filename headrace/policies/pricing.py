@@ -1,4 +1,4 @@
-"""What tokens cost. Pure: prices come from `headrace.toml`."""
+"""The cost of tokens. Pure: prices come from `headrace.toml`."""
 
 import json
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from headrace.domain.queues import Route
 from headrace.errors import UnknownPrice
 
 PER_MTOK = Decimal(1_000_000)
-#: What a provider adds to a prompt, for each message and once: more than the 3 and 3 that OpenAI's models take.
+#: Tokens that a provider adds per message, and once per prompt. OpenAI's models add 3 each; 8 leaves a margin.
 #: Source: OpenAI's cookbook, "How to count tokens with tiktoken".
 MESSAGE_TOKENS = 8
-#: Likewise what a chat template may add that has a system prompt of its own, as many servers' models have.
+#: Tokens that a chat template's own system prompt may add, as with the models of many servers.
 TEMPLATE_TOKENS = 128
 
 
@@ -25,8 +25,8 @@ def cost(price: Price, usage: Usage, tier: str | None = None) -> Cost:
     """Price one generation: exact, unrounded, >= 0.
 
     Args:
-        tier: of the provider's service that answered; one that the price does not name costs as it says.
-        usage: tokens as the engine counted them; cached tokens are part of the prompt's and not charged twice.
+        tier: the provider's service tier that answered; a tier missing from `price.tiers` costs the base price.
+        usage: tokens as the engine counted them; cached tokens are part of the prompt's and are not charged twice.
     """
     cached_rate = price.cached_input_usd_per_mtok
     if cached_rate is None:
@@ -42,9 +42,9 @@ def cost(price: Price, usage: Usage, tier: str | None = None) -> Cost:
 
 
 def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Cost:
-    """The most that one call can cost, whatever tokenizer counts it, and whichever tier that has a price answers.
+    """The maximum cost of one call, for any tokenizer and for any tier that has a price.
 
-    A token stands for at least one byte.
+    A prompt has at most one token per byte.
     """
     words = [message.content for message in messages]
     if sampling.response_format is not None:
@@ -56,13 +56,13 @@ def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Co
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """Which price holds for which route.
+    """The prices of each route.
 
     Attributes:
-        own: price of each pool's own tokens.
-        api: listed prices of paid models.
-        api_models: what a model is answered by when it spills over; `api_default` where it is not named.
-        served: models that new jobs can be for.
+        own: by pool, the price of the tokens that the pool itself generates.
+        api: by paid model, its listed price.
+        api_models: by model, the paid model that answers its spilled jobs; `api_default` for all others.
+        served: models that new jobs can ask for.
     """
 
     own: dict[str, Price]
@@ -73,19 +73,19 @@ class Tariff:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The tariff that `headrace.toml` sets."""
+        """The tariff in `headrace.toml`."""
         own = {name: pool.price for name, pool in settings.pools.items()}
         served = frozenset(name for pool in settings.pools.values() for name in (pool.model, *pool.adapters))
         return cls(own, settings.prices, settings.overflow.models, settings.overflow.model, served)
 
     @property
     def all_api_models(self) -> frozenset[str]:
-        """The paid models that answer any job."""
+        """Every paid model that may answer a job."""
         return frozenset({self.api_default, *self.api_models.values()})
 
     @property
     def api_models_in_use(self) -> frozenset[str]:
-        """Those of them that can answer a new job: the default is none where each model served is mapped to another."""
+        """The paid models that can answer a new job. The default is not one if every served model maps to another."""
         return frozenset(map(self.api_model, self.served))
 
     def api_model(self, model: str) -> str:
@@ -93,25 +93,25 @@ class Tariff:
         return self.api_models.get(model, self.api_default)
 
     def api_price(self, model: str) -> Price:
-        """What a job of `model` costs at the paid API. Raises: UnknownPrice: none is listed. We never guess one."""
+        """The price of a job of `model` at the paid API. Raises: UnknownPrice: none is listed, and none is guessed."""
         name = self.api_model(model)
         if name not in self.api:
             raise UnknownPrice(f"No price is listed for '{name}': add [prices.\"{name}\"] to headrace.toml.")
         return self.api[name]
 
     def ceiling_usd(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Decimal:
-        """The most that a job of `model` can cost at the paid API. Raises: UnknownPrice."""
+        """The maximum cost of a job of `model` at the paid API. Raises: UnknownPrice."""
         return ceiling(self.api_price(model), messages, sampling).usd
 
     def api_tier(self, model: str, *, has_time: bool) -> ApiTier | None:
-        """The provider's service tier for a job of `model`; None where it has only one. Raises: UnknownPrice."""
+        """The provider's service tier for a job of `model`; None if the price has no tiers. Raises: UnknownPrice."""
         tiers = self.api_price(model).tiers
         if not tiers:
             return None
         return "flex" if has_time and "flex" in tiers else "default"
 
     def price(self, route: Route, pool: str, model: str) -> Price:
-        """The price of a job that goes this way. Raises: UnknownPrice."""
+        """The price of a job on this route. Raises: UnknownPrice."""
         if route is Route.OVERFLOW:
             return self.api_price(model)
         if pool not in self.own:

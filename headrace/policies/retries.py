@@ -1,4 +1,4 @@
-"""Whether a failed attempt is tried again, when, and from where. Pure, but for chance and the clock."""
+"""Whether and when a failed attempt is tried again, and from where. Pure except for randomness and the clock."""
 
 import random
 import time
@@ -12,20 +12,20 @@ from math import isfinite
 from headrace.domain.prompts import Sampling
 from headrace.errors import EngineError
 
-#: Pause before the second attempt, doubled for each further one.
+#: Pause before the second attempt; it doubles for each further attempt.
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 60.0
-#: The longest that a webhook's receiver can put a try off: a day, as long as the schedule's own last pause.
+#: The longest pause that a webhook's receiver can ask for: one day, like the last pause of the default schedule.
 PATIENCE_LIMIT_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """What bounds the attempts of a worker's jobs.
+    """The bounds on the attempts of a worker's jobs.
 
     Attributes:
-        max_attempts: that are counted, of each job.
-        paid_pools: those that the paid API alone answers.
+        max_attempts: counted attempts of each job.
+        paid_pools: the pools that only the paid API serves.
     """
 
     max_attempts: int
@@ -48,20 +48,20 @@ class GiveUp:
 
 
 def jitter() -> float:
-    """A share to lengthen a pause by, so that those who failed together do not come back together."""
+    """A random share that lengthens a pause, so that what failed together does not retry together."""
     return random.uniform(0, 0.25)
 
 
 def backoff_s(tries: int) -> float:
-    """The pause after so many tries, in seconds: twice as long each time."""
+    """The pause after this many tries, in seconds. It doubles with each try, up to `MAX_DELAY_S`."""
     return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(tries - 1, 10))
 
 
 def decide(error: EngineError, attempt: int, max_attempts: int, longer: float = 0.0) -> RetryIn | GiveUp:
-    """What becomes of a job whose attempt number `attempt` (from 1) met `error`.
+    """Decide about a job whose attempt number `attempt` (from 1) failed with `error`.
 
     Args:
-        longer: the share by which the pause is longer; see `jitter`.
+        longer: the share that lengthens the pause; see `jitter`.
     """
     if not error.retryable:
         return GiveUp(f"{error.code} cannot succeed later")
@@ -72,15 +72,15 @@ def decide(error: EngineError, attempt: int, max_attempts: int, longer: float = 
 
 
 def is_continuable(text: str, sampling: Sampling) -> bool:
-    """Whether an answer that begins with `text` can be gone on with by an engine that sees the text as given."""
+    """Whether an engine that gets `text` as the beginning of the answer can continue it correctly."""
     if sampling.response_format is not None and sampling.response_format.get("type") != "text":
-        return False  # The constraint would be put on the rest alone.
-    # Of a stop string that begins inside the text, the engine would see the end only.
+        return False  # The engine would apply the constraint to the continuation alone.
+    # The engine would see only the end of a stop string that begins inside the text, and would miss it.
     return not any(text.endswith(stop[:length]) for stop in sampling.stop for length in range(1, len(stop)))
 
 
 def asked_wait_s(retry_after: str) -> float | None:
-    """How long a server asks to be left alone, in seconds and at least 0; None when its Retry-After says nothing.
+    """How long a server asks callers to wait, in seconds, at least 0; None if its Retry-After cannot be read.
 
     Source: RFC 9110, section 10.2.3: seconds or a date.
     """
@@ -92,22 +92,22 @@ def asked_wait_s(retry_after: str) -> float | None:
 
 
 def _from_now(date: str) -> float:
-    """Raises: ValueError, OverflowError."""
+    """Seconds from now until an HTTP date. Raises: ValueError, OverflowError."""
     when = parsedate_to_datetime(date)
-    # One of the three forms names no zone: all are in UTC.
+    # All three date forms are in UTC, but one of them names no zone.
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time()
 
 
 def next_delivery_delay_s(
     tries: int, delays_s: tuple[float, ...], retry_after_s: float | None, longer: float = 0.0
 ) -> float | None:
-    """Seconds until a webhook's next try, after `tries` of them failed; None when it was the last.
+    """Seconds until a webhook's next try, after `tries` failed tries; None if that was the last.
 
-    A receiver that asks for more patience gets it, within reason.
+    A receiver's Retry-After lengthens the pause, up to `PATIENCE_LIMIT_S`.
 
     Args:
-        longer: the share by which the pause is longer, so that a receiver that was away is not met by all that waits
-            for it at once; see `jitter`.
+        longer: the share that lengthens the pause, so that deliveries do not all hit a returning receiver at once; see
+            `jitter`.
     """
     if tries > len(delays_s):
         return None

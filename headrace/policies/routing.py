@@ -1,4 +1,4 @@
-"""Where a job may go, best first, and why. Pure: `admission` takes the place."""
+"""The queues that a job may go to, best first, and why. Pure: `admission` takes the place."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from headrace.policies.pricing import Tariff
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """How far behind a queue of ours is.
+    """How far a pool's own queue is behind.
 
     Attributes:
-        jobs: that wait in it.
-        slots: of its pool.
-        kv_use: share of the pool's KV cache that is in use; None when nobody says.
+        jobs: jobs that wait in it.
+        slots: slots of its pool.
+        kv_use: share of the pool's KV cache in use; None if unknown.
     """
 
     jobs: int
@@ -29,13 +29,13 @@ class Pressure:
 
 
 def spill_reason(pressure: Pressure, overflow: OverflowSettings, *, is_on: bool) -> str | None:
-    """Why new jobs of a queue should go to the paid API before they wait there; None while they need not.
+    """Why new jobs should spill to the paid API instead of waiting in this queue; None if they should wait.
 
-    A cache that is full says only that the pool is busy, which the KV ledger is there for: it counts once as many jobs
-    wait as run at a time.
+    A full KV cache alone is no reason: the KV ledger is meant to fill it. It counts only once as many jobs wait as the
+    pool has slots.
 
     Args:
-        is_on: they do so now: they come back when the pressure is well below what sent them away.
+        is_on: True while jobs spill. They stop only when the pressure is well below the threshold (hysteresis).
     """
     share = overflow.back_at if is_on else 1.0
     if pressure.jobs >= overflow.spill_depth * share:
@@ -48,14 +48,14 @@ def spill_reason(pressure: Pressure, overflow: OverflowSettings, *, is_on: bool)
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What holds when a job is routed.
+    """The conditions under which a job is routed.
 
     Attributes:
         ahead_cap_tokens, free_until: of a queue: see `Candidate`.
         api_is_open: False while no key for the paid API is set, or no worker calls it.
-        has_workers: False for a pool that the paid API alone answers: then its only way is overflow.
-        lacking: why no budget pays for so many USD; None when one does.
-        spill_reason: why overflow comes before its own queue; None while it comes after it.
+        has_workers: False for a pool that only the paid API serves: its jobs can go to overflow only.
+        lacking: why the budgets do not pay this many USD; None if they do.
+        spill_reason: why overflow comes before its own queue; None to put overflow after it.
     """
 
     ahead_cap_tokens: Callable[[str], int | None]
@@ -67,10 +67,11 @@ class Conditions:
 
 
 def candidates(spec: JobSpec, lane: LaneSettings, tariff: Tariff, now: Conditions) -> tuple[Candidate, ...]:
-    """The queues this job may be put into, best first: its own, and overflow where its owner allows it.
+    """The queues that this job may go to, best first: its own, and overflow if its owner allows it.
 
     Raises:
-        InvalidRequest, BudgetExceeded: there is none: overflow is its only way, and closed to it, or without money.
+        InvalidRequest, BudgetExceeded: no queue is left: the job can go to overflow only, and the paid API is closed
+            to it, or the budgets do not pay for it.
     """
 
     def candidate(pool: str, reason: str) -> Candidate:
@@ -110,5 +111,5 @@ def _refused(objection: Objection, spec: JobSpec) -> InvalidRequest | BudgetExce
 
 
 def route_of(queue: str) -> Route:
-    """Which way a queue leads."""
+    """The route of a queue."""
     return Route.OVERFLOW if queue.startswith(f"{OVERFLOW}.") else Route.POOL

@@ -1,4 +1,4 @@
-"""How many hosts a pool should have, and why. Pure: `scheduler/autoscale.py` records it, actuators carry it out."""
+"""How many hosts a pool should have, and why. Pure: `scheduler/autoscale.py` records the decision."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ class Snapshot:
     """A pool when it was last observed, its lanes added up.
 
     Attributes:
-        depth: jobs that wait.
+        depth: waiting jobs.
         running: jobs that run on its workers.
         slots: jobs that its workers can run at once.
     """
@@ -23,7 +23,7 @@ class Snapshot:
 
     @property
     def load(self) -> float:
-        """Share of the slots in use. Where there are none, anything that wants one makes it 1."""
+        """Share of the slots in use. Without slots: 1 if any job waits or runs, else 0."""
         if self.slots == 0:
             return 1.0 if self.depth or self.running else 0.0
         return self.running / self.slots
@@ -34,7 +34,7 @@ class PoolHosts:
     """The pool's hosts now.
 
     Attributes:
-        last_change_at: when another number of hosts was last asked for; None for never.
+        last_change_at: when a decision last changed the number of hosts; None for never.
     """
 
     hosts: int
@@ -43,16 +43,17 @@ class PoolHosts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The number of hosts to have; as many as there are means: change nothing."""
+    """The number of hosts to have. If it equals the present number, nothing changes."""
 
     target: int
     reason: str
 
 
 def decide(snapshot: Snapshot | None, fleet: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
-    """React to what was last observed: up when jobs wait or slots run out, down when most slots are idle.
+    """React to the last snapshot: scale up when jobs wait or slots run out, down when most slots are idle.
 
-    The minimum holds always; everything else needs a fresh snapshot and an end of the last change's cooldown.
+    The minimum always applies. The maximum needs a fresh snapshot; any other change needs also that the cooldown of
+    the last change is over.
     """
     hosts = fleet.hosts
     stale = _stale(snapshot, policy, now)
@@ -74,7 +75,7 @@ def decide(snapshot: Snapshot | None, fleet: PoolHosts, policy: ScalingSettings,
 
 
 def _stale(snapshot: Snapshot | None, policy: ScalingSettings, now: datetime) -> str:
-    """Why the snapshot says nothing about now; empty when it does."""
+    """Why the snapshot is too old or missing; empty if it is fresh."""
     if snapshot is None:
         return "hold: the pool was never observed"
     age_s = (now - snapshot.at).total_seconds()
@@ -84,14 +85,14 @@ def _stale(snapshot: Snapshot | None, policy: ScalingSettings, now: datetime) ->
 
 
 def _cooldown_left_s(fleet: PoolHosts, policy: ScalingSettings, now: datetime) -> float:
-    """Seconds until the next change may be asked for; 0 or less when it may be now."""
+    """Seconds until the next change is allowed; 0 or less if it is allowed now."""
     if fleet.last_change_at is None:
         return 0.0
     return policy.cooldown_s - (now - fleet.last_change_at).total_seconds()
 
 
 def _react(snapshot: Snapshot, hosts: int, policy: ScalingSettings) -> Decision:
-    """What the thresholds ask for, within the bounds."""
+    """The decision of the thresholds, within the minimum and the maximum."""
     depth, load = snapshot.depth, snapshot.load
     up = min(hosts + policy.up_step, policy.max_hosts)
     down = max(hosts - policy.down_step, policy.min_hosts)

@@ -1,7 +1,7 @@
-"""How much KV cache a GPU has room for beside a model, and what that carries. Pure.
+"""How much KV cache fits on a GPU beside a model, and how many jobs that serves. Pure.
 
-The bytes of a token are exact, and so are the blocks of a pool of known size. What an engine needs beside weights and
-KV cache, and all times, are estimates: the engine measures its own when it starts.
+The bytes per token and the blocks of a pool of known size are exact. All times, and the memory that an engine needs
+beside weights and KV cache, are estimates: the engine measures its own when it starts.
 """
 
 import math
@@ -15,23 +15,23 @@ from headrace.domain.shapes import WEIGHT_BYTES, ModelShape
 from headrace.errors import ConfigError
 
 GIB = 2**30
-#: What vLLM takes of a GPU's memory by default. Source: `gpu_memory_utilization` of its engine arguments.
+#: The share of a GPU's memory that vLLM uses by default. Source: its engine argument `gpu_memory_utilization`.
 GPU_SHARE = 0.92
-#: Tokens in one step, and sequences in one batch, that an engine on a GPU is made for. Source: vLLM's own defaults.
+#: The most tokens in one step, and sequences in one batch, of an engine on a GPU. Source: vLLM's own defaults.
 STEP_TOKENS = 8192
 BATCH = 256
-#: The CUDA context, the libraries' workspaces and the captured graphs, which no configuration tells.
+#: An estimate for the CUDA context, library workspaces and captured graphs, which no configuration states.
 FIXED_BYTES = int(1.2 * GIB)
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One accelerator: memory as its driver reports it, and its peak rates, dense.
+    """One accelerator: its memory as the driver reports it, and its peak rates.
 
     Attributes:
-        memory_bytes: in all.
-        bytes_per_s: of its memory.
-        flops: a second, in 16 bits.
+        memory_bytes: total memory.
+        bytes_per_s: memory bandwidth.
+        flops: dense 16-bit operations per second.
     """
 
     memory_bytes: int
@@ -43,7 +43,7 @@ def _gpu(mib: int, gb_per_s: float, tflops: float) -> Gpu:
     return Gpu(mib * 2**20, gb_per_s * 1e9, tflops * 1e12)
 
 
-#: By the names that clouds use. Source: NVIDIA's data sheets; memory as `nvidia-smi` shows it.
+#: Keys are the names that clouds use. Source: NVIDIA's data sheets; memory as `nvidia-smi` shows it.
 GPUS: Mapping[str, Gpu] = {
     "t4": _gpu(15360, 320, 65),
     "l4": _gpu(23034, 300, 121),
@@ -63,11 +63,11 @@ class Serving:
     """How a model is served.
 
     Attributes:
-        gpus: that share one engine, each with an equal part of every layer (tensor parallel).
-        gpu_share: of a GPU's memory that the engine takes.
-        quantisation: of the weights; None for as they are published.
-        block_tokens: what the KV cache is handed out in.
-        max_running: sequences in one batch.
+        gpus: GPUs that share one engine, each with an equal part of every layer (tensor parallel).
+        gpu_share: share of a GPU's memory that the engine uses.
+        quantisation: of the weights; None for the published one.
+        block_tokens: tokens in one block of the KV cache.
+        max_running: most sequences in one batch.
     """
 
     gpus: int = 1
@@ -78,7 +78,7 @@ class Serving:
     max_running: int = BATCH
 
 
-#: What vLLM's engine arguments are called here, and what they are.
+#: By vLLM engine argument: the field of `Serving`, and its type.
 _ARGUMENTS: Mapping[str, tuple[str, type[int | float]]] = {
     "tensor_parallel_size": ("gpus", int),
     "gpu_memory_utilization": ("gpu_share", float),
@@ -88,16 +88,16 @@ _ARGUMENTS: Mapping[str, tuple[str, type[int | float]]] = {
 
 
 def as_served(shape: ModelShape, serving: Serving, pool: PoolSettings) -> tuple[ModelShape, Serving]:
-    """The model, and how it is served, as a pool's settings change them.
+    """Apply a pool's settings to the model and to how it is served.
 
-    Raises: ConfigError: one of its `engine_options` says nothing that this can count with.
+    Raises: ConfigError: one of its `engine_options` has a value that sizing cannot use.
     """
     options = pool.engine_options
     found: dict[str, Any] = {"max_running": pool.max_running}
     for argument, (name, kind) in _ARGUMENTS.items():
         if argument in options:
             found[name] = _number(options, argument, kind)
-    # The weights of other names are published as they are served.
+    # For other names, the published weights are already quantised.
     if (quantisation := str(options.get("quantization"))) in WEIGHT_BYTES:
         found["quantisation"] = quantisation
     longest = _number(options, "max_model_len", int) if "max_model_len" in options else pool.max_model_tokens
@@ -115,7 +115,7 @@ def _number(options: Mapping[str, Any], argument: str, kind: type[int | float]) 
 
 
 def _kv_dtype(name: str) -> str:
-    """As vLLM's names come to ours; `auto` is the model's own, of 16 bits."""
+    """Headrace's name for a vLLM cache type; `auto` is the model's own 16-bit type."""
     if name in ("auto", "bfloat16", "float16"):
         return "bf16"
     if name.startswith("fp8"):
@@ -126,10 +126,10 @@ def _kv_dtype(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KvPool:
-    """The KV cache of one engine; bytes are of one of its GPUs.
+    """The KV cache of one engine; bytes are per GPU.
 
     Attributes:
-        blocks: one of them is never handed out.
+        blocks: number of blocks; vLLM never hands out one of them.
     """
 
     total_bytes: int
@@ -138,22 +138,22 @@ class KvPool:
 
     @property
     def blocks(self) -> int:
-        """As vLLM counts them. Source: `get_num_blocks` in its `v1/core/kv_cache_utils.py`."""
+        """Counted as vLLM does. Source: `get_num_blocks` in its `v1/core/kv_cache_utils.py`."""
         return self.total_bytes // (self.bytes_per_token * self.block_tokens)
 
     @property
     def tokens(self) -> int:
-        """That jobs can fill."""
+        """Tokens that jobs can fill."""
         return max(0, self.blocks - 1) * self.block_tokens
 
     def sequences(self, tokens: int) -> int:
-        """How many of this length fit side by side."""
+        """How many sequences of this length fit at once."""
         return max(0, self.blocks - 1) // math.ceil(tokens / self.block_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What each of an engine's GPUs is filled with, in bytes."""
+    """The memory plan of each of an engine's GPUs, in bytes."""
 
     weight_bytes: int
     other_bytes: int
@@ -161,9 +161,9 @@ class Plan:
 
 
 def plan(shape: ModelShape, gpu: Gpu, serving: Serving) -> Plan:
-    """Fill the GPUs: weights, what an engine needs to compute, and KV cache in all that is left.
+    """Plan the GPUs' memory: weights, the engine's working memory, and KV cache in the rest.
 
-    Raises: ConfigError when the weights leave no room for one block.
+    Raises: ConfigError if no block of KV cache fits.
     """
     weights = shape.weight_bytes(serving.quantisation) // serving.gpus
     other = FIXED_BYTES + _step_bytes(shape, serving)
@@ -180,7 +180,7 @@ def plan(shape: ModelShape, gpu: Gpu, serving: Serving) -> Plan:
 
 
 def _step_bytes(shape: ModelShape, serving: Serving) -> int:
-    """What one full step needs for a moment: the widest layer's vectors, or the scores of the vocabulary, twice."""
+    """Temporary memory of one full step: the larger of the widest layer's vectors and two copies of the logits."""
     vectors = STEP_TOKENS * (2 * shape.intermediate // serving.gpus + 4 * shape.hidden) * 2
     scores = serving.max_running * shape.vocabulary * 4 * 2
     return max(vectors, scores)
@@ -188,12 +188,12 @@ def _step_bytes(shape: ModelShape, serving: Serving) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """The most that physics allows for jobs of one length; real engines reach about half to two thirds of it.
+    """The hardware's upper bound for jobs of one length; real engines reach about half to two thirds of it.
 
     Attributes:
-        running: jobs side by side.
-        step_s: one token of each.
-        first_token_s: of a job that runs alone.
+        running: jobs that run at once.
+        step_s: seconds of one step, which gives each of them one token.
+        first_token_s: time to first token of a job that runs alone.
     """
 
     running: int
@@ -204,11 +204,11 @@ class Rate:
 
 
 def rate(shape: ModelShape, gpu: Gpu, serving: Serving, pool: KvPool, prompt_tokens: int, output_tokens: int) -> Rate:
-    """How fast a full batch of such jobs goes: a roofline of memory traffic and arithmetic.
+    """The speed of a full batch of such jobs: a roofline of memory traffic and arithmetic.
 
-    A step reads the weights once and the KV cache of all its sequences, and computes two operations for each active
-    parameter and sequence; whichever takes longer counts. Prompts are computed in between. Source: Williams,
-    Waterman, Patterson: Roofline, CACM 2009.
+    A step reads the weights once and the KV cache of all its sequences. It computes two operations per active parameter
+    and sequence. The slower of the two is the step's time. Prompts are computed in between. Raises: ConfigError if one
+    job does not fit. Source: Williams, Waterman, Patterson: Roofline, CACM 2009.
     """
     running = min(serving.max_running, pool.sequences(prompt_tokens + output_tokens))
     if running == 0:

@@ -1,6 +1,6 @@
-"""Tokens: a prompt as the model will see it, through its own chat template and tokenizer, without torch.
+"""Tokens: counts and encodes a prompt with the model's own chat template and tokenizer, without torch.
 
-Knows files of a model and nothing of jobs' states, HTTP or engines.
+Knows a model's files; knows nothing about job states, HTTP or engines.
 """
 
 import json
@@ -22,18 +22,18 @@ from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.errors import ConfigError, InvalidRequest
 from headrace.policies.byte_bound import byte_bound
 
-#: Above this many characters a text is long. The library encodes a short one, in less than a millisecond, faster than
-#: a busy process hands the GIL around; it lets go of the GIL for a long one, which would stop every other thread.
+#: A text with more characters is encoded without the GIL, since it would block every other thread. A short text takes
+#: less than a millisecond, less than a busy process needs to get the GIL back.
 LONG_CHARS = 2_000
-#: All that counting needs; a few MB where the weights are many GB.
+#: The files that counting needs: a few MB, while the weights have many GB.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 class PromptTokenizer(Protocol):
-    """What can count a prompt's tokens.
+    """Counts and encodes the tokens of prompts.
 
     Attributes:
-        reads_effort: False where a prompt is the same whatever effort it is made with.
+        reads_effort: False if the reasoning effort does not change the prompt.
     """
 
     reads_effort: bool
@@ -47,16 +47,16 @@ class PromptTokenizer(Protocol):
         ...
 
     def encode_answer(self, text: str) -> list[int]:
-        """The token ids of the beginning of an answer, to stand behind those of its prompt."""
+        """The token ids of the beginning of an answer, which follow those of its prompt."""
         ...
 
     def least(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
-        """A number the count is never below, cheap for any length; 0 where none is proven. Raises: InvalidRequest."""
+        """A lower bound of the count, cheap for any length; 0 if none is proven. Raises: InvalidRequest."""
         ...
 
 
 def template_arguments(effort: ReasoningEffort | None) -> dict[str, Any]:
-    """What a chat template is told of the effort: by the two names that vLLM's own server uses."""
+    """The chat template's arguments for an effort, by the two names that vLLM's own server uses."""
     return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
 
 
@@ -81,7 +81,7 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._bound = byte_bound(json.loads(spec))
-        # A model that was trained without the role would read it as noise.
+        # A model trained without this role would take it for noise.
         self._knows_developer = "developer" in template
         self.reads_effort = not read.isdisjoint(template_arguments("none"))
 
@@ -93,7 +93,7 @@ class Tokenizer:
             return self._template.render(messages=turns, tools=None, documents=None, add_generation_prompt=True, **more)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             if effort is not None:
-                self.render(messages)  # Which raises, unless it is the effort's fault.
+                self.render(messages)  # Raises if the messages are at fault, not the effort.
                 raise InvalidRequest(
                     f"The model's chat template refuses the effort '{effort}': {error}", param="reasoning_effort"
                 ) from error
@@ -105,11 +105,11 @@ class Tokenizer:
         return _encoded(self._tokenizer, self.render(messages, effort)).ids
 
     def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
-        # The library counts without a Python number for each token.
+        # `len` creates no Python integer per token.
         return len(_encoded(self._tokenizer, self.render(messages, effort)))
 
     def encode_answer(self, text: str) -> list[int]:
-        # An answer has no special tokens: one that spells one out wrote it in letters.
+        # An answer has no special tokens: one that spells a special token wrote its characters.
         return _encoded(self._literal, text).ids
 
     def least(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
@@ -117,7 +117,7 @@ class Tokenizer:
 
     @cached_property
     def _literal(self) -> tokenizers.Tokenizer:
-        """The same tokenizer, blind to special tokens in a text. The switch would hold for prompts too, hence two."""
+        """A second tokenizer that reads special tokens as plain text. The switch on the first would affect prompts."""
         literal = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
         literal.encode_special_tokens = True
         return literal
@@ -134,9 +134,9 @@ def _encoded(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
 
 
 class EstimatingTokenizer:
-    """Takes four bytes for a token. Where no model is at hand: for the simulator, and for the paid API."""
+    """Estimates one token per four bytes, for pools without a tokenizer at hand: the simulator and the paid API."""
 
-    #: What a model does of which there is no template is up to its engine.
+    #: Without a template it is unknown whether the engine uses the effort.
     reads_effort = True
 
     def encode(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> list[int]:
@@ -158,7 +158,7 @@ class EstimatingTokenizer:
 
 
 def _template_text(folder: Path) -> str:
-    """The chat template: a file of its own, or an entry of the tokenizer's configuration, as older models have it."""
+    """The chat template: its own file, or, in older models, an entry of the tokenizer's configuration."""
     path = folder / "chat_template.jinja"
     if path.exists():
         return path.read_text(encoding="utf-8")
@@ -171,7 +171,7 @@ def _template_text(folder: Path) -> str:
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
-    """`bos_token`, `eos_token` and their kin, as templates name them."""
+    """`bos_token`, `eos_token` and the others, by the names that templates use."""
     entries = _read_json(folder / "special_tokens_map.json") | _read_json(folder / "tokenizer_config.json")
     named = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
     found = {name: entries[name] for name in named if entries.get(name) is not None}
@@ -183,7 +183,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}` marks the assistant's turns for training; in a prompt it changes nothing."""
+    """`{% generation %}` marks the assistant's turns for training; it does not change a prompt."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2 reads a plain set)
 
@@ -193,7 +193,7 @@ class _GenerationTag(jinja2.ext.Extension):
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """What chat templates are written for: transformers' `utils/chat_template_utils.py`."""
+    """The environment that chat templates expect: that of transformers' `utils/chat_template_utils.py`."""
 
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)
@@ -212,6 +212,6 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
-    # Templates ask for the local date; that is what transformers gives them.
+    # The local date, as in transformers.
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005
     return environment

@@ -1,7 +1,7 @@
-"""What the budgets have left once the money is counted that jobs on their way to the paid API were promised. Pure.
+"""What the budgets have left after the money promised to jobs on their way to the paid API. Pure.
 
-A worker reserves a job's money when it claims it. Until then no account has it: without this count, the last money of a
-budget would be promised to many.
+A worker reserves a job's money only when it claims the job. Without counting promises, many jobs would be admitted for
+the last money of a budget.
 """
 
 import math
@@ -14,25 +14,25 @@ from headrace.domain.budgets import BUDGETS, Balances, Budget, Lack, Limits, sho
 
 
 class Wallet:
-    """Adds what was promised to what the accounts have used. Not safe for threads."""
+    """Adds promised money to what the accounts have used. Not safe for threads."""
 
     def __init__(self, keeps_s: float = math.inf, clock: Callable[[], float] = monotonic) -> None:
-        """Promise nothing yet. Args: keeps_s: how long a promise counts, in seconds."""
+        """Start without promises. Args: keeps_s: how long a promise counts, in seconds."""
         self._keeps_s, self._clock = keeps_s, clock
-        #: Of each promise: when it was made, to whose job, and the most that the job can cost.
+        #: Each promise: when it was made, the job's app, and the job's maximum cost in USD.
         self._promises: deque[tuple[float, str, Decimal]] = deque()
 
     def promise(self, app: str, usd: Decimal) -> None:
-        """Count a job of this app that costs so much at most."""
+        """Count a job of this app that costs at most `usd`."""
         self._promises.append((self._clock(), app, usd))
 
     def lacking(self, usd: Decimal, app: str, own: Limits, balances: Balances, waiting: int = 0) -> Lack | None:
-        """Why no budget pays for a job of this app that may cost so much; None when one does.
+        """Why the budgets do not pay for a job of this app that may cost `usd`; None if they do.
 
         Args:
             own: the app's limits.
-            waiting: jobs that wait for the paid API, those that were promised their money among them. Whose they are
-                is not known, so that they count for all apps together alone, at the mean of the promises.
+            waiting: jobs that wait for the paid API, promised ones included. Their apps are unknown: they count only
+                against the budget of all apps together, each at the mean of the promises.
         """
         while self._promises and self._promises[0][0] < self._clock() - self._keeps_s:
             self._promises.popleft()

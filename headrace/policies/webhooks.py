@@ -1,4 +1,4 @@
-"""What a webhook says and how it is signed: Standard Webhooks, in the words of OpenAI's events.
+"""The content and signature of a webhook: Standard Webhooks, with OpenAI's event names.
 
 Pure: `workers/delivering/deliver.py` sends it.
 """
@@ -23,7 +23,7 @@ _EVENTS: Mapping[JobState, str] = {
     JobState.CANCELLED: "response.cancelled",
 }
 
-#: A budget has come to one of `budgets.THRESHOLDS`.
+#: A budget has reached one of `budgets.THRESHOLDS`.
 BUDGET_EVENT = "budget.threshold_reached"
 
 #: Bytes of key material in a secret; the specification asks for 24 to 64.
@@ -31,15 +31,15 @@ SECRET_BYTES = 32
 
 
 def new_secret() -> str:
-    """A signing secret: `whsec_` and base64, as the specification spells it."""
+    """A new signing secret: `whsec_` and base64, as the specification says."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
 def event_of(state: JobState, finish_reason: str | None) -> str:
-    """The event that announces an end.
+    """The event that announces a job's end.
 
-    OpenAI has no word for an expiry: it is a failure whose job says why. An answer that was cut at `max_tokens`
-    is `incomplete`, as its Response says.
+    OpenAI has no event for an expired job: it is a failure, and the job says why. An answer cut at `max_tokens` is
+    `incomplete`, like its Response.
     """
     if state is JobState.SUCCEEDED and finish_reason == "length":
         return "response.incomplete"
@@ -47,18 +47,19 @@ def event_of(state: JobState, finish_reason: str | None) -> str:
 
 
 def job_data(job_id: UUID, state: JobState) -> dict[str, Any]:
-    """What the end of a job says: it names the job, and the receiver fetches it.
+    """The data of a job's end. It only names the job; the receiver fetches the answer.
 
-    `id` is the response id that OpenAI's SDK retrieves; `job_id` and `status` are ours.
+    `id` is the response id that OpenAI's SDK retrieves; `job_id` and `status` are Headrace's own.
     """
     return {"id": show_id(job_id, "resp_"), "job_id": show_id(job_id), "status": str(state)}
 
 
 def payload(delivery_id: UUID, event: str, data: Mapping[str, Any], at: datetime) -> str:
-    """The body, the same text on every try.
+    """The body of a webhook; the same text on every try.
 
     Args:
-        data: what has happened, and `at` when.
+        data: the event's content.
+        at: when the event happened.
     """
     body = {
         "id": f"evt_{delivery_id.hex}",
@@ -71,11 +72,11 @@ def payload(delivery_id: UUID, event: str, data: Mapping[str, Any], at: datetime
 
 
 def signed_headers(secrets: Sequence[str], delivery_id: UUID, at: datetime, body: str) -> dict[str, str]:
-    """Headers of one try: the id stays the same over all tries, time and signatures are fresh.
+    """Headers of one try. The id is the same on every try; time and signatures are new.
 
     Args:
-        secrets: one signature for each; two while an app's secret is rotated, and a receiver needs one of them.
-        at: an aware UTC time; the library signs another zone's wall clock wrongly.
+        secrets: each gives one signature, and a receiver needs one of them; two while an app's secret is rotated.
+        at: an aware time in UTC; the library signs other time zones wrongly.
     Source: Standard Webhooks specification, https://www.standardwebhooks.com
     """
     message_id = f"evt_{delivery_id.hex}"

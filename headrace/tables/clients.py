@@ -1,4 +1,4 @@
-"""Who calls the API, and what each may take and has spent."""
+"""The apps that call the API, their keys, limits and budgets."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY

@@ -1,4 +1,4 @@
-"""What the tables have in common."""
+"""Naming conventions and columns that the tables share."""
 
 from collections.abc import Iterable
 
@@ -18,16 +18,16 @@ USD = sa.Numeric(18, 9)
 
 
 def moment(name: str, *, nullable: bool = True, index: bool = False) -> sa.Column[object]:
-    """A column with a time."""
+    """A time column."""
     return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, index=index)
 
 
 def created_at() -> sa.Column[object]:
-    """When the row was made."""
+    """The time column of the row's creation."""
     return sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now())
 
 
 def one_of(column: str, values: Iterable[str], name: str) -> sa.CheckConstraint:
-    """The column holds one of these."""
+    """A constraint: the column holds one of these values."""
     listed = ", ".join(f"'{value}'" for value in values)
     return sa.CheckConstraint(f"{column} IN ({listed})", name=name)

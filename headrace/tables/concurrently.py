@@ -1,4 +1,4 @@
-"""Indexes that migrations build, and drop, while the table is read and written to."""
+"""Indexes that migrations build and drop while the table is read and written."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ def create_index(
 ) -> None:
     """Build an index concurrently.
 
-    What stands before it in its migration is committed first, and runs again if the build is interrupted: give it a
-    migration of its own, or make the rest repeatable (`if_not_exists=True`). An interrupted build leaves an index that
-    is not valid; it is dropped and built anew.
+    Earlier statements of the same migration are committed first, and run again if the build is interrupted. So give the
+    index its own migration, or make those statements repeatable (`if_not_exists=True`). An interrupted build leaves an
+    invalid index; the next run drops it and builds it again.
     Args: where: SQL; the rows of a partial index.
     """
     is_valid = op.get_bind().scalar(
@@ -24,7 +24,7 @@ def create_index(
     if is_valid is False:
         drop_index(name, table)
     with op.get_context().autocommit_block():
-        # It waits for transactions that began before it, and nothing queues up behind it.
+        # The build waits for earlier transactions, but no other statement queues behind it: no time-out is needed.
         op.execute("SET lock_timeout = 0")
         rows = sa.text(where) if where else None
         op.create_index(name, table, columns, unique=unique, postgresql_concurrently=True, postgresql_where=rows)
@@ -32,7 +32,7 @@ def create_index(
 
 
 def drop_index(name: str, table: str) -> None:
-    """Drop one concurrently, if it is there."""
+    """Drop an index concurrently, if it exists."""
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = 0")
         op.drop_index(name, table_name=table, if_exists=True, postgresql_concurrently=True)

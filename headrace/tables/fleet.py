@@ -1,4 +1,4 @@
-"""What does the work, and what was observed and decided about it."""
+"""Workers and hosts, and what was observed and decided about them."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -79,7 +79,7 @@ worker_samples = sa.Table(
     sa.Column("output_tokens", sa.Integer, nullable=False),
     sa.Column("preemptions", sa.Integer, nullable=False),
     sa.Column("first_token_s", sa.Float, comment="Mean over the first tokens in the interval; NULL without one."),
-    # The time first: what is asked for is always the newest, and what is deleted the oldest, of every pool.
+    # The time first: queries read the newest rows of every pool, and deletes remove the oldest.
     sa.Index("ix_worker_samples_taken_at_pool", "taken_at", "pool"),
     comment="What each worker's engine did, every few seconds.",
 )

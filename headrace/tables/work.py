@@ -1,4 +1,4 @@
-"""Jobs, the attempts at them, what these cost, and who is told of their ends."""
+"""Jobs, their attempts, what these cost, and the webhooks that announce their ends."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSON, JSONB
@@ -98,7 +98,7 @@ job_texts = sa.Table(
     sa.Column("messages", JSONB, nullable=False),
     sa.Column("sampling", JSONB, nullable=False),
     sa.Column("answer", sa.Text),
-    # Written before `logprobs_json` was there, and read still.
+    # Older rows have their log probabilities here; `logprobs_json` has those of new rows.
     sa.Column("logprobs", JSONB(none_as_null=True), comment="Of the answer's tokens; NULL: they were not asked for."),
     sa.Column(
         "logprobs_json",
@@ -168,8 +168,8 @@ ledger = sa.Table(
     comment="One immutable entry per charge; a trigger refuses changes.",
 )
 
-#: As the outbox is searched, in SQL: the app whose webhook it is (the operator's have none), and the host and port that
-#: receives it.
+#: SQL by which the outbox is searched: the webhook's app (the operator's webhooks have none), and the receiver's host
+#: and port.
 APP_KEY = "coalesce(app_id, '00000000-0000-0000-0000-000000000000'::uuid)"
 RECEIVER = """lower("substring"(url COLLATE "C", '://([^/?#]*)'::text))"""
 
@@ -188,7 +188,7 @@ deliveries = sa.Table(
     sa.Column("last_error", sa.Text),
     created_at(),
     sa.Column("next_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
-    moment("published_at"),  # Nothing reads it any more; it goes with the next contraction of the schema.
+    moment("published_at"),  # Unused; the next contract migration drops it.
     moment("delivered_at"),
     sa.Column(
         "tries_before",
