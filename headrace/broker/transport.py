@@ -1,13 +1,13 @@
 """kombu's Redis transport, with three differences.
 
-A server that takes no writes is an outage (`outages.py`): the consumer connects again, where an error would end it.
+A server that takes no writes is an outage (`outages.py`): the consumer connects again. An error would end it.
 
-A channel keeps one client object. kombu makes a new `redis.Redis` for each publish, and each of them fills a table of
-its 169 commands' callbacks first (redis-py#3624). Kept, it serves all threads, as redis-py's clients do.
+A channel keeps one client object. kombu makes a new `redis.Redis` for each publish, and each first fills a table of
+callbacks for 169 commands (redis-py#3624). redis-py's clients are safe for threads, so one serves all of them.
 
-A worker that has a `Taker` asks it for each message, instead of leaving a BRPOP with the server. BRPOP removes a job
-before anyone knows whether it fits, and a reply that nobody reads yet holds it back from workers that stand idle. What
-is left with the server here is a wait for the bell, which carries no job and which every waiting worker hears.
+A worker with a `Taker` asks it for each message, instead of blocking in a BRPOP. BRPOP removes a job before the worker
+knows whether the job fits its engine, and an unread reply keeps the job from idle workers. Instead the worker blocks on
+the bell, which carries no job and wakes every waiting worker.
 """
 
 import os
@@ -33,19 +33,19 @@ from headrace.connections.outages import (
     DroppedSslConnection,
 )
 
-#: Which classes kombu uses for the scheme of a broker's URL. By a name of its own in `broker_transport`, Celery would
+#: The class that kombu uses for each scheme of a broker's URL. If `broker_transport` had a name of its own, Celery would
 #: show a URL that Flower cannot read.
 SCHEMES = {
     "redis": "headrace.broker.transport:Transport",
     "rediss": "headrace.broker.transport:Transport",
     "sentinel": "headrace.broker.transport:SentinelTransport",
 }
-#: Messages taken in one turn of a worker's event loop, which has other things to look after.
+#: The most messages taken in one turn of a worker's event loop, which has other work too.
 MOST_AT_ONCE = 16
 
 
 class Pulse:
-    """Felt whenever a worker's consumer goes to its queues, or cannot because all its slots are taken.
+    """Records when a worker's consumer last polled its queues, or could not because all slots were taken.
 
     The transport option `pulse` of a worker's app.
 
@@ -56,7 +56,7 @@ class Pulse:
     felt_at: float | None = None
 
     def feel(self) -> None:
-        """Note that the consumer is alive."""
+        """Record that the consumer is alive."""
         self.felt_at = time.monotonic()
 
     def __json__(self) -> str:
@@ -66,28 +66,28 @@ class Pulse:
 
 @cache
 def _readable() -> int:
-    """A file that can be read at any time. Made once, in a process that needs it."""
+    """A file descriptor that is always readable. Created once, in a process that needs it."""
     reader, writer = os.pipe()
     os.write(writer, b"1")
     return reader
 
 
 def _nothing() -> None:
-    """That it is called is what wakes the loop."""
+    """Does nothing: scheduling it is what wakes the event loop."""
 
 
 class Turns(Protocol):
-    """In which order a worker looks into its queues, as kombu's orders of queues say it."""
+    """The order in which a worker reads its queues; kombu's interface for such orders."""
 
     def consume(self, n: int) -> list[str]:
-        """The queues in the order of this turn, `n` at most."""
+        """The queues in the order of this turn, at most `n`."""
 
     def rotate(self, last_used: str) -> None:
-        """A message was taken: the next turn begins."""
+        """Begin the next turn: a message was taken."""
 
 
 class _Waking:
-    """Brings about another turn of an event loop, from any thread. Made by the loop's own."""
+    """Wakes an event loop for another turn, from any thread. Must be created in the loop's own thread."""
 
     def __init__(self, loop: Any) -> None:
         self._loop, self._thread, self._readable = loop, threading.get_ident(), _readable()
@@ -96,7 +96,7 @@ class _Waking:
         if threading.get_ident() != self._thread:
             self._loop.call_soon(_nothing)
         else:
-            # In its own thread `call_soon` wakes nobody: the loop has looked for such calls, and is about to wait.
+            # In the loop's own thread `call_soon` does not wake it: the loop has already checked for such calls.
             self._loop.add_reader(self._readable, self._loop.remove_reader, self._readable)
 
 
@@ -104,10 +104,10 @@ class Taker(ABC):
     """Chooses what a worker takes next. The transport option `taker` of a worker's app."""
 
     def __init__(self, bell: str) -> None:
-        """Take nothing yet.
+        """Create it; it takes nothing yet.
 
         Args:
-            bell: the key of a Redis stream that gets an entry whenever there are new messages.
+            bell: the key of a Redis stream that gets an entry whenever new messages arrive.
         """
         self.bell = bell
         self.is_due = True
@@ -118,7 +118,7 @@ class Taker(ABC):
         return self.bell
 
     def free_slots(self) -> int:
-        """How many messages the worker has free slots for, when it has any."""
+        """How many messages the worker has free slots for; asked only while it has a free slot."""
         return 1
 
     @abstractmethod
@@ -126,36 +126,35 @@ class Taker(ABC):
         """Take messages out of the queues.
 
         Args:
-            turns: asked before each message, and told of it.
-            queues: how many there are.
-            most: messages.
-        Returns: of each the queue and the message, decoded, in the order in which they were taken; empty when none can
-            be had now.
+            turns: gives the order of queues before each message, and is rotated after it.
+            queues: number of queues.
+            most: maximum number of messages.
+        Returns: (queue, decoded message) pairs in the order in which they were taken; empty if none can be taken now.
         """
 
     def look(self) -> None:
-        """Ask for messages again, soon: there is more room than there was. From any thread."""
+        """Ask for messages again soon, because more room is free. Safe from any thread."""
         self.is_due = True
         self._wake()
 
     def wakes(self, wake: Callable[[], None]) -> None:
-        """Let `wake` bring about a turn of the event loop that takes messages."""
+        """Set `wake`, which wakes the event loop that takes messages."""
         self._wake = wake
         self.look()
 
 
 class Channel(redis.Channel):
-    """A channel that keeps the client that it publishes with, and may have a taker."""
+    """A channel that keeps its publishing client, and may have a taker."""
 
     connection_class: Any = DroppedConnection
     connection_class_ssl: Any = DroppedSslConnection
     from_transport_options: Any = (*redis.Channel.from_transport_options, "taker", "pulse")
     taker: Taker | None = None
     pulse: Pulse | None = None
-    # kombu's own, which it does not declare as they are.
+    # kombu's own attributes, declared here because its type hints are wrong.
     _in_poll: Any = None
     _brpop_sent_at: Any = None
-    #: The id of the last entry of the bell that was read.
+    #: The id of the last bell entry that was read.
     _last_ring = "0"
 
     @contextmanager
@@ -169,14 +168,14 @@ class Channel(redis.Channel):
         return client
 
     def _disconnect_pools(self) -> None:
-        # The next one is made on the pool that comes after these, also by a thread that asks meanwhile.
+        # Drop the client last, so that the next one uses the new pool, also if another thread asks meanwhile.
         try:
             super()._disconnect_pools()
         finally:
             self.__dict__.pop("_kept", None)
 
     def take(self) -> None:
-        """Have the taker's messages delivered, as long as there is cause to look and a slot is free."""
+        """Deliver the taker's messages while a look is due and a slot is free."""
         if self.taker is None:
             return
         left = MOST_AT_ONCE
@@ -188,7 +187,7 @@ class Channel(redis.Channel):
             taken = self.taker.take(self._queue_cycle, len(self.active_queues), most)
             if not taken:
                 return
-            # Where there was one there may be another.
+            # More messages may be there.
             self.taker.is_due = True
             for queue, message in taken:
                 self.connection._deliver(message, queue)
@@ -220,7 +219,7 @@ class Channel(redis.Channel):
             self._flush_brpop_reauth()
         for _, entries in rings or ():
             self._last_ring = entries[-1][0]
-        # Also when nobody rang: a ring can be lost with a Redis that was wiped.
+        # Also without a new entry: a wiped Redis may have lost it.
         self.taker.is_due = True
         raise Empty
 
@@ -237,7 +236,7 @@ class _Poller(redis.MultiChannelPoller):
 
 
 class Transport(redis.Transport):
-    """Makes such channels."""
+    """A transport with `Channel`."""
 
     Channel = Channel
     cycle: Any = None
@@ -247,7 +246,7 @@ class Transport(redis.Transport):
         self.cycle = _Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Begin to consume, in a worker's event loop."""
+        """Start consuming in a worker's event loop."""
         super().register_with_event_loop(connection, loop)
         taker = connection.client.transport_options.get("taker")
         if taker is not None:
@@ -255,12 +254,12 @@ class Transport(redis.Transport):
 
 
 class SentinelChannel(Channel, redis.SentinelChannel):
-    """Such a channel to the master that Sentinels name."""
+    """A `Channel` to the master that Sentinels name."""
 
     connection_class: Any = DroppedSentinelConnection
     connection_class_ssl: Any = DroppedSentinelSslConnection
     from_transport_options: Any = (*redis.SentinelChannel.from_transport_options, "taker", "pulse", "sentinels")
-    #: kombu would take them from several URLs, and try one after the other by classes of its own.
+    #: kombu itself would read them from several URLs, and use its own connection classes.
     sentinels: Sentinels | None = None
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
@@ -270,20 +269,20 @@ class SentinelChannel(Channel, redis.SentinelChannel):
             name: value for name, value in self._connparams(asynchronous).items() if name not in ("host", "port")
         }
         manager = connections.sentinel(self.sentinels)
-        # Under these names kombu closes them, with the pool.
+        # kombu closes the manager under these names, together with the pool.
         setattr(self, "_async_sentinel_manager" if asynchronous else "_sentinel_manager", manager)
         return manager.master_for(self.sentinels.master_name, **options).connection_pool
 
 
 class SentinelTransport(Transport):
-    """Makes those."""
+    """A transport with `SentinelChannel`."""
 
     Channel = SentinelChannel
     default_port: Any = redis.SentinelTransport.default_port
 
 
 def use() -> None:
-    """Have kombu use these classes for Redis, in all of this process."""
+    """Make kombu use these classes for Redis in this process."""
     for scheme, name in SCHEMES.items():
         if kombu.transport.TRANSPORT_ALIASES[scheme] != name:
             kombu.transport.TRANSPORT_ALIASES[scheme] = name

@@ -1,6 +1,6 @@
-"""Upkeep of the queues in Redis: what the sweeps compare with Postgres, put back, and take out.
+"""Upkeep of the queues in Redis: the sweeps compare them with Postgres, restore lost messages and remove stale ones.
 
-Each call is bounded: Redis serves nobody else while it carries one out.
+Each call is bounded, because Redis serves no other client while it runs one.
 """
 
 import re
@@ -20,28 +20,28 @@ from headrace.broker.messages import ExecuteMessage, list_key
 from headrace.domain.queues import KEY_PREFIX, Ticket, books_key
 from headrace.errors import BrokerUnavailable
 
-#: Messages in one Lua call that puts them back or takes them out.
+#: The most messages that one Lua call restores or removes.
 BATCH_MESSAGES = 500
-#: Stays whose claim is overdue that one look tells of, of each queue.
+#: The most overdue stays that one look returns for each queue.
 MOST_TAKEN = 1000
-#: Entries of a list or of the books that one command reads.
+#: The most entries of a list or of the books that one command reads.
 PART = 1000
-#: Where `committed` goes on: the sweeps of all processes share the way through the books.
+#: Where `committed` continues: the sweeps of all processes share one pass through the books.
 _CURSOR = KEY_PREFIX + "reconciled"
 _DELIVERY_TAG = re.compile(r'"delivery_tag":"job_([0-9a-f]{32})\.(\d+)"')
 
-#: A job and the `enqueue_no` of one of its stays in a queue.
+#: A stay of a job in a queue: the job, and the stay's `enqueue_no`.
 Stay = tuple[UUID, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a queue's list and books agree.
+    """How a queue's list agrees with its books.
 
     Attributes:
-        mark: every job that was queued up to here has been checked; empty where Redis knows of none.
-        missing: messages that the list lacks at least; those that stand for nothing may hide some.
-        overdue: what was taken out of the list, and not claimed in time.
+        mark: every job queued up to this mark has been checked; empty if Redis has no mark.
+        missing: at least how many messages the list lacks. Stale messages in the list may hide more.
+        overdue: stays taken out of the list but not claimed in time.
     """
 
     mark: str
@@ -64,9 +64,9 @@ class Upkeep:
         return self._redis.register_script(books + own)
 
     def leave(self, stays: Iterable[Stay]) -> int:
-        """Give back the places of jobs that wait no more. Their messages stay.
+        """Release the places of jobs that no longer wait. Their messages stay.
 
-        Returns: how many had one. Raises: BrokerUnavailable.
+        Returns: how many had a place. Raises: BrokerUnavailable.
         """
         arguments = [word for job_id, enqueue_no in stays for word in (job_id.hex, enqueue_no)]
         if not arguments:
@@ -75,21 +75,21 @@ class Upkeep:
             return int(self._leave([KEY_PREFIX], arguments))
 
     def settle(self, stays: Sequence[tuple[str, Stay]]) -> None:
-        """These were taken, and are claimed or over: they leave the books. Raises: BrokerUnavailable."""
+        """Remove taken stays that are now claimed or over from the books. Raises: BrokerUnavailable."""
         if not stays:
             return
         self.leave(stay for _, stay in stays)
         with answered():
             pipeline = self._redis.pipeline(transaction=False)
             for queue, (job_id, enqueue_no) in stays:
-                # One that was in no book when it was taken is noted all the same.
+                # `taken` also has stays that were not in the books when they were taken.
                 pipeline.zrem(books_key("taken", queue), f"{job_id.hex} {enqueue_no}")
             pipeline.execute()
 
     def look(self, queues: Sequence[str], claim_s: float) -> dict[str, Look]:
-        """How the list of each queue agrees with its books: one round trip, however long the lists are.
+        """Compare the list of each queue with its books: one round trip, independent of the lists' lengths.
 
-        Args: claim_s: how long a worker may take to claim what it took. Raises: BrokerUnavailable.
+        Args: claim_s: how long a worker may take to claim a job that it took. Raises: BrokerUnavailable.
         """
         with answered():
             found = self._inspect([KEY_PREFIX], [int(claim_s * 1000), MOST_TAKEN, *queues])
@@ -99,7 +99,7 @@ class Upkeep:
         }
 
     def unknown(self, queue: str, tickets: Sequence[Ticket]) -> list[Ticket]:
-        """Those that are not in the books, or not past their reservation. Raises: BrokerUnavailable."""
+        """The tickets that are not in the books, or still only reserved. Raises: BrokerUnavailable."""
         if not tickets:
             return []
         jobs = [ticket.job_id.hex for ticket in tickets]
@@ -112,18 +112,18 @@ class Upkeep:
         return [ticket for ticket, entry, until in found if entry != _entry(ticket) or until is not None]
 
     def check(self, queue: str, before: str, now: str) -> bool:
-        """Note up to where the queue's jobs were checked.
+        """Move the mark up to which the queue's jobs were checked from `before` to `now`.
 
-        Returns: False where the mark is not what it was: Redis was wiped, or another process went on.
+        Returns: False if the mark is no longer `before`: Redis was wiped, or another process moved it.
         Raises: BrokerUnavailable.
         """
         with answered():
             return bool(self._check([KEY_PREFIX], [queue, before, now]))
 
     def restore(self, tickets: Sequence[Ticket], claim_s: float = 0.0) -> list[Ticket]:
-        """Push the messages that are missing from their lists; returns those.
+        """Push the messages that are missing from their lists; returns the tickets of these.
 
-        Args: claim_s: what was taken later than that may yet be claimed. Raises: BrokerUnavailable.
+        Args: claim_s: how long a worker may take to claim a job that it took. Raises: BrokerUnavailable.
         """
         pushed: set[str] = set()
         for queue, batch in _batches(tickets):
@@ -136,9 +136,9 @@ class Upkeep:
         return [ticket for ticket in tickets if ticket.job_id.hex in pushed]
 
     def remove(self, tickets: Sequence[Ticket]) -> int:
-        """Take jobs that have ended out of their queues, with the messages that are near an end of their lists.
+        """Remove ended jobs from the books, and those of their messages that are near an end of their lists.
 
-        Returns: how many messages there were. Raises: BrokerUnavailable.
+        Returns: how many messages were removed. Raises: BrokerUnavailable.
         """
         removed = 0
         for _, batch in _batches(tickets):
@@ -150,13 +150,14 @@ class Upkeep:
         return removed
 
     def compare(self, queue: str) -> int:
-        """Look through a whole list, part by part, and note the committed jobs that have no message as taken long ago.
+        """Read a whole list in parts, and mark the committed jobs without a message as taken long ago.
 
-        For a list that was emptied by hand: it costs as much as the list is long. Returns: how many.
+        For a list that was emptied by hand; the cost grows with the list. Returns: how many jobs were marked.
         Raises: BrokerUnavailable.
         """
         with answered():
-            # In this order, and from the end where messages come in: whatever comes or goes meanwhile is not missed.
+            # The line first, then the list from the end where messages arrive: so no message that arrives or leaves
+            # meanwhile counts as missing.
             missing = set(self._parts(self._redis.zrange, books_key("line", queue)))
             for message in self._parts(self._redis.lrange, list_key(queue)):
                 if tag := _DELIVERY_TAG.search(message):
@@ -183,7 +184,7 @@ class Upkeep:
         }
 
     def drop_stale_reservations(self, queues: Sequence[str]) -> int:
-        """Forget places whose job was never inserted, `PART` of each queue at most; returns how many.
+        """Release places whose job was never inserted, at most `PART` per queue; returns how many.
 
         Raises: BrokerUnavailable.
         """
@@ -193,16 +194,16 @@ class Upkeep:
             for queue in queues:
                 pipeline.zrangebyscore(books_key("reservations", queue), "-inf", now_ms, 0, PART)
             stale = [job for jobs in pipeline.execute() for job in jobs]
-        # A reservation is a first stay: a job that came back later has another number, and keeps its place.
+        # Only a first stay has a reservation: a job that came back has a later number and keeps its place.
         return self.leave((UUID(hex=job), 1) for job in stale)
 
     def cursor(self) -> int:
-        """Where the way through the books goes on. Raises: BrokerUnavailable."""
+        """Where the pass through the books continues. Raises: BrokerUnavailable."""
         with answered():
             return int(self._redis.get(_CURSOR) or 0)
 
     def keep_cursor(self, cursor: int) -> None:
-        """Go on there the next time. Raises: BrokerUnavailable."""
+        """Store where the pass continues next time. Raises: BrokerUnavailable."""
         with answered():
             if cursor:
                 self._redis.set(_CURSOR, cursor)
@@ -210,9 +211,9 @@ class Upkeep:
                 self._redis.delete(_CURSOR)
 
     def committed(self, cursor: int) -> tuple[int, dict[UUID, int]]:
-        """A part of the books: each job that waits, and is past its reservation, with its enqueue_no.
+        """A part of the books: the waiting, committed jobs with their enqueue_no.
 
-        Returns: the next cursor, 0 after the last part, and the part, which may repeat jobs of another.
+        Returns: the next cursor (0 after the last part), and the part, which may repeat jobs of another part.
         Raises: BrokerUnavailable.
         """
         with answered():
@@ -226,12 +227,12 @@ class Upkeep:
         return cursor, {UUID(hex=job): int(entry.rpartition(" ")[2]) for (job, entry), until in found if until is None}
 
     def messages(self, queue: str, limit: int) -> list[str]:
-        """The messages in a queue's list that will be taken next, `limit` at most. Raises: BrokerUnavailable."""
+        """The next messages in a queue's list, at most `limit`. Raises: BrokerUnavailable."""
         with answered():
             return [str(message) for message in self._redis.lrange(list_key(queue), -limit, -1)]
 
     def discard(self, queue: str, messages: Sequence[str]) -> int:
-        """Take these very messages out of a queue's list, near whose ends they are; returns how many were there.
+        """Remove these messages from a queue's list if they are near one of its ends; returns how many were there.
 
         Raises: BrokerUnavailable.
         """
@@ -243,7 +244,7 @@ class Upkeep:
 
 
 def _batches(tickets: Collection[Ticket]) -> Iterator[tuple[str, list[Ticket]]]:
-    """The tickets of each queue, in their order, so many at a time."""
+    """The tickets of each queue in their order, at most `BATCH_MESSAGES` at a time."""
     by_queue = attrgetter("queue")
     for queue, group in groupby(sorted(tickets, key=by_queue), key=by_queue):
         waiting = list(group)
@@ -252,7 +253,7 @@ def _batches(tickets: Collection[Ticket]) -> Iterator[tuple[str, list[Ticket]]]:
 
 
 def _entry(ticket: Ticket) -> str:
-    """What the books say of the job while it waits under this ticket."""
+    """The job's entry in the books while it waits under this ticket."""
     return f"{ticket.queue} {ticket.app_id.hex} {ticket.kv_tokens} {ticket.enqueue_no}"
 
 
@@ -263,7 +264,7 @@ def _stay(text: str) -> Stay:
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Raises: BrokerUnavailable: Redis does not answer."""
+    """Raise BrokerUnavailable if Redis does not answer inside the block."""
     try:
         yield
     except RedisError as error:

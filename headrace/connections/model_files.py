@@ -1,4 +1,4 @@
-"""Files of models, from folders and the Hugging Face hub. Imports the hub's libraries on use, since they load slowly."""
+"""Files of models, from folders and the Hugging Face hub. The hub's slow libraries are imported only when needed."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables; `migrations/` creates them. Times are `timestamptz`, money is US dollars, Headrace makes the UUIDv7 ids."""
+"""The tables; `migrations/` creates them. Times are `timestamptz`, money is USD, ids are UUIDv7 that Headrace makes."""
 
 from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
 from headrace.tables.columns import USD, metadata

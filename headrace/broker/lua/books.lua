@@ -1,35 +1,35 @@
--- The books of the queues, as every script here keeps them; this text comes before each of them.
+-- The books of the queues. Python puts this text in front of each script that uses them.
 --
--- KEYS[1]  the prefix of all keys. They carry one hash tag, so that one slot of a Redis Cluster has them all.
+-- KEYS[1]  the prefix of all keys. It has a hash tag, so that all keys are in one slot of a Redis Cluster.
 --
--- waiting            hash {job: "queue app tokens enqueue_no"}: all that wait, from the reservation to the claim
+-- waiting            hash {job: "queue app tokens enqueue_no"}: all waiting jobs, from the reservation to the claim
 -- line:Q             zset {job: turn}: the jobs of queue Q; its size is the depth
--- reservations:Q     zset {job: expiry in ms}: those of them that are not committed yet
+-- reservations:Q     zset {job: expiry in ms}: the jobs of Q that are reserved but not committed
 -- jobs:Q             hash {app: jobs waiting in Q}
--- tokens:Q           hash {app: tokens of its jobs waiting in Q}, while it has work in Q. A process of an older version
---                    does not keep it, so a field may be too low, too high or missing until its app has no work there.
--- turns:Q            hash {app: the last turn it was given}, while it has work in Q
--- knocks:Q           zset {app: until, in ms}: apps that were refused for want of room and will be back by then
--- wishes:Q           hash {app: tokens of the job that was refused}, of those that knock
--- backlog:Q          tokens of all that wait in Q: prompts, and the longest answers they may get
--- expected:Q         tokens that all of them will likely take: prompts, and answers as long as the lane's were
--- expected_tokens    hash {job: tokens that it will likely take}, of those that will likely take fewer than they may
+-- tokens:Q           hash {app: tokens of its jobs waiting in Q}, while it has jobs in Q. A process of an older version
+--                    does not update it: a field may be wrong or missing until its app has no jobs in Q.
+-- turns:Q            hash {app: the last turn it was given}, while it has jobs in Q
+-- knocks:Q           zset {app: until, in ms}: apps that found no room, and will retry before this time
+-- wishes:Q           hash {app: tokens of its refused job}, of the apps in knocks:Q
+-- backlog:Q          the most tokens that the jobs in Q can use: prompts plus max_tokens
+-- expected:Q         the tokens that they will likely use: prompts plus answers of the lane's usual length
+-- expected_tokens    hash {job: tokens that it will likely use}, only of jobs for which this is below the maximum
 -- app_jobs           hash {app: jobs waiting, in all queues}
--- taken:Q            zset {"job enqueue_no": taken at, in ms}: jobs that wait, and whose messages are not in the list: a
---                    worker took them and has not claimed them yet
--- checked:Q          "queued_at job": every job that was queued before it has been seen in the books since Redis was empty
--- departed           hash {pool: jobs that ever left its queues}: who knew how many slots were free when so many had
---                    left knows how many are free now
+-- taken:Q            zset {"job enqueue_no": taken at, in ms}: jobs that a worker took out of the list and has not
+--                    claimed yet
+-- checked:Q          "queued_at job": since Redis was empty, every job queued up to this one was found in the books
+-- departed           hash {pool: jobs that ever left its queues}. The number of free slots at one count gives the
+--                    number of free slots at a later count.
 -- rate:A             hash {requests, tokens, at}: what app A has left of its rates, as of `at` in ms
--- Q                  Celery's list of messages, ordered by turn: the next one is taken from the right
--- bell:P             stream with one entry: a new one says that the pool's lists have got messages
+-- Q                  Celery's list of messages, ordered by turn; workers take from the right
+-- bell:P             stream with one entry; a new entry means that the lists of pool P have new messages
 --
 -- Turns are start-time fair queueing with one job as the unit (Goyal, Vin, Cheng: SIGCOMM 1996): an app's next job
--- comes one turn after its last, and never before the turn that is being served.
+-- comes one turn after its last job, and never before the turn being served.
 local PREFIX = KEYS[1]
 
--- A full Redis lets a script go on that has written already, and refuses one whose first write takes memory. The caps
--- bound these books, so they are kept in any case: this write comes first, and takes none.
+-- A Redis with full memory refuses a script whose first write needs memory, but lets a script continue that has already
+-- written. This first write needs none, so the books are kept even then; the caps bound their size.
 redis.call('DEL', PREFIX .. 'none')
 
 local function key(kind, queue)
@@ -41,7 +41,7 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- A bucket of an app's rate holds a minute's worth, and fills as the minute passes.
+-- The token bucket of an app's rate has the capacity of one minute.
 local MINUTE_MS = 60000
 
 local function filled(bucket, name, limit, now)
@@ -52,8 +52,8 @@ local function filled(bucket, name, limit, now)
   return math.min(limit, left + math.max(0, now - at) * limit / MINUTE_MS)
 end
 
--- What was read of the books by this script, and what it made of it: nobody else writes meanwhile. Each script ends with
--- `save`.
+-- The books that this script has read and changed. A script runs alone, so they cannot change meanwhile. Each script
+-- must end with `save`.
 local books, jobs_of_apps = {}, {}
 
 local function book(queue)
@@ -65,15 +65,15 @@ local function book(queue)
       apps = redis.call('HLEN', key('jobs', queue)),
       accounts = {},
     }
-    -- A process of an older version does not keep it: it may be wrong then, until the queue is empty. What such a one
-    -- left behind is no more than what waits.
+    -- A process of an older version does not update `expected`: it may be wrong until the queue is empty. The minimum
+    -- keeps a stale value from exceeding the backlog.
     own.expected = math.min(own.backlog, tonumber(redis.call('GET', key('expected', queue)) or own.backlog))
     books[queue] = own
   end
   return own
 end
 
--- What one app has in one queue.
+-- The jobs, turn and tokens of one app in one queue.
 local function account(queue, app)
   local accounts = book(queue).accounts
   local own = accounts[app]
@@ -98,7 +98,7 @@ local function jobs_of_app(app)
   return jobs_of_apps[app]
 end
 
--- Count a job that comes (1) or goes (-1), and its tokens.
+-- Count a job that arrives (1) or leaves (-1), and its tokens.
 local function count(queue, app, jobs, tokens, expected)
   local whole, own = book(queue), account(queue, app)
   local had_work = own.jobs > 0
@@ -141,7 +141,7 @@ local function save_account(queue, app, own)
   end
 end
 
--- Pools whose lists have got messages in this script.
+-- Pools whose lists get messages from this script.
 local ringing = {}
 
 local function save()
@@ -168,7 +168,7 @@ local function save()
   end
 end
 
--- Take a job out of the books; true when it was there. An entry with a later enqueue_no is another stay: it remains.
+-- Remove a job from the books; true if it was there. An entry with a later enqueue_no is a later stay, and remains.
 local function leave(job, enqueue_no)
   local entry = redis.call('HGET', PREFIX .. 'waiting', job)
   if not entry then
@@ -191,20 +191,20 @@ local function leave(job, enqueue_no)
   return true
 end
 
--- The turn of the message at a place in the list; 0 for one that stands for nothing any more, nil where there is none.
+-- The turn of the message at an index of the list; 0 for a stale message, nil without a message.
 local function turn_at(queue, index)
   local message = redis.call('LINDEX', PREFIX .. queue, index)
   if not message then
     return nil
   end
-  -- A pattern would be tried at each of its characters.
+  -- A plain search first: a pattern would be tried at every character.
   local _, tag = string.find(message, '"delivery_tag":"job_', 1, true)
   local job = tag and string.match(message, '^%x+', tag + 1)
   return job and tonumber(redis.call('ZSCORE', key('line', queue), job) or 0) or 0
 end
 
--- The turn that is being served: that of the message that is taken next. The earliest turn in the books says it only
--- while there is none: it may be that of a place whose process died, and newcomers would be let in at that turn.
+-- The turn being served: that of the next message. Without one, or if it is stale, the earliest turn in the books. That
+-- is only the fallback, since it may belong to the reservation of a dead process: new jobs would enter at that turn.
 local function turn_served(queue)
   local own = book(queue)
   if not own.turn_served then
@@ -221,13 +221,13 @@ local function next_turn(queue, app)
   return math.max(account(queue, app).turn + 1, turn_served(queue))
 end
 
--- Whether a job waits under a later enqueue_no than this.
+-- Whether a job waits under an enqueue_no later than this one.
 local function is_in_later_stay(job, enqueue_no)
   local entry = redis.call('HGET', PREFIX .. 'waiting', job)
   return entry and tonumber(string.match(entry, '%d+$')) > tonumber(enqueue_no)
 end
 
--- Enter a job that is in no queue. Without `expected` it will likely take as many tokens as it may.
+-- Enter a job that is in no queue. `expected` defaults to `tokens`.
 local function enter(job, queue, app, tokens, enqueue_no, turn, expected)
   expected = math.min(expected or tokens, tokens)
   local entry = table.concat({queue, app, tokens, enqueue_no}, ' ')
@@ -236,7 +236,7 @@ local function enter(job, queue, app, tokens, enqueue_no, turn, expected)
   if expected < tonumber(tokens) then
     redis.call('HSET', PREFIX .. 'expected_tokens', job, expected)
   else
-    -- An older version's process leaves what it was in its last stay.
+    -- A process of an older version leaves the value of the job's last stay.
     redis.call('HDEL', PREFIX .. 'expected_tokens', job)
   end
   count(queue, app, 1, tonumber(tokens), expected)
@@ -244,17 +244,17 @@ local function enter(job, queue, app, tokens, enqueue_no, turn, expected)
   own.turn = math.max(own.turn, turn)
 end
 
--- How far from the ends of a list a message is looked for: to look through a long one would hold up everybody else.
+-- How far from the ends of a list a message is searched for: a search of a long list would block all other clients.
 local SEARCHED = 1000
 
--- Put a message into its list, behind those of its turn and before those of later ones.
+-- Insert a message into its list: after those with its turn, and before those with later turns.
 local function push(queue, message, turn)
   local list, own = PREFIX .. queue, book(queue)
   ringing[pool_of(queue)] = true
   own.last_turn = own.last_turn or turn_at(queue, 0) or 0
   own.turn_served = nil
-  -- Turns fall from left to right. The last place, mostly; else few go before it, on the right: a newcomer's turn is near
-  -- the one that is being served, however long the list is.
+  -- Turns fall from left to right. Most messages go to the left end. Else the place is near the right end, however long
+  -- the list is, because a new app's turn is near the turn being served. So search from the right.
   if own.last_turn <= turn then
     own.last_turn = turn
     redis.call('LPUSH', list, message)
@@ -273,8 +273,8 @@ local function push(queue, message, turn)
       beyond = middle
     end
   end
-  -- LINSERT passes what is on the left, one entry after the other; to take out and put back what is on the right costs some
-  -- thirty times as much for each.
+  -- LINSERT walks over the entries on the left. Popping the entries on the right and pushing them back costs about
+  -- thirty times as much per entry.
   if before > SEARCHED or 30 * before > length then
     redis.call('LINSERT', list, 'AFTER', redis.call('LINDEX', list, -before - 1), message)
     return
@@ -287,7 +287,7 @@ local function push(queue, message, turn)
   redis.call('RPUSH', list, unpack(again))
 end
 
--- Remove a message that is near an end of its list; true when it was there.
+-- Remove a message that is near an end of its list; true if it was there.
 local function pluck(queue, message)
   local list = PREFIX .. queue
   for _, rank in ipairs({-1, 1}) do

@@ -1,7 +1,7 @@
--- check(queue, before, now) -> 1, or 0 where another mark is there: all jobs of the queue up to here were checked.
+-- check(queue, before, now) -> 1, or 0 if the mark is not `before`: move the mark up to which all jobs were checked.
 --
--- ARGV  the queue, the mark that was read, the new one
--- The mark that was read is gone when Redis was wiped meanwhile: what was checked then says nothing any more.
+-- ARGV  the queue, the mark that was read, the new mark
+-- If Redis was wiped meanwhile, the mark that was read is gone, and the check is void.
 local mark = key('checked', ARGV[1])
 if (redis.call('GET', mark) or '') ~= ARGV[2] then
   return 0

@@ -1,9 +1,9 @@
--- commit(messages) -> how many: turn reservations into the queues' messages. The depth stays the same.
+-- commit(messages) -> how many: turn reservations into messages in the queues. The depth stays the same.
 --
 -- ARGV  for each: job, queue, app, tokens, enqueue_no, message; in the order in which they took their places
--- A reservation that ran out is no obstacle: the job is in Postgres, so its message must be in the list. One that waits
--- without a reservation has its message: this call is repeated, or a restore came first. One that is in a later stay, in
--- another queue, was moved there since it was inserted: this message stands for nothing any more.
+-- A job whose reservation expired still gets its message, because the job is in Postgres. A job in the books without a
+-- reservation already has its message: this call is a repeat, or a restore came first. A job in a later stay was moved
+-- to another queue since its insert: this message is stale.
 for i = 1, #ARGV, 6 do
   local job, queue, app, tokens, enqueue_no, message = unpack(ARGV, i, i + 5)
   local turn = tonumber(redis.call('ZSCORE', key('line', queue), job))

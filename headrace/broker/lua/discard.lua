@@ -1,4 +1,4 @@
--- discard(messages) -> how many were there: take messages that stand for nothing out of a list. The books stay.
+-- discard(messages) -> how many were there: remove stale messages from a list. The books stay.
 --
 -- ARGV  the queue, then the messages, which are near an end of the list
 local removed = 0

@@ -1,7 +1,7 @@
--- inspect(queues) -> for each {mark, missing, taken}: up to where its jobs were checked ('' for none), how many messages its
--- list lacks, and the "job enqueue_no" of those that were taken and not claimed for too long. Changes nothing.
+-- inspect(queues) -> for each {mark, missing, taken}: the mark up to which its jobs were checked ('' for none), the
+-- number of messages its list lacks, and "job enqueue_no" of those taken but not claimed in time. Changes nothing.
 --
--- ARGV  ms that a claim may take, how many taken ones to tell of, then the queues
+-- ARGV  ms that a claim may take, the most taken ones to return for each queue, then the queues
 local before, most = now_ms() - tonumber(ARGV[1]), ARGV[2]
 local found = {}
 for i = 3, #ARGV do

@@ -1,4 +1,4 @@
--- leave(jobs) -> how many were there: take jobs that wait no more out of the books. Their messages are not touched.
+-- leave(jobs) -> how many were there: remove jobs that no longer wait from the books. Their messages stay.
 --
 -- ARGV  for each: job, and the enqueue_no of the stay that is over
 local left = 0

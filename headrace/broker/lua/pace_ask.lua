@@ -1,10 +1,10 @@
--- ask(call) -> milliseconds to wait, 0 when the call may be made: it is then counted.
+-- ask(call) -> milliseconds to wait; 0 if the call may be made, which is then counted.
 --
--- KEYS[1]  hash of a model's rates: `held_until`, and for `requests` and `tokens` each `:limit`, `:left`, `:per_ms` (by
---          which it fills up) and `:at` (when `left` was so much); times in ms. Nothing where nobody has said a rate.
--- KEYS[2]  zset {"call tokens": asked at, in ms}: calls that no answer has counted yet
+-- KEYS[1]  hash of a model's rates: `held_until`, and for `requests` and `tokens` each `:limit`, `:left`, `:per_ms`
+--          (how fast it fills) and `:at` (the time of `left`); times in ms. A rate never reported has no fields.
+-- KEYS[2]  zset {"call tokens": asked at, in ms}: calls that no reported rate includes yet
 -- ARGV     call, its tokens, seconds that the calls are kept
--- The buckets are what the provider has: what it said last, less what was asked for since, and filled up by the time.
+-- The buckets model the provider's: its last report, minus the calls made since, plus what has filled up since.
 local call, tokens, lives_s = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -19,7 +19,7 @@ for kind, wanted in pairs({requests = 1, tokens = tokens}) do
   if rate[1] then
     local limit, per_ms = tonumber(rate[1]), tonumber(rate[3])
     local left = math.min(limit, rate[2] + per_ms * (now - rate[4]))
-    -- One that is larger than the bucket goes when that is full.
+    -- A call larger than the bucket goes when the bucket is full.
     local needed = math.min(wanted, limit)
     if left < needed then
       wait = math.max(wait, math.ceil((needed - left) / per_ms))

@@ -1,9 +1,9 @@
--- hear(rates): an answer said what is left. One that was said before the last that was heard is not news.
+-- hear(rates): record the rates that an answer reported. A report older than the last recorded one is ignored.
 --
 -- KEYS  as in `pace_ask.lua`
--- ARGV  ms since it was said, ms for which nothing is to be asked, seconds the keys live, ms that a call may be on its
---       way to the provider, then for each rate that was said: its kind, limit, what is left, ms until it is full
--- What was asked for since then, or was on its way, may not be in it yet, and is taken off.
+-- ARGV  age of the report in ms, ms for which no call may be made, seconds the keys live, ms that a call may be on its
+--       way to the provider, then for each reported rate: its kind, limit, what is left, ms until it is full
+-- The report may not include calls made since, or calls that were on their way: these are subtracted.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local said_at = now - tonumber(ARGV[1])
@@ -21,7 +21,7 @@ if #ARGV > 4 and said_at > tonumber(redis.call('HGET', KEYS[1], 'said_at') or 0)
   end
   for i = 5, #ARGV, 4 do
     local kind, limit, left, full_in = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-    -- A rate of which nothing is used up does not tell how fast it fills: by the minute, mostly.
+    -- A full bucket does not show how fast it fills: assume one minute, as is usual.
     local per_ms = (left < limit and full_in > 0) and (limit - left) / full_in or limit / 60000
     left = math.min(limit, left + per_ms * (now - said_at)) - asked[kind]
     redis.call('HSET', KEYS[1], kind .. ':limit', limit, kind .. ':left', left, kind .. ':per_ms', per_ms, kind .. ':at', now)

@@ -1,6 +1,6 @@
--- left() -> what calls may take now: {requests, tokens, the most tokens there can be}; nothing for what nobody has said.
+-- left() -> what calls may use now: {requests, tokens, capacity in tokens}; nil for a rate that was never reported.
 --
--- KEYS  as in `pace_ask.lua`, whose arithmetic this is; nothing is counted
+-- KEYS  as in `pace_ask.lua`; the arithmetic is the same, but nothing is counted
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 

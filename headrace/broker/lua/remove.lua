@@ -1,7 +1,7 @@
--- remove(messages) -> how many were there: take jobs that have ended out of the books, and their messages out of the lists.
+-- remove(messages) -> how many were there: remove ended jobs from the books, and their messages from the lists.
 --
 -- ARGV  for each: queue, job, enqueue_no, message
--- A message that is far from both ends of its list stays: no claim takes it, and `discard` finds it when it comes near.
+-- A message far from both ends of its list stays. It cannot be claimed, and `discard` removes it near the list's end.
 local removed = 0
 for i = 1, #ARGV, 4 do
   local queue, job, enqueue_no, message = unpack(ARGV, i, i + 3)

@@ -1,15 +1,15 @@
--- reserve(asks) -> places or refusals: take a place for each in the first queue that has room, or say why none has.
--- Atomic, so that no cap is ever overshot, whoever asks at the same time.
+-- reserve(asks) -> places or refusals: reserve a place for each ask in its first queue with room, or say why none has.
+-- Atomic, so that concurrent calls never exceed a cap.
 --
 -- ARGV  seconds a reservation lives, then for each ask:
 --         job, app, tokens, expected tokens, the app's caps (jobs waiting, requests and tokens a minute; -1 for none),
 --         number of candidates, and for each: queue, cap in jobs, cap in tokens, most expected tokens ahead (-1: any),
---         and how many will have departed from the pool when all of its free slots are taken
+--         and the pool's count of departed jobs at which all of its free slots are taken
 -- Reply  for each ask {candidate or 0, reason, number, depth, tokens, expected tokens, requests left, tokens left, free
---         slots}, where a place has its position in `number`, and in `expected` those of the jobs before it;
---         a refusal has what the reason is about in `number`: a cap in jobs or tokens, or ms until the rate allows it.
---         The rest is then the first candidate's. What is left of a rate that is not limited is -1.
--- Effect  each place is in the books and has a reservation; each rate is used up by what was admitted alone.
+--         slots}. A place: `number` is its position, `expected tokens` are those of the jobs ahead. A refusal: `number`
+--         is the cap in jobs or tokens, or the ms until the rate allows the job; depth, tokens and expected tokens are
+--         the first candidate's. A rate without a limit has -1 left.
+-- Effect  each place is in the books with a reservation. Only admitted jobs use up rates.
 local now = now_ms()
 local ttl_ms = ARGV[1] * 1000
 
@@ -30,7 +30,7 @@ local function drop_stale(queue)
   end
 end
 
--- The apps that knock at a queue.
+-- By queue: the apps that knock there (refused lately, and expected back).
 local knocks = {}
 
 local function forget_knock(queue, app)
@@ -54,8 +54,8 @@ local function knocking(queue)
   return knocks[queue]
 end
 
--- The apps among which a queue is shared when this one asks, and the largest job that another wants to be its first
--- there. An app that was refused here, and comes back soon, counts as if it had work: the next place is its own.
+-- The number of apps that share a queue while this app asks, and the largest job with which another app wants to enter.
+-- An app that knocks counts as if it had jobs in the queue, so that a share is kept for it.
 local function claimants(queue, app)
   local apps, largest = book(queue).apps + (account(queue, app).jobs == 0 and 1 or 0), 0
   for other in pairs(knocking(queue)) do
@@ -67,30 +67,30 @@ local function claimants(queue, app)
   return apps, largest
 end
 
--- The tokens that an app may have in a queue while others want some. They leave room for a first job that is larger
--- than a share: else small jobs would keep it out for ever.
+-- The tokens that an app may have in a queue shared with others. It leaves room for the largest job of a knocking app,
+-- also if that exceeds a share: else small jobs would keep that job out for ever.
 local function token_share(cap_tokens, apps, largest)
   return math.min(math.ceil(cap_tokens / apps), math.max(0, math.floor((cap_tokens - largest) / (apps - 1))))
 end
 
--- Jobs that are not later than a turn.
+-- Number of jobs up to a turn, including that turn.
 local function ahead_of(queue, turn)
   return redis.call('ZCOUNT', key('line', queue), '-inf', turn)
 end
 
--- Slots of the queue's pool that take a job at once.
+-- Free slots of the queue's pool.
 local function free_slots(queue, free_until)
   return math.max(0, free_until - departed(pool_of(queue)))
 end
 
--- Room in one candidate: nil, or the reason against it and what that is about.
+-- nil if one candidate has room; else the reason, and the cap that was met.
 local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead, free)
   knocking(queue)
   local waiting, own = book(queue), account(queue, app)
   if waiting.depth >= cap_jobs then
     return 'depth', cap_jobs
   end
-  -- A job that is larger than the cap has the queue for itself.
+  -- A job larger than the cap may enter an empty queue.
   if waiting.depth > 0 and waiting.backlog + tokens > cap_tokens then
     return 'tokens', cap_tokens
   end
@@ -99,7 +99,7 @@ local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead, f
   if own.jobs >= share then
     return 'share', share
   end
-  -- Its first job may be larger than its share.
+  -- An app's first job may be larger than its share.
   if apps > 1 and own.jobs > 0 then
     local most = token_share(cap_tokens, apps, largest)
     if own.tokens + tokens > most then
@@ -115,7 +115,7 @@ local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead, f
   return nil
 end
 
--- Take a place: its position, the depth with it, and about how many tokens are expected of the jobs before it.
+-- Take a place; returns its position, the depth including it, and the estimated tokens of the jobs ahead.
 local function take(job, app, tokens, expected, queue)
   local waiting, turn = book(queue), next_turn(queue, app)
   local ahead = ahead_of(queue, turn)
@@ -134,7 +134,7 @@ while at <= #ARGV do
   local job, app, tokens, expected = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local app_cap, requests_cap, tokens_cap = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   local candidates = tonumber(ARGV[at + 7])
-  -- Asked once more, because the answer was lost with its connection: it must not count twice, and its rates are paid.
+  -- A repeated ask, whose first reply was lost with its connection: the job must not count twice, nor use rates again.
   local is_paid = leave(job)
   local first = ARGV[at + 8]
   local bucket = PREFIX .. 'rate:' .. app
@@ -174,7 +174,7 @@ while at <= #ARGV do
     if not is_paid and (requests_cap >= 0 or tokens_cap >= 0) then
       requests_left = requests_cap >= 0 and requests_left - 1 or -1
       tokens_left = tokens_cap >= 0 and tokens_left - tokens or -1
-      -- What is not limited is not kept: a limit that is set later starts with a full minute.
+      -- A rate without a limit is not stored: a limit that is set later starts with a full bucket.
       keep(bucket, 'requests', requests_left)
       keep(bucket, 'tokens', tokens_left)
       redis.call('HSET', bucket, 'at', now)

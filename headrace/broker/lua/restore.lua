@@ -1,10 +1,9 @@
--- restore(messages) -> the jobs whose messages were missing: put those back into the queue's list. Safe to repeat.
+-- restore(messages) -> the jobs whose messages were missing: put these back into the queue's list. Safe to repeat.
 --
 -- ARGV  the queue, ms that a claim may take, then for each: job, app, tokens, enqueue_no, message; oldest first
--- The list is not looked through: a job that is in the books, and past its reservation, has its message there unless it
--- was taken, which `taken` says.
--- The caps are not asked: this is work that was accepted before. What was taken once already, and came back, goes to
--- the front; what is only missing gets the turn of a newcomer. Its reservation, if any, is done with.
+-- The list is not searched: a committed job in the books has its message in the list, unless `taken` has the job.
+-- The caps do not apply, because these jobs were accepted before. A job that was taken before and came back goes to the
+-- front. A job that is only missing gets the turn of a new job. A reservation, if any, ends.
 local queue, overdue = ARGV[1], now_ms() - tonumber(ARGV[2])
 local taken = key('taken', queue)
 
@@ -21,14 +20,14 @@ for i = 3, #ARGV, 5 do
   local known = redis.call('HGET', PREFIX .. 'waiting', job)
   local is_returned = tonumber(enqueue_no) > 1
   local is_known = known == table.concat({queue, app, tokens, enqueue_no}, ' ')
-  -- It is in a later stay by now: whoever asks has looked before that.
+  -- The job is in a later stay: the caller read Postgres before that began.
   local is_over = known and not is_known and tonumber(string.match(known, '%d+$')) > tonumber(enqueue_no)
   local is_missing = not is_over and (is_reserved or not is_known or is_taken_for_long(job, enqueue_no))
   if is_missing and is_returned then
     leave(job)
     returned[#returned + 1] = i
   elseif is_missing and not is_known then
-    -- The entry of an earlier stay ends here.
+    -- Removes the entry of an earlier stay.
     leave(job)
     enter(job, queue, app, tokens, enqueue_no, next_turn(queue, app))
   end
@@ -39,7 +38,7 @@ for i = 3, #ARGV, 5 do
     end
   end
 end
--- The oldest of them is pushed last, to be taken first. Each has the turn of the one it goes before.
+-- The oldest is pushed last, so that it is taken first. Each gets the turn of the message that it goes before.
 for i = #returned, 1, -1 do
   local job, app, tokens, enqueue_no, message = unpack(ARGV, returned[i], returned[i] + 4)
   enter(job, queue, app, tokens, enqueue_no, turn_served(queue))

@@ -1,13 +1,13 @@
--- begin(claim) -> text | nil: let this claim, and no older one, publish the job's tokens from now on.
+-- begin(claim) -> text | nil: from now on only this claim, and no older one, may publish the job's tokens.
 --
 -- KEYS  the job's stream of {kind, text, claim, bytes}: the entry's own text, the enqueue_no of the claim that wrote
---       it, and the bytes of all texts since the last restart with this entry's. Its ids are N-0, N growing by one.
+--       it, and the bytes of all texts since the last restart, this entry included. Its ids are N-0 with growing N.
 -- ARGV  enqueue_no of the claim, '1' to start anew or '0', seconds the stream lives, job id, channel,
 --       numbers reserved for one claim
--- Effect  one entry: `begin`, or `restart` where what was heard is not continued: only the text of deltas can be. A
---         claim that finds no stream though it is not the first cannot know what was heard: it counts on from where no
---         older claim came.
--- Reply  the text since the last restart, which the claim must continue; nil when a newer claim has begun.
+-- Effect  one entry: `begin`, or `restart` if the claim does not continue what readers received. Only answer text
+--         (deltas) can be continued. A later claim that finds no stream cannot know what readers received: it
+--         restarts, with numbers above those of any older claim.
+-- Reply  the text since the last restart, which the claim must continue; nil if a newer claim has begun.
 local claim = tonumber(ARGV[1])
 local entries = redis.call('XRANGE', KEYS[1], '-', '+')
 local number, is_heard, pieces = 0, false, {}

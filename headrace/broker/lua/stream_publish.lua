@@ -1,12 +1,12 @@
--- publish(pieces) -> {1 | 0, ...}: add each piece to the end of its job's stream, if its claim may still publish there.
+-- publish(pieces) -> {1 | 0, ...}: append each piece to its job's stream if its claim may still publish there.
 --
 -- KEYS  per piece, the job's stream, as `stream_begin.lua` describes it
 -- ARGV  seconds a stream lives, channel, then per piece: enqueue_no of its claim, bytes of the claim's pieces before
 --       it, its kind, its text, job id
--- Effect  one entry and one message on the channel per piece. What is there already is not written twice, so that
---         a call whose reply was lost can be repeated.
---         Where reasoning begins or ends, and after a restart, numbers are left out: readers are told more than the entry.
--- Reply  per piece 1; or 0 where a newer claim has begun, or an earlier one is gone and the piece would leave a hole.
+-- Effect  one entry and one message on the channel per piece. Bytes already in the stream are not written twice, so
+--         that a call whose reply was lost can be repeated.
+--         Where reasoning begins or ends, and after a restart, numbers are skipped: readers get further events there.
+-- Reply  per piece 1; or 0 if a newer claim has begun, or earlier text is lost and the piece would leave a gap.
 local TOLD_BESIDES = 5
 local taken = {}
 for i, key in ipairs(KEYS) do
@@ -20,7 +20,7 @@ for i, key in ipairs(KEYS) do
     text = string.sub(text, known - before + 1)
     if text ~= '' then
       local number = tonumber(string.match(last[1], '^%d+')) + 1
-      -- A claim that follows a restart and says nothing leaves a `begin` behind it.
+      -- A claim that publishes nothing after a restart leaves a `begin` entry after it.
       if (known == 0 and last[1] ~= '1-0') or (kind == 'reasoning') ~= (last[2][2] == 'reasoning') then
         number = number + TOLD_BESIDES
       end
