@@ -33,8 +33,8 @@ from headrace.connections.outages import (
     DroppedSslConnection,
 )
 
-#: The class that kombu uses for each scheme of a broker's URL. If `broker_transport` had a name of its own, Celery would
-#: show a URL that Flower cannot read.
+#: The class that kombu uses for each scheme of a broker's URL. With a name of its own in `broker_transport`, Celery
+#: would show a URL that Flower cannot read.
 SCHEMES = {
     "redis": "headrace.broker.transport:Transport",
     "rediss": "headrace.broker.transport:Transport",
