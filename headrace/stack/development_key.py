@@ -1,4 +1,4 @@
-"""The API key of the one-machine stack: of an app without limits, kept so that it survives restarts."""
+"""The API key of the one-machine stack, for an app without limits. A file keeps it across restarts."""
 
 from headrace import connections
 from headrace.config import Settings
@@ -10,7 +10,7 @@ APP = "development"
 
 
 def make_development_key(settings: Settings) -> str:
-    """The kept key if it still opens the door, else a new one."""
+    """The kept key if it is still valid, else a new one."""
     path = settings.state_dir / "api-key"
     pepper = settings.pepper.get_secret_value()
     engine = connections.postgres(settings, pool_size=1)

@@ -1,12 +1,12 @@
 """Make the environment that every command of this checkout shares: `.venv`, from the locks in `requirements/`.
 
-A bare `python3` runs this before anything is installed: standard library only, and no import of the project. It must
-not know what the commands do.
+A bare `python3` runs this before any package is installed. So it imports only the standard library, and nothing of the
+project. It must not know what the commands do.
 
     install.py [--dev] [COMMAND ARGUMENT ...]
 
-makes the environment, or finds it made, and becomes COMMAND in it. A stamp, written last, says what the environment
-holds: one that was interrupted has none, and is made anew.
+makes the environment unless it is complete, then becomes COMMAND in it. A stamp, written last, records the content of
+the environment. After an interruption the stamp is missing, and the environment is made anew.
 """
 
 import ast
@@ -25,13 +25,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-#: Rounded up from what the locks took when they were last compiled: (downloaded, on disk), in GB.
+#: (GB to download, GB on disk) for the locks when they were last compiled, rounded up.
 SIZE_GB = {"no vLLM": (0.1, 0.3), "CPU build of torch": (0.6, 2.2), "CUDA build of torch": (2.9, 5.7)}
 
-#: Seconds after which it is said again that the installation goes on: nothing else is, while uv is at work.
+#: Seconds between two messages that the installation goes on: uv prints nothing while it works.
 TELL_EVERY_S = 15.0
 
-#: What pip is told, and the variable that tells uv the same. uv reads none of pip's settings.
+#: pip's settings, and uv's variable for each. uv does not read pip's settings.
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -49,7 +49,7 @@ class InstallError(Exception):
 
 
 class Checkout:
-    """A checkout of the project: where its locks and its environment are."""
+    """The paths of a checkout's locks and of its environment."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -61,7 +61,7 @@ class Checkout:
         self.stamp = self.venv / "headrace.json"
 
     def wanted(self, dev: bool) -> dict[str, str]:
-        """Fingerprint each layer of the environment: {layer: hash of what it is made from}."""
+        """Fingerprint each wanted layer of the environment: {layer: hash of its sources}."""
         here = [str(self.root), sys.implementation.cache_tag, platform()]
         base = [self.locks / f"{name}.txt" for name in ("uv", "core", "torch-cpu", "cpu", "cuda")]
         layers = {"base": fingerprint(here, *base), "project": fingerprint([], self.root / "pyproject.toml")}
@@ -70,7 +70,7 @@ class Checkout:
         return layers
 
     def held(self) -> dict[str, str]:
-        """Read the stamp: {layer: hash of what it was made from}; empty where the environment is not whole."""
+        """Read the stamp: {layer: hash of its sources}. Empty if the environment is incomplete."""
         try:
             layers: dict[str, str] = json.loads(self.stamp.read_text())
         except (OSError, ValueError):
@@ -78,7 +78,7 @@ class Checkout:
         return layers if self.python.exists() else {}
 
     def has_cuda_torch(self) -> bool:
-        """Whether the torch that pip was offered is PyPI's, which links to NVIDIA's libraries."""
+        """True if the installed torch is PyPI's, which links to NVIDIA's libraries."""
         found = [path.name for path in self.venv.glob("lib/python*/site-packages/torch-*.dist-info")]
         return any("+cpu" not in name for name in found)
 
@@ -109,12 +109,12 @@ def announce(kind: str) -> None:
 
 
 def uv_settings(listed: str) -> dict[str, str]:
-    """Translate what `pip config list` prints into variables for uv.
+    """Translate the output of `pip config list` into variables for uv.
 
-    pip looks into every index for the best match; uv is told to do so too, or a mirror that holds some packages would
-    hide the rest. The locks' hashes say what may be taken from where.
+    pip searches every index for the best match. uv must do so too, or a mirror with only some packages would hide the
+    rest. This is safe, because the locks' hashes decide which files are accepted.
     """
-    # pip prints its files before the environment, which wins; the section of one command wins over `global`.
+    # The environment wins over pip's files, and the section of one command wins over `global`.
     rank = {"global": 0, "install": 1, ":env:": 2}
     found = re.findall(r"^(global|install|:env:)\.([\w-]+)=(.+)$", listed, re.MULTILINE)
     settings = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
@@ -130,7 +130,7 @@ class Installer:
     """Runs pip and uv for one checkout, one installation at a time.
 
     Attributes:
-        lock: descriptor of the lock. The children hold it as well: it is free only when all of them have ended.
+        lock: descriptor of the lock. The children inherit it, so the lock is free only when all of them have ended.
     """
 
     def __init__(self, checkout: Checkout, lock: int) -> None:
@@ -140,16 +140,16 @@ class Installer:
         self.environment: Mapping[str, str] = os.environ  # noqa: TID251 - runs before headrace.config can be imported
 
     def install(self, wanted: Mapping[str, str]) -> None:
-        """Bring the environment to what is wanted, a layer at a time."""
+        """Install the wanted layers, one at a time."""
         started, checkout, held = time.monotonic(), self.checkout, self.checkout.held()
         packages = {layer: made_from for layer, made_from in wanted.items() if layer != "project"}
         if not packages.items() <= held.items():
-            # From here until they are whole, no stamp.
+            # No stamp may exist until the layers are complete.
             checkout.stamp.unlink(missing_ok=True)
             if held.get("base") != packages["base"]:
                 held = {}
                 self.make_venv()
-                # Where there is no uv for this platform, pip does all the work, from the same locks.
+                # May fail: on a platform without uv, pip does all the work, from the same locks.
                 self.run(
                     self.pip("--quiet", "--only-binary=:all:", "--require-hashes", "-r", str(checkout.locks / "uv.txt"))
                 )
@@ -159,13 +159,13 @@ class Installer:
             if "dev" in packages:
                 say("Installing the development tools.")
                 self.add("dev")
-                # What pip finds in such a folder it would leave as it is.
+                # Remove the folder first: pip would keep the packages that are already in it.
                 shutil.rmtree(checkout.sdk_floor, ignore_errors=True)
                 self.add("sdk-floor", into=checkout.sdk_floor)
             held |= packages
             checkout.stamp.write_text(json.dumps(held))
         if held.get("project") != wanted["project"]:
-            # pip: uv leaves a file in the temporary folder after a build.
+            # pip, because uv leaves a file in the temporary folder after a build.
             self.must(self.pip("--quiet", "--no-build-isolation", "--editable", str(checkout.root)))
         checkout.stamp.write_text(json.dumps({**held, **wanted}))
         say(f"Installed in {time.monotonic() - started:.0f} s; .venv holds {disk_gb(checkout.venv):.1f} GB.")
@@ -180,7 +180,7 @@ class Installer:
                 "On Debian or Ubuntu: apt install python3-venv"
             ) from missing
         say(f"Making .venv with Python {'.'.join(map(str, sys.version_info[:3]))}.")
-        # A child that holds the lock: were this process killed, nobody would clear the folder while pip is put there.
+        # A child process, which holds the lock: if this process is killed, no other one clears the folder meanwhile.
         self.must((sys.executable, "-I", "-m", "venv", "--clear", str(self.checkout.venv)))
 
     def tell_uv_what_pip_knows(self) -> None:
@@ -199,7 +199,7 @@ class Installer:
             self.add("cuda")
 
     def take_cpu_torch(self) -> None:
-        """Install a CPU build of torch where one is offered. Left to itself, pip prefers PyPI's, whose hash it sees."""
+        """Install a CPU build of torch if an index offers one. Otherwise pip prefers PyPI's, whose hash it sees."""
         tool = self.uv() if self.checkout.uv.exists() else self.pip()
         lock = ("--require-hashes", "-r", str(self.checkout.locks / "torch-cpu.txt"))
         offered = self.run((*tool, "--dry-run", *lock), quiet=True).returncode == 0
@@ -208,7 +208,7 @@ class Installer:
             say("This CPU build of torch is none that the lock knows. PyPI's CUDA build is taken instead.")
 
     def add(self, *names: str, into: Path | None = None) -> None:
-        """Install what complete locks name, with uv or else with pip; `into` a folder of its own where there is one."""
+        """Install the packages of complete locks, with uv or else with pip. `into`: a separate folder for them."""
         files = (word for name in names for word in ("-r", str(self.checkout.locks / f"{name}.txt")))
         arguments = ("--require-hashes", *(("--target", str(into)) if into else ()), *files)
         if self.checkout.uv.exists():
@@ -254,18 +254,18 @@ def only_one(checkout: Checkout) -> Iterator[int]:
 
 
 def disk_gb(folder: Path) -> float:
-    """Sum the space a folder takes, in GB; files that a cache shares with it count."""
+    """The space that a folder takes, in GB. Counts files that it shares with a cache."""
     files = (os.lstat(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names)
     return sum(512 * file.st_blocks for file in files) / 1e9
 
 
 def terminated(*_: object) -> NoReturn:
-    # An exception, so that the running child is ended as well.
+    # Raises SystemExit, so that the running child is ended as well.
     sys.exit(128 + signal.SIGTERM)
 
 
 def ensure(checkout: Checkout, dev: bool) -> None:
-    """Make the environment, or what it lacks; cheap where it is whole."""
+    """Install the missing layers of the environment. Cheap if it is complete."""
     wanted = checkout.wanted(dev)
     if wanted.items() <= checkout.held().items():
         return

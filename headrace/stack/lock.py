@@ -1,4 +1,4 @@
-"""One stack per state folder. Knows nothing of what a stack is."""
+"""A lock that allows one stack per state folder. Knows nothing else of a stack."""
 
 import fcntl
 import os
@@ -9,13 +9,17 @@ from pathlib import Path
 
 from headrace.errors import StackError
 
-#: A killed stack's watchdog keeps the lock until its last process has ended; longer than it takes at most.
+#: Seconds to wait for the lock. A killed stack's watchdog keeps it until the stack's last process has ended. That takes
+#: less time.
 PATIENCE_S = 10.0
 
 
 @contextmanager
 def state_lock(folder: Path) -> Iterator[int]:
-    """Hold this state folder; yields the lock's descriptor, whose heirs hold it too. Raises: StackError."""
+    """Lock this state folder. Yields: the lock's descriptor; a child that inherits it holds the lock too.
+
+    Raises: StackError.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock_file = (folder / "lock").open("a+")

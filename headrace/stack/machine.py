@@ -1,6 +1,6 @@
-"""Everything that runs on one machine: the servers, the Procfile's processes, and how each is known to be ready.
+"""Everything that runs on one machine: the servers, the Procfile's processes, and each one's readiness check.
 
-Decides what runs and with which environment; the supervisor runs it.
+Decides which processes run, and with which environment. The supervisor runs them.
 """
 
 import os
@@ -26,12 +26,12 @@ from headrace.stack.servers.postgres import Postgres
 from headrace.stack.servers.valkey import Valkey
 
 WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
-#: Where each worker serves its metrics.
+#: The port of each worker's metrics.
 METRICS_PORTS = MappingProxyType({"gpu": 9464, "overflow": 10_464, "webhooks": 11_464})
-#: Room for as many stacks beside each other; less than any two of the ports above are apart.
+#: The most stacks beside each other. Must be less than the distance between any two of the ports above.
 PORTS_APART = 500
 FLOWER_USER = "operator"
-#: A server that ends this often without having run for a while is beyond repair, and with it the stack.
+#: A server that ends this often in a row, each time after a short life, ends the whole stack.
 SERVER_GIVES_UP_AFTER = 5
 SERVER_TIMEOUT_S = 30.0
 RELEASE_TIMEOUT_S = 120.0
@@ -40,12 +40,12 @@ ENGINE_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What the caller wants of a machine.
+    """The caller's options for a machine.
 
     Attributes:
         without: processes of the Procfile that are left out.
-        port: of the API; None for the usual one or the next that is free.
-        model: what a vLLM engine loads; None for another engine.
+        port: the API's port; None for the usual one or the next free one.
+        model: the model that a vLLM engine loads; None for another engine.
     """
 
     without: frozenset[str] = frozenset()
@@ -54,10 +54,10 @@ class StackOptions:
 
 
 class Machine:
-    """One machine's services, stage by stage, and the addresses they will have."""
+    """One machine's services, stage by stage, and their addresses."""
 
     def __init__(self, settings: Settings, options: StackOptions) -> None:
-        """Choose ports and passwords; nothing starts. Raises: StackError."""
+        """Choose ports and passwords. Starts nothing. Raises: StackError."""
         self._lines = procfile.read(PROJECT_ROOT / "Procfile")
         if unknown := options.without - self._lines.keys():
             raise StackError(f"The Procfile has no {', '.join(sorted(unknown))}; it has {', '.join(self._lines)}.")
@@ -66,8 +66,8 @@ class Machine:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         given = settings.model_fields_set
         self.web_port = self._web_port(options.port)
-        # The API's port is held. The others are free until their server listens: a stack that starts at the same time
-        # has another port for its API, and so begins to look for the others elsewhere.
+        # Only the API's port is held. The others stay free until their server listens. This is safe, because a stack
+        # that starts at the same time gets another API port, so it searches for the others elsewhere.
         shift = (self.web_port - WEB_PORT) % PORTS_APART
         postgres_port, valkey_port = ports.pick(POSTGRES_PORT + shift), ports.pick(VALKEY_PORT + shift)
         self._postgres = None if "database_url" in given else Postgres(state / "postgres", postgres_port)
@@ -87,7 +87,7 @@ class Machine:
 
     @property
     def logs(self) -> Path:
-        """The folder of each process's output."""
+        """The folder with the output of each process."""
         return self.settings.state_dir / "logs"
 
     @property
@@ -102,7 +102,7 @@ class Machine:
 
     @property
     def flower_auth(self) -> str:
-        """What opens Flower: `USER:PASSWORD`."""
+        """Flower's login, as `USER:PASSWORD`."""
         return self._env["FLOWER_BASIC_AUTH"]
 
     @property
@@ -117,12 +117,12 @@ class Machine:
 
     @property
     def metrics_urls(self) -> dict[str, str]:
-        """Where each worker that runs serves its metrics."""
+        """The URL of each running worker's metrics."""
         running = {name: port for name, port in self._metrics_ports.items() if name not in self.left_out}
         return {name: f"http://{ports.LOOPBACK}:{port}/metrics" for name, port in running.items()}
 
     def stages(self) -> list[list[Service]]:
-        """What to start, in order: each server, the release step, then all the rest at once."""
+        """The services to start, in order: each server, the release step, then all others at once."""
         stages = [[self._server(server)] for server in (self._postgres, self._valkey) if server]
         names = [name for name in self._lines if name not in self.left_out]
         if "release" in names:
@@ -139,7 +139,7 @@ class Machine:
         return asked
 
     def _hold(self, port: int) -> bool:
-        """Keep the port for the API as long as this machine lives; False when it is taken."""
+        """Keep the port for the API as long as this machine lives. False if it is taken."""
         held = ports.hold(port)
         if held is None:
             return False
@@ -157,7 +157,7 @@ class Machine:
         )
 
     def _process(self, name: str) -> Service:
-        """A process of the Procfile with its readiness check; one that is not known here is ready when it runs."""
+        """A process of the Procfile with its readiness check. A process not named here is ready once it runs."""
         service = Service(self._command(name))
         match name:
             case "web":
@@ -171,7 +171,7 @@ class Machine:
                     is_ready=row.is_live,
                     before_start=row.mark,
                     ready_timeout_s=ENGINE_TIMEOUT_S,
-                    # It lets its jobs finish, and then has as long to hand the rest back.
+                    # Twice `drain_s`: once to let its jobs finish, once to hand the rest back.
                     stop_timeout_s=STOP_TIMEOUT_S + 2 * self.settings.drain_s,
                 )
             case "webhooks" | "control":
@@ -189,8 +189,8 @@ class Machine:
         return Command(name, procfile.shell(self._lines[name]), env, PROJECT_ROOT)
 
     def _environment(self) -> dict[str, str]:
-        """What the Procfile's processes see: our own environment, with every address and secret filled in."""
-        inherited = dict(os.environ)  # noqa: TID251 - it is handed on whole; nothing is read from it here.
+        """The environment of the Procfile's processes: this process's own, with every address and secret added."""
+        inherited = dict(os.environ)  # noqa: TID251 - it is passed on as a whole; nothing is read from it here.
         settings = self.settings
         ours = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}",

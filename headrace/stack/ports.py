@@ -1,17 +1,17 @@
-"""TCP ports on loopback: which one a process gets. Knows nothing of what listens there."""
+"""Chooses TCP ports on loopback. Knows nothing of the processes that listen there."""
 
 import socket
 from collections.abc import Callable, Collection
 
 LOOPBACK = "127.0.0.1"
-#: Ports tried after the preferred one before any free port will do.
+#: Ports to try from the preferred one on, before any free port is taken.
 TRIES = 50
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """True when nothing listens on this port now."""
     with socket.socket() as probe:
-        # Connections of an earlier run that linger in TIME_WAIT do not count as taken.
+        # An earlier run's connections in TIME_WAIT must not make the port count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -23,8 +23,8 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 def hold(port: int, host: str = LOOPBACK) -> socket.socket | None:
     """Keep a port for a server that sets SO_REUSEPORT, until the socket is closed; None when it is taken.
 
-    Such a server, granian for one, shares its port with any other that does the same: two of them would both start and
-    divide the requests. While it is held, `is_free` and `hold` find the port taken, and the server can still bind it.
+    Such a server, granian for one, shares its port with every other that sets SO_REUSEPORT: two of them would both
+    start and divide the requests. While the port is held, `is_free` and `hold` find it taken, but the server can bind.
     """
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,14 +33,14 @@ def hold(port: int, host: str = LOOPBACK) -> socket.socket | None:
     except OSError:
         held.close()
         return None
-    # From here on only a server that sets SO_REUSEPORT may bind beside it.
+    # From here on, only a server that sets SO_REUSEPORT can bind the port too.
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return held
 
 
 def free_port() -> int:
-    """Any free port, as the kernel picks it."""
+    """A free port that the kernel picks."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]

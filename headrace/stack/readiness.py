@@ -1,4 +1,4 @@
-"""Whether a process can do its work: asked over the same wires as its clients use. Starts and stops nothing."""
+"""Checks whether a process can do its work, over the same protocols as its clients. Starts and stops nothing."""
 
 import http.client
 import socket
@@ -20,7 +20,7 @@ _PING_TIMEOUT_S = 0.5
 
 
 def answers(port: int, path: str) -> bool:
-    """True when a GET on loopback gets a 200."""
+    """True if a GET on loopback returns status 200."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_HTTP_TIMEOUT_S)
     try:
         connection.request("GET", path)
@@ -41,21 +41,21 @@ def pongs(celery: Celery, name: str) -> bool:
 
 
 class Said:
-    """What a process writes into its log at each start: for one that serves nobody, and so can be asked nothing."""
+    """A text that a process logs at each start, for a process without clients, which no request can check."""
 
     def __init__(self, log: Path, text: str) -> None:
         self._log, self._text = log, text
         self._times = 0
 
     def is_new(self) -> bool:
-        """True when the text is in the log once more than when this was last true."""
+        """True if the log has the text more often than at the last call."""
         times = self._log.read_text(errors="replace").count(self._text)
         is_new, self._times = times > self._times, times
         return is_new
 
 
 class WorkerRow:
-    """A worker's row in Postgres: it writes one when its engine can answer, and keeps a lease on it."""
+    """A worker's row in Postgres. The worker writes it when its engine can answer, and keeps a lease on it."""
 
     def __init__(self, settings: Settings, pool: str) -> None:
         self._engine = connections.postgres(settings, pool_size=1)
@@ -63,14 +63,14 @@ class WorkerRow:
         self._last_before: object = None
 
     def mark(self) -> None:
-        """Remember the rows that are there: those of earlier lives do not count."""
+        """Remember the time: rows of workers that started earlier do not count."""
         with self._engine.connect() as db:
             self._last_before = db.execute(sa.select(sa.func.now())).scalar_one()
 
     def is_live(self) -> bool:
-        """True when a worker that started after `mark` is ready and holds its lease. Each is told of once.
+        """True if a worker that started after `mark` is ready and holds its lease. Reports each worker once.
 
-        The row of one that was killed keeps its lease for a while: it is not taken for the next.
+        A killed worker's row keeps its lease for a while, and must not count as the next worker.
         """
         statement = sa.select(sa.func.max(workers.c.started_at)).where(
             workers.c.name == self._name,

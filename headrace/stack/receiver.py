@@ -1,4 +1,4 @@
-"""A webhook receiver on loopback for the demo: keeps what it is sent, and says whether a signature holds."""
+"""A webhook receiver on loopback for the demo: keeps every webhook, and verifies signatures."""
 
 import threading
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from headrace.stack.ports import LOOPBACK
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One webhook as it came in; header names are lower case."""
+    """One webhook as it arrived, with header names in lower case."""
 
     headers: dict[str, str]
     body: str
 
     def is_signed_with(self, secret: str) -> bool:
-        """True when its signature was made with this secret over this very body, lately."""
+        """True if its signature is recent and was made with this secret over this body."""
         try:
             Webhook(secret).verify(self.body, self.headers)
         except WebhookVerificationError:
@@ -38,11 +38,11 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL that it listens on."""
         return f"http://{LOOPBACK}:{self._server.server_port}/webhook"
 
     def wait_for(self, number: int, timeout_s: float) -> list[Received]:
-        """What came in, once it is at least `number` or the time is over."""
+        """The webhooks received, once they are at least `number` or the time is over."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._received) >= number, timeout_s)
             return list(self._received)
@@ -70,6 +70,6 @@ def _handler(keep: Callable[[Received], None]) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: the demo shows what came in."""
+            """Log nothing: the demo shows the webhooks."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""What a running stack says of itself, as a private JSON file. Knows nothing of how it runs."""
+"""The report of a running stack, as a private JSON file. Knows nothing of how the stack runs."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,15 +11,15 @@ from headrace.stack.secret import write_private
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where everything is.
+    """The addresses, secrets and processes of a stack.
 
     Attributes:
-        api_key: of an app without limits.
-        flower_auth: what opens Flower: `USER:PASSWORD`.
-        engine: what answers; `simulator` makes its answers up.
-        model_source: where the weights came from; None where there are none.
+        api_key: the key of an app without limits.
+        flower_auth: Flower's login, as `USER:PASSWORD`.
+        engine: the engine that answers; `simulator` makes its answers up.
+        model_source: where the weights came from; None without weights.
         left_out: processes of the Procfile that do not run, and why.
-        metrics_urls: by process name, where each worker serves Prometheus.
+        metrics_urls: by process name, the URL of each worker's Prometheus metrics.
         pids: by process name, the embedded servers included.
     """
 
@@ -37,12 +37,12 @@ class Report:
     pids: dict[str, int]
 
     def write(self, path: Path) -> None:
-        """Replace the file whole, readable by its owner alone: it holds secrets."""
+        """Replace the whole file. Only its owner can read it, because it holds secrets."""
         write_private(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The report in a file. Raises: OSError: there is none. StackError: it is not a report."""
+        """The report in a file. Raises: OSError: the file is missing. StackError: it is not a report."""
         try:
             return cls(**json.loads(path.read_text()))
         except (ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""A random secret that survives restarts, in a file only its owner can read. Knows nothing of what it opens."""
+"""A random secret that survives restarts, in a file that only its owner can read. Knows nothing of its use."""
 
 import os
 import secrets
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def persistent_secret(path: Path) -> str:
-    """Read the secret in this file; make one, mode 0600, where there is none."""
+    """Read the secret in this file. Without one, make it, with mode 0600."""
     try:
         if kept := path.read_text().strip():
             return kept
@@ -18,7 +18,7 @@ def persistent_secret(path: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file whole, mode 0600 from its first byte on."""
+    """Replace a whole file, with mode 0600 from its first byte on."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """A whole stack, from the outside: `headrace up` as a child process, for the demo and the end-to-end tests.
 
-A process of its own, because a supervisor owns its process: its signals, its main thread, and every orphan.
+It needs its own process, because a supervisor owns its process: its signals, its main thread, and every orphan.
 """
 
 import os
@@ -19,7 +19,7 @@ from headrace.stack.processes.child import Child, Command
 from headrace.stack.report import Report
 
 START_TIMEOUT_S = 900.0
-#: Every stage of the stack may take its own time to stop.
+#: Long, because the stages of the stack stop one after the other.
 STOP_TIMEOUT_S = 90.0
 _POLL_S = 0.05
 _UP = "from headrace.cli import main; main()"
@@ -36,7 +36,7 @@ class Process:
 class Stack:
     """A stack for the length of a `with` block.
 
-    Start it from a thread that lives as long as it shall: on Linux, it is stopped when that thread ends.
+    Start it from a thread that lives as long as the stack must: on Linux, the stack stops when that thread ends.
     """
 
     def __init__(
@@ -46,16 +46,16 @@ class Stack:
         env: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Plan it.
+        """Start nothing yet.
 
         Args:
             options: of `headrace up`, such as `("--engine", "simulator", "--without", "gpu")`.
-            env: set for the stack, on top of our own environment.
+            env: variables for the stack, on top of this process's environment.
             say: gets each line that `headrace up` prints while it starts.
         """
         self.state_dir = state_dir.resolve()
         self._ready_file = self.state_dir / "ready.json"
-        inherited = dict(os.environ)  # noqa: TID251 - it is handed on whole; nothing is read from it here.
+        inherited = dict(os.environ)  # noqa: TID251 - it is passed on as a whole; nothing is read from it here.
         changes = {"HEADRACE_STATE": str(self.state_dir), "PYTHONUNBUFFERED": "1", **(env or {})}
         argv = (sys.executable, "-c", _UP, "up", "--ready-file", str(self._ready_file), *options)
         self._command = Command("headrace up", argv, inherited | changes, PROJECT_ROOT)
@@ -74,11 +74,11 @@ class Stack:
 
     @property
     def pid(self) -> int:
-        """The supervisor's."""
+        """The supervisor's pid."""
         return self._running.pid
 
     def start(self) -> None:
-        """Return once everything is ready. Raises: StackError; nothing runs then."""
+        """Start the stack, and return once everything is ready. Raises: StackError, after stopping everything."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._ready_file.unlink(missing_ok=True)
         log = self.state_dir / "logs" / "up.log"
@@ -106,13 +106,13 @@ class Stack:
         return pid
 
     def wait(self) -> None:
-        """Block for as long as it runs. Raises: StackError when it ends by itself."""
+        """Block as long as the stack runs. Raises: StackError when it ends by itself."""
         while True:
             self._running.check_alive()
             time.sleep(_POLL_S)
 
     def stop(self) -> int:
-        """Stop everything in reverse order; safe to call twice. Returns: the supervisor's exit status."""
+        """Stop everything in reverse order. Safe to call twice. Returns: the supervisor's exit status."""
         self._running.stop(STOP_TIMEOUT_S)
         status = self._running.poll()
         assert status is not None
@@ -132,7 +132,7 @@ class Stack:
         return self._child
 
     def _tell(self, log: Path, told: int) -> int:
-        """Pass on what is new in the log, whole lines only. Returns: how many bytes have been told."""
+        """Pass on the new whole lines of the log. Returns: how many bytes of it have been passed on."""
         with log.open("rb") as file:
             file.seek(told)
             text, newline, _ = file.read().rpartition(b"\n")

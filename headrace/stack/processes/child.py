@@ -1,4 +1,4 @@
-"""One child process: how it is started so that it never outlives us, and how it is stopped.
+"""One child process: starts it so that it never outlives this process, and stops it.
 
 Knows neither what the process does nor when to restart it.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headrace.errors import StackError
 
-#: A process that has not ended this long after its stop signal is killed, with its group.
+#: A process that runs this long after its stop signal is killed, with its group.
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.02
 _LAUNCHER = Path(__file__).with_name("launch.py")
@@ -23,12 +23,12 @@ _LAUNCHER = Path(__file__).with_name("launch.py")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run.
+    """A command to run.
 
     Attributes:
         env: the whole environment.
-        stop_signal: asks this program for a clean end.
-        identity: who runs it, as `rootless.py` names it; empty for ourselves.
+        stop_signal: the signal that asks this program for a clean end.
+        identity: the user to run it as, in the format of `rootless.py`; empty for the present user.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Command:
 class Child:
     """A running command, leader of a session and a process group of its own.
 
-    A terminal's Ctrl-C therefore reaches only us. On Linux the child also gets its stop signal when the
-    *thread* that started it ends: start children from a thread that lives as long as they may.
+    A terminal's Ctrl-C therefore reaches only the parent. On Linux the child also gets its stop signal when the
+    *thread* that started it ends, so start children from a thread that outlives them.
     """
 
     def __init__(self, command: Command, log: Path, watchdog_fd: int | None = None) -> None:
-        """Start it. Its output is appended to `log`; it announces itself to the watchdog before its program runs.
+        """Start it. Appends its output to `log`. It registers with the watchdog before its program runs.
 
         Raises: StackError.
         """
@@ -77,18 +77,18 @@ class Child:
         return self._process.poll()
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process alone; no error when it has ended."""
+        """Send a signal to the process alone. Does nothing when it has ended."""
         self._process.send_signal(number)
 
     def kill_group(self) -> None:
-        """End whatever is left of its process group, at once. Done once: the number may come to mean another group."""
+        """Kill the rest of its process group, only once after its end: another group may get the same number."""
         if not self._group_ended:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._group_ended = self.poll() is not None
 
     def wait(self, timeout_s: float) -> bool:
-        """True when it has ended within this time."""
+        """Wait for its end. False if it still runs after this time."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
         return self.poll() is not None
@@ -102,7 +102,7 @@ class Child:
         self._process.wait()
 
     def wait_until(self, is_ready: Callable[[], bool], timeout_s: float) -> None:
-        """Return once it is ready. Raises: StackError with the end of its log when it ends or is too slow."""
+        """Wait until it is ready. Raises: StackError with the end of its log when it ends or is too slow."""
         deadline = time.monotonic() + timeout_s
         while not is_ready():
             self.check_alive()
@@ -117,7 +117,7 @@ class Child:
             raise StackError(f"{self.command.name} ended with {describe(status)}. {self.last_words()}")
 
     def last_words(self, lines: int = 15) -> str:
-        """The end of its log, to be appended to a message; never reads more than its last 16 KiB."""
+        """The end of its log, for a message. Reads at most its last 16 KiB."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - 16_384))
             text = file.read().decode(errors="replace")
@@ -131,10 +131,10 @@ def launched(
     identity: str = "",
     watchdog_fd: int | None = None,
 ) -> list[str]:
-    """The command line that runs `argv` as a child of ours, through `launch.py`."""
+    """The command line that runs `argv` as a child of this process, through `launch.py`."""
     watchdog = -1 if watchdog_fd is None else watchdog_fd
     tie = [str(os.getpid()), str(int(stop_signal)), identity, str(watchdog)]
-    # Isolated and without site: nothing of the environment it prepares applies to the launcher itself.
+    # Isolated and without site, so that the program's environment does not affect the launcher itself.
     return [sys.executable, "-I", "-S", str(_LAUNCHER), *tie, *argv]
 
 

@@ -2,8 +2,8 @@
 
     launch.py PARENT_PID STOP_SIGNAL IDENTITY WATCHDOG_FD PROGRAM [ARGUMENT …]
 
-It is a program of its own because the alternative, Python code between fork and exec, is unsafe in a process
-that has threads.
+It is a separate program, because the alternative, Python code between fork and exec, is unsafe in a process with
+threads.
 """
 
 import ctypes
@@ -25,11 +25,11 @@ def main(parent: int, stop_signal: int, identity: str, watchdog: int, program: l
         how, uid, gid = identity.split(":")
         {"map": _map, "drop": _drop}[how](libc, int(uid), int(gid))
     if sys.platform.startswith("linux"):
-        # After the change of identity, which clears it.
+        # After the change of identity, which would clear this setting.
         libc.prctl(_PR_SET_PDEATHSIG, stop_signal)
     if os.getppid() != parent:
         sys.exit("the parent is gone")
-    # Python ignores these, and a program inherits what is ignored.
+    # Python ignores these signals, and a program inherits ignored signals.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:

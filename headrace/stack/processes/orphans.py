@@ -1,6 +1,6 @@
-"""Processes whose parent died before them, below this one: adopted, reaped, and in the end killed.
+"""Adopts, reaps and finally kills orphans: descendants of this process whose parent has died.
 
-Linux only; elsewhere nothing is adopted and nothing is left to do here.
+Linux only. Elsewhere the functions do nothing.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ _LINUX = sys.platform.startswith("linux")
 
 @contextmanager
 def adopted() -> Iterator[None]:
-    """Be the one who orphans below this process are given to, for the length of a block."""
+    """Make the kernel reparent orphans below this process to it, for the length of a block."""
     if _LINUX:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
@@ -28,10 +28,10 @@ def adopted() -> Iterator[None]:
 
 
 def reap(own: Collection[int]) -> None:
-    """Collect the exit status of dead orphans. Those of our own children are left to whoever started them."""
+    """Collect the exit status of dead orphans. Leaves that of `own` children to their Popen objects."""
     while _LINUX:
         try:
-            # A look first: taking the status of a child of ours would hide it from its Popen.
+            # Look before reaping: reaping an own child would hide its status from its Popen.
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
@@ -42,7 +42,7 @@ def reap(own: Collection[int]) -> None:
 
 
 def kill_all(except_pid: int) -> None:
-    """Kill every child this process still has but one, and the orphans that makes, until none is left."""
+    """Kill every child of this process but one, then the orphans of those, until none is left."""
     while _LINUX and (left := [pid for pid in _children() if pid != except_pid]):
         for pid in left:
             with suppress(ProcessLookupError):
@@ -52,7 +52,7 @@ def kill_all(except_pid: int) -> None:
 
 
 def _children() -> list[int]:
-    """Pids of this process's children, of all its threads."""
+    """The pids of the children of all this process's threads."""
     pids: list[int] = []
     for listing in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The Procfile: the one place that says how a process starts. Knows no process by name."""
+"""Reads the Procfile, the one place that defines how a process starts. Knows no process by name."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def parse(text: str) -> dict[str, str]:
-    """The shell line of each process. Blank lines and lines that start with `#` mean nothing. Raises: StackError."""
+    """The shell line of each process. Ignores blank lines and lines that start with `#`. Raises: StackError."""
     lines: dict[str, str] = {}
     for number, raw in enumerate(text.splitlines(), start=1):
         stripped = raw.strip()
@@ -33,5 +33,5 @@ def parse(text: str) -> dict[str, str]:
 
 
 def shell(line: str) -> tuple[str, ...]:
-    """The arguments that run a line through the shell, which then becomes the process: one pid, not two."""
+    """The arguments that run a line through the shell. `exec` makes the shell become the process: one pid, not two."""
     return ("/bin/sh", "-c", f"exec {line}")

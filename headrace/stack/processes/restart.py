@@ -1,8 +1,8 @@
-"""When a process that ended is started again. Pure: knows no process and no clock."""
+"""Decides when an ended process starts again. Pure: knows no process and no clock."""
 
 from dataclasses import dataclass
 
-#: A life at least this long wipes the slate clean.
+#: A life of at least this many seconds resets the count of failures.
 STEADY_S = 30.0
 FIRST_DELAY_S = 0.25
 MAX_DELAY_S = 30.0
@@ -10,11 +10,11 @@ MAX_DELAY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """What to do about a process that ended.
+    """The decision about an ended process.
 
     Attributes:
         failures: short lives in a row, this one included.
-        delay_s: when to try again; None to give up.
+        delay_s: seconds until the next start; None to give up.
     """
 
     failures: int
@@ -27,7 +27,7 @@ def decide(failures: int, ran_s: float, give_up_after: int | None) -> Restart:
     Args:
         failures: short lives in a row before this one.
         ran_s: how long this life was.
-        give_up_after: short lives in a row that are one too many; None to try for ever.
+        give_up_after: give up at this many short lives in a row; None to try forever.
     """
     failures = 1 if ran_s >= STEADY_S else failures + 1
     if give_up_after is not None and failures >= give_up_after:

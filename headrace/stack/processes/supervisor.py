@@ -1,6 +1,6 @@
 """Starts processes in order, keeps them running, and stops them in reverse order, leaving nothing behind.
 
-Knows no process by name: what runs, and when it is ready, comes in as services.
+Knows no process by name: the caller passes services, with their readiness checks.
 """
 
 import math
@@ -18,11 +18,11 @@ from headrace.stack.processes.child import STOP_TIMEOUT_S, Child, Command, descr
 from headrace.stack.processes.restart import MAX_DELAY_S, decide
 from headrace.stack.processes.watchdog_pipe import WatchdogPipe
 
-#: How long a process has to end once a second signal says that somebody is in a hurry.
+#: Seconds that a process has to end after a second stop signal.
 HURRY_S = 2.0
-#: Seconds until a change that could not be told is told again.
+#: Seconds before a change that could not be reported is reported again.
 TELL_AGAIN_S = 1.0
-#: Seconds between two questions whether what was started again is ready.
+#: Seconds between two readiness checks of a restarted process.
 ASK_AGAIN_S = 1.0
 _TICK_S = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -34,14 +34,14 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A process to run, and what the supervisor must know of it.
+    """A process to run, and the supervisor's rules for it.
 
     Attributes:
-        is_ready: asked again and again after each start; within a few seconds it says yes or no of that life.
-        once: it is ready when it has ended with status 0.
-        give_up_after: short lives in a row that end the whole stack; None to restart it for ever.
-        before_start: runs once, before its first start.
-        after_stop: runs once, after its last end.
+        is_ready: called repeatedly after each start. Returns within a few seconds whether the present life is ready.
+        once: the process is ready when it has ended with status 0.
+        give_up_after: short lives in a row that end the whole stack; None to restart it forever.
+        before_start: runs once, before the first start.
+        after_stop: runs once, after the last end.
     """
 
     command: Command
@@ -55,17 +55,17 @@ class Service:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The command's name."""
         return self.command.name
 
 
 @dataclass(slots=True)
 class _Life:
-    """A service's life so far.
+    """A service's state.
 
     Attributes:
-        ended_at: when its last life ended, until it is ready again.
-        ask_at: when it is next asked whether it is.
+        ended_at: when its last life ended; None once it is ready again.
+        ask_at: when the next readiness check is due.
     """
 
     service: Service
@@ -78,23 +78,23 @@ class _Life:
 
 
 class _StopRequested(Exception):
-    """A signal asked for the end while something was awaited."""
+    """A signal asked for a stop during a wait."""
 
 
 class Supervisor:
-    """Runs stages of services. Must be used from the main thread of a process of its own.
+    """Runs stages of services. Must run in the main thread of its own process.
 
-    A stage starts together, once every stage before it is ready. The process becomes the parent of all
+    The services of a stage start together, once every stage before it is ready. The process becomes the parent of all
     orphans below it, so that none escapes.
     """
 
     def __init__(self, stages: Sequence[Sequence[Service]], logs: Path, lock: int, say: Callable[[str], None]) -> None:
-        """Plan it.
+        """Start nothing yet.
 
         Args:
-            logs: the folder for each service's output.
-            lock: descriptor of the state folder's lock, which the watchdog holds on to when we are killed.
-            say: takes a line for whoever watches.
+            logs: the folder for the output of each service.
+            lock: descriptor of the state folder's lock. The watchdog keeps it if this process is killed.
+            say: gets each line of progress.
         """
         self._stages = stages
         self._logs = logs
@@ -105,7 +105,7 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The pid of each process that runs now."""
+        """The pid of each running process."""
         lives = [life for stage in self._lives for life in stage]
         return {life.service.name: life.child.pid for life in lives if life.child.poll() is None}
 
@@ -113,10 +113,11 @@ class Supervisor:
         """Start everything, keep it running, and return after a signal has stopped it all.
 
         Args:
-            on_change: called once everything is ready, and after each restart; again soon when it returns False.
+            on_change: called once everything is ready, and after each restart. If it returns False, it is called again
+                soon.
 
         Raises:
-            StackError: something could not be started or kept alive; everything is stopped by then.
+            StackError: a process could not be started or kept alive. Everything is stopped by then.
         """
         with self._signals(), WatchdogPipe(self._lock) as watch, orphans.adopted():
             try:
@@ -125,7 +126,7 @@ class Supervisor:
             except _StopRequested:
                 pass
             except StackError:
-                # A Ctrl-C also ends what a start-up step runs in our own group, initdb for one.
+                # A Ctrl-C also ends the programs that a start-up step runs in this process's group, such as initdb.
                 if not self._stop_requests:
                     raise
             finally:
@@ -137,7 +138,7 @@ class Supervisor:
             self._lives.append(lives)
             self._say(f"starting {', '.join(service.name for service in stage)}")
             for service in stage:
-                # The log of the run before is kept, one run back.
+                # Keep the log of the previous run.
                 with suppress(FileNotFoundError):
                     self._log(service).replace(self._log(service).with_suffix(".log.1"))
                 service.before_start()
@@ -152,7 +153,7 @@ class Supervisor:
         return self._logs / f"{service.name}.log"
 
     def _await(self, lives: list[_Life]) -> None:
-        """Wait until each is ready, and tell. Raises: StackError, _StopRequested."""
+        """Wait until each service is ready, and report it. Raises: StackError, _StopRequested."""
         began = time.monotonic()
         waiting = list(lives)
         while waiting:
@@ -176,14 +177,14 @@ class Supervisor:
         return life.service.is_ready()
 
     def _check_lives(self) -> None:
-        """Raise StackError when a process has ended while the stack comes up."""
+        """Raise StackError when a process has ended while the stack starts."""
         for stage in self._lives:
             for life in stage:
                 if not (life.done or (life.service.once and life.child.poll() == 0)):
                     life.child.check_alive()
 
     def _keep(self, watch: WatchdogPipe, on_change: Callable[[], bool]) -> None:
-        """Restart what ends, until a signal comes. Raises: StackError, _StopRequested."""
+        """Restart processes that end, until a signal comes. Raises: StackError, _StopRequested."""
         tell_at = time.monotonic()
         while True:
             for stage in self._lives:
@@ -198,7 +199,7 @@ class Supervisor:
             time.sleep(_TICK_S)
 
     def _revive(self, life: _Life, watch: WatchdogPipe) -> bool:
-        """Notice an end, or start the next life when its time has come. Returns: True for the latter."""
+        """Notice an end, or start the next life when it is due. Returns: True after a start."""
         name, child = life.service.name, life.child
         if life.restart_at is not None:
             if time.monotonic() < life.restart_at:
@@ -221,7 +222,7 @@ class Supervisor:
         return False
 
     def _start_again(self, life: _Life, watch: WatchdogPipe) -> bool:
-        """Start the next life. Returns: False where that fails, as on a full disk, and is tried later."""
+        """Start the next life. Returns: False if that fails, as on a full disk; a later call retries."""
         try:
             life.child, life.restart_at = self._spawn(life.service, watch), None
         except StackError as error:
@@ -231,7 +232,7 @@ class Supervisor:
         return True
 
     def _tell_ready(self, life: _Life) -> None:
-        """Say once when what has ended can do its work again."""
+        """Report once that a restarted service is ready again."""
         now = time.monotonic()
         if life.ended_at is None or life.restart_at is not None or now < life.ask_at:
             return

@@ -1,9 +1,8 @@
-"""Ends what a supervisor leaves behind when it is killed. Run by path; imports the standard library only.
+"""Ends the processes that a killed supervisor leaves behind. Run by path; imports the standard library only.
 
-It reads `+PID SIGNAL` and `-PID` lines, each PID the leader of a process group, from a pipe that only the
-supervisor holds open. When the pipe ends, whoever is still on the list is asked to stop and killed a few seconds
-later, group and all. PDEATHSIG alone would not do: it reaches neither grandchildren nor a process that is slow
-to obey, and macOS has none.
+It reads `+PID SIGNAL` and `-PID` lines from a pipe that only the supervisor holds open. Each PID leads a process group.
+When the pipe ends, each process on the list gets its stop signal. A few seconds later its whole group is killed.
+PDEATHSIG alone does not suffice: it does not reach grandchildren, does not kill a slow process, and macOS lacks it.
 """
 
 import os
@@ -16,7 +15,7 @@ GRACE_S = 4.0
 
 
 def main() -> None:
-    """Follow the list until the supervisor is gone, then end what is on it."""
+    """Follow the list until the supervisor is gone, then end the processes on it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     left: dict[int, int] = {}
@@ -36,7 +35,7 @@ def main() -> None:
 
 
 def send(how: Callable[[int, int], None], target: int, number: int) -> bool:
-    """Send a signal; True when there was somebody to get it."""
+    """Send a signal. True if the target exists."""
     try:
         how(target, number)
     except OSError:

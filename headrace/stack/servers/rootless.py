@@ -1,14 +1,14 @@
-"""How a server that refuses to run as root is started by root. Knows nothing of which server.
+"""Lets root start a server that refuses to run as root. Knows nothing of the server.
 
-Two ways. The first is taken wherever the kernel allows it:
+Two ways exist. The first is used wherever the kernel allows it:
 
-* **Map.** The child enters a user namespace of its own in which our uid is called `nobody`. To the server
-  it is not root; to the file system it is still us, so it reads and writes a state folder under a home that
-  nobody else may enter. No file changes its owner and none is copied.
-* **Drop.** Where namespaces are forbidden (Docker's default seccomp profile), the child becomes `nobody`. It can
-  then reach neither a state folder nor binaries under a private home; `lent_files.py` moves them while it runs.
+* **Map.** The child enters its own user namespace, which maps root's uid to `nobody`. The server does not see root.
+  The file system still sees root's uid, so the child can use a state folder under a private home. No file changes its
+  owner, and none is copied.
+* **Drop.** Where namespaces are forbidden (Docker's default seccomp profile), the child becomes `nobody`. It can then
+  reach neither a state folder nor binaries under a private home. `lent_files.py` moves them while the server runs.
 
-`launch.py` carries them out.
+`launch.py` applies them.
 """
 
 import functools
@@ -26,24 +26,24 @@ def is_root() -> bool:
 
 
 def nobody() -> tuple[int, int]:
-    """The uid and gid of `nobody`. It must have a name: initdb looks its own user up."""
+    """The uid and gid of `nobody`. The user must have a name, because initdb looks up its own user."""
     entry = pwd.getpwnam("nobody")
     return entry.pw_uid, entry.pw_gid
 
 
 def mapped() -> str:
-    """The identity that is called `nobody` and stays what it is."""
+    """The identity that maps the present user to `nobody`."""
     return "map:{}:{}".format(*nobody())
 
 
 def dropped() -> str:
-    """The identity of `nobody`, for good."""
+    """The identity that becomes `nobody` for good."""
     return "drop:{}:{}".format(*nobody())
 
 
 @functools.cache
 def can_map() -> bool:
-    """True when this kernel lets us enter a user namespace; found out by trying."""
+    """True if this process may enter a user namespace. Tries it to find out."""
     if not sys.platform.startswith("linux"):
         return False
     probe = subprocess.run(launched(("true",), identity=mapped()), stdin=subprocess.DEVNULL, capture_output=True)

