@@ -1,6 +1,6 @@
 """Runs migrations. The address comes from Settings; an advisory lock lets only one release run at a time.
 
-A migration that does not get a table's lock at once lets by those that queue behind it, and is tried again.
+A migration that does not get a table's lock at once gives way to the statements that queue behind it, and is retried.
 """
 
 import logging
@@ -27,12 +27,12 @@ MIGRATION_LOCK = 0x48656164
 LEDGER_SINCE = 2
 #: How long a release waits for another, and how often it looks, in seconds.
 ANOTHER_FOR_S, LOOK_EVERY_S = 900.0, 0.5
-#: Tries of a migration that does not get a lock, and the pause between two, in seconds: some minutes in all.
+#: Tries of a migration that does not get its lock, and the pause between two, in seconds: some minutes in all.
 TRIES, PAUSE_S = 60, 1.0
 
 
 def run() -> None:
-    """Upgrade or downgrade in one transaction per migration, and in none where one builds an index concurrently."""
+    """Upgrade or downgrade, in one transaction per migration; without one while an index is built concurrently."""
     engine = connections.release(startup.load())
     try:
         with _alone(engine), engine.connect() as db:
@@ -44,10 +44,11 @@ def run() -> None:
 
 @contextmanager
 def _alone(engine: sa.Engine) -> Iterator[None]:
-    """Hold the release's lock, in a transaction of a connection of its own.
+    """Hold the release's lock, in a transaction on a separate connection.
 
-    An index that is built concurrently waits for the end of every older snapshot. So the lock is asked for again and
-    again, since a statement that waits has one, and without parameters, since they leave an open portal, which has one.
+    A concurrent index build waits for every older snapshot to end, so this connection must not hold a snapshot. A
+    statement that waits for the lock has one, so the lock is polled. Parameters leave an open portal, which has one, so
+    the statement has no parameters.
     Raises: StoreUnavailable.
     """
     give_up_at = time.monotonic() + ANOTHER_FOR_S
@@ -74,13 +75,13 @@ def _check_ledger_stays(db: sa.Connection) -> None:
 
 
 def _undoes(revision: int, current: str = "0000") -> bool:
-    """Whether the command takes tables that are at `current` to before a revision. Revisions are numbers."""
+    """Whether the command takes a schema at `current` to before `revision`. Revisions are numbers."""
     try:
         to = context.get_revision_argument()
     except KeyError:  # A command that changes nothing, such as `alembic check`.
         return False
     goal = str(to or 0)
-    # One that is no number goes up from here: `+1`, or a migration of another name.
+    # A target that is not a number goes up from here: `+1`, or a named revision.
     if not goal.removeprefix("-").isdigit() or not current.isdigit():
         return False
     ends_at = int(current) + int(goal) if goal.startswith("-") else int(goal)
@@ -96,7 +97,7 @@ def _migrate(db: sa.Connection) -> None:
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable | DeadlockDetected) or tries == TRIES:
                 raise
-            # Those that were done are committed: it goes on with the one that was not.
+            # Finished migrations are committed: the next try goes on with the one that failed.
             log.warning("A migration did not get its lock (%d of %d tries): %s", tries, TRIES, error.orig)
             db.rollback()
             time.sleep(PAUSE_S)

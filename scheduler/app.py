@@ -1,4 +1,4 @@
-"""Composition root of the control processes: worker and beat. Nothing but wiring is here.
+"""Composition root of the control processes: worker and beat. Only wiring.
 
 celery -A scheduler.app worker -Q control
 celery -A scheduler.app beat
@@ -35,11 +35,11 @@ from scheduler.spill import spill
 from scheduler.sweeper import Sweep, Sweeper
 from scheduler.watch_budgets import watch_budgets
 
-#: At least this often, so that an expiry shows within a second of its time.
+#: The expiry sweep runs at least this often, so that an expiry shows within a second of its time.
 EXPIRE_EVERY_S = 0.5
 WATCH_BUDGETS_EVERY_S = 2.0
 RECONCILE_EVERY_S = 10.0
-#: With a batch each time, as much as 1,000 jobs a second leave behind; a batch that is full is followed by the next.
+#: One batch each time removes what 1,000 jobs a second leave behind. After a full batch the next follows at once.
 FORGET_EVERY_S = 5.0
 FORGET_SAMPLES_EVERY_S = 60.0
 
@@ -53,7 +53,7 @@ def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
 
 
 def make_sweeper(deps: ControlDeps) -> Sweeper:
-    """All sweeps, with how often each runs."""
+    """All sweeps, with their intervals."""
     every_s, patience = deps.settings.sweep_every_s, Patience(deps.settings.lease_s)
     return Sweeper(
         [
@@ -79,7 +79,7 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
 
 
 class ControlQueueStep(bootsteps.Step):
-    """Takes from the control queue alone: without it, a worker that is not given `-Q` empties every queue there is."""
+    """Limits the worker to the control queue: without this step, a worker started without `-Q` empties every queue."""
 
     def create(self, worker: Any) -> None:
         """Called once, before anything is consumed."""
@@ -87,7 +87,7 @@ class ControlQueueStep(bootsteps.Step):
 
 
 def add_steps(celery: Celery, deps: ControlDeps) -> None:
-    """Have workers of this app sweep, and show what became of jobs without a worker."""
+    """Make workers of this app run the sweeps, and show Flower the jobs that moved without a worker."""
 
     class SweepStep(bootsteps.StartStopStep):
         """Sweeps in the control worker's process: started before its consumer, which waits for the broker."""
@@ -97,7 +97,7 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
             return make_sweeper(deps)
 
     class ShowEndsStep(ShowEnds):
-        """Shows them over connections of its own."""
+        """Shows such jobs, over its own Redis connection."""
 
         def open(self) -> tuple[Store, Redis]:
             """The servers that it reads."""
@@ -113,19 +113,19 @@ def log_as_json(loglevel: int, **_: object) -> None:
 
 
 def _every(task: str, seconds: float) -> dict[str, Any]:
-    """A line of the beat table. A tick that nobody took by the next one is dropped: it has nothing to say any more."""
+    """An entry of the beat schedule. A tick that no worker took before the next one is dropped: it is of no use."""
     return {"task": task, "schedule": seconds, "options": {"queue": CONTROL, "expires": seconds}}
 
 
 def make_app(settings: Settings) -> Celery:
-    """The control processes' Celery app, without what its workers do."""
+    """The control processes' Celery app, without its tasks and its workers' steps."""
     celery = make_celery("headrace.scheduler", settings)
     celery.conf.update(
         beat_schedule={
             "observe": _every(OBSERVE, settings.observe_every_s),
             "autoscale": _every(AUTOSCALE, settings.autoscale_every_s),
         },
-        # The table above is all that beat knows, so it keeps no file. There are no results to clean up either.
+        # The schedule above is all that beat needs, so it keeps no state file. Results are not stored, so none expire.
         beat_scheduler="celery.beat:Scheduler",
         result_expires=None,
         # Two short tasks: one at a time, in the worker's own thread.
@@ -134,7 +134,7 @@ def make_app(settings: Settings) -> Celery:
     )
     setup_logging.connect(log_as_json)
     watch(celery, settings)
-    # The control worker sweeps without Redis too.
+    # The control worker must also start while Redis is down: it sweeps Postgres.
     is_worker = "worker" in sys.argv
     startup.check_first(celery, settings, goes_on=is_worker, uses_postgres=is_worker)
     return celery
@@ -153,7 +153,7 @@ def _app() -> Celery:
 
 
 def __getattr__(name: str) -> Celery:
-    """Make `app` when `celery --app scheduler.app` looks for it: an import makes nothing."""
+    """Make `app` when `celery --app scheduler.app` looks for it, so that an import alone makes nothing."""
     if name == "app":
         return _app()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Autoscale: decide how many hosts each pool should have, and write it down with its reason.
+"""Autoscale: decide how many hosts each pool should have, and record the decision with its reason.
 
 Advisory: nothing carries a decision out yet. Knows neither Celery nor how hosts are made.
 """
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 
 def autoscale(deps: ControlDeps) -> dict[str, Decision]:
-    """Decide for every pool of ours, one row each; empty while another process decides.
+    """Decide for every pool with its own workers, one row each; empty while another process decides.
 
-    Running twice asks for nothing twice: the second run finds the first one's change still cooling down.
+    Safe to repeat: a second run finds the first one's change still in its cool-down.
     Raises: StoreUnavailable.
     """
     with deps.store.begin() as db:
@@ -48,20 +48,20 @@ def _decide(db: Connection, pool: str, hosts: int, policy: ScalingSettings) -> D
 
 
 def snapshot_of(samples: Sequence[QueueSample]) -> Snapshot | None:
-    """One pool's newest samples, a lane each, added up; as old as the oldest of them. None when there are none."""
+    """The sum of one pool's newest samples, one per lane, with the time of the oldest. None without samples."""
     if not samples:
         return None
     return Snapshot(
         at=min(sample.at for sample in samples),
         depth=sum(sample.depth for sample in samples),
         running=sum(sample.running for sample in samples),
-        # The slots are the pool's, and each of its lanes reports them all.
+        # Not a sum: the sample of each lane reports all slots of the pool.
         slots=max(sample.slots for sample in samples),
     )
 
 
 def _inputs(snapshot: Snapshot | None, fleet: scaling.PoolHosts, policy: ScalingSettings) -> dict[str, Any]:
-    """Everything the decision was made of, so that it can be replayed."""
+    """All inputs of the decision, so that it can be replayed."""
     seen: dict[str, Any] = {}
     if snapshot is not None:
         seen = {"sampled_at": snapshot.at.isoformat(), "depth": snapshot.depth, "load": round(snapshot.load, 4)}

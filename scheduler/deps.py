@@ -1,4 +1,4 @@
-"""What the control process acts through. `app.py` puts it together; no rule is kept here."""
+"""The control process's dependencies, without any rules. `app.py` wires them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from headrace.store import Store
 
 @dataclass(frozen=True, slots=True)
 class ControlDeps:
-    """The servers, each behind its face."""
+    """The servers, each behind its own class."""
 
     settings: Settings
     store: Store
@@ -28,7 +28,7 @@ class ControlDeps:
     def tell_ended(self, job_ids: Sequence[UUID]) -> None:
         """Wake the readers of these jobs, and the workers that send their webhooks. Call it after the commit.
 
-        Nothing is lost when it fails: readers and webhook workers look again by themselves.
+        If it fails, nothing is lost: readers and webhook workers look again by themselves.
         Raises: BrokerUnavailable.
         """
         if job_ids:

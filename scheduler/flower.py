@@ -1,4 +1,4 @@
-"""Flower's Celery app, and what Flower's pages say where its own would mislead.
+"""Flower's Celery app, and replacements for those of Flower's pages that would mislead.
 
 celery -A scheduler.flower flower
 """
@@ -23,15 +23,15 @@ from headrace import connections, startup
 from headrace.broker.messages import list_key, make_celery
 from headrace.broker.remote_control import REFUSED
 
-#: How long a revocation waits for the answers of the workers, in seconds: one that is in the middle of a tick is late.
+#: How long a revocation waits for the workers' replies, in seconds. A worker in the middle of a tick replies late.
 REPLY_S = 2.0
 
 
 class JobPage(TaskView):
-    """A task's page: for a job that Flower did not hear of, where to look."""
+    """A task's page. For a job without events since Flower's start, it says where to look."""
 
     def initialize(self, started: str) -> None:
-        """Args: started: when Flower did."""
+        """Args: started: when Flower started."""
         self._started = started
 
     @web.authenticated
@@ -47,7 +47,7 @@ class JobPage(TaskView):
 
 
 class Revoke(ControlHandler):
-    """Revoking or terminating a task: says what the control worker answered."""
+    """Revokes or terminates a task, and shows the control worker's answer."""
 
     @web.authenticated
     async def post(self, task_id: str) -> None:
@@ -73,7 +73,7 @@ class _RefusedCommand(ControlHandler):
 
     @web.authenticated
     async def post(self, _name: str) -> None:
-        """Say why not."""
+        """Refuse the command, with the reason."""
         self.set_status(403)
         self.write(REFUSED[self.command])
 
@@ -91,9 +91,9 @@ class TimeLimit(_RefusedCommand):
 
 
 class Broker:
-    """Tells Flower how long the queues are, by the connection that every other process uses.
+    """Tells Flower the queues' lengths, over a connection like every other process's.
 
-    Flower's own asks the first Sentinel alone, without its password, and for database 0.
+    Flower's own class asks only the first Sentinel, without its password, and only for database 0.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -101,7 +101,7 @@ class Broker:
         self._client = client
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """What Flower shows of each queue. Raises: RedisError."""
+        """The row that Flower shows for each queue. Raises: RedisError."""
         return await asyncio.to_thread(self._lengths, list(names))
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ class QueuesView(BrokerView):
 
 
 class QueueLengths(GetQueueLengths):
-    """The same for programs."""
+    """The broker page's figures as JSON."""
 
     def initialize(self, broker: Broker) -> None:
         """Args: broker: asked for the queues."""
@@ -137,7 +137,7 @@ class QueueLengths(GetQueueLengths):
 
 
 def _replace_pages(broker: Broker) -> None:
-    """Put our pages before Flower's own: the first pattern that fits is taken."""
+    """Put these pages before Flower's own: the first pattern that matches wins."""
     started = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     urls.handlers[:0] = [
         web.url(r"/task/(.+)", JobPage, {"started": started}, name="task"),
@@ -160,7 +160,7 @@ def _app() -> Celery:
 
 
 def __getattr__(name: str) -> Celery:
-    """Make `app` when `celery --app scheduler.flower` looks for it: an import makes nothing."""
+    """Make `app` when `celery --app scheduler.flower` looks for it, so that an import alone makes nothing."""
     if name == "app":
         return _app()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

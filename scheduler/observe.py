@@ -1,4 +1,4 @@
-"""Observe: write down how every queue stands. Knows neither Celery nor what the samples are for."""
+"""Observe: sample every queue. Knows neither Celery nor what the samples are for."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,15 +19,15 @@ from scheduler.deps import ControlDeps
 
 IDLE = QueueActivity()
 
-#: From how long ago samples still tell how fast a pool drains, and after how long one counts half, in seconds.
+#: The age up to which samples count for a pool's drain rate, and the half-life of their weight, in seconds.
 WINDOW_S = 120.0
 HALF_LIFE_S = 30.0
 
 
 def observe(deps: ControlDeps) -> int:
-    """Sample every queue, and tell the doors how fast each pool drains. Of several at once, one makes the samples.
+    """Sample every queue, and publish how fast each pool drains. Of several concurrent runs, one takes the samples.
 
-    Without Redis there is no depth to write, hence no sample: whoever reads them must ask how old they are.
+    Without Redis the depths are unknown, so no sample is written: readers must check how old the samples are.
     Returns: samples written.
     Raises: BrokerUnavailable, StoreUnavailable.
     """
@@ -64,7 +64,7 @@ def observe(deps: ControlDeps) -> int:
 
 
 def _started_tokens(sizes: Iterable[StartedSize], outputs: Mapping[str, ExpectedOutputs]) -> dict[str, int]:
-    """Of each queue the tokens that were expected of the jobs that were started."""
+    """The expected tokens of each queue's started jobs."""
     tokens: dict[str, int] = defaultdict(int)
     for size in sizes:
         rates = PoolRates(None, outputs=outputs.get(size.pool, {}))
@@ -74,11 +74,11 @@ def _started_tokens(sizes: Iterable[StartedSize], outputs: Mapping[str, Expected
 
 
 def outlook(samples: Iterable[QueueSample], kept: Mapping[str, float]) -> Outlook:
-    """How fast each pool drains and what arrives in its lanes; a pool is absent when there are fewer than two samples.
+    """How fast each pool drains, and what arrives in its lanes. A pool with fewer than two samples is absent.
 
     Args:
         samples: in the order they were taken.
-        kept: of each pool's slots, the share that is kept for `high` while it is in use and has no queue.
+        kept: the share of each pool's slots that is kept free while `high` is in use and has no queue.
     """
     pools: dict[str, dict[datetime, dict[Lane, QueueSample]]] = defaultdict(lambda: defaultdict(dict))
     for sample in samples:
@@ -89,7 +89,7 @@ def outlook(samples: Iterable[QueueSample], kept: Mapping[str, float]) -> Outloo
 
 
 def _pool_rates(moments: Sequence[dict[Lane, QueueSample]], kept: float) -> PoolRates:
-    """The newest samples count most: each half as much as one that is `HALF_LIFE_S` younger."""
+    """Weighted rates of one pool: a sample counts half as much as one that is `HALF_LIFE_S` younger."""
     newest = _at(moments[-1])
     drained = slot_s = seconds = 0.0
     started: dict[Lane, float] = defaultdict(float)
@@ -100,8 +100,8 @@ def _pool_rates(moments: Sequence[dict[Lane, QueueSample]], kept: float) -> Pool
         weight = 0.5 ** ((newest - _at(after)).total_seconds() / HALF_LIFE_S)
         step_s = (_at(after) - _at(before)).total_seconds()
         seconds += weight * step_s
-        # Only the time between two samples that both saw work waiting: a pool that runs empty starts as many jobs as
-        # arrive, which says nothing about how many it could.
+        # Only the time between two samples that both saw jobs waiting. Without a queue, a pool starts as many jobs as
+        # arrive, which says nothing about how many it could start.
         if _backed_up(before) and _backed_up(after):
             drained += weight * _drained_tokens(before, after)
             slot_s += weight * step_s * fmean(slots)
@@ -115,7 +115,7 @@ def _pool_rates(moments: Sequence[dict[Lane, QueueSample]], kept: float) -> Pool
 
 
 def _high_is_in_use(moments: Sequence[dict[Lane, QueueSample]]) -> list[bool]:
-    """Of each moment, whether `high` had a job so lately that slots were kept for the next one."""
+    """For each moment, whether `high` had a job so lately that slots were kept for the next one."""
     until, in_use = datetime.min.replace(tzinfo=UTC), []
     for moment in moments:
         if (high := moment.get(Lane.HIGH)) and (high.depth or high.started):
@@ -133,7 +133,7 @@ def _backed_up(moment: dict[Lane, QueueSample]) -> bool:
 
 
 def _drained_tokens(before: dict[Lane, QueueSample], after: dict[Lane, QueueSample]) -> float:
-    """What was started between two samples, less what filled empty slots: a worker that joins takes many at once."""
+    """Tokens started between two samples, less those that filled empty slots: a new worker takes many jobs at once."""
     started = sum(sample.started for sample in after.values())
     tokens = sum(sample.started_tokens for sample in after.values())
     filled = sum(sample.running for sample in after.values()) - sum(sample.running for sample in before.values())
@@ -141,9 +141,9 @@ def _drained_tokens(before: dict[Lane, QueueSample], after: dict[Lane, QueueSamp
 
 
 def _usable_slots(moments: Sequence[dict[Lane, QueueSample]], kept: float) -> list[float]:
-    """Of each moment, the slots without those that were kept: `high` fills them only while it has a queue."""
+    """For each moment, the slots without the kept ones, which `high` fills only while it has a queue."""
     return [
-        # The slots are the pool's, and each of its lanes reports them all.
+        # Not a sum: the sample of each lane reports all slots of the pool.
         max(sample.slots for sample in moment.values()) * (1.0 - kept * (in_use and not moment[Lane.HIGH].depth))
         for moment, in_use in zip(moments, _high_is_in_use(moments), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Rescue: take the running jobs of dead workers back. Knows neither Celery nor how a worker came to die."""
+"""Rescue: take back the running jobs of dead workers. Knows neither Celery nor why a worker died."""
 
 import logging
 import time
@@ -28,7 +28,7 @@ from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
 
-#: What an attempt is charged when its model has lost its price since: we never guess one.
+#: The cost of an attempt whose model has no price any more: a price is never guessed.
 UNPRICED = Cost(Decimal(0), "unpriced")
 
 
@@ -42,7 +42,7 @@ class Fate:
 
 
 def fate(*, attempt: int, max_attempts: int, is_cancelled: bool, is_overdue: bool) -> Fate:
-    """Cancelled if that was asked for, failed if its time or its attempts are over, else another attempt."""
+    """Cancelled if a cancel was requested, failed if its time or its attempts are over, else another attempt."""
     if is_cancelled:
         return Fate(JobState.CANCELLED)
     if is_overdue:
@@ -54,11 +54,11 @@ def fate(*, attempt: int, max_attempts: int, is_cancelled: bool, is_overdue: boo
 
 
 class Patience:
-    """Says whether a lease that has ended means a dead worker.
+    """Decides whether an expired lease means a dead worker.
 
-    While Postgres was down no worker could renew its lease, and the first to ask afterwards must not take every job
-    away: the workers get one full lease, counted from the asker's own first good query. A process that has just
-    started cannot know what was before, and waits as long.
+    While Postgres is down, no worker can renew its lease. The first sweep after the outage must not take back every
+    job: the workers get one full lease, counted from this process's first good query. A process that has just started
+    does not know about an outage, and waits as long.
     """
 
     def __init__(self, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -78,13 +78,13 @@ class Patience:
 
 
 def rescue(deps: ControlDeps, patience: Patience, bad: BadRows | None = None) -> int:
-    """Take jobs that run under a lease that has ended, book the lost attempts, and decide each job's fate.
+    """Take back running jobs with an expired lease, book their lost attempts, and decide each job's fate.
 
-    `jobs.RESCUE_ROWS` at most: their rows, and at the end the budgets', are locked as long as a few statements take.
-    Bound: the rest of the lease and one sweep, which is repeated at once where it found that many; after an outage of
+    One batch has `jobs.RESCUE_ROWS` at most: it locks their rows, and at the end the budgets', for a few statements.
+    Bound: the rest of the lease and one sweep, which is repeated at once after a full batch; after an outage of
     Postgres, or a start, one full lease more.
-    Args: bad: the jobs that Postgres refused in the batches before.
-    Returns: jobs that were taken or refused.
+    Args: bad: the jobs that Postgres refused in earlier batches.
+    Returns: jobs that were taken back or refused.
     """
 
     def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
@@ -122,7 +122,7 @@ def _fate_of(row: Row[Any], max_attempts: int, now: datetime) -> Fate:
 
 
 def _lost_cost(row: Row[Any], tariff: Tariff) -> Cost:
-    """The prompt's price: what the dead worker produced beyond it is unknown."""
+    """The cost of the prompt: the output of the dead worker is unknown."""
     try:
         return cost(tariff.price(Route(row.route), row.pool, row.model_requested), Usage(row.prompt_tokens))
     except UnknownPrice:

@@ -1,7 +1,7 @@
 """Sends Flower the events of jobs that moved without a worker: cancelled or expired while they waited, or rescued.
 
-Celery sends an event where a task runs, and these never ran, or their worker died. The channel names the jobs,
-Postgres has their state. An event may be lost, as all of Celery's may.
+Celery sends events only where a task runs. These jobs never ran, or their worker died. The channel names the jobs, and
+Postgres has their states. An event may be lost, as any of Celery's.
 """
 
 import logging
@@ -22,12 +22,12 @@ from headrace.store.jobs import overview
 
 log = logging.getLogger(__name__)
 
-#: How long a look at the channel waits, and a pause after Redis or Postgres failed, in seconds.
+#: How long a read of the channel waits, and the pause after an error of Redis or Postgres, in seconds.
 LISTEN_S = 0.5
 
 
 class ShowEnds(bootsteps.StartStopStep):
-    """Listens while the worker is connected. A subclass says to what."""
+    """Listens while the worker is connected. A subclass gives the servers."""
 
     requires = (Events,)
     _ended: threading.Event | None = None
@@ -37,13 +37,13 @@ class ShowEnds(bootsteps.StartStopStep):
         raise NotImplementedError
 
     def start(self, consumer: Any) -> None:
-        """Begin with a connection's dispatcher."""
+        """Start listening, with the event dispatcher of a connection."""
         self._ended = threading.Event()
         arguments = (*self.open(), consumer.event_dispatcher, self._ended)
         threading.Thread(target=_listen, args=arguments, name="show-ends", daemon=True).start()
 
     def stop(self, consumer: Any) -> None:
-        """End with it. Also called when the connection never came about."""
+        """Stop listening. Also called for a connection that was never made."""
         if self._ended is not None:
             self._ended.set()
 
@@ -61,7 +61,7 @@ def _listen(store: Store, redis: Redis, dispatcher: Any, ended: threading.Event)
             log.warning("ends_not_shown", extra={"error": str(error)})
             ended.wait(LISTEN_S)
         except Exception:
-            # A fault here must not end the thread: Flower would never hear of such a job again.
+            # An error must not end the thread: Flower would get no more events of such jobs.
             log.exception("ends_not_shown")
             ended.wait(LISTEN_S)
 
@@ -76,7 +76,7 @@ def _show(store: Store, dispatcher: Any, job_ids: list[UUID]) -> None:
 
 
 def _event(state: JobState, error_code: str | None) -> tuple[str, dict[str, Any]]:
-    """The kind of Celery's event for a job in this state, and its fields. Never an error's message: it may quote."""
+    """Celery's event for a job in this state, and its fields. Without an error's message, which may quote a prompt."""
     if state is JobState.FAILED:
         return "task-failed", {"exception": f"JobFailed({error_code!r})", "traceback": None}
     if state in (JobState.CANCELLED, JobState.EXPIRED):

@@ -1,4 +1,4 @@
-"""Spill: let the paid API answer what would expire in a queue of ours. Knows neither Celery nor how a price is made."""
+"""Spill: move jobs that would expire in their own queue to the paid API. Knows neither Celery nor any price."""
 
 import logging
 from itertools import islice
@@ -21,16 +21,16 @@ from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
 
-#: Jobs that one sweep looks at, those that are late first.
+#: Jobs that one sweep looks at, those with the earliest `start_by` first.
 MOST_JOBS = 500
 
 
 def spill(deps: ControlDeps) -> int:
     """Move jobs that would miss their `start_by` to the paid API's queue, as many as can begin there at once.
 
-    A job goes when `spill_before_s` is left of its time: what capacity comes back until then costs nothing.
-    Bound: one sweep. Where Redis does not hear of it, `publish_due` and `reconcile_admission` do what is left; what
-    finds the API closed after all comes back as any job that is turned away.
+    A job moves when `spill_before_s` is left of its time: own capacity that frees before then costs nothing.
+    Bound: one sweep. If Redis fails after the commit, `publish_due` and `reconcile_admission` complete the move. A job
+    that finds the API closed comes back, as any job that is turned away there.
     Returns: jobs that were moved.
     """
     settings = deps.settings
@@ -41,12 +41,13 @@ def spill(deps: ControlDeps) -> int:
     loads = deps.admission.loads(lane_queues(OVERFLOW)).values()
     spilled = sum(load.jobs for load in loads)
     for headroom in headrooms.values():
-        # What waits there already goes first. Its model is not known, and mostly there is one.
+        # Jobs that wait there already go first. Their models are unknown, so each model's headroom pays for them all:
+        # mostly the API has one model.
         headroom.take(sum(load.tokens for load in loads), spilled)
     with deps.store.begin() as db:
         if not locks.try_take(db, "spill"):
             return 0
-        # Asked first: without a free call there is nothing to look for.
+        # First: without a free call no job can move, and the search is saved.
         free = _free_calls(db, spilled)
         late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS) if free else []
         if not late:
@@ -64,13 +65,13 @@ def spill(deps: ControlDeps) -> int:
 
 
 def _free_calls(db: Connection, spilled: int) -> int:
-    """Calls that the overflow workers can begin at once. Args: spilled: jobs that wait for them already."""
+    """Calls that the overflow workers can begin at once. Args: spilled: jobs that already wait for them."""
     fleet = workers.fleets(db).get(OVERFLOW)
     return max(0, fleet.slots - fleet.running - spilled) if fleet else 0
 
 
 def _goes(job: LateJob, headroom: Headroom, wallet: Wallet, balances: Balances, tariff: Tariff) -> bool:
-    """Whether the job can begin now: then its money, and its part of the provider's rates, are promised to it."""
+    """Whether the job can begin now. If so, promise it its money and its part of the provider's rates."""
     if not headroom.has(job.ticket.kv_tokens):
         return False
     quoted = quote(job, tariff, lambda usd: wallet.lacking(usd, job.app, job.limits, balances))

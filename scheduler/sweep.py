@@ -1,8 +1,8 @@
 """The sweeps: each closes one window in which a job could be left behind.
 
-Every sweep may run twice, at once, on two machines: one of them holds the lock and works, and what it does to Redis
-is safe to repeat. Postgres is committed first, so that a sweep does its part there while Redis is down.
-None of them knows Celery: they must not depend on the broker they repair.
+Every sweep may run twice, and on two machines at once: only one holds the lock and works, and its changes in Redis are
+safe to repeat. Postgres is committed first, so that a sweep does its part there while Redis is down.
+The sweeps do not know Celery: they must not depend on the broker that they repair.
 """
 
 import logging
@@ -28,9 +28,9 @@ from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
 
-#: Messages of one queue that one `reconcile_admission` looks at, those that are taken next.
+#: Messages of one queue that one `reconcile_admission` looks at: those that are taken next.
 RECONCILE_MESSAGES = 1000
-#: ControlDeps of the books, of about a thousand jobs each, that one `reconcile_admission` compares with Postgres.
+#: Parts of the books, of about a thousand jobs each, that one `reconcile_admission` compares with Postgres.
 RECONCILE_PARTS = 20
 #: Pages of each queue that one `publish_due` goes through.
 MOST_PAGES = 20
@@ -39,11 +39,11 @@ MOST_PAGES = 20
 def publish_due(deps: ControlDeps) -> int:
     """Put jobs into their lists: retries that are due, and queued jobs whose message is missing.
 
-    A message is missing when the API died between insert and commit, when a worker died with it in its hands, and
-    when Redis was wiped. Each job is looked at once, when it has been queued for `publish_grace_s`, and whatever a
-    worker takes is noted until its claim: so a backlog that waits costs nothing.
+    A message is missing if the API died between insert and commit, if a worker died between taking and claiming it, or
+    if Redis was wiped. Each job is checked once, when it has been queued for `publish_grace_s`. A message that a worker
+    takes is noted until its claim. So a waiting backlog costs nothing.
     Bound: a due job waits one sweep, a missing message `publish_grace_s` and one sweep, both from when Redis answers;
-    one sweep more for every `queued.PAGE_ROWS` times `MOST_PAGES` of its queue that are missing before it.
+    one sweep more for every `queued.PAGE_ROWS` times `MOST_PAGES` jobs of its queue that are missing before it.
     Returns: messages that were missing.
     """
     with deps.store.begin() as db:
@@ -64,9 +64,9 @@ def publish_due(deps: ControlDeps) -> int:
 
 
 def _push(deps: ControlDeps, tickets: Sequence[Ticket]) -> list[UUID]:
-    """Push what is missing; returns the jobs.
+    """Push missing messages; returns their jobs.
 
-    What a worker claimed, or a caller cancelled, after Postgres was read and before the push, is taken out again.
+    A job that was claimed or cancelled after the read of Postgres and before the push is taken out again.
     """
     pushed = deps.admission.restore(tickets, deps.settings.publish_grace_s)
     if pushed:
@@ -77,9 +77,9 @@ def _push(deps: ControlDeps, tickets: Sequence[Ticket]) -> list[UUID]:
 
 
 def _push_taken(deps: ControlDeps, taken: Sequence[tuple[str, Stay]]) -> list[UUID]:
-    """Push the messages of those that were taken and not claimed; what was claimed, or has ended, leaves the books.
+    """Push messages that were taken and not claimed. Jobs that were claimed, or have ended, leave the books.
 
-    Args: taken: of each its queue and its stay there.
+    Args: taken: each job's queue and its stay there.
     """
     if not taken:
         return []
@@ -91,7 +91,7 @@ def _push_taken(deps: ControlDeps, taken: Sequence[tuple[str, Stay]]) -> list[UU
 
 
 def _push_unchecked(deps: ControlDeps, marks: dict[str, str]) -> list[UUID]:
-    """Go through the jobs that were queued since the marks, and push those that the books do not know."""
+    """Check the jobs that were queued since the marks, and push those that the books do not have."""
     pushed: list[UUID] = []
     for _ in range(MOST_PAGES):
         with deps.store.begin() as db:
@@ -99,7 +99,7 @@ def _push_unchecked(deps: ControlDeps, marks: dict[str, str]) -> list[UUID]:
             pages = queued.pages(db, marks, until)
         for queue, page in pages.items():
             pushed += _push(deps, deps.admission.unknown(queue, page.tickets))
-        # A mark that is not there any more: what was seen of this Redis is gone, and the next sweep begins anew.
+        # A mark that has changed: Redis was wiped, or another process moved the mark. The next sweep starts from it.
         kept = {queue for queue, page in pages.items() if deps.admission.check(queue, marks[queue], page.mark)}
         marks = {queue: page.mark for queue, page in pages.items() if page.is_full and queue in kept}
         if not marks:
@@ -109,12 +109,12 @@ def _push_unchecked(deps: ControlDeps, marks: dict[str, str]) -> list[UUID]:
 
 
 def expire(deps: ControlDeps, bad: BadRows | None = None) -> int:
-    """End the jobs whose `start_by` or `finish_by` passed while no worker ran them, `jobs.SWEEP_ROWS` at most, and
-    free their places.
+    """End the jobs whose `start_by` or `finish_by` passed while no worker ran them, and free their places.
 
-    Bound: one sweep after the time passed, which is repeated at once where it found that many; with Redis down the
-    state is as prompt, and the place is freed by `reconcile_admission` once Redis is back.
-    Args: bad: the jobs that Postgres refused in the batches before.
+    One batch has `jobs.SWEEP_ROWS` at most.
+    Bound: one sweep after the time passed, which is repeated at once after a full batch. While Redis is down the state
+    changes as promptly, and `reconcile_admission` frees the place once Redis is back.
+    Args: bad: the jobs that Postgres refused in earlier batches.
     Returns: jobs that were ended or refused.
     """
 
@@ -145,11 +145,11 @@ def cancel(deps: ControlDeps, job_id: UUID) -> JobState:
 
 
 def reconcile_admission(deps: ControlDeps) -> int:
-    """Take out what stands for nothing: reservations never followed by a job, places and messages of jobs not queued.
+    """Remove stale entries: reservations without a job, and places and messages of jobs that are not queued.
 
-    Bound: a reservation lives `reservation_ttl_s` and one sweep; a message one sweep once it is among the
-    `RECONCILE_MESSAGES` that are taken next, and meanwhile a claim of it finds nothing; a place one sweep for each
-    `RECONCILE_PARTS` parts of the books, which are gone through in turn.
+    Bound: a reservation lives `reservation_ttl_s` and one sweep. A message lives one sweep once it is among the
+    `RECONCILE_MESSAGES` that are taken next; until then its claim finds nothing. A place lives one sweep for each
+    `RECONCILE_PARTS` parts of the books, which the sweeps compare in turn.
     Returns: places that were freed.
     """
     freed = deps.admission.drop_stale_reservations(deps.queues)
@@ -162,10 +162,10 @@ def reconcile_admission(deps: ControlDeps) -> int:
 
 
 def _discard_void(deps: ControlDeps, queue: str, touched: list[UUID]) -> int:
-    """Take a queue's void messages out, and note their jobs in `touched`. Returns: how many.
+    """Remove a queue's void messages, and note their jobs in `touched`. Returns: how many.
 
-    The list is read before Postgres: a message is pushed only after its job's commit, so one whose job is not queued
-    under that number by then never will be again.
+    The list must be read before Postgres: a message is pushed only after its job's commit. So a job that is then not
+    queued under the message's number never will be again.
     """
     found = {message: named_in(message) for message in deps.admission.messages(queue, RECONCILE_MESSAGES)}
     named_jobs = {message: name for message, name in found.items() if name is not None}
@@ -179,9 +179,9 @@ def _discard_void(deps: ControlDeps, queue: str, touched: list[UUID]) -> int:
 
 
 def _strike_out(deps: ControlDeps, touched: list[UUID]) -> int:
-    """Take jobs out of the books that wait no more: a worker claimed them and died, or Redis did not hear of it.
+    """Remove jobs that do not wait any more from the books: a worker claimed them and died, or a call to Redis failed.
 
-    The books are read before Postgres: a job is past its reservation only after its insert. Returns: how many.
+    The books must be read before Postgres: a job's place is committed only after its insert. Returns: how many.
     """
     struck, cursor = 0, deps.admission.cursor()
     for _ in range(RECONCILE_PARTS):
@@ -200,8 +200,8 @@ def _strike_out(deps: ControlDeps, touched: list[UUID]) -> int:
 def forget_keys(deps: ControlDeps) -> int:
     """Delete Idempotency-Keys, and poison prompts, that have expired.
 
-    No job waits for it: they count for nothing already.
-    Bound: one sweep after that, which is repeated at once where it found `idempotency.FORGET_ROWS`.
+    No job waits for this: expired rows have no effect.
+    Bound: one sweep after the expiry, which is repeated at once where it found `idempotency.FORGET_ROWS`.
     Returns: rows that were deleted.
     """
     with deps.store.begin() as db:
@@ -211,7 +211,7 @@ def forget_keys(deps: ControlDeps) -> int:
 
 
 def forget_samples(deps: ControlDeps) -> int:
-    """Delete samples of queues and workers, counts of refusals, decisions, and dead workers' rows, that are old.
+    """Delete old samples of queues and workers, counts of refusals, decisions, and rows of dead workers.
 
     They are kept for `keep_samples_days`. Bound: one sweep after that, which is repeated at once where it found
     `observations.FORGET_ROWS`.
@@ -240,8 +240,8 @@ def forget_deliveries(deps: ControlDeps) -> int:
 def forget_texts(deps: ControlDeps) -> int:
     """Erase the texts of jobs that ended more than `keep_texts_days` ago, as when their apps delete them.
 
-    Bound: one sweep after that, which is repeated at once where it found `texts.FORGET_JOBS`. What is left of their
-    streams in Redis went long ago. No days: nothing is erased.
+    Bound: one sweep after that, which is repeated at once where it found `texts.FORGET_JOBS`. Their streams in Redis
+    have expired long before. Without `keep_texts_days` nothing is erased.
     Returns: jobs whose texts were erased.
     """
     keep_days = deps.settings.keep_texts_days

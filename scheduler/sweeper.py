@@ -1,4 +1,4 @@
-"""Runs the sweeps, each on a timer of its own. Knows neither Celery nor what a sweep does."""
+"""Runs the sweeps, each on its own timer. Knows neither Celery nor what a sweep does."""
 
 import logging
 import math
@@ -11,17 +11,17 @@ from headrace.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-#: Seconds that `stop` waits for sweeps under way. One that is cut off is rolled back, and safe to repeat.
+#: Seconds that `stop` waits for running sweeps. A sweep that is cut off is rolled back, and safe to repeat.
 STOP_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Something to do every so often.
+    """Work that runs at an interval.
 
     Attributes:
-        run: does a part of it, and returns how much.
-        batch: the most that `run` does: after that much there may be more, and it runs again at once.
+        run: does one batch, and returns its size.
+        batch: the size of a full batch. After a full batch more work may wait, so `run` is called again at once.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Sweep:
 
 
 class Sweeper:
-    """Runs each sweep in a thread of its own, so that one that fails or hangs holds up no other."""
+    """Runs each sweep in its own thread, so that one that fails or hangs does not delay the others."""
 
     def __init__(self, sweeps: Sequence[Sweep]) -> None:
         self._stopping = threading.Event()
@@ -41,12 +41,12 @@ class Sweeper:
         ]
 
     def start(self) -> None:
-        """Begin; each sweep runs at once for the first time."""
+        """Start the threads; each sweep first runs at once."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End; returns when no sweep runs any more, or after `STOP_TIMEOUT_S`."""
+        """Stop the threads; returns when no sweep runs any more, or after `STOP_TIMEOUT_S`."""
         self._stopping.set()
         until = time.monotonic() + STOP_TIMEOUT_S
         for thread in self._threads:
@@ -76,7 +76,7 @@ class Sweeper:
         return False
 
     def _run_batches(self, sweep: Sweep) -> None:
-        """Run until a batch is not full. Says when it is behind, and when it has caught up."""
+        """Run until a batch is not full. Logs when the sweep is behind, and when it has caught up."""
         done, began = sweep.run(), time.monotonic()
         if done < sweep.batch:
             return

@@ -1,4 +1,4 @@
-"""The control queue's tasks: Celery's side of `observe` and `autoscale`, and nothing of theirs."""
+"""The control queue's tasks: only the Celery side of `observe` and `autoscale`."""
 
 import logging
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def register(celery: Celery, deps: ControlDeps) -> None:
 
 
 def _tick(name: str, work: Callable[[], object]) -> None:
-    """Do it; an outage is no error of the task's, and the next tick tries again."""
+    """Do the work. An outage does not fail the task: the next tick tries again."""
     try:
         work()
     except Unavailable as error:

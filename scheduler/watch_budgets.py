@@ -1,4 +1,4 @@
-"""Watch budgets: tell the operator of each threshold once. Knows neither Celery nor what a call costs."""
+"""Watch budgets: alert the operator once for each threshold. Knows neither Celery nor what a call costs."""
 
 import logging
 from typing import Any
@@ -14,17 +14,17 @@ log = logging.getLogger(__name__)
 
 
 def watch_budgets(deps: ControlDeps) -> int:
-    """Log each threshold that a budget has come to, and write the operator's webhook, if one is named.
+    """Log each threshold that a budget has reached, and write the operator's webhook, if one is configured.
 
-    Bound: one sweep. What the account says was told is told by one, of however many control processes; the webhook is
+    Bound: one sweep. The account records each alert, so only one of several control processes sends it. The webhook is
     written in the same transaction, so that none is lost and none is doubled.
-    Returns: thresholds that were told of.
+    Returns: alerts that were sent.
     """
     settings = deps.settings.budgets
     with deps.store.begin() as db:
         if not locks.try_take(db, "watch_budgets"):
             return 0
-        # In the order in which calls lock them.
+        # In the order in which calls lock the accounts: any other order could deadlock.
         accounts = sorted(budgets.balances(db, settings).accounts, key=_turn)
         told = [
             _facts(account, kind, percent)
@@ -45,7 +45,7 @@ def _turn(account: Account) -> tuple[bool, str, bool]:
 
 
 def _due(account: Account) -> list[tuple[Kind, int]]:
-    """The alarms that an account has come to: by what was spent, and beyond that by what is reserved as well."""
+    """The thresholds that an account has reached: by spent money, and beyond those also by reserved money."""
     if account.limit_usd is None:
         return []
     spent = reached(account.spent_usd, account.limit_usd, is_short="spent" in account.short)
@@ -55,7 +55,7 @@ def _due(account: Account) -> list[tuple[Kind, int]]:
 
 
 def _facts(account: Account, kind: Kind, percent: int) -> dict[str, Any]:
-    """What the operator is told. Amounts are text, exact."""
+    """The fields of an alert. Amounts are exact, as text."""
     assert account.limit_usd is not None
     used_usd = account.spent_usd if kind == "spent" else account.used_usd
     return {

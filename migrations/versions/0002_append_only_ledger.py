@@ -1,4 +1,4 @@
-"""Let the ledger be added to and never changed.
+"""Make the ledger append-only.
 
 Revision: 0002, after 0001
 """

@@ -1,4 +1,4 @@
-"""Give apps limits and lanes, keys scopes, jobs a stream, and queue samples their tokens.
+"""Add limits and lanes to apps, scopes to keys, a stream to jobs, and tokens to queue samples.
 
 Revision: 0004, after 0003
 """

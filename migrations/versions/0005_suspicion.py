@@ -1,4 +1,4 @@
-"""Note which jobs an engine died under, and why a worker took itself out.
+"""Record which jobs an engine died under, and why a worker stopped by itself.
 
 Revision: 0005, after 0004
 """

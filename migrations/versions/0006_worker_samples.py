@@ -1,4 +1,4 @@
-"""Give workers samples, attempts their preemptions, and what is observed an index by time.
+"""Add samples to workers, preemptions to attempts, and an index by time to observations.
 
 Revision: 0006, after 0005
 """

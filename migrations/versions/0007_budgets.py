@@ -1,4 +1,4 @@
-"""Keep account of what is spent at the paid API, and let an app have a budget.
+"""Record what is spent at the paid API, and let an app have a budget.
 
 Revision: 0007, after 0006
 """

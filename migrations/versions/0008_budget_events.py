@@ -1,4 +1,4 @@
-"""Keep account of which budgets' thresholds were told of, and let webhooks tell of more than the ends of jobs.
+"""Record which budget thresholds the operator was alerted to, and let webhooks carry events other than ends of jobs.
 
 Revision: 0008, after 0007
 """

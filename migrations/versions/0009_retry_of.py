@@ -1,4 +1,4 @@
-"""Note which failed job a job is the retry of, and find failed jobs fast.
+"""Record which failed job a job retries, and find failed jobs fast.
 
 Revision: 0009, after 0008
 """

@@ -1,4 +1,4 @@
-"""Keep the log probabilities of an answer's tokens.
+"""Store the log probabilities of an answer's tokens.
 
 Revision: 0010, after 0009
 """

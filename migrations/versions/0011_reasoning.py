@@ -1,4 +1,4 @@
-"""Keep what a model thinks before it answers, apart from the answer.
+"""Store a model's reasoning separately from its answer.
 
 Revision: 0011, after 0010
 """

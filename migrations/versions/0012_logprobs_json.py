@@ -1,4 +1,4 @@
-"""Keep log probabilities as the text that is sent.
+"""Store log probabilities as the JSON that is sent.
 
 Revision: 0012, after 0011
 """
@@ -19,6 +19,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Their answers would have none any more: the older code reads them where it wrote them.
+    # The older code reads log probabilities only from `logprobs`: without this copy, these answers would lose theirs.
     op.execute("UPDATE job_texts SET logprobs = logprobs_json::jsonb WHERE logprobs_json IS NOT NULL")
     op.drop_column("job_texts", "logprobs_json")

@@ -1,4 +1,4 @@
-"""Give each sweep an index of what it looks for, so that it costs nothing while there is nothing to do.
+"""Give each sweep an index of the rows it looks for, so that an idle sweep costs nothing.
 
 Revision: 0013, after 0012
 """
@@ -33,7 +33,7 @@ def downgrade() -> None:
 
 
 def _replace(old: dict[str, tuple[list[str], str]], new: dict[str, tuple[list[str], str]]) -> None:
-    """Make the new ones before the old ones go, and hold up nobody who writes meanwhile."""
+    """Create the new indexes before the old ones are dropped, without blocking writers."""
     for name, (columns, predicate) in new.items():
         concurrently.create_index(name, "jobs", columns, where=predicate)
     for name in old:

@@ -18,7 +18,7 @@ def upgrade() -> None:
         "refusals",
         sa.Column("sampled_jobs", sa.Integer, nullable=False, server_default=sa.text("0"), comment=comment),
     )
-    # Older rows are not looked at: see `observations.LATE_REFUSALS`.
+    # The samples ignore older rows: see `observations.LATE_REFUSALS`.
     op.execute("UPDATE refusals SET sampled_jobs = jobs WHERE minute > now() - interval '1 hour'")
 
 

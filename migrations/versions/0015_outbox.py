@@ -1,4 +1,4 @@
-"""Let workers pull due webhooks receiver by receiver, and operators have one tried again.
+"""Let workers pull due webhooks by receiver, and let operators retry a webhook.
 
 Revision: 0015, after 0014
 """

@@ -1,4 +1,4 @@
-"""Let each worker say how long its answers get.
+"""Let each worker report the expected length of its answers.
 
 Revision: 0016, after 0015
 """

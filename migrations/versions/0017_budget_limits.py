@@ -1,4 +1,4 @@
-"""Store the limits of all apps together, and keep apart what was told about spent and about reserved money.
+"""Store the limits of all apps together, and record alerts on spent and on reserved money separately.
 
 Revision: 0017, after 0016
 """

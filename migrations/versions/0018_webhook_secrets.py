@@ -1,4 +1,4 @@
-"""Let two secrets sign while one is rotated, remember receivers that are gone, and find failed deliveries fast.
+"""Let two secrets sign during a rotation, record receivers that are gone, and find failed deliveries fast.
 
 Revision: 0018, after 0017
 """

@@ -1,4 +1,4 @@
-"""Find the receivers that have been gone for longest, so that they can be forgotten.
+"""Index the receivers that are gone by their age, so that old ones can be deleted.
 
 Revision: 0020, after 0019
 """

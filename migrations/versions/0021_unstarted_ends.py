@@ -1,4 +1,4 @@
-"""Find the jobs that ended lately without a start, so that each observation counts arrivals by what has happened.
+"""Index the jobs that ended without a start, so that counting arrivals costs nothing for jobs that still wait.
 
 Revision: 0021, after 0020
 """
