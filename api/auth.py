@@ -57,7 +57,7 @@ class Authenticator:
     """Checks Authorization headers. Keeps digests, never keys. Safe to share between threads."""
 
     def __init__(self, store: Store, *peppers: str) -> None:
-        """Args: peppers: of the stored keys' digests, the newest first; two during a rotation."""
+        """Args: peppers: the peppers of the stored digests, newest first; two during a rotation."""
         self._store = store
         self._peppers = peppers
         #: Written under the lock, and read without it.

@@ -79,13 +79,13 @@ class _RefusedCommand(ControlHandler):
 
 
 class RateLimit(_RefusedCommand):
-    """Rates of tasks."""
+    """Refuses to limit the rates of tasks."""
 
     command = "rate_limit"
 
 
 class TimeLimit(_RefusedCommand):
-    """Time limits of tasks."""
+    """Refuses to limit the times of tasks."""
 
     command = "time_limit"
 
@@ -120,7 +120,7 @@ class QueuesView(BrokerView):
         self._broker = broker
 
     def get_broker(self) -> Broker:
-        """What Flower asks."""
+        """The source of the figures."""
         return self._broker
 
 
@@ -132,7 +132,7 @@ class QueueLengths(GetQueueLengths):
         self._broker = broker
 
     def get_broker(self) -> Broker:
-        """What Flower asks."""
+        """The source of the figures."""
         return self._broker
 
 

@@ -41,8 +41,8 @@ def spill(deps: ControlDeps) -> int:
     loads = deps.admission.loads(lane_queues(OVERFLOW)).values()
     spilled = sum(load.jobs for load in loads)
     for headroom in headrooms.values():
-        # Jobs that wait there already go first. Their models are unknown, so each model's headroom pays for them all:
-        # mostly the API has one model.
+        # Jobs that wait there already go first. Their models are unknown, so each model's headroom counts all of them:
+        # mostly only one model is in use.
         headroom.take(sum(load.tokens for load in loads), spilled)
     with deps.store.begin() as db:
         if not locks.try_take(db, "spill"):

@@ -238,7 +238,7 @@ def forget_deliveries(deps: ControlDeps) -> int:
 
 
 def forget_texts(deps: ControlDeps) -> int:
-    """Erase the texts of jobs that ended more than `keep_texts_days` ago, as when their apps delete them.
+    """Erase the texts of jobs that ended more than `keep_texts_days` ago, as their apps' own delete does.
 
     Bound: one sweep after that, which is repeated at once where it found `texts.FORGET_JOBS`. Their streams in Redis
     have expired long before. Without `keep_texts_days` nothing is erased.

@@ -67,7 +67,7 @@ class Bodies:
             self._late.setdefault(app_id, []).append(reader)
 
     def release(self, app_id: UUID, size: int) -> None:
-        """The request has ended."""
+        """Stop counting a body whose request has ended."""
         with self._lock:
             self._held[app_id] -= size
             if not self._held[app_id]:

@@ -25,7 +25,7 @@ class Model:
 
     Attributes:
         max_model_tokens: prompt and answer together, as much as every live worker can hold; None where it is unknown.
-        default_max_tokens: of a job that gives no `max_tokens`; see `PoolSettings`.
+        default_max_tokens: the limit of a job that gives no `max_tokens`; see `PoolSettings`.
         most_logprobs: alternatives to a token that it can return at most.
         has_effort, paid_has_effort: whether the model, and its substitute at the paid API, accept a reasoning effort.
         adapter: the LoRA adapter's name; None for the pool's model itself.

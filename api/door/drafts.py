@@ -18,7 +18,7 @@ class Spelling:
     """The caller's names for the fields that are checked late, so that an error can name them.
 
     Attributes:
-        own_prefix: of the fields that OpenAI's API lacks.
+        own_prefix: the prefix of the fields that OpenAI's API lacks.
     """
 
     prompt: str

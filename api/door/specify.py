@@ -181,7 +181,7 @@ def _count(draft: Draft, model: Model) -> int:
 
 
 def _chars(draft: Draft) -> int:
-    """The whole prompt's approximate characters, with those that a chat template adds around each message."""
+    """The approximate length of the whole prompt in characters, with the chat template around each message."""
     return sum(len(message.content) + TEMPLATE_CHARS for message in draft.messages)
 
 

@@ -42,7 +42,7 @@ def readyz() -> Response:
 
 
 def _warnings(deps: WebDeps) -> dict[str, str]:
-    """Warns of a key for the paid API without a budget: an unfinished set-up, but the process can serve without it."""
+    """Warns of a key for the paid API without a budget: an unfinished set-up, which must not stop the service."""
     if deps.settings.openai_api_key is None:
         return {}
     with deps.store.begin() as db:

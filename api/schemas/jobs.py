@@ -39,7 +39,7 @@ class AcceptedBody(Answer):
 
     @classmethod
     def of(cls, accepted: Accepted) -> Self:
-        """What a caller is told about an accept."""
+        """The answer to an accept."""
         return cls(
             id=show_id(accepted.job_id),
             status=accepted.state,

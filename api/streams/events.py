@@ -103,7 +103,7 @@ class ResponseEvents:
             if piece is not None:
                 yield from self._open_reasoning() if piece.reasoning else self._open_message(thought)
             elif entry.kind == "restart" and is_void:
-                # A reader that got anything before, also one that resumes, got an item's opening first.
+                # A reader that got an earlier piece, now or before it resumed, got an item's opening before that.
                 yield from [] if self._items else self._open_message("")
             else:
                 continue

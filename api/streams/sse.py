@@ -108,7 +108,7 @@ class JobStream:
     def close(self) -> None:
         """Release the slot. If the first reader left before the end and no other is attached, cancel the job.
 
-        The server calls it after the last bytes, or when it can write no more.
+        A job with `background=true` goes on. The server calls this after the last bytes, or when it can write no more.
         """
         try:
             if self._is_first and not (self._is_told or self._job.background):
@@ -171,7 +171,7 @@ class JobStream:
         return entries
 
     def _look(self, watch: Watch) -> None:
-        """Read the job again. If Postgres does not answer, the watch is told of the end later."""
+        """Read the job again. If Postgres does not answer, the re-check announces the end once it does."""
         watch.has_ended = False
         self._has_looked = True
         try:
