@@ -1,6 +1,6 @@
 """Every SQL statement, one module per noun. Callers open a transaction with `Store.begin` and pass it down.
 
-Postgres is the truth. Times are the database's own clock, so that hosts whose clocks differ agree.
+Postgres is the source of truth. All times are from the database's clock, since the hosts' clocks may differ.
 """
 
 from headrace.store import attempts, jobs

@@ -1,5 +1,5 @@
 """Jobs that a sweep cannot move because Postgres refuses their rows. Each is found, logged and left out of the next
-batches, so that it holds up no other job.
+batches, so that it does not block other jobs.
 """
 
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds until a sweep tries a refused job again: an operator may have repaired its row meanwhile.
 RETRY_S = 60.0
-#: SQLSTATE class of a statement that is wrong whatever its rows are, such as one that names a missing column.
+#: SQLSTATE class of a statement that is wrong for any row, such as one that names a missing column.
 _WRONG_STATEMENT = "42"
 
 
@@ -35,7 +35,7 @@ class HasId(Protocol):
 
 Job = TypeVar("Job", bound=HasId)
 Done = TypeVar("Done")
-#: Locks and returns the jobs of a batch that meet some more conditions.
+#: Locks and returns a batch of jobs that also meet the given conditions.
 Choose = Callable[..., Sequence[Job]]
 #: Moves the jobs of a batch; returns an outcome for each that it moved.
 Move = Callable[[Connection, Sequence[Job]], Sequence[Done]]
@@ -44,11 +44,11 @@ Move = Callable[[Connection, Sequence[Job]], Sequence[Done]]
 class BadRows:
     """The refused jobs of one sweep. Not safe for threads.
 
-    Each is tried at most once until a batch is not full. So the sweep reaches the jobs behind any number of them.
+    Each is tried at most once until a batch is not full. So the sweep gets past any number of refused jobs.
     """
 
     def __init__(self, sweep: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with none. Args: sweep: its name, for the log. clock: in seconds."""
+        """Start without refused jobs. Args: sweep: its name, for the log. clock: in seconds."""
         self._sweep = sweep
         self._clock = clock
         self._refused_at: dict[UUID, float] = {}
@@ -57,8 +57,8 @@ class BadRows:
         """Move a batch of jobs in one transaction; if Postgres refuses it, move its halves, down to single jobs.
 
         Args: choose: called with the connection and conditions on `jobs`. most: jobs of a full batch.
-        Returns: the outcomes, and how many jobs were tried, with those that were refused.
-        Raises: StoreUnavailable: what was moved before stays moved.
+        Returns: the outcomes, and how many jobs were tried, refused ones included.
+        Raises: StoreUnavailable: jobs moved before stay moved.
         """
         known = len(self._refused_at)
         others = [jobs.c.id != sa.all_(_array(self._refused_at))] if known else []
@@ -84,7 +84,7 @@ class BadRows:
             if len(chosen) == 1:
                 self._leave_out(chosen[0], error)
                 return []
-        # One bad row spoils the whole batch: halving finds it in a few.
+        # One bad row fails the whole batch; halving finds it in a few steps.
         half = len(chosen) // 2
         parts = (jobs.c.id == sa.any_(_array(ids)) for ids in (chosen[:half], chosen[half:]))
         return [each for part in parts for each in self._move(store, choose, move, part)]
@@ -95,7 +95,7 @@ class BadRows:
 
 
 def told(error: DBAPIError) -> str:
-    """What Postgres said of a row, without the driver's own words: these quote the row."""
+    """Postgres's message about a row, without the driver's own text, which quotes the row."""
     diagnosis: Any = getattr(error.orig, "diag", None)
     return getattr(diagnosis, "message_primary", None) or type(error.orig).__name__
 

@@ -1,4 +1,4 @@
-"""The database's clock: the one that every host agrees on."""
+"""The database's clock, which all hosts share."""
 
 from datetime import datetime
 
@@ -7,6 +7,6 @@ from sqlalchemy import Connection
 
 
 def now(db: Connection) -> datetime:
-    """The time at which this transaction began."""
+    """The start time of this transaction."""
     at: datetime = db.execute(sa.select(sa.func.now())).scalar_one()
     return at

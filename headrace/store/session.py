@@ -1,4 +1,4 @@
-"""A way into Postgres: one transaction at a time, and one error when it does not answer."""
+"""Access to Postgres by transactions, with one error for every way in which it does not answer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from headrace.connections.sessions import Sessions
 from headrace.errors import StoreUnavailable
 
-#: SQLSTATE class of what exceeds a limit of Postgres, such as an index's row size. The driver takes it for an outage.
+#: SQLSTATE class of exceeded limits, such as an index's row size. The driver raises it like an outage.
 _TOO_LARGE = "54"
 
 
 class Store:
-    """A way into Postgres."""
+    """Opens transactions in Postgres."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -26,16 +26,16 @@ class Store:
     def begin(self) -> Iterator[Connection]:
         """One transaction: commits at the end, rolls back on any error.
 
-        Raises: StoreUnavailable when Postgres does not answer in time, or takes no writes.
+        Raises: StoreUnavailable if Postgres does not answer in time, or takes no writes.
         """
         with _one_error(), self._engine.begin() as db:
             yield db
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """A connection on which each statement is a transaction: it saves the round trips of BEGIN and COMMIT.
+        """A connection on which each statement is a transaction, which saves the round trips of BEGIN and COMMIT.
 
-        Through a pooler all of the block is one: a statement by itself would have no bounds.
+        Through a pooler the whole block is one transaction: a single statement would run without time-outs.
         Raises: StoreUnavailable.
         """
         if self._sessions is not None and self._sessions.is_pooled:
@@ -52,7 +52,7 @@ class Store:
 
 @contextmanager
 def _one_error() -> Iterator[None]:
-    """Tell every way in which Postgres does not answer as one error."""
+    """Raise StoreUnavailable for every way in which Postgres does not answer."""
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:

@@ -1,6 +1,6 @@
-"""Statements that are compiled once, and take any number of rows as one JSON parameter.
+"""Statements that are compiled once and take any number of rows as one JSON parameter.
 
-psycopg would spend more on arrays, one for each column, than Postgres on the rows.
+With one array per column instead, psycopg would need more time for the arrays than Postgres for the rows.
 """
 
 import json
@@ -17,7 +17,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL as the driver takes it: SQLAlchemy would spend more on it each time than Postgres does."""
+    """SQL for the driver. Through SQLAlchemy, each run would cost more than it costs Postgres."""
 
     sql: str
     parameters: Mapping[str, Any]
@@ -30,13 +30,13 @@ class Statement:
         return cls(str(compiled), compiled.params)
 
     def run(self, db: Connection, given: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
-        """Carry it out. Args: given: of each attempt, by the names of the columns; no job is in it twice."""
-        # In one order, so that of two workers neither holds what the other waits for.
+        """Run it. Args: given: one row per attempt, by column name; no job may be in it twice."""
+        # Sorted, so that two workers lock rows in the same order and cannot deadlock.
         in_order = sorted(given, key=lambda each: each["job_id"])
         return db.exec_driver_sql(self.sql, {**self.parameters, "given": _encode(in_order)}).all()
 
 
 def rows_sent(parameter: str, columns: Iterable[ColumnClause[Any]], name: str = "sent") -> TableValuedAlias:
-    """The rows of a JSON list, as a table of this name with these columns. Args: parameter: the list's name."""
+    """The rows of a JSON list as a table with this name and these columns. Args: parameter: the list's name."""
     rows = sa.func.json_to_recordset(sa.bindparam(parameter, None, sa.JSON)).table_valued(*columns)
     return rows.render_derived(name, with_types=True)

@@ -1,4 +1,4 @@
-"""Attempts: claim a job, and end the try with its result and its bill, only while the claim still holds."""
+"""Attempts: claim a job, and end the attempt with its result and its bill, but only while the claim holds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,14 +22,14 @@ from headrace.store.money import reservations
 from headrace.store.money.reservations import PaidCall
 from headrace.tables import attempts, jobs
 
-#: What a claim is known by.
+#: The fields that identify a claim.
 _RIGHT = ("job_id", "worker_id", "attempt", "enqueue_no")
 
 
 def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine: str) -> Claim | None:
-    """Take a queued job, or None when there is nothing to take: another took it, it ended, or its time is over.
+    """Claim a queued job. None if it cannot be claimed: another worker took it, it ended, or its time has passed.
 
-    The worker's own lease must hold, else `rescue` would take the job from under it. One statement: it needs no
+    The worker's own lease must be valid, else `rescue` would take the job away at once. One statement, which needs no
     transaction around it.
     """
     row = claim_all(db, {job_id: enqueue_no}, worker_id, engine).get(job_id)
@@ -37,7 +37,7 @@ def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine
 
 
 def claim_all(db: Connection, asked: Mapping[UUID, int], worker_id: UUID, engine: str) -> dict[UUID, Row[Any]]:
-    """Likewise, by several messages: `{job id: enqueue_no}`. Returns: what there was to take, each for `claim_of`."""
+    """Like `claim` for several messages, `{job id: enqueue_no}`. Returns: the claimed rows, each for `claim_of`."""
     by_whom = {"worker_id": worker_id, "engine": engine}
     given = [{"job_id": job_id, "enqueue_no": enqueue_no, **by_whom} for job_id, enqueue_no in asked.items()]
     return {row.id: row for row in CLAIM.run(db, given)}
@@ -46,20 +46,20 @@ def claim_all(db: Connection, asked: Mapping[UUID, int], worker_id: UUID, engine
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which this claim still holds."""
     this = (jobs.c.id == claim.job_id, jobs.c.worker_id == claim.worker_id, jobs.c.attempt == claim.attempt)
-    # A number that was handed back is given out again, to the same worker perhaps.
+    # An attempt's number that was handed back is used again, perhaps by the same worker.
     return (*this, jobs.c.enqueue_no == claim.enqueue_no)
 
 
 def reserve(db: Connection, claim: Claim, usd: Decimal, configured: Limits) -> Claim | Lack | None:
-    """Set aside the most that this attempt's call to the paid API can cost.
+    """Reserve the maximum cost of this attempt's call to the paid API.
 
-    Returns: the claim with its money; why no budget pays for it; None when the claim holds no more.
+    Returns: the claim with its reservation, or why the budgets do not pay; None if the claim no longer holds.
     """
     return reserve_all(db, [(claim, usd)], configured).get(claim.job_id)
 
 
 def reserve_all(db: Connection, asked: Sequence[tuple[Claim, Decimal]], configured: Limits) -> dict[UUID, Claim | Lack]:
-    """Likewise, for several attempts. Returns: by job, what came of it; nothing of a claim that holds no more."""
+    """Like `reserve` for several attempts. Returns: the result by job; a claim that no longer holds is absent."""
     held = {row.id for row in HOLD.run(db, [{name: getattr(claim, name) for name in _RIGHT} for claim, _ in asked])}
     calls = [PaidCall(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in asked if claim.job_id in held]
     lacking = reservations.reserve(db, calls, configured)
@@ -68,9 +68,9 @@ def reserve_all(db: Connection, asked: Sequence[tuple[Claim, Decimal]], configur
 
 
 def _settle(db: Connection, *ends: tuple[Claim, AttemptEnd]) -> None:
-    """Spend what was reserved for the attempts, in the transaction that has moved their jobs.
+    """Settle the attempts' reservations, in the transaction that has moved their jobs.
 
-    Whether anything was, their rows say: the reply to a reservation can be lost.
+    The attempts' rows say what was reserved, not the claims: the reply to a reservation can be lost.
     """
     paid = [(claim, end.cost.usd) for claim, end in ends if claim.route is Route.OVERFLOW]
     reservations.settle(db, [PaidCall(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in paid])
@@ -79,14 +79,14 @@ def _settle(db: Connection, *ends: tuple[Claim, AttemptEnd]) -> None:
 def finish(db: Connection, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
     """End the job with this attempt: state, result, ledger entry and webhook row.
 
-    One statement, which needs no transaction around it unless the job has a webhook, or money was reserved for it.
-    Returns: False, and nothing written, when the claim holds no more: somebody else answers for the job now.
+    One statement, which needs no transaction around it unless the job has a webhook or a reservation.
+    Returns: False, with nothing written, if the claim no longer holds: the job is then no longer this worker's.
     """
     return claim.job_id in finish_all(db, target, [(claim, end)])
 
 
 def finish_all(db: Connection, target: JobState, ends: Sequence[tuple[Claim, AttemptEnd]]) -> set[UUID]:
-    """Likewise, for several jobs that end in the same state. Returns: those whose claims held."""
+    """Like `finish` for several jobs that end in the same state. Returns: the jobs whose claims held."""
     rows = FINISH[target].run(db, [_finished(claim, end) for claim, end in ends])
     announce(db, rows)
     ended = {row.id for row in rows}
@@ -95,7 +95,7 @@ def finish_all(db: Connection, target: JobState, ends: Sequence[tuple[Claim, Att
 
 
 def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
-    """What is written of a job that ends with this attempt."""
+    """The values to write for a job that ends with this attempt."""
     return _recorded(claim, end) | {
         "charged_usd": end.cost.usd if end.kind != "waste" else Decimal(0),
         "finish_reason": end.finish_reason,
@@ -108,9 +108,9 @@ def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
 
 
 def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> JobState | None:
-    """Put the job back for another attempt after `delay_s`, and book this one.
+    """Put the job back for another attempt after `delay_s`, and book this attempt.
 
-    Returns: where the job is now: `waiting`, or `cancelled`; None, and nothing written, when the claim holds no more.
+    Returns: the job's new state, `waiting` or `cancelled`; None, with nothing written, if the claim no longer holds.
     """
     state = _put_back(db, claim, not_before=sa.func.now() + timedelta(seconds=delay_s))
     if state is not None:
@@ -120,9 +120,9 @@ def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> JobS
 
 
 def hand_back(db: Connection, claim: Claim, end: AttemptEnd, how: HandBack = AS_BEFORE) -> JobState | None:
-    """Give the job back as if it had never been taken: no attempt is counted. Returns: as `retry`.
+    """Hand the job back without counting the attempt. Returns: as `retry`.
 
-    Tokens it produced are booked, as waste: the app does not pay them, and a paid API does not give them back.
+    Tokens that the attempt used are booked as waste: the app does not pay for them, but a paid API charges for them.
     """
     reroute = how.reroute
     due = sa.func.now() + timedelta(seconds=reroute.delay_s if reroute else how.delay_s)
@@ -150,9 +150,9 @@ def hand_back(db: Connection, claim: Claim, end: AttemptEnd, how: HandBack = AS_
 
 
 def _put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:
-    """Let the job wait, or end it where a cancel was asked for meanwhile: nobody claims such a job, it would hang.
+    """Move the job to `waiting`, or to `cancelled` if a cancel was requested: a worker would never claim it again.
 
-    Returns: where it is now; None when the claim holds no more.
+    Returns: the job's new state; None if the claim no longer holds.
     """
     wanted = (*_held(claim), jobs.c.cancel_requested_at.is_(None))
     if transition(db, [JobState.RUNNING], JobState.WAITING, *wanted, **values):
@@ -163,12 +163,12 @@ def _put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:
 
 
 def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
-    """End the attempt's row and book what it cost."""
+    """End the attempt's row and book its cost."""
     RECORD.run(db, [_recorded(claim, end)])
 
 
 def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
-    """What the attempt's row and its entry in the ledger say."""
+    """The values of the attempt's row and of its ledger entry."""
     return {
         **{name: getattr(claim, name) for name in (*_RIGHT, "app_id", "end_user", "pool")},
         "model": end.model_served or claim.model,

@@ -1,4 +1,4 @@
-"""A claim: what a worker knows of a job that it may run, and what every write about it is fenced by."""
+"""Claims: what a worker knows about a job that it may run. A claim fences every write about the job."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.store.jobs.texts import sampling_of
 
-#: What a claim has of its job as it is there.
+#: Fields that a claim copies unchanged from the job's row.
 _AS_STORED = (
     *("attempt", "enqueue_no", "worker_id", "app_id", "end_user", "pool", "max_cost_usd", "prompt_tokens"),
     *("start_by", "finish_by", "stream", "suspicion", "adapter"),

@@ -1,4 +1,4 @@
-"""Attempts that nobody ended: their worker died, and took with it what they produced."""
+"""Lost attempts: their worker died before it could end them, and their output is lost."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from headrace.tables import attempts, jobs, ledger
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A running job whose worker is dead, and what becomes of it.
+    """A running job whose worker is dead, and what becomes of the job.
 
     Attributes:
-        row: of `jobs`, as `jobs.orphans` returned it.
-        target: a job that goes to `waiting` is due at once.
-        cost: of the attempt; what a call to the paid API has cost is not in it.
+        row: of `jobs`, from `jobs.orphans`.
+        target: the job's next state; a job that goes to `waiting` is due at once.
+        cost: of the attempt, without the cost of a call to the paid API.
     """
 
     row: Row[Any]
@@ -39,9 +39,9 @@ class Loss:
 def lose(db: Connection, losses: Sequence[Loss]) -> list[PaidCall]:
     """Take running jobs from their dead workers: move each to its target and book its attempt as lost.
 
-    A few statements, however many jobs there are. What has ended since is left alone.
-    Returns: the calls to the paid API under them, for `reservations.settle`: whether they were answered is not known,
-    and they count as what they may have cost. Settle them last, so that nobody waits for the budgets' rows meanwhile.
+    A few statements for any number of jobs. Jobs that have ended meanwhile are skipped.
+    Returns: the jobs' calls to the paid API, for `reservations.settle`. It is unknown whether these were answered, so
+    they count with their maximum cost. Settle them last, to hold the locks on the budgets' rows briefly.
     """
     by_fate: dict[tuple[JobState, str | None, str | None], list[Loss]] = defaultdict(list)
     for loss in losses:
@@ -59,7 +59,7 @@ def lose(db: Connection, losses: Sequence[Loss]) -> list[PaidCall]:
 
 
 def _move(db: Connection, losses: Sequence[Loss]) -> list[Loss]:
-    """Change the jobs' state, from the same to the same. Returns: those that were still held."""
+    """Move jobs that share one target and one error. Returns: those that their dead workers still held."""
     one = losses[0]
     values: dict[str, Any] = {"error_code": one.error_code, "error_message": one.error_message}
     if one.target is JobState.WAITING:
@@ -71,7 +71,7 @@ def _move(db: Connection, losses: Sequence[Loss]) -> list[Loss]:
 
 
 def _reserved_usd(db: Connection, calls: Sequence[PaidCall]) -> dict[UUID, Decimal]:
-    """What is set aside for each call. It stays, since the jobs are locked."""
+    """What is reserved for each call. It cannot change, since the jobs are locked."""
     if not calls:
         return {}
     these = attempts.c.job_id == sa.any_(sa.cast([call.job_id for call in calls], ARRAY(sa.Uuid)))
@@ -81,7 +81,7 @@ def _reserved_usd(db: Connection, calls: Sequence[PaidCall]) -> dict[UUID, Decim
 
 
 def _book(db: Connection, losses: Sequence[Loss], spent_usd: dict[UUID, Decimal]) -> None:
-    """End the attempts, and book each as waste, estimated, since what it produced is unknown."""
+    """End the attempts, and book each as waste. The cost is an estimate, since the attempt's output is unknown."""
     these = sa.tuple_(attempts.c.job_id, attempts.c.number).in_([(each.row.id, each.row.attempt) for each in losses])
     db.execute(sa.update(attempts).where(these).values(outcome="lost", ended_at=sa.func.now()))
     entries = [

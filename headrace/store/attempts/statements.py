@@ -1,7 +1,7 @@
-"""The statements of an attempt, built once: to build one takes longer than Postgres takes to carry it out.
+"""The statements of an attempt. They are built once, since building one takes longer than running it.
 
-Each is for any number of attempts, for threads that share one statement and its commit. It has one parameter, a JSON
-object per attempt: psycopg would spend more on arrays, one for each column, than Postgres on the rows.
+Each handles any number of attempts, so that threads can share one statement and its commit. Its one parameter is a JSON
+list with an object per attempt. With one array per column, psycopg would need more time than Postgres for the rows.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from headrace.store.jobs.transitions import ANNOUNCED, moving
 from headrace.store.statement import Statement, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
-#: What a claim reads of the job's row.
+#: The columns of the job's row that a claim reads.
 _CLAIMED = (
     *("id", "app_id", "attempt", "enqueue_no", "worker_id", "end_user", "lane", "pool", "model_requested", "overflow"),
     *(
@@ -30,14 +30,14 @@ _CLAIMED = (
         "adapter",
     ),
 )
-#: What the end of an attempt says of its job.
+#: The columns of `jobs` that the end of an attempt writes.
 _KEPT = (
     *("output_tokens", "cached_tokens", "reasoning_tokens", "finish_reason"),
     *("model_served", "error_code", "error_message"),
 )
-#: And of its texts; no answer, and none of them.
+#: The columns of `job_texts` that it writes; without an answer, none.
 _TEXTS = ("answer", "logprobs_json", "reasoning")
-#: Columns of the ledger and of `attempts` that say the same of an attempt.
+#: Columns that the ledger and `attempts` share.
 _USED = ("prompt_tokens", "cached_tokens", "output_tokens", "engine_s")
 _ENTRY = (
     *("kind", "job_id", "attempt", "app_id", "end_user", "pool", "model", "host_id"),
@@ -48,10 +48,10 @@ _ENDED = ("outcome", "error_code", "model_served", "first_token_s", "preemptions
 
 
 def _given(columns: Mapping[str, ColumnElement[Any]]) -> CTE:
-    """The parameter as a table whose columns have these names, and the types of these.
+    """The parameter as a table with these columns' names and types.
 
-    The planner takes what is between two bounds for one row, and so looks each job up by its key. By what it knows of
-    functions it would read whole tables, as long as they are young and it has no statistics of them.
+    The condition on `enqueue_no` always holds. It makes the planner estimate one row, and so look up each job by key.
+    With its default estimate for functions, it would scan whole tables while these are new and have no statistics.
     """
     typed = (sa.column(name, column.type) for name, column in columns.items())
     table = rows_sent("given", typed)
@@ -64,7 +64,7 @@ def _held(given: Any) -> tuple[ColumnElement[bool], ...]:
         jobs.c.id == given.job_id,
         jobs.c.worker_id == given.worker_id,
         jobs.c.attempt == given.attempt,
-        # A number that was handed back is given out again, to the same worker perhaps.
+        # An attempt's number that was handed back is used again, perhaps by the same worker.
         jobs.c.enqueue_no == given.enqueue_no,
     )
 
@@ -134,14 +134,14 @@ def _finish(target: JobState) -> Select[Any]:
 
 
 def _end_attempt(given: CTE, *conditions: ColumnElement[bool]) -> Update:
-    """End the attempts' rows, where the conditions hold."""
+    """End the attempts' rows for which the conditions hold."""
     these = attempts.c.job_id == given.c.job_id, attempts.c.number == given.c.attempt
     ended = {name: given.c[name] for name in _ENDED}
     return sa.update(attempts).where(*these, *conditions).values(ended_at=sa.func.now(), **ended)
 
 
 def _book(given: CTE, *conditions: ColumnElement[bool]) -> Insert:
-    """Write the attempts' entries into the ledger, where the conditions hold."""
+    """Write the ledger entries of the attempts for which the conditions hold."""
     entries = sa.select(*(given.c[name] for name in _ENTRY)).where(*conditions)
     return sa.insert(ledger).from_select(list(_ENTRY), entries)
 
@@ -161,7 +161,7 @@ def _hold() -> Select[Any]:
 CLAIM = Statement.of(_claim())
 #: Locks the jobs' rows while their claims hold.
 HOLD = Statement.of(_hold())
-#: By the state in which the jobs end.
+#: By the jobs' final state.
 FINISH = {target: Statement.of(_finish(target)) for target in TRANSITIONS[JobState.RUNNING] & TERMINAL}
 BOOK = Statement.of(_record(ends=False))
 RECORD = Statement.of(_record(ends=True))

@@ -1,4 +1,4 @@
-"""Apps: the clients of the API, what each may take, and what each has done of late. Knows nothing of their keys."""
+"""Apps: the clients of the API, their limits, and their recent activity. Knows nothing about their keys."""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -22,11 +22,11 @@ from headrace.store import clock
 from headrace.store.jobs import BILLED
 from headrace.tables import apps, jobs, ledger
 
-#: How far the clocks of the hosts that make ids may lie behind the database's.
+#: How far the clocks of the hosts that make ids may be behind the database's.
 CLOCK_SKEW = timedelta(hours=1)
 
 
-#: What `read_app` reads.
+#: The columns that `read_app` reads.
 COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     apps.c.id,
     apps.c.name,
@@ -48,7 +48,7 @@ def read_app(row: Row[*tuple[Any, ...]], scopes: Iterable[str] = tuple(Scope)) -
 
 
 def create(db: Connection, name: str, limits: Changes) -> App:
-    """Make a new app. Raises: InvalidRequest: there is one of this name."""
+    """Create an app. Raises: InvalidRequest: the name is taken."""
     if not _insert(db, name, _values(limits)):
         raise InvalidRequest(
             f"There is an app '{name}' already: 'headrace apps limit' changes its limits, "
@@ -59,13 +59,13 @@ def create(db: Connection, name: str, limits: Changes) -> App:
 
 
 def ensure(db: Connection, name: str) -> App:
-    """The app of this name, made without limits if need be. Safe to run twice at once."""
+    """The app of this name, created without limits if it does not exist. Safe to run twice at once."""
     _insert(db, name, {})
     return find_app(db, name)
 
 
 def _insert(db: Connection, name: str, values: Mapping[str, Any]) -> bool:
-    """Whether there was none of this name."""
+    """Insert an app. Returns: False if the name is taken."""
     row = {"id": new_id(), "name": name, "webhook_secret": new_secret(), **values}
     statement = insert(apps).values(**row).on_conflict_do_nothing(index_elements=["name"])
     return db.execute(statement.returning(apps.c.id)).first() is not None
@@ -85,15 +85,15 @@ def list_apps(db: Connection) -> list[App]:
 
 
 def set_limits(db: Connection, name: str, changes: Changes) -> App:
-    """Change an app's limits; web processes heed it within the life of what they remember. Raises: NotFound."""
+    """Change an app's limits. Web processes apply them once their cached copy expires. Raises: NotFound."""
     return _update(db, name, _values(changes))
 
 
 def rotate_webhook_secret(db: Connection, name: str, *, keep_old_for: timedelta) -> tuple[App, datetime]:
-    """Replace what an app's webhooks are signed with, from the next try of each on.
+    """Replace the secret that signs an app's webhooks, from each webhook's next try on.
 
-    Until the time that is returned, each try carries a signature with the old secret too. One that was replaced before,
-    and still signed, signs no more: two signatures are the most.
+    Until the returned time, each try is also signed with the old secret. An even older secret no longer signs: a try
+    has at most two signatures.
     Raises: NotFound.
     """
     until = sa.func.now() + keep_old_for
@@ -111,7 +111,7 @@ def _update(db: Connection, name: str, values: Mapping[str, Any]) -> App:
 
 
 def _values(changes: Changes) -> dict[str, Any]:
-    """As the table's columns; lanes in their own order, so that equal sets are equal rows."""
+    """The table's values of the changes; lanes in a fixed order, so that equal sets give equal rows."""
     values: dict[str, Any] = dict(changes)
     if (lanes := changes.get("lanes")) is not None:
         allowed = frozenset(lanes)
@@ -127,9 +127,9 @@ def _no_such_app(name: str) -> NotFound:
 
 
 def activity(db: Connection, app_id: UUID, period: timedelta) -> Activity:
-    """What the app did in the period that ends now."""
+    """The app's activity in the period that ends now."""
     since = clock.now(db) - period
-    # The index is on the id, and ids begin with the time they were made at: old jobs need not be read.
+    # The index is on the id, and ids begin with their creation time, so that old jobs are not read.
     mine = (jobs.c.app_id == app_id, jobs.c.id >= _first_id_of(since - CLOCK_SKEW), jobs.c.created_at >= since)
     counted = db.execute(sa.select(jobs.c.state, sa.func.count()).where(*mine).group_by(jobs.c.state))
     charged = sa.select(sa.func.coalesce(sa.func.sum(ledger.c.usd), 0)).where(
@@ -139,5 +139,5 @@ def activity(db: Connection, app_id: UUID, period: timedelta) -> Activity:
 
 
 def _first_id_of(at: datetime) -> UUID:
-    """Below every UUIDv7 made from then on: its first 48 bits count milliseconds since 1970 (RFC 9562)."""
+    """An id below every UUIDv7 made from then on: its first 48 bits are Unix milliseconds (RFC 9562)."""
     return UUID(int=int(at.timestamp() * 1000) << 80)

@@ -1,7 +1,7 @@
-"""API keys: a key is shown once, when it is made; only its HMAC is stored. Knows nothing of HTTP headers.
+"""API keys: a key is shown once, at its creation; only its HMAC is stored. Knows nothing about HTTP headers.
 
-A key is `hr-`, 43 random characters, and a checksum of 6 that only the pepper's owner can make. So a made-up key is
-refused without Postgres. Keys from before there were checksums have none, and are told by their length.
+A key is `hr-`, 43 random characters, and 6 characters of a checksum that needs the pepper. So an invented key is
+refused without asking Postgres. Old keys have no checksum and are recognised by their length.
 """
 
 import base64
@@ -25,16 +25,16 @@ from headrace.errors import InvalidRequest, NotFound, Unauthenticated
 from headrace.store.clients.apps import COLUMNS, read_app
 from headrace.tables import api_keys, apps
 
-#: What every key starts with, so that a leaked one can be recognised.
+#: The prefix of every key, so that a leaked key can be recognised.
 KEY_PREFIX = "hr-"
-#: Characters of a key that may be shown to tell it from others.
+#: How many characters of a key may be shown to identify it.
 HINT_CHARS = 8
-#: Random bytes of a key, and characters of its checksum: one made-up key in 2^36 has the right one.
+#: Random bytes of a key, and characters of its checksum: one invented key in 2^36 has the right checksum.
 SECRET_BYTES = 32
 CHECKSUM_CHARS = 6
-#: Of a key without a checksum.
+#: The length of a key without a checksum.
 PLAIN_CHARS = len(KEY_PREFIX) + 43
-#: The fewest digits that may stand for an id.
+#: The fewest digits that may abbreviate an id.
 ID_CHARS_MIN = 4
 
 _ID = re.compile(f"[0-9a-f]{{{ID_CHARS_MIN},32}}")
@@ -65,7 +65,7 @@ def make(
     scopes: Iterable[Scope] = tuple(Scope),
     lifetime: timedelta | None = None,
 ) -> str:
-    """Make an API key and return it: the one time it can be seen. Without a lifetime it never expires."""
+    """Create an API key and return it; it cannot be shown again. Without a lifetime it never expires."""
     plain = KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     key = plain + _checksum(plain, pepper)
     row = {"id": new_id(), "app_id": app_id, "hint": key[:HINT_CHARS], "digest": digest(key, pepper)}
@@ -75,13 +75,13 @@ def make(
 
 
 def digest(key: str, pepper: str) -> bytes:
-    """How a key is stored: HMAC-SHA256 under the pepper. A key is random, so a slow hash would add nothing."""
-    # Not hmac.digest: it lets go of the GIL, and under load that costs each request a turn of all other threads.
+    """The stored form of a key: HMAC-SHA256 under the pepper. A key is random, so a slow hash would add nothing."""
+    # Not hmac.digest: it releases the GIL, and under load each request would then wait for all other threads.
     return hmac.new(pepper.encode(), key.encode(), hashlib.sha256).digest()
 
 
 def may_exist(key: str, pepper: str) -> bool:
-    """False for a text that was never made as a key under this pepper. Asks no server."""
+    """False for a text that cannot be a key under this pepper. Asks no server."""
     plain, checksum = key[:PLAIN_CHARS], key[PLAIN_CHARS:]
     if len(plain) < PLAIN_CHARS or not plain.startswith(KEY_PREFIX):
         return False
@@ -89,7 +89,7 @@ def may_exist(key: str, pepper: str) -> bool:
 
 
 def _checksum(plain: str, pepper: str) -> str:
-    # Another message than `digest` ever signs, so that a checksum says nothing about what is stored.
+    # The signed message differs from any in `digest`, so that a checksum reveals nothing about the stored HMAC.
     signed = hmac.new(pepper.encode(), b"checksum of " + plain.encode(), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(signed)[:CHECKSUM_CHARS].decode()
 
@@ -103,9 +103,9 @@ def authenticate(db: Connection, key: str, pepper: str) -> App:
 
 
 def authenticate_all(db: Connection, digests: Collection[bytes]) -> dict[bytes, App]:
-    """The apps behind those of the keys that are live, by the keys' digests, in one statement.
+    """The apps of the live keys among these digests, by digest, in one statement.
 
-    The lookup is by digest, so that its time tells nothing about a key; what was found is compared in constant time.
+    The lookup is by digest, so that its time reveals nothing about a key. A found digest is compared in constant time.
     """
     rows = db.execute(_SELECT_LIVE, {"digests": list(digests)})
     found = {row.digest: row for row in rows}
@@ -117,7 +117,7 @@ def authenticate_all(db: Connection, digests: Collection[bytes]) -> dict[bytes, 
 
 
 def invalid() -> Unauthenticated:
-    """What is said of a key that opens nothing, and no more: the three cases must look alike."""
+    """The error for an invalid key. It must not tell which of the three cases it is."""
     return Unauthenticated("This API key is not valid: unknown, expired or revoked.")
 
 
@@ -128,13 +128,13 @@ def list_keys(db: Connection, app_id: UUID | None = None) -> list[KeyRecord]:
 
 
 def find(db: Connection, text: str) -> KeyRecord:
-    """The key that is meant by its hint, by the key itself, by its id, or by the first digits of its id.
+    """The key named by its hint, the key itself, its id, or the first digits of its id.
 
-    Locks it, so that its state still holds when it is changed.
-    Raises: NotFound. InvalidRequest: several are meant.
+    Locks the key, so that its state cannot change before the caller changes it.
+    Raises: NotFound. InvalidRequest: the text names several keys.
     """
     found = [_record(row) for row in db.execute(_SELECT_RECORD.where(_means(text)).with_for_update(of=api_keys))]
-    # The text may be a whole key, which must not be repeated.
+    # The text may be a whole key, which must not appear in an error.
     shown = text[:HINT_CHARS] if text.startswith(KEY_PREFIX) else text[:40]
     if not found:
         raise NotFound(f"There is no API key '{shown}': 'headrace keys list' shows those there are.")
@@ -157,13 +157,13 @@ def _means(text: str) -> sa.ColumnElement[bool]:
 def rotate(
     db: Connection, key: KeyRecord, pepper: str, *, keep_old_for: timedelta, lifetime: timedelta | None = None
 ) -> str:
-    """Make a key that may do what the old one may, and let the old one expire. Returns the new key.
+    """Create a key with the scopes of the old one, and let the old one expire. Returns the new key.
 
     Args:
-        keep_old_for: so long both work; the old one's own end may come before.
-        lifetime: of the new key. It must be said where the old one has an end: whoever wants keys that end would not
-            notice one that never does.
-    Raises: InvalidRequest: the old key is dead, or the lifetime is missing.
+        keep_old_for: how long both keys work, unless the old one expires sooner.
+        lifetime: of the new key. Required if the old key has an end, so that an expiring key is not replaced by one
+            that never expires.
+    Raises: InvalidRequest: the old key is expired or revoked, or the lifetime is missing.
     """
     _check_live(key)
     if key.expires_at is not None and lifetime is None:
@@ -172,7 +172,7 @@ def rotate(
             f"lives, or make one without an end with 'headrace keys create {shlex.quote(key.app)}'.",
             param="days",
         )
-    # `least` ignores NULL, which is how a key that never expires is stored.
+    # `least` ignores NULL, the value of a key that never expires.
     ends_at = sa.func.least(api_keys.c.expires_at, sa.func.now() + keep_old_for)
     old = sa.update(api_keys).where(api_keys.c.id == key.id).values(expires_at=ends_at)
     app_id: UUID = db.execute(old.returning(api_keys.c.app_id)).scalar_one()
@@ -180,9 +180,9 @@ def rotate(
 
 
 def expire(db: Connection, key: KeyRecord, after: timedelta) -> datetime:
-    """Let a live key end that long from now, sooner or later than it would have. Returns when.
+    """Let a live key expire `after` from now, sooner or later than before. Returns when.
 
-    Raises: InvalidRequest: the key is dead, and stays so.
+    Raises: InvalidRequest: the key is expired or revoked, which is final.
     """
     _check_live(key)
     statement = sa.update(api_keys).where(api_keys.c.id == key.id).values(expires_at=sa.func.now() + after)

@@ -1,4 +1,4 @@
-"""What was observed and decided: samples of queues and workers, refusals, scaling decisions."""
+"""Observations and decisions: samples of queues and workers, refusals, scaling decisions."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,22 +18,22 @@ from headrace.policies.answers import AnswerLength
 from headrace.store.jobs import IS_QUEUED, IS_RUNNING, IS_WAITING
 from headrace.tables import decisions, jobs, queue_samples, refusals, worker_samples
 
-#: How long before a job's acceptance a transaction that starts or ends it may have begun: all times are those at which
-#: their transactions began.
+#: How far a job's start or end may be dated before its acceptance: each time is the start of the transaction that wrote
+#: it.
 OVERLAP = timedelta(seconds=1)
-#: How long after its minute has begun a count of refusals may still be added to it, with room to spare: `add_refusals`
-#: writes to the minute in which its transaction began.
+#: How long after a minute's start refusals may still be added to it, with a margin: `add_refusals` writes to the minute
+#: in which its transaction began.
 LATE_REFUSALS = timedelta(minutes=5)
-#: Old rows of one table that are deleted in one transaction.
+#: The most old rows of one table that one transaction deletes.
 FORGET_ROWS = 5_000
-#: Answers among which a worker that starts looks for those of its pool.
+#: The most answers that a starting worker reads to find those of its pool.
 LENGTHS_ROWS = 20_000
 
 
 def activity(db: Connection, queues: Sequence[str], since: datetime) -> dict[str, QueueActivity]:
-    """The activity of these queues since `since`; a queue where nothing happened is absent.
+    """The activity of these queues since `since`; a queue without activity is absent.
 
-    Each part goes by an index of its own, so that it costs what has happened, and not what waits.
+    Each part uses an index of its own, so that its cost depends on the activity, not on the backlog.
     """
     parts = (
         _oldest_waits(queues),
@@ -53,12 +53,12 @@ def activity(db: Connection, queues: Sequence[str], since: datetime) -> dict[str
 
 
 def take_refused(db: Connection, since: datetime) -> Counter[str]:
-    """Count the refused jobs of each queue that no sample counts yet, and mark them as counted.
+    """Count the refused jobs of each queue that no sample has counted yet, and mark them as counted.
 
-    A process may write its counts late, and several add to one row: what a row has more than was marked is new. A row
-    that a process is just adding to is left for the next sample, so that neither waits for the other.
+    A process may add its counts late, and several processes add to one row: the difference to the marked count is new.
+    A locked row, to which a process is just adding, is left for the next sample, so that neither waits for the other.
 
-    Args: since: when refusals were last taken.
+    Args: since: when refusals were last counted.
     """
     recent = refusals.c.minute >= sa.func.date_trunc("minute", sa.literal(since - LATE_REFUSALS))
     key = refusals.primary_key.columns
@@ -77,11 +77,11 @@ def take_refused(db: Connection, since: datetime) -> Counter[str]:
 
 
 def _is_new(queues: Sequence[str], since: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    """What the jobs that were accepted since then have in common.
+    """Conditions for the jobs that were accepted since `since`.
 
-    `created_at` has no index, which would cost every insert. An id has the time of the machine that made it, whose
-    clock may be wrong. But each new job was also queued, was started or has ended since then, or waits for its first
-    start, as few do. Each of these has an index.
+    `created_at` has no index, because that would slow every insert. The time in an id is that of its host, whose clock
+    may be wrong. But each new job was also queued, started or ended since then, or is one of the few in `waiting`
+    before their first start. Each of these cases has an index.
     """
     since_overlap = since - OVERLAP
     is_where_the_new_are = sa.or_(
@@ -96,7 +96,7 @@ def _is_new(queues: Sequence[str], since: datetime) -> tuple[sa.ColumnElement[bo
 
 
 def _oldest_waits(queues: Sequence[str]) -> sa.Select[Any]:
-    """How long the first job of each queue has waited: one look into the index for each."""
+    """How long the oldest job of each queue has waited: one index look-up per queue."""
     given = sa.func.unnest(sa.cast(list(queues), ARRAY(sa.Text))).table_valued("queue").render_derived("given")
     first = sa.select(sa.func.min(jobs.c.queued_at)).where(IS_QUEUED, jobs.c.queue == given.c.queue).scalar_subquery()
     of_each = sa.select(given.c.queue, first.label("since")).subquery()
@@ -109,7 +109,7 @@ def _per_queue(*counted: sa.ColumnElement[Any]) -> sa.Select[Any]:
 
 
 def add_samples(db: Connection, samples: Sequence[QueueSample]) -> None:
-    """Write samples; one that is there already, from a second observer at the same moment, stays."""
+    """Write samples. An existing sample, from another observer at the same moment, stays."""
     if samples:
         statement = insert(queue_samples).on_conflict_do_nothing()
         db.execute(statement, [asdict(sample) for sample in samples])
@@ -122,7 +122,7 @@ def last_sample_at(db: Connection) -> datetime | None:
 
 
 def newest_samples(db: Connection, queues: Sequence[str]) -> list[QueueSample]:
-    """The newest sample of each of these queues that has one."""
+    """The newest sample of each of these queues; a queue without samples is absent."""
     newest_first = sa.select(queue_samples).order_by(queue_samples.c.queue, queue_samples.c.at.desc())
     statement = newest_first.where(queue_samples.c.queue.in_(queues)).ext(distinct_on(queue_samples.c.queue))
     return [QueueSample(**row._mapping) for row in db.execute(statement)]
@@ -139,12 +139,12 @@ def recent_samples(db: Connection, queues: Sequence[str], since: datetime) -> li
 
 
 def add_worker_sample(db: Connection, sample: WorkerSample) -> None:
-    """Write a worker's sample, as of now."""
+    """Write a worker's sample, with the current time."""
     db.execute(sa.insert(worker_samples).values(**asdict(sample)))
 
 
 def started_sizes(db: Connection, since: datetime) -> list[StartedSize]:
-    """How large the jobs are that were started since then."""
+    """The sizes of the jobs started since `since`."""
     size = (jobs.c.pool, jobs.c.queue, jobs.c.lane, jobs.c.max_tokens)
     prompts = sa.func.sum(jobs.c.prompt_tokens).label("prompt_tokens")
     started = sa.select(*size, sa.func.count().label("jobs"), prompts).where(jobs.c.started_at > since)
@@ -152,9 +152,9 @@ def started_sizes(db: Connection, since: datetime) -> list[StartedSize]:
 
 
 def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[AnswerLength]:
-    """The answers that a pool gave for these models, oldest first.
+    """The lengths of a pool's answers for these models, oldest first.
 
-    Only the newest `LENGTHS_ROWS` answers are looked at, also where most of them are other pools'.
+    Reads only the newest `LENGTHS_ROWS` answers of all pools.
     """
     answered = sa.select(jobs).where(jobs.c.state == JobState.SUCCEEDED)
     newest = answered.order_by(jobs.c.id.desc()).limit(LENGTHS_ROWS).subquery().c
@@ -165,14 +165,14 @@ def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[Ans
 
 
 def forget_samples(db: Connection, keep_days: int) -> int:
-    """Delete samples, refusals and decisions that are older, `FORGET_ROWS` of each table at most; returns how many."""
+    """Delete samples, refusals and decisions older than `keep_days`, at most `FORGET_ROWS` a table; returns how many."""
     times = (queue_samples.c.at, worker_samples.c.taken_at, refusals.c.minute, decisions.c.at)
     return sum(_forget(db, at, sa.func.now() - timedelta(days=keep_days)) for at in times)
 
 
 def _forget(db: Connection, at: sa.Column[Any], before: sa.ColumnElement[Any]) -> int:
-    """Delete the oldest rows of the table whose time this is."""
-    # By where the rows lie: joined by their keys, a table without statistics would be read whole for each of them.
+    """Delete the oldest rows of the table of this time column."""
+    # By physical position: with a join on keys, a table without statistics would be scanned once per row.
     place: sa.ColumnElement[Any] = sa.literal_column("ctid")
     oldest = sa.select(place).select_from(at.table).where(at < before).order_by(at).limit(FORGET_ROWS)
     deleted = sa.delete(at.table).where(place == sa.any_(sa.func.array(oldest.scalar_subquery())))
@@ -187,7 +187,7 @@ def add_refusals(db: Connection, counts: Mapping[tuple[UUID, str, str], tuple[in
     """
     if not counts:
         return
-    # Sorted, so that two processes lock the same rows in one order and cannot deadlock.
+    # Sorted, so that two processes lock the same rows in the same order and cannot deadlock.
     rows = [
         {"app_id": app_id, "queue": queue, "reason": reason, "jobs": num_jobs, "tokens": num_tokens}
         for (app_id, queue, reason), (num_jobs, num_tokens) in sorted(counts.items(), key=lambda item: str(item[0]))
@@ -204,7 +204,7 @@ def add_decision(db: Connection, decision: ScalingRecord) -> None:
 
 
 def last_change_at(db: Connection, pool: str) -> datetime | None:
-    """When a decision for this pool last asked for another number of hosts than there were."""
+    """When a decision for this pool last changed the number of hosts."""
     changed = sa.and_(decisions.c.pool == pool, decisions.c.target != decisions.c.hosts)
     newest: datetime | None = db.scalar(sa.select(sa.func.max(decisions.c.at)).where(changed))
     return newest

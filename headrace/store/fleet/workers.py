@@ -1,4 +1,4 @@
-"""Workers and their leases: one row a process, renewed each second on the database's clock."""
+"""Workers and their leases: one row per process, renewed each second, by the database's clock."""
 
 from collections import defaultdict
 from datetime import timedelta
@@ -16,14 +16,14 @@ from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, t
 from headrace.store.jobs import IS_RUNNING
 from headrace.tables import jobs, worker_samples, workers
 
-#: How far back the workers' samples say how full their caches are, in seconds.
+#: The age up to which workers' samples count for the present use of their KV caches, in seconds.
 RECENT_S = 15.0
-#: Rows that are deleted in one transaction.
+#: The most rows that one transaction deletes.
 FORGET_ROWS = 5_000
 
 
 def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:
-    """Add this process's row, with its first lease, ready. Safe to repeat: the reply to a commit can be lost."""
+    """Add this process's row, ready and with its first lease. Safe to repeat, since a commit's reply can be lost."""
     values = {name: getattr(info, name) for name in info.__dataclass_fields__}
     lease_until = sa.func.now() + timedelta(seconds=lease_s)
     added = insert(workers).values(lease_until=lease_until, ready=True, **values)
@@ -31,7 +31,7 @@ def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:
 
 
 def renew(db: Connection, worker_id: UUID, lease_s: float, *, running: int, ready: bool) -> list[HeldAttempt]:
-    """Renew the lease; the same round trip returns the attempts that run under it, and which of them must stop."""
+    """Renew the lease. The same round trip returns the attempts under it, and which of them must stop."""
     renewed = (
         sa.update(workers)
         .where(workers.c.id == worker_id)
@@ -55,18 +55,18 @@ def _held_attempt(row: Row[Any]) -> HeldAttempt:
 
 
 def disown(db: Connection, worker_id: UUID, held: HeldAttempt) -> None:
-    """Give an attempt up that the worker does not run, so that `rescue` takes the job as if its worker were dead."""
+    """Give up an attempt that the worker does not run: `rescue` then takes the job as if its worker were dead."""
     this = (jobs.c.id == held.job_id, jobs.c.worker_id == worker_id, jobs.c.attempt == held.attempt)
     db.execute(sa.update(jobs).where(*this, jobs.c.state == JobState.RUNNING).values(worker_id=NOBODY))
 
 
 def learn(db: Connection, worker_id: UUID, outputs: ExpectedOutputs) -> None:
-    """Write down how long this worker's answers get."""
+    """Store the expected answer lengths that this worker has learned."""
     db.execute(sa.update(workers).where(workers.c.id == worker_id).values(expected_outputs=to_fields(outputs)))
 
 
 def expected_outputs(db: Connection) -> dict[str, ExpectedOutputs]:
-    """How long the answers of each pool get, by its live workers."""
+    """The expected answer lengths of each pool, combined from its live workers."""
     learned = sa.select(workers.c.pool, workers.c.expected_outputs).where(
         workers.c.lease_until > sa.func.now(), workers.c.expected_outputs.is_not(None)
     )
@@ -77,10 +77,10 @@ def expected_outputs(db: Connection) -> dict[str, ExpectedOutputs]:
 
 
 def retire(db: Connection, worker_id: UUID, reason: str | None = None) -> None:
-    """End the lease now: what the worker still held goes back at the next `rescue`.
+    """End the lease now; the next `rescue` puts the worker's remaining jobs back.
 
     Args:
-        reason: why the worker took itself out; None for one that was stopped.
+        reason: why the worker retired itself; None if it was stopped.
     """
     ended = {"lease_until": sa.func.now(), "stopped_at": sa.func.now(), "ready": False, "running": 0}
     ended["stop_reason"] = reason
@@ -88,9 +88,9 @@ def retire(db: Connection, worker_id: UUID, reason: str | None = None) -> None:
 
 
 def forget_old(db: Connection, keep_days: int) -> int:
-    """Delete the rows of workers whose lease ended longer ago, `FORGET_ROWS` at most; returns how many.
+    """Delete workers whose lease ended more than `keep_days` ago, at most `FORGET_ROWS`; returns how many.
 
-    One under which a job still runs stays: by it `rescue` finds the job.
+    A worker with a running job stays: `rescue` needs its row to find the job.
     """
     is_old = workers.c.lease_until < sa.func.now() - timedelta(days=keep_days)
     still_runs = sa.select(jobs.c.id).where(jobs.c.worker_id == workers.c.id, IS_RUNNING).exists()
@@ -99,8 +99,8 @@ def forget_old(db: Connection, keep_days: int) -> int:
 
 
 def fleets(db: Connection) -> dict[str, Fleet]:
-    """The live fleet of each pool that has one."""
-    # Counted, not read from the workers' rows: those are as old as their last renewal.
+    """The live fleet of each pool; a pool without live workers is absent."""
+    # Counted from `jobs`: the numbers in the workers' rows are as old as their last renewal.
     running = (
         sa.select(sa.func.count())
         .where(jobs.c.worker_id == workers.c.id, jobs.c.state == JobState.RUNNING)

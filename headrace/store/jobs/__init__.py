@@ -1,4 +1,4 @@
-"""Jobs: read them, cancel them, and what the sweeps do to those nobody moves."""
+"""Jobs: read and cancel them, and the sweeps' statements for jobs that no worker moves on."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -21,9 +21,9 @@ from headrace.store.jobs.transitions import transition
 from headrace.store.statement import Statement, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
-#: Rows one sweep moves in one transaction, so that a backlog cannot hold locks for long.
+#: The most rows that one sweep moves in one transaction, so that a backlog cannot hold locks for long.
 SWEEP_ROWS = 1000
-#: Running jobs that one `rescue` takes: it locks what their workers, were they alive, would write.
+#: The most running jobs that one `rescue` takes: it locks rows that their workers, if still alive, want to write.
 RESCUE_ROWS = 100
 
 #: The kinds of ledger entry that charge a job's owner.
@@ -31,7 +31,7 @@ BILLED = ("compute", "api", "cache")
 
 UNSTARTED = (JobState.WAITING, JobState.QUEUED)
 
-#: Spelled out, as the predicates of partial indexes are: a plan that is kept for any parameter would not find those.
+#: Literals, as in the predicates of partial indexes: a generic plan with parameters could not use those indexes.
 _SPELLED = {state: sa.literal(str(state), sa.Text, literal_execute=True) for state in JobState}
 IS_QUEUED = jobs.c.state == _SPELLED[JobState.QUEUED]
 IS_WAITING = jobs.c.state == _SPELLED[JobState.WAITING]
@@ -54,7 +54,7 @@ def _job_of(row: Row[Any]) -> Job:
     return Job(**values)
 
 
-#: Spelled out, or a plan that is kept for any parameter would not find the ledger's partial index.
+#: Literals, as above, so that a generic plan can use the ledger's partial index.
 _BILLED = [sa.literal(kind, literal_execute=True) for kind in BILLED]
 _SELECT = (
     sa.select(
@@ -65,25 +65,25 @@ _SELECT = (
         _IS_OVER.label("is_over"),
         job_texts.c.sampling["reasoning_effort"].astext.label("reasoning_effort"),
     )
-    # An erased job has no texts, and is not found.
+    # An inner join: an erased job has no texts and must not be found.
     .join(job_texts, job_texts.c.job_id == jobs.c.id)
     .outerjoin(attempts, sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt))
     # The bill: at most one row, by a unique index.
     .outerjoin(ledger, sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(_BILLED)))
 )
-#: As text: nothing here reads them, and Postgres sends it as it is stored.
+#: As text: nothing here reads them, so they are passed on as stored.
 _LOGPROBS = sa.func.coalesce(sa.cast(job_texts.c.logprobs_json, sa.Text), sa.cast(job_texts.c.logprobs, sa.Text))
 _SELECT_JOB = _SELECT.add_columns(_LOGPROBS.label("logprobs"), job_texts.c.reasoning)
-#: Without what can be megabytes of each job.
+#: Without the columns that can have megabytes per job.
 _SELECT_LISTED = _SELECT.add_columns(sa.null().label("logprobs"), sa.null().label("reasoning"))
 
 
 def _asked_for() -> Select[Any]:
-    """Jobs by what a JSON list says of each: its app's id and its own."""
+    """Select jobs by a JSON list of (app id, job id)."""
     typed = (sa.column("app_id", jobs.c.app_id.type), sa.column("id", jobs.c.id.type))
     given = rows_sent("given", typed, "given")
     mine = _SELECT_JOB.join(given, sa.and_(given.c.id == jobs.c.id, given.c.app_id == jobs.c.app_id))
-    # The planner takes what is between two bounds for one row: see `attempt_statements`.
+    # The planner estimates one row between two bounds: see `attempts.statements`.
     return mine.where(given.c.id.between(UUID(int=0), UUID(int=2**128 - 1)))
 
 
@@ -91,7 +91,7 @@ FIND = Statement.of(_asked_for())
 
 
 def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
-    """One job of this app. Raises: NotFound, also for another app's job, and for one that was erased."""
+    """One job of this app. Raises: NotFound, also for another app's job and for an erased one."""
     found = find_all(db, [(app_id, job_id)])
     if not found:
         raise not_found(job_id)
@@ -99,14 +99,14 @@ def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
 
 
 def find_all(db: Connection, asked: Iterable[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Job]:
-    """Those of the jobs that there are, each asked for by its app's id and its own."""
+    """Those of the jobs that exist, matched by (app id, job id)."""
     given = json.dumps([{"app_id": str(app_id), "id": str(job_id)} for app_id, job_id in set(asked)])
     rows = db.exec_driver_sql(FIND.sql, {**FIND.parameters, "given": given})
     return {(row.app_id, row.id): _job_of(row) for row in rows}
 
 
 def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of the given jobs that have ended, or whose time is over: one cheap query for many readers."""
+    """Those of the given jobs that have ended, or whose time has passed: one cheap query for many readers."""
     wanted = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
     return list(db.scalars(sa.select(jobs.c.id).where(wanted, sa.or_(jobs.c.state.in_(TERMINAL), _IS_OVER))))
 
@@ -114,7 +114,7 @@ def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
 def newest(
     db: Connection, app_id: UUID, *, state: JobState | None = None, after: UUID | None = None, limit: int = 20
 ) -> list[Job]:
-    """The app's jobs, newest first, that are older than `after`; without log probabilities and reasoning."""
+    """The app's jobs older than `after`, newest first, without log probabilities and reasoning."""
     statement = _SELECT_LISTED.where(jobs.c.app_id == app_id)
     if state is not None:
         statement = statement.where(jobs.c.state == state)
@@ -124,12 +124,12 @@ def newest(
 
 
 def cancel(db: Connection, app_id: UUID | None, job_id: UUID) -> Job:
-    """Cancel a job: at once while it waits, by request to its worker while it runs; an ended one stays as it is.
+    """Cancel a job: at once while it waits, by request to its worker while it runs. An ended job stays as it is.
 
-    Safe to repeat. Args: app_id: whose job it must be; None for an operator. Raises: NotFound.
+    Safe to repeat. Args: app_id: the app that must own the job; None for an operator. Raises: NotFound.
     """
     mine = [jobs.c.id == job_id] + ([jobs.c.app_id == app_id] if app_id else [])
-    # Locked first: a job that its worker puts back between the two updates would be met by neither.
+    # Locked first: otherwise both updates would miss a job that its worker puts back between them.
     owner = db.scalar(sa.select(jobs.c.app_id).where(*mine).with_for_update())
     if owner is None:
         raise not_found(job_id)
@@ -140,19 +140,19 @@ def cancel(db: Connection, app_id: UUID | None, job_id: UUID) -> Job:
 
 
 def not_found(job_id: UUID) -> NotFound:
-    """The error of an id that is no job's, or another app's."""
+    """The error for an unknown job id, or for another app's job."""
     return NotFound(f"No job with id '{show_id(job_id)}'.")
 
 
 def late(db: Connection, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
-    """Lock and return the ids of `SWEEP_ROWS` jobs at most whose time is over and that no worker runs, oldest first."""
+    """Lock and return the ids of at most `SWEEP_ROWS` unclaimed jobs whose time has passed, oldest first."""
     found = list(db.execute(_first(jobs.c.start_by, SWEEP_ROWS, IS_UNSTARTED, _START_IS_LATE, *conditions)))
     by_finish = (IS_UNSTARTED, _FINISH_IS_LATE, sa.not_(_START_IS_LATE), *conditions)
     return found + list(db.execute(_first(jobs.c.finish_by, SWEEP_ROWS - len(found), *by_finish)))
 
 
 def expire(db: Connection, job_ids: Sequence[UUID]) -> list[Ticket]:
-    """End those of the jobs whose time is over and that no worker runs."""
+    """End those of the jobs that are unclaimed and whose time has passed."""
     these = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
     expired = transition(db, UNSTARTED, JobState.EXPIRED, _START_IS_LATE, these, by_key=True, **_EXPIRED)
     overdue = transition(db, UNSTARTED, JobState.FAILED, _FINISH_IS_LATE, these, by_key=True, **_OVERDUE)
@@ -160,18 +160,18 @@ def expire(db: Connection, job_ids: Sequence[UUID]) -> list[Ticket]:
 
 
 def _first(by: sa.Column[Any], most: int, *conditions: ColumnElement[bool]) -> Select[Any]:
-    """The first jobs, by this column, that meet the conditions and that no other transaction has locked."""
+    """Lock and select the first jobs, by this column, that meet the conditions and are not locked."""
     return sa.select(jobs.c.id).where(*conditions).order_by(by).limit(most).with_for_update(skip_locked=True)
 
 
 def enqueue_due(db: Connection) -> list[Ticket]:
-    """Move waiting jobs that are due to `queued`, `SWEEP_ROWS` at most; the caller must push their messages."""
+    """Move at most `SWEEP_ROWS` due jobs from `waiting` to `queued`. The caller must push their messages."""
     due = _first(jobs.c.not_before, SWEEP_ROWS, IS_WAITING, jobs.c.not_before <= sa.func.now())
     rows = transition(
         db,
         [JobState.WAITING],
         JobState.QUEUED,
-        # An array: a plan for a subquery could look through the whole table for them.
+        # An array: with a subquery, a plan could scan the whole table.
         jobs.c.id == sa.any_(sa.func.array(due.correlate(None).scalar_subquery())),
         enqueue_no=jobs.c.enqueue_no + 1,
         queued_at=sa.func.now(),
@@ -181,7 +181,7 @@ def enqueue_due(db: Connection) -> list[Ticket]:
 
 
 def orphans(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
-    """Lock and return running jobs whose worker's lease has ended, or that their worker has disowned."""
+    """Lock and return running jobs whose worker's lease has expired, or that their worker has disowned."""
     dead = sa.select(workers.c.id).where(workers.c.lease_until < sa.func.now())
     statement = (
         sa.select(jobs)
@@ -200,7 +200,7 @@ def queued_numbers(db: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
 
 
 def ticket_of(row: Row[Any]) -> Ticket:
-    """The message of a row of `jobs`."""
+    """The ticket of a row of `jobs`."""
     return Ticket(
         row.id,
         row.app_id,

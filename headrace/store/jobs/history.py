@@ -1,4 +1,4 @@
-"""One job's whole life as operators see it: its row, its attempts, its charges and its webhook."""
+"""One job's history for operators: its row, its attempts, its charges and its webhook."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from headrace.tables import apps, attempts, deliveries, job_texts, jobs, ledger,
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the tables hold of a job.
+    """What the tables have about a job.
 
     Attributes:
         job: its row, with `app`, its owner's name, and `retried_as`, the id of the job that is its retry.
-        attempts: in order, each with `worker`, its worker's name; None once that worker's row is forgotten.
-        charges: its rows of the ledger.
-        deliveries: its webhook; none once that is forgotten.
-        texts: prompt, sampling and answer; None where they were not asked for, or are erased.
+        attempts: in order, each with `worker`, its worker's name; None once that worker's row is deleted.
+        charges: its rows in the ledger.
+        deliveries: its webhook; empty once that is deleted.
+        texts: prompt, sampling and answer; None if not requested, or erased.
     """
 
     job: Row[Any]
@@ -33,7 +33,7 @@ class History:
 
 
 def history(db: Connection, job_id: UUID, *, with_texts: bool = False) -> History:
-    """All of it, each table by its index on the job's id. Raises: NotFound."""
+    """Read a job's history, each table by its index on the job's id. Raises: NotFound."""
     again = jobs.alias("again")
     job = db.execute(
         sa.select(jobs, apps.c.name.label("app"), again.c.id.label("retried_as"))

@@ -1,7 +1,7 @@
-"""Idempotency-Keys: which job a key stands for, and who may make it. Knows no job beyond its id.
+"""Idempotency-Keys: the job that a key stands for, and which request may create it. Knows only the job's id.
 
-A key is written in the transaction of the job it stands for. While that is open, an advisory lock says so: whoever
-comes second learns it at once, and never waits inside a batch that others share.
+A key is written in the transaction of its job. While that transaction is open, it holds an advisory lock on the key. A
+second request with the key fails at once, and so does not wait inside a batch that it shares with others.
 """
 
 import time
@@ -20,35 +20,35 @@ from headrace.tables import idempotency_keys
 
 #: How long an Idempotency-Key is remembered.
 IDEMPOTENCY_TTL = timedelta(hours=24)
-#: Expired keys deleted in one transaction.
+#: The most expired keys that one transaction deletes.
 FORGET_ROWS = 10_000
-#: How long a request waits for another one with its key to be settled, and how long before it first asks again. Each
-#: further pause is twice as long, up to a limit: each try takes a place, and uses up one request of its app's minute.
+#: How long a request waits for another request with its key, and its first pause between two tries, in seconds. Pauses
+#: double up to `POLL_AT_MOST_S`: each try reserves a place and uses one request of the app's rate.
 PATIENCE_S = 2.0
 POLL_S = 0.02
 POLL_AT_MOST_S = 0.25
 
-#: What a key belongs to: an app, and the app's own text.
+#: A key: the app, and the key's text.
 Key = tuple[UUID, str]
-#: What a key stands for: a job, and the hash of the body that made it.
+#: What a key stands for: a job, and the hash of the request that created it.
 Stands = tuple[UUID, bytes]
 
 _Answer = TypeVar("_Answer")
 
 
 def key_reused() -> IdempotencyKeyReused:
-    """The error of a key that came with two bodies, or to two paths."""
+    """The error for a key that was used with two bodies or two paths."""
     message = "This Idempotency-Key was used with another body or path. Use a new key."
     return IdempotencyKeyReused(message, param="Idempotency-Key")
 
 
 def find_replay(db: Connection, app_id: UUID, key: str) -> Stands | None:
-    """The job and body hash that a live Idempotency-Key stands for."""
+    """The job and request hash of a live Idempotency-Key; None for an unknown key."""
     return find_replays(db, [(app_id, key)]).get((app_id, key))
 
 
 def find_replays(db: Connection, keys: Sequence[Key]) -> Mapping[Key, Stands]:
-    """Likewise for many keys, in one statement; a key that stands for nothing is absent."""
+    """Like `find_replay` for many keys, in one statement; an unknown key is absent."""
     table = idempotency_keys.c
     statement = sa.select(table.app_id, table.key, table.job_id, table.request_hash)
     statement = statement.where(sa.tuple_(table.app_id, table.key).in_(keys), table.expires_at > sa.func.now())
@@ -56,7 +56,7 @@ def find_replays(db: Connection, keys: Sequence[Key]) -> Mapping[Key, Stands]:
 
 
 def forget_expired_keys(db: Connection) -> int:
-    """Delete Idempotency-Keys that no replay can meet any more, `FORGET_ROWS` at most; returns how many."""
+    """Delete expired Idempotency-Keys, at most `FORGET_ROWS`; returns how many."""
     expired = sa.select(idempotency_keys.c.app_id, idempotency_keys.c.key)
     expired = expired.where(idempotency_keys.c.expires_at <= sa.func.now())
     expired = expired.order_by(idempotency_keys.c.expires_at).limit(FORGET_ROWS)
@@ -66,9 +66,9 @@ def forget_expired_keys(db: Connection) -> int:
 
 
 def until_settled(attempt: Callable[[], _Answer]) -> _Answer:
-    """Call `attempt` again for as long as another request with its key is under way, `PATIENCE_S` at most.
+    """Repeat `attempt` while another request with its key is in progress, for at most `PATIENCE_S`.
 
-    No connection is held in between. Raises: IdempotencyInProgress, and whatever `attempt` does.
+    Holds no connection in between. Raises: IdempotencyInProgress, and the errors of `attempt`.
     """
     give_up_at = time.monotonic() + PATIENCE_S
     pause_s = POLL_S
@@ -85,8 +85,8 @@ def until_settled(attempt: Callable[[], _Answer]) -> _Answer:
 def take(given: CTE) -> CTE:
     """The part of an inserting statement that takes its keys.
 
-    Where a key is not taken, `find_replays` tells afterwards which job it stands for; a key that stands for none
-    even then is another transaction's that is still open.
+    For a key that it cannot take, `find_replays` finds the job afterwards. If it finds none, another transaction with
+    the key is still open.
 
     Args:
         given: rows with `id`, `app_id`, `key` (NULL: none) and `request_hash`.
@@ -97,11 +97,11 @@ def take(given: CTE) -> CTE:
         sa.select(given.c.app_id, given.c.key, given.c.request_hash, given.c.id)
         .where(given.c.key.is_not(None))
         .ext(distinct_on(given.c.app_id, given.c.key))
-        # In one order in every process, so that no two can come to wait for each other.
+        # The same order in every process, so that no two deadlock.
         .order_by(given.c.app_id, given.c.key, given.c.id)
         .cte("wanted")
     )
-    # Locks with one number are apart from those of `locks`, which have two.
+    # Advisory locks with one number do not collide with those of `locks`, which have two.
     name = sa.func.hashtextextended(sa.cast(wanted.c.app_id, sa.Text) + wanted.c.key, NAMESPACE)
     free = sa.select(wanted).where(sa.func.pg_try_advisory_xact_lock(name)).cte("free")
     columns = idempotency_keys.c

@@ -1,6 +1,6 @@
 """Accepting jobs: a batch is one statement and one commit. Knows no HTTP and no queue.
 
-A commit's fsync is what a durable accept costs; shared by a few requests it costs each of them almost nothing.
+The main cost of a durable accept is the commit's fsync. A batch of a few requests shares it.
 """
 
 import json
@@ -23,11 +23,11 @@ from headrace.store.session import Store
 from headrace.store.statement import Statement, rows_sent
 from headrace.tables import idempotency_keys, job_texts, jobs
 
-#: Bounds of one statement. At 64 rows a commit is long amortised; more only makes everyone wait for the longest.
+#: Bounds of one statement. The commit is amortised at 64 rows already; larger batches only add waiting.
 BATCH_ROWS = 256
 BATCH_BYTES = 16 * 1024 * 1024
 
-#: What the statement is given: a JSON object per row, with these names. Their types are the tables' own.
+#: The names in the statement's JSON object of each row. Their types are those of the tables' columns.
 HOT_COLUMNS = (
     *("id", "app_id", "state", "lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested"),
     *("adapter", "end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
@@ -43,18 +43,18 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One job, and the JSON object the statement reads it from."""
+    """One job, and its JSON object for the statement."""
 
     spec: JobSpec
     text: str
 
 
 def insert_batch(store: Store, rows: Sequence[tuple[JobSpec, Placement]]) -> list[Inserted | HeadraceError]:
-    """Insert jobs as `queued`; returns once they are durable, with the outcome of each, in order.
+    """Insert jobs as `queued`. Returns once they are durable, with the outcome of each, in order.
 
-    It never waits for another transaction's key: such a row is IdempotencyInProgress at once, and may be tried again
-    (`idempotency.until_settled`). Of two rows with one key the second is a replay of the first. A row that Postgres
-    refuses is reported alone. Other outcomes: IdempotencyKeyReused, StoreUnavailable.
+    It never waits for another transaction's Idempotency-Key: such a row's outcome is IdempotencyInProgress at once, and
+    the caller may try again (`idempotency.until_settled`). Of two rows with one key, the second is a replay of the
+    first. A row that Postgres refuses fails alone. Other outcomes: IdempotencyKeyReused, StoreUnavailable.
     """
     outcomes: list[Inserted | HeadraceError] = []
     batch: list[_Row] = []
@@ -77,14 +77,14 @@ def _insert(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError
     except DBAPIError as error:
         if len(rows) == 1:
             return [_not_stored(error)]
-    # One bad row spoils the whole statement: halving finds it in a few.
+    # One bad row fails the whole statement; halving finds it in a few steps.
     half = len(rows) // 2
     return _insert(store, rows[:half]) + _insert(store, rows[half:])
 
 
 def _insert_together(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError]:
     statement = _statement()
-    # By the driver itself: SQLAlchemy wrote the statement, and would spend more on it each time than Postgres does.
+    # Run by the driver itself: through SQLAlchemy, each run would cost more than it costs Postgres.
     with store.autocommit() as db:
         sent = {**statement.parameters, "rows": f"[{','.join(row.text for row in rows)}]"}
         inserted = db.exec_driver_sql(statement.sql, sent)
@@ -96,13 +96,13 @@ def _insert_together(store: Store, rows: Sequence[_Row]) -> list[Inserted | Head
 
 
 def _settle(store: Store, specs: Sequence[JobSpec]) -> dict[UUID, Inserted | HeadraceError]:
-    """The outcomes, by job id, of those whose key was not theirs to take."""
+    """The outcomes, by job id, of jobs whose Idempotency-Key was taken already."""
     keyed = [(spec, spec.idempotency) for spec in specs if spec.idempotency]
     try:
         with store.autocommit() as db:
             found = find_replays(db, [(spec.app_id, idempotency.key) for spec, idempotency in keyed])
     except StoreUnavailable as error:
-        # The others are durable by now, whatever happened since.
+        # Only these fail: the other jobs of the batch are already durable.
         return {spec.id: error for spec in specs}
     outcomes: dict[UUID, Inserted | HeadraceError] = {}
     for spec, idempotency in keyed:
@@ -115,13 +115,13 @@ def _settle(store: Store, specs: Sequence[JobSpec]) -> dict[UUID, Inserted | Hea
 
 
 def _not_stored(error: DBAPIError) -> HeadraceError:
-    """Without its cause: the driver's own words quote the row, and that is a prompt."""
+    """The error of a refused row, without its cause: the driver's text quotes the row, which has the prompt."""
     return HeadraceError(f"Postgres refused the job: {told(error)}")
 
 
 @cache
 def _statement() -> Statement:
-    """The one statement that inserts a batch: its keys, its hot rows, its texts. Its parameter `rows` is JSON."""
+    """The statement that inserts a batch: its keys, its rows of `jobs`, its texts. Its parameter `rows` is JSON."""
     columns = [sa.column(name, jobs.c[name].type) for name in HOT_COLUMNS]
     columns += [sa.column(name, job_texts.c[name].type) for name in TEXT_COLUMNS]
     columns += [sa.column(name, idempotency_keys.c[name].type) for name in KEY_COLUMNS]
@@ -141,7 +141,7 @@ def _statement() -> Statement:
 
 
 def _row_text(spec: JobSpec, placement: Placement) -> str:
-    """The JSON object of one job, by the names of the columns above."""
+    """The JSON object of one job, with the names of the columns above."""
     idempotency = spec.idempotency
     return _encode(
         {
@@ -175,6 +175,6 @@ def _row_text(spec: JobSpec, placement: Placement) -> str:
 
 
 def _sampling(sampling: Sampling) -> dict[str, object]:
-    """What the caller set; nothing is stored for the engine's defaults."""
+    """The values that the caller set; the engine's defaults are not stored."""
     values = ((name, getattr(sampling, name)) for name in _SAMPLING_FIELDS)
     return {name: value for name, value in values if value not in (None, ())}

@@ -1,4 +1,4 @@
-"""Jobs of all apps, as operators see them: where each stands, and nothing of what it says."""
+"""Jobs of all apps for operators: their states, without their texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -15,9 +15,9 @@ from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.tables import apps, jobs
 
-#: Jobs that one list looks through at most: some 0.1 s.
+#: The most jobs that one list reads, in about 0.1 s.
 LOOK_ROWS = 100_000
-#: States with an index of their jobs alone.
+#: States with a partial index of their own.
 _INDEXED = frozenset({JobState.FAILED, JobState.QUEUED, JobState.WAITING, JobState.RUNNING})
 
 
@@ -27,7 +27,7 @@ class ListedJob:
 
     Attributes:
         app: its owner's name.
-        retry_of: the failed job that it is the retry of.
+        retry_of: the failed job that it retries.
     """
 
     id: UUID
@@ -49,9 +49,9 @@ class Wanted:
     """Which jobs are listed.
 
     Attributes:
-        app_id: only this app's.
-        is_dead: only those that have failed and were not retried.
-        since, until: only those accepted at or after the one, and before the other, by the time in their ids.
+        app_id: only jobs of this app.
+        is_dead: only failed jobs that were not retried.
+        since, until: only jobs accepted at or after `since` and before `until`, by the time in their ids.
     """
 
     app_id: UUID | None = None
@@ -63,7 +63,7 @@ class Wanted:
 
 
 def newest(db: Connection, wanted: Wanted, limit: int) -> list[ListedJob]:
-    """The newest jobs, newest first, among the `LOOK_ROWS` newest that an index finds."""
+    """The newest wanted jobs, newest first, among the `LOOK_ROWS` newest that an index finds."""
     near = _near(wanted).order_by(jobs.c.id.desc()).limit(LOOK_ROWS).subquery()
     read = [near.c[field.name] for field in fields(ListedJob) if field.name != "app"]
     statement = sa.select(apps.c.name.label("app"), *read).join(apps, apps.c.id == near.c.app_id)
@@ -79,14 +79,14 @@ def newest(db: Connection, wanted: Wanted, limit: int) -> list[ListedJob]:
 
 
 def looked_back_to(db: Connection, wanted: Wanted) -> datetime | None:
-    """The `until` that goes on where the `LOOK_ROWS` end; None where nothing is older."""
+    """The `until` for the next list, which continues after the `LOOK_ROWS`; None if no older jobs exist."""
     older = _near(wanted).order_by(jobs.c.id.desc()).offset(LOOK_ROWS).limit(1)
     row = db.execute(older).one_or_none()
     return None if row is None else time_of(row.id) + timedelta(seconds=1)
 
 
 def _near(wanted: Wanted) -> sa.Select[Any]:
-    """Those conditions that an index serves: the key, an app's jobs, and the partial ones of `_INDEXED`."""
+    """Select by the conditions that an index serves: the key, the app, and the states in `_INDEXED`."""
     statement = sa.select(*(jobs.c[field.name] for field in fields(ListedJob) if field.name != "app"), jobs.c.app_id)
     if wanted.app_id is not None:
         statement = statement.where(jobs.c.app_id == wanted.app_id)
@@ -96,7 +96,7 @@ def _near(wanted: Wanted) -> sa.Select[Any]:
         statement = statement.where(jobs.c.id < oldest_id(wanted.until))
     state = JobState.FAILED if wanted.is_dead else wanted.state
     if state in _INDEXED:
-        # A literal: the planner matches no parameter with an index's condition.
+        # A literal: the planner cannot match a parameter with a partial index's condition.
         statement = statement.where(jobs.c.state == sa.literal_column(f"'{state}'"))
     return statement
 

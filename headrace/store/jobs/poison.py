@@ -1,4 +1,4 @@
-"""Prompts that killed an engine in which nothing else ran: refused at the door for a day."""
+"""Poison prompts: they killed an engine in which nothing else ran, and are refused for a day."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -10,9 +10,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from headrace.tables import poison_prompts
 
-#: How long such a prompt is refused: a release that mends the engine may come meanwhile.
+#: How long such a prompt is refused. Not for ever, since a new release may fix the engine.
 REFUSED_FOR = timedelta(days=1)
-#: The newest ones that a door knows of. Each has cost an engine two starts.
+#: The most poison prompts that a web process knows, the newest first. Each has cost two engine starts.
 MOST_KNOWN = 10_000
 
 
@@ -24,7 +24,7 @@ def remember(db: Connection, digest: bytes, job_id: UUID) -> None:
 
 
 def refused(db: Connection) -> Mapping[bytes, datetime]:
-    """The prompts that are refused, each with until when."""
+    """The refused prompts' digests, each with the end of its refusal."""
     table = poison_prompts.c
     live = sa.select(table.digest, table.refused_until).where(table.refused_until > sa.func.now())
     rows = db.execute(live.order_by(table.refused_until.desc()).limit(MOST_KNOWN))
@@ -32,6 +32,6 @@ def refused(db: Connection) -> Mapping[bytes, datetime]:
 
 
 def forget_old(db: Connection) -> int:
-    """Delete what is refused no more; returns how many."""
+    """Delete prompts that are no longer refused; returns how many."""
     over = sa.delete(poison_prompts).where(poison_prompts.c.refused_until <= sa.func.now())
     return len(db.execute(over.returning(poison_prompts.c.digest)).all())

@@ -1,6 +1,6 @@
-"""Jobs that are `queued`, in the order in which they came to be: `publish_due` goes through them once, queue by queue.
+"""Jobs that are `queued`, in the order in which they were queued: `publish_due` reads each once, queue by queue.
 
-How far it has come is a mark that it keeps in Redis: what Redis forgets, it forgets the mark with.
+It keeps its position as a mark in Redis, so that a Redis that loses messages also loses the mark.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,17 +18,17 @@ from headrace.domain.queues import Ticket
 from headrace.store.jobs import IS_QUEUED, ticket_of
 from headrace.tables import jobs
 
-#: Jobs of each queue that one page has.
+#: The most jobs of each queue in one page.
 PAGE_ROWS = 1000
-#: Transactions that are open for longer are waited for no more: a migration's, or that of a process that hangs.
+#: Transactions open for longer are ignored: those of a migration, or of a process that hangs.
 LONGEST = timedelta(minutes=1)
-#: Before every job.
+#: The mark before every job.
 _BEGINNING = f"-infinity {UUID(int=0)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Jobs of one queue that have been queued since a mark; `mark` is the last one's."""
+    """Jobs of one queue that were queued after a mark; `mark` is that of the last job."""
 
     tickets: tuple[Ticket, ...]
     mark: str
@@ -40,20 +40,20 @@ class Page:
 
 
 def horizon(db: Connection, grace_s: float) -> datetime:
-    """Until when all jobs that were queued can be seen: so long ago, or when our oldest open transaction began.
+    """The time up to which all queued jobs are visible: `grace_s` ago, or the start of Headrace's oldest transaction.
 
-    What that writes is dated by its beginning, and is seen only once it ends. Ask in a statement before the one that
-    reads them.
+    A transaction dates its rows by its start, but they become visible only when it ends. Call it in a statement before
+    the one that reads the jobs.
     """
     seen: datetime = db.execute(_HORIZON, {"grace": timedelta(seconds=grace_s), "longest": LONGEST}).scalar_one()
     return seen
 
 
 def pages(db: Connection, marks: Mapping[str, str], until: datetime) -> dict[str, Page]:
-    """Of each queue the jobs that follow its mark, and were queued before `until`, in their order; none: no page.
+    """The next page of each queue: its jobs after the mark, queued before `until`, in order. A queue without is absent.
 
     Args:
-        marks: as an earlier page had them; empty for a queue from its beginning.
+        marks: by queue, the mark of an earlier page; empty to start at the beginning.
     """
     after = [(mark or _BEGINNING).rpartition(" ") for mark in marks.values()]
     given = {"queues": list(marks), "times": [at for at, _, _ in after], "ids": [UUID(job) for _, _, job in after]}
@@ -67,7 +67,7 @@ def _page(rows: list[Row[Any]]) -> Page:
 
 
 def tickets(db: Connection, stays: Collection[tuple[UUID, int]]) -> list[Ticket]:
-    """The tickets of those stays, each a job and its `enqueue_no`, that are not over, oldest first."""
+    """The tickets of those stays (job and `enqueue_no`) that are still current, oldest first."""
     these = jobs.c.id == sa.any_(sa.cast([job_id for job_id, _ in stays], ARRAY(sa.Uuid)))
     rows = db.execute(sa.select(jobs).where(these, IS_QUEUED).order_by(jobs.c.queued_at, jobs.c.id))
     wanted = set(stays)
@@ -104,5 +104,5 @@ _HORIZON = sa.text("""
     WHERE datname = current_database() AND application_name LIKE 'headrace%' AND pid <> pg_backend_pid()
           AND xact_start > now() - :longest
 """)
-# Built once: to build a statement takes longer than Postgres takes to carry it out.
+# Built once: building a statement takes longer than running it.
 _PAGES = _pages()

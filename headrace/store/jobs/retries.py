@@ -1,4 +1,4 @@
-"""Retries by operators: a job that has failed is run again as a new one.
+"""Retries by operators: a failed job is run again as a new job.
 
 A job ends once, with one result and one bill. Its retry is another job, whose `retry_of` names it.
 """
@@ -14,26 +14,26 @@ from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, JobNotEnded, NotFound
 from headrace.tables import job_texts, jobs
 
-#: What the new job has of the old one. Of its suspicion too: what an engine died under runs alone again.
+#: The columns that the new job copies. Suspicion is one of them: a job that may have killed an engine runs alone again.
 _COPIED = (
     *("app_id", "lane", "pool", "queue", "route", "overflow", "model_requested", "adapter", "end_user", "metadata"),
     *("webhook_url", "stream", "max_cost_usd", "prompt_tokens", "max_tokens", "suspicion"),
 )
 _TEXTS = ("messages", "sampling")
-#: How a job that has not failed has ended.
+#: How jobs end that have not failed, in an error's words.
 _ENDS = {"succeeded": "succeeded", "cancelled": "been cancelled", "expired": "expired"}
 
 
 def retry(db: Connection, job_ids: Iterable[UUID]) -> dict[UUID, UUID]:
-    """Make a new job of each failed one, `queued`: `publish_due` puts its message into the list.
+    """Create a new `queued` job for each failed one; `publish_due` puts its message into the list.
 
-    It may wait and run for as long as the old one might. Nobody waits for it at the door, and no limit holds it back.
+    It has the same times to wait and to run as the old job. No request waits for it, and no limit applies to it.
 
     Returns: the new job of each old one.
-    Raises: NotFound, JobNotEnded, InvalidRequest: one of them cannot be retried, and none was.
+    Raises: NotFound, JobNotEnded, InvalidRequest: one of the jobs cannot be retried, and none was.
     """
     olds = list(dict.fromkeys(job_ids))
-    # Locked first, in one order: of two operators one finds the other's new jobs.
+    # Locked first, in one order, so that the second of two operators sees the first one's new jobs.
     db.execute(sa.select(jobs.c.id).where(jobs.c.id.in_(olds)).order_by(jobs.c.id).with_for_update())
     _check(db, olds)
     news = {old: new_id() for old in olds}
@@ -69,7 +69,7 @@ def _check(db: Connection, job_ids: Iterable[UUID]) -> None:
 
 
 def _copy(db: Connection, old: UUID, new: UUID) -> None:
-    # A background job: whoever waited for the old one is gone.
+    # A background job: the caller of the old one no longer waits.
     values = {
         "id": sa.literal(new, sa.Uuid),
         "state": sa.literal(JobState.QUEUED),

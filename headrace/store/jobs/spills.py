@@ -1,4 +1,4 @@
-"""Jobs that are about to miss their start in a queue of ours: find them, and move them to the paid API's."""
+"""Jobs in a pool's queue that are about to miss their latest start: find them, and spill them to the paid API."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,15 +16,15 @@ from headrace.store.jobs import IS_QUEUED, IS_UNSTARTED, ticket_of
 from headrace.store.jobs.texts import sampling_of
 from headrace.tables import apps, job_texts, jobs
 
-#: How the reason begins of a job that waits for its own pool because the paid API was closed to it.
+#: The `route_reason` of a job that the paid API was closed to, and that went back to its own pool, begins with this.
 TURNED_AWAY = "from overflow: "
 
 
 def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
-    """Lock and return the jobs in queues of ours that must start within so many seconds, the first to be late first.
+    """Lock and return the jobs in pools' queues that must start within `within_s` seconds, the earliest first.
 
-    One that was started before is bound by no start, and not among them; nor is one that may wait for a short time
-    only, in the first half of that; nor one that the paid API was closed to so lately: it would come back again.
+    Left out are: jobs that started before, since `start_by` no longer applies to them; jobs in the first half of their
+    `max_wait`; and jobs that the paid API was closed to within the last `within_s` seconds, since they would come back.
     """
     came_back = sa.and_(
         jobs.c.route_reason.startswith(TURNED_AWAY, autoescape=True),
@@ -36,7 +36,7 @@ def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
         .join(apps, apps.c.id == jobs.c.app_id)
         .where(
             IS_QUEUED,
-            # Says nothing of its own: it lets the planner use the index of all that has not started.
+            # Redundant, but it lets the planner use the index of unstarted jobs.
             IS_UNSTARTED,
             jobs.c.route == Route.POOL,
             jobs.c.overflow == Overflow.ALLOW,
@@ -67,9 +67,9 @@ def _late_job(row: Row[Any]) -> LateJob:
 
 
 def spill(db: Connection, tickets: Sequence[Ticket], reason: str) -> list[Ticket]:
-    """Let these wait for the paid API, in the same lane; whoever calls has locked them.
+    """Move these jobs to the paid API's queue of the same lane. The caller has locked them.
 
-    Their `start_by` stays, and their old messages stand for nothing any more. Returns: the tickets of the new ones.
+    Their `start_by` stays, and their old messages become stale. Returns: the tickets of their new messages.
     """
     moved = []
     for ticket in tickets:

@@ -1,6 +1,6 @@
-"""The texts of jobs: erased once a job has ended, when its app says so, or when they have been kept for long enough.
+"""The texts of jobs. Those of an ended job are erased when its app asks for it, or after a retention time.
 
-What a job used and cost stays.
+The job's usage and cost stay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from headrace.store import clock
 from headrace.store.jobs import find, not_found
 from headrace.tables import job_texts, jobs
 
-#: Jobs whose texts are erased in one transaction because they are old.
+#: The most jobs whose old texts are erased in one transaction.
 FORGET_JOBS = 5_000
 
 
 def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, ...]:
-    """What a job of this app asks to be answered. Raises: NotFound."""
+    """The messages of a job of this app. Raises: NotFound."""
     statement = sa.select(job_texts.c.messages).join(jobs, jobs.c.id == job_texts.c.job_id)
     stored = db.scalar(statement.where(jobs.c.id == job_id, jobs.c.app_id == app_id))
     if stored is None:
@@ -34,9 +34,9 @@ def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, .
 
 
 def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
-    """Forget what an ended job's caller wrote and what was answered; what it used and cost stays.
+    """Erase an ended job's prompt, answer and metadata; its usage and cost stay.
 
-    Raises: NotFound, also when it was erased before. JobNotEnded.
+    Raises: NotFound, also if it was erased before. JobNotEnded.
     """
     job = find(db, app_id, job_id)
     if not job.state.is_terminal:
@@ -47,16 +47,16 @@ def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
 
 
 def forget_old(db: Connection, keep_days: int) -> int:
-    """Erase the texts of all apps' jobs that ended longer ago than that, `FORGET_JOBS` at most; returns how many."""
+    """Erase the texts of all apps' jobs that ended over `keep_days` ago, at most `FORGET_JOBS`; returns how many."""
     before = clock.now(db) - timedelta(days=keep_days)
-    # A subquery, so that no plan walks through `jobs`, where those that were erased stay: from the oldest text on, each
-    # one's job is looked up. Ids sort by time, so that none that is younger has to be.
+    # A subquery, so that no plan scans `jobs`, which keeps the erased ones: for each text, oldest first, its job is
+    # looked up. Ids sort by time, so jobs with younger ids are not looked up.
     ended_at = sa.select(jobs.c.ended_at).where(jobs.c.id == job_texts.c.job_id).scalar_subquery()
     old = sa.select(job_texts.c.job_id).where(job_texts.c.job_id < oldest_id(before), ended_at < before)
     old_ids = db.scalars(old.order_by(job_texts.c.job_id).limit(FORGET_JOBS)).all()
     if not old_ids:
         return 0
-    # One that is being deleted, or retried with its texts, is left to the next time.
+    # Jobs that are just being erased or retried are skipped until the next time.
     free = sa.select(jobs.c.id).where(_is_one_of(jobs.c.id, old_ids)).with_for_update(skip_locked=True)
     job_ids = db.scalars(free).all()
     _erase(db, job_ids)
@@ -65,7 +65,7 @@ def forget_old(db: Connection, keep_days: int) -> int:
 
 def _erase(db: Connection, job_ids: Sequence[UUID]) -> None:
     these = sa.update(jobs).where(_is_one_of(jobs.c.id, job_ids), jobs.c.state.in_(TERMINAL))
-    # The message is the paid API's own, where it rejects a prompt, and may quote it. The code says enough.
+    # The error message is deleted too: if the paid API rejected the prompt, its message may quote it. The code stays.
     db.execute(these.values(erased_at=sa.func.now(), metadata={}, error_message=None))
     db.execute(sa.delete(job_texts).where(_is_one_of(job_texts.c.job_id, job_ids)))
 
@@ -75,5 +75,5 @@ def _is_one_of(column: sa.Column[UUID], job_ids: Sequence[UUID]) -> sa.ColumnEle
 
 
 def sampling_of(stored: Mapping[str, Any]) -> Sampling:
-    """Read what `job_texts` keeps of how to decode."""
+    """Read a `sampling` column of `job_texts`."""
     return Sampling(**{**stored, "stop": tuple(stored.get("stop", ()))})

@@ -1,4 +1,4 @@
-"""The one place where a job changes state: a compare-and-set against the transition table."""
+"""The only place where a job changes state: a compare-and-set that obeys the transition table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +11,16 @@ from headrace.domain.states import JobState, check_transition
 from headrace.policies.webhooks import event_of
 from headrace.tables import deliveries, jobs
 
-#: What `announce` reads of a job.
+#: The columns of a job that `announce` reads.
 ANNOUNCED = ("id", "app_id", "state", "finish_reason", "webhook_url")
 
 
 def transition(
     db: Connection, sources: Sequence[JobState], target: JobState, *conditions: ColumnElement[bool], **values: Any
 ) -> Sequence[Row[Any]]:
-    """Move every job that is in `sources` and meets `conditions` to `target`, and return the rows as they are now.
+    """Move every job that is in `sources` and meets `conditions` to `target`, and return the updated rows.
 
-    A job that meets them no more is left alone, so that of two actors at most one moves it. A job that ends gets
+    A job that no longer meets them is skipped, so that at most one of two actors moves it. A job that ends gets
     `ended_at` and, if it names a webhook, a row in `deliveries`, in the same transaction.
     Raises: IllegalTransition: the table does not allow it.
     """
@@ -37,12 +37,12 @@ def moving(
     by_key: bool = False,
     **values: Any,
 ) -> Update:
-    """The statement of a transition, for one that is part of a larger statement.
+    """The statement of a transition, to be part of a larger statement.
 
-    Of jobs that end with it, `announce` must be told. Raises: IllegalTransition.
+    The caller must pass jobs that end with it to `announce`. Raises: IllegalTransition.
 
     Args:
-        by_key: the jobs are few, and named in the conditions: no index on the state is to be walked through for them.
+        by_key: True if the conditions name a few jobs, so that the planner uses their keys and no index on the state.
     """
     for source in sources:
         check_transition(source, target)
@@ -55,9 +55,9 @@ def moving(
 
 
 def announce(db: Connection, rows: Sequence[Row[Any]]) -> None:
-    """Write one delivery per ended job that asked for a webhook, in the transaction in which it ended.
+    """Write one delivery for each ended job with a webhook, in the transaction that ends the job.
 
-    Args: rows: the columns ANNOUNCED of the jobs, as they are now.
+    Args: rows: the columns ANNOUNCED of the updated jobs.
     """
     due = [_delivery_of(row) for row in rows if row.webhook_url is not None]
     if due:

@@ -1,8 +1,6 @@
-"""Limits of all apps together, and accounts of what each app and all of them spend at the paid API.
+"""Limits of all apps together, and accounts of what each app and all apps spend at the paid API.
 
-An account covers a day or a month of UTC.
-
-What changes them is in `store.reservations`.
+An account covers a UTC day or a UTC month. `store.reservations` changes the accounts.
 """
 
 import logging
@@ -23,21 +21,21 @@ log = logging.getLogger(__name__)
 
 
 def limits(db: Connection, configured: Limits) -> SpendingLimits:
-    """The limits of all apps together: the stored ones, or without any those of the settings."""
+    """The limits of all apps together: the stored ones, or else those of the settings."""
     return together(db.execute(_LIMITS).first(), configured)
 
 
 def together(stored: Any, configured: Limits) -> SpendingLimits:
-    """Likewise, from a row with the columns `STORED`, or None."""
+    """Like `limits`, from a row with the columns `STORED`, or from None."""
     if stored is None or stored.together_set_at is None:
         return SpendingLimits(configured.day_usd, configured.month_usd)
     return SpendingLimits(stored.together_day_usd, stored.together_month_usd, is_stored=True)
 
 
 def set_limits(db: Connection, changes: Mapping[str, Decimal | None], configured: Limits) -> None:
-    """Store limits of all apps together, `day_usd` and `month_usd`; one that is not named stays as it holds.
+    """Store limits of all apps together (`day_usd`, `month_usd`); a limit that is not named keeps its present value.
 
-    Args: configured: the settings' limits, which hold until limits are stored.
+    Args: configured: the settings' limits, which apply until limits are stored.
     """
     row = {"day_usd": configured.day_usd, "month_usd": configured.month_usd, **changes}
     statement = insert(budget_limits).values(row)
@@ -45,24 +43,24 @@ def set_limits(db: Connection, changes: Mapping[str, Decimal | None], configured
 
 
 def clear_limits(db: Connection) -> bool:
-    """Forget the stored limits, so that the settings' hold. Returns: False where none were stored."""
+    """Delete the stored limits, so that the settings' apply. Returns: False if none were stored."""
     return db.execute(sa.delete(budget_limits).returning(budget_limits.c.id)).first() is not None
 
 
 def note_short(db: Connection, account_id: UUID, kind: Kind) -> None:
-    """A call has found too little left in this account. Safe to repeat."""
+    """Record that a call did not fit this account. Safe to repeat."""
     db.execute(_NOTE_SHORT[kind], {"of_account": account_id})
 
 
 def tell(db: Connection, account_id: UUID, kind: Kind, percent: int) -> bool:
-    """Note that the operator is told of a threshold. Returns: False where it was, or a higher one, before."""
+    """Record the operator's alert for a threshold. Returns: False if this or a higher one was alerted before."""
     told = _TOLD[kind]
     statement = sa.update(budgets).where(budgets.c.id == account_id, told < percent).values({told: percent})
     return db.execute(statement.returning(budgets.c.id)).first() is not None
 
 
 def balances(db: Connection, configured: Limits) -> Balances:
-    """The limits and the accounts as they are now. Args: configured: the settings' limits."""
+    """The current limits and accounts. Args: configured: the settings' limits."""
     holding = limits(db, configured)
     statement = (
         sa.select(budgets, apps.c.name, apps.c.day_usd, apps.c.month_usd)
@@ -81,17 +79,17 @@ def _account(row: Row[Any], holding: SpendingLimits) -> Account:
 
 
 def budget_of(row: Row[Any]) -> Budget:
-    """Which of a call's budgets an account is, by its row."""
+    """The budget that an account's row belongs to."""
     return Budget(row.app_id is not None, row.period)
 
 
 def start_of(period: Period, at: Any) -> sa.ColumnElement[datetime]:
-    """When the period began that a moment lies in."""
+    """The start of the period that contains a moment."""
     return sa.func.date_trunc(period, at, "UTC", type_=sa.TIMESTAMP(timezone=True))
 
 
 def periods_at(moment: Any) -> sa.ColumnElement[bool]:
-    """The accounts of the periods that a moment lies in."""
+    """A condition: the account's period contains a moment."""
     periods = (sa.and_(budgets.c.period == each, budgets.c.starts_at == start_of(each, moment)) for each in PERIODS)
     return sa.or_(*periods)
 
@@ -99,14 +97,14 @@ def periods_at(moment: Any) -> sa.ColumnElement[bool]:
 _TOLD: Mapping[Kind, sa.Column[int]] = {"spent": budgets.c.told_percent, "reserved": budgets.c.told_reserved_percent}
 _SHORT: Mapping[Kind, sa.Column[datetime]] = {"spent": budgets.c.short_at, "reserved": budgets.c.reserved_short_at}
 
-#: The stored limits of all apps together, as `together` reads them; all NULL where none are stored.
+#: The columns that `together` reads: the stored limits of all apps together; all NULL if none are stored.
 STORED = (
     budget_limits.c.day_usd.label("together_day_usd"),
     budget_limits.c.month_usd.label("together_month_usd"),
     budget_limits.c.set_at.label("together_set_at"),
 )
 
-# Built once: to build a statement takes longer than Postgres takes to carry it out.
+# Built once: building a statement takes longer than running it.
 _LIMITS = sa.select(*STORED)
 _NOTE_SHORT = {
     kind: sa.update(budgets)

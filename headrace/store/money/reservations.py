@@ -1,6 +1,6 @@
-"""Money for calls to the paid API: the most that they can cost is set aside before them, and what they did cost spent.
+"""Money for calls to the paid API: the maximum cost is reserved before a call, and the real cost is spent after it.
 
-Reserved and spent never exceed a limit, however many call at once. Calls that come together share their statements.
+Reserved plus spent never exceeds a limit, however many calls run at once. Simultaneous calls share their statements.
 """
 
 import logging
@@ -29,11 +29,11 @@ NOTHING = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class PaidCall:
-    """An attempt's call.
+    """An attempt's call to the paid API.
 
     Attributes:
         number: of the attempt.
-        usd: the most that it can cost, or what it has cost; None when nobody knows, which counts as all that was
+        usd: its maximum cost, or its real cost; None if the real cost is unknown, which counts as all that was
             reserved.
     """
 
@@ -48,7 +48,7 @@ Day = list[tuple[PaidCall, Row[Any]]]
 
 
 class _Book:
-    """The accounts of calls of one day, locked, and what they are to change by."""
+    """The locked accounts for the calls of one day, and the changes to write to them."""
 
     def __init__(self, accounts: Sequence[Row[Any]]) -> None:
         self._accounts = accounts
@@ -56,7 +56,7 @@ class _Book:
         self._spent_usd: dict[UUID, Decimal] = defaultdict(Decimal)
 
     def of(self, app_id: UUID) -> dict[Budget, Row[Any]]:
-        """The accounts that a call of this app is paid from."""
+        """The accounts that pay for this app's calls."""
         return {budget_of(account): account for account in self._accounts if account.app_id in (None, app_id)}
 
     def used_usd(self, account: Row[Any]) -> Decimal:
@@ -65,7 +65,7 @@ class _Book:
         return used + self._reserved_usd[account.id] + self._spent_usd[account.id]
 
     def add(self, app_id: UUID, reserved_usd: Decimal, spent_usd: Decimal = NOTHING) -> None:
-        """Change the accounts of a call."""
+        """Change the accounts that pay for this app's calls; `write` stores the changes."""
         for account in self.of(app_id).values():
             self._reserved_usd[account.id] += reserved_usd
             self._spent_usd[account.id] += spent_usd
@@ -82,16 +82,16 @@ class _Book:
 
 
 def reserve(db: Connection, calls: Sequence[PaidCall], configured: Limits) -> dict[UUID, Lack]:
-    """Set aside the most that each call can cost, in every budget or in none, as they come.
+    """Reserve the maximum cost of each call, in all of its budgets or in none.
 
-    Whoever calls holds the jobs' rows. Args: configured: the settings' limits of all apps together.
-    Returns: by job, why no budget pays for its call; the rest have their money.
+    The caller holds locks on the jobs' rows. Args: configured: the settings' limits of all apps together.
+    Returns: by job, why the budgets do not pay for its call. The other calls have their reservations.
     """
     lacking: dict[UUID, Lack] = {}
     aside: list[tuple[PaidCall, Decimal]] = []
     days = _by_day(_rows_of(db, _PAYERS, calls))
-    # All before any is locked: whoever held the month's while it waits for a day's to be made would meet another that
-    # waits the other way round.
+    # Create all accounts before locking any: a transaction that holds the month's row while it waits for a day's insert
+    # could deadlock with another that waits the other way round.
     for day in days:
         _open(db, day)
     for day in days:
@@ -117,10 +117,10 @@ def _note(db: Connection, call_usd: Decimal, account: Row[Any], used_usd: Decima
 
 
 def settle(db: Connection, calls: Sequence[PaidCall]) -> dict[UUID, Decimal]:
-    """Spend what each call has cost, and free what else was reserved for it.
+    """Spend the real cost of each call, and release the rest of its reservation.
 
-    Safe to repeat: what is settled stays as it is. Whoever calls has moved the jobs in the same transaction.
-    Returns: by job, what was spent now.
+    Safe to repeat: settled calls stay as they are. The caller has moved the jobs in the same transaction.
+    Returns: by job, the USD spent by this settlement.
     """
     held = _rows_of(db, _HELD, calls)
     _set_aside(db, [(call, NOTHING) for call, _ in held])
@@ -129,7 +129,7 @@ def settle(db: Connection, calls: Sequence[PaidCall]) -> dict[UUID, Decimal]:
         if spent[call.job_id] > row.reserved_usd:
             facts = {"job_id": show_id(call.job_id), "usd": str(call.usd), "reserved_usd": str(row.reserved_usd)}
             log.error("call_dearer_than_its_ceiling", extra=facts)
-    # Last, and one statement after the lock: every call of every app goes through these rows.
+    # Last, with one statement after the lock, to hold it briefly: every call of every app needs these rows.
     for day in _by_day(held):
         book = _Book(_lock(db, day))
         for call, row in day:
@@ -146,13 +146,13 @@ def _rows_of(db: Connection, statement: sa.Select[Any], calls: Sequence[PaidCall
 
 
 def _by_day(found: list[tuple[PaidCall, Row[Any]]]) -> list[Day]:
-    """Those whose attempts began on the same day of UTC; earlier days first, for all who lock."""
+    """The calls by the UTC day on which their attempts began; earlier days first, so that all lock in one order."""
     in_order = sorted(found, key=lambda each: each[1].started_at)
     return [list(day) for _, day in groupby(in_order, key=lambda each: each[1].started_at.date())]
 
 
 def _open(db: Connection, day: Day) -> None:
-    """Make the accounts that are not there yet."""
+    """Create missing accounts."""
     these = _of(day)
     if len(db.execute(_FIND, these).all()) < len(PERIODS) * (1 + len(these["app_ids"])):
         rows = [
@@ -164,7 +164,7 @@ def _open(db: Connection, day: Day) -> None:
 
 
 def _lock(db: Connection, day: Day) -> Sequence[Row[Any]]:
-    """The accounts of a day's calls, and of its month."""
+    """Lock the accounts of the day and of its month for these calls."""
     return db.execute(_LOCK, _of(day)).all()
 
 
@@ -173,19 +173,19 @@ def _of(day: Day) -> dict[str, Any]:
 
 
 def _set_aside(db: Connection, amounts: Sequence[tuple[PaidCall, Decimal]]) -> None:
-    """Note in the attempts' rows what is reserved for their calls."""
+    """Write to the attempts' rows what is reserved for their calls."""
     sent = [{"job_id": str(call.job_id), "number": call.number, "usd": str(usd)} for call, usd in amounts]
     if sent:
         db.execute(_SET_ASIDE, {"sent": sent, "job_ids": [call.job_id for call, _ in amounts]})
 
 
 def _sent(columns: Mapping[str, Any]) -> Any:
-    """Rows that come as JSON."""
+    """The rows of the JSON parameter `sent`."""
     typed = (sa.column(name, type_) for name, type_ in columns.items())
     return rows_sent("sent", typed)
 
 
-# Built once: to build a statement takes longer than Postgres takes to carry it out.
+# Built once: building a statement takes longer than running it.
 _THESE = attempts.c.job_id == sa.any_(sa.bindparam("job_ids", type_=ARRAY(sa.Uuid)))
 _NAMED = (attempts.c.job_id, attempts.c.number, attempts.c.started_at)
 _PAYERS = (
@@ -200,7 +200,8 @@ _FIND = sa.select(budgets).where(
     sa.or_(budgets.c.app_id == sa.any_(sa.bindparam("app_ids", type_=ARRAY(sa.Uuid))), budgets.c.app_id.is_(None)),
     periods_at(sa.bindparam("moment", type_=sa.TIMESTAMP(timezone=True))),
 )
-#: The month's of all apps together first: whoever has it has no other's way to cross, also with calls of several days.
+#: The month's account of all apps together comes first. A transaction that holds it cannot deadlock over the others,
+#: also with calls of several days.
 _LOCK = _FIND.order_by(budgets.c.app_id.nulls_first(), budgets.c.period.desc()).with_for_update()
 _changes = _sent({"id": sa.Uuid, "reserved": USD, "spent": USD})
 _CHANGE = (

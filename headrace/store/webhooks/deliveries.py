@@ -1,5 +1,5 @@
-"""Deliveries: the outbox of webhooks. A row is written where a job ends, or a budget comes to its end; `outbox.pull`
-takes what is due, and how each try went is recorded here.
+"""Deliveries: the outbox of webhooks. A row is written when a job ends or a budget reaches a threshold. `outbox.pull`
+takes due rows; this module records the result of each try.
 """
 
 import re
@@ -21,9 +21,9 @@ from headrace.store.webhooks.outbox import GONE, GONE_STATUS, receiver_digest
 from headrace.tables import apps, deliveries, gone_receivers
 from headrace.tables.work import APP_KEY, RECEIVER
 
-#: Deliveries of a receiver that is gone which fail with its answer; more of them fail when they are due.
+#: The most deliveries of a gone receiver that fail at once with its 410; the others fail when they are due.
 GONE_ROWS = 1000
-#: Deliveries, and likewise receivers, that one sweep deletes: with a sweep each 5 s, what 1,000 jobs a second leave.
+#: The most deliveries, or receivers, that one sweep deletes. A sweep every 5 s keeps up with 1,000 jobs a second.
 FORGET_ROWS = 5000
 
 _ID = re.compile("(?:evt_)?([0-9a-f]{32})")
@@ -34,9 +34,9 @@ class ListedDelivery:
     """A delivery as operators see it.
 
     Attributes:
-        app: its app's name; None for the operator's.
+        app: its app's name; None for the operator's webhook.
         last_status, last_error: of its last try.
-        next_at: when the next try is due, or the lease of one under way ends; None when it has ended.
+        next_at: when the next try is due, or the lease of the running try ends; None once the delivery has ended.
     """
 
     id: UUID
@@ -53,12 +53,12 @@ class ListedDelivery:
 
 
 def add(db: Connection, event: str, url: str, data: Mapping[str, Any]) -> None:
-    """Tell the operator of something that is no job's end. It is due with the commit."""
+    """Add an operator's webhook, which is not about a job. It is due once the transaction commits."""
     db.execute(sa.insert(deliveries).values(id=new_id(), event=event, url=url, data=dict(data)))
 
 
 def record_success(db: Connection, delivery: Delivery, status: int) -> None:
-    """The receiver said 2xx. It counts also where another of its answers was 410 meanwhile."""
+    """Record a 2xx answer. It counts even if the receiver has answered 410 to another delivery meanwhile."""
     values = {"state": "delivered", "delivered_at": sa.func.now(), "last_status": status, "last_error": None}
     this_try = sa.and_(deliveries.c.id == delivery.id, deliveries.c.tries == delivery.tries)
     db.execute(sa.update(deliveries).where(this_try).values(**values))
@@ -67,13 +67,13 @@ def record_success(db: Connection, delivery: Delivery, status: int) -> None:
 def record_failure(
     db: Connection, delivery: Delivery, error: str, *, status: int | None, retry_in_s: float | None
 ) -> None:
-    """The try failed; None for `retry_in_s` gives the delivery up."""
+    """Record a failed try. `retry_in_s`: until the next try; None if the delivery has failed."""
     values: dict[str, object] = {"last_status": status, "last_error": error[:500]}
     if retry_in_s is None:
         values["state"] = "failed"
     else:
         values["next_at"] = sa.func.now() + timedelta(seconds=retry_in_s)
-    # While no later try has begun, so that a slow worker cannot overwrite a newer one's report.
+    # Only if no later try has begun, so that a slow worker cannot overwrite a newer worker's report.
     this_try = sa.and_(
         deliveries.c.id == delivery.id, deliveries.c.tries == delivery.tries, deliveries.c.state == "pending"
     )
@@ -81,9 +81,9 @@ def record_failure(
 
 
 def record_gone(db: Connection, delivery: Delivery) -> None:
-    """The receiver answered 410: all that waits for this URL of the app fails, and so does all that comes later.
+    """Record a 410 answer: the app's waiting and later deliveries to this URL fail.
 
-    Until `forget_gone`, or an operator's retry.
+    This ends with `forget_gone` or with an operator's retry.
     """
     digest = receiver_digest(delivery.app_id, delivery.url)
     mark = insert(gone_receivers).values(digest=digest, app_id=delivery.app_id, url=delivery.url)
@@ -103,7 +103,7 @@ def record_gone(db: Connection, delivery: Delivery) -> None:
 
 
 def newest(db: Connection, *, is_failed: bool, app_id: UUID | None, limit: int) -> list[ListedDelivery]:
-    """The newest deliveries, of one app or of all; those that have failed alone if asked."""
+    """The newest deliveries, of one app or of all. Args: is_failed: True for failed ones only."""
     columns = (deliveries.c[name] for name in ("id", "job_id", "event", "url", "state", "tries", "created_at"))
     next_at = sa.case((deliveries.c.state == "pending", deliveries.c.next_at), else_=None).label("next_at")
     statement = sa.select(
@@ -118,11 +118,11 @@ def newest(db: Connection, *, is_failed: bool, app_id: UUID | None, limit: int) 
 
 
 def retry(db: Connection, texts: Sequence[str]) -> list[UUID]:
-    """Have deliveries tried again now, with the whole schedule before them. Their receivers are gone no more.
+    """Try deliveries again from now on, with the whole schedule of retries. Their receivers no longer count as gone.
 
     Args:
-        texts: their ids, as `webhook-id` has them.
-    Raises: NotFound: one of them does not exist, and none is tried again.
+        texts: their ids, as in the header `webhook-id`.
+    Raises: NotFound: one of them does not exist; none is then tried again.
     """
     ids = [_read_id(text) for text in texts]
     values = {"state": "pending", "tries_before": deliveries.c.tries, "next_at": sa.func.now(), "delivered_at": None}
@@ -149,7 +149,7 @@ def _no_such(text: str) -> NotFound:
 
 
 def oldest_due(db: Connection, most: int) -> tuple[int, float]:
-    """How many deliveries are due, up to `most`, and for how many seconds the first of them has been."""
+    """How many deliveries are due, up to `most`, and for how many seconds the oldest has been due."""
     due = (
         sa.select(deliveries.c.next_at)
         .where(deliveries.c.state == "pending", deliveries.c.next_at <= sa.func.now())
@@ -163,9 +163,9 @@ def oldest_due(db: Connection, most: int) -> tuple[int, float]:
 
 
 def forget_old(db: Connection, keep_days: int) -> int:
-    """Delete deliveries that ended longer ago, `FORGET_ROWS` at most; returns how many.
+    """Delete deliveries that ended more than `keep_days` ago, at most `FORGET_ROWS`; returns how many.
 
-    Ids sort by time, so that none that is younger is read.
+    Ids sort by time, so that younger ones are not read.
     """
     before = clock.now(db) - timedelta(days=keep_days)
     ended_at = sa.func.coalesce(deliveries.c.delivered_at, deliveries.c.next_at)
@@ -183,9 +183,9 @@ def forget_old(db: Connection, keep_days: int) -> int:
 
 
 def forget_gone(db: Connection, keep_days: int) -> int:
-    """Delete receivers that answered 410 longer ago, `FORGET_ROWS` at most; returns how many.
+    """Delete receivers that answered 410 more than `keep_days` ago, at most `FORGET_ROWS`; returns how many.
 
-    The next delivery to one is tried, and a 410 marks it again.
+    The next delivery to such a receiver is tried; another 410 marks it again.
     """
     old = (
         sa.select(gone_receivers.c.digest)

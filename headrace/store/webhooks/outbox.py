@@ -1,7 +1,8 @@
-"""What is due in the outbox of webhooks, pulled by the workers that send it.
+"""The due deliveries in the outbox of webhooks, and how workers pull them.
 
-A worker pulls as much as it has slots for, of each app and of each receiver. Rows of a receiver that has no slot left
-hide no other's: the pull goes from receiver to receiver in an index, and reads of each the few rows that may go.
+A worker pulls as many deliveries as it has free slots, in all and for each app and receiver. A receiver without free
+slots does not hide others: the pull goes from receiver to receiver in an index, and reads only the few rows of each
+that may be sent.
 """
 
 import hashlib
@@ -19,10 +20,10 @@ from headrace.policies.webhooks import job_data
 from headrace.tables import apps, deliveries, gone_receivers, jobs
 from headrace.tables.work import APP_KEY, RECEIVER
 
-#: How many receivers one pull looks at; the next one goes on behind them.
+#: How many receivers one pull reads; the next pull continues after them.
 RECEIVERS_A_PULL = 500
 
-#: A receiver's answer for "never again", and what is recorded of what waits for it.
+#: The status of a gone receiver, and the error recorded for its waiting deliveries.
 GONE_STATUS = 410
 GONE = "The webhook's receiver answered 410 before: nothing is sent there any more."
 _UNREPORTED = "The last try was begun and never reported: its worker died."
@@ -34,8 +35,8 @@ _OLD_SECRET = sa.case((apps.c.webhook_secret_old_until > sa.func.now(), apps.c.w
     "old_secret"
 )
 
-#: The receivers after a given one, one index probe for each, and of each its first due rows. An app that has no slot
-#: left is one probe. Whose app and receiver have the least in hand is next, and then the oldest.
+#: The receivers after a given one, with one index probe each, and the first due rows of each. An app without free slots
+#: takes one probe in all. First come the rows whose app and receiver have the fewest running tries, then the oldest.
 _CHOOSE = sa.text(f"""
 WITH RECURSIVE held_apps (app, n) AS MATERIALIZED (
     SELECT * FROM unnest(CAST(:apps AS uuid[]), CAST(:app_counts AS int[]))
@@ -90,14 +91,14 @@ FROM groups ORDER BY n DESC LIMIT 1
 def pull(db: Connection, terms: Terms) -> Pulled:
     """Take due deliveries, each for one try under a lease. Call it in a transaction.
 
-    The try is counted here, so that one that kills its worker is counted too. Of two workers that pull at once each
-    gets other rows.
+    The try is counted here, so that a try that kills its worker counts too. Two workers that pull at once get different
+    rows.
     """
     if terms.most <= 0 or not db.execute(_ANY_DUE).scalar_one():
         return Pulled(after=terms.after)
     found = db.execute(_CHOOSE, _parameters(terms)).first()
     if found is None:
-        return Pulled()  # The scan began behind the last receiver.
+        return Pulled()  # The scan began after the last receiver.
     was_cut = found.n >= RECEIVERS_A_PULL
     after = (found.app, found.receiver) if was_cut else START
     rows = _begin(db, found.ids, terms)
@@ -147,12 +148,12 @@ def _begin(db: Connection, ids: Sequence[UUID], terms: Terms) -> Sequence[Row[An
 
 
 def receiver_digest(app_id: UUID | None, url: str) -> bytes:
-    """What names an app's receiver in `gone_receivers`."""
+    """The key of an app's receiver in `gone_receivers`."""
     return hashlib.sha256(f"{app_id} {url}".encode()).digest()
 
 
 def _give_up_gone(db: Connection, rows: Sequence[Row[Any]]) -> dict[UUID, GivenUp]:
-    """Let the deliveries whose receivers are gone fail, with no try counted."""
+    """Fail the deliveries whose receivers are gone, without counting a try."""
     digests = {row.id: receiver_digest(row.app_id, row.url) for row in rows}
     gone = set(db.scalars(sa.select(gone_receivers.c.digest).where(gone_receivers.c.digest.in_(digests.values()))))
     given_up = {row.id: GivenUp(row.id, row.receiver, row.tries - 1, GONE) for row in rows if digests[row.id] in gone}
