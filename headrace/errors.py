@@ -14,7 +14,7 @@ ProviderRates = tuple[float, tuple[int, int, float] | None, tuple[int, int, floa
 
 
 class HeadraceError(Exception):
-    """Root of the tree. The message is for the person who can act on it.
+    """Base class of all errors. The message addresses the caller or operator that can act on it.
 
     Attributes:
         code: stable, machine-readable; part of the API.
@@ -85,7 +85,7 @@ class PermissionDenied(HeadraceError):
 
 
 class NotFound(HeadraceError):
-    """There is no such thing here, or it belongs to another app."""
+    """The thing does not exist, or belongs to another app."""
 
     code = "not_found"
 
@@ -98,7 +98,7 @@ class JobNotEnded(HeadraceError):
 
 
 class Unanswered(HeadraceError):
-    """There is no answer to give; `code` is the job's own, if it has one."""
+    """The job has no answer; `code` is the job's own error code, if it has one."""
 
     code = "job_failed"
 

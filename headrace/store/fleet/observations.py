@@ -165,7 +165,7 @@ def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[Ans
 
 
 def forget_samples(db: Connection, keep_days: int) -> int:
-    """Delete samples, refusals and decisions older than `keep_days`, at most `FORGET_ROWS` a table; returns how many."""
+    """Delete samples, refusals and decisions older than `keep_days`, up to `FORGET_ROWS` a table; returns how many."""
     times = (queue_samples.c.at, worker_samples.c.taken_at, refusals.c.minute, decisions.c.at)
     return sum(_forget(db, at, sa.func.now() - timedelta(days=keep_days)) for at in times)
 
