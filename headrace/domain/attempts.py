@@ -69,7 +69,7 @@ class Claim:
 
     @property
     def request_id(self) -> str:
-        """What the engine calls this attempt."""
+        """The engine's id of this attempt."""
         return f"{self.job_id.hex}.{self.attempt}"
 
 
@@ -152,5 +152,5 @@ class HeldAttempt:
 
     @property
     def request_id(self) -> str:
-        """What the engine calls this attempt."""
+        """The engine's id of this attempt."""
         return f"{self.job_id.hex}.{self.attempt}"

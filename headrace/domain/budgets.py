@@ -120,7 +120,7 @@ class NoBudget:
         return "no budget is set; 'headrace budgets set --day-usd 5' sets one for all apps together"
 
 
-#: Why no budget pays for a call.
+#: Why the budgets do not pay for a call.
 Lack = Shortfall | NoBudget
 
 

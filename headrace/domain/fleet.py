@@ -1,4 +1,4 @@
-"""The fleet: what workers report of themselves, and the samples taken of queues and workers."""
+"""The fleet: what workers report about themselves, and samples of queues and workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

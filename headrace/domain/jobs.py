@@ -122,7 +122,7 @@ class Job:
 
     @property
     def ticket(self) -> Ticket:
-        """The message that stands for this job in its queue now."""
+        """What the job's message in its queue says now."""
         return Ticket(
             self.id,
             self.app_id,
@@ -170,7 +170,7 @@ class Inserted:
 
     @property
     def is_replay(self) -> bool:
-        """True when no new job was made."""
+        """True if no new job was created."""
         return self.start_by is None
 
 

@@ -52,7 +52,7 @@ def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -
 
 
 def storable(text: str) -> str:
-    """The text with what Postgres cannot hold (NUL, lone surrogates) replaced by U+FFFD.
+    """Replace the characters that Postgres cannot store (NUL, lone surrogates) by U+FFFD.
 
     A model may emit either. An answer that cannot be committed would make its job run again and again.
     """

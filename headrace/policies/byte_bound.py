@@ -50,7 +50,7 @@ def byte_bound(spec: Mapping[str, Any]) -> ByteBound | None:
     )
     if not proven:
         return None
-    # A vocabulary over bytes spells every byte as one character.
+    # A byte-level vocabulary spells every byte as one character.
     longest = max(len(token) if by_bytes else len(token.encode()) for token in model["vocab"])
     longest_added = max((len(token["content"].encode()) for token in added), default=0)
     return ByteBound(max(longest, longest_added) * math.prod(known), unspelled)

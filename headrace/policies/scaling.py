@@ -8,7 +8,7 @@ from headrace.config import ScalingSettings
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A pool when it was last observed, its lanes added up.
+    """A pool at its last observation, summed over its lanes.
 
     Attributes:
         depth: waiting jobs.

@@ -129,7 +129,7 @@ def newest_samples(db: Connection, queues: Sequence[str]) -> list[QueueSample]:
 
 
 def recent_samples(db: Connection, queues: Sequence[str], since: datetime) -> list[QueueSample]:
-    """The samples of these queues since then, oldest first."""
+    """The samples of these queues since `since`, oldest first."""
     statement = (
         sa.select(queue_samples)
         .where(queue_samples.c.queue.in_(queues), queue_samples.c.at > since)

@@ -193,7 +193,7 @@ def orphans(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[An
 
 
 def queued_numbers(db: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """The `enqueue_no` of those of the given jobs that are `queued` now."""
+    """The `enqueue_no` of each given job that is `queued` now."""
     these = jobs.c.id == sa.any_(sa.cast(list(job_ids), ARRAY(sa.Uuid)))
     statement = sa.select(jobs.c.id, jobs.c.enqueue_no).where(these, jobs.c.state + "" == JobState.QUEUED)
     return {row.id: row.enqueue_no for row in db.execute(statement)}
