@@ -1,4 +1,4 @@
-"""The terminal: one command a module. Knows how to show an error, and nothing of what the commands do."""
+"""The command line: one module per command. Shows errors, and knows nothing else of the commands."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from headrace.errors import HeadraceError
 
 
 class _Group(click.Group):
-    """Shows our own errors as one sentence and exits with status 1."""
+    """Shows Headrace's own errors as one sentence and exits with status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -28,7 +28,7 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-#: `bin/headrace` keeps these for itself: they work where nothing is installed yet.
+#: `bin/headrace` handles these itself, because they must work before anything is installed.
 _OF_THE_CHECKOUT = """\
 \b
 In a checkout, two more:

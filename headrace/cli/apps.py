@@ -1,4 +1,4 @@
-"""`headrace apps`, for operators: the clients of the API, what each may take and what each does."""
+"""`headrace apps`, for operators: the clients of the API, with their limits and their activity."""
 
 import shlex
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from headrace.domain.queues import Lane
 from headrace.store.clients import apps as store
 from headrace.store.clients import keys
 
-#: What `show` looks back on.
+#: The period that `show` reports.
 PERIOD = timedelta(hours=24)
 
 _LIMITS = {
@@ -49,10 +49,10 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def apps() -> None:
-    """Make apps, limit what each may take, and see what each does.
+    """Make apps, set their limits, and see their activity.
 
-    An app is a client of the API: its jobs, its limits and its bill are its own, and it sees no other app's.
-    It calls with keys: see 'headrace keys'. Changes hold within 3 seconds, everywhere.
+    An app is a client of the API. It has its own jobs, limits and bill, and cannot see another app's.
+    It calls with keys: see 'headrace keys'. Changes take effect everywhere within 3 seconds.
     """
 
 
@@ -61,7 +61,7 @@ def apps() -> None:
 @_limit_options
 @json_option
 def create(name: str, as_json: bool, **options: Any) -> None:
-    """Make the app NAME. What is not limited here may be as much as the queues take.
+    """Make the app NAME. Without limits here, only the queues' own limits apply to it.
 
     \b
     headrace apps create shop --queued-jobs 200 --lanes high,normal
@@ -81,7 +81,7 @@ def create(name: str, as_json: bool, **options: Any) -> None:
 @_limit_options
 @json_option
 def limit(name: str, as_json: bool, **options: Any) -> None:
-    """Change limits of the app NAME. Those that are not named stay as they are.
+    """Change limits of the app NAME. Limits that are not named do not change.
 
     \b
     headrace apps limit shop --requests-per-minute 600 --queued-jobs none
@@ -113,7 +113,7 @@ def list_all(as_json: bool) -> None:
 @click.argument("name", callback=parameters.app_name)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show the app NAME. Its limits, its keys, and its jobs and what they cost in the last 24 hours."""
+    """Show the app NAME. Prints its limits, its keys, and its jobs and their cost in the last 24 hours."""
     with database() as db:
         app = store.find_app(db, name)
         records = keys.list_keys(db, app.id)
@@ -140,9 +140,9 @@ def show(name: str, as_json: bool) -> None:
 )
 @json_option
 def webhook_secret(name: str, rotate: bool, keep_old_hours: int | None, as_json: bool) -> None:
-    """Print the webhook secret of NAME. It signs the app's webhooks, and their receivers check them with it.
+    """Print the webhook secret of NAME. It signs the app's webhooks, and receivers verify them with it.
 
-    After --rotate each webhook carries two signatures for a while, so a receiver that knows either secret accepts it.
+    After --rotate each webhook carries two signatures for a while, so a receiver with either secret accepts it.
     """
     if keep_old_hours is not None and not rotate:
         raise click.UsageError("--keep-old-hours needs --rotate.")
@@ -166,7 +166,7 @@ def _print_secret(app: App, old_until: datetime | None, as_json: bool) -> None:
 
 
 def _changes(options: dict[str, Any]) -> Changes:
-    """What was given on the command line."""
+    """The limits that were given on the command line."""
     given = {name: value for name, value in options.items() if value is not None}
     return cast(Changes, {name: None if value == parameters.NONE else value for name, value in given.items()})
 

@@ -1,4 +1,4 @@
-"""`headrace budgets`, for operators: what may be spent at the paid API, and what is."""
+"""`headrace budgets`, for operators: the limits of spending at the paid API, and the spending."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -22,9 +22,9 @@ _TOGETHER = "all together"
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @click.pass_context
 def budgets(context: click.Context, as_json: bool) -> None:
-    """Show the budgets: what may be spent at the paid API, and what was this day and this month.
+    """Show the budgets of the paid API: the limits, and the spending of this day and this month.
 
-    Reserved is what calls under way may cost at most. 'headrace apps limit NAME --day-usd N' sets an app's own budget.
+    Reserved is the most that running calls can cost. 'headrace apps limit NAME --day-usd N' sets an app's own budget.
     Without a budget nothing is sent to the paid API.
     """
     if context.invoked_subcommand is not None:
@@ -45,9 +45,9 @@ def budgets(context: click.Context, as_json: bool) -> None:
 @click.option("--month-usd", callback=usd, metavar="USD", help="In a month of UTC; 'none' for no limit.")
 @json_option
 def set_(as_json: bool, **limits: Decimal | str | None) -> None:
-    """Store what all apps together may spend at the paid API. It wins over [budgets] in headrace.toml at once.
+    """Store the limits of all apps together at the paid API. They override [budgets] in headrace.toml at once.
 
-    A limit that is not given stays as it holds.
+    A limit that is not given does not change.
     """
     changes = {name: _given(value) for name, value in limits.items() if value is not None}
     if not changes:
@@ -65,7 +65,7 @@ def set_(as_json: bool, **limits: Decimal | str | None) -> None:
 @budgets.command()
 @json_option
 def unset(as_json: bool) -> None:
-    """Forget the stored limits of all apps together: [budgets] in headrace.toml holds again."""
+    """Delete the stored limits of all apps together, so that [budgets] in headrace.toml applies again."""
     settings = operator_settings()
     with database(settings) as db:
         was_stored = store.clear_limits(db)
@@ -83,7 +83,7 @@ def _given(value: Decimal | str | None) -> Decimal | None:
 
 
 def describe(together: SpendingLimits) -> str:
-    """Say in a line what all apps together may spend, and which setting says so."""
+    """One line with the limits of all apps together, and where they are set."""
     if not together.are_set:
         return SHUT
     source = "stored with 'headrace budgets set'" if together.is_stored else "from the settings' [budgets]"
@@ -111,7 +111,7 @@ def _table(accounts: Sequence[Account]) -> Table:
 
 
 def _shown(limit_usd: Decimal) -> str:
-    """In cents, unless that would round it."""
+    """The amount with two decimals, or with more if two would round it."""
     cents = round(limit_usd, 2)
     return f"{cents:,.2f}" if cents == limit_usd else f"{limit_usd.normalize():,f}"
 

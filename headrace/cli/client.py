@@ -1,6 +1,6 @@
-"""The client in the terminal: submit, get, cancel, queues, over HTTP like any other client.
+"""The client commands submit, get, cancel and queues, which use HTTP like any other client.
 
-Answers go to standard output, everything about them to standard error, so that a pipe gets the answer alone.
+Answers go to standard output and everything else to standard error, so that a pipe gets only the answer.
 """
 
 import json
@@ -19,12 +19,12 @@ from headrace.domain.queues import Lane
 from headrace.domain.states import TERMINAL, JobState
 from headrace.stack.report import Report
 
-#: Seconds one poll holds on; below the server's limit.
+#: Seconds that one poll may last; must be below the server's limit.
 POLL_S = 20
-#: Seconds for the server to answer, on top of what a poll holds on.
+#: Seconds for the server to answer, beyond the length of a poll.
 TIMEOUT_S = 30
 
-#: The option of every command that has an outcome.
+#: The option of every command that has a result.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 
 out = Console(highlight=False)
@@ -32,12 +32,12 @@ notes = Console(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
-    """An outcome for a program, on standard output."""
+    """Print a result for a program, on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 class Api:
-    """The HTTP API as the commands use it. Every error is one line."""
+    """The HTTP API for the commands. Every error is one line."""
 
     def __init__(self, settings: Settings) -> None:
         self._url, key = _address(settings)
@@ -50,7 +50,7 @@ class Api:
             raise click.ClickException(f"HEADRACE_URL '{self._url}' is not a URL: {error}.") from error
 
     def call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        """One request's answer. Raises: click.ClickException."""
+        """Send one request and return the answer. Raises: click.ClickException."""
         try:
             request = self._http.build_request(method, path, **arguments)
         except ValueError as error:
@@ -76,7 +76,7 @@ class Api:
 
 
 def _address(settings: Settings) -> tuple[str, str]:
-    """The API's URL and key: as set, or else those of the stack that runs on this machine. Never one of each."""
+    """The API's URL and key: both from the settings, or else both from the stack that runs on this machine."""
     if settings.api_key is None and "url" in settings.model_fields_set:
         raise click.ClickException("HEADRACE_URL is set without HEADRACE_API_KEY: set both, or neither.")
     if settings.api_key is not None:
@@ -109,7 +109,7 @@ def _problem(body: Any) -> str | None:
 @click.option("--wait", is_flag=True, help="Stay until the answer is there, and print it.")
 @json_option
 def submit(prompt: str, wait: bool, as_json: bool, **options: Any) -> None:
-    """Submit PROMPT (or - to read it from standard input) and print where it stands.
+    """Submit PROMPT as a job and print its id and its place in the queue. PROMPT - reads standard input.
 
     \b
     headrace submit "Why is the sky blue?" --lane high --wait
@@ -131,7 +131,7 @@ def submit(prompt: str, wait: bool, as_json: bool, **options: Any) -> None:
 @click.argument("job_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print the API's own answer.")
 def get(job_id: str, as_json: bool) -> None:
-    """Show the job ID: where it stands, its answer and its cost."""
+    """Show the job ID: its status, its answer and its cost."""
     job = Api(Settings.load()).call("GET", _job_path(job_id))
     if as_json:
         print_json(job)
@@ -147,7 +147,7 @@ def get(job_id: str, as_json: bool) -> None:
 @click.argument("job_id", metavar="ID")
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
-    """Cancel the job ID. One that has ended stays as it is; one that runs is stopped within a second or two."""
+    """Cancel the job ID. An ended job stays as it is. A running job stops within a second or two."""
     job = Api(Settings.load()).call("POST", f"{_job_path(job_id)}/cancel")
     if as_json:
         print_json(job)
@@ -159,20 +159,20 @@ def cancel(job_id: str, as_json: bool) -> None:
 @click.command()
 @json_option
 def queues(as_json: bool) -> None:
-    """Show how full each queue is, how fast its pool drains, and who works on it.
+    """Show how full each queue is, how fast its pool drains it, and how many workers the pool has.
 
     \b
-    depth     jobs that wait
-    cap       jobs that may wait; one more is refused
-    apps      apps that have jobs waiting
-    tokens    prompts, and the most that may be answered, of all that wait
-    tokens/s  what the whole pool drains while it has work
-    wait      expected for a job that is submitted now
-    workers   of the whole pool, alive
-    running   jobs that run now, in the whole pool
-    slots     jobs that can run at once, in the whole pool
+    depth     waiting jobs
+    cap       the most jobs that may wait; one more is refused
+    apps      apps with waiting jobs
+    tokens    prompt tokens and maximum output tokens of all waiting jobs
+    tokens/s  the whole pool's rate while it has work
+    wait      expected wait of a job that is submitted now
+    workers   live workers of the whole pool
+    running   running jobs of the whole pool
+    slots     jobs that the whole pool can run at once
 
-    '-' means not known yet: no worker is alive, or nothing was measured.
+    '-' means unknown: no worker is alive, or nothing was measured yet.
     """
     found = Api(Settings.load()).call("GET", "/v1/queues")["data"]
     if as_json:
@@ -201,7 +201,7 @@ def _read_stdin() -> str:
 
 
 def _job_path(job_id: str) -> str:
-    """Where the job is. Raises: NotFound: what is no id would lead to another path."""
+    """The job's path. Raises: NotFound for a malformed id, which could lead to another path."""
     parse_id(job_id)
     return f"/v1/jobs/{job_id}"
 
@@ -214,7 +214,7 @@ def _accept_line(accepted: dict[str, Any]) -> str:
 
 
 def _wait_for(api: Api, job_id: str) -> dict[str, Any]:
-    """The job once it has ended. The job goes on when the caller stops waiting."""
+    """Return the job once it has ended. If the caller stops waiting, the job goes on."""
     try:
         with notes.status(f"{job_id} queued") as status:
             while True:
@@ -237,7 +237,7 @@ def _finish(job: dict[str, Any]) -> None:
 
 
 def _facts(job: dict[str, Any]) -> str:
-    """What it took, as far as is known."""
+    """The job's queue, engine, times, tokens and cost, as far as they are known."""
     facts = [job["queue"], job["engine"] or ""]
     facts += [f"{word} {job[name]:.2f} s" for word, name in (("waited", "wait_s"), ("ran", "run_s")) if job[name]]
     if usage := job["usage"]:

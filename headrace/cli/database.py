@@ -1,4 +1,4 @@
-"""Postgres for operators' commands, which work with no API in between. Knows nothing of what they do there."""
+"""Postgres for operators' commands, which work without the API. Knows nothing of their queries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from headrace.store import Store
 
 
 def operator_settings() -> Settings:
-    """With the database and the pepper of the stack that runs on this machine, unless DATABASE_URL names another."""
+    """The settings. Without DATABASE_URL, uses the database and the pepper of the stack that runs on this machine."""
     settings = Settings.load()
     if "database_url" in settings.model_fields_set:
         return settings

@@ -1,4 +1,4 @@
-"""`headrace deliveries`, for operators: webhooks on their way, those that failed, and another try."""
+"""`headrace deliveries`, for operators: lists webhook deliveries, and retries them."""
 
 from typing import Any
 
@@ -51,9 +51,9 @@ def deliveries(context: click.Context, is_failed: bool, app: str | None, limit: 
 def retry(delivery_ids: tuple[str, ...], as_json: bool) -> None:
     """Send deliveries again. ID is one that 'headrace deliveries' lists, the 'webhook-id' that receivers see.
 
-    Each is tried within a second or two, and has the whole schedule of tries before it, whatever it had come to. A
-    receiver that already has it gets it again under the same 'webhook-id'. A URL that answered 410 is sent to again.
-    Either all of them are tried again or, with an error, none.
+    Each is tried within a second or two, and starts its schedule of tries anew, whatever its state was. A receiver that
+    already has it gets it again under the same 'webhook-id'. A URL that answered 410 is tried again too. Either all
+    deliveries are tried again or, with an error, none.
     """
     with database() as db:
         retried = [_event_id(delivery_id.hex) for delivery_id in store.retry(db, delivery_ids)]

@@ -1,4 +1,4 @@
-"""`headrace jobs show`, for operators: one job's whole life in the order in which it happened."""
+"""`headrace jobs show`, for operators: one job's timeline, from its acceptance to its end."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Route
 from headrace.store.jobs.history import History, history
 
-#: What is said of a job beside its events.
+#: The job's fields that are shown beside its events.
 _FACTS = (
     *("lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested", "model_served"),
     *("adapter", "stream", "background", "suspicion", "attempt", "prompt_tokens", "max_tokens", "output_tokens"),
@@ -36,7 +36,7 @@ _TEXTS = ("messages", "sampling", "reasoning", "answer")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to the job, or will: `facts` has what is known of it."""
+    """A past or future event of the job. `facts` holds its known details."""
 
     at: datetime
     name: str
@@ -48,15 +48,14 @@ class Event:
 @click.option("--text", "with_texts", is_flag=True, help="Show its prompt and its answer too.")
 @click.option("--json", "as_json", is_flag=True, help="Print every field of it as JSON.")
 def show(job_id: str, with_texts: bool, as_json: bool) -> None:
-    """Tell one job's whole life, of whichever app. JOB is its id: job_..., resp_... or chatcmpl-...
+    """Show one job's timeline, for a job of any app. JOB is its id: job_..., resp_... or chatcmpl-...
 
     \b
     headrace jobs show job_019b2f64a3c17d20b6f1c2d3e4f50617
     headrace jobs show resp_019b2f64a3c17d20b6f1c2d3e4f50617 --json | jq .timeline
 
-    The timeline has its acceptance, its place in a queue, each attempt, each charge and its webhook. Of several stays
-    in queues the last one is known. Times are in UTC. The processes' logs name the job as `job_id`, by the id shown
-    here.
+    The timeline has its acceptance, its last place in a queue, each attempt, each charge and its webhook. Times are in
+    UTC. The processes' logs show the id printed here as `job_id`.
     """
     with database() as db:
         found = history(db, parse_id(job_id), with_texts=with_texts)
@@ -73,7 +72,7 @@ def show(job_id: str, with_texts: bool, as_json: bool) -> None:
 
 
 def timeline(found: History) -> Iterator[Event]:
-    """What happened; of two events at the same time, the one that comes first causes the other."""
+    """Yield the events. If two events have the same time, the first one causes the other."""
     job = found.job
     yield Event(job.created_at, "accepted", _some(job, "lane", "overflow", "model_requested", "start_by", "finish_by"))
     if job.queued_at is not None:
@@ -102,19 +101,19 @@ def timeline(found: History) -> Iterator[Event]:
 
 
 def _message(found: History) -> dict[str, Any]:
-    """What its error says. The paid API's may quote the prompt, and belongs to the texts."""
+    """The job's error message. The paid API's may quote the prompt, so it is shown only with the texts."""
     is_text = found.job.route == Route.OVERFLOW and found.texts is None
     return {} if is_text else _some(found.job, "error_message")
 
 
 def _some(row: Row[Any], *names: str) -> dict[str, Any]:
-    """Those of the columns that hold something."""
+    """The named columns that hold a value."""
     held = {name: _plain(getattr(row, name)) for name in names}
     return {name: value for name, value in held.items() if value is not None and value is not False}
 
 
 def _plain(value: Any) -> Any:
-    """A column's value as JSON has it."""
+    """A column's value for JSON."""
     match value:
         case datetime():
             return value.isoformat()

@@ -30,21 +30,21 @@ from headrace.store.jobs.overview import ListedJob, Wanted
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON, each with what its error says.")
 @click.pass_context
 def jobs(context: click.Context, /, is_dead: bool, app: str | None, limit: int, as_json: bool, **filters: Any) -> None:
-    """List the newest jobs of all apps, without what they say.
+    """List the newest jobs of all apps, without prompts and answers.
 
     \b
-    headrace jobs --dead                            what has failed, and why
+    headrace jobs --dead                            failed jobs and their errors
     headrace jobs --dead --app shop --json
     headrace jobs --state expired --lane high --since 2h
     headrace jobs --since 2026-03-01T08:00 --until 2026-03-01T09:00
     headrace jobs --dead --json | jq -r '.[].id' | xargs -r headrace retry
-    headrace jobs show JOB                          one job's whole life
+    headrace jobs show JOB                          one job's timeline
 
     A job has failed for good when its error cannot pass, such as 'engine_crash' or 'prompt_rejected', when its last
-    attempt failed too, or when its deadline passed. docs/api.md says what each error means.
+    attempt failed too, or when its deadline passed. docs/api.md explains each error.
 
-    TIME is an age such as 90s, 30m, 2h or 7d, or a date with a time, in UTC unless it says otherwise. A list looks
-    through 100,000 jobs at most, the newest within TIME, and says so where it stops there.
+    TIME is an age such as 90s, 30m, 2h or 7d, or a date with a time, in UTC unless it has an offset. A list searches at
+    most the newest 100,000 jobs within TIME. It prints a note if it stops there.
     """
     if context.invoked_subcommand is not None:
         return
@@ -74,15 +74,14 @@ jobs.add_command(show)
 @click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
 @json_option
 def retry(job_ids: tuple[str, ...], as_json: bool) -> None:
-    """Run failed jobs again. JOB is the id of one that 'headrace jobs --dead' lists.
+    """Run failed jobs again. JOB is the id of a job that 'headrace jobs --dead' lists.
 
-    Each is run again as a new job of the same app, with the same prompt and settings, its own bill and its own webhook.
-    The old job stays as it is, with what it has cost. Either all of them are retried or, with an error, none; none is
-    retried twice.
+    Each runs again as a new job of the same app, with the same prompt and settings, but its own bill and webhook. The
+    old job stays as it is, with its cost. Either all jobs are retried or, with an error, none. No job is retried twice.
 
-    The new job waits in the same queue for as long as the old one might have, from now on, and no limit of its app
-    holds it back. It is in the queue within some seconds: a deadline that is shorter passes again. One that an engine
-    died under runs alone.
+    The new job waits in the same queue. It gets the old job's full maximum wait from now on, and its app's limits do
+    not apply. It enters the queue within some seconds, so a shorter deadline passes again. A job that killed an engine
+    runs alone.
     """
     with database() as db:
         news = retries.retry(db, map(parse_id, job_ids))
@@ -100,7 +99,7 @@ def _nothing(wanted: Wanted) -> str:
 
 
 def _table(found: list[ListedJob], why: str) -> Table:
-    """Args: why: the heading of what a job's error or else its status is told under."""
+    """Args: why: the heading of the column with a job's error, or else its status."""
     rows = table()
     rows.add_column("job", no_wrap=True)
     # A name may be cut before the reason is.

@@ -1,4 +1,4 @@
-"""`headrace keys`, for operators: API keys made, listed, rotated and ended in Postgres, with no API in between."""
+"""`headrace keys`, for operators: makes, lists, rotates and ends API keys in Postgres, without the API."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -24,10 +24,10 @@ HOURS = click.IntRange(min=1, max=24 * 36_500)
 def keys() -> None:
     """Make, list, rotate and end API keys.
 
-    A key is shown once, when it is made; what is stored cannot be turned back into it. Afterwards it goes by its hint
-    (its first 8 characters, as 'headrace keys list' shows them), or by its id or the first digits of that.
+    A key is shown only once, when it is made, because only a hash is stored. Afterwards, name a key by its hint (its
+    first 8 characters, as 'headrace keys list' shows them), by its id, or by the first digits of its id.
 
-    Changes hold within 3 seconds, everywhere.
+    Changes take effect everywhere within 3 seconds.
     """
 
 
@@ -45,7 +45,7 @@ def keys() -> None:
 )
 @json_option
 def create(app: str, days: int | None, scopes: tuple[str, ...], as_json: bool) -> None:
-    """Make a key for APP and print it, this once. 'headrace apps create' makes an app.
+    """Make a key for APP and print it, only this once. 'headrace apps create' makes an app.
 
     \b
     headrace keys create shop
@@ -68,7 +68,7 @@ def create(app: str, days: int | None, scopes: tuple[str, ...], as_json: bool) -
 @click.argument("app", required=False, callback=parameters.app_name)
 @click.option("--json", "as_json", is_flag=True, help="Print every field of each, ids too, as JSON.")
 def list_all(app: str | None, as_json: bool) -> None:
-    """List the keys of APP, or all of them. Their hints are shown, since keys themselves are not stored."""
+    """List the keys of APP, or all keys. Shows their hints, because keys themselves are not stored."""
     with database() as db:
         found = store.list_keys(db, apps.find_app(db, app).id if app else None)
     if as_json:
@@ -83,9 +83,9 @@ def list_all(app: str | None, as_json: bool) -> None:
 @click.option("--days", type=DAYS, help="Days until the new key expires. Needed when the old one has an end.")
 @json_option
 def rotate(key_id: str, keep_old_hours: int, days: int | None, as_json: bool) -> None:
-    """Replace the key ID. Prints a new one with the same scopes, this once, and lets the old one expire after a while.
+    """Replace the key ID. Prints a new key with the same scopes, only this once. The old key expires after a while.
 
-    A leaked key is not rotated but revoked: 'headrace keys revoke'.
+    Do not rotate a leaked key. Revoke it: 'headrace keys revoke'.
     """
     settings = operator_settings()
     settings.check_pepper()
@@ -107,7 +107,7 @@ def rotate(key_id: str, keep_old_hours: int, days: int | None, as_json: bool) ->
 @click.option("--hours", type=HOURS, required=True, help="Hours from now.")
 @json_option
 def expire(key_id: str, hours: int, as_json: bool) -> None:
-    """Let the key ID end in some hours. That may be sooner or later than it would have ended."""
+    """Let the key ID expire in some hours. This may be earlier or later than its present end."""
     with database() as db:
         key = store.find(db, key_id)
         ends_at = store.expire(db, key, timedelta(hours=hours))
@@ -122,7 +122,7 @@ def expire(key_id: str, hours: int, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 @json_option
 def revoke(key_id: str, as_json: bool) -> None:
-    """Revoke the key ID for good. It stops working within 3 seconds; safe to repeat."""
+    """Revoke the key ID for good. It stops working within 3 seconds. Safe to repeat."""
     with database() as db:
         key = store.find(db, key_id)
         store.revoke(db, key)

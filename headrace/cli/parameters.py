@@ -1,4 +1,4 @@
-"""What operators type, checked: names, limits, lanes and times. Each reads one value for click."""
+"""Checks the values that operators type: names, limits, lanes and times. Each function is a click callback."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -15,17 +15,17 @@ LIMIT_MAX = 2**31 - 1
 NONE = "none"
 
 _WHOLE = re.compile("[1-9][0-9]{0,9}")
-#: What the database's numeric(18, 9) holds.
+#: An amount that fits the database's numeric(18, 9).
 _AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 _AGE = re.compile("([0-9]{1,7})([smhd])")
 _AGE_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-#: Ids of jobs hold times from here on.
+#: The earliest time that a job's id can hold.
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def app_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
-    """An app's name: anything that can be printed. Raises: BadParameter."""
+    """An app's name, of printable characters. Raises: BadParameter."""
     if text is None:
         return None
     name = text.strip()
@@ -55,7 +55,7 @@ def usd(_context: click.Context, _parameter: click.Parameter, text: str | None) 
 
 
 def lanes(_context: click.Context, _parameter: click.Parameter, text: str | None) -> frozenset[Lane] | str | None:
-    """Lanes with commas between, or `none` for no limit. Raises: BadParameter."""
+    """Lanes separated by commas, or `none` for no limit. Raises: BadParameter."""
     if text is None or text == NONE:
         return text
     try:
@@ -65,7 +65,7 @@ def lanes(_context: click.Context, _parameter: click.Parameter, text: str | None
 
 
 def moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> datetime | None:
-    """An age such as `2h`, or a date with a time, in UTC unless it says otherwise. Raises: BadParameter."""
+    """An age such as `2h`, or a date with a time, in UTC unless it has an offset. Raises: BadParameter."""
     if text is None:
         return None
     try:

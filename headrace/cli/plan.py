@@ -1,4 +1,4 @@
-"""`headrace plan`: what a model takes of a GPU, and what is left for jobs. Reads one `config.json`; runs nothing."""
+"""`headrace plan`: a model's share of a GPU, and the rest for jobs. Reads one `config.json`; runs nothing."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from headrace.errors import ConfigError
 from headrace.policies.sizing import BATCH, GIB, GPU_SHARE, GPUS, KvPool, Serving, as_served, plan, rate
 
 MIB = 2**20
-#: Of vLLM on a GPU and on a CPU, where nothing else is asked for.
+#: vLLM's default block sizes, on a GPU and on a CPU.
 BLOCK_TOKENS, CPU_BLOCK_TOKENS = 16, 128
 
 
@@ -51,15 +51,15 @@ def plan_(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Size a model's KV cache on paper, before a GPU is rented.
+    """Size a model's KV cache on paper, before renting a GPU.
 
-    The bytes of a token and the blocks of a cache are as vLLM counts them; what it needs beside weights and cache is an
-    estimate, and the rates are the most that memory and arithmetic allow: expect half to two thirds. Mixtures of
-    experts hold all of them in memory and compute with the active ones. A worker measures its own cache when it
-    starts, and the door refuses what can never fit in it.
+    The bytes of a token and the blocks of a cache match vLLM's own counts. The memory beside weights and cache is an
+    estimate. The rates are upper bounds from memory and arithmetic: expect half to two thirds of them. A mixture of
+    experts keeps all experts in memory but computes only with the active ones. A worker measures its own cache when it
+    starts, and the API refuses jobs that can never fit in it.
 
-    A pool's max_running, max_model_tokens, kv_cache_mib and engine_options hold, unless --model names another model;
-    what is given here wins, and so does --gpu over kv_cache_mib.
+    A pool's max_running, max_model_tokens, kv_cache_mib and engine_options apply, unless --model names another model.
+    Options given here win over them, and --gpu wins over kv_cache_mib.
 
     \b
     headrace plan --pool chat --gpu l4
@@ -83,9 +83,9 @@ def plan_(
 
 
 def _subject(settings: Settings, model: str | None, pool_name: str | None) -> tuple[str, PoolSettings | None]:
-    """The model to plan for, and the pool whose settings hold for it, if one's do.
+    """The model to plan for, and the pool whose settings apply to it, if any.
 
-    Raises: ConfigError: there is no such pool, or it has no model of ours.
+    Raises: ConfigError: the pool does not exist, or only the paid API serves it.
     """
     if model:
         if pool_name:
@@ -104,14 +104,14 @@ def _subject(settings: Settings, model: str | None, pool_name: str | None) -> tu
 def _as_chosen(
     shape: ModelShape, serving: Serving, pool: PoolSettings | None, chosen: Mapping[str, Any]
 ) -> tuple[ModelShape, Serving]:
-    """As the pool says, if it is one's, and as was said here, which is not None."""
+    """Apply the pool's settings, if there is a pool, then the options given here, which win."""
     if pool is not None:
         shape, serving = as_served(shape, serving, pool)
     return shape, replace(serving, **{name: value for name, value in chosen.items() if value is not None})
 
 
 def _show(figures: Mapping[str, Mapping[str, Any]], gpus: int, length: str) -> None:
-    """The table, and what is too small for it, with the reason where nothing is left."""
+    """Print the table, then the GPUs that are too small. If all are, also print the reason."""
     small = [name for name, row in figures.items() if "reason" in row]
     if len(small) < len(figures):
         out.print(_table(figures, gpus))
@@ -123,7 +123,7 @@ def _show(figures: Mapping[str, Mapping[str, Any]], gpus: int, length: str) -> N
 
 
 def read_config(model: str, state_dir: Path) -> Mapping[str, Any]:
-    """The model's `config.json`: the file itself, in a folder, as the demo made it, or from the hub.
+    """The model's `config.json`: the named file, the one in the named folder, the demo's, or the hub's.
 
     Raises: ConfigError.
     """
@@ -145,12 +145,12 @@ def read_config(model: str, state_dir: Path) -> Mapping[str, Any]:
 
 
 def _from_hub(model: str) -> Path:
-    """What the hub has now, else what it had. Raises: OSError. ValueError: this is no id of a model."""
+    """The hub's present file, else the cached one. Raises: OSError. ValueError: the id is malformed."""
     import httpx2
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
-        # A download that meets no hub tries again for half a minute, and prints each try.
+        # Ask for the metadata first: without a hub, a download retries for half a minute and prints each try.
         get_hf_file_metadata(hf_hub_url(model, "config.json"))
         return Path(hf_hub_download(model, "config.json"))
     except (OSError, httpx2.HTTPError) as error:
@@ -174,20 +174,20 @@ def _facts(shape: ModelShape, serving: Serving) -> dict[str, int]:
 def _figures(
     shape: ModelShape, serving: Serving, mib: int | None, names: tuple[str, ...], tokens: tuple[int, int]
 ) -> dict[str, dict[str, Any]]:
-    """Those of a cache of a given size, or of each GPU. Args: tokens: of a prompt, and of an answer."""
+    """The figures of a cache of a given size, or of each GPU. Args: tokens: of a prompt, and of an answer."""
     if mib is not None:
         return {"given": _given(shape, serving, mib)}
     return {each: _on(shape, each, serving, *tokens) for each in names or GPUS}
 
 
 def _given(shape: ModelShape, serving: Serving, mib: int) -> dict[str, Any]:
-    """A cache of a given size."""
+    """The figures of a cache of a given size."""
     pool = KvPool(mib * MIB, shape.kv_bytes_per_token(serving.kv_dtype, serving.gpus), serving.block_tokens)
     return _pool_figures(shape, pool)
 
 
 def _on(shape: ModelShape, name: str, serving: Serving, prompt_tokens: int, output_tokens: int) -> dict[str, Any]:
-    """One GPU's figures; only the reason where the model does not fit."""
+    """One GPU's figures; only the reason if the model does not fit."""
     try:
         planned = plan(shape, GPUS[name], serving)
         reached = rate(shape, GPUS[name], serving, planned.pool, prompt_tokens, output_tokens)

@@ -1,4 +1,4 @@
-"""`headrace up`: the whole system on this machine, for development. Says what runs; `headrace.stack` runs it."""
+"""`headrace up`: the whole system on this machine, for development. Prints its state; `headrace.stack` runs it."""
 
 import importlib.util
 import signal
@@ -35,7 +35,7 @@ from headrace.store.money import budgets
 @click.option("--brief", is_flag=True, help="Print no addresses, keys and passwords; the ready file has them.")
 def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_file: Path | None, brief: bool) -> None:
     """Run the whole system on this machine until Ctrl-C."""
-    # Until the supervisor takes the signals over: an end by SystemExit cleans up, one by the signal would not.
+    # Holds until the supervisor handles the signals. SystemExit lets the cleanup run; the bare signal would not.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = choose_engine(engine)
     settings.check_paid_pools()
@@ -54,13 +54,13 @@ def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_fil
 
 
 def say(line: str) -> None:
-    """Print a line; a reader that has gone away is no reason to fail."""
+    """Print a line. Must not fail when the reader has closed the pipe."""
     with suppress(OSError):
         click.echo(line)
 
 
 def choose_engine(asked: str | None) -> Settings:
-    """Settings with this engine, or with the simulator where vLLM is wanted and not installed, which is told."""
+    """The settings with this engine. If vLLM is wanted but not installed, chooses the simulator and prints that."""
     settings = Settings.load(engine=asked) if asked else Settings.load()
     if settings.pools[settings.pool].engine == "vllm" and importlib.util.find_spec("vllm") is None:
         say("vLLM is not installed on this machine: the simulator answers instead, and its answers are made up.")
@@ -69,7 +69,7 @@ def choose_engine(asked: str | None) -> Settings:
 
 
 class _Announcement:
-    """Tells where everything is: the terminal once, the ready file each time a pid changes."""
+    """Announces the stack's addresses: to the terminal once, to the ready file each time a pid changes."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class _Announcement:
         self._is_written = True
 
     def __call__(self) -> bool:
-        """Returns: False where a file could not be written, which stops nothing: a full disk has room again one day."""
+        """Returns: False if a file could not be written. This does not stop the stack: a full disk may recover."""
         first = self._api_key is None
         if self._api_key is None:
             self._api_key = make_development_key(self._machine.settings)
@@ -113,7 +113,7 @@ class _Announcement:
         return self._is_written
 
     def withdraw(self) -> None:
-        """Remove the files: they describe what no longer runs."""
+        """Remove the files, because the stack no longer runs."""
         for path in self._files:
             path.unlink(missing_ok=True)
 
@@ -158,7 +158,7 @@ class _Announcement:
         say("Ctrl-C stops everything.")
 
     def _paid_api(self) -> str | None:
-        """What may be spent there; None where no key is set."""
+        """The paid API's limits in words; None without a key."""
         settings = self._machine.settings
         if settings.openai_api_key is None:
             return None

@@ -1,4 +1,4 @@
-"""The registry of claims, `benchmarks/claims.toml`: what each script shows, its goals, and what it measures. Pure."""
+"""The registry of claims, `benchmarks/claims.toml`: each claim's script, its goals, and the code it measures. Pure."""
 
 import operator
 import re
@@ -22,7 +22,7 @@ _KEYS: Mapping[str, type] = {"claim": str, "run": str, "goals": list, "measures"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What one figure of a claim must be, such as `ratio >= 1.5`."""
+    """The limit of one figure of a claim, such as `ratio >= 1.5`."""
 
     name: str
     sign: str
@@ -32,7 +32,7 @@ class Goal:
         return f"{self.name} {self.sign} {self.limit:g}"
 
     def is_met(self, figures: Mapping[str, Any]) -> bool:
-        """Says whether the figure keeps to the limit. A figure that is absent, or is not a number, does not."""
+        """True if the figure meets the limit. False if it is absent, or is not a number."""
         value = figures.get(self.name)
         return isinstance(value, int | float) and _SIGNS[self.sign](value, self.limit)
 
@@ -42,9 +42,9 @@ class BenchClaim:
     """A promise with the script that measures it.
 
     Attributes:
-        sentence: what is claimed, for the page.
-        script: from the checkout's root.
-        arguments: of the script.
+        sentence: the claim in words, for the page.
+        script: its path from the checkout's root.
+        arguments: the script's arguments.
         measures: paths from the checkout's root. A commit that changes one of them makes an earlier figure old.
     """
 
@@ -57,7 +57,7 @@ class BenchClaim:
 
     @property
     def command(self) -> str:
-        """What a person types to run the script by itself."""
+        """The command line that runs the script by itself."""
         return f"bin/headrace python {self.run}"
 
     @property
@@ -69,7 +69,7 @@ class BenchClaim:
 def read_claims(text: str) -> dict[str, BenchClaim]:
     """Read the registry: each claim by its name, in the order of the file.
 
-    Raises: ConfigError: names the claim and the key at fault.
+    Raises: ConfigError, which names the claim and the wrong key.
     """
     try:
         tables = tomllib.loads(text)

@@ -1,4 +1,4 @@
-"""`headrace bench`: which claims to run, what is shown, and the two files that are written after each."""
+"""`headrace bench`: chooses the claims to run, prints the results, and writes two files after each claim."""
 
 import json
 import signal
@@ -43,17 +43,17 @@ def bench(
 ) -> None:
     """Measure the project's claims, and record each figure with its commit.
 
-    A claim is a script of benchmarks/ with its arguments and goals; benchmarks/claims.toml has them all. They run one
-    after another, so that no run disturbs the next; leave the machine alone meanwhile. After each one its last line
-    goes into benchmarks/figures.json, with commit, date and machine, and docs/figures.md is made again: commit both.
-    Commit your changes before you measure: a figure of a tree with other changes says so.
+    A claim is a script of benchmarks/ with its arguments and goals. benchmarks/claims.toml lists all claims. They run
+    one after another, so that no run disturbs the next. Do not use the machine meanwhile. After each claim, the last
+    line of its output goes into benchmarks/figures.json, with commit, date and machine, and docs/figures.md is made
+    again: commit both. Commit your changes before you measure, or the figure is marked as one with uncommitted changes.
 
-    A claim that fails is recorded with its status, and the rest go on. Ctrl-C stops the claim that runs and keeps what
-    was recorded. The status is 1 when a claim failed or missed a goal.
+    A claim that fails is recorded with its status, and the others still run. Ctrl-C stops the running claim and keeps
+    the recorded figures. The exit status is 1 when a claim failed or missed a goal.
 
-    A figure is current; or older than the last commit that changed the script or what it measures; or of a commit that
-    is unknown here; or unrecorded, from before commits were. Before an issue is resolved, run the claims that it
-    touches again: --stale finds them by what was committed.
+    A figure is current; or older, if a later commit changed its script or the code that it measures; or unknown, if its
+    commit is not in this history; or unrecorded, from before commits were recorded. Before you resolve an issue, run
+    the claims that it affects again: --stale finds them from the commits.
 
     \b
     headrace bench --list
@@ -62,7 +62,7 @@ def bench(
     """
     if sum((bool(names), every, stale, listed, page_only)) != 1:
         raise click.UsageError("Give names of claims, --all, --stale, --list or --page: exactly one of these.")
-    # An end by SystemExit stops the running script, one by the signal would not.
+    # SystemExit stops the running script; the bare signal would not.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     records = Records(PROJECT_ROOT)
     if listed:
@@ -81,7 +81,7 @@ def bench(
 
 
 def say(line: str) -> None:
-    """Progress goes to standard error, beside the scripts' own."""
+    """Print progress to standard error, beside the scripts' own."""
     click.echo(line, err=True)
 
 
@@ -89,7 +89,7 @@ class Records:
     """The registry, the figures and the page of one checkout."""
 
     def __init__(self, root: Path) -> None:
-        """Read the registry. Raises: ConfigError: it is absent, as in an installation that is not a checkout."""
+        """Read the registry. Raises: ConfigError: it is absent, as in an installation without a checkout."""
         self.repository = Repository(root)
         try:
             self.claims = read_claims((root / REGISTRY).read_text(encoding="utf-8"))
@@ -98,7 +98,7 @@ class Records:
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """As the file has them now. Raises: ConfigError."""
+        """The file's present figures. Raises: ConfigError."""
         return read_figures(self.repository.root / FIGURES)
 
     def named(self, names: Sequence[str]) -> list[str]:
@@ -109,7 +109,7 @@ class Records:
         return list(dict.fromkeys(names))
 
     def stale(self) -> list[str]:
-        """The claims whose figure is absent, failed without figures, or is not known to be of the present state."""
+        """The claims whose figure is absent or failed, or is not known to match the present code."""
         figures = self.figures
         found = ages(self.repository, self.claims, figures)
         return [
@@ -119,7 +119,7 @@ class Records:
         ]
 
     def run(self, names: Sequence[str], limit_s: float, as_json: bool) -> list[str]:
-        """Run these, and record each as soon as it has ended. Returns those that failed or missed a goal."""
+        """Run these claims, and record each as soon as it has ended. Returns: those that failed or missed a goal."""
         failed, recorded = [], {}
         for number, name in enumerate(names, 1):
             claim = self.claims[name]
@@ -137,7 +137,7 @@ class Records:
         return failed
 
     def write_page(self) -> None:
-        """Make the page of what is recorded."""
+        """Make the page from the recorded figures."""
         figures = self.figures
         text = page(self.claims, figures, ages(self.repository, self.claims, figures))
         (self.repository.root / PAGE).write_text(text, encoding="utf-8")

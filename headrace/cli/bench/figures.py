@@ -1,4 +1,4 @@
-"""What the claims' last runs printed: one entry a claim in `benchmarks/figures.json`."""
+"""The figures of the claims' last runs: one entry per claim in `benchmarks/figures.json`."""
 
 import json
 import os
@@ -15,7 +15,7 @@ FIGURES = "benchmarks/figures.json"
 
 @dataclass(frozen=True, slots=True)
 class BenchMachine:
-    """Where a figure was measured."""
+    """The machine that measured a figure."""
 
     cpu: str
     cores: int
@@ -30,14 +30,14 @@ class Figure:
     """One claim's last run.
 
     Attributes:
-        command: as the claim ran.
-        commit: that was checked out when the run began; None for a figure from before commits were recorded, and where
-            the code came without its history.
-        is_dirty: the tree had changes that no commit has.
+        command: the command that ran.
+        commit: the commit that was checked out when the run began. None for a figure from before commits were recorded,
+            or for code without its history.
+        is_dirty: the tree had uncommitted changes.
         date: UTC, ISO 8601.
-        status: the script's own; negative for a signal.
-        figures: the `name=value` pairs of the last line; empty when the script failed before it printed them.
-        text: in place of the pairs, where a person wrote the figure down before commits were recorded.
+        status: the script's exit status; negative for a signal.
+        figures: the `name=value` pairs of the last line; empty if the script failed before it printed them.
+        text: stands in place of the pairs, if a person wrote the figure down before commits were recorded.
     """
 
     command: str
@@ -52,7 +52,7 @@ class Figure:
 
 
 def pairs_of(output: str) -> dict[str, Any]:
-    """Read the last line of a script's output. Empty when it is not made of `name=value` pairs alone."""
+    """Read the last line of a script's output. Empty unless the line consists only of `name=value` pairs."""
     lines = output.strip().splitlines()
     words = [word.partition("=") for word in lines[-1].split()] if lines else []
     if not all(name.isidentifier() and sign and value for name, sign, value in words):
@@ -70,7 +70,7 @@ def _value(text: str) -> int | float | str:
 
 
 def read_figures(path: Path) -> dict[str, Figure]:
-    """Read the file; empty where it does not exist yet. Raises: ConfigError."""
+    """Read the file. Empty if it does not exist yet. Raises: ConfigError."""
     if not path.exists():
         return {}
     try:
@@ -87,7 +87,7 @@ def _figure(entry: Mapping[str, Any]) -> Figure:
 
 
 def write_figures(path: Path, figures: Mapping[str, Figure]) -> None:
-    """Replace the file as a whole, so that an end in the middle leaves the one before."""
+    """Replace the whole file, so that an interruption leaves the previous one."""
     text = json.dumps({name: entry_of(figures[name]) for name in sorted(figures)}, indent=2, ensure_ascii=False)
     new = path.with_suffix(".new")
     new.write_text(text + "\n", encoding="utf-8")
@@ -95,7 +95,7 @@ def write_figures(path: Path, figures: Mapping[str, Figure]) -> None:
 
 
 def entry_of(figure: Figure) -> dict[str, Any]:
-    """The figure as the file has it, without what is at its default."""
+    """The figure's entry in the file, without values at their defaults."""
     whole = asdict(figure)
     required = ("command", "status") if figure.date else ("command",)
     bare = asdict(Figure(command=""))

@@ -30,12 +30,12 @@ now. `bin/headrace bench NAME` measures a claim again, `bin/headrace bench --sta
 
 
 def page(claims: Mapping[str, BenchClaim], figures: Mapping[str, Figure], ages: Mapping[str, Age]) -> str:
-    """The whole page: a row for each claim of the registry, in its order. A claim that `ages` lacks is not marked."""
+    """The whole page: a row for each claim, in the registry's order. A claim without an entry in `ages` has no mark."""
     return _HEAD + "".join(_row(claim, figures.get(name), ages.get(name)) for name, claim in claims.items())
 
 
 def without_marks(text: str) -> str:
-    """The page as it is whatever was committed since: the marks alone change with the history."""
+    """The page without its marks. Later commits change only the marks."""
     for mark in _MARKS.values():
         text = text.replace(mark, "")
     return text
@@ -44,7 +44,7 @@ def without_marks(text: str) -> str:
 def _row(claim: BenchClaim, figure: Figure | None, age: Age | None) -> str:
     goals = "<br>".join(f"`{goal}`" for goal in claim.goals)
     measured = ("not measured yet", "", "", "") if figure is None else _measured(claim, figure, age)
-    # `bench NAME` needs the name, and the command alone does not show it where two claims share a script.
+    # `bench NAME` needs the name, and the command does not show it if two claims share a script.
     cells = (f"`{claim.name}`: {claim.sentence}", f"`{claim.command}`", goals, *measured)
     return "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in cells) + " |\n"
 
@@ -62,7 +62,7 @@ def _measured(claim: BenchClaim, figure: Figure, age: Age | None) -> tuple[str, 
 
 
 def outcome(claim: BenchClaim, figure: Figure) -> str:
-    """The figures as the script printed them, and what went wrong."""
+    """The figures as the script printed them, with any failure or missed goal."""
     if not figure.figures:
         return figure.text or f"**failed** with status {figure.status}, and printed no figures"
     said = "`" + " ".join(f"{name}={value}" for name, value in figure.figures.items()) + "`"

@@ -1,4 +1,4 @@
-"""What the figures need to know of the checkout and the machine: the commit, what changed since, and the hardware."""
+"""Facts about the checkout and the machine for the figures: the commit, later changes, and the hardware."""
 
 import os
 import platform
@@ -15,10 +15,10 @@ GIB = 2**30
 
 
 class Age(Enum):
-    """How a figure's commit stands to the history of what the figure measures."""
+    """The age of a figure's commit, relative to the history of the code that the figure measures."""
 
     CURRENT = "current"
-    #: A later commit changed what it measures.
+    #: A later commit changed the measured code.
     OLDER = "older"
     #: The commit is not part of this history, or the history is absent.
     UNKNOWN = "unknown"
@@ -27,7 +27,7 @@ class Age(Enum):
 
 
 class Repository:
-    """The repository in a folder; each answer is None where git or the history is absent."""
+    """The repository in a folder. Each answer is None if git or the history is absent."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -39,7 +39,7 @@ class Repository:
         return self._git("rev-parse", "HEAD")
 
     def is_dirty(self, besides: Collection[str]) -> bool:
-        """Says whether a file other than these differs from the commit."""
+        """True if a file other than `besides` differs from the commit."""
         excluded = (f":(exclude){path}" for path in besides)
         return bool(self._git("status", "--porcelain", "--", ".", *excluded))
 
@@ -65,13 +65,13 @@ class Repository:
 
 
 def ages(repository: Repository, claims: Mapping[str, BenchClaim], figures: Mapping[str, Figure]) -> dict[str, Age]:
-    """How old each claim's figure is; a claim without a figure has no age. A change of the script counts as well."""
+    """The age of each claim's figure. Leaves out claims without a figure. A change of the script counts too."""
     return {name: _age(repository, claim, figures[name]) for name, claim in claims.items() if name in figures}
 
 
 def _age(repository: Repository, claim: BenchClaim, figure: Figure) -> Age:
     age = repository.age(figure.commit, (claim.script, *claim.measures))
-    # The registry now runs the script with other arguments: the figure is of another measurement.
+    # If the registry now runs the script with other arguments, the figure belongs to another measurement.
     return Age.OLDER if age is Age.CURRENT and figure.command != claim.run else age
 
 
@@ -81,7 +81,7 @@ def this_machine() -> BenchMachine:
     limit = _text_of("/sys/fs/cgroup/memory.max").strip()
     if limit.isdecimal():
         memory = min(memory, int(limit))
-    # macOS has no affinity.
+    # macOS lacks CPU affinity.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     named = re.search(r"^model name\s*: (.+)$", _text_of("/proc/cpuinfo"), re.MULTILINE)
     return BenchMachine(

@@ -1,4 +1,4 @@
-"""One claim's run: the script as a process of its own, its output, and where and on what it ran."""
+"""One claim's run: runs the script as a separate process, and records its output, commit and machine."""
 
 import signal
 import subprocess
@@ -17,15 +17,15 @@ from headrace.cli.bench.repository import Repository, this_machine
 from headrace.errors import ConfigError
 from headrace.stack.processes.child import launched
 
-#: A script that is asked to stop has this long to end its servers; then its process group is killed.
+#: Seconds that a script has to end its servers after it is asked to stop. Then its process group is killed.
 STOP_TIMEOUT_S = 60.0
 
 
 def measure(repository: Repository, claim: BenchClaim, limit_s: float, say: Callable[[str], None]) -> Figure:
-    """Run the claim's script to its end, and pass on what it prints on standard error.
+    """Run the claim's script to its end. Its standard error goes to the caller's.
 
-    A script that fails gives a figure too, with its status. One that runs longer than `limit_s` is stopped, and has
-    failed. If the caller is interrupted, the script is stopped first.
+    A failed script gives a figure too, with its status. A script that runs longer than `limit_s` is stopped and counts
+    as failed. If the caller is interrupted, the script is stopped first.
 
     Raises: ConfigError: the script does not exist.
     """
@@ -33,7 +33,7 @@ def measure(repository: Repository, claim: BenchClaim, limit_s: float, say: Call
         raise ConfigError(f"{claim.name}: {claim.script} does not exist. Correct `run` in the registry.", param="run")
     commit, is_dirty = repository.commit(), repository.is_dirty(besides=(FIGURES, PAGE))
     date, began = datetime.now(UTC), time.monotonic()
-    # A file, not a pipe: a process that the script has left behind would hold a pipe open.
+    # A file, not a pipe, because a process that the script leaves behind would keep a pipe open.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(
             launched((sys.executable, claim.script, *claim.arguments), signal.SIGINT),
@@ -45,7 +45,7 @@ def measure(repository: Repository, claim: BenchClaim, limit_s: float, say: Call
         status = _status(process, limit_s)
         if status is None:
             say(f"{claim.name} is stopped: it has run for {limit_s / 60:g} minutes.")
-            # It has failed, though it may end well when it is stopped.
+            # The claim has failed, even if the stopped script ends with status 0.
             status = _stop(process) or 1
         output.seek(0)
         printed = output.read()
@@ -73,7 +73,7 @@ def _status(process: "subprocess.Popen[bytes]", limit_s: float) -> int | None:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> int:
-    """Ask for an end as Ctrl-C does; the script's servers end with it."""
+    """Stop the script as Ctrl-C does. Its servers end with it."""
     process.send_signal(signal.SIGINT)
     try:
         return process.wait(STOP_TIMEOUT_S)

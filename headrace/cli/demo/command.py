@@ -1,4 +1,4 @@
-"""`headrace demo`: the whole system on this machine, with real prompts, shown from the outside as an app sees it."""
+"""`headrace demo`: the whole system on this machine, with real prompts, from an app's point of view."""
 
 import signal
 import sys
@@ -30,15 +30,15 @@ from headrace.store.clients import apps
 
 console = Console(highlight=False)
 
-#: Seconds within which an answered job's webhook must be here.
+#: Seconds within which an answered job's webhook must arrive.
 WEBHOOK_TIMEOUT_S = 30.0
-#: An installer that took longer than this was at work before us: a cold start.
+#: If the command began longer ago than this, in seconds, the installer has run first: a cold start.
 INSTALLED_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the demo asks, and in which lane."""
+    """One of the demo's prompts, with its lane."""
 
     lane: str
     text: str
@@ -64,7 +64,7 @@ PROMPTS = (
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a report."
 )
 def demo(exits: bool, engine: str | None, json_file: Path | None) -> None:
-    """Start the whole system here, submit real prompts in every lane, and show what came back and what it cost."""
+    """Start the whole system here, submit real prompts in every lane, and show the answers and their cost."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     settings = Settings.load()
     began = time.time() if settings.demo_started_at is None else settings.demo_started_at
@@ -108,7 +108,7 @@ def _ask(settings: Settings, report: Report, receiver: Receiver, began: float, i
 
 
 def _submit_and_wait(api: Api, model: str, webhook: str, began: float) -> tuple[list[dict[str, Any]], float]:
-    """Returns: the ended jobs in the order of the prompts, and seconds from the very start to the first answer."""
+    """Returns: the ended jobs in the order of the prompts, and the seconds from the start to the first answer."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     first_answer_s = 0.0
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(len(PROMPTS)) as threads:
@@ -139,7 +139,7 @@ def _answer(api: Api, model: str, prompt: Prompt, webhook: str) -> dict[str, Any
 
 
 def _webhook_secret(settings: Settings, report: Report) -> str:
-    """What the app's webhooks are signed with."""
+    """The secret that signs the app's webhooks."""
     store = Store(connections.postgres(settings.model_copy(update={"database_url": report.database_url}), pool_size=1))
     try:
         with store.begin() as db:

@@ -1,4 +1,4 @@
-"""What the demo shows and writes: answers, webhooks, costs, and how to go on by hand."""
+"""The demo's output: answers, webhooks, costs, and commands to try by hand."""
 
 import json
 import shutil
@@ -21,13 +21,13 @@ from headrace.stack.servers.postgres import bin_folder
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What happened.
+    """The results of one demo.
 
     Attributes:
         jobs: as the API shows them, in the order of `prompts`.
-        verified: how many of the webhooks carry a signature that holds.
-        is_cold: True when something had to be installed, converted or created first.
-        first_answer_s: from the start of the command, installation included.
+        verified: the number of webhooks with a valid signature.
+        is_cold: True if the demo first had to install, convert or create something.
+        first_answer_s: seconds from the start of the command, installation included.
     """
 
     report: Report
@@ -42,7 +42,7 @@ class Demo:
 
     @property
     def is_complete(self) -> bool:
-        """True when every prompt has an answer with a price, and every job a webhook that verifies."""
+        """True if every prompt has an answer with a price, and every job a webhook with a valid signature."""
         answered = all(
             job["status"] == JobState.SUCCEEDED and job["text"] and Decimal(job["cost"]["usd"]) > 0 for job in self.jobs
         )
@@ -50,7 +50,7 @@ class Demo:
 
 
 def show(console: Console, demo: Demo) -> None:
-    """Print what came back, for a person."""
+    """Print the results for a person."""
     report = demo.report
     if report.engine == "simulator":
         console.print("These answers are made up: the simulator stands in for a model.", style="bold red")
@@ -98,7 +98,7 @@ def _show_webhooks(console: Console, demo: Demo) -> None:
 
 
 def show_addresses(console: Console, demo: Demo) -> None:
-    """Print how to go on by hand, for as long as everything stays up."""
+    """Print addresses and commands to try by hand while the stack runs."""
     report = demo.report
     url, key, model = report.url, report.api_key, report.model
     database = report.database_url.replace("+psycopg", "")
@@ -133,12 +133,12 @@ def show_addresses(console: Console, demo: Demo) -> None:
 
 
 def _psql() -> str:
-    """The `psql` on the PATH, or else the one that came with the embedded Postgres."""
+    """The `psql` on the PATH, or else the embedded Postgres's."""
     return "psql" if shutil.which("psql") else str(bin_folder() / "psql")
 
 
 def write(path: Path, demo: Demo) -> None:
-    """Write it for a program: see `docs/architecture.md` for the fields."""
+    """Write the results for a program; see `docs/architecture.md` for the fields."""
     report = demo.report
     jobs = [
         {

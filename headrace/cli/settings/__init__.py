@@ -1,1 +1,1 @@
-"""`headrace settings`: every setting, and the page that is made from their descriptions."""
+"""`headrace settings`: every setting, and the page that is made from the settings' descriptions."""

@@ -43,7 +43,7 @@ These variables are not in the file; the [Procfile](../Procfile) reads all but t
 """
 _TOP = "## At the top of the file"
 
-#: What a name's ending says about its value.
+#: The unit of a setting, by the ending of its name.
 _UNITS = {
     "usd_per_mtok": "USD per 1,000,000 tokens",
     "tokens_per_s": "tokens per second",
@@ -71,7 +71,7 @@ def _section(section: SettingsTable) -> str:
 
 
 def rows(sections: Iterable[SettingsTable]) -> list[dict[str, str]]:
-    """The same for a program: a row for each setting."""
+    """The page's content for a program: a row for each setting."""
     return [
         {
             "section": section.header,
@@ -89,7 +89,7 @@ def rows(sections: Iterable[SettingsTable]) -> list[dict[str, str]]:
 def _item(setting: Setting) -> str:
     facts = f"*{_sentence(_value(setting))}. Default: {_default(setting)}.*"
     text = f"- **`{setting.name}`**, `{setting.variable}`: {_sentence(setting.description)} {facts}"
-    # A name that was broken at a hyphen could not be searched for.
+    # No break at hyphens: a broken name cannot be searched for.
     return fill(text, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
 
 
@@ -98,7 +98,7 @@ def _sentence(text: str) -> str:
 
 
 def _value(setting: Setting) -> str:
-    """What may be given, with its unit and bounds."""
+    """The kind of value, with its unit and bounds."""
     name, annotation = setting.name, setting.field.annotation
     unit = next((unit for end, unit in _UNITS.items() if name == end or name.endswith(f"_{end}")), None)
     bounds = _bounds((annotation, *setting.field.metadata))
@@ -123,7 +123,7 @@ def _type(annotation: Any) -> str:
 
 
 def _bounds(parts: Iterable[Any]) -> list[str]:
-    """The bounds in a type and its metadata, however deep; not those of a table's values."""
+    """The bounds in a type and its metadata, at any depth. Leaves out the bounds of a table's values."""
     found: list[str] = []
     for part in parts:
         if isinstance(part, FieldInfo):
@@ -136,7 +136,7 @@ def _bounds(parts: Iterable[Any]) -> list[str]:
 
 
 def _default(setting: Setting) -> str:
-    """The default; where tables differ, that of each."""
+    """The default; if tables differ, the default of each table."""
     shown: dict[str, list[str]] = {}
     for table, value in setting.defaults.items():
         shown.setdefault(_shown(value), []).append(f"`{table}`")

@@ -1,4 +1,4 @@
-"""Every setting with its description, type and default, as the classes of `headrace.config` state them. Pure."""
+"""Reads every setting's description, type and default from the classes of `headrace.config`. Pure."""
 
 import inspect
 import re
@@ -23,7 +23,8 @@ class Setting:
         name: its name within its section.
         variable: the environment variable that sets it.
         field: its type and bounds.
-        defaults: {name of the table: default}; the name is empty where there is one table. Empty: it must be set.
+        defaults: {name of the table: default}. The name is empty if only one table exists. Without an entry, the
+            setting is required.
         description: its entry in the docstring.
     """
 
@@ -55,7 +56,7 @@ def sections(settings: type[BaseModel] = Settings) -> Iterator[SettingsTable]:
 def _walk(
     model: type[BaseModel], path: tuple[str, ...], tables: Mapping[str, BaseModel], about: str
 ) -> Iterator[SettingsTable]:
-    """The section of this model, and those inside it. Args: tables: {name: a table that holds by default}."""
+    """The section of this model, and those inside it. Args: tables: {name: a table that exists by default}."""
     summary, described = read_docstring(model)
     inner = {name: found for name, field in model.model_fields.items() if (found := _section_of(field.annotation))}
     missing = model.model_fields.keys() - inner.keys() - described.keys()
@@ -73,7 +74,7 @@ def _walk(
 
 
 def _tables_in(name: str, tables: Mapping[str, BaseModel]) -> Mapping[str, BaseModel]:
-    """The tables that this field holds by default. Where its own table is one of many, those of the first."""
+    """The tables that this field holds by default. If its own table is one of many, the first one's tables."""
     for table in tables.values():
         value = getattr(table, name)
         return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {"": value}
@@ -91,7 +92,7 @@ def _setting(
 
 
 def _section_of(annotation: Any) -> tuple[type[BaseModel], bool] | None:
-    """The section that a field of this type holds, and whether it holds many; None: it holds a value."""
+    """The section that a field of this type holds, and True if it holds many; None for a plain value."""
     if get_origin(annotation) is dict:
         found = _section_of(get_args(annotation)[1])
         return (found[0], True) if found else None
@@ -99,7 +100,7 @@ def _section_of(annotation: Any) -> tuple[type[BaseModel], bool] | None:
 
 
 def read_docstring(model: type[BaseModel]) -> tuple[str, Mapping[str, str]]:
-    """The first paragraph, and {attribute: its text} as under `Attributes:`, each in one line."""
+    """The docstring's first paragraph, and {attribute: its text} from `Attributes:`, each joined into one line."""
     about, _, attributes = (inspect.getdoc(model) or "").partition("Attributes:\n")
     found: dict[str, str] = {}
     for line in attributes.splitlines():
