@@ -38,7 +38,7 @@ Hold = Callable[[socket.socket], None]
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """What a receiver answered.
+    """A receiver's answer.
 
     Attributes:
         retry_after: its Retry-After header; empty when it sent none.
@@ -50,7 +50,7 @@ class WebhookResponse:
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """What is sent."""
+    """The request to send."""
 
     url: str
     body: bytes

@@ -80,7 +80,7 @@ class Sampler:
         self._before, self._since, self._outputs = stats, now, outputs
 
     def _sample_to(self, after: EngineStats, interval_s: float, kv_reserved: float | None) -> WorkerSample:
-        """What the engine has done since the last sample."""
+        """The sample of the engine's work since the last one."""
         before = self._before
         steps, first_tokens = after.steps - before.steps, after.first_tokens - before.first_tokens
         return WorkerSample(

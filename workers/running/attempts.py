@@ -63,6 +63,6 @@ class RunningAttempts:
             return len(self._running)
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing runs; False when something still does after `timeout_s`."""
+        """Wait until no attempt runs. False if one still runs after `timeout_s`."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._running, timeout_s)

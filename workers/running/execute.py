@@ -130,7 +130,7 @@ class Execute:
         return self._answered(Answered(claim, outcome, engine_s))
 
     def _answered(self, answered: Answered) -> Outcome | None:
-        """Store what the engine returned, by why it stopped."""
+        """Store the engine's answer; the reason for its end decides how."""
         claim = answered.claim
         stop = self.state.attempts.reason(claim.request_id)
         if answered.generation.finish_reason != "abort":

@@ -59,7 +59,7 @@ class _Publication:
 
     @property
     def is_settled(self) -> bool:
-        """True when there is nothing left to send."""
+        """True when nothing is left to send."""
         return self.is_dropped or not (self.pieces or self.unpublished)
 
     def due(self) -> Iterator[StreamPiece]:
@@ -192,7 +192,7 @@ class Publisher:
             self._changed.wait_for(lambda: self._is_ending or (self._is_hurried and not is_failing), pause_s)
 
     def _flush(self, due: list[_Publication]) -> None:
-        """Send what is due. Raises: BrokerUnavailable: all of it is still due."""
+        """Send the due pieces. Raises: BrokerUnavailable: all of them are still due."""
         for publication in due:
             if not publication.has_begun:
                 text = self._streams.begin(publication.job_id, publication.enqueue_no, anew=True)

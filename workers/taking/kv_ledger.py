@@ -48,7 +48,7 @@ _Load = tuple[list[float], list[float]]
 
 
 class KvLedger:
-    """What one engine's cache holds and will hold. Not safe for many threads."""
+    """The present and expected use of one engine's cache. Not safe for many threads."""
 
     def __init__(
         self, blocks: int, block_tokens: int, lengths: Mapping[Lane, Lengths], high_share: float = 0.0
