@@ -149,5 +149,5 @@ def _bearer(header: str | None) -> str:
     if scheme.lower() != "bearer" or not key:
         raise Unauthenticated("No API key was given. Send it as 'Authorization: Bearer hr-…'.")
     if len(key) > KEY_CHARS_LIMIT or not key.isascii():
-        raise Unauthenticated("This API key is not valid: it is not one of ours.")
+        raise Unauthenticated("This API key is not valid: Headrace did not make it.")
     return key

@@ -131,7 +131,7 @@ def _check_logprobs(draft: Draft, model: Model, max_tokens: int) -> None:
         return
     if draft.top_logprobs > model.most_logprobs:
         raise InvalidRequest(
-            f"The model '{model.name}' tells of at most {model.most_logprobs} alternatives to a token.",
+            f"The model '{model.name}' gives at most {model.most_logprobs} alternatives to a token.",
             param="top_logprobs",
         )
     if (asked := max_tokens * (1 + draft.top_logprobs)) > MOST_LOGPROBS_IN_ALL:

@@ -79,7 +79,9 @@ class Problem(Answer):
     unit: Literal["jobs", "tokens"] = Field(
         "jobs", description="queue_full: of depth and cap; tokens for the reasons tokens, token_share and wait."
     )
-    expected_wait_s: float | None = Field(None, description="queue_full: of a job at its end; null: nobody can tell.")
+    expected_wait_s: float | None = Field(
+        None, description="queue_full: until a job at its end would start; null while it is unknown."
+    )
 
 
 class ProblemBody(Answer):

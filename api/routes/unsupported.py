@@ -51,7 +51,7 @@ CALLS: Mapping[tuple[str, str], str] = {
     ("DELETE", "chat/completions/<path:rest>"): "DELETE /v1/jobs/{id} erases the job; its id is in x-job-id.",
     ("POST", "responses/compact"): WHOLE,
     ("POST", "responses/input_tokens"): "The usage of each answer has them.",
-    ("DELETE", "models/<path:rest>"): "Models are set up by whoever runs this service.",
+    ("DELETE", "models/<path:rest>"): "The operator of this service sets up its models.",
 }
 
 

@@ -32,7 +32,7 @@ class AcceptedBody(Answer):
     queue: str = Field(description="Where it waits: its pool, or overflow for the paid API, and its lane.")
     position: int | None = Field(description="Place in the queue, from 1; null for a replay.")
     depth: int | None = Field(description="Jobs in the queue, this one included; null for a replay.")
-    expected_wait_s: float | None = Field(description="Until its start; null when nobody can tell.")
+    expected_wait_s: float | None = Field(description="Until its start; null while it is unknown.")
     start_by: TimeOut = Field(description="If it has not started by then, it expires.")
     max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
     max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")

@@ -38,7 +38,7 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that `create` and `limit` share."""
     lanes = ",".join(Lane)
     command = click.option(
-        "--lanes", metavar="LANES", callback=parameters.lanes, help=f"Those it may use, of {lanes}; 'none': all."
+        "--lanes", metavar="LANES", callback=parameters.lanes, help=f"The lanes it may use, of {lanes}; 'none': all."
     )(command)
     for name, meaning in reversed((_LIMITS | _BUDGETS).items()):
         metavar, callback = ("N", parameters.limit) if name in _LIMITS else ("USD", parameters.usd)

@@ -103,7 +103,9 @@ def _problem(body: Any) -> str | None:
 @click.option("--lane", type=click.Choice([str(lane) for lane in Lane]), default="normal", show_default=True)
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Bound of the answer.")
 @click.option("--temperature", type=float, help="0 for the likeliest answer, up to 2.")
-@click.option("--reasoning-effort", type=click.Choice(get_args(ReasoningEffort)), help="How much it is to think first.")
+@click.option(
+    "--reasoning-effort", type=click.Choice(get_args(ReasoningEffort)), help="How long the model thinks first."
+)
 @click.option("--model", help="A model of GET /v1/models; the first one by default.")
 @click.option("--max-wait", type=float, help="Seconds within which it must start, or it expires unpaid.")
 @click.option("--wait", is_flag=True, help="Stay until the answer is there, and print it.")

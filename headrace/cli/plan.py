@@ -24,21 +24,41 @@ BLOCK_TOKENS, CPU_BLOCK_TOKENS = 16, 128
 @click.command("plan")
 @click.option("--model", help="A Hugging Face id, a folder, or a config.json, in place of a pool's.")
 @click.option(
-    "--pool", "pool_name", metavar="NAME", help="Of headrace.toml: its model and settings. Default: the served."
+    "--pool", "pool_name", metavar="NAME", help="Plan for this pool of headrace.toml. Default: the served pool."
 )
-@click.option("--gpu", "names", multiple=True, type=click.Choice(list(GPUS)), help="Repeatable. Default: all of them.")
-@click.option("--gpus", type=click.IntRange(min=1), help="That share one engine. Default: 1.")
+@click.option(
+    "--gpu", "names", multiple=True, type=click.Choice(list(GPUS)), help="The GPU. Repeatable. Default: all known ones."
+)
+@click.option("--gpus", type=click.IntRange(min=1), help="GPUs that share one engine. Default: 1.")
 @click.option(
     "--gpu-share",
     type=click.FloatRange(0, 1, min_open=True),
     help=f"Of a GPU's memory that the engine takes (gpu_memory_utilization). Default: {GPU_SHARE}.",
 )
-@click.option("--quantisation", type=click.Choice(list(WEIGHT_BYTES)), help="Of the weights. Default: as published.")
-@click.option("--kv-dtype", type=click.Choice(list(KV_BYTES)), help="Default: bf16.")
-@click.option("--block-tokens", type=click.IntRange(min=1), help="Default: 16; 128 with --kv-cache-mib.")
+@click.option(
+    "--quantisation", type=click.Choice(list(WEIGHT_BYTES)), help="The weights' format. Default: as published."
+)
+@click.option("--kv-dtype", type=click.Choice(list(KV_BYTES)), help="The KV cache's format. Default: bf16.")
+@click.option(
+    "--block-tokens",
+    type=click.IntRange(min=1),
+    help="Tokens in a block of the KV cache. Default: 16; 128 with --kv-cache-mib.",
+)
 @click.option("--max-running", type=click.IntRange(min=1), help=f"Jobs in a batch. Default: {BATCH}.")
-@click.option("--prompt-tokens", type=click.IntRange(min=1), default=500, show_default=True, help="Of a typical job.")
-@click.option("--output-tokens", type=click.IntRange(min=1), default=250, show_default=True, help="Of a typical job.")
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    help="Prompt tokens of a typical job.",
+)
+@click.option(
+    "--output-tokens",
+    type=click.IntRange(min=1),
+    default=250,
+    show_default=True,
+    help="Output tokens of a typical job.",
+)
 @click.option("--kv-cache-mib", type=click.IntRange(min=1), help="Size a cache of this size instead, as on a CPU.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure, in bytes and seconds.")
 def plan_(

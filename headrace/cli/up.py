@@ -22,7 +22,7 @@ from headrace.store.money import budgets
 
 @click.command()
 @click.option(
-    "--engine", type=click.Choice(["vllm", "simulator", "openai"]), help="What answers. Default: the first pool's."
+    "--engine", type=click.Choice(["vllm", "simulator", "openai"]), help="The engine. Default: the first pool's."
 )
 @click.option("--without", multiple=True, metavar="NAME", help="Leave a process of the Procfile out. Repeatable.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The API's port. Default: 8000, or the next free one.")

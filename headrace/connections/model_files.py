@@ -66,7 +66,7 @@ def _from_hub(model: str) -> Path:
         return snapshot(model, FILES)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"The tokenizer of {model} cannot be had from the Hugging Face hub: {error} "
+            f"The tokenizer of {model} could not be downloaded from the Hugging Face hub: {error} "
             "Set HEADRACE_MODEL_DIR to a folder with the model, or HEADRACE_MODEL to another model.",
             param="model",
         ) from error

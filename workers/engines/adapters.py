@@ -47,7 +47,7 @@ def find_adapters(places: Mapping[str, str], where: str) -> dict[str, Adapter]:
             found[name] = Adapter(name, number, folder, _rank(folder))
         except (OSError, ValueError, KeyError, TypeError) as error:
             param = f"{where}.{name}"
-            message = f"{param}: no LoRA adapter can be had from {place}: {error!r}"
+            message = f"{param}: found no LoRA adapter at {place}: {error!r}"
             raise ConfigError(
                 f"{message}. Name a folder with adapter_config.json, or a hub id.", param=param
             ) from error

@@ -52,7 +52,9 @@ class WorkerMetrics(Collector):
         yield self._counter("output_tokens", "Tokens made.", stats.output_tokens)
         yield self._counter("preemptions", "Requests whose KV blocks were taken away.", stats.preemptions)
         first_token = SummaryMetricFamily(
-            "headrace_first_token_seconds", "From the engine's door to the first token.", labels=["pool"]
+            "headrace_first_token_seconds",
+            "Time from a request's arrival in the engine to its first token.",
+            labels=["pool"],
         )
         first_token.add_metric([self.pool], stats.first_tokens, stats.first_token_s)
         yield first_token

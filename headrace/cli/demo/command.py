@@ -59,7 +59,7 @@ PROMPTS = (
 
 @click.command()
 @click.option("--exit", "exits", is_flag=True, help="End after the answers: status 0 when every one is there.")
-@click.option("--engine", type=click.Choice(["vllm", "simulator"]), help="What answers. Default: vllm where it runs.")
+@click.option("--engine", type=click.Choice(["vllm", "simulator"]), help="The engine. Default: vllm where it runs.")
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a report."
 )

@@ -32,7 +32,7 @@ class LentFiles:
         """Move the data in, copy the binaries, and make the user their owner. Raises: StackError."""
         self._folder.mkdir(mode=0o755, exist_ok=True)
         if self._folder.is_symlink() or self._folder.stat().st_uid not in (os.geteuid(), self._owner[0]):
-            raise StackError(f"{self._folder} belongs to somebody else. Remove it, or do not run this as root.")
+            raise StackError(f"{self._folder} belongs to another user. Remove it, or do not run this as root.")
         if self._home.exists() and not self.data.exists():
             shutil.move(self._home, self.data)
         # The binaries find `<package>.libs` beside their package by a relative path.
