@@ -58,11 +58,14 @@ class GrowingAnswer:
             self._tokens_before += len(output.token_ids) - of_text
             if self._thoughts:
                 del self._logprobs[: max(0, len(self._logprobs) - of_text)]
-        self._tell(thought, piece)
+        # The token that ends the answer has no text. It may come by itself, or with the last ones that have.
+        has_end = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
+        self._tell(thought, piece, len(self._logprobs) - has_end)
 
-    def _tell(self, thought: str, piece: str) -> None:
+    def _tell(self, thought: str, piece: str, until: int) -> None:
+        """Pass on a piece, with the log probabilities up to this one."""
         self._pieces += [piece] if piece else []
         if self._on_delta and (thought or piece):
-            logprobs = tuple(self._logprobs[self._told :]) if piece else ()
+            logprobs = tuple(self._logprobs[self._told : until]) if piece else ()
             self._on_delta(Delta(piece, logprobs, thought))
             self._told += len(logprobs)

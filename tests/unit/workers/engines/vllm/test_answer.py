@@ -32,7 +32,9 @@ def answer(*sizes: int, reading: Any = None, on_delta: Any = None) -> GrowingAns
     for size in sizes:
         token_ids = list(range(at, at + size))
         places = [{each: SimpleNamespace(logprob=-0.5, rank=1, decoded_token=WORDS[each])} for each in token_ids]
-        made.add(SimpleNamespace(token_ids=token_ids, logprobs=places, text="".join(WORDS[each] for each in token_ids)))
+        text = "".join(WORDS[each] for each in token_ids)
+        end = {"finish_reason": "stop" if at + size == len(WORDS) else None, "stop_reason": None}
+        made.add(SimpleNamespace(token_ids=token_ids, logprobs=places, text=text, **end))
         at += size
     return made
 
@@ -53,7 +55,7 @@ def test_log_probabilities_and_counts_are_of_what_was_said_however_it_came(sizes
     assert words(made.logprobs) == ["It", " is", "<end>"]
     assert "".join(delta.reasoning for delta in deltas) == made.reasoning
     for delta in deltas:
-        assert "".join(words(delta.logprobs)).removesuffix("<end>") == delta.text
+        assert "".join(words(delta.logprobs)) == delta.text
 
 
 @pytest.mark.parametrize("sizes", SIZES)
