@@ -47,7 +47,8 @@ def observe(deps: ControlDeps) -> int:
         started_tokens = _started_tokens(observations.started_sizes(db, since), outputs)
         samples = [
             replace(
-                _sample(queue, at, loads[queue], activity.get(queue, IDLE), refused[queue], fleets.get(pool)),
+                _sample(queue, at, loads[queue], activity.get(queue, IDLE), fleets.get(pool)),
+                refused=refused[queue],
                 started_tokens=started_tokens[queue],
             )
             for pool in (*deps.settings.own_pools, OVERFLOW)
@@ -149,9 +150,7 @@ def _usable_slots(moments: Sequence[dict[Lane, QueueSample]], kept: float) -> li
     ]
 
 
-def _sample(
-    queue: str, at: datetime, load: Load, activity: QueueActivity, refused: int, fleet: Fleet | None
-) -> QueueSample:
+def _sample(queue: str, at: datetime, load: Load, activity: QueueActivity, fleet: Fleet | None) -> QueueSample:
     return QueueSample(
         queue=queue,
         at=at,
@@ -159,7 +158,7 @@ def _sample(
         depth_tokens=load.expected_tokens,
         oldest_wait_s=activity.oldest_wait_s,
         arrivals=activity.arrivals,
-        refused=refused,
+        refused=0,
         started=activity.started,
         running=activity.running,
         slots=fleet.slots if fleet else 0,

@@ -14,7 +14,7 @@ from headrace.cli.table import table
 from headrace.config import PoolSettings, Settings
 from headrace.domain.shapes import KV_BYTES, WEIGHT_BYTES, ModelShape
 from headrace.errors import ConfigError
-from headrace.policies.sizing import BATCH, GIB, GPU_SHARE, GPUS, KvPool, Serving, as_served, plan, rate
+from headrace.policies.sizing import BATCH, GIB, GPU_SHARE, GPUS, JobSize, KvPool, Serving, as_served, plan, rate
 
 MIB = 2**20
 #: vLLM's default block sizes, on a GPU and on a CPU.
@@ -210,7 +210,7 @@ def _on(shape: ModelShape, name: str, serving: Serving, prompt_tokens: int, outp
     """One GPU's figures; only the reason if the model does not fit."""
     try:
         planned = plan(shape, GPUS[name], serving)
-        reached = rate(shape, GPUS[name], serving, planned.pool, prompt_tokens, output_tokens)
+        reached = rate(shape, GPUS[name], serving, planned.pool, JobSize(prompt_tokens, output_tokens))
     except ConfigError as error:
         return {"reason": str(error)}
     filled = {"weight_bytes": planned.weight_bytes, "other_bytes": planned.other_bytes}

@@ -203,13 +203,22 @@ class Rate:
     jobs_per_s: float
 
 
-def rate(shape: ModelShape, gpu: Gpu, serving: Serving, pool: KvPool, prompt_tokens: int, output_tokens: int) -> Rate:
+@dataclass(frozen=True, slots=True)
+class JobSize:
+    """The tokens of a typical job."""
+
+    prompt_tokens: int
+    output_tokens: int
+
+
+def rate(shape: ModelShape, gpu: Gpu, serving: Serving, pool: KvPool, job: JobSize) -> Rate:
     """The speed of a full batch of such jobs: a roofline of memory traffic and arithmetic.
 
     A step reads the weights once and the KV cache of all its sequences. It computes two operations per active parameter
     and sequence. The slower of the two is the step's time. Prompts are computed in between. Raises: ConfigError if one
     job does not fit. Source: Williams, Waterman, Patterson: Roofline, CACM 2009.
     """
+    prompt_tokens, output_tokens = job.prompt_tokens, job.output_tokens
     running = min(serving.max_running, pool.sequences(prompt_tokens + output_tokens))
     if running == 0:
         raise ConfigError(

@@ -9,7 +9,7 @@ import pytest
 from headrace.config import PoolSettings
 from headrace.domain.shapes import ModelShape
 from headrace.errors import ConfigError
-from headrace.policies.sizing import GIB, GPUS, KvPool, Serving, as_served, plan, rate
+from headrace.policies.sizing import GIB, GPUS, JobSize, KvPool, Serving, as_served, plan, rate
 
 LLAMA = ModelShape.of(
     {
@@ -107,7 +107,7 @@ def test_a_model_that_is_too_large_says_by_how_much() -> None:
 
 def test_a_single_sequence_is_as_fast_as_the_weights_can_be_read() -> None:
     pool = plan(LLAMA, GPUS["h100"], Serving()).pool
-    alone = rate(LLAMA, GPUS["h100"], Serving(max_running=1), pool, 1, 1000)
+    alone = rate(LLAMA, GPUS["h100"], Serving(max_running=1), pool, JobSize(1, 1000))
 
     assert alone.running == 1
     assert alone.step_s == pytest.approx(2 * LLAMA.params / 3.35e12, rel=0.01)
@@ -117,21 +117,21 @@ def test_a_single_sequence_is_as_fast_as_the_weights_can_be_read() -> None:
 def test_a_batch_is_as_large_as_the_cache_and_the_engine_let_it_be() -> None:
     pool = KvPool(101 * 16 * 131_072, 131_072, 16)
 
-    assert rate(LLAMA, GPUS["h100"], Serving(), pool, 100, 60).running == 10
-    assert rate(LLAMA, GPUS["h100"], Serving(max_running=4), pool, 100, 60).running == 4
+    assert rate(LLAMA, GPUS["h100"], Serving(), pool, JobSize(100, 60)).running == 10
+    assert rate(LLAMA, GPUS["h100"], Serving(max_running=4), pool, JobSize(100, 60)).running == 4
 
 
 def test_arithmetic_counts_where_it_takes_longer_than_memory() -> None:
     huge = Serving(max_running=100_000)
     pool = KvPool(10**15, 131_072, 16)
-    crowded = rate(LLAMA, GPUS["t4"], huge, pool, 1, 1)
+    crowded = rate(LLAMA, GPUS["t4"], huge, pool, JobSize(1, 1))
 
     assert crowded.step_s == pytest.approx(2 * LLAMA.params * 100_000 / 65e12)
 
 
 def test_rates_belong_together() -> None:
     pool = plan(LLAMA, GPUS["l40s"], Serving()).pool
-    reached = rate(LLAMA, GPUS["l40s"], Serving(), pool, 500, 250)
+    reached = rate(LLAMA, GPUS["l40s"], Serving(), pool, JobSize(500, 250))
 
     assert reached.tokens_per_s == pytest.approx(250 * reached.jobs_per_s)
     assert reached.jobs_per_s < reached.running / (250 * reached.step_s)
@@ -140,4 +140,4 @@ def test_rates_belong_together() -> None:
 
 def test_a_job_that_the_cache_cannot_hold_has_no_rate() -> None:
     with pytest.raises(ConfigError, match="the pool has 1600"):
-        rate(LLAMA, GPUS["h100"], Serving(), KvPool(101 * 16 * 131_072, 131_072, 16), 1000, 1000)
+        rate(LLAMA, GPUS["h100"], Serving(), KvPool(101 * 16 * 131_072, 131_072, 16), JobSize(1000, 1000))
