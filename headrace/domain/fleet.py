@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 #: The `worker_id` of a running job that its worker has disowned.
-NOBODY = UUID(int=0)
+NO_WORKER = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)

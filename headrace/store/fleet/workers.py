@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from headrace.domain.attempts import HeldAttempt
-from headrace.domain.fleet import NOBODY, Fleet, WorkerInfo
+from headrace.domain.fleet import NO_WORKER, Fleet, WorkerInfo
 from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
 from headrace.store.jobs import IS_RUNNING
@@ -57,7 +57,7 @@ def _held_attempt(row: Row[Any]) -> HeldAttempt:
 def disown(db: Connection, worker_id: UUID, held: HeldAttempt) -> None:
     """Give up an attempt that the worker does not run: `rescue` then takes the job as if its worker were dead."""
     this = (jobs.c.id == held.job_id, jobs.c.worker_id == worker_id, jobs.c.attempt == held.attempt)
-    db.execute(sa.update(jobs).where(*this, jobs.c.state == JobState.RUNNING).values(worker_id=NOBODY))
+    db.execute(sa.update(jobs).where(*this, jobs.c.state == JobState.RUNNING).values(worker_id=NO_WORKER))
 
 
 def learn(db: Connection, worker_id: UUID, outputs: ExpectedOutputs) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row, Select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.domain.fleet import NOBODY
+from headrace.domain.fleet import NO_WORKER
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.logprobs import StoredLogprobs
@@ -185,7 +185,7 @@ def orphans(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[An
     dead = sa.select(workers.c.id).where(workers.c.lease_until < sa.func.now())
     statement = (
         sa.select(jobs)
-        .where(IS_RUNNING, sa.or_(jobs.c.worker_id.in_(dead), jobs.c.worker_id == NOBODY), *conditions)
+        .where(IS_RUNNING, sa.or_(jobs.c.worker_id.in_(dead), jobs.c.worker_id == NO_WORKER), *conditions)
         .limit(RESCUE_ROWS)
         .with_for_update(skip_locked=True)
     )

@@ -32,7 +32,7 @@ from headrace.config import BudgetSettings, Price
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack, HeldAttempt, Reroute, Usage
 from headrace.domain.budgets import Cost
-from headrace.domain.fleet import NOBODY, WorkerInfo
+from headrace.domain.fleet import NO_WORKER, WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
 from headrace.domain.prompts import Message, Sampling
@@ -266,7 +266,7 @@ class Model:
     def disown(self, right: Right) -> None:
         life = self.lives[right.job]
         if life.state is JobState.RUNNING and (life.worker, life.attempt) == (right.worker, right.attempt):
-            life.worker = NOBODY
+            life.worker = NO_WORKER
 
     def rescue(self) -> int:
         lost = [life for life in self.lives.values() if life.worker and life.worker not in self.alive]
