@@ -14,11 +14,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from headrace.config.file import PROJECT_ROOT, ConfigPath, toml_source
 from headrace.config.pools import PoolSettings, Price, SimulatorSettings
+from headrace.config.scaling import HostTypeSettings, ScalingEvent, ScalingSettings
 from headrace.config.sections import (
     BudgetSettings,
     LaneSettings,
     OverflowSettings,
-    ScalingSettings,
     WebhookSettings,
     built_in_lanes,
 )
@@ -30,10 +30,12 @@ from headrace.errors import ConfigError
 __all__ = [
     "PROJECT_ROOT",
     "BudgetSettings",
+    "HostTypeSettings",
     "LaneSettings",
     "OverflowSettings",
     "PoolSettings",
     "Price",
+    "ScalingEvent",
     "ScalingSettings",
     "Settings",
     "SimulatorSettings",
@@ -65,6 +67,8 @@ class Settings(BaseSettings):
         model_dir: overrides the `model_dir` of the served pool.
         engine: overrides the `engine` of the served pool.
         pool: the pool that a GPU worker serves; by default the file's first.
+        host_id: names this worker's host. The workers of one host share it; by default the machine's name.
+        hosts: the types of worker hosts.
         pepper: keys the HMAC under which API keys are stored. `headrace up` makes a random one and keeps it; elsewhere
             `web` does not start without one. A new pepper voids every key that is not stored under `old_pepper`.
         old_pepper: the previous pepper. While it is set, keys that are stored under it stay valid.
@@ -126,6 +130,7 @@ class Settings(BaseSettings):
     model_dir: Path | None = None
     engine: Literal["vllm", "simulator", "openai"] | None = None
     pool: str = ""
+    host_id: str | None = None
     pepper: SecretStr = SecretStr(NO_PEPPER)
     old_pepper: SecretStr | None = None
     url: str = "http://127.0.0.1:8000"
@@ -140,6 +145,7 @@ class Settings(BaseSettings):
     prices: dict[str, Price] = Field(default_factory=dict)
     webhooks: WebhookSettings = WebhookSettings()
     scaling: ScalingSettings = ScalingSettings()
+    hosts: dict[str, HostTypeSettings] = Field(default_factory=dict)
 
     body_limit_bytes: PositiveInt = 8 * 1024 * 1024
     bodies_in_flight_bytes: PositiveInt = 64 * 1024 * 1024

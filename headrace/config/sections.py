@@ -1,8 +1,8 @@
-"""The sections of `headrace.toml` beside the pools: lanes, overflow, budgets, webhooks, scaling."""
+"""The sections of `headrace.toml` beside the pools: lanes, overflow, budgets, webhooks."""
 
 import base64
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -132,31 +132,3 @@ class WebhookSettings(Section):
     max_running_per_receiver: PositiveInt = 8
     retry_delays_s: tuple[float, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
     allow_private: bool = False
-
-
-class ScalingSettings(Section):
-    """The autoscaling policy's thresholds.
-
-    Attributes:
-        mode: `advisory` writes decisions and moves no host.
-        min_hosts: the fewest hosts that a decision asks for.
-        max_hosts: the most hosts that a decision asks for.
-        up_depth: hosts are added while more jobs than this wait in a pool's queues.
-        up_load: hosts are added above this share of running slots in use.
-        down_load: hosts go below this share of running slots in use.
-        up_step: hosts that one decision adds.
-        down_step: hosts that one decision takes away.
-        cooldown_s: the pause between two decisions about one pool.
-        stale_after_s: older observations decide nothing.
-    """
-
-    mode: Literal["advisory"] = "advisory"
-    min_hosts: Annotated[int, Field(ge=0)] = 2
-    max_hosts: PositiveInt = 20
-    up_depth: PositiveInt = 100
-    up_load: Share = 0.80
-    down_load: Share = 0.30
-    up_step: PositiveInt = 2
-    down_step: PositiveInt = 1
-    cooldown_s: Positive = 300.0
-    stale_after_s: Positive = 60.0

@@ -62,6 +62,13 @@ class QueueSample:
     hosts: int
     depth_tokens: int = 0
     started_tokens: int = 0
+    offered: int = 0
+    offered_tokens: int = 0
+    spilled: int = 0
+    finished: int = 0
+    hosts_requested: float = 0.0
+    hosts_draining: float = 0.0
+    kv_use: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

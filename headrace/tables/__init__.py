@@ -2,7 +2,16 @@
 
 from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
 from headrace.tables.columns import USD, metadata
-from headrace.tables.fleet import decisions, hosts, queue_samples, refusals, worker_samples, workers
+from headrace.tables.fleet import (
+    decisions,
+    host_actors,
+    hosts,
+    queue_rollups,
+    queue_samples,
+    refusals,
+    worker_samples,
+    workers,
+)
 from headrace.tables.work import attempts, deliveries, gone_receivers, job_texts, jobs, ledger, poison_prompts
 
 __all__ = [
@@ -15,6 +24,7 @@ __all__ = [
     "decisions",
     "deliveries",
     "gone_receivers",
+    "host_actors",
     "hosts",
     "idempotency_keys",
     "job_texts",
@@ -22,6 +32,7 @@ __all__ = [
     "ledger",
     "metadata",
     "poison_prompts",
+    "queue_rollups",
     "queue_samples",
     "refusals",
     "worker_samples",

@@ -1,9 +1,12 @@
 """Workers and hosts, and what was observed and decided about them."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from headrace.tables.columns import USD, metadata, moment
+from headrace.domain.hosts import HostEnd
+from headrace.tables.columns import USD, metadata, moment, one_of
 
 workers = sa.Table(
     "workers",
@@ -20,6 +23,13 @@ workers = sa.Table(
     sa.Column("kv_block_tokens", sa.Integer),
     sa.Column("running", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("ready", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column(
+        "draining",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="It has heard that its host is draining, and takes no more jobs.",
+    ),
     sa.Column("started_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
     moment("lease_until", nullable=False, index=True),
     moment("stopped_at"),
@@ -34,15 +44,63 @@ workers = sa.Table(
 hosts = sa.Table(
     "hosts",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True, comment="The HEADRACE_HOST_ID of its workers, or a name of its order."),
     sa.Column("pool", sa.Text, nullable=False),
-    sa.Column("instance_type", sa.Text),
-    sa.Column("usd_per_hour", USD),
+    sa.Column("instance_type", sa.Text, comment="A NAME of [hosts.NAME]."),
+    sa.Column("usd_per_hour", USD, comment="The price when it was ordered; NULL: unknown."),
+    sa.Column("provider_id", sa.Text, comment="The provider's name of it."),
     moment("requested_at", nullable=False),
+    moment("ordered_at"),
     moment("ready_at"),
     moment("drain_at"),
     moment("ended_at"),
+    sa.Column("end_reason", sa.Text, comment="Why it was drained or ended."),
+    sa.Column(
+        "is_adopted",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="No decision ordered it: its worker was just there.",
+    ),
+    sa.Column("decision_id", sa.BigInteger, comment="The decision that ordered it."),
+    sa.Column("drain_decision_id", sa.BigInteger, comment="The decision that drains it; NULL: none, or by hand."),
+    one_of("end_reason", HostEnd, "end_reason"),
+    sa.Index("ix_hosts_live", "pool", postgresql_where=sa.text("ended_at IS NULL")),
+    comment="One lease for each worker host, from its order to its end. It is billed from ordered_at to ended_at.",
 )
+
+host_actors = sa.Table(
+    "host_actors",
+    metadata,
+    sa.Column("pool", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Uuid, nullable=False, comment="The control process."),
+    moment("until", nullable=False),
+    comment="Which control process asks the provider of a pool's hosts for changes: one at a time.",
+)
+
+
+def _demand() -> tuple[sa.Column[Any], ...]:
+    """What a queue's pool was asked for, by the queue that jobs wanted, and what became of it."""
+    counted = {
+        "offered": "Jobs that wanted this queue: accepted, refused for room or time, or spilled. Not those that an "
+        "app's own limits refused.",
+        "offered_tokens": "Their tokens.",
+        "spilled": "Those of them that went to the paid API, at the door or later.",
+        "finished": "Jobs that ended on the pool's workers.",
+    }
+    hosts = {"hosts_requested": "Ordered and not ready.", "hosts_draining": "They finish their jobs, then end."}
+    return (
+        *(
+            sa.Column(name, sa.BigInteger, nullable=False, server_default=sa.text("0"), comment=about)
+            for name, about in counted.items()
+        ),
+        *(
+            sa.Column(name, sa.Float, nullable=False, server_default=sa.text("0"), comment=about)
+            for name, about in hosts.items()
+        ),
+        sa.Column("kv_use", sa.Float, comment="Share of the pool's KV caches in use; NULL: not reported."),
+    )
+
 
 queue_samples = sa.Table(
     "queue_samples",
@@ -59,7 +117,30 @@ queue_samples = sa.Table(
     sa.Column("hosts", sa.Integer, nullable=False),
     sa.Column("depth_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("started_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    *_demand(),
     sa.Index("ix_queue_samples_at", "at"),
+)
+
+queue_rollups = sa.Table(
+    "queue_rollups",
+    metadata,
+    sa.Column("queue", sa.Text, primary_key=True),
+    sa.Column("span_s", sa.Integer, primary_key=True, comment="60: a minute; 3600: an hour."),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), primary_key=True, comment="The start of the span."),
+    sa.Column("samples", sa.Integer, nullable=False),
+    sa.Column("depth", sa.Float, nullable=False, comment="Mean."),
+    sa.Column("most_depth", sa.Integer, nullable=False),
+    sa.Column("oldest_wait_s", sa.Float, nullable=False, comment="The longest."),
+    sa.Column("arrivals", sa.BigInteger, nullable=False),
+    sa.Column("refused", sa.BigInteger, nullable=False),
+    sa.Column("started", sa.BigInteger, nullable=False),
+    sa.Column("started_tokens", sa.BigInteger, nullable=False),
+    sa.Column("running", sa.Float, nullable=False, comment="Mean."),
+    sa.Column("slots", sa.Float, nullable=False, comment="Mean."),
+    sa.Column("hosts", sa.Float, nullable=False, comment="Mean."),
+    *_demand(),
+    sa.Index("ix_queue_rollups_span_s_at", "span_s", "at"),
+    comment="Samples of queues, summed over minutes after a day, and over hours after a week.",
 )
 
 worker_samples = sa.Table(
@@ -94,8 +175,24 @@ decisions = sa.Table(
     sa.Column("hosts", sa.Integer, nullable=False),
     sa.Column("target", sa.Integer, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("inputs", JSONB, nullable=False),
+    sa.Column("inputs", JSONB, nullable=False, comment="All that the decision went by: it can be computed again."),
+    sa.Column("action", sa.Text, nullable=False, server_default="hold", comment="up, down or hold"),
+    sa.Column("policy", sa.Text, nullable=False, server_default="reactive"),
+    sa.Column("version", sa.Integer, nullable=False, server_default=sa.text("0"), comment="Of the policy's code."),
+    sa.Column("need", sa.Integer, comment="Hosts that the load needs; NULL: the policy does not say."),
+    sa.Column("spare_need", sa.Integer, comment="Hosts below which none is spare."),
+    sa.Column("forecast_tokens_per_s", sa.Float, comment="The load expected at forecast_at."),
+    moment("forecast_at"),
+    moment("burst_until"),
+    moment("applied_at"),
+    sa.Column("tries", sa.Integer, nullable=False, server_default=sa.text("0"), comment="Calls of the provider."),
+    sa.Column("error", sa.Text, comment="Of the last call of the provider that failed."),
     sa.Index("ix_decisions_pool_at", "pool", "at"),
+    sa.Index(
+        "ix_decisions_open",
+        "pool",
+        postgresql_where=sa.text("mode = 'active' AND action <> 'hold' AND applied_at IS NULL"),
+    ),
     sa.Index("ix_decisions_at", "at"),
 )
 
