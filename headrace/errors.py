@@ -244,6 +244,12 @@ class OverflowUnavailable(Unavailable):
     code = "overflow_unavailable"
 
 
+class ActuatorUnavailable(Unavailable):
+    """What starts and ends hosts did not do what it was asked to, or not all of it. The call is repeated later."""
+
+    code = "actuator_unavailable"
+
+
 class IllegalTransition(HeadraceError):
     """A state change outside the transition table: a bug in Headrace."""
 

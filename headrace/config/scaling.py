@@ -97,7 +97,7 @@ class PoolScaling(Section):
     host_type: str | None = None
 
 
-class CommandActuator(Section):
+class CommandSettings(Section):
     """The operator's own program, which starts and ends hosts.
 
     Attributes:
@@ -109,7 +109,7 @@ class CommandActuator(Section):
     timeout_s: Positive = 60.0
 
 
-class AwsActuator(Section):
+class AwsSettings(Section):
     """EC2 Auto Scaling groups.
 
     Attributes:
@@ -123,7 +123,7 @@ class AwsActuator(Section):
     endpoint_url: str | None = None
 
 
-class KubernetesActuator(Section):
+class KubernetesSettings(Section):
     """Deployments of a Kubernetes cluster.
 
     Attributes:
@@ -137,7 +137,7 @@ class KubernetesActuator(Section):
     kubeconfig: str | None = None
 
 
-class LocalActuator(Section):
+class LocalSettings(Section):
     """Worker processes of one machine, each of which counts as a host. `headrace up --scale` sets this.
 
     Attributes:
@@ -208,10 +208,10 @@ class ScalingSettings(Section):
     overflow_share: Share = 0.5
     events: tuple[ScalingEvent, ...] = ()
     pools: dict[str, PoolScaling] = Field(default_factory=dict)
-    command: CommandActuator = CommandActuator()
-    aws: AwsActuator = AwsActuator()
-    kubernetes: KubernetesActuator = KubernetesActuator()
-    local: LocalActuator = LocalActuator()
+    command: CommandSettings = CommandSettings()
+    aws: AwsSettings = AwsSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    local: LocalSettings = LocalSettings()
 
     @model_validator(mode="after")
     def _can_act(self) -> Self:

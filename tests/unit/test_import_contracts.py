@@ -59,9 +59,13 @@ def verdicts(tree: Path) -> dict[str, str]:
         ("Pure modules import no I/O library", "api/schemas/fields.py", "import headrace.store.locks"),
         ("Pure modules import no I/O library", "workers/taking/kv_ledger.py", "import headrace.broker.admission"),
         ("Use cases do not know Flask or Celery", "api/door/submit.py", "import flask"),
+        ("Use cases do not know Flask or Celery", "scheduler/actuators/base.py", "import celery"),
         ("Use cases do not know Flask or Celery", "workers/running/execute.py", "import celery"),
         ("Each SDK is imported by its one adapter", "workers/engines/base.py", "import vllm"),
         ("Each SDK is imported by its one adapter", "workers/paid/breaker.py", "import openai"),
+        ("Each SDK is imported by its one adapter", "scheduler/actuators/base.py", "import boto3"),
+        ("Each SDK is imported by its one adapter", "scheduler/sweep.py", "import botocore"),
+        ("Each SDK is imported by its one adapter", "scheduler/autoscale.py", "import kubernetes"),
         (
             "Adapters are independent of each other",
             "workers/engines/simulator/engine.py",
