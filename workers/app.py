@@ -89,12 +89,12 @@ class _EngineProcess:
         self._make, self._notices, self._taker = make, notices, taker
         self._worker: Worker | None = None
 
-    def start(self, free_slots: Callable[[], int]) -> None:
+    def start(self, node: str, free_slots: Callable[[], int]) -> None:
         """Start the engine, then begin to take jobs. A ConfigError ends the process."""
         self._notices.begin()
         with _ends_in_a_sentence():
             self._worker = worker = self._make()
-            worker.start()
+            worker.start(node)
         self._taker.open(worker.kv_budget, worker.execute.takes, free_slots)
 
     def run(self, job_id: str, enqueue_no: int) -> None:
@@ -128,7 +128,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
         requires = ("celery.worker.components:Pool",)
 
         def start(self, worker: Any) -> None:
-            process.start(partial(_free_slots, worker))
+            process.start(worker.hostname, partial(_free_slots, worker))
 
         def stop(self, worker: Any) -> None:
             process.stop()

@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +80,6 @@ class Worker:
         self._pool = OVERFLOW if route is Route.OVERFLOW else settings.pool
         self._engine = load("openai" if route is Route.OVERFLOW else pool.engine, settings, pool)
         self._state = WorkerState()
-        self._host_id = socket.gethostname()
         self.kv_budget = KvBudget(self._engine, pool.kv_admission, pool.kv_high_share, hooks.freed)
         tariff, redis = Tariff.of(settings), connections.redis(settings)
         self._publisher = Publisher(Streams(redis))
@@ -91,7 +89,7 @@ class Worker:
             self._state,
             Generating(self._engine, self.kv_budget, self._publisher),
             AttemptRecords(store, self._state.id, self._engine.name, notices, self._publisher),
-            Bill(tariff, route, self._host_id),
+            Bill(tariff, route, settings.host_id),
             RetryRules(settings.max_attempts, settings.paid_pools),
             payer if route is Route.OVERFLOW else None,
         )
@@ -99,15 +97,18 @@ class Worker:
         self._lease = Lease(self._state, store, self._engine, times, hooks.give_up, lambda: not lockout.is_open)
         self._sampler, self._endpoint = self._measures()
 
-    def start(self) -> None:
+    def start(self, node: str) -> None:
         """Load the engine, publish its limits, and start the lease.
 
+        Args:
+            node: the process's name in Celery and Flower. No other process has it.
         Raises: EngineUnavailable, StoreUnavailable; ConfigError for a setting that cannot be followed.
         """
         self._endpoint.begin()
-        log.info("engine_loading", extra={"engine": self._engine.name, "pid": os.getpid()})
+        facts = {"engine": self._engine.name, "pid": os.getpid(), "host_id": self._settings.host_id}
+        log.info("engine_loading", extra=facts)
         limits = self._engine.start()
-        info = self._info(limits)
+        info = self._info(node, limits)
         self._register(info)
         self.kv_budget.open(limits, self._past_answers())
         self._lease.begin()
@@ -156,12 +157,12 @@ class Worker:
             collectors.append(BudgetMetrics(self._store, settings.budgets))
         return sampler, Endpoint(collectors, settings.metrics_host, settings.metrics_port)
 
-    def _info(self, limits: EngineLimits) -> WorkerInfo:
-        settings, host_id = self._settings, self._host_id
+    def _info(self, node: str, limits: EngineLimits) -> WorkerInfo:
+        settings = self._settings
         return WorkerInfo(
             id=self._state.id,
-            name=f"{self._pool}@{host_id}",
-            host_id=host_id,
+            name=node,
+            host_id=settings.host_id,
             pool=self._pool,
             engine=self._engine.name,
             model=settings.overflow.model if self._route is Route.OVERFLOW else settings.pools[settings.pool].model,

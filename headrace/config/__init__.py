@@ -4,6 +4,7 @@ The environment wins over the file. Every value has a default that works on a la
 """
 
 import os
+import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -130,7 +131,7 @@ class Settings(BaseSettings):
     model_dir: Path | None = None
     engine: Literal["vllm", "simulator", "openai"] | None = None
     pool: str = ""
-    host_id: str | None = None
+    host_id: str = ""
     pepper: SecretStr = SecretStr(NO_PEPPER)
     old_pepper: SecretStr | None = None
     url: str = "http://127.0.0.1:8000"
@@ -216,7 +217,7 @@ class Settings(BaseSettings):
             raise ConfigError(f"{ConfigPath().config} is not valid TOML: {error}.") from error
 
     def _with_served_pool(self) -> Self:
-        """Settle which pool is served here, and let the environment's model and engine override its own."""
+        """Settle this host's name and the pool served here; the environment's model and engine override the pool's."""
         name = self.pool or next(iter(self.pools), "")
         if name not in self.pools:
             listed = ", ".join(self.pools) or "none"
@@ -237,7 +238,8 @@ class Settings(BaseSettings):
         if strange := overflow.effort_models - {overflow.model, *models.values()}:
             message = f"No job is answered by {', '.join(sorted(strange))}: name 'model', or one that 'models' maps to."
             raise ConfigError(message, param="overflow.effort_models")
-        return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow})
+        host_id = self.host_id or socket.gethostname()
+        return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 
     def check_pepper(self) -> None:
         """Raises: ConfigError: no pepper is set, or the one that everyone knows. `headrace up` makes one of its own."""

@@ -55,11 +55,11 @@ class Said:
 
 
 class WorkerRow:
-    """A worker's row in Postgres. The worker writes it when its engine can answer, and keeps a lease on it."""
+    """The row of this host's worker in Postgres. The worker writes it when its engine can answer, and keeps a lease."""
 
     def __init__(self, settings: Settings, pool: str) -> None:
         self._engine = connections.postgres(settings, pool_size=1)
-        self._name = f"{pool}@{socket.gethostname()}"
+        self._pool, self._host_id = pool, settings.host_id
         self._last_before: object = None
 
     def mark(self) -> None:
@@ -73,7 +73,8 @@ class WorkerRow:
         A killed worker's row keeps its lease for a while, and must not count as the next worker.
         """
         statement = sa.select(sa.func.max(workers.c.started_at)).where(
-            workers.c.name == self._name,
+            workers.c.pool == self._pool,
+            workers.c.host_id == self._host_id,
             workers.c.started_at > self._last_before,
             workers.c.ready,
             workers.c.lease_until > sa.func.now(),

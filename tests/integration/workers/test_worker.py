@@ -36,7 +36,7 @@ def proxy(store: Store, settings: Settings) -> Iterator[Proxy]:
 def worker(proxy: Proxy, settings: Settings, admission: Admission) -> Iterator[Worker]:
     port = sa.make_url(settings.database_url).port
     away = settings.model_copy(update={"database_url": settings.database_url.replace(f":{port}/", f":{proxy.port}/")})
-    away = away.model_copy(update={"drain_s": 0.0})
+    away = away.model_copy(update={"drain_s": 0.0, "host_id": "i-0abc"})
     notices = Notices(admission, lambda _: None)
     opened = Store(connections.postgres(away))
     yield Worker(away, Route.POOL, opened, notices, Hooks(lambda: None, lambda: None))
@@ -47,7 +47,7 @@ def test_an_engine_that_is_up_waits_for_postgres_to_come_back(
     worker: Worker, proxy: Proxy, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("workers.worker.AGAIN_AFTER_S", 0.01)
-    starting = threading.Thread(target=worker.start)
+    starting = threading.Thread(target=worker.start, args=("gpu@test",))
     starting.start()
     until = threading.Event()
     while not any(record.message == "worker_not_registered" for record in caplog.records):
@@ -69,7 +69,7 @@ def test_it_knows_from_the_start_how_long_the_answers_of_its_pool_are(
         queued(model=settings.served_pool.model)
     with store.begin() as db:
         db.execute(sa.update(jobs).values(state=JobState.SUCCEEDED, ended_at=sa.func.now(), output_tokens=8))
-    worker.start()
+    worker.start("gpu@test")
     # As many as fit when each has few tokens, and twice as many as when each may have all that it asks for.
     tokens = settings.simulator.kv_tokens
     let_in = [worker.kv_budget.hold(new_id(), Lane.NORMAL, 1, tokens // 8) for _ in range(16)]
@@ -78,10 +78,21 @@ def test_it_knows_from_the_start_how_long_the_answers_of_its_pool_are(
     worker.stop()
 
 
+def test_its_row_names_its_host_and_its_node_and_so_does_the_bill(worker: Worker, proxy: Proxy, store: Store) -> None:
+    proxy.turn(Mode.OK)
+    worker.start("gpu-0@machine")
+
+    with store.begin() as db:
+        [row] = db.execute(sa.select(workers.c.host_id, workers.c.name, workers.c.pool))
+    assert row == ("i-0abc", "gpu-0@machine", "chat")
+    assert worker.execute.bill.host_id == "i-0abc"
+    worker.stop()
+
+
 def test_but_not_for_ever(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.worker.REGISTER_FOR_S", 0.0)
     with pytest.raises(StoreUnavailable):
-        worker.start()
+        worker.start("gpu@test")
 
 
 def test_a_worker_that_starts_looks_for_garbage_seldom(worker: Worker, proxy: Proxy) -> None:
@@ -89,7 +100,7 @@ def test_a_worker_that_starts_looks_for_garbage_seldom(worker: Worker, proxy: Pr
     gc.set_threshold(700)
     proxy.turn(Mode.OK)
     try:
-        worker.start()
+        worker.start("gpu@test")
         assert gc.get_threshold()[0] == YOUNG_OBJECTS
     finally:
         gc.set_threshold(*thresholds)

@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 
 import pytest
@@ -357,3 +358,10 @@ def test_variables_that_mean_something_elsewhere_and_empty_ones_pass(
     monkeypatch.setenv(variable, value)
 
     assert Settings.load().pool
+
+
+def test_a_host_has_the_machine_s_name_unless_it_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().host_id == socket.gethostname()
+
+    monkeypatch.setenv("HEADRACE_HOST_ID", "i-0abc")
+    assert Settings.load().host_id == "i-0abc"
