@@ -247,24 +247,19 @@ end
 -- How far from the ends of a list a message is searched for: a search of a long list would block all other clients.
 local SEARCHED = 1000
 
--- Insert a message into its list: after those with its turn, and before those with later turns.
-local function push(queue, message, turn)
-  local list, own = PREFIX .. queue, book(queue)
-  ringing[pool_of(queue)] = true
-  own.last_turn = own.last_turn or turn_at(queue, 0) or 0
-  own.turn_served = nil
-  -- Turns fall from left to right. Most messages go to the left end. Else the place is near the right end, however long
-  -- the list is, because a new app's turn is near the turn being served. So search from the right.
-  if own.last_turn <= turn then
-    own.last_turn = turn
-    redis.call('LPUSH', list, message)
-    return
+-- How many entries at the right end of a list have turns up to this one; the leftmost entry has a later turn.
+-- The books know it up to a few reservations and stale messages, so the search starts there and seldom goes far.
+local function count_up_to(queue, turn, length)
+  local before, beyond, step = 0, length, 1
+  local guess = math.min(redis.call('ZCOUNT', key('line', queue), '-inf', turn), length - 1)
+  while guess > before and guess < beyond do
+    if turn_at(queue, -guess) <= turn then
+      before, guess = guess, guess + step
+    else
+      beyond, guess = guess, guess - step
+    end
+    step = 2 * step
   end
-  local before, beyond, length = 0, 1, redis.call('LLEN', list)
-  while beyond < length and turn_at(queue, -beyond) <= turn do
-    before, beyond = beyond, 2 * beyond
-  end
-  beyond = math.min(beyond, length)
   while beyond - before > 1 do
     local middle = math.floor((before + beyond) / 2)
     if turn_at(queue, -middle) <= turn then
@@ -273,6 +268,23 @@ local function push(queue, message, turn)
       beyond = middle
     end
   end
+  return before
+end
+
+-- Insert a message into its list: after those with its turn, and before those with later turns.
+local function push(queue, message, turn)
+  local list, own = PREFIX .. queue, book(queue)
+  ringing[pool_of(queue)] = true
+  own.last_turn = own.last_turn or turn_at(queue, 0) or 0
+  own.turn_served = nil
+  -- Turns fall from left to right. Most messages go to the left end.
+  if own.last_turn <= turn then
+    own.last_turn = turn
+    redis.call('LPUSH', list, message)
+    return
+  end
+  local length = redis.call('LLEN', list)
+  local before = count_up_to(queue, turn, length)
   -- LINSERT walks over the entries on the left. Popping the entries on the right and pushing them back costs about
   -- thirty times as much per entry.
   if before > SEARCHED or 30 * before > length then
