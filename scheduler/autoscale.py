@@ -4,16 +4,17 @@ Advisory: nothing carries a decision out yet. Knows neither Celery nor how hosts
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from headrace.config import ScalingSettings
 from headrace.domain.fleet import QueueSample, ScalingRecord
 from headrace.domain.queues import lane_queues
+from headrace.domain.scaling import Decision, History, Moment, PoolHosts
 from headrace.policies import scaling
-from headrace.policies.scaling import Decision, Snapshot
+from headrace.policies.scaling.replay import DecisionInputs, to_json
 from headrace.store import clock, locks
 from headrace.store.fleet import observations, workers
 from scheduler.deps import ControlDeps
@@ -32,39 +33,51 @@ def autoscale(deps: ControlDeps) -> dict[str, Decision]:
             return {}
         fleets = workers.fleets(db)
         hosts = {pool: fleets[pool].hosts if pool in fleets else 0 for pool in deps.settings.own_pools}
-        return {pool: _decide(db, pool, count, deps.settings.scaling) for pool, count in hosts.items()}
+        return {pool: _decide(deps, db, pool, count) for pool, count in hosts.items()}
 
 
-def _decide(db: Connection, pool: str, hosts: int, policy: ScalingSettings) -> Decision:
-    snapshot = snapshot_of(observations.newest_samples(db, lane_queues(pool)))
-    fleet = scaling.PoolHosts(hosts, observations.last_change_at(db, pool))
-    decision = scaling.decide(snapshot, fleet, policy, clock.now(db))
-    inputs = _inputs(snapshot, fleet, policy)
-    record = ScalingRecord(pool, policy.mode, hosts, decision.target, decision.reason, inputs)
+def _decide(deps: ControlDeps, db: Connection, pool: str, ready: int) -> Decision:
+    policy, now = deps.settings.scaling.of_pool(pool), clock.now(db)
+    since = now - timedelta(seconds=policy.window_s)
+    samples = observations.recent_samples(db, lane_queues(pool), since)
+    history = History(moments_of(samples, deps.settings.observe_every_s))
+    changed_at = observations.last_change_at(db, pool)
+    hosts = PoolHosts(ready, up_at=changed_at, down_at=changed_at)
+    decision = scaling.decide(history, hosts, policy, now)
+    inputs = to_json(DecisionInputs(history, hosts, policy, now))
+    record = ScalingRecord(pool, policy.mode, hosts.count, decision.target, decision.reason, inputs)
     observations.add_decision(db, record)
-    facts = {"pool": pool, "hosts": hosts, "target": decision.target, "reason": decision.reason}
+    facts = {"pool": pool, "hosts": hosts.count, "target": decision.target, "reason": decision.reason}
     log.info("scaling_decided", extra=facts)
     return decision
 
 
-def snapshot_of(samples: Sequence[QueueSample]) -> Snapshot | None:
-    """The sum of one pool's newest samples, one per lane, with the time of the oldest. None without samples."""
-    if not samples:
-        return None
-    return Snapshot(
-        at=min(sample.at for sample in samples),
+def moments_of(samples: Sequence[QueueSample], every_s: float) -> tuple[Moment, ...]:
+    """The samples of one pool's lanes, added up for each time at which they were taken.
+
+    Args:
+        every_s: how often samples are taken, which is the length of the first interval.
+    """
+    lanes: defaultdict[datetime, list[QueueSample]] = defaultdict(list)
+    for sample in samples:
+        lanes[sample.at].append(sample)
+    ends = sorted(lanes)
+    starts = [end - timedelta(seconds=every_s) for end in ends[:1]] + ends[:-1]
+    spans = zip(starts, ends, strict=True)
+    return tuple(_moment(end, (end - start).total_seconds(), lanes[end]) for start, end in spans)
+
+
+def _moment(at: datetime, seconds: float, samples: Sequence[QueueSample]) -> Moment:
+    return Moment(
+        at=at,
+        seconds=seconds,
+        offered_jobs=sum(sample.offered for sample in samples),
+        offered_tokens=sum(sample.offered_tokens for sample in samples),
+        refused_jobs=sum(sample.refused for sample in samples),
+        spilled_jobs=sum(sample.spilled for sample in samples),
         depth=sum(sample.depth for sample in samples),
+        depth_tokens=sum(sample.depth_tokens for sample in samples),
         running=sum(sample.running for sample in samples),
         # Not a sum: the sample of each lane reports all slots of the pool.
         slots=max(sample.slots for sample in samples),
     )
-
-
-def _inputs(snapshot: Snapshot | None, fleet: scaling.PoolHosts, policy: ScalingSettings) -> dict[str, Any]:
-    """All inputs of the decision, so that it can be replayed."""
-    seen: dict[str, Any] = {}
-    if snapshot is not None:
-        seen = {"sampled_at": snapshot.at.isoformat(), "depth": snapshot.depth, "load": round(snapshot.load, 4)}
-        seen |= {"running": snapshot.running, "slots": snapshot.slots}
-    changed = fleet.last_change_at.isoformat() if fleet.last_change_at else None
-    return {**seen, "last_change_at": changed, "policy": policy.model_dump(mode="json")}

@@ -101,6 +101,7 @@ class History:
         errors: empty before enough forecasts were compared.
         needs: those of the last decisions, for at least the policy's window.
         burst_until: an earlier decision saw a burst, which counts until then; None for no burst.
+        tokens_per_job: the mean of the last days' jobs, which counts while no job is offered; None if unknown.
     """
 
     moments: tuple[Moment, ...] = ()
@@ -108,6 +109,7 @@ class History:
     errors: tuple[ErrorProfile, ...] = ()
     needs: tuple[PastNeed, ...] = ()
     burst_until: datetime | None = None
+    tokens_per_job: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.policies.answers import BOUNDS, ExpectedOutput, to_fields
 from headrace.policies.forecasting import LaneRates, PoolRates, from_json
+from headrace.policies.scaling.replay import from_json as inputs_from_json
+from headrace.policies.scaling.replay import replay
 from headrace.store import Store
 from headrace.store.fleet import observations
 from scheduler.autoscale import autoscale
@@ -191,7 +193,7 @@ def test_a_decision_is_a_row_with_its_reason_and_what_it_was_made_of(
     assert (decision.target, decision.reason) == (4, "up: depth 140 is above 100")
     rows = query("SELECT pool, mode, hosts, target, reason, inputs FROM decisions")
     assert [row[:5] for row in rows] == [("chat", "advisory", 2, 4, decision.reason)]
-    assert rows[0][5].items() >= {"depth": 140, "running": 0, "slots": 64, "load": 0.0, "last_change_at": None}.items()
+    assert replay(inputs_from_json(rows[0][5])) == decision
     assert rows[0][5]["policy"]["up_depth"] == 100
 
 

@@ -1,29 +1,40 @@
-"""How the samples of a pool's lanes become the one snapshot that the policy sees."""
+"""How the samples of a pool's lanes become the moments that the policy sees."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from headrace.domain.fleet import QueueSample
-from headrace.policies.scaling import Snapshot
-from scheduler.autoscale import snapshot_of
+from headrace.domain.scaling import Moment
+from scheduler.autoscale import moments_of
 
 AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-
-
-def sample(queue: str, at: datetime, depth: int, running: int, slots: int) -> QueueSample:
-    return QueueSample(queue, at, depth, 0.0, 0, 0, 0, running, slots, 1)
+HIGH = QueueSample(
+    queue="chat.high",
+    at=AT,
+    depth=3,
+    oldest_wait_s=0.0,
+    arrivals=8,
+    refused=2,
+    started=0,
+    running=5,
+    slots=32,
+    hosts=1,
+    depth_tokens=300,
+    offered=11,
+    offered_tokens=1100,
+    spilled=1,
+)
 
 
 def test_lanes_are_added_up_and_the_pools_slots_are_counted_once() -> None:
-    high, low = sample("chat.high", AT, 3, 5, 32), sample("chat.low", AT, 4, 6, 32)
-    assert snapshot_of([high, low]) == Snapshot(AT, depth=7, running=11, slots=32)
+    low = replace(HIGH, queue="chat.low", depth=4, running=6)
+    assert moments_of([HIGH, low], 5.0) == (Moment(AT, 5.0, 22, 2200, 4, 2, 7, 600, 11, 32),)
 
 
-def test_a_snapshot_is_as_old_as_its_oldest_sample() -> None:
-    old = AT - timedelta(seconds=90)
-    snapshot = snapshot_of([sample("chat.high", AT, 0, 0, 0), sample("chat.low", old, 0, 0, 0)])
-    assert snapshot is not None
-    assert snapshot.at == old
+def test_a_moment_is_as_long_as_the_time_since_the_one_before() -> None:
+    late = replace(HIGH, at=AT + timedelta(seconds=12))
+    assert [(moment.at, moment.seconds) for moment in moments_of([late, HIGH], 5.0)] == [(AT, 5.0), (late.at, 12.0)]
 
 
-def test_a_pool_without_samples_has_no_snapshot() -> None:
-    assert snapshot_of([]) is None
+def test_a_pool_without_samples_has_no_moments() -> None:
+    assert moments_of([], 5.0) == ()

@@ -1,0 +1,8 @@
+"""How many hosts a pool should have, and why. Pure: no clock, no I/O, no library but pydantic.
+
+`docs/scaling.md` describes each policy and names the source of each rule.
+"""
+
+from headrace.policies.scaling.dispatch import VERSION, decide
+
+__all__ = ["VERSION", "decide"]

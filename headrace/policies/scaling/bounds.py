@@ -1,0 +1,54 @@
+"""What holds for every policy: the minimum, the maximum, and that nothing is removed on stale observations."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from headrace.config import ScalingSettings
+from headrace.domain.scaling import Action, Decision, History, PoolHosts
+
+
+def staleness(history: History, policy: ScalingSettings, now: datetime) -> str:
+    """Why the observations decide nothing: they are missing, or too old. Empty if they are fresh."""
+    if not history.moments:
+        return "the pool was never observed, or not lately"
+    age_s = (now - max(moment.at for moment in history.moments)).total_seconds()
+    if age_s > policy.stale_after_s:
+        return f"the newest sample is {age_s:.0f} s old, more than {policy.stale_after_s:g} s"
+    return ""
+
+
+def clamped(target: int, policy: ScalingSettings) -> int:
+    """The target within the minimum and the maximum."""
+    return max(policy.min_hosts, min(policy.max_hosts, target))
+
+
+def hold(hosts: PoolHosts, why: str) -> Decision:
+    """The decision to change nothing."""
+    return Decision(hosts.count, Action.HOLD, f"hold: {why}")
+
+
+def move(hosts: PoolHosts, target: int, why: str, policy: ScalingSettings) -> Decision:
+    """The decision for a target within the minimum and the maximum; to hold if that is the present number."""
+    target = clamped(target, policy)
+    if target == hosts.count:
+        return hold(hosts, f"{why}, at the limit of {policy.min_hosts} to {policy.max_hosts} hosts")
+    action = Action.UP if target > hosts.count else Action.DOWN
+    return Decision(target, action, f"{action}: {why}")
+
+
+def within_bounds(wanted: Decision, hosts: PoolHosts, policy: ScalingSettings, stale: str) -> Decision:
+    """What of a wanted decision is allowed.
+
+    Args:
+        stale: why nothing may be removed; empty if the observations are fresh.
+    """
+    count, target = hosts.count, clamped(wanted.target, policy)
+    if target < count and stale:
+        return replace(wanted, target=count, action=Action.HOLD, reason=f"hold: {stale}")
+    if count < policy.min_hosts and target <= policy.min_hosts:
+        why = f"up: {count} is below the minimum of {policy.min_hosts} hosts"
+        return replace(wanted, target=target, action=Action.UP, reason=why)
+    if count > policy.max_hosts and target >= policy.max_hosts:
+        why = f"down: {count} is above the maximum of {policy.max_hosts} hosts"
+        return replace(wanted, target=target, action=Action.DOWN, reason=why)
+    return replace(wanted, target=target)

@@ -1,0 +1,47 @@
+"""The calendar of known peaks: which events count at a moment."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from headrace.config import ScalingEvent, ScalingSettings
+
+_WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY = timedelta(days=1)
+
+
+def events_between(policy: ScalingSettings, start: datetime, end: datetime) -> list[ScalingEvent]:
+    """The events of which any part is in this time, both ends included.
+
+    An event that ends at `start` has no part in it.
+    """
+    return [event for event in policy.events if _overlaps(event, start, end)]
+
+
+def _overlaps(event: ScalingEvent, start: datetime, end: datetime) -> bool:
+    if event.starts_at is not None and event.ends_at is not None:
+        return event.starts_at <= end and event.ends_at > start
+    zone = ZoneInfo(event.zone)
+    # From the day before, because an event may last until the next day.
+    day, last = start.astimezone(zone).date() - _DAY, end.astimezone(zone).date()
+    while day <= last:
+        if _WEEKDAYS[day.weekday()] in event.weekdays:
+            starts_at, ends_at = _on(event, day, zone)
+            if starts_at <= end and ends_at > start:
+                return True
+        day += _DAY
+    return False
+
+
+def _on(event: ScalingEvent, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The start and the end of a weekly event that starts on this day, in UTC."""
+    assert event.from_time is not None
+    assert event.to_time is not None
+    last = day if event.to_time > event.from_time else day + _DAY
+    # On the day that the clocks change, an hour may occur twice or not at all. The event then lasts as long as it can.
+    return min(_utc(day, event.from_time, zone)), max(_utc(last, event.to_time, zone))
+
+
+def _utc(day: date, at: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Both readings of a local time, in UTC. They differ only in an hour that occurs twice or not at all."""
+    first, second = (datetime.combine(day, at, zone).replace(fold=fold).astimezone(UTC) for fold in (0, 1))
+    return first, second
