@@ -1,11 +1,14 @@
 # The image of all processes without a local engine: web, overflow, webhooks, control, beat, flower, release. It has no
 # torch and no CUDA.
+# The SDK of an actuator (docs/actuators.md) goes into an image of its own, for `control` alone:
+#   docker build -f docker/api.Dockerfile --build-arg EXTRA=aws -t headrace-control .
 FROM python:3.13-slim
 
 WORKDIR /app
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-COPY requirements/core.txt requirements/core.txt
-RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/core.txt
+COPY requirements/core.txt requirements/aws.txt requirements/kubernetes.txt requirements/
+ARG EXTRA=
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/core.txt ${EXTRA:+-r requirements/$EXTRA.txt}
 COPY . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . \
     && useradd --system --create-home --uid 10001 headrace \

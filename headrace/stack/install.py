@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 #: (GB to download, GB on disk) for the locks when they were last compiled, rounded up.
-SIZE_GB = {"no vLLM": (0.1, 0.3), "CPU build of torch": (0.6, 2.2), "CUDA build of torch": (2.9, 5.7)}
+SIZE_GB = {"no vLLM": (0.2, 0.4), "CPU build of torch": (0.6, 2.3), "CUDA build of torch": (2.9, 5.8)}
 
 #: Seconds between two messages that the installation goes on: uv prints nothing while it works.
 TELL_EVERY_S = 15.0
@@ -63,7 +63,7 @@ class Checkout:
     def wanted(self, dev: bool) -> dict[str, str]:
         """Fingerprint each wanted layer of the environment: {layer: hash of its sources}."""
         here = [str(self.root), sys.implementation.cache_tag, platform()]
-        base = [self.locks / f"{name}.txt" for name in ("uv", "core", "torch-cpu", "cpu", "cuda")]
+        base = [self.locks / f"{name}.txt" for name in ("uv", "core", "charts", "torch-cpu", "cpu", "cuda")]
         layers = {"base": fingerprint(here, *base), "project": fingerprint([], self.root / "pyproject.toml")}
         if dev:
             layers["dev"] = fingerprint([], self.locks / "dev.txt", self.locks / "sdk-floor.txt")
@@ -191,9 +191,9 @@ class Installer:
         if not has_vllm_for_cpu():
             announce("no vLLM")
             say(f"vLLM has no CPU build for {platform()}: the simulator will answer here, and its answers will say so.")
-            return self.add("core")
+            return self.add("core", "charts")
         self.take_cpu_torch()
-        self.add("core", "cpu")
+        self.add("core", "charts", "cpu")
         if self.checkout.has_cuda_torch():
             say("PyPI's torch is a CUDA build: it needs NVIDIA's libraries even to start.")
             self.add("cuda")

