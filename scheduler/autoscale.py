@@ -16,7 +16,7 @@ from headrace.domain.scaling import Decision, History, Moment, PoolHosts
 from headrace.policies import scaling
 from headrace.policies.scaling.replay import DecisionInputs, to_json
 from headrace.store import clock, locks
-from headrace.store.fleet import observations, workers
+from headrace.store.fleet import decisions, observations, workers
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -41,12 +41,12 @@ def _decide(deps: ControlDeps, db: Connection, pool: str, ready: int) -> Decisio
     since = now - timedelta(seconds=policy.window_s)
     samples = observations.recent_samples(db, lane_queues(pool), since)
     history = History(moments_of(samples, deps.settings.observe_every_s))
-    changed_at = observations.last_change_at(db, pool)
+    changed_at = decisions.last_change_at(db, pool)
     hosts = PoolHosts(ready, up_at=changed_at, down_at=changed_at)
     decision = scaling.decide(history, hosts, policy, now)
     inputs = to_json(DecisionInputs(history, hosts, policy, now))
     record = ScalingRecord(pool, policy.mode, hosts.count, decision.target, decision.reason, inputs)
-    observations.add_decision(db, record)
+    decisions.add(db, record)
     facts = {"pool": pool, "hosts": hosts.count, "target": decision.target, "reason": decision.reason}
     log.info("scaling_decided", extra=facts)
     return decision

@@ -77,6 +77,13 @@ class ScalingRecord:
 
     Attributes:
         inputs: everything that the decision used, so that it can be replayed.
+        action: an `Action`.
+        policy: what decided.
+        version: of the policy's code.
+        need: hosts that the load needs; None if the policy does not say.
+        spare_need: hosts below which none is spare.
+        forecast_tokens_per_s: the load expected at `forecast_at`; None where the policy makes no forecast.
+        burst_until: a burst counts until then; None for no burst.
     """
 
     pool: str
@@ -85,6 +92,14 @@ class ScalingRecord:
     target: int
     reason: str
     inputs: Mapping[str, Any]
+    action: str = "hold"
+    policy: str = "reactive"
+    version: int = 0
+    need: int | None = None
+    spare_need: int | None = None
+    forecast_tokens_per_s: float | None = None
+    forecast_at: datetime | None = None
+    burst_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

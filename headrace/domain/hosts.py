@@ -42,6 +42,7 @@ class HostLease:
         ordered_at: when the provider accepted the order. The bill begins here.
         ready_at: when its first worker was ready.
         drain_at: when its draining began.
+        released_at: when the provider was first asked to end it. From then on it cannot be called back.
         ended_at: when the provider had ended it. The bill ends here.
         end_reason: a `HostEnd`; set when its draining begins or when it ends.
         is_adopted: nobody ordered it: its worker was just there.
@@ -59,6 +60,7 @@ class HostLease:
     ended_at: datetime | None = None
     end_reason: HostEnd | None = None
     is_adopted: bool = False
+    released_at: datetime | None = None
 
     @property
     def state(self) -> HostState:
@@ -68,3 +70,40 @@ class HostLease:
         if self.drain_at is not None:
             return HostState.DRAINING
         return HostState.READY if self.ready_at is not None else HostState.REQUESTED
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What its workers may call it."""
+        return frozenset({self.id, self.provider_id} - {None})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class HostWork:
+    """A host that has not ended, and what its live workers do.
+
+    Attributes:
+        workers: live ones.
+        ready: those that take jobs.
+        draining: those that have heard that it drains.
+        running: jobs that run on it.
+        tokens_left: tokens that these may still make, at most.
+        seen_at: when the last lease of its workers ends or ended; None: they were silent for the last hour.
+    """
+
+    lease: HostLease
+    workers: int = 0
+    ready: int = 0
+    draining: int = 0
+    running: int = 0
+    tokens_left: int = 0
+    seen_at: datetime | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """It has served, and none of its workers lives."""
+        return self.lease.ready_at is not None and self.workers == 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs on it, and no worker of it will take a job."""
+        return self.running == 0 and self.draining == self.workers

@@ -9,6 +9,7 @@ from headrace.tables.fleet import (
     queue_rollups,
     queue_samples,
     refusals,
+    scaling_alerts,
     worker_samples,
     workers,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "queue_rollups",
     "queue_samples",
     "refusals",
+    "scaling_alerts",
     "worker_samples",
     "workers",
 ]

@@ -53,6 +53,11 @@ hosts = sa.Table(
     moment("ordered_at"),
     moment("ready_at"),
     moment("drain_at"),
+    sa.Column(
+        "released_at",
+        sa.TIMESTAMP(timezone=True),
+        comment="When the provider was first asked to end it; from then on it cannot be called back.",
+    ),
     moment("ended_at"),
     sa.Column("end_reason", sa.Text, comment="Why it was drained or ended."),
     sa.Column(
@@ -194,6 +199,18 @@ decisions = sa.Table(
         postgresql_where=sa.text("mode = 'active' AND action <> 'hold' AND applied_at IS NULL"),
     ),
     sa.Index("ix_decisions_at", "at"),
+)
+
+scaling_alerts = sa.Table(
+    "scaling_alerts",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("pool", sa.Text, primary_key=True),
+    sa.Column("subject", sa.Text, primary_key=True, comment="A host's id; empty: the pool itself."),
+    moment("began_at", nullable=False),
+    moment("seen_at", nullable=False),
+    sa.Column("alerted_at", sa.TIMESTAMP(timezone=True), comment="NULL: it has not lasted long enough."),
+    comment="What the operator is or will be alerted to. A row is deleted when its condition ends.",
 )
 
 refusals = sa.Table(

@@ -98,7 +98,6 @@ def upgrade() -> None:
     )
     # `hosts` has no rows yet: nothing has written any.
     op.create_check_constraint(op.f("ck_hosts_end_reason"), "hosts", END_REASONS)
-    op.create_index("ix_hosts_live", "hosts", ["pool"], postgresql_where=sa.text("ended_at IS NULL"))
     for name, about in HOST_COMMENTS.items():
         op.alter_column("hosts", name, comment=about)
     op.create_table_comment("hosts", HOSTS_TABLE)
@@ -141,7 +140,6 @@ def downgrade() -> None:
     op.drop_table_comment("hosts")
     for name in HOST_COMMENTS:
         op.alter_column("hosts", name, comment=None)
-    op.drop_index("ix_hosts_live", table_name="hosts")
     op.drop_constraint(op.f("ck_hosts_end_reason"), "hosts")
     op.drop_column("workers", "draining")
     for table, columns in (("hosts", _hosts()), ("queue_samples", _demand()), ("decisions", _decisions())):

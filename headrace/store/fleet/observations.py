@@ -1,4 +1,4 @@
-"""Observations and decisions: samples of queues and workers, refusals, scaling decisions."""
+"""Observations: samples of queues and workers, and refusals."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 
-from headrace.domain.fleet import QueueActivity, QueueSample, ScalingRecord, StartedSize, WorkerSample
+from headrace.domain.fleet import QueueActivity, QueueSample, StartedSize, WorkerSample
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
 from headrace.policies.answers import AnswerLength
@@ -196,15 +196,3 @@ def add_refusals(db: Connection, counts: Mapping[tuple[UUID, str, str], tuple[in
     added = {name: refusals.c[name] + statement.excluded[name] for name in ("jobs", "tokens")}
     key = ["minute", "app_id", "queue", "reason"]
     db.execute(statement.on_conflict_do_update(index_elements=key, set_=added), rows)
-
-
-def add_decision(db: Connection, decision: ScalingRecord) -> None:
-    """Write one scaling decision."""
-    db.execute(sa.insert(decisions).values(**asdict(decision)))
-
-
-def last_change_at(db: Connection, pool: str) -> datetime | None:
-    """When a decision for this pool last changed the number of hosts."""
-    changed = sa.and_(decisions.c.pool == pool, decisions.c.target != decisions.c.hosts)
-    newest: datetime | None = db.scalar(sa.select(sa.func.max(decisions.c.at)).where(changed))
-    return newest

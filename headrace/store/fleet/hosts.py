@@ -1,0 +1,235 @@
+"""Leases of hosts: one row for each, from its order to its end. Statements only; `scheduler/move_hosts.py` calls the
+provider.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+
+from headrace.domain.hosts import HostEnd, HostLease, HostWork
+from headrace.domain.ids import new_id
+from headrace.domain.states import JobState
+from headrace.store import clock
+from headrace.tables import hosts, jobs, workers
+
+#: How long the workers' rows count for when a host was last seen.
+SEEN = timedelta(hours=1)
+
+_LIVE = hosts.c.ended_at.is_(None)
+_COLUMNS = tuple(hosts.c[field.name] for field in fields(HostLease))
+
+
+@dataclass(frozen=True, slots=True)
+class HostPrice:
+    """What a new lease is billed by: a NAME of `[hosts.NAME]` and its price; both None if the pool has no type."""
+
+    instance_type: str | None = None
+    usd_per_hour: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StrayHost:
+    """A host with live workers and without a lease.
+
+    Attributes:
+        name: what its workers call it.
+        started_at: when its oldest live worker started.
+        is_ready: one of them takes jobs.
+    """
+
+    name: str
+    started_at: datetime
+    is_ready: bool
+
+
+def work(db: Connection, pool: str) -> list[HostWork]:
+    """The hosts of a pool that have not ended, with what their workers do, the oldest first."""
+    is_of_host = sa.and_(workers.c.pool == hosts.c.pool, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
+    is_live = workers.c.lease_until > sa.func.now()
+    of_worker = (jobs.c.worker_id == workers.c.id, jobs.c.state == JobState.RUNNING, is_live)
+    running = (
+        sa.select(sa.func.count().label("jobs"), sa.func.sum(jobs.c.max_tokens).label("tokens"))
+        .where(*of_worker)
+        .lateral()
+    )
+    statement = (
+        sa.select(
+            *_COLUMNS,
+            sa.func.count(workers.c.id).filter(is_live).label("workers"),
+            sa.func.count(workers.c.id).filter(is_live, workers.c.ready).label("ready_workers"),
+            sa.func.count(workers.c.id).filter(is_live, workers.c.draining).label("draining"),
+            sa.cast(sa.func.coalesce(sa.func.sum(running.c.jobs), 0), sa.Integer).label("running"),
+            sa.cast(sa.func.coalesce(sa.func.sum(running.c.tokens), 0), sa.BigInteger).label("tokens_left"),
+            sa.func.max(workers.c.lease_until).label("seen_at"),
+        )
+        .outerjoin(workers, sa.and_(is_of_host, workers.c.lease_until > sa.func.now() - SEEN))
+        .outerjoin(running, sa.true())
+        .where(hosts.c.pool == pool, _LIVE)
+        .group_by(hosts.c.id)
+        .order_by(hosts.c.requested_at, hosts.c.id)
+    )
+    return [_work(row._mapping) for row in db.execute(statement)]
+
+
+def _work(row: Mapping[Any, Any]) -> HostWork:
+    names = ("workers", "draining", "running", "tokens_left", "seen_at")
+    return HostWork(_lease(row), ready=row["ready_workers"], **{name: row[name] for name in names})
+
+
+def _lease(row: Mapping[Any, Any]) -> HostLease:
+    values = {field.name: row[field.name] for field in fields(HostLease)}
+    reason = values["end_reason"]
+    return HostLease(**{**values, "end_reason": None if reason is None else HostEnd(reason)})
+
+
+def strays(db: Connection, pool: str) -> list[StrayHost]:
+    """The hosts of the pool's live workers that have no lease, by name."""
+    is_leased = (
+        sa.select(hosts.c.id)
+        .where(hosts.c.pool == workers.c.pool, _LIVE, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
+        .exists()
+    )
+    statement = (
+        sa.select(workers.c.host_id, sa.func.min(workers.c.started_at), sa.func.bool_or(workers.c.ready))
+        .where(workers.c.pool == pool, workers.c.lease_until > sa.func.now(), ~is_leased)
+        .group_by(workers.c.host_id)
+        .order_by(workers.c.host_id)
+    )
+    return [StrayHost(*row) for row in db.execute(statement)]
+
+
+def add_orders(db: Connection, pool: str, count: int, price: HostPrice, decision_id: int) -> list[str]:
+    """Write the intent to order so many hosts; returns their ids."""
+    ids = [f"host-{new_id().hex[-12:]}" for _ in range(count)]
+    of_all = {"pool": pool, "requested_at": sa.func.now(), "decision_id": decision_id, **_billing(price)}
+    if ids:
+        db.execute(sa.insert(hosts).values([{"id": host_id, **of_all} for host_id in ids]))
+    return ids
+
+
+def adopt(db: Connection, pool: str, stray: StrayHost, price: HostPrice, provider_id: str | None) -> str | None:
+    """Give a stray host a lease; returns its id, or None if another process was faster.
+
+    An ended lease may have the name already. The new one then has an id of its own, and the name as its provider's.
+    Args: provider_id: the provider's name of it, if the provider knows it.
+    """
+    row = {"id": stray.name, "pool": pool, "provider_id": provider_id, "is_adopted": True, **_billing(price)}
+    row |= {"requested_at": sa.func.now(), "ordered_at": stray.started_at}
+    row["ready_at"] = stray.started_at if stray.is_ready else None
+    added: str | None = db.scalar(insert(hosts).values(row).on_conflict_do_nothing().returning(hosts.c.id))
+    if added is None and stray.name in {each.name for each in strays(db, pool)}:
+        row |= {"id": f"host-{new_id().hex[-12:]}", "provider_id": stray.name}
+        added = db.scalar(sa.insert(hosts).values(row).returning(hosts.c.id))
+    return added
+
+
+def _billing(price: HostPrice) -> dict[str, Any]:
+    return {"instance_type": price.instance_type, "usd_per_hour": price.usd_per_hour}
+
+
+def call_back(db: Connection, pool: str, count: int) -> list[str]:
+    """Let up to so many draining hosts serve again; returns their ids.
+
+    Not those that were drained by hand or written off, nor those that the provider was asked to end. The hosts that
+    began to drain last come first: most of what they ran still runs.
+    """
+    is_ours = (hosts.c.pool == pool, _LIVE, hosts.c.drain_at.is_not(None), hosts.c.released_at.is_(None))
+    is_ready = (hosts.c.ready_at.is_not(None), hosts.c.end_reason == HostEnd.SCALED_DOWN)
+    newest = hosts.c.drain_at.desc(), hosts.c.id
+    chosen = sa.select(hosts.c.id).where(*is_ours, *is_ready).order_by(*newest).limit(count).with_for_update()
+    called = sa.update(hosts).where(hosts.c.id.in_(chosen.scalar_subquery()))
+    values = {"drain_at": None, "end_reason": None, "drain_decision_id": None}
+    return sorted(db.scalars(called.values(values).returning(hosts.c.id)))
+
+
+def drain(db: Connection, ids: Sequence[str], reason: HostEnd, decision_id: int | None = None) -> list[str]:
+    """Let hosts finish what they run, and then end; returns the ids of those that did not drain before.
+
+    Args: decision_id: the decision that drains them; None for none, or by hand.
+    """
+    values = {"drain_at": sa.func.now(), "end_reason": reason, "drain_decision_id": decision_id}
+    drained = sa.update(hosts).where(_among(ids), _LIVE, hosts.c.drain_at.is_(None)).values(values)
+    return sorted(db.scalars(drained.returning(hosts.c.id)))
+
+
+def cheapest(db: Connection, pool: str, count: int) -> list[str]:
+    """The ids of up to so many hosts that cost least to lose, the cheapest first.
+
+    First those that are not ready, the last ordered first; then those whose running jobs may make the fewest tokens
+    yet; among these those whose paid hour ends soonest, and then the oldest. Not those that serve nothing any more, nor
+    adopted ones that the provider does not know and so cannot end.
+    """
+    now = clock.now(db)
+    serving = [each for each in work(db, pool) if each.lease.drain_at is None and not each.is_silent]
+    endable = [each for each in serving if not (each.lease.is_adopted and each.lease.provider_id is None)]
+    return [each.lease.id for each in sorted(endable, key=lambda each: _cost(each, now))[:count]]
+
+
+def _cost(host: HostWork, now: datetime) -> tuple[float, ...]:
+    lease = host.lease
+    requested = lease.requested_at.timestamp()
+    if lease.ready_at is None:
+        return 0, -requested
+    paid_s = (now - (lease.ordered_at or lease.requested_at)).total_seconds()
+    # Rounded to minutes, so that hosts of one order are the same age.
+    return 1, host.tokens_left, -(paid_s % 3600 // 60), requested
+
+
+def note_released(db: Connection, ids: Sequence[str]) -> list[str]:
+    """Note that the provider is asked to end these hosts; returns those that may be: they drain, and have not ended."""
+    released_at = sa.func.coalesce(hosts.c.released_at, sa.func.now())
+    due = sa.update(hosts).where(_among(ids), _LIVE, hosts.c.drain_at.is_not(None))
+    return sorted(db.scalars(due.values(released_at=released_at).returning(hosts.c.id)))
+
+
+def note_ordered(db: Connection, ids: Sequence[str]) -> None:
+    """Note that the provider has accepted the orders of these hosts."""
+    ordered_at = sa.func.coalesce(hosts.c.ordered_at, sa.func.now())
+    db.execute(sa.update(hosts).where(_among(ids), _LIVE).values(ordered_at=ordered_at))
+
+
+def note_provider_ids(db: Connection, names: Mapping[str, str]) -> None:
+    """Note the provider's names of hosts: `{id: provider_id}`. A machine exists, so its order was accepted."""
+    for host_id, provider_id in names.items():
+        nameless = sa.update(hosts).where(hosts.c.id == host_id, _LIVE, hosts.c.provider_id.is_(None))
+        db.execute(nameless.values(provider_id=provider_id))
+    note_ordered(db, list(names))
+
+
+def note_ready(db: Connection, pool: str) -> list[str]:
+    """Note when the first worker of a host was ready; returns the ids of the hosts that are so now."""
+    is_of_host = (workers.c.pool == hosts.c.pool, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
+    is_ready = (workers.c.lease_until > sa.func.now(), workers.c.ready)
+    due = sa.update(hosts).where(hosts.c.pool == pool, _LIVE, hosts.c.ready_at.is_(None), *is_of_host, *is_ready)
+    return sorted(db.scalars(due.values(ready_at=sa.func.now()).returning(hosts.c.id)))
+
+
+def ended_names(db: Connection, pool: str, names: Sequence[str]) -> set[str]:
+    """Those of the names that belong to ended leases of the pool, as their ids or their provider's."""
+    among = sa.cast(list(names), ARRAY(sa.Text))
+    for_each = sa.select(hosts.c.id, hosts.c.provider_id).where(
+        hosts.c.pool == pool, ~_LIVE, sa.or_(hosts.c.id == sa.any_(among), hosts.c.provider_id == sa.any_(among))
+    )
+    return {name for row in db.execute(for_each) for name in row if name in names}
+
+
+def count_serving(db: Connection, pool: str) -> int:
+    """The leases of a pool that are neither ended nor draining, whatever their workers do."""
+    serving = (hosts.c.pool == pool, _LIVE, hosts.c.drain_at.is_(None))
+    return db.scalar(sa.select(sa.func.count()).where(*serving)) or 0
+
+
+def end(db: Connection, ids: Sequence[str], reason: HostEnd) -> list[str]:
+    """End leases: their machines are gone. Returns their ids. Args: reason: of those that have none yet."""
+    values = {"ended_at": sa.func.now(), "end_reason": sa.func.coalesce(hosts.c.end_reason, reason)}
+    return sorted(db.scalars(sa.update(hosts).where(_among(ids), _LIVE).values(values).returning(hosts.c.id)))
+
+
+def _among(ids: Sequence[str]) -> sa.ColumnElement[bool]:
+    return hosts.c.id == sa.any_(sa.cast(list(ids), ARRAY(sa.Text)))
