@@ -20,7 +20,7 @@ from headrace.stack import ports, readiness
 from headrace.stack.models.model import PreparedModel
 from headrace.stack.processes import procfile
 from headrace.stack.processes.child import STOP_TIMEOUT_S, Command
-from headrace.stack.processes.supervisor import Service
+from headrace.stack.processes.service import Service
 from headrace.stack.secret import persistent_secret
 from headrace.stack.servers.postgres import Postgres
 from headrace.stack.servers.valkey import Valkey

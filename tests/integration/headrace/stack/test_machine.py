@@ -11,7 +11,7 @@ from headrace.config import Settings
 from headrace.errors import StackError
 from headrace.stack.machine import Machine, StackOptions
 from headrace.stack.models.model import PreparedModel
-from headrace.stack.processes.supervisor import Service
+from headrace.stack.processes.service import Service
 
 
 @pytest.fixture

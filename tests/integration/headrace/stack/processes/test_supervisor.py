@@ -23,7 +23,8 @@ from pathlib import Path
 from headrace.errors import StackError
 from headrace.stack.processes.child import Command
 from headrace.stack.lock import state_lock
-from headrace.stack.processes.supervisor import Service, Supervisor
+from headrace.stack.processes.service import Service
+from headrace.stack.processes.supervisor import Supervisor
 
 folder = Path(sys.argv[1])
 
