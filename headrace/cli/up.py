@@ -3,8 +3,9 @@
 import importlib.util
 import signal
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +13,8 @@ from headrace.cli.budgets import describe
 from headrace.cli.database import database
 from headrace.config import Settings
 from headrace.stack.development_key import make_development_key
+from headrace.stack.hosts.host_socket import host_socket
+from headrace.stack.hosts.scale import MAX_HOSTS, ScaleOptions
 from headrace.stack.lock import state_lock
 from headrace.stack.machine import Machine, StackOptions
 from headrace.stack.models.model import PreparedModel, prepare
@@ -33,24 +36,47 @@ from headrace.store.money import budgets
     help="Written as JSON once everything is ready, and again when a pid changes.",
 )
 @click.option("--brief", is_flag=True, help="Print no addresses, keys and passwords; the ready file has them.")
-def up(engine: str | None, without: tuple[str, ...], port: int | None, ready_file: Path | None, brief: bool) -> None:
+@click.option("--scale", is_flag=True, help="Let the autoscaler add and remove workers; each counts as a host.")
+@click.option(
+    "--max-hosts", type=click.IntRange(1), help=f"With --scale: the most workers. Default: max_hosts, or {MAX_HOSTS}."
+)
+@click.option(
+    "--provision-s",
+    type=click.FloatRange(0),
+    metavar="S",
+    help="With --scale: seconds from the order of a worker to its start, as at a provider. Default: 0.",
+)
+def up(engine: str | None, ready_file: Path | None, brief: bool, **options: Any) -> None:
     """Run the whole system on this machine until Ctrl-C."""
     # Holds until the supervisor handles the signals. SystemExit lets the cleanup run; the bare signal would not.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    scale = _scale(**{name: options.pop(name) for name in ("scale", "max_hosts", "provision_s")})
     settings = choose_engine(engine)
     settings.check_paid_pools()
     settings.check_budget_webhook()
     with state_lock(settings.state_dir) as lock:
         model = prepare(settings, say) if settings.pools[settings.pool].engine == "vllm" else None
-        machine = Machine(settings, StackOptions(frozenset(without), port, model))
+        without, port = frozenset(options["without"]), options["port"]
+        machine = Machine(settings, StackOptions(without, port, model, scale), say)
         for name, reason in machine.left_out.items():
             say(f"{name} is left out: {reason}")
-        supervisor = Supervisor(machine.stages(), machine.logs, lock, say)
+        roster = None if machine.hosts is None else machine.hosts.roster
+        supervisor = Supervisor(machine.stages(), machine.logs, lock, say, roster)
         tell = _Announcement(machine, model, supervisor, ready_file, brief)
         try:
-            supervisor.run(tell)
+            with nullcontext() if machine.hosts is None else host_socket(machine.host_socket, machine.hosts.answer):
+                supervisor.run(tell)
         finally:
             tell.withdraw()
+
+
+def _scale(scale: bool, max_hosts: int | None, provision_s: float | None) -> ScaleOptions | None:
+    """The options of the autoscaler. Raises: UsageError: they are given without it."""
+    if scale:
+        return ScaleOptions(max_hosts, provision_s)
+    if max_hosts is not None or provision_s is not None:
+        raise click.UsageError("--max-hosts and --provision-s need --scale.")
+    return None
 
 
 def say(line: str) -> None:

@@ -6,6 +6,7 @@ Decides which processes run, and with which environment. The supervisor runs the
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,8 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
 from headrace.stack import ports, readiness
+from headrace.stack.hosts.local_hosts import HostBounds, LocalHosts
+from headrace.stack.hosts.scale import ScaleOptions, scaled, variables
 from headrace.stack.models.model import PreparedModel
 from headrace.stack.processes import procfile
 from headrace.stack.processes.child import STOP_TIMEOUT_S, Command
@@ -28,6 +31,9 @@ from headrace.stack.servers.valkey import Valkey
 WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
 #: The port of each worker's metrics.
 METRICS_PORTS = MappingProxyType({"gpu": 9464, "overflow": 10_464, "webhooks": 11_464})
+#: The metrics port of a stack's first host. Each stack has HOSTS_APART of these ports, so that the hosts of stacks
+#: beside each other meet no port that another one was promised. The highest is below the kernel's own choices.
+HOST_METRICS_PORT, HOSTS_APART = 20_464, 20
 #: The most stacks beside each other. Must be less than the distance between any two of the ports above.
 PORTS_APART = 500
 FLOWER_USER = "operator"
@@ -46,18 +52,33 @@ class StackOptions:
         without: processes of the Procfile that are left out.
         port: the API's port; None for the usual one or the next free one.
         model: the model that a vLLM engine loads; None for another engine.
+        scale: the autoscaler adds and removes hosts in place of the one `gpu` process; None for that process.
     """
 
     without: frozenset[str] = frozenset()
     port: int | None = None
     model: PreparedModel | None = None
+    scale: ScaleOptions | None = None
 
 
 class Machine:
-    """One machine's services, stage by stage, and their addresses."""
+    """One machine's services, stage by stage, and their addresses.
 
-    def __init__(self, settings: Settings, options: StackOptions) -> None:
-        """Choose ports and passwords. Starts nothing. Raises: StackError."""
+    Attributes:
+        hosts: the hosts that come and go; None without `scale`.
+    """
+
+    def __init__(
+        self, settings: Settings, options: StackOptions, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """Choose ports and passwords. Starts nothing.
+
+        Args:
+            say: gets a line when a host comes or goes.
+
+        Raises:
+            ConfigError, StackError.
+        """
         self._lines = procfile.read(PROJECT_ROOT / "Procfile")
         if unknown := options.without - self._lines.keys():
             raise StackError(f"The Procfile has no {', '.join(sorted(unknown))}; it has {', '.join(self._lines)}.")
@@ -83,12 +104,20 @@ class Machine:
                 "pepper": pepper,
             }
         )
+        if options.scale is not None:
+            self.settings = scaled(self.settings, options.scale, self.host_socket)
         self._env = self._environment()
+        self.hosts = None if options.scale is None else self._local_hosts(shift, say)
 
     @property
     def logs(self) -> Path:
         """The folder with the output of each process."""
         return self.settings.state_dir / "logs"
+
+    @property
+    def host_socket(self) -> Path:
+        """Where the supervisor is asked for hosts."""
+        return self.settings.state_dir / "hosts.sock"
 
     @property
     def url(self) -> str:
@@ -117,19 +146,40 @@ class Machine:
 
     @property
     def metrics_urls(self) -> dict[str, str]:
-        """The URL of each running worker's metrics."""
-        running = {name: port for name, port in self._metrics_ports.items() if name not in self.left_out}
+        """The URL of each worker's metrics."""
+        running = {name: port for name, port in self._metrics_ports.items() if name in self._names}
+        if self.hosts is not None:
+            running |= self.hosts.metrics_ports
         return {name: f"http://{ports.LOOPBACK}:{port}/metrics" for name, port in running.items()}
 
     def stages(self) -> list[list[Service]]:
         """The services to start, in order: each server, the release step, then all others at once."""
         stages = [[self._server(server)] for server in (self._postgres, self._valkey) if server]
-        names = [name for name in self._lines if name not in self.left_out]
+        names = self._names
         if "release" in names:
             names.remove("release")
             release = Service(self._command("release"), once=True, ready_timeout_s=RELEASE_TIMEOUT_S)
             stages.append([release])
         return [*stages, [self._process(name) for name in names]]
+
+    @property
+    def _names(self) -> list[str]:
+        """The Procfile's processes that always run. Hosts come and go in place of `gpu`."""
+        absent = [*self.left_out, *(["gpu"] if self.hosts is not None else [])]
+        return [name for name in self._lines if name not in absent]
+
+    def _local_hosts(self, shift: int, say: Callable[[str], None]) -> LocalHosts:
+        if reason := self.left_out.get("gpu"):
+            raise StackError(f"There are no hosts to scale, because gpu is left out: {reason}.")
+        scaling = self.settings.scaling
+        bounds = HostBounds(
+            self.settings.pool,
+            scaling.of_pool(self.settings.pool).max_hosts,
+            scaling.local.provision_s,
+            HOST_METRICS_PORT + shift * HOSTS_APART,
+            self.logs,
+        )
+        return LocalHosts(bounds, self._host, say)
 
     def _web_port(self, asked: int | None) -> int:
         if asked is None:
@@ -166,14 +216,7 @@ class Machine:
                 return replace(service, is_ready=lambda: readiness.answers(self.flower_port, "/healthcheck"))
             case "gpu" | "overflow":
                 row = readiness.WorkerRow(self.settings, self.settings.pool if name == "gpu" else OVERFLOW)
-                return replace(
-                    service,
-                    is_ready=row.is_live,
-                    before_start=row.mark,
-                    ready_timeout_s=ENGINE_TIMEOUT_S,
-                    # Twice `drain_s`: once to let its jobs finish, once to hand the rest back.
-                    stop_timeout_s=STOP_TIMEOUT_S + 2 * self.settings.drain_s,
-                )
+                return replace(self._worker(service.command, row), before_start=row.mark)
             case "webhooks" | "control":
                 celery = make_celery("headrace.stack", self.settings)
                 return replace(service, is_ready=lambda: readiness.pongs(celery, name))
@@ -181,6 +224,22 @@ class Machine:
                 return replace(service, is_ready=readiness.Said(self.logs / "beat.log", "beat: Starting").is_new)
             case _:
                 return service
+
+    def _host(self, name: str, host_id: str, metrics_port: int) -> Service:
+        """A host: the Procfile's `gpu` under another name. No earlier worker had its id, so that any row is its own."""
+        env = self._env | {"HEADRACE_HOST_ID": host_id, "HEADRACE_METRICS_PORT": str(metrics_port)}
+        command = Command(name, procfile.shell(self._lines["gpu"]), env, PROJECT_ROOT)
+        settings = self.settings.model_copy(update={"host_id": host_id})
+        return self._worker(command, readiness.WorkerRow(settings, settings.pool))
+
+    def _worker(self, command: Command, row: readiness.WorkerRow) -> Service:
+        return Service(
+            command,
+            row.is_live,
+            ENGINE_TIMEOUT_S,
+            # Twice `drain_s`: once to let its jobs finish, once to hand the rest back.
+            stop_timeout_s=STOP_TIMEOUT_S + 2 * self.settings.drain_s,
+        )
 
     def _command(self, name: str) -> Command:
         env = self._env
@@ -210,4 +269,4 @@ class Machine:
         }
         if self._options.model is not None:
             ours["HEADRACE_MODEL_DIR"] = str(self._options.model.folder)
-        return inherited | ours
+        return variables(settings, inherited | ours) if self._options.scale else inherited | ours

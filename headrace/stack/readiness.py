@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -60,7 +61,7 @@ class WorkerRow:
     def __init__(self, settings: Settings, pool: str) -> None:
         self._engine = connections.postgres(settings, pool_size=1)
         self._pool, self._host_id = pool, settings.host_id
-        self._last_before: object = None
+        self._last_before: object = datetime.fromtimestamp(0, UTC)
 
     def mark(self) -> None:
         """Remember the time: rows of workers that started earlier do not count."""

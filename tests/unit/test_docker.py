@@ -88,14 +88,24 @@ def test_each_gpu_worker_is_pinned_to_a_gpu_of_its_own() -> None:
     }
 
 
-@pytest.mark.parametrize(("visible", "name"), [(None, "gpu@%h"), ("", "gpu@%h"), ("1", "gpu-1@%h")])
+@pytest.mark.parametrize(
+    ("visible", "host_id", "name"),
+    [
+        (None, None, "gpu@%h"),
+        ("", "", "gpu@%h"),
+        ("1", None, "gpu-1@%h"),
+        (None, "i-0abc", "gpu@i-0abc"),
+        ("0,1", "i-0abc", "gpu-0,1@i-0abc"),
+    ],
+)
 def test_workers_of_one_host_have_names_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, host_id: str | None, name: str
 ) -> None:
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for variable, value in (("CUDA_VISIBLE_DEVICES", visible), ("HEADRACE_HOST_ID", host_id)):
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, value)
     line = procfile.read(PROJECT_ROOT / "Procfile")["gpu"]
     (tmp_path / "Procfile").write_text(f"gpu: echo {line}\n")
 

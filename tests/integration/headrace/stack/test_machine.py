@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from headrace.config import Settings
 from headrace.errors import StackError
+from headrace.stack.hosts.scale import ScaleOptions
 from headrace.stack.machine import Machine, StackOptions
 from headrace.stack.models.model import PreparedModel
 from headrace.stack.processes.service import Service
@@ -83,6 +84,39 @@ def test_nothing_runs_on_a_gpu_where_the_paid_api_alone_answers(settings: Settin
     assert machine.left_out == {"gpu": "the paid API alone answers pool 'chat'"}
     assert machine.metrics_urls.keys() == {"overflow", "webhooks"}
     assert find(machine, "overflow").command.env["HEADRACE_ENGINE"] == "openai"
+
+
+def test_hosts_take_the_place_of_the_one_gpu_process(settings: Settings) -> None:
+    machine = Machine(settings, StackOptions(scale=ScaleOptions(3, 10.0)))
+    assert names(machine)[-1] == ["web", "webhooks", "control", "beat", "flower"]
+    assert machine.left_out == {"overflow": "OPENAI_API_KEY is not set"}
+    assert machine.hosts is not None
+    [host] = machine.hosts.roster.first
+    env = host.command.env
+    assert host.name == f"gpu@{env['HEADRACE_HOST_ID']}"
+    assert host.command.argv == find(Machine(settings, StackOptions()), "gpu").command.argv
+    assert machine.metrics_urls[host.name] == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
+    assert machine.metrics_urls.keys() == {host.name, "webhooks"}
+
+
+def test_the_autoscaler_finds_the_socket_and_the_limit(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(settings, StackOptions(scale=ScaleOptions(3, 10.0)))
+    for name, value in find(machine, "control").command.env.items():
+        monkeypatch.setenv(name, value)
+    scaling = Settings.load().scaling
+    assert (scaling.mode, scaling.actuator) == ("active", "local")
+    assert scaling.local.socket == str(machine.host_socket)
+    assert scaling.of_pool("chat").max_hosts == 3
+
+
+@pytest.mark.parametrize("without", ["gpu", None])
+def test_without_a_gpu_process_there_are_no_hosts_to_scale(settings: Settings, without: str | None) -> None:
+    if without is None:
+        pools = {"chat": settings.pools["chat"].model_copy(update={"engine": "openai"})}
+        settings = settings.model_copy(update={"pools": pools})
+    left_out = frozenset({without} if without else ())
+    with pytest.raises(StackError, match="no hosts to scale, because gpu is left out"):
+        Machine(settings, StackOptions(left_out, scale=ScaleOptions()))
 
 
 def test_a_process_is_left_out_as_asked(settings: Settings) -> None:

@@ -19,6 +19,8 @@ from headrace.errors import StackError
 from headrace.stack.processes.watchdog import GRACE_S
 from headrace.stack.report import Report
 from headrace.stack.stack import Stack
+from scheduler.actuators.base import HostMachine, HostOrder
+from scheduler.actuators.local import LocalActuator
 
 DEADLINE_S = 60.0
 PROCESSES = {"postgres", "valkey", "web", "gpu", "webhooks", "control", "beat", "flower"}
@@ -68,6 +70,13 @@ def live_workers(stack: Stack) -> set[str]:
             return {row[0] for row in db.execute(query)}
     except psycopg.OperationalError:
         return set()
+
+
+def hosts(stack: Stack) -> dict[str, str]:
+    """The names of the ready workers by their hosts' ids."""
+    query = "SELECT host_id, name FROM workers WHERE pool = 'chat' AND ready AND stopped_at IS NULL"
+    with psycopg.connect(stack.report.database_url.replace("+psycopg", "")) as db:
+        return dict(db.execute(query).fetchall())
 
 
 def is_ready(stack: Stack) -> bool:
@@ -143,6 +152,32 @@ def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         assert len(pids) > len(PROCESSES) + 2
         os.kill(stack.pid, signal.SIGKILL)
         until(lambda: not [pid for pid in pids if is_running(pid)], "nothing runs", GRACE_S + 10)
+
+
+def test_two_hosts_come_when_asked_for_and_their_workers_register_under_their_ids(tmp_path: Path) -> None:
+    said: list[str] = []
+    options = ("--scale", "--max-hosts", "3", "--engine", "simulator", "--without", "flower", "--without", "beat")
+    with Stack(tmp_path, options, {"OPENAI_API_KEY": ""}, said.append) as stack:
+        [first] = [name for name in stack.processes if name.startswith("gpu@")]
+        assert [line for line in said if line.startswith(f"{first} ready")]
+        assert hosts(stack) == {first.removeprefix("gpu@"): first}
+
+        actuator = LocalActuator(tmp_path / "hosts.sock")
+        actuator.order("chat", [HostOrder("h-1", "chat"), HostOrder("h-2", "chat")], actuator.machines("chat"))
+        until(lambda: hosts(stack).items() >= {"h-1": "gpu@h-1", "h-2": "gpu@h-2"}.items(), "two more workers")
+        assert stack.processes.keys() >= {"gpu@h-1", "gpu@h-2"}
+        assert get(stack.report.metrics_urls["gpu@h-1"]) == get(stack.report.metrics_urls["gpu@h-2"]) == 200
+
+        actuator.release("chat", [HostMachine("h-1", "h-1")])
+        until(
+            lambda: {each.host_id for each in actuator.machines("chat")} == {first.removeprefix("gpu@"), "h-2"}, "h-1"
+        )
+        assert "h-1" not in hosts(stack)
+        until(lambda: "gpu@h-1" not in stack.processes, "h-1 is not reported")
+        assert "gpu@h-1" not in stack.report.metrics_urls
+        pids = tree(stack.pid)
+        assert stack.stop() == 0
+    assert not [pid for pid in pids if is_running(pid)]
 
 
 def test_it_stops_with_status_0_when_told_to_while_starting(tmp_path: Path) -> None:

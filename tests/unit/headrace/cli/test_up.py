@@ -36,3 +36,10 @@ def test_an_engine_that_does_not_exist_is_refused_by_name() -> None:
     result = CliRunner().invoke(main, ["up", "--engine", "magic"])
     assert result.exit_code == 2
     assert "'magic' is not one of 'vllm', 'simulator'" in result.output
+
+
+@pytest.mark.parametrize("option", ["--max-hosts", "--provision-s"])
+def test_an_option_of_the_autoscaler_without_it_is_refused(option: str) -> None:
+    result = CliRunner().invoke(main, ["up", option, "3"])
+    assert result.exit_code == 2
+    assert "--max-hosts and --provision-s need --scale." in result.output

@@ -1,0 +1,146 @@
+"""A real supervisor with hosts, in a process of its own. Its hosts are small programs in place of workers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from scheduler.actuators.base import HostMachine, HostOrder
+from scheduler.actuators.local import LocalActuator
+
+DEADLINE_S = 20.0
+POOL = "chat"
+
+#: Prints each line that it says, and its pids on each change.
+SUPERVISE = """
+import json, os, sys
+from pathlib import Path
+from headrace.stack.hosts.host_socket import host_socket
+from headrace.stack.hosts.local_hosts import HostBounds, LocalHosts
+from headrace.stack.lock import state_lock
+from headrace.stack.processes.child import Command
+from headrace.stack.processes.service import Service
+from headrace.stack.processes.supervisor import Supervisor
+
+folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+bounds = HostBounds("chat", options["max_hosts"], options["provision_s"], 20_464, folder / "logs")
+
+def say(line):
+    print(line, flush=True)
+
+def make_service(name, host_id, port):
+    command = Command(name, (sys.executable, "-c", options["code"], str(folder), host_id), dict(os.environ), folder)
+    return Service(command, (folder / host_id).exists, stop_timeout_s=options["stop_timeout_s"])
+
+hosts = LocalHosts(bounds, make_service, say)
+with state_lock(folder) as lock, host_socket(folder / "hosts.sock", hosts.answer):
+    supervisor = Supervisor([[]], folder / "logs", lock, say, hosts.roster)
+    supervisor.run(lambda: not say("PIDS " + json.dumps(supervisor.pids)))
+"""
+
+#: Programs. Each gets the folder and its host's id as arguments, and is ready once it has made its file.
+START = "import os, pathlib, signal, sys, time; folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]; "
+READY = "(folder / name).write_text(str(os.getpid())); "
+OBEDIENT = START + READY + "signal.pause()"
+#: Drains for as long as the file `drain` exists.
+DRAINING = START + (
+    "drain = lambda *_: ([time.sleep(0.02) for _ in iter((folder / 'drain').exists, False)], sys.exit()); "
+    "signal.signal(signal.SIGTERM, drain); " + READY + "signal.pause()"
+)
+STUBBORN = START + "signal.signal(signal.SIGTERM, signal.SIG_IGN); " + READY + "[time.sleep(60) for _ in iter(int, 1)]"
+
+
+def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Return once the condition holds. Fail if it does not within the time."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """True for a process that has not ended; an uncollected one has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class HostStack:
+    """A supervisor with hosts.
+
+    Attributes:
+        actuator: asks it for hosts.
+    """
+
+    def __init__(self, folder: Path, code: str = OBEDIENT, **options: Any) -> None:
+        """Start it. Args: options: `max_hosts`, `provision_s` and `stop_timeout_s`."""
+        self.folder = folder
+        self.output = folder / "output"
+        self.actuator = LocalActuator(folder / "hosts.sock")
+        values = {"code": code, "max_hosts": 4, "provision_s": 0.0, "stop_timeout_s": DEADLINE_S, **options}
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SUPERVISE, str(folder), json.dumps(values)],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        self.says("PIDS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def says(self, text: str) -> None:
+        """Return once it has said this."""
+        until(lambda: text in self.output.read_text(), f"{text!r} in {self.output.read_text()!r}")
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The pid of each host, as last reported."""
+        lines = [line for line in self.output.read_text().splitlines() if line.startswith("PIDS ")]
+        pids: dict[str, int] = json.loads(lines[-1].removeprefix("PIDS "))
+        return {name.removeprefix("gpu@"): pid for name, pid in pids.items()}
+
+    @property
+    def first(self) -> str:
+        """The id of the host that was not asked for."""
+        return next(machine.provider_id for machine in self.machines if machine.provider_id.startswith("local-"))
+
+    @property
+    def machines(self) -> list[HostMachine]:
+        """The listed hosts."""
+        return self.actuator.machines(POOL)
+
+    @property
+    def ids(self) -> set[str]:
+        """Their ids."""
+        return {machine.provider_id for machine in self.machines}
+
+    def order(self, *host_ids: str) -> list[HostMachine]:
+        """Order hosts."""
+        return self.actuator.order(POOL, [HostOrder(host_id, POOL) for host_id in host_ids], self.machines)
+
+    def release(self, *host_ids: str) -> None:
+        """Release hosts."""
+        self.actuator.release(POOL, [HostMachine(host_id, host_id) for host_id in host_ids])
+
+    def is_ready(self, host_id: str) -> bool:
+        """Whether its program runs."""
+        return (self.folder / host_id).exists() and host_id in self.pids
+
+    def kill(self, host_id: str, number: int) -> int:
+        """Send a signal to a host's process. Returns: the pid that got it."""
+        pid = self.pids[host_id]
+        (self.folder / host_id).unlink()
+        os.kill(pid, number)
+        return pid
