@@ -97,6 +97,10 @@ class _EngineProcess:
             worker.start(node)
         self._taker.open(worker.kv_budget, worker.execute.takes, free_slots)
 
+    def about(self) -> dict[str, object]:
+        """What `celery inspect stats` and Flower show of the worker; empty while there is none."""
+        return self._worker.about() if self._worker is not None else {}
+
     def run(self, job_id: str, enqueue_no: int) -> None:
         """Run one attempt of a job, and report its outcome to Celery."""
         if (worker := self._worker) is None:
@@ -129,6 +133,9 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
         def start(self, worker: Any) -> None:
             process.start(worker.hostname, partial(_free_slots, worker))
+
+        def info(self, _worker: Any) -> dict[str, object]:
+            return process.about()
 
         def stop(self, worker: Any) -> None:
             process.stop()

@@ -15,7 +15,7 @@ from headrace import connections
 from headrace.broker.pace import Pace
 from headrace.broker.streams import Streams
 from headrace.config import Settings
-from headrace.domain.fleet import WorkerInfo
+from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.queues import OVERFLOW, Route
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.policies.answers import AnswerLength
@@ -56,7 +56,7 @@ class Hooks:
     """Callbacks into the worker's process. The worker calls them from any thread.
 
     Attributes:
-        freed: a job has left the engine, so another may fit.
+        freed: a job has left the engine, or a draining host was called back, so another job may be taken.
         give_up: the engine has died too often. Ends the process with an error.
     """
 
@@ -94,7 +94,11 @@ class Worker:
             payer if route is Route.OVERFLOW else None,
         )
         times = LeaseTimes(settings.lease_s, settings.lease_renew_every_s, settings.max_run_s(route))
-        self._lease = Lease(self._state, store, self._engine, times, hooks.give_up, lambda: not lockout.is_open)
+        self._lease = Lease(
+            *(self._state, store, self._engine, times, hooks.give_up),
+            serves=lambda: not lockout.is_open,
+            called_back=hooks.freed,
+        )
         self._sampler, self._endpoint = self._measures()
 
     def start(self, node: str) -> None:
@@ -129,6 +133,8 @@ class Worker:
             try:
                 with self._store.begin() as db:
                     workers.register(db, info, self._settings.lease_s)
+                    renewal = workers.renew(db, info.id, self._settings.lease_s, WorkerReport(0, ready=True))
+                self._lease.follow_host(drains=renewal.host_drains)
                 return
             except StoreUnavailable as error:
                 if time.monotonic() > give_up_at:
@@ -171,6 +177,10 @@ class Worker:
             kv_tokens=limits.kv_tokens,
             kv_block_tokens=limits.kv_block_tokens,
         )
+
+    def about(self) -> dict[str, object]:
+        """What Flower shows of it on the worker's page, under "Other"."""
+        return {"host_id": self._settings.host_id, "draining": self._state.host_drains.is_set()}
 
     def stop(self) -> None:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from headrace.domain.attempts import HeldAttempt
+
 #: The `worker_id` of a running job that its worker has disowned.
 NO_WORKER = UUID(int=0)
 
@@ -24,6 +26,34 @@ class WorkerInfo:
     max_model_tokens: int | None = None
     kv_tokens: int | None = None
     kv_block_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker reports of itself with each renewal of its lease.
+
+    Attributes:
+        running: attempts that it runs.
+        ready: it takes jobs.
+        draining: it takes none because its host drains.
+    """
+
+    running: int
+    ready: bool
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What Postgres answers to a renewal.
+
+    Attributes:
+        held: the attempts under the worker's lease.
+        host_drains: the worker's host is to be drained.
+    """
+
+    held: tuple[HeldAttempt, ...]
+    host_drains: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.budgets import Cost
 from headrace.domain.deliveries import Terms
-from headrace.domain.fleet import WorkerInfo
+from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.jobs import Idempotency, JobSpec, Placement
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Route
@@ -135,7 +135,7 @@ def live(deps: ControlDeps, recorder: Recorder) -> None:
     with store.begin() as db:
         workers.register(db, info(WORKER), 3600)
         workers.register(db, info(SECOND), 3600)
-        workers.renew(db, WORKER, 3600, running=0, ready=True)
+        workers.renew(db, WORKER, 3600, WorkerReport(0, ready=True))
     recorder.part("finish plain")
     finish(store, PLAIN, WORKER)
     recorder.part("finish hooked")

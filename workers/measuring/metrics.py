@@ -34,7 +34,8 @@ class WorkerMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every metric, each with the pool as its label."""
         yield self._gauge("worker_running", "Attempts that this worker runs.", len(self.state.attempts))
-        yield self._gauge("worker_ready", "1 while the engine can take work.", self.state.ready.is_set())
+        yield self._gauge("worker_ready", "1 while the worker takes jobs.", self.state.takes())
+        yield self._gauge("worker_draining", "1 while the worker's host drains.", self.state.host_drains.is_set())
         yield from self._of_engine(self.engine.stats())
         if (reserved := self.kv_budget.reserved()) is not None:
             about = "Share of the KV blocks that the jobs are expected to take at their peak, head-room included."

@@ -54,7 +54,7 @@ class Execute:
 
     def takes(self) -> bool:
         """True while the worker can take another job."""
-        return self.state.ready.is_set() and (self.payer is None or self.payer.is_open)
+        return self.state.takes() and (self.payer is None or self.payer.is_open)
 
     def run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         """Run one attempt of a job, if there is still one to run.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from headrace import store
 from headrace.domain.attempts import HeldAttempt
+from headrace.domain.fleet import WorkerReport
 from headrace.errors import ConfigError, EngineUnavailable, StoreUnavailable
 from headrace.store import Store
 from workers.engines.base import Engine
@@ -48,6 +49,7 @@ class Lease:
     Attributes:
         give_up: called when the engine has died too often, or hangs. Ends the process with an error.
         serves: False while the worker takes jobs but cannot serve them, as in a lock-out.
+        called_back: called when the host no longer drains.
     """
 
     state: WorkerState
@@ -56,6 +58,7 @@ class Lease:
     times: LeaseTimes
     give_up: Callable[[], object]
     serves: Callable[[], bool] = lambda: True
+    called_back: Callable[[], object] = lambda: None
     _stop_reason: str | None = None
     _draining: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -104,13 +107,26 @@ class Lease:
 
     def _renew(self) -> None:
         here = set(self.state.attempts.ids())
+        # `draining` is reported one renewal late, when also the last jobs are claimed that were taken before.
+        report = WorkerReport(len(here), self.state.takes() and self.serves(), self.state.host_drains.is_set())
         with self.store.begin() as db:
-            ready = self.state.ready.is_set() and self.serves()
-            held = store.workers.renew(db, self.state.id, self.times.lease_s, running=len(here), ready=ready)
-        for attempt in held:
+            renewal = store.workers.renew(db, self.state.id, self.times.lease_s, report)
+        self.follow_host(drains=renewal.host_drains)
+        for attempt in renewal.held:
             if attempt.stop is not None:
                 self._stop(attempt.request_id, attempt.stop)
-        self._compare(here, {attempt.request_id: attempt for attempt in held})
+        self._compare(here, {attempt.request_id: attempt for attempt in renewal.held})
+
+    def follow_host(self, *, drains: bool) -> None:
+        """Take no more jobs while the host drains, and take jobs again when it is called back."""
+        if drains == self.state.host_drains.is_set():
+            return
+        if drains:
+            self.state.host_drains.set()
+        else:
+            self.state.host_drains.clear()
+            self.called_back()
+        log.info("host_drains" if drains else "host_called_back", extra={"worker_id": str(self.state.id)})
 
     def _end_overlong(self) -> None:
         """Abort attempts that ran too long. Stop this worker if the engine does not end an aborted attempt."""

@@ -15,12 +15,19 @@ class WorkerState:
 
     Attributes:
         id: of its row in `workers`; fences every claim.
-        ready: set while its engine can answer.
+        ready: set while its engine can answer, and it is not stopping.
+        host_drains: set while its host drains: it takes no more jobs, and finishes those that it has. Separate from
+            `ready`, so that an engine that starts again does not open a draining worker.
         attempts: the running attempts.
         crashes: the engine's recent crashes.
     """
 
     id: UUID = field(default_factory=new_id)
     ready: threading.Event = field(default_factory=threading.Event)
+    host_drains: threading.Event = field(default_factory=threading.Event)
     attempts: RunningAttempts = field(default_factory=RunningAttempts)
     crashes: Crashes = field(default_factory=Crashes)
+
+    def takes(self) -> bool:
+        """True while the worker takes jobs."""
+        return self.ready.is_set() and not self.host_drains.is_set()

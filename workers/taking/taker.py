@@ -149,6 +149,11 @@ class KvTaker(Taker):
             self._depth = min(2 * len(chosen), FARTHEST) or 1
             if not chosen:
                 return []
+            if not self._is_ready():
+                # Since the check above the worker has begun to drain, or its engine died.
+                self._seen_until = -math.inf
+                _release(budget, chosen)
+                return []
             # A take that filled all slots needs no further messages for now.
             depth = self._depth if len(chosen) < most else 0
             if taken := self._remove(budget, chosen, turns.consume(queues), depth):

@@ -1,6 +1,7 @@
 """Workers and their leases: one row per process, renewed each second, by the database's clock."""
 
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,11 +11,11 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from headrace.domain.attempts import HeldAttempt
-from headrace.domain.fleet import NO_WORKER, Fleet, WorkerInfo
+from headrace.domain.fleet import NO_WORKER, Fleet, Renewal, WorkerInfo, WorkerReport
 from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
 from headrace.store.jobs import IS_RUNNING
-from headrace.tables import jobs, worker_samples, workers
+from headrace.tables import hosts, jobs, worker_samples, workers
 
 #: The age up to which workers' samples count for the present use of their KV caches, in seconds.
 RECENT_S = 15.0
@@ -30,22 +31,30 @@ def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:
     db.execute(added.on_conflict_do_update(index_elements=["id"], set_={"lease_until": added.excluded.lease_until}))
 
 
-def renew(db: Connection, worker_id: UUID, lease_s: float, *, running: int, ready: bool) -> list[HeldAttempt]:
-    """Renew the lease. The same round trip returns the attempts under it, and which of them must stop."""
+def renew(db: Connection, worker_id: UUID, lease_s: float, report: WorkerReport) -> Renewal:
+    """Renew the lease. The same round trip returns what the worker must stop, and whether its host drains."""
+    lease_until = sa.func.now() + timedelta(seconds=lease_s)
     renewed = (
         sa.update(workers)
         .where(workers.c.id == worker_id)
-        .values(lease_until=sa.func.now() + timedelta(seconds=lease_s), running=running, ready=ready)
-        .returning(workers.c.id)
+        .values(lease_until=lease_until, **asdict(report))
+        .returning(workers.c.pool, workers.c.host_id)
         .cte("renewed")
     )
+    drains = sa.select(_host_drains(renewed).label("drains")).subquery("host")
+    held = sa.and_(jobs.c.worker_id == worker_id, jobs.c.state == JobState.RUNNING)
     overdue = sa.func.coalesce(jobs.c.finish_by <= sa.func.now(), False)
-    statement = (
-        sa.select(jobs.c.id, jobs.c.attempt, jobs.c.cancel_requested_at, overdue.label("is_overdue"))
-        .where(jobs.c.worker_id == worker_id, jobs.c.state == JobState.RUNNING)
-        .add_cte(renewed)
-    )
-    return [_held_attempt(row) for row in db.execute(statement)]
+    job = (jobs.c.id, jobs.c.attempt, jobs.c.cancel_requested_at, overdue.label("is_overdue"))
+    # An outer join: a worker without jobs also gets the answer about its host.
+    rows = db.execute(sa.select(drains.c.drains, *job).select_from(drains.outerjoin(jobs, held))).all()
+    return Renewal(tuple(_held_attempt(row) for row in rows if row.id is not None), rows[0].drains)
+
+
+def _host_drains(worker: sa.CTE) -> sa.Exists:
+    """Whether the live lease of the worker's host drains. Uses `ix_hosts_live`, once a second for each worker."""
+    is_host = sa.or_(hosts.c.id == worker.c.host_id, hosts.c.provider_id == worker.c.host_id)
+    is_live = (hosts.c.pool == worker.c.pool, hosts.c.ended_at.is_(None))
+    return sa.exists().where(*is_live, is_host, hosts.c.drain_at.is_not(None))
 
 
 def _held_attempt(row: Row[Any]) -> HeldAttempt:

@@ -32,7 +32,7 @@ from headrace.config import BudgetSettings, Price
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack, HeldAttempt, Reroute, Usage
 from headrace.domain.budgets import Cost
-from headrace.domain.fleet import NO_WORKER, WorkerInfo
+from headrace.domain.fleet import NO_WORKER, WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
 from headrace.domain.prompts import Message, Sampling
@@ -351,7 +351,7 @@ class Actors:
 
     def renew(self, worker: UUID) -> set[tuple[UUID, int, str | None]]:
         with self.store.begin() as db:
-            held = workers.renew(db, worker, LEASE_S, running=0, ready=True)
+            held = workers.renew(db, worker, LEASE_S, WorkerReport(0, ready=True)).held
         return {(each.job_id, each.attempt, each.stop) for each in held}
 
     def end_lease(self, worker: UUID) -> None:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from headrace.broker.admission import Admission
 from headrace.config import BudgetSettings, Price, Settings
 from headrace.domain.apps import App
-from headrace.domain.fleet import WorkerInfo
+from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id
 from headrace.domain.places import Ask, Place
 from headrace.domain.prompts import Message, Sampling
@@ -63,7 +63,7 @@ def calls(store: Store, settings: Settings) -> Callable[[int], UUID]:
         info = WorkerInfo(new_id(), "overflow@test", "host", "overflow", "openai", "gpt-4o-mini", number)
         with store.begin() as db:
             workers.register(db, info, settings.lease_s)
-            workers.renew(db, info.id, settings.lease_s, running=0, ready=ready)
+            workers.renew(db, info.id, settings.lease_s, WorkerReport(0, ready=ready))
         return info.id
 
     return make

@@ -15,7 +15,7 @@ from headrace.domain.queues import Lane, Route, Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
-from headrace.tables import jobs, workers
+from headrace.tables import hosts, jobs, workers
 from tests.chaos.proxy import Mode, Proxy
 from workers.running.notices import Notices
 from workers.worker import YOUNG_OBJECTS, Hooks, Worker
@@ -87,6 +87,20 @@ def test_its_row_names_its_host_and_its_node_and_so_does_the_bill(worker: Worker
     assert row == ("i-0abc", "gpu-0@machine", "chat")
     assert worker.execute.bill.host_id == "i-0abc"
     worker.stop()
+
+
+def test_a_worker_that_starts_on_a_draining_host_takes_nothing(worker: Worker, proxy: Proxy, store: Store) -> None:
+    proxy.turn(Mode.OK)
+    lease = {"id": "ours", "provider_id": "i-0abc", "pool": "chat"}
+    with store.begin() as db:
+        db.execute(sa.insert(hosts).values(**lease, requested_at=sa.func.now(), drain_at=sa.func.now()))
+    worker.start("gpu@test")
+    takes = worker.execute.takes()
+    about = worker.about()
+    worker.stop()
+
+    assert not takes
+    assert about == {"host_id": "i-0abc", "draining": True}
 
 
 def test_but_not_for_ever(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

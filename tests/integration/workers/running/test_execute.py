@@ -114,6 +114,7 @@ class Bench:
     engine: ScriptedEngine
     heard: Heard
     gave_up: threading.Event
+    called_back: threading.Event
 
 
 @pytest.fixture
@@ -132,9 +133,9 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
     )
     publisher.begin()
     state.ready.set()
-    gave_up = threading.Event()
-    lease = Lease(state, store, engine, LeaseTimes(settings.lease_s, 0.02), gave_up.set)
-    yield Bench(execute, lease, engine, heard, gave_up)
+    gave_up, called_back = threading.Event(), threading.Event()
+    lease = Lease(state, store, engine, LeaseTimes(settings.lease_s, 0.02), gave_up.set, called_back=called_back.set)
+    yield Bench(execute, lease, engine, heard, gave_up, called_back)
     publisher.end()
 
 
@@ -448,6 +449,43 @@ def test_engine_that_is_well_after_all_takes_work_again_unless_it_drains(bench: 
     bench.lease.end()
 
     assert not bench.execute.state.ready.is_set()
+
+
+@pytest.fixture
+def draining(bench: Bench, store: Store) -> Iterator[Bench]:
+    """A worker that renews its lease and has heard that its host drains."""
+    with store.begin() as db:
+        db.execute(
+            sa.text("INSERT INTO hosts (id, pool, requested_at, drain_at) VALUES ('host', 'chat', now(), now())")
+        )
+    bench.lease.begin()
+    assert bench.execute.state.host_drains.wait(10)
+    yield bench
+    bench.lease.end()
+
+
+def test_an_engine_that_starts_again_does_not_open_a_worker_whose_host_drains(draining: Bench) -> None:
+    assert not draining.execute.takes()
+    draining.engine.dead = True
+    draining.execute.state.ready.clear()
+    assert draining.execute.state.ready.wait(10), "the engine is up again"
+    assert not draining.execute.takes()
+
+
+def test_a_worker_whose_host_is_called_back_takes_jobs_again(draining: Bench, store: Store) -> None:
+    assert not draining.called_back.is_set()
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE hosts SET drain_at = NULL"))
+    assert draining.called_back.wait(10), "its taker is told to look"
+    assert draining.execute.takes()
+
+
+def test_a_job_that_was_taken_before_the_host_drained_still_runs(
+    draining: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket = queued()
+    draining.execute.run(ticket.job_id, ticket.enqueue_no)
+    assert job(store, ticket).state is JobState.SUCCEEDED
 
 
 def test_message_waits_for_an_engine_that_is_about_to_be_ready(

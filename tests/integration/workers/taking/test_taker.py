@@ -358,3 +358,27 @@ def test_a_message_that_is_none_of_ours_is_handed_on_and_one_that_nobody_can_rea
     assert one.taker.take(Order(), 4, 1) == [(NORMAL, theirs)]
     assert [record.message for record in caplog.records].count("message_not_readable") == 4
     assert redis.llen(list_key(NORMAL)) == 0
+
+
+def test_a_worker_that_begins_to_drain_in_the_middle_of_a_take_takes_nothing(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, one = put(Lane.NORMAL, 6), worker(10)
+    choose = KvTaker._choose_some
+
+    def drain_meanwhile(taker: KvTaker, *args: Any) -> Any:
+        chosen = choose(taker, *args)
+        one.is_ready = not chosen
+        return chosen
+
+    monkeypatch.setattr(KvTaker, "_choose_some", drain_meanwhile)
+    assert one.take() is None
+    assert not one.is_ready
+    assert redis.llen(list_key(NORMAL)) == 1
+    reserved = one.kv_budget.reserved()
+    assert reserved is not None
+    assert reserved.share == 0, "its room was given back"
+    monkeypatch.undo()
+
+    one.is_ready = True
+    assert one.take() == job

@@ -86,6 +86,13 @@ def test_what_runs_and_whether_it_takes_work(bench: Bench) -> None:
         assert (bench.value("worker_running"), bench.value("worker_ready")) == (1, 1)
 
 
+def test_a_worker_whose_host_drains_takes_no_work_and_says_so(bench: Bench) -> None:
+    bench.state.ready.set()
+    assert bench.value("worker_draining") == 0
+    bench.state.host_drains.set()
+    assert (bench.value("worker_ready"), bench.value("worker_draining")) == (0, 1)
+
+
 def test_what_the_ledger_keeps_and_how_careful_it_is(bench: Bench) -> None:
     assert bench.value("kv_reserved_ratio") == 0
     assert bench.kv_budget.hold(new_id(), Lane.NORMAL, 16, 64)

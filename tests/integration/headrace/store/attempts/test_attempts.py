@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.budgets import Cost
 from headrace.domain.deliveries import Terms
-from headrace.domain.fleet import WorkerInfo
+from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.jobs import Job
 from headrace.domain.prompts import Sampling
@@ -252,7 +252,7 @@ def test_disowned_job_is_an_orphan_though_its_worker_lives(
     must_claim(store, ticket, worker)
 
     with store.begin() as db:
-        (held,) = workers.renew(db, worker, 10, running=0, ready=True)
+        (held,) = workers.renew(db, worker, 10, WorkerReport(0, ready=True)).held
         assert jobs.orphans(db) == []
         workers.disown(db, worker, held)
         assert [row.id for row in jobs.orphans(db)] == [ticket.job_id]
@@ -313,7 +313,7 @@ def test_cancel_ends_a_queued_job_at_once_and_asks_for_a_running_one(
     with store.begin() as db:
         assert jobs.cancel(db, waiting.app_id, waiting.job_id).state is JobState.CANCELLED
         assert jobs.cancel(db, running.app_id, running.job_id).state is JobState.RUNNING
-        requests = workers.renew(db, worker, 10, running=1, ready=True)
+        requests = workers.renew(db, worker, 10, WorkerReport(1, ready=True)).held
 
     assert [(each.request_id, each.stop) for each in requests] == [(claimed.request_id, "cancelled")]
     assert claim(store, waiting, worker) is None
@@ -327,7 +327,7 @@ def test_renewal_reports_a_running_job_past_its_deadline(
     age(ticket.job_id, timedelta(seconds=61))
 
     with store.begin() as db:
-        (request,) = workers.renew(db, worker, 10, running=1, ready=True)
+        (request,) = workers.renew(db, worker, 10, WorkerReport(1, ready=True)).held
 
     assert request.stop == "deadline_exceeded"
 

@@ -1,12 +1,15 @@
 """Workers' rows on a real Postgres."""
 
+from typing import Any
+
+import pytest
 import sqlalchemy as sa
 
-from headrace.domain.fleet import WorkerInfo
+from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id
 from headrace.store import Store
-from headrace.store.fleet.workers import register
-from headrace.tables import workers
+from headrace.store.fleet.workers import register, renew
+from headrace.tables import hosts, workers
 
 
 def test_a_worker_whose_commit_got_no_reply_registers_again(store: Store) -> None:
@@ -19,3 +22,63 @@ def test_a_worker_whose_commit_got_no_reply_registers_again(store: Store) -> Non
             leases += db.scalars(sa.select(workers.c.lease_until)).all()
     first, second = leases
     assert second > first
+
+
+LEASE = {"id": "ours", "pool": "chat", "requested_at": sa.func.now(), "drain_at": sa.func.now()}
+
+
+@pytest.mark.parametrize(
+    ("lease", "drains"),
+    [
+        ({"id": "host"}, True),
+        ({"provider_id": "host"}, True),
+        ({"id": "host", "drain_at": None}, False),
+        ({"id": "host", "ended_at": sa.func.now()}, False),
+        ({"id": "host", "pool": "code"}, False),
+        ({"provider_id": "other"}, False),
+        ({}, False),
+    ],
+)
+def test_a_worker_hears_with_its_renewal_whether_its_host_drains(
+    store: Store, lease: dict[str, Any], drains: bool
+) -> None:
+    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "test-model", 4)
+    with store.begin() as db:
+        register(db, info, 60)
+        db.execute(sa.insert(hosts).values(**{**LEASE, **lease}))
+
+        assert renew(db, info.id, 60, WorkerReport(0, ready=True)).host_drains is drains
+
+
+def test_what_a_worker_says_of_itself_is_in_its_row(store: Store) -> None:
+    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "test-model", 4)
+    with store.begin() as db:
+        register(db, info, 60)
+        renew(db, info.id, 60, WorkerReport(3, ready=False, draining=True))
+
+        [row] = db.execute(sa.select(workers.c.running, workers.c.ready, workers.c.draining))
+    assert row == (3, False, True)
+
+
+def test_a_renewal_reads_the_live_leases_of_its_pool_alone(store: Store) -> None:
+    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "test-model", 4)
+    with store.begin() as db:
+        register(db, info, 60)
+        db.exec_driver_sql(
+            "INSERT INTO hosts (id, pool, requested_at, ended_at) SELECT i, 'chat', now(), now() "
+            "FROM generate_series(1, 10000) i"
+        )
+        db.exec_driver_sql("ANALYZE hosts")
+        said = list[tuple[str, Any]]()
+
+        def keep(_db: Any, _cursor: Any, sql: str, values: Any, _context: Any, _many: bool) -> None:
+            said.append((sql, values))
+
+        sa.event.listen(db, "before_cursor_execute", keep)
+        renew(db, info.id, 60, WorkerReport(0, ready=True))
+        sa.event.remove(db, "before_cursor_execute", keep)
+        [(sql, values)] = said
+        plan = "\n".join(row[0] for row in db.exec_driver_sql(f"EXPLAIN {sql}", values))
+
+    assert "ix_hosts_live" in plan
+    assert "Seq Scan on hosts" not in plan
