@@ -116,11 +116,13 @@ class AwsSettings(Section):
         groups: the Auto Scaling group of each pool.
         region: the groups' region; by default the one of the AWS configuration.
         endpoint_url: another URL of the API, for tests.
+        timeout_s: how long a request may wait for a connection, and then for its answer. It is made twice at most.
     """
 
     groups: dict[str, str] = Field(default_factory=dict)
     region: str | None = None
     endpoint_url: str | None = None
+    timeout_s: Positive = 10.0
 
 
 class KubernetesSettings(Section):
@@ -130,11 +132,13 @@ class KubernetesSettings(Section):
         deployments: the Deployment of each pool.
         namespace: the namespace of the Deployments.
         kubeconfig: a kubeconfig file; by default the service account of the pod, or else the user's own file.
+        timeout_s: how long a request may take.
     """
 
     deployments: dict[str, str] = Field(default_factory=dict)
     namespace: str = "default"
     kubeconfig: str | None = None
+    timeout_s: Positive = 10.0
 
 
 class LocalSettings(Section):

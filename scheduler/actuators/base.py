@@ -28,7 +28,7 @@ class HostMachine:
     """One machine at a provider, running or on its way.
 
     Attributes:
-        provider_id: the provider's name of it. It never changes, and no other machine of the pool ever has it.
+        provider_id: the provider's name of it. It never changes, and no other machine of the pool has it meanwhile.
         host_id: our id of it, where the provider keeps that; otherwise None.
         is_ending: it was released, or is going away by itself; it serves no more.
     """

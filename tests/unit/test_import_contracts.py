@@ -66,6 +66,7 @@ def verdicts(tree: Path) -> dict[str, str]:
         ("Each SDK is imported by its one adapter", "scheduler/actuators/base.py", "import boto3"),
         ("Each SDK is imported by its one adapter", "scheduler/sweep.py", "import botocore"),
         ("Each SDK is imported by its one adapter", "scheduler/autoscale.py", "import kubernetes"),
+        ("Actuators are independent of each other", "scheduler/actuators/command.py", "import scheduler.actuators.aws"),
         (
             "Adapters are independent of each other",
             "workers/engines/simulator/engine.py",
