@@ -13,7 +13,7 @@ from headrace.errors import StackError
 from headrace.stack.hosts.messages import HOST_REQUEST, MAX_REQUEST_BYTES, HostAnswer, HostRequest
 
 #: Seconds that a client may take for each part of its request.
-PATIENCE_S = 5.0
+PATIENCE_S = 2.0
 #: The most bytes of a socket's path. Linux has room for 108, the last of which is 0.
 MAX_PATH_BYTES = 107
 

@@ -46,9 +46,10 @@ with state_lock(folder) as lock, host_socket(folder / "hosts.sock", hosts.answer
 START = "import os, pathlib, signal, sys, time; folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]; "
 READY = "(folder / name).write_text(str(os.getpid())); "
 OBEDIENT = START + READY + "signal.pause()"
-#: Drains for as long as the file `drain` exists.
+#: Drains for as long as the file `drain` exists, then says that it ended by itself.
 DRAINING = START + (
-    "drain = lambda *_: ([time.sleep(0.02) for _ in iter((folder / 'drain').exists, False)], sys.exit()); "
+    "drain = lambda *_: ([time.sleep(0.02) for _ in iter((folder / 'drain').exists, False)], "
+    "(folder / f'{name}-drained').touch(), sys.exit()); "
     "signal.signal(signal.SIGTERM, drain); " + READY + "signal.pause()"
 )
 STUBBORN = START + "signal.signal(signal.SIGTERM, signal.SIG_IGN); " + READY + "[time.sleep(60) for _ in iter(int, 1)]"

@@ -140,13 +140,15 @@ def test_a_second_control_process_finds_the_hosts(tmp_path: Path) -> None:
 
 
 def test_every_host_ends_with_the_stack(tmp_path: Path) -> None:
-    with HostStack(tmp_path) as stack:
+    with HostStack(tmp_path, DRAINING) as stack:
         stack.order("h-1")
         until(lambda: stack.is_ready("h-1"), "h-1 runs")
-        pids = stack.pids.values()
+        pids, first = stack.pids.values(), stack.first
         stack.process.terminate()
         assert stack.process.wait(DEADLINE_S) == 0
         assert not any(map(is_running, pids))
+        assert (tmp_path / "h-1-drained").exists()
+        assert (tmp_path / f"{first}-drained").exists()
         assert not (tmp_path / "hosts.sock").exists()
 
 
