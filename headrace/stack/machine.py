@@ -18,7 +18,7 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
 from headrace.stack import ports, readiness
-from headrace.stack.hosts.local_hosts import HostBounds, LocalHosts
+from headrace.stack.hosts.local_hosts import HostBounds, HostProcess, LocalHosts
 from headrace.stack.hosts.scale import ScaleOptions, scaled, variables
 from headrace.stack.models.model import PreparedModel
 from headrace.stack.processes import procfile
@@ -173,7 +173,7 @@ class Machine:
             raise StackError(f"There are no hosts to scale, because gpu is left out: {reason}.")
         scaling = self.settings.scaling
         bounds = HostBounds(
-            self.settings.pool,
+            (self.settings.pool,),
             scaling.of_pool(self.settings.pool).max_hosts,
             scaling.local.provision_s,
             HOST_METRICS_PORT + shift * HOSTS_APART,
@@ -225,12 +225,12 @@ class Machine:
             case _:
                 return service
 
-    def _host(self, name: str, host_id: str, metrics_port: int) -> Service:
+    def _host(self, process: HostProcess) -> Service:
         """A host: the Procfile's `gpu` under another name. No earlier worker had its id, so that any row is its own."""
-        env = self._env | {"HEADRACE_HOST_ID": host_id, "HEADRACE_METRICS_PORT": str(metrics_port)}
-        command = Command(name, procfile.shell(self._lines["gpu"]), env, PROJECT_ROOT)
-        settings = self.settings.model_copy(update={"host_id": host_id})
-        return self._worker(command, readiness.WorkerRow(settings, settings.pool))
+        env = self._env | {"HEADRACE_HOST_ID": process.host_id, "HEADRACE_METRICS_PORT": str(process.metrics_port)}
+        command = Command(process.name, procfile.shell(self._lines["gpu"]), env, PROJECT_ROOT)
+        settings = self.settings.model_copy(update={"host_id": process.host_id})
+        return self._worker(command, readiness.WorkerRow(settings, process.pool))
 
     def _worker(self, command: Command, row: readiness.WorkerRow) -> Service:
         return Service(

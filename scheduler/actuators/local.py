@@ -35,8 +35,8 @@ class LocalActuator:
     name = "local"
     names_hosts = True
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
+        self._path, self._timeout_s = path, timeout_s
 
     def machines(self, pool: str) -> list[HostMachine]:
         """List the pool's hosts; a stopped one as long as its process runs."""
@@ -72,7 +72,7 @@ class LocalActuator:
         """The supervisor's answer, which may be a refusal. Raises: ActuatorUnavailable: there is none."""
         try:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(TIMEOUT_S)
+                connection.settimeout(self._timeout_s)
                 connection.connect(str(self._path))
                 connection.sendall(json.dumps(request).encode() + b"\n")
                 with connection.makefile("rb") as answers:

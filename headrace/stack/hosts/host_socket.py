@@ -75,12 +75,14 @@ class _Handler(socketserver.StreamRequestHandler):
 
     def _answer(self, line: bytes) -> HostAnswer:
         if not line.endswith(b"\n"):
-            return HostAnswer(error=f"A request is one line of at most {MAX_REQUEST_BYTES} bytes.")
+            return HostAnswer(hosts=(), error=f"A request is one line of at most {MAX_REQUEST_BYTES} bytes.")
         try:
             return self.server.answer(HOST_REQUEST.validate_json(line))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
-            return HostAnswer(error=f"The request is not valid: {where + ': ' if where else ''}{first['msg']}.")
+            return HostAnswer(
+                hosts=(), error=f"The request is not valid: {where + ': ' if where else ''}{first['msg']}."
+            )
         except StackError as error:
-            return HostAnswer(error=str(error))
+            return HostAnswer(hosts=(), error=str(error))

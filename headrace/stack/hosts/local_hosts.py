@@ -26,18 +26,32 @@ class HostBounds:
     """What the operator grants.
 
     Attributes:
-        pool: the one pool that the hosts serve.
+        pools: the pools that hosts may serve. The first host serves the first of them.
         max_hosts: the most hosts at once, draining ones included. Each takes memory.
         provision_s: how long a host waits before its process starts, as if it were ordered from a provider.
         first_port: the metrics port of a first host; others get the next free ones.
         logs: the folder of the hosts' logs.
     """
 
-    pool: str
+    pools: tuple[str, ...]
     max_hosts: int
     provision_s: float
     first_port: int
     logs: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HostProcess:
+    """What tells the process of one host from those of others."""
+
+    host_id: str
+    pool: str
+    metrics_port: int
+
+    @property
+    def name(self) -> str:
+        """Its name for the supervisor."""
+        return PREFIX + self.host_id
 
 
 class LocalHosts:
@@ -48,55 +62,59 @@ class LocalHosts:
     """
 
     def __init__(
-        self, bounds: HostBounds, make_service: Callable[[str, str, int], Service], say: Callable[[str], None]
+        self, bounds: HostBounds, make_service: Callable[[HostProcess], Service], say: Callable[[str], None]
     ) -> None:
-        """Start nothing yet.
-
-        Args:
-            make_service: makes a host's service of its process name, its host id, and its metrics port.
-            say: gets each line of progress.
-        """
+        """Start nothing yet. Args: say: gets each line of progress."""
         self._bounds = bounds
         self._make_service = make_service
         self._lock = Lock()
-        self._ports: dict[str, int] = {}
+        self._processes: dict[str, HostProcess] = {}
         # A new id each time: the lease of an earlier run's host has ended.
-        self.roster = Roster(say, [self._service(f"local-{secrets.token_hex(4)}", present=())])
+        first = self._service(f"local-{secrets.token_hex(4)}", bounds.pools[0], present=())
+        self.roster = Roster(say, [first])
 
     @property
     def metrics_ports(self) -> dict[str, int]:
         """The metrics port of each host, by the name of its process."""
-        return {name: port for name, port in self._ports.items() if name in self.roster.states()}
+        present = self.roster.states()
+        return {name: process.metrics_port for name, process in self._processes.items() if name in present}
 
     def answer(self, request: HostRequest) -> HostAnswer:
         """Do what is requested. Raises: StackError: it is refused."""
-        if request.pool != self._bounds.pool:
-            raise StackError(f"This stack has hosts of pool '{self._bounds.pool}' alone, not of '{request.pool}'.")
+        if request.pool not in self._bounds.pools:
+            pools = ", ".join(self._bounds.pools)
+            raise StackError(f"This stack has no hosts of pool '{request.pool}', only of: {pools}.")
         with self._lock:
             if isinstance(request, ListHosts):
-                return self._listed(None)
+                return self._listed(request.pool, None)
             if isinstance(request, StartHost):
-                self._start(request.host_id)
-            else:
+                self._start(request.host_id, request.pool)
+            elif self._is_of(PREFIX + request.host_id, request.pool):
                 self.roster.remove(PREFIX + request.host_id)
-            return self._listed(request.host_id)
+            return self._listed(request.pool, request.host_id)
 
-    def _start(self, host_id: str) -> None:
+    def _start(self, host_id: str, pool: str) -> None:
         present = self.roster.states()
         if PREFIX + host_id in present:
+            if not self._is_of(PREFIX + host_id, pool):
+                raise StackError(f"Host {host_id} serves another pool than '{pool}'.")
             return
         if len(present) >= self._bounds.max_hosts:
             raise StackError(
                 f"{len(present)} hosts run, start or stop on this machine, and no more than "
                 f"{self._bounds.max_hosts} may: 'headrace up --scale --max-hosts' sets the limit."
             )
-        self.roster.add(self._service(host_id, present), self._bounds.provision_s)
+        self.roster.add(self._service(host_id, pool, present), self._bounds.provision_s)
 
-    def _service(self, host_id: str, present: Collection[str]) -> Service:
-        name = PREFIX + host_id
-        self._ports = {host: port for host, port in self._ports.items() if host in present}
-        self._ports[name] = ports.pick(self._bounds.first_port, taken=self._ports.values())
-        return replace(self._make_service(name, host_id, self._ports[name]), after_stop=self._remove_old_logs)
+    def _is_of(self, name: str, pool: str) -> bool:
+        return name in self._processes and self._processes[name].pool == pool
+
+    def _service(self, host_id: str, pool: str, present: Collection[str]) -> Service:
+        processes = {name: process for name, process in self._processes.items() if name in present}
+        taken = [process.metrics_port for process in processes.values()]
+        process = HostProcess(host_id, pool, ports.pick(self._bounds.first_port, taken))
+        self._processes = {**processes, process.name: process}
+        return replace(self._make_service(process), after_stop=self._remove_old_logs)
 
     def _remove_old_logs(self) -> None:
         present = self.roster.states()
@@ -104,7 +122,12 @@ class LocalHosts:
         for log in sorted(logs, key=lambda log: log.stat().st_mtime)[:-KEPT_LOGS]:
             log.unlink()
 
-    def _listed(self, host_id: str | None) -> HostAnswer:
-        states = {name.removeprefix(PREFIX): state for name, state in self.roster.states().items()}
-        hosts = [LocalHost(host_id=each, state=state) for each, state in states.items() if host_id in (None, each)]
+    def _listed(self, pool: str, host_id: str | None) -> HostAnswer:
+        """The hosts of the pool, or the one with this id."""
+        states = self.roster.states()
+        hosts = [
+            LocalHost(host_id=process.host_id, state=states[name])
+            for name, process in self._processes.items()
+            if name in states and process.pool == pool and host_id in (None, process.host_id)
+        ]
         return HostAnswer(hosts=tuple(hosts))

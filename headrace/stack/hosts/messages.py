@@ -9,7 +9,7 @@ An answer has the hosts that the request is about, or an error.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from headrace.stack.processes.roster import MemberState
 
@@ -64,8 +64,16 @@ class HostAnswer(_Message):
     """The hosts that the request is about, as they stand after it.
 
     Attributes:
+        hosts: required, so that an answer that lacks them by mistake does not read as "no host is left".
         error: why the request was refused; None if it was not.
     """
 
-    hosts: tuple[LocalHost, ...] = ()
+    hosts: tuple[LocalHost, ...]
     error: str | None = None
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_different(cls, hosts: tuple[LocalHost, ...]) -> tuple[LocalHost, ...]:
+        if len({host.host_id for host in hosts}) < len(hosts):
+            raise ValueError("a host is listed twice")
+        return hosts

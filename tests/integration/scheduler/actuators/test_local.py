@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def actuator(path: Path) -> LocalActuator:
-    return LocalActuator(path)
+    return LocalActuator(path, timeout_s=1.0)
 
 
 def test_without_a_supervisor_it_is_unavailable_and_says_where(actuator: LocalActuator, path: Path) -> None:
@@ -58,10 +58,8 @@ def test_without_a_supervisor_it_is_unavailable_and_says_where(actuator: LocalAc
         actuator.release("chat", [HostMachine("h-1", "h-1")])
 
 
-def test_a_supervisor_that_hangs_is_given_up(
-    actuator: LocalActuator, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("scheduler.actuators.local.TIMEOUT_S", 0.05)
+def test_a_supervisor_that_hangs_is_given_up(path: Path) -> None:
+    actuator = LocalActuator(path, timeout_s=0.05)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -69,7 +67,19 @@ def test_a_supervisor_that_hangs_is_given_up(
             actuator.machines("chat")
 
 
-@pytest.mark.parametrize("answer", [None, b"", b"hello\n", b"{}{}\n", b'{"hosts": [{"host_id": "../h"}]}\n', b"\xff\n"])
+HOST = b'{"host_id": "h-1", "state": "running"}'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(None, b"", b"hello\n", b"\xff\n", b"[]\n", b"{}{}\n"),
+        # An answer that was cut off, or lacks the hosts, must not read as "no host is left".
+        *(b"{}\n", b'{"hosts": [', b'{"hosts": null}\n'),
+        *(b'{"hosts": [{"host_id": "../h", "state": "running"}]}\n', b'{"hosts": [{"host_id": "h-1"}]}\n'),
+        b'{"hosts": [' + HOST + b", " + HOST + b"]}\n",
+    ],
+)
 def test_what_is_no_answer_of_a_supervisor_counts_as_none(
     actuator: LocalActuator, path: Path, answer: bytes | None
 ) -> None:
@@ -78,7 +88,7 @@ def test_what_is_no_answer_of_a_supervisor_counts_as_none(
 
 
 def test_a_refusal_is_an_error_with_the_supervisor_s_words(actuator: LocalActuator, path: Path) -> None:
-    refusal = b'{"error": "Not this pool."}\n'
+    refusal = b'{"hosts": [], "error": "Not this pool."}\n'
     with answering(path, refusal), pytest.raises(ActuatorUnavailable, match=r"Not this pool\."):
         actuator.machines("chat")
     path.unlink()
@@ -87,7 +97,10 @@ def test_a_refusal_is_an_error_with_the_supervisor_s_words(actuator: LocalActuat
 
 
 def test_what_was_accepted_beside_a_refusal_is_returned(actuator: LocalActuator, path: Path) -> None:
-    refusal, accepted = b'{"error": "No room."}\n', b'{"hosts": [{"host_id": "h-2", "state": "waiting"}]}\n'
+    refusal, accepted = (
+        b'{"hosts": [], "error": "No room."}\n',
+        b'{"hosts": [{"host_id": "h-2", "state": "waiting"}]}\n',
+    )
     with answering(path, refusal, accepted):
         machines = actuator.order("chat", [HostOrder("h-1", "chat"), HostOrder("h-2", "chat")], [])
     assert machines == [HostMachine("h-2", "h-2")]

@@ -27,14 +27,15 @@ from headrace.stack.processes.service import Service
 from headrace.stack.processes.supervisor import Supervisor
 
 folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-bounds = HostBounds("chat", options["max_hosts"], options["provision_s"], 20_464, folder / "logs")
+bounds = HostBounds(("chat", "code"), options["max_hosts"], options["provision_s"], 20_464, folder / "logs")
 
 def say(line):
     print(line, flush=True)
 
-def make_service(name, host_id, port):
-    command = Command(name, (sys.executable, "-c", options["code"], str(folder), host_id), dict(os.environ), folder)
-    return Service(command, (folder / host_id).exists, stop_timeout_s=options["stop_timeout_s"])
+def make_service(process):
+    argv = (sys.executable, "-c", options["code"], str(folder), process.host_id)
+    command = Command(process.name, argv, dict(os.environ), folder)
+    return Service(command, (folder / process.host_id).exists, stop_timeout_s=options["stop_timeout_s"])
 
 hosts = LocalHosts(bounds, make_service, say)
 with state_lock(folder) as lock, host_socket(folder / "hosts.sock", hosts.answer):

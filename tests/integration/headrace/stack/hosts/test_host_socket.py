@@ -25,6 +25,7 @@ from headrace.stack.hosts.messages import (
 from headrace.stack.processes.roster import MemberState
 
 DEADLINE_S = 20.0
+NONE = HostAnswer(hosts=())
 HOST = LocalHost(host_id="h-1", state=MemberState.RUNNING)
 
 
@@ -164,7 +165,7 @@ def test_only_this_user_may_connect_from_the_first_moment_on(tmp_path: Path, mon
         real(self, *arguments)
 
     monkeypatch.setattr(socket.socket, "listen", listen)
-    with host_socket(tmp_path / "hosts.sock", lambda request: HostAnswer()):
+    with host_socket(tmp_path / "hosts.sock", lambda _: NONE):
         assert modes == [0o600]
 
 
@@ -172,7 +173,7 @@ def test_a_socket_that_a_killed_stack_left_is_replaced_and_none_is_left(tmp_path
     path = tmp_path / "hosts.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
-    with host_socket(path, lambda request: HostAnswer()):
+    with host_socket(path, lambda _: NONE):
         assert ask(path, b'{"verb": "list", "pool": "chat"}\n') == {"hosts": []}
     assert not path.exists()
     assert not [thread for thread in threading.enumerate() if thread.name == "hosts"]
@@ -180,7 +181,10 @@ def test_a_socket_that_a_killed_stack_left_is_replaced_and_none_is_left(tmp_path
 
 def test_a_path_that_is_too_long_for_a_socket_is_refused_with_what_to_do(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 100) / "hosts.sock"
-    with pytest.raises(StackError, match="too long: set HEADRACE_STATE"), host_socket(long, lambda _: HostAnswer()):
+    with (
+        pytest.raises(StackError, match="too long: set HEADRACE_STATE"),
+        host_socket(long, lambda _: NONE),
+    ):
         pass
 
 
@@ -188,6 +192,6 @@ def test_a_folder_that_takes_no_socket_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing" / "hosts.sock"
     with (
         pytest.raises(StackError, match=r"missing/hosts.sock cannot be made"),
-        host_socket(missing, lambda _: HostAnswer()),
+        host_socket(missing, lambda _: NONE),
     ):
         pass

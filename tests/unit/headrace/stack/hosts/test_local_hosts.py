@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import StackError
-from headrace.stack.hosts.local_hosts import KEPT_LOGS, HostBounds, LocalHosts
+from headrace.stack.hosts.local_hosts import KEPT_LOGS, HostBounds, HostProcess, LocalHosts
 from headrace.stack.hosts.messages import HostAnswer, ListHosts, StartHost, StopHost
 from headrace.stack.processes.child import Command
 from headrace.stack.processes.roster import MemberState
 from headrace.stack.processes.service import Service
 
 
-def make_service(name: str, host_id: str, metrics_port: int) -> Service:
-    return Service(Command(name, ("true",), {"HOST": host_id, "PORT": str(metrics_port)}, Path("/")))
+def make_service(process: HostProcess) -> Service:
+    return Service(Command(process.name, ("true",), {"HOST": process.host_id}, Path("/")))
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def hosts(tmp_path: Path, said: list[str]) -> LocalHosts:
-    return LocalHosts(HostBounds("chat", 3, 10.0, 20_464, tmp_path), make_service, said.append)
+    return LocalHosts(HostBounds(("chat", "math"), 3, 10.0, 20_464, tmp_path), make_service, said.append)
 
 
 def start(hosts: LocalHosts, host_id: str) -> HostAnswer:
@@ -44,7 +44,7 @@ def test_one_host_is_there_from_the_beginning_under_an_id_of_its_own(hosts: Loca
     [host_id] = listed(hosts)
     assert service.name == f"gpu@{host_id}"
     assert service.command.env["HOST"] == host_id
-    [other] = listed(LocalHosts(HostBounds("chat", 3, 10.0, 20_464, tmp_path), make_service, print))
+    [other] = listed(LocalHosts(HostBounds(("chat", "math"), 3, 10.0, 20_464, tmp_path), make_service, print))
     assert other != host_id
 
 
@@ -66,7 +66,7 @@ def test_a_host_is_started_once_and_stopped_once(hosts: LocalHosts, said: list[s
 
 
 def test_a_host_that_is_unknown_is_stopped_already(hosts: LocalHosts) -> None:
-    assert stop(hosts, "h-9") == HostAnswer()
+    assert stop(hosts, "h-9") == HostAnswer(hosts=())
 
 
 def test_no_more_hosts_than_allowed_and_those_that_stop_count(hosts: LocalHosts) -> None:
@@ -81,9 +81,23 @@ def test_no_more_hosts_than_allowed_and_those_that_stop_count(hosts: LocalHosts)
 
 
 @pytest.mark.parametrize("request_", [ListHosts(pool="code"), StartHost(pool="code", host_id="h-1")])
-def test_another_pool_has_no_hosts_here(hosts: LocalHosts, request_: ListHosts | StartHost) -> None:
-    with pytest.raises(StackError, match="hosts of pool 'chat' alone, not of 'code'"):
+def test_a_pool_that_is_not_served_has_no_hosts_here(hosts: LocalHosts, request_: ListHosts | StartHost) -> None:
+    with pytest.raises(StackError, match="no hosts of pool 'code', only of: chat, math"):
         hosts.answer(request_)
+
+
+def test_pools_have_hosts_of_their_own_and_share_the_limit(hosts: LocalHosts) -> None:
+    start(hosts, "h-1")
+    hosts.answer(StartHost(pool="math", host_id="h-2"))
+    assert [host.host_id for host in hosts.answer(ListHosts(pool="math")).hosts] == ["h-2"]
+    assert "h-2" not in listed(hosts)
+
+    assert stop(hosts, "h-2") == HostAnswer(hosts=())
+    assert hosts.answer(ListHosts(pool="math")).hosts[0].state is MemberState.WAITING
+    with pytest.raises(StackError, match="Host h-2 serves another pool than 'chat'"):
+        start(hosts, "h-2")
+    with pytest.raises(StackError, match="no more than 3 may"):
+        hosts.answer(StartHost(pool="math", host_id="h-3"))
 
 
 def test_no_two_hosts_are_promised_one_metrics_port(hosts: LocalHosts) -> None:
