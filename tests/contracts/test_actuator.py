@@ -14,6 +14,7 @@ from headrace.errors import ActuatorUnavailable
 from scheduler.actuators.base import Actuator, HostMachine, HostOrder
 from tests.contracts.providers.aws import AutoScaling, Moto
 from tests.contracts.providers.kubernetes import Cluster
+from tests.contracts.providers.local import LocalStack
 from tests.contracts.providers.programs import Ec2Cli, MinimalProgram, SshHosts
 from tests.contracts.providers.provider import Provider
 
@@ -26,6 +27,7 @@ PROVIDERS: dict[str, Make] = {
     "command-ssh-hosts": lambda folder, _, __: SshHosts(folder),
     "aws": lambda _, patch, request: AutoScaling(request.getfixturevalue("moto"), patch),
     "kubernetes": lambda folder, _, __: Cluster(folder),
+    "local": lambda folder, _, __: LocalStack(folder),
 }
 
 

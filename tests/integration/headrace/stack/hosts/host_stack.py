@@ -19,7 +19,9 @@ POOL = "chat"
 SUPERVISE = """
 import json, os, sys
 from pathlib import Path
+from headrace.errors import StackError
 from headrace.stack.hosts.host_socket import host_socket
+from headrace.stack.hosts.messages import ListHosts, StartHost
 from headrace.stack.hosts.local_hosts import HostBounds, LocalHosts
 from headrace.stack.lock import state_lock
 from headrace.stack.processes.child import Command
@@ -27,7 +29,7 @@ from headrace.stack.processes.service import Service
 from headrace.stack.processes.supervisor import Supervisor
 
 folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-bounds = HostBounds(("chat", "code"), options["max_hosts"], options["provision_s"], 20_464, folder / "logs")
+bounds = HostBounds(tuple(options["pools"]), options["max_hosts"], options["provision_s"], 20_464, folder / "logs")
 
 def say(line):
     print(line, flush=True)
@@ -37,8 +39,15 @@ def make_service(process):
     command = Command(process.name, argv, dict(os.environ), folder)
     return Service(command, (folder / process.host_id).exists, stop_timeout_s=options["stop_timeout_s"])
 
+def answer(request):
+    limit = folder / f"most-{request.pool}"
+    if isinstance(request, StartHost) and limit.exists():
+        if len(hosts.answer(ListHosts(pool=request.pool)).hosts) >= int(limit.read_text()):
+            raise StackError("There is no room for another host.")
+    return hosts.answer(request)
+
 hosts = LocalHosts(bounds, make_service, say)
-with state_lock(folder) as lock, host_socket(folder / "hosts.sock", hosts.answer):
+with state_lock(folder) as lock, host_socket(folder / "hosts.sock", answer):
     supervisor = Supervisor([[]], folder / "logs", lock, say, hosts.roster)
     supervisor.run(lambda: not say("PIDS " + json.dumps(supervisor.pids)))
 """
@@ -80,14 +89,14 @@ class HostStack:
     """
 
     def __init__(self, folder: Path, code: str = OBEDIENT, **options: Any) -> None:
-        """Start it. Args: options: `max_hosts`, `provision_s` and `stop_timeout_s`."""
+        """Start it. Args: options: `pools`, `max_hosts`, `provision_s` and `stop_timeout_s`."""
         self.folder = folder
         self.output = folder / "output"
         self.actuator = LocalActuator(folder / "hosts.sock")
-        values = {"code": code, "max_hosts": 4, "provision_s": 0.0, "stop_timeout_s": DEADLINE_S, **options}
+        values = {"code": code, "pools": [POOL], "max_hosts": 4, "provision_s": 0.0, "stop_timeout_s": DEADLINE_S}
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SUPERVISE, str(folder), json.dumps(values)],
+                [sys.executable, "-c", SUPERVISE, str(folder), json.dumps(values | options)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -135,6 +144,10 @@ class HostStack:
     def release(self, *host_ids: str) -> None:
         """Release hosts."""
         self.actuator.release(POOL, [HostMachine(host_id, host_id) for host_id in host_ids])
+
+    def allow(self, pool: str, most: int) -> None:
+        """Have no more than this many hosts of the pool."""
+        (self.folder / f"most-{pool}").write_text(str(most))
 
     def is_ready(self, host_id: str) -> bool:
         """Whether its program runs."""
