@@ -11,7 +11,7 @@ def staleness(history: History, policy: ScalingSettings, now: datetime) -> str:
     """Why the observations decide nothing: they are missing, or too old. Empty if they are fresh."""
     if not history.moments:
         return "the pool was never observed, or not lately"
-    age_s = (now - max(moment.at for moment in history.moments)).total_seconds()
+    age_s = (now - history.moments[-1].at).total_seconds()
     if age_s > policy.stale_after_s:
         return f"the newest sample is {age_s:.0f} s old, more than {policy.stale_after_s:g} s"
     return ""

@@ -4,6 +4,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from headrace.config import ScalingEvent, ScalingSettings
+from headrace.domain.scaling import History
+from headrace.policies.scaling.recent import tokens_per_job
 
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = timedelta(days=1)
@@ -15,6 +17,12 @@ def events_between(policy: ScalingSettings, start: datetime, end: datetime) -> l
     An event that ends at `start` has no part in it.
     """
     return [event for event in policy.events if _overlaps(event, start, end)]
+
+
+def tokens_per_s(event: ScalingEvent, history: History) -> float | None:
+    """The load that an event announces. None if it gives a number of hosts, or if the size of a job is unknown."""
+    job_tokens = tokens_per_job(history)
+    return event.jobs_per_s * job_tokens if event.jobs_per_s is not None and job_tokens is not None else None
 
 
 def _overlaps(event: ScalingEvent, start: datetime, end: datetime) -> bool:

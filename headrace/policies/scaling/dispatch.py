@@ -6,8 +6,9 @@ from types import MappingProxyType
 
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import Decision, History, PoolHosts
-from headrace.policies.scaling import fixed, reactive, schedule
+from headrace.policies.scaling import fixed, predictive, reactive, schedule
 from headrace.policies.scaling.bounds import staleness, within_bounds
+from headrace.policies.scaling.recent import in_order
 
 #: The version of the policies' code. A change that decides anything differently raises it.
 VERSION = 1
@@ -16,7 +17,7 @@ Policy = Callable[[History, PoolHosts, ScalingSettings, datetime], Decision]
 
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
-        "predictive": reactive.decide,
+        "predictive": predictive.decide,
         "reactive": reactive.decide,
         "schedule": schedule.decide,
         "fixed": fixed.decide,
@@ -32,5 +33,6 @@ def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: dat
     Args:
         policy: the settings of this pool; see `ScalingSettings.of_pool`.
     """
+    history = in_order(history)
     wanted = POLICIES[policy.policy](history, hosts, policy, now)
     return within_bounds(wanted, hosts, policy, staleness(history, policy, now))

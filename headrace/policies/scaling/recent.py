@@ -1,7 +1,6 @@
 """The newest observations: what a pool was asked for and how busy it was, as means over a short time."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from operator import attrgetter
 from statistics import fmean
@@ -16,15 +15,20 @@ RECENT_SHARE = 1 / 5
 _ORDER = attrgetter(*Moment.__slots__)
 
 
-def in_order(history: History) -> list[Moment]:
-    """The moments, oldest first. Their order does not depend on the one in which they were read."""
-    return sorted(history.moments, key=_ORDER)
+def in_order(history: History) -> History:
+    """The history with its moments oldest first, which the functions of this package rely on."""
+    return replace(history, moments=tuple(sorted(history.moments, key=_ORDER)))
 
 
-def since(moments: Sequence[Moment], seconds: float) -> list[Moment]:
-    """Those of the moments, of which at least one exists, that are at most so much older than the newest."""
-    after = max(moment.at for moment in moments) - timedelta(seconds=seconds)
-    return [moment for moment in moments if moment.at > after]
+def since(history: History, seconds: float) -> list[Moment]:
+    """The moments that are less than so much older than the newest."""
+    after = history.moments[-1].at - timedelta(seconds=seconds)
+    return [moment for moment in history.moments if moment.at > after]
+
+
+def observed_s(history: History, policy: ScalingSettings) -> float:
+    """How much of the window was observed, in seconds."""
+    return sum(moment.seconds for moment in since(history, policy.window_s) if moment.seconds > 0)
 
 
 def tokens_per_job(history: History) -> float | None:
@@ -49,7 +53,7 @@ class Recent:
     @classmethod
     def of(cls, history: History, policy: ScalingSettings) -> Self:
         """The means of a history with at least one moment."""
-        moments = since(history.moments, policy.window_s * RECENT_SHARE)
+        moments = since(history, policy.window_s * RECENT_SHARE)
         depth, running, slots = (fmean(map(attrgetter(name), moments)) for name in ("depth", "running", "slots"))
         if slots <= 0:
             return cls(depth, 1.0 if depth > 0 or running > 0 else 0.0)

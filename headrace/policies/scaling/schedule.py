@@ -8,8 +8,7 @@ from headrace.config import ScalingEvent, ScalingSettings
 from headrace.domain.scaling import Decision, History, PoolHosts
 from headrace.policies.scaling import reactive
 from headrace.policies.scaling.bounds import clamped, hold, move
-from headrace.policies.scaling.calendar import events_between
-from headrace.policies.scaling.recent import tokens_per_job
+from headrace.policies.scaling.calendar import events_between, tokens_per_s
 from headrace.policies.scaling.staffing import hosts_for
 
 
@@ -36,7 +35,7 @@ def event_hosts(event: ScalingEvent, history: History, hosts: PoolHosts, policy:
     """The hosts that an event needs. None if they follow from a rate, and a host's rate or a job's size is unknown."""
     if event.hosts is not None:
         return event.hosts
-    job_tokens = tokens_per_job(history)
-    if job_tokens is None or not hosts.tokens_per_s or event.jobs_per_s is None:
+    rate = tokens_per_s(event, history)
+    if rate is None or not hosts.tokens_per_s:
         return None
-    return math.ceil(hosts_for(event.jobs_per_s * job_tokens, hosts, policy.staffing_beta))
+    return math.ceil(hosts_for(rate, hosts, policy.staffing_beta))

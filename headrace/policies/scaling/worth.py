@@ -1,0 +1,89 @@
+"""What hosts are worth: the price of a host against the price of the jobs that it serves.
+
+A host that is one too many costs its price. A host that is missing costs what its jobs cost elsewhere: their price at
+the paid API, or that of a refusal. The cheapest number of hosts covers the demand up to a quantile, the critical ratio
+of the newsvendor: 1 - price of a host / value of what a busy host serves (Arrow, Harris and Marschak, "Optimal
+Inventory Policy", Econometrica 19, 1951).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from headrace.config import ScalingSettings
+from headrace.domain.scaling import PoolHosts
+from headrace.policies.scaling.staffing import hosts_for
+
+#: Beyond this quantile a forecast's errors are too few to go by.
+MOST_QUANTILE = 0.9
+#: How long a host lasts, in windows: its start, in which it serves nothing, is paid for in that time.
+LIFE_WINDOWS = 6.0
+#: The share of the paid API's limit that is counted on.
+SPILL_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Up to which quantile of the demand hosts pay.
+
+    Attributes:
+        spilling: of demand that the paid API would take otherwise; None if it takes none.
+        refusing: of demand that would be refused otherwise.
+        spill_tokens_per_s: demand that the paid API can be counted on to take; None: all.
+
+    A quantile of 0 or less: no host pays.
+    """
+
+    spilling: float | None
+    refusing: float
+    spill_tokens_per_s: float | None = None
+
+    @classmethod
+    def of(cls, job_tokens: float, hosts: PoolHosts, policy: ScalingSettings) -> Self:
+        """What hosts are worth now. If the price of a host is unknown, prices do not matter.
+
+        Args:
+            job_tokens: the tokens of a mean job; 0 if unknown.
+        """
+        if hosts.usd_per_hour is None or not job_tokens or not hosts.tokens_per_s:
+            return cls(None, MOST_QUANTILE)
+        price_usd = hosts.usd_per_hour * (1 + hosts.provision_s / (LIFE_WINDOWS * policy.window_s))
+        jobs_per_hour = 3600 * hosts.tokens_per_s / job_tokens
+        refusal_usd = float(policy.refused_job_usd)
+        if hosts.spill_usd is None:
+            return cls(None, _critical(price_usd, jobs_per_hour * refusal_usd))
+        limit = hosts.spill_tokens_per_s
+        return cls(
+            _critical(price_usd, jobs_per_hour * hosts.spill_usd),
+            _critical(price_usd, jobs_per_hour * max(refusal_usd, hosts.spill_usd)),
+            None if limit is None else SPILL_SHARE * limit,
+        )
+
+    @property
+    def hosts_pay(self) -> bool:
+        """Whether a host is worth its price for any demand, the part that the paid API would take included."""
+        return (self.refusing if self.spilling is None else self.spilling) > 0
+
+    def hosts_for(self, rate: float, upper: Callable[[float], float], hosts: PoolHosts, beta: float) -> float:
+        """The hosts that pay, not rounded.
+
+        Args:
+            rate: the expected tokens per second.
+            upper: the tokens per second that are not exceeded with a given probability.
+            beta: see `staffing.hosts_for`.
+        """
+        needed = 0.0
+        if self.spilling is not None:
+            if self.spilling > 0:
+                needed = hosts_for(rate, hosts, beta, upper(self.spilling))
+            if self.spill_tokens_per_s is None:
+                return needed
+        if self.refusing > 0:
+            spilt = self.spill_tokens_per_s or 0.0
+            needed = max(needed, hosts_for(rate - spilt, hosts, beta, upper(self.refusing) - spilt))
+        return needed
+
+
+def _critical(price_usd: float, value_usd: float) -> float:
+    """The critical ratio, both figures per hour."""
+    return min(1 - price_usd / value_usd, MOST_QUANTILE) if value_usd > 0 else 0.0
