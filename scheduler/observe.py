@@ -1,20 +1,25 @@
 """Observe: sample every queue. Knows neither Celery nor what the samples are for."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import fmean
+from typing import Any
 
-from headrace.domain.fleet import Fleet, QueueActivity, QueueSample, StartedSize
+from sqlalchemy import Connection
+
+from headrace.domain.fleet import AlikeJobs, Fleet, QueueActivity, QueueSample
+from headrace.domain.hosts import HostCounts
 from headrace.domain.places import Load
-from headrace.domain.queues import OVERFLOW, Lane, lane_queues
+from headrace.domain.queues import OVERFLOW, Lane, Overflow, Route, lane_queues, wanted_queue
 from headrace.policies.answers import ExpectedOutputs
 from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
 from headrace.policies.lanes import HIGH_LATELY_S, kept_share
+from headrace.policies.routing import route_of
 from headrace.store import clock, locks
-from headrace.store.fleet import observations, workers
+from headrace.store.fleet import demand, observations, presence, workers
 from scheduler.deps import ControlDeps
 
 IDLE = QueueActivity()
@@ -36,20 +41,19 @@ def observe(deps: ControlDeps) -> int:
     with deps.store.begin() as db:
         if not locks.try_take(db, "observe"):
             return 0
-        at = clock.now(db)
+        at = clock.settled(db)
         last = observations.last_sample_at(db)
         if last is not None and at - last < every / 2:
             return 0
-        since = last or at - every
-        activity = observations.activity(db, deps.queues, since)
-        refused = observations.take_refused(db, since)
-        fleets, outputs = workers.fleets(db), workers.expected_outputs(db)
-        started_tokens = _started_tokens(observations.started_sizes(db, since), outputs)
+        outputs = workers.expected_outputs(db)
+        flows = _flows(db, deps, (last or at - every, at), outputs)
+        activity = demand.activity(db, deps.queues, last or at - every, at)
+        fleets, hosts = workers.fleets(db), presence.count_hosts(db)
         samples = [
             replace(
-                _sample(queue, at, loads[queue], activity.get(queue, IDLE), fleets.get(pool)),
-                refused=refused[queue],
-                started_tokens=started_tokens[queue],
+                _sample(queue, at, loads[queue], fleets.get(pool), hosts.get(pool, HostCounts())),
+                **asdict(activity.get(queue, IDLE)),
+                **flows[queue],
             )
             for pool in (*deps.settings.own_pools, OVERFLOW)
             for queue in lane_queues(pool)
@@ -64,14 +68,33 @@ def observe(deps: ControlDeps) -> int:
     return len(samples)
 
 
-def _started_tokens(sizes: Iterable[StartedSize], outputs: Mapping[str, ExpectedOutputs]) -> dict[str, int]:
-    """The expected tokens of each queue's started jobs."""
-    tokens: dict[str, int] = defaultdict(int)
-    for size in sizes:
-        rates = PoolRates(None, outputs=outputs.get(size.pool, {}))
-        answers = size.jobs * rates.expected_tokens(Lane(size.lane), 0, size.max_tokens)
-        tokens[size.queue] += size.prompt_tokens + answers
-    return tokens
+def _flows(
+    db: Connection, deps: ControlDeps, span: tuple[datetime, datetime], outputs: Mapping[str, ExpectedOutputs]
+) -> Mapping[str, Mapping[str, Any]]:
+    """By queue and name, the counts of a sample: jobs that came and went within `span`, and their expected tokens."""
+    flows: dict[str, Counter[str]] = defaultdict(Counter)
+    paid_pools = deps.settings.paid_pools
+
+    def wanted(jobs: AlikeJobs) -> str:
+        return wanted_queue(jobs.pool, Lane(jobs.lane), Overflow(jobs.overflow), paid_pools)
+
+    for jobs in demand.accepted(db, deps.queues, *span):
+        flows[jobs.queue]["arrivals"] += jobs.jobs
+        flows[wanted(jobs)].update(offered=jobs.jobs, offered_tokens=_expected_tokens(jobs, outputs))
+    for queue, refused in demand.take_refused(db, span[0]).items():
+        flows[queue].update(offered=refused.jobs, offered_tokens=refused.expected_tokens, refused=refused.jobs)
+    for jobs in demand.spilled(db, *span):
+        if route_of(wanted(jobs)) is Route.POOL:
+            flows[wanted(jobs)]["spilled"] += jobs.jobs
+    for jobs in demand.started(db, *span):
+        flows[jobs.queue].update(started=jobs.jobs, started_tokens=_expected_tokens(jobs, outputs))
+    return flows
+
+
+def _expected_tokens(jobs: AlikeJobs, outputs: Mapping[str, ExpectedOutputs]) -> int:
+    """What these jobs will likely use, as admission counts it."""
+    rates = PoolRates(None, outputs=outputs.get(jobs.pool, {}))
+    return jobs.prompt_tokens + jobs.jobs * rates.expected_tokens(Lane(jobs.lane), 0, jobs.max_tokens)
 
 
 def outlook(samples: Iterable[QueueSample], kept: Mapping[str, float]) -> Outlook:
@@ -150,17 +173,16 @@ def _usable_slots(moments: Sequence[dict[Lane, QueueSample]], kept: float) -> li
     ]
 
 
-def _sample(queue: str, at: datetime, load: Load, activity: QueueActivity, fleet: Fleet | None) -> QueueSample:
+def _sample(queue: str, at: datetime, load: Load, fleet: Fleet | None, hosts: HostCounts) -> QueueSample:
+    """How the queue and its pool stand, without the counts."""
     return QueueSample(
         queue=queue,
         at=at,
         depth=load.jobs,
         depth_tokens=load.expected_tokens,
-        oldest_wait_s=activity.oldest_wait_s,
-        arrivals=activity.arrivals,
-        refused=0,
-        started=activity.started,
-        running=activity.running,
         slots=fleet.slots if fleet else 0,
-        hosts=fleet.hosts if fleet else 0,
+        hosts=hosts.ready,
+        hosts_requested=hosts.requested,
+        hosts_draining=hosts.draining,
+        kv_use=fleet.kv_use if fleet else None,
     )

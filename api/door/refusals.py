@@ -5,9 +5,10 @@ A process that dies loses the counts of its last few seconds.
 
 import logging
 import threading
-from collections import Counter
+from collections.abc import Mapping
 from uuid import UUID
 
+from headrace.domain.fleet import RefusedDemand
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store.fleet import observations
@@ -27,16 +28,14 @@ class Refusals:
         self._store = store
         self._flush_every_s = flush_every_s
         self._lock = threading.Lock()
-        self._jobs: Counter[Key] = Counter()
-        self._tokens: Counter[Key] = Counter()
+        self._counts: dict[Key, RefusedDemand] = {}
         self._stop = threading.Event()
         self._writer: threading.Thread | None = None
 
-    def count(self, app_id: UUID, queue: str, reason: str, tokens: int) -> None:
-        """Add one refused job."""
+    def count(self, app_id: UUID, queue: str, reason: str, tokens: int, expected_tokens: int) -> None:
+        """Add one refused job. Args: queue: the one that it wanted."""
         with self._lock:
-            self._jobs[app_id, queue, reason] += 1
-            self._tokens[app_id, queue, reason] += tokens
+            self._add({(app_id, queue, reason): RefusedDemand(1, tokens, expected_tokens)})
             if self._writer is None and not self._stop.is_set():
                 self._writer = threading.Thread(target=self._write, name="refusals", daemon=True)
                 self._writer.start()
@@ -44,16 +43,18 @@ class Refusals:
     def flush(self) -> None:
         """Write the counts since the last flush. Raises: StoreUnavailable; the counts are then kept."""
         with self._lock:
-            jobs, tokens = self._jobs, self._tokens
-            self._jobs, self._tokens = Counter(), Counter()
+            counts, self._counts = self._counts, {}
         try:
             with self._store.begin() as db:
-                observations.add_refusals(db, {key: (jobs[key], tokens[key]) for key in jobs})
+                observations.add_refusals(db, counts)
         except StoreUnavailable:
             with self._lock:
-                self._jobs.update(jobs)
-                self._tokens.update(tokens)
+                self._add(counts)
             raise
+
+    def _add(self, counts: Mapping[Key, RefusedDemand]) -> None:
+        for key, refused in counts.items():
+            self._counts[key] = self._counts.get(key, RefusedDemand()) + refused
 
     def close(self) -> None:
         """Stop the writer."""

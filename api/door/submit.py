@@ -22,12 +22,10 @@ from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.places import Ask, Refusal
-from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
+from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name, wanted_queue
 from headrace.domain.states import JobState
 from headrace.errors import (
-    AppLimited,
     BrokerUnavailable,
-    BudgetExceeded,
     InvalidRequest,
     OverflowUnavailable,
     QueueFull,
@@ -76,38 +74,44 @@ class Submitter:
         if idempotency is None:
             return self._submit(draft, app, None, request_id)
         return until_settled(
-            lambda: self._replay(app, idempotency) or self._submit_keyed(draft, app, idempotency, request_id)
+            lambda: self._replay(app, idempotency) or self._submit(draft, app, idempotency, request_id)
         )
-
-    def _submit_keyed(self, draft: Draft, app: App, idempotency: Idempotency, request_id: str) -> Accepted:
-        try:
-            return self._submit(draft, app, idempotency, request_id)
-        except Refused:
-            # A concurrent request with the same key may just have taken the last room: then its job is the answer.
-            for pause_s in LOOK_AGAIN_S:
-                time.sleep(pause_s)
-                if found := self._replay(app, idempotency):
-                    return found
-            raise
 
     def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         self.poison.check(spec)
-        options = self._candidates(spec, app, draft)
         try:
-            expected = self.forecast.expected_tokens(spec)
-            ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, expected)
+            options = self._candidates(spec, app, draft)
+            ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, self.forecast.expected_tokens(spec))
             outcome = self.intake.accept(Bid(spec, ask, app.name, request_id))
             if isinstance(outcome, Refusal):
                 raise self._refused(outcome, spec, app, options)
-        except (QueueFull, AppLimited) as error:
-            self.refusals.count(spec.app_id, options[0].queue, error.reason, spec.kv_tokens)
+        except Refused as error:
+            # Not counted if found: the other request's job counts.
+            if idempotency and (found := self._look_again(app, idempotency)):
+                return found
+            self._count(spec, error.reason)
             raise
         if isinstance(outcome, Replayed):
             return self._replayed(app, outcome.job_id)
         if route_of(outcome.place.candidate.queue) is Route.OVERFLOW:
             self.wallet.let_in(app, self.tariff.ceiling_usd(spec.model, spec.messages, spec.sampling))
         return self._accepted(spec, outcome)
+
+    def _look_again(self, app: App, idempotency: Idempotency) -> Accepted | None:
+        """The job of a concurrent request with the same key, which may just have taken the last room."""
+        for pause_s in LOOK_AGAIN_S:
+            time.sleep(pause_s)
+            if found := self._replay(app, idempotency):
+                return found
+        return None
+
+    def _count(self, spec: JobSpec, reason: str) -> None:
+        queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
+        expected_tokens = self.forecast.expected_tokens(spec)
+        if expected_tokens is None:
+            expected_tokens = spec.kv_tokens
+        self.refusals.count(spec.app_id, queue, reason, spec.kv_tokens, expected_tokens)
 
     def _replay(self, app: App, idempotency: Idempotency) -> Accepted | None:
         with self.store.begin() as db:
@@ -149,9 +153,6 @@ class Submitter:
                     else None,
                 ),
             )
-        except BudgetExceeded as error:
-            self.refusals.count(app.id, queue_name(OVERFLOW, spec.lane), error.reason, spec.kv_tokens)
-            raise
         except InvalidRequest as error:
             raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}{error.param}") from error
 

@@ -61,6 +61,10 @@ class Fleet:
     """The live workers of one pool, added up.
 
     Attributes:
+        workers: all of them.
+        hosts: of the workers that take jobs: those on a host that is not draining. Several workers may share a host.
+        slots: jobs that these workers can run at once.
+        running: jobs that they run.
         max_model_tokens: the smallest limit among them, which every one of them can serve.
         kv_tokens: the smallest KV cache among them.
         kv_use: share of their KV caches in use lately; None if no worker reports it.
@@ -78,18 +82,31 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class QueueSample:
-    """One queue at one moment; counts are since the previous sample. See `headrace.tables.queue_samples`."""
+    """One queue at one moment; counts are since the previous sample. See `headrace.tables.queue_samples`.
+
+    Attributes:
+        arrivals: jobs accepted into this queue, whichever they wanted.
+        offered: jobs that wanted this queue: accepted anywhere, or refused for a reason of `places.ROOM_REASONS`. A job
+            that may go to the paid API alone wants the queue of `overflow`. Each job is counted once.
+        offered_tokens: their prompts, and the expected length of their answers.
+        refused: the refused ones among them.
+        spilled: those that first went to the paid API in this interval, at the door or later. They may have been
+            offered in an earlier one.
+        finished: jobs that ended on a worker.
+        hosts: ready ones, of this queue's pool.
+        kv_use: of the pool.
+    """
 
     queue: str
     at: datetime
-    depth: int
-    oldest_wait_s: float
-    arrivals: int
-    refused: int
-    started: int
-    running: int
-    slots: int
-    hosts: int
+    depth: int = 0
+    oldest_wait_s: float = 0.0
+    arrivals: int = 0
+    refused: int = 0
+    started: int = 0
+    running: int = 0
+    slots: int = 0
+    hosts: int = 0
     depth_tokens: int = 0
     started_tokens: int = 0
     offered: int = 0
@@ -137,21 +154,43 @@ class QueueActivity:
     """What Postgres knows about a queue since a given time."""
 
     oldest_wait_s: float = 0.0
-    arrivals: int = 0
-    started: int = 0
     running: int = 0
+    finished: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class StartedSize:
-    """Started jobs of one queue, pool and lane with the same `max_tokens`; `prompt_tokens` is their sum."""
+class AlikeJobs:
+    """Jobs of one pool, lane and queue, and of the same `overflow` and `max_tokens`.
+
+    Attributes:
+        prompt_tokens: of all of them.
+    """
 
     pool: str
-    queue: str
     lane: str
+    queue: str
+    overflow: str
     max_tokens: int
     jobs: int
     prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedDemand:
+    """How many jobs were refused, and their size.
+
+    Attributes:
+        tokens: the most that they could have used.
+        expected_tokens: what they would likely have used.
+    """
+
+    jobs: int = 0
+    tokens: int = 0
+    expected_tokens: int = 0
+
+    def __add__(self, other: "RefusedDemand") -> "RefusedDemand":
+        tokens, expected_tokens = self.tokens + other.tokens, self.expected_tokens + other.expected_tokens
+        return RefusedDemand(self.jobs + other.jobs, tokens, expected_tokens)
 
 
 @dataclass(frozen=True, slots=True)

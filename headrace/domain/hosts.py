@@ -29,6 +29,21 @@ class HostEnd(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class HostCounts:
+    """How many hosts a pool has in each state.
+
+    Attributes:
+        ready: with a live worker, and not draining. A host without a lease counts too.
+        requested: ordered, and without a worker so far. Those that were written off do not count.
+        draining: they take no more jobs. They have a worker, or can be called back.
+    """
+
+    ready: int = 0
+    requested: int = 0
+    draining: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class HostLease:
     """One host's life, as the bill sees it. See `headrace.tables.hosts`.
 

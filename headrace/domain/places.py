@@ -1,7 +1,7 @@
 """Places in capped queues: what a job asks admission control for, and the reply."""
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 from uuid import UUID
 
 from headrace.domain.apps import UNLIMITED, AppLimits
@@ -10,8 +10,15 @@ from headrace.domain.rates import RatesLeft
 
 RateReason = Literal["requests_per_minute", "tokens_per_minute"]
 
+#: The queue has no room for the job, or could not start it in time: more hosts would have taken it. An app's share is
+#: one of the room that several apps want.
+RoomReason = Literal["depth", "tokens", "wait", "share", "token_share"]
 
-Reason = Literal["depth", "tokens", "wait", "share", "token_share", "app_jobs"] | RateReason
+Reason = RoomReason | Literal["app_jobs"] | RateReason
+
+#: The reasons of refusals that count as demand for a pool. The others are an app's own limits: `app_jobs`, its rates,
+#: and its budget.
+ROOM_REASONS: tuple[RoomReason, ...] = get_args(RoomReason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 A queue is a Celery queue, which kombu keeps as one Redis list. Nothing here touches Redis.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -57,6 +58,16 @@ MOVED = KEY_PREFIX + "moved"
 def queue_name(pool: str, lane: Lane) -> str:
     """The queue of one lane of a pool; `pool` may be `overflow`."""
     return f"{pool}.{lane}"
+
+
+def wanted_queue(pool: str, lane: Lane, overflow: Overflow, paid_pools: Collection[str]) -> str:
+    """The queue that a job would wait in if every queue had room: whose demand it is.
+
+    Args:
+        paid_pools: the pools that only the paid API answers.
+    """
+    goes_out = overflow is Overflow.ONLY or pool in paid_pools
+    return queue_name(OVERFLOW if goes_out else pool, lane)
 
 
 def lane_queues(pool: str) -> tuple[str, ...]:

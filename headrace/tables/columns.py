@@ -17,9 +17,9 @@ metadata = sa.MetaData(
 USD = sa.Numeric(18, 9)
 
 
-def moment(name: str, *, nullable: bool = True, index: bool = False) -> sa.Column[object]:
+def moment(name: str, *, nullable: bool = True, index: bool = False, comment: str | None = None) -> sa.Column[object]:
     """A time column."""
-    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, index=index)
+    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, index=index, comment=comment)
 
 
 def created_at() -> sa.Column[object]:

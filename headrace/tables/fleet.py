@@ -221,12 +221,26 @@ refusals = sa.Table(
     sa.Column("queue", sa.Text, primary_key=True),
     sa.Column("reason", sa.Text, primary_key=True),
     sa.Column("jobs", sa.Integer, nullable=False),
-    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False, comment="The most that its jobs could have used."),
     sa.Column(
         "sampled_jobs",
         sa.Integer,
         nullable=False,
         server_default=sa.text("0"),
         comment="Those of its jobs that a row of queue_samples counts.",
+    ),
+    sa.Column(
+        "expected_tokens",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="What its jobs would likely have used.",
+    ),
+    sa.Column(
+        "sampled_tokens",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="Those of its expected_tokens that a row of queue_samples counts.",
     ),
 )

@@ -62,6 +62,7 @@ jobs = sa.Table(
         comment="0: none. 1: an engine died while it ran. From 2 on it runs alone, and fails if the engine dies again.",
     ),
     sa.Column("retry_of", sa.Uuid, comment="The failed job that an operator has run again as this one."),
+    moment("overflow_at", comment="When it first went to the paid API's queue; NULL: never."),
     one_of("state", JobState, "state"),
     one_of("lane", Lane, "lane"),
     one_of("route", Route, "route"),
@@ -87,6 +88,7 @@ jobs = sa.Table(
         "ended_at",
         postgresql_where=sa.text("started_at IS NULL AND ended_at IS NOT NULL"),
     ),
+    sa.Index("ix_jobs_overflow_at", "overflow_at", postgresql_where=sa.text("overflow_at IS NOT NULL")),
     sa.Index("uq_jobs_retry_of", "retry_of", unique=True, postgresql_where=sa.text("retry_of IS NOT NULL")),
     sa.Index("ix_jobs_failed", "id", postgresql_where=sa.text("state = 'failed'")),
 )

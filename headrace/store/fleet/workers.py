@@ -14,6 +14,7 @@ from headrace.domain.attempts import HeldAttempt
 from headrace.domain.fleet import NO_WORKER, Fleet, Renewal, WorkerInfo, WorkerReport
 from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
+from headrace.store.fleet import presence
 from headrace.store.jobs import IS_RUNNING
 from headrace.tables import hosts, jobs, worker_samples, workers
 
@@ -108,7 +109,12 @@ def forget_old(db: Connection, keep_days: int) -> int:
 
 
 def fleets(db: Connection) -> dict[str, Fleet]:
-    """The live fleet of each pool; a pool without live workers is absent."""
+    """The live fleet of each pool; a pool without live workers is absent.
+
+    Workers on a draining host add neither slots nor running jobs.
+    """
+    live = presence.live_workers().subquery()
+    serves = sa.not_(live.c.is_draining)
     # Counted from `jobs`: the numbers in the workers' rows are as old as their last renewal.
     running = (
         sa.select(sa.func.count())
@@ -124,13 +130,13 @@ def fleets(db: Connection) -> dict[str, Fleet]:
             workers.c.pool,
             of_late.scalar_subquery().label("kv_use"),
             sa.func.count().label("workers"),
-            sa.func.count(workers.c.host_id.distinct()).label("hosts"),
-            sa.func.coalesce(sa.func.sum(workers.c.max_running).filter(workers.c.ready), 0).label("slots"),
-            sa.cast(sa.func.sum(running), sa.BigInteger).label("running"),
+            sa.func.count(live.c.host.distinct()).filter(serves).label("hosts"),
+            sa.func.coalesce(sa.func.sum(workers.c.max_running).filter(workers.c.ready, serves), 0).label("slots"),
+            sa.cast(sa.func.coalesce(sa.func.sum(running).filter(serves), 0), sa.BigInteger).label("running"),
             sa.func.min(workers.c.max_model_tokens).label("max_model_tokens"),
             sa.func.min(workers.c.kv_tokens).label("kv_tokens"),
         )
-        .where(workers.c.lease_until > sa.func.now())
+        .join_from(workers, live, live.c.id == workers.c.id)
         .group_by(workers.c.pool)
     )
     return {row.pool: Fleet(**row._mapping) for row in db.execute(statement)}

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.jobs import Inserted, JobSpec, Placement
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
 from headrace.store.bad_rows import told
@@ -129,11 +130,12 @@ def _statement() -> Statement:
     given = sa.select(rows_sent("rows", columns)).cte("given")
     fresh = sa.or_(given.c.key.is_(None), given.c.id.in_(sa.select(take(given).c.job_id)))
     start_by = sa.func.now() + given.c.max_wait_s * sa.literal_column("interval '1 s'")
-    hot = sa.select(*(given.c[name] for name in HOT_COLUMNS), sa.func.now(), start_by).where(fresh)
+    overflow_at = sa.case((given.c.route == Route.OVERFLOW, sa.func.now()))
+    hot = sa.select(*(given.c[name] for name in HOT_COLUMNS), sa.func.now(), start_by, overflow_at).where(fresh)
     texts = sa.select(given.c.id, *(given.c[name] for name in TEXT_COLUMNS)).where(fresh)
     statement = (
         sa.insert(jobs)
-        .from_select([*HOT_COLUMNS, "queued_at", "start_by"], hot)
+        .from_select([*HOT_COLUMNS, "queued_at", "start_by", "overflow_at"], hot)
         .returning(jobs.c.id, jobs.c.start_by)
         .add_cte(sa.insert(job_texts).from_select(["job_id", *TEXT_COLUMNS], texts).cte("texts"))
     )

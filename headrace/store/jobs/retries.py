@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from headrace.domain.ids import new_id, show_id
+from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, JobNotEnded, NotFound
 from headrace.tables import job_texts, jobs
@@ -77,6 +78,7 @@ def _copy(db: Connection, old: UUID, new: UUID) -> None:
         "background": sa.true(),
         "retry_of": jobs.c.id,
         "queued_at": sa.func.now(),
+        "overflow_at": sa.case((jobs.c.route == Route.OVERFLOW, sa.func.now())),
         "start_by": sa.func.now() + (jobs.c.start_by - jobs.c.created_at),
         "finish_by": sa.func.now() + (jobs.c.finish_by - jobs.c.created_at),
         **{name: jobs.c[name] for name in _COPIED},

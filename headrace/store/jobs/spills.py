@@ -76,6 +76,7 @@ def spill(db: Connection, tickets: Sequence[Ticket], reason: str) -> list[Ticket
         queue, enqueue_no = queue_name(OVERFLOW, ticket.lane), ticket.enqueue_no + 1
         this = sa.update(jobs).where(jobs.c.id == ticket.job_id, jobs.c.enqueue_no == ticket.enqueue_no)
         values = {"queue": queue, "route": Route.OVERFLOW, "route_reason": reason, "queued_at": sa.func.now()}
-        db.execute(this.values(enqueue_no=enqueue_no, **values))
+        overflow_at = sa.func.coalesce(jobs.c.overflow_at, sa.func.now())
+        db.execute(this.values(enqueue_no=enqueue_no, overflow_at=overflow_at, **values))
         moved.append(replace(ticket, queue=queue, enqueue_no=enqueue_no))
     return moved

@@ -12,6 +12,7 @@ import pytest
 from api.door.refusals import Refusals
 from headrace.broker.admission import Admission
 from headrace.domain.apps import UNLIMITED, App
+from headrace.domain.fleet import RefusedDemand
 from headrace.domain.ids import new_id, oldest_id
 from headrace.domain.places import Ask
 from headrace.domain.queues import Candidate, Lane, Ticket
@@ -91,7 +92,7 @@ def test_each_refusal_is_counted_in_one_sample_however_late_it_was_written(
 
     def refuse(process: Refusals, times: int) -> None:
         for _ in range(times):
-            process.count(app.id, QUEUE, "depth", 100)
+            process.count(app.id, QUEUE, "depth", 100, 60)
 
     def sample() -> None:
         query("UPDATE queue_samples SET at = at - interval '5 s'")
@@ -126,7 +127,7 @@ def test_a_count_that_is_just_being_written_is_in_the_next_sample(
     deps: ControlDeps, query: Any, app: App, store: Store
 ) -> None:
     def refuse(db: Any, num_jobs: int) -> None:
-        observations.add_refusals(db, {(app.id, QUEUE, "depth"): (num_jobs, 100)})
+        observations.add_refusals(db, {(app.id, QUEUE, "depth"): RefusedDemand(num_jobs, 100, 60)})
 
     with store.begin() as db:
         refuse(db, 5)

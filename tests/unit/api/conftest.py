@@ -58,7 +58,7 @@ class FakeDoor:
         self.committed: list[Ticket] = []
         self.left: list[tuple[UUID, int]] = []
         self.knocks: list[tuple[UUID, str, float]] = []
-        self.refused: list[tuple[UUID, str, str, int]] = []
+        self.refused: list[tuple[UUID, str, str, int, int]] = []
         self.start_by = datetime.now(UTC) + timedelta(seconds=30)
         self.backlog: dict[str, Load] = {}
         self.rates: str | None = None
@@ -108,8 +108,8 @@ class FakeDoor:
     def outlook(self) -> str | None:
         return self.rates
 
-    def count(self, app_id: UUID, queue: str, reason: str, tokens: int) -> None:
-        self.refused.append((app_id, queue, reason, tokens))
+    def count(self, app_id: UUID, queue: str, reason: str, tokens: int, expected_tokens: int) -> None:
+        self.refused.append((app_id, queue, reason, tokens, expected_tokens))
 
     def fail_at(self, name: str) -> None:
         self._step(name)

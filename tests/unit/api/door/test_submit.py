@@ -149,9 +149,19 @@ def test_a_full_queue_is_told_counted_and_costs_no_insert(submitter: Submitter, 
     assert error.retry_after_s == 1
     assert str(error) == "Queue chat.normal is full: 500 jobs wait and its cap is 500. Retry after 1 s."
     assert door.knocks == [(app.id, "chat.normal", 1 + LATE_S)]
-    [(app_id, queue, reason, tokens)] = door.refused
+    [(app_id, queue, reason, tokens, expected_tokens)] = door.refused
     assert (app_id, queue, reason) == (app.id, "chat.normal", "depth")
-    assert tokens > 256
+    assert tokens == expected_tokens > 256
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_refusal_counts_what_the_job_would_likely_have_used(submitter: Submitter, door: Any, app: App) -> None:
+    outputs = {Lane.NORMAL: ExpectedOutput(10**6, tuple(min(bound, 24.0) for bound in BOUNDS))}
+    door.rates = to_json({"chat": PoolRates(100.0, outputs=outputs)})
+    door.refusal = FULL
+    refused(submitter, app)
+    [(_, _, _, tokens, expected_tokens)] = door.refused
+    assert expected_tokens == pytest.approx(tokens - 256 + 24, abs=1)
 
 
 @pytest.mark.usefixtures("measured")
@@ -446,6 +456,7 @@ def test_a_request_that_its_own_twin_left_no_room_for_is_a_replay(
         with pytest.raises(QueueFull):
             submitter.submit(DRAFT, app, KEYED)
     assert door.steps.count("reserve") == 1
+    assert len(door.refused) == (looks == 3), "the twin's job counts, and this request is no refused demand"
 
 
 def test_a_repeat_whose_deadline_has_passed_meanwhile_is_a_replay(
@@ -532,7 +543,7 @@ def test_an_overflow_without_money_is_refused_and_counted(
 
     assert raised.value.retry_after_s is None
     assert door.steps == []
-    [(app_id, queue, reason, _)] = door.refused
+    [(app_id, queue, reason, _, _)] = door.refused
     assert (app_id, queue, reason) == (app.id, "overflow.normal", "budget")
 
 

@@ -119,7 +119,7 @@ def test_every_column_of_a_new_job_is_given_or_left_to_someone() -> None:
         *("not_before", "started_at", "ended_at", "cancel_requested_at", "erased_at", "suspicion", "retry_of"),
     }
 
-    assert {*insertion.HOT_COLUMNS, "queued_at", "start_by"} == set(jobs.c.keys()) - elsewhere
+    assert {*insertion.HOT_COLUMNS, "queued_at", "start_by", "overflow_at"} == set(jobs.c.keys()) - elsewhere
     assert {"job_id", *insertion.TEXT_COLUMNS} == set(job_texts.c.keys()) - {
         *("answer", "logprobs", "logprobs_json", "reasoning")
     }
