@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
+from headrace.config import Settings
 from headrace.domain.hosts import HostEnd, HostLease, HostWork
 from headrace.domain.ids import new_id
 from headrace.domain.states import JobState
@@ -31,6 +32,12 @@ class HostPrice:
 
     instance_type: str | None = None
     usd_per_hour: Decimal | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, pool: str) -> Self:
+        """The price of the pool's hosts now."""
+        name = settings.scaling.of_pool(pool).host_type
+        return cls() if name is None else cls(name, settings.hosts[name].usd_per_hour)
 
 
 @dataclass(frozen=True, slots=True)
