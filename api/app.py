@@ -1,8 +1,7 @@
 """The web process's composition root: builds every part once, then the Flask app."""
 
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -25,7 +24,7 @@ from api.reading.reader import Reader
 from api.reading.waits import Waits
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
 from api.routes.submission import release_body
-from headrace import connections
+from headrace import connections, startup
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
 from headrace.broker.messages import ExecuteMessage, make_celery
@@ -38,9 +37,6 @@ from headrace.policies.pricing import Tariff
 from headrace.store import Store
 from headrace.store.jobs import poison
 from headrace.store.money import budgets
-
-#: The exit status of a process that SIGKILL ended: 128 + 9.
-KILLED = 137
 
 
 def create_app(settings: Settings) -> Flask:
@@ -75,7 +71,7 @@ def build(settings: Settings) -> WebDeps:
     submitter = Submitter(
         settings=settings,
         store=store,
-        intake=Intake(store, admission, _failpoint(settings.failpoint)),
+        intake=Intake(store, admission, startup.failpoint(settings.failpoint)),
         catalogue=catalogue,
         forecast=forecast,
         refusals=refusals,
@@ -117,16 +113,6 @@ def _read_balances(store: Store, configured: BudgetSettings) -> Balances:
 def _note_short(store: Store, account_id: UUID, kind: Kind) -> None:
     with store.begin() as db:
         budgets.note_short(db, account_id, kind)
-
-
-def _failpoint(armed: str | None) -> Callable[[str], None]:
-    """A function that ends the process at the armed point, without any clean-up. At other points it does nothing."""
-
-    def fail_at(name: str) -> None:
-        if name == armed:
-            os._exit(KILLED)
-
-    return fail_at
 
 
 def _begin() -> None:

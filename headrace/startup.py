@@ -6,6 +6,7 @@ A server that answers but is not ready yet (it loads its data, or takes no write
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from headrace.logging import configure
 
 log = logging.getLogger(__name__)
 
+#: The exit status of a process that SIGKILL ended: 128 + 9.
+KILLED = 137
+
 
 @contextmanager
 def explained() -> Iterator[None]:
@@ -45,6 +49,16 @@ def load() -> Settings:
     """Load the settings. A setting that cannot be used ends the process."""
     with explained():
         return Settings.load()
+
+
+def failpoint(armed: str | None) -> Callable[[str], None]:
+    """A function that ends the process at the armed point, without any clean-up. At other points it does nothing."""
+
+    def fail_at(name: str) -> None:
+        if name == armed:
+            os._exit(KILLED)
+
+    return fail_at
 
 
 def check_redis(settings: Settings) -> None:

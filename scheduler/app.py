@@ -27,8 +27,10 @@ from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations
 from headrace.store.jobs import idempotency, texts
 from headrace.store.webhooks import deliveries
-from scheduler import sweep, tasks
+from scheduler import actuators, sweep, tasks
 from scheduler.deps import ControlDeps
+from scheduler.fleet.move_hosts import HostMover
+from scheduler.fleet.pace import Timing
 from scheduler.rescue import Patience, rescue
 from scheduler.show_ends import ShowEnds
 from scheduler.spill import spill
@@ -74,8 +76,23 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             ),
             Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, deps), texts.FORGET_JOBS),
             Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
+            *host_sweeps(deps),
         ]
     )
+
+
+def host_sweeps(deps: ControlDeps) -> list[Sweep]:
+    """The sweeps that move hosts, one for each pool; none in the mode `advisory`. Raises: ConfigError."""
+    settings = deps.settings
+    if settings.scaling.mode != "active":
+        return []
+    actuator, fail_at = actuators.load(settings), startup.failpoint(settings.failpoint)
+    # Twice the longest call: whoever still holds a claim after that is dead, or hangs.
+    timing = Timing(claim_s=2 * settings.scaling.command.timeout_s)
+    return [
+        Sweep(f"move_hosts.{pool}", settings.sweep_every_s, HostMover(deps, actuator, pool, timing, fail_at))
+        for pool in settings.own_pools
+    ]
 
 
 class ControlQueueStep(bootsteps.Step):
@@ -94,7 +111,8 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
 
         def create(self, worker: Any) -> Sweeper:
             """Called once, when the worker is put together."""
-            return make_sweeper(deps)
+            with startup.explained():
+                return make_sweeper(deps)
 
     class ShowEndsStep(ShowEnds):
         """Shows such jobs, over its own Redis connection."""

@@ -40,10 +40,10 @@ def last_at(db: Connection, pool: str) -> datetime | None:
     return newest
 
 
-def last_change_at(db: Connection, pool: str) -> datetime | None:
-    """When a decision for this pool last changed the number of hosts."""
-    changed = sa.and_(decisions.c.pool == pool, decisions.c.target != decisions.c.hosts)
-    newest: datetime | None = db.scalar(sa.select(sa.func.max(decisions.c.at)).where(changed))
+def last_applied_at(db: Connection, pool: str, action: Action) -> datetime | None:
+    """When a decision of this kind for this pool last took effect."""
+    applied = (decisions.c.pool == pool, decisions.c.action == action, decisions.c.applied_at.is_not(None))
+    newest: datetime | None = db.scalar(sa.select(sa.func.max(decisions.c.applied_at)).where(*applied))
     return newest
 
 

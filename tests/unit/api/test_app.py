@@ -4,11 +4,12 @@ import os
 
 import pytest
 
-from api.app import KILLED, create_app
+from api.app import create_app
 from api.deps import EXTENSION
 from api.door.intake import FAILPOINT_INSERTED
 from headrace.config import Settings
 from headrace.errors import ConfigError
+from headrace.startup import KILLED
 
 
 @pytest.fixture
