@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from headrace.cli.apps import apps
+from headrace.cli.backtest.command import backtest
 from headrace.cli.bench.command import bench
 from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
@@ -58,6 +59,7 @@ for command in (
     budgets,
     plan_,
     settings,
+    backtest,
     bench,
 ):
     main.add_command(command)

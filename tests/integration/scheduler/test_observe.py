@@ -191,7 +191,8 @@ def test_a_decision_is_a_row_with_its_reason_and_what_it_was_made_of(
     query("UPDATE queue_samples SET depth = 140 WHERE queue = :queue", queue=QUEUE)
     query("UPDATE workers SET host_id = name || id")
     decision = autoscale(deps)["chat"]
-    assert (decision.target, decision.reason) == (4, "up: depth 140 is above 100 (thresholds decide: the rate of a host is unknown)")
+    why = "up: depth 140 is above 100 (thresholds decide: the rate of a host is unknown)"
+    assert (decision.target, decision.reason) == (4, why)
     rows = query("SELECT pool, mode, hosts, target, reason, inputs FROM decisions")
     assert [row[:5] for row in rows] == [("chat", "advisory", 2, 4, decision.reason)]
     assert replay(inputs_from_json(rows[0][5])) == decision

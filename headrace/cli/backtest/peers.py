@@ -1,0 +1,122 @@
+"""What the product's policies are compared with: autoscalers like Knative's and Kubernetes', and an oracle.
+
+Each is a model of its algorithm with its default values, not its code. All decide as often as the product, and see the
+same observations, except the oracle, which sees the future.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from statistics import fmean
+from typing import TYPE_CHECKING, Protocol
+
+from headrace.cli.backtest.load import OfferedLoad, smooth
+from headrace.cli.backtest.trace import MINUTE_S
+from headrace.cli.backtest.world import TICK_S, World
+from headrace.domain.scaling import Moment, PoolHosts
+
+if TYPE_CHECKING:
+    from headrace.cli.backtest.arrays import Floats
+
+#: The share of its slots that a host is meant to use: Knative's `container-concurrency-target-percentage`.
+TARGET_USE = 0.7
+#: The oracle knows the mean demand over so many minutes around each minute: the rate, and not the chance in it.
+ORACLE_MINUTES = 5
+
+
+class Pilot(Protocol):
+    """Decides how many hosts a simulated pool has."""
+
+    def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
+        """The hosts to have, ready and on their way. Called every `TICK_S`.
+
+        Args:
+            moments: the last ones, oldest first; at least one.
+        """
+        ...
+
+
+class KpaPilot:
+    """Knative's pod autoscaler: in-flight requests per host, stable and panic windows; it scales down at once.
+
+    Stable window 60 s. It panics for as long when the newest value asks for twice the ready hosts, and then never
+    scales down. `max-scale-down-rate` is 2.
+    """
+
+    _WINDOW_S, _PANIC, _DOWN_RATE = 60.0, 2.0, 2
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._panic_until: datetime | None = None
+        self._most = 0
+
+    def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
+        """See `Pilot`."""
+        per_host = TARGET_USE * self._world.slots
+        recent = [_in_flight(each) for each in moments[-round(self._WINDOW_S / TICK_S) :]]
+        ready = max(1, hosts.ready)
+        stable = max(math.ceil(fmean(recent) / per_host), ready // self._DOWN_RATE)
+        newest = max(math.ceil(recent[-1] / per_host), ready // self._DOWN_RATE)
+        if newest / ready >= self._PANIC:
+            self._panic_until = now
+        if self._panic_until is None or (now - self._panic_until).total_seconds() >= self._WINDOW_S:
+            self._most = 0
+            return _clamped(stable, self._world)
+        self._most = max(self._most, stable, newest)
+        return _clamped(self._most, self._world)
+
+
+class HpaPilot:
+    """Kubernetes' horizontal autoscaler on in-flight requests per ready host.
+
+    Tolerance 10 %; at most 4 hosts or twice as many at once; scale-down to the highest recommendation of 300 s.
+    """
+
+    _TOLERANCE, _STEP, _FACTOR, _STABLE_S = 0.1, 4, 2, 300.0
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._wanted: deque[tuple[datetime, int]] = deque()
+
+    def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
+        """See `Pilot`."""
+        ready = max(1, hosts.ready)
+        ratio = _in_flight(moments[-1]) / ready / (TARGET_USE * self._world.slots)
+        wanted = hosts.count if abs(ratio - 1) <= self._TOLERANCE else math.ceil(ready * ratio)
+        wanted = min(wanted, max(hosts.count + self._STEP, hosts.count * self._FACTOR))
+        self._wanted.append((now, wanted))
+        while (now - self._wanted[0][0]).total_seconds() > self._STABLE_S:
+            self._wanted.popleft()
+        stable = min(hosts.count, max(wanted for _, wanted in self._wanted))
+        return _clamped(max(wanted, stable), self._world)
+
+
+class OraclePilot:
+    """Knows the true demand of the time that a new host takes to get ready, and keeps no margin.
+
+    It has the hosts whose saturated rate is the highest demand of that time: what a perfect forecast can save. Chance
+    in the arrivals makes its requests wait, and some of them spill.
+    """
+
+    def __init__(self, world: World, load: OfferedLoad) -> None:
+        import numpy as np
+
+        self._world, self._start = world, load.start
+        needs: Floats = np.ceil(smooth(load.demand, ORACLE_MINUTES) / world.tokens_per_s - 1e-9)
+        self._needs = needs.astype(int).tolist()
+
+    def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
+        """See `Pilot`."""
+        second = (now - self._start).total_seconds()
+        last = second + self._world.provision_s + TICK_S
+        window = self._needs[int(second // MINUTE_S) : int(last // MINUTE_S) + 1]
+        return _clamped(max(window, default=0), self._world)
+
+
+def _in_flight(moment: Moment) -> int:
+    return moment.running + moment.depth
+
+
+def _clamped(hosts: int, world: World) -> int:
+    return max(world.min_hosts, min(world.max_hosts, hosts))

@@ -1,0 +1,154 @@
+"""A simulated pool: its queue, its hosts, its admission and the paid API behind it. Exact: it has no time steps."""
+
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from heapq import heappop, heappush
+
+from headrace.cli.backtest.fleet import SimulatedFleet
+from headrace.cli.backtest.world import API_BURST_S, World
+
+
+class Fate(IntEnum):
+    """What became of a request."""
+
+    WAITING = 0
+    SERVED = 1
+    SPILLED = 2
+    REFUSED = 3
+    EXPIRED = 4
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was asked for since the last observation. Refused and spilled ones are those that were so at once."""
+
+    jobs: int = 0
+    tokens: float = 0.0
+    refused: int = 0
+    spilled: int = 0
+
+
+class SimulatedPool:
+    """Serves requests in the order of their arrival.
+
+    A request that would wait longer than `max_wait_s` goes to the paid API while that has room, or else is refused, as
+    the product does. A waiting one that is about to expire goes there too.
+
+    Attributes:
+        fate: of each request.
+        wait_s: of each request that was accepted: until it started here, left for the paid API, or expired.
+        backlog_tokens: of the waiting requests.
+    """
+
+    def __init__(self, world: World, requests: int, tokens_per_work: float) -> None:
+        self.fleet = SimulatedFleet(world.slots, world.provision_s)
+        self.fate = bytearray(requests)
+        self.wait_s = array("d", bytes(8 * requests))
+        self.backlog_tokens = 0.0
+        self.tally = Tally()
+        self._world = world
+        self._host_tokens_per_s = world.tokens_per_s * tokens_per_work
+        #: (time, host) of a request that ends, and (time, ~host) of a host that gets ready.
+        self._events: list[tuple[float, int]] = []
+        #: (number, arrival, seconds, tokens) of waiting requests.
+        self._queue: deque[tuple[int, float, float, float]] = deque()
+        self._api_room = world.overflow_per_s * API_BURST_S
+        self._api_at = 0.0
+
+    @property
+    def depth(self) -> int:
+        """Waiting requests."""
+        return len(self._queue)
+
+    def scale_to(self, target: int, now: float) -> None:
+        """Order or remove hosts."""
+        for host in self.fleet.scale_to(target, now):
+            heappush(self._events, (self.fleet.hosts[host].ready_at, ~host))
+        self._start_waiting(now)
+
+    def serve(
+        self, first: int, times: Sequence[float], seconds: Sequence[float], tokens: Sequence[float], until: float
+    ) -> None:
+        """Let these requests arrive, and everything happen until then.
+
+        Args:
+            first: the number of the first of them.
+            seconds: how long each runs.
+        """
+        self.tally.jobs += len(times)
+        self.tally.tokens += sum(tokens)
+        events, fleet = self._events, self.fleet
+        for number, (at, runs, size) in enumerate(zip(times, seconds, tokens, strict=True), first):
+            while events and events[0][0] <= at:
+                self._happen(*heappop(events))
+            if fleet.free:
+                self._start(number, at, at, runs)
+            else:
+                self._admit(number, at, runs, size)
+        while events and events[0][0] <= until:
+            self._happen(*heappop(events))
+        self._drop_late(until)
+
+    def _happen(self, at: float, host: int) -> None:
+        if host >= 0:
+            self.fleet.end_request(host, at)
+        elif not self.fleet.set_ready(~host):
+            return
+        if self._queue:
+            self._start_waiting(at)
+
+    def _start(self, number: int, arrival: float, now: float, seconds: float) -> None:
+        host = self.fleet.free.popleft()
+        self.fleet.running[host] += 1
+        heappush(self._events, (now + seconds, host))
+        self.fate[number] = Fate.SERVED
+        self.wait_s[number] = now - arrival
+
+    def _start_waiting(self, now: float) -> None:
+        self._drop_late(now)
+        while self._queue and self.fleet.free:
+            number, arrival, seconds, tokens = self._queue.popleft()
+            self.backlog_tokens -= tokens
+            self._start(number, arrival, now, seconds)
+
+    def _admit(self, number: int, at: float, seconds: float, tokens: float) -> None:
+        """Queue a request for which no slot is free, or spill or refuse it."""
+        self._drop_late(at)
+        if self.backlog_tokens <= self._host_tokens_per_s * len(self.fleet.ready) * self._world.max_wait_s:
+            self._queue.append((number, at, seconds, tokens))
+            self.backlog_tokens += tokens
+        elif self._api_takes(at):
+            self.fate[number] = Fate.SPILLED
+            self.tally.spilled += 1
+        else:
+            self.fate[number] = Fate.REFUSED
+            self.tally.refused += 1
+
+    def _drop_late(self, now: float) -> None:
+        """Spill the waiting requests that are about to expire, if there is room, and drop those that have expired."""
+        queue, longest = self._queue, self._world.max_wait_s
+        spills_after = longest - self._world.spill_before_s
+        while queue and now - queue[0][1] >= spills_after:
+            number, arrival, _, tokens = queue[0]
+            waited = now - arrival
+            if waited > longest:
+                self.fate[number], self.wait_s[number] = Fate.EXPIRED, longest
+            elif self._api_takes(now):
+                self.fate[number], self.wait_s[number] = Fate.SPILLED, waited
+            else:
+                return
+            queue.popleft()
+            self.backlog_tokens -= tokens
+
+    def _api_takes(self, now: float) -> bool:
+        """Take room for one request at the paid API, if it has any (a token bucket)."""
+        per_s = self._world.overflow_per_s
+        self._api_room = min(self._api_room + (now - self._api_at) * per_s, max(1.0, per_s * API_BURST_S))
+        self._api_at = now
+        if self._api_room < 1.0:
+            return False
+        self._api_room -= 1.0
+        return True
