@@ -206,7 +206,7 @@ class ScalingSettings(Section):
     cooldown_s: Positive = 300.0
     stale_after_s: Positive = 60.0
     window_s: Positive = 600.0
-    staffing_beta: Annotated[float, Field(ge=0)] = 2.0
+    staffing_beta: Annotated[float, Field(ge=0)] = 1.0
     refused_job_usd: Annotated[Decimal, Field(ge=0)] = Decimal("0.015")
     drain_host_s: Annotated[float, Field(ge=0)] = 900.0
     overflow_share: Share = 0.5

@@ -18,6 +18,8 @@ from headrace.policies.scaling.staffing import hosts_for
 MOST_QUANTILE = 0.9
 #: How long a host lasts, in windows: its start, in which it serves nothing, is paid for in that time.
 LIFE_WINDOWS = 6.0
+#: How finely a forecast's errors are looked at, to weigh how often one more host would be used.
+QUANTILES = 20
 #: The share of the paid API's limit that is counted on.
 SPILL_SHARE = 0.8
 
@@ -75,15 +77,32 @@ class Worth:
         needed = 0.0
         if self.spilling is not None:
             if self.spilling > 0:
-                needed = hosts_for(rate, hosts, beta, upper(self.spilling))
+                needed = hosts_for(rate, hosts, beta, _covered(upper, 1 - self.spilling, hosts))
             if self.spill_tokens_per_s is None:
                 return needed
         if self.refusing > 0:
             spilt = self.spill_tokens_per_s or 0.0
-            needed = max(needed, hosts_for(rate - spilt, hosts, beta, upper(self.refusing) - spilt))
+            needed = max(
+                needed, hosts_for(rate - spilt, hosts, beta, _covered(upper, 1 - self.refusing, hosts) - spilt)
+            )
         return needed
 
 
 def _critical(price_usd: float, value_usd: float) -> float:
     """The critical ratio, both figures per hour."""
     return min(1 - price_usd / value_usd, MOST_QUANTILE) if value_usd > 0 else 0.0
+
+
+def _covered(upper: Callable[[float], float], least_use: float, hosts: PoolHosts) -> float:
+    """The load up to which hosts pay: one more host would be used less than `least_use` of the time."""
+    host_rate = hosts.tokens_per_s or 1.0
+    outcomes = [upper((step + 0.5) / QUANTILES) / host_rate for step in range(QUANTILES)]
+    low, high = 0.0, max(outcomes)
+    for _ in range(24):
+        middle = (low + high) / 2
+        use = sum(min(max(each - middle, 0.0), 1.0) for each in outcomes) / QUANTILES
+        if use > least_use:
+            low = middle
+        else:
+            high = middle
+    return high * host_rate
