@@ -174,8 +174,8 @@ class ScalingSettings(Section):
         down_step: hosts that one of its decisions removes.
         cooldown_s: its pause between two changes of one pool.
         stale_after_s: observations that are older decide nothing.
-        window_s: the time constant of `predictive`: how far back it looks for a trend, and how long demand must be low
-            before a host is removed.
+        window_s: the time constant of `predictive`: how far back it looks for a trend, and the time of which most must
+            show low demand before a host is removed.
         staffing_beta: the safety margin of `predictive`, in square roots of the expected number of busy slots. Higher
             means shorter waits and a higher bill.
         refused_job_usd: what a refused job costs you. Jobs that may not go to the paid API justify hosts by it.
@@ -206,7 +206,7 @@ class ScalingSettings(Section):
     cooldown_s: Positive = 300.0
     stale_after_s: Positive = 60.0
     window_s: Positive = 600.0
-    staffing_beta: Annotated[float, Field(ge=0)] = 1.0
+    staffing_beta: Annotated[float, Field(ge=0)] = 0.5
     refused_job_usd: Annotated[Decimal, Field(ge=0)] = Decimal("0.015")
     drain_host_s: Annotated[float, Field(ge=0)] = 900.0
     overflow_share: Share = 0.5

@@ -37,7 +37,7 @@ class World:
     spill_before_s: float = 5.0
     min_hosts: int = 2
     max_hosts: int = 20
-    beta: float = 1.0
+    beta: float = 0.5
 
     @property
     def slot_tokens_per_s(self) -> float:

@@ -4,8 +4,10 @@ All its times are shares of `window_s`; the comments name them for the default o
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from statistics import median_low
 
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import Decision, History, PoolHosts
@@ -18,12 +20,14 @@ from headrace.policies.scaling.recent import observed_s
 ENOUGH_SHARE = 0.4
 #: Between two orders, unless a burst or an event asks for more: 2 minutes. Between two removals: 2.5 minutes.
 UP_SHARE, DOWN_SHARE = 1 / 5, 1 / 4
+#: The pause between an order and a removal, as a share of the window (5 minutes): a new host has hardly begun.
+AFTER_UP_SHARE = 0.5
 #: Nothing is removed before earlier decisions span this share of the window.
 HELD_SHARE = 0.8
 
 
 def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
-    """Order the hosts that pay for the expected load; remove those that were not needed for a whole window.
+    """Order the hosts that pay for the expected load; remove those that most of a window did not need.
 
     While too little is known, `reactive` decides.
     """
@@ -75,17 +79,23 @@ def _down(view: View, needs: Needs) -> Decision | None:
     hosts, policy, count = view.hosts, view.policy, view.hosts.count
     held = [past for past in view.history.needs if (view.now - past.at).total_seconds() < policy.window_s]
     oldest_s = max(((view.now - past.at).total_seconds() for past in held), default=0.0)
-    floor = clamped(max(needs.spare_need, view.need_ahead(), *(past.spare_need for past in held)), policy)
+    floor = clamped(max(needs.spare_need, view.need_ahead(), _usual(past.spare_need for past in held)), policy)
     if floor >= count or hosts.requested > 0 or oldest_s < HELD_SHARE * policy.window_s:
         return None
     if (
         view.history.moments[-1].depth > hosts.ready
         or _left_s(hosts.down_at, DOWN_SHARE * policy.window_s, view.now) > 0
+        or _left_s(hosts.up_at, AFTER_UP_SHARE * policy.window_s, view.now) > 0
     ):
         return None
     target = max(floor, count - max(policy.down_step, math.ceil((count - floor) / 2)))
-    why = f"no more than {floor} hosts were needed for {policy.window_s / 60:.0f} minutes; {needs.words}"
+    why = f"no more than {floor} hosts were needed for most of {policy.window_s / 60:.0f} minutes; {needs.words}"
     return move(hosts, target, why, policy)
+
+
+def _usual(needs: Iterable[int]) -> int:
+    """The lower median, or 0 without any. The highest need would be that of the noisiest minute."""
+    return median_low(list(needs) or [0])
 
 
 def _left_s(last: datetime | None, pause_s: float, now: datetime) -> float:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from headrace.config import ScalingEvent, ScalingSettings
 from headrace.domain.scaling import Action, Decision, ErrorProfile, History, Moment, PastNeed, PoolHosts, Season
 from headrace.policies.scaling import decide
-from headrace.policies.scaling.predictive import DOWN_SHARE, UP_SHARE
+from headrace.policies.scaling.predictive import AFTER_UP_SHARE, DOWN_SHARE, UP_SHARE
 from headrace.policies.scaling.replay import DecisionInputs, from_json, replay, to_json
 
 NOW = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
@@ -336,7 +336,7 @@ def test_predictive_pauses_between_changes_unless_a_burst_begins(demand: list[in
     for at, _, decision in downs:
         assert (at - NOW).total_seconds() >= 0.8 * policy.window_s
         last_up = max((up[0] for up in ups if up[0] < at), default=None)
-        assert last_up is None or (at - last_up).total_seconds() >= policy.window_s, decision
+        assert last_up is None or (at - last_up).total_seconds() >= AFTER_UP_SHARE * policy.window_s, decision
 
 
 @given(histories, pools, settings)

@@ -102,7 +102,7 @@ BY_RATE = {key: value for key, value in PEAK.items() if key != "hosts"} | {"jobs
 @pytest.mark.parametrize(
     ("history", "hosts", "target"),
     [
-        # 8 jobs/s of 500 tokens on hosts of 1,000 tokens/s keep 80 slots busy: 80 + sqrt(80) slots are 4.4 hosts.
+        # 8 jobs/s of 500 tokens on hosts of 1,000 tokens/s keep 80 slots busy: 80 + sqrt(80) / 2 slots are 4.2 hosts.
         pytest.param(seen(START), PoolHosts(2, tokens_per_s=1000, slots_per_host=20), 5, id="measured"),
         pytest.param(seen(START), PoolHosts(2, tokens_per_s=1000), 4, id="slots unknown: no margin"),
         pytest.param(
