@@ -11,6 +11,7 @@ from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
 from headrace.cli.deliveries import deliveries
 from headrace.cli.demo.command import demo
+from headrace.cli.hosts import hosts
 from headrace.cli.jobs import jobs, retry
 from headrace.cli.keys import keys
 from headrace.cli.plan import plan_
@@ -57,6 +58,7 @@ for command in (
     apps,
     keys,
     budgets,
+    hosts,
     plan_,
     settings,
     backtest,

@@ -1,7 +1,7 @@
 """Hosts: machines, or locally processes, that the autoscaler orders, drains and ends. One lease for each."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
@@ -85,6 +85,15 @@ class HostLease:
         if self.drain_at is not None:
             return HostState.DRAINING
         return HostState.READY if self.ready_at is not None else HostState.REQUESTED
+
+    def usd(self, now: datetime) -> Decimal | None:
+        """What it has cost so far, to the cent of a cent; None if its price is unknown."""
+        if self.usd_per_hour is None:
+            return None
+        if self.ordered_at is None:
+            return Decimal(0)
+        paid = max((self.ended_at or now) - self.ordered_at, timedelta())
+        return round(self.usd_per_hour * Decimal(paid / timedelta(hours=1)), 4)
 
     @property
     def names(self) -> frozenset[str]:

@@ -86,10 +86,11 @@ def work(db: Connection, pool: str) -> list[HostWork]:
 
 def _work(row: Mapping[Any, Any]) -> HostWork:
     names = ("workers", "draining", "running", "tokens_left", "seen_at")
-    return HostWork(_lease(row), ready=row["ready_workers"], **{name: row[name] for name in names})
+    return HostWork(lease_of(row), ready=row["ready_workers"], **{name: row[name] for name in names})
 
 
-def _lease(row: Mapping[Any, Any]) -> HostLease:
+def lease_of(row: Mapping[Any, Any]) -> HostLease:
+    """The lease in a row of `hosts`."""
     values = {field.name: row[field.name] for field in fields(HostLease)}
     reason = values["end_reason"]
     return HostLease(**{**values, "end_reason": None if reason is None else HostEnd(reason)})

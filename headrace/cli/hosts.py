@@ -1,0 +1,231 @@
+"""`headrace hosts`, for operators: lists the leases of worker hosts, drains one by hand, and calls it back."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from headrace.cli.client import json_option, notes, out, print_json
+from headrace.cli.database import database, operator_settings
+from headrace.cli.table import table
+from headrace.config import Settings
+from headrace.domain.hosts import HostEnd, HostLease, HostState, HostWork
+from headrace.errors import ConfigError
+from headrace.store import clock
+from headrace.store.fleet import host_list
+from headrace.store.fleet.host_list import ListedHost
+
+#: A terminal of this width has room for the hosts' types and the provider's names of the machines.
+WIDE = 110
+
+
+@click.group(invoke_without_command=True)
+@click.option("--all", "with_ended", is_flag=True, help="Also those that have ended.")
+@click.option("--pool", metavar="NAME", help="Only those of this pool.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many ended ones.")
+@click.option("--json", "as_json", is_flag=True, help="Print every field of each as JSON.")
+@click.pass_context
+def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int, as_json: bool) -> None:
+    """List the worker hosts that the autoscaler keeps leases of.
+
+    \b
+    headrace hosts --all                ended ones as well, newest first
+    headrace hosts drain host-018f2c…   it finishes its jobs, then it is ended
+    headrace hosts resume host-018f2c…  it takes jobs again
+
+    \b
+    state    requested: on its way; ready; draining: it finishes its jobs; ended
+    since    how long it has been in this state; of an ended host, how long ago it ended
+    workers  its live workers
+    jobs     running jobs
+    USD/h    its price when it was ordered
+    USD      its cost so far: from the provider's acceptance of the order to its end
+    why      what made it so, and the number of the decision, which 'headrace scale' lists
+
+    '-' means unknown: 'headrace.toml' has no price for the host's type. A terminal of 110 columns also shows the type
+    and the provider's name of the machine.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings = operator_settings()
+    _check_pool(settings, pool)
+    with database(settings) as db:
+        now = clock.now(db)
+        found = host_list.live(db, pool)
+        gone = host_list.ended(db, pool, limit) if with_ended else []
+    if as_json:
+        print_json([_json(each, now) for each in [*found, *gone]])
+    elif found or gone:
+        out.print(_table([*found, *gone], now))
+    else:
+        out.print(_nothing(settings, with_ended))
+    if len(gone) == limit:
+        notes.print(f"More may have ended: these are the last {limit}, --limit N shows more.")
+
+
+@hosts.command()
+@click.argument("name", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def drain(name: str, yes: bool, as_json: bool) -> None:
+    """Drain a host, then end it. ID is one that 'headrace hosts' lists, or the provider's name of the machine.
+
+    Its workers take no more jobs within a second or two. They finish what runs, for at most drain_host_s (15 minutes by
+    default); what still runs then is handed back to its queue. Then the machine is ended. Until then 'headrace hosts
+    resume' calls it back. The autoscaler does not, but it may order another host instead.
+    """
+    settings = operator_settings()
+    if not yes:
+        with database(settings) as db:
+            host = host_list.find(db, name)
+        _confirm(host, settings)
+    with database(settings) as db:
+        before = host_list.drain_by_hand(db, name)
+        [after] = [each for each in host_list.live(db, before.lease.pool) if each.work.lease.id == before.lease.id]
+        now = clock.now(db)
+    if as_json:
+        print_json(_json(after, now))
+    else:
+        click.echo(_drained(before))
+    for note in _limits(before.lease, settings):
+        notes.print(note)
+
+
+@hosts.command()
+@click.argument("name", metavar="ID")
+@json_option
+def resume(name: str, as_json: bool) -> None:
+    """Call a draining host back: its workers take jobs again within a second or two.
+
+    This is possible until its machine is being ended. If the load does not need it, the autoscaler drains it again.
+    """
+    with database() as db:
+        host_id = host_list.resume(db, name).lease.id
+    if as_json:
+        print_json({"id": host_id, "state": str(HostState.READY)})
+    else:
+        click.echo(f"{host_id} takes jobs again")
+
+
+def _check_pool(settings: Settings, pool: str | None) -> None:
+    if pool is not None and pool not in settings.own_pools:
+        known = ", ".join(settings.own_pools) or "none"
+        raise ConfigError(f"There is no pool '{pool}' with hosts of its own: headrace.toml has {known}.", param="pool")
+
+
+def _confirm(host: HostWork, settings: Settings) -> None:
+    lease = host.lease
+    what = f"Host {lease.id} of pool '{lease.pool}' is {lease.state} and runs {host.running} jobs."
+    notes.print(what, *_limits(lease, settings), sep="\n", markup=False)
+    click.confirm("Drain it?", abort=True, err=True)
+
+
+def _limits(lease: HostLease, settings: Settings) -> list[str]:
+    """What the operator must do himself."""
+    if settings.scaling.mode == "advisory":
+        return ["The autoscaler is advisory and ends no machine: end it yourself once it runs no job."]
+    if lease.is_adopted and lease.provider_id is None:
+        about = f"The actuator '{settings.scaling.actuator}' does not know its machine, because it did not start it"
+        return [f"{about}: end it yourself once it runs no job."]
+    return []
+
+
+def _drained(before: HostWork) -> str:
+    lease = before.lease
+    if lease.end_reason is HostEnd.BY_HAND:
+        return f"{lease.id} drains already, by hand"
+    if lease.end_reason is HostEnd.WRITTEN_OFF:
+        return f"{lease.id} was written off and is being ended"
+    if lease.state is HostState.DRAINING:
+        return f"{lease.id} drains already; the autoscaler does not call it back any more"
+    return f"{lease.id} drains: {before.running} jobs still run on it"
+
+
+def _nothing(settings: Settings, with_ended: bool) -> str:
+    if with_ended:
+        return "There are no hosts, and there were none."
+    if settings.scaling.mode == "advisory":
+        return "There are no hosts. The autoscaler is advisory: it orders none. Is a worker running, and 'control'?"
+    return "There are no hosts. Is 'control' running? 'headrace scale' says what is wanted; --all lists ended ones."
+
+
+def _table(found: Sequence[ListedHost], now: datetime) -> Table:
+    has_types = out.width >= WIDE and any(each.work.lease.instance_type for each in found)
+    has_machines = out.width >= WIDE and any(each.work.lease.provider_id for each in found)
+    rows = table()
+    rows.add_column("host", overflow="fold")
+    rows.add_column("pool", overflow="fold")
+    if has_types:
+        rows.add_column("type")
+    if has_machines:
+        rows.add_column("machine", overflow="fold")
+    rows.add_column("state", no_wrap=True)
+    for heading in ("since", "workers", "jobs", "USD/h", "USD"):
+        rows.add_column(heading, justify="right", no_wrap=True)
+    rows.add_column("why", no_wrap=True)
+    for each in found:
+        lease = each.work.lease
+        cells = [lease.id, lease.pool]
+        cells += [lease.instance_type or "-"] if has_types else []
+        cells += [lease.provider_id or "-"] if has_machines else []
+        cells += [str(lease.state), age(now - _since(lease))]
+        cells += [str(each.work.workers), str(each.work.running)]
+        cells += [_usd(lease.usd_per_hour), _usd(lease.usd(now)), _why(each)]
+        rows.add_row(*map(escape, cells))
+    return rows
+
+
+def age(passed: timedelta) -> str:
+    """A time in one unit, such as `12 m`."""
+    seconds = max(0, int(passed.total_seconds()))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def _since(lease: HostLease) -> datetime:
+    """When its present state began."""
+    return lease.ended_at or lease.drain_at or lease.ready_at or lease.requested_at
+
+
+def _usd(amount: Decimal | None) -> str:
+    return "-" if amount is None else f"{amount:.2f}"
+
+
+def _why(each: ListedHost) -> str:
+    lease = each.work.lease
+    cause = lease.end_reason or ("adopted" if lease.is_adopted else "ordered")
+    return f"{cause} {each.decision_id}" if each.decision_id is not None else str(cause)
+
+
+def _json(each: ListedHost, now: datetime) -> dict[str, Any]:
+    lease = each.work.lease
+    fields = {name: _plain(value) for name, value in asdict(lease).items()}
+    usd = lease.usd(now)
+    return {
+        **fields,
+        "state": str(lease.state),
+        "since": _since(lease).isoformat(),
+        "workers": each.work.workers,
+        "draining_workers": each.work.draining,
+        "running": each.work.running,
+        "usd": None if usd is None else str(usd),
+        "decision_id": each.decision_id,
+        "reason": each.reason,
+    }
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case Decimal():
+            return str(value)
+        case _:
+            return value

@@ -1,0 +1,126 @@
+"""Leases of hosts as operators see and change them, one at a time."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from headrace.domain.hosts import HostEnd, HostState, HostWork
+from headrace.errors import InvalidRequest, NotFound
+from headrace.store.fleet.hosts import lease_of, work
+from headrace.tables import decisions, hosts
+
+_IS_LIVE = hosts.c.ended_at.is_(None)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedHost:
+    """A host, and the decisions behind it.
+
+    Attributes:
+        work: of an ended host, only its lease.
+        decision_id: the decision that drains or drained it, or else the one that ordered it; None for none.
+        reason: that decision's, in words.
+    """
+
+    work: HostWork
+    decision_id: int | None
+    reason: str | None
+
+
+def live(db: Connection, pool: str | None = None) -> list[ListedHost]:
+    """The hosts that have not ended, by pool and then the oldest first. Args: pool: only its hosts; None: all."""
+    pools = [pool] if pool is not None else db.scalars(sa.select(hosts.c.pool).where(_IS_LIVE).distinct())
+    return _listed(db, [host for name in sorted(pools) for host in work(db, name)])
+
+
+def ended(db: Connection, pool: str | None, limit: int) -> list[ListedHost]:
+    """The hosts that ended last, the newest first."""
+    found = sa.select(hosts).where(~_IS_LIVE).order_by(hosts.c.ended_at.desc(), hosts.c.id).limit(limit)
+    if pool is not None:
+        found = found.where(hosts.c.pool == pool)
+    return _listed(db, [HostWork(lease_of(row._mapping)) for row in db.execute(found)])
+
+
+def _listed(db: Connection, found: list[HostWork]) -> list[ListedHost]:
+    # By hand without a decision, whichever decision once ordered the host.
+    by = sa.case((hosts.c.drain_at.is_(None), hosts.c.decision_id), else_=hosts.c.drain_decision_id)
+    reasons = (
+        sa.select(hosts.c.id, decisions.c.id.label("decision_id"), decisions.c.reason)
+        .join(decisions, decisions.c.id == by)
+        .where(hosts.c.id.in_([host.lease.id for host in found]))
+    )
+    why = {row.id: (row.decision_id, row.reason) for row in db.execute(reasons)}
+    return [ListedHost(host, *why.get(host.lease.id, (None, None))) for host in found]
+
+
+def drain_by_hand(db: Connection, name: str) -> HostWork:
+    """Let a host finish what it runs and then end, though no decision says so; the autoscaler does not call it back.
+
+    A host that a decision drains is from now on drained by hand. Returns: the host before the change.
+    Raises: NotFound. InvalidRequest: it has ended.
+    """
+    host = _locked(db, name)
+    if host.lease.end_reason is not HostEnd.WRITTEN_OFF:
+        values = {"drain_at": sa.func.coalesce(hosts.c.drain_at, sa.func.now()), "end_reason": HostEnd.BY_HAND}
+        _change(db, host, {**values, "drain_decision_id": None})
+    return host
+
+
+def resume(db: Connection, name: str) -> HostWork:
+    """Let a draining host serve again. Returns: the host before the change.
+
+    Raises: NotFound. InvalidRequest: it has ended, does not drain, or its machine is being ended.
+    """
+    host = _locked(db, name)
+    lease = host.lease
+    if lease.state is not HostState.DRAINING:
+        raise InvalidRequest(f"Host '{lease.id}' does not drain: it is {lease.state}.")
+    if lease.released_at is not None:
+        since = f"{lease.released_at:%H:%M:%S} UTC"
+        message = f"Host '{lease.id}' cannot be called back: its machine is being ended since {since}."
+        raise InvalidRequest(message)
+    _change(db, host, {"drain_at": None, "end_reason": None, "drain_decision_id": None})
+    return host
+
+
+def _change(db: Connection, host: HostWork, values: dict[str, object]) -> None:
+    db.execute(sa.update(hosts).where(hosts.c.id == host.lease.id).values(values))
+
+
+def find(db: Connection, name: str) -> HostWork:
+    """The host that has not ended of this id, or of this name of its provider.
+
+    Raises: NotFound: with the nearest name. InvalidRequest: it has ended, or several pools have a host of this name.
+    """
+    is_it = sa.or_(hosts.c.id == name, hosts.c.provider_id == name)
+    found = db.execute(sa.select(hosts).where(is_it).order_by(hosts.c.ended_at.desc().nulls_first())).all()
+    leases = [lease_of(row._mapping) for row in found]
+    current = [lease for lease in leases if lease.ended_at is None]
+    if len(current) > 1:
+        which = ", ".join(sorted(lease.id for lease in current))
+        raise InvalidRequest(f"Several hosts are called '{name}': give the id of one of them, {which}.")
+    if not current and leases:
+        raise InvalidRequest(
+            f"Host '{leases[0].id}' ended at {leases[0].ended_at:%Y-%m-%d %H:%M:%S} UTC ({leases[0].end_reason})."
+        )
+    if not current:
+        raise NotFound(f"There is no host '{name}'{_nearest(db, name)}")
+    [lease] = current
+    return next(host for host in work(db, lease.pool) if host.lease.id == lease.id)
+
+
+def _nearest(db: Connection, name: str) -> str:
+    """The end of a sentence: which host may be meant."""
+    rows = db.execute(sa.select(hosts.c.id, hosts.c.provider_id).where(_IS_LIVE))
+    if near := get_close_matches(name, sorted({known for row in rows for known in row if known}), 1):
+        return f": did you mean '{near[0]}'?"
+    return ". 'headrace hosts' lists them."
+
+
+def _locked(db: Connection, name: str) -> HostWork:
+    """Like `find`. No other process changes the lease until the transaction ends."""
+    host_id = find(db, name).lease.id
+    db.execute(sa.select(hosts.c.id).where(hosts.c.id == host_id).with_for_update())
+    return find(db, host_id)
