@@ -1,7 +1,6 @@
 """Workers whose host drains: processes of their own, with the simulator, on real Postgres and Valkey."""
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ from headrace.broker.admission import Admission
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Ticket
-from headrace.stack import readiness
 from headrace.stack.processes import procfile
 from headrace.stack.processes.child import Child, Command
 from headrace.store import Store
@@ -77,11 +75,11 @@ class Bed:
     def wait_until_all_ended(self) -> None:
         self.wait_until("SELECT count(*) FILTER (WHERE ended_at IS NULL) = 0 FROM jobs")
 
-    def shown_by_flower(self, name: str) -> dict[str, Any]:
-        """What Flower's page of this worker says of its host."""
-        node = f"{name}@{socket.gethostname()}"
-        replies = self.celery.control.inspect([node], timeout=DEADLINE_S, limit=1).stats() or {}
-        return {key: replies[node][key] for key in ("host_id", "draining")}
+    def shown_by_flower(self, name: str) -> dict[str, Any] | None:
+        """What Flower's page of this worker says of its host; None if the worker does not answer."""
+        node = f"{name}@{HOSTS[int(name[-1])]}"
+        replies = self.celery.control.inspect([node], timeout=1.0, limit=1).stats() or {}
+        return {key: replies[node][key] for key in ("host_id", "draining")} if node in replies else None
 
     def started(self) -> dict[str, int]:
         """How many attempts each worker has started."""
@@ -112,7 +110,7 @@ def bed(
         bed.sql("INSERT INTO hosts (id, pool, requested_at, provider_id) VALUES ('one', 'chat', now(), NULL)")
         bed.sql("INSERT INTO hosts (id, pool, requested_at, provider_id) VALUES ('two', 'chat', now(), 'i-0abc')")
         for child in bed.children:
-            child.wait_until(lambda name=child.command.name: readiness.pongs(celery, name), DEADLINE_S)
+            child.wait_until(lambda name=child.command.name: bed.shown_by_flower(name) is not None, DEADLINE_S)
         yield bed
     finally:
         for child in bed.children:
