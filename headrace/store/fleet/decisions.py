@@ -42,8 +42,8 @@ def last_at(db: Connection, pool: str) -> datetime | None:
 
 def last_applied_at(db: Connection, pool: str, action: Action) -> datetime | None:
     """When a decision of this kind for this pool last took effect."""
-    applied = (decisions.c.pool == pool, decisions.c.action == action, decisions.c.applied_at.is_not(None))
-    newest: datetime | None = db.scalar(sa.select(sa.func.max(decisions.c.applied_at)).where(*applied))
+    of_kind = (decisions.c.pool == pool, decisions.c.action == action)
+    newest: datetime | None = db.scalar(sa.select(sa.func.max(decisions.c.applied_at)).where(*of_kind))
     return newest
 
 

@@ -17,7 +17,7 @@ from headrace.store.fleet.hosts import HostPrice
 from scheduler.deps import ControlDeps
 from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.pace import Timing
-from tests.integration.scheduler.fleet.cloud import Cloud
+from tests.contracts.providers.cloud import Cloud
 
 LEASE_S = 10.0
 #: No pause after a failure, and a look at each sweep.
