@@ -15,6 +15,7 @@ from headrace.cli.hosts import hosts
 from headrace.cli.jobs import jobs, retry
 from headrace.cli.keys import keys
 from headrace.cli.plan import plan_
+from headrace.cli.scale import scale
 from headrace.cli.settings.command import settings
 from headrace.cli.up import up
 from headrace.errors import HeadraceError
@@ -60,6 +61,7 @@ for command in (
     budgets,
     hosts,
     plan_,
+    scale,
     settings,
     backtest,
     bench,

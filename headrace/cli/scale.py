@@ -1,0 +1,68 @@
+"""`headrace scale`, for operators: what the autoscaler decided, and whether it would decide the same again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from pydantic import ValidationError
+from rich.markup import escape
+
+from headrace.cli.client import out
+from headrace.cli.database import database
+from headrace.domain.fleet import ScalingRecord
+from headrace.domain.scaling import Decision
+from headrace.policies.scaling import VERSION
+from headrace.policies.scaling.replay import from_json
+from headrace.policies.scaling.replay import replay as decide_again
+from headrace.store.fleet import decisions
+
+
+@click.group()
+def scale() -> None:
+    """Show what the autoscaler decides."""
+
+
+@scale.command()
+@click.argument("decision_id", metavar="ID", type=click.IntRange(min=1))
+@click.pass_context
+def replay(context: click.Context, decision_id: int) -> None:
+    """Compute the decision ID again from its row, and say whether it is the same.
+
+    The status is 1 if it is not, or if another version of the policies made it.
+    """
+    with database() as db:
+        record = decisions.find(db, decision_id)
+    try:
+        again = decide_again(from_json(record.inputs))
+    except ValidationError as error:
+        raise click.ClickException(
+            f"Decision {decision_id} cannot be computed again: version {record.version} of the policies wrote inputs"
+            f" that version {VERSION} does not read ({error.error_count()} fields)."
+        ) from error
+    changes = list(differences(record, again))
+    then = f"{record.policy} {record.action} to {record.target} of {record.hosts} hosts: {record.reason}"
+    lines = [f"Decision {decision_id} of pool {record.pool}: {then}", *changes]
+    if record.version != VERSION:
+        lines.append(f"Version {record.version} of the policies made it; this is version {VERSION}.")
+    lines.append("Computed again, it differs." if changes else "Computed again, it is the same.")
+    for line in lines:
+        out.print(escape(line), soft_wrap=True, highlight=False)
+    context.exit(1 if changes or record.version != VERSION else 0)
+
+
+def differences(record: ScalingRecord, again: Decision) -> Iterator[str]:
+    """A line for each value in which a decision that is computed again differs from its row."""
+    forecast = again.forecast
+    values: dict[str, Any] = {
+        "target": again.target,
+        "action": again.action,
+        "reason": again.reason,
+        "need": again.need,
+        "spare_need": again.spare_need,
+        "forecast_tokens_per_s": None if forecast is None else forecast.tokens_per_s,
+        "forecast_at": None if forecast is None else forecast.at,
+        "burst_until": again.burst_until,
+    }
+    for name, value in values.items():
+        if (before := getattr(record, name)) != value:
+            yield f"  {name}: was {before}, is now {value}"
