@@ -31,6 +31,7 @@ from scheduler import actuators, sweep, tasks
 from scheduler.deps import ControlDeps
 from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.pace import Timing
+from scheduler.fleet.watch_scaling import watch_scaling
 from scheduler.rescue import Patience, rescue
 from scheduler.show_ends import ShowEnds
 from scheduler.spill import spill
@@ -40,6 +41,8 @@ from scheduler.watch_budgets import watch_budgets
 #: The expiry sweep runs at least this often, so that an expiry shows within a second of its time.
 EXPIRE_EVERY_S = 0.5
 WATCH_BUDGETS_EVERY_S = 2.0
+#: Its queries read up to an hour of samples.
+WATCH_SCALING_EVERY_S = 5.0
 RECONCILE_EVERY_S = 10.0
 #: One batch each time removes what 1,000 jobs a second leave behind. After a full batch the next follows at once.
 FORGET_EVERY_S = 5.0
@@ -66,6 +69,7 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             Sweep("spill", every_s, partial(spill, deps)),
             Sweep("publish_due", every_s, partial(sweep.publish_due, deps)),
             Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
+            Sweep("watch_scaling", WATCH_SCALING_EVERY_S, partial(watch_scaling, deps)),
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, deps)),
             Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), idempotency.FORGET_ROWS),
             Sweep(

@@ -88,7 +88,8 @@ class BudgetSettings(Section):
         day_usd: the limit of a day in UTC. A limit that `headrace budgets set` has stored wins. Without any limit
             nothing is sent to the paid API, except for apps with a budget of their own.
         month_usd: the limit of a month in UTC, likewise.
-        webhook_url: gets a webhook when a budget, of an app or of all together, reaches 80 or 100 %.
+        webhook_url: gets a webhook when a budget, of an app or of all together, reaches 80 or 100 %, and the alerts of
+            the autoscaler.
         webhook_secret: signs that webhook: `whsec_` and 24 to 64 bytes in base64. Only `webhooks` workers need it.
         webhook_secret_old: the previous secret. While it is set, each such webhook has two signatures.
     """

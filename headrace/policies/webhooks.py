@@ -25,6 +25,8 @@ _EVENTS: Mapping[JobState, str] = {
 
 #: A budget has reached one of `budgets.THRESHOLDS`.
 BUDGET_EVENT = "budget.threshold_reached"
+#: Something about the scaling of hosts lasts, or has ended: this and its kind.
+SCALING_EVENT = "scaling."
 
 #: Bytes of key material in a secret; the specification asks for 24 to 64.
 SECRET_BYTES = 32

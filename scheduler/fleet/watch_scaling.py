@@ -1,0 +1,122 @@
+"""Watch the autoscaler: alert the operator once when something lasts, and once when it has ended.
+
+Not a task: a beat that stopped is one of the things to alert to. Knows neither Celery nor how a decision is made.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from headrace.config import Settings
+from headrace.policies.webhooks import SCALING_EVENT
+from headrace.store import clock, locks
+from headrace.store.fleet import alerts
+from headrace.store.fleet.alerts import AlertKey
+from headrace.store.webhooks import deliveries
+from scheduler.deps import ControlDeps
+
+log = logging.getLogger(__name__)
+
+#: Intervals without an observation.
+UNOBSERVED_INTERVALS = 3
+#: How long a pool must be at its maximum, and refuse jobs, before that is an alert.
+FULL = timedelta(minutes=10)
+#: Refusals within this time count for the present.
+REFUSING = timedelta(minutes=1)
+#: The time of which the paid API's share is taken.
+SHARE_OF = timedelta(hours=1)
+#: An alert of the share ends below this part of the bound, so that a share near it sends no stream of alerts.
+BACK_AT = 0.9
+#: How long a host that was written off is remembered, so that it is alerted to once.
+WRITTEN_OFF = timedelta(days=1)
+
+UNOBSERVED, WROTE_OFF, AT_MAXIMUM, OVERFLOW = "unobserved", "host_written_off", "at_maximum", "overflow_share"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that the operator should know if it lasts.
+
+    Attributes:
+        facts: fields of the alert.
+        lasts: how long it must last before it is alerted to.
+    """
+
+    key: AlertKey
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    lasts: timedelta = timedelta(0)
+
+
+def watch_scaling(deps: ControlDeps) -> int:
+    """Log each alert that begins or ends, and write the operator's webhook, if one is configured.
+
+    Bound: one sweep. One transaction notes the alert and writes the webhook, so that neither is lost or doubled.
+    Returns: alerts that began or ended.
+    """
+    with deps.store.begin() as db:
+        if not locks.try_take(db, "watch_scaling"):
+            return 0
+        before = alerts.lasting(db)
+        found = {each.key: each for each in _conditions(db, deps.settings, set(before))}
+        news = [(key, "began", found[key].facts) for key in found if _begins(db, found[key])]
+        ended = [key for key in before if key not in found and alerts.end(db, key)]
+        # That a host was written off does not end: it is only forgotten.
+        news += [(key, "ended", {}) for key in ended if key.kind != WROTE_OFF]
+        for key, state, facts in news:
+            if url := deps.settings.budgets.webhook_url:
+                deliveries.add(db, SCALING_EVENT + key.kind, url, _fields(key, state, facts))
+    for key, state, facts in news:
+        level = logging.WARNING if state == "began" else logging.INFO
+        log.log(level, f"scaling_{key.kind}", extra=_fields(key, state, facts))
+    return len(news)
+
+
+def _begins(db: Connection, condition: Condition) -> bool:
+    began_at = alerts.note_seen(db, condition.key)
+    return clock.now(db) - began_at >= condition.lasts and alerts.tell(db, condition.key)
+
+
+def _fields(key: AlertKey, state: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    about = {"host": key.subject} if key.subject else {}
+    return {"pool": key.pool, **about, "state": state, **facts}
+
+
+def _conditions(db: Connection, settings: Settings, lasting: set[AlertKey]) -> Iterator[Condition]:
+    pools = list(settings.own_pools)
+    for pool in pools:
+        yield from _unobserved(db, settings, pool)
+        yield from _at_maximum(db, settings, pool)
+        yield from _overflow(db, settings, pool, AlertKey(OVERFLOW, pool) in lasting)
+    for row in alerts.written_off(db, pools, WRITTEN_OFF):
+        facts = {"instance_type": row.instance_type, "requested_at": row.requested_at.isoformat()}
+        yield Condition(AlertKey(WROTE_OFF, row.pool, row.id), facts)
+
+
+def _unobserved(db: Connection, settings: Settings, pool: str) -> Iterator[Condition]:
+    bound = timedelta(seconds=UNOBSERVED_INTERVALS * settings.observe_every_s)
+    at, now, key = alerts.observed_at(db, pool), clock.now(db), AlertKey(UNOBSERVED, pool)
+    if at is None:
+        # A new system: the first observation is on its way.
+        yield Condition(key, {"observed_at": None}, lasts=bound)
+    elif now - at > bound:
+        yield Condition(key, {"observed_at": at.isoformat(), "age_s": round((now - at).total_seconds(), 1)})
+
+
+def _at_maximum(db: Connection, settings: Settings, pool: str) -> Iterator[Condition]:
+    max_hosts, hosts = settings.scaling.of_pool(pool).max_hosts, alerts.last_hosts(db, pool)
+    _, refused, _ = alerts.demand(db, pool, REFUSING)
+    if refused and hosts is not None and hosts >= max_hosts:
+        facts = {"hosts": hosts, "max_hosts": max_hosts, "refused_last_minute": refused}
+        yield Condition(AlertKey(AT_MAXIMUM, pool), facts, lasts=FULL)
+
+
+def _overflow(db: Connection, settings: Settings, pool: str, is_told: bool) -> Iterator[Condition]:
+    offered, _, spilled = alerts.demand(db, pool, SHARE_OF)
+    bound = settings.scaling.overflow_share * (BACK_AT if is_told else 1.0)
+    if offered and spilled / offered > bound:
+        facts = {"share": round(spilled / offered, 4), "bound": settings.scaling.overflow_share, "jobs": offered}
+        yield Condition(AlertKey(OVERFLOW, pool), {**facts, "spilled": spilled})
