@@ -150,8 +150,9 @@ def call_back(db: Connection, pool: str, count: int) -> list[str]:
     is_ours = (hosts.c.pool == pool, _LIVE, hosts.c.drain_at.is_not(None), hosts.c.released_at.is_(None))
     is_ready = (hosts.c.ready_at.is_not(None), hosts.c.end_reason == HostEnd.SCALED_DOWN)
     newest = hosts.c.drain_at.desc(), hosts.c.id
-    chosen = sa.select(hosts.c.id).where(*is_ours, *is_ready).order_by(*newest).limit(count).with_for_update()
-    called = sa.update(hosts).where(hosts.c.id.in_(chosen.scalar_subquery()))
+    # A CTE is evaluated once. Postgres may evaluate a subquery that locks again and again, past the limit.
+    chosen = sa.select(hosts.c.id).where(*is_ours, *is_ready).order_by(*newest).limit(count).with_for_update().cte()
+    called = sa.update(hosts).where(hosts.c.id.in_(sa.select(chosen.c.id)))
     values = {"drain_at": None, "end_reason": None, "drain_decision_id": None}
     return sorted(db.scalars(called.values(values).returning(hosts.c.id)))
 
