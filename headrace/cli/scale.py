@@ -1,13 +1,13 @@
 """`headrace scale`, for operators: what the autoscaler decided, and whether it would decide the same again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 from pydantic import ValidationError
 from rich.markup import escape
 
-from headrace.cli.client import out
+from headrace.cli.client import json_option, out, print_json
 from headrace.cli.database import database
 from headrace.domain.fleet import ScalingRecord
 from headrace.domain.scaling import Decision
@@ -24,8 +24,9 @@ def scale() -> None:
 
 @scale.command()
 @click.argument("decision_id", metavar="ID", type=click.IntRange(min=1))
+@json_option
 @click.pass_context
-def replay(context: click.Context, decision_id: int) -> None:
+def replay(context: click.Context, decision_id: int, as_json: bool) -> None:
     """Compute the decision ID again from its row, and say whether it is the same.
 
     The status is 1 if it is not, or if another version of the policies made it.
@@ -40,14 +41,24 @@ def replay(context: click.Context, decision_id: int) -> None:
             f" that version {VERSION} does not read ({error.error_count()} fields)."
         ) from error
     changes = list(differences(record, again))
+    is_same = not changes and record.version == VERSION
+    if as_json:
+        about = {"id": decision_id, "pool": record.pool, "action": record.action, "target": record.target}
+        versions = {"version": record.version, "current_version": VERSION}
+        print_json({**about, "reason": record.reason, **versions, "is_same": is_same, "differences": changes})
+    else:
+        _print(decision_id, record, changes)
+    context.exit(0 if is_same else 1)
+
+
+def _print(decision_id: int, record: ScalingRecord, changes: Sequence[str]) -> None:
     then = f"{record.policy} {record.action} to {record.target} of {record.hosts} hosts: {record.reason}"
-    lines = [f"Decision {decision_id} of pool {record.pool}: {then}", *changes]
+    lines = [f"Decision {decision_id} of pool {record.pool}: {then}", *(f"  {change}" for change in changes)]
     if record.version != VERSION:
         lines.append(f"Version {record.version} of the policies made it; this is version {VERSION}.")
     lines.append("Computed again, it differs." if changes else "Computed again, it is the same.")
     for line in lines:
         out.print(escape(line), soft_wrap=True, highlight=False)
-    context.exit(1 if changes or record.version != VERSION else 0)
 
 
 def differences(record: ScalingRecord, again: Decision) -> Iterator[str]:
@@ -65,4 +76,4 @@ def differences(record: ScalingRecord, again: Decision) -> Iterator[str]:
     }
     for name, value in values.items():
         if (before := getattr(record, name)) != value:
-            yield f"  {name}: was {before}, is now {value}"
+            yield f"{name}: was {before}, is now {value}"

@@ -1,5 +1,6 @@
 """`headrace scale replay`: a decision is computed again from its row."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -42,6 +43,7 @@ def test_a_decision_is_the_same_again(run: Run, decided: int) -> None:
     first, last = shown.stdout.splitlines()
     assert first.startswith(f"Decision {decided} of pool chat: reactive up to 4 of 2 hosts: ")
     assert last == "Computed again, it is the same."
+    assert json.loads(run("scale", "replay", str(decided), "--json").stdout)["is_same"]
 
 
 @pytest.mark.parametrize(
