@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Self
 
 from headrace.config import ScalingEvent, ScalingSettings
@@ -83,7 +84,8 @@ class View:
     def needs(self) -> Needs:
         """The hosts to have when a host would be ready that is ordered now."""
         later_s = self.ready_s + AFTER_SHARE * self.policy.window_s
-        rate, why, ahead_s = max((*self._calm(ahead_s), ahead_s) for ahead_s in (self.ready_s, later_s))
+        options = [(*self._calm(ahead_s), ahead_s) for ahead_s in (self.ready_s, later_s)]
+        rate, why, ahead_s = max(options, key=itemgetter(0))
         calm, bursting = self._with_margin(rate, is_burst=False), 0.0
         if self.demand.burst_until is not None:
             burst = expected_in_burst(self.demand, later_s)
@@ -93,14 +95,17 @@ class View:
         backlog = self._backlog()
         needed = max(calm, bursting) + backlog
         for_events, event = self._for_events(self.hosts.provision_s, later_s)
-        need = max(_whole(needed), for_events, self._rescue())
-        words = f"event '{event}' needs {for_events} hosts"
-        if for_events < need:
-            words = f"{needed:.1f} hosts needed at {self._clock(ahead_s)} for {rate:,.0f} tokens/s ({why})"
-        if backlog > SPARE:
+        need = max(_whole(needed), for_events, self._rescue(rate))
+        words = f"{needed:.1f} hosts needed at {self._clock(ahead_s)} for {rate:,.0f} tokens/s ({why})"
+        if for_events > _whole(needed):
+            words = f"event '{event}' needs {for_events} hosts"
+        elif not self.worth.hosts_pay:
+            words += ", because a host costs more than the jobs that it would serve"
+        elif need > _whole(needed) or backlog > SPARE:
             words += f" and {self.history.moments[-1].depth} waiting jobs"
+        spare_need = max(need, _whole(needed + SPARE) if needed > 0 else 0)
         at_once = max(_whole(bursting + backlog) if bursting > 0 else 0, for_events)
-        return Needs(need, max(need, _whole(needed + SPARE)), at_once, f"{words}, {self._present()}")
+        return Needs(need, spare_need, at_once, f"{words}, {self._present(need)}")
 
     def need_ahead(self) -> int:
         """The most hosts that the load needs until hosts that are removed now could be replaced, without a margin."""
@@ -132,10 +137,17 @@ class View:
         in_s = BACKLOG_SHARE * self.policy.window_s
         return tokens / in_s / (self.hosts.tokens_per_s or math.inf) if self.worth.hosts_pay else 0.0
 
-    def _rescue(self) -> int:
-        """One host more than the pool has, if jobs pile up although the load needs none."""
-        is_deep = self.history.moments[-1].depth > self.policy.up_depth and self.hosts.requested == 0
-        return self.hosts.count + 1 if is_deep and self.worth.hosts_pay else 0
+    def _rescue(self, rate: float) -> int:
+        """Hosts that are needed although the load is too small for them.
+
+        One more than the pool has if jobs pile up, and one for any job at all if no paid API takes it.
+        """
+        depth = self.history.moments[-1].depth
+        if not self.worth.hosts_pay:
+            return 0
+        if depth > self.policy.up_depth and self.hosts.requested == 0:
+            return self.hosts.count + 1
+        return 1 if self.worth.spilling is None and (rate > 0 or depth > 0) else 0
 
     def _event_rates(self, ahead_s: float) -> list[tuple[float, str]]:
         """The rates that events announce for then, with their names."""
@@ -155,9 +167,10 @@ class View:
     def _clock(self, ahead_s: float) -> str:
         return f"{self.now + timedelta(seconds=ahead_s):%H:%M}"
 
-    def _present(self) -> str:
+    def _present(self, need: int) -> str:
         requested = f", {self.hosts.requested} on the way" if self.hosts.requested else ""
-        return f"{self.hosts.ready} ready{requested}"
+        at_most = f", at most {self.policy.max_hosts} allowed" if need > self.policy.max_hosts else ""
+        return f"{self.hosts.ready} ready{requested}{at_most}"
 
 
 def _whole(hosts: float) -> int:

@@ -11,7 +11,7 @@ from statistics import median_low
 
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import Decision, History, PoolHosts
-from headrace.policies.scaling import reactive
+from headrace.policies.scaling import reactive, schedule
 from headrace.policies.scaling.bounds import clamped, hold, move, staleness
 from headrace.policies.scaling.needs import Needs, View
 from headrace.policies.scaling.recent import observed_s
@@ -37,13 +37,18 @@ def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: dat
     lacking = _lacking(history, hosts, policy)
     if lacking:
         wanted = reactive.decide(history, hosts, policy, now)
-        return replace(wanted, reason=f"{wanted.reason} (thresholds decide: {lacking})")
+        wanted = replace(wanted, reason=f"{wanted.reason} (thresholds decide: {lacking})")
+        needs = schedule.event_needs(history, hosts, policy, now)
+        known = [(need, name) for need, name in needs if need is not None]
+        return schedule.at_least(known, wanted, hosts, policy)
     view = View.of(history, hosts, policy, now)
-    needs = view.needs()
-    wanted = _up(view, needs) or _down(view, needs) or hold(hosts, needs.words)
-    forecast = view.forecast()
+    found = view.needs()
     return replace(
-        wanted, need=needs.need, spare_need=needs.spare_need, forecast=forecast, burst_until=view.demand.burst_until
+        _up(view, found) or _down(view, found) or hold(hosts, found.words),
+        need=found.need,
+        spare_need=found.spare_need,
+        forecast=view.forecast(),
+        burst_until=view.demand.burst_until,
     )
 
 
@@ -70,7 +75,7 @@ def _up(view: View, needs: Needs) -> Decision | None:
     step = min(gap, max(policy.up_step, math.ceil(gap / 2))) if rest_s <= 0 else 0
     target = max(count + step, clamped(needs.at_once, policy))
     if target <= count:
-        return hold(hosts, f"the last order was {-(rest_s - UP_SHARE * policy.window_s):.0f} s ago; {needs.words}")
+        return hold(hosts, f"the next order may follow in {rest_s:.0f} s; {needs.words}")
     return move(hosts, target, needs.words, policy)
 
 

@@ -14,7 +14,7 @@ from headrace.config import ScalingSettings
 from headrace.domain.scaling import PoolHosts
 from headrace.policies.scaling.staffing import hosts_for
 
-#: Beyond this quantile a forecast's errors are too few to go by.
+#: However cheap a host is, it must be used for the rest of the time.
 MOST_QUANTILE = 0.9
 #: How long a host lasts, in windows: its start, in which it serves nothing, is paid for in that time.
 LIFE_WINDOWS = 6.0
@@ -94,15 +94,18 @@ def _critical(price_usd: float, value_usd: float) -> float:
 
 
 def _covered(upper: Callable[[float], float], least_use: float, hosts: PoolHosts) -> float:
-    """The load up to which hosts pay: one more host would be used less than `least_use` of the time."""
+    """The load up to which hosts pay: one more host would be used less than `least_use` of the time.
+
+    Of each possible outcome, a host beyond x is used for the part between x and x + 1, in hosts. The use grows in
+    straight lines as x falls from the largest outcome, so that x is found on the way.
+    """
     host_rate = hosts.tokens_per_s or 1.0
     outcomes = [upper((step + 0.5) / QUANTILES) / host_rate for step in range(QUANTILES)]
-    low, high = 0.0, max(outcomes)
-    for _ in range(24):
-        middle = (low + high) / 2
-        use = sum(min(max(each - middle, 0.0), 1.0) for each in outcomes) / QUANTILES
-        if use > least_use:
-            low = middle
-        else:
-            high = middle
-    return high * host_rate
+    bends = [(outcome, 1) for outcome in outcomes] + [(outcome - 1, -1) for outcome in outcomes]
+    used, slope, x = 0.0, 0, max(outcomes)
+    for bend, change in sorted(bends, reverse=True):
+        rest = least_use * QUANTILES - used
+        if slope * (x - bend) >= rest:
+            return max(x - rest / slope, 0.0) * host_rate if slope else x * host_rate
+        used, slope, x = used + slope * (x - bend), slope + change, bend
+    return max(x, 0.0) * host_rate

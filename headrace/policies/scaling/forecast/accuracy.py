@@ -7,6 +7,7 @@ hardest to foresee. One margin for all would be too small for those and too larg
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -53,6 +54,11 @@ def _between(ordered: Sequence[float], share: float) -> float:
     return ordered[before] + (ordered[after] - ordered[before]) * (place - before)
 
 
+@lru_cache(1_000)
+def _prior(quantile: float) -> float:
+    return math.exp(PRIOR_SIGMA * NormalDist().inv_cdf(quantile))
+
+
 def upper(
     forecast: float, quantile: float, profiles: Sequence[ErrorProfile], host_rate: float, *, is_burst: bool
 ) -> float:
@@ -64,7 +70,7 @@ def upper(
     Args:
         host_rate: tokens per second of one host, which gives the forecast its size.
     """
-    prior = math.exp(PRIOR_SIGMA * NormalDist().inv_cdf(quantile))
+    prior = _prior(quantile)
     enough = ENOUGH_IN_BURST if is_burst else ENOUGH
     learned = {
         profile.above_hosts: _between(profile.ratios, quantile)
