@@ -83,13 +83,14 @@ def _intend(deps: ControlDeps, db: Connection, pool: str, decision_id: int, chan
     """Write what the decision wants into the leases; returns the hosts that it concerns.
 
     A change that needs no provider is applied now: a host that drains takes no more jobs, and one that is called back
-    takes them again. Orders are applied when the provider has accepted them.
+    takes them again. Orders are applied when the provider has accepted them, and until then none is added.
     """
     if change > 0:
         called = hosts.call_back(db, pool, change)
         # Hosts whose workers fell silent serve nothing, but their machines exist.
         room = deps.settings.scaling.of_pool(pool).max_hosts - hosts.count_serving(db, pool)
-        wanted = max(0, min(change - len(called), room))
+        # Each tick of a policy that adds steps would add another, as long as a provider that fails accepts none.
+        wanted = 0 if hosts.has_unaccepted(db, pool) else max(0, min(change - len(called), room))
         ordered = hosts.add_orders(db, pool, wanted, HostPrice.of(deps.settings, pool), decision_id)
         if called and not ordered:
             decisions.note_applied(db, decision_id)

@@ -6,11 +6,10 @@ The environment wins over the file. Every value has a default that works on a la
 import os
 import socket
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.config.file import PROJECT_ROOT, ConfigPath, toml_source
@@ -22,6 +21,7 @@ from headrace.config.sections import (
     OverflowSettings,
     WebhookSettings,
     built_in_lanes,
+    with_built_in,
 )
 from headrace.config.values import Days, Positive, PositiveInt
 from headrace.config.variables import check_names
@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     demo_started_at: float | None = None
 
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: {"chat": PoolSettings()})
-    lanes: dict[Lane, LaneSettings] = Field(default_factory=built_in_lanes)
+    lanes: Annotated[dict[Lane, LaneSettings], BeforeValidator(with_built_in)] = Field(default_factory=built_in_lanes)
     overflow: OverflowSettings = OverflowSettings()
     budgets: BudgetSettings = BudgetSettings()
     simulator: SimulatorSettings = SimulatorSettings()
@@ -171,18 +171,6 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     failpoint: str | None = None
-
-    @field_validator("lanes", mode="before")
-    @classmethod
-    def _keep_what_is_not_set(cls, lanes: Any) -> Any:
-        """A lane that is set in part keeps the rest of its own defaults."""
-        if not isinstance(lanes, Mapping):
-            return lanes
-        known = {str(lane): settings for lane, settings in built_in_lanes().items()}
-        return {
-            name: {**known[name].model_dump(), **given} if name in known and isinstance(given, Mapping) else given
-            for name, given in lanes.items()
-        }
 
     @classmethod
     def settings_customise_sources(
@@ -239,6 +227,8 @@ class Settings(BaseSettings):
             message = f"No job is answered by {', '.join(sorted(strange))}: name 'model', or one that 'models' maps to."
             raise ConfigError(message, param="overflow.effort_models")
         host_id = self.host_id or socket.gethostname()
+        own_pools = [each for each, pool in pools.items() if not pool.is_paid]
+        self.scaling.check(own_pools, self.hosts)
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 
     def check_pepper(self) -> None:

@@ -1,8 +1,9 @@
 """The sections of `headrace.toml` beside the pools: lanes, overflow, budgets, webhooks."""
 
 import base64
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -42,6 +43,17 @@ def built_in_lanes() -> dict[Lane, LaneSettings]:
         Lane.NORMAL: LaneSettings(interactive_max_wait_s=30, takes=4),
         Lane.LOW: LaneSettings(max_wait_s=4 * 3600),
         Lane.BATCH: LaneSettings(max_wait_s=24 * 3600),
+    }
+
+
+def with_built_in(lanes: Any) -> Any:
+    """Give a lane that is set in part the rest of its own defaults. Leaves what is no table to pydantic."""
+    if not isinstance(lanes, Mapping):
+        return lanes
+    known = {str(lane): settings for lane, settings in built_in_lanes().items()}
+    return {
+        name: {**known[name].model_dump(), **given} if name in known and isinstance(given, Mapping) else given
+        for name, given in lanes.items()
     }
 
 

@@ -60,7 +60,7 @@ class HostLease:
         released_at: when the provider was first asked to end it. From then on it cannot be called back.
         ended_at: when the provider had ended it. The bill ends here.
         end_reason: a `HostEnd`; set when its draining begins or when it ends.
-        is_adopted: nobody ordered it: its worker was just there.
+        is_adopted: no decision ordered it. It was found by its worker.
     """
 
     id: str

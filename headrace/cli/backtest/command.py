@@ -123,16 +123,24 @@ def backtest(trace: Path | None, made: str | None, **options: Any) -> None:
     name, load, world = _load_and_world(trace, made, options)
     terms = _terms(load, world, options)
     _show_terms(name, terms)
-    chosen = options["policies"] or POLICIES
-    cases = [PolicyCase(policy) for policy in POLICIES if policy in chosen]
-    cases += [PolicyCase("predictive", mechanism) for mechanism in dict.fromkeys(options["off"])]
-    results = _run(cases, load, world, options["processes"])
+    results = _run(_cases(options), load, world, options["processes"])
     out.print(results_table(results))
     out.print(LEGEND, style="dim")
     _write(options, name, (load, world), terms, results)
+    _echo_last_line(results)
+
+
+def _echo_last_line(results: Sequence[CaseResult]) -> None:
     by_name = {result.case.name: result for result in results}
     if "predictive" in by_name:
         click.echo(last_line(by_name))
+
+
+def _cases(options: dict[str, Any]) -> list[PolicyCase]:
+    """The policies to run, then `predictive` without each mechanism that is switched off."""
+    chosen = options["policies"] or POLICIES
+    cases = [PolicyCase(policy) for policy in POLICIES if policy in chosen]
+    return cases + [PolicyCase("predictive", mechanism) for mechanism in dict.fromkeys(options["off"])]
 
 
 def _load_and_world(trace: Path | None, made: str | None, options: dict[str, Any]) -> tuple[str, OfferedLoad, World]:

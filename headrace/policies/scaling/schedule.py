@@ -12,6 +12,9 @@ from headrace.policies.scaling.bounds import clamped, hold, move
 from headrace.policies.scaling.calendar import events_between, tokens_per_s
 from headrace.policies.scaling.staffing import hosts_for
 
+#: Hosts, and the name of the event that needs them.
+Need = tuple[int, str]
+
 
 def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
     """Have each event's hosts ready when it starts, and the minimum outside of events.
@@ -27,9 +30,6 @@ def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: dat
     if not known:
         return _have(0, "no event is near", hosts, policy)
     return at_least(known, Decision(policy.min_hosts, Action.HOLD, ""), hosts, policy)
-
-
-Need = tuple[int, str]
 
 
 def at_least(needs: Sequence[Need], wanted: Decision, hosts: PoolHosts, policy: ScalingSettings) -> Decision:

@@ -55,7 +55,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
         super().__init__(str(path), _Handler)
 
     def server_bind(self) -> None:
-        # The mode must be right from the first moment on: whoever connects can start processes as this user.
+        # The mode must be right from the first moment on: any client that connects can start processes as this user.
         before = os.umask(0o177)
         try:
             super().server_bind()

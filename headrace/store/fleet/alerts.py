@@ -15,7 +15,7 @@ from headrace.domain.hosts import HostEnd
 from headrace.domain.queues import lane_queues
 from headrace.tables import decisions, hosts, queue_samples, scaling_alerts
 
-#: A condition that no sweep has seen for so long begins anew: nobody knows whether it lasted.
+#: A condition that no sweep has seen for so long begins anew: it may have ended meanwhile.
 UNSEEN = timedelta(minutes=1)
 
 

@@ -234,6 +234,12 @@ def count_serving(db: Connection, pool: str) -> int:
     return db.scalar(sa.select(sa.func.count()).where(*serving)) or 0
 
 
+def has_unaccepted(db: Connection, pool: str) -> bool:
+    """Whether the provider has not accepted an order of this pool yet."""
+    unaccepted = (hosts.c.pool == pool, _LIVE, hosts.c.drain_at.is_(None), hosts.c.ordered_at.is_(None))
+    return bool(db.scalar(sa.select(sa.select(hosts.c.id).where(*unaccepted).exists())))
+
+
 def end(db: Connection, ids: Sequence[str], reason: HostEnd) -> list[str]:
     """End leases: their machines are gone. Returns their ids. Args: reason: of those that have none yet."""
     values = {"ended_at": sa.func.now(), "end_reason": sa.func.coalesce(hosts.c.end_reason, reason)}

@@ -16,8 +16,8 @@ _IS_WRITTEN_OFF = hosts.c.end_reason.is_not_distinct_from(HostEnd.WRITTEN_OFF)
 def live_workers() -> sa.Select[Any]:
     """Select each live worker: its id, its pool, its host, and whether it is draining.
 
-    The host is the id of its lease. A worker without a lease has a host of its own name: nobody ordered it, or its
-    lease has ended.
+    The host is the id of its lease. A worker without a lease has a host of its own name: no decision ordered it, or
+    its lease has ended.
     """
     names_it = sa.or_(hosts.c.id == workers.c.host_id, hosts.c.provider_id == workers.c.host_id)
     lease = (

@@ -77,6 +77,16 @@ def test_a_decision_writes_leases_and_its_row_says_all(want: Any, states: Any, q
 
 
 @pytest.mark.usefixtures("observed")
+def test_while_the_provider_accepts_no_order_none_is_added(want: Any, states: Any, query: Any) -> None:
+    autoscale(want(3))
+    autoscale(want(5))
+    assert states() == {"wanted": 3}
+    query("UPDATE hosts SET ordered_at = now()")
+    autoscale(want(5))
+    assert query("SELECT count(*) FROM hosts") == [(5,)]
+
+
+@pytest.mark.usefixtures("observed")
 def test_advice_moves_no_host(want: Any, states: Any, query: Any) -> None:
     autoscale(want(3, mode="advisory"))
     assert states() == {}
@@ -142,6 +152,7 @@ def test_two_control_processes_with_two_beats_write_one_row_a_tick(
         for count in range(1, 6):
             deps = want(count)
             assert sum(threads.map(tick, [replace(deps, store=store) for store in twins])) == 1
+            query("UPDATE hosts SET ordered_at = now() WHERE ordered_at IS NULL")
     assert states() == {"wanted": 5}
     assert query("SELECT target FROM decisions ORDER BY id") == [(1,), (2,), (3,), (4,), (5,)]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from headrace.config import ScalingEvent, ScalingSettings
+from headrace.config import ScalingEvent, ScalingSettings, Settings
 from headrace.errors import ConfigError
 
 WEEKLY = {"name": "peak", "weekdays": ["mon"], "from": "09:00", "to": "11:00"}
@@ -70,3 +70,18 @@ def test_a_pools_own_settings_take_the_place_of_the_common_ones() -> None:
 def test_a_name_that_nothing_has_is_refused(scaling: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         ScalingSettings.model_validate(scaling).check(["chat"], ["h100"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("HEADRACE_SCALING__HOST_TYPE", "a100", r"add \[hosts.a100\]"),
+        ("HEADRACE_SCALING__POOLS__CHIT__MAX_HOSTS", "3", "names pool 'chit'"),
+    ],
+)
+def test_a_process_does_not_start_with_such_a_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, why: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=why):
+        Settings.load()
