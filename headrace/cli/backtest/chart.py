@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.cli.backtest.load import OfferedLoad, smooth
+from headrace.cli.backtest.model.load import OfferedLoad, smooth
+from headrace.cli.backtest.model.world import World
 from headrace.cli.backtest.runs import CaseResult
 from headrace.cli.backtest.trace import MINUTE_S
-from headrace.cli.backtest.world import World
 
 if TYPE_CHECKING:
     from headrace.cli.backtest.arrays import Floats

@@ -14,14 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from headrace.cli.backtest.arrays import check_matplotlib, check_numpy
-from headrace.cli.backtest.load import OfferedLoad, Sizes, offered_load
-from headrace.cli.backtest.pilots import MECHANISMS
+from headrace.cli.backtest.model.load import OfferedLoad, Sizes, offered_load
+from headrace.cli.backtest.model.pilots import MECHANISMS
+from headrace.cli.backtest.model.staffing import hosts_at_peak, max_hosts
+from headrace.cli.backtest.model.world import World
 from headrace.cli.backtest.report import LEGEND, as_json, last_line, results_table
 from headrace.cli.backtest.runs import POLICIES, CaseResult, PolicyCase, run_all
-from headrace.cli.backtest.staffing import hosts_at_peak, max_hosts
 from headrace.cli.backtest.synthetic import SYNTHETIC, synthetic
 from headrace.cli.backtest.trace import RateTrace, RequestTrace, read_trace
-from headrace.cli.backtest.world import World
 from headrace.cli.client import notes, out
 from headrace.errors import ConfigError
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.cli.backtest.load import OfferedLoad, smooth
-from headrace.cli.backtest.pool import Fate
-from headrace.cli.backtest.simulate import PoolRun
+from headrace.cli.backtest.model.load import OfferedLoad, smooth
+from headrace.cli.backtest.model.pool import Fate
+from headrace.cli.backtest.model.simulate import PoolRun
+from headrace.cli.backtest.model.world import World
 from headrace.cli.backtest.trace import MINUTE_S
-from headrace.cli.backtest.world import World
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 from headrace.cli.backtest.figures import RunFigures, figures
-from headrace.cli.backtest.load import OfferedLoad
-from headrace.cli.backtest.peers import HpaPilot, KpaPilot, OraclePilot, Pilot
-from headrace.cli.backtest.pilots import ProductPilot, settings_for
-from headrace.cli.backtest.simulate import Instant, Tell, simulate
-from headrace.cli.backtest.staffing import hosts_at_peak, hosts_at_start
-from headrace.cli.backtest.world import World
+from headrace.cli.backtest.model.load import OfferedLoad
+from headrace.cli.backtest.model.peers import HpaPilot, KpaPilot, OraclePilot, Pilot
+from headrace.cli.backtest.model.pilots import ProductPilot, settings_for
+from headrace.cli.backtest.model.simulate import Instant, Tell, simulate
+from headrace.cli.backtest.model.staffing import hosts_at_peak, hosts_at_start
+from headrace.cli.backtest.model.world import World
 
 #: The policies, in the order of the table.
 POLICIES = ("predictive", "reactive", "kpa", "hpa", "fixed", "oracle")

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from headrace.cli.backtest.load import OfferedLoad
-from headrace.cli.backtest.peers import HpaPilot, KpaPilot, OraclePilot, Pilot
-from headrace.cli.backtest.world import World
+from headrace.cli.backtest.model.load import OfferedLoad
+from headrace.cli.backtest.model.peers import HpaPilot, KpaPilot, OraclePilot, Pilot
+from headrace.cli.backtest.model.world import World
 from headrace.domain.scaling import Moment, PoolHosts
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)

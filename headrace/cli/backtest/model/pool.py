@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from heapq import heappop, heappush
 
-from headrace.cli.backtest.fleet import SimulatedFleet
-from headrace.cli.backtest.world import API_BURST_S, World
+from headrace.cli.backtest.model.fleet import SimulatedFleet
+from headrace.cli.backtest.model.world import API_BURST_S, World
 
 
 class Fate(IntEnum):

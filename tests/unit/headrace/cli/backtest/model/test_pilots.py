@@ -4,11 +4,11 @@ from array import array
 
 import pytest
 
-from headrace.cli.backtest.load import OfferedLoad, Sizes, offered_load
-from headrace.cli.backtest.pilots import MECHANISMS, ProductPilot, settings_for
+from headrace.cli.backtest.model.load import OfferedLoad, Sizes, offered_load
+from headrace.cli.backtest.model.pilots import MECHANISMS, ProductPilot, settings_for
+from headrace.cli.backtest.model.world import World
 from headrace.cli.backtest.runs import CaseResult, PolicyCase, run
 from headrace.cli.backtest.trace import RateTrace
-from headrace.cli.backtest.world import World
 from headrace.domain.scaling import Moment, PoolHosts
 from headrace.policies.scaling.forecast import level
 

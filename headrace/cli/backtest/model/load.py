@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from headrace.cli.backtest.model.world import OUTPUT_WEIGHT
 from headrace.cli.backtest.trace import MINUTE_S, RateTrace, RequestTrace
-from headrace.cli.backtest.world import OUTPUT_WEIGHT
 from headrace.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from headrace.cli.backtest.load import OfferedLoad
-from headrace.cli.backtest.peers import Pilot
-from headrace.cli.backtest.pool import SimulatedPool, Tally
-from headrace.cli.backtest.world import TICK_S, World
+from headrace.cli.backtest.model.load import OfferedLoad
+from headrace.cli.backtest.model.peers import Pilot
+from headrace.cli.backtest.model.pool import SimulatedPool, Tally
+from headrace.cli.backtest.model.world import TICK_S, World
 from headrace.domain.scaling import Moment, PoolHosts
 
 if TYPE_CHECKING:

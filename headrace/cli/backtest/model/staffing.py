@@ -2,8 +2,8 @@
 
 import math
 
-from headrace.cli.backtest.load import OfferedLoad
-from headrace.cli.backtest.world import World
+from headrace.cli.backtest.model.load import OfferedLoad
+from headrace.cli.backtest.model.world import World
 from headrace.domain.scaling import PoolHosts
 from headrace.policies.scaling.staffing import hosts_for
 

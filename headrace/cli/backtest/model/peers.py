@@ -11,9 +11,9 @@ from datetime import datetime
 from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.cli.backtest.load import OfferedLoad, smooth
+from headrace.cli.backtest.model.load import OfferedLoad, smooth
+from headrace.cli.backtest.model.world import TICK_S, World
 from headrace.cli.backtest.trace import MINUTE_S
-from headrace.cli.backtest.world import TICK_S, World
 from headrace.domain.scaling import Moment, PoolHosts
 
 if TYPE_CHECKING:

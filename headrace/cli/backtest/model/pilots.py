@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
-from headrace.cli.backtest.memory import Memory
-from headrace.cli.backtest.world import World
+from headrace.cli.backtest.model.memory import Memory
+from headrace.cli.backtest.model.world import World
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import History, Moment, PoolHosts
 from headrace.policies.scaling import decide
