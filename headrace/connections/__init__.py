@@ -226,6 +226,9 @@ class MasterLookup(Sentinel):
             except (RedisConnectionError, RedisTimeoutError) as error:
                 reasons.append(f"{name}: {error}")
                 continue
+            finally:
+                # It is seldom asked again. Connections of other threads that ask it now are left alone.
+                each.connection_pool.disconnect(inuse_connections=False)
             state = masters.get(service_name)
             if state and self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
                 self.sentinels[0], self.sentinels[number] = each, self.sentinels[0]
