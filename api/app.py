@@ -31,8 +31,8 @@ from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
 from headrace.connections.model_files import tokenizer_for
-from headrace.domain.budgets import Balances, Kind
 from headrace.domain.ids import new_id, show_id
+from headrace.domain.limits.budgets import Balances, Kind
 from headrace.policies.pricing import Tariff
 from headrace.store import Store
 from headrace.store.jobs import poison

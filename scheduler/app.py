@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
-from redis import Redis
+from celery.worker.consumer import Events
 
 from headrace import connections, startup
 from headrace.broker.admission import Admission
@@ -33,7 +33,7 @@ from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.pace import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
 from scheduler.rescue import Patience, rescue
-from scheduler.show_ends import ShowEnds
+from scheduler.show_ends import EndsListener
 from scheduler.spill import spill
 from scheduler.sweeper import Sweep, Sweeper
 from scheduler.watch_budgets import watch_budgets
@@ -118,12 +118,18 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
             with startup.explained():
                 return make_sweeper(deps)
 
-    class ShowEndsStep(ShowEnds):
-        """Shows such jobs, over its own Redis connection."""
+    class ShowEndsStep(bootsteps.StartStopStep):
+        """Shows such jobs while the worker is connected, over its own Redis connection."""
 
-        def open(self) -> tuple[Store, Redis]:
-            """The servers that it reads."""
-            return deps.store, connections.redis(deps.settings)
+        requires = (Events,)
+
+        def create(self, consumer: Any) -> EndsListener:
+            """Called once, before the first connection."""
+            return EndsListener(deps.store, connections.redis(deps.settings))
+
+        def start(self, consumer: Any) -> None:
+            """Called for each connection, once it has an event dispatcher."""
+            self.obj.start(consumer.event_dispatcher)
 
     celery.steps["worker"].update({ControlQueueStep, SweepStep})
     celery.steps["consumer"].add(ShowEndsStep)

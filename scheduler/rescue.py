@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.config import Settings
 from headrace.domain.attempts import Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.ids import show_id
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable, UnknownPrice

@@ -9,8 +9,6 @@ import threading
 from typing import Any
 from uuid import UUID
 
-from celery import bootsteps
-from celery.worker.consumer import Events
 from redis import Redis, RedisError
 
 from headrace.domain.ids import show_id
@@ -26,32 +24,28 @@ log = logging.getLogger(__name__)
 LISTEN_S = 0.5
 
 
-class ShowEnds(bootsteps.StartStopStep):
-    """Listens while the worker is connected. A subclass gives the servers."""
+class EndsListener:
+    """Listens in a thread of its own, from `start` to `stop`. It can be started again after a stop."""
 
-    requires = (Events,)
-    _ended: threading.Event | None = None
-
-    def open(self) -> tuple[Store, Redis]:
-        """The servers that it reads."""
-        raise NotImplementedError
-
-    def start(self, consumer: Any) -> None:
-        """Start listening, with the event dispatcher of a connection."""
+    def __init__(self, store: Store, redis: Redis) -> None:
+        self._store, self._redis = store, redis
         self._ended = threading.Event()
-        arguments = (*self.open(), consumer.event_dispatcher, self._ended)
+
+    def start(self, dispatcher: Any) -> None:
+        """Start listening. Events go out through this dispatcher, which belongs to one connection of the worker."""
+        self._ended = threading.Event()
+        arguments = (self._store, self._redis, dispatcher, self._ended)
         threading.Thread(target=_listen, args=arguments, name="show-ends", daemon=True).start()
 
-    def stop(self, consumer: Any) -> None:
-        """Stop listening. Also called for a connection that was never made."""
-        if self._ended is not None:
-            self._ended.set()
+    def stop(self) -> None:
+        """Stop listening; the thread ends within `LISTEN_S`. Does nothing before the first start."""
+        self._ended.set()
 
 
 def _listen(store: Store, redis: Redis, dispatcher: Any, ended: threading.Event) -> None:
     while not ended.is_set():
         try:
-            with redis.pubsub(ignore_subscribe_messages=True) as channel:
+            with redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
                 channel.subscribe(MOVED)
                 while not ended.is_set():
                     named = channel.get_message(timeout=LISTEN_S)

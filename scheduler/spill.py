@@ -6,8 +6,8 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from headrace.broker.pace import Headroom
-from headrace.domain.budgets import Balances
 from headrace.domain.jobs import LateJob
+from headrace.domain.limits.budgets import Balances
 from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.logging import named
 from headrace.policies.overflow import Objection, quote

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from headrace.domain.budgets import Account, Kind, reached, share
+from headrace.domain.limits.budgets import Account, Kind, reached, share
 from headrace.policies.webhooks import BUDGET_EVENT
 from headrace.store import locks
 from headrace.store.money import budgets

@@ -13,7 +13,7 @@ from api.bodies.fair_semaphore import FairSemaphore
 from api.bodies.reader import BodyReader
 from headrace.broker.app_rates import AppRates
 from headrace.domain.apps import App
-from headrace.domain.rates import RateLeft, RatesLeft
+from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.errors import AppLimited, BodiesFull, BrokerUnavailable
 from headrace.store import Store
 from headrace.store.jobs.idempotency import find_replay

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from headrace.domain.limits.rates import RatesLeft
 from headrace.domain.queues import Lane
-from headrace.domain.rates import RatesLeft
 from headrace.domain.states import JobState
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from api.door.cached_value import CachedValue
 from headrace.domain.apps import App
-from headrace.domain.budgets import Account, Balances, Kind, Lack, Shortfall, short_of
+from headrace.domain.limits.budgets import Account, Balances, Kind, Lack, Shortfall, short_of
 from headrace.errors import StoreUnavailable
 from headrace.policies.wallet import Wallet
 

@@ -16,7 +16,7 @@ from api.errors.rates import rate_headers
 from api.errors.shapes import shape_of
 from headrace import errors
 from headrace.domain.ids import show_id
-from headrace.domain.rates import RatesLeft
+from headrace.domain.limits.rates import RatesLeft
 from headrace.errors import HeadraceError, Refused
 
 log = logging.getLogger(__name__)

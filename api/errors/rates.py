@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from headrace.domain.rates import RatesLeft
+from headrace.domain.limits.rates import RatesLeft
 
 
 def rate_headers(rates: RatesLeft) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from api.deps import WebDeps, answer, deps
 from api.errors.problems import public_cause
 from api.schemas.health import Health, Readiness
 from headrace.config import PROJECT_ROOT
-from headrace.domain.budgets import SHUT
+from headrace.domain.limits.budgets import SHUT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
 from headrace.store.money import budgets
 

@@ -13,9 +13,9 @@ from headrace import connections
 from headrace.broker.messages import ExecuteMessage
 from headrace.broker.upkeep import Upkeep, answered
 from headrace.domain.apps import AppLimits
+from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.domain.places import Ask, Load, Place, Reason, Refusal, bound_of
 from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Ticket, bell_key, books_key
-from headrace.domain.rates import RateLeft, RatesLeft
 
 #: The `headrace.policies.forecasting.Outlook` as JSON: `observe` writes it, and web processes read it.
 OUTLOOK = KEY_PREFIX + "outlook"

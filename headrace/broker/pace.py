@@ -10,8 +10,8 @@ from importlib.resources import files
 
 from redis import Redis, RedisError
 
+from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.queues import KEY_PREFIX
-from headrace.domain.rates import ProviderRates
 from headrace.errors import BrokerUnavailable
 
 #: How long a reported limit is kept, in seconds: longer than most rates take to fill up.

@@ -12,7 +12,7 @@ from headrace.cli.client import json_option, out, print_json
 from headrace.cli.database import database, operator_settings
 from headrace.cli.parameters import usd
 from headrace.cli.table import table
-from headrace.domain.budgets import SHUT, Account, SpendingLimits, reached, share
+from headrace.domain.limits.budgets import SHUT, Account, SpendingLimits, reached, share
 from headrace.store.money import budgets as store
 
 _TOGETHER = "all together"

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Literal
 from uuid import UUID
 
-from headrace.domain.budgets import Cost
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route

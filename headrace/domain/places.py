@@ -5,8 +5,8 @@ from typing import Literal, TypedDict, get_args
 from uuid import UUID
 
 from headrace.domain.apps import UNLIMITED, AppLimits
+from headrace.domain.limits.rates import RatesLeft
 from headrace.domain.queues import Candidate
-from headrace.domain.rates import RatesLeft
 
 RateReason = Literal["requests_per_minute", "tokens_per_minute"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol, Self
 
-from headrace.domain.budgets import Lack
+from headrace.domain.limits.budgets import Lack
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Overflow
 from headrace.errors import UnknownPrice

@@ -8,7 +8,7 @@ from typing import Self
 
 from headrace.config import Price, Settings
 from headrace.domain.attempts import ApiTier, Usage
-from headrace.domain.budgets import Cost
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Route
 from headrace.errors import UnknownPrice

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from headrace.config import LaneSettings, OverflowSettings
-from headrace.domain.budgets import Lack, NoBudget, Shortfall
 from headrace.domain.jobs import JobSpec
+from headrace.domain.limits.budgets import Lack, NoBudget, Shortfall
 from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
 from headrace.errors import BudgetExceeded, InvalidRequest
 from headrace.policies.overflow import TOO_DEAR, Objection, Quote, quote

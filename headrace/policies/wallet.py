@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from time import monotonic
 
-from headrace.domain.budgets import BUDGETS, Balances, Budget, Lack, Limits, shortfall
+from headrace.domain.limits.budgets import BUDGETS, Balances, Budget, Lack, Limits, shortfall
 
 
 class Wallet:

@@ -15,9 +15,9 @@ import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.domain.attempts import Usage
+from headrace.domain.limits.rates import ProviderRate
 from headrace.domain.logprobs import LEAST_LOGPROB
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.rates import ProviderRate
 from headrace.errors import (
     ConfigError,
     EngineBusy,

@@ -29,10 +29,10 @@ from headrace.broker.pace import Pace
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.deliveries import Terms
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.jobs import Idempotency, JobSpec, Placement
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState

@@ -16,10 +16,10 @@ from alembic import command
 from alembic.config import Config
 
 from headrace.domain.attempts import AttemptEnd, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, Job, JobSpec, Placement
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState

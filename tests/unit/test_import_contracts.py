@@ -50,8 +50,8 @@ def verdicts(tree: Path) -> dict[str, str]:
         ),
         (
             "Core: every layer is a folder, and imports run down this list",
-            "headrace/errors.py",
-            "import headrace.domain.rates",
+            "headrace/errors/base.py",
+            "import headrace.domain.limits.rates",
         ),
         ("No circle among the folders and files of one folder", "workers/running/crashes.py", "import workers.worker"),
         ("Pure modules import no I/O library", "headrace/domain/apps.py", "import sqlalchemy"),

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from headrace.domain.attempts import ApiTier, Usage
+from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.rates import ProviderRates
 
 FinishReason = Literal["stop", "length", "abort"]
 

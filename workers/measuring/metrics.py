@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from headrace.domain.budgets import Limits, share
+from headrace.domain.limits.budgets import Limits, share
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.store import Store
 from headrace.store.money import budgets

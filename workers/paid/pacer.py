@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from headrace.broker.pace import Pace
-from headrace.domain.rates import ProviderRates
+from headrace.domain.limits.rates import ProviderRates
 from headrace.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)

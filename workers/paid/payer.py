@@ -9,9 +9,9 @@ from uuid import UUID
 
 from headrace import store
 from headrace.domain.attempts import ApiTier, AttemptEnd, Claim
-from headrace.domain.budgets import Cost, Lack, Limits
+from headrace.domain.limits.budgets import Cost, Lack, Limits
+from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.queues import Lane
-from headrace.domain.rates import ProviderRates
 from headrace.errors import (
     EngineBusy,
     EngineError,

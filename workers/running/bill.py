@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Literal
 
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.budgets import Cost
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.queues import Route
 from headrace.errors import EngineCrash, EngineError
 from headrace.policies.pricing import Tariff, cost

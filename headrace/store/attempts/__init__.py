@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.domain.attempts import AS_BEFORE, NOTHING_USED, AttemptEnd, Claim, HandBack
-from headrace.domain.budgets import Lack, Limits
+from headrace.domain.limits.budgets import Lack, Limits
 from headrace.domain.prompts import storable
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState

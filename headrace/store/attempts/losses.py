@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.domain.budgets import Cost
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.store.jobs.transitions import transition

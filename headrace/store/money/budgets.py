@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from headrace.domain.budgets import PERIODS, Account, Balances, Budget, Kind, Limits, Period, SpendingLimits
+from headrace.domain.limits.budgets import PERIODS, Account, Balances, Budget, Kind, Limits, Period, SpendingLimits
 from headrace.tables import apps, budget_limits, budgets
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from headrace.domain.budgets import PERIODS, Budget, Lack, Limits, Shortfall, short_of, shortfall
 from headrace.domain.ids import new_id, show_id
+from headrace.domain.limits.budgets import PERIODS, Budget, Lack, Limits, Shortfall, short_of, shortfall
 from headrace.store.money.budgets import STORED, budget_of, note_short, periods_at, start_of, together
 from headrace.store.statement import rows_sent
 from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs

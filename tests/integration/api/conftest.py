@@ -23,10 +23,10 @@ from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import PieceKind, StreamPiece
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.queues import KEY_PREFIX, lane_queues
 from headrace.domain.states import JobState

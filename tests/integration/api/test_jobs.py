@@ -23,9 +23,9 @@ from headrace.broker.messages import list_key
 from headrace.config import BudgetSettings, LaneSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, oldest_id, parse_id, show_id
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.queues import Lane, Ticket
 from headrace.domain.states import JobState
 from headrace.policies.forecasting import LaneRates, PoolRates, to_json

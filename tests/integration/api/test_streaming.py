@@ -25,10 +25,10 @@ from api.deps import EXTENSION
 from headrace.broker.admission import Admission
 from headrace.broker.streams import Streams
 from headrace.domain.attempts import AttemptEnd, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, parse_id
 from headrace.domain.jobs import StreamPiece
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.states import JobState
 from headrace.errors import SlotsFull
 from headrace.store import Store, attempts

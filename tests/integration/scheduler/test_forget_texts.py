@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from headrace.domain.attempts import AttemptEnd, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.deliveries import Terms
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import Alternative, TokenLogprob
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Ticket

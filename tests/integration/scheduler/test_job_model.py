@@ -31,10 +31,10 @@ from redis import Redis
 from headrace.config import BudgetSettings, Price
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack, HeldAttempt, Reroute, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.fleet import NO_WORKER, WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import TERMINAL, JobState

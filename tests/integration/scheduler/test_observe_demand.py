@@ -9,9 +9,9 @@ import pytest
 
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim
-from headrace.domain.budgets import Cost
 from headrace.domain.fleet import RefusedDemand
 from headrace.domain.jobs import JobSpec, Placement
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.places import ROOM_REASONS
 from headrace.domain.queues import Overflow, Route, Ticket
 from headrace.domain.states import JobState

@@ -17,10 +17,10 @@ from headrace.config import BudgetSettings, Price, Settings
 from headrace.domain.apps import App
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id
+from headrace.domain.limits.rates import ProviderRate, ProviderRates
 from headrace.domain.places import Ask, Place
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Overflow, Ticket
-from headrace.domain.rates import ProviderRate, ProviderRates
 from headrace.errors import BrokerUnavailable
 from headrace.policies.pricing import ceiling
 from headrace.store import Store, attempts

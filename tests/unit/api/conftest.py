@@ -20,13 +20,13 @@ from api.door.wallet import SharedWallet
 from headrace.broker.admission import Admission
 from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
-from headrace.domain.budgets import Account, Balances, SpendingLimits
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.limits.budgets import Account, Balances, SpendingLimits
+from headrace.domain.limits.rates import NO_RATES
 from headrace.domain.places import Ask, Load, Place, Refusal
 from headrace.domain.queues import Ticket
-from headrace.domain.rates import NO_RATES
 from headrace.errors import HeadraceError
 from headrace.policies.pricing import Tariff
 from headrace.policies.tokens import EstimatingTokenizer

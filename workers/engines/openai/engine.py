@@ -17,8 +17,8 @@ import httpx2
 import openai
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
+from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.prompts import Sampling, storable
-from headrace.domain.rates import ProviderRates
 from headrace.errors import (
     ConfigError,
     EngineBusy,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from math import isfinite
 
-from headrace.domain.rates import ProviderRate, ProviderRates
+from headrace.domain.limits.rates import ProviderRate, ProviderRates
 from headrace.policies.retries import asked_wait_s
 
 #: The longest pause that the API can ask for, in seconds: Headrace's own clients honour as much.

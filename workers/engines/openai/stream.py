@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.domain.attempts import Usage
+from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.logprobs import Alternative, TokenLogprob, alternative
 from headrace.domain.prompts import storable
-from headrace.domain.rates import ProviderRates
 from headrace.errors import EngineError, EngineFault, PromptRejected
 from workers.engines.base import Delta, Generation, GenerationRequest, OnDelta
 

@@ -19,9 +19,9 @@ from headrace.broker.messages import ExecuteMessage, list_key, make_celery, name
 from headrace.config import Settings
 from headrace.domain.apps import UNLIMITED, AppLimits
 from headrace.domain.ids import new_id, show_id
+from headrace.domain.limits.rates import RateLeft
 from headrace.domain.places import Ask, Load, Place, Refusal
 from headrace.domain.queues import EXECUTE, KEY_PREFIX, Candidate, Lane, Ticket, bell_key
-from headrace.domain.rates import RateLeft
 from headrace.errors import BrokerUnavailable
 
 QUEUE = "chat.normal"

@@ -18,9 +18,9 @@ from headrace.broker.admission import Admission, books_key
 from headrace.broker.messages import list_key, named_in
 from headrace.domain.apps import UNLIMITED, AppLimits
 from headrace.domain.ids import new_id
+from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.domain.places import Ask, Place, Refusal, bound_of
 from headrace.domain.queues import KEY_PREFIX, Candidate, Lane, Ticket
-from headrace.domain.rates import RateLeft, RatesLeft
 
 QUEUES = ("chat.normal", "overflow.normal")
 APPS = {

@@ -10,8 +10,8 @@ from redis import Redis
 from headrace import connections
 from headrace.broker.pace import ON_ITS_WAY_S, Headroom, Pace
 from headrace.config import Settings
+from headrace.domain.limits.rates import ProviderRate, ProviderRates
 from headrace.domain.queues import KEY_PREFIX
-from headrace.domain.rates import ProviderRate, ProviderRates
 from headrace.errors import BrokerUnavailable
 
 MODEL = "gpt-4o-mini"

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from click.testing import Result
 
 from headrace.domain.attempts import AttemptEnd, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import ID_PREFIXES, new_id, show_id
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts

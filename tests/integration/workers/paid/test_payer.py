@@ -20,9 +20,9 @@ from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
+from headrace.domain.limits.rates import ProviderRate, ProviderRates
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
-from headrace.domain.rates import ProviderRate, ProviderRates
 from headrace.domain.states import JobState
 from headrace.errors import (
     EngineBusy,

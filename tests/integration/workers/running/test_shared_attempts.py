@@ -13,9 +13,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import alternative
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from api.door.full_queues import FRESH_S, KNOCK_EVERY_S, REMEMBER_S, REMEMBERED, FullQueues
+from headrace.domain.limits.rates import NO_RATES
 from headrace.domain.places import Refusal
-from headrace.domain.rates import NO_RATES
 
 FULL, NEWER = (Refusal("depth", depth, 1000, 1000, NO_RATES, cap_jobs=500) for depth in (500, 501))
 

@@ -14,10 +14,10 @@ from api.door.intake import FAILPOINT_INSERTED, Admitted, Bid, Intake, Outcome, 
 from headrace.broker.admission import Admission
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.limits.rates import NO_RATES
 from headrace.domain.places import Ask, Place, Refusal
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane, Ticket
-from headrace.domain.rates import NO_RATES
 from headrace.errors import BrokerUnavailable, HeadraceError, IdempotencyInProgress, StoreUnavailable
 from headrace.store import Store
 

@@ -17,14 +17,14 @@ from api.door.intake import FAILPOINT_INSERTED
 from api.door.submit import LATE_S, RETRY_BLINDLY_S, Submitter
 from headrace.config import Price
 from headrace.domain.apps import App, AppLimits
-from headrace.domain.budgets import Account
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, Inserted
+from headrace.domain.limits.budgets import Account
+from headrace.domain.limits.rates import NO_RATES, RateLeft, RatesLeft
 from headrace.domain.places import Load, Place, Refusal, bound_of
 from headrace.domain.prompts import Message
 from headrace.domain.queues import OVERFLOW, Lane, Overflow
-from headrace.domain.rates import NO_RATES, RateLeft, RatesLeft
 from headrace.domain.states import JobState
 from headrace.errors import (
     AppLimited,

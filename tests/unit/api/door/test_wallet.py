@@ -7,8 +7,8 @@ import pytest
 
 from api.door.wallet import COMING_S, SharedWallet
 from headrace.domain.apps import App, AppLimits
-from headrace.domain.budgets import Account, Balances, Budget, Kind, NoBudget, Shortfall, SpendingLimits
 from headrace.domain.ids import new_id
+from headrace.domain.limits.budgets import Account, Balances, Budget, Kind, NoBudget, Shortfall, SpendingLimits
 from headrace.errors import StoreUnavailable
 
 ONE = Decimal(1)

@@ -9,7 +9,7 @@ from flask import Flask, g
 from api.errors import problems
 from api.errors.shapes import shape_of
 from headrace import errors
-from headrace.domain.rates import RateLeft, RatesLeft
+from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.errors import HeadraceError
 
 JOB = UUID(int=1)

@@ -3,7 +3,7 @@
 import pytest
 
 from api.errors.rates import duration, rate_headers
-from headrace.domain.rates import NO_RATES, RateLeft, RatesLeft
+from headrace.domain.limits.rates import NO_RATES, RateLeft, RatesLeft
 
 
 def test_each_limited_rate_has_its_three_headers() -> None:

@@ -15,8 +15,8 @@ from api.door.accepted import Accepted
 from api.routes.submission import body, headers_of, idempotency, preferred_wait_s
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
+from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.domain.queues import Lane
-from headrace.domain.rates import RateLeft, RatesLeft
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest
 

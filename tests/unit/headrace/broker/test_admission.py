@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from headrace.domain.limits.rates import RatesLeft
 from headrace.domain.places import Refusal
-from headrace.domain.rates import RatesLeft
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from headrace.config import Price, Settings
-from headrace.domain.budgets import Lack, NoBudget
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
+from headrace.domain.limits.budgets import Lack, NoBudget
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow
 from headrace.policies.overflow import Objection, Quote, quote

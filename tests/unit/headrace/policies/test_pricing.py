@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from headrace.config import OverflowSettings, PoolSettings, Price, Settings
 from headrace.domain.attempts import Usage
-from headrace.domain.budgets import Cost
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Route
 from headrace.errors import UnknownPrice

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from headrace.config import LaneSettings, OverflowSettings, Price, Settings
-from headrace.domain.budgets import Budget, NoBudget, Shortfall
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
+from headrace.domain.limits.budgets import Budget, NoBudget, Shortfall
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.errors import BudgetExceeded, InvalidRequest

@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from headrace.domain.apps import AppLimits
-from headrace.domain.budgets import Account, Balances, Budget, NoBudget, Shortfall, SpendingLimits
 from headrace.domain.ids import new_id
+from headrace.domain.limits.budgets import Account, Balances, Budget, NoBudget, Shortfall, SpendingLimits
 from headrace.policies.wallet import Wallet
 
 ONE = Decimal(1)

@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from headrace.domain.rates import ProviderRates
+from headrace.domain.limits.rates import ProviderRates
 from headrace.errors import BrokerUnavailable
 from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
 

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.budgets import Cost
 from headrace.domain.deliveries import Terms
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.jobs import Job
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState

@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.domain.attempts import AttemptEnd
-from headrace.domain.budgets import Cost
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, show_id
+from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState

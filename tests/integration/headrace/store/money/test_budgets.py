@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from headrace.config import BudgetSettings
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack, Reroute
-from headrace.domain.budgets import Budget, Cost, NoBudget, Shortfall, SpendingLimits
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
+from headrace.domain.limits.budgets import Budget, Cost, NoBudget, Shortfall, SpendingLimits
 from headrace.domain.queues import Route, Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts, jobs

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headrace.domain.rates import ProviderRate
+from headrace.domain.limits.rates import ProviderRate
 from workers.engines.openai.headers import PATIENCE_S, rates, retry_after_s
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headrace.domain.rates import NO_RATES, RateLeft
+from headrace.domain.limits.rates import NO_RATES, RateLeft
 
 
 @pytest.mark.parametrize(("left", "full_in_s"), [(120, 0.0), (119, 0.5), (60, 30.0), (0, 60.0)])

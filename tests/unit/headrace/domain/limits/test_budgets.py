@@ -3,7 +3,7 @@ from decimal import Decimal
 import pytest
 
 from headrace.config import BudgetSettings
-from headrace.domain.budgets import BUDGETS, Budget, NoBudget, Shortfall, reached, short_of, shortfall
+from headrace.domain.limits.budgets import BUDGETS, Budget, NoBudget, Shortfall, reached, short_of, shortfall
 
 OWN_DAY, OWN_MONTH = Budget(True, "day"), Budget(True, "month")
 ALL_DAY, ALL_MONTH = Budget(False, "day"), Budget(False, "month")

@@ -1,0 +1,89 @@
+"""Every error of Headrace. `api/errors/shapes.py` maps each `code` to an HTTP status.
+
+Other packages import from here: a class may move to another module of this package.
+"""
+
+from headrace.errors.base import HeadraceError
+from headrace.errors.engines import (
+    EngineBusy,
+    EngineCrash,
+    EngineError,
+    EngineFault,
+    EngineUnavailable,
+    ModelUnavailable,
+    PromptRejected,
+)
+from headrace.errors.jobs import (
+    IllegalTransition,
+    JobCancelled,
+    JobExpired,
+    JobNotEnded,
+    JobOverdue,
+    Unanswered,
+    WaitTimeout,
+)
+from headrace.errors.operators import ConfigError, StackError, UnknownPrice
+from headrace.errors.outages import (
+    ActuatorUnavailable,
+    BrokerUnavailable,
+    OverflowUnavailable,
+    StoreUnavailable,
+    Unavailable,
+)
+from headrace.errors.refusals import AppLimited, BodiesFull, BudgetExceeded, QueueFull, Refused, SlotsFull
+from headrace.errors.requests import (
+    BodyTimeout,
+    ContextLengthExceeded,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    PermissionDenied,
+    PoisonPrompt,
+    Unauthenticated,
+)
+from headrace.errors.webhooks import DeliveryFailed
+
+__all__ = [
+    "ActuatorUnavailable",
+    "AppLimited",
+    "BodiesFull",
+    "BodyTimeout",
+    "BrokerUnavailable",
+    "BudgetExceeded",
+    "ConfigError",
+    "ContextLengthExceeded",
+    "DeliveryFailed",
+    "EngineBusy",
+    "EngineCrash",
+    "EngineError",
+    "EngineFault",
+    "EngineUnavailable",
+    "HeadraceError",
+    "IdempotencyInProgress",
+    "IdempotencyKeyReused",
+    "IllegalTransition",
+    "InvalidRequest",
+    "JobCancelled",
+    "JobExpired",
+    "JobNotEnded",
+    "JobOverdue",
+    "ModelNotFound",
+    "ModelUnavailable",
+    "NotFound",
+    "OverflowUnavailable",
+    "PermissionDenied",
+    "PoisonPrompt",
+    "PromptRejected",
+    "QueueFull",
+    "Refused",
+    "SlotsFull",
+    "StackError",
+    "StoreUnavailable",
+    "Unanswered",
+    "Unauthenticated",
+    "Unavailable",
+    "UnknownPrice",
+    "WaitTimeout",
+]

@@ -1,0 +1,53 @@
+"""Errors about one job: its state, or why it has no answer."""
+
+from uuid import UUID
+
+from headrace.errors.base import HeadraceError
+
+
+class IllegalTransition(HeadraceError):
+    """A state change outside the transition table: a bug in Headrace."""
+
+    code = "illegal_transition"
+
+
+class JobNotEnded(HeadraceError):
+    """The job has not ended yet."""
+
+    code = "job_not_ended"
+    retryable = True
+
+
+class Unanswered(HeadraceError):
+    """The job has no answer; `code` is the job's own error code, if it has one."""
+
+    code = "job_failed"
+
+    def __init__(self, message: str, job_id: UUID, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, job_id=job_id)
+
+
+class JobExpired(Unanswered):
+    """It could not start in time, and cost nothing."""
+
+    code = "expired"
+    retryable = True
+
+
+class JobOverdue(Unanswered):
+    """Its deadline passed before it could finish."""
+
+    code = "deadline_exceeded"
+
+
+class JobCancelled(Unanswered):
+    """It was cancelled while its caller waited for it."""
+
+    code = "job_cancelled"
+
+
+class WaitTimeout(Unanswered):
+    """The job did not end within the wait; it goes on and can be polled."""
+
+    code = "wait_timeout"
+    retryable = True

@@ -1,0 +1,34 @@
+"""Outages: a server or provider that Headrace depends on does not answer."""
+
+from headrace.errors.base import HeadraceError
+
+
+class Unavailable(HeadraceError):
+    """A part of Headrace is down; nothing was lost."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    """Postgres does not answer."""
+
+    code = "store_unavailable"
+
+
+class BrokerUnavailable(Unavailable):
+    """Redis does not answer."""
+
+    code = "broker_unavailable"
+
+
+class OverflowUnavailable(Unavailable):
+    """The paid API does not let us in just now."""
+
+    code = "overflow_unavailable"
+
+
+class ActuatorUnavailable(Unavailable):
+    """What starts and ends hosts did not do what it was asked to, or not all of it. The call is repeated later."""
+
+    code = "actuator_unavailable"
