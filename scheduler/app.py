@@ -73,6 +73,12 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, deps)),
             Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), idempotency.FORGET_ROWS),
             Sweep(
+                "roll_up_samples",
+                FORGET_SAMPLES_EVERY_S,
+                partial(sweep.roll_up_samples, deps),
+                observations.FORGET_ROWS,
+            ),
+            Sweep(
                 "forget_samples",
                 FORGET_SAMPLES_EVERY_S,
                 partial(sweep.forget_samples, deps),

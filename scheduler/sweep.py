@@ -20,7 +20,7 @@ from headrace.domain.states import JobState
 from headrace.logging import named
 from headrace.store import jobs, locks
 from headrace.store.bad_rows import BadRows
-from headrace.store.fleet import observations, workers
+from headrace.store.fleet import observations, rollups, workers
 from headrace.store.jobs import poison, queued, texts
 from headrace.store.jobs.idempotency import forget_expired_keys
 from headrace.store.webhooks import deliveries
@@ -210,8 +210,18 @@ def forget_keys(deps: ControlDeps) -> int:
         return forget_expired_keys(db) + poison.forget_old(db)
 
 
+def roll_up_samples(deps: ControlDeps) -> int:
+    """Roll samples of queues up to minutes after a day and to hours after a week; delete the hours after a year.
+
+    Bound: one sweep after that, which is repeated at once where it found `observations.FORGET_ROWS`.
+    Returns: rows that were rolled up or deleted.
+    """
+    with deps.store.begin() as db:
+        return rollups.roll_up(db) if locks.try_take(db, "roll_up_samples") else 0
+
+
 def forget_samples(deps: ControlDeps) -> int:
-    """Delete old samples of queues and workers, counts of refusals, decisions, and rows of dead workers.
+    """Delete old samples of workers, counts of refusals, decisions, and rows of dead workers.
 
     They are kept for `keep_samples_days`. Bound: one sweep after that, which is repeated at once where it found
     `observations.FORGET_ROWS`.

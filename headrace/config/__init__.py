@@ -101,7 +101,8 @@ class Settings(BaseSettings):
         observe_every_s: how often the queues are sampled.
         autoscale_every_s: how often the autoscaler decides.
         sample_every_s: how often a worker samples its engine.
-        keep_samples_days: how long samples of queues and workers, counts of refusals and scaling decisions are kept.
+        keep_samples_days: how long samples of workers, counts of refusals and scaling decisions are kept. Samples of
+            queues are kept for a day, their minutes for a week and their hours for a year.
         keep_texts_days: how long after a job's end its prompt and answer are kept; by default until its app deletes
             them.
         keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed. A receiver that

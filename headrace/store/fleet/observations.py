@@ -71,16 +71,21 @@ def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[Ans
 
 
 def forget_samples(db: Connection, keep_days: int) -> int:
-    """Delete samples, refusals and decisions older than `keep_days`, up to `FORGET_ROWS` a table; returns how many."""
-    times = (queue_samples.c.at, worker_samples.c.taken_at, refusals.c.minute, decisions.c.at)
-    return sum(_forget(db, at, sa.func.now() - timedelta(days=keep_days)) for at in times)
+    """Delete samples of workers, refusals and decisions older than `keep_days`; returns how many.
+
+    Up to `FORGET_ROWS` a table. Samples of queues are rolled up instead: see `headrace.store.fleet.rollups`.
+    """
+    times = (worker_samples.c.taken_at, refusals.c.minute, decisions.c.at)
+    return sum(delete_oldest(db, at, sa.func.now() - timedelta(days=keep_days)) for at in times)
 
 
-def _forget(db: Connection, at: sa.Column[Any], before: sa.ColumnElement[Any]) -> int:
-    """Delete the oldest rows of the table of this time column."""
+def delete_oldest(
+    db: Connection, at: sa.Column[Any], before: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool]
+) -> int:
+    """Delete the oldest rows of the table of this time column, up to `FORGET_ROWS`; returns how many."""
     # By physical position: with a join on keys, a table without statistics would be scanned once per row.
     place: sa.ColumnElement[Any] = sa.literal_column("ctid")
-    oldest = sa.select(place).select_from(at.table).where(at < before).order_by(at).limit(FORGET_ROWS)
+    oldest = sa.select(place).select_from(at.table).where(at < before, *conditions).order_by(at).limit(FORGET_ROWS)
     deleted = sa.delete(at.table).where(place == sa.any_(sa.func.array(oldest.scalar_subquery())))
     return len(db.execute(deleted.returning(at)).all())
 

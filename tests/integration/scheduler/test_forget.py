@@ -69,7 +69,9 @@ def test_expired_keys_go_as_fast_as_a_thousand_jobs_a_second_leave_them(
     assert number / (time.monotonic() - began) > JOBS_PER_S
 
 
-@pytest.mark.parametrize("name", ["forget_keys", "forget_samples", "forget_texts", "expire", "rescue"])
+@pytest.mark.parametrize(
+    "name", ["forget_keys", "forget_samples", "roll_up_samples", "forget_texts", "expire", "rescue"]
+)
 def test_a_sweep_that_works_in_batches_goes_on_at_once(sweeps: dict[str, Sweep], name: str) -> None:
     assert sweeps[name].batch < 100_000
 

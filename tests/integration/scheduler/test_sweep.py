@@ -279,8 +279,6 @@ def test_only_idempotency_keys_that_have_expired_are_forgotten(deps: ControlDeps
 def observed(query: Any) -> Callable[[int, int], None]:
     """Puts so many rows of so many days ago into each table of samples, refusals and decisions."""
     insert = {
-        "queue_samples": "(queue, at, depth, oldest_wait_s, arrivals, refused, started, running, slots, hosts)"
-        " SELECT 'chat.normal', {at}, 0, 0, 0, 0, 0, 0, 0, 0",
         "worker_samples": "(taken_at, worker_id, pool, interval_s, running, waiting, steps, prompt_tokens,"
         " output_tokens, preemptions) SELECT {at}, gen_random_uuid(), 'chat', 5, 0, 0, 0, 0, 0, 0",
         "refusals": "(minute, app_id, queue, reason, jobs, tokens)"
@@ -297,7 +295,7 @@ def observed(query: Any) -> Callable[[int, int], None]:
     return put
 
 
-SAMPLED = ("queue_samples", "worker_samples", "refusals", "decisions")
+SAMPLED = ("worker_samples", "refusals", "decisions")
 
 
 def test_only_samples_older_than_they_are_kept_are_forgotten(

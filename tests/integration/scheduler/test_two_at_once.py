@@ -15,6 +15,7 @@ from redis import Redis
 from headrace import connections
 from headrace.domain.queues import WEBHOOKS, Ticket, bell_key
 from headrace.store import Store, locks
+from headrace.store.fleet import rollups
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
@@ -111,9 +112,36 @@ def test_two_beats_make_one_sample_and_ask_for_one_change(
     assert query("SELECT target FROM decisions WHERE target <> hosts") == [(6,)]
 
 
+@pytest.mark.parametrize("work", [rollups.roll_up, sweep.roll_up_samples])
+def test_samples_are_rolled_up_once_even_without_the_lock(
+    twins: list[ControlDeps], query: Any, work: Callable[[Any], int]
+) -> None:
+    put_samples(query, timedelta(days=8), number=200)
+
+    def roll_up(deps: ControlDeps) -> int:
+        if work is sweep.roll_up_samples:
+            return work(deps)
+        with deps.store.begin() as db:
+            return work(db)
+
+    assert sum(race(twins, roll_up)) == 200 + 4
+    assert query("SELECT span_s, sum(samples), sum(offered) FROM queue_rollups GROUP BY 1") == [(3600, 200, 200)]
+
+
+def put_samples(query: Any, age: timedelta, number: int) -> None:
+    """Writes a sample for each second of an hour, with one job each."""
+    query(
+        "INSERT INTO queue_samples (queue, at, depth, oldest_wait_s, arrivals, refused, started, running, slots, hosts,"
+        " offered) SELECT 'chat.normal', date_trunc('hour', now() - :age) + make_interval(secs => i), 0, 0, 0, 0, 0, 0,"
+        " 0, 0, 1 FROM generate_series(1, :number) i",
+        age=age,
+        number=number,
+    )
+
+
 @pytest.mark.parametrize(
     "work",
-    [sweep.publish_due, sweep.expire, sweep.forget_keys, sweep.forget_samples, observe],
+    [sweep.publish_due, sweep.expire, sweep.forget_keys, sweep.forget_samples, sweep.roll_up_samples, observe],
 )
 def test_nothing_is_done_or_waited_for_while_another_process_does_it(
     deps: ControlDeps,
@@ -128,6 +156,7 @@ def test_nothing_is_done_or_waited_for_while_another_process_does_it(
         "INSERT INTO decisions (at, pool, mode, hosts, target, reason, inputs)"
         " VALUES (now() - interval '1 year', 'chat', 'advisory', 1, 1, 'hold', '{}')"
     )
+    put_samples(query, timedelta(days=2), number=1)
     with twins[0].store.begin() as db:
         assert locks.try_take(db, work.__name__)
         assert work(twins[1]) == 0
