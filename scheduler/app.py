@@ -26,10 +26,13 @@ from headrace.store import Store, jobs
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations
 from headrace.store.jobs import idempotency, texts
+from headrace.store.money import cost_hours
 from headrace.store.webhooks import deliveries
 from scheduler import actuators, sweep, tasks
+from scheduler.close_hours import close_hours
 from scheduler.deps import ControlDeps
 from scheduler.fleet.move_hosts import HostMover
+from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
 from scheduler.rescue import Patience, rescue
@@ -47,6 +50,7 @@ RECONCILE_EVERY_S = 10.0
 #: One batch each time removes what 1,000 jobs a second leave behind. After a full batch the next follows at once.
 FORGET_EVERY_S = 5.0
 FORGET_SAMPLES_EVERY_S = 60.0
+CLOSE_HOURS_EVERY_S = 60.0
 
 
 def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
@@ -70,6 +74,7 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             Sweep("publish_due", every_s, partial(sweep.publish_due, deps)),
             Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
             Sweep("watch_scaling", WATCH_SCALING_EVERY_S, partial(watch_scaling, deps)),
+            Sweep("close_hours", CLOSE_HOURS_EVERY_S, partial(close_hours, deps), cost_hours.MOST_HOURS),
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, deps)),
             Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), idempotency.FORGET_ROWS),
             Sweep(
@@ -92,10 +97,16 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
 
 
 def host_sweeps(deps: ControlDeps) -> list[Sweep]:
-    """The sweeps that move hosts, one for each pool; none in the mode `advisory`. Raises: ConfigError."""
+    """The sweeps that keep the leases of hosts, one for each pool. In the mode `active` they also move the hosts.
+
+    Raises: ConfigError.
+    """
     settings = deps.settings
     if settings.scaling.mode != "active":
-        return []
+        return [
+            Sweep(f"note_hosts.{pool}", settings.sweep_every_s, partial(note_hosts, deps, pool))
+            for pool in settings.own_pools
+        ]
     actuator, fail_at = actuators.load(settings), startup.failpoint(settings.failpoint)
     # Twice the longest call: whoever still holds a claim after that is dead, or hangs.
     timing = Timing(claim_s=2 * settings.scaling.command.timeout_s)

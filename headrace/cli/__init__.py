@@ -9,6 +9,7 @@ from headrace.cli.backtest.command import backtest
 from headrace.cli.bench.command import bench
 from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
+from headrace.cli.costs import costs
 from headrace.cli.deliveries import deliveries
 from headrace.cli.demo.command import demo
 from headrace.cli.hosts import hosts
@@ -59,6 +60,7 @@ for command in (
     apps,
     keys,
     budgets,
+    costs,
     hosts,
     plan_,
     scale,

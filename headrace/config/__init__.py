@@ -17,6 +17,7 @@ from headrace.config.pools import PoolSettings, Price, SimulatorSettings
 from headrace.config.scaling import HostTypeSettings, ScalingEvent, ScalingSettings
 from headrace.config.sections import (
     BudgetSettings,
+    CostSettings,
     LaneSettings,
     OverflowSettings,
     WebhookSettings,
@@ -31,6 +32,7 @@ from headrace.errors import ConfigError
 __all__ = [
     "PROJECT_ROOT",
     "BudgetSettings",
+    "CostSettings",
     "HostTypeSettings",
     "LaneSettings",
     "OverflowSettings",
@@ -145,6 +147,7 @@ class Settings(BaseSettings):
     budgets: BudgetSettings = BudgetSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     prices: dict[str, Price] = Field(default_factory=dict)
+    costs: CostSettings = CostSettings()
     webhooks: WebhookSettings = WebhookSettings()
     scaling: ScalingSettings = ScalingSettings()
     hosts: dict[str, HostTypeSettings] = Field(default_factory=dict)

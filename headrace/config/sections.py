@@ -1,9 +1,9 @@
-"""The sections of `headrace.toml` beside the pools: lanes, overflow, budgets, webhooks."""
+"""The sections of `headrace.toml` beside the pools: lanes, overflow, budgets, costs, webhooks."""
 
 import base64
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -123,6 +123,21 @@ class BudgetSettings(Section):
         if secret is not None and not is_good:
             raise ValueError("a secret is 'whsec_' and 24 to 64 random bytes in base64")
         return secret
+
+
+class CostSettings(Section):
+    """How the bill of own hosts is shared by the requests that they served. Takes effect for hours that are not closed.
+
+    Attributes:
+        weigh_by: what a request's work is measured in. `tokens`: those of its prompt and its answer, by the weights
+            below. `kv`: tokens held in the KV cache, times seconds, which is truer where long contexts fill the cache.
+        cached_weight: the work of a prompt's token that was in the engine's prefix cache, in tokens of a prompt.
+        output_weight: the work of an answer's token. Engines need, and providers charge, about four times as much.
+    """
+
+    weigh_by: Literal["tokens", "kv"] = "tokens"
+    cached_weight: Annotated[Decimal, Field(ge=0, lt=100_000, decimal_places=4)] = Decimal("0.1")
+    output_weight: Annotated[Decimal, Field(ge=0, lt=100_000, decimal_places=4)] = Decimal(4)
 
 
 class WebhookSettings(Section):

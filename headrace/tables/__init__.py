@@ -2,6 +2,7 @@
 
 from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
 from headrace.tables.columns import USD, metadata
+from headrace.tables.costs import cost_hours
 from headrace.tables.fleet import (
     decisions,
     host_actors,
@@ -22,6 +23,7 @@ __all__ = [
     "attempts",
     "budget_limits",
     "budgets",
+    "cost_hours",
     "decisions",
     "deliveries",
     "gone_receivers",

@@ -246,5 +246,17 @@ def end(db: Connection, ids: Sequence[str], reason: HostEnd) -> list[str]:
     return sorted(db.scalars(sa.update(hosts).where(_among(ids), _LIVE).values(values).returning(hosts.c.id)))
 
 
+def end_silent(db: Connection, pool: str, silence: timedelta) -> list[str]:
+    """End the leases of hosts whose workers have been silent for so long, as of their last sign of life.
+
+    Returns: their ids. A host that never had a worker stays.
+    """
+    is_of_host = (workers.c.pool == hosts.c.pool, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
+    seen_at = sa.select(sa.func.max(workers.c.lease_until)).where(*is_of_host).scalar_subquery()
+    values = {"ended_at": sa.func.greatest(seen_at, hosts.c.ordered_at), "end_reason": HostEnd.GONE}
+    silent = sa.update(hosts).where(hosts.c.pool == pool, _LIVE, seen_at < sa.func.now() - silence)
+    return sorted(db.scalars(silent.values(values).returning(hosts.c.id)))
+
+
 def _among(ids: Sequence[str]) -> sa.ColumnElement[bool]:
     return hosts.c.id == sa.any_(sa.cast(list(ids), ARRAY(sa.Text)))

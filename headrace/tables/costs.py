@@ -1,0 +1,35 @@
+"""What own hosts cost, hour by hour, and how the requests of each hour share it."""
+
+import sqlalchemy as sa
+
+from headrace.tables.columns import USD, metadata, moment, one_of
+
+#: Factors and shares for each unit of work, with more decimals than amounts.
+RATE = sa.Numeric(36, 18)
+#: What the work of a request is measured in.
+WEIGH_BY = ("tokens", "kv")
+
+cost_hours = sa.Table(
+    "cost_hours",
+    metadata,
+    sa.Column("pool", sa.Text, primary_key=True),
+    sa.Column("hour", sa.TIMESTAMP(timezone=True), primary_key=True, comment="Its start, in UTC."),
+    sa.Column("host_s", sa.Numeric(18, 6), nullable=False, comment="Seconds of hosts that the bill covers."),
+    sa.Column("boot_s", sa.Numeric(18, 6), nullable=False, comment="Those of them before the host was ready."),
+    sa.Column("unpriced_hosts", sa.Integer, nullable=False, comment="Hosts of that hour without a price."),
+    sa.Column("bill_usd", USD, nullable=False),
+    sa.Column("boot_usd", USD, nullable=False, comment="The part of the bill for boot_s."),
+    sa.Column("requests", sa.BigInteger, nullable=False, comment="Entries of the kind compute of that hour."),
+    sa.Column("work", sa.Numeric(36, 9), nullable=False, comment="Of these requests."),
+    sa.Column("compute_usd", USD, nullable=False, comment="Their prices."),
+    sa.Column("waste_usd", USD, nullable=False, comment="The prices of failed and lost attempts on own hosts."),
+    sa.Column("factor", RATE, nullable=False, comment="The part of each price that the bill covers."),
+    sa.Column("idle_usd_per_work", RATE, nullable=False, comment="A request's share of what no price covers."),
+    sa.Column("platform_usd", USD, nullable=False, comment="What no request pays: waste, and digits below the last."),
+    sa.Column("weigh_by", sa.Text, nullable=False),
+    sa.Column("cached_weight", sa.Numeric(9, 4), nullable=False),
+    sa.Column("output_weight", sa.Numeric(9, 4), nullable=False),
+    moment("closed_at", nullable=False),
+    one_of("weigh_by", WEIGH_BY, "weigh_by"),
+    comment="One row for each pool and each hour of UTC in which its hosts were billed.",
+)
