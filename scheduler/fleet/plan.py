@@ -158,7 +158,9 @@ def _is_gone(host: HostWork, terms: Terms) -> bool:
     if lease.drain_at is not None:
         # A provider that names machines itself may still start one for this order: it is ended when it comes.
         is_coming = lease.ordered_at is not None and lease.provider_id is None and lease.ready_at is None
-        is_late = terms.now - lease.requested_at > terms.write_off[lease.instance_type]
+        # The patience with others may have grown since this one was written off.
+        is_written_off = lease.end_reason is HostEnd.WRITTEN_OFF
+        is_late = is_written_off or terms.now - lease.requested_at > terms.write_off[lease.instance_type]
         return terms.names_hosts or not is_coming or is_late
     if lease.provider_id is None and lease.ready_at is None:
         return False

@@ -1,6 +1,6 @@
 """How long hosts of an instance type take from their order to their first ready worker."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -21,7 +21,8 @@ class Provisioning:
     """The times that 50, 90 and 99 % of the hosts meet, in seconds.
 
     Attributes:
-        count: the hosts that were measured. With fewer than `ENOUGH`, the times are the settings'.
+        count: the hosts that were measured. With fewer than `ENOUGH`, the times are the settings', and 99 % are taken
+            to need as long as the slowest of them did, so that a time that is set too low writes no host off.
     """
 
     count: int
@@ -41,7 +42,10 @@ def provisioning(db: Connection, settings: Settings, instance_type: str | None) 
     newest = measured.order_by(hosts.c.requested_at.desc()).limit(NEWEST).subquery()
     times = sa.func.percentile_cont(sa.literal([0.5, 0.9, 0.99], sa.ARRAY(sa.Float))).within_group(newest.c.took_s)
     count, quantiles = db.execute(sa.select(sa.func.count(), times).select_from(newest)).one()
-    return Provisioning(count, *map(float, quantiles)) if count >= ENOUGH else _as_set(count, settings, instance_type)
+    if count >= ENOUGH:
+        return Provisioning(count, *map(float, quantiles))
+    known = _as_set(count, settings, instance_type)
+    return replace(known, p99_s=max(known.p99_s, float(quantiles[-1]))) if count else known
 
 
 def _as_set(count: int, settings: Settings, instance_type: str | None) -> Provisioning:

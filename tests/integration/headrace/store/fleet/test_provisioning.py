@@ -52,16 +52,21 @@ def measured(store: Store, settings: Settings, instance_type: str | None = "a100
         return provisioning(db, settings, instance_type)
 
 
+def patience_s(store: Store, settings: Settings) -> float:
+    with store.begin() as db:
+        return write_off(db, settings, "a100").total_seconds()
+
+
 def test_the_settings_count_until_ten_hosts_were_measured(
     store: Store, typed: Settings, came: Callable[..., None]
 ) -> None:
     assert measured(store, typed) == Provisioning(0, 100, 100, 100)
     came([200.0] * 9)
-    assert measured(store, typed) == Provisioning(9, 100, 100, 100)
+    # A host that took longer than the set time shows that others may.
+    assert measured(store, typed) == Provisioning(9, 100, 100, 200)
     came([200.0], is_adopted=False)
     assert measured(store, typed) == Provisioning(10, 200, 200, 200)
-    with store.begin() as db:
-        assert write_off(db, typed, "a100") == timedelta(seconds=300)
+    assert patience_s(store, typed) == 300
 
 
 def test_the_quantiles_are_those_of_the_types_newest_ordered_hosts(
@@ -85,3 +90,21 @@ def test_without_a_type_the_default_counts_and_a_local_process_starts_soon(
     assert measured(store, here, None) == Provisioning(0, 20 + LOCAL_START_S, 20 + LOCAL_START_S, 300)
     came([12.0] * 10, None)
     assert measured(store, here, None) == Provisioning(10, 12, 12, 12)
+
+
+def test_the_time_to_a_write_off_doubles_until_a_host_comes(
+    store: Store, typed: Settings, came: Callable[..., None]
+) -> None:
+    """A host that is written off is ended and never measured: a `provision_s` that is too low would end every host."""
+    found = [patience_s(store, typed)]
+    for order in range(5):
+        ordered_at = NOW - timedelta(hours=20 - order)
+        written_off = {"end_reason": "written_off", "drain_at": ordered_at, "requested_at": ordered_at}
+        # Two hosts of one order are one failure; a host that was not wanted any more is none.
+        for host in ("a", "b"):
+            came([None], id=f"{order}{host}", **written_off)
+        came([None], id=f"{order}c", requested_at=ordered_at, drain_at=ordered_at, end_reason="scaled_down")
+        found.append(patience_s(store, typed))
+    assert found == [150, 300, 600, 1200, 1200, 1200]
+    came([120.0])
+    assert patience_s(store, typed) == 180
