@@ -16,7 +16,7 @@ from headrace.cli.hosts import hosts
 from headrace.cli.jobs import jobs, retry
 from headrace.cli.keys import keys
 from headrace.cli.plan import plan_
-from headrace.cli.scale import scale
+from headrace.cli.scale.command import scale
 from headrace.cli.settings.command import settings
 from headrace.cli.up import up
 from headrace.errors import HeadraceError

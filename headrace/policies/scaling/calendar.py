@@ -1,5 +1,7 @@
 """The calendar of known peaks: which events count at a moment."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,12 +13,27 @@ _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = timedelta(days=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One time that an event takes place, from its start up to its end, in UTC."""
+
+    event: ScalingEvent
+    starts_at: datetime
+    ends_at: datetime
+
+
 def events_between(policy: ScalingSettings, start: datetime, end: datetime) -> list[ScalingEvent]:
     """The events of which any part is in this time, both ends included.
 
     An event that ends at `start` has no part in it.
     """
-    return [event for event in policy.events if _overlaps(event, start, end)]
+    return [event for event in policy.events if any(_occurrences(event, start, end))]
+
+
+def occurrences_between(policy: ScalingSettings, start: datetime, end: datetime) -> list[Occurrence]:
+    """Each time that an event takes place of which any part is in this time, by their starts."""
+    found = (each for event in policy.events for each in _occurrences(event, start, end))
+    return sorted(found, key=lambda each: (each.starts_at, each.event.name))
 
 
 def tokens_per_s(event: ScalingEvent, history: History) -> float | None:
@@ -25,19 +42,24 @@ def tokens_per_s(event: ScalingEvent, history: History) -> float | None:
     return event.jobs_per_s * job_tokens if event.jobs_per_s is not None and job_tokens is not None else None
 
 
-def _overlaps(event: ScalingEvent, start: datetime, end: datetime) -> bool:
+def _occurrences(event: ScalingEvent, start: datetime, end: datetime) -> Iterator[Occurrence]:
+    for starts_at, ends_at in _times(event, start, end):
+        if starts_at <= end and ends_at > start:
+            yield Occurrence(event, starts_at, ends_at)
+
+
+def _times(event: ScalingEvent, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """The starts and ends of an event on all days that may reach into this time."""
     if event.starts_at is not None and event.ends_at is not None:
-        return event.starts_at <= end and event.ends_at > start
+        yield event.starts_at, event.ends_at
+        return
     zone = ZoneInfo(event.zone)
     # From the day before, because an event may last until the next day.
     day, last = start.astimezone(zone).date() - _DAY, end.astimezone(zone).date()
     while day <= last:
         if _WEEKDAYS[day.weekday()] in event.weekdays:
-            starts_at, ends_at = _on(event, day, zone)
-            if starts_at <= end and ends_at > start:
-                return True
+            yield _on(event, day, zone)
         day += _DAY
-    return False
 
 
 def _on(event: ScalingEvent, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:

@@ -75,7 +75,7 @@ class View:
     def forecast(self) -> Forecast:
         """The load expected when a host would be ready, with which the outcome is compared later."""
         bursts = self.demand.burst_until is not None
-        loads = [self._calm(self.ready_s), *self._event_rates(self.ready_s)]
+        loads = [self.calm(self.ready_s), *self.event_rates(self.ready_s)]
         if bursts:
             loads.append((expected_in_burst(self.demand, self.ready_s), "burst"))
         rate, why = max(loads)
@@ -84,40 +84,41 @@ class View:
     def needs(self) -> Needs:
         """The hosts to have when a host would be ready that is ordered now."""
         later_s = self.ready_s + AFTER_SHARE * self.policy.window_s
-        options = [(*self._calm(ahead_s), ahead_s) for ahead_s in (self.ready_s, later_s)]
+        options = [(*self.calm(ahead_s), ahead_s) for ahead_s in (self.ready_s, later_s)]
         rate, why, ahead_s = max(options, key=itemgetter(0))
-        calm, bursting = self._with_margin(rate, is_burst=False), 0.0
+        calm, bursting = self.with_margin(rate, is_burst=False), 0.0
         if self.demand.burst_until is not None:
             burst = expected_in_burst(self.demand, later_s)
-            bursting = self._with_margin(burst, is_burst=True)
+            bursting = self.with_margin(burst, is_burst=True)
             if bursting > calm:
                 rate, why, ahead_s = burst, "burst", later_s
         backlog = self._backlog()
         needed = max(calm, bursting) + backlog
         for_events, event = self._for_events(self.hosts.provision_s, later_s)
-        need = max(_whole(needed), for_events, self._rescue(rate))
+        need = max(whole(needed), for_events, self._rescue(rate))
         words = f"{needed:.1f} hosts needed at {self._clock(ahead_s)} for {rate:,.0f} tokens/s ({why})"
-        if for_events > _whole(needed):
+        if for_events > whole(needed):
             words = f"event '{event}' needs {for_events} hosts"
         elif not self.worth.hosts_pay:
             words += ", because a host costs more than the jobs that it would serve"
-        elif need > _whole(needed) or backlog > SPARE:
+        elif need > whole(needed) or backlog > SPARE:
             words += f" and {self.history.moments[-1].depth} waiting jobs"
-        spare_need = max(need, _whole(needed + SPARE) if needed > 0 else 0)
-        at_once = max(_whole(bursting + backlog) if bursting > 0 else 0, for_events)
+        spare_need = max(need, whole(needed + SPARE) if needed > 0 else 0)
+        at_once = max(whole(bursting + backlog) if bursting > 0 else 0, for_events)
         return Needs(need, spare_need, at_once, f"{words}, {self._present(need)}")
 
     def need_ahead(self) -> int:
         """The most hosts that the load needs until hosts that are removed now could be replaced, without a margin."""
         aheads = (0.0, *(self.ready_s * step for step in range(1, AHEAD + 1)))
-        rate = max(self._calm(ahead_s)[0] for ahead_s in aheads)
+        rate = max(self.calm(ahead_s)[0] for ahead_s in aheads)
         for_events, _ = self._for_events(0.0, aheads[-1])
-        return max(_whole(self._paying(rate)), for_events)
+        return max(whole(self._paying(rate)), for_events)
 
-    def _calm(self, ahead_s: float) -> tuple[float, str]:
+    def calm(self, ahead_s: float) -> tuple[float, str]:
+        """The load expected then apart from bursts and events, and what it follows from."""
         return expected(self.demand, self.history.season, ahead_s)
 
-    def _with_margin(self, rate: float, *, is_burst: bool) -> float:
+    def with_margin(self, rate: float, *, is_burst: bool) -> float:
         """The hosts that pay for the load that may come if this one is expected."""
         errors, host_rate = self.history.errors, self.hosts.tokens_per_s or 0.0
 
@@ -149,7 +150,7 @@ class View:
             return self.hosts.count + 1
         return 1 if self.worth.spilling is None and (rate > 0 or depth > 0) else 0
 
-    def _event_rates(self, ahead_s: float) -> list[tuple[float, str]]:
+    def event_rates(self, ahead_s: float) -> list[tuple[float, str]]:
         """The rates that events announce for then, with their names."""
         at = self.now + timedelta(seconds=ahead_s)
         rates = [(tokens_per_s(event, self.history), event.name) for event in events_between(self.policy, at, at)]
@@ -159,10 +160,11 @@ class View:
         """The hosts for the largest event in this time from now, and its name."""
         start, end = (self.now + timedelta(seconds=ahead_s) for ahead_s in (start_s, end_s))
         events = events_between(self.policy, start, end)
-        return max(((self._for_event(event), event.name) for event in events), default=(0, ""))
+        return max(((self.for_event(event), event.name) for event in events), default=(0, ""))
 
-    def _for_event(self, event: ScalingEvent) -> int:
-        return event.hosts or _whole(self._paying(tokens_per_s(event, self.history) or 0.0))
+    def for_event(self, event: ScalingEvent) -> int:
+        """The hosts that an event needs; 0 if they follow from a rate and the size of a job is unknown."""
+        return event.hosts or whole(self._paying(tokens_per_s(event, self.history) or 0.0))
 
     def _clock(self, ahead_s: float) -> str:
         return f"{self.now + timedelta(seconds=ahead_s):%H:%M}"
@@ -173,6 +175,6 @@ class View:
         return f"{self.hosts.ready} ready{requested}{at_most}"
 
 
-def _whole(hosts: float) -> int:
+def whole(hosts: float) -> int:
     """Whole hosts."""
     return math.ceil(min(hosts, MOST_HOSTS) - SLACK)

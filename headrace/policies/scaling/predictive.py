@@ -34,7 +34,7 @@ def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: dat
     stale = staleness(history, policy, now)
     if stale:
         return hold(hosts, stale)
-    lacking = _lacking(history, hosts, policy)
+    lacking = lacking_of(history, hosts, policy)
     if lacking:
         wanted = reactive.decide(history, hosts, policy, now)
         wanted = replace(wanted, reason=f"{wanted.reason} (thresholds decide: {lacking})")
@@ -52,8 +52,8 @@ def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: dat
     )
 
 
-def _lacking(history: History, hosts: PoolHosts, policy: ScalingSettings) -> str:
-    """What must be known first; empty if all is known."""
+def lacking_of(history: History, hosts: PoolHosts, policy: ScalingSettings) -> str:
+    """What must be known before this policy can decide; empty if all is known."""
     if not hosts.tokens_per_s or hosts.tokens_per_s <= 0:
         return "the rate of a host is unknown"
     if not hosts.slots_per_host or hosts.slots_per_host <= 0:

@@ -1,7 +1,7 @@
 """Observations: samples of queues and workers, and refusals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,30 @@ from headrace.tables import decisions, jobs, queue_samples, refusals, worker_sam
 
 #: The most old rows of one table that one transaction deletes.
 FORGET_ROWS = 5_000
+#: How long before a span `load` looks for the sample before its first one.
+BEFORE = timedelta(minutes=5)
 #: The most answers that a starting worker reads to find those of its pool.
 LENGTHS_ROWS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpan:
+    """What a pool was asked for in a span of time, over all lanes.
+
+    Attributes:
+        at: its end.
+        seconds: how much of it was observed.
+        offered_jobs: see `headrace.domain.scaling.Moment`, as for the others.
+        hosts: ready ones, on average.
+    """
+
+    at: datetime
+    seconds: float
+    offered_jobs: int
+    offered_tokens: int
+    refused_jobs: int
+    spilled_jobs: int
+    hosts: float
 
 
 def add_samples(db: Connection, samples: Sequence[QueueSample]) -> None:
@@ -50,6 +72,50 @@ def recent_samples(db: Connection, queues: Sequence[str], since: datetime) -> li
         .order_by(queue_samples.c.at)
     )
     return [QueueSample(**row._mapping) for row in db.execute(statement)]
+
+
+def last_moment(db: Connection, queues: Sequence[str]) -> list[QueueSample]:
+    """The samples of these queues that were taken last, all at one time; empty if there are none."""
+    of_queues = sa.select(queue_samples).where(queue_samples.c.queue.in_(queues))
+    # Along the index of the times: the newest samples of each queue would be looked for among all its samples.
+    newest = sa.select(queue_samples.c.at).where(queue_samples.c.queue.in_(queues))
+    last_at = newest.order_by(queue_samples.c.at.desc()).limit(1).scalar_subquery()
+    return [QueueSample(**row._mapping) for row in db.execute(of_queues.where(queue_samples.c.at == last_at))]
+
+
+def load(db: Connection, queues: Sequence[str], since: datetime, span_s: float) -> list[LoadSpan]:
+    """What the pool of these queues was asked for since `since`, in spans of this length, the oldest first.
+
+    A sample counts from the sample before it, so that a pause of the observer is not a time without load. Spans without
+    a sample are absent.
+    """
+    row = queue_samples.c
+    span = timedelta(seconds=span_s)
+    summed = ("offered", "offered_tokens", "refused", "spilled")
+    sums = (sa.func.sum(row[name]).label(name) for name in summed)
+    of_time = (
+        sa.select(row.at, *sums, sa.func.max(row.hosts).label("hosts"))
+        # The sample before the first one, which says how long that one lasts.
+        .where(row.queue.in_(queues), row.at > since - BEFORE)
+        .group_by(row.at)
+        .subquery()
+    )
+    seconds = sa.func.extract("epoch", of_time.c.at - sa.func.lag(of_time.c.at).over(order_by=of_time.c.at))
+    moment = sa.select(of_time, seconds.label("seconds")).subquery().c
+    # The end of the span that a sample's end is in.
+    end = (sa.func.date_bin(span, moment.at - timedelta(microseconds=1), since) + span).label("end")
+    found = (
+        sa.select(
+            end,
+            sa.cast(sa.func.sum(moment.seconds), sa.Float),
+            *(sa.cast(sa.func.sum(moment[name]), sa.BigInteger) for name in summed),
+            sa.cast(sa.func.avg(moment.hosts), sa.Float),
+        )
+        .where(moment.at > since, moment.seconds > 0)
+        .group_by(end)
+        .order_by(end)
+    )
+    return [LoadSpan(*each) for each in db.execute(found)]
 
 
 def add_worker_sample(db: Connection, sample: WorkerSample) -> None:

@@ -1,4 +1,4 @@
-"""`headrace scale`, for operators: what the autoscaler decided, and whether it would decide the same again."""
+"""`headrace scale replay`: whether a decision comes out the same again."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,12 +17,7 @@ from headrace.policies.scaling.replay import replay as decide_again
 from headrace.store.fleet import decisions
 
 
-@click.group()
-def scale() -> None:
-    """Show what the autoscaler decides."""
-
-
-@scale.command()
+@click.command()
 @click.argument("decision_id", metavar="ID", type=click.IntRange(min=1))
 @json_option
 @click.pass_context

@@ -1,0 +1,1 @@
+"""`headrace scale`: what the autoscaler sees, wants and expects."""

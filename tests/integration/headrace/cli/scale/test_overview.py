@@ -1,0 +1,208 @@
+"""`headrace scale` on a real Postgres, and `--watch` in a real terminal."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import Result
+
+from headrace.config import ScalingSettings, Settings
+from headrace.domain.fleet import QueueSample, ScalingRecord
+from headrace.domain.queues import lane_queues
+from headrace.domain.scaling import History, Moment, PoolHosts, Season
+from headrace.policies.scaling import VERSION, decide
+from headrace.policies.scaling.replay import DecisionInputs, to_json
+from headrace.store import Store, clock
+from headrace.store.fleet import decisions, observations
+from headrace.tables import hosts
+from headrace.tables import queue_samples as samples
+
+Run = Callable[..., Result]
+CHAT = lane_queues("chat")
+#: Seconds that a screen may take.
+SOON_S = 30.0
+
+
+def inputs_at(now: datetime) -> DecisionInputs:
+    """The inputs of a decision to add hosts: 400 tokens/s, and a season that doubles within the hour."""
+    moments = (Moment(now - timedelta(seconds=30 * i), 30.0, 120, 12_000, 0, 0, 0, 0, 40, 80) for i in range(20))
+    season = Season(600.0, tuple(100.0 + 20.0 * step for step in range(7)))
+    found = PoolHosts(4, tokens_per_s=100.0, slots_per_host=20.0)
+    return DecisionInputs(History(tuple(moments), season), found, ScalingSettings(staffing_beta=0.0), now)
+
+
+@pytest.fixture
+def pool(store: Store) -> int:
+    """A pool with an hour of samples, four hosts and a decision; returns the decision's id."""
+    with store.begin() as db:
+        now = clock.now(db)
+        taken = (now - timedelta(seconds=30 * i) for i in range(120))
+        load = {"offered": 120, "offered_tokens": 12_000, "running": 40, "slots": 80, "hosts": 4, "refused": 1}
+        observations.add_samples(db, [QueueSample(CHAT[1], at, depth=3, oldest_wait_s=2.5, **load) for at in taken])
+        for n in range(4):
+            lease = {"requested_at": now - timedelta(hours=1), "ordered_at": now, "usd_per_hour": 4.1, "pool": "chat"}
+            db.execute(sa.insert(hosts).values(id=f"host-{n}", **lease))
+        inputs = inputs_at(now)
+        made = decide(inputs.history, inputs.hosts, inputs.policy, inputs.now)
+        about: dict[str, Any] = {"action": made.action, "policy": "predictive", "version": VERSION}
+        record = ScalingRecord("chat", "active", 4, made.target, made.reason, to_json(inputs), **about)
+        return decisions.add(db, record)
+
+
+def test_a_pool_is_shown_with_what_is_seen_wanted_and_expected(run: Run, pool: int) -> None:
+    shown = run("scale", COLUMNS="80")
+    assert shown.exit_code == 0, shown.output
+    text = " ".join(shown.stdout.split())
+    assert "4.00 jobs/s and 400 tokens/s offered within 2 minutes: 4 jobs refused, 0 sent to the paid API" in text
+    assert "3 jobs wait, the oldest for 2 s; 40 of 80 slots in use" in text
+    assert f"wanted up from 4 to 5 (decision {pool}, " in text
+    assert "hosts 0 ready, 4 requested, 0 draining; 16.40 USD per hour" in text
+    assert "ahead now 400 tokens/s (season), 5 hosts" in text
+    assert "capacity: 4 hosts x 100 tokens/s" in text
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "\x1b" not in shown.stdout
+
+
+def test_all_of_it_is_printed_as_json(run: Run, pool: int) -> None:
+    [found] = json.loads(run("scale", "--json").stdout)
+    assert (found["pool"], found["is_stale"], found["failing"]) == ("chat", False, None)
+    assert (found["seen"]["depth"], found["seen"]["slots"]) == (3, 80)
+    assert found["seen"]["lately"]["offered_tokens"] / found["seen"]["lately"]["seconds"] == pytest.approx(400)
+    assert (found["decision"]["id"], found["decision"]["target"], "inputs" in found["decision"]) == (pool, 5, False)
+    assert found["hosts"] == {"ready": 0, "requested": 4, "draining": 0, "usd_per_hour": "16.400000000", "unpriced": 0}
+    assert found["host_tokens_per_s"] == 100.0
+    assert found["past"][-1]["offered_tokens"] > 0
+    first, last = found["ahead"]["points"][0], found["ahead"]["points"][-1]
+    assert (first["tokens_per_s"], last["tokens_per_s"]) == (400.0, pytest.approx(872, abs=5))
+    assert [run["id"] for run in found["decisions"]] == [pool]
+
+
+def test_old_samples_are_said_loudly(run: Run, pool: int, store: Store) -> None:
+    with store.begin() as db:
+        db.execute(sa.delete(samples).where(samples.c.at > sa.func.now() - timedelta(minutes=10)))
+    shown = run("scale", COLUMNS="80")
+    assert "STALE: the newest sample is 10 m old." in shown.stdout
+    assert json.loads(run("scale", "--json").stdout)[0]["is_stale"]
+
+
+def test_without_anything_it_says_what_is_missing(run: Run) -> None:
+    shown = run("scale")
+    assert shown.exit_code == 0, shown.output
+    assert "This pool was never observed." in shown.stdout
+    assert "No decision was made yet." in shown.stdout
+    [found] = json.loads(run("scale", "--json").stdout)
+    assert (found["seen"], found["decision"], found["ahead"], found["is_stale"]) == (None, None, None, True)
+
+
+def test_inputs_of_another_version_leave_the_rest_in_place(run: Run, pool: int, store: Store) -> None:
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE decisions SET inputs = inputs - 'now'"))
+    shown = run("scale")
+    assert "Another version of the policies wrote its inputs: no forecast." in shown.stdout
+    assert "3 jobs wait" in shown.stdout
+
+
+def test_options_that_do_not_fit_are_explained(run: Run) -> None:
+    assert "There is no pool 'nope' with hosts of its own" in run("scale", "--pool", "nope").output
+    assert "--watch and --json exclude each other." in run("scale", "--watch", "--json").output
+    assert "--watch needs a terminal" in run("scale", "--watch").output
+
+
+class Terminal:
+    """`headrace scale --watch` in a terminal of 80 columns and 30 lines."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._fd, other = pty.openpty()
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
+        servers = {"DATABASE_URL": settings.database_url, "TERM": "xterm-256color"}
+        # The terminal is the process's own, so that its Ctrl-C reaches it.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from headrace.cli import main; main()", "scale", "--watch"],
+            *(-1, None, other, other, other),
+            env={**os.environ, **servers},  # noqa: TID251
+            preexec_fn=_own_terminal,
+        )
+        os.close(other)
+        self.text = ""
+
+    def read_until(self, words: str, count: int = 1) -> None:
+        until = time.monotonic() + SOON_S
+        while self.text.count(words) < count:
+            assert time.monotonic() < until, self.text
+            self._read()
+
+    def press(self, key: bytes) -> int:
+        """Press a key; returns the status with which the command ends."""
+        os.write(self._fd, key)
+        return self._end()
+
+    def terminate(self) -> int:
+        self._process.send_signal(signal.SIGTERM)
+        return self._end()
+
+    def _end(self) -> int:
+        until = time.monotonic() + SOON_S
+        while self._process.poll() is None:
+            assert time.monotonic() < until, self.text
+            self._read()
+        self._read()
+        return self._process.returncode
+
+    def _read(self) -> None:
+        if select.select([self._fd], [], [], 0.1)[0]:
+            try:
+                self.text += os.read(self._fd, 65_536).decode(errors="replace")
+            except OSError:
+                # The process has closed its side.
+                return
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        os.close(self._fd)
+
+
+def _own_terminal() -> None:
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture
+def terminal(store: Store, settings: Settings) -> Iterator[Terminal]:
+    opened = Terminal(settings)
+    yield opened
+    opened.close()
+
+
+def test_a_watcher_sees_changes_in_place_and_leaves_with_ctrl_c(terminal: Terminal, pool: int, store: Store) -> None:
+    terminal.read_until("3 jobs wait")
+    with store.begin() as db:
+        at = clock.now(db)
+        observations.add_samples(db, [QueueSample(CHAT[1], at, depth=77, slots=80)])
+    terminal.read_until("77 jobs wait")
+    assert terminal.press(b"\x03") == 0
+    # The screen that it drew on is gone, the last one stays, and the cursor is back.
+    assert "\x1b[?1049l" in terminal.text
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
+    assert "77 jobs wait" in terminal.text[terminal.text.rindex("\x1b[?1049l") :]
+    assert "Aborted" not in terminal.text
+
+
+def test_a_watcher_that_is_terminated_restores_the_terminal(terminal: Terminal, pool: int) -> None:
+    terminal.read_until("3 jobs wait")
+    assert terminal.terminate() == 0
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
