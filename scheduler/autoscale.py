@@ -5,23 +5,25 @@ out: nothing here calls a provider. Knows neither Celery nor how hosts are made.
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+import math
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
 from headrace.config import ScalingSettings
-from headrace.domain.fleet import QueueSample, ScalingRecord
-from headrace.domain.hosts import HostEnd, HostState
-from headrace.domain.queues import lane_queues
-from headrace.domain.scaling import Action, Decision, History, Moment, PoolHosts
+from headrace.domain.fleet import ScalingRecord
+from headrace.domain.hosts import HostEnd
+from headrace.domain.limits.rates import MINUTE_S
+from headrace.domain.scaling import Decision, PoolHosts
+from headrace.errors import BrokerUnavailable
 from headrace.policies import scaling
 from headrace.policies.scaling.replay import DecisionInputs, to_json
 from headrace.store import clock, locks
-from headrace.store.fleet import decisions, hosts, observations, workers
+from headrace.store.fleet import decisions, hosts
 from headrace.store.fleet.hosts import HostPrice
+from headrace.store.scaling import history as past
+from headrace.store.scaling import pool_hosts
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -33,10 +35,11 @@ def autoscale(deps: ControlDeps) -> dict[str, Decision]:
     Safe to repeat: a pool for which a decision was made less than half an interval ago is left out.
     Raises: StoreUnavailable.
     """
+    spills = {pool: _spill_tokens_per_s(deps, pool) for pool in deps.settings.own_pools}
     with deps.store.begin() as db:
         if not locks.try_take(db, "autoscale"):
             return {}
-        made = {pool: _decide(deps, db, pool) for pool in deps.settings.own_pools if _is_due(deps, db, pool)}
+        made = {pool: _decide(deps, db, pool, limit) for pool, limit in spills.items() if _is_due(deps, db, pool)}
     for pool, (decision, facts) in made.items():
         about = {"pool": pool, "action": str(decision.action), "target": decision.target, "reason": decision.reason}
         log.info("scaling_decided", extra={**about, **facts})
@@ -49,10 +52,13 @@ def _is_due(deps: ControlDeps, db: Connection, pool: str) -> bool:
     return last_at is None or clock.now(db) - last_at >= timedelta(seconds=deps.settings.autoscale_every_s / 2)
 
 
-def _decide(deps: ControlDeps, db: Connection, pool: str) -> tuple[Decision, dict[str, Any]]:
+def _decide(
+    deps: ControlDeps, db: Connection, pool: str, spill_tokens_per_s: float | None
+) -> tuple[Decision, dict[str, Any]]:
     """Decide and write the decision; returns it, and what was done about it."""
     policy, now = deps.settings.scaling.of_pool(pool), clock.now(db)
-    history, found = _history(deps, db, pool, policy, now), _hosts(db, pool, policy)
+    found = pool_hosts.load(db, deps.settings, pool, now, spill_tokens_per_s)
+    history = past.load(db, deps.settings, pool, found, now)
     decision = scaling.decide(history, found, policy, now)
     inputs = to_json(DecisionInputs(history, found, policy, now))
     decision_id = decisions.add(db, _record(pool, policy, found, decision, inputs))
@@ -101,53 +107,16 @@ def _intend(deps: ControlDeps, db: Connection, pool: str, decision_id: int, chan
     return {"drained": drained}
 
 
-def _history(deps: ControlDeps, db: Connection, pool: str, policy: ScalingSettings, now: datetime) -> History:
-    samples = observations.recent_samples(db, lane_queues(pool), now - timedelta(seconds=policy.window_s))
-    return History(moments_of(samples, deps.settings.observe_every_s))
+def _spill_tokens_per_s(deps: ControlDeps, pool: str) -> float | None:
+    """Tokens that the paid API takes per second, by the limit that its answers report; None if they report none.
 
-
-def _hosts(db: Connection, pool: str, policy: ScalingSettings) -> PoolHosts:
-    up_at, down_at = (decisions.last_applied_at(db, pool, action) for action in (Action.UP, Action.DOWN))
-    if policy.mode != "active":
-        fleet = workers.fleets(db).get(pool)
-        return PoolHosts(fleet.hosts if fleet else 0, up_at=up_at, down_at=down_at)
-    states = [host.lease.state for host in hosts.work(db, pool) if not host.is_silent]
-    count = {state: states.count(state) for state in HostState}
-    return PoolHosts(
-        count[HostState.READY],
-        count[HostState.REQUESTED],
-        count[HostState.DRAINING],
-        up_at=up_at,
-        down_at=down_at,
-    )
-
-
-def moments_of(samples: Sequence[QueueSample], every_s: float) -> tuple[Moment, ...]:
-    """The samples of one pool's lanes, added up for each time at which they were taken.
-
-    Args:
-        every_s: how often samples are taken, which is the length of the first interval.
+    During a pause that the provider asked for, the limit is not known. A pause is shorter than a host takes to come.
     """
-    lanes: defaultdict[datetime, list[QueueSample]] = defaultdict(list)
-    for sample in samples:
-        lanes[sample.at].append(sample)
-    ends = sorted(lanes)
-    starts = [end - timedelta(seconds=every_s) for end in ends[:1]] + ends[:-1]
-    spans = zip(starts, ends, strict=True)
-    return tuple(_moment(end, (end - start).total_seconds(), lanes[end]) for start, end in spans)
-
-
-def _moment(at: datetime, seconds: float, samples: Sequence[QueueSample]) -> Moment:
-    return Moment(
-        at=at,
-        seconds=seconds,
-        offered_jobs=sum(sample.offered for sample in samples),
-        offered_tokens=sum(sample.offered_tokens for sample in samples),
-        refused_jobs=sum(sample.refused for sample in samples),
-        spilled_jobs=sum(sample.spilled for sample in samples),
-        depth=sum(sample.depth for sample in samples),
-        depth_tokens=sum(sample.depth_tokens for sample in samples),
-        running=sum(sample.running for sample in samples),
-        # Not a sum: the sample of each lane reports all slots of the pool.
-        slots=max(sample.slots for sample in samples),
-    )
+    if deps.settings.openai_api_key is None:
+        return None
+    model = deps.settings.overflow.paid_model(deps.settings.pools[pool].model)
+    try:
+        most_tokens = deps.pace.left(model).most_tokens
+    except BrokerUnavailable:
+        return None
+    return most_tokens / MINUTE_S if 0 < most_tokens < math.inf else None

@@ -188,6 +188,7 @@ decisions = sa.Table(
     sa.Column("spare_need", sa.Integer, comment="Hosts below which none is spare."),
     sa.Column("forecast_tokens_per_s", sa.Float, comment="The load expected at forecast_at."),
     moment("forecast_at"),
+    sa.Column("actual_tokens_per_s", sa.Float, comment="The load that came around forecast_at; NULL: not compared."),
     moment("burst_until"),
     moment("applied_at"),
     sa.Column("tries", sa.Integer, nullable=False, server_default=sa.text("0"), comment="Calls of the provider."),

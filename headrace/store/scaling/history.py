@@ -1,0 +1,81 @@
+"""The past of a pool, as its next scaling decision sees it."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from headrace.config import Settings
+from headrace.domain.queues import lane_queues
+from headrace.domain.scaling import History, Moment, PastNeed, PoolHosts
+from headrace.policies.scaling.forecast.level import BINS
+from headrace.policies.scaling.moments import joined
+from headrace.store.scaling import outcomes, season
+from headrace.tables import decisions, queue_samples
+
+#: Moments are joined to this length, or to a bin of the policy's window if that is shorter.
+STEP_S = 30.0
+#: So many windows of moments are read: the jobs of both have a mean size.
+WINDOWS = 2
+
+
+def load(db: Connection, settings: Settings, pool: str, hosts: PoolHosts, now: datetime) -> History:
+    """All that a decision on this pool knows of the past. Forecasts whose time is over are compared on the way.
+
+    Args: hosts: see `pool_hosts.load`; the rate of a host gives a forecast its size.
+    """
+    policy = settings.scaling.of_pool(pool)
+    window = timedelta(seconds=policy.window_s)
+    moments = _joined(_moments(db, pool, now - WINDOWS * window, settings.observe_every_s), policy.window_s)
+    if moments:
+        outcomes.compare(db, pool, policy.window_s, moments[-1].at)
+    errors = outcomes.errors(db, pool, hosts.tokens_per_s, now) if hosts.tokens_per_s else ()
+    has_jobs = any(moment.offered_jobs for moment in moments)
+    return History(
+        moments,
+        season.season(db, pool, hosts.provision_s, now),
+        errors,
+        _needs(db, pool, now - window),
+        _burst_until(db, pool),
+        None if has_jobs else season.tokens_per_job(db, pool, now),
+    )
+
+
+def _joined(moments: Sequence[Moment], window_s: float) -> tuple[Moment, ...]:
+    """The moments of the last window in steps, and the older ones, whose sums alone are looked at, as one."""
+    window = timedelta(seconds=window_s)
+    older = [each for each in moments if moments[-1].at - each.at >= window]
+    last = moments[len(older) :]
+    return joined(older, WINDOWS * window_s) + joined(last, min(STEP_S, window_s / BINS))
+
+
+def _moments(db: Connection, pool: str, since: datetime, every_s: float) -> list[Moment]:
+    """The samples of the pool's lanes, added up for each time at which they were taken.
+
+    Args: every_s: how often samples are taken, which is the length of the first interval.
+    """
+    own = queue_samples.c
+    names = ("offered", "offered_tokens", "refused", "spilled", "depth", "depth_tokens", "running")
+    # Slots are not a sum: the sample of each lane reports all slots of the pool.
+    columns = (*(sa.cast(sa.func.sum(own[name]), sa.BigInteger) for name in names), sa.func.max(own.slots))
+    sampled = sa.select(own.at, *columns).where(own.queue.in_(lane_queues(pool)), own.at > since)
+    rows = db.execute(sampled.group_by(own.at).order_by(own.at)).all()
+    lengths = [every_s, *((after.at - before.at).total_seconds() for before, after in pairwise(rows))]
+    return [Moment(at, seconds, *counts) for (at, *counts), seconds in zip(rows, lengths, strict=False)]
+
+
+def _needs(db: Connection, pool: str, since: datetime) -> tuple[PastNeed, ...]:
+    own = decisions.c
+    found = sa.select(own.at, own.need, own.spare_need).where(
+        own.pool == pool, own.at > since, own.need.is_not(None), own.spare_need.is_not(None)
+    )
+    return tuple(PastNeed(*row) for row in db.execute(found.order_by(own.at)))
+
+
+def _burst_until(db: Connection, pool: str) -> datetime | None:
+    """Until when the burst counts that the last decision saw; None if it saw none."""
+    last = sa.select(decisions.c.burst_until).where(decisions.c.pool == pool).order_by(decisions.c.at.desc()).limit(1)
+    until: datetime | None = db.scalar(last)
+    return until
