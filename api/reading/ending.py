@@ -4,12 +4,15 @@ import logging
 from collections.abc import Sequence
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from headrace.broker.admission import Admission
 from headrace.domain.jobs import Job
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, jobs
+from headrace.store.bad_rows import BadRows
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +28,22 @@ def read(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
 
 
 def ended_if_over(store: Store, admission: Admission, job: Job) -> Job:
-    """The job; if its time is over, it is ended first. Raises: NotFound. StoreUnavailable."""
+    """The job; if its time is over, it is ended first. A job that Postgres refuses to end is returned as it was read.
+
+    Raises: NotFound. StoreUnavailable.
+    """
     if not job.is_over:
         return job
-    with store.begin() as db:
-        ended = jobs.expire(db, [job.id])
-        job = jobs.find(db, job.app_id, job.id)
-    _give_back(admission, ended)
-    return job
+
+    def end(db: Connection, _: Sequence[Job]) -> list[tuple[list[Ticket], Job]]:
+        return [(jobs.expire(db, [job.id]), jobs.find(db, job.app_id, job.id))]
+
+    done, _ = BadRows("read").move(store, lambda *_: [job], end, most=2)
+    if not done:
+        return job
+    [(tickets, now)] = done
+    _give_back(admission, tickets)
+    return now
 
 
 def cancel(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
