@@ -1,4 +1,4 @@
-"""Admission control of large request bodies: the checks before one is read, and the bytes that a process holds at once.
+"""Admission control of request bodies: the checks before one is read, and what a process reads and holds at once.
 
 Knows no HTTP.
 """
@@ -7,10 +7,14 @@ import logging
 import math
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from api.bodies.fair_semaphore import FairSemaphore
 from api.bodies.reader import BodyReader
+from api.bodies.small import SmallBodies
+from api.bodies.threads import ReaderThreads
 from headrace.broker.app_rates import AppRates
 from headrace.domain.apps import App
 from headrace.domain.limits.rates import RateLeft, RatesLeft
@@ -20,8 +24,11 @@ from headrace.store.jobs.idempotency import find_replay
 
 log = logging.getLogger(__name__)
 
-#: A body up to this size is read without checks: reading it costs no more than they do.
+#: A body up to this size is read without a look at the app's rate, and its bytes are not counted: reading it costs no
+#: more than that would.
 SMALL_BYTES = 64 * 1024
+#: Small bodies that one app may be sending at once. Each holds one thread or two.
+SMALL_LIMIT = 256
 #: The share of the bytes that one app may hold.
 APP_SHARE = 0.5
 RETRY_AFTER_S = 1
@@ -30,23 +37,37 @@ LATE_LIMIT = 16
 
 
 class Bodies:
-    """The large bodies of one process, from before they are read until their requests end. Safe for many threads.
+    """The bodies of one process: large ones from before they are read until their requests end, small ones while they
+    are read. Safe for many threads.
 
     Attributes:
+        threads: read the bodies.
         grace_s: how far a client may fall behind the minimum rate while it sends a body.
         parsing: held while a body is parsed. Parsing keeps the GIL, so at most one body at a time competes for it.
     """
 
     def __init__(self, rates: AppRates, store: Store, in_flight_bytes: int, grace_s: float) -> None:
         self._rates, self._store, self._most, self.grace_s = rates, store, in_flight_bytes, grace_s
+        self.threads = ReaderThreads()
         self._held: Counter[UUID] = Counter()
+        self._small = SmallBodies()
         #: Each app's readers whose bodies timed out. Their clients may keep the connections open.
         self._late: dict[UUID, list[BodyReader]] = {}
         self._lock = threading.Lock()
         self.parsing = FairSemaphore(1)
 
+    @contextmanager
+    def reading_small(self, app_id: UUID) -> Iterator[bool]:
+        """Count a small body while it is read. Yields: whether the read needs a deadline. Raises: BodiesFull."""
+        with self._lock:
+            self._check_late(app_id)
+        if self._small.sending(app_id) >= SMALL_LIMIT:
+            raise _full(f"This app sends {SMALL_LIMIT} requests at once whose bodies have not come", "app_bodies")
+        with self._small.reading(app_id) as needs_deadline:
+            yield needs_deadline
+
     def admit(self, app: App, size: int, idempotency_key: str | None) -> None:
-        """Admit a body of `size` bytes. `release` must follow. Raises: AppLimited. BodiesFull. StoreUnavailable.
+        """Admit a large body of `size` bytes. `release` must follow. Raises: AppLimited. BodiesFull. StoreUnavailable.
 
         It only looks at the app's rate: `reserve` consumes it.
         """
@@ -78,8 +99,9 @@ class Bodies:
         late = [reader for reader in self._late.pop(app_id, []) if not reader.has_ended]
         if late:
             self._late[app_id] = late
-        if len(late) >= LATE_LIMIT:
-            raise _full(f"This app keeps {len(late)} connections open whose bodies came too slowly", "late_bodies")
+        number = len(late) + self._small.stuck(app_id, self.grace_s)
+        if number >= LATE_LIMIT:
+            raise _full(f"This app keeps {number} connections open whose bodies came too slowly", "late_bodies")
 
     def _check_rate(self, app: App, idempotency_key: str | None) -> None:
         if (limit := app.limits.requests_per_minute) is None:
@@ -112,7 +134,7 @@ def _mib(size: int) -> str:
 
 def _full(what: str, reason: str) -> BodiesFull:
     return BodiesFull(
-        f"{what}, and may not send more. Retry after {RETRY_AFTER_S} s, with fewer large requests at once.",
+        f"{what}, and may not send more. Retry after {RETRY_AFTER_S} s, with fewer requests at once.",
         reason=reason,
         retry_after_s=RETRY_AFTER_S,
     )

@@ -1,4 +1,4 @@
-"""Body reader: reads one large request body, and gives up when its client falls below a minimum rate. Knows no HTTP.
+"""Body reader: reads one request body, and gives up when its client falls below a minimum rate. Knows no HTTP.
 
 granian streams a body, and its `read` blocks without a timeout until the bytes have come or the connection has closed.
 So a separate thread reads, and the request waits for that thread. A request that is answered before its reader has
@@ -6,11 +6,12 @@ ended must `join` the reader. Otherwise granian waits for the body while it hold
 the whole process.
 """
 
-import threading
 import time
-from concurrent import futures
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import IO
 
+from api.bodies.threads import ReaderThreads
 from headrace.errors import BodyTimeout
 
 #: Bytes per second that a client must send. An app is a server: even a slow uplink of 1 Mbit/s has twice as much. At
@@ -25,26 +26,26 @@ class BodyReader:
 
     Args:
         size: bytes after which the reading stops; a chunked body may end sooner.
+
+    Attributes:
+        has_ended: False while the thread still reads, also after `result` gave up.
     """
 
-    def __init__(self, stream: IO[bytes], size: int) -> None:
+    def __init__(self, stream: IO[bytes], size: int, threads: ReaderThreads) -> None:
         self._stream, self._size = stream, size
         self._chunks: list[bytes] = []
         self._received = 0
         self._is_given_up = False
-        self._body: futures.Future[bytes] = futures.Future()
+        self._error: Exception | None = None
+        self.has_ended = False
+        #: One item, at the end. Cheaper than a future: most bodies have come before they are read.
+        self._end: SimpleQueue[None] = SimpleQueue()
         self._began = time.monotonic()
-        # A daemon, so that a client that sends nothing cannot keep the process from exiting.
-        threading.Thread(target=self._run, name="body", daemon=True).start()
-
-    @property
-    def has_ended(self) -> bool:
-        """False while the thread still reads, also after `result` gave up."""
-        return self._body.done()
+        threads.start(self._run)
 
     def join(self) -> None:
         """Wait until the thread ends: the client must send the rest of a chunk, or close the connection."""
-        futures.wait([self._body])
+        self._end.get()
 
     def result(self, grace_s: float) -> bytes:
         """Wait for the whole body. If it times out, the received part is dropped.
@@ -54,8 +55,11 @@ class BodyReader:
         Raises: BodyTimeout: the client fell behind. Any exception of the stream.
         """
         while (left_s := self._began + grace_s + self._received / MIN_RATE - time.monotonic()) > 0:
-            if futures.wait([self._body], left_s).done:
-                return self._body.result()
+            with suppress(Empty):
+                self._end.get(timeout=left_s)
+                if self._error is not None:
+                    raise self._error
+                return b"".join(self._chunks)
         self._is_given_up = True
         self._chunks.clear()
         raise BodyTimeout(
@@ -72,6 +76,7 @@ class BodyReader:
                     break
                 self._chunks.append(chunk)
                 self._received += len(chunk)
-            self._body.set_result(b"".join(self._chunks))
         except Exception as error:  # The request's thread raises it.
-            self._body.set_exception(error)
+            self._error = error
+        self.has_ended = True
+        self._end.put(None)

@@ -36,30 +36,39 @@ def body(app: App) -> dict[str, Any]:
     limit, told = deps().settings.body_limit_bytes, request.content_length
     # A chunked body gives no length: assume the largest.
     size = limit if told is None else told
-    if size <= SMALL_BYTES:
-        return parse_object(_raw())
     if size > limit:
         raise RequestEntityTooLarge
+    # Of a chunked body, one byte more than the limit is read: it shows that the body is too long.
+    most = limit + 1 if told is None else told
     bodies = deps().bodies
+    if size <= SMALL_BYTES:
+        with bodies.reading_small(app.id) as needs_deadline:
+            # The end of a chunked body is unknown, so only a reader stops at its limit.
+            g.raw = _read(app, most) if needs_deadline or told is None else _stream().read()
+        return parse_object(g.raw)
     bodies.admit(app, size, _idempotency_key())
     g.body = app.id, size
-    # Of a chunked body, one byte more than the limit is read: it shows that the body is too long.
-    g.raw = _read_large(app, told or limit + 1)
-    raw = _raw()
+    g.raw = _read(app, most)
     with bodies.parsing.hold(app.id):
-        return parse_object(raw)
+        return parse_object(g.raw)
 
 
-def _read_large(app: App, size: int) -> bytes:
-    """Read an admitted body, `size` bytes at most. Raises: BodyTimeout."""
-    bodies, reader = deps().bodies, BodyReader(_stream(), size)
+def _read(app: App, size: int) -> bytes:
+    """Read an admitted body, `size` bytes at most. Raises: BodyTimeout. RequestEntityTooLarge."""
+    if size == 0:
+        return b""
+    bodies = deps().bodies
+    reader = BodyReader(_stream(), size, bodies.threads)
     try:
-        return reader.result(bodies.grace_s)
+        raw = reader.result(bodies.grace_s)
     except BodyTimeout:
         bodies.add_late(app.id, reader)
         # The client has the whole answer before the response closes. `BodyReader` says what breaks without the join.
         after_this_request(lambda response: _joining(response, reader))
         raise
+    if len(raw) > deps().settings.body_limit_bytes:
+        raise RequestEntityTooLarge
+    return raw
 
 
 def _joining(response: Response, reader: BodyReader) -> Response:
@@ -73,16 +82,6 @@ def release_body(_: BaseException | None = None) -> None:
         deps().bodies.release(*held)
 
 
-def _raw() -> bytes:
-    """The body's bytes, kept for a second call. Only here does a chunked body turn out to be too long."""
-    if "raw" not in g:
-        g.raw = _stream().read()
-    raw: bytes = g.raw
-    if len(raw) > deps().settings.body_limit_bytes:
-        raise RequestEntityTooLarge
-    return raw
-
-
 def _stream() -> IO[bytes]:
     limit, told = deps().settings.body_limit_bytes, request.content_length
     if told and told <= limit:
@@ -92,10 +91,10 @@ def _stream() -> IO[bytes]:
 
 
 def idempotency() -> Idempotency | None:
-    """The Idempotency-Key, with a hash of the request's path and body. Raises: InvalidRequest."""
+    """The Idempotency-Key, with a hash of the request's path and body, which has been read. Raises: InvalidRequest."""
     if (key := _idempotency_key()) is None:
         return None
-    digest = hashlib.sha256(request.path.encode() + b"\n" + _raw()).digest()
+    digest = hashlib.sha256(request.path.encode() + b"\n" + g.raw).digest()
     return Idempotency(key, digest)
 
 

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         body_limit_bytes: a larger request body is refused with 413.
         bodies_in_flight_bytes: the most that one API process holds at once of request bodies above 64 KiB; more are
             refused with 429. One app may hold half.
-        body_grace_s: how far a client may fall behind 64 KiB/s while it sends such a body. Past it, a 408 ends the
+        body_grace_s: how far a client may fall behind 64 KiB/s while it sends a body. Past it, a 408 ends the
             request.
         wait_limit_s: the longest `wait=` of a long poll.
         wait_slots: long polls and synchronous requests that one API process holds open. One more long poll is

@@ -1,10 +1,11 @@
-"""Large bodies that come a byte at a time, on the server line that production runs."""
+"""Bodies that come a byte at a time, on the server line that production runs."""
 
 import json
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPResponse
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx2
 import pytest
 from redis import Redis
 
-from api.bodies.in_flight import LATE_LIMIT, SMALL_BYTES
+from api.bodies.in_flight import LATE_LIMIT, SMALL_BYTES, SMALL_LIMIT
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.stack.ports import free_port
 from headrace.stack.processes import procfile
@@ -126,7 +127,49 @@ def test_connections_that_stay_open_after_a_timeout_are_counted_until_they_close
 
     refused = submit(2 * SMALL_BYTES)
     assert (refused.status_code, refused.json()["error"]["reason"]) == (429, "late_bodies")
-    assert submit(1).status_code == 202, "small ones are not counted"
+    assert submit(1).json()["error"]["reason"] == "late_bodies", "small ones would hold threads as well"
 
     tricklers[0].close()
     child.wait_until(lambda: submit(2 * SMALL_BYTES).status_code == 202, DEADLINE_S)
+
+
+SMALL = "Content-Length: 300"
+
+
+@pytest.mark.parametrize("length", [SMALL, f"Content-Length: {SMALL_BYTES}"])
+def test_a_small_body_that_comes_a_byte_at_a_time_is_given_up_after_the_grace(
+    web_server: tuple[Child, str], trickle: Callable[..., Trickle], make_key: Callable[[str], str], length: str
+) -> None:
+    child, url = web_server
+    silent, dripping = (trickle(make_key(name), length) for name in ("silent", "dripping"))
+    other = {"Authorization": f"Bearer {make_key('other')}"}
+    answers = []
+
+    def both_answered() -> bool:
+        with suppress(OSError):
+            dripping.drip()
+        assert httpx2.post(f"{url}/v1/jobs", json={"prompt": "Hi"}, headers=other).status_code == 202
+        return len(answers) == 2
+
+    with ThreadPoolExecutor(2) as threads:
+        for trickler in (silent, dripping):
+            threads.submit(trickler.answer).add_done_callback(lambda done: answers.append(done.result()))
+        child.wait_until(both_answered, 3 * GRACE_S)
+
+    for status, connection, error in answers:
+        assert (status, error["code"], connection) == (408, "body_timeout", "close")
+
+
+def test_small_bodies_that_do_not_come_are_refused_above_a_number_for_each_app(
+    web_server: tuple[Child, str], trickle: Callable[..., Trickle], make_key: Callable[[str], str]
+) -> None:
+    child, url = web_server
+    key = make_key("many")
+    for _ in range(SMALL_LIMIT):
+        trickle(key, SMALL)
+
+    def submit(key: str) -> httpx2.Response:
+        return httpx2.post(f"{url}/v1/jobs", json={"prompt": "Hi"}, headers={"Authorization": f"Bearer {key}"})
+
+    child.wait_until(lambda: submit(key).status_code == 429, DEADLINE_S)
+    assert submit(make_key("other")).status_code == 202, "another app has its own number"

@@ -4,21 +4,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.bodies.in_flight import Bodies
 from api.deps import EXTENSION
 from api.door.accepted import Accepted
 from api.routes.submission import body, headers_of, idempotency, preferred_wait_s
+from headrace.broker.app_rates import AppRates
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest
+from headrace.store import Store
 
 LIMIT_S = 60.0
 APP = App(new_id(), "test", "whsec_test")
@@ -28,7 +31,8 @@ APP = App(new_id(), "test", "whsec_test")
 def request(headers: Mapping[str, str], data: bytes = b"{}", path: str = "/v1/jobs") -> Iterator[None]:
     app = Flask("test")
     settings = SimpleNamespace(wait_limit_s=LIMIT_S, body_limit_bytes=100)
-    app.extensions[EXTENSION] = SimpleNamespace(settings=settings)
+    bodies = Bodies(cast(AppRates, None), cast(Store, None), in_flight_bytes=1000, grace_s=20)
+    app.extensions[EXTENSION] = SimpleNamespace(settings=settings, bodies=bodies)
     with app.test_request_context(path, method="POST", headers=headers, data=data):
         yield
 
@@ -64,6 +68,7 @@ def test_a_wait_that_is_no_whole_number_is_refused(prefer: str) -> None:
 
 def keyed(key: str = "a", data: bytes = b"{}", path: str = "/v1/jobs") -> Any:
     with request({"Idempotency-Key": key}, data, path):
+        body(APP)
         return idempotency()
 
 
