@@ -35,6 +35,7 @@ from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
+from scheduler.price_tokens import price_tokens
 from scheduler.rescue import Patience, rescue
 from scheduler.show_ends import EndsListener
 from scheduler.spill import spill
@@ -51,6 +52,7 @@ RECONCILE_EVERY_S = 10.0
 FORGET_EVERY_S = 5.0
 FORGET_SAMPLES_EVERY_S = 60.0
 CLOSE_HOURS_EVERY_S = 60.0
+PRICE_TOKENS_EVERY_S = 60.0
 
 
 def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
@@ -75,6 +77,7 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
             Sweep("watch_scaling", WATCH_SCALING_EVERY_S, partial(watch_scaling, deps)),
             Sweep("close_hours", CLOSE_HOURS_EVERY_S, partial(close_hours, deps), cost_hours.MOST_HOURS),
+            Sweep("price_tokens", PRICE_TOKENS_EVERY_S, partial(price_tokens, deps)),
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, deps)),
             Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), idempotency.FORGET_ROWS),
             Sweep(

@@ -10,6 +10,7 @@ from functools import partial
 
 from prometheus_client.registry import Collector
 from redis import Redis
+from sqlalchemy import Connection
 
 from headrace import connections
 from headrace.broker.pace import Pace
@@ -22,6 +23,7 @@ from headrace.policies.answers import AnswerLength
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import RetryRules
 from headrace.store import Store, observations, workers
+from headrace.store.money import own_prices
 from workers.engines import load
 from workers.engines.base import EngineLimits
 from workers.measuring.metrics import BudgetMetrics, Endpoint, WorkerMetrics
@@ -69,6 +71,7 @@ class Worker:
 
     Attributes:
         kv_budget: the room in the engine's KV cache. The caller reserves a job's room before it calls `execute`.
+        sampler: reports to Postgres what the engine does, and reads the prices.
     """
 
     def __init__(self, settings: Settings, route: Route, store: Store, notices: Notices, hooks: Hooks) -> None:
@@ -99,7 +102,7 @@ class Worker:
             serves=lambda: not lockout.is_open,
             called_back=hooks.freed,
         )
-        self._sampler, self._endpoint = self._measures()
+        self.sampler, self._endpoint = self._measures()
 
     def start(self, node: str) -> None:
         """Load the engine, publish its limits, and start the lease.
@@ -116,7 +119,7 @@ class Worker:
         self._register(info)
         self.kv_budget.open(limits, self._past_answers())
         self._lease.begin()
-        self._sampler.begin()
+        self.sampler.begin()
         self._publisher.begin()
         gc.set_threshold(YOUNG_OBJECTS)
         self._state.ready.set()
@@ -134,6 +137,7 @@ class Worker:
                 with self._store.begin() as db:
                     workers.register(db, info, self._settings.lease_s)
                     renewal = workers.renew(db, info.id, self._settings.lease_s, WorkerReport(0, ready=True))
+                    self._read_prices(db)
                 self._lease.follow_host(drains=renewal.host_drains)
                 return
             except StoreUnavailable as error:
@@ -141,6 +145,12 @@ class Worker:
                     raise
                 log.warning("worker_not_registered", extra={"worker_id": str(info.id), "error": str(error)})
                 time.sleep(AGAIN_AFTER_S)
+
+    def _read_prices(self, db: Connection) -> None:
+        """Bill at the present prices of own tokens."""
+        if self._route is Route.POOL:
+            bill = self.execute.bill
+            bill.tariff = bill.tariff.with_own(own_prices.current(db, self._settings))
 
     def _past_answers(self) -> list[AnswerLength]:
         """The lengths of the pool's last answers. Empty for the paid API, which needs no room, and without Postgres."""
@@ -157,7 +167,10 @@ class Worker:
     def _measures(self) -> tuple[Sampler, Endpoint]:
         """Make the sampler, which reports to Postgres, and the endpoint, which reports to Prometheus."""
         settings, engine, pool = self._settings, self._engine, self._pool
-        sampler = Sampler(self._store, engine, self.kv_budget, self._state.id, pool, settings.sample_every_s)
+        sampler = Sampler(
+            *(self._store, engine, self.kv_budget, self._state.id, pool, settings.sample_every_s),
+            also=self._read_prices,
+        )
         collectors: list[Collector] = [WorkerMetrics(pool, engine, self.kv_budget, self._state)]
         if self._route is Route.OVERFLOW:
             collectors.append(BudgetMetrics(self._store, settings.budgets))
@@ -190,7 +203,7 @@ class Worker:
             if self._route is Route.POOL:
                 self._lease.stop_all("draining")
             self._state.attempts.wait_until_idle(self._settings.drain_s)
-        self._sampler.end()
+        self.sampler.end()
         # In this order: the lease would mistake a stopped engine for a dead one, and restart it.
         self._lease.end()
         self._engine.stop()

@@ -16,6 +16,7 @@ from headrace.cli.hosts import hosts
 from headrace.cli.jobs import jobs, retry
 from headrace.cli.keys import keys
 from headrace.cli.plan import plan_
+from headrace.cli.prices import prices
 from headrace.cli.scale.command import scale
 from headrace.cli.settings.command import settings
 from headrace.cli.up import up
@@ -61,6 +62,7 @@ for command in (
     keys,
     budgets,
     costs,
+    prices,
     hosts,
     plan_,
     scale,

@@ -38,7 +38,7 @@ DEFAULT_OWN_PRICE = Price(
     input_usd_per_mtok=Decimal("0.05"),
     output_usd_per_mtok=Decimal("0.20"),
     version="default-2026-11",
-    source="a placeholder standard cost: set it to your host's USD per hour over its measured tokens per hour",
+    source="a placeholder: [hosts.TYPE] has no price, or the rate of its hosts is unknown",
 )
 
 
@@ -69,7 +69,7 @@ class PoolSettings(Section):
         engine_options: engine arguments of vLLM, such as `tensor_parallel_size`; [gpu.md](gpu.md) says which for
             what.
         drain_jobs_per_s: how fast one worker is assumed to finish jobs until a rate was measured.
-        price: what a token costs on this pool's own hosts.
+        price: what a token costs on this pool's own hosts, until that is measured: see `[hosts.NAME]`.
     """
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -5,11 +5,15 @@ the rest of the hosts' bill is shared by work. OpenCost allocates idle machines 
 """
 
 from dataclasses import dataclass
-from decimal import ROUND_DOWN, Decimal, localcontext
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, localcontext
+
+from headrace.config import CostSettings, Price
 
 #: The ledger's amounts have so many decimals, and the rates more, so that no request's share is rounded up.
 USD_DIGITS = Decimal(1).scaleb(-9)
 RATE_DIGITS = Decimal(1).scaleb(-18)
+#: A new price that differs by less from the present one is not worth a row.
+CHANGE = Decimal("0.05")
 #: Digits that any bill, divided by any amount of work, needs.
 PRECISION = 60
 
@@ -48,3 +52,28 @@ class HourRates:
         """What a request of this price and this work costs in full. Postgres's `full_usd` computes the same."""
         with localcontext(prec=PRECISION, rounding=ROUND_DOWN):
             return (usd * self.factor).quantize(USD_DIGITS) + (work * self.idle_usd_per_work).quantize(USD_DIGITS)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrices:
+    """What tokens cost on a saturated host, in USD per million: the marginal cost of a request."""
+
+    input_usd_per_mtok: Decimal
+    cached_input_usd_per_mtok: Decimal
+    output_usd_per_mtok: Decimal
+
+    @classmethod
+    def of(cls, usd_per_hour: Decimal, work_per_s: float, costs: CostSettings) -> "TokenPrices":
+        """The prices at which the requests of a saturated host pay for exactly the host.
+
+        Args: work_per_s: of one host; see `CostSettings` for what work is. Above 0.
+        """
+        with localcontext(prec=PRECISION, rounding=ROUND_HALF_UP):
+            unit = usd_per_hour / 3600 / Decimal(work_per_s) * 1_000_000
+            of_each = (unit, costs.cached_weight * unit, costs.output_weight * unit)
+            return cls(*(usd.quantize(USD_DIGITS) for usd in of_each))
+
+    def differ_from(self, other: Price) -> bool:
+        """Whether any of these differs by more than `CHANGE` of the other's."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
+        return any(abs(mine - theirs) > CHANGE * theirs for mine, theirs in pairs)

@@ -1,8 +1,8 @@
 """The cost of tokens. Pure: prices come from `headrace.toml`."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Self
 
@@ -77,6 +77,10 @@ class Tariff:
         own = {name: pool.price for name, pool in settings.pools.items()}
         served = frozenset(name for pool in settings.pools.values() for name in (pool.model, *pool.adapters))
         return cls(own, settings.prices, settings.overflow.models, settings.overflow.model, served)
+
+    def with_own(self, prices: Mapping[str, Price]) -> Self:
+        """This tariff with measured prices of own tokens in place of the settings'. Args: prices: by pool."""
+        return replace(self, own={**self.own, **prices})
 
     @property
     def all_api_models(self) -> frozenset[str]:

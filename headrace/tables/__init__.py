@@ -2,7 +2,7 @@
 
 from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
 from headrace.tables.columns import USD, metadata
-from headrace.tables.costs import cost_hours
+from headrace.tables.costs import cost_hours, own_prices
 from headrace.tables.fleet import (
     decisions,
     host_actors,
@@ -34,6 +34,7 @@ __all__ = [
     "jobs",
     "ledger",
     "metadata",
+    "own_prices",
     "poison_prompts",
     "queue_rollups",
     "queue_samples",

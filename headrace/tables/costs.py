@@ -33,3 +33,20 @@ cost_hours = sa.Table(
     one_of("weigh_by", WEIGH_BY, "weigh_by"),
     comment="One row for each pool and each hour of UTC in which its hosts were billed.",
 )
+
+own_prices = sa.Table(
+    "own_prices",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("instance_type", sa.Text, nullable=False, comment="A NAME of [hosts.NAME]."),
+    sa.Column("usd_per_hour", USD, nullable=False),
+    sa.Column("tokens_per_s", sa.Float, nullable=False, comment="What one saturated host of the type serves."),
+    sa.Column("work_per_token", sa.Float, nullable=False, comment="Of the pool's requests then."),
+    sa.Column("input_usd_per_mtok", USD, nullable=False),
+    sa.Column("cached_input_usd_per_mtok", USD, nullable=False),
+    sa.Column("output_usd_per_mtok", USD, nullable=False),
+    sa.Index("ix_own_prices_pool_id", "pool", "id"),
+    comment="What a token costs on own hosts while they are saturated. The newest row of a pool counts.",
+)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from headrace import store
 from headrace.domain.fleet import WorkerSample
 from headrace.errors import StoreUnavailable
@@ -23,7 +25,11 @@ END_TIMEOUT_S = 5.0
 
 @dataclass(slots=True)
 class Sampler:
-    """Samples one worker's engine until `end`."""
+    """Samples one worker's engine until `end`.
+
+    Attributes:
+        also: what else is done in the transaction of each sample.
+    """
 
     store: Store
     engine: Engine
@@ -32,6 +38,7 @@ class Sampler:
     pool: str
     every_s: float
     clock: Callable[[], float] = time.monotonic
+    also: Callable[[Connection], None] = lambda _: None
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _before: EngineStats = field(default_factory=EngineStats)
@@ -77,6 +84,7 @@ class Sampler:
             outputs = self.kv_budget.expected_outputs()
             if outputs and outputs != self._outputs:
                 store.workers.learn(db, self.worker_id, outputs)
+            self.also(db)
         self._before, self._since, self._outputs = stats, now, outputs
 
     def _sample_to(self, after: EngineStats, interval_s: float, kv_reserved: float | None) -> WorkerSample:

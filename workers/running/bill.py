@@ -21,11 +21,12 @@ class Answered:
     engine_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bill:
     """Writes the bills of one worker's attempts.
 
     Attributes:
+        tariff: the present prices; the worker replaces it when those of own tokens change.
         route: the route of all the worker's attempts.
         host_id: the worker's host.
     """

@@ -3,19 +3,20 @@
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
 
 from headrace import connections
 from headrace.broker.admission import Admission
-from headrace.config import Settings
+from headrace.config import HostTypeSettings, ScalingSettings, Settings
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane, Route, Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
-from headrace.tables import hosts, jobs, workers
+from headrace.tables import hosts, jobs, own_prices, workers
 from tests.chaos.proxy import Mode, Proxy
 from workers.running.notices import Notices
 from workers.worker import YOUNG_OBJECTS, Hooks, Worker
@@ -87,6 +88,36 @@ def test_its_row_names_its_host_and_its_node_and_so_does_the_bill(worker: Worker
     assert row == ("i-0abc", "gpu-0@machine", "chat")
     assert worker.execute.bill.host_id == "i-0abc"
     worker.stop()
+
+
+def test_its_bills_follow_the_measured_price_of_own_tokens(
+    store: Store, settings: Settings, admission: Admission
+) -> None:
+    def price(usd: str) -> None:
+        amounts = {f"{name}_usd_per_mtok": Decimal(usd) for name in ("input", "cached_input", "output")}
+        host = {"pool": "chat", "instance_type": "a100", "usd_per_hour": 4, "tokens_per_s": 900, "work_per_token": 2}
+        with store.begin() as db:
+            db.execute(sa.insert(own_prices).values(**host, **amounts))
+
+    def billed() -> Decimal:
+        return worker.execute.bill.tariff.price(Route.POOL, "chat", settings.served_pool.model).input_usd_per_mtok
+
+    types = {"a100": HostTypeSettings(usd_per_hour=Decimal(4))}
+    priced = settings.model_copy(update={"hosts": types, "scaling": ScalingSettings(host_type="a100")})
+    # Only the samples that the test asks for.
+    priced = priced.model_copy(update={"sample_every_s": 3600.0, "drain_s": 0.0})
+    worker = Worker(priced, Route.POOL, store, Notices(admission, lambda _: None), Hooks(lambda: None, lambda: None))
+    before = billed()
+    price("0.7")
+    worker.start("gpu@test")
+    at_start = billed()
+    price("0.9")
+    worker.sampler.sample()
+    after = billed()
+    worker.stop()
+
+    assert before == settings.served_pool.price.input_usd_per_mtok
+    assert (at_start, after) == (Decimal("0.7"), Decimal("0.9"))
 
 
 def test_a_worker_that_starts_on_a_draining_host_takes_nothing(worker: Worker, proxy: Proxy, store: Store) -> None:

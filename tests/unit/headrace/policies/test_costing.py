@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.policies.costing import HourRates
+from headrace.config import CostSettings, Price
+from headrace.domain.attempts import Usage
+from headrace.policies.costing import HourRates, TokenPrices
+from headrace.policies.pricing import cost
 
 USD = st.decimals(0, 10_000, places=9)
 REQUESTS = st.lists(st.tuples(st.decimals(0, 5, places=9), st.decimals(0, 200_000, places=1)), max_size=30)
@@ -72,3 +75,28 @@ def test_more_work_never_costs_less(
 )
 def test_rates_of_an_hour(bill: str, priced: str, work: str, expected: HourRates) -> None:
     assert HourRates.of(Decimal(bill), Decimal(priced), Decimal(work)) == expected
+
+
+@given(st.decimals(0, 100, places=9), st.floats(1, 1e6), st.lists(st.tuples(*[st.integers(0, 10**6)] * 3), min_size=1))
+def test_the_requests_of_a_saturated_host_pay_for_it(
+    usd_per_hour: Decimal, work_per_s: float, requests: list[tuple[int, int, int]]
+) -> None:
+    costs = CostSettings()
+    prices = TokenPrices.of(usd_per_hour, work_per_s, costs)
+    own = Price(**{name: getattr(prices, name) for name in prices.__slots__}, version="v", source="s")
+
+    paid = sum(cost(own, Usage(new + cached, made, cached_tokens=cached)).usd for new, cached, made in requests)
+
+    work = sum(new + costs.cached_weight * cached + costs.output_weight * made for new, cached, made in requests)
+    due = usd_per_hour / 3600 * work / Decimal(work_per_s)
+    # Each price is rounded to nine digits of a dollar for a million tokens.
+    assert abs(paid - due) <= Decimal("1e-9") * sum(map(sum, requests)) / 1_000_000 + Decimal("1e-20")
+
+
+@pytest.mark.parametrize(("usd", "differs"), [("1.04", False), ("1.06", True), ("0.94", True), ("1", False)])
+def test_prices_that_hardly_change_are_the_same(usd: str, differs: bool) -> None:
+    price = Price.model_validate(
+        {f"{name}_usd_per_mtok": 1 for name in ("input", "cached_input", "output")} | {"version": "v", "source": "s"}
+    )
+
+    assert TokenPrices(Decimal(1), Decimal(1), Decimal(usd)).differ_from(price) is differs
