@@ -4,19 +4,20 @@ from typing import Any
 
 import click
 
+from headrace.cli.analyst import analyst
 from headrace.cli.apps import apps
 from headrace.cli.backtest.command import backtest
 from headrace.cli.bench.command import bench
-from headrace.cli.budgets import budgets
 from headrace.cli.client import cancel, get, queues, submit
-from headrace.cli.costs import costs
 from headrace.cli.deliveries import deliveries
 from headrace.cli.demo.command import demo
 from headrace.cli.hosts import hosts
 from headrace.cli.jobs import jobs, retry
 from headrace.cli.keys import keys
+from headrace.cli.money.budgets import budgets
+from headrace.cli.money.costs import costs
+from headrace.cli.money.prices import prices
 from headrace.cli.plan import plan_
-from headrace.cli.prices import prices
 from headrace.cli.scale.command import scale
 from headrace.cli.settings.command import settings
 from headrace.cli.up import up
@@ -63,6 +64,7 @@ for command in (
     budgets,
     costs,
     prices,
+    analyst,
     hosts,
     plan_,
     scale,

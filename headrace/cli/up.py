@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from headrace.cli.budgets import describe
+from headrace.cli.analyst import make_analyst
 from headrace.cli.database import database
+from headrace.cli.money.budgets import describe
 from headrace.config import Settings
 from headrace.stack.development_key import make_development_key
 from headrace.stack.hosts.host_socket import host_socket
@@ -111,6 +112,7 @@ class _Announcement:
         self._files = [machine.settings.state_dir / "stack.json"] + ([ready_file] if ready_file else [])
         self._brief = brief
         self._api_key: str | None = None
+        self._analyst_url: str | None = None
         self._is_written = True
 
     def __call__(self) -> bool:
@@ -118,6 +120,8 @@ class _Announcement:
         first = self._api_key is None
         if self._api_key is None:
             self._api_key = make_development_key(self._machine.settings)
+            if self._machine.has_postgres:
+                self._analyst_url = make_analyst(self._machine.settings)
         report = self._report(self._api_key)
         is_written = self._write(report)
         if first and not self._brief:
@@ -159,6 +163,7 @@ class _Announcement:
             left_out=machine.left_out,
             metrics_urls=machine.metrics_urls,
             pids=self._supervisor.pids,
+            analyst_url=self._analyst_url,
         )
 
     def _show(self, report: Report) -> None:
@@ -172,6 +177,7 @@ class _Announcement:
             "Flower": None if "flower" in report.left_out else flower,
             "metrics": ", ".join(f"{url} ({name})" for name, url in report.metrics_urls.items()),
             "Postgres": report.database_url.replace("+psycopg", ""),
+            "for analysts": report.analyst_url,
             "Redis": report.redis_url,
             "paid API": self._paid_api(),
             "engine": f"{report.engine}{about}",

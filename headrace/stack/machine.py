@@ -110,6 +110,11 @@ class Machine:
         self.hosts = None if options.scale is None else self._local_hosts(shift, say)
 
     @property
+    def has_postgres(self) -> bool:
+        """Whether the stack runs Postgres itself."""
+        return self._postgres is not None
+
+    @property
     def logs(self) -> Path:
         """The folder with the output of each process."""
         return self.settings.state_dir / "logs"

@@ -21,6 +21,7 @@ class Report:
         left_out: processes of the Procfile that do not run, and why.
         metrics_urls: by process name, the URL of each worker's Prometheus metrics.
         pids: by process name, the embedded servers included.
+        analyst_url: Postgres as a role that reads figures only; None if the stack does not run Postgres itself.
     """
 
     url: str
@@ -35,6 +36,7 @@ class Report:
     left_out: dict[str, str]
     metrics_urls: dict[str, str]
     pids: dict[str, int]
+    analyst_url: str | None = None
 
     def write(self, path: Path) -> None:
         """Replace the whole file. Only its owner can read it, because it holds secrets."""

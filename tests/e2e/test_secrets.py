@@ -170,6 +170,7 @@ def test_no_prompt_answer_key_or_secret_leaves_its_place(
         "the webhook secret": secret,
         "the pepper": (system.stack.state_dir / "pepper").read_text().strip(),
         "Flower's password": report.flower_auth.partition(":")[2],
+        "the analysts' password": (system.stack.state_dir / "analyst").read_text().strip(),
     }
     # What `headrace up` says is for the terminal: it shows the key and the password there, to be used.
     logs = {path.name: path.read_text() for path in (system.stack.state_dir / "logs").iterdir() if path.stem != "up"}

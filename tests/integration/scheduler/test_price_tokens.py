@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_a_price_that_hardly_changes_adds_no_row(priced: ControlDeps, charge: Ch
         {"count": ENOUGH - 1},
         {"pool": "other"},
         {"kind": "waste"},
-        {"at": sa.func.now() - sa.text("interval '8 days'")},
+        {"at": datetime.now(UTC) - timedelta(days=8)},
         {"prompt_tokens": 0, "output_tokens": 0},
     ],
     ids=["too few", "of another pool", "waste", "old", "without tokens"],

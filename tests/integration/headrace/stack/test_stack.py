@@ -113,6 +113,14 @@ def test_flower_opens_with_its_password_only(stack: Stack) -> None:
     assert get(f"{report.flower_url}/workers", f"Basic {basic}") == 200
 
 
+def test_analysts_have_a_role_that_reads_figures_only(stack: Stack) -> None:
+    assert stack.report.analyst_url is not None
+    with psycopg.connect(stack.report.analyst_url) as db:
+        assert db.execute("SELECT count(*) FROM cost_per_request").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            db.execute("SELECT * FROM job_texts")
+
+
 @pytest.mark.parametrize("name", ["web", "gpu", "postgres", "valkey"])
 def test_a_killed_process_comes_back(stack: Stack, name: str) -> None:
     before = live_workers(stack)

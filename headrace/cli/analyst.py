@@ -1,0 +1,50 @@
+"""`headrace analyst`, for operators: a role in Postgres for analysts, and its URL."""
+
+import secrets
+
+import click
+import sqlalchemy as sa
+
+from headrace.cli.client import json_option, notes, print_json
+from headrace.cli.database import database, operator_settings
+from headrace.config import Settings
+from headrace.errors import ConfigError
+from headrace.stack.secret import persistent_secret
+from headrace.store import analyst as store
+
+#: The name of the role where none is given.
+ROLE = "analyst"
+
+
+@click.command()
+@click.option("--role", default=ROLE, show_default=True, metavar="NAME", help="The role's name in Postgres.")
+@json_option
+def analyst(role: str, as_json: bool) -> None:
+    """Make a role in Postgres that reads the figures, and print its URL.
+
+    It reads the views and tables of docs/analytics.md. It sees no prompt, answer, key or secret, and changes nothing; a
+    query of it may take 5 minutes.
+
+    Each call gives the role a new password, so that an earlier URL stops working. On the stack of this machine the role
+    exists already and keeps its password. Run it again after a release, which may add tables. The database's user needs
+    CREATEROLE.
+    """
+    settings = operator_settings()
+    url = make_analyst(settings, role)
+    if as_json:
+        print_json({"url": url, "role": role})
+        return
+    click.echo(url)
+    notes.print("It reads the views and tables of docs/analytics.md, and changes nothing.")
+
+
+def make_analyst(settings: Settings, role: str = ROLE) -> str:
+    """Make the role, or renew its rights; returns its URL. Raises: StoreUnavailable, ConfigError."""
+    if not role.strip() or "\0" in role:
+        raise ConfigError("A role needs a name.", param="role")
+    is_kept = role == ROLE and "database_url" not in Settings.load().model_fields_set
+    password = persistent_secret(settings.state_dir / "analyst") if is_kept else secrets.token_urlsafe(32)
+    with database(settings) as db:
+        store.allow(db, role, password)
+    own = sa.make_url(settings.database_url)
+    return own.set(drivername="postgresql", username=role, password=password).render_as_string(hide_password=False)

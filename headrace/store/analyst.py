@@ -1,0 +1,83 @@
+"""A role that reads the figures and cannot see a prompt, an answer, a key or a secret."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from headrace.errors import ConfigError
+from headrace.tables import metadata
+
+#: A query of an analyst that takes longer is stopped: it would hold back the vacuum of the queues' tables.
+STATEMENT_TIMEOUT = "5min"
+
+#: The views, whose columns may all be read.
+VIEWS = ("cost_per_request", "gpu_hours", "cost_reconciliation")
+#: Columns that an analyst may not read: what apps and providers write is in them, or what signs and opens.
+HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "apps": frozenset({"webhook_secret", "webhook_secret_old", "webhook_secret_old_until"}),
+        "jobs": frozenset({"metadata", "webhook_url", "error_message", "custom_id"}),
+        "deliveries": frozenset({"data", "url", "last_error"}),
+    }
+)
+#: Tables of which an analyst may read nothing.
+CLOSED = frozenset({"api_keys", "gone_receivers", "idempotency_keys", "job_texts", "poison_prompts"})
+
+
+def readable() -> dict[str, tuple[str, ...]]:
+    """The tables that an analyst may read, each with the columns."""
+    return {
+        table.name: tuple(column.name for column in table.columns if column.name not in HIDDEN.get(table.name, ()))
+        for table in metadata.sorted_tables
+        if table.name not in CLOSED
+    }
+
+
+def allow(db: Connection, role: str, password: str) -> None:
+    """Make a role that may log in and read, or give an existing one this password and exactly these rights.
+
+    Repeat it after a release, which may add tables.
+    Raises: ConfigError: the database's own user may not make roles, or owns what the role would lose.
+    """
+    if db.scalar(sa.select(sa.text("current_user = :role")), {"role": role}):
+        raise ConfigError(f"'{role}' is the role that Headrace itself uses: choose another name.", param="role")
+    exists = db.scalar(sa.text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"), {"role": role})
+    try:
+        for statement in _statements(role, _encrypted(db, role, password), is_new=not exists):
+            db.exec_driver_sql(_formatted(db, *statement).replace("%", "%%"))
+    except sa.exc.ProgrammingError as error:
+        message = f"The database's user may not make the role '{role}': {str(error.orig).strip()}."
+        raise ConfigError(f"{message} Connect as one that has CREATEROLE, or as its owner.", param="role") from error
+
+
+def _encrypted(db: Connection, role: str, password: str) -> str:
+    """The password as the server stores it, so that no log of the server ever has it."""
+    driver: Any = db.connection.driver_connection
+    encrypted: bytes = driver.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+    return encrypted.decode()
+
+
+def _statements(role: str, password: str, *, is_new: bool) -> list[tuple[str, ...]]:
+    """Each statement as a template of Postgres's `format`, with its values."""
+    verb = "CREATE" if is_new else "ALTER"
+    rights = [
+        (f"{verb} ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD %L", role, password),
+        ("ALTER ROLE %I SET default_transaction_read_only = on", role),
+        (f"ALTER ROLE %I SET statement_timeout = '{STATEMENT_TIMEOUT}'", role),
+        ("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM %I", role),
+        ("GRANT USAGE ON SCHEMA public TO %I", role),
+    ]
+    rights += [("GRANT SELECT ON %I TO %I", view, role) for view in VIEWS]
+    for table, columns in readable().items():
+        rights += [(f"GRANT SELECT ({', '.join(columns)}) ON %I TO %I", table, role)]
+    return rights
+
+
+def _formatted(db: Connection, template: str, *values: str) -> str:
+    """The statement, quoted by the server: statements about roles take no parameters."""
+    names = [f"v{number}" for number in range(len(values))]
+    call = sa.text(f"SELECT format(:template, {', '.join(f'CAST(:{name} AS text)' for name in names)})")
+    return str(db.scalar(call, {"template": template, **dict(zip(names, values, strict=True))}))

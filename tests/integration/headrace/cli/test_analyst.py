@@ -1,0 +1,119 @@
+"""`headrace analyst` on a real Postgres: what its role reads, and what it cannot."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import Result
+from sqlalchemy.exc import DBAPIError
+
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Ticket
+from headrace.store import Store
+from headrace.store.analyst import CLOSED, HIDDEN, VIEWS, readable
+from headrace.tables import apps, job_texts, jobs, metadata
+
+Run = Callable[..., Result]
+ROLE = "analyst of the tests"
+CANARY = "canary-7f3a"
+
+
+@pytest.fixture
+def analyst(run: Run, engine: sa.Engine) -> Iterator[sa.Engine]:
+    """Connections as the role, which the test's end removes."""
+    result = run("analyst", "--role", ROLE)
+    assert result.exit_code == 0, result.output
+    connected = sa.create_engine(sa.make_url(result.stdout.strip()).set(drivername="postgresql+psycopg"))
+    yield connected
+    connected.dispose()
+    with engine.begin() as db:
+        db.exec_driver_sql(f'DROP OWNED BY "{ROLE}"')
+        db.exec_driver_sql(f'DROP ROLE "{ROLE}"')
+
+
+def refused(analyst: sa.Engine, statement: str) -> str:
+    """The SQLSTATE of the refusal."""
+    with analyst.connect() as db, pytest.raises(DBAPIError) as error:
+        db.execute(sa.text(statement))
+    return str(error.value.orig.sqlstate)  # type: ignore[union-attr]
+
+
+def test_no_prompt_answer_metadata_or_secret_is_in_anything_that_it_reads(
+    analyst: sa.Engine, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket = queued(messages=(Message("user", CANARY),), webhook_url=f"https://receiver.example/{CANARY}")
+    with store.begin() as db:
+        db.execute(sa.update(jobs).values(metadata={"k": CANARY}, error_message=CANARY, custom_id=CANARY))
+        db.execute(sa.update(job_texts).values(answer=CANARY, reasoning=CANARY))
+        db.execute(sa.update(apps).values(webhook_secret=CANARY, webhook_secret_old=CANARY))
+    columns = {**readable(), **dict.fromkeys(VIEWS, ("*",))}
+    with analyst.connect() as db:
+        seen = {name: db.execute(sa.text(f"SELECT {', '.join(columns[name])} FROM {name}")).all() for name in columns}
+
+    assert CANARY not in str(seen)
+    assert [row.job_id for row in seen["cost_per_request"]] == [ticket.job_id]
+
+
+@pytest.mark.parametrize("table", sorted(CLOSED))
+def test_closed_tables_are_refused(analyst: sa.Engine, table: str) -> None:
+    assert refused(analyst, f"SELECT count(*) FROM {table}") == "42501"
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [(table, each) for table in sorted(HIDDEN) for each in sorted(HIDDEN[table])]
+)
+def test_hidden_columns_are_refused(analyst: sa.Engine, table: str, column: str) -> None:
+    assert refused(analyst, f"SELECT {column} FROM {table}") == "42501"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO ledger (kind, usd) VALUES ('adjustment', 1)",
+        "UPDATE jobs SET usd = 0",
+        "DELETE FROM ledger",
+        "CREATE TABLE mine (x int)",
+    ],
+)
+def test_it_changes_nothing(analyst: sa.Engine, statement: str) -> None:
+    with analyst.connect() as db:
+        db.execute(sa.text("SET default_transaction_read_only = off"))
+        db.commit()
+        with pytest.raises(DBAPIError) as error:
+            db.execute(sa.text(statement))
+    assert error.value.orig.sqlstate == "42501"  # type: ignore[union-attr]
+
+
+def test_a_second_call_gives_the_role_another_password(analyst: sa.Engine, run: Run) -> None:
+    again = json.loads(run("analyst", "--role", ROLE, "--json").stdout)
+
+    assert again["role"] == ROLE
+    assert again["url"] != analyst.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    analyst.dispose()
+    with pytest.raises(DBAPIError):
+        analyst.connect()
+
+
+def test_the_own_role_is_refused(run: Run, settings: Any) -> None:
+    result = run("analyst", "--role", sa.make_url(settings.database_url).username or "")
+
+    assert result.exit_code == 1
+    assert "is the role that Headrace itself uses" in result.stderr
+
+
+def test_each_table_is_open_or_closed_and_each_hidden_column_exists() -> None:
+    tables = {table.name: {column.name for column in table.columns} for table in metadata.sorted_tables}
+
+    assert tables.keys() >= CLOSED
+    assert all(HIDDEN[table] <= tables[table] for table in HIDDEN)
+    assert sorted(readable()) == OPEN, "decide for a new table whether analysts may read it"
+
+
+#: A new table is not open before somebody has looked at its columns.
+OPEN = [
+    *("apps", "attempts", "budget_limits", "budgets", "cost_hours", "decisions", "deliveries", "host_actors", "hosts"),
+    *("jobs", "ledger", "own_prices", "queue_rollups", "queue_samples", "refusals", "scaling_alerts"),
+    *("worker_samples", "workers"),
+]
