@@ -18,6 +18,7 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
 from headrace.stack import ports, readiness
+from headrace.stack.hosts.former_hosts import end_former_hosts
 from headrace.stack.hosts.local_hosts import HostBounds, HostProcess, LocalHosts
 from headrace.stack.hosts.scale import ScaleOptions, scaled, variables
 from headrace.stack.models.model import PreparedModel
@@ -224,11 +225,18 @@ class Machine:
                 return replace(self._worker(service.command, row), before_start=row.mark)
             case "webhooks" | "control":
                 celery = make_celery("headrace.stack", self.settings)
-                return replace(service, is_ready=lambda: readiness.pongs(celery, name))
+                service = replace(service, is_ready=lambda: readiness.pongs(celery, name))
+                return self._without_former_hosts(service) if name == "control" else service
             case "beat":
                 return replace(service, is_ready=readiness.Said(self.logs / "beat.log", "beat: Starting").is_new)
             case _:
                 return service
+
+    def _without_former_hosts(self, control: Service) -> Service:
+        """The control process, which finds no host of an earlier run. Hosts in another Postgres may be others'."""
+        if self.hosts is None or self._postgres is None:
+            return control
+        return replace(control, before_start=lambda: end_former_hosts(self.settings))
 
     def _host(self, process: HostProcess) -> Service:
         """A host: the Procfile's `gpu` under another name. No earlier worker had its id, so that any row is its own."""

@@ -23,6 +23,7 @@ from headrace.tables import hosts, jobs, workers
 SEEN = timedelta(hours=1)
 
 _LIVE = hosts.c.ended_at.is_(None)
+_OF_HOST = sa.and_(workers.c.pool == hosts.c.pool, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
 _COLUMNS = tuple(hosts.c[field.name] for field in fields(HostLease))
 
 
@@ -57,7 +58,6 @@ class StrayHost:
 
 def work(db: Connection, pool: str) -> list[HostWork]:
     """The hosts of a pool that have not ended, with what their workers do, the oldest first."""
-    is_of_host = sa.and_(workers.c.pool == hosts.c.pool, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
     is_live = workers.c.lease_until > sa.func.now()
     of_worker = (jobs.c.worker_id == workers.c.id, jobs.c.state == JobState.RUNNING, is_live)
     running = (
@@ -75,7 +75,7 @@ def work(db: Connection, pool: str) -> list[HostWork]:
             sa.cast(sa.func.coalesce(sa.func.sum(running.c.tokens), 0), sa.BigInteger).label("tokens_left"),
             sa.func.max(workers.c.lease_until).label("seen_at"),
         )
-        .outerjoin(workers, sa.and_(is_of_host, workers.c.lease_until > sa.func.now() - SEEN))
+        .outerjoin(workers, sa.and_(_OF_HOST, workers.c.lease_until > sa.func.now() - SEEN))
         .outerjoin(running, sa.true())
         .where(hosts.c.pool == pool, _LIVE)
         .group_by(hosts.c.id)
@@ -213,9 +213,8 @@ def note_provider_ids(db: Connection, names: Mapping[str, str]) -> None:
 
 def note_ready(db: Connection, pool: str) -> list[str]:
     """Note when the first worker of a host was ready; returns the ids of the hosts that are so now."""
-    is_of_host = (workers.c.pool == hosts.c.pool, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
     is_ready = (workers.c.lease_until > sa.func.now(), workers.c.ready)
-    due = sa.update(hosts).where(hosts.c.pool == pool, _LIVE, hosts.c.ready_at.is_(None), *is_of_host, *is_ready)
+    due = sa.update(hosts).where(hosts.c.pool == pool, _LIVE, hosts.c.ready_at.is_(None), _OF_HOST, *is_ready)
     return sorted(db.scalars(due.values(ready_at=sa.func.now()).returning(hosts.c.id)))
 
 
@@ -251,11 +250,24 @@ def end_silent(db: Connection, pool: str, silence: timedelta) -> list[str]:
 
     Returns: their ids. A host that never had a worker stays.
     """
-    is_of_host = (workers.c.pool == hosts.c.pool, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
-    seen_at = sa.select(sa.func.max(workers.c.lease_until)).where(*is_of_host).scalar_subquery()
+    seen_at = _seen_at()
     values = {"ended_at": sa.func.greatest(seen_at, hosts.c.ordered_at), "end_reason": HostEnd.GONE}
     silent = sa.update(hosts).where(hosts.c.pool == pool, _LIVE, seen_at < sa.func.now() - silence)
     return sorted(db.scalars(silent.values(values).returning(hosts.c.id)))
+
+
+def end_all(db: Connection, pool: str) -> list[str]:
+    """End all leases of a pool, as of their last sign of life: it has no machine left. Returns: their ids."""
+    last_at = sa.func.greatest(_seen_at(), hosts.c.ordered_at, hosts.c.requested_at)
+    reason = sa.func.coalesce(hosts.c.end_reason, HostEnd.GONE)
+    ended = sa.update(hosts).where(hosts.c.pool == pool, _LIVE)
+    values = {"ended_at": sa.func.least(last_at, sa.func.now()), "end_reason": reason}
+    return sorted(db.scalars(ended.values(values).returning(hosts.c.id)))
+
+
+def _seen_at() -> sa.ScalarSelect[Any]:
+    """When the last lease of a host's workers ends or ended."""
+    return sa.select(sa.func.max(workers.c.lease_until)).where(_OF_HOST).scalar_subquery()
 
 
 def _among(ids: Sequence[str]) -> sa.ColumnElement[bool]:

@@ -92,9 +92,18 @@ def retire(db: Connection, worker_id: UUID, reason: str | None = None) -> None:
     Args:
         reason: why the worker retired itself; None if it was stopped.
     """
+    db.execute(sa.update(workers).where(workers.c.id == worker_id).values(**_retired(reason)))
+
+
+def retire_all(db: Connection, pool: str, reason: str) -> None:
+    """End the leases of all workers of a pool, whose processes are known to have ended."""
+    live = sa.update(workers).where(workers.c.pool == pool, workers.c.lease_until > sa.func.now())
+    db.execute(live.values(**_retired(reason)))
+
+
+def _retired(reason: str | None) -> dict[str, Any]:
     ended = {"lease_until": sa.func.now(), "stopped_at": sa.func.now(), "ready": False, "running": 0}
-    ended["stop_reason"] = reason
-    db.execute(sa.update(workers).where(workers.c.id == worker_id).values(**ended))
+    return {**ended, "stop_reason": reason}
 
 
 def forget_old(db: Connection, keep_days: int) -> int:

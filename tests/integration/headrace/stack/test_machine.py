@@ -99,6 +99,17 @@ def test_hosts_take_the_place_of_the_one_gpu_process(settings: Settings) -> None
     assert machine.metrics_urls.keys() == {host.name, "webhooks"}
 
 
+def test_only_hosts_in_a_postgres_of_its_own_are_known_to_be_gone(settings: Settings) -> None:
+    def ends_leases(given: Settings, scale: ScaleOptions | None) -> bool:
+        usual = find(Machine(settings, StackOptions()), "web").before_start
+        return find(Machine(given, StackOptions(scale=scale)), "control").before_start is not usual
+
+    others = Settings.load(state_dir=settings.state_dir, engine="simulator", database_url="postgresql+psycopg://db/x")
+    assert ends_leases(settings, ScaleOptions())
+    assert not ends_leases(settings, None)
+    assert not ends_leases(others, ScaleOptions())
+
+
 def test_the_autoscaler_finds_the_socket_and_the_limit(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(settings, StackOptions(scale=ScaleOptions(3, 10.0)))
     for name, value in find(machine, "control").command.env.items():

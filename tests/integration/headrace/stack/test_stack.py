@@ -188,6 +188,24 @@ def test_two_hosts_come_when_asked_for_and_their_workers_register_under_their_id
     assert not [pid for pid in pids if is_running(pid)]
 
 
+def test_a_host_of_the_run_before_takes_no_place_in_the_next(tmp_path: Path) -> None:
+    options = ("--scale", "--engine", "simulator", "--without", "flower", "--without", "beat", "--without", "webhooks")
+
+    def leases(stack: Stack, state: str) -> set[str]:
+        with psycopg.connect(stack.report.database_url.replace("+psycopg", "")) as db:
+            return {row[0] for row in db.execute(f"SELECT id FROM hosts WHERE ended_at IS {state}")}
+
+    with Stack(tmp_path, options, {"OPENAI_API_KEY": ""}) as stack:
+        [first] = hosts(stack)
+        until(lambda: leases(stack, "NULL") == {first}, "the first host has a lease")
+        assert stack.stop() == 0
+    with Stack(tmp_path, options, {"OPENAI_API_KEY": ""}) as stack:
+        assert first in leases(stack, "NOT NULL")
+        assert first not in leases(stack, "NULL")
+        [second] = hosts(stack)
+        until(lambda: leases(stack, "NULL") == {second}, "the second host has a lease")
+
+
 def test_it_stops_with_status_0_when_told_to_while_starting(tmp_path: Path) -> None:
     pids: set[int] = set()
 

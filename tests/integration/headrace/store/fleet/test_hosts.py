@@ -169,6 +169,40 @@ def test_a_decision_is_applied_when_the_provider_has_accepted_all_that_is_still_
     assert sql("SELECT tries, error, applied_at IS NOT NULL FROM decisions") == [(2, "2 of 3 were refused", True)]
 
 
+def test_a_pool_without_any_process_left_has_no_lease_and_no_worker(
+    store: Store, order: Any, work_on: Any, sql: Any
+) -> None:
+    silent, alive, requested, draining = order(4)
+    for host_id in (silent, alive, draining):
+        work_on(host_id)
+    work_on("stray")
+    work_on("code-1", pool="code")
+    sql("UPDATE hosts SET requested_at = now() - interval '1 hour', ordered_at = now() - interval '1 hour'")
+    sql("UPDATE workers SET lease_until = now() - interval '30 minutes' WHERE host_id = :id", id=silent)
+    with store.begin() as db:
+        assert hosts.drain(db, [draining], HostEnd.SCALED_DOWN) == [draining]
+        workers.retire_all(db, "chat", "restarted")
+        assert hosts.end_all(db, "chat") == sorted([silent, alive, requested, draining])
+        assert hosts.end_all(db, "chat") == []
+        assert hosts.strays(db, "chat") == []
+        assert [stray.name for stray in hosts.strays(db, "code")] == ["code-1"]
+    ended = {
+        host_id: (minutes, reason)
+        for host_id, minutes, reason in sql(
+            "SELECT id, round(extract(epoch FROM ended_at - requested_at) / 60)::int, end_reason FROM hosts"
+        )
+    }
+    # As of the last sign of life: of one that never had a worker, its order.
+    assert ended == {
+        silent: (30, "gone"),
+        alive: (60, "gone"),
+        requested: (0, "gone"),
+        draining: (60, "scaled_down"),
+    }
+    reasons = sql("SELECT host_id, stop_reason FROM workers WHERE stop_reason IS NOT NULL ORDER BY host_id")
+    assert reasons == sorted([(alive, "restarted"), (draining, "restarted"), ("stray", "restarted")])
+
+
 def test_one_process_at_a_time_asks_a_provider(store: Store, sql: Any) -> None:
     first, second = UUID(int=1), UUID(int=2)
     with store.begin() as db:
