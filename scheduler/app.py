@@ -111,8 +111,7 @@ def host_sweeps(deps: ControlDeps) -> list[Sweep]:
             for pool in settings.own_pools
         ]
     actuator, fail_at = actuators.load(settings), startup.failpoint(settings.failpoint)
-    # Twice the longest call: whoever still holds a claim after that is dead, or hangs.
-    timing = Timing(claim_s=2 * settings.scaling.command.timeout_s)
+    timing = Timing.of(actuator)
     return [
         Sweep(f"move_hosts.{pool}", settings.sweep_every_s, HostMover(deps, actuator, pool, timing, fail_at))
         for pool in settings.own_pools

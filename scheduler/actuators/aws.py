@@ -19,6 +19,8 @@ from scheduler.actuators.base import HostMachine, HostOrder
 #: States of instances that count towards the desired capacity. Source: the EC2 Auto Scaling user guide, "instance
 #: lifecycle". The others end, or were taken out of service by hand.
 _LIVE = frozenset({"Pending", "Pending:Wait", "Pending:Proceed", "InService"})
+#: Each request is made so often at most.
+TRIES = 2
 #: Instances that exist no more, or belong to the group no more.
 _GONE = frozenset({"Terminated", "Detached"})
 
@@ -34,14 +36,15 @@ def build(settings: Settings) -> "AwsActuator":
     config = Config(
         connect_timeout=aws.timeout_s,
         read_timeout=aws.timeout_s,
-        retries={"mode": "standard", "total_max_attempts": 2},
+        retries={"mode": "standard", "total_max_attempts": TRIES},
     )
     try:
         session = boto3.session.Session()
         client = session.client("autoscaling", region_name=aws.region, endpoint_url=aws.endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"The actuator 'aws' cannot be set up: {error}", param="scaling.aws") from error
-    return AwsActuator(aws.groups, client)
+    # It waits for a connection and then for an answer, each time.
+    return AwsActuator(aws.groups, client, patience_s=TRIES * 2 * aws.timeout_s)
 
 
 class AwsActuator:
@@ -50,8 +53,9 @@ class AwsActuator:
     name = "aws"
     names_hosts = False
 
-    def __init__(self, groups: Mapping[str, str], client: Any) -> None:
+    def __init__(self, groups: Mapping[str, str], client: Any, patience_s: float) -> None:
         """Take the name of each pool's group, and boto3's client of EC2 Auto Scaling."""
+        self.patience_s = patience_s
         self._groups = dict(groups)
         self._client = client
 

@@ -49,10 +49,13 @@ class Actuator(Protocol):
         names_hosts: True if the provider keeps our host ids: a machine's `host_id` is then known from the beginning,
             and its workers name their host by it. False if the provider names machines itself: workers then name their
             host by its `provider_id`.
+        patience_s: after so long, a request to a provider that does not answer has failed. The claim of a control
+            process that calls follows from it.
     """
 
     name: str
     names_hosts: bool
+    patience_s: float
 
     def machines(self, pool: str) -> list[HostMachine]:
         """List the pool's machines: all that run, are on their way, or still end."""

@@ -55,7 +55,7 @@ class CommandActuator:
 
     def __init__(self, argv: Sequence[str], timeout_s: float) -> None:
         self._argv = tuple(argv)
-        self._timeout_s = timeout_s
+        self.patience_s = self._timeout_s = timeout_s
 
     def machines(self, pool: str) -> list[HostMachine]:
         """List the pool's machines."""

@@ -61,6 +61,8 @@ class KubernetesActuator:
         self._deployments: Mapping[str, str] = section.deployments
         self._namespace = section.namespace
         self._timeout_s = section.timeout_s
+        # It waits for a connection and then for an answer.
+        self.patience_s = 2 * section.timeout_s
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
 

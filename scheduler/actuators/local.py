@@ -37,6 +37,8 @@ class LocalActuator:
 
     def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
         self._path, self._timeout_s = path, timeout_s
+        # It connects, sends, and reads.
+        self.patience_s = 3 * timeout_s
 
     def machines(self, pool: str) -> list[HostMachine]:
         """List the pool's hosts; a stopped one as long as its process runs."""

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from scheduler.actuators.base import HostMachine
+from scheduler.actuators.base import Actuator, HostMachine
 
 _NEVER = -float("inf")
 
@@ -23,6 +24,12 @@ class Timing:
     retry_s: float = 1.0
     longest_retry_s: float = 60.0
     claim_s: float = 120.0
+
+    @classmethod
+    def of(cls, actuator: Actuator) -> Self:
+        """The times of movers that use this actuator."""
+        # A process that still holds its claim after twice the time in which a request fails is dead, or hangs.
+        return cls(claim_s=2 * actuator.patience_s)
 
 
 class CallPace:

@@ -16,7 +16,7 @@ class Cloud:
         existing: its machines, by their names.
         pools: the pools of the machines that are not of `chat`.
         failing: the methods that fail.
-        hang: a call waits until this is set, or `timeout_s` is over.
+        hang: a call waits until this is set, or `patience_s` is over.
         called: set when a call begins.
         most: the most machines of a pool.
         on_order: runs while it orders.
@@ -32,7 +32,7 @@ class Cloud:
     name = "memory"
 
     def __init__(self, *, names_hosts: bool = True) -> None:
-        self.names_hosts, self.timeout_s = names_hosts, PATIENCE_S
+        self.names_hosts, self.patience_s = names_hosts, PATIENCE_S
         self.existing: dict[str, HostMachine] = {}
         self.pools: dict[str, str] = {}
         self.failing: set[str] = set()
@@ -108,7 +108,7 @@ class Cloud:
     def _begin(self, call: str) -> None:
         self.calls.append(call)
         self.called.set()
-        if not self.hang.wait(self.timeout_s):
+        if not self.hang.wait(self.patience_s):
             raise ActuatorUnavailable(f"{call} hangs")
         if call in self.failing:
             raise ActuatorUnavailable(f"no {call} today")
@@ -121,7 +121,7 @@ class InMemory:
         self.cloud = Cloud(names_hosts=names_hosts)
 
     def actuator(self, timeout_s: float = PATIENCE_S) -> Actuator:
-        self.cloud.timeout_s = timeout_s
+        self.cloud.patience_s = timeout_s
         return self.cloud
 
     def live(self, pool: str) -> set[str]:
