@@ -14,7 +14,10 @@ from headrace.tables import metadata
 STATEMENT_TIMEOUT = "5min"
 
 #: The views, whose columns may all be read.
-VIEWS = ("cost_per_request", "gpu_hours", "cost_reconciliation")
+VIEWS = (
+    *("charges", "cost_per_day", "cost_per_request", "cost_per_user_month", "cost_reconciliation", "gpu_hours"),
+    *("savings_per_day", "split_point", "waits_per_hour"),
+)
 #: Columns that an analyst may not read: what apps and providers write is in them, or what signs and opens.
 HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
     {

@@ -1,0 +1,142 @@
+"""The analysts' views, on charges whose sums are known, and every query of docs/analytics.md."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from headrace.config import PROJECT_ROOT, CostSettings
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Ticket
+from headrace.store import Store
+from headrace.store.money import cost_hours
+from headrace.tables import attempts, hosts, jobs, ledger, own_prices
+
+#: In two months that are over.
+SEPTEMBER, OCTOBER = datetime(2026, 9, 14, 9, tzinfo=UTC), datetime(2026, 10, 14, 9, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+DOC = PROJECT_ROOT / "docs" / "analytics.md"
+
+View = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def view(store: Store) -> View:
+    """The rows of a query."""
+
+    def read(query: str, **values: Any) -> list[Any]:
+        with store.begin() as db:
+            return list(db.execute(sa.text(query), values))
+
+    return read
+
+
+@pytest.fixture
+def charged(store: Store, queued: Callable[..., Ticket]) -> None:
+    """Two users in September and four in October, 10 requests each, on a host of 4 USD that runs for an hour a month.
+
+    A request has 100 tokens of a prompt and 25 of an answer, a price of 0.05 USD, and would be 0.20 USD at the paid
+    API. In October an attempt is wasted, and one request goes to the paid API.
+    """
+    ticket = queued(end_user="u0")
+    with store.begin() as db:
+        app_id = db.scalar(sa.select(jobs.c.app_id).where(jobs.c.id == ticket.job_id))
+        for hour, users in ((SEPTEMBER, 2), (OCTOBER, 4)):
+            times = {"requested_at": hour, "ordered_at": hour, "ready_at": hour, "ended_at": hour + HOUR}
+            lease = {"id": f"box-{users}", "pool": "chat", "usd_per_hour": 4, "end_reason": "gone"}
+            db.execute(sa.insert(hosts).values({**lease, **times}))
+            usage = {"app_id": app_id, "pool": "chat", "at": hour, "prompt_tokens": 100, "output_tokens": 25}
+            price = {"kind": "compute", "usd": Decimal("0.05"), "api_usd": Decimal("0.20")}
+            own = [{"job_id": new_id(), "end_user": f"u{user}"} for user in range(users) for _ in range(10)]
+            db.execute(sa.insert(ledger), [{**usage, **price, **each} for each in own])
+        lost = {"job_id": ticket.job_id, "number": 1, "worker_id": new_id(), "engine": "vllm", "started_at": OCTOBER}
+        db.execute(sa.insert(attempts).values({**lost, "first_token_s": 0.25}))
+        waste = {"kind": "waste", "usd": Decimal("0.30"), "job_id": ticket.job_id, "attempt": 1}
+        db.execute(sa.insert(ledger).values({**usage, **waste}))
+        paid = {"kind": "api", "usd": Decimal("0.20"), "api_usd": Decimal("0.20"), "job_id": ticket.job_id}
+        db.execute(sa.insert(ledger).values({**usage, **paid, "end_user": "u0"}))
+        rate = {"pool": "chat", "instance_type": "a100", "usd_per_hour": 4, "tokens_per_s": 5, "work_per_token": 1.6}
+        amounts = {f"{name}_usd_per_mtok": 1 for name in ("input", "cached_input", "output")}
+        db.execute(sa.insert(own_prices).values(**rate, **amounts))
+        times = {"created_at": OCTOBER, "started_at": OCTOBER + timedelta(seconds=8)}
+        db.execute(sa.update(jobs).values({**times, "attempt": 1}))
+        for bill in cost_hours.open_bills(db):
+            cost_hours.close_hour(db, bill, CostSettings())
+
+
+@pytest.mark.usefixtures("charged")
+def test_charges_have_their_share_of_the_hosts_and_their_job(view: View) -> None:
+    found = view("SELECT kind, count(*), sum(usd), sum(full_usd) FROM charges WHERE at >= :at GROUP BY 1", at=OCTOBER)
+
+    assert {kind: (count, usd, round(full, 6)) for kind, count, usd, full in found} == {
+        "compute": (40, Decimal(2), Decimal("3.7")),
+        "waste": (1, Decimal("0.30"), Decimal("0.30")),
+        "api": (1, Decimal("0.20"), Decimal("0.20")),
+    }
+    assert view("SELECT app, lane, end_user FROM charges WHERE kind = 'api'") == [("test", "normal", "u0")]
+
+
+@pytest.mark.usefixtures("charged")
+def test_a_day_has_its_charges_and_its_waste_apart(view: View) -> None:
+    found = view("SELECT day, requests, users, usd, waste_usd FROM cost_per_day ORDER BY day, requests DESC")
+
+    day = OCTOBER.replace(hour=0)
+    assert found[1:] == [(day, 40, 4, Decimal(2), 0), (day, 1, 1, Decimal("0.20"), Decimal("0.30"))]
+
+
+@pytest.mark.usefixtures("charged")
+def test_savings_count_the_whole_bill_of_the_hosts(view: View) -> None:
+    found = view("SELECT requests, full_usd + platform_usd, api_usd, saved_usd FROM savings_per_day ORDER BY day")
+
+    assert found == [(20, Decimal(4), Decimal(4), 0), (40, Decimal(4), Decimal(8), Decimal(4))]
+
+
+@pytest.mark.usefixtures("charged")
+def test_a_host_pays_from_so_many_requests_an_hour(view: View) -> None:
+    [september, october] = view("SELECT * FROM split_point ORDER BY month")
+
+    assert (september.break_even_requests_per_host_hour, september.requests_per_host_hour) == (20, 20)
+    assert (september.break_even_share, october.break_even_share) == (1, Decimal("0.5"))
+    # 5 tokens a second, over 125 tokens of a request.
+    assert october.most_requests_per_host_hour == 144
+
+
+@pytest.mark.usefixtures("charged")
+def test_the_cost_of_a_user_and_how_it_grows(view: View) -> None:
+    [september, october] = view("SELECT * FROM cost_per_user_month ORDER BY month")
+
+    assert (september.users, september.usd_per_user, september.elasticity) == (2, pytest.approx(2), None)
+    # 3.70 USD of own hosts, and 0.20 USD of the paid API.
+    assert (october.users, float(october.usd_per_user)) == (4, pytest.approx(3.9 / 4))
+    assert float(october.elasticity) == pytest.approx(-0.0365, abs=1e-3)
+
+
+@pytest.mark.usefixtures("charged")
+def test_waits_are_those_of_the_hour_in_which_jobs_started(view: View) -> None:
+    [row] = view("SELECT * FROM waits_per_hour")
+
+    assert (row.hour, row.pool, row.lane, row.requests) == (OCTOBER, "chat", "normal", 1)
+    assert (row.p95_wait_s, row.p50_first_token_s) == (8, 0.25)
+
+
+def queries() -> list[str]:
+    return re.findall(r"```sql\n(.*?)```", DOC.read_text(encoding="utf-8"), re.S)
+
+
+@pytest.mark.usefixtures("charged")
+@pytest.mark.parametrize("number", range(len(queries())))
+def test_every_query_of_the_page_runs(view: View, number: int) -> None:
+    view(queries()[number].replace(":", "\\:") if "::" in queries()[number] else queries()[number])
+
+
+def test_every_column_that_the_page_describes_exists(view: View) -> None:
+    rows = view("SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'")
+    exist = {f"{table}.{column}" for table, column in rows}
+
+    named = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", DOC.read_text(encoding="utf-8")))
+
+    assert named - exist <= {"metrics.md"}
