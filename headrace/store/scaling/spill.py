@@ -57,8 +57,9 @@ def job_usd(db: Connection, settings: Settings, pool: str) -> float | None:
     if usd is None or job.paid < ENOUGH_PAID:
         usd = cost(price, Usage(round(job.prompt_tokens), round(job.output_tokens))).usd
     balances = budgets.balances(db, settings.budgets)
-    is_open = balances.together.are_set and not shortfall(usd, balances.used_usd(""), NO_LIMITS, balances.together)
-    return float(usd) if is_open else None
+    # Without any limit the budget is closed, too.
+    lack = shortfall(usd, balances.used_usd(""), NO_LIMITS, balances.together)
+    return float(usd) if lack is None else None
 
 
 def _has_worker(db: Connection) -> bool:

@@ -104,6 +104,13 @@ def test_minutes_in_which_hosts_come_or_go_do_not_count(
     assert measured() == Capacity(100, 8.0, 39)
 
 
+def test_a_minute_beside_a_gap_does_not_count(sample: Callable[..., None], measured: Callable[..., Capacity]) -> None:
+    # What happened in the minute that was not observed is unknown: of three minutes, the middle one counts.
+    for number in range(20):
+        sample(minutes(3, NOW - (1 + 4 * number) * MINUTE), **FULL)
+    assert measured() == Capacity(100, 8.0, 20)
+
+
 def test_jobs_that_fill_empty_slots_are_not_throughput(
     sample: Callable[..., None], measured: Callable[..., Capacity]
 ) -> None:

@@ -76,7 +76,7 @@ def test_what_was_hardly_observed_or_is_long_past_is_not_compared(
 ) -> None:
     forecast(NOW - 66 * MINUTE)
     forecast(NOW - 20 * MINUTE)
-    forecast(NOW - 5 * MINUTE, pool="chat2")
+    forecast(NOW - 64 * MINUTE, pool="chat2")
     sample(every(5, NOW - 90 * MINUTE, NOW - 40 * MINUTE), offered_tokens=100)
     sample(every(5, NOW - 22 * MINUTE, NOW - 15 * MINUTE), offered_tokens=100)
     sample([NOW - 5 * MINUTE])

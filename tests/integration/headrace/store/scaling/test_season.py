@@ -25,15 +25,18 @@ def test_samples_and_what_they_were_rolled_up_to_are_counted_once(
 ) -> None:
     start = TODAY - DAY
     roll_up([start], 3600, offered_tokens=36_000)
+    # A sample that was written late, after its hour was rolled up.
+    roll_up([start], 60, offered_tokens=600)
+    roll_up([TODAY], 60, offered_tokens=900)
     # The second hour is in minutes up to 01:14, and in samples from then on.
     roll_up(every(60, start + HOUR, start + HOUR + timedelta(minutes=14)), 60, offered_tokens=1200)
     sample(every(5, start + timedelta(minutes=74, seconds=5), start + 2 * HOUR), offered_tokens=150)
     sample([start + 2 * HOUR], offered_tokens=150)
     tens = [start + HOUR + timedelta(minutes=10 * number) for number in range(6)]
     found = spans(store, start, TODAY)
-    assert found[0] == (start, 3600, 36_000)
-    assert [(at, seconds) for at, seconds, _ in found[1:]] == [(at, pytest.approx(600)) for at in tens]
-    assert [tokens for *_, tokens in found[1:]] == [12_000, 4 * 1200 + 6 * 1800, *[18_000] * 4]
+    assert found[:2] == [(start, 60, 600), (start, 3600, 36_000)]
+    assert [(at, seconds) for at, seconds, _ in found[2:]] == [(at, pytest.approx(600)) for at in tens]
+    assert [tokens for *_, tokens in found[2:]] == [12_000, 4 * 1200 + 6 * 1800, *[18_000] * 4]
 
 
 def test_lanes_are_added_up_over_the_same_time(store: Store, sample: Callable[..., None]) -> None:
