@@ -1,6 +1,8 @@
-"""kombu's Redis transport, with three differences.
+"""kombu's Redis transport, with four differences.
 
 A server that takes no writes is an outage (`outages.py`): the consumer connects again. An error would end it.
+
+A lost acknowledgement costs a consumer no place (`acks.py`).
 
 A channel keeps one client object. kombu makes a new `redis.Redis` for each publish, and each first fills a table of
 callbacks for 169 commands (redis-py#3624). redis-py's clients are safe for threads, so one serves all of them.
@@ -25,6 +27,7 @@ from kombu.transport import redis
 from redis import Redis
 
 from headrace import connections
+from headrace.broker.acks import QoS
 from headrace.config.redis_url import Sentinels
 from headrace.connections.outages import (
     DroppedConnection,
@@ -146,6 +149,7 @@ class Taker(ABC):
 class Channel(redis.Channel):
     """A channel that keeps its publishing client, and may have a taker."""
 
+    QoS: Any = QoS
     connection_class: Any = DroppedConnection
     connection_class_ssl: Any = DroppedSslConnection
     from_transport_options: Any = (*redis.Channel.from_transport_options, "taker", "pulse")

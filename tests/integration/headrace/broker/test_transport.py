@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from celery import Celery
-from kombu import Connection, Consumer, Message
+from kombu import Connection, Consumer, Message, Producer, Queue
 from kombu.asynchronous import Hub
 from redis import Redis
 
@@ -59,6 +59,30 @@ def test_a_channel_whose_pools_were_dropped_makes_a_client_on_the_next(connectio
         assert after is not before
         assert after.connection_pool is channel.pool
         assert after.ping()
+
+
+def test_a_consumer_with_one_place_takes_the_next_message_after_an_ack_was_lost(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[Message] = []
+    queue = Queue("acks")
+    consumer = Consumer(connection, [queue], callbacks=[lambda _, message: received.append(message)])
+    consumer.qos(prefetch_count=1)
+    producer = Producer(connection, exchange=queue.exchange, routing_key=queue.routing_key)
+    for body in ("first", "second"):
+        producer.publish(body, declare=[queue], routing_key=queue.name)
+    consumer.consume()
+    connection.drain_events(timeout=SOON_S)
+
+    def break_off(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(consumer.channel.qos, "_remove_from_indices", break_off)
+    with pytest.raises(ConnectionResetError):
+        received[0].ack()
+    assert consumer.channel.qos.can_consume()
+    connection.drain_events(timeout=SOON_S)
+    assert [message.payload for message in received] == ["first", "second"]
 
 
 class Rows(Taker):
