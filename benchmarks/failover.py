@@ -69,6 +69,7 @@ def fail_over(arm: Arm, promotions: int, seed: int, off: str | None) -> dict[str
         if off == "fence":
             with world.database() as db:
                 db.execute("DROP INDEX uq_ledger_bill")
+        world.until_hosts_agree()
         orders = make_orders(round(RATE * seconds), seconds, seed, world.receiver.url)
         client = Client(world.url, world.api_key, orders, has_keys=True)
         faults = Faults(world, seed, submit_poison=lambda: None, outage_s=1)

@@ -1,6 +1,7 @@
 """Nothing lost, nothing twice: thousands of jobs while everything that can break breaks, again and again.
 
-Real processes on two hosts, real servers behind proxies, a client that keeps a history, and a verdict in SQL.
+Real processes on two hosts that the autoscaler orders, real servers behind proxies, a client that keeps a history, and
+a verdict in SQL.
 """
 
 import json
@@ -35,6 +36,7 @@ STUCK_S = 90.0
 #: What must hold, whatever broke.
 ZERO = ("lost", "double_effects", "double_billed", "misbilled", "wrong_answers", "unknown_jobs", "webhooks_missing")
 ZERO += ("money_stuck", "poison_at_large", "overshoot_new", "complaints", "hung_posts")
+ZERO += ("hosts_overordered", "hosts_adrift")
 ZERO_USD = ("unbooked_usd", "overbooked_usd", "budget_off_usd")
 SETTINGS = {
     "HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS),
@@ -82,8 +84,9 @@ class Plan:
     @property
     def seconds(self) -> float:
         """For how long orders come: about as long as things break, or as it takes the hosts to carry them out."""
-        # Half of the kinds last, in the mean, for half of the longest; a few are longer, and most are over at once.
-        return max(self.faults * (self.pause_s + 0.35 * self.outage_s), self.jobs / CAPACITY_PER_S / 0.7)
+        # Half of the kinds last, in the mean, for half of the longest; a few are longer, and most are over at once. One
+        # in six first waits for the hosts.
+        return max(self.faults * (self.pause_s + 0.35 * self.outage_s + 0.8), self.jobs / CAPACITY_PER_S / 0.7)
 
 
 def break_things(client: Client, faults: Faults, plan: Plan) -> None:
@@ -97,16 +100,18 @@ def break_things(client: Client, faults: Faults, plan: Plan) -> None:
 
 
 def settle(world: World, client: Client) -> None:
-    """Return once every order has ended, or nothing has for a long time."""
+    """Return once every order has ended and the hosts are what they are to be, or nothing has ended for a long time."""
     last, since = (-1, -1), time.monotonic()
     while time.monotonic() - since < STUCK_S:
         now = client.posted, world.open_jobs()
-        if now == (len(client.orders), 0) and client.seen == len(client.orders) and _is_delivered(world):
+        is_done = now == (len(client.orders), 0) and client.seen == len(client.orders) and _is_delivered(world)
+        if is_done and world.hosts_agree():
             return
         if now != last:
             last, since = now, time.monotonic()
         time.sleep(0.5)
-    console.print(f"nothing has ended for {STUCK_S:.0f} s: {last[1]} jobs are open", style="bold red")
+    astray = "" if world.hosts_agree() else ", and the hosts are not what their leases say"
+    console.print(f"nothing has ended for {STUCK_S:.0f} s: {last[1]} jobs are open{astray}", style="bold red")
 
 
 def _is_delivered(world: World) -> bool:

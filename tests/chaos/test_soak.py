@@ -12,12 +12,13 @@ KINDS = (
     *("redis_kill", "redis_wiped", "redis_hang", "redis_drop", "redis_blackhole"),
     *("postgres_restart", "postgres_promoted", "postgres_locked", "postgres_drop", "postgres_blackhole"),
     *("web_drop", "provider_truncated"),
+    *("control_killed_ordering", "host_dies_draining", "actuator_fails"),
 )
 DEADLINE_S = 400
 
 
 def test_nothing_is_lost_and_nothing_done_twice_while_everything_breaks(tmp_path: Path) -> None:
-    options = ["--jobs", "250", "--faults", str(len(KINDS)), "--pause", "0.5", "--outage", "2", "--seed", "17"]
+    options = ["--jobs", "250", "--faults", str(len(KINDS)), "--pause", "0.3", "--outage", "2", "--seed", "3602"]
     options += [word for kind in KINDS for word in ("--kind", kind)]
     command = [sys.executable, "benchmarks/soak.py", *options, "--json", str(tmp_path / "report.json")]
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=DEADLINE_S)

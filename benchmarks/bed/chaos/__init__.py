@@ -1,1 +1,1 @@
-"""A system of two hosts that breaks by plan, its client, and the verdict on what was promised."""
+"""A system that breaks by plan, on hosts that its autoscaler orders; its client, and the verdict on its promises."""

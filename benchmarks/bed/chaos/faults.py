@@ -10,8 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from bed.chaos.world import LEASE_S, World
+from bed.chaos.host_faults import HostFaults
+from bed.chaos.world import COMES_BACK_S, LEASE_S, World
 from headrace.errors import StackError
+from headrace.stack.hosts.local_hosts import PREFIX
 from tests.chaos.proxy import Mode, Proxy
 
 #: The shortest time for which something hangs, is away or is slow, in seconds.
@@ -56,6 +58,7 @@ class Faults:
         self.struck_at = 0.0
         self._kinds: dict[str, Callable[[], None]] = {
             **{f"kill_{name}": partial(self._kill, name) for name in PROCESSES},
+            **HostFaults(world, self._outage).kinds,
             "freeze_gpu": self._freeze,
             "engine_death": submit_poison,
             "redis_kill": lambda: world.redis.restart(signal.SIGKILL),
@@ -104,35 +107,28 @@ class Faults:
     def _outage(self) -> None:
         time.sleep(self._random.uniform(HICCUP_S, self._outage_s))
 
-    def _gpu(self) -> int:
-        """One of the hosts' GPU workers that runs, if any does."""
-        hosts = self._random.sample(range(len(self._world.hosts)), len(self._world.hosts))
-        return next((host for host in hosts if self._is_up("gpu", host)), hosts[0])
-
-    def _is_up(self, name: str, host: int) -> bool:
-        pid = self._world.pid(name, host)
-        with suppress(ProcessLookupError):
-            if pid is not None:
-                os.kill(pid, 0)
-                return True
-        return False
+    def _kill_gpu(self, number: int = signal.SIGKILL) -> int:
+        """Send one of the hosts' GPU workers that run a signal; returns its pid."""
+        until = time.monotonic() + COMES_BACK_S
+        while True:
+            running = [name for host_id in sorted(self._world.gpus) if self._world.is_up(name := PREFIX + host_id)]
+            # It may end by itself just then: its host drains.
+            with suppress(KeyError):
+                if running:
+                    return self._world.stack.kill(self._random.choice(running), number)
+            if time.monotonic() > until:
+                raise StackError("No GPU worker runs.")
+            time.sleep(0.1)
 
     def _kill(self, name: str) -> None:
-        if name in self._world.hosts[0].report.left_out:
-            return
-        host = self._gpu() if name == "gpu" else 0
-        # It may be starting again from the fault before.
-        until = time.monotonic() + 30
-        while not self._is_up(name, host):
-            if time.monotonic() > until:
-                raise StackError(f"{name} did not come back.")
-            time.sleep(0.1)
-        self._world.hosts[host].kill(name)
+        if name == "gpu":
+            self._kill_gpu()
+        elif name not in self._world.stack.report.left_out:
+            self._world.kill(name)
 
     def _freeze(self) -> None:
         """Stop a GPU worker for longer than its lease: its jobs go elsewhere, and it does not know."""
-        host = self._gpu()
-        pid = self._world.hosts[host].kill("gpu", signal.SIGSTOP)
+        pid = self._kill_gpu(signal.SIGSTOP)
         time.sleep(LEASE_S + 2)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)

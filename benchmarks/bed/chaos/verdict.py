@@ -11,12 +11,12 @@ from psycopg import Connection
 
 from bed.chaos.faults import Fault
 from bed.chaos.orders import Order
-from bed.chaos.world import DEPTH_CAP, World
+from bed.chaos.world import DEPTH_CAP, HOSTS, World
 from bed.load import percentile
 from peers.paid_api import usd
 
 #: Kinds after which a worker's jobs run elsewhere.
-OF_WORKERS = frozenset({"kill_gpu", "kill_overflow", "freeze_gpu"})
+OF_WORKERS = frozenset({"kill_gpu", "kill_overflow", "freeze_gpu", "host_dies_draining"})
 
 _HISTORY = """
     CREATE TEMPORARY TABLE history (
@@ -63,6 +63,12 @@ _NEVER = {
         SELECT count(*) FROM jobs j LEFT JOIN deliveries d ON d.job_id = j.id
         WHERE j.webhook_url IS NOT NULL AND j.state = 'succeeded' AND d.state IS DISTINCT FROM 'delivered'
     """,
+    # Decisions that ordered more hosts than they wanted.
+    "hosts_overordered": """
+        SELECT count(*) FROM (
+            SELECT FROM hosts h JOIN decisions d ON d.id = h.decision_id
+            GROUP BY d.id HAVING count(*) > d.target - d.hosts)
+    """,
     "money_stuck": "SELECT count(*) FROM budgets WHERE reserved_usd <> 0",
 }
 _SHARE = """
@@ -97,11 +103,19 @@ def judge(world: World, orders: Sequence[Order], faults: Sequence[Fault], depths
         figures["attempts_per_job"] = float(_number(db, "SELECT avg(attempt) FROM jobs"))
         figures |= _money(db, world)
         figures |= _recovery(db, faults)
+    figures["hosts_adrift"] = _adrift(world) if world.moves_hosts else 0
     accepted = [order for order in orders if order.depth is not None]
     figures["overshoot_new"] = max((max(0, order.depth - DEPTH_CAP) for order in accepted if order.depth), default=0)
     figures["depth_peak"] = max(depths, default=0)
     figures["slowest_post_s"] = max((order.longest_s for order in orders), default=0.0)
     return figures
+
+
+def _adrift(world: World) -> int:
+    """Hosts that are too many or missing, those that have no process or no lease, and those that never had a lease."""
+    leases = {str(host_id): ended_at is None for host_id, ended_at in world.sql("SELECT id, ended_at FROM hosts")}
+    live = {host_id for host_id, is_live in leases.items() if is_live}
+    return abs(len(live) - HOSTS) + len(live ^ world.gpus.keys()) + len(world.host_proxy.started - leases.keys())
 
 
 def _write_down(db: Connection[Any], orders: Sequence[Order]) -> None:

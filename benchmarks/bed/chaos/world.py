@@ -1,15 +1,18 @@
-"""A whole system to be broken: two hosts of real processes, behind proxies to servers that can be killed and hung.
+"""A whole system to be broken: real processes behind proxies to servers that can be killed and hung.
 
-Postgres is a primary and a standby, Redis a master and a replica: each second one can be promoted.
+The autoscaler orders its two hosts from a supervisor that is behind a proxy of its own. Postgres is a primary and a
+standby, Redis a master and a replica: each second one can be promoted.
 
 Knows the system from outside: `headrace up`, the servers' binaries, SQL, Redis. It does not know what breaks when.
 """
 
 import json
 import os
+import signal
+import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -19,6 +22,9 @@ import psycopg
 from redis import Redis
 
 from bed.chaos.cluster import Cluster, Node
+from bed.chaos.host_proxy import HostProxy
+from headrace.errors import StackError
+from headrace.stack.hosts.local_hosts import PREFIX
 from headrace.stack.receiver import Receiver
 from headrace.stack.stack import Stack
 from peers.paid_api import paid_api
@@ -32,8 +38,13 @@ DEPTH_CAP = 100
 LANES = ("high", "normal", "low", "batch")
 #: A prompt with this in it kills the engine.
 POISON = "hemlock"
-#: Each host's processes; the second has its own GPU worker and nothing else.
-SECOND_WITHOUT = ("web", "overflow", "webhooks", "control", "beat", "flower")
+#: So many hosts there are to be; and one more for a while, where one is replaced or fell silent.
+HOSTS, MOST_HOSTS = 2, 3
+#: Observations that are older remove no host.
+STALE_S = 3.0
+#: The longest time until a process that was killed runs again, or until the hosts are what they are to be.
+COMES_BACK_S = 120.0
+_LEASES = "SELECT id, ready_at IS NOT NULL AND drain_at IS NULL FROM hosts WHERE ended_at IS NULL"
 OFF_FOLDER = Path(__file__).parent / "off"
 
 
@@ -44,7 +55,8 @@ class World(AbstractContextManager["World"]):
         cluster: Postgres; `postgres` is its primary, and `postgres_proxy` what stands before that.
         redis_group: Redis; `redis` is its master, with what stands before that.
         web_proxy: what stands before the API; `url` leads to it.
-        hosts: the stacks; the first has the API.
+        stack: all processes of ours.
+        host_proxy: what stands before the supervisor that starts and ends hosts.
         receiver: of webhooks.
     """
 
@@ -78,15 +90,15 @@ class World(AbstractContextManager["World"]):
         self.receiver = enter(Receiver())
         self.provider = enter(paid_api(self.folder, tokens=12, token_ms=40))
         env = self._env(self.cluster.url, self.redis_group.url)
-        first = ("flower", "control") if self._off == "sweep" else ("flower",)
-        self.hosts = [enter(Stack(self.folder / "host-1", _options(first), env))]
-        # Two Celery workers of one name would answer for each other.
-        second = {**env, "CUDA_VISIBLE_DEVICES": "1"}
-        self.hosts.append(enter(Stack(self.folder / "host-2", _options(SECOND_WITHOUT), second)))
-        api = urlsplit(self.hosts[0].report.url)
+        without = ("flower",) if self.moves_hosts else ("flower", "control")
+        self.stack = enter(Stack(self.folder / "host", _options(without), env))
+        self.host_proxy = enter(HostProxy(self.folder / "host" / "hosts.sock"))
+        if not self.moves_hosts:
+            self.host_proxy.ask({"verb": "start", "pool": "chat", "host_id": "second"})
+        api = urlsplit(self.stack.report.url)
         assert api.port is not None
         self.web_proxy = enter(Proxy(api.port))
-        self.url, self.api_key = f"http://{api.hostname}:{self.web_proxy.port}", self.hosts[0].report.api_key
+        self.url, self.api_key = f"http://{api.hostname}:{self.web_proxy.port}", self.stack.report.api_key
 
     def _env(self, database_url: str, redis_url: str) -> dict[str, str]:
         inherited = os.environ.get("PYTHONPATH", "")  # noqa: TID251 - it is handed on, longer.
@@ -99,11 +111,19 @@ class World(AbstractContextManager["World"]):
             "HEADRACE_LEASE_S": str(LEASE_S),
             "HEADRACE_DRAIN_S": "2",
             "HEADRACE_OBSERVE_EVERY_S": "1",
+            "HEADRACE_AUTOSCALE_EVERY_S": "1",
+            "HEADRACE_SCALING__POLICY": "fixed",
+            "HEADRACE_SCALING__FIXED_HOSTS": str(HOSTS),
+            "HEADRACE_SCALING__STALE_AFTER_S": str(STALE_S),
+            # The claim of a control process that died in a call keeps others away for twice as long.
+            "HEADRACE_SCALING__COMMAND__TIMEOUT_S": "3",
             # A job that is unlucky again and again is none that fails: that is what attempts are for, and not soaked.
             "HEADRACE_MAX_ATTEMPTS": "30",
             "HEADRACE_OVERFLOW__TIMEOUT_S": "4",
             "HEADRACE_BUDGETS__MONTH_USD": "1000",
             "HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true",
+            # The lease of a delivery whose worker died, or lost its answer, is longer by this.
+            "HEADRACE_WEBHOOKS__TIMEOUT_S": "3",
             "HEADRACE_WEBHOOKS__RETRY_DELAYS_S": json.dumps([1] * 20),
             "HEADRACE_SIMULATOR__POISON": POISON,
             **{f"HEADRACE_LANES__{lane.upper()}__DEPTH_CAP": str(DEPTH_CAP) for lane in LANES},
@@ -138,10 +158,47 @@ class World(AbstractContextManager["World"]):
         """What stands before the primary."""
         return self.cluster.primary.proxy
 
-    def pid(self, name: str, host: int = 0) -> int | None:
-        """The pid of a process; None while it does not run."""
-        process = self.hosts[host].processes.get(name)
-        return process.pid if process else None
+    @property
+    def moves_hosts(self) -> bool:
+        """Whether a control process orders hosts."""
+        return self._off != "sweep"
+
+    @property
+    def gpus(self) -> dict[str, int]:
+        """The pid of each host's GPU worker that is to run, by the host's id."""
+        pids = self.stack.report.pids
+        return {name.removeprefix(PREFIX): pid for name, pid in pids.items() if name.startswith(PREFIX)}
+
+    def hosts_agree(self) -> bool:
+        """Whether there are as many hosts as there are to be, each with one lease and one process."""
+        leases = dict(self.sql(_LEASES)) if self.moves_hosts else dict.fromkeys(self.gpus, True)
+        return len(leases) == HOSTS and all(leases.values()) and leases.keys() == self.gpus.keys()
+
+    def until_hosts_agree(self) -> None:
+        """Return once they do: they come one after the other, and what was broken is repaired. Raises: StackError."""
+        self._until(self.hosts_agree, "The hosts do not come to agree with their leases.")
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Send a process a signal, once it runs: it may be starting again. Returns: its pid."""
+        self._until(lambda: self.is_up(name), f"{name} did not come back.")
+        return self.stack.kill(name, number)
+
+    def is_up(self, name: str) -> bool:
+        """Whether a process runs."""
+        process = self.stack.processes.get(name)
+        with suppress(ProcessLookupError):
+            if process is not None:
+                os.kill(process.pid, 0)
+                return True
+        return False
+
+    @staticmethod
+    def _until(is_so: Callable[[], bool], otherwise: str) -> None:
+        until = time.monotonic() + COMES_BACK_S
+        while not is_so():
+            if time.monotonic() > until:
+                raise StackError(otherwise)
+            time.sleep(0.1)
 
     @contextmanager
     def database(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
@@ -171,10 +228,11 @@ class World(AbstractContextManager["World"]):
 
     def log_lines(self) -> Iterator[str]:
         """What the processes have logged."""
-        for path in sorted(self.folder.glob("host-*/logs/*.log")):
+        for path in sorted(self.folder.glob("host/logs/*.log")):
             for line in path.read_text(errors="replace").splitlines():
-                yield f"{path.parent.parent.name}/{path.name}: {line}"
+                yield f"{path.name}: {line}"
 
 
 def _options(without: Sequence[str]) -> tuple[str, ...]:
-    return ("--engine", "simulator", *(word for name in without for word in ("--without", name)))
+    scale = ("--scale", "--max-hosts", str(MOST_HOSTS))
+    return ("--engine", "simulator", *scale, *(word for name in without for word in ("--without", name)))
