@@ -42,7 +42,7 @@ BLOCK_TOKENS, CPU_BLOCK_TOKENS = 16, 128
 @click.option(
     "--block-tokens",
     type=click.IntRange(min=1),
-    help="Tokens in a block of the KV cache. Default: 16; 128 with --kv-cache-mib.",
+    help="Tokens in a block of the KV cache. Default: 16; 128 with --kv-cache-mib and no --gpu.",
 )
 @click.option("--max-running", type=click.IntRange(min=1), help=f"Jobs in a batch. Default: {BATCH}.")
 @click.option(
@@ -59,7 +59,11 @@ BLOCK_TOKENS, CPU_BLOCK_TOKENS = 16, 128
     show_default=True,
     help="Output tokens of a typical job.",
 )
-@click.option("--kv-cache-mib", type=click.IntRange(min=1), help="Size a cache of this size instead, as on a CPU.")
+@click.option(
+    "--kv-cache-mib",
+    type=click.IntRange(min=1),
+    help="The KV cache of each GPU named by --gpu. Without --gpu: size such a cache, as on a CPU.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every figure, in bytes and seconds.")
 def plan_(
     model: str | None,
@@ -79,7 +83,7 @@ def plan_(
     starts, and the API refuses jobs that can never fit in it.
 
     A pool's max_running, max_model_tokens, kv_cache_mib and engine_options apply, unless --model names another model.
-    Options given here win over them, and --gpu wins over kv_cache_mib.
+    Options given here win over them.
 
     \b
     headrace plan --pool chat --gpu l4
@@ -88,11 +92,13 @@ def plan_(
     """
     settings = Settings.load()
     name, pool = _subject(settings, model, pool_name)
-    if kv_cache_mib is None and pool is not None and not names:
+    if kv_cache_mib is None and pool is not None:
         kv_cache_mib = pool.kv_cache_mib
-    serving = Serving(block_tokens=BLOCK_TOKENS if kv_cache_mib is None else CPU_BLOCK_TOKENS)
+    kv_cache_bytes = None if kv_cache_mib is None else kv_cache_mib * MIB
+    is_on_gpu = bool(names) or kv_cache_bytes is None
+    serving = Serving(block_tokens=BLOCK_TOKENS if is_on_gpu else CPU_BLOCK_TOKENS, kv_cache_bytes=kv_cache_bytes)
     shape, serving = _as_chosen(ModelShape.of(read_config(name, settings.state_dir)), serving, pool, chosen)
-    figures = _figures(shape, serving, kv_cache_mib, names, (prompt_tokens, output_tokens))
+    figures = _figures(shape, serving, names, (prompt_tokens, output_tokens))
     facts = _facts(shape, serving)
     if as_json:
         click.echo(json.dumps({"model": name, **facts, "gpus": figures}, indent=2))
@@ -192,17 +198,17 @@ def _facts(shape: ModelShape, serving: Serving) -> dict[str, int]:
 
 
 def _figures(
-    shape: ModelShape, serving: Serving, mib: int | None, names: tuple[str, ...], tokens: tuple[int, int]
+    shape: ModelShape, serving: Serving, names: tuple[str, ...], tokens: tuple[int, int]
 ) -> dict[str, dict[str, Any]]:
-    """The figures of a cache of a given size, or of each GPU. Args: tokens: of a prompt, and of an answer."""
-    if mib is not None:
-        return {"given": _given(shape, serving, mib)}
+    """The figures of each GPU; of a cache of a given size if no GPU is named. Args: tokens: of prompt and answer."""
+    if serving.kv_cache_bytes is not None and not names:
+        return {"given": _given(shape, serving, serving.kv_cache_bytes)}
     return {each: _on(shape, each, serving, *tokens) for each in names or GPUS}
 
 
-def _given(shape: ModelShape, serving: Serving, mib: int) -> dict[str, Any]:
+def _given(shape: ModelShape, serving: Serving, total_bytes: int) -> dict[str, Any]:
     """The figures of a cache of a given size."""
-    pool = KvPool(mib * MIB, shape.kv_bytes_per_token(serving.kv_dtype, serving.gpus), serving.block_tokens)
+    pool = KvPool(total_bytes, shape.kv_bytes_per_token(serving.kv_dtype, serving.gpus), serving.block_tokens)
     return _pool_figures(shape, pool)
 
 

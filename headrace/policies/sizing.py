@@ -68,6 +68,7 @@ class Serving:
         quantisation: of the weights; None for the published one.
         block_tokens: tokens in one block of the KV cache.
         max_running: most sequences in one batch.
+        kv_cache_bytes: the KV cache of each GPU; `gpu_share` then has no effect. None: the rest of that share.
     """
 
     gpus: int = 1
@@ -76,6 +77,7 @@ class Serving:
     quantisation: str | None = None
     block_tokens: int = 16
     max_running: int = BATCH
+    kv_cache_bytes: int | None = None
 
 
 #: By vLLM engine argument: the field of `Serving`, and its type.
@@ -161,19 +163,22 @@ class Plan:
 
 
 def plan(shape: ModelShape, gpu: Gpu, serving: Serving) -> Plan:
-    """Plan the GPUs' memory: weights, the engine's working memory, and KV cache in the rest.
+    """Plan the GPUs' memory: weights, the engine's working memory, and a KV cache of the given size or in the rest.
 
-    Raises: ConfigError if no block of KV cache fits.
+    Raises: ConfigError if the given cache does not fit, or no block of one does.
     """
     weights = shape.weight_bytes(serving.quantisation) // serving.gpus
     other = FIXED_BYTES + _step_bytes(shape, serving)
-    room = int(gpu.memory_bytes * serving.gpu_share)
+    given = serving.kv_cache_bytes
+    room = int(gpu.memory_bytes * serving.gpu_share) if given is None else gpu.memory_bytes
     per_token = shape.kv_bytes_per_token(serving.kv_dtype, serving.gpus)
-    pool = KvPool(max(0, room - weights - other), per_token, serving.block_tokens)
-    if pool.tokens == 0:
+    rest = max(0, room - weights - other)
+    pool = KvPool(rest if given is None else given, per_token, serving.block_tokens)
+    if pool.tokens == 0 or pool.total_bytes > rest:
+        cache = "" if given is None else f" and its KV cache of {given / GIB:.1f} GiB (kv_cache_mib)"
         raise ConfigError(
             f"It does not fit: the engine has {room / GIB:.1f} GiB of a GPU, its weights take {weights / GIB:.1f} and "
-            f"a step about {other / GIB:.1f}. Take a larger GPU, more of them, or smaller weights.",
+            f"a step about {other / GIB:.1f}{cache}. Take a larger GPU, more of them, or smaller weights.",
             param="gpu",
         )
     return Plan(weights, other, pool)

@@ -57,6 +57,29 @@ def test_a_cache_of_a_given_size_is_counted_in_blocks_of_a_cpu(folder: Path) -> 
     assert "token/s" in run("--model", str(folder), "--kv-cache-mib", "1024").output
 
 
+def test_a_cache_of_a_given_size_on_a_gpu_is_planned_in_its_blocks(folder: Path) -> None:
+    arguments = ("--model", str(folder), "--gpu", "h100", "--gpu", "l4", "--kv-cache-mib", "8192")
+    figures = json.loads(run(*arguments, "--json").output)["gpus"]
+
+    assert (figures["h100"]["kv_bytes"], figures["h100"]["kv_block_tokens"]) == (8192 * 2**20, 16)
+    assert figures["h100"]["tokens_per_s"] > 0
+    assert "a step about" in figures["l4"]["reason"], "16 GiB of weights and 8 of cache are more than 22 GiB"
+    assert "its KV cache of 8.0 GiB (kv_cache_mib)" in figures["l4"]["reason"]
+
+
+def test_a_pools_cache_of_a_given_size_is_planned_for_on_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = folder / "headrace.toml"
+    file.write_text(f'pool = "chat"\n[pools.chat]\nmodel_dir = "{folder}"\nkv_cache_mib = 4096\n')
+    monkeypatch.setenv("HEADRACE_CONFIG", str(file))
+
+    def kv_bytes(*arguments: str) -> int:
+        [figures] = json.loads(run(*arguments, "--json").output)["gpus"].values()
+        return int(figures["kv_bytes"])
+
+    assert kv_bytes("--gpu", "h100") == kv_bytes() == 4096 * 2**20
+    assert kv_bytes("--gpu", "h100", "--kv-cache-mib", "1024") == 1024 * 2**20
+
+
 def test_what_does_not_fit_says_why(folder: Path) -> None:
     result = run("--model", str(folder), "--gpu", "t4")
 
