@@ -1,7 +1,7 @@
 """How true the expected wait is: what each 202 told, against what Postgres says the job then waited.
 
 The claim: in each of three lanes, the median relative error stays within 0.15 and below the best constant's, though
-more arrives than the workers can do, and though there are twice as many workers half-way. Knows the system from
+more arrives than the workers can do, and although the workers double half-way. Knows the system from
 outside: HTTP to submit, SQL to measure.
 """
 
@@ -143,7 +143,7 @@ class Phase:
 
     @classmethod
     def of(cls, waits: Sequence[Wait]) -> "Phase":
-        """NaN where there is nothing to see."""
+        """NaN without data."""
         started = [(each.told_s, each.real_s) for each in waits if each.told_s is not None and each.real_s is not None]
         ratios = [told_s / max(real_s, FLOOR_S) for told_s, real_s in started]
         reals_s = [real_s for _, real_s in started]

@@ -56,7 +56,7 @@ OFF_PROMPTS = 10
 WARM_UP = 4
 #: Nothing may expire here: seconds within which a job must start.
 MAX_WAIT_S = 3600
-#: Seconds between two looks at how many batch jobs there are; connections that submit and cancel.
+#: Seconds between two counts of the batch jobs; connections that submit and cancel.
 FEED_S, SUBMITTERS = 0.05, 8
 SYSTEM = "You answer."
 OPEN = "('waiting', 'queued', 'running')"

@@ -17,7 +17,7 @@ from bed.load import drive, request
 from bed.testbed import Testbed, bearer, console, line_of
 from peers.paid_api import paid_api
 
-#: The pool is stopped: nothing of ours answers.
+#: The pool is stopped: no own GPU answers.
 WITHOUT = ("gpu", "webhooks", "beat", "flower")
 CONNECTIONS = 16
 #: For what was let in to reach the provider, and for the sweeps to have gone over it.

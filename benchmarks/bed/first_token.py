@@ -80,7 +80,7 @@ class Listener:
 
 
 def _text_of(chunk: Mapping[str, Any]) -> str:
-    """The text that a chunk adds. Raises: LoadError: it tells of an error."""
+    """The text that a chunk adds. Raises: LoadError: the chunk is an error."""
     if "error" in chunk:
         raise LoadError(f"The stream ended with an error: {chunk['error']}")
     return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])

@@ -29,7 +29,7 @@ POLL_S, SUBMITTERS = 30, 16
 
 
 def check_installed() -> None:
-    """Raise ClickException where there is no vLLM."""
+    """Raises: ClickException: vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise click.ClickException("vLLM is not installed here. This measures the real engine and nothing else.")
 

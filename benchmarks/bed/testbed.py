@@ -222,7 +222,7 @@ def wait_until(look: Callable[[], Found], longest_s: float, otherwise: str | Non
     """What a look finds, as soon as it finds something.
 
     Args:
-        otherwise: what to say where it finds nothing for so long; None where that is no error.
+        otherwise: the error if it finds nothing for so long; None if that is not an error.
     Raises: ClickException.
     """
     until = time.monotonic() + longest_s

@@ -88,7 +88,7 @@ class Side:
 
 
 async def serve(llm: Any, out: Any) -> None:
-    """Answer line by line until there is no more."""
+    """Answer line by line until the input ends."""
     side = Side(llm)
     while line := await asyncio.to_thread(sys.stdin.readline):
         seen = await side.run(Load.from_json(json.loads(line)))

@@ -41,7 +41,7 @@ app = Flask(__name__, static_folder=None)
 
 @celery.task(name="bare.noop")
 def noop(job_id: str) -> None:
-    """What a worker runs, where there is one: nothing."""
+    """What a worker would run: nothing."""
 
 
 @celery.task(name="bare.mark")

@@ -17,7 +17,7 @@ from workers.engines.vllm.settings import arguments, environment
 
 
 def main() -> None:
-    """Load, then answer line by line until there is no more."""
+    """Load, then answer line by line until the input ends."""
     pool = Settings.load(engine="vllm").served_pool
     out = answering()
     with TemporaryDirectory(prefix="headrace-offline-") as folder, environment(pool, Path(folder)):

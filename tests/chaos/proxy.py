@@ -21,7 +21,7 @@ _LISTEN_FOR_S = 5.0
 class Mode(StrEnum):
     """What happens to connections.
 
-    `REFUSE`: there is nobody; those that are open are reset. `RESET`: they are taken and reset at once, and all that
+    `REFUSE`: nothing listens, and open connections are reset. `RESET`: they are taken and reset at once, and all that
     are open. `DROP`: what is sent arrives, and no reply comes back; whatever has lost one is reset when the mode ends.
     `BLACKHOLE`: they are taken and nothing passes, either way, until the mode ends: then all of it does. `DELAY`: each
     piece is late.

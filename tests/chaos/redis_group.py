@@ -4,8 +4,6 @@ Knows the binaries, and none of our keys.
 """
 
 import signal
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from headrace.stack.servers.valkey import Valkey, binary
 from tests.chaos.certificates import Certificates
 from tests.chaos.proxy import Mode, Proxy
 from tests.chaos.tls_proxy import TlsProxy
+from tests.waiting import until
 
 MASTER_NAME = "headrace"
 PASSWORD = "of-the-group"
@@ -127,7 +126,7 @@ class RedisGroup(AbstractContextManager["RedisGroup"]):
             for port, door in zip(self._sentinel_ports, self.doors, strict=True):
                 self._start_sentinel(port)
                 self._exits.enter_context(door)
-            self._until(self._is_whole, "The Sentinel knows no good replica.")
+            until(self._is_whole, "The Sentinel knows no good replica.")
         except BaseException:
             self._exits.close()
             raise
@@ -141,9 +140,7 @@ class RedisGroup(AbstractContextManager["RedisGroup"]):
         link = self.master.link
         link.turn(Mode.OK)
         self.replica.ask("REPLICAOF", LOOPBACK, link.port)
-        self._until(
-            lambda: self.replica.replication().get("master_link_status") == "up", "The replica does not follow."
-        )
+        until(lambda: self.replica.replication().get("master_link_status") == "up", "The replica does not follow.")
         link.delay_s = seconds
         link.turn(Mode.DELAY)
 
@@ -152,23 +149,23 @@ class RedisGroup(AbstractContextManager["RedisGroup"]):
         self.master.link.turn(Mode.REFUSE)
         self.master.proxy.turn(Mode.REFUSE)
         self.master.end(signal.SIGKILL)
-        self._until(lambda: self._ask_sentinel("SENTINEL", "FAILOVER", MASTER_NAME), "The Sentinel promotes nobody.")
-        self._until(lambda: self.replica.replication().get("role") == "master", "The replica was not promoted.")
-        self._until(lambda: self._knows(self.replica), "The Sentinel does not name the new master.")
+        until(lambda: self._ask_sentinel("SENTINEL", "FAILOVER", MASTER_NAME), "The Sentinel promotes nobody.")
+        until(lambda: self.replica.replication().get("role") == "master", "The replica was not promoted.")
+        until(lambda: self._knows(self.replica), "The Sentinel does not name the new master.")
         self.master, self.replica = self.replica, self.master
 
     def switch(self) -> None:
         """Promote the replica while the master lives, which becomes its replica."""
-        self._until(lambda: self._ask_sentinel("SENTINEL", "FAILOVER", MASTER_NAME), "The Sentinel promotes nobody.")
-        self._until(lambda: self._knows(self.replica), "The Sentinel does not name the new master.")
+        until(lambda: self._ask_sentinel("SENTINEL", "FAILOVER", MASTER_NAME), "The Sentinel promotes nobody.")
+        until(lambda: self._knows(self.replica), "The Sentinel does not name the new master.")
         self.master, self.replica = self.replica, self.master
-        self._until(lambda: self.replica.replication().get("role") == "slave", "The old master was not demoted.")
+        until(lambda: self.replica.replication().get("role") == "slave", "The old master was not demoted.")
 
     def rejoin(self) -> None:
         """Bring the dead one back as the replica; returns once it has all."""
         self.replica.proxy.turn(Mode.OK)
         self.replica.start(self.master.proxy.port)
-        self._until(self._is_whole, "The dead one did not come back as a replica.")
+        until(self._is_whole, "The dead one did not come back as a replica.")
 
     def kill_first_sentinel(self) -> None:
         """Let the Sentinel die that `url` names first. The last one is asked here."""
@@ -213,13 +210,6 @@ class RedisGroup(AbstractContextManager["RedisGroup"]):
             return False
         known = self._ask_sentinel("SENTINEL", "REPLICAS", MASTER_NAME) or []
         return any(int(each["port"]) == self.replica.proxy.port and each["flags"] == "slave" for each in known)
-
-    @staticmethod
-    def _until(condition: Callable[[], object], otherwise: str) -> None:
-        until = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < until, otherwise
-            time.sleep(0.05)
 
 
 def _proxy(port: int, certificates: Certificates | None) -> Proxy:

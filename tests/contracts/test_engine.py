@@ -4,7 +4,6 @@ import gc
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from headrace.domain.logprobs import LEAST_LOGPROB
 from headrace.domain.prompts import Message, Sampling
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
 from headrace.policies.tokens import EstimatingTokenizer
+from tests.waiting import until
 from workers.engines.base import Delta, Engine, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.simulator.answer import fingerprint
 from workers.engines.simulator.engine import SimulatorEngine
@@ -137,7 +137,7 @@ def own(i: int, max_tokens: int = 80, **sampling: Any) -> GenerationRequest:
 
 
 def free(prefix: str = "", max_tokens: int = 60, request_id: str = "free") -> GenerationRequest:
-    """A request for plain text, the beginning of which is given."""
+    """A request that continues a given text."""
     sampling = Sampling(max_tokens, temperature=0.0)
     return GenerationRequest(request_id, (Message("user", "tell me more"),), sampling, prefix=prefix)
 
@@ -169,12 +169,6 @@ def begin(
 def into(pieces: list[str]) -> OnDelta:
     """A listener that keeps the text of each piece."""
     return lambda piece: pieces.append(piece.text)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + SOON_S
-    while not condition():
-        assert time.monotonic() < give_up_at
 
 
 def test_start_says_what_the_engine_can_hold(engine: Engine) -> None:
@@ -238,7 +232,7 @@ def test_each_token_comes_with_its_log_probability_and_the_likeliest_at_its_plac
         likeliest = [each["logprob"] for each in token["top_logprobs"]]
         assert 0 >= likeliest[0] >= likeliest[1] >= LEAST_LOGPROB
         assert likeliest[0] >= token["logprob"] >= LEAST_LOGPROB
-    # vLLM tells of the token that ends the answer, too.
+    # vLLM also reports the token that ends the answer.
     text = "".join(token["token"] for token in generation.logprobs)
     assert text.removesuffix("<|im_end|>") == generation.text
     if is_heard:
@@ -330,7 +324,7 @@ def test_abort_ends_a_running_call_and_the_engine_goes_on(bench: Bench, engine: 
 def test_abort_reaches_a_call_that_is_not_listened_to(bench: Bench, engine: Engine) -> None:
     with ThreadPoolExecutor(2) as threads:
         running = threads.submit(engine.generate, long(bench, "silent"))
-        wait_until(lambda: "silent" in engine.progress())
+        until(lambda: "silent" in engine.progress())
         other = begin(bench, threads, "listened to")
         for request_id in ("silent", "listened to"):
             engine.abort(request_id)
@@ -343,7 +337,7 @@ def test_progress_names_what_runs_and_nothing_else(bench: Bench, engine: Engine)
     assert engine.progress() == {}
     with ThreadPoolExecutor(2) as threads:
         running = [begin(bench, threads, f"named-{i}") for i in range(2)]
-        wait_until(lambda: set(engine.progress()) == {"named-0", "named-1"})
+        until(lambda: set(engine.progress()) == {"named-0", "named-1"})
         engine.abort("named-0")
         engine.abort("named-1")
         bench.let_go()
@@ -359,7 +353,7 @@ def test_progress_counts_the_tokens_of_an_answer_with_its_prefix(engine: Engine,
     with ThreadPoolExecutor(1) as threads:
         on_delta = list[Delta]().append if is_heard else None
         running = threads.submit(engine.generate, free(prefix, 900, "counted"), on_delta)
-        wait_until(lambda: engine.progress().get("counted", Progress(0)).tokens > 63)
+        until(lambda: engine.progress().get("counted", Progress(0)).tokens > 63)
         before = engine.progress()["counted"]
         engine.abort("counted")
         generation = running.result(SOON_S)
@@ -368,18 +362,18 @@ def test_progress_counts_the_tokens_of_an_answer_with_its_prefix(engine: Engine,
 
 
 def test_stats_say_what_runs_and_that_nothing_does(bench: Bench, engine: Engine) -> None:
-    wait_until(lambda: engine.stats().running == 0)
+    until(lambda: engine.stats().running == 0)
     before = engine.stats()
     with ThreadPoolExecutor(2) as threads:
         running = [begin(bench, threads, f"seen-{i}") for i in range(2)]
-        wait_until(lambda: engine.stats().running == 2)
+        until(lambda: engine.stats().running == 2)
         during = engine.stats()
         for i in range(2):
             engine.abort(f"seen-{i}")
         bench.let_go()
         for each in running:
             each.result(SOON_S)
-    wait_until(lambda: engine.stats().running == 0)
+    until(lambda: engine.stats().running == 0)
     after = engine.stats()
     assert (before.waiting, during.waiting, after.waiting) == (0, 0, 0)
     for then, now in ((before, during), (during, after)):
@@ -396,9 +390,7 @@ def test_stats_count_tokens_steps_and_first_tokens(engine: Engine) -> None:
     requests = [free(request_id=f"counted-{i}") for i in range(3)]
     with ThreadPoolExecutor(3) as threads:
         usages = [each.usage for each in threads.map(engine.generate, requests)]
-    wait_until(
-        lambda: engine.stats().output_tokens == before.output_tokens + sum(each.output_tokens for each in usages)
-    )
+    until(lambda: engine.stats().output_tokens == before.output_tokens + sum(each.output_tokens for each in usages))
     after = engine.stats()
     assert after.prompt_tokens - before.prompt_tokens == sum(each.prompt_tokens for each in usages)
     assert after.first_tokens - before.first_tokens == 3
@@ -439,12 +431,12 @@ def test_a_core_that_is_killed_fails_its_calls_and_start_replaces_it(bench: Benc
     assert core_pid(engine) != core
     after = engine.generate(own(6))
     assert bench.expected(own(6), 6) in after.text
-    wait_until(lambda: engine.stats().output_tokens - before.output_tokens >= after.usage.output_tokens)
+    until(lambda: engine.stats().output_tokens - before.output_tokens >= after.usage.output_tokens)
     assert all(now >= then for now, then in zip(totals(engine.stats()), totals(before), strict=True))
     # vLLM's own metrics are there, once, and those of the new core.
     names = {"model_name": "tests/tiny-llama", "engine": "0"}
     made = after.usage.output_tokens
-    wait_until(lambda: REGISTRY.get_sample_value("vllm:generation_tokens_total", names) == made)
+    until(lambda: REGISTRY.get_sample_value("vllm:generation_tokens_total", names) == made)
     assert generate_latest().count(b"# TYPE vllm:num_requests_running gauge") == 1
 
 

@@ -1,4 +1,4 @@
-"""LoRA adapters on the real engine: who asks for one is answered by it, and nobody else is."""
+"""LoRA adapters on the real engine: a request that names one gets its answer, and no other request does."""
 
 import gc
 import json

@@ -19,6 +19,7 @@ from headrace.domain.ids import parse_id
 from headrace.domain.states import TERMINAL
 from headrace.stack.receiver import Receiver
 from headrace.stack.stack import Stack
+from tests.waiting import until
 
 DEADLINE_S = 60.0
 #: Seconds one long poll holds on.
@@ -110,14 +111,6 @@ class System:
     def close(self) -> None:
         self.http.close()
         self.redis.close()
-
-
-def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Return once the condition holds; fail when it does not within the time."""
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
-        time.sleep(0.02)
 
 
 class Processes:

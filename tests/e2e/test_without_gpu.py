@@ -132,7 +132,7 @@ def test_a_job_waits_while_the_api_has_locked_us_out_and_new_ones_are_told_to_co
     def status() -> int:
         return int(system.http.post("/v1/jobs", json={"prompt": "are you there?"}).status_code)
 
-    wait_until(lambda: status() == 503, "the door says that there is nobody to answer")
+    wait_until(lambda: status() == 503, "the door reports that no worker can answer")
     assert system.http.post("/v1/jobs", json={"prompt": "x"}).json()["error"]["code"] == "overflow_unavailable"
     job = system.ended(job_id)
     assert (job["status"], job["attempts"], job["queue"]) == ("succeeded", 1, "overflow.normal")

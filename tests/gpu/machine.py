@@ -1,4 +1,4 @@
-"""What GPU there is, asked without torch: collecting the tests must cost nothing where there is none."""
+"""The machine's GPUs, found without torch: collecting the tests must cost nothing on a machine without one."""
 
 import subprocess
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Device:
 
 @cache
 def devices() -> tuple[Device, ...]:
-    """Every NVIDIA GPU of this machine; none where there is no driver."""
+    """Every NVIDIA GPU of this machine; none without a driver."""
     try:
         listed = subprocess.run(_QUERY, capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):

@@ -1,7 +1,6 @@
 """A migrated, empty Postgres and an empty Valkey for each test, and what the core makes of them."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -30,6 +29,7 @@ from headrace.store.clients import apps
 from headrace.store.jobs.idempotency import until_settled
 from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import metadata
+from tests.waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -78,12 +78,12 @@ def read_only(migrated_url: str) -> ReadOnly:
             with admin.connect() as db:
                 db.exec_driver_sql(f"ALTER SYSTEM SET default_transaction_read_only = {setting}")
                 db.exec_driver_sql("SELECT pg_reload_conf()")
-            until = time.monotonic() + 20
-            while True:
+
+            def is_turned() -> bool:
                 with admin.connect() as db:
-                    if db.exec_driver_sql("SHOW default_transaction_read_only").scalar() == setting:
-                        return
-                assert time.monotonic() < until
+                    return db.exec_driver_sql("SHOW default_transaction_read_only").scalar() == setting
+
+            until(is_turned, f"default_transaction_read_only = {setting}")
 
         turn("on")
         try:
@@ -237,10 +237,9 @@ def redis_disk_full(redis_url: str) -> Iterator[Callable[[], AbstractContextMana
 def _save(redis: Redis, outcome: str) -> None:
     """Take a snapshot; returns once it has ended like that."""
     redis.execute_command("BGSAVE", "SCHEDULE")
-    until = time.monotonic() + 30
-    while True:
+
+    def has_ended() -> bool:
         found = redis.info("persistence")
-        if not found["rdb_bgsave_in_progress"] and found["rdb_last_bgsave_status"] == outcome:
-            return
-        assert time.monotonic() < until, found
-        time.sleep(0.02)
+        return not found["rdb_bgsave_in_progress"] and found["rdb_last_bgsave_status"] == outcome
+
+    until(has_ended, f"a snapshot that ends with '{outcome}'")

@@ -1,11 +1,10 @@
-"""The release step beside a system that works: no migration stops it, and none is stopped by its bounds."""
+"""The release step beside a busy system: no migration stops the system, and its time-outs stop no migration."""
 
 import os
 import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from alembic.script import ScriptDirectory
 
 from headrace import connections
 from headrace.config import PROJECT_ROOT
+from tests.waiting import until
 
 DEADLINE_S = 30.0
 INDEX = "concurrently.create_index('by_end_user', 'jobs', ['end_user'])"
@@ -31,13 +31,6 @@ TAKES_AWAY = re.compile(
 )
 
 WithNext = Callable[[str], Config]
-
-
-def until(is_so: Callable[[], object]) -> None:
-    give_up_at = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """A master, its replica and two Sentinels that take TLS alone, and ask each client for a certificate."""
 
 import signal
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +11,7 @@ from redis import Redis, RedisError
 from headrace.stack.ports import LOOPBACK, free_port
 from headrace.stack.processes.child import Child, Command
 from tests.chaos.certificates import Certificates
+from tests.waiting import until
 
 MASTER_NAME = "headrace"
 PASSWORD = "of-the-group"
@@ -111,11 +110,3 @@ class TlsGroup(AbstractContextManager["TlsGroup"]):
         self._exits.callback(child.stop)
         self._children[port] = child
         child.wait_until(lambda: self.ask(port, "PING"), DEADLINE_S)
-
-
-def until(condition: Callable[[], object], otherwise: str) -> None:
-    """Return once it holds."""
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.05)

@@ -16,7 +16,7 @@ import yaml
 from headrace.config import PROJECT_ROOT
 from headrace.stack.processes import procfile
 
-#: Services of the compose file that are not processes of ours, and those that are other ways to run `gpu`.
+#: Services of the compose file that run no process of Headrace, and other ways to run `gpu`.
 SERVERS = {"postgres", "redis"}
 ALSO_GPU = ("cpu", "gpu-1")
 

@@ -53,7 +53,7 @@ class Node(Server):
         super().start()
 
     def sql(self, query: str) -> Any:
-        """The first value of the first row, if there is one."""
+        """The first value of the first row; None without a row."""
         with psycopg.connect(self.url, autocommit=True) as db:
             found = db.execute(query.encode())
             row = found.fetchone() if found.description else None

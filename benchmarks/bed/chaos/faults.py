@@ -77,7 +77,7 @@ class Faults:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """All there are."""
+        """Every kind."""
         return tuple(self._kinds)
 
     @property

@@ -5,8 +5,8 @@ import fcntl
 import json
 import os
 import re
+import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ mode = (folder / "mode").read_text()
 with (folder / "calls").open("a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\n")
 if mode == "hang":
-    time.sleep(600)
+    signal.pause()
 if mode == "fail":
     sys.exit("An error occurred (UnauthorizedOperation): you may not do this.")
 

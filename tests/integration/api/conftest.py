@@ -123,7 +123,7 @@ End = Callable[..., bool]
 
 
 def tokens(top_logprobs: int | None) -> list[TokenLogprob] | None:
-    """The answer's tokens as an engine tells of them, if it is asked to; the last has no text of its own."""
+    """The answer's tokens as an engine reports them on request; the last has no text of its own."""
     if top_logprobs is None:
         return None
     made = [alternative(piece, -0.5) for piece in (*PIECES, "<|im_end|>")]

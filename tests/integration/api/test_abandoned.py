@@ -5,8 +5,6 @@ import select
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -22,16 +20,9 @@ from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
 from headrace.store import Store
 from headrace.tables import jobs
+from tests.waiting import until
 
 DEADLINE_S = 60.0
-
-
-def eventually(condition: Callable[[], Any]) -> None:
-    """Return once it holds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
 
 
 @pytest.fixture
@@ -50,7 +41,7 @@ def port(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> I
     words = f"--interface wsgi --http 1 --no-ws --host 127.0.0.1 --port {port} --blocking-threads 16 api.wsgi:app"
     server = subprocess.Popen([sys.executable, "-m", "granian", *words.split()])
     try:
-        eventually(lambda: is_up(port))
+        until(lambda: is_up(port))
         yield port
     finally:
         server.terminate()
@@ -108,7 +99,7 @@ def call(states: States, *caller: Any, **headers: str) -> tuple[Caller, UUID]:
     """A caller whose job is accepted."""
     before = states().keys()
     calling = Caller(*caller, **headers)
-    eventually(lambda: len(states()) > len(before))
+    until(lambda: len(states()) > len(before))
     return calling, (states().keys() - before).pop()
 
 
@@ -119,7 +110,7 @@ def test_an_abandoned_synchronous_call_is_noticed_and_gives_its_slot_back(port: 
 
     abandoned.leave()
 
-    eventually(lambda: states()[job_id] is JobState.CANCELLED)
+    until(lambda: states()[job_id] is JobState.CANCELLED)
     after, _ = call(states, port, key, "127.0.0.2")
     assert states()[kept] is JobState.QUEUED, "its client waits, and is as silent"
     headers = {"Authorization": f"Bearer {key}"}
@@ -133,7 +124,7 @@ def test_a_job_that_its_abandoned_call_may_come_back_for_goes_on(port: int, key:
     sentinel, _ = call(states, port, key, "127.0.0.4")
     abandoned.leave()
     # Its slot is free once it was noticed.
-    eventually(lambda: Caller(port, key, "127.0.0.5", Prefer="wait=0").status() == 504)
+    until(lambda: Caller(port, key, "127.0.0.5", Prefer="wait=0").status() == 504)
     assert states()[job_id] is JobState.QUEUED
     sentinel.leave()
 
@@ -156,8 +147,8 @@ def test_an_abandoned_long_poll_gives_its_slot_back(port: int, key: str, states:
             polls.append(poll())
         return Caller(port, key, "127.0.0.5", Prefer="wait=0").status() == 429
 
-    eventually(is_held)
+    until(is_held)
     polls.pop().close()
-    eventually(lambda: Caller(port, key, "127.0.0.5", Prefer="wait=0").status() == 504)
+    until(lambda: Caller(port, key, "127.0.0.5", Prefer="wait=0").status() == 504)
     assert states()[job_id] is JobState.QUEUED
     waiting.leave()

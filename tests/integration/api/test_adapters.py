@@ -1,4 +1,4 @@
-"""An adapter is asked for as a model is: by its name."""
+"""A request names an adapter as it names a model."""
 
 from collections.abc import Callable
 from typing import Any

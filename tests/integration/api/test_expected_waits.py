@@ -1,7 +1,5 @@
 """What the door refuses for its wait: it goes by how long answers get, and not by how long they may get."""
 
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -24,6 +22,7 @@ from headrace.store import Store, attempts
 from headrace.store.fleet import workers
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
+from tests.waiting import until
 from workers.engines.base import EngineLimits, Generation
 from workers.taking.kv_budget import KvBudget
 
@@ -51,7 +50,7 @@ def worker(store: Store) -> WorkerInfo:
 
 
 def learned(answers: int) -> KvBudget:
-    """A KV budget after so many answers, each of which may have had `ANSWER` tokens and ended by itself there."""
+    """A KV budget after so many answers. Each was allowed `ANSWER` tokens and ended by itself there."""
     engine: Any = SimpleNamespace(progress=dict)
     budget = KvBudget(engine, "expected", 0.05, freed=lambda: None)
     budget.open(LIMITS)
@@ -66,14 +65,6 @@ def start(store: Store, admission: Admission, worker: WorkerInfo, job_id: UUID) 
     with store.begin() as db:
         assert attempts.claim(db, job_id, 1, worker.id, "simulator")
     admission.leave([(job_id, 1)])
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Return once it holds."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 def test_a_change_of_max_tokens_from_24_to_256_refuses_nothing_for_a_wait_that_will_not_be(
@@ -100,7 +91,7 @@ def test_a_change_of_max_tokens_from_24_to_256_refuses_nothing_for_a_wait_that_w
         db.execute(sa.text(ended), {"ids": ids[:40]})
         db.execute(sa.text("UPDATE queue_samples SET at = at - interval '10 s'"))
     observe(parts)
-    eventually(lambda: client.get("/v1/queues").get_json()["data"][1]["drain_tokens_per_s"] is not None)
+    until(lambda: client.get("/v1/queues").get_json()["data"][1]["drain_tokens_per_s"] is not None)
 
     answers = [submit(max_tokens=256) for _ in range(100)]
 

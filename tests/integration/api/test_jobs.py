@@ -35,6 +35,7 @@ from headrace.store.fleet import workers
 from headrace.store.jobs import texts
 from headrace.store.money import budgets
 from headrace.tables import jobs, refusals
+from tests.waiting import until
 
 GOOD = {"prompt": "Why is the sky blue?", "max_tokens": 256}
 QUEUE = "chat.normal"
@@ -165,7 +166,7 @@ def test_an_app_leaves_room_for_another_that_wants_some(limited: Limited, client
     error = problem(submit(client))
     assert (error["reason"], error["cap"]) == ("share", 2)
     # What it was told a moment ago may be repeated to it for a moment.
-    eventually(lambda: submit(other).status_code == 202)
+    until(lambda: submit(other).status_code == 202)
     assert submit(other).status_code == 202
     assert [submit(client).status_code, submit(other).status_code] == [429, 429]
 
@@ -246,7 +247,7 @@ def test_an_app_may_have_so_many_jobs_waiting(client: FlaskClient, store: Store,
     error = problem(submit(client))
     assert (error["reason"], error["cap"], error["code"]) == ("app_jobs", 2, "queue_full")
     client.post(f"/v1/jobs/{ids[0]}/cancel")
-    eventually(lambda: submit(client).status_code == 202)
+    until(lambda: submit(client).status_code == 202)
 
 
 def test_the_same_key_with_the_same_body_is_one_job(client: FlaskClient, redis: Redis) -> None:
@@ -369,14 +370,6 @@ def test_another_apps_job_does_not_exist(client: FlaskClient, client_of: Any, ma
     assert client.get(f"/v1/jobs/job_{job_id.hex}").get_json()["status"] == "queued"
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    """Return once it holds."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
-
-
 def test_a_wait_ends_when_the_end_is_announced(
     client: FlaskClient, redis: Redis, finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,7 +381,7 @@ def test_a_wait_ends_when_the_end_is_announced(
         target=lambda: answers.append(client.get(f"/v1/jobs/job_{job_id.hex}?wait=60").get_json())
     )
     waiting.start()
-    eventually(lambda: dict(redis.pubsub_numsub(ENDED))[ENDED] == 1)
+    until(lambda: dict(redis.pubsub_numsub(ENDED))[ENDED] == 1)
 
     finish(job_id)
 
@@ -407,7 +400,7 @@ def test_an_open_wait_holds_no_database_connection(
     waiting.start()
 
     # A wait that held one would never get there.
-    eventually(lambda: dict(redis.pubsub_numsub(ENDED))[ENDED] == 1 and engine.pool.checkedout() == 0)
+    until(lambda: dict(redis.pubsub_numsub(ENDED))[ENDED] == 1 and engine.pool.checkedout() == 0)
 
     assert waiting.is_alive()
     web.extensions[EXTENSION].waits.close()
@@ -451,7 +444,7 @@ def test_a_cancel_of_a_running_job_answers_with_the_state_that_its_worker_confir
             return bool(db.scalar(sa.select(jobs.c.cancel_requested_at).where(jobs.c.id == job_id)))
 
     def confirm() -> None:
-        eventually(is_requested)
+        until(is_requested)
         end = AttemptEnd("aborted", 0.5, Cost(Decimal(0), "test-1"), "waste", Usage(9, 7, 2), "", "abort", "served")
         with store.begin() as db:
             attempts.finish(db, claim, JobState.CANCELLED, end)
@@ -505,7 +498,7 @@ def test_the_queues_say_how_full_they_are(
 
     assert list(queues()) == ["chat.high", "chat.normal", "chat.low", "chat.batch"]
     # 263 tokens wait; at 263 a second they have drained in one, and a slot frees in another.
-    eventually(lambda: queues()["chat.high"]["expected_wait_s"] == 2.0)
+    until(lambda: queues()["chat.high"]["expected_wait_s"] == 2.0)
     high = queues()["chat.high"]
     assert high == {
         "queue": "chat.high",

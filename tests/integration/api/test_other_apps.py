@@ -1,4 +1,4 @@
-"""What is one app's is no other's: on every route that takes an id, found in the app itself, so that none is missed."""
+"""No app reaches another app's jobs, on any route that takes an id. The routes come from Flask, so none is missed."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,7 +43,7 @@ def spellings(path: str, digits: str) -> list[str]:
 
 
 def told(client: FlaskClient, method: str, path: str, digits: str) -> list[tuple[int, str, set[str]]]:
-    """All that the answers say, but for the id itself: status, body, and which headers there are."""
+    """The answers without the id: status, body, and names of headers."""
     answers = [client.open(spelling, method=method) for spelling in spellings(path, digits)]
     return [
         (answer.status_code, answer.get_data(as_text=True).replace(digits, "ID"), set(answer.headers.keys()))

@@ -34,6 +34,7 @@ from headrace.errors import SlotsFull
 from headrace.store import Store, attempts
 from headrace.store.fleet import workers
 from headrace.tables import jobs
+from tests.waiting import until
 
 PROMPT = "Why is the sky blue?"
 PIECES = ["Because of ", "Rayleigh ", "scattering."]
@@ -135,15 +136,8 @@ def has_free_slot(web: Flask) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
-
-
 def start(sdk: OpenAI, **arguments: Any) -> tuple[UUID, Any]:
-    """Create a streaming response; returns its job and the stream, of which the first event was read."""
+    """Create a streaming response; returns its job and the stream, after its first event."""
     stream = sdk.responses.create(**{"input": PROMPT, "background": True, "stream": True, **arguments})
     created = next(iter(stream))
     assert (created.type, created.sequence_number, created.response.status) == ("response.created", 0, "queued")
@@ -165,7 +159,7 @@ def test_a_reader_hears_each_piece_when_it_is_published(sdk: OpenAI, run: Callab
     listener, running = Listener(stream), run(job_id)
     for count, piece in enumerate(PIECES, 1):
         running.say(piece)
-        eventually(partial(has_heard, listener, "".join(PIECES[:count])))
+        until(partial(has_heard, listener, "".join(PIECES[:count])))
     running.end()
     events = listener.all()
     assert events[-1].type == "response.completed"
@@ -223,7 +217,7 @@ def test_text_heard_is_text_stored_when_redis_is_wiped_on_the_way(
     job_id, stream = start(sdk)
     listener, running = Listener(stream), run(job_id)
     running.say(PIECES[0])
-    eventually(partial(has_heard, listener, PIECES[0]))
+    until(partial(has_heard, listener, PIECES[0]))
     redis.flushall()
     running.end()
     assert text_of(listener.all()) == TEXT
@@ -277,7 +271,7 @@ def test_a_reader_who_goes_takes_his_job_along_unless_it_is_in_the_background(
     with OpenAI(api_key=key, base_url=f"{serve(web)}/v1", max_retries=0) as sdk:
         job_id, stream = start(sdk, background=is_background)
         stream.close()
-        eventually(partial(has_free_slot, web))
+        until(partial(has_free_slot, web))
     with store.begin() as db:
         assert db.scalar(sa.select(jobs.c.state).where(jobs.c.id == job_id)) == state
 
@@ -314,7 +308,7 @@ def test_an_open_stream_holds_no_database_connection_and_ends_with_the_process(s
     _, stream = start(sdk)
     listener = Listener(stream)
     parts = web.extensions[EXTENSION]
-    eventually(lambda: parts.store._engine.pool.checkedout() == 0)
+    until(lambda: parts.store._engine.pool.checkedout() == 0)
     parts.waits.close()
     assert listener.all()[-1].code == "stream_interrupted"
 

@@ -1,4 +1,4 @@
-"""Sweeps over a long backlog: they cost what there is to do, and not what waits."""
+"""Sweeps over a long backlog: their cost follows the work that is due, not the jobs that wait."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Flower's pages of the broker, of a Flower that runs by its line of the Procfile."""
+"""Flower's pages of the broker. Flower is started by its line of the Procfile."""
 
 import os
 import sys

@@ -18,6 +18,7 @@ from scheduler import sweep
 from scheduler.app import make_sweeper
 from scheduler.deps import ControlDeps
 from scheduler.sweeper import Sweep, Sweeper
+from tests.waiting import until
 
 DEADLINE_S = 60.0
 JOBS_PER_S = 1000
@@ -36,11 +37,10 @@ def run_once(one: Sweep, is_done: Callable[[], bool]) -> None:
     """Lets its timer come round once."""
     sweeper = Sweeper([Sweep(one.name, 3600, one.run, one.batch)])
     sweeper.start()
-    until = time.monotonic() + DEADLINE_S
-    while not is_done() and time.monotonic() < until:
-        time.sleep(0.05)
-    sweeper.stop()
-    assert is_done()
+    try:
+        until(is_done)
+    finally:
+        sweeper.stop()
 
 
 def test_every_table_has_a_sweep_or_is_said_to_be_for_ever() -> None:

@@ -60,7 +60,7 @@ WORKERS, MOST_OPEN = 2, 4
 LEASE_S = 600.0
 #: The most that a call to the paid API can cost: more than any of them does.
 CEILING_USD = Decimal(1)
-#: What `rescue` books for an attempt of ours: the prompt's price.
+#: What `rescue` books for an attempt on an own GPU: the prompt's price.
 LOST_USD = Decimal("0.000004")
 HOOK = "https://receiver.example/hook"
 NOTHING = Decimal(0)
@@ -130,7 +130,7 @@ class Life:
     Attributes:
         tries: of each attempt, how it ended; None while it runs.
         entries: of the ledger, as (kind, attempt, USD).
-        reserved, spent: of the budgets, by it.
+        reserved, spent: what it added to the budgets.
     """
 
     is_paid: bool

@@ -1,4 +1,4 @@
-"""Jobs that would expire in a queue of ours go to the paid API, where it is open to them and a call is free."""
+"""Jobs that would expire in a queue of their pool go to the paid API if it is open to them and has room for a call."""
 
 import time
 from collections.abc import Callable

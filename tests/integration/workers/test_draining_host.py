@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from headrace.domain.queues import Ticket
 from headrace.stack.processes import procfile
 from headrace.stack.processes.child import Child, Command
 from headrace.store import Store
+from tests.waiting import until
 
 DEADLINE_S = 60.0
 #: A job takes two seconds.
@@ -49,12 +49,13 @@ class Bed:
 
     def wait_until(self, statement: str, **values: Any) -> None:
         """Wait until the statement's only value is true."""
-        until = time.monotonic() + DEADLINE_S
-        while not self.sql(statement, **values)[0][0]:
+
+        def is_true() -> bool:
             for child in self.children:
                 child.check_alive()
-            assert time.monotonic() < until, (statement, self.sql("SELECT name, ready, draining, running FROM workers"))
-            time.sleep(0.02)
+            return bool(self.sql(statement, **values)[0][0])
+
+        until(is_true, statement)
 
     def drain(self, host_id: str) -> None:
         self.sql("UPDATE hosts SET drain_at = now(), end_reason = 'by_hand' WHERE id = :id", id=host_id)

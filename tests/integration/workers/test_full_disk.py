@@ -1,4 +1,4 @@
-"""Redis's disk is full: workers keep their process, and with it their engine, and go on once there is room."""
+"""Redis's disk is full: workers keep their process, and with it their engine, and continue once it has space."""
 
 import os
 import sys

@@ -40,7 +40,7 @@ class FakeDoor:
     """Stands for Admission, `insert_batch` and Refusals; `steps` is what was asked, in order.
 
     Attributes:
-        failures: what a step raises, by its name.
+        failures: by step, what it raises.
         refusal: what every ask is answered, instead of a place.
         outcome: what an insert makes of every row, instead of a new job.
         backlog: what waits, by queue; nothing in the others.

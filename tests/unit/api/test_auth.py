@@ -46,7 +46,7 @@ class Asked:
         self._names: dict[bytes, str] = {}
 
     def header(self, name: str) -> str:
-        """One whose key is known by its name."""
+        """An app whose key is its name."""
         self.know(made := header(name), name)
         return made
 

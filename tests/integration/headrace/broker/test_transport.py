@@ -135,7 +135,7 @@ class Consuming:
                 self.hub.run_once()
 
     def is_waiting(self) -> bool:
-        """Nothing is to be had, and the bell is listened for."""
+        """The queues are empty, and the consumer listens for the bell."""
         return bool(self.connection.default_channel._in_poll) and not self.taker.is_due
 
     def close(self) -> None:

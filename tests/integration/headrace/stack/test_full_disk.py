@@ -1,23 +1,15 @@
 """A disk without room under `headrace up`: what cannot be written is written later, and nothing stops for it."""
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from headrace.errors import StackError
 from headrace.stack.stack import Stack
+from tests.waiting import until
 
 DEADLINE_S = 60.0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def test_a_report_that_a_full_disk_refuses_stops_no_stack_and_is_written_once_there_is_room(tmp_path: Path) -> None:

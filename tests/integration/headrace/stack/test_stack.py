@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,16 +20,10 @@ from headrace.stack.report import Report
 from headrace.stack.stack import Stack
 from scheduler.actuators.base import HostMachine, HostOrder
 from scheduler.actuators.local import LocalActuator
+from tests.waiting import until
 
 DEADLINE_S = 60.0
 PROCESSES = {"postgres", "valkey", "web", "gpu", "webhooks", "control", "beat", "flower"}
-
-
-def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
-        time.sleep(0.05)
 
 
 def get(url: str, auth: str | None = None) -> int:
@@ -156,7 +149,7 @@ def test_it_stops_with_status_0_and_its_key_and_its_data_are_there_the_next_time
 def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     with make_stack(tmp_path) as stack:
         pids = tree(stack.pid)
-        # The API and the servers have processes of their own below them, and there is the watchdog.
+        # The API and the servers have processes of their own below them, and the watchdog runs beside them.
         assert len(pids) > len(PROCESSES) + 2
         os.kill(stack.pid, signal.SIGKILL)
         until(lambda: not [pid for pid in pids if is_running(pid)], "nothing runs", GRACE_S + 10)

@@ -114,11 +114,11 @@ def test_a_late_program_is_killed_with_its_children(tmp_path: Path) -> None:
     os.mkfifo(alive)
     # Every process of the group holds the pipe's writing end, so that its end shows that all of them are dead.
     reader = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
-    child = "import time; time.sleep(600)"
+    child = "import signal; signal.pause()"
     text = (
-        f"import subprocess, sys, time; held = open({str(alive)!r}, 'wb', buffering=0); held.write(b'x'); "
+        f"import signal, subprocess, sys; held = open({str(alive)!r}, 'wb', buffering=0); held.write(b'x'); "
         f"print('waiting for the cloud', file=sys.stderr, flush=True); "
-        f"subprocess.Popen([sys.executable, '-S', '-c', {child!r}], pass_fds=[held.fileno()]); time.sleep(600)"
+        f"subprocess.Popen([sys.executable, '-S', '-c', {child!r}], pass_fds=[held.fileno()]); signal.pause()"
     )
     with pytest.raises(ActuatorUnavailable, match=r"did not end 'list' in 2 s: waiting for the cloud"):
         program(text, timeout_s=2.0).machines("chat")

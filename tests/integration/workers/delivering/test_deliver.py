@@ -395,7 +395,7 @@ DATA = {"app": None, "period": "day", "threshold_percent": 80, "share": 0.81}
 
 @pytest.fixture
 def of_the_operator(store: Store, receiver: Receiver) -> UUID:
-    """A delivery that tells of a budget."""
+    """A delivery about a budget."""
     with store.begin() as db:
         add(db, BUDGET_EVENT, receiver.url, DATA)
         return db.scalars(sa.select(deliveries.c.id)).one()

@@ -1,4 +1,4 @@
-"""Which models there are, and what each can hold: the least of what is set and what its live workers say."""
+"""The models and their limits: the lowest of the setting and what live workers report."""
 
 from typing import Any, cast
 

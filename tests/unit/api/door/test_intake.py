@@ -33,8 +33,8 @@ class Servers:
     """Redis and Postgres. While `is_open` is not set, a reserve holds on, so that requests pile up behind it.
 
     Attributes:
-        answers: what becomes of a job, by its id: a Refusal at the door, or what the insert says.
-        failures: what a step raises, by its name.
+        answers: by job id, a Refusal at the door or the result of the insert.
+        failures: by step, what it raises.
         batches: the jobs of each reserve; `running` those under way at once, at most.
     """
 

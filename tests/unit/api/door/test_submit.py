@@ -50,7 +50,7 @@ FULL = Refusal("depth", 500, 150_000, 150_000, NO_RATES, cap_jobs=500)
 
 @pytest.fixture
 def measured(door: Any, fleet: dict[str, Fleet]) -> None:
-    """A busy pool that was seen to drain 1000 tokens a second, of which `normal`, alone at work, gets all."""
+    """A busy pool with a measured drain of 1000 tokens a second. Only `normal` has work, so it gets all of it."""
     fleet["chat"] = Fleet("chat", 1, 1, 10, 10, None, None)
     door.rates = '{"chat": {"drain_tokens_per_s_per_slot": 100.0, "lanes": {}}}'
     door.backlog["chat.normal"] = Load(500, 150_000, 1, 150_000)

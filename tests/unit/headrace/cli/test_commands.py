@@ -12,7 +12,7 @@ NO_OUTCOME = {"up"}
 
 
 def leaves(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command that does something, by its whole name."""
+    """Every command that does something, with its full name."""
     for name, command in group.commands.items():
         whole = f"{path} {name}".strip()
         if isinstance(command, click.Group):

@@ -91,7 +91,7 @@ def test_a_default_that_answers_for_no_model_of_ours_is_not_in_use(models: dict[
     tariff = Tariff.of(Settings().model_copy(update={"pools": pools, "overflow": OverflowSettings(models=models)}))
 
     assert tariff.api_models_in_use == in_use
-    assert tariff.all_api_models == in_use | {"gpt-4o-mini"}, "a job of former days may be for a model that is no more"
+    assert tariff.all_api_models == in_use | {"gpt-4o-mini"}, "an old job may name a model that is no longer served"
 
 
 @pytest.mark.parametrize(("tiers", "most"), [({"flex": "0.5"}, "1"), ({"flex": "0.5", "priority": "1.7"}, "1.7")])

@@ -31,7 +31,7 @@ TEMPLATES = {
     "undefined": "{{ nothing }}{% if tools is not none %}tools{% endif %}{{ messages[0].content }}",
     "date": "{{ strftime_now('%Y') }}{{ messages[0].content }}",
 }
-#: Templates that ask how much is to be thought, each by its own name for it.
+#: Templates with a variable for the reasoning effort, each under another name.
 THOUGHTFUL = {
     "enable_thinking": CHATML + "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}",
     "reasoning_effort": "{% if not reasoning_effort %}{% set reasoning_effort = 'medium' %}{% endif %}"

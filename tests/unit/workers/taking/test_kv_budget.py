@@ -29,7 +29,7 @@ class Engine:
 
 
 class Bench:
-    """A KV budget, its engine, how often it said that there is more of it, and the time."""
+    """A KV budget, its engine, the number of calls that reported freed room, and the time."""
 
     def __init__(
         self, limits: EngineLimits = LIMITS, high_share: float = 0.0, kv_admission: KvAdmission = "expected"

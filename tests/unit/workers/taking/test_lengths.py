@@ -1,4 +1,4 @@
-"""What is expected of an answer: by those that have ended, and by a guess while there are few."""
+"""The expected length of an answer: learned from ended ones, guessed while they are few."""
 
 import pytest
 

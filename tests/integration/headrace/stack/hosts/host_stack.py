@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 from scheduler.actuators.base import HostMachine, HostOrder
 from scheduler.actuators.local import LocalActuator
+from tests.waiting import until
 
 DEADLINE_S = 20.0
 POOL = "chat"
@@ -53,24 +52,16 @@ with state_lock(folder) as lock, host_socket(folder / "hosts.sock", answer):
 """
 
 #: Programs. Each gets the folder and its host's id as arguments, and is ready once it has made its file.
-START = "import os, pathlib, signal, sys, time; folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]; "
+START = "import os, pathlib, signal, sys; folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]; "
 READY = "(folder / name).write_text(str(os.getpid())); "
 OBEDIENT = START + READY + "signal.pause()"
 #: Drains for as long as the file `drain` exists, then says that it ended by itself.
 DRAINING = START + (
-    "drain = lambda *_: ([time.sleep(0.02) for _ in iter((folder / 'drain').exists, False)], "
+    "drain = lambda *_: ([signal.sigtimedwait([], 0.02) for _ in iter((folder / 'drain').exists, False)], "
     "(folder / f'{name}-drained').touch(), sys.exit()); "
     "signal.signal(signal.SIGTERM, drain); " + READY + "signal.pause()"
 )
-STUBBORN = START + "signal.signal(signal.SIGTERM, signal.SIG_IGN); " + READY + "[time.sleep(60) for _ in iter(int, 1)]"
-
-
-def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Return once the condition holds. Fail if it does not within the time."""
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
-        time.sleep(0.02)
+STUBBORN = START + "signal.signal(signal.SIGTERM, signal.SIG_IGN); " + READY + "[signal.pause() for _ in iter(int, 1)]"
 
 
 def is_running(pid: int) -> bool:

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from headrace.stack.processes.watchdog import GRACE_S
+from tests.waiting import until
 
 DEADLINE_S = 20.0
 
@@ -48,7 +48,7 @@ except StackError as error:
 """
 
 #: Programs. Each gets the folder and its own name as arguments.
-START = "import os, pathlib, signal, sys, time; folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]; "
+START = "import os, pathlib, signal, sys; folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]; "
 LOG_END = (
     "note = lambda *_: ((folder / 'ends').open('a').write(name + '\\n'), sys.exit()); "
     "signal.signal(signal.SIGTERM, note); (folder / name).touch(); signal.pause()"
@@ -57,21 +57,14 @@ OBEDIENT = START + LOG_END
 STUBBORN = START + (
     "signal.signal(signal.SIGTERM, signal.SIG_IGN); child = os.fork(); "
     '(folder / f\'{name}-{"parent" if child else "child"}\').write_text(str(os.getpid())); '
-    "(folder / name).touch(); [time.sleep(60) for _ in iter(int, 1)]"
+    "(folder / name).touch(); [signal.pause() for _ in iter(int, 1)]"
 )
 #: Its grandchild leaves its group and its session, and does not obey.
 RUNAWAY = START + (
     "os.fork() or (os.setsid(), signal.signal(signal.SIGTERM, signal.SIG_IGN), "
-    "(folder / 'runaway').write_text(str(os.getpid())), time.sleep(600)); "
+    "(folder / 'runaway').write_text(str(os.getpid())), signal.alarm(600), signal.pause()); "
     "(folder / name).touch(); signal.pause()"
 )
-
-
-def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
-        time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:

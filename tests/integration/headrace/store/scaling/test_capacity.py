@@ -26,7 +26,7 @@ FULL: dict[str, Any] = {
 
 @pytest.fixture
 def set_up(settings: Settings) -> Settings:
-    """A pool whose engines have 8 slots, none of which is kept for `high`."""
+    """A pool whose engines have 8 slots and keep none for `high`."""
     pools = {"chat": PoolSettings(max_running=8, kv_high_share=0)}
     return settings.model_copy(update={"pools": pools})
 

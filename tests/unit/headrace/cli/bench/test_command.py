@@ -6,9 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from headrace.cli import main
 from headrace.cli.bench.figures import pairs_of
+from tests.waiting import until
 
 GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false")
 CLAIM = '[{name}]\nclaim = "{name} is measured"\nrun = "{name}.py"\ngoals = ["ratio >= 1.5"]\nmeasures = ["{path}"]\n'
@@ -37,7 +36,7 @@ MARK = "older than the last change of what it measures"
 
 
 class Project:
-    """A git repository with claims, each of which measures a file of its own."""
+    """A git repository with claims. Each measures a file of its own."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -188,7 +187,7 @@ def test_a_commit_that_was_rebased_away_is_not_part_of_the_history(project: Proj
 
 
 def test_a_claim_that_runs_too_long_is_stopped_and_has_failed(project: Project) -> None:
-    project.claims(slow="import time\ntime.sleep(600)")
+    project.claims(slow="import signal\nsignal.pause()")
     result = bench("slow", "--limit", "0.01")
     assert "slow is stopped" in result.output
     assert result.exit_code == 1
@@ -197,13 +196,13 @@ def test_a_claim_that_runs_too_long_is_stopped_and_has_failed(project: Project) 
 
 def test_ctrl_c_stops_the_script_and_keeps_what_was_recorded(project: Project) -> None:
     started = project.root / "started"
-    slow = f"import os, pathlib, time\npathlib.Path('{started}').write_text(str(os.getpid()))\ntime.sleep(600)"
+    slow = f"import os, pathlib, signal\npathlib.Path('{started}').write_text(str(os.getpid()))\nsignal.pause()"
     project.claims(fast=SCRIPTS["fast"], slow=slow)
     command = [sys.executable, "-c", STARTER, str(project.root), "--all"]
     # A shell's job in the background ignores Ctrl-C, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        wait_until(lambda: started.exists() and started.read_text() != "")
+        until(lambda: started.exists() and started.read_text() != "")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
 
@@ -211,14 +210,6 @@ def test_ctrl_c_stops_the_script_and_keeps_what_was_recorded(project: Project) -
     assert set(project.figures()) == {"fast"}
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
-
-
-def wait_until(is_so: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        with suppress(InterruptedError):
-            time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
