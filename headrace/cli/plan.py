@@ -92,9 +92,8 @@ def plan_(
     """
     settings = Settings.load()
     name, pool = _subject(settings, model, pool_name)
-    if kv_cache_mib is None and pool is not None:
-        kv_cache_mib = pool.kv_cache_mib
-    kv_cache_bytes = None if kv_cache_mib is None else kv_cache_mib * MIB
+    kv_cache_mib = kv_cache_mib or (pool.kv_cache_mib if pool else None)
+    kv_cache_bytes = kv_cache_mib * MIB if kv_cache_mib else None
     is_on_gpu = bool(names) or kv_cache_bytes is None
     serving = Serving(block_tokens=BLOCK_TOKENS if is_on_gpu else CPU_BLOCK_TOKENS, kv_cache_bytes=kv_cache_bytes)
     shape, serving = _as_chosen(ModelShape.of(read_config(name, settings.state_dir)), serving, pool, chosen)

@@ -147,7 +147,8 @@ class WebhookSettings(Section):
         timeout_s: one request as a whole, from the name's look-up to the answer's headers.
         max_running: requests in flight in one webhooks worker.
         max_running_per_app: of these, the most of one app.
-        max_running_per_receiver: of these, the most to one host and port.
+        max_running_per_receiver: of these, the most to one host and port. Each worker counts for itself, so a receiver
+            gets up to this many requests at once from each.
         retry_delays_s: the pause before each further try; after the last one the delivery has failed. The default is
             the example schedule of the Standard Webhooks specification, about 3 days.
         allow_private: permits receivers on loopback and private networks, and plain http. For development only;
