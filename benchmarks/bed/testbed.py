@@ -61,16 +61,17 @@ class Testbed(AbstractContextManager["Testbed"]):
         redis: the broker's, as an onlooker.
     """
 
-    def __init__(self, env: Mapping[str, str], without: Sequence[str] = BARE) -> None:
+    def __init__(self, env: Mapping[str, str], without: Sequence[str] = BARE, options: Sequence[str] = ()) -> None:
         """Plan it.
 
         Args:
             env: settings, for the stack and for every process that is added to it.
             without: processes of the Procfile that are left out.
+            options: more of them, of `headrace up`.
         """
         # Empty stands for not set: whatever servers the caller's environment names are left alone.
         self._env = {"DATABASE_URL": "", "REDIS_URL": "", "OPENAI_API_KEY": "", **_ANY_AMOUNT, **env}
-        self._options = ("--engine", "simulator", *(word for name in without for word in ("--without", name)))
+        self._options = ("--engine", "simulator", *(word for name in without for word in ("--without", name)), *options)
         self._lines = procfile.read(PROJECT_ROOT / "Procfile")
         self._exits = ExitStack()
         self._pids: dict[str, int] = {}

@@ -94,7 +94,9 @@ def _down(view: View, needs: Needs) -> Decision | None:
     ):
         return None
     target = max(floor, count - max(policy.down_step, math.ceil((count - floor) / 2)))
-    why = f"no more than {floor} hosts were needed for most of {policy.window_s / 60:.0f} minutes; {needs.words}"
+    window_s = policy.window_s
+    window = f"{window_s / 60:.0f} minutes" if window_s >= 120 else f"{window_s:.0f} s"
+    why = f"no more than {floor} hosts were needed for most of {window}; {needs.words}"
     return move(hosts, target, why, policy)
 
 

@@ -97,6 +97,18 @@ def test_hosts_are_ordered_for_the_load_when_they_will_be_ready(history: History
     assert (decision.target, decision.reason) == (target, reason)
 
 
+def test_a_window_of_less_than_two_minutes_is_given_in_seconds() -> None:
+    """In `benchmarks/autoscale_live.py`, ten minutes are 30 s."""
+    long = offered([30] * 20, needs=needed(2))
+    moments = tuple(replace(each, at=NOW - (NOW - each.at) / 20, seconds=1.5) for each in long.moments)
+    needs = tuple(replace(each, at=NOW - (NOW - each.at) / 20) for each in long.needs)
+    hosts = replace(HOSTS, tokens_per_s=2000.0, provision_s=13.5)
+    decision = decide(
+        replace(long, moments=moments, needs=needs), hosts, POLICY.model_copy(update={"window_s": 30}), NOW
+    )
+    assert decision.reason.startswith("down: no more than 2 hosts were needed for most of 30 s; 0.9 hosts needed")
+
+
 def test_a_decision_carries_what_the_next_ones_and_the_comparison_need() -> None:
     decision = decide(offered([90] * 18 + [400] * 2), HOSTS, POLICY, NOW)
     assert (decision.need, decision.spare_need) == (16, 16)
