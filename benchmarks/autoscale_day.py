@@ -31,6 +31,7 @@ CAP = 200
 GOAL = 0.85
 #: The minimum is 1. Few jobs come unevenly: for a moment, a second host may be due.
 MOST_OFF_PEAK = 1.2
+MOST_REFUSED = 0.01
 #: The stack is up within so long, and the day begins.
 START_S = 45.0
 #: Hosts of the peak may be there so long before it and after it: they are ordered before, and drained after.
@@ -122,7 +123,8 @@ def main(hour_s: float, seed: int, off: str | None, chart: Path, file: Path | No
     are ready at 9, and their mean off the peak (20 s before it and 60 s after it aside); host-hours over those of a
     fleet fixed at the peak, which is computed; refused jobs; p95 of the wait; and jobs that were lost, killed or
     started twice. With --off calendar they follow for that day, with the suffix _off. The status is 1 when peak_use is
-    below 0.85, when more than 1.2 hosts were there off the peak, or when a job was lost, killed or started twice.
+    below 0.85, when hosts were missing at 9 or more than 1.2 were there off the peak, when more than
+    0.01 of the jobs were refused, or when a job was lost, killed or started twice.
 
     \b
     bin/headrace python benchmarks/autoscale_day.py
@@ -148,7 +150,8 @@ def main(hour_s: float, seed: int, off: str | None, chart: Path, file: Path | No
     is_quiet = figures["hosts_off_peak"] <= MOST_OFF_PEAK and not (
         figures["lost"] or figures["killed"] or figures["started_twice"]
     )
-    sys.exit(0 if figures["peak_use"] >= GOAL and is_quiet else 1)
+    is_ready = figures["hosts_at_9"] >= peak_hosts() and figures["refused_share"] <= MOST_REFUSED
+    sys.exit(0 if figures["peak_use"] >= GOAL and is_quiet and is_ready else 1)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ HOST_JOBS_PER_S = SLOTS * TOKENS_PER_S / MEAN_TOKENS
 #: Tokens of the one prompt, with the model's chat template.
 PROMPT_TOKENS = 7
 PROVISION_S = 10.0
-#: A worker process takes so long to start, on two cores on which four others start as well.
-START_S = 5.0
+#: A worker process takes up to so long to start, on two cores on which five others start as well. A host that takes
+#: longer than 1.5 times both is written off.
+START_S = 10.0
 #: `headrace up` starts nothing else but a web process, control and beat.
 WITHOUT = ("overflow", "webhooks", "flower")
 #: Hosts are ready within so long after they were ordered; the machine may be busy.
