@@ -13,7 +13,7 @@ from rich.text import Text
 from headrace.cli.client import out, print_json
 from headrace.cli.database import database, operator_settings
 from headrace.cli.scale.as_json import as_json as json_of
-from headrace.cli.scale.overview import PoolOverview, read
+from headrace.cli.scale.overview import PoolOverview, Reader
 from headrace.cli.scale.replay import replay
 from headrace.cli.scale.screen import CHART_HEIGHT, LOUD, screen
 from headrace.config import Settings
@@ -58,11 +58,11 @@ def scale(context: click.Context, pool: str | None, num_decisions: int, watch: b
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other.")
     settings = operator_settings()
-    pools = _pools(settings, pool)
+    pools, reader = _pools(settings, pool), Reader(settings, num_decisions)
     if watch:
-        _watch(settings, pools, num_decisions)
+        _watch(settings, reader, pools)
         return
-    found = _read(settings, pools, num_decisions)
+    found = _read(settings, reader, pools)
     if as_json:
         print_json([json_of(each) for each in found])
     else:
@@ -82,9 +82,9 @@ def _pools(settings: Settings, pool: str | None) -> Sequence[str]:
     return settings.own_pools if pool is None else [pool]
 
 
-def _read(settings: Settings, pools: Sequence[str], num_decisions: int) -> list[PoolOverview]:
+def _read(settings: Settings, reader: Reader, pools: Sequence[str]) -> list[PoolOverview]:
     with database(settings) as db:
-        return [read(db, settings, each, num_decisions) for each in pools]
+        return [reader.read(db, pool) for pool in pools]
 
 
 def _screens(found: Sequence[PoolOverview], chart_height: int) -> RenderableType:
@@ -95,20 +95,20 @@ def _screens(found: Sequence[PoolOverview], chart_height: int) -> RenderableType
     return Group(*parts)
 
 
-def _watch(settings: Settings, pools: Sequence[str], num_decisions: int) -> None:
+def _watch(settings: Settings, reader: Reader, pools: Sequence[str]) -> None:
     """Draw until Ctrl-C. Raises: UsageError: the output is no terminal. StoreUnavailable: at the beginning."""
     if not out.is_terminal:
         raise click.UsageError("--watch needs a terminal: leave it out in a pipe.")
     # Lets the terminal be restored; the bare signal would leave its cursor hidden.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    found, trouble = _read(settings, pools, num_decisions), ""
+    found, trouble = _read(settings, reader, pools), ""
     try:
         with Live(console=out, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
             while True:
                 live.update(_fitted(found, trouble), refresh=True)
                 time.sleep(WATCH_EVERY_S)
                 try:
-                    found, trouble = _read(settings, pools, num_decisions), ""
+                    found, trouble = _read(settings, reader, pools), ""
                 except StoreUnavailable as error:
                     trouble = f"NOT CURRENT: {error}"
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """What `headrace scale` shows of one pool, read in one transaction."""
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 from pydantic import ValidationError
@@ -12,12 +12,14 @@ from headrace.config import Settings
 from headrace.domain.fleet import QueueSample
 from headrace.domain.hosts import HostCounts, HostState
 from headrace.domain.queues import lane_queues
-from headrace.policies.scaling.horizon import Horizon, horizon
+from headrace.policies.scaling import DayProfiles
+from headrace.policies.scaling.horizon import REACH_S, Horizon, horizon
 from headrace.policies.scaling.replay import DecisionInputs, from_json
 from headrace.store import clock
 from headrace.store.fleet import decisions, host_list, observations, presence
 from headrace.store.fleet.decisions import DecisionRun, MadeDecision
 from headrace.store.fleet.observations import LoadSpan
+from headrace.store.scaling import season
 
 #: What counts as lately.
 LATELY_S = 120.0
@@ -88,30 +90,49 @@ class PoolOverview:
         return self.age_s is None or self.age_s > self.stale_after_s
 
 
-def read(db: Connection, settings: Settings, pool: str, num_runs: int) -> PoolOverview:
-    """Read one pool."""
-    now, queues = clock.now(db), lane_queues(pool)
-    decision = decisions.newest(db, pool)
-    inputs = None if decision is None else _inputs(decision)
-    usd_per_hour, unpriced = _price(db, pool)
-    policy = settings.scaling if inputs is None else inputs.policy
-    frame, past = _past(db, queues, now)
-    return PoolOverview(
-        pool=pool,
-        now=now,
-        seen=_seen(db, queues, now),
-        stale_after_s=policy.stale_after_s,
-        decision=decision,
-        failing=decisions.failing(db, pool),
-        inputs=inputs,
-        hosts=presence.count_hosts(db).get(pool, HostCounts()),
-        usd_per_hour=usd_per_hour,
-        unpriced=unpriced,
-        frame=frame,
-        past=past,
-        ahead=None if inputs is None else horizon(inputs),
-        runs=tuple(decisions.runs(db, pool, num_runs)),
-    )
+class Reader:
+    """Reads pools, again and again. Keeps what past days were like, which is long to read and changes once a day."""
+
+    def __init__(self, settings: Settings, num_runs: int) -> None:
+        """Read nothing yet. Args: num_runs: how many of the last decisions to read."""
+        self._settings, self._num_runs = settings, num_runs
+        self._days: dict[tuple[str, date], DayProfiles] = {}
+
+    def read(self, db: Connection, pool: str) -> PoolOverview:
+        """Read one pool."""
+        now, queues = clock.now(db), lane_queues(pool)
+        decision = decisions.newest(db, pool)
+        inputs = None if decision is None else _inputs(decision)
+        usd_per_hour, unpriced = _price(db, pool)
+        policy = self._settings.scaling if inputs is None else inputs.policy
+        frame, past = _past(db, queues, now)
+        return PoolOverview(
+            pool=pool,
+            now=now,
+            seen=_seen(db, queues, now),
+            stale_after_s=policy.stale_after_s,
+            decision=decision,
+            failing=decisions.failing(db, pool),
+            inputs=inputs,
+            hosts=presence.count_hosts(db).get(pool, HostCounts()),
+            usd_per_hour=usd_per_hour,
+            unpriced=unpriced,
+            frame=frame,
+            past=past,
+            ahead=None if inputs is None else horizon(self._far(db, pool, inputs)),
+            runs=tuple(decisions.runs(db, pool, self._num_runs)),
+        )
+
+    def _far(self, db: Connection, pool: str, inputs: DecisionInputs) -> DecisionInputs:
+        """The inputs with a season for all hours that are shown: a decision needs fewer."""
+        if inputs.history.season is None:
+            return inputs
+        key = pool, inputs.now.astimezone(UTC).date()
+        if key not in self._days:
+            self._days = {each: days for each, days in self._days.items() if each[0] != pool}
+            self._days[key] = season.profiles(db, pool, inputs.now)
+        far = self._days[key].season(inputs.now, REACH_S) or inputs.history.season
+        return replace(inputs, history=replace(inputs.history, season=far))
 
 
 def _inputs(decision: MadeDecision) -> DecisionInputs | None:

@@ -142,7 +142,7 @@ def _ahead(found: PoolOverview) -> Iterator[Text]:
         return
     points = found.ahead.points
     if points:
-        yield Text(f"now {_expected(points[0])}")
+        yield Text(f"at {_clock(points[0].at, found.now)} {_expected(points[0])}")
         most = max(points, key=lambda each: each.tokens_per_s)
         if most.tokens_per_s > points[0].tokens_per_s:
             until = _clock(points[-1].at, found.now)
@@ -158,13 +158,17 @@ def _ahead(found: PoolOverview) -> Iterator[Text]:
 
 
 def _expected(point: Point) -> str:
-    hosts = "" if point.hosts is None else f", {point.hosts} hosts"
+    hosts = "" if point.hosts is None else f", {_hosts_of(point.hosts)}"
     return f"{point.tokens_per_s:,.0f} tokens/s ({point.why}){hosts}"
+
+
+def _hosts_of(count: int) -> str:
+    return f"{count} {'host' if count == 1 else 'hosts'}"
 
 
 def _event(each: Occurrence, now: datetime) -> Text:
     event = each.event
-    what = f"{event.hosts} hosts" if event.hosts is not None else f"{event.jobs_per_s:g} jobs/s"
+    what = _hosts_of(event.hosts) if event.hosts is not None else f"{event.jobs_per_s:g} jobs/s"
     span = f"{_clock(each.starts_at, now)} to {_clock(each.ends_at, now)}"
     return Text(f"event '{event.name}', {span}: {what}", style=CHANGE if each.starts_at <= now else "")
 
@@ -194,7 +198,7 @@ def _legend(found: PoolOverview) -> Text:
     if found.ahead is not None and found.ahead.points:
         legend.append(f"   {chart.EXPECTED} expected", style=chart.EXPECTED_COLOR)
     if rate is not None:
-        hosts = f"{_count(found)} hosts x {rate:,.0f} tokens/s"
+        hosts = f"{_hosts_of(_count(found))} x {rate:,.0f} tokens/s"
         legend.append(f"   {chart.CAPACITY} capacity: {hosts}", style=chart.CAPACITY_COLOR)
     return legend
 

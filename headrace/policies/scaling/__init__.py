@@ -5,6 +5,6 @@
 
 from headrace.policies.scaling.dispatch import VERSION, decide
 from headrace.policies.scaling.forecast.accuracy import error_profiles
-from headrace.policies.scaling.forecast.season import DayProfiles, season_of
+from headrace.policies.scaling.forecast.season import DayProfiles
 
-__all__ = ["VERSION", "DayProfiles", "decide", "error_profiles", "season_of"]
+__all__ = ["VERSION", "DayProfiles", "decide", "error_profiles"]

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from headrace.domain.queues import lane_queues
 from headrace.domain.scaling import Season
-from headrace.policies.scaling import season_of
+from headrace.policies.scaling import DayProfiles
 from headrace.policies.scaling.forecast.season import REACH_S, Offered
 from headrace.tables import queue_rollups, queue_samples
 
@@ -24,10 +24,14 @@ _ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)
 
 def season(db: Connection, pool: str, provision_s: float, now: datetime) -> Season | None:
     """What past days lead one to expect from now on; None before a whole day of today's kind was seen."""
-    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     # A decision looks four times as far ahead as a host takes to come.
-    reach_s = max(REACH_S, 4 * provision_s)
-    return season_of(offered(db, pool, today - SINCE, today), now, reach_s=reach_s)
+    return profiles(db, pool, now).season(now, max(REACH_S, 4 * provision_s))
+
+
+def profiles(db: Connection, pool: str, now: datetime) -> DayProfiles:
+    """The past days by their kind. They stay the same until midnight UTC."""
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return DayProfiles.of(offered(db, pool, today - SINCE, today), now)
 
 
 def offered(db: Connection, pool: str, since: datetime, until: datetime) -> list[Offered]:

@@ -19,7 +19,7 @@ SLOT_S = 86_400 / SLOTS
 DAYS = 5
 #: A day counts if this share of it was observed.
 WHOLE_DAY = 0.9
-#: How far `season_of` looks ahead.
+#: How far a season looks ahead; decisions need four times the provisioning time.
 REACH_S = 7_200.0
 #: The ratio of two rates of a season is at least and at most this.
 LEAST_RATIO, MOST_RATIO = 0.25, 4.0
@@ -93,18 +93,6 @@ class DayProfiles:
         before = math.floor(place)
         share = place - before
         return rates[before % SLOTS] * (1 - share) + rates[(before + 1) % SLOTS] * share
-
-
-def season_of(
-    offered: Sequence[Offered], now: datetime, zone: tzinfo = UTC, *, reach_s: float = REACH_S
-) -> Season | None:
-    """What past days of today's kind lead one to expect. None before a whole day of that kind was seen.
-
-    Args:
-        offered: what was offered in the past days; see `DayProfiles.of`.
-        reach_s: how far to look ahead. Decisions need four times the provisioning time.
-    """
-    return DayProfiles.of(offered, now, zone).season(now, reach_s)
 
 
 class _Day:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -12,7 +13,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from headrace.policies.scaling import VERSION, decide
 from headrace.policies.scaling.replay import DecisionInputs, to_json
 from headrace.store import Store, clock
 from headrace.store.fleet import decisions, observations
-from headrace.tables import hosts
+from headrace.tables import hosts, queue_rollups
 from headrace.tables import queue_samples as samples
 
 Run = Callable[..., Result]
@@ -70,7 +71,7 @@ def test_a_pool_is_shown_with_what_is_seen_wanted_and_expected(run: Run, pool: i
     assert "3 jobs wait, the oldest for 2 s; 40 of 80 slots in use" in text
     assert f"wanted up from 4 to 5 (decision {pool}, " in text
     assert "hosts 0 ready, 4 requested, 0 draining; 16.40 USD per hour" in text
-    assert "ahead now 400 tokens/s (season), 5 hosts" in text
+    assert re.search(r"ahead at \d\d:\d\d 400 tokens/s \(season\), 5 hosts ", text)
     assert "capacity: 4 hosts x 100 tokens/s" in text
     assert max(map(len, shown.stdout.splitlines())) <= 80
     assert "\x1b" not in shown.stdout
@@ -88,6 +89,27 @@ def test_all_of_it_is_printed_as_json(run: Run, pool: int) -> None:
     first, last = found["ahead"]["points"][0], found["ahead"]["points"][-1]
     assert (first["tokens_per_s"], last["tokens_per_s"]) == (400.0, pytest.approx(872, abs=5))
     assert [run["id"] for run in found["decisions"]] == [pool]
+
+
+def test_past_days_tell_more_hours_than_a_decision_needs(run: Run, pool: int, store: Store) -> None:
+    [before] = json.loads(run("scale", "--json").stdout)
+    hour = timedelta(hours=1)
+    with store.begin() as db:
+        today = clock.now(db).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        # The hours of nine days, weekends among them; each hour of a day has 10 % more than the one before.
+        days = [{"at": today - n * hour, "offered_tokens": int(1e6 * 1.1 ** (-n % 24))} for n in range(1, 9 * 24 + 1)]
+        zeros = {column.name: 0 for column in queue_rollups.c if not column.nullable}
+        usual = {**zeros, "queue": CHAT[1], "span_s": 3600, "samples": 720, "slots": 80, "hosts": 4}
+        db.execute(sa.insert(queue_rollups), [{**usual, **day} for day in days])
+    [found] = json.loads(run("scale", "--json").stdout)
+
+    def known_s(overview: dict[str, Any]) -> float:
+        first = overview["ahead"]["points"][0]["at"]
+        until = datetime.fromisoformat(overview["ahead"]["season_until"])
+        return (until - datetime.fromisoformat(first)).total_seconds()
+
+    assert (known_s(before), known_s(found)) == (3600, 14_400)
+    assert "The season is known until" not in run("scale", COLUMNS="200").stdout
 
 
 def test_old_samples_are_said_loudly(run: Run, pool: int, store: Store) -> None:

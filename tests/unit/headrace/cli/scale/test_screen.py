@@ -13,7 +13,7 @@ from rich.console import Console
 
 from headrace.cli.scale import command
 from headrace.cli.scale.frame import HOURS
-from headrace.cli.scale.overview import PoolOverview, Seen
+from headrace.cli.scale.overview import PoolOverview, Reader, Seen
 from headrace.cli.scale.screen import outcome, screen
 from headrace.config import ScalingEvent, ScalingSettings, Settings
 from headrace.domain.fleet import ScalingRecord
@@ -95,7 +95,7 @@ def test_an_operator_sees_what_is_wanted_and_why() -> None:
         " 40 jobs wait, the oldest for 12 s; 59 of 60 slots in use, KV cache 43% full; sample 3 s old"
         " wanted up from 3 to 5 (decision 812, 12 s ago) 4.3 hosts needed not applied yet"
         " hosts 3 ready, 1 requested, 0 draining; 16.40 USD per hour"
-        " ahead now 300 tokens/s (season), "
+        " ahead at 09:10 300 tokens/s (season), "
     )
     assert "at 11:10 1,165 tokens/s (season), 14 hosts, the most until 13:10" in text
     assert "event 'launch', 12:00 to 14:00: 6 hosts" in text
@@ -150,7 +150,7 @@ def test_without_the_rate_of_a_host_there_is_no_line_of_capacity() -> None:
     text = shown(inputs=inputs, ahead=horizon(inputs))
     assert "No hosts can be named ahead: the rate of a host is unknown." in text
     assert "capacity" not in text
-    assert "now 300 tokens/s (season)\n" in text
+    assert "at 09:10 300 tokens/s (season)\n" in text
 
 
 def test_a_decision_before_the_last_one_that_a_provider_fails_to_carry_out_stays_in_sight() -> None:
@@ -210,7 +210,7 @@ def test_a_watcher_keeps_the_last_screen_through_an_outage(monkeypatch: pytest.M
 
     monkeypatch.setattr(command.time, "sleep", sleep)
     monkeypatch.setattr(command, "_read", read)
-    command._watch(Settings.load(), ["chat"], 5)
+    command._watch(Settings.load(), Reader(Settings.load(), 5), ["chat"])
     trouble = "NOT CURRENT: Postgres does not answer."
     assert [trouble in each for each in drawn] == [False, True, False]
     assert all("40 jobs wait" in each for each in [*drawn, screen_file.getvalue()])

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from headrace.policies.scaling import season_of
+from headrace.policies.scaling import DayProfiles
 from headrace.policies.scaling.forecast.season import Offered
 
 MONDAY = datetime(2026, 11, 2, tzinfo=UTC)
@@ -20,7 +20,7 @@ def days(rate: Callable[[int, int], float], count: int, start: datetime = MONDAY
 
 
 def rates(offered: Sequence[Offered], now: datetime, zone: str = "UTC", reach_s: float = 1800) -> list[float] | None:
-    season = season_of(offered, now, ZoneInfo(zone), reach_s=reach_s)
+    season = DayProfiles.of(offered, now, ZoneInfo(zone)).season(now, reach_s)
     return None if season is None else [round(rate, 3) for rate in season.rates]
 
 
