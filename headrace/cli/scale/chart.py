@@ -16,10 +16,12 @@ RIGHT = 5
 OFFERED, EXPECTED, CAPACITY = "⠒⠒", "oo", "⠂⠂"
 OFFERED_COLOR, EXPECTED_COLOR, CAPACITY_COLOR, NOW_COLOR = "bright_blue", "bright_magenta", "green", "yellow"
 #: Steps between the labels of the rates, in powers of ten.
-_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+_STEPS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 #: The chart is that far from the left.
 LEFT = 13
+#: So much is above the highest line, which is not seen at the very edge.
+HEADROOM = 1.02
 #: Rows of events.
 MOST_EVENTS = 4
 
@@ -58,7 +60,7 @@ def draw(lines: Lines, now: datetime, frame: Frame, width: int, height: int) -> 
     figure.width, figure.height = math.ceil(minutes / fitting[0]), height
     figure.color_mode, figure.origin = "names", False
     figure.y_label = "tokens/s"
-    step = _step(max([most, *(rate for _, rate in lines.capacity)]) / height)
+    step = _step(max([most, *(rate for _, rate in lines.capacity)]) * HEADROOM / height)
     figure.set_x_limits(0.0, minutes)
     figure.set_y_limits(0.0, step * height)
     figure.x_ticks_fkt = lambda minute, _: f"{(start + timedelta(minutes=minute)).astimezone():%H:%M}"

@@ -1,7 +1,6 @@
 """`headrace scale`, for operators: what the autoscaler sees, what it wants and why, and what it expects."""
 
 import signal
-import sys
 import time
 from collections.abc import Sequence
 
@@ -99,20 +98,33 @@ def _watch(settings: Settings, reader: Reader, pools: Sequence[str]) -> None:
     """Draw until Ctrl-C. Raises: UsageError: the output is no terminal. StoreUnavailable: at the beginning."""
     if not out.is_terminal:
         raise click.UsageError("--watch needs a terminal: leave it out in a pipe.")
-    # Lets the terminal be restored; the bare signal would leave its cursor hidden.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    stopped: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        """Note a signal. An exception amid a query might get lost, or leave the terminal as it is."""
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     found, trouble = _read(settings, reader, pools), ""
-    try:
-        with Live(console=out, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
-            while True:
-                live.update(_fitted(found, trouble), refresh=True)
-                time.sleep(WATCH_EVERY_S)
-                try:
-                    found, trouble = _read(settings, reader, pools), ""
-                except StoreUnavailable as error:
-                    trouble = f"NOT CURRENT: {error}"
-    except KeyboardInterrupt:
-        out.print(_screens(found, CHART_HEIGHT))
+    with Live(console=out, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+        while not stopped:
+            live.update(_fitted(found, trouble), refresh=True)
+            _pause(stopped)
+            try:
+                found, trouble = (found if stopped else _read(settings, reader, pools)), ""
+            except StoreUnavailable as error:
+                trouble = f"NOT CURRENT: {error}"
+    out.print(_screens(found, CHART_HEIGHT))
+
+
+def _pause(stopped: Sequence[int]) -> None:
+    """Wait for the next drawing, or until a signal has come."""
+    until = time.monotonic() + WATCH_EVERY_S
+    while not stopped and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def _fitted(found: Sequence[PoolOverview], trouble: str) -> RenderableType:

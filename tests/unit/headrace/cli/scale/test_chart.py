@@ -99,5 +99,5 @@ def test_it_is_left_out_where_it_would_show_nothing(lines: Lines, width: int, he
 
 def test_a_single_span_and_a_small_rate_are_drawn() -> None:
     shown = drawn(80, Lines([(at(-12), 0.3)], [], []))
-    assert shown[1].split()[0] == "0.4"
+    assert shown[1].split()[0] == "0.32"
     assert any("⠀" < mark < "⣿" for line in shown[2:-2] for mark in line[13:34])

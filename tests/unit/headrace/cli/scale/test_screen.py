@@ -1,5 +1,6 @@
 """What the terminal shows of a pool, and what it says where something is not known."""
 
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -191,15 +192,16 @@ def test_other_days_are_named() -> None:
 def test_a_watcher_keeps_the_last_screen_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     screen_file = StringIO()
     monkeypatch.setattr(command, "out", Console(file=screen_file, width=80, height=40, force_terminal=True))
-    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(command.signal, "signal", handlers.__setitem__)
     drawn = []
 
-    def sleep(_: float) -> None:
+    def pause(_: object) -> None:
         drawn.append(screen_file.getvalue())
         screen_file.truncate(0)
         screen_file.seek(0)
         if len(drawn) == 3:
-            raise KeyboardInterrupt
+            handlers[signal.SIGINT](signal.SIGINT, None)
 
     reads: Iterator[Any] = iter([[FOUND], StoreUnavailable("Postgres does not answer."), [FOUND]])
 
@@ -208,12 +210,14 @@ def test_a_watcher_keeps_the_last_screen_through_an_outage(monkeypatch: pytest.M
             raise found
         return found
 
-    monkeypatch.setattr(command.time, "sleep", sleep)
+    monkeypatch.setattr(command, "_pause", pause)
     monkeypatch.setattr(command, "_read", read)
     command._watch(Settings.load(), Reader(Settings.load(), 5), ["chat"])
     trouble = "NOT CURRENT: Postgres does not answer."
     assert [trouble in each for each in drawn] == [False, True, False]
     assert all("40 jobs wait" in each for each in [*drawn, screen_file.getvalue()])
+    with pytest.raises(KeyboardInterrupt):
+        handlers[signal.SIGINT](signal.SIGINT, None)
 
 
 @pytest.mark.parametrize(("height", "has_chart"), [(40, True), (26, True), (20, False)])
