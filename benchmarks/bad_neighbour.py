@@ -32,8 +32,17 @@ from headrace.connections import postgres
 from headrace.store.clients import apps, keys
 
 GOOD_APPS = 20
-#: The mechanisms that `neighbour/off` takes away, and one that a setting does.
-OFF = ("encoding", "values", "checksum", "bodies")
+#: What settings take away: the bound of bodies in flight, and webhook slots for each app and receiver with a deadline.
+OFF_BY_SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "bodies": {"HEADRACE_BODIES_IN_FLIGHT_BYTES": str(2**40)},
+    "receivers": {
+        "HEADRACE_WEBHOOKS__TIMEOUT_S": "3600",
+        "HEADRACE_WEBHOOKS__MAX_RUNNING_PER_APP": "1000",
+        "HEADRACE_WEBHOOKS__MAX_RUNNING_PER_RECEIVER": "1000",
+    },
+}
+#: The mechanisms that `neighbour/off` takes away, and those that settings do.
+OFF = ("encoding", "values", "checksum", *OFF_BY_SETTINGS)
 #: The own pool, and the length of an answer that nothing cuts short.
 SLOTS, TOKENS_PER_S, ANSWER_TOKENS = 32, 100, 200
 #: The model's limit, and the longest text of one of its tokens: a prompt with fewer characters than one times the other
@@ -116,7 +125,7 @@ def settings(model: Path, off: tuple[str, ...]) -> dict[str, str]:
         "HEADRACE_SIMULATOR__KV_TOKENS": "8000000",
         "HEADRACE_WAIT_SLOTS": str(WAIT_SLOTS),
         "HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true",
-        **({"HEADRACE_BODIES_IN_FLIGHT_BYTES": str(2**40)} if "bodies" in off else {}),
+        **{name: value for each in off for name, value in OFF_BY_SETTINGS.get(each, {}).items()},
         **(patched if off else {}),
     }
 
@@ -283,6 +292,7 @@ def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path
     \b
     bin/headrace python benchmarks/bad_neighbour.py
     bin/headrace python benchmarks/bad_neighbour.py --only long_texts --off encoding
+    bin/headrace python benchmarks/bad_neighbour.py --only dripping_receivers --off receivers
     """
     arms = run(seconds, off, {name: rate if not only or name in only else 0.0 for name, rate in RATES.items()})
     show(arms)
