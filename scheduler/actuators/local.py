@@ -17,7 +17,7 @@ from headrace.stack.processes.roster import MemberState
 from scheduler.actuators.base import HostMachine, HostOrder
 
 #: Seconds that the supervisor may take to connect, and for each part of its answer. It answers in milliseconds.
-TIMEOUT_S = 5.0
+TIMEOUT_S = 2.0
 
 
 def build(settings: Settings) -> "LocalActuator":

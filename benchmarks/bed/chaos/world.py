@@ -115,8 +115,6 @@ class World(AbstractContextManager["World"]):
             "HEADRACE_SCALING__POLICY": "fixed",
             "HEADRACE_SCALING__FIXED_HOSTS": str(HOSTS),
             "HEADRACE_SCALING__STALE_AFTER_S": str(STALE_S),
-            # The claim of a control process that died in a call keeps others away for twice as long.
-            "HEADRACE_SCALING__COMMAND__TIMEOUT_S": "3",
             # A job that is unlucky again and again is none that fails: that is what attempts are for, and not soaked.
             "HEADRACE_MAX_ATTEMPTS": "30",
             "HEADRACE_OVERFLOW__TIMEOUT_S": "4",

@@ -16,7 +16,7 @@ from scheduler.fleet.pace import Timing
         pytest.param(
             "aws", {"groups": {"chat": "g"}, "region": "eu-central-1", "timeout_s": 7}, 56, id="aws: two tries"
         ),
-        pytest.param("local", {"socket": "/tmp/hosts.sock"}, 30, id="local: the supervisor answers at once"),
+        pytest.param("local", {"socket": "/tmp/hosts.sock"}, 12, id="local: the supervisor answers at once"),
     ],
 )
 def test_the_claim_follows_from_the_time_outs_of_the_actuator_in_use(
