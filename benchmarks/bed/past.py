@@ -49,9 +49,10 @@ _ATTEMPTS = """
            at + interval '5 s', 'succeeded', 250, 0, 100, 3, 0.1 FROM past
 """
 _LEDGER = """
-    INSERT INTO ledger (at, kind, job_id, attempt, app_id, pool, model, prompt_tokens, output_tokens, engine_s, usd,
-                        price_version)
-    SELECT at + interval '5 s', 'compute', id, 1, app_id, 'chat', 'past', 250, 100, 3, 0.0001, 'past' FROM past
+    INSERT INTO ledger (at, kind, job_id, attempt, app_id, end_user, pool, model, prompt_tokens, output_tokens,
+                        engine_s, usd, api_usd, price_version)
+    SELECT at + interval '5 s', 'compute', id, 1, app_id, 'user-' || no % 5000, 'chat', 'past', 250, 100,
+           3, 0.0001, 0.0003, 'past' FROM past
 """
 _DELIVERIES = """
     INSERT INTO deliveries (id, job_id, app_id, event, url, state, tries, last_status, created_at, next_at,
