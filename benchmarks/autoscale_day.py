@@ -32,8 +32,8 @@ GOAL = 0.85
 #: The minimum is 1. Few jobs come unevenly: for a moment, a second host may be due.
 MOST_OFF_PEAK = 1.2
 MOST_REFUSED = 0.01
-#: The stack is up within so long, and the day begins.
-START_S = 45.0
+#: The day begins so long after its calendar was written: the stack is up by then, also on a busy machine.
+START_S = 90.0
 #: Hosts of the peak may be there so long before it and after it: they are ordered before, and drained after.
 BEFORE_S, AFTER_S = 20.0, 60.0
 CHART = Path(tempfile.gettempdir()) / "autoscale_day.png"

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import click
+
 from bed.fleet.arrivals import Load, offer
 from bed.fleet.record import Record, read
 from bed.fleet.stack import Fleet, await_hosts
@@ -33,7 +35,9 @@ def run(order: Order, look: Callable[[Testbed, float], None] = lambda _, __: Non
     """
     with order.fleet.running() as bed:
         if order.starts_at is not None:
-            time.sleep(max(0.0, order.starts_at - time.time()))
+            if (left_s := order.starts_at - time.time()) < 0:
+                raise click.ClickException(f"The stack was up {-left_s:.0f} s too late for its calendar.")
+            time.sleep(left_s)
         arrivals, told_s = order.load.arrivals(order.seed), 0.0
         for offered in offer(bed.url, bearer(bed.api_key), arrivals, order.load.seconds):
             if (at_s := time.time() - offered.began) >= told_s:
