@@ -2,8 +2,10 @@
 
 import logging
 
+from headrace.errors import StoreUnavailable
 from headrace.store import locks
 from headrace.store.money import cost_hours
+from headrace.store.money.cost_hours import HostBill
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -20,9 +22,19 @@ def close_hours(deps: ControlDeps) -> int:
         bills = cost_hours.open_bills(db) if locks.try_take(db, "close_hours") else []
     # A transaction for each, since an hour may have millions of entries. Another process that closes it too changes
     # nothing by that.
-    for bill in bills:
+    return sum(_close(deps, bill) for bill in bills)
+
+
+def _close(deps: ControlDeps, bill: HostBill) -> bool:
+    """Close one hour; False if that failed, which must not keep the others open. Raises: StoreUnavailable."""
+    facts = {"pool": bill.pool, "hour": bill.hour.isoformat(), "bill_usd": f"{bill.bill_usd:f}"}
+    try:
         with deps.store.begin() as db:
             rates = cost_hours.close_hour(db, bill, deps.settings.costs)
-        facts = {"pool": bill.pool, "hour": bill.hour.isoformat(), "bill_usd": f"{bill.bill_usd:f}"}
-        log.info("hour_closed", extra={**facts, "factor": f"{rates.factor:f}"})
-    return len(bills)
+    except StoreUnavailable:
+        raise
+    except Exception:
+        log.exception("hour_not_closed", extra=facts)
+        return False
+    log.info("hour_closed", extra={**facts, "factor": f"{rates.factor:f}"})
+    return True

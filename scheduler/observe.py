@@ -42,7 +42,7 @@ def observe(deps: ControlDeps) -> int:
         if not locks.try_take(db, "observe"):
             return 0
         at = clock.settled(db)
-        last = observations.last_sample_at(db)
+        last = observations.last_sample_at(db, at)
         if last is not None and at - last < every / 2:
             return 0
         outputs = workers.expected_outputs(db)

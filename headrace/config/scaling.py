@@ -24,9 +24,9 @@ class HostTypeSettings(Section):
             was measured.
     """
 
-    usd_per_hour: Annotated[Decimal, Field(ge=0)]
+    usd_per_hour: Annotated[Decimal, Field(ge=0, lt=100_000)]
     provision_s: Positive = 300.0
-    tokens_per_s: Positive | None = None
+    tokens_per_s: Annotated[float, Field(ge=0.1, le=1e9)] | None = None
 
 
 class ScalingEvent(Section):

@@ -10,8 +10,19 @@ from sqlalchemy import Connection
 from headrace.errors import ConfigError
 from headrace.tables import metadata
 
-#: A query of an analyst that takes longer is stopped: it would hold back the vacuum of the queues' tables.
-STATEMENT_TIMEOUT = "5min"
+#: The comment of a role that was made here. Any other role has rights and a password of its own, which must stay.
+MARK = "Made by headrace analyst."
+#: What holds in each session of the role in this database. A long query, or a transaction that stays open, holds back
+#: the vacuum of the queues' tables and the locks of a release.
+SESSION: Mapping[str, str] = MappingProxyType(
+    {
+        "default_transaction_read_only": "on",
+        "statement_timeout": "5min",
+        "idle_in_transaction_session_timeout": "5min",
+    }
+)
+#: Analysts' connections at once, of those that Postgres has for all.
+CONNECTIONS = 10
 
 #: The views, whose columns may all be read.
 VIEWS = (
@@ -23,6 +34,7 @@ HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "apps": frozenset({"webhook_secret", "webhook_secret_old", "webhook_secret_old_until"}),
         "jobs": frozenset({"metadata", "webhook_url", "error_message", "custom_id"}),
+        "decisions": frozenset({"error"}),
         "deliveries": frozenset({"data", "url", "last_error"}),
     }
 )
@@ -40,16 +52,21 @@ def readable() -> dict[str, tuple[str, ...]]:
 
 
 def allow(db: Connection, role: str, password: str) -> None:
-    """Make a role that may log in and read, or give an existing one this password and exactly these rights.
+    """Make a role that may log in and read; or give one that was made so before a new password and the present rights.
 
     Repeat it after a release, which may add tables.
-    Raises: ConfigError: the database's own user may not make roles, or owns what the role would lose.
+    Raises: ConfigError: another role has this name, or the database's own user may not make roles.
     """
     if db.scalar(sa.select(sa.text("current_user = :role")), {"role": role}):
         raise ConfigError(f"'{role}' is the role that Headrace itself uses: choose another name.", param="role")
-    exists = db.scalar(sa.text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"), {"role": role})
+    about = sa.text("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = :role")
+    found = db.execute(about, {"role": role}).one_or_none()
+    if found is not None and found[0] != MARK:
+        message = f"The role '{role}' exists, and 'headrace analyst' did not make it: choose another name."
+        raise ConfigError(message, param="role")
+    database = str(db.scalar(sa.select(sa.func.current_database())))
     try:
-        for statement in _statements(role, _encrypted(db, role, password), is_new=not exists):
+        for statement in _statements(role, _encrypted(db, role, password), database, is_new=found is None):
             db.exec_driver_sql(_formatted(db, *statement).replace("%", "%%"))
     except sa.exc.ProgrammingError as error:
         message = f"The database's user may not make the role '{role}': {str(error.orig).strip()}."
@@ -63,13 +80,17 @@ def _encrypted(db: Connection, role: str, password: str) -> str:
     return encrypted.decode()
 
 
-def _statements(role: str, password: str, *, is_new: bool) -> list[tuple[str, ...]]:
+def _statements(role: str, password: str, database: str, *, is_new: bool) -> list[tuple[str, ...]]:
     """Each statement as a template of Postgres's `format`, with its values."""
     verb = "CREATE" if is_new else "ALTER"
-    rights = [
-        (f"{verb} ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD %L", role, password),
-        ("ALTER ROLE %I SET default_transaction_read_only = on", role),
-        (f"ALTER ROLE %I SET statement_timeout = '{STATEMENT_TIMEOUT}'", role),
+    rights: list[tuple[str, ...]] = [
+        (f"{verb} ROLE %I LOGIN CONNECTION LIMIT {CONNECTIONS} PASSWORD %L", role, password),
+        ("COMMENT ON ROLE %I IS %L", role, MARK),
+    ]
+    rights += [
+        (f"ALTER ROLE %I IN DATABASE %I SET {name} = %L", role, database, value) for name, value in SESSION.items()
+    ]
+    rights += [
         ("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM %I", role),
         ("GRANT USAGE ON SCHEMA public TO %I", role),
     ]

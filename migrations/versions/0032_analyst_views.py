@@ -124,7 +124,7 @@ VIEWS = {
         ) hosts
         JOIN (
             SELECT date_trunc('month', at, 'UTC') AS month, pool, count(*) AS requests, sum(api_usd) AS api_usd,
-                   sum(prompt_tokens + output_tokens)::numeric AS tokens
+                   sum(prompt_tokens::bigint + output_tokens)::numeric AS tokens
             FROM ledger
             WHERE kind = 'compute'
             GROUP BY 1, 2

@@ -14,7 +14,8 @@ import pytest
 
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import ConfigError
-from tests.contracts.test_engine import SOON_S, free, into, tiny_pool, wait_until
+from tests.contracts.test_engine import SOON_S, free, into, tiny_pool
+from tests.waiting import until
 from workers.engines import load
 from workers.engines.base import Engine, Progress
 from workers.engines.vllm.options import checked
@@ -103,7 +104,7 @@ def test_options_from_the_environment_reach_vllm(tiny_llama: Path, monkeypatch: 
         assert "".join(pieces) == heard.text
         with ThreadPoolExecutor(1) as threads:
             running = threads.submit(started.generate, free(max_tokens=900, request_id="long"))
-            wait_until(lambda: started.progress().get("long", Progress(0)).tokens > 63)
+            until(lambda: started.progress().get("long", Progress(0)).tokens > 63)
             before = started.progress()["long"].tokens
             started.abort("long")
             assert 63 < before <= running.result(SOON_S).usage.output_tokens < 900

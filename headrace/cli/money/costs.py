@@ -30,7 +30,9 @@ class Month(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Read it. Fails for anything else."""
         try:
-            return datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC)
+            month = datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC)
+            _next_month(month)  # None follows the last one that Python knows.
+            return month
         except ValueError:
             self.fail(f"'{value}' is not a month such as 2026-11.", param, ctx)
 

@@ -18,7 +18,7 @@ from headrace.store.fleet import decisions
 
 
 @click.command()
-@click.argument("decision_id", metavar="ID", type=click.IntRange(min=1))
+@click.argument("decision_id", metavar="ID", type=click.IntRange(1, 2**63 - 1))
 @json_option
 @click.pass_context
 def replay(context: click.Context, decision_id: int, as_json: bool) -> None:

@@ -138,8 +138,9 @@ def runs(db: Connection, pool: str, limit: int) -> list[DecisionRun]:
 
 
 def last_at(db: Connection, pool: str) -> datetime | None:
-    """When a decision was last made for this pool."""
-    newest: datetime | None = db.scalar(sa.select(sa.func.max(decisions.c.at)).where(decisions.c.pool == pool))
+    """When a decision was last made for this pool; none that a clock which was ahead has dated later than now."""
+    of_pool = (decisions.c.pool == pool, decisions.c.at <= sa.func.now())
+    newest: datetime | None = db.scalar(sa.select(sa.func.max(decisions.c.at)).where(*of_pool))
     return newest
 
 

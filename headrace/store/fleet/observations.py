@@ -51,9 +51,9 @@ def add_samples(db: Connection, samples: Sequence[QueueSample]) -> None:
         db.execute(statement, [asdict(sample) for sample in samples])
 
 
-def last_sample_at(db: Connection) -> datetime | None:
-    """When the newest sample was taken."""
-    newest: datetime | None = db.scalar(sa.select(sa.func.max(queue_samples.c.at)))
+def last_sample_at(db: Connection, now: datetime) -> datetime | None:
+    """When the newest sample was taken; those that a clock which was ahead has dated later than `now` do not count."""
+    newest: datetime | None = db.scalar(sa.select(sa.func.max(queue_samples.c.at)).where(queue_samples.c.at <= now))
     return newest
 
 

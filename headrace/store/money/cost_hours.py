@@ -47,8 +47,9 @@ class HostBill:
 def open_bills(db: Connection) -> list[HostBill]:
     """The bills of hours that are over and not closed, or closed with another bill; the oldest first.
 
-    An hour in which no host had a price has none.
+    An hour in which no host had a price has none. The rows of hours that have none any more are deleted.
     """
+    db.execute(_UNBILLED, {"revise": REVISE})
     return [HostBill(**row._mapping) for row in db.execute(_OPEN, _TIMES)]
 
 
@@ -82,12 +83,14 @@ _TIMES = {"settle": SETTLE, "revise": REVISE, "most": MOST_HOURS}
 _OPEN = sa.text(
     """
     WITH span AS (
-        SELECT coalesce((SELECT max(hour) FROM cost_hours) - :revise, '-infinity') AS since,
+        SELECT pool, coalesce(max(c.hour) - :revise, '-infinity') AS since,
                date_trunc('hour', now() - :settle, 'UTC') AS until
+        FROM (SELECT DISTINCT pool FROM hosts) pools LEFT JOIN cost_hours c USING (pool)
+        GROUP BY pool
     ), leases AS (
-        SELECT h.pool, h.usd_per_hour, h.ordered_at, least(coalesce(h.ended_at, 'infinity'), span.until) AS ended_at,
+        SELECT pool, h.usd_per_hour, h.ordered_at, least(coalesce(h.ended_at, 'infinity'), span.until) AS ended_at,
                h.ready_at, span.since
-        FROM hosts h, span
+        FROM hosts h JOIN span USING (pool)
         WHERE h.ordered_at < span.until AND coalesce(h.ended_at, 'infinity') > greatest(span.since, h.ordered_at)
     ), parts AS (
         SELECT l.*, s.hour, greatest(s.hour, l.ordered_at) AS began,
@@ -118,6 +121,17 @@ _OPEN = sa.text(
     LIMIT :most
     """
 ).bindparams(sa.bindparam("settle", type_=sa.Interval), sa.bindparam("revise", type_=sa.Interval))
+
+# A lease may end as of an earlier hour, after the hours since then were closed.
+_UNBILLED = sa.text(
+    """
+    DELETE FROM cost_hours c
+    WHERE c.hour >= (SELECT max(hour) FROM cost_hours) - :revise AND NOT EXISTS (
+          SELECT FROM hosts h
+          WHERE h.pool = c.pool AND h.usd_per_hour IS NOT NULL AND h.ordered_at < c.hour + interval '1 hour'
+            AND coalesce(h.ended_at, 'infinity') > greatest(c.hour, h.ordered_at))
+    """
+).bindparams(sa.bindparam("revise", type_=sa.Interval))
 
 _ENTRIES = """
     FROM ledger l

@@ -28,7 +28,7 @@ def load(db: Connection, settings: Settings, pool: str, hosts: PoolHosts, now: d
     """
     policy = settings.scaling.of_pool(pool)
     window = timedelta(seconds=policy.window_s)
-    moments = _joined(_moments(db, pool, now - WINDOWS * window, settings.observe_every_s), policy.window_s)
+    moments = _joined(_moments(db, pool, (now - WINDOWS * window, now), settings.observe_every_s), policy.window_s)
     if moments:
         outcomes.compare(db, pool, policy.window_s, moments[-1].at)
     errors = outcomes.errors(db, pool, hosts.tokens_per_s, now) if hosts.tokens_per_s else ()
@@ -51,7 +51,7 @@ def _joined(moments: Sequence[Moment], window_s: float) -> tuple[Moment, ...]:
     return joined(older, WINDOWS * window_s) + joined(last, min(STEP_S, window_s / BINS))
 
 
-def _moments(db: Connection, pool: str, since: datetime, every_s: float) -> list[Moment]:
+def _moments(db: Connection, pool: str, span: tuple[datetime, datetime], every_s: float) -> list[Moment]:
     """The samples of the pool's lanes, added up for each time at which they were taken.
 
     Args: every_s: how often samples are taken, which is the length of the first interval.
@@ -60,7 +60,7 @@ def _moments(db: Connection, pool: str, since: datetime, every_s: float) -> list
     names = ("offered", "offered_tokens", "refused", "spilled", "depth", "depth_tokens", "running")
     # Slots are not a sum: the sample of each lane reports all slots of the pool.
     columns = (*(sa.cast(sa.func.sum(own[name]), sa.BigInteger) for name in names), sa.func.max(own.slots))
-    sampled = sa.select(own.at, *columns).where(own.queue.in_(lane_queues(pool)), own.at > since)
+    sampled = sa.select(own.at, *columns).where(own.queue.in_(lane_queues(pool)), own.at > span[0], own.at <= span[1])
     rows = db.execute(sampled.group_by(own.at).order_by(own.at)).all()
     lengths = [every_s, *((after.at - before.at).total_seconds() for before, after in pairwise(rows))]
     return [Moment(at, seconds, *counts) for (at, *counts), seconds in zip(rows, lengths, strict=False)]

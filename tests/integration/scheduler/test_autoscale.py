@@ -129,6 +129,14 @@ def test_a_second_tick_within_half_an_interval_decides_nothing(want: Any, query:
     assert autoscale(deps).keys() == {"chat"}
 
 
+@pytest.mark.usefixtures("observed")
+def test_decisions_go_on_after_the_clock_was_ahead(want: Any, query: Any) -> None:
+    deps = want(3)
+    autoscale(deps)
+    query("UPDATE decisions SET at = at + interval '2 hours'")
+    assert autoscale(deps).keys() == {"chat"}
+
+
 @pytest.fixture
 def twins(deps: ControlDeps) -> Iterator[list[Store]]:
     """The connections of two control processes."""

@@ -59,6 +59,15 @@ def test_counts_are_since_the_sample_before(deps: ControlDeps, queued: Callable[
     assert arrivals == [(1,), (1,)]
 
 
+def test_samples_go_on_after_the_clock_was_ahead(deps: ControlDeps, queued: Callable[..., Ticket], query: Any) -> None:
+    observe(deps)
+    query("UPDATE queue_samples SET at = at + interval '2 hours'")
+    queued()
+
+    assert observe(deps) == len(deps.queues)
+    assert query("SELECT arrivals FROM queue_samples WHERE queue = :queue ORDER BY at LIMIT 1", queue=QUEUE) == [(1,)]
+
+
 @pytest.mark.parametrize("skew", [timedelta(minutes=-30), timedelta(), timedelta(minutes=30)], ids=str)
 @pytest.mark.parametrize(
     "change",

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from click.testing import Result
 from sqlalchemy.exc import DBAPIError
 
+from headrace.config import Settings
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Ticket
 from headrace.store import Store
-from headrace.store.analyst import CLOSED, HIDDEN, VIEWS, readable
+from headrace.store.analyst import CLOSED, HIDDEN, SESSION, VIEWS, readable
 from headrace.tables import apps, job_texts, jobs, metadata
 
 Run = Callable[..., Result]
@@ -96,11 +96,55 @@ def test_a_second_call_gives_the_role_another_password(analyst: sa.Engine, run: 
         analyst.connect()
 
 
-def test_the_own_role_is_refused(run: Run, settings: Any) -> None:
+def test_the_own_role_is_refused(run: Run, settings: Settings) -> None:
     result = run("analyst", "--role", sa.make_url(settings.database_url).username or "")
 
     assert result.exit_code == 1
     assert "is the role that Headrace itself uses" in result.stderr
+
+
+def test_a_role_that_somebody_else_made_is_refused_and_keeps_what_it_has(run: Run, engine: sa.Engine) -> None:
+    about = "SELECT rolsuper, rolcreatedb, rolpassword FROM pg_authid WHERE rolname = 'bi team'"
+    with engine.begin() as db:
+        db.exec_driver_sql("CREATE ROLE \"bi team\" LOGIN SUPERUSER CREATEDB PASSWORD 'theirs'")
+        before = db.execute(sa.text(about)).one()
+    result = run("analyst", "--role", "bi team")
+    with engine.begin() as db:
+        after = db.execute(sa.text(about)).one()
+        db.exec_driver_sql('DROP ROLE "bi team"')
+
+    assert result.exit_code == 1
+    assert "The role 'bi team' exists, and 'headrace analyst' did not make it" in result.stderr
+    assert after == before
+
+
+def test_a_user_that_is_no_superuser_makes_the_role_and_renews_it(
+    run: Run, engine: sa.Engine, settings: Settings
+) -> None:
+    own = sa.make_url(settings.database_url)
+    with engine.begin() as db:
+        db.exec_driver_sql("CREATE ROLE deployer LOGIN CREATEROLE PASSWORD 'd'")
+        db.exec_driver_sql(f'GRANT "{own.username}" TO deployer')
+    url = own.set(username="deployer", password="d").render_as_string(hide_password=False)
+    results = [run("analyst", "--role", ROLE, DATABASE_URL=url) for _ in range(2)]
+    reads = sa.create_engine(sa.make_url(results[1].stdout.strip()).set(drivername="postgresql+psycopg"))
+    with reads.connect() as db:
+        rows = db.execute(sa.text("SELECT count(*) FROM cost_per_request")).scalar()
+    reads.dispose()
+    with engine.begin() as db:
+        for role in (ROLE, "deployer"):
+            db.exec_driver_sql(f'DROP OWNED BY "{role}"')
+            db.exec_driver_sql(f'DROP ROLE "{role}"')
+
+    assert [result.exit_code for result in results] == [0, 0], results[0].output
+    assert rows == 0
+
+
+def test_an_idle_transaction_ends_and_a_query_has_a_limit_in_this_database(analyst: sa.Engine) -> None:
+    with analyst.connect() as db:
+        found = [db.scalar(sa.text(f"SHOW {name}")) for name in SESSION]
+
+    assert found == list(SESSION.values())
 
 
 def test_each_table_is_open_or_closed_and_each_hidden_column_exists() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from headrace.config import ScalingEvent, ScalingSettings, Settings
+from headrace.config import HostTypeSettings, ScalingEvent, ScalingSettings, Settings
 from headrace.errors import ConfigError
 
 WEEKLY = {"name": "peak", "weekdays": ["mon"], "from": "09:00", "to": "11:00"}
@@ -70,6 +70,19 @@ def test_a_pools_own_settings_take_the_place_of_the_common_ones() -> None:
 def test_a_name_that_nothing_has_is_refused(scaling: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         ScalingSettings.model_validate(scaling).check(["chat"], ["h100"])
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *({"usd_per_hour": usd} for usd in ("-1", "1e9", "NaN", "Infinity")),
+        *({"usd_per_hour": "4.10", "tokens_per_s": rate} for rate in (0, 1e-7, 1e300, float("inf"), float("nan"))),
+    ],
+    ids=str,
+)
+def test_a_host_that_no_price_can_follow_from_is_refused(host: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        HostTypeSettings.model_validate(host)
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,4 @@ def test_inputs_of_another_shape_and_an_unknown_id_are_explained(run: Run, decid
     assert shown.exit_code == 1
     assert f"Decision {decided} cannot be computed again" in shown.output
     assert "No decision with id 999" in run("scale", "replay", "999").output
+    assert run("scale", "replay", str(10**22)).exit_code == 2

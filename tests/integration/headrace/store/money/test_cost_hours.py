@@ -183,6 +183,31 @@ def test_an_hour_is_closed_once_and_again_only_if_its_bill_changes(
     assert differences(store) == [0]
 
 
+def test_hours_after_an_end_that_became_known_late_are_not_billed(
+    store: Store, add_host: AddHost, add_entry: AddEntry
+) -> None:
+    add_host(ended_at=None, end_reason=None)
+    add_entry(at=at(90))
+    assert len(close(store)) > 1
+    with store.begin() as db:
+        db.execute(sa.update(hosts).values(ended_at=at(30), end_reason="gone"))
+
+    close(store)
+
+    assert [(hour.hour, hour.bill_usd) for hour in rows(store)] == [(HOUR, Decimal("2.05"))]
+
+
+def test_a_pool_whose_hosts_are_found_late_has_its_hours_billed(store: Store, add_host: AddHost) -> None:
+    add_host(pool="chat")
+    close(store)
+    began = HOUR - 2 * hours.REVISE
+    add_host(pool="fast", ordered_at=began, ready_at=began, ended_at=began + timedelta(hours=2))
+
+    close(store)
+
+    assert [hour.bill_usd for hour in rows(store) if hour.pool == "fast"] == [Decimal("4.10")] * 2
+
+
 def test_an_hour_stays_open_until_it_has_settled(store: Store, add_host: AddHost) -> None:
     add_host(ended_at=None, end_reason=None)
 

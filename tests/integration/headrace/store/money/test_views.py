@@ -13,6 +13,7 @@ from headrace.config import PROJECT_ROOT, CostSettings
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Ticket
 from headrace.store import Store
+from headrace.store.analyst import VIEWS
 from headrace.store.money import cost_hours
 from headrace.tables import attempts, hosts, jobs, ledger, own_prices
 
@@ -103,6 +104,16 @@ def test_a_host_pays_from_so_many_requests_an_hour(view: View) -> None:
     assert (september.break_even_share, october.break_even_share) == (1, Decimal("0.5"))
     # 5 tokens a second, over 125 tokens of a request.
     assert october.most_requests_per_host_hour == 144
+
+
+@pytest.mark.usefixtures("charged")
+def test_a_huge_request_breaks_no_view(view: View, store: Store) -> None:
+    most = 2**31 - 1
+    huge = {"kind": "compute", "pool": "chat", "usd": 1, "at": OCTOBER, "prompt_tokens": most, "output_tokens": most}
+    with store.begin() as db:
+        db.execute(sa.insert(ledger).values(huge))
+
+    assert all(view(f"SELECT * FROM {name}") for name in VIEWS)
 
 
 @pytest.mark.usefixtures("charged")

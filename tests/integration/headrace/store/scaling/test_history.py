@@ -77,6 +77,15 @@ def test_an_interval_without_samples_belongs_to_the_next_one(
     assert [moment.seconds for moment in load().moments] == [5.0, 240.0, 60.0]
 
 
+def test_samples_that_a_clock_which_was_ahead_has_dated_do_not_count(
+    load: Callable[..., History], sample: Callable[..., None]
+) -> None:
+    sample(every(5, NOW - MINUTE, NOW), offered=3, offered_tokens=700)
+    before = load().moments
+    sample([NOW + 2 * 60 * MINUTE], offered=0)
+    assert load().moments == before
+
+
 def test_needs_are_those_of_a_window_and_the_burst_that_of_the_last_decision(
     load: Callable[..., History], decide: Callable[..., None]
 ) -> None:
