@@ -21,6 +21,7 @@ from headrace.broker.remote_control import cancel_here
 from headrace.broker.watchdog import watch
 from headrace.config import Settings
 from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
+from headrace.endpoint import Endpoint
 from headrace.logging import configure
 from headrace.store import Store, jobs
 from headrace.store.bad_rows import BadRows
@@ -35,6 +36,7 @@ from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
+from scheduler.metrics import ScalingMetrics
 from scheduler.price_tokens import price_tokens
 from scheduler.rescue import Patience, rescue
 from scheduler.show_ends import EndsListener
@@ -137,6 +139,18 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
             with startup.explained():
                 return make_sweeper(deps)
 
+    class MetricsStep(bootsteps.StartStopStep):
+        """Serves the metrics of the control worker's process."""
+
+        def create(self, worker: Any) -> Endpoint:
+            """Called once, when the worker is put together."""
+            return Endpoint([ScalingMetrics(deps)], deps.settings.metrics_host, deps.settings.metrics_port)
+
+        def start(self, worker: Any) -> None:
+            """Called once, before anything is consumed."""
+            with startup.explained():
+                self.obj.start()
+
     class ShowEndsStep(bootsteps.StartStopStep):
         """Shows such jobs while the worker is connected, over its own Redis connection."""
 
@@ -150,7 +164,7 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
             """Called for each connection, once it has an event dispatcher."""
             self.obj.start(consumer.event_dispatcher)
 
-    celery.steps["worker"].update({ControlQueueStep, SweepStep})
+    celery.steps["worker"].update({ControlQueueStep, SweepStep, MetricsStep})
     celery.steps["consumer"].add(ShowEndsStep)
 
 

@@ -1,7 +1,7 @@
 """The control process's dependencies, without any rules. `app.py` wires them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace.broker.admission import Admission
@@ -9,16 +9,22 @@ from headrace.broker.pace import Pace
 from headrace.config import Settings
 from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.store import Store
+from scheduler.call_counts import CallCounts
 
 
 @dataclass(frozen=True, slots=True)
 class ControlDeps:
-    """The servers, each behind its own class."""
+    """The servers, each behind its own class.
+
+    Attributes:
+        calls: this process's calls of the providers of hosts.
+    """
 
     settings: Settings
     store: Store
     admission: Admission
     pace: Pace
+    calls: CallCounts = field(default_factory=CallCounts)
 
     @property
     def queues(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Route, lane_queues
+from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError, DeliveryFailed
 from headrace.logging import configure
 from headrace.store import Store
@@ -38,7 +39,6 @@ from workers.delivering.posting import make_session
 from workers.delivering.slots import DeliverySlots
 from workers.events import SendEvents
 from workers.measuring.delivery_metrics import DeliveryMetrics
-from workers.measuring.metrics import Endpoint
 from workers.outcomes import JobFailed, show
 from workers.running.notices import Notices
 from workers.taking.taker import KvTaker
@@ -176,13 +176,13 @@ def _make_webhook_app(settings: Settings) -> Celery:
                 redis.delete(list_key(WEBHOOKS))
             with _ends_in_a_sentence():
                 settings.check_budget_webhook()
-                endpoint.begin()
+                endpoint.start()
             taker.open(use_case.terms, partial(_free_slots, worker))
 
         def stop(self, worker: Any) -> None:
             taker.close()
             slots.drain(settings.drain_s)
-            endpoint.end()
+            endpoint.stop()
 
         terminate = stop
 

@@ -18,6 +18,7 @@ from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.queues import OVERFLOW, Route
+from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.policies.answers import AnswerLength
 from headrace.policies.pricing import Tariff
@@ -26,7 +27,7 @@ from headrace.store import Store, observations, workers
 from headrace.store.money import own_prices
 from workers.engines import load
 from workers.engines.base import EngineLimits
-from workers.measuring.metrics import BudgetMetrics, Endpoint, WorkerMetrics
+from workers.measuring.metrics import BudgetMetrics, WorkerMetrics
 from workers.measuring.sampler import Sampler
 from workers.paid.breaker import Breaker
 from workers.paid.lockout import Lockout
@@ -111,7 +112,7 @@ class Worker:
             node: the process's name in Celery and Flower. No other process has it.
         Raises: EngineUnavailable, StoreUnavailable; ConfigError for a setting that cannot be followed.
         """
-        self._endpoint.begin()
+        self._endpoint.start()
         facts = {"engine": self._engine.name, "pid": os.getpid(), "host_id": self._settings.host_id}
         log.info("engine_loading", extra=facts)
         limits = self._engine.start()
@@ -208,7 +209,7 @@ class Worker:
         self._lease.end()
         self._engine.stop()
         self._publisher.end()
-        self._endpoint.end()
+        self._endpoint.stop()
         log.info("worker_left", extra={"worker_id": str(self._state.id)})
 
 

@@ -109,8 +109,8 @@ class Settings(BaseSettings):
             them.
         keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed. A receiver that
             answered 410 gets nothing for as long.
-        metrics_host: the address on which a worker serves Prometheus.
-        metrics_port: the port on which it does; by default it does not. Each worker of a host needs a port of its own;
+        metrics_host: the address on which a worker, or the control process, serves Prometheus.
+        metrics_port: the port on which it does; by default it does not. Each process of a host needs a port of its own;
             `headrace up` chooses free ones.
         failpoint: the process exits at the named point, as if killed. For crash tests only.
     """

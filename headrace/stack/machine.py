@@ -31,7 +31,7 @@ from headrace.stack.servers.valkey import Valkey
 
 WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
 #: The port of each worker's metrics.
-METRICS_PORTS = MappingProxyType({"gpu": 9464, "overflow": 10_464, "webhooks": 11_464})
+METRICS_PORTS = MappingProxyType({"gpu": 9464, "overflow": 10_464, "webhooks": 11_464, "control": 12_464})
 #: The metrics port of a stack's first host. Each stack has HOSTS_APART of these ports, so that the hosts of stacks
 #: beside each other meet no port that another one was promised. The highest is below the kernel's own choices.
 HOST_METRICS_PORT, HOSTS_APART = 20_464, 20

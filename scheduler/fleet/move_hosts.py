@@ -217,13 +217,16 @@ class HostMover:
     def _call(self, ids: Sequence[str], call: Callable[[], T]) -> T | None:
         """Call the provider; None if that failed, which the decisions of these hosts then say."""
         try:
-            return call()
+            answer = call()
         except ActuatorUnavailable as error:
+            self._deps.calls.add(self._pool, failed=True)
             self._pace.failed()
             log.warning("provider_failed", extra={"pool": self._pool, "error": str(error), "hosts": list(ids)})
             with self._writing() as db:
                 decisions.note_call(db, ids, str(error))
             return None
+        self._deps.calls.add(self._pool, failed=False)
+        return answer
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

@@ -1,4 +1,4 @@
-"""What a worker serves on its metrics port, by Prometheus's own checker: format, names, units and help texts."""
+"""What a process serves on its metrics port, by Prometheus's own checker: format, names, units and help texts."""
 
 import subprocess
 from collections.abc import Iterator
@@ -16,9 +16,10 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         yield made
 
 
-def test_prometheus_reads_the_metrics_of_a_worker(stack: Stack, promtool_path: str) -> None:
-    served = httpx2.get(stack.report.metrics_urls["gpu"], timeout=30.0).raise_for_status().text
-    assert "headrace_worker_running" in served
+@pytest.mark.parametrize(("name", "metric"), [("gpu", "headrace_worker_running"), ("control", "headrace_hosts{")])
+def test_prometheus_reads_the_metrics_of_a_process(stack: Stack, promtool_path: str, name: str, metric: str) -> None:
+    served = httpx2.get(stack.report.metrics_urls[name], timeout=30.0).raise_for_status().text
+    assert metric in served
 
     checked = subprocess.run(
         [promtool_path, "check", "metrics"], input=served, capture_output=True, text=True, check=False

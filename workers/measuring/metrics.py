@@ -1,25 +1,19 @@
-"""A worker's Prometheus endpoint: Headrace's metrics beside those that vLLM registers in the same process."""
+"""A worker's Prometheus metrics, beside those that vLLM registers in the same process."""
 
-import logging
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
 from headrace.domain.limits.budgets import Limits, share
-from headrace.errors import ConfigError, StoreUnavailable
+from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store.money import budgets
 from workers.engines.base import Engine, EngineStats
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
@@ -95,41 +89,3 @@ class BudgetMetrics(Collector):
     def _gauge(self) -> GaugeMetricFamily:
         about = "Share of a budget that is spent and reserved; without an app, of all apps together."
         return GaugeMetricFamily("headrace_budget_used_ratio", about, labels=["app", "period"])
-
-
-class Endpoint:
-    """Serves a worker's metrics, and everything else in the registry, over HTTP from `begin` to `end`."""
-
-    def __init__(
-        self, collectors: Sequence[Collector], host: str, port: int | None, registry: CollectorRegistry = REGISTRY
-    ):
-        """Args: port: None serves nothing. registry: the default also holds vLLM's metrics."""
-        self._collectors, self._host, self._port, self._registry = collectors, host, port, registry
-        self._serving: tuple[WSGIServer, threading.Thread] | None = None
-
-    def begin(self) -> None:
-        """Start to listen. Raises: ConfigError when the address cannot be bound."""
-        if self._port is None:
-            return
-        try:
-            self._serving = start_http_server(self._port, self._host, self._registry)
-        except OSError as error:
-            message = (
-                f"Metrics cannot be served on {self._host}:{self._port} (HEADRACE_METRICS_HOST, HEADRACE_METRICS_PORT):"
-                f" {error.strerror}. Each worker of a host needs a port of its own."
-            )
-            raise ConfigError(message, param="metrics_port") from error
-        for collector in self._collectors:
-            self._registry.register(collector)
-        log.info("metrics_served", extra={"host": self._host, "port": self._port})
-
-    def end(self) -> None:
-        """Stop listening. Does nothing before `begin`."""
-        if self._serving is None:
-            return
-        (server, thread), self._serving = self._serving, None
-        for collector in self._collectors:
-            self._registry.unregister(collector)
-        server.shutdown()
-        server.server_close()
-        thread.join()

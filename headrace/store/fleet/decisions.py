@@ -144,6 +144,15 @@ def last_at(db: Connection, pool: str) -> datetime | None:
     return newest
 
 
+def targets(db: Connection, pools: Sequence[str]) -> dict[str, int]:
+    """The hosts that the last decision on each of these pools wants; a pool without a decision is absent."""
+    own = decisions.c
+    listed = sa.select(sa.func.unnest(sa.cast(list(pools), ARRAY(sa.Text))).label("pool")).subquery("listed")
+    newest = sa.select(own.target).where(own.pool == listed.c.pool).order_by(own.at.desc()).limit(1).lateral("newest")
+    found = db.execute(sa.select(listed.c.pool, newest.c.target))
+    return {row.pool: row.target for row in found}
+
+
 def last_applied_at(db: Connection, pool: str, action: Action) -> datetime | None:
     """When a decision of this kind for this pool last took effect; None if that was not made in the last day.
 

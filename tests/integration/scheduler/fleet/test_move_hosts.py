@@ -165,6 +165,8 @@ def test_a_failed_call_is_on_the_decision_and_repeated_after_a_pause(
     assert (len(cloud.calls), states()) == (num_calls, {"wanted": 2})
     assert HostMover(active, cloud, "chat", AT_ONCE)() == 2
     assert query("SELECT tries, error, applied_at IS NOT NULL FROM decisions") == [(2, f"no {call} today", True)]
+    answered = {"machines": 2, "order": 3}[call]
+    assert active.calls.snapshot() == {("chat", "failed"): 1, ("chat", "answered"): answered}
 
 
 def test_half_a_success_is_recorded_and_completed(

@@ -14,13 +14,14 @@ from headrace.config import BudgetSettings, Settings
 from headrace.connections import postgres
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
+from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError
 from headrace.stack.ports import free_port
 from headrace.store import Store
 from headrace.store.clients import apps
 from headrace.tables import budgets
 from workers.engines.base import EngineLimits, EngineStats, Progress
-from workers.measuring.metrics import BudgetMetrics, Endpoint, WorkerMetrics
+from workers.measuring.metrics import BudgetMetrics, WorkerMetrics
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -46,13 +47,13 @@ def serve() -> Iterator[Callable[..., Endpoint]]:
         budget.open(EngineLimits(None, 8))
         metrics = WorkerMetrics("chat", engine, budget, WorkerState())
         endpoint = Endpoint([metrics], HOST, port, registry)
-        endpoint.begin()
+        endpoint.start()
         begun.append(endpoint)
         return endpoint
 
     yield begin
     for endpoint in begun:
-        endpoint.end()
+        endpoint.stop()
 
 
 def scrape(port: int) -> str:
@@ -106,7 +107,7 @@ def test_without_a_port_nothing_is_served(serve: Callable[..., Endpoint]) -> Non
 def test_how_much_of_each_budget_is_used_is_read_at_each_scrape(store: Store, app: App) -> None:
     port, registry = free_port(), CollectorRegistry(auto_describe=True)
     endpoint = Endpoint([BudgetMetrics(store, BudgetSettings(month_usd=Decimal(8)))], HOST, port, registry)
-    endpoint.begin()
+    endpoint.start()
     try:
         before = scrape(port)
         with store.begin() as db:
@@ -118,7 +119,7 @@ def test_how_much_of_each_budget_is_used_is_read_at_each_scrape(store: Store, ap
                 db.execute(sa.insert(budgets).values(id=new_id(), **values))
         after = scrape(port)
     finally:
-        endpoint.end()
+        endpoint.stop()
 
     assert "headrace_budget_used_ratio{" not in before
     assert 'headrace_budget_used_ratio{app="test",period="day"} 0.8' in after
