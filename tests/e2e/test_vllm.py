@@ -87,9 +87,14 @@ def test_jobs_of_a_killed_engine_core_come_back_and_succeed(
     assert full.pid("gpu") == worker
 
 
-def test_a_prompt_that_kills_the_engine_fails_and_its_neighbours_succeed(full: Any) -> None:
+def test_a_prompt_that_kills_the_engine_fails_and_its_neighbours_succeed(
+    full: Any, wait_until: Callable[..., None]
+) -> None:
     crashes_before = deaths(full)
-    poison, *neighbours = [full.submit(**POISON), *full.submit_many(BATCH - 1, max_wait=MAX_WAIT_S, max_tokens=16)]
+    # Long answers, so that all still run when the poison joins them. Alone, it would kill the engine once only.
+    neighbours = full.submit_many(BATCH - 1, max_wait=MAX_WAIT_S, max_tokens=128)
+    wait_until(lambda: full.count("running") == BATCH - 1, "the neighbours run")
+    poison = full.submit(**POISON)
     ended = full.all_ended([poison, *neighbours], ENGINE_UP_S)
     assert (ended[0]["status"], ended[0]["error"]["code"]) == ("failed", "engine_crash")
     assert {(job["status"], job["attempts"]) for job in ended[1:]} == {("succeeded", 1)}

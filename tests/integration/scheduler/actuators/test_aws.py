@@ -95,7 +95,7 @@ def test_an_instances_state_says_whether_it_serves(state: str, machines: list[Ho
         def describe_auto_scaling_groups(self, **_: Any) -> Any:
             return {"AutoScalingGroups": [{"Instances": [{"InstanceId": "i-1", "LifecycleState": state}]}]}
 
-    assert AwsActuator({"chat": "group"}, Client()).machines("chat") == machines
+    assert AwsActuator({"chat": "group"}, Client(), patience_s=1.0).machines("chat") == machines
 
 
 def test_each_pool_needs_a_group(cloud: AutoScaling) -> None:
