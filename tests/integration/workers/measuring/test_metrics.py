@@ -86,8 +86,8 @@ def test_a_port_that_is_taken_is_refused_with_the_setting_s_name(serve: Callable
 def test_an_end_frees_the_port_and_the_names_and_can_be_repeated(serve: Callable[..., Endpoint]) -> None:
     port = free_port()
     first = serve(port)
-    first.end()
-    first.end()
+    first.stop()
+    first.stop()
     serve(port)
     assert "headrace_worker_running" in scrape(port)
 
