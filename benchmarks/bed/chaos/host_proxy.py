@@ -54,7 +54,7 @@ class HostProxy(AbstractContextManager["HostProxy"]):
         before = self._path.with_name("proxy.sock")
         self._server = socketserver.ThreadingUnixStreamServer(str(before), Handler)
         self._server.daemon_threads, self._server.block_on_close = True, False
-        # In one step, so that no call finds nobody.
+        # In one step, so that every call finds a supervisor.
         before.rename(self._path)
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

@@ -155,7 +155,7 @@ def test_each_table_is_open_or_closed_and_each_hidden_column_exists() -> None:
     assert sorted(readable()) == OPEN, "decide for a new table whether analysts may read it"
 
 
-#: A new table is not open before somebody has looked at its columns.
+#: A new table fails the test until its columns are classified.
 OPEN = [
     *("apps", "attempts", "budget_limits", "budgets", "cost_hours", "decisions", "deliveries", "host_actors", "hosts"),
     *("jobs", "ledger", "own_prices", "queue_rollups", "queue_samples", "refusals", "scaling_alerts"),

@@ -1,4 +1,4 @@
-"""Leases of hosts that nobody orders, on a real Postgres."""
+"""Leases of hosts in mode `advisory`, on a real Postgres."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -54,7 +54,7 @@ def test_until_enough_minutes_were_saturated_the_rate_of_the_host_type_counts(
 ) -> None:
     a100 = HostTypeSettings(usd_per_hour=Decimal(4), tokens_per_s=70)
     of_type = set_up.model_copy(update={"hosts": {"a100": a100}, "scaling": ScalingSettings(host_type="a100")})
-    # The first and the last minute have no neighbour, so that nobody knows what happened before and after them.
+    # The first and the last minute lack a neighbour, so a change beside them would go unseen.
     sample(minutes(21), **FULL)
     assert measured(of_type) == Capacity(70, 8.0, 19)
     assert measured() == Capacity(None, 8.0, 19)
