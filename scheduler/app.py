@@ -30,19 +30,19 @@ from headrace.store.jobs import idempotency, texts
 from headrace.store.money import cost_hours
 from headrace.store.webhooks import deliveries
 from scheduler import actuators, sweep, tasks
-from scheduler.close_hours import close_hours
 from scheduler.deps import ControlDeps
 from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
 from scheduler.metrics import ScalingMetrics
-from scheduler.price_tokens import price_tokens
+from scheduler.money.close_hours import close_hours
+from scheduler.money.price_tokens import price_tokens
+from scheduler.money.watch_budgets import watch_budgets
 from scheduler.rescue import Patience, rescue
 from scheduler.show_ends import EndsListener
 from scheduler.spill import spill
 from scheduler.sweeper import Sweep, Sweeper
-from scheduler.watch_budgets import watch_budgets
 
 #: The expiry sweep runs at least this often, so that an expiry shows within a second of its time.
 EXPIRE_EVERY_S = 0.5

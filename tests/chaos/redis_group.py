@@ -149,14 +149,14 @@ class RedisGroup(AbstractContextManager["RedisGroup"]):
         self.master.link.turn(Mode.REFUSE)
         self.master.proxy.turn(Mode.REFUSE)
         self.master.end(signal.SIGKILL)
-        until(lambda: self._ask_sentinel("SENTINEL", "FAILOVER", MASTER_NAME), "The Sentinel promotes nobody.")
+        until(lambda: self._ask_sentinel("SENTINEL", "FAILOVER", MASTER_NAME), "the Sentinel promotes a replica")
         until(lambda: self.replica.replication().get("role") == "master", "The replica was not promoted.")
         until(lambda: self._knows(self.replica), "The Sentinel does not name the new master.")
         self.master, self.replica = self.replica, self.master
 
     def switch(self) -> None:
         """Promote the replica while the master lives, which becomes its replica."""
-        until(lambda: self._ask_sentinel("SENTINEL", "FAILOVER", MASTER_NAME), "The Sentinel promotes nobody.")
+        until(lambda: self._ask_sentinel("SENTINEL", "FAILOVER", MASTER_NAME), "the Sentinel promotes a replica")
         until(lambda: self._knows(self.replica), "The Sentinel does not name the new master.")
         self.master, self.replica = self.replica, self.master
         until(lambda: self.replica.replication().get("role") == "slave", "The old master was not demoted.")

@@ -48,9 +48,9 @@ from headrace.store.webhooks import deliveries, outbox
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
+from scheduler.money.watch_budgets import watch_budgets
 from scheduler.observe import observe
 from scheduler.rescue import Patience, rescue
-from scheduler.watch_budgets import watch_budgets
 
 WORKER, SECOND = UUID(int=0xA1), UUID(int=0xA2)
 PLAIN, HOOKED, LOST = (UUID(int=0x01900000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))

@@ -55,7 +55,7 @@ class World(AbstractContextManager["World"]):
         cluster: Postgres; `postgres` is its primary, and `postgres_proxy` what stands before that.
         redis_group: Redis; `redis` is its master, with what stands before that.
         web_proxy: what stands before the API; `url` leads to it.
-        stack: all processes of ours.
+        stack: all processes of Headrace.
         host_proxy: what stands before the supervisor that starts and ends hosts.
         receiver: of webhooks.
     """

@@ -60,7 +60,7 @@ def show(console: Console, demo: Demo) -> None:
     tokens = sum(job["usage"]["total_tokens"] for job in demo.jobs if job["usage"])
     source = f", {report.model_source}" if report.model_source else ""
     if report.engine != "openai":
-        console.print("USD at the price of own tokens in headrace.toml, a placeholder: set it to what your hosts cost.")
+        console.print("USD at a placeholder price of own tokens: docs/analytics.md says how they are measured.")
     console.print(f"{report.engine} with {report.model}{source}: {tokens} tokens for {usd:.6f} USD")
     start = "cold" if demo.is_cold else "warm"
     console.print(f"{start} start: {demo.first_answer_s:.1f} s to the first answer, {demo.total_s:.1f} s to the last.")

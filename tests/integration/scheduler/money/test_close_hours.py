@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from headrace.domain.ids import new_id
 from headrace.tables import cost_hours, hosts, ledger
-from scheduler.close_hours import close_hours
 from scheduler.deps import ControlDeps
+from scheduler.money.close_hours import close_hours
 
 HOUR = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
 
