@@ -22,7 +22,7 @@ from api.door.wallet import SharedWallet
 from api.errors import problems
 from api.reading.reader import Reader
 from api.reading.waits import Waits
-from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported
+from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported, usage
 from api.routes.submission import release_body
 from headrace import connections, startup
 from headrace.broker.admission import Admission
@@ -53,7 +53,7 @@ def create_app(settings: Settings) -> Flask:
     app.after_request(_end)
     app.teardown_request(release_body)
     problems.register(app)
-    for routes in (jobs, responses, chat, models, queues, unsupported, health, documentation):
+    for routes in (jobs, responses, chat, models, queues, usage, unsupported, health, documentation):
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
     return app

@@ -27,6 +27,7 @@ HEADERS: Mapping[str, str] = {
     "x-request-id": "Names this request, in our logs too.",
     "openai-processing-ms": "Milliseconds that the request took here.",
     "x-job-id": "Names the job, whatever the body's shape.",
+    "x-headrace-cost-usd": "What the job cost its app, in USD; only once it has ended.",
     "Idempotent-Replayed": "`true` when the Idempotency-Key had made this job before.",
     "Retry-After": "Whole seconds after which to try again, 120 at most.",
     "x-should-retry": "`false` where trying again would only do harm; OpenAI's SDK heeds it.",
@@ -44,7 +45,8 @@ IDEMPOTENCY_KEY = {"type": "string", "pattern": "^[ -~]+$", "maxLength": 255}
 #: One event of a stream: OpenAPI 3.1 cannot describe a whole stream.
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 EVERYWHERE = ("x-request-id", "openai-processing-ms")
-OF_A_SUBMIT = ("x-job-id", "Idempotent-Replayed", "x-ratelimit-limit-requests")
+OF_A_JOB = ("x-job-id", "x-headrace-cost-usd")
+OF_A_SUBMIT = (*OF_A_JOB, "Idempotent-Replayed", "x-ratelimit-limit-requests")
 
 
 @cache
@@ -148,7 +150,7 @@ def _answer(each: Operation) -> dict[str, Any]:
     if each.events:
         content["text/event-stream"] = {"schema": EVENT, "example": each.events}
     is_about_a_job = each.path.startswith(("/v1/jobs/", "/v1/responses/"))
-    more = OF_A_SUBMIT if each.body else ("x-job-id",) if is_about_a_job else ()
+    more = OF_A_SUBMIT if each.body else OF_A_JOB if is_about_a_job else ()
     return {"description": "As asked.", "headers": _headers(*more), "content": content}
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.schemas.chat import ChatRequest
-from api.schemas.chat_body import ChatCompletionBody
+from api.schemas.chat.body import ChatCompletionBody
+from api.schemas.chat.request import ChatRequest
 from api.schemas.health import Health, Readiness
 from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.job_request import JobRequest
@@ -23,6 +23,7 @@ from api.schemas.models import ModelBody, ModelList
 from api.schemas.queues import QueueList
 from api.schemas.response_body import DeletedResponse, ResponseBody
 from api.schemas.responses import ResponseQuery, ResponseRequest
+from api.schemas.usage import UsageList, UsageQuery
 
 #: Statuses that may refuse any request with a body, before its job is made.
 SUBMIT = (400, 404, 408, 409, 413, 422, 429)
@@ -111,6 +112,11 @@ OPERATIONS = (
     Operation("delete", "/v1/jobs/{id}", "jobs", "Erase an ended job's texts", DeletedJob, refusals=(404, 409)),
     Operation("post", "/v1/jobs/{id}/cancel", "jobs", "Cancel a job", JobBody, refusals=(404,)),
     Operation("get", "/v1/queues", "queues", "See how full the queues are", QueueList),
+    Operation(
+        *("get", "/v1/usage", "usage", "Read what you used and were charged", UsageList),
+        query=UsageQuery,
+        refusals=(400,),
+    ),
     Operation(
         *("post", "/v1/responses", "OpenAI", "Create a response: in the background, waiting, or streaming"),
         ResponseBody,

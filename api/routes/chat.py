@@ -6,8 +6,8 @@ from api.deps import answer, caller, deps
 from api.errors.job_error import job_error
 from api.routes.submission import body, headers_of, submitted, waited_for
 from api.schemas.body import validated
-from api.schemas.chat import ChatRequest
-from api.schemas.chat_body import ChatCompletionBody
+from api.schemas.chat.body import ChatCompletionBody
+from api.schemas.chat.request import ChatRequest
 from api.streams.sse import chat_stream
 from headrace.domain.apps import App
 from headrace.domain.states import JobState
@@ -25,7 +25,7 @@ def create() -> Response:
     accepted, job = waited_for(asked.to_draft(), app)
     if job.state is not JobState.SUCCEEDED:
         raise job_error(job)
-    return answer(ChatCompletionBody.of(job, accepted), headers=headers_of(accepted))
+    return answer(ChatCompletionBody.of(job, accepted), headers=headers_of(accepted, job))
 
 
 def _stream(asked: ChatRequest, app: App) -> Response:

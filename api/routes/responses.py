@@ -5,7 +5,7 @@ from flask import Blueprint, Response
 from api.deps import answer, caller, deps, query
 from api.door.drafts import Draft
 from api.routes import existing
-from api.routes.submission import body, headers_of, read_job, submitted, waited_for
+from api.routes.submission import body, cost_header, headers_of, read_job, submitted, waited_for
 from api.schemas.body import validated
 from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.response_body import DeletedResponse, ResponseBody
@@ -28,7 +28,7 @@ def create() -> Response:
     if draft.stream:
         return _stream(draft, app)
     accepted, job = submitted(draft, app) if draft.background else waited_for(draft, app)
-    return answer(ResponseBody.of(job, accepted), headers=headers_of(accepted))
+    return answer(ResponseBody.of(job, accepted), headers=headers_of(accepted, job))
 
 
 def _stream(draft: Draft, app: App) -> Response:
@@ -84,4 +84,4 @@ def input_items(public_id: str) -> Response:
 
 
 def _answer(job: Job) -> Response:
-    return answer(ResponseBody.of(job), job_id=show_id(job.id))
+    return answer(ResponseBody.of(job), job_id=show_id(job.id), headers=cost_header(job))

@@ -174,8 +174,14 @@ def read_job(app: App, job_id: UUID) -> Job:
     return deps().reader.read(app.id, job_id)
 
 
-def headers_of(accepted: Accepted) -> Mapping[str, str]:
-    """The headers that an accept adds to the answer, in every format."""
+def headers_of(accepted: Accepted, job: Job | None = None) -> Mapping[str, str]:
+    """The headers that an accept adds to the answer, in every format, with those of the job's end if it has ended."""
     replayed = {"Idempotent-Replayed": "true"} if accepted.is_replay else {}
     rates = rate_headers(accepted.rates_left) if accepted.rates_left else {}
-    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates}
+    ended = {} if job is None else cost_header(job)
+    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates, **ended}
+
+
+def cost_header(job: Job) -> Mapping[str, str]:
+    """The header with the job's cost, spelled as in its body. Empty until the job ends: its bill is written then."""
+    return {"x-headrace-cost-usd": f"{job.usd:f}"} if job.state.is_terminal else {}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from api.errors.job_error import job_error
 from api.errors.shapes import shape_of
-from api.schemas.chat_body import ChatUsage, finish_reason_of
+from api.schemas.chat.body import ChatUsage, finish_reason_of
 from api.schemas.logprobs import Fragments
 from api.schemas.openai_request import LANE_TIERS
 from api.streams.events import INTERRUPTED, RESTARTED, Event

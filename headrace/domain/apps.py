@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TypedDict
+from typing import Literal, TypedDict, get_args
 from uuid import UUID
 
 from headrace.domain.queues import Lane
@@ -106,3 +106,29 @@ class KeyRecord:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+
+
+#: What an app's usage can be split by, in this order.
+UsageGroup = Literal["day", "model", "lane", "end_user"]
+USAGE_GROUPS: tuple[UsageGroup, ...] = get_args(UsageGroup)
+
+
+@dataclass(frozen=True, slots=True)
+class AppUsage:
+    """What one group of an app's requests used.
+
+    Attributes:
+        day, model, lane, end_user: of the group; None where usage is not split by it, or the requests have none.
+        cached_tokens: part of `prompt_tokens`.
+        usd: what the app is charged.
+    """
+
+    day: date | None
+    model: str | None
+    lane: str | None
+    end_user: str | None
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    usd: Decimal

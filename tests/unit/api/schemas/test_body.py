@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.schemas.body import NESTING_LIMIT, VALUES_LIMIT, _values, parse_object, validated
-from api.schemas.chat import ChatRequest
+from api.schemas.chat.request import ChatRequest
 from api.schemas.job_request import JobRequest
 from api.schemas.responses import ResponseRequest
 from headrace.errors import InvalidRequest

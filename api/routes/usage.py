@@ -1,0 +1,31 @@
+"""`/v1/usage`: what the calling app used and was charged."""
+
+from datetime import UTC, date, datetime, time, timedelta
+
+from flask import Blueprint, Response
+
+from api.deps import answer, caller, deps, query
+from api.schemas.usage import MOST_ROWS, UsageList, UsageQuery
+from headrace.errors import InvalidRequest
+from headrace.store import clock
+from headrace.store.money.usage import Period, usage
+
+blueprint = Blueprint("usage", __name__, url_prefix="/v1/usage")
+
+
+@blueprint.get("")
+def read() -> Response:
+    """The caller's own requests that ended in these days, summed by the groups that it names."""
+    app, asked = caller(), query(UsageQuery)
+    with deps().store.begin() as db:
+        days = asked.days(clock.now(db).astimezone(UTC).date())
+        found = usage(db, app.id, _period(*days), asked.groups, MOST_ROWS + 1)
+    if len(found) > MOST_ROWS:
+        message = f"Invalid 'group_by': it makes more than {MOST_ROWS:,} rows. Ask for fewer days, or for fewer groups."
+        raise InvalidRequest(message, param="group_by")
+    return answer(UsageList.of(days, asked.groups, found))
+
+
+def _period(first: date, last: date) -> Period:
+    since, until = (datetime.combine(day, time(), UTC) for day in (first, last + timedelta(days=1)))
+    return Period(since, until)
