@@ -1,11 +1,12 @@
 """Checks the values that operators type: names, limits, lanes and times. Each function is a click callback."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import click
 
+from headrace.domain import moments
 from headrace.domain.queues import Lane
 
 NAME_CHARS_LIMIT = 100
@@ -17,11 +18,6 @@ NONE = "none"
 _WHOLE = re.compile("[1-9][0-9]{0,9}")
 #: An amount that fits the database's numeric(18, 9).
 _AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-
-_AGE = re.compile("([0-9]{1,7})([smhd])")
-_AGE_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-#: The earliest time that a job's id can hold.
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def app_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
@@ -69,15 +65,6 @@ def moment(_context: click.Context, _parameter: click.Parameter, text: str | Non
     if text is None:
         return None
     try:
-        if age := _AGE.fullmatch(text):
-            at = datetime.now(UTC) - timedelta(**{_AGE_UNITS[age[2]]: int(age[1])})
-        else:
-            at = datetime.fromisoformat(text)
-            at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        at = None
-    if at is None or at < _EPOCH:
-        raise click.BadParameter(
-            f"'{text[:40]}' is neither an age, such as 2h or 7d, nor a time like 2026-03-01T08:00."
-        )
-    return at
+        return moments.read(text, datetime.now(UTC))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error

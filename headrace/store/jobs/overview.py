@@ -42,6 +42,8 @@ class ListedJob:
     created_at: datetime
     ended_at: datetime | None
     retry_of: UUID | None
+    end_user: str | None
+    model_requested: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Wanted:
         app_id: only jobs of this app.
         is_dead: only failed jobs that were not retried.
         since, until: only jobs accepted at or after `since` and before `until`, by the time in their ids.
+        before: only jobs with a smaller id: those after the last one of a page.
+        error_code, end_user, model: only jobs with these values.
     """
 
     app_id: UUID | None = None
@@ -60,6 +64,10 @@ class Wanted:
     lane: Lane | None = None
     since: datetime | None = None
     until: datetime | None = None
+    before: UUID | None = None
+    error_code: str | None = None
+    end_user: str | None = None
+    model: str | None = None
 
 
 def newest(db: Connection, wanted: Wanted, limit: int) -> list[ListedJob]:
@@ -70,10 +78,14 @@ def newest(db: Connection, wanted: Wanted, limit: int) -> list[ListedJob]:
     if wanted.is_dead:
         again = jobs.alias("again")
         statement = statement.where(~sa.select(again.c.id).where(again.c.retry_of == near.c.id).exists())
-    if wanted.state is not None:
-        statement = statement.where(near.c.state == wanted.state)
-    if wanted.lane is not None:
-        statement = statement.where(near.c.lane == wanted.lane)
+    narrow = {
+        near.c.state: wanted.state,
+        near.c.lane: wanted.lane,
+        near.c.error_code: wanted.error_code,
+        near.c.end_user: wanted.end_user,
+        near.c.model_requested: wanted.model,
+    }
+    statement = statement.where(*(column == value for column, value in narrow.items() if value is not None))
     rows = db.execute(statement.order_by(near.c.id.desc()).limit(limit))
     return [ListedJob(**{**row._mapping, "state": JobState(row.state)}) for row in rows]
 
@@ -94,6 +106,8 @@ def _near(wanted: Wanted) -> sa.Select[Any]:
         statement = statement.where(jobs.c.id >= oldest_id(wanted.since))
     if wanted.until is not None:
         statement = statement.where(jobs.c.id < oldest_id(wanted.until))
+    if wanted.before is not None:
+        statement = statement.where(jobs.c.id < wanted.before)
     state = JobState.FAILED if wanted.is_dead else wanted.state
     if state in _INDEXED:
         # A literal: the planner cannot match a parameter with a partial index's condition.

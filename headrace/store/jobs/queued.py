@@ -49,6 +49,13 @@ def horizon(db: Connection, grace_s: float) -> datetime:
     return seen
 
 
+def ahead_of(db: Connection, queue: str, queued_at: datetime, job_id: UUID) -> int:
+    """How many queued jobs of this queue were queued before this one."""
+    before = sa.tuple_(jobs.c.queued_at, jobs.c.id) < sa.tuple_(sa.literal(queued_at), sa.literal(job_id, sa.Uuid))
+    counted: int = db.execute(sa.select(sa.func.count()).where(IS_QUEUED, jobs.c.queue == queue, before)).scalar_one()
+    return counted
+
+
 def pages(db: Connection, marks: Mapping[str, str], until: datetime) -> dict[str, Page]:
     """The next page of each queue: its jobs after the mark, queued before `until`, in order. A queue without is absent.
 

@@ -1,0 +1,83 @@
+"""One job's life as a list of events, from its acceptance to its end."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from headrace.domain.queues import Route
+from headrace.store.jobs.history import History
+
+_TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
+_ENDED = ("outcome", "error_code", "model_served", *_TOKENS, "engine_s", "first_token_s", "preemptions", "reserved_usd")
+_CHARGED = ("kind", "attempt", "model", "host_id", *_TOKENS, "engine_s", "usd", "idle_usd", "api_usd", "price_version")
+_DELIVERY = ("url", "state", "tries", "last_status", "last_error", "delivered_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A past or future event of the job. `facts` holds its known details."""
+
+    at: datetime
+    name: str
+    facts: Mapping[str, Any]
+
+
+def timeline(found: History) -> Iterator[Event]:
+    """Yield the events. If two events have the same time, the first one causes the other."""
+    job = found.job
+    yield Event(job.created_at, "accepted", _some(job, "lane", "overflow", "model_requested", "start_by", "finish_by"))
+    if job.queued_at is not None:
+        stay = _some(job, "queue", "route", "route_reason", "enqueue_no")
+        yield Event(job.queued_at, "queued" if job.enqueue_no == 1 else "queued_again", stay)
+    for each in found.attempts:
+        began = {"attempt": each.number, **_some(each, "worker", "worker_id", "host_id", "engine")}
+        yield Event(each.started_at, "attempt_started", began)
+        if each.ended_at is not None:
+            yield Event(each.ended_at, "attempt_ended", {"attempt": each.number, **_some(each, *_ENDED)})
+    if job.cancel_requested_at is not None:
+        yield Event(job.cancel_requested_at, "cancel_requested", {})
+    for each in found.charges:
+        yield Event(each.at, "charged", _some(each, *_CHARGED, "estimated"))
+    if job.state == "waiting" and job.not_before is not None:
+        yield Event(job.not_before, "due_again", {})
+    if job.ended_at is not None:
+        ended = _some(job, "state", "finish_reason", "error_code", "usd")
+        yield Event(job.ended_at, "ended", ended | message(found))
+    for each in found.deliveries:
+        due = {"next_at": plain(each.next_at)} if each.state == "pending" else {}
+        about = {"id": f"evt_{each.id.hex}", "about": each.event}
+        yield Event(each.created_at, "webhook", {**about, **_some(each, *_DELIVERY), **due})
+    if job.erased_at is not None:
+        yield Event(job.erased_at, "text_erased", {})
+
+
+def message(found: History) -> dict[str, Any]:
+    """The job's error message. The paid API's may quote the prompt, so it is shown only with the texts."""
+    is_text = found.job.route == Route.OVERFLOW and found.texts is None
+    return {} if is_text else _some(found.job, "error_message")
+
+
+def _some(row: Row[Any], *names: str) -> dict[str, Any]:
+    """The named columns that hold a value."""
+    held = {name: plain(getattr(row, name)) for name in names}
+    return {name: value for name, value in held.items() if value is not None and value is not False}
+
+
+def plain(value: Any) -> Any:
+    """A column's value for JSON."""
+    match value:
+        case datetime():
+            return value.isoformat()
+        case Decimal():
+            return f"{value:f}"
+        case UUID():
+            return str(value)
+        case float():
+            return round(value, 3)
+        case _:
+            return value
