@@ -17,6 +17,7 @@ from headrace.cli.keys import keys
 from headrace.cli.money.budgets import budgets
 from headrace.cli.money.costs import costs
 from headrace.cli.money.prices import prices
+from headrace.cli.operators.command import operators
 from headrace.cli.plan import plan_
 from headrace.cli.scale.command import scale
 from headrace.cli.settings.command import settings
@@ -65,6 +66,7 @@ for command in (
     costs,
     prices,
     analyst,
+    operators,
     hosts,
     plan_,
     scale,

@@ -39,7 +39,9 @@ HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 #: Tables of which an analyst may read nothing.
-CLOSED = frozenset({"api_keys", "gone_receivers", "idempotency_keys", "job_texts", "poison_prompts"})
+CLOSED = frozenset(
+    {"api_keys", "failed_logins", "gone_receivers", "idempotency_keys", "job_texts", "operators", "poison_prompts"}
+)
 
 
 def readable() -> dict[str, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from headrace.tables.fleet import (
     worker_samples,
     workers,
 )
+from headrace.tables.operators import failed_logins, operators
 from headrace.tables.work import attempts, deliveries, gone_receivers, job_texts, jobs, ledger, poison_prompts
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "cost_hours",
     "decisions",
     "deliveries",
+    "failed_logins",
     "gone_receivers",
     "host_actors",
     "hosts",
@@ -34,6 +36,7 @@ __all__ = [
     "jobs",
     "ledger",
     "metadata",
+    "operators",
     "own_prices",
     "poison_prompts",
     "queue_rollups",

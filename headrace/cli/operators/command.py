@@ -1,0 +1,138 @@
+"""`headrace operators`: who may log in to the pages at /ops, and with which role."""
+
+import re
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from headrace.cli.client import json_option, notes, out, print_json
+from headrace.cli.database import database
+from headrace.cli.table import table
+from headrace.domain.operators import Operator, Role
+from headrace.policies import passwords
+from headrace.store import operators as store
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+
+_role_option = click.option(
+    "--role",
+    type=click.Choice([str(role) for role in Role]),
+    required=True,
+    help="viewer: sees every page, no prompts. operator: also retries, cancels, drains. admin: also changes limits "
+    "and budgets, revokes keys, reads prompts and answers.",
+)
+_generate_option = click.option(
+    "--generate", is_flag=True, help="Make a random password and print it, only this once. Without it, asks for one."
+)
+
+
+def _name(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    """An operator's name. Raises: BadParameter."""
+    if not _NAME.fullmatch(text):
+        raise click.BadParameter("a name has up to 64 letters, digits and the characters . _ @ + -")
+    return text
+
+
+@click.group()
+def operators() -> None:
+    """Make, list and delete the accounts of the pages at /ops.
+
+    There is no default account: without one, nobody can log in. Changes take effect at once.
+    """
+
+
+@operators.command()
+@click.argument("name", callback=_name)
+@_role_option
+@_generate_option
+@json_option
+def create(name: str, role: str, generate: bool, as_json: bool) -> None:
+    """Make the account NAME. Asks for a password, or reads it from standard input.
+
+    \b
+    headrace operators create ada --role admin
+    headrace operators create guest --role viewer --generate
+    """
+    password = _password(generate)
+    with database() as db:
+        operator = store.create(db, name, Role(role), passwords.hashed(password))
+    if as_json:
+        print_json(_json(operator) | ({"password": password} if generate else {}))
+    elif generate:
+        click.echo(password)
+    else:
+        notes.print(f"'{operator.name}' can log in at /ops.", markup=False)
+
+
+@operators.command()
+@click.argument("name", callback=_name)
+@_generate_option
+@json_option
+def password(name: str, generate: bool, as_json: bool) -> None:
+    """Set a new password for NAME. Its open sessions end, and failed logins are forgotten."""
+    new = _password(generate)
+    with database() as db:
+        store.set_password(db, name, passwords.hashed(new))
+    if as_json:
+        print_json({"name": name} | ({"password": new} if generate else {}))
+    elif generate:
+        click.echo(new)
+    else:
+        notes.print(f"'{name}' has a new password.", markup=False)
+
+
+@operators.command()
+@click.argument("name", callback=_name)
+@_role_option
+@json_option
+def role(name: str, role: str, as_json: bool) -> None:
+    """Give NAME another role."""
+    with database() as db:
+        store.set_role(db, name, Role(role))
+    if as_json:
+        print_json({"name": name, "role": role})
+    else:
+        notes.print(f"'{name}' is {role}.", markup=False)
+
+
+@operators.command()
+@click.argument("name", callback=_name)
+@json_option
+def delete(name: str, as_json: bool) -> None:
+    """Delete the account NAME. Its open sessions end."""
+    with database() as db:
+        store.delete(db, name)
+    if as_json:
+        print_json({"name": name})
+    else:
+        notes.print(f"'{name}' is deleted.", markup=False)
+
+
+@operators.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def list_all(as_json: bool) -> None:
+    """List the accounts with their roles."""
+    with database() as db:
+        found = store.list_all(db)
+    if as_json:
+        print_json([_json(operator) for operator in found])
+        return
+    if not found:
+        out.print("There are no operators: 'headrace operators create NAME --role admin' makes one.")
+        return
+    rows = table("operator", "role", "created (UTC)")
+    for operator in found:
+        rows.add_row(escape(operator.name), str(operator.role), f"{operator.created_at:%Y-%m-%d %H:%M}")
+    out.print(rows)
+
+
+def _password(generate: bool) -> str:
+    if generate:
+        return passwords.random_password()
+    text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return text
+
+
+def _json(operator: Operator) -> dict[str, Any]:
+    return {"name": operator.name, "role": str(operator.role), "created_at": operator.created_at.isoformat()}
