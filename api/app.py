@@ -7,6 +7,7 @@ from functools import partial
 from uuid import UUID
 
 from flask import Flask, Response, g, request
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
@@ -20,6 +21,8 @@ from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
 from api.errors import problems
+from api.ops.app import create_ops
+from api.ops.sessions import PATH as OPS_PATH
 from api.reading.reader import Reader
 from api.reading.waits import Waits
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported, usage
@@ -48,7 +51,7 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes + 1
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions[EXTENSION] = build(settings)
+    parts = app.extensions[EXTENSION] = build(settings)
     app.before_request(_begin)
     app.after_request(_end)
     app.teardown_request(release_body)
@@ -56,6 +59,8 @@ def create_app(settings: Settings) -> Flask:
     for routes in (jobs, responses, chat, models, queues, usage, unsupported, health, documentation):
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
+    mounted = DispatcherMiddleware(app.wsgi_app, {OPS_PATH: create_ops(parts)})
+    app.wsgi_app = mounted  # type: ignore[method-assign]
     return app
 
 

@@ -46,8 +46,11 @@ def ended_if_over(store: Store, admission: Admission, job: Job) -> Job:
     return now
 
 
-def cancel(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
-    """Cancel the app's job. Its worker stops a running job soon. Raises: NotFound. StoreUnavailable."""
+def cancel(store: Store, admission: Admission, app_id: UUID | None, job_id: UUID) -> Job:
+    """Cancel the app's job. Its worker stops a running job soon.
+
+    Args: app_id: None for an operator. Raises: NotFound. StoreUnavailable.
+    """
     with store.begin() as db:
         job = jobs.cancel(db, app_id, job_id)
     if job.state is JobState.CANCELLED:

@@ -14,10 +14,15 @@ blueprint = Blueprint("queues", __name__, url_prefix="/v1/queues")
 def list_all() -> Response:
     """Every queue as it stands."""
     caller()
+    return answer(QueueList(data=every_queue()))
+
+
+def every_queue() -> list[QueueBody]:
+    """Every queue as it stands. Raises: BrokerUnavailable. StoreUnavailable."""
     pools = [*deps().settings.own_pools, *([OVERFLOW] if deps().settings.openai_api_key else [])]
     places = {queue_name(pool, lane): (pool, lane) for pool in pools for lane in Lane}
     loads = deps().admission.loads(list(places))
-    return answer(QueueList(data=[_body(queue, *place, loads[queue]) for queue, place in places.items()]))
+    return [_body(queue, *place, loads[queue]) for queue, place in places.items()]
 
 
 def _body(queue: str, pool: str, lane: Lane, load: Load) -> QueueBody:

@@ -174,6 +174,7 @@ class _Announcement:
             "API": report.url,
             "API key": report.api_key,
             "documentation": f"{report.url}/docs",
+            "pages": f"{report.url}/ops  ('headrace operators create NAME --role admin' makes a login)",
             "Flower": None if "flower" in report.left_out else flower,
             "metrics": ", ".join(f"{url} ({name})" for name, url in report.metrics_urls.items()),
             "Postgres": report.database_url.replace("+psycopg", ""),

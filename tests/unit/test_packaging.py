@@ -72,6 +72,16 @@ def test_every_lua_file_is_package_data() -> None:
     assert packaged == set((ROOT / "headrace").rglob("*.lua"))
 
 
+def test_every_template_and_style_sheet_is_package_data() -> None:
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["api"]
+    packaged = {path for pattern in patterns for path in (ROOT / "api").glob(pattern)}
+
+    assert packaged
+    assert packaged == {
+        path for path in (ROOT / "api").rglob("*") if path.suffix in (".html", ".css", ".svg") and path.is_file()
+    }
+
+
 @pytest.mark.parametrize("path", sorted(LOCKS.iterdir()), ids=lambda path: path.name)
 def test_a_lock_and_its_inputs_name_no_address(path: Path) -> None:
     assert not re.findall(

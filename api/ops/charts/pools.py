@@ -1,0 +1,70 @@
+"""Charts of pools and lanes over time."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pygal
+
+from api.ops.charts.style import drawn, options
+from headrace.domain.queues import Lane
+from headrace.store.fleet.trends import HostChange, PoolMoment, WaitMoment
+
+#: The labels of the axis of time are a round step apart: the first of these that gives at most `LABELS`.
+STEPS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 10, 30, 60, 120, 240, 720, 1440))
+LABELS = 8
+
+
+def depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange]) -> bytes:
+    """Depth on the left axis; hosts on the right one, where decisions are dots at the number that they want."""
+    most = max([each.hosts for each in trend] + [each.target for each in changes], default=0)
+    chart = _over_time(trend, secondary_range=(0, most + 1))
+    chart.add("depth", [_point(each.at, each.depth) for each in trend], fill=True)
+    chart.add("hosts (right)", [_point(each.at, each.hosts) for each in trend], secondary=True)
+    for action, label in (("up", "order (right)"), ("down", "drain (right)")):
+        points = [_point(each.at, each.target) for each in changes if each.action == action]
+        if points:
+            chart.add(label, points, secondary=True, stroke=False, show_dots=True)
+    return drawn(chart)
+
+
+def kv_use(trend: Sequence[PoolMoment]) -> bytes:
+    """The highest share of the KV caches in use."""
+    known = [each for each in trend if each.kv_use is not None]
+    chart = _over_time(known, range=(0, 1), value_formatter=lambda share: f"{share:.0%}")
+    chart.add("KV cache in use", [_point(each.at, each.kv_use) for each in known], fill=True)
+    return drawn(chart)
+
+
+def waits(trend: Sequence[WaitMoment]) -> bytes:
+    """A line for each lane that had starts."""
+    chart = _over_time(trend, value_formatter=lambda wait_s: f"{wait_s:,.4g} s")
+    for lane in Lane:
+        # Each lane keeps its colour, with the others or without.
+        points = [_point(each.at, each.p95_wait_s) for each in trend if each.lane == lane]
+        chart.add(str(lane), points, show_dots=len(points) < 3)
+    return drawn(chart)
+
+
+def _point(at: datetime, value: float | None) -> tuple[float, float | None]:
+    return at.timestamp(), value
+
+
+def _over_time(trend: Sequence[PoolMoment] | Sequence[WaitMoment], **more: Any) -> pygal.XY:
+    times = [each.at for each in trend]
+    ticks = _ticks(min(times), max(times)) if times else []
+    shape = "%m-%d" if ticks and ticks[-1] - ticks[0] > timedelta(days=2) else "%H:%M"
+    labels = [{"value": at.timestamp(), "label": f"{at:{shape}}"} for at in ticks]
+    return pygal.XY(**options(x_labels=labels, **more))
+
+
+def _ticks(first: datetime, last: datetime) -> list[datetime]:
+    """Round times from the first to the last."""
+    step = next((step for step in STEPS if (last - first) / step <= LABELS), STEPS[-1])
+    zero = first.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    number = -((zero - first) // step)
+    ticks = []
+    while (at := zero + number * step) <= last:
+        ticks.append(at)
+        number += 1
+    return ticks

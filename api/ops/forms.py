@@ -1,0 +1,166 @@
+"""The forms of the pages. Every text that they let through is printable, so that Postgres stores it as it is."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from flask_wtf import FlaskForm
+from wtforms import BooleanField, Field, Form, PasswordField, SelectField, SelectMultipleField, StringField
+from wtforms.fields.choices import SelectChoice
+from wtforms.validators import Length, Optional, Regexp, ValidationError
+from wtforms.widgets import CheckboxInput, ListWidget
+
+from headrace.domain import moments
+from headrace.domain.apps import Scope
+from headrace.domain.ids import parse_id
+from headrace.domain.queues import Lane
+from headrace.domain.states import JobState
+from headrace.errors import InvalidRequest, NotFound
+
+#: The largest of Postgres's `integer`.
+LIMIT_MAX = 2**31 - 1
+_AMOUNT = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
+_WHOLE = r"^[1-9][0-9]{0,9}$"
+
+
+def printable(_form: Form, field: Field) -> None:
+    """Raises: ValidationError."""
+    if field.data and not str(field.data).isprintable():
+        raise ValidationError("It has characters that cannot be printed.")
+
+
+def _stripped(text: str | None) -> str | None:
+    return text.strip() if text else None
+
+
+def checked(form: Form) -> Any:
+    """The form, if every field is valid. Raises: InvalidRequest."""
+    if form.validate():
+        return form
+    wrong = [f"{form[name].label.text}: {' '.join(map(str, errors))}" for name, errors in form.errors.items() if name]
+    raise InvalidRequest(" ".join(wrong) or "The form is not valid.")
+
+
+def _text(label: str, *, chars: int = 100) -> StringField:
+    return StringField(label, filters=[_stripped], validators=[Optional(), Length(max=chars), printable])
+
+
+def _choice(label: str, values: Sequence[str], every: str = "any") -> SelectField:
+    return SelectField(
+        label, choices=[SelectChoice("", every), *(SelectChoice(value, value) for value in values)], default=""
+    )
+
+
+class LoginForm(FlaskForm):
+    """A name and a password."""
+
+    name = StringField("Name", validators=[Length(1, 64), printable])
+    password = PasswordField("Password", validators=[Length(1, 200)])
+
+
+class JobFilter(Form):
+    """Which jobs are listed."""
+
+    state = _choice("State", [*(state.value for state in JobState), "dead"])
+    lane = _choice("Lane", [lane.value for lane in Lane])
+    app = _text("App")
+    model = _text("Model", chars=200)
+    end_user = _text("End user", chars=300)
+    error_code = _text("Error code")
+    since = _text("Since", chars=40)
+    until = _text("Until", chars=40)
+    before = _text("Before", chars=60)
+
+    def moment(self, name: str) -> datetime | None:
+        """The time of a field. Raises: InvalidRequest."""
+        text = self[name].data
+        try:
+            return moments.read(text, datetime.now(UTC)) if text else None
+        except ValueError as error:
+            raise InvalidRequest(f"{self[name].label.text}: {error}", param=name) from error
+
+    def last_seen(self) -> UUID | None:
+        """The id of the last job of the page before. Raises: InvalidRequest."""
+        try:
+            return parse_id(self.before.data) if self.before.data else None
+        except NotFound as error:
+            raise InvalidRequest("Before: it is not the id of a job.", param="before") from error
+
+
+class DeliveryFilter(Form):
+    """Which deliveries are listed."""
+
+    app = _text("App")
+    failed = BooleanField("Failed only")
+
+
+class Periods(Form):
+    """The time that a chart or page shows."""
+
+    hours = SelectField(
+        "Time",
+        choices=[SelectChoice("6", "6 hours"), SelectChoice("24", "1 day"), SelectChoice("168", "7 days")],
+        default="24",
+    )
+    pool = _text("Pool")
+
+
+class MonthForm(Form):
+    """A month."""
+
+    month = StringField("Month", filters=[_stripped], validators=[Optional(), Regexp(r"^20[0-9]{2}-(0[1-9]|1[0-2])$")])
+
+
+class LimitsForm(FlaskForm):
+    """The limits of one app; an empty field is no limit."""
+
+    queued_jobs = StringField("Jobs that may wait", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
+    requests_per_minute = StringField("Requests a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
+    tokens_per_minute = StringField("Tokens a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
+    day_usd = StringField("USD a day", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
+    month_usd = StringField("USD a month", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
+    lanes = SelectMultipleField(
+        "Lanes",
+        choices=[SelectChoice(lane.value, lane.value) for lane in Lane],
+        option_widget=CheckboxInput(),
+        widget=ListWidget(prefix_label=False),
+    )
+
+    def whole(self, name: str) -> int | None:
+        """A limit in whole numbers. Raises: InvalidRequest."""
+        text = self[name].data
+        if text and int(text) > LIMIT_MAX:
+            raise InvalidRequest(f"{self[name].label.text}: at most {LIMIT_MAX:,}.", param=name)
+        return int(text) if text else None
+
+    def usd(self, name: str) -> Decimal | None:
+        """An amount of USD."""
+        return Decimal(self[name].data) if self[name].data else None
+
+
+class BudgetForm(FlaskForm):
+    """The budget of all apps together; an empty field is no limit."""
+
+    day_usd = StringField("USD a day", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
+    month_usd = StringField("USD a month", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
+
+    def usd(self, name: str) -> Decimal | None:
+        """An amount of USD."""
+        return Decimal(self[name].data) if self[name].data else None
+
+
+class KeyForm(FlaskForm):
+    """A new key."""
+
+    scopes = SelectMultipleField(
+        "Scopes",
+        choices=[SelectChoice(scope.value, scope.value) for scope in Scope],
+        default=[scope.value for scope in Scope],
+        option_widget=CheckboxInput(),
+        widget=ListWidget(prefix_label=False),
+    )
+    days = StringField(
+        "Days until it expires", filters=[_stripped], validators=[Optional(), Regexp(r"^[1-9][0-9]{0,4}$")]
+    )

@@ -1,0 +1,63 @@
+"""`/ops/hosts`: the hosts, why they came and went, and the decisions of the autoscaler; drain and call back."""
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from api.deps import deps
+from api.ops.gate import acted, needs
+from headrace.domain.operators import Right
+from headrace.errors import NotFound
+from headrace.store import clock
+from headrace.store.fleet import decisions, host_list, presence
+
+blueprint = Blueprint("hosts", __name__)
+
+#: Ended hosts, and decisions of each pool, on the page.
+ENDED_ROWS, DECISION_ROWS = 20, 15
+
+
+@blueprint.get("/hosts")
+def list_all() -> str:
+    """The hosts and the decisions."""
+    pools = deps().settings.own_pools
+    with deps().store.begin() as db:
+        return render_template(
+            "hosts.html",
+            now=clock.now(db),
+            live=host_list.live(db),
+            ended=host_list.ended(db, None, ENDED_ROWS),
+            counts=presence.count_hosts(db),
+            runs={pool: decisions.runs(db, pool, DECISION_ROWS) for pool in pools},
+            failing={pool: decisions.failing(db, pool) for pool in pools},
+            mode=deps().settings.scaling.mode,
+        )
+
+
+@blueprint.post("/hosts/drain")
+def drain() -> Response:
+    """Let a host finish its jobs and end."""
+    needs(Right.ACT)
+    with deps().store.begin() as db:
+        host_id = host_list.drain_by_hand(db, _name()).lease.id
+    acted("drain_host", host_id)
+    flash(f"{host_id} finishes its jobs, then it ends.")
+    return redirect(url_for("hosts.list_all"), 303)
+
+
+@blueprint.post("/hosts/resume")
+def resume() -> Response:
+    """Call a draining host back."""
+    needs(Right.ACT)
+    with deps().store.begin() as db:
+        host_id = host_list.resume(db, _name()).lease.id
+    acted("resume_host", host_id)
+    flash(f"{host_id} takes jobs again.")
+    return redirect(url_for("hosts.list_all"), 303)
+
+
+def _name() -> str:
+    """The host that the form names. Raises: NotFound."""
+    name = request.form.get("host", "")
+    if not name or not name.isprintable():
+        raise NotFound("There is no host of this name.")
+    return name

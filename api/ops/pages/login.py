@@ -1,0 +1,56 @@
+"""`/ops/login`: the only page without a login."""
+
+from flask import Blueprint, current_app, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from api.ops import sessions
+from api.ops.forms import LoginForm
+from api.ops.gate import operator
+from api.ops.logins import EXTENSION, TooManyLogins
+from headrace.store.operators import PERIOD
+
+blueprint = Blueprint("login", __name__)
+
+
+@blueprint.get("/login")
+def form() -> str:
+    """The form."""
+    return render_template("login.html", form=LoginForm(), problem=None)
+
+
+@blueprint.post("/login")
+def enter() -> ResponseReturnValue:
+    """Begin a session and go on to the page that was asked for; or the form again."""
+    form = LoginForm()
+    if not form.validate():
+        return _again(form, "Give a name and a password.", 400)
+    try:
+        found = current_app.extensions[EXTENSION].check(form.name.data, form.password.data)
+    except TooManyLogins:
+        response = _again(form, f"Too many logins failed. Try again in {PERIOD.total_seconds() / 60:.0f} minutes.", 429)
+        return *response, {"Retry-After": str(int(PERIOD.total_seconds()))}
+    if found is None:
+        return _again(form, "The name or the password is wrong.", 401)
+    sessions.begin(found)
+    return redirect(_back(), 303)
+
+
+@blueprint.post("/logout")
+def leave() -> ResponseReturnValue:
+    """End the session."""
+    operator()
+    sessions.end()
+    flash("You are logged out.")
+    return redirect(url_for("login.form"), 303)
+
+
+def _again(form: LoginForm, problem: str, status: int) -> tuple[str, int]:
+    return render_template("login.html", form=form, problem=problem), status
+
+
+def _back() -> str:
+    """The page of these pages that the browser asked for before the login; else the first."""
+    path = request.args.get("back", "")
+    # One slash: two would name another host. Browsers read a backslash as a slash.
+    is_ours = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return request.script_root + path if is_ours else url_for("jobs.list_newest")

@@ -1,0 +1,98 @@
+"""How the templates show values: times, amounts, ages and addresses."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from flask import Flask, url_for
+from markupsafe import Markup
+
+from headrace.domain.ids import show_id
+
+NONE = "-"
+
+
+def register(app: Flask) -> None:
+    """Give the templates these functions as filters."""
+    for show in (time, number, usd, seconds, percent, origin, job_link, value):
+        app.add_template_filter(show)
+
+
+def time(at: datetime | None) -> Markup | str:
+    """A time in UTC, to the second."""
+    if at is None:
+        return NONE
+    at = at.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}")
+
+
+def number(amount: float | Decimal | None) -> str:
+    """A number with separators; of a fraction, one decimal."""
+    if amount is None:
+        return NONE
+    return f"{amount:,.0f}" if amount == int(amount) else f"{amount:,.1f}"
+
+
+def usd(amount: Decimal | None) -> str:
+    """An amount of USD: cents, or more digits where cents would round it."""
+    if amount is None:
+        return NONE
+    cents = round(amount, 2)
+    if cents == amount:
+        return f"{cents:,.2f}"
+    return f"{amount:,.2f}" if abs(amount) >= 100 else f"{round(amount, 6):,f}"
+
+
+def seconds(length: float | timedelta | None) -> str:
+    """A length of time in one unit."""
+    if length is None:
+        return NONE
+    total = length.total_seconds() if isinstance(length, timedelta) else float(length)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if total >= 2 * size:
+            return f"{total / size:,.0f} {unit}"
+    return f"{total:,.0f} s" if total >= 10 else f"{total:,.1f} s"
+
+
+def percent(share: float | Decimal | None) -> str:
+    """A share in percent."""
+    return NONE if share is None else f"{share:.0%}"
+
+
+def origin(url: str) -> str:
+    """The scheme and host of a URL. The rest may contain a secret."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or NONE
+    except ValueError:
+        return NONE
+    return f"{parts.scheme}://{host}/…"
+
+
+def job_link(job_id: UUID | None) -> Markup | str:
+    """A job's id as a link to its page."""
+    if job_id is None:
+        return NONE
+    shown = show_id(job_id)
+    return Markup('<a class="id" href="{}">{}</a>').format(url_for("jobs.show", job_id=shown), shown)
+
+
+def value(any_: Any) -> Any:
+    """A column's value."""
+    match any_:
+        case None | "":
+            return NONE
+        case bool():
+            return "yes" if any_ else "no"
+        case datetime():
+            return time(any_)
+        case Decimal():
+            return usd(any_)
+        case float():
+            return f"{any_:,.3f}".rstrip("0").rstrip(".")
+        case int():
+            return f"{any_:,}"
+        case _:
+            return any_

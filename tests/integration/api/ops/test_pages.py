@@ -1,0 +1,180 @@
+"""What each page shows, and to whom: prompts, answers and secrets to one role alone."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
+from xml.etree import ElementTree
+
+import pytest
+import sqlalchemy as sa
+
+from headrace.domain.apps import App
+from headrace.domain.ids import show_id
+from headrace.domain.operators import Role
+from headrace.domain.queues import Ticket
+from headrace.store import Store, apps
+from headrace.store.clients import keys
+from headrace.tables import api_keys, jobs, operators
+from tests.integration.api.ops.browser import Browser
+from tests.integration.api.ops.full import CANARY
+
+MONTH = f"{datetime.now(UTC):%Y-%m}"
+CHARTS = (
+    *("/charts/depth.svg?pool=chat", "/charts/depth.svg?pool=chat&hours=6", "/charts/kv.svg?pool=chat&hours=168"),
+    *("/charts/waits.svg", f"/charts/routes.svg?month={MONTH}", f"/charts/split.svg?pool=chat&month={MONTH}"),
+)
+PAGES = ("/jobs", "/queues", "/hosts", "/deliveries", "/apps", "/app?name=test", "/budgets", "/cost")
+
+
+def all_pages(job_ids: list[UUID]) -> list[str]:
+    return [*PAGES, *CHARTS, "/jobs?state=dead", *(f"/jobs/{show_id(job_id)}" for job_id in job_ids)]
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_every_role_sees_every_page_and_none_shows_a_prompt_or_a_secret_to_two_of_them(
+    browser_of: Callable[[Role], Browser], full: list[UUID], store: Store, app: App, role: Role
+) -> None:
+    browser = browser_of(role)
+    with store.begin() as db:
+        key = keys.make(db, app.id, "of-the-tests")
+        digest = db.scalar(sa.select(api_keys.c.digest))
+        password_hash = db.scalar(sa.select(operators.c.password_hash))
+    assert digest is not None
+    secrets = [app.webhook_secret, key, key[10:], digest.hex(), password_hash, "of-the-tests"]
+    seen = []
+    for path in all_pages(full):
+        response = browser.get(path)
+        assert response.status_code == 200, path
+        assert not [secret for secret in secrets if secret in response.text], path
+        assert "<script" not in response.text, path
+        assert " style=" not in response.text or path.startswith("/charts/"), path
+        seen += [path] * (CANARY in response.text)
+    assert bool(seen) is (role is Role.ADMIN), seen
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR])
+def test_a_role_that_may_not_read_texts_gets_403(
+    browser_of: Callable[[Role], Browser], full: list[UUID], role: Role
+) -> None:
+    for job_id in full:
+        response = browser_of(role).get(f"/jobs/{show_id(job_id)}/texts") if job_id == full[0] else None
+        if response is not None:
+            assert response.status_code == 403
+            assert CANARY not in response.text
+
+
+def test_an_admin_reads_a_job_s_texts(admin: Browser, full: list[UUID], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    text = admin.get(f"/jobs/{show_id(full[0])}/texts").text
+    for part in (f"{CANARY} prompt", f"{CANARY} answer", f"{CANARY} thought"):
+        assert part in text
+    assert "operator_acted" in caplog.text
+
+
+def test_a_webhook_s_host_is_shown_to_all_and_its_url_to_an_admin(
+    browser_of: Callable[[Role], Browser], full: list[UUID]
+) -> None:
+    viewer, admin = browser_of(Role.VIEWER), browser_of(Role.ADMIN)
+    for path in ("/deliveries", f"/jobs/{show_id(full[1])}"):
+        assert "https://hooks.example.com/…" in viewer.get(path).text
+        assert f"token={CANARY}" in admin.get(path).text
+
+
+def test_the_jobs_are_filtered(viewer: Browser, full: list[UUID]) -> None:
+    good, bad, low, batch = (show_id(job_id) for job_id in full)
+    for query, wanted in (
+        ("", {good, bad, low, batch}),
+        ("state=succeeded", {good}),
+        ("state=dead", {bad}),
+        ("lane=batch", {batch}),
+        ("error_code=prompt_rejected", {bad}),
+        ("app=test&state=queued", {low, batch}),
+        ("model=another", set()),
+        ("end_user=nobody", set()),
+        ("since=1h", {good, bad, low, batch}),
+        ("until=1h", set()),
+    ):
+        text = viewer.get(f"/jobs?{query}").text
+        assert {job for job in (good, bad, low, batch) if job in text} == wanted, query
+        assert ("There are no such jobs." in text) is not bool(wanted)
+
+
+def test_a_long_list_of_jobs_has_more_pages(
+    viewer: Browser, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.ops.pages.jobs.PAGE_ROWS", 2)
+    job_ids = [show_id(queued().job_id) for _ in range(5)]
+    path, seen = "/jobs?lane=normal", []
+    for _ in range(3):
+        text = viewer.get(path).text
+        seen.append([job for job in job_ids if job in text])
+        if 'rel="next"' in text:
+            path = text.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&").removeprefix("/ops")
+    assert seen == [job_ids[3:], job_ids[1:3], job_ids[:1]]
+
+
+def test_an_id_in_any_spelling_leads_to_its_job(viewer: Browser, full: list[UUID]) -> None:
+    for prefix in ("job_", "resp_", "chatcmpl-"):
+        response = viewer.get(f"/jobs?id={prefix}{full[0].hex}")
+        assert response.headers["Location"] == f"/ops/jobs/{show_id(full[0])}"
+    assert viewer.get("/jobs?id=nonsense").status_code == 404
+
+
+def test_a_job_s_page_has_its_attempts_bill_and_timeline(viewer: Browser, full: list[UUID]) -> None:
+    text = viewer.get(f"/jobs/{show_id(full[0])}").text
+    for part in ("gpu@test", "host-1", "0.000001", "test-1", "attempt_started", "compute", "simulator"):
+        assert part in text
+    assert "Why it waits" not in text
+
+
+def test_a_job_that_waits_says_why(viewer: Browser, full: list[UUID], store: Store) -> None:
+    path = f"/jobs/{show_id(full[3])}"
+    assert "It is the oldest job in chat.batch." in viewer.get(path).text
+    with store.begin() as db:
+        later = {"state": "waiting", "attempt": 1, "not_before": sa.func.now() + sa.text("interval '1 hour'")}
+        db.execute(sa.update(jobs).where(jobs.c.id == full[3]).values(**later))
+    assert "Its next try after attempt 1 is due in 3," in viewer.get(path).text
+
+
+def test_the_charts_are_pictures_without_scripts(viewer: Browser, full: list[UUID]) -> None:
+    for path in CHARTS:
+        response = viewer.get(path)
+        assert (response.status_code, response.mimetype) == (200, "image/svg+xml"), path
+        assert "script-src" not in response.headers["Content-Security-Policy"]
+        tree = ElementTree.fromstring(response.data)
+        tags = {element.tag.rpartition("}")[2] for element in tree.iter()}
+        assert "script" not in tags
+        assert tags & {"path", "rect", "circle"}
+        assert "://" not in response.text.replace("http://www.w3.org/", "").replace("http://pygal.org", ""), path
+
+
+def test_the_charts_without_rows_are_pictures_too(viewer: Browser) -> None:
+    for path in CHARTS:
+        if "split" not in path:
+            response = viewer.get(path)
+            assert (response.status_code, response.mimetype) == (200, "image/svg+xml"), path
+
+
+def test_the_pages_without_rows_say_so(viewer: Browser, store: Store) -> None:
+    with store.begin() as db:
+        apps.ensure(db, "test")
+    for path in PAGES:
+        response = viewer.get(path)
+        assert response.status_code == 200, path
+        assert path in ("/queues", "/apps", "/app?name=test") or "empty" in response.text, path
+
+
+def test_a_page_without_redis_says_so(
+    viewer: Browser, full: list[UUID], web: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.broker.admission import Admission
+    from headrace.errors import BrokerUnavailable
+
+    def fail(*_: object) -> None:
+        raise BrokerUnavailable("Redis does not answer: host 10.0.0.1")
+
+    monkeypatch.setattr(Admission, "loads", fail)
+    response = viewer.get("/queues")
+    assert response.status_code == 503
+    assert "10.0.0.1" not in response.text
+    assert viewer.get(f"/jobs/{show_id(full[3])}").status_code == 200
