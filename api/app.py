@@ -13,6 +13,7 @@ from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
 from api.deps import EXTENSION, WebDeps
 from api.door.catalogue import Catalogue
+from api.door.current_tariff import CurrentTariff
 from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.poison import Poison
@@ -39,7 +40,7 @@ from headrace.domain.limits.budgets import Balances, Kind
 from headrace.policies.pricing import Tariff
 from headrace.store import Store
 from headrace.store.jobs import poison
-from headrace.store.money import budgets
+from headrace.store.money import budgets, tariffs
 
 
 def create_app(settings: Settings) -> Flask:
@@ -80,7 +81,7 @@ def build(settings: Settings) -> WebDeps:
         catalogue=catalogue,
         forecast=forecast,
         refusals=refusals,
-        tariff=Tariff.of(settings),
+        tariff=CurrentTariff(partial(_read_tariff, store, settings), Tariff.of(settings)),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),
         wallet=SharedWallet(
@@ -113,6 +114,11 @@ def _read_poison(store: Store) -> Mapping[bytes, datetime]:
 def _read_balances(store: Store, configured: BudgetSettings) -> Balances:
     with store.begin() as db:
         return budgets.balances(db, configured)
+
+
+def _read_tariff(store: Store, settings: Settings) -> Tariff:
+    with store.begin() as db:
+        return tariffs.in_force(db, settings)
 
 
 def _note_short(store: Store, account_id: UUID, kind: Kind) -> None:

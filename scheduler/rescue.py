@@ -23,7 +23,7 @@ from headrace.store import clock, jobs, locks
 from headrace.store.attempts import losses
 from headrace.store.attempts.losses import Loss
 from headrace.store.bad_rows import BadRows
-from headrace.store.money import own_prices, reservations
+from headrace.store.money import reservations, tariffs
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def rescue(deps: ControlDeps, patience: Patience, bad: BadRows | None = None) ->
 
 
 def _take_back(settings: Settings, db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Row[Any], Fate]]:
-    tariff, now = Tariff.of(settings).with_own(own_prices.current(db, settings)), clock.now(db)
+    tariff, now = tariffs.in_force(db, settings), clock.now(db)
     fates = [(row, _fate_of(row, settings.max_attempts, now)) for row in rows]
     lost = [Loss(row, end.target, _lost_cost(row, tariff), end.error_code, end.error_message) for row, end in fates]
     reservations.settle(db, losses.lose(db, lost))

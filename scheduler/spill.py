@@ -16,7 +16,7 @@ from headrace.policies.wallet import Wallet
 from headrace.store import locks
 from headrace.store.fleet import workers
 from headrace.store.jobs import spills
-from headrace.store.money import budgets
+from headrace.store.money import budgets, tariffs
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,7 @@ def spill(deps: ControlDeps) -> int:
     settings = deps.settings
     if settings.openai_api_key is None:
         return 0
-    tariff = Tariff.of(settings)
-    headrooms = {model: deps.pace.left(model) for model in tariff.all_api_models}
+    headrooms = {model: deps.pace.left(model) for model in Tariff.of(settings).all_api_models}
     loads = deps.admission.loads(lane_queues(OVERFLOW)).values()
     spilled = sum(load.jobs for load in loads)
     for headroom in headrooms.values():
@@ -52,6 +51,7 @@ def spill(deps: ControlDeps) -> int:
         late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS) if free else []
         if not late:
             return 0
+        tariff = tariffs.in_force(db, settings)
         wallet, balances = Wallet(), budgets.balances(db, settings.budgets)
         model_of = tariff.api_model
         able = (job.ticket for job in late if _goes(job, headrooms[model_of(job.model)], wallet, balances, tariff))

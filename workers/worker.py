@@ -24,7 +24,7 @@ from headrace.policies.answers import AnswerLength
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import RetryRules
 from headrace.store import Store, observations, workers
-from headrace.store.money import own_prices
+from headrace.store.money import tariffs
 from workers.engines import load
 from workers.engines.base import EngineLimits
 from workers.measuring.metrics import BudgetMetrics, WorkerMetrics
@@ -88,7 +88,7 @@ class Worker:
         tariff, redis = Tariff.of(settings), connections.redis(settings)
         self._publisher = Publisher(Streams(redis))
         lockout = _lockout(tariff, settings)
-        payer = Payer(store, tariff, settings.budgets, lockout, _pacer(tariff, redis, hooks.freed))
+        payer = Payer(store, tariff.api_model, settings.budgets, lockout, _pacer(tariff, redis, hooks.freed))
         self.execute = Execute(
             self._state,
             Generating(self._engine, self.kv_budget, self._publisher),
@@ -148,10 +148,8 @@ class Worker:
                 time.sleep(AGAIN_AFTER_S)
 
     def _read_prices(self, db: Connection) -> None:
-        """Bill at the present prices of own tokens."""
-        if self._route is Route.POOL:
-            bill = self.execute.bill
-            bill.tariff = bill.tariff.with_own(own_prices.current(db, self._settings))
+        """Price the next attempts as of now."""
+        self.execute.bill.tariff = tariffs.in_force(db, self._settings)
 
     def _past_answers(self) -> list[AnswerLength]:
         """The lengths of the pool's last answers. Empty for the paid API, which needs no room, and without Postgres."""

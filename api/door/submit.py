@@ -50,7 +50,7 @@ LOOK_AGAIN_S = (0.02, 0.1)
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """Submits drafts."""
+    """Submits drafts. Attributes: tariff: reads the prices in force."""
 
     settings: Settings
     store: Store
@@ -58,7 +58,7 @@ class Submitter:
     catalogue: Catalogue
     forecast: Forecast
     refusals: Refusals
-    tariff: Tariff
+    tariff: Callable[[], Tariff]
     wallet: SharedWallet
     spill_switch: SpillSwitch
     poison: Poison
@@ -80,8 +80,9 @@ class Submitter:
     def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         self.poison.check(spec)
+        tariff = self.tariff()
         try:
-            options = self._candidates(spec, app, draft)
+            options = self._candidates(spec, app, draft, tariff)
             ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, self.forecast.expected_tokens(spec))
             outcome = self.intake.accept(Bid(spec, ask, app.name, request_id))
             if isinstance(outcome, Refusal):
@@ -95,7 +96,7 @@ class Submitter:
         if isinstance(outcome, Replayed):
             return self._replayed(app, outcome.job_id)
         if route_of(outcome.place.candidate.queue) is Route.OVERFLOW:
-            self.wallet.let_in(app, self.tariff.ceiling_usd(spec.model, spec.messages, spec.sampling))
+            self.wallet.let_in(app, tariff.ceiling_usd(spec.model, spec.messages, spec.sampling))
         return self._accepted(spec, outcome)
 
     def _look_again(self, app: App, idempotency: Idempotency) -> Accepted | None:
@@ -128,7 +129,7 @@ class Submitter:
         where = job.id, job.state, job.lane, job.queue, job.start_by
         return Accepted(*where, job.max_tokens, job.max_wait_s, is_replay=True)
 
-    def _candidates(self, spec: JobSpec, app: App, draft: Draft) -> tuple[Candidate, ...]:
+    def _candidates(self, spec: JobSpec, app: App, draft: Draft, tariff: Tariff) -> tuple[Candidate, ...]:
         # A key is not enough: without a worker on the overflow queues, a job there would never start.
         fleet, has_workers = self.catalogue.fleet(OVERFLOW), spec.pool not in self.settings.paid_pools
         has_key = self.settings.openai_api_key is not None
@@ -141,7 +142,7 @@ class Submitter:
             return candidates(
                 spec,
                 self.settings.lane(spec.lane),
-                self.tariff,
+                tariff,
                 Conditions(
                     ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, start_within_s(spec)),
                     free_until=self.forecast.free_until,

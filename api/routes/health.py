@@ -14,7 +14,8 @@ from api.schemas.health import Health, Readiness
 from headrace.config import PROJECT_ROOT
 from headrace.domain.limits.budgets import SHUT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
-from headrace.store.money import budgets
+from headrace.policies.pricing import no_price
+from headrace.store.money import budgets, tariffs
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,16 @@ def readyz() -> Response:
 
 
 def _warnings(deps: WebDeps) -> dict[str, str]:
-    """Warns of a key for the paid API without a budget: an unfinished set-up, which must not stop the service."""
+    """Warns of a key for the paid API without a budget or without a price: an unfinished set-up.
+
+    It must not stop the service.
+    """
     if deps.settings.openai_api_key is None:
         return {}
     with deps.store.begin() as db:
-        return {} if budgets.limits(db, deps.settings.budgets).are_set else {"overflow": SHUT}
+        warnings = {} if budgets.limits(db, deps.settings.budgets).are_set else {"overflow": SHUT}
+        unpriced = tariffs.in_force(db, deps.settings).unpriced
+    return {**warnings, **({"prices": " ".join(map(no_price, unpriced))} if unpriced else {})}
 
 
 def _failure(check: Callable[[WebDeps], None]) -> str | None:

@@ -13,6 +13,7 @@ from headrace.cli.analyst import make_analyst
 from headrace.cli.database import database
 from headrace.cli.money.budgets import describe
 from headrace.config import Settings
+from headrace.policies.pricing import no_price
 from headrace.stack.development_key import make_development_key
 from headrace.stack.hosts.host_socket import host_socket
 from headrace.stack.hosts.scale import MAX_HOSTS, ScaleOptions
@@ -21,7 +22,7 @@ from headrace.stack.machine import Machine, StackOptions
 from headrace.stack.models.model import PreparedModel, prepare
 from headrace.stack.processes.supervisor import Supervisor
 from headrace.stack.report import Report
-from headrace.store.money import budgets
+from headrace.store.money import budgets, tariffs
 
 
 @click.command()
@@ -191,9 +192,10 @@ class _Announcement:
         say("Ctrl-C stops everything.")
 
     def _paid_api(self) -> str | None:
-        """The paid API's limits in words; None without a key."""
+        """The paid API's limits, and its models without a price, in words; None without a key."""
         settings = self._machine.settings
         if settings.openai_api_key is None:
             return None
         with database(settings) as db:
-            return describe(budgets.limits(db, settings.budgets))
+            unpriced = tariffs.in_force(db, settings).unpriced
+            return " ".join([describe(budgets.limits(db, settings.budgets)), *map(no_price, unpriced)])

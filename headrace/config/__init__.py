@@ -78,8 +78,8 @@ class Settings(BaseSettings):
         url: where the terminal client finds the API. Set it together with `api_key`; without both, the client uses the
             stack that runs on this machine.
         api_key: the terminal client's key.
-        prices: the paid API's price list of a model, such as `[prices."gpt-4o-mini"]`. A model without one is never
-            used.
+        prices: your price of a model of the paid API, such as `[prices."gpt-4o-mini"]`. It overrides the list price
+            that `headrace prices take` stored. A model without either is never used.
         demo_started_at: when `bin/demo` began, since 1970. `bin/demo` sets it.
         body_limit_bytes: a larger request body is refused with 413.
         bodies_in_flight_bytes: the most that one API process holds at once of request bodies above 64 KiB; more are
@@ -260,18 +260,11 @@ class Settings(BaseSettings):
             raise ConfigError(message, param="budgets.webhook_secret")
 
     def check_paid_pools(self) -> None:
-        """Raises: ConfigError: the paid API alone answers a pool, and has no key, or no price for its model."""
+        """Raises: ConfigError: the paid API alone answers a pool, and has no key."""
         for name in self.paid_pools:
             if self.openai_api_key is None:
                 message = f"The paid API alone answers pool '{name}' (engine 'openai'): set OPENAI_API_KEY."
                 raise ConfigError(message, param="OPENAI_API_KEY")
-            model = self.overflow.paid_model(self.pools[name].model)
-            if model not in self.prices:
-                message = (
-                    f"The paid API alone answers pool '{name}', and no price is listed for '{model}': "
-                    f'add [prices."{model}"] to headrace.toml.'
-                )
-                raise ConfigError(message, param="prices")
 
     @property
     def served_pool(self) -> PoolSettings:

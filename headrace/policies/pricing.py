@@ -1,8 +1,9 @@
-"""The cost of tokens. Pure: prices come from `headrace.toml`."""
+"""The cost of tokens. Pure: `headrace.toml` and `headrace.store.money` have the prices."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Self
 
@@ -54,13 +55,29 @@ def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Co
     return max((cost(price, usage, tier) for tier in (None, *price.tiers)), key=lambda each: each.usd)
 
 
+def no_price(model: str) -> str:
+    """What an operator reads of a paid model without a price."""
+    return (
+        f"No price is listed for '{model}': add [prices.\"{model}\"] to headrace.toml, or take its list price with "
+        f"'headrace prices take {model}'."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DatedPrice:
+    """A price that is in force since a time."""
+
+    price: Price
+    since: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Tariff:
     """The prices of each route.
 
     Attributes:
         own: by pool, the price of the tokens that the pool itself generates.
-        api: by paid model, its listed price.
+        api: by paid model, its price: the operator's, or else the provider's list price.
         api_models: by model, the paid model that answers its spilled jobs; `api_default` for all others.
         served: models that new jobs can ask for.
     """
@@ -73,7 +90,7 @@ class Tariff:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The tariff in `headrace.toml`."""
+        """The tariff in `headrace.toml`. `store.money.tariffs` adds the prices in Postgres."""
         own = {name: pool.price for name, pool in settings.pools.items()}
         served = frozenset(name for pool in settings.pools.values() for name in (pool.model, *pool.adapters))
         return cls(own, settings.prices, settings.overflow.models, settings.overflow.model, served)
@@ -81,6 +98,10 @@ class Tariff:
     def with_own(self, prices: Mapping[str, Price]) -> Self:
         """This tariff with measured prices of own tokens in place of the settings'. Args: prices: by pool."""
         return replace(self, own={**self.own, **prices})
+
+    def with_list(self, prices: Mapping[str, Price]) -> Self:
+        """This tariff with list prices for the models that it has no price for. Args: prices: by paid model."""
+        return replace(self, api={**prices, **self.api})
 
     @property
     def all_api_models(self) -> frozenset[str]:
@@ -92,6 +113,11 @@ class Tariff:
         """The paid models that can answer a new job. The default is not one if every served model maps to another."""
         return frozenset(map(self.api_model, self.served))
 
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The paid models in use that have no price, and so are never called."""
+        return tuple(sorted(self.api_models_in_use - self.api.keys()))
+
     def api_model(self, model: str) -> str:
         """The paid model that answers a job of `model`."""
         return self.api_models.get(model, self.api_default)
@@ -100,7 +126,7 @@ class Tariff:
         """The price of a job of `model` at the paid API. Raises: UnknownPrice: none is listed, and none is guessed."""
         name = self.api_model(model)
         if name not in self.api:
-            raise UnknownPrice(f"No price is listed for '{name}': add [prices.\"{name}\"] to headrace.toml.")
+            raise UnknownPrice(no_price(name))
         return self.api[name]
 
     def ceiling_usd(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Decimal:

@@ -2,7 +2,7 @@
 
 from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
 from headrace.tables.columns import USD, metadata
-from headrace.tables.costs import cost_hours, own_prices
+from headrace.tables.costs import cost_hours, list_prices, own_prices
 from headrace.tables.fleet import (
     decisions,
     host_actors,
@@ -35,6 +35,7 @@ __all__ = [
     "job_texts",
     "jobs",
     "ledger",
+    "list_prices",
     "metadata",
     "operators",
     "own_prices",

@@ -1,6 +1,7 @@
-"""What own hosts cost, hour by hour, and how the requests of each hour share it."""
+"""What own hosts cost, hour by hour, how the requests of each hour share it, and the prices of tokens."""
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from headrace.tables.columns import USD, metadata, moment, one_of
 
@@ -49,4 +50,21 @@ own_prices = sa.Table(
     sa.Column("output_usd_per_mtok", USD, nullable=False),
     sa.Index("ix_own_prices_pool_id", "pool", "id"),
     comment="What a token costs on own hosts while they are saturated. The newest row of a pool counts.",
+)
+
+list_prices = sa.Table(
+    "list_prices",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("model", sa.Text, nullable=False, comment="As calls of the paid API name it."),
+    moment("valid_from", nullable=False, comment="When an operator took this price."),
+    moment("valid_to", comment="When another price took its place; NULL: it is in force."),
+    sa.Column("input_usd_per_mtok", USD, nullable=False),
+    sa.Column("cached_input_usd_per_mtok", USD, nullable=False),
+    sa.Column("output_usd_per_mtok", USD, nullable=False),
+    sa.Column("tiers", JSONB, nullable=False, comment="Factors of the price by the provider's service tier."),
+    sa.Column("source", sa.Text, nullable=False, comment="The library, its version, and its name of the model."),
+    sa.CheckConstraint("valid_to > valid_from", name="valid"),
+    sa.Index("uq_list_prices_in_force", "model", unique=True, postgresql_where=sa.text("valid_to IS NULL")),
+    comment="Providers' list prices. Only valid_to of a row changes. [prices] in headrace.toml overrides them.",
 )

@@ -1,7 +1,7 @@
 """Decides whether the paid API may answer a job now: its owner allows it, the price is known, the budgets suffice."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -51,13 +51,14 @@ class Payer:
     """Pays for calls.
 
     Attributes:
+        api_model: the paid model that answers a job of a model.
         configured: the limits in the settings for all apps together. Stored limits win.
         lockout: the API's lock-outs: of the account (no money, or no valid key), or of single models.
         pacer: keeps the calls to the account's rates.
     """
 
     store: Store
-    tariff: Tariff
+    api_model: Callable[[str], str]
     configured: Limits
     lockout: Lockout
     pacer: Pacer
@@ -75,7 +76,7 @@ class Payer:
         """Note the outcome of a claim's call in this tier."""
         # A `flex` tier without capacity must not hold back calls of the other tier.
         hold_s = outcome.retry_after_s if isinstance(outcome, EngineBusy) and tier != "flex" else None
-        model = self.tariff.api_model(claim.model)
+        model = self.api_model(claim.model)
         rates = outcome.rates and ProviderRates.of(outcome.rates)
         self.pacer.hear(model, rates, hold_s)
         if isinstance(outcome, Generation | PromptRejected):
@@ -92,25 +93,27 @@ class Payer:
 
     def not_called(self, claim: Claim) -> None:
         """Note that an admitted call, which may be a breaker's probe, is not made."""
-        self.lockout.is_unsure(self.tariff.api_model(claim.model))
+        self.lockout.is_unsure(self.api_model(claim.model))
 
-    def tier(self, claim: Claim) -> ApiTier | None:
+    def tier(self, claim: Claim, tariff: Tariff) -> ApiTier | None:
         """The service tier to call: the cheaper one for a job with time to spare. None if the API has only one."""
         has_time = min(claim.start_by, claim.finish_by or claim.start_by) - datetime.now(UTC) > FLEX_TIME
         # From the second attempt on a refusal counts as an attempt, so it avoids the tier that refuses more often.
         may_wait = claim.attempt == 1 and claim.lane in (Lane.LOW, Lane.BATCH)
-        return self.tariff.api_tier(claim.model, has_time=has_time and may_wait)
+        return tariff.api_tier(claim.model, has_time=has_time and may_wait)
 
-    def reserve(self, claim: Claim) -> Claim | Objection | NotYet | None:
+    def reserve(self, claim: Claim, tariff: Tariff) -> Claim | Objection | NotYet | None:
         """Reserve the most that a claim's call can cost, once the rates allow the call.
+
+        Args: tariff: the prices at which the call will be billed.
 
         Returns: the claim with its reservation; why it got none; None if the claim is lost.
         Raises: StoreUnavailable.
         """
-        quoted = quote(claim, self.tariff)
+        quoted = quote(claim, tariff)
         if isinstance(quoted, Objection):
             return quoted
-        model = self.tariff.api_model(claim.model)
+        model = self.api_model(claim.model)
         if not self.lockout.admits(model):
             if self.lockout.probes(model):
                 return NotYet(PROBE_PAUSE_S)

@@ -26,7 +26,8 @@ class Bill:
     """Writes the bills of one worker's attempts.
 
     Attributes:
-        tariff: the present prices; the worker replaces it when those of own tokens change.
+        tariff: the present prices; the worker replaces it when they change. An attempt keeps those of its begin, by
+            which its money is reserved: see `of_one_attempt`.
         route: the route of all the worker's attempts.
         host_id: the worker's host.
     """
@@ -34,6 +35,10 @@ class Bill:
     tariff: Tariff
     route: Route
     host_id: str
+
+    def of_one_attempt(self) -> "Bill":
+        """This, with the present prices for good."""
+        return replace(self)
 
     def of(
         self,

@@ -14,6 +14,7 @@ from headrace.domain.ids import show_id
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
 from headrace.policies.overflow import Objection
+from headrace.policies.pricing import Tariff
 from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
 from workers.outcomes import Outcome
 from workers.paid.payer import NO_CALL, NotYet, Payer
@@ -82,13 +83,15 @@ class Execute:
             return None
         with self.state.attempts.running(claim.request_id):
             self.records.has_left(claim)
-            paid = self._paid(claim)
-            return self._attempt(paid) if isinstance(paid, Claim) else paid
+            # A price that changes during the call must not make it dearer than what is reserved for it.
+            bill = self.bill.of_one_attempt()
+            paid = self._paid(claim, bill.tariff)
+            return self._attempt(paid, bill) if isinstance(paid, Claim) else paid
 
-    def _paid(self, claim: Claim) -> Claim | Outcome | None:
+    def _paid(self, claim: Claim, tariff: Tariff) -> Claim | Outcome | None:
         """Reserve the money for the call, if it costs any. Returns: the claim; the job's outcome if nothing runs."""
         try:
-            outcome = claim if self.payer is None else self.payer.reserve(claim)
+            outcome = claim if self.payer is None else self.payer.reserve(claim, tariff)
         except StoreUnavailable as error:
             log.warning("money_not_reserved", extra={"job_id": show_id(claim.job_id), "error": str(error)})
             return self._put_off(claim, FIRST_DELAY_S)
@@ -118,36 +121,35 @@ class Execute:
             return self.records.finish(claim, JobState.FAILED, end)
         return self.records.hand_back(claim, end, HandBack(reroute=reroute))
 
-    def _attempt(self, claim: Claim) -> Outcome | None:
-        tier = self.payer.tier(claim) if self.payer else None
+    def _attempt(self, claim: Claim, bill: Bill) -> Outcome | None:
+        tier = self.payer.tier(claim, bill.tariff) if self.payer else None
         outcome, engine_s = self.generating.generate(claim, tier)
         if self.payer is not None:
             self.payer.note_outcome(claim, outcome, tier)
         # Release now, so that the next job starts while this answer is written.
         self.generating.release(claim.job_id, outcome)
         if isinstance(outcome, EngineError):
-            return self._failed(claim, outcome, engine_s)
-        return self._answered(Answered(claim, outcome, engine_s))
+            return self._failed(claim, outcome, bill.of_failure(claim, outcome, engine_s))
+        return self._answered(Answered(claim, outcome, engine_s), bill)
 
-    def _answered(self, answered: Answered) -> Outcome | None:
+    def _answered(self, answered: Answered, bill: Bill) -> Outcome | None:
         """Store the engine's answer; the reason for its end decides how."""
         claim = answered.claim
         stop = self.state.attempts.reason(claim.request_id)
         if answered.generation.finish_reason != "abort":
-            return self.records.finish(claim, JobState.SUCCEEDED, self.bill.of(answered, "succeeded"))
+            return self.records.finish(claim, JobState.SUCCEEDED, bill.of(answered, "succeeded"))
         if stop == "cancelled":
-            return self.records.finish(claim, JobState.CANCELLED, self.bill.of(answered, "aborted"))
+            return self.records.finish(claim, JobState.CANCELLED, bill.of(answered, "aborted"))
         if stop is not None and (why := _TIMED_OUT.get(stop)):
-            return self.records.finish(claim, JobState.FAILED, self.bill.of(answered, "aborted", stop, why))
+            return self.records.finish(claim, JobState.FAILED, bill.of(answered, "aborted", stop, why))
         # The engine or this worker is stopping: the job is handed back as if it had never been taken.
-        return self.records.hand_back(claim, replace(self.bill.of(answered, "aborted", stop), kind="waste"))
+        return self.records.hand_back(claim, replace(bill.of(answered, "aborted", stop), kind="waste"))
 
-    def _failed(self, claim: Claim, error: EngineError, engine_s: float) -> Outcome | None:
-        """Try again later or elsewhere, or fail the job."""
+    def _failed(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Outcome | None:
+        """Try again later or elsewhere, or fail the job. Args: end: the attempt's bill."""
         if isinstance(error, EngineCrash):
             self.state.ready.clear()
-            return self._crashed(claim, error, engine_s)
-        end = self.bill.of_failure(claim, error, engine_s)
+            return self._crashed(claim, error, end)
         if isinstance(error, EngineBusy) and claim.attempt == 1:
             # A call that was refused for capacity does not count as an attempt, and the job's start_by still bounds it.
             # From the second attempt on, start_by no longer applies and the number of attempts is the bound.
@@ -169,13 +171,12 @@ class Execute:
             return self.records.finish(claim, JobState.FAILED, end)
         return self.records.retry(claim, end, decision.delay_s)
 
-    def _crashed(self, claim: Claim, error: EngineCrash, engine_s: float) -> Outcome | None:
+    def _crashed(self, claim: Claim, error: EngineCrash, end: AttemptEnd) -> Outcome | None:
         """Hand the job back under suspicion, without counting the attempt. Fail it if it ran alone.
 
         A job without a token when the engine died is a suspect, and runs alone from now on. A job with tokens becomes
         a suspect if an engine dies under it again.
         """
-        end = self.bill.of_failure(claim, error, engine_s)
         facts = {"job_id": show_id(claim.job_id), "made_tokens": error.made_tokens, "suspicion": claim.suspicion}
         log.warning("engine_died_under_job", extra=facts)
         if claim.suspicion >= SUSPECT:

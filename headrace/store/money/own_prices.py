@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from headrace.config import CostSettings, Price, Settings
 from headrace.policies.costing import TokenPrices
+from headrace.policies.pricing import DatedPrice
 from headrace.store.fleet.hosts import HostPrice
 from headrace.tables import ledger, own_prices
 
@@ -42,10 +43,15 @@ class OwnPrice:
 
 def current(db: Connection, settings: Settings) -> dict[str, Price]:
     """The newest price of each own pool whose host type has a price; a pool without one is absent."""
+    return {pool: dated.price for pool, dated in in_force(db, settings).items()}
+
+
+def in_force(db: Connection, settings: Settings) -> dict[str, DatedPrice]:
+    """Like `current`, each with the time from which it counts."""
     pools = [pool for pool in settings.own_pools if HostPrice.of(settings, pool).usd_per_hour is not None]
     newest_first = sa.select(own_prices).order_by(own_prices.c.pool, own_prices.c.id.desc())
     newest = newest_first.where(own_prices.c.pool.in_(pools)).ext(distinct_on(own_prices.c.pool))
-    return {row.pool: _price(row) for row in db.execute(newest)}
+    return {row.pool: DatedPrice(_price(row), row.at) for row in db.execute(newest)}
 
 
 def _price(row: Row[Any]) -> Price:

@@ -12,8 +12,8 @@ from headrace.domain.attempts import Usage
 from headrace.domain.limits.budgets import SpendingLimits, shortfall
 from headrace.domain.queues import OVERFLOW
 from headrace.errors import UnknownPrice
-from headrace.policies.pricing import Tariff, cost
-from headrace.store.money import budgets
+from headrace.policies.pricing import cost
+from headrace.store.money import budgets, tariffs
 from headrace.tables import ledger, workers
 
 #: The newest entries of the ledger, of all pools, in which the pool's are looked for.
@@ -48,7 +48,7 @@ def job_usd(db: Connection, settings: Settings, pool: str) -> float | None:
         return None
     job = _mean_job(db, pool)
     try:
-        price = Tariff.of(settings).api_price(settings.pools[pool].model)
+        price = tariffs.in_force(db, settings).api_price(settings.pools[pool].model)
     except UnknownPrice:
         return None
     if job is None:

@@ -23,7 +23,7 @@ from headrace.broker.messages import list_key
 from headrace.config import BudgetSettings, LaneSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.fleet import WorkerInfo
+from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id, oldest_id, parse_id, show_id
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.queues import Lane, Ticket
@@ -33,7 +33,8 @@ from headrace.store import Store, attempts
 from headrace.store.clients import apps
 from headrace.store.fleet import workers
 from headrace.store.jobs import texts
-from headrace.store.money import budgets
+from headrace.store.money import budgets, list_prices
+from headrace.store.money.list_prices import ListPrice
 from headrace.tables import jobs, refusals
 from tests.waiting import until
 
@@ -565,6 +566,27 @@ def test_readiness_warns_of_a_paid_api_without_a_budget(build_web: Any, store: S
     with store.begin() as db:
         budgets.set_limits(db, {"day_usd": Decimal(5)}, BudgetSettings())
     assert web.test_client().get("/readyz").get_json()["warnings"] == {}
+
+
+def test_a_paid_model_is_used_once_its_list_price_is_taken(
+    build_web: Any, client_of: Any, key: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.door.current_tariff.TARIFF_TTL_S", -1.0)  # each submit reads the prices
+    worker = WorkerInfo(new_id(), "overflow@test", "host-1", "overflow", "openai", "gpt-4o-mini", 8)
+    with store.begin() as db:
+        workers.register(db, worker, 600)
+        workers.renew(db, worker.id, 600, WorkerReport(0, ready=True))
+        budgets.set_limits(db, {"day_usd": Decimal(5)}, BudgetSettings())
+    client = client_of(key, build_web(openai_api_key="sk-test", prices={}))
+
+    assert "'headrace prices take gpt-4o-mini'" in client.get("/readyz").get_json()["warnings"]["prices"]
+    assert "No price is listed for 'gpt-4o-mini'" in problem(submit(client, overflow="only"), 400)["message"]
+    with store.begin() as db:
+        list_prices.take(db, [ListPrice("gpt-4o-mini", Decimal(1), Decimal(1), Decimal(1), {}, "a list")])
+    accepted = submit(client, overflow="only")
+
+    assert (accepted.status_code, accepted.get_json()["queue"]) == (202, "overflow.normal")
+    assert client.get("/readyz").get_json()["warnings"] == {}
 
 
 @pytest.mark.parametrize(("revision", "ready"), [("0001", False), (None, False), ("9999_from_a_newer_release", True)])

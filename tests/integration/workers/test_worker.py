@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from headrace import connections
 from headrace.broker.admission import Admission
@@ -16,6 +17,8 @@ from headrace.domain.queues import Lane, Route, Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
+from headrace.store.money import list_prices
+from headrace.store.money.list_prices import ListPrice
 from headrace.tables import hosts, jobs, own_prices, workers
 from tests.chaos.proxy import Mode, Proxy
 from workers.running.notices import Notices
@@ -118,6 +121,30 @@ def test_its_bills_follow_the_measured_price_of_own_tokens(
 
     assert before == settings.served_pool.price.input_usd_per_mtok
     assert (at_start, after) == (Decimal("0.7"), Decimal("0.9"))
+
+
+def test_its_calls_are_priced_by_the_list_price_in_force(
+    store: Store, settings: Settings, admission: Admission
+) -> None:
+    def price(usd: str) -> None:
+        with store.begin() as db:
+            list_prices.take(db, [ListPrice("gpt-4o-mini", Decimal(usd), Decimal(usd), Decimal(usd), {}, "a list")])
+
+    unpriced = settings.model_copy(
+        update={"prices": {}, "openai_api_key": SecretStr("sk"), "sample_every_s": 3600.0, "drain_s": 0.0}
+    )
+    worker = Worker(
+        unpriced, Route.OVERFLOW, store, Notices(admission, lambda _: None), Hooks(lambda: None, lambda: None)
+    )
+    prices = []
+    worker.start("overflow@test")
+    for usd in ("0.7", "0.9"):
+        price(usd)
+        worker.sampler.sample()
+        prices.append(worker.execute.bill.tariff.api_price("any").input_usd_per_mtok)
+    worker.stop()
+
+    assert prices == [Decimal("0.7"), Decimal("0.9")]
 
 
 def test_a_worker_that_starts_on_a_draining_host_takes_nothing(worker: Worker, proxy: Proxy, store: Store) -> None:

@@ -186,7 +186,7 @@ def submitter(
         catalogue=catalogue,
         forecast=forecast,
         refusals=cast(Refusals, door),
-        tariff=Tariff.of(settings),
+        tariff=lambda: Tariff.of(settings),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),
         wallet=SharedWallet(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),

@@ -71,11 +71,13 @@ class Provider:
     rates: ProviderRates | None = None
     tier: str | None = None
     asked_tiers: list[str | None] = field(default_factory=list)
+    during: Callable[[], None] = lambda: None
     calls: int = 0
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
         self.calls += 1
         self.asked_tiers.append(request.tier)
+        self.during()
         if self.error is not None:
             raise self.error
         return Generation("An answer.", Usage(9, 4), "stop", "gpt-4o-mini-2024-07-18", rates=self.rates, tier=self.tier)
@@ -118,7 +120,7 @@ def make_execute(
             RetryRules(2),
             Payer(
                 store,
-                tariff,
+                tariff.api_model,
                 BudgetSettings(day_usd=day_usd),
                 Lockout(tariff.all_api_models, tariff.api_models_in_use, partial(Breaker, probe_s=60)),
                 Pacer(Pace(redis), reopened=lambda: None),
@@ -185,6 +187,24 @@ def test_an_answer_costs_what_the_provider_counted(
     assert (done.state, done.usd) == (JobState.SUCCEEDED, PAID)
     assert spent(store) == [(Decimal(0), PAID)]
     assert entries(store) == [("api", PAID, False)]
+
+
+def test_a_call_is_billed_at_the_price_at_which_its_money_was_reserved(
+    make_execute: Callable[..., Execute], provider: Provider, store: Store, spilled: Callable[..., Ticket]
+) -> None:
+    execute = make_execute(MOST)
+    dearer = PRICE.model_copy(update={"output_usd_per_mtok": PRICE.output_usd_per_mtok * 1000, "version": "dearer"})
+
+    def change() -> None:
+        execute.bill.tariff = replace(execute.bill.tariff, api={"gpt-4o-mini": dearer})
+
+    provider.during = change
+    done = run(execute, store, spilled())
+    waiting = run(execute, store, spilled())
+
+    assert (done.usd, done.price_version) == (PAID, PRICE.version)
+    assert spent(store) == [(Decimal(0), PAID)]
+    assert "has 0.00" in waiting.route_reason, "the next call is reserved at the new price, which the budget lacks"
 
 
 def test_without_money_nothing_is_called_and_the_job_waits_for_its_own_pool(

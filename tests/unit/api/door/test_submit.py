@@ -129,7 +129,7 @@ def test_a_job_is_told_of_the_slots_that_are_free_when_it_takes_its_place(
     assert told[0] == 0.0
     assert told[1] is not None
     assert told[1] > 0
-    assert submitter._candidates(door.inserted[0][0], app, DRAFT)[0].free_until == 43
+    assert submitter._candidates(door.inserted[0][0], app, DRAFT, submitter.tariff())[0].free_until == 43
 
 
 def test_nothing_is_bounded_by_a_rate_that_is_only_believed(submitter: Submitter, door: Any, app: App) -> None:
@@ -500,7 +500,7 @@ def paid(submitter: Submitter, fleet: dict[str, Fleet]) -> Submitter:
     fleet[OVERFLOW] = Fleet(OVERFLOW, 1, 1, 8, 8, None, None)
     price = Price(input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(1), source="test", version="v1")
     settings = submitter.settings.model_copy(update={"openai_api_key": SecretStr("sk-test")})
-    return replace(submitter, settings=settings, tariff=replace(submitter.tariff, api={"gpt-4o-mini": price}))
+    return replace(submitter, settings=settings, tariff=lambda: replace(submitter.tariff(), api={"gpt-4o-mini": price}))
 
 
 def spent(app: App, usd: str) -> Account:
