@@ -38,7 +38,10 @@ API_APP = "api.wsgi:app"
 
 Found = TypeVar("Found")
 
-console = Console(stderr=True, highlight=False)
+#: The width of what goes into a file, in columns: the widest table, uncut.
+FILE_COLUMNS = 200
+
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else FILE_COLUMNS)
 
 #: Without a budget nothing is sent to the paid API: a script that measures none sets one that is never used up.
 _ANY_AMOUNT = {"HEADRACE_BUDGETS__MONTH_USD": "1000000"}

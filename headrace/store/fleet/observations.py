@@ -8,7 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from headrace.domain.fleet import QueueSample, RefusedDemand, WorkerSample
 from headrace.domain.queues import Lane, Route
@@ -55,13 +55,6 @@ def last_sample_at(db: Connection, now: datetime) -> datetime | None:
     """When the newest sample was taken; those that a clock which was ahead has dated later than `now` do not count."""
     newest: datetime | None = db.scalar(sa.select(sa.func.max(queue_samples.c.at)).where(queue_samples.c.at <= now))
     return newest
-
-
-def newest_samples(db: Connection, queues: Sequence[str]) -> list[QueueSample]:
-    """The newest sample of each of these queues; a queue without samples is absent."""
-    newest_first = sa.select(queue_samples).order_by(queue_samples.c.queue, queue_samples.c.at.desc())
-    statement = newest_first.where(queue_samples.c.queue.in_(queues)).ext(distinct_on(queue_samples.c.queue))
-    return [QueueSample(**row._mapping) for row in db.execute(statement)]
 
 
 def recent_samples(db: Connection, queues: Sequence[str], since: datetime) -> list[QueueSample]:
