@@ -42,7 +42,7 @@ OFF_BY_SETTINGS: Mapping[str, Mapping[str, str]] = {
     },
 }
 #: The mechanisms that `neighbour/off` takes away, and those that settings do.
-OFF = ("encoding", "values", "checksum", *OFF_BY_SETTINGS)
+OFF = ("encoding", "values", "checksum", "waits", *OFF_BY_SETTINGS)
 #: The own pool, and the length of an answer that nothing cuts short.
 SLOTS, TOKENS_PER_S, ANSWER_TOKENS = 32, 100, 200
 #: The model's limit, and the longest text of one of its tokens: a prompt with fewer characters than one times the other
@@ -56,7 +56,7 @@ RATES = {
     "long_texts": 1.0,
     "huge_bodies": 1.0,
     "dripping_receivers": 2.0,
-    "abandoned_waits": 5.0,
+    "abandoned_waits": 20.0,
     "random_keys": 50.0,
     "token_cap": 20.0,
 }
@@ -280,7 +280,7 @@ def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path
 
     Good apps send ten requests a second together: half are jobs with a webhook, half synchronous chat completions. The
     hostile app sends, in a second, 1 text that has to be counted and is too long, 1 body of 8 MiB full of empty
-    objects, 2 jobs whose receiver drips its header without end, 5 synchronous calls whose caller hangs up, 50 random
+    objects, 2 jobs whose receiver drips its header without end, 20 synchronous calls whose caller hangs up, 50 random
     keys, and 20 jobs with answers of 200 tokens that say they may have 8,192, of which 130 come at once. In the other
     arm as many harmless requests take the place of each.
 
@@ -293,6 +293,7 @@ def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path
     bin/headrace python benchmarks/bad_neighbour.py
     bin/headrace python benchmarks/bad_neighbour.py --only long_texts --off encoding
     bin/headrace python benchmarks/bad_neighbour.py --only dripping_receivers --off receivers
+    bin/headrace python benchmarks/bad_neighbour.py --only abandoned_waits --off waits
     """
     arms = run(seconds, off, {name: rate if not only or name in only else 0.0 for name, rate in RATES.items()})
     show(arms)

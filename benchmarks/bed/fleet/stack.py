@@ -70,6 +70,7 @@ class Fleet:
         fixed_hosts: of the policy `fixed`.
         events: more lines of `[scaling]`.
         drains: without it, hosts are ended at once, and their workers hand their jobs back.
+        slots: of a host, which share what it makes: the more there are, the longer a job takes.
     """
 
     policy: str
@@ -79,6 +80,7 @@ class Fleet:
     cap: int
     events: str = ""
     drains: bool = True
+    slots: int = SLOTS
 
     @property
     def first_hosts(self) -> int:
@@ -91,8 +93,8 @@ class Fleet:
             observe_s=self.window_s / 60,
             autoscale_s=self.window_s / 20,
             extra="" if self.drains else "drain_s = 0",
-            slots=SLOTS,
-            tokens_per_s=TOKENS_PER_S,
+            slots=self.slots,
+            tokens_per_s=SLOTS * TOKENS_PER_S / self.slots,
             cap=self.cap,
             policy=self.policy,
             max_hosts=self.max_hosts,
