@@ -26,7 +26,7 @@ from bed.testbed import console, line_of
 ARMS = ("predictive", "reactive", "fixed")
 #: The counter-proof's: `predictive` with its drain, and without.
 OFF_ARMS = ("predictive", "drain off")
-#: In the counter-proof, so many jobs of a host run at once, and so much longer: no host is idle when it is ended.
+#: In the counter-proof, so many jobs of a host run at once, and so much longer.
 OFF_SLOTS = 16
 #: Jobs a second before and after the spike: half of what one host can do.
 CALM_PER_S = HOST_JOBS_PER_S / 2
@@ -172,7 +172,7 @@ def main(
     The last line is name=value pairs: lost, jobs that were accepted and did not end, and killed, attempts that did not
     succeed, of all policies; the share of jobs that `predictive` refused, and `reactive`; host-hours of `predictive`
     over those of the fixed fleet. With --off drain, `predictive` runs twice, on jobs that take four times as long, so
-    that no host is idle when it is ended; killed_off is what is killed where hosts are ended at once.
+    that hosts are busy when they are removed; killed_off is what is killed where the oldest hosts are ended at once.
 
     The status is 1 when a job was lost, killed, started twice or not answered, when no host was ordered before the
     queue reached its cap, when hosts were left after the spike, when a host began or ended without a row in

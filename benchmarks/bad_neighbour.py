@@ -5,7 +5,6 @@ webhooks.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from bed.load import percentile
 from bed.neighbour.attacks import Orders
 from bed.neighbour.good import GoodApps, Told
 from bed.neighbour.receivers import DrippingReceiver, GoodReceiver
-from bed.testbed import Counts, Testbed, console, line_of
+from bed.testbed import Counts, Testbed, console, line_of, patched
 from headrace.config import Settings
 from headrace.connections import postgres
 from headrace.store.clients import apps, keys
@@ -112,9 +111,7 @@ def write_model(folder: Path) -> None:
 
 def settings(model: Path, off: tuple[str, ...]) -> dict[str, str]:
     """Of the stack."""
-    here = Path(__file__).parent / "bed" / "neighbour" / "off"
-    inherited = os.environ.get("PYTHONPATH", "")  # noqa: TID251 - it is handed on, longer.
-    patched = {"PYTHONPATH": os.pathsep.join(filter(None, (str(here), inherited))), "NEIGHBOUR_OFF": ",".join(off)}
+    patches = patched(Path(__file__).parent / "bed" / "neighbour" / "off") | {"NEIGHBOUR_OFF": ",".join(off)}
     return {
         "HEADRACE_MODEL_DIR": str(model),
         "HEADRACE_POOLS__CHAT__MAX_MODEL_TOKENS": str(LIMIT_TOKENS),
@@ -126,7 +123,7 @@ def settings(model: Path, off: tuple[str, ...]) -> dict[str, str]:
         "HEADRACE_WAIT_SLOTS": str(WAIT_SLOTS),
         "HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true",
         **{name: value for each in off for name, value in OFF_BY_SETTINGS.get(each, {}).items()},
-        **(patched if off else {}),
+        **(patches if off else {}),
     }
 
 

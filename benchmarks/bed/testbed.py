@@ -271,6 +271,12 @@ def _shown(value: object) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def patched(folder: Path) -> dict[str, str]:
+    """The environment of processes that run this folder's `sitecustomize` at their start, before all else."""
+    inherited = os.environ.get("PYTHONPATH", "")  # noqa: TID251 - it is handed on, longer.
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), inherited)))}
+
+
 def rounds(number: int, say: Callable[[int], str]) -> Iterator[int]:
     """Count from 1, telling on standard error which turn it is."""
     for each in range(1, number + 1):

@@ -23,6 +23,7 @@ from redis import Redis
 
 from bed.chaos.cluster import Cluster, Node
 from bed.chaos.host_proxy import HostProxy
+from bed.testbed import patched
 from headrace.errors import StackError
 from headrace.stack.hosts.local_hosts import PREFIX
 from headrace.stack.receiver import Receiver
@@ -101,7 +102,6 @@ class World(AbstractContextManager["World"]):
         self.url, self.api_key = f"http://{api.hostname}:{self.web_proxy.port}", self.stack.report.api_key
 
     def _env(self, database_url: str, redis_url: str) -> dict[str, str]:
-        inherited = os.environ.get("PYTHONPATH", "")  # noqa: TID251 - it is handed on, longer.
         return {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
@@ -126,11 +126,7 @@ class World(AbstractContextManager["World"]):
             "HEADRACE_SIMULATOR__POISON": POISON,
             **{f"HEADRACE_LANES__{lane.upper()}__DEPTH_CAP": str(DEPTH_CAP) for lane in LANES},
             **self._settings,
-            **(
-                {"PYTHONPATH": os.pathsep.join(filter(None, (str(OFF_FOLDER), inherited))), "SOAK_OFF": self._off}
-                if self._off == "fence"
-                else {}
-            ),
+            **(patched(OFF_FOLDER) | {"SOAK_OFF": self._off} if self._off == "fence" else {}),
         }
 
     @property

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bed.fleet.arrivals import MEAN_TOKENS
-from bed.testbed import Testbed, wait_until
+from bed.testbed import Testbed, patched, wait_until
 
 #: A host runs so many jobs at once, each at so many tokens a second.
 SLOTS, TOKENS_PER_S = 4, 16
@@ -23,6 +23,8 @@ PROVISION_S = 10.0
 START_S = 10.0
 #: `headrace up` starts nothing else but a web process, control and beat.
 WITHOUT = ("overflow", "webhooks", "flower")
+#: What takes the choice of hosts away.
+OFF_FOLDER = Path(__file__).parent / "off"
 #: Hosts are ready within so long after they were ordered; the machine may be busy.
 LONGEST_START_S = 90.0
 SETTINGS = """
@@ -69,7 +71,7 @@ class Fleet:
         cap: jobs that may wait. `reactive` adds hosts above a fifth of it, as by default.
         fixed_hosts: of the policy `fixed`.
         events: more lines of `[scaling]`.
-        drains: without it, hosts are ended at once, and their workers hand their jobs back.
+        drains: without it, the oldest hosts are ended at once, and their workers hand their jobs back.
         slots: of a host, which share what it makes: the more there are, the longer a job takes.
     """
 
@@ -117,7 +119,8 @@ class Fleet:
             settings = Path(folder) / "headrace.toml"
             settings.write_text(self._settings)
             options = ("--scale", "--max-hosts", str(self.max_hosts), "--provision-s", f"{PROVISION_S:g}")
-            with Testbed({"HEADRACE_CONFIG": str(settings)}, WITHOUT, options) as bed:
+            environment = {"HEADRACE_CONFIG": str(settings)} | ({} if self.drains else patched(OFF_FOLDER))
+            with Testbed(environment, WITHOUT, options) as bed:
                 await_hosts(bed, self.first_hosts, LONGEST_START_S)
                 yield bed
 

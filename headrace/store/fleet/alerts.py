@@ -67,7 +67,9 @@ def lasting(db: Connection) -> list[AlertKey]:
 def observed_at(db: Connection, pool: str) -> datetime | None:
     """When the pool was last observed."""
     # One step in the index for each queue: over several queues, max(at) alone would read all their samples.
-    listed = sa.select(sa.func.unnest(sa.cast(list(lane_queues(pool)), ARRAY(sa.Text))).label("queue")).subquery("listed")
+    listed = sa.select(sa.func.unnest(sa.cast(list(lane_queues(pool)), ARRAY(sa.Text))).label("queue")).subquery(
+        "listed"
+    )
     row = queue_samples.c
     last = sa.select(row.at).where(row.queue == listed.c.queue).order_by(row.at.desc()).limit(1).lateral("last")
     newest: datetime | None = db.scalar(sa.select(sa.func.max(last.c.at)).select_from(listed.join(last, sa.true())))
