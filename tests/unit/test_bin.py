@@ -68,7 +68,9 @@ def checked(
 
 
 KOMBU = "pytest -p no:cacheprovider tests/third_party"
-CHECKS = ["ruff format --check", "ruff check", "mypy ", "lint-imports ", "pytest --ignore tests/third_party", KOMBU]
+PROCESSES = "pytest -p no:cacheprovider tests/e2e"
+OTHERS = "pytest --ignore tests/third_party --ignore tests/e2e"
+CHECKS = ["ruff format --check", "ruff check", "mypy ", "lint-imports ", OTHERS, KOMBU, PROCESSES]
 
 
 def test_every_check_is_run(tmp_path: Path) -> None:
