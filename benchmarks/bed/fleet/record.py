@@ -52,7 +52,7 @@ class Record:
 
     Attributes:
         answers: time and status of each submit, as its client had it.
-        killed: attempts that did not succeed: their jobs were handed back, or their workers died.
+        killed: attempts that did not succeed: their jobs were handed back after they had made tokens, or their workers died.
         twice: jobs with more than one attempt.
         refused: jobs that `refusals` counts.
         p95_wait_s: from the accept to the start.
@@ -120,10 +120,19 @@ class Record:
         return min((at_s for at_s, count in counts if at_s > after_s and count <= hosts), default=None)
 
 
+#: An attempt that is handed back leaves no row but its waste in the ledger; its number is used again.
+_KILLED = """
+    SELECT (SELECT count(*) FROM attempts WHERE outcome IS DISTINCT FROM 'succeeded')
+         + (SELECT count(*) FROM ledger WHERE kind = 'waste' AND NOT EXISTS (
+                SELECT FROM attempts AS failed WHERE (failed.job_id, failed.number) = (ledger.job_id, ledger.attempt)
+                AND failed.outcome IS DISTINCT FROM 'succeeded'))
+"""
+
+
 def read(bed: Testbed, load: Load, offered: Offered) -> Record:
     """Read what is to be known, at the end of everything."""
     began = offered.began
-    [(killed,)] = bed.sql("SELECT count(*) FROM attempts WHERE outcome IS DISTINCT FROM 'succeeded'")
+    [(killed,)] = bed.sql(_KILLED)
     [(twice,)] = bed.sql("SELECT count(*) FROM jobs WHERE attempt > 1")
     [(refused,)] = bed.sql("SELECT coalesce(sum(jobs), 0)::int FROM refusals")
     waits = bed.sql("SELECT extract(epoch FROM started_at - created_at)::float FROM jobs WHERE started_at IS NOT NULL")
