@@ -52,7 +52,7 @@ class Record:
 
     Attributes:
         answers: time and status of each submit, as its client had it.
-        killed: attempts that did not succeed: their jobs were handed back after they had made tokens, or their workers died.
+        killed: attempts that did not succeed: their workers died, or handed them back after they had made tokens.
         twice: jobs with more than one attempt.
         refused: jobs that `refusals` counts.
         p95_wait_s: from the accept to the start.
