@@ -20,7 +20,7 @@ from rich.table import Table
 from bed.past import PAST_DAYS, make_past, vacuum
 from bed.testbed import BARE, Testbed, console, line_of
 from headrace.config import CostSettings
-from headrace.store.money import cost_hours
+from headrace.store.money import cost_days, cost_hours
 
 VIEW_GOAL_S, ID_GOAL_MS = 2.0, 10.0
 APPS, HOSTS, USD_PER_HOUR = 50, 3, Decimal("4.10")
@@ -29,20 +29,31 @@ MONTH = f"now() - interval '{PAST_DAYS + 1} days'"
 
 #: What an analyst asks of each view for a month.
 QUESTIONS = {
+    "budget_run_rate": "SELECT * FROM budget_run_rate",
     "charges": f"SELECT app, kind, sum(full_usd) FROM charges WHERE at >= {MONTH} GROUP BY 1, 2",
+    "cost_elasticity": "SELECT * FROM cost_elasticity",
     "cost_per_day": f"SELECT * FROM cost_per_day WHERE day >= {MONTH}",
     "cost_per_request": f"SELECT app, sum(full_usd) FROM cost_per_request WHERE ended_at >= {MONTH} GROUP BY 1",
+    "cost_per_user_day": f"SELECT * FROM cost_per_user_day WHERE day >= {MONTH}",
     "cost_per_user_month": "SELECT * FROM cost_per_user_month",
     "cost_reconciliation": f"SELECT sum(difference_usd) FROM cost_reconciliation WHERE hour >= {MONTH}",
     "gpu_hours": f"SELECT * FROM gpu_hours WHERE hour >= {MONTH}",
     "savings_per_day": f"SELECT * FROM savings_per_day WHERE day >= {MONTH}",
+    "split_options": "SELECT * FROM split_options",
     "split_point": "SELECT * FROM split_point",
     "waits_per_hour": f"SELECT * FROM waits_per_hour WHERE hour >= {MONTH}",
 }
+ONE = "SELECT * FROM cost_per_request WHERE job_id = :id"
 _LEASES = f"""
     INSERT INTO hosts (id, pool, usd_per_hour, requested_at, ordered_at, ready_at)
     SELECT 'host-' || no, 'chat', {USD_PER_HOUR}, began, began, began + interval '5 minutes'
     FROM generate_series(1, {HOSTS}) AS no, (SELECT now() - interval '{PAST_DAYS} days' AS began) AS past
+"""
+#: Of a saturated host: 500 jobs of 350 tokens an hour.
+_PRICE = f"""
+    INSERT INTO own_prices (pool, instance_type, usd_per_hour, tokens_per_s, work_per_token, input_usd_per_mtok,
+                            cached_input_usd_per_mtok, output_usd_per_mtok)
+    VALUES ('chat', 'a100', {USD_PER_HOUR}, 48.6, 1.9, 1, 0.1, 4)
 """
 _BILLED = """
     SELECT sum(bill_usd), sum(platform_usd),
@@ -59,6 +70,8 @@ class Found:
         by_id_ms: the median of one request of `cost_per_request`.
         close_s: for all hours of the month together.
         hours: closed ones.
+        days_s: for all days of the month together.
+        days: closed ones.
         bill_usd: of the hosts.
         shared_usd: what the requests and the platform pay.
     """
@@ -67,6 +80,8 @@ class Found:
     by_id_ms: float
     close_s: float
     hours: int
+    days_s: float
+    days: int
     bill_usd: Decimal
     shared_usd: Decimal
 
@@ -91,6 +106,20 @@ def close_all(engine: sa.Engine) -> int:
         console.print(f"closed {closed} hours", end="\r")
 
 
+def close_days(engine: sa.Engine) -> int:
+    """Close every day that is over, as the sweep does; returns how many."""
+    closed = 0
+    while True:
+        with engine.begin() as db:
+            days = cost_days.open_days(db)
+        if not days:
+            return closed
+        for day in days:
+            with engine.begin() as db:
+                cost_days.close_day(db, day)
+        closed += len(days)
+
+
 def ask(engine: sa.Engine, query: str, **values: object) -> tuple[float, list[sa.Row[tuple[object, ...]]]]:
     """The seconds that a query takes, and its rows."""
     with engine.begin() as db:
@@ -99,29 +128,46 @@ def ask(engine: sa.Engine, query: str, **values: object) -> tuple[float, list[sa
         return time.perf_counter() - began, rows
 
 
-def measure(jobs: int, without_index: bool) -> Found:
-    """Make the month, close its hours, and ask."""
+def measure(jobs: int, without_index: bool, explains: bool) -> Found:
+    """Make the month, close its hours and days, and ask as an analyst does."""
     with Testbed({}, BARE) as bed:
         console.rule(f"{jobs:,} finished jobs of {APPS} apps in {PAST_DAYS} days, on {HOSTS} hosts")
         make_past(bed, jobs, APPS, first=20)
         bed.sql(_LEASES)
+        bed.sql(_PRICE)
         if without_index:
             bed.sql("DROP INDEX ix_ledger_at")
         vacuum(bed)
         engine = sa.create_engine(bed.stack.report.database_url)
         began = time.perf_counter()
         hours = close_all(engine)
-        close_s = time.perf_counter() - began
-        views_s = {}
-        for view, query in QUESTIONS.items():
-            views_s[view] = min(ask(engine, query)[0] for _ in range(TRIES))
-            console.print(f"{view}: {views_s[view]:.2f} s")
-        ids = [row[0] for row in bed.sql("SELECT id FROM jobs TABLESAMPLE SYSTEM (1) LIMIT %s", IDS)]
-        one = "SELECT * FROM cost_per_request WHERE job_id = :id"
-        by_id_ms = statistics.median(ask(engine, one, id=job_id)[0] for job_id in ids) * 1000
+        hours_at = time.perf_counter()
+        days = close_days(engine)
+        days_at = time.perf_counter()
+        vacuum(bed)
+        views_s, by_id_ms = look(bed, explains)
         [(bill, platform, requests)] = bed.sql(_BILLED)
         engine.dispose()
-    return Found(views_s, by_id_ms, close_s, hours, bill, platform + requests)
+    return Found(views_s, by_id_ms, hours_at - began, hours, days_at - hours_at, days, bill, platform + requests)
+
+
+def look(bed: Testbed, explains: bool) -> tuple[dict[str, float], float]:
+    """The seconds of each view's question, and the milliseconds of one request, for the role of analysts."""
+    assert bed.stack.report.analyst_url is not None
+    analyst = sa.create_engine(sa.make_url(bed.stack.report.analyst_url).set(drivername="postgresql+psycopg"))
+    ids = [row[0] for row in bed.sql("SELECT id FROM jobs TABLESAMPLE SYSTEM (1) LIMIT %s", IDS)]
+    views_s = {}
+    for view, query in QUESTIONS.items():
+        views_s[view] = min(ask(analyst, query)[0] for _ in range(TRIES))
+        console.print(f"{view}: {views_s[view]:.2f} s")
+    by_id_ms = statistics.median(ask(analyst, ONE, id=job_id)[0] for job_id in ids) * 1000
+    for query, values in [(query, {}) for query in QUESTIONS.values()] + [(ONE, {"id": ids[0]})]:
+        if explains:
+            console.print(f"\n{query}", markup=False)
+            _, plan = ask(analyst, f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {query}", **values)
+            console.print("\n".join(str(row[0]) for row in plan), markup=False)
+    analyst.dispose()
+    return views_s, by_id_ms
 
 
 def show(found: Found) -> None:
@@ -135,6 +181,8 @@ def show(found: Found) -> None:
     console.print(
         f"{found.hours} hours closed in {found.close_s:.1f} s, {a_closing.total_seconds() * 1000:.0f} ms each"
     )
+    a_day_ms = found.days_s / max(1, found.days) * 1000
+    console.print(f"{found.days} days closed in {found.days_s:.1f} s, {a_day_ms:.0f} ms each")
     console.print(f"bill {found.bill_usd:,.9f} USD, shared {found.shared_usd:,.9f} USD")
 
 
@@ -143,31 +191,34 @@ def show(found: Found) -> None:
     "--jobs", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Finished, in a month."
 )
 @click.option("--off", type=click.Choice(["index"]), help="Drop the index of the ledger by time first.")
+@click.option("--explain", "explains", is_flag=True, help="Print EXPLAIN (ANALYZE, BUFFERS) of each question.")
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write every figure."
 )
-def main(jobs: int, off: str | None, file: Path | None) -> None:
+def main(jobs: int, off: str | None, explains: bool, file: Path | None) -> None:
     """Ask a ledger with a million jobs what an analyst asks.
 
-    Starts Postgres in a temporary folder and makes a month of finished jobs by SQL, served by three hosts at 4.10 USD
-    an hour. Closes each hour as the sweep does, then asks every view for the whole month, and one request by its id.
+    Starts Postgres in a temporary folder and makes a month of finished jobs by SQL, served by three hosts at 4.10
+    USD an hour. Closes each hour and each day as the sweeps do. Then asks every view for the whole month, and one
+    request by its id, with the role that `headrace analyst` makes.
 
-    The last line is name=value pairs: slowest_view_s, the best of three tries of the slowest view; by_id_ms, the median
-    of 50 requests; reconciliation_share, how far the shares of requests and platform are from the hosts' bill, as a
-    part of it; close_ms, the time to close one hour. The status is 1 when a view takes over 2 s, an id over 10 ms, or
-    the shares are not the bill.
+    The last line is name=value pairs: slowest_view_s, the best of three tries of the slowest view; by_id_ms, the
+    median of 50 requests; reconciliation_share, how far the shares of requests and platform are from the hosts'
+    bill, as a part of it; close_ms and close_day_ms, the time to close one hour and one day. The status is 1 when a
+    view takes over 2 s, an id over 10 ms, or the shares are not the bill.
 
     \b
     bin/headrace python benchmarks/ledger.py
     bin/headrace python benchmarks/ledger.py --off index
     """
-    found = measure(jobs, without_index=off is not None)
+    found = measure(jobs, off is not None, explains)
     show(found)
     figures = {
         "slowest_view_s": max(found.views_s.values()),
         "by_id_ms": found.by_id_ms,
         "reconciliation_share": float(found.reconciliation_share),
         "close_ms": found.close_s / max(1, found.hours) * 1000,
+        "close_day_ms": found.days_s / max(1, found.days) * 1000,
     }
     if file is not None:
         file.write_text(json.dumps({"jobs": jobs, "off": off, **asdict(found)}, indent=2, default=str) + "\n")

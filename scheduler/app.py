@@ -27,7 +27,7 @@ from headrace.store import Store, jobs
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations
 from headrace.store.jobs import idempotency, texts
-from headrace.store.money import cost_hours
+from headrace.store.money import cost_days, cost_hours
 from headrace.store.webhooks import deliveries
 from scheduler import actuators, sweep, tasks
 from scheduler.deps import ControlDeps
@@ -36,6 +36,7 @@ from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
 from scheduler.metrics import ScalingMetrics
+from scheduler.money.close_days import close_days
 from scheduler.money.close_hours import close_hours
 from scheduler.money.price_tokens import price_tokens
 from scheduler.money.watch_budgets import watch_budgets
@@ -54,6 +55,7 @@ RECONCILE_EVERY_S = 10.0
 FORGET_EVERY_S = 5.0
 FORGET_SAMPLES_EVERY_S = 60.0
 CLOSE_HOURS_EVERY_S = 60.0
+CLOSE_DAYS_EVERY_S = 300.0
 PRICE_TOKENS_EVERY_S = 60.0
 
 
@@ -79,6 +81,7 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
             Sweep("watch_scaling", WATCH_SCALING_EVERY_S, partial(watch_scaling, deps)),
             Sweep("close_hours", CLOSE_HOURS_EVERY_S, partial(close_hours, deps), cost_hours.MOST_HOURS),
+            Sweep("close_days", CLOSE_DAYS_EVERY_S, partial(close_days, deps), cost_days.MOST_DAYS),
             Sweep("price_tokens", PRICE_TOKENS_EVERY_S, partial(price_tokens, deps)),
             Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, deps)),
             Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), idempotency.FORGET_ROWS),

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from headrace.cli.analyst import analyst
+from headrace.cli.analyst.command import analyst
 from headrace.cli.apps import apps
 from headrace.cli.backtest.command import backtest
 from headrace.cli.bench.command import bench

@@ -1,6 +1,7 @@
 """A role that reads the figures and cannot see a prompt, an answer, a key or a secret."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,8 @@ SESSION: Mapping[str, str] = MappingProxyType(
         "default_transaction_read_only": "on",
         "statement_timeout": "5min",
         "idle_in_transaction_session_timeout": "5min",
+        # A month of a million requests is joined and grouped in memory.
+        "work_mem": "64MB",
     }
 )
 #: Analysts' connections at once, of those that Postgres has for all.
@@ -26,8 +29,9 @@ CONNECTIONS = 10
 
 #: The views, whose columns may all be read.
 VIEWS = (
-    *("charges", "cost_per_day", "cost_per_request", "cost_per_user_month", "cost_reconciliation", "gpu_hours"),
-    *("savings_per_day", "split_point", "waits_per_hour"),
+    *("budget_run_rate", "charges", "cost_elasticity", "cost_per_day", "cost_per_request", "cost_per_user_day"),
+    *("cost_per_user_month", "cost_reconciliation", "gpu_hours", "savings_per_day", "split_options", "split_point"),
+    "waits_per_hour",
 )
 #: Columns that an analyst may not read: what apps and providers write is in them, or what signs and opens.
 HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -41,6 +45,43 @@ HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
 #: Tables of which an analyst may read nothing.
 CLOSED = frozenset(
     {"api_keys", "failed_logins", "gone_receivers", "idempotency_keys", "job_texts", "operators", "poison_prompts"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A view or table that an analyst reads.
+
+    Attributes:
+        about: its comment; empty if it has none.
+        columns: name, type and comment of each.
+    """
+
+    name: str
+    about: str
+    columns: Sequence[tuple[str, str, str]]
+
+
+def dictionary(db: Connection) -> list[Relation]:
+    """What the role reads, with the comments that the database has: the views by name, then the tables."""
+    open_columns = readable()
+    relations = []
+    for name in (*VIEWS, *sorted(open_columns)):
+        rows = db.execute(_COLUMNS, {"name": name}).all()
+        shown = [(row.name, row.type, row.about) for row in rows if row.name in open_columns.get(name, (row.name,))]
+        relations.append(Relation(name, rows[0].relation_about, shown))
+    return relations
+
+
+_COLUMNS = sa.text(
+    """
+    SELECT attname AS name, format_type(atttypid, atttypmod) AS type,
+           coalesce(col_description(attrelid, attnum), '') AS about,
+           coalesce(obj_description(attrelid, 'pg_class'), '') AS relation_about
+    FROM pg_attribute
+    WHERE attrelid = CAST(:name AS regclass) AND attnum > 0 AND NOT attisdropped
+    ORDER BY attnum
+    """
 )
 
 

@@ -2,7 +2,7 @@
 
 from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
 from headrace.tables.columns import USD, metadata
-from headrace.tables.costs import cost_hours, list_prices, own_prices
+from headrace.tables.costs import closed_days, cost_days, cost_hours, list_prices, own_prices, user_days
 from headrace.tables.fleet import (
     decisions,
     host_actors,
@@ -24,6 +24,8 @@ __all__ = [
     "attempts",
     "budget_limits",
     "budgets",
+    "closed_days",
+    "cost_days",
     "cost_hours",
     "decisions",
     "deliveries",
@@ -44,6 +46,7 @@ __all__ = [
     "queue_samples",
     "refusals",
     "scaling_alerts",
+    "user_days",
     "worker_samples",
     "workers",
 ]

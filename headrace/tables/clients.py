@@ -79,6 +79,11 @@ budgets = sa.Table(
         sa.TIMESTAMP(timezone=True),
         comment="Likewise beside what was spent and reserved.",
     ),
+    sa.Column(
+        "limit_usd",
+        USD,
+        comment="Of all apps together: the limit in force when the control process last looked; NULL: none.",
+    ),
     one_of("period", ("day", "month"), "period"),
     sa.UniqueConstraint("app_id", "period", "starts_at", postgresql_nulls_not_distinct=True),
     comment="What was spent at the paid API, and may yet be by calls under way. The limits are the apps' and settings.",

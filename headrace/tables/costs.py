@@ -68,3 +68,48 @@ list_prices = sa.Table(
     sa.Index("uq_list_prices_in_force", "model", unique=True, postgresql_where=sa.text("valid_to IS NULL")),
     comment="Providers' list prices. Only valid_to of a row changes. [prices] in headrace.toml overrides them.",
 )
+
+#: Sums of a day may be larger than an entry.
+SUM = sa.Numeric(36, 9)
+
+closed_days = sa.Table(
+    "closed_days",
+    metadata,
+    sa.Column("day", sa.TIMESTAMP(timezone=True), primary_key=True, comment="Its start, in UTC."),
+    sa.Column("hours", sa.Integer, nullable=False, comment="Rows of cost_hours that its sums rest on."),
+    moment("hours_closed_at", comment="When the last of them was closed; NULL: there are none."),
+    moment("closed_at", nullable=False),
+    comment="Days whose charges are summed up in cost_days and user_days. A day has no gap before it.",
+)
+
+cost_days = sa.Table(
+    "cost_days",
+    metadata,
+    sa.Column("day", sa.TIMESTAMP(timezone=True), nullable=False, index=True),
+    sa.Column("app_id", sa.Uuid, comment="NULL: the platform."),
+    sa.Column("pool", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("lane", sa.Text),
+    sa.Column("route", sa.Text),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("users", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("usd", SUM, nullable=False),
+    sa.Column("full_usd", SUM, nullable=False),
+    sa.Column("waste_usd", SUM, nullable=False),
+    sa.Column("api_usd", SUM),
+    comment="The sums of closed days behind cost_per_day, which also has the days since.",
+)
+
+user_days = sa.Table(
+    "user_days",
+    metadata,
+    sa.Column("day", sa.TIMESTAMP(timezone=True), nullable=False, index=True),
+    sa.Column("app_id", sa.Uuid),
+    sa.Column("users", sa.BigInteger, nullable=False),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("full_usd", SUM, nullable=False),
+    comment="The sums of closed days behind cost_per_user_day, which also has the days since.",
+)

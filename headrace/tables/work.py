@@ -166,6 +166,7 @@ ledger = sa.Table(
     sa.CheckConstraint("cached_tokens BETWEEN 0 AND prompt_tokens AND output_tokens >= 0", name="tokens"),
     sa.Index("uq_ledger_bill", "job_id", unique=True, postgresql_where=sa.text("kind IN ('compute', 'api', 'cache')")),
     sa.Index("ix_ledger_job_id", "job_id"),
+    sa.Index("ix_ledger_unbilled", "job_id", postgresql_where=sa.text("kind NOT IN ('compute', 'api', 'cache')")),
     sa.Index("ix_ledger_app_id_at", "app_id", "at"),
     # Entries are written in the order of time: a kind of index that takes a few kB for a million of them.
     sa.Index("ix_ledger_at", "at", postgresql_using="brin"),

@@ -17,7 +17,8 @@ def watch_budgets(deps: ControlDeps) -> int:
     """Log each threshold that a budget has reached, and write the operator's webhook, if one is configured.
 
     Bound: one sweep. The account records each alert, so only one of several control processes sends it. The webhook is
-    written in the same transaction, so that none is lost and none is doubled.
+    written in the same transaction, so that none is lost and none is doubled. The accounts of all apps together keep
+    their present limit for the analysts' view `budget_run_rate`.
     Returns: alerts that were sent.
     """
     settings = deps.settings.budgets
@@ -26,6 +27,9 @@ def watch_budgets(deps: ControlDeps) -> int:
             return 0
         # In the order in which calls lock the accounts: any other order could deadlock.
         accounts = sorted(budgets.balances(db, settings).accounts, key=_turn)
+        for account in accounts:
+            if account.app is None:
+                budgets.note_limit(db, account)
         told = [
             _facts(account, kind, percent)
             for account in accounts

@@ -59,6 +59,12 @@ def tell(db: Connection, account_id: UUID, kind: Kind, percent: int) -> bool:
     return db.execute(statement.returning(budgets.c.id)).first() is not None
 
 
+def note_limit(db: Connection, account: Account) -> None:
+    """Keep the limit in force beside what is spent: of all apps together, only the settings may have it."""
+    is_new = budgets.c.limit_usd.is_distinct_from(account.limit_usd)
+    db.execute(sa.update(budgets).where(budgets.c.id == account.id, is_new).values(limit_usd=account.limit_usd))
+
+
 def balances(db: Connection, configured: Limits) -> Balances:
     """The current limits and accounts. Args: configured: the settings' limits."""
     holding = limits(db, configured)

@@ -1,18 +1,21 @@
 """`headrace analyst` on a real Postgres: what its role reads, and what it cannot."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from click.testing import Result
 from sqlalchemy.exc import DBAPIError
 
-from headrace.config import Settings
+from headrace.cli.analyst.dictionary import PAGE, page
+from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Ticket
 from headrace.store import Store
-from headrace.store.analyst import CLOSED, HIDDEN, SESSION, VIEWS, readable
+from headrace.store.analyst import CLOSED, HIDDEN, SESSION, VIEWS, dictionary, readable
 from headrace.tables import apps, job_texts, jobs, metadata
 
 Run = Callable[..., Result]
@@ -147,6 +150,47 @@ def test_an_idle_transaction_ends_and_a_query_has_a_limit_in_this_database(analy
     assert found == list(SESSION.values())
 
 
+def test_the_dictionary_is_current(store: Store) -> None:
+    with store.begin() as db:
+        made = page(dictionary(db))
+
+    assert (PROJECT_ROOT / PAGE).read_text(encoding="utf-8") == made, (
+        "run 'bin/headrace analyst --page' beside 'bin/headrace up', and commit docs/dictionary.md"
+    )
+
+
+def test_each_column_of_each_view_is_described(store: Store) -> None:
+    with store.begin() as db:
+        relations = dictionary(db)
+
+    views = {each.name: each for each in relations if each.name in VIEWS}
+    assert views.keys() == set(VIEWS)
+    assert [name for name, each in views.items() if not each.about] == []
+    assert [(name, column) for name, each in views.items() for column, _, about in each.columns if not about] == []
+
+
+def test_the_dictionary_has_no_hidden_column_and_no_closed_table(store: Store) -> None:
+    with store.begin() as db:
+        columns = {each.name: {name for name, _, _ in each.columns} for each in dictionary(db)}
+
+    assert not columns.keys() & CLOSED
+    assert [table for table in HIDDEN if columns[table] & HIDDEN[table]] == []
+
+
+def test_the_page_is_written_into_the_checkout(
+    run: Run, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    # `headrace.cli.analyst` is the command, which hides the package's module of the same name.
+    monkeypatch.setattr(sys.modules["headrace.cli.analyst.command"], "PROJECT_ROOT", tmp_path)
+
+    result = run("analyst", "--page")
+
+    assert result.stdout == f"{PAGE} is made.\n"
+    with store.begin() as db:
+        assert (tmp_path / PAGE).read_text(encoding="utf-8") == page(dictionary(db))
+
+
 def test_each_table_is_open_or_closed_and_each_hidden_column_exists() -> None:
     tables = {table.name: {column.name for column in table.columns} for table in metadata.sorted_tables}
 
@@ -157,7 +201,7 @@ def test_each_table_is_open_or_closed_and_each_hidden_column_exists() -> None:
 
 #: A new table fails the test until its columns are classified.
 OPEN = [
-    *("apps", "attempts", "budget_limits", "budgets", "cost_hours", "decisions", "deliveries", "host_actors", "hosts"),
-    *("jobs", "ledger", "list_prices", "own_prices", "queue_rollups", "queue_samples", "refusals", "scaling_alerts"),
-    *("worker_samples", "workers"),
+    *("apps", "attempts", "budget_limits", "budgets", "closed_days", "cost_days", "cost_hours", "decisions"),
+    *("deliveries", "host_actors", "hosts", "jobs", "ledger", "list_prices", "own_prices", "queue_rollups"),
+    *("queue_samples", "refusals", "scaling_alerts", "user_days", "worker_samples", "workers"),
 ]

@@ -5,9 +5,10 @@ import secrets
 import click
 import sqlalchemy as sa
 
-from headrace.cli.client import json_option, notes, print_json
+from headrace.cli.analyst.dictionary import PAGE, page
+from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operator_settings
-from headrace.config import Settings
+from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import ConfigError
 from headrace.stack.secret import persistent_secret
 from headrace.store import analyst as store
@@ -18,8 +19,9 @@ ROLE = "analyst"
 
 @click.command()
 @click.option("--role", default=ROLE, show_default=True, metavar="NAME", help="The role's name in Postgres.")
+@click.option("--page", "writes", is_flag=True, help=f"Write {PAGE} in the checkout instead.")
 @json_option
-def analyst(role: str, as_json: bool) -> None:
+def analyst(role: str, writes: bool, as_json: bool) -> None:
     """Make a role in Postgres that reads the figures, and print its URL.
 
     It reads the views and tables of docs/analytics.md. It sees no prompt, answer, key or secret, and changes nothing; a
@@ -30,6 +32,12 @@ def analyst(role: str, as_json: bool) -> None:
     CREATEROLE.
     """
     settings = operator_settings()
+    if writes:
+        with database(settings) as db:
+            text = page(store.dictionary(db))
+        (PROJECT_ROOT / PAGE).write_text(text, encoding="utf-8")
+        out.print(f"{PAGE} is made.")
+        return
     url = make_analyst(settings, role)
     if as_json:
         print_json({"url": url, "role": role})

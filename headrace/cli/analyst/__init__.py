@@ -1,0 +1,1 @@
+"""The command `headrace analyst`: the role of analysts, and the dictionary of what it reads."""
