@@ -16,7 +16,7 @@ NONE = "-"
 
 def register(app: Flask) -> None:
     """Give the templates these functions as filters."""
-    for show in (time, number, usd, seconds, percent, origin, job_link, value):
+    for show in (time, minute, fact, number, usd, seconds, percent, origin, job_link, value):
         app.add_template_filter(show)
 
 
@@ -28,6 +28,14 @@ def time(at: datetime | None) -> Markup | str:
     return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}")
 
 
+def minute(at: datetime | None) -> Markup | str:
+    """A time in UTC without its year and seconds, where little room is."""
+    if at is None:
+        return NONE
+    at = at.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), f"{at:%m-%d %H:%M}")
+
+
 def number(amount: float | Decimal | None) -> str:
     """A number with separators; of a fraction, one decimal."""
     if amount is None:
@@ -36,13 +44,13 @@ def number(amount: float | Decimal | None) -> str:
 
 
 def usd(amount: Decimal | None) -> str:
-    """An amount of USD: cents, or more digits where cents would round it."""
+    """An amount of USD: cents; below a dollar, up to six decimals where cents would round it."""
     if amount is None:
         return NONE
     cents = round(amount, 2)
-    if cents == amount:
+    if cents == amount or abs(amount) >= 1:
         return f"{cents:,.2f}"
-    return f"{amount:,.2f}" if abs(amount) >= 100 else f"{round(amount, 6):,f}"
+    return f"{round(amount, 6).normalize():f}"
 
 
 def seconds(length: float | timedelta | None) -> str:
@@ -77,6 +85,13 @@ def job_link(job_id: UUID | None) -> Markup | str:
         return NONE
     shown = show_id(job_id)
     return Markup('<a class="id" href="{}">{}</a>').format(url_for("jobs.show", job_id=shown), shown)
+
+
+def fact(text: Any, name: str) -> Any:
+    """What a timeline knows by this name; a time without its fractions of a second, an amount without its zeros."""
+    if name == "usd" or name.endswith("_usd"):
+        return f"{Decimal(text).normalize():f}"
+    return str(text)[:19].replace("T", " ") if name.endswith(("_at", "_by")) else text
 
 
 def value(any_: Any) -> Any:

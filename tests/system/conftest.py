@@ -30,6 +30,12 @@ def promtool_path() -> str:
 
 
 @pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """The browser of Debian's package `chromium`."""
+    return _path_of("chromium", "chromium")
+
+
+@pytest.fixture(scope="session")
 def valkey_path() -> str:
     """The server of Debian's package `valkey-server`, which is built with TLS."""
     return _path_of("valkey-server", "valkey-server")

@@ -60,5 +60,11 @@ def test_modules_exist(page: Path) -> None:
         assert is_object(name[1]), name[1]
 
 
+@pytest.mark.parametrize("picture", sorted(PROJECT_ROOT.glob("docs/ops/*.png")), ids=lambda path: path.name)
+def test_a_picture_is_small_and_shown(picture: Path) -> None:
+    assert picture.stat().st_size < 150_000
+    assert f"ops/{picture.name}" in (PROJECT_ROOT / "docs/ops.md").read_text(encoding="utf-8")
+
+
 def test_readme_fits_its_size() -> None:
     assert len((PROJECT_ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130

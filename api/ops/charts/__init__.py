@@ -1,1 +1,1 @@
-"""Charts as SVG: pure, from rows to bytes."""
+"""Charts as SVG: pure, from rows to text."""

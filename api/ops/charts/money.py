@@ -16,7 +16,7 @@ LABELS = {Route.POOL: "own hosts", Route.OVERFLOW: "paid API"}
 POINTS = 60
 
 
-def routes(found: Sequence[RouteDay], since: datetime, until: datetime) -> bytes:
+def routes(found: Sequence[RouteDay], since: datetime, until: datetime) -> str:
     """USD of each day, stacked by route."""
     days = [since + timedelta(days=number) for number in range((until - since).days)]
     chart = pygal.StackedBar(**options(value_formatter=lambda usd: f"{usd:,.4g}", show_minor_x_labels=False))
@@ -28,7 +28,7 @@ def routes(found: Sequence[RouteDay], since: datetime, until: datetime) -> bytes
     return drawn(chart)
 
 
-def split(point: SplitPoint) -> bytes:
+def split(point: SplitPoint) -> str:
     """USD of one request by how many an hour a host serves: a host's price shared by them, and the paid API's price.
 
     Where the lines cross is the split point. The dot is what the hosts served.
@@ -37,8 +37,8 @@ def split(point: SplitPoint) -> bytes:
         **options(value_formatter=lambda usd: f"{usd:,.4g} USD", x_value_formatter=lambda rate: f"{rate:,.4g}")
     )
     break_even, served = point.break_even_requests_per_host_hour, point.requests_per_host_hour
-    most = point.most_requests_per_host_hour or max(served, break_even or served)
-    end = max(most, served, *((break_even,) if break_even else ()))
+    # Beyond that the lines only run on: a saturated host may serve a hundred times as many.
+    end = 4 * max(served, break_even or served)
     # A quarter of the crossing: nearer to zero a host's request is so dear that the crossing cannot be seen.
     start = min(served, break_even or served) / 4
     rates = [start + (end - start) * number / POINTS for number in range(POINTS + 1)]

@@ -15,10 +15,11 @@ STEPS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 10, 30, 60, 120, 
 LABELS = 8
 
 
-def depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange]) -> bytes:
+def depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange]) -> str:
     """Depth on the left axis; hosts on the right one, where decisions are dots at the number that they want."""
-    most = max([each.hosts for each in trend] + [each.target for each in changes], default=0)
-    chart = _over_time(trend, secondary_range=(0, most + 1))
+    left = _scale(max((each.depth for each in trend), default=0))
+    right = _scale(max([each.hosts for each in trend] + [each.target for each in changes], default=0))
+    chart = _over_time(trend, range=(0, left[-1]), secondary_range=(0, right[-1]), y_labels=left)
     chart.add("depth", [_point(each.at, each.depth) for each in trend], fill=True)
     chart.add("hosts (right)", [_point(each.at, each.hosts) for each in trend], secondary=True)
     for action, label in (("up", "order (right)"), ("down", "drain (right)")):
@@ -28,15 +29,17 @@ def depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange]) -> bytes:
     return drawn(chart)
 
 
-def kv_use(trend: Sequence[PoolMoment]) -> bytes:
+def kv_use(trend: Sequence[PoolMoment]) -> str:
     """The highest share of the KV caches in use."""
     known = [each for each in trend if each.kv_use is not None]
-    chart = _over_time(known, range=(0, 1), value_formatter=lambda share: f"{share:.0%}")
+    chart = _over_time(
+        known, range=(0, 1), y_labels=(0, 0.25, 0.5, 0.75, 1), value_formatter=lambda share: f"{share:.0%}"
+    )
     chart.add("KV cache in use", [_point(each.at, each.kv_use) for each in known], fill=True)
     return drawn(chart)
 
 
-def waits(trend: Sequence[WaitMoment]) -> bytes:
+def waits(trend: Sequence[WaitMoment]) -> str:
     """A line for each lane that had starts."""
     chart = _over_time(trend, value_formatter=lambda wait_s: f"{wait_s:,.4g} s")
     for lane in Lane:
@@ -55,7 +58,14 @@ def _over_time(trend: Sequence[PoolMoment] | Sequence[WaitMoment], **more: Any) 
     ticks = _ticks(min(times), max(times)) if times else []
     shape = "%m-%d" if ticks and ticks[-1] - ticks[0] > timedelta(days=2) else "%H:%M"
     labels = [{"value": at.timestamp(), "label": f"{at:{shape}}"} for at in ticks]
-    return pygal.XY(**options(x_labels=labels, **more))
+    return pygal.XY(**options(".3", x_labels=labels, **more))
+
+
+def _scale(most: float) -> list[float]:
+    """Five round labels from 0 up to `most` or above, so that both axes have as many."""
+    steps = (factor * 10**power for power in range(12) for factor in (1, 2, 5))
+    step = next(step for step in steps if step * 4 >= most)
+    return [float(number * step) for number in range(5)]
 
 
 def _ticks(first: datetime, last: datetime) -> list[datetime]:

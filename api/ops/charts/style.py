@@ -17,35 +17,39 @@ _FONT = 'system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif'
 _DARK = """
 @media (prefers-color-scheme: dark) {
   .graph, text, .axis text, .axis text.major, .legends .legend text, text.no_data { fill: #d7dce2 }
-  .axis .line, .axis .guide.line, .axis .major.line { stroke: #4a525c }
+  .axis .line, .axis .guide.line, .axis .major.guide.line { stroke: #4a525c }
 }
 """
-_LOOK = Style(
-    background="transparent",
-    plot_background="transparent",
-    foreground="#333a42",
-    foreground_strong="#1c2127",
-    foreground_subtle="#c9d0d8",
-    guide_stroke_color="#c9d0d8",
-    major_guide_stroke_color="#c9d0d8",
-    guide_stroke_dasharray="1,3",
-    major_guide_stroke_dasharray="1,3",
-    opacity=".85",
-    stroke_opacity="1",
-    stroke_width="2",
-    font_family=_FONT,
-    label_font_size=13,
-    major_label_font_size=13,
-    legend_font_size=14,
-    no_data_font_size=22,
-    colors=COLORS,
-)
 
 
-def options(**more: Any) -> dict[str, Any]:
+def _look(opacity: str) -> Style:
+    """pygal's style. Args: opacity: of areas and bars."""
+    return Style(
+        background="transparent",
+        plot_background="transparent",
+        foreground="#333a42",
+        foreground_strong="#1c2127",
+        foreground_subtle="#c9d0d8",
+        guide_stroke_color="#c9d0d8",
+        major_guide_stroke_color="#c9d0d8",
+        guide_stroke_dasharray="1,3",
+        major_guide_stroke_dasharray="1,3",
+        opacity=opacity,
+        stroke_opacity="1",
+        stroke_width="2",
+        font_family=_FONT,
+        label_font_size=13,
+        major_label_font_size=13,
+        legend_font_size=14,
+        no_data_font_size=22,
+        colors=COLORS,
+    )
+
+
+def options(opacity: str = ".85", **more: Any) -> dict[str, Any]:
     """pygal's options for a chart; `more` adds or replaces some."""
     return {
-        "style": _LOOK,
+        "style": _look(opacity),
         "css": ("file://style.css", "file://graph.css", f"inline:{_DARK}"),
         "js": (),
         # Each chart is a document of its own, so that its rules need no id.
@@ -53,6 +57,7 @@ def options(**more: Any) -> dict[str, Any]:
         "width": 900,
         "height": 320,
         "margin": 12,
+        "margin_bottom": 30,
         "spacing": 12,
         "legend_at_bottom": True,
         "legend_at_bottom_columns": 6,
@@ -60,6 +65,7 @@ def options(**more: Any) -> dict[str, Any]:
         "show_dots": False,
         "dots_size": 3.5,
         "include_x_axis": True,
+        "value_formatter": lambda value: f"{value:,.4g}",
         "no_data_text": "No data yet",
         "max_scale": 6,
         "truncate_legend": 30,
@@ -70,10 +76,10 @@ def options(**more: Any) -> dict[str, Any]:
     }
 
 
-def drawn(chart: Graph) -> bytes:
+def drawn(chart: Graph) -> str:
     """The chart as SVG."""
     chart.add_xml_filter(_without_script)
-    svg: bytes = chart.render()
+    svg: str = chart.render(is_unicode=True)
     return svg
 
 

@@ -86,7 +86,7 @@ def _period(form: Periods) -> tuple[timedelta, timedelta]:
     return since, since / POINTS
 
 
-def _picture(svg: bytes) -> Response:
+def _picture(svg: str) -> Response:
     response = Response(svg, mimetype="image/svg+xml")
     response.headers["Content-Security-Policy"] = POLICY
     return response

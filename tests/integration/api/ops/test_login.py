@@ -158,8 +158,9 @@ def test_a_new_role_holds_from_the_next_request_on(viewer: Browser, store: Store
 
 def test_a_form_without_the_session_s_token_does_nothing(admin: Browser, web: Flask) -> None:
     for token in ("", "abc", Browser(web.test_client()).token()):
-        response = admin.client.post("/ops/budgets", data={"csrf_token": token, "day_usd": "1"})
-        assert response.status_code == 400
+        for path, fields in (("budgets", {"day_usd": "1"}), ("budgets/unset", {}), ("hosts/drain", {"host": "x"})):
+            response = admin.client.post(f"/ops/{path}", data={"csrf_token": token, **fields})
+            assert response.status_code == 400, path
     assert "No budget is set" in admin.get("/budgets").text
 
 

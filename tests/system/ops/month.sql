@@ -1,0 +1,134 @@
+-- A month of a shop's work, so that every page and chart at /ops has something to show. `now()` is the moment that the
+-- pages show. Into a migrated, empty database.
+
+INSERT INTO apps (id, name, webhook_secret, queued_jobs, day_usd) VALUES
+    (gen_random_uuid(), 'shop', 'whsec_x', 500, 5), (gen_random_uuid(), 'search', 'whsec_y', NULL, NULL),
+    (gen_random_uuid(), 'support', 'whsec_z', 200, 2);
+
+INSERT INTO api_keys (id, app_id, hint, digest, revoked_at, expires_at)
+SELECT gen_random_uuid(), a.id, 'hr-' || left(md5(a.name || n), 5), sha256(convert_to(a.name || n, 'UTF8')),
+       CASE n WHEN 1 THEN now() - interval '2 days' END, CASE n WHEN 2 THEN now() + interval '60 days' END
+FROM apps a, generate_series(1, 3) n;
+
+-- The first 48 bits of an id are its time in milliseconds.
+INSERT INTO jobs (id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, model_served,
+                  background, prompt_tokens, max_tokens, output_tokens, finish_reason, usd, error_code, attempt,
+                  created_at, queued_at, started_at, ended_at, start_by, end_user, webhook_url)
+SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || left(md5(n::text), 3) || '8'
+        || right(md5(n::text), 15))::uuid,
+       a.id, state, lane, 'chat', CASE route WHEN 'pool' THEN 'chat.' ELSE 'overflow.' END || lane, route,
+       CASE route WHEN 'pool' THEN 'room' ELSE 'deep' END, 'allow', 'SmolLM2',
+       CASE route WHEN 'pool' THEN 'SmolLM2' ELSE 'gpt-4o-mini' END, true, 40 + n % 300, 256,
+       CASE WHEN state = 'succeeded' THEN 20 + n % 180 END, CASE WHEN state = 'succeeded' THEN 'stop' END,
+       CASE WHEN state = 'succeeded' THEN 0.0008 * (1 + n % 7) ELSE 0 END,
+       CASE state WHEN 'failed' THEN 'engine_timeout' WHEN 'expired' THEN 'expired' END,
+       CASE WHEN state IN ('succeeded', 'failed') THEN 1 + (state = 'failed')::int * 2 ELSE 0 END, at, at,
+       CASE WHEN state IN ('succeeded', 'failed') THEN at + wait END,
+       CASE WHEN state IN ('succeeded', 'failed') THEN at + wait + interval '1 s' * (1 + n % 5)
+            WHEN state = 'expired' THEN at + interval '10 minutes' END,
+       at + CASE WHEN state = 'queued' THEN interval '2 hours' ELSE interval '10 minutes' END,
+       'user-' || n % 97, CASE WHEN n % 5 = 0 THEN 'https://hooks.example.com/jobs/' || n END
+FROM (
+    SELECT n, now() - interval '20 s' - interval '25 s' * n AS at, (ARRAY['high', 'normal', 'low', 'batch'])[1 + n % 4] AS lane,
+           CASE WHEN n < 14 THEN 'queued' WHEN n % 61 = 0 THEN 'failed' WHEN n % 47 = 0 THEN 'expired'
+                ELSE 'succeeded' END AS state,
+           CASE WHEN n % 9 = 0 THEN 'overflow' ELSE 'pool' END AS route,
+           interval '1 s' * (0.4 + (n % 4) ^ 2 * (1.5 + sin(n / 260.0)) * (1 + n % 11 / 8.0)) AS wait
+    FROM generate_series(1, 3400) n
+) made
+JOIN LATERAL (SELECT id FROM apps WHERE name = (ARRAY['shop', 'search', 'support'])[1 + n % 3]) a ON true;
+
+INSERT INTO job_texts (job_id, messages, sampling, answer)
+SELECT id, '[{"role": "user", "content": "Why is the sky blue?"}]', '{"max_tokens": 256}',
+       CASE WHEN state = 'succeeded' THEN 'Because of Rayleigh scattering.' END
+FROM jobs;
+
+INSERT INTO attempts (job_id, number, worker_id, engine, model_served, started_at, ended_at, outcome, error_code,
+                      prompt_tokens, cached_tokens, output_tokens, engine_s, first_token_s)
+SELECT id, n, gen_random_uuid(), 'vllm', model_served, started_at + interval '2 s' * (n - 1), ended_at,
+       CASE state WHEN 'succeeded' THEN 'succeeded' ELSE 'failed' END, error_code, prompt_tokens, 0, output_tokens,
+       0.8 + output_tokens / 100.0, 0.12
+FROM jobs, generate_series(1, jobs.attempt) n WHERE started_at IS NOT NULL;
+
+INSERT INTO ledger (at, kind, job_id, attempt, app_id, pool, model, prompt_tokens, cached_tokens, output_tokens, engine_s,
+                    usd, api_usd, price_version)
+SELECT ended_at, CASE WHEN state = 'failed' THEN 'waste' WHEN route = 'pool' THEN 'compute' ELSE 'api' END, id, 1,
+       app_id, pool, model_served, prompt_tokens, 0, coalesce(output_tokens, 0), 1, usd, usd * 1.6, 'list-1'
+FROM jobs WHERE state IN ('succeeded', 'failed');
+
+-- One large job an hour and route on the month's earlier days.
+INSERT INTO jobs (id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, model_served,
+                  background, prompt_tokens, max_tokens, output_tokens, finish_reason, usd, attempt, custom_id,
+                  created_at, queued_at, started_at, ended_at, start_by, end_user)
+SELECT (lpad(to_hex((extract(epoch FROM hour) * 1000)::bigint), 12, '0') || '7' || left(md5(route), 3) || '8'
+        || right(md5(route || hour), 15))::uuid,
+       a.id, 'succeeded', 'normal', 'chat', 'chat.normal', route, 'room', 'allow', 'SmolLM2', 'SmolLM2', true, 90000, 50000,
+       40000, 'stop',
+       round((CASE route WHEN 'pool' THEN 0.55 ELSE 0.21 END * (1.2 + sin(extract(epoch FROM hour) / 13751)))::numeric, 6),
+       1, 'month', hour, hour, hour + interval '2 s', hour + interval '7 minutes', hour + interval '10 minutes', 'user-1'
+FROM generate_series(date_trunc('month', now(), 'UTC'), now() - interval '1 day', interval '1 hour') hour,
+     (VALUES ('pool'), ('overflow')) routes (route), (SELECT id FROM apps WHERE name = 'shop') a;
+
+INSERT INTO ledger (at, kind, job_id, attempt, app_id, pool, model, prompt_tokens, cached_tokens, output_tokens, engine_s,
+                    usd, api_usd, price_version)
+SELECT ended_at, CASE route WHEN 'pool' THEN 'compute' ELSE 'api' END, id, 1, app_id, pool, model_served, prompt_tokens, 0,
+       output_tokens, 400, usd, CASE route WHEN 'pool' THEN 3.2 ELSE usd END, 'list-1'
+FROM jobs WHERE custom_id = 'month';
+
+INSERT INTO cost_hours (pool, hour, host_s, boot_s, unpriced_hosts, bill_usd, boot_usd, requests, work, compute_usd,
+                        waste_usd, factor, idle_usd_per_work, platform_usd, weigh_by, cached_weight, output_weight,
+                        closed_at)
+SELECT 'chat', hour, 3600 * hosts, 90, 0, 0.8 * hosts, 0.02, requests, work, usd, 0, 1,
+       round(greatest(0.8 * hosts - usd, 0) / work, 18),
+       0, 'tokens', 0.1, 4, now()
+FROM (SELECT date_trunc('hour', at, 'UTC') AS hour, count(*) AS requests, sum(usd) AS usd,
+             2 + (extract(hour FROM max(at)) BETWEEN 8 AND 19)::int + (extract(isodow FROM max(at)) < 6)::int AS hosts,
+             sum(prompt_tokens + 4.0 * output_tokens) AS work
+      FROM ledger WHERE kind = 'compute' AND at < date_trunc('hour', now(), 'UTC') GROUP BY 1) hours;
+
+UPDATE cost_hours h
+SET platform_usd = h.bill_usd - (SELECT coalesce(sum(requests_usd), 0) FROM cost_reconciliation r WHERE r.hour = h.hour);
+
+INSERT INTO own_prices (pool, instance_type, usd_per_hour, tokens_per_s, work_per_token, input_usd_per_mtok,
+                        cached_input_usd_per_mtok, output_usd_per_mtok) VALUES ('chat', 'big', 0.8, 350, 2, 0.5, 0.05, 2);
+
+INSERT INTO queue_samples (queue, at, depth, oldest_wait_s, arrivals, refused, started, running, slots, hosts,
+                           offered_tokens, kv_use)
+SELECT 'chat.' || lane, now() - interval '1 minute' * m, greatest(0, load + 4 * sin(m / 7.0))::int / rank, 4, 10, 0, 9, 6, 16,
+       CASE WHEN m > 1290 THEN 2 WHEN m > 1180 THEN 3 WHEN m > 880 THEN 4 WHEN m > 700 THEN 3 WHEN m > 95 THEN 2 ELSE 3 END,
+       9000, least(0.97, 0.18 + load / 60.0 + 0.04 * sin(m / 9.0))
+FROM generate_series(1, 1440) m, (VALUES ('high', 4), ('normal', 2), ('low', 1), ('batch', 1)) lanes (lane, rank),
+     LATERAL (SELECT 38 * exp(-1 * ((m - 1060) / 170.0) ^ 2) + 20 * exp(-1 * ((m - 20) / 70.0) ^ 2) + 3 AS load) loads;
+
+INSERT INTO decisions (at, pool, mode, hosts, target, reason, inputs, action, policy, applied_at)
+SELECT now() - interval '1 minute' * m, 'chat', 'active', hosts, target, reason, '{}',
+       CASE WHEN target > hosts THEN 'up' WHEN target < hosts THEN 'down' ELSE 'hold' END, 'predictive',
+       now() - interval '1 minute' * (m - 1)
+FROM (VALUES (1290, 2, 3, '31 jobs/s are expected in 4 minutes; 2 hosts serve 22.'),
+             (1180, 3, 4, '43 jobs/s are expected in 4 minutes; 3 hosts serve 33.'),
+             (880, 4, 3, 'One host is spare for 10 minutes.'), (700, 3, 2, 'One host is spare for 10 minutes.'),
+             (95, 2, 3, '29 jobs/s are expected in 4 minutes; 2 hosts serve 22.'),
+             (30, 3, 3, '3 hosts serve what is expected.')) made (m, hosts, target, reason);
+
+INSERT INTO hosts (id, pool, instance_type, usd_per_hour, provider_id, requested_at, ordered_at, ready_at, drain_at,
+                   ended_at, end_reason, decision_id)
+SELECT 'host-' || left(md5(n::text), 8), 'chat', 'big', 0.8, 'i-0' || left(md5('i' || n), 9), at, at, at + interval '3 minutes',
+       CASE WHEN n IN (2, 4, 5) THEN at + interval '5 hours' END, CASE WHEN n IN (4, 5) THEN at + interval '5.1 hours' END,
+       CASE WHEN n IN (2, 4, 5) THEN 'scaled_down' END, (SELECT min(id) FROM decisions) + n - 1
+FROM (SELECT n, now() - interval '4 hours' * n - interval '7 minutes' AS at FROM generate_series(1, 5) n) made;
+
+INSERT INTO deliveries (id, app_id, job_id, event, url, state, tries, last_status, last_error, delivered_at)
+SELECT gen_random_uuid(), app_id, id, 'job.' || state, webhook_url,
+       CASE WHEN n % 7 = 0 THEN 'failed' WHEN n % 11 = 0 THEN 'pending' ELSE 'delivered' END, 1 + (n % 7 = 0)::int * 8,
+       CASE WHEN n % 7 = 0 THEN 503 WHEN n % 11 = 0 THEN NULL ELSE 200 END,
+       CASE WHEN n % 7 = 0 THEN 'The receiver answered 503.' END, CASE WHEN n % 7 <> 0 AND n % 11 <> 0 THEN ended_at END
+FROM (SELECT *, row_number() OVER (ORDER BY id DESC) AS n FROM jobs WHERE webhook_url IS NOT NULL AND ended_at IS NOT NULL) j
+WHERE n <= 40;
+
+INSERT INTO budgets (id, app_id, period, starts_at, reserved_usd, spent_usd)
+SELECT gen_random_uuid(), app_id, period, date_trunc(period, now(), 'UTC'), 0.02,
+       usd * CASE period WHEN 'day' THEN 1 ELSE 11 END
+FROM (SELECT id AS app_id, 1.7 AS usd FROM apps WHERE name <> 'search' UNION ALL SELECT NULL, 3.4) owners,
+     (VALUES ('day'), ('month')) periods (period);
+
+INSERT INTO budget_limits (day_usd, month_usd) VALUES (4, 60);

@@ -1,0 +1,247 @@
+"""The pages at /ops in a real Chromium: each page in light and dark, the keyboard, a narrow screen, scripts off.
+
+Each page's picture is in the test's temporary folder: `--basetemp FOLDER` keeps them, and docs/ops/ has some of them.
+"""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from werkzeug.serving import make_server
+
+from api.app import create_app
+from api.deps import EXTENSION
+from headrace import connections
+from headrace.config import PROJECT_ROOT, Settings
+from headrace.domain.ids import show_id
+from headrace.domain.operators import Role
+from headrace.policies import passwords
+from headrace.store import Store, operators
+
+PASSWORD = "correct horse battery"
+WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 380, "height": 800}
+
+
+@pytest.fixture(scope="module")
+def settings(database_url: str, redis_url: str) -> Settings:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", database_url)
+        command.upgrade(Config(toml_file=PROJECT_ROOT / "pyproject.toml"), "head")
+    engine = sa.create_engine(database_url)
+    with engine.begin() as db:
+        db.exec_driver_sql(Path(__file__).with_name("month.sql").read_text().replace("%", "%%"))
+    engine.dispose()
+    return Settings.load(database_url=database_url, redis_url=redis_url, engine="simulator", pepper="of-the-tests")
+
+
+@pytest.fixture(scope="module")
+def store(settings: Settings) -> Iterator[Store]:
+    store = Store(connections.postgres(settings))
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def job_ids(store: Store) -> dict[str, str]:
+    """One job of each state."""
+    with store.begin() as db:
+        found = db.execute(sa.text("SELECT DISTINCT ON (state) state, id FROM jobs ORDER BY state, id DESC"))
+        return {row.state: show_id(row.id) for row in found}
+
+
+@pytest.fixture(scope="module")
+def url(settings: Settings, store: Store) -> Iterator[str]:
+    """The pages on a real server, with an operator for each role."""
+    with store.begin() as db:
+        for role in Role:
+            operators.create(db, str(role), role, passwords.hashed(PASSWORD))
+    web = create_app(settings)
+    server = make_server("127.0.0.1", 0, web, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/ops"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    web.extensions[EXTENSION].close()
+
+
+@pytest.fixture(scope="module")
+def chromium(chromium_path: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A browser window, and what went wrong in it."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.url, self.page = url, context.new_page()
+        self.problems: list[str] = []
+        self.page.on("console", lambda message: self.problems.append(f"console: {message.text}"))
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: self.problems.append(f"dialog: {dialog.message}"))
+        self.page.on("requestfailed", self._note_failure)
+        self.page.on("request", self._note)
+
+    def _note(self, request: Any) -> None:
+        if not request.url.startswith(self.url.removesuffix("/ops")):
+            self.problems.append(f"elsewhere: {request.url}")
+
+    def _note_failure(self, request: Any) -> None:
+        # Chromium aborts what it no longer needs, such as the icon of a page that it leaves.
+        if request.failure != "net::ERR_ABORTED":
+            self.problems.append(f"failed: {request.url} {request.failure}")
+
+    def log_in(self, role: Role) -> Page:
+        self.page.goto(f"{self.url}/login")
+        self.page.fill("input[name=name]", str(role))
+        self.page.fill("input[name=password]", PASSWORD)
+        self.page.click("button")
+        self.page.wait_for_url(f"{self.url}/jobs")
+        return self.page
+
+    def show(self, path: str) -> None:
+        """Go to a page and load all of its pictures, also those below."""
+        self.page.goto(f"{self.url}{path}")
+        for picture in self.page.query_selector_all("img"):
+            picture.scroll_into_view_if_needed()
+            self.page.wait_for_function("img => img.complete && img.naturalWidth > 0", arg=picture)
+        self.page.evaluate("scrollTo(0, 0)")
+
+
+def paths(job_ids: dict[str, str]) -> dict[str, str]:
+    return {
+        "jobs": "/jobs",
+        "job": f"/jobs/{job_ids['queued']}",
+        "job-failed": f"/jobs/{job_ids['failed']}",
+        "texts": f"/jobs/{job_ids['succeeded']}/texts",
+        "queues": "/queues",
+        "hosts": "/hosts",
+        "deliveries": "/deliveries",
+        "apps": "/apps",
+        "app": "/app?name=shop",
+        "budgets": "/budgets",
+        "cost": "/cost",
+        "error": "/jobs/nonsense",
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_loads_whole_in_light_and_dark(
+    chromium: Browser, url: str, job_ids: dict[str, str], tmp_path: Path, scheme: Any
+) -> None:
+    with chromium.new_context(viewport=WIDE, color_scheme=scheme) as context:
+        visit = Visit(context, url)
+        visit.page.goto(f"{url}/login")
+        visit.page.screenshot(path=tmp_path / f"login-{scheme}.png")
+        visit.log_in(Role.ADMIN)
+        for name, path in paths(job_ids).items():
+            visit.problems.clear()
+            visit.show(path)
+            visit.page.screenshot(path=tmp_path / f"{name}-{scheme}.png")
+            visit.page.screenshot(path=tmp_path / f"{name}-{scheme}-whole.png", full_page=True)
+            # Chromium itself writes of the 404.
+            assert visit.problems == [] or name == "error", name
+            ground = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+            is_light = sum(map(int, ground.removeprefix("rgb(").removesuffix(")").split(","))) > 3 * 128
+            assert is_light is (scheme == "light"), name
+
+
+def test_no_page_is_wider_than_a_narrow_screen(
+    chromium: Browser, url: str, job_ids: dict[str, str], tmp_path: Path
+) -> None:
+    with chromium.new_context(viewport=NARROW) as context:
+        visit = Visit(context, url)
+        visit.log_in(Role.ADMIN)
+        for name, path in paths(job_ids).items():
+            visit.show(path)
+            visit.page.screenshot(path=tmp_path / f"{name}-narrow.png")
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], name
+
+
+def test_the_keyboard_reaches_everything_on_every_page(chromium: Browser, url: str, job_ids: dict[str, str]) -> None:
+    # What can be used: the closed parts of a page open with their summary, which can be.
+    mark = """() => [...document.querySelectorAll('a, button, input:not([type=hidden]), select, summary, .wide, pre')]
+        .filter(e => e.checkVisibility() && e.tabIndex >= 0).map((e, i) => { e.dataset.no = i; return i })"""
+    with chromium.new_context(viewport=WIDE) as context:
+        visit = Visit(context, url)
+        page = visit.log_in(Role.ADMIN)
+        for name, path in paths(job_ids).items():
+            page.goto(f"{url}{path}")
+            wanted = set(page.evaluate(mark))
+            reached = set()
+            for _ in range(len(wanted) + 20):
+                page.keyboard.press("Tab")
+                reached.add(page.evaluate("Number(document.activeElement.dataset.no ?? -1)"))
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline != "none" or page.evaluate("document.activeElement === document.body"), name
+            assert wanted <= reached, (name, wanted - reached)
+
+
+def test_a_job_is_cancelled_with_the_keyboard_alone(chromium: Browser, url: str, job_ids: dict[str, str]) -> None:
+    with chromium.new_context(viewport=WIDE) as context:
+        page = Visit(context, url).page
+        page.goto(f"{url}/jobs/{job_ids['queued']}")
+        page.wait_for_function("document.activeElement.name === 'name'")
+        page.keyboard.type(str(Role.OPERATOR))
+        page.keyboard.press("Tab")
+        page.keyboard.type(PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{url}/jobs/{job_ids['queued']}")
+        while page.evaluate("document.activeElement.tagName") != "SUMMARY":
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[role=status]")
+        assert "It is cancelled." in page.inner_text("main")
+
+
+def test_every_page_works_without_scripts(chromium: Browser, url: str, job_ids: dict[str, str]) -> None:
+    with chromium.new_context(viewport=WIDE, java_script_enabled=False) as context:
+        visit = Visit(context, url)
+        visit.log_in(Role.ADMIN)
+        for name, path in paths(job_ids).items():
+            response = visit.page.goto(f"{url}{path}")
+            assert response is not None
+            assert response.status == (404 if name == "error" else 200), name
+        visit.page.goto(f"{url}/app?name=search")
+        visit.page.fill("input[name=queued_jobs]", "77")
+        visit.page.click("text=Change the limits")
+        assert visit.page.input_value("input[name=queued_jobs]") == "77"
+
+
+def test_a_role_that_may_not_see_a_page_gets_403(chromium: Browser, url: str, job_ids: dict[str, str]) -> None:
+    with chromium.new_context(viewport=WIDE) as context:
+        page = Visit(context, url).log_in(Role.VIEWER)
+        response = page.goto(f"{url}/jobs/{job_ids['succeeded']}/texts")
+        assert response is not None
+        assert response.status == 403
+        assert "Not allowed" in page.inner_text("h1")
+        page.goto(f"{url}/jobs/{job_ids['succeeded']}")
+        assert page.query_selector("text=Prompt and answer") is None
+
+
+def test_a_script_in_a_row_does_not_run(chromium: Browser, url: str, store: Store, job_ids: dict[str, str]) -> None:
+    script = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    with store.begin() as db:
+        db.execute(
+            sa.text("UPDATE jobs SET end_user = :text, error_code = :text WHERE state = 'failed'"), {"text": script}
+        )
+        db.execute(sa.text("UPDATE job_texts SET answer = :text"), {"text": script})
+    with chromium.new_context(viewport=WIDE) as context:
+        visit = Visit(context, url)
+        visit.log_in(Role.ADMIN)
+        for path in ("/jobs?state=failed", paths(job_ids)["job-failed"], paths(job_ids)["texts"]):
+            visit.show(path)
+            assert "<script>alert(1)" in visit.page.inner_text("main"), path
+        assert visit.problems == []
