@@ -22,7 +22,7 @@ from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
 from api.errors import problems
-from api.ops.app import create_ops
+from api.ops.app import CONNECTIONS, create_ops
 from api.ops.sessions import PATH as OPS_PATH
 from api.reading.reader import Reader
 from api.reading.waits import Waits
@@ -93,6 +93,7 @@ def build(settings: Settings) -> WebDeps:
     return WebDeps(
         settings=settings,
         store=store,
+        pages_store=Store(connections.postgres(settings, pool_size=CONNECTIONS)),
         admission=admission,
         catalogue=catalogue,
         forecast=forecast,

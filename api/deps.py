@@ -31,10 +31,15 @@ EXTENSION = "headrace"
 
 @dataclass(frozen=True, slots=True)
 class WebDeps:
-    """The parts of the web process."""
+    """The parts of the web process.
+
+    Attributes:
+        pages_store: of the pages at /ops, whose queries over months must not take the API's connections.
+    """
 
     settings: Settings
     store: Store
+    pages_store: Store
     admission: Admission
     catalogue: Catalogue
     forecast: Forecast
@@ -51,6 +56,7 @@ class WebDeps:
         self.waits.close()
         self.refusals.close()
         self.store.close()
+        self.pages_store.close()
 
 
 def deps() -> WebDeps:

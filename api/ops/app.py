@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from dataclasses import replace
 from datetime import timedelta
 
 from flask import Flask, Response
@@ -15,6 +16,8 @@ from api.ops.logins import Logins
 from api.ops.pages import apps, budgets, charts, cost, deliveries, hosts, jobs, login, queues
 from api.ops.sessions import COOKIE, PATH, LoopbackSessions
 
+#: To Postgres, at once. Queries over a month of jobs take seconds.
+CONNECTIONS = 2
 #: The largest form: some hundred ids of deliveries.
 FORM_BYTES_MAX = 64 * 1024
 #: Nothing from elsewhere, no script at all, no frame around the pages.
@@ -41,7 +44,8 @@ def create_ops(parts: WebDeps) -> Flask:
     ops.session_interface = LoopbackSessions()
     ops.jinja_env.undefined = StrictUndefined
     ops.jinja_env.trim_blocks = ops.jinja_env.lstrip_blocks = True
-    ops.extensions |= {EXTENSION: parts, LOGINS: Logins(parts.store)}
+    own = replace(parts, store=parts.pages_store)
+    ops.extensions |= {EXTENSION: own, LOGINS: Logins(own.store)}
     # Before the check of forms: without a login nothing is answered, not even an error about a form.
     gate.register(ops)
     CSRFProtect(ops)

@@ -1,17 +1,24 @@
 """What each page shows, and to whom: prompts, answers and secrets to one role alone."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from uuid import UUID
 from xml.etree import ElementTree
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
 
+from api.deps import EXTENSION
+from api.ops.app import CONNECTIONS
+from headrace.broker.admission import Admission
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
 from headrace.domain.operators import Role
 from headrace.domain.queues import Ticket
+from headrace.errors import BrokerUnavailable
 from headrace.store import Store, apps
 from headrace.store.clients import keys
 from headrace.tables import api_keys, jobs, operators
@@ -167,9 +174,6 @@ def test_the_pages_without_rows_say_so(viewer: Browser, store: Store) -> None:
 def test_a_page_without_redis_says_so(
     viewer: Browser, full: list[UUID], web: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.broker.admission import Admission
-    from headrace.errors import BrokerUnavailable
-
     def fail(*_: object) -> None:
         raise BrokerUnavailable("Redis does not answer: host 10.0.0.1")
 
@@ -178,3 +182,17 @@ def test_a_page_without_redis_says_so(
     assert response.status_code == 503
     assert "10.0.0.1" not in response.text
     assert viewer.get(f"/jobs/{show_id(full[3])}").status_code == 200
+
+
+def test_slow_pages_leave_the_api_its_connections(client: FlaskClient, web: Flask) -> None:
+    with ExitStack() as held:
+        for _ in range(CONNECTIONS):
+            held.enter_context(web.extensions[EXTENSION].pages_store.begin())
+        assert client.get("/v1/jobs").status_code == 200
+
+
+def test_a_busy_api_leaves_the_pages_theirs(viewer: Browser, web: Flask) -> None:
+    with ExitStack() as held:
+        for _ in range(8):
+            held.enter_context(web.extensions[EXTENSION].store.begin())
+        assert viewer.get("/jobs").status_code == 200
