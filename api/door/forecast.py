@@ -119,7 +119,7 @@ class Forecast:
         """How far behind the queue is. Raises: BrokerUnavailable. StoreUnavailable."""
         pool, lane = _split(queue)
         now = self.pool(pool)
-        return Pressure(now.loads[lane].jobs, now.fleet.slots, now.fleet.kv_use)
+        return Pressure(now.loads[lane].jobs, now.fleet.slots, now.fleet.kv_use, now.fleet.takes_at_once)
 
     def spilled(self) -> int:
         """Jobs that wait for the paid API, all lanes together. Raises: BrokerUnavailable. StoreUnavailable."""

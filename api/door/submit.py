@@ -20,6 +20,7 @@ from api.door.wallet import SharedWallet
 from api.reading.ending import read
 from headrace.config import Settings
 from headrace.domain.apps import App
+from headrace.domain.attempts import Usage
 from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.places import Ask, Refusal
 from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name, wanted_queue
@@ -149,13 +150,17 @@ class Submitter:
                     api_is_open=api_is_open,
                     has_workers=has_workers,
                     lacking=lambda usd: self.wallet.lacking(app, usd),
-                    spill_reason=self.spill_switch.spill_reason(queue_name(spec.pool, spec.lane))
-                    if api_is_open
-                    else None,
+                    spill_reason=self._spill_reason(spec, tariff) if api_is_open else None,
                 ),
             )
         except InvalidRequest as error:
             raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}{error.param}") from error
+
+    def _spill_reason(self, spec: JobSpec, tariff: Tariff) -> str | None:
+        tokens = self.forecast.expected_tokens(spec)
+        expected = Usage(spec.prompt_tokens, (spec.kv_tokens if tokens is None else tokens) - spec.prompt_tokens)
+        is_cheaper = tariff.api_is_cheaper(spec.pool, spec.model, expected)
+        return self.spill_switch.spill_reason(queue_name(spec.pool, spec.lane), is_cheaper=is_cheaper)
 
     def _refused(self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...]) -> Refused:
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):

@@ -66,7 +66,8 @@ class OverflowSettings(Section):
         effort_models: the paid models that accept `reasoning_effort`; a job goes to the others without it.
         max_running: calls in flight in one overflow worker.
         timeout_s: a call is given up after the API was silent for so long.
-        spill_depth: new jobs go to the paid API first while their own queue holds at least so many jobs.
+        spill_depth: new jobs go to the paid API first while at least so many jobs wait in their own queue beyond those
+            that free slots take at once. Jobs that cost less there than on another host do so earlier.
         spill_kv_use: they also do while so much of the pool's KV cache is in use and a whole batch waits.
         back_at: new jobs come back to their own queue below this share of `spill_depth` and `spill_kv_use`, so that
             the switch does not flap.

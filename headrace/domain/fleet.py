@@ -68,6 +68,7 @@ class Fleet:
         max_model_tokens: the smallest limit among them, which every one of them can serve.
         kv_tokens: the smallest KV cache among them.
         kv_use: share of their KV caches in use lately; None if no worker reports it.
+        kv_reserved: share that their KV ledgers lately expected to be in use at its peak; None if no worker has one.
     """
 
     pool: str
@@ -78,6 +79,16 @@ class Fleet:
     max_model_tokens: int | None
     kv_tokens: int | None
     kv_use: float | None = None
+    kv_reserved: float | None = None
+
+    @property
+    def takes_at_once(self) -> int:
+        """More jobs that fit now, if they are like those that run: into the slots, and into the KV caches."""
+        free = max(0, self.slots - self.running)
+        if not self.kv_reserved:
+            return free
+        # Where the KV cache is the limit, most slots stay empty for ever.
+        return min(free, max(0, int(self.running / self.kv_reserved) - self.running)) if self.running else free
 
 
 @dataclass(frozen=True, slots=True)

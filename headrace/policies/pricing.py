@@ -80,6 +80,7 @@ class Tariff:
         api: by paid model, its price: the operator's, or else the provider's list price.
         api_models: by model, the paid model that answers its spilled jobs; `api_default` for all others.
         served: models that new jobs can ask for.
+        measured: pools whose own price is that of a saturated host.
     """
 
     own: dict[str, Price]
@@ -87,6 +88,7 @@ class Tariff:
     api_models: dict[str, str]
     api_default: str
     served: frozenset[str]
+    measured: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -97,7 +99,7 @@ class Tariff:
 
     def with_own(self, prices: Mapping[str, Price]) -> Self:
         """This tariff with measured prices of own tokens in place of the settings'. Args: prices: by pool."""
-        return replace(self, own={**self.own, **prices})
+        return replace(self, own={**self.own, **prices}, measured=frozenset(prices))
 
     def with_list(self, prices: Mapping[str, Price]) -> Self:
         """This tariff with list prices for the models that it has no price for. Args: prices: by paid model."""
@@ -147,6 +149,14 @@ class Tariff:
         if pool not in self.own:
             raise UnknownPrice(f"No price is known for pool '{pool}': it is not in headrace.toml any more.")
         return self.own[pool]
+
+    def api_is_cheaper(self, pool: str, model: str, usage: Usage) -> bool:
+        """Whether a job costs less at the paid API than on one more host of its pool, saturated as that would be.
+
+        False while either price is unknown: a placeholder says nothing of hosts.
+        """
+        api_usd = self.api_usd(model, usage)
+        return api_usd is not None and pool in self.measured and api_usd < cost(self.own[pool], usage).usd
 
     def api_usd(self, model: str, usage: Usage) -> Decimal | None:
         """What the paid API would have charged for these tokens; None when it has no price."""

@@ -21,14 +21,23 @@ class Pressure:
         jobs: jobs that wait in it.
         slots: slots of its pool.
         kv_use: share of the pool's KV cache in use; None if unknown.
+        free: jobs that its workers take at once.
     """
 
     jobs: int
     slots: int
     kv_use: float | None
+    free: int = 0
+
+    @property
+    def behind(self) -> int:
+        """Jobs that wait although the workers take what they can. None do while own GPUs idle."""
+        return max(0, self.jobs - self.free)
 
 
-def spill_reason(pressure: Pressure, overflow: OverflowSettings, *, is_on: bool) -> str | None:
+def spill_reason(
+    pressure: Pressure, overflow: OverflowSettings, *, is_on: bool, is_cheaper: bool = False
+) -> str | None:
     """Why new jobs should spill to the paid API instead of waiting in this queue; None if they should wait.
 
     A full KV cache alone is no reason: the KV ledger is meant to fill it. It counts only once as many jobs wait as the
@@ -36,10 +45,16 @@ def spill_reason(pressure: Pressure, overflow: OverflowSettings, *, is_on: bool)
 
     Args:
         is_on: True while jobs spill. They stop only when the pressure is well below the threshold (hysteresis).
+        is_cheaper: the paid API is cheaper than one more host, so that none will be added for jobs that wait long. They
+            spill once a whole batch waits before them; where no worker is ready, at once.
     """
     share = overflow.back_at if is_on else 1.0
-    if pressure.jobs >= overflow.spill_depth * share:
-        return f"own queue deep: {pressure.jobs} jobs, spill_depth is {overflow.spill_depth}"
+    if pressure.behind >= overflow.spill_depth * share:
+        return f"own queue deep: {pressure.behind} jobs beyond free slots, spill_depth is {overflow.spill_depth}"
+    if is_cheaper and pressure.behind >= pressure.slots * share:
+        return (
+            f"own hosts full: {pressure.behind} jobs beyond free slots, and the paid API is cheaper than another host"
+        )
     is_full = pressure.kv_use is not None and pressure.kv_use >= overflow.spill_kv_use * share
     if is_full and pressure.jobs >= max(1, pressure.slots * share):
         return f"own cache full: {pressure.kv_use:.0%} of it, spill_kv_use is {overflow.spill_kv_use:.0%}"

@@ -100,7 +100,8 @@ class View:
         if for_events > whole(needed):
             words = f"event '{event}' needs {for_events} hosts"
         elif not self.worth.hosts_pay:
-            words += ", because a host costs more than the jobs that it would serve"
+            at_the_api = "" if self.worth.spilling is None else " cost at the paid API"
+            words += f", because a host costs more than the jobs that it would serve{at_the_api}"
         elif need > whole(needed) or backlog > SPARE:
             words += f" and {self.history.moments[-1].depth} waiting jobs"
         spare_need = max(need, whole(needed + SPARE) if needed > 0 else 0)

@@ -131,13 +131,16 @@ def fleets(db: Connection) -> dict[str, Fleet]:
         .scalar_subquery()
     )
     recent = sa.func.now() - timedelta(seconds=RECENT_S)
-    of_late = sa.select(sa.func.avg(worker_samples.c.kv_use)).where(
-        worker_samples.c.taken_at > recent, worker_samples.c.pool == workers.c.pool
+    of_late = (worker_samples.c.taken_at > recent, worker_samples.c.pool == workers.c.pool)
+    kv_use, kv_reserved = (
+        sa.select(sa.func.avg(column)).where(*of_late).scalar_subquery()
+        for column in (worker_samples.c.kv_use, worker_samples.c.kv_reserved)
     )
     statement = (
         sa.select(
             workers.c.pool,
-            of_late.scalar_subquery().label("kv_use"),
+            kv_use.label("kv_use"),
+            kv_reserved.label("kv_reserved"),
             sa.func.count().label("workers"),
             sa.func.count(live.c.host.distinct()).filter(serves).label("hosts"),
             sa.func.coalesce(sa.func.sum(workers.c.max_running).filter(workers.c.ready, serves), 0).label("slots"),

@@ -11,15 +11,17 @@ import pytest
 from pydantic import SecretStr
 
 from headrace.config import HostTypeSettings, Price, ScalingSettings
+from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.scaling import Action
 from headrace.policies.scaling.replay import from_json, replay
 from headrace.store import Store
 from headrace.store.fleet import workers
-from headrace.store.money import budgets
+from headrace.store.money import budgets, tariffs
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
+from scheduler.money.price_tokens import price_tokens
 
 #: From 16 minutes on, three times as much is offered for three hours, each day at this time.
 ROLLED = """
@@ -53,6 +55,10 @@ FROM generate_series(1, 12) n, LATERAL (SELECT now() - n * interval '3 hours' AS
 PAID = """
 INSERT INTO ledger (kind, job_id, pool, prompt_tokens, output_tokens, usd)
 SELECT 'api', gen_random_uuid(), 'chat', 200, 50, 0.02 FROM generate_series(1, 30)
+"""
+OWN = """
+INSERT INTO ledger (kind, job_id, pool, prompt_tokens, output_tokens, usd)
+SELECT 'compute', gen_random_uuid(), 'chat', 200, 50, 0.001 FROM generate_series(1, 120)
 """
 DAY_OF_SAMPLES = 17_280
 
@@ -121,6 +127,29 @@ def test_hosts_are_ordered_for_what_past_days_announce(
     assert made.need >= 6
     assert row()["forecast_at"] - row()["at"] == timedelta(seconds=2400 + 30)
     assert query("SELECT count(*) FROM hosts WHERE ready_at IS NULL") == [(made.target - 2,)]
+
+
+@pytest.mark.usefixtures("two_hosts")
+@pytest.mark.parametrize("usd_per_mtok", ["50", "0.5"], ids=["the paid API is dear", "it is cheaper than a host"])
+def test_scaling_and_routing_agree_on_what_is_cheaper(
+    active: ControlDeps, store: Store, query: Any, row: Callable[[], dict[str, Any]], usd_per_mtok: str
+) -> None:
+    query(ROLLED)
+    query(SAMPLED, count=DAY_OF_SAMPLES)
+    query(LEASES)
+    query(OWN)
+    api = Price(input_usd_per_mtok=Decimal(usd_per_mtok), output_usd_per_mtok=Decimal(0), source="test", version="1")
+    deps = replace(active, settings=active.settings.model_copy(update={"prices": {"gpt-4o-mini": api}}))
+    assert price_tokens(deps) == 1
+    with store.begin() as db:
+        is_cheaper = tariffs.in_force(db, deps.settings).api_is_cheaper("chat", "m", Usage(200, 50))
+    made = autoscale(deps)["chat"]
+
+    # A host serves 7,200 such jobs an hour for 4.10 USD: 0.00057 USD each.
+    assert is_cheaper is (usd_per_mtok == "0.5")
+    assert ("a host costs more than the jobs that it would serve cost at the paid API" in row()["reason"]) is is_cheaper
+    assert (made.action is Action.UP) is not is_cheaper, made.reason
+    assert query("SELECT count(*) FROM hosts WHERE ready_at IS NULL") == [(0 if is_cheaper else made.target - 2,)]
 
 
 @pytest.mark.usefixtures("two_hosts")

@@ -522,6 +522,31 @@ def test_a_job_that_may_spill_over_is_given_both_queues_while_there_is_money(
     assert queues == [both, ["chat.normal"], both]
 
 
+@pytest.mark.parametrize(
+    ("own_usd", "running", "queues"),
+    [
+        ("1.01", 10, ["overflow.normal", "chat.normal"]),
+        ("1.01", 0, ["chat.normal", "overflow.normal"]),
+        ("0.99", 10, ["chat.normal", "overflow.normal"]),
+    ],
+    ids=["the paid API is cheaper than another host", "own GPUs idle", "another host is cheaper"],
+)
+def test_money_decides_which_queue_is_tried_first(
+    paid: Submitter, door: Any, app: App, fleet: dict[str, Fleet], own_usd: str, running: int, queues: list[str]
+) -> None:
+    fleet["chat"] = Fleet("chat", 1, 1, 10, running, None, None)
+    door.backlog["chat.normal"] = Load(10, 3000, 1, 3000)
+    own = Price(input_usd_per_mtok=Decimal(own_usd), output_usd_per_mtok=Decimal(own_usd), source="test", version="v1")
+    measured = paid.tariff().with_own({"chat": own})
+
+    replace(paid, tariff=lambda: measured).submit(DRAFT, app)
+
+    asked = door.asked[0][0].candidates
+    assert [each.queue for each in asked] == queues
+    is_spilled = queues[0] == "overflow.normal"
+    assert ("the paid API is cheaper than another host" in asked[0].reason) is is_spilled
+
+
 @pytest.mark.parametrize("workers", [1, 0], ids=["locked out", "dead"])
 def test_an_overflow_whose_workers_answer_nothing_now_is_worth_another_try(
     paid: Submitter, door: Any, app: App, fleet: dict[str, Fleet], workers: int

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -76,6 +77,35 @@ def test_route_chooses_the_price() -> None:
 
     assert tariff.price(Route.OVERFLOW, "chat", "m") == PRICE
     assert tariff.price(Route.POOL, "chat", "m") == settings.pools["chat"].price
+
+
+def test_a_list_price_counts_only_where_the_operator_has_set_none() -> None:
+    listed = {"gpt-4o-mini": PRICE.model_copy(update={"version": "list-1"}), "gpt-9": PRICE}
+    tariff = Tariff.of(Settings(prices={"gpt-4o-mini": PRICE})).with_list(listed)
+
+    assert {model: price.version for model, price in tariff.api.items()} == {"gpt-4o-mini": "v1", "gpt-9": "v1"}
+    assert Tariff.of(Settings().model_copy(update={"prices": {}})).unpriced == ("gpt-4o-mini",)
+    assert tariff.unpriced == ()
+
+
+@pytest.mark.parametrize(
+    ("own_usd", "is_measured", "api", "is_cheaper"),
+    [
+        ("0.151", True, {"gpt-4o-mini": PRICE}, True),
+        ("0.15", True, {"gpt-4o-mini": PRICE}, False),
+        ("9", False, {"gpt-4o-mini": PRICE}, False),
+        ("9", True, {}, False),
+    ],
+    ids=["cheaper", "as dear", "a placeholder", "no price"],
+)
+def test_the_paid_api_is_cheaper_than_another_host_only_by_a_measured_price(
+    own_usd: str, is_measured: bool, api: dict[str, Price], is_cheaper: bool
+) -> None:
+    own = PRICE.model_copy(update={"input_usd_per_mtok": Decimal(own_usd)})
+    tariff = Tariff.of(Settings().model_copy(update={"prices": api}))
+    tariff = tariff.with_own({"chat": own}) if is_measured else replace(tariff, own={"chat": own})
+
+    assert tariff.api_is_cheaper("chat", "m", Usage(100, 10)) is is_cheaper
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,39 @@ def test_a_queue_is_relieved_while_it_is_deep_or_its_pool_full_and_behind(
     assert found is None or f"own {reason}" in found or f"own queue {reason}" in found
 
 
+@pytest.mark.parametrize(
+    ("jobs", "free", "is_on", "spills"), [(263, 64, False, False), (264, 64, False, True), (223, 64, True, False)]
+)
+def test_nothing_spills_for_depth_while_own_gpus_idle(jobs: int, free: int, is_on: bool, spills: bool) -> None:
+    pressure = Pressure(jobs, slots=64, kv_use=None, free=free)
+
+    assert (spill_reason(pressure, OverflowSettings(), is_on=is_on) is not None) is spills
+
+
+@pytest.mark.parametrize(
+    ("jobs", "slots", "free", "is_on", "spills"),
+    [
+        (8, 8, 0, False, True),  # a whole batch waits before the next job
+        (7, 8, 0, False, False),
+        (12, 8, 4, False, True),
+        (11, 8, 4, False, False),  # own GPUs idle: they are paid for anyway
+        (0, 8, 8, False, False),
+        (7, 8, 0, True, True),
+        (6, 8, 0, True, False),
+        (0, 0, 0, False, True),  # there is no host, and none will be added
+    ],
+)
+def test_jobs_spill_early_where_the_paid_api_is_cheaper_than_another_host(
+    jobs: int, slots: int, free: int, is_on: bool, spills: bool
+) -> None:
+    pressure = Pressure(jobs, slots, None, free)
+    reason = spill_reason(pressure, OverflowSettings(), is_on=is_on, is_cheaper=True)
+
+    assert (reason is not None) is spills
+    assert reason is None or "the paid API is cheaper than another host" in reason
+    assert spill_reason(pressure, OverflowSettings(), is_on=is_on) is None, "not for jobs that it is dearer for"
+
+
 def test_a_pool_without_workers_is_not_relieved_for_a_cache_that_nobody_uses() -> None:
     assert spill_reason(Pressure(0, slots=0, kv_use=0.9), OverflowSettings(), is_on=False) is None
 

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id
 from headrace.store import Store
-from headrace.store.fleet.workers import register, renew
-from headrace.tables import hosts, workers
+from headrace.store.fleet.workers import fleets, register, renew
+from headrace.tables import hosts, worker_samples, workers
 
 
 def test_a_worker_whose_commit_got_no_reply_registers_again(store: Store) -> None:
@@ -82,3 +82,20 @@ def test_a_renewal_reads_the_live_leases_of_its_pool_alone(store: Store) -> None
 
     assert "ix_hosts_live" in plan
     assert "Seq Scan on hosts" not in plan
+
+
+def test_a_fleet_has_what_its_kv_ledgers_lately_reserved(store: Store) -> None:
+    infos = [WorkerInfo(new_id(), f"gpu-{n}@test", "host", "chat", "simulator", "test-model", 256) for n in range(2)]
+    idle = {"interval_s": 5, "running": 0, "waiting": 0, "steps": 0, "prompt_tokens": 0, "output_tokens": 0}
+    with store.begin() as db:
+        for info, kv_reserved in zip(infos, (0.6, 1.0), strict=True):
+            register(db, info, 60)
+            renew(db, info.id, 60, WorkerReport(0, ready=True))
+            of_it = {**idle, "worker_id": info.id, "pool": "chat", "preemptions": 0}
+            db.execute(sa.insert(worker_samples).values(**of_it, kv_reserved=kv_reserved))
+            db.execute(
+                sa.insert(worker_samples).values(**of_it, kv_reserved=0, taken_at=sa.text("now() - interval '1 hour'"))
+            )
+
+        fleet = fleets(db)["chat"]
+    assert (fleet.slots, fleet.kv_use, fleet.kv_reserved) == (512, None, pytest.approx(0.8))
