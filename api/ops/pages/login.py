@@ -1,5 +1,7 @@
 """`/ops/login`: the only page without a login."""
 
+import logging
+
 from flask import Blueprint, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -8,6 +10,8 @@ from api.ops.forms import LoginForm
 from api.ops.gate import operator
 from api.ops.logins import EXTENSION, TooManyLogins
 from headrace.store.operators import PERIOD
+
+log = logging.getLogger(__name__)
 
 blueprint = Blueprint("login", __name__)
 
@@ -32,6 +36,7 @@ def enter() -> ResponseReturnValue:
     if found is None:
         return _again(form, "The name or the password is wrong.", 401)
     sessions.begin(found)
+    log.info("operator_logged_in", extra={"operator": found.name})
     return redirect(_back(), 303)
 
 

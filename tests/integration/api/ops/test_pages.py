@@ -21,7 +21,7 @@ from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, apps
 from headrace.store.clients import keys
-from headrace.tables import api_keys, jobs, operators
+from headrace.tables import api_keys, decisions, hosts, jobs, operators
 from tests.integration.api.ops.browser import Browser
 from tests.integration.api.ops.full import CANARY
 
@@ -196,3 +196,15 @@ def test_a_busy_api_leaves_the_pages_theirs(viewer: Browser, web: Flask) -> None
         for _ in range(8):
             held.enter_context(web.extensions[EXTENSION].store.begin())
         assert viewer.get("/jobs").status_code == 200
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_provider_s_error_is_shown_to_those_who_can_act_on_it(
+    browser_of: Callable[[Role], Browser], full: list[UUID], store: Store, role: Role
+) -> None:
+    with store.begin() as db:
+        db.execute(sa.update(decisions).values(tries=2, error="quota of account 4711"))
+        db.execute(sa.update(hosts).where(hosts.c.id == "host-2").values(ordered_at=None, ready_at=None))
+    text = browser_of(role).get("/hosts").text
+    assert "is not carried out: 2 calls of the provider" in text
+    assert ("quota of account 4711" in text) is (role is not Role.VIEWER)
