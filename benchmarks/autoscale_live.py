@@ -8,7 +8,7 @@ measure.
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from bed.fleet.chart import draw
 from bed.fleet.record import Record
 from bed.fleet.run import Order, run
 from bed.fleet.stack import HOST_JOBS_PER_S, PROVISION_S, SLOTS, Fleet
-from bed.testbed import console, line_of
+from bed.reconciliation import LARGEST, reconcile
+from bed.testbed import Testbed, console, line_of
+from headrace.store.money.reconciliation import Reconciliation
 
 ARMS = ("predictive", "reactive", "fixed")
 #: The counter-proof's: `predictive` with its drain, and without.
@@ -173,10 +175,12 @@ def main(
     succeed, of all policies; the share of jobs that `predictive` refused, and `reactive`; host-hours of `predictive`
     over those of the fixed fleet. With --off drain, `predictive` runs twice, on jobs that take four times as long, so
     that hosts are busy when they are removed; killed_off is what is killed where the oldest hosts are ended at once.
+    difference_share is how far the ledger is from host hours times their price in any run, as a part of these.
 
     The status is 1 when a job was lost, killed, started twice or not answered, when no host was ordered before the
     queue reached its cap, when hosts were left after the spike, when a host began or ended without a row in
-    `decisions`, when `reactive` refused less, or when nothing was killed without the drain.
+    `decisions`, when `reactive` refused less, when nothing was killed without the drain, or when the ledger differs by
+    0.001 or more.
 
     \b
     bin/headrace python benchmarks/autoscale_live.py
@@ -188,15 +192,24 @@ def main(
     else:
         with_drain = Fleet("predictive", WINDOW_S, MAX_HOSTS, spike.peak_hosts, CAP, slots=OFF_SLOTS)
         fleets = dict(zip(OFF_ARMS, (with_drain, replace(with_drain, drains=False)), strict=True))
-    records = {name: run(Order(name, fleet, spike.load, seed)) for name, fleet in fleets.items()}
+    bills: dict[str, Reconciliation] = {}
+
+    def look(name: str) -> Callable[[Testbed, float], None]:
+        return lambda bed, _: bills.update({name: reconcile(bed)})
+
+    records = {name: run(Order(name, fleet, spike.load, seed), look(name)) for name, fleet in fleets.items()}
     show(records, spike)
+    for name, bill in bills.items():
+        console.print(f"{name:>10} {bill}")
     draw(chart, f"A spike of {times:g} times the load, hosts ready {PROVISION_S:g} s after their order", records, CAP)
     console.print(f"The chart is in {chart}.")
-    figures = summary(records)
+    figures = summary(records) | {"difference_share": float(max(bill.share for bill in bills.values()))}
     if file is not None:
         rows = {name: asdict(record) for name, record in records.items()}
         file.write_text(json.dumps({"figures": figures, "runs": rows}, indent=2) + "\n")
     missed = misses(records, spike)
+    if figures["difference_share"] >= LARGEST:
+        missed.append("the ledger is not the hosts' bill")
     for line in missed:
         console.print(line, style="red")
     print(line_of(figures))

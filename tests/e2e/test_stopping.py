@@ -67,6 +67,9 @@ def test_the_demo_ends_with_a_complete_report_and_leaves_nothing_running(process
     report = json.loads(file.read_text())
     assert (report["engine"], report["complete"]) == ("simulator", True)
     assert report["start"] == "cold"
+    assert (report["paid"]["status"], report["paid"]["engine"]) == ("succeeded", "openai")
+    assert Decimal(report["bills_usd"]) > 0
+    assert abs(Decimal(report["ledger_usd"]) / Decimal(report["bills_usd"]) - 1) < Decimal("0.001")
     assert 0 < report["first_answer_s"] <= report["total_s"]
     assert report["webhooks_received"] == report["webhooks_verified"] == len(report["jobs"]) > 0
     assert {job["lane"] for job in report["jobs"]} == {"high", "normal", "low", "batch"}

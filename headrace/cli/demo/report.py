@@ -17,6 +17,7 @@ from headrace.domain.states import JobState
 from headrace.stack.receiver import Received
 from headrace.stack.report import Report
 from headrace.stack.servers.postgres import bin_folder
+from headrace.store.money.reconciliation import Reconciliation
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,9 @@ class Demo:
 
     Attributes:
         jobs: as the API shows them, in the order of `prompts`.
+        paid: the job that the stand-in of the paid API answered; None without it.
         verified: the number of webhooks with a valid signature.
+        bills: the ledger beside the bill of this machine.
         is_cold: True if the demo first had to install, convert or create something.
         first_answer_s: seconds from the start of the command, installation included.
     """
@@ -33,9 +36,11 @@ class Demo:
     report: Report
     prompts: tuple[str, ...]
     jobs: tuple[dict[str, Any], ...]
+    paid: dict[str, Any] | None
     webhooks: tuple[Received, ...]
     verified: int
     secret: str
+    bills: Reconciliation
     is_cold: bool
     first_answer_s: float
     total_s: float
@@ -62,6 +67,7 @@ def show(console: Console, demo: Demo) -> None:
     if report.engine != "openai":
         console.print("USD at a placeholder price of own tokens: docs/analytics.md says how they are measured.")
     console.print(f"{report.engine} with {report.model}{source}: {tokens} tokens for {usd:.6f} USD")
+    _show_bills(console, demo)
     start = "cold" if demo.is_cold else "warm"
     console.print(f"{start} start: {demo.first_answer_s:.1f} s to the first answer, {demo.total_s:.1f} s to the last.")
     _show_webhooks(console, demo)
@@ -86,6 +92,23 @@ def _figures(demo: Demo) -> Table:
         used, usd = f"{usage['prompt_tokens']}+{usage['output_tokens']}", f"{Decimal(job['cost']['usd']):.6f}"
         rows.add_row(job["lane"], escape(prompt), *times, used, usd)
     return rows
+
+
+def _show_bills(console: Console, demo: Demo) -> None:
+    """Whether the ledger adds up to the stand-in's own bill, and this machine's time so far."""
+    bills, paid = demo.bills, demo.paid
+    if paid is not None:
+        said = paid["text"] if paid["text"] is not None else f"{paid['status']}: {paid['error']}"
+        console.print(f"Stand-in of the paid API: {escape(said)} {Decimal(paid['cost']['usd']):.6f} USD.")
+    if not bills.hosts_usd:
+        return
+    rate = bills.hosts_usd / bills.host_hours
+    console.print(
+        f"Ledger: requests {bills.requests_usd:.6f} + platform {bills.platform_usd:.6f} = {bills.ledger_usd:.6f} USD. "
+        f"Bills: {bills.host_hours:.4f} h of this machine at {rate:.2f} USD + paid API {bills.provider_usd:.6f} = "
+        f"{bills.hosts_usd + bills.provider_usd:.6f} USD. Difference {abs(bills.difference_usd):.9f} USD, "
+        f"{float(bills.share):.4%}."
+    )
 
 
 def _show_webhooks(console: Console, demo: Demo) -> None:
@@ -167,6 +190,9 @@ def write(path: Path, demo: Demo) -> None:
         "webhooks_received": len(demo.webhooks),
         "webhooks_verified": demo.verified,
         "complete": demo.is_complete,
+        "ledger_usd": f"{demo.bills.ledger_usd:f}",
+        "bills_usd": f"{demo.bills.hosts_usd + demo.bills.provider_usd:.9f}",
+        "paid": None if demo.paid is None else {name: demo.paid[name] for name in ("id", "status", "engine", "text")},
         "jobs": jobs,
     }
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

@@ -44,13 +44,17 @@ class HostBill:
     boot_usd: Decimal
 
 
-def open_bills(db: Connection) -> list[HostBill]:
+def open_bills(db: Connection, until: datetime | None = None) -> list[HostBill]:
     """The bills of hours that are over and not closed, or closed with another bill; the oldest first.
 
     An hour in which no host had a price has none. The rows of hours that have none any more are deleted.
+
+    Args:
+        until: bill the hosts up to this moment, also in an hour that is not over: a preliminary bill, since the sweep
+            closes the hour again with its whole bill. By default up to the last hour that is over and has settled.
     """
     db.execute(_UNBILLED, {"revise": REVISE})
-    return [HostBill(**row._mapping) for row in db.execute(_OPEN, _TIMES)]
+    return [HostBill(**row._mapping) for row in db.execute(_OPEN, {**_TIMES, "until": until})]
 
 
 def close_hour(db: Connection, bill: HostBill, costs: CostSettings) -> HourRates:
@@ -84,7 +88,7 @@ _OPEN = sa.text(
     """
     WITH span AS (
         SELECT pool, coalesce(max(c.hour) - :revise, '-infinity') AS since,
-               date_trunc('hour', now() - :settle, 'UTC') AS until
+               coalesce(CAST(:until AS timestamptz), date_trunc('hour', now() - :settle, 'UTC')) AS until
         FROM (SELECT DISTINCT pool FROM hosts) pools LEFT JOIN cost_hours c USING (pool)
         GROUP BY pool
     ), leases AS (

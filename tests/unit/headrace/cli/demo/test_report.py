@@ -1,6 +1,7 @@
 """What the demo prints, for a person at a terminal of 80 columns."""
 
 import io
+from decimal import Decimal
 
 import pytest
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.console import Console
 from headrace.cli.demo.report import Demo, show, show_addresses
 from headrace.stack.receiver import Received
 from headrace.stack.report import Report
+from headrace.store.money.reconciliation import Reconciliation
 
 PROMPT = "Write one sentence about the sea."
 
@@ -40,9 +42,11 @@ def demo() -> Demo:
         report=report,
         prompts=(PROMPT,),
         jobs=({**job, "wait_s": 0.1, "run_s": 1.5},),
+        paid={"status": "succeeded", "text": "It charges.", "error": None, "cost": {"usd": "0.000012"}},
         webhooks=(Received(signature, "{}"),),
         verified=1,
         secret="whsec_test",
+        bills=Reconciliation(Decimal("0.0010"), Decimal("0.0002"), Decimal(0), Decimal("0.012"), Decimal("0.0012")),
         is_cold=True,
         first_answer_s=80.0,
         total_s=82.0,
@@ -60,6 +64,7 @@ def test_what_came_back_fits_the_terminal(console: Console, demo: Demo) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "60 tokens for 0.000007 USD" in " ".join(text.split())
     assert PROMPT in text
+    assert "= 0.001200 USD. Difference 0.000000000 USD, 0.0000%." in " ".join(text.split())
 
 
 def test_how_to_go_on_by_hand_is_told_apart(console: Console, demo: Demo) -> None:
