@@ -40,6 +40,7 @@ from scheduler.money.close_days import close_days
 from scheduler.money.close_hours import close_hours
 from scheduler.money.price_tokens import price_tokens
 from scheduler.money.watch_budgets import watch_budgets
+from scheduler.months import detach_months, make_months
 from scheduler.rescue import Patience, rescue
 from scheduler.show_ends import EndsListener
 from scheduler.spill import spill
@@ -57,6 +58,8 @@ FORGET_SAMPLES_EVERY_S = 60.0
 CLOSE_HOURS_EVERY_S = 60.0
 CLOSE_DAYS_EVERY_S = 300.0
 PRICE_TOKENS_EVERY_S = 60.0
+#: Months are made long before they are needed.
+MONTHS_EVERY_S = 3600.0
 
 
 def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
@@ -99,6 +102,8 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             ),
             Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, deps), texts.FORGET_JOBS),
             Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
+            Sweep("make_months", MONTHS_EVERY_S, partial(make_months, deps)),
+            Sweep("detach_months", MONTHS_EVERY_S, partial(detach_months, deps)),
             *host_sweeps(deps),
         ]
     )

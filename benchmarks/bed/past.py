@@ -66,7 +66,7 @@ _DROP_INDEXES = """
     DECLARE each record;
     BEGIN
         FOR each IN SELECT indexrelid::regclass AS name FROM pg_index JOIN pg_class ON pg_class.oid = indrelid
-                    WHERE relnamespace = 'public'::regnamespace AND NOT indisunique
+                    WHERE relnamespace = 'public'::regnamespace AND NOT indisunique AND NOT relispartition
         LOOP EXECUTE 'DROP INDEX ' || each.name;
         END LOOP;
     END $$

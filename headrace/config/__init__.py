@@ -84,8 +84,7 @@ class Settings(BaseSettings):
         body_limit_bytes: a larger request body is refused with 413.
         bodies_in_flight_bytes: the most that one API process holds at once of request bodies above 64 KiB; more are
             refused with 429. One app may hold half.
-        body_grace_s: how far a client may fall behind 64 KiB/s while it sends a body. Past it, a 408 ends the
-            request.
+        body_grace_s: how far a client may fall behind 64 KiB/s while it sends a body. Past it, it gets a 408.
         wait_limit_s: the longest `wait=` of a long poll.
         wait_slots: long polls and synchronous requests that one API process holds open. One more long poll is
             answered at once, as its job stands; one more synchronous request is refused with 429. Each holds a thread:
@@ -105,8 +104,8 @@ class Settings(BaseSettings):
         sample_every_s: how often a worker samples its engine.
         keep_samples_days: how long samples of workers, counts of refusals and scaling decisions are kept. Samples of
             queues are kept for a day, their minutes for a week and their hours for a year.
-        keep_texts_days: how long after a job's end its prompt and answer are kept; by default until its app deletes
-            them.
+        keep_texts_days: how long after a job's end its texts are kept; by default until its app deletes them.
+        keep_jobs_months: whole months of jobs that stay attached beside the present one; by default all.
         keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed. A receiver that
             answered 410 gets nothing for as long.
         metrics_host: the address on which a worker, or the control process, serves Prometheus.
@@ -171,6 +170,7 @@ class Settings(BaseSettings):
     sample_every_s: Positive = 5.0
     keep_samples_days: Days = 30
     keep_texts_days: Days | None = None
+    keep_jobs_months: PositiveInt | None = None
     keep_deliveries_days: Days = 30
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None

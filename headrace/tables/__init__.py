@@ -15,9 +15,20 @@ from headrace.tables.fleet import (
     workers,
 )
 from headrace.tables.operators import failed_logins, operators
-from headrace.tables.work import attempts, deliveries, gone_receivers, job_texts, jobs, ledger, poison_prompts
+from headrace.tables.work import (
+    BY_MONTH,
+    attempts,
+    deliveries,
+    gone_receivers,
+    job_retries,
+    job_texts,
+    jobs,
+    ledger,
+    poison_prompts,
+)
 
 __all__ = [
+    "BY_MONTH",
     "USD",
     "api_keys",
     "apps",
@@ -34,6 +45,7 @@ __all__ = [
     "host_actors",
     "hosts",
     "idempotency_keys",
+    "job_retries",
     "job_texts",
     "jobs",
     "ledger",

@@ -7,6 +7,11 @@ from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import JobState
 from headrace.tables.columns import USD, created_at, metadata, moment, one_of
 
+#: The tables in partitions by month, each with the column that has the job's id, whose first bits are its time. Foreign
+#: keys to jobs lead from partition to partition of one month, so a table comes after those that it refers to. The key
+#: `id` of `ledger` and `deliveries` holds in each partition; how ids are made keeps them unique across partitions.
+BY_MONTH = {"jobs": "id", "job_texts": "job_id", "attempts": "job_id", "ledger": "job_id", "deliveries": "job_id"}
+
 LEDGER_KINDS = ("compute", "api", "waste", "idle", "cache", "adjustment")
 
 jobs = sa.Table(
@@ -89,14 +94,22 @@ jobs = sa.Table(
         postgresql_where=sa.text("started_at IS NULL AND ended_at IS NOT NULL"),
     ),
     sa.Index("ix_jobs_overflow_at", "overflow_at", postgresql_where=sa.text("overflow_at IS NOT NULL")),
-    sa.Index("uq_jobs_retry_of", "retry_of", unique=True, postgresql_where=sa.text("retry_of IS NOT NULL")),
     sa.Index("ix_jobs_failed", "id", postgresql_where=sa.text("state = 'failed'")),
+    postgresql_partition_by="RANGE (id)",
+)
+
+job_retries = sa.Table(
+    "job_retries",
+    metadata,
+    sa.Column("job_id", sa.Uuid, primary_key=True, comment="The failed job."),
+    sa.Column("retried_as", sa.Uuid, nullable=False, comment="The job that retries it."),
+    comment="One row for each retried job. A trigger on jobs writes it, so that a second retry fails.",
 )
 
 job_texts = sa.Table(
     "job_texts",
     metadata,
-    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("job_id", sa.Uuid, primary_key=True),
     sa.Column("messages", JSONB, nullable=False),
     sa.Column("sampling", JSONB, nullable=False),
     sa.Column("answer", sa.Text),
@@ -109,12 +122,13 @@ job_texts = sa.Table(
     ),
     sa.Column("reasoning", sa.Text, comment="What the model thought before it answered; NULL: nothing, or not told."),
     comment="Prompt and answer, apart from the hot row.",
+    postgresql_partition_by="RANGE (job_id)",
 )
 
 attempts = sa.Table(
     "attempts",
     metadata,
-    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("job_id", sa.Uuid, primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("worker_id", sa.Uuid, nullable=False),
     sa.Column("engine", sa.Text, nullable=False),
@@ -137,6 +151,7 @@ attempts = sa.Table(
         comment="What its call to the paid API may still cost, and holds of its budgets; 0 once that is settled.",
     ),
     one_of("outcome", ("succeeded", "failed", "aborted", "lost"), "outcome"),
+    postgresql_partition_by="RANGE (job_id)",
 )
 
 ledger = sa.Table(
@@ -171,6 +186,7 @@ ledger = sa.Table(
     # Entries are written in the order of time: a kind of index that takes a few kB for a million of them.
     sa.Index("ix_ledger_at", "at", postgresql_using="brin"),
     comment="One immutable entry per charge; a trigger refuses changes.",
+    postgresql_partition_by="RANGE (job_id)",
 )
 
 #: SQL by which the outbox is searched: the webhook's app (the operator's webhooks have none), and the receiver's host
@@ -182,7 +198,7 @@ deliveries = sa.Table(
     "deliveries",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), comment="Whose end it tells of; NULL: see data."),
+    sa.Column("job_id", sa.Uuid, comment="Whose end it tells of; NULL: see data."),
     sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), comment="Whose it is; NULL: the operator's."),
     sa.Column("event", sa.Text, nullable=False),
     sa.Column("data", JSONB, comment="What it says, where it is not a job's end."),
@@ -214,6 +230,7 @@ deliveries = sa.Table(
         postgresql_where=sa.text("state = 'pending'"),
     ),
     sa.Index("ix_deliveries_failed", "id", postgresql_where=sa.text("state = 'failed'")),
+    postgresql_partition_by="RANGE (job_id)",
 )
 
 gone_receivers = sa.Table(

@@ -24,7 +24,10 @@ APP = sa.text("INSERT INTO apps (id, name, webhook_secret) VALUES (gen_random_uu
 #: Of migrations that are older than the rule: their tables were small, or new.
 OLD = {"0006", "0007", "0008"}
 #: Migrations that take something away, by the release after which no code uses it any more.
-CONTRACTS = {"0022": "none: no code has written `hosts` before"}
+CONTRACTS = {
+    "0022": "none: no code has written `hosts` before",
+    "0043": "none: the old code reads and writes the partitioned tables, which have the same names and columns",
+}
 TAKES_AWAY = re.compile(
     r"DROP (COLUMN|TABLE|VIEW|CONSTRAINT)|RENAME|SET NOT NULL|ALTER COLUMN \S+ TYPE|ADD CONSTRAINT(?!.* NOT VALID)",
     re.S,
@@ -124,6 +127,31 @@ def test_index_waits_for_a_long_transaction_instead_of_being_built_again_and_aga
             finally:
                 slow.rollback()
     assert raised == []
+
+
+def test_index_of_a_partitioned_table_is_built_partition_by_partition_while_it_is_written_to(
+    with_next: WithNext, engine: sa.Engine
+) -> None:
+    config = with_next(INDEX)
+    with engine.begin() as db:
+        db.execute(APP, {"name": "busy"})
+        bounds = r"substring(pg_get_expr(relpartbound, oid) FROM $$TO \('(.*)'\)$$)"
+        edge = db.scalar(sa.text(f"SELECT {bounds} FROM pg_class WHERE relname = 'jobs_first'"))
+        db.exec_driver_sql(f"CREATE TABLE jobs_2040_01 PARTITION OF jobs FOR VALUES FROM ('{edge}') TO (MAXVALUE)")
+    with engine.connect() as slow:
+        slow.execute(sa.text("UPDATE jobs_first SET end_user = end_user"))
+        with upgrading(config) as raised:
+            until(lambda: waits_for_a_lock(engine, "CREATE INDEX CONCURRENTLY"))
+            with engine.begin() as db:
+                db.execute(sa.text("UPDATE jobs SET end_user = end_user"))
+            slow.commit()
+    assert raised == []
+    with engine.begin() as db:
+        valid = (
+            "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indexrelid::regclass::text LIKE :name"
+        )
+        found = {tuple(row) for row in db.execute(sa.text(valid), {"name": "by_end_user%"})}
+    assert found == {(name, True) for name in ("by_end_user", "by_end_user_first", "by_end_user_2040_01")}
 
 
 def test_index_whose_build_was_interrupted_is_built_anew(with_next: WithNext, engine: sa.Engine) -> None:

@@ -154,7 +154,8 @@ def _record(*, ends: bool) -> Select[Any]:
 
 def _hold() -> Select[Any]:
     given = _given(_RIGHT)
-    held = sa.select(jobs.c.id).join(given, sa.and_(*_held(given.c))).where(jobs.c.state == JobState.RUNNING)
+    # By the key, which leads to one month, not by the index of running jobs of each month.
+    held = sa.select(jobs.c.id).join(given, sa.and_(*_held(given.c))).where(jobs.c.state + "" == JobState.RUNNING)
     return held.with_for_update(of=jobs)
 
 

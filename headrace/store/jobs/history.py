@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row
 
 from headrace.domain.ids import show_id
 from headrace.errors import NotFound
-from headrace.tables import apps, attempts, deliveries, job_texts, jobs, ledger, workers
+from headrace.tables import apps, attempts, deliveries, job_retries, job_texts, jobs, ledger, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,10 @@ class History:
 
 def history(db: Connection, job_id: UUID, *, with_texts: bool = False) -> History:
     """Read a job's history, each table by its index on the job's id. Raises: NotFound."""
-    again = jobs.alias("again")
     job = db.execute(
-        sa.select(jobs, apps.c.name.label("app"), again.c.id.label("retried_as"))
+        sa.select(jobs, apps.c.name.label("app"), job_retries.c.retried_as)
         .join(apps, apps.c.id == jobs.c.app_id)
-        .outerjoin(again, again.c.retry_of == jobs.c.id)
+        .outerjoin(job_retries, job_retries.c.job_id == jobs.c.id)
         .where(jobs.c.id == job_id)
     ).one_or_none()
     if job is None:

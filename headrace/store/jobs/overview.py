@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from headrace.domain.ids import oldest_id, time_of
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
-from headrace.tables import apps, jobs
+from headrace.tables import apps, job_retries, jobs
 
 #: The most jobs that one list reads, in about 0.1 s.
 LOOK_ROWS = 100_000
@@ -76,8 +76,8 @@ def newest(db: Connection, wanted: Wanted, limit: int) -> list[ListedJob]:
     read = [near.c[field.name] for field in fields(ListedJob) if field.name != "app"]
     statement = sa.select(apps.c.name.label("app"), *read).join(apps, apps.c.id == near.c.app_id)
     if wanted.is_dead:
-        again = jobs.alias("again")
-        statement = statement.where(~sa.select(again.c.id).where(again.c.retry_of == near.c.id).exists())
+        again = sa.select(job_retries.c.job_id).where(job_retries.c.job_id == near.c.id)
+        statement = statement.where(~again.exists())
     narrow = {
         near.c.state: wanted.state,
         near.c.lane: wanted.lane,

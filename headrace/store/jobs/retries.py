@@ -13,7 +13,7 @@ from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, JobNotEnded, NotFound
-from headrace.tables import job_texts, jobs
+from headrace.tables import job_retries, job_texts, jobs
 
 #: The columns that the new job copies. Suspicion is one of them: a job that may have killed an engine runs alone again.
 _COPIED = (
@@ -44,11 +44,11 @@ def retry(db: Connection, job_ids: Iterable[UUID]) -> dict[UUID, UUID]:
 
 
 def _check(db: Connection, job_ids: Iterable[UUID]) -> None:
-    again = jobs.alias("again")
+    is_erased = job_texts.c.job_id.is_(None).label("is_erased")
     facts = (
-        sa.select(jobs.c.id, jobs.c.state, job_texts.c.job_id.is_(None).label("is_erased"), again.c.id.label("again"))
+        sa.select(jobs.c.id, jobs.c.state, is_erased, job_retries.c.retried_as)
         .outerjoin(job_texts, job_texts.c.job_id == jobs.c.id)
-        .outerjoin(again, again.c.retry_of == jobs.c.id)
+        .outerjoin(job_retries, job_retries.c.job_id == jobs.c.id)
         .where(jobs.c.id.in_(job_ids))
     )
     found = {row.id: row for row in db.execute(facts)}
@@ -63,8 +63,9 @@ def _check(db: Connection, job_ids: Iterable[UUID]) -> None:
             raise InvalidRequest(
                 f"{job} has {_ENDS[row.state]}: only one that has failed can be retried.", job_id=job_id
             )
-        if row.again is not None:
-            raise InvalidRequest(f"{job} was retried already, as '{show_id(row.again)}': retry that.", job_id=job_id)
+        if row.retried_as is not None:
+            again = show_id(row.retried_as)
+            raise InvalidRequest(f"{job} was retried already, as '{again}': retry that.", job_id=job_id)
         if row.is_erased:
             raise InvalidRequest(f"{job} was deleted: its prompt is gone.", job_id=job_id)
 

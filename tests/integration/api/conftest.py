@@ -186,7 +186,7 @@ def answering(store: Store, redis: Redis, end: End) -> Iterator[None]:
         while not stop.wait(0.02):
             with store.begin() as db:
                 texts = job_texts.c.messages, job_texts.c.sampling
-                asked = sa.select(jobs.c.id, jobs.c.stream, *texts).join(job_texts)
+                asked = sa.select(jobs.c.id, jobs.c.stream, *texts).join(job_texts, job_texts.c.job_id == jobs.c.id)
                 queued = db.execute(asked.where(jobs.c.state == JobState.QUEUED)).all()
             for job_id, is_heard, messages, sampling in queued:
                 if is_heard:

@@ -54,11 +54,13 @@ FROM generate_series(1, 12) n, LATERAL (SELECT now() - n * interval '3 hours' AS
 """
 PAID = """
 INSERT INTO ledger (kind, job_id, pool, prompt_tokens, output_tokens, usd)
-SELECT 'api', gen_random_uuid(), 'chat', 200, 50, 0.02 FROM generate_series(1, 30)
+SELECT 'api', overlay(gen_random_uuid()::text PLACING '0190' FROM 1)::uuid, 'chat', 200, 50, 0.02
+FROM generate_series(1, 30)
 """
 OWN = """
 INSERT INTO ledger (kind, job_id, pool, prompt_tokens, output_tokens, usd)
-SELECT 'compute', gen_random_uuid(), 'chat', 200, 50, 0.001 FROM generate_series(1, 120)
+SELECT 'compute', overlay(gen_random_uuid()::text PLACING '0190' FROM 1)::uuid, 'chat', 200, 50, 0.001
+FROM generate_series(1, 120)
 """
 DAY_OF_SAMPLES = 17_280
 

@@ -31,7 +31,7 @@ def test_job_is_durable_with_its_text_when_insert_returns(store: Store, make_spe
     (inserted,) = insert_batch(store, [(spec, OWN)])
 
     with store.begin() as db:
-        row = db.execute(sa.select(jobs, job_texts).join(job_texts)).one()
+        row = db.execute(sa.select(jobs, job_texts).join(job_texts, job_texts.c.job_id == jobs.c.id)).one()
     assert (row.id, row.state, row.queue) == (spec.id, "queued", "chat.normal")
     assert row.messages == [{"role": "user", "content": "What is a headrace?"}]
     assert inserted == Inserted(spec.id, row.start_by)
@@ -173,7 +173,8 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
 
     with store.begin() as db:
         keys = idempotency_keys.c
-        tables = sa.join(jobs, job_texts).join(idempotency_keys, keys.job_id == jobs.c.id)
+        texts = sa.join(jobs, job_texts, job_texts.c.job_id == jobs.c.id)
+        tables = texts.join(idempotency_keys, keys.job_id == jobs.c.id)
         row = db.execute(sa.select(jobs, job_texts, keys.key, keys.request_hash).select_from(tables)).one()
     expected = {name: value for _, columns in stored.values() for name, value in columns.items()}
     expected |= {"state": "queued", "queue": "q", "route": "overflow", "route_reason": "r"}

@@ -1,0 +1,118 @@
+"""Months are made ahead of their jobs, once, and without gaps."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from headrace import connections
+from headrace.domain.ids import time_of
+from headrace.domain.queues import Ticket
+from headrace.errors import HeadraceError
+from headrace.store import Store, clock, locks, months
+from headrace.tables import BY_MONTH
+from scheduler.deps import ControlDeps
+from scheduler.months import make_months
+
+Make = Callable[[datetime], list[str]]
+
+
+@pytest.fixture
+def migrated_url(fresh_url: str) -> str:
+    return fresh_url
+
+
+def parts(query: Any) -> dict[str, set[str]]:
+    """The partitions of each table, by the ends of their names."""
+    found = query(
+        "SELECT inhparent::regclass::text, inhrelid::regclass::text FROM pg_inherits JOIN pg_class c"
+        " ON c.oid = inhparent WHERE relkind = 'p'"
+    )
+    return {table: {part.removeprefix(f"{table}_") for of, part in found if of == table} for table in BY_MONTH}
+
+
+def test_the_first_partition_ends_after_the_next_month(first_until: datetime) -> None:
+    now = datetime.now(UTC)
+    left = first_until - now
+    assert timedelta(days=28) < left <= timedelta(days=62)
+    assert (first_until.day, first_until.hour, first_until.minute) == (1, 0, 0)
+
+
+def test_a_sweep_makes_each_table_its_months_ahead(deps: ControlDeps, query: Any, first_until: datetime) -> None:
+    assert make_months(deps) == 1
+
+    assert parts(query) == {table: {"first", f"{first_until:%Y_%m}"} for table in BY_MONTH}
+    with deps.store.begin() as db:
+        ahead = time_of(months.found(db)[-1].until) - clock.now(db)
+    assert ahead > timedelta(days=59)
+    assert make_months(deps) == 0
+
+
+def test_months_follow_each_other_over_the_turn_of_a_year(
+    store: Store, make_until: Make, first_until: datetime, queued_in: Callable[..., Ticket], query: Any
+) -> None:
+    made = make_until(first_until + timedelta(days=400))
+
+    assert len(made) == 16
+    assert made == sorted(set(made))
+    with store.begin() as db:
+        ends = [time_of(month.until) for month in months.found(db)]
+    assert all((end.day, end.hour) == (1, 0) for end in ends)
+    numbers = [end.year * 12 + end.month for end in ends]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    edge = ends[3]
+    before, after = queued_in(edge - timedelta(milliseconds=1)), queued_in(edge)
+    homes = dict(query("SELECT id, tableoid::regclass::text FROM jobs"))
+    assert homes == {before.job_id: f"jobs_{made[2]}", after.job_id: f"jobs_{made[3]}"}
+
+
+def test_two_control_processes_make_each_month_once(deps: ControlDeps, query: Any) -> None:
+    engines = [connections.postgres(deps.settings) for _ in range(2)]
+    barrier = Barrier(len(engines))
+
+    def work(twin: ControlDeps) -> int:
+        barrier.wait(10)
+        return sum(make_months(twin) for _ in range(5))
+
+    twins = [replace(deps, store=Store(engine)) for engine in engines]
+    with ThreadPoolExecutor(len(twins)) as threads:
+        assert sum(threads.map(work, twins)) == 1
+    for engine in engines:
+        engine.dispose()
+    assert {len(of_table) for of_table in parts(query).values()} == {2}
+
+
+def test_another_process_that_holds_the_lock_is_left_alone(deps: ControlDeps, store: Store) -> None:
+    with store.begin() as db:
+        assert locks.try_take(db, "months")
+        assert make_months(deps) == 0
+
+
+def test_a_job_without_its_month_is_refused_alone_and_welcome_once_it_is_made(
+    make_until: Make, first_until: datetime, queued_in: Callable[..., Ticket]
+) -> None:
+    later = first_until + timedelta(days=40)
+    with pytest.raises(HeadraceError, match="no partition of relation"):
+        queued_in(later)
+
+    make_until(later)
+
+    assert queued_in(later)
+
+
+def test_old_entries_and_webhooks_are_not_read_when_a_month_is_attached(
+    make_until: Make, first_until: datetime, query: Any
+) -> None:
+    """Their first partitions take what no month takes, so Postgres would read them without their checks."""
+    query("INSERT INTO ledger (kind, usd) SELECT 'adjustment', 1 FROM generate_series(1, 1000)")
+    query("SELECT pg_stat_force_next_flush()")
+    before = query("SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'ledger_first'")
+
+    make_until(first_until)
+
+    query("SELECT pg_stat_force_next_flush()")
+    assert query("SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'ledger_first'") == before

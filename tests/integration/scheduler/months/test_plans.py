@@ -1,0 +1,112 @@
+"""A query for one job reads the month of its id, and no other."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Ticket
+from headrace.domain.states import JobState
+from headrace.store import Store
+from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
+from headrace.store.jobs import FIND
+from headrace.store.statement import Statement
+
+STATEMENTS = {
+    **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
+    "find": FIND,
+}
+#: What analysts and operators ask of one job.
+QUESTIONS = (
+    "SELECT * FROM cost_per_request WHERE job_id = '{}'",
+    "SELECT * FROM charges WHERE job_id = '{}'",
+    "SELECT * FROM ledger WHERE job_id = '{}'",
+    "SELECT * FROM attempts WHERE job_id = '{}'",
+    "UPDATE jobs SET cancel_requested_at = now() WHERE id = '{}'",
+    "DELETE FROM job_texts WHERE job_id = '{}'",
+)
+
+
+@pytest.fixture
+def ticket(
+    make_until: Callable[[datetime], list[str]], first_until: datetime, queued_in: Callable[..., Ticket], query: Any
+) -> Ticket:
+    """A job of the third of six months, each of which has some."""
+    make_until(first_until + timedelta(days=100))
+    tickets = [queued_in(first_until + timedelta(days=days), stream=True) for days in (-1, 1, 40, 70, 100)]
+    query("UPDATE jobs SET state = 'running', worker_id = id, attempt = 1")
+    query("INSERT INTO attempts (job_id, number, worker_id, engine, started_at) SELECT id, 1, id, '', now() FROM jobs")
+    return tickets[2]
+
+
+def read_tables(node: dict[str, Any]) -> Iterator[str]:
+    """The tables that a plan has really read."""
+    if "Relation Name" in node and node["Node Type"] != "ModifyTable" and node["Actual Loops"] > 0:
+        yield node["Relation Name"]
+    for child in node.get("Plans", ()):
+        yield from read_tables(child)
+
+
+def explained(store: Store, sql: str) -> set[str]:
+    """The partitions that a statement reads; it is undone."""
+    with store.begin() as db:
+        outer = db.begin_nested()
+        [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}".replace("%", "%%")).scalar_one()
+        outer.rollback()
+    return {name for name in read_tables(plan["Plan"]) if name.rpartition("_")[2].isdigit() or name.endswith("first")}
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
+def test_a_statement_of_one_job_reads_its_month_alone(
+    store: Store, ticket: Ticket, statement: Statement, mode: str
+) -> None:
+    literals = {name: "NULL" if value is None else f"'{value}'" for name, value in statement.parameters.items()}
+    given = {"job_id": ticket.job_id, "id": ticket.job_id, "app_id": ticket.app_id, "worker_id": ticket.job_id}
+    given |= {"attempt": 1, "enqueue_no": 1, "kind": "compute", "usd": 1, "estimated": False, "charged_usd": 1}
+    given |= {"prompt_tokens": 1, "cached_tokens": 0, "output_tokens": 1, "preemptions": 0, "outcome": "succeeded"}
+    given |= {"engine": "simulator", "answer": "An answer."}
+    with store.begin() as db:
+        if statement is CLAIM:
+            db.execute(sa.text("UPDATE jobs SET state = 'queued', worker_id = NULL, attempt = 0"))
+            db.execute(sa.text("DELETE FROM attempts"))
+            worker = "INSERT INTO workers (id, name, host_id, pool, engine, model, max_running, lease_until)"
+            db.execute(
+                sa.text(f"{worker} VALUES (:id, '', '', 'chat', '', '', 1, now() + interval '1 day')"),
+                {"id": ticket.job_id},
+            )
+    with store.begin() as db:
+        db.exec_driver_sql(f"SET LOCAL plan_cache_mode = {mode}")
+        db.exec_driver_sql(f"PREPARE tried (json) AS {statement.sql % {**literals, 'given': '$1'}}")
+        text = json.dumps([given], default=str)
+        [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE tried ('{text}')").scalar_one()
+        db.exec_driver_sql("DEALLOCATE tried")
+    read = {name for name in read_tables(plan["Plan"]) if name[-1].isdigit() or name.endswith("first")}
+    [(home,)] = [tuple(row) for row in _homes(store, ticket)]
+    assert {name.rpartition("jobs_")[2] for name in read if name.startswith("jobs_")} <= {home}
+    assert all(name.endswith(home) for name in read), read
+    assert read or statement is BOOK, "something is read"
+
+
+def _homes(store: Store, ticket: Ticket) -> list[Any]:
+    with store.begin() as db:
+        sql = sa.text("SELECT replace(tableoid::regclass::text, 'jobs_', '') FROM jobs WHERE id = :id")
+        return list(db.execute(sql, {"id": ticket.job_id}))
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_about_one_job_reads_its_month_alone(store: Store, ticket: Ticket, question: str) -> None:
+    read = explained(store, question.format(ticket.job_id))
+    [(home,)] = [tuple(row) for row in _homes(store, ticket)]
+    assert read
+    assert all(name.endswith(home) for name in read), read
+
+
+def test_an_unknown_job_of_no_month_is_just_not_found(store: Store, ticket: Ticket) -> None:
+    with store.begin() as db:
+        given = json.dumps([{"app_id": str(ticket.app_id), "id": str(new_id()).replace("0", "f", 1)}])
+        assert list(db.exec_driver_sql(FIND.sql, {**FIND.parameters, "given": given})) == []
