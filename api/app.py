@@ -11,7 +11,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
-from api.deps import EXTENSION, WebDeps
+from api.deps import EXTENSION, WebDeps, deps
 from api.door.catalogue import Catalogue
 from api.door.current_tariff import CurrentTariff
 from api.door.forecast import Forecast
@@ -22,6 +22,7 @@ from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
 from api.errors import problems
+from api.metrics import Handled, RequestKind, WebMetrics
 from api.ops.app import CONNECTIONS, create_ops
 from api.ops.sessions import PATH as OPS_PATH
 from api.reading.reader import Reader
@@ -41,6 +42,9 @@ from headrace.policies.pricing import Tariff
 from headrace.store import Store
 from headrace.store.jobs import poison
 from headrace.store.money import budgets, tariffs
+
+#: The type of a response that is a stream of events.
+STREAM_TYPE = "text/event-stream"
 
 
 def create_app(settings: Settings) -> Flask:
@@ -74,6 +78,7 @@ def build(settings: Settings) -> WebDeps:
     catalogue = Catalogue(settings.pools, settings.overflow, store, tokenizer_for)
     forecast = Forecast(admission, catalogue, settings)
     refusals = Refusals(store)
+    waits = Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots)
     submitter = Submitter(
         settings=settings,
         store=store,
@@ -102,8 +107,9 @@ def build(settings: Settings) -> WebDeps:
         submitter=submitter,
         reader=Reader(store, admission),
         refusals=refusals,
-        waits=Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots),
+        waits=waits,
         streams=Streams(redis),
+        metrics=WebMetrics(waits),
     )
 
 
@@ -133,8 +139,17 @@ def _begin() -> None:
 
 
 def _end(response: Response) -> Response:
+    took_s = time.monotonic() - g.began
     response.headers["x-request-id"] = g.request_id
-    response.headers["openai-processing-ms"] = str(round((time.monotonic() - g.began) * 1000))
+    response.headers["openai-processing-ms"] = str(round(took_s * 1000))
+    deps().metrics.note(_handled(response), took_s)
     if request.path.startswith("/v1/"):
         response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _handled(response: Response) -> Handled:
+    rule = None if request.url_rule is None else request.url_rule.rule
+    is_stream = response.mimetype == STREAM_TYPE
+    kind: RequestKind = "stream" if is_stream else "wait" if g.get("waits") else "plain"
+    return Handled(request.method, rule, response.status_code, kind, g.get("refusal"))

@@ -13,6 +13,7 @@ from api.door.catalogue import Catalogue
 from api.door.forecast import Forecast
 from api.door.refusals import Refusals
 from api.door.submit import Submitter
+from api.metrics import WebMetrics
 from api.reading.reader import Reader
 from api.reading.waits import Waits
 from api.schemas.body import validated
@@ -50,6 +51,7 @@ class WebDeps:
     refusals: Refusals
     waits: Waits
     streams: Streams
+    metrics: WebMetrics
 
     def close(self) -> None:
         """Stop the threads and close the connections."""

@@ -11,6 +11,8 @@ from flask import Flask
 from api.app import create_app
 from api.deps import EXTENSION
 from headrace import startup
+from headrace.config import Settings
+from headrace.endpoint import Endpoint
 from headrace.logging import configure
 
 #: How often a thread that waits for the GIL requests it, in seconds. Hundreds of such threads make each request costly.
@@ -36,6 +38,11 @@ def _end_waits_on_signal(app: Flask) -> None:
     threading.Thread(target=watch, name="signals", daemon=True).start()
 
 
+def _serve_metrics(app: Flask, settings: Settings) -> None:
+    """Serve this process's metrics beside the API, on a port of their own. Raises: ConfigError."""
+    Endpoint([app.extensions[EXTENSION].metrics], settings.metrics_host, settings.metrics_port).start()
+
+
 @cache
 def _app() -> Flask:
     """The web process's app, made after its servers passed their checks."""
@@ -45,6 +52,7 @@ def _app() -> Flask:
     startup.check(settings)
     with startup.explained():
         app = create_app(settings)
+        _serve_metrics(app, settings)
     if threading.current_thread() is threading.main_thread():
         _end_waits_on_signal(app)
     return app

@@ -35,7 +35,9 @@ from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
-from scheduler.metrics import ScalingMetrics
+from scheduler.measuring.budget_metrics import BudgetMetrics
+from scheduler.measuring.queue_metrics import QueueMetrics
+from scheduler.measuring.scaling_metrics import ScalingMetrics
 from scheduler.money.close_days import close_days
 from scheduler.money.close_hours import close_hours
 from scheduler.money.price_tokens import price_tokens
@@ -105,7 +107,8 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             Sweep("make_months", MONTHS_EVERY_S, partial(make_months, deps)),
             Sweep("detach_months", MONTHS_EVERY_S, partial(detach_months, deps)),
             *host_sweeps(deps),
-        ]
+        ],
+        deps.tallies.note_sweep,
     )
 
 
@@ -152,7 +155,8 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
 
         def create(self, worker: Any) -> Endpoint:
             """Called once, when the worker is put together."""
-            return Endpoint([ScalingMetrics(deps)], deps.settings.metrics_host, deps.settings.metrics_port)
+            collectors = [deps.tallies, QueueMetrics(deps), ScalingMetrics(deps), BudgetMetrics(deps)]
+            return Endpoint(collectors, deps.settings.metrics_host, deps.settings.metrics_port)
 
         def start(self, worker: Any) -> None:
             """Called once, before anything is consumed."""

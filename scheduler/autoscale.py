@@ -43,6 +43,7 @@ def autoscale(deps: ControlDeps) -> dict[str, Decision]:
     for pool, (decision, facts) in made.items():
         about = {"pool": pool, "action": str(decision.action), "target": decision.target, "reason": decision.reason}
         log.info("scaling_decided", extra={**about, **facts})
+        deps.tallies.decisions.add(pool, str(decision.action))
     return {pool: decision for pool, (decision, _) in made.items()}
 
 

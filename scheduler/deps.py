@@ -9,7 +9,7 @@ from headrace.broker.pace import Pace
 from headrace.config import Settings
 from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.store import Store
-from scheduler.call_counts import CallCounts
+from scheduler.tallies import Tallies
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +17,14 @@ class ControlDeps:
     """The servers, each behind its own class.
 
     Attributes:
-        calls: this process's calls of the providers of hosts.
+        tallies: what this process has counted for its metrics.
     """
 
     settings: Settings
     store: Store
     admission: Admission
     pace: Pace
-    calls: CallCounts = field(default_factory=CallCounts)
+    tallies: Tallies = field(default_factory=Tallies)
 
     @property
     def queues(self) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates
 from headrace.policies.lanes import HIGH_LATELY_S, kept_share
 from headrace.policies.routing import route_of
 from headrace.store import clock, locks
-from headrace.store.fleet import demand, observations, presence, workers
+from headrace.store.fleet import demand, observations, presence, timings, workers
 from scheduler.deps import ControlDeps
+from scheduler.tallies import BOUNDS_S
 
 IDLE = QueueActivity()
 
@@ -46,8 +47,9 @@ def observe(deps: ControlDeps) -> int:
         if last is not None and at - last < every / 2:
             return 0
         outputs = workers.expected_outputs(db)
-        flows = _flows(db, deps, (last or at - every, at), outputs)
-        activity = demand.activity(db, deps.queues, last or at - every, at)
+        span = (last or at - every, at)
+        flows, activity = _flows(db, deps, span, outputs), demand.activity(db, deps.queues, *span)
+        waits, ends = timings.waits(db, *span, BOUNDS_S), timings.ends(db, *span, BOUNDS_S)
         fleets, hosts = workers.fleets(db), presence.count_hosts(db)
         samples = [
             replace(
@@ -60,6 +62,7 @@ def observe(deps: ControlDeps) -> int:
         ]
         observations.add_samples(db, samples)
         window = observations.recent_samples(db, deps.queues, at - timedelta(seconds=WINDOW_S))
+    deps.tallies.note_observed(samples, waits, ends)
     kept = {name: kept_share(pool.max_running, pool.kv_high_share) for name, pool in deps.settings.pools.items()}
     learned = outlook(window, kept)
     pools = learned.keys() | outputs.keys()

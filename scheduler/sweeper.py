@@ -33,7 +33,9 @@ class Sweep:
 class Sweeper:
     """Runs each sweep in its own thread, so that one that fails or hangs does not delay the others."""
 
-    def __init__(self, sweeps: Sequence[Sweep]) -> None:
+    def __init__(self, sweeps: Sequence[Sweep], note: Callable[[str, bool], None] = lambda name, is_done: None) -> None:
+        """Args: note: called after each run of a sweep, with its name and whether it came to its end."""
+        self._note = note
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._keep_running, args=(sweep,), name=f"sweep-{sweep.name}", daemon=True)
@@ -64,10 +66,12 @@ class Sweeper:
         try:
             self._run_batches(sweep)
         except Unavailable as error:
+            self._note(sweep.name, False)
             if not failing:
                 log.warning("sweep_failing", extra={"sweep": sweep.name, "error": str(error)})
             return True
         except Exception:
+            self._note(sweep.name, False)
             if not failing:
                 log.exception("sweep_failing", extra={"sweep": sweep.name})
             return True
@@ -77,7 +81,7 @@ class Sweeper:
 
     def _run_batches(self, sweep: Sweep) -> None:
         """Run until a batch is not full. Logs when the sweep is behind, and when it has caught up."""
-        done, began = sweep.run(), time.monotonic()
+        done, began = self._run(sweep), time.monotonic()
         if done < sweep.batch:
             return
         log.info("sweep_behind", extra={"sweep": sweep.name, "done": done})
@@ -85,7 +89,12 @@ class Sweeper:
         while done >= sweep.batch:
             if self._stopping.is_set():
                 return
-            done = sweep.run()
+            done = self._run(sweep)
             total += done
         facts = {"sweep": sweep.name, "done": total, "took_s": round(time.monotonic() - began, 1)}
         log.info("sweep_caught_up", extra=facts)
+
+    def _run(self, sweep: Sweep) -> int:
+        done = sweep.run()
+        self._note(sweep.name, True)
+        return done

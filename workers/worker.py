@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from prometheus_client.registry import Collector
 from redis import Redis
 from sqlalchemy import Connection
 
@@ -27,7 +26,7 @@ from headrace.store import Store, observations, workers
 from headrace.store.money import tariffs
 from workers.engines import load
 from workers.engines.base import EngineLimits
-from workers.measuring.metrics import BudgetMetrics, WorkerMetrics
+from workers.measuring.metrics import WorkerMetrics
 from workers.measuring.sampler import Sampler
 from workers.paid.breaker import Breaker
 from workers.paid.lockout import Lockout
@@ -170,10 +169,8 @@ class Worker:
             *(self._store, engine, self.kv_budget, self._state.id, pool, settings.sample_every_s),
             also=self._read_prices,
         )
-        collectors: list[Collector] = [WorkerMetrics(pool, engine, self.kv_budget, self._state)]
-        if self._route is Route.OVERFLOW:
-            collectors.append(BudgetMetrics(self._store, settings.budgets))
-        return sampler, Endpoint(collectors, settings.metrics_host, settings.metrics_port)
+        metrics = WorkerMetrics(pool, engine, self.kv_budget, self._state)
+        return sampler, Endpoint([metrics], settings.metrics_host, settings.metrics_port)
 
     def _info(self, node: str, limits: EngineLimits) -> WorkerInfo:
         settings = self._settings

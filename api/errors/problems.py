@@ -50,6 +50,7 @@ def answer(error: HeadraceError) -> Response:
     headers = dict(shape.headers)
     more: dict[str, Any] = {}
     if isinstance(error, Refused):
+        g.refusal = error.reason
         when = error.retry_after_s
         headers |= {"x-should-retry": "false"} if when is None else {"Retry-After": str(when)}
         headers.update(rate_headers(RatesLeft.of(error.rates_left)))

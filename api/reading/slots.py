@@ -44,6 +44,17 @@ class Slots:
         self._held = Counter[UUID]()
         self._knocks: dict[UUID, float] = {}
 
+    @property
+    def count(self) -> int:
+        """The slots, held or free."""
+        return self._count
+
+    @property
+    def held(self) -> int:
+        """The slots that are held."""
+        with self._lock:
+            return self._held.total()
+
     def take(self, app_id: UUID) -> Slot | None:
         """A slot; None when all are taken, or when the app has its share and others want slots."""
         with self._lock:

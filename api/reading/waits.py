@@ -108,6 +108,10 @@ class Waits:
         """True once the process is stopping."""
         return self._stop.is_set()
 
+    def slots(self) -> dict[Kind, Slots]:
+        """The slots of each kind."""
+        return dict(self._slots)
+
     @contextmanager
     def hold(self, kind: Kind, app_id: UUID) -> Iterator[Slot]:
         """Hold a slot for an app's synchronous request, or for a stream, which takes it over. Raises: SlotsFull."""

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from flask import request
+from flask import g, request
 
 from api.deps import deps
 from api.reading import ending
@@ -22,6 +22,7 @@ def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
     limit_s = deps().settings.wait_limit_s
     if wait_s > limit_s:
         raise InvalidRequest(f"Invalid 'wait': it may be at most {limit_s:g} seconds.", param="wait")
+    g.waits = wait_s > 0
     return deps().waits.until_ended(app.id, job_id, lambda: read_job(app, job_id), wait_s, peer_of(request.environ))
 
 

@@ -148,6 +148,7 @@ def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
     Raises: SlotsFull. WaitTimeout: the job goes on.
     """
     wait_s, key = preferred_wait_s(), idempotency()
+    g.waits = True
     with deps().waits.hold("wait", app.id):
         accepted = accept(draft, app, key)
         try:

@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         keep_jobs_months: whole months of jobs that stay attached beside the present one; by default all.
         keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed. A receiver that
             answered 410 gets nothing for as long.
-        metrics_host: the address on which a worker, or the control process, serves Prometheus.
+        metrics_host: the address on which a worker, `web` or `control` serves Prometheus.
         metrics_port: the port on which it does; by default it does not. Each process of a host needs a port of its own;
             `headrace up` chooses free ones.
         failpoint: the process exits at the named point, as if killed. For crash tests only.

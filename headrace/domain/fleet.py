@@ -170,6 +170,39 @@ class QueueActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class TimedJobs:
+    """Jobs of one queue whose times fall into one bucket of a histogram.
+
+    Attributes:
+        bucket: how many of the histogram's bounds are below each of the times.
+        seconds: the sum of the times.
+    """
+
+    queue: str
+    bucket: int
+    jobs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJobs:
+    """Jobs of one queue that ended alike.
+
+    Attributes:
+        error_code: empty without an error.
+        bucket, seconds: as those of `TimedJobs`, for the time from the first start to the end; None if they did not
+            start.
+    """
+
+    queue: str
+    state: str
+    error_code: str
+    bucket: int | None
+    jobs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class AlikeJobs:
     """Jobs of one pool, lane and queue, and of the same `overflow` and `max_tokens`.
 

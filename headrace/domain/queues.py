@@ -60,6 +60,12 @@ def queue_name(pool: str, lane: Lane) -> str:
     return f"{pool}.{lane}"
 
 
+def parts_of(queue: str) -> tuple[str, str]:
+    """The pool and the lane of a queue."""
+    pool, _, lane = queue.rpartition(".")
+    return pool, lane
+
+
 def wanted_queue(pool: str, lane: Lane, overflow: Overflow, paid_pools: Collection[str]) -> str:
     """The queue that a job would wait in if every queue had room: whose demand it is.
 

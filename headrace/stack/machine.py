@@ -30,8 +30,10 @@ from headrace.stack.servers.postgres import Postgres
 from headrace.stack.servers.valkey import Valkey
 
 WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
-#: The port of each worker's metrics.
-METRICS_PORTS = MappingProxyType({"gpu": 9464, "overflow": 10_464, "webhooks": 11_464, "control": 12_464})
+#: The port of each process's metrics.
+METRICS_PORTS = MappingProxyType(
+    {"gpu": 9464, "overflow": 10_464, "webhooks": 11_464, "control": 12_464, "web": 13_464}
+)
 #: The metrics port of a stack's first host. Each stack has HOSTS_APART of these ports, so that the hosts of stacks
 #: beside each other meet no port that another one was promised. The highest is below the kernel's own choices.
 HOST_METRICS_PORT, HOSTS_APART = 20_464, 20
@@ -152,7 +154,7 @@ class Machine:
 
     @property
     def metrics_urls(self) -> dict[str, str]:
-        """The URL of each worker's metrics."""
+        """The URL of each process's metrics."""
         running = {name: port for name, port in self._metrics_ports.items() if name in self._names}
         if self.hosts is not None:
             running |= self.hosts.metrics_ports

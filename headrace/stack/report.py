@@ -19,7 +19,7 @@ class Report:
         engine: the engine that answers; `simulator` makes its answers up.
         model_source: where the weights came from; None without weights.
         left_out: processes of the Procfile that do not run, and why.
-        metrics_urls: by process name, the URL of each worker's Prometheus metrics.
+        metrics_urls: by process name, the URL of each process's Prometheus metrics.
         pids: by process name, the embedded servers included.
         analyst_url: Postgres as a role that reads figures only; None if the stack does not run Postgres itself.
     """

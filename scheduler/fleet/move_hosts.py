@@ -219,13 +219,13 @@ class HostMover:
         try:
             answer = call()
         except ActuatorUnavailable as error:
-            self._deps.calls.add(self._pool, failed=True)
+            self._deps.tallies.calls.add(self._pool, "failed")
             self._pace.failed()
             log.warning("provider_failed", extra={"pool": self._pool, "error": str(error), "hosts": list(ids)})
             with self._writing() as db:
                 decisions.note_call(db, ids, str(error))
             return None
-        self._deps.calls.add(self._pool, failed=False)
+        self._deps.tallies.calls.add(self._pool, "answered")
         return answer
 
     @contextmanager

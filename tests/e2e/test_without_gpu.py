@@ -161,7 +161,7 @@ def test_a_budget_that_comes_to_its_end_is_told_to_the_operator_once(
         (app["name"], "day", 80),
         (app["name"], "day", 100),
     ]
-    page = httpx2.get(system.stack.report.metrics_urls["overflow"]).text
+    page = httpx2.get(system.stack.report.metrics_urls["control"]).text
     assert f'headrace_budget_used_ratio{{app="{app["name"]}",period="day"}} 1.0' in page
     assert '"budget_used"' in (system.stack.state_dir / "logs" / "control.log").read_text()
 

@@ -1,16 +1,11 @@
 """A worker's Prometheus metrics, beside those that vLLM registers in the same process."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from headrace.domain.limits.budgets import Limits, share
-from headrace.errors import StoreUnavailable
-from headrace.store import Store
-from headrace.store.money import budgets
 from workers.engines.base import Engine, EngineStats
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
@@ -63,29 +58,3 @@ class WorkerMetrics(Collector):
         metric = CounterMetricFamily(f"headrace_{name}", about, labels=["pool"])
         metric.add_metric([self.pool], value)
         return metric
-
-
-@dataclass(eq=False, slots=True)
-class BudgetMetrics(Collector):
-    """The used share of each budget, read from Postgres at the scrape. Has no samples without Postgres."""
-
-    store: Store
-    configured: Limits
-
-    def describe(self) -> Iterator[Metric]:
-        """Describe the metric without a query to Postgres."""
-        yield self._gauge()
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield one sample for each budget with a limit and at least one reservation in its period."""
-        gauge = self._gauge()
-        with suppress(StoreUnavailable), self.store.begin() as db:
-            for account in budgets.balances(db, self.configured).accounts:
-                if account.limit_usd is not None:
-                    used = share(account.used_usd, account.limit_usd)
-                    gauge.add_metric([account.app or "", account.period], float(used))
-        yield gauge
-
-    def _gauge(self) -> GaugeMetricFamily:
-        about = "Share of a budget that is spent and reserved; without an app, of all apps together."
-        return GaugeMetricFamily("headrace_budget_used_ratio", about, labels=["app", "period"])

@@ -64,6 +64,13 @@ def lasting(db: Connection) -> list[AlertKey]:
     return [AlertKey(*each) for each in db.execute(sa.select(row.kind, row.pool, row.subject))]
 
 
+def told(db: Connection) -> dict[tuple[str, str], int]:
+    """How many conditions the operator is alerted to now, by kind and pool."""
+    row = scaling_alerts.c
+    counted = sa.select(row.kind, row.pool, sa.func.count().label("alerts")).where(row.alerted_at.is_not(None))
+    return {(each.kind, each.pool): each.alerts for each in db.execute(counted.group_by(row.kind, row.pool))}
+
+
 def observed_at(db: Connection, pool: str) -> datetime | None:
     """When the pool was last observed."""
     # One step in the index for each queue: over several queues, max(at) alone would read all their samples.

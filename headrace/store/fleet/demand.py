@@ -33,11 +33,19 @@ _ALIKE = (jobs.c.pool, jobs.c.lane, jobs.c.queue, jobs.c.overflow, jobs.c.max_to
 
 def activity(db: Connection, queues: Sequence[str], since: datetime, until: datetime) -> dict[str, QueueActivity]:
     """The activity of these queues after `since`, up to `until`; a queue without activity is absent."""
-    parts = (
-        _oldest_waits(queues),
-        _per_queue(sa.func.count().label("running")).where(IS_RUNNING),
-        _finished(_oldest_entry(db, since), since, until),
-    )
+    return _by_queue(db, *_present(queues), _finished(oldest_entry(db, since), since, until))
+
+
+def present(db: Connection, queues: Sequence[str]) -> dict[str, QueueActivity]:
+    """As `activity`, without the finished jobs: the queues as they stand."""
+    return _by_queue(db, *_present(queues))
+
+
+def _present(queues: Sequence[str]) -> tuple[sa.Select[Any], ...]:
+    return _oldest_waits(queues), _per_queue(sa.func.count().label("running")).where(IS_RUNNING)
+
+
+def _by_queue(db: Connection, *parts: sa.Select[Any]) -> dict[str, QueueActivity]:
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for part in parts:
         for row in db.execute(part).mappings():
@@ -128,7 +136,7 @@ def _oldest_waits(queues: Sequence[str]) -> sa.Select[Any]:
     return sa.select(of_each.c.queue, waited_s).where(of_each.c.since.is_not(None))
 
 
-def _oldest_entry(db: Connection, since: datetime) -> int:
+def oldest_entry(db: Connection, since: datetime) -> int:
     """The id of the newest ledger entry that is surely older than `since`: all newer ones have higher ids.
 
     Postgres walks the primary key backwards, from the newest entry to the first that is old enough.

@@ -100,3 +100,18 @@ def test_a_sweep_that_finds_a_whole_batch_runs_again_at_once_until_it_has_caught
     assert left == [0]
     told = [(each.message, getattr(each, "done", None)) for each in caplog.records]
     assert told == [("sweep_behind", 10), ("sweep_caught_up", 24)]
+
+
+def test_each_run_is_noted_with_whether_it_came_to_its_end() -> None:
+    noted: list[tuple[str, bool]] = []
+
+    def fail_once(run: int) -> None:
+        if run == 2:
+            raise StoreUnavailable("down")
+
+    runs = Runs(fail_once)
+    sweeper = Sweeper([Sweep("often", 0.001, runs)], lambda name, is_done: noted.append((name, is_done)))
+    sweeper.start()
+    assert runs.reached(4)
+    sweeper.stop()
+    assert noted[:3] == [("often", True), ("often", False), ("often", True)]

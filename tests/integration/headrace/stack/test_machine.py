@@ -45,17 +45,17 @@ def test_stacks_that_start_at_the_same_time_share_no_port(settings: Settings, tm
         values = [find(machine, "web").command.env[name].rpartition(":")[2] for machine in machines]
         assert len(set(values)) == len(machines), name
     metrics = [port for machine in machines for port in machine.metrics_urls.values()]
-    assert len(set(metrics)) == len(metrics) == 3 * len(machines)
+    assert len(set(metrics)) == len(metrics) == 4 * len(machines)
 
 
 def test_each_worker_that_runs_serves_its_metrics_on_a_port_of_its_own(settings: Settings) -> None:
     machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test")}), StackOptions())
-    assert machine.metrics_urls.keys() == {"gpu", "overflow", "webhooks", "control"}
+    assert machine.metrics_urls.keys() == {"gpu", "overflow", "webhooks", "control", "web"}
     for name, url in machine.metrics_urls.items():
         env = find(machine, name).command.env
         assert url == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
-    assert len(set(machine.metrics_urls.values())) == 4
-    assert Machine(settings, StackOptions()).metrics_urls.keys() == {"gpu", "webhooks", "control"}
+    assert len(set(machine.metrics_urls.values())) == 5
+    assert Machine(settings, StackOptions()).metrics_urls.keys() == {"gpu", "webhooks", "control", "web"}
 
 
 def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_nothing_runs_on_a_gpu_where_the_paid_api_alone_answers(settings: Settin
         settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "pools": pools}), StackOptions()
     )
     assert machine.left_out == {"gpu": "the paid API alone answers pool 'chat'"}
-    assert machine.metrics_urls.keys() == {"overflow", "webhooks", "control"}
+    assert machine.metrics_urls.keys() == {"overflow", "webhooks", "control", "web"}
     assert find(machine, "overflow").command.env["HEADRACE_ENGINE"] == "openai"
 
 
@@ -96,7 +96,7 @@ def test_hosts_take_the_place_of_the_one_gpu_process(settings: Settings) -> None
     assert host.name == f"gpu@{env['HEADRACE_HOST_ID']}"
     assert host.command.argv == find(Machine(settings, StackOptions()), "gpu").command.argv
     assert machine.metrics_urls[host.name] == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
-    assert machine.metrics_urls.keys() == {host.name, "webhooks", "control"}
+    assert machine.metrics_urls.keys() == {host.name, "webhooks", "control", "web"}
 
 
 def test_only_hosts_in_a_postgres_of_its_own_are_known_to_be_gone(settings: Settings) -> None:

@@ -166,7 +166,7 @@ def test_a_failed_call_is_on_the_decision_and_repeated_after_a_pause(
     assert HostMover(active, cloud, "chat", AT_ONCE)() == 2
     assert query("SELECT tries, error, applied_at IS NOT NULL FROM decisions") == [(2, f"no {call} today", True)]
     answered = {"machines": 2, "order": 3}[call]
-    assert active.calls.snapshot() == {("chat", "failed"): 1, ("chat", "answered"): answered}
+    assert active.tallies.calls.snapshot() == {("chat", "failed"): 1, ("chat", "answered"): answered}
 
 
 def test_half_a_success_is_recorded_and_completed(

@@ -2,26 +2,17 @@
 
 import socket
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from typing import Any
 
 import httpx2
 import pytest
-import sqlalchemy as sa
-from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
-from headrace.config import BudgetSettings, Settings
-from headrace.connections import postgres
-from headrace.domain.apps import App
-from headrace.domain.ids import new_id
 from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError
 from headrace.stack.ports import free_port
-from headrace.store import Store
-from headrace.store.clients import apps
-from headrace.tables import budgets
 from workers.engines.base import EngineLimits, EngineStats, Progress
-from workers.measuring.metrics import BudgetMetrics, WorkerMetrics
+from workers.measuring.metrics import WorkerMetrics
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -102,38 +93,3 @@ def test_two_workers_of_a_host_serve_on_two_ports(serve: Callable[..., Endpoint]
 def test_without_a_port_nothing_is_served(serve: Callable[..., Endpoint]) -> None:
     serve(None)
     assert REGISTRY.get_sample_value("headrace_worker_running", {"pool": "chat"}) is None
-
-
-def test_how_much_of_each_budget_is_used_is_read_at_each_scrape(store: Store, app: App) -> None:
-    port, registry = free_port(), CollectorRegistry(auto_describe=True)
-    endpoint = Endpoint([BudgetMetrics(store, BudgetSettings(month_usd=Decimal(8)))], HOST, port, registry)
-    endpoint.start()
-    try:
-        before = scrape(port)
-        with store.begin() as db:
-            apps.set_limits(db, app.name, {"day_usd": Decimal(5)})
-            for owner, period in ((app.id, "day"), (app.id, "month"), (None, "month")):
-                starts_at = sa.func.date_trunc(period, sa.func.now(), "UTC")
-                values = {"app_id": owner, "period": period, "starts_at": starts_at}
-                values |= {"spent_usd": Decimal(3), "reserved_usd": Decimal(1)}
-                db.execute(sa.insert(budgets).values(id=new_id(), **values))
-        after = scrape(port)
-    finally:
-        endpoint.stop()
-
-    assert "headrace_budget_used_ratio{" not in before
-    assert 'headrace_budget_used_ratio{app="test",period="day"} 0.8' in after
-    assert 'headrace_budget_used_ratio{app="",period="month"} 0.5' in after
-    assert after.count("headrace_budget_used_ratio{") == 2, "those with a limit"
-
-
-def test_without_postgres_the_other_metrics_are_served(settings: Settings) -> None:
-    away = Store(postgres(settings.model_copy(update={"database_url": "postgresql+psycopg://nobody@127.0.0.1:1/x"})))
-    registry = CollectorRegistry(auto_describe=True)
-    Gauge("other", "Of somebody else.", registry=registry)
-    registry.register(BudgetMetrics(away, BudgetSettings(day_usd=Decimal(1))))
-
-    text = generate_latest(registry).decode()
-
-    assert "other 0.0" in text
-    assert "headrace_budget_used_ratio{" not in text

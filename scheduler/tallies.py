@@ -1,0 +1,73 @@
+"""What this control process has counted since its start, for Prometheus."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from headrace.domain.fleet import EndedJobs, QueueSample, TimedJobs
+from headrace.domain.queues import parts_of
+from headrace.metrics import Counts, Durations
+
+#: The upper bounds of the buckets of waits and runs, in seconds.
+BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 86_400.0)
+QUEUE = ("pool", "lane")
+
+
+class Tallies(Collector):
+    """Counts with labels of few values. Each control process counts what it did itself, so that their counts add up.
+
+    Of jobs it counts what its own observations saw: each interval is observed by one process.
+
+    Attributes:
+        calls: of the providers of hosts, by pool and outcome: `answered` or `failed`.
+        decisions: of the autoscaler, by pool and action.
+    """
+
+    def __init__(self) -> None:
+        self.calls = Counts("headrace_provider_calls", "Calls of the provider of a pool's hosts.", ("pool", "outcome"))
+        self.decisions = Counts("headrace_scaling_decisions", "Decisions of the autoscaler.", ("pool", "action"))
+        self._accepted = Counts("headrace_jobs_accepted", "Jobs accepted into the queue.", QUEUE)
+        self._spilled = Counts("headrace_jobs_spilled", "Jobs of the queue that went to the paid API.", QUEUE)
+        self._refused = Counts("headrace_jobs_refused", "Jobs refused because the queue lacked room or time.", QUEUE)
+        self._waits = Durations("headrace_job_wait_seconds", "From acceptance to the first start.", QUEUE, BOUNDS_S)
+        self._runs = Durations("headrace_job_run_seconds", "From the first start to the end.", QUEUE, BOUNDS_S)
+        self._ended = Counts("headrace_jobs_ended", "Jobs by how they ended.", (*QUEUE, "state", "error_code"))
+        self._sweeps = Counts("headrace_sweep_runs", "Runs of sweeps.", ("sweep", "outcome"))
+        self._swept_at: dict[str, float] = {}
+
+    def note_observed(
+        self, samples: Sequence[QueueSample], waits: Sequence[TimedJobs], ends: Sequence[EndedJobs]
+    ) -> None:
+        """Count what one observation found. Call it after its commit."""
+        for sample in samples:
+            queue = parts_of(sample.queue)
+            self._accepted.add(*queue, count=sample.arrivals)
+            self._spilled.add(*queue, count=sample.spilled)
+            self._refused.add(*queue, count=sample.refused)
+        for each in waits:
+            self._waits.add_many(*parts_of(each.queue), bucket=each.bucket, count=each.jobs, seconds=each.seconds)
+        for ended in ends:
+            queue = parts_of(ended.queue)
+            self._ended.add(*queue, ended.state, ended.error_code, count=ended.jobs)
+            if ended.bucket is not None:
+                self._runs.add_many(*queue, bucket=ended.bucket, count=ended.jobs, seconds=ended.seconds)
+
+    def note_sweep(self, name: str, is_done: bool) -> None:
+        """Count a run of a sweep. Args: is_done: it came to its end."""
+        self._sweeps.add(name, "done" if is_done else "failed")
+        if is_done:
+            self._swept_at[name] = time.time()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric. Asks no server."""
+        for counts in (self.calls, self.decisions, self._accepted, self._spilled, self._refused):
+            yield from counts.collect()
+        for each in (self._waits, self._runs, self._ended, self._sweeps):
+            yield from each.collect()
+        about = "When the sweep last came to its end, since 1970."
+        swept_at = GaugeMetricFamily("headrace_sweep_done_timestamp_seconds", about, labels=["sweep"])
+        for name, at in sorted(self._swept_at.copy().items()):
+            swept_at.add_metric([name], at)
+        yield swept_at
