@@ -9,7 +9,7 @@ import pytest
 
 from headrace.config import PROJECT_ROOT
 from tests.contracts.conftest import StandIn
-from tests.monitoring import families
+from tests.monitoring import alerts, charts, families, metrics_of
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,14 @@ def pages(system: Any, wait_until: Callable[..., None]) -> dict[str, str]:
 def own(page: str) -> set[str]:
     """Our metrics on a page."""
     return {name for name in families(page) if name.startswith("headrace_")}
+
+
+def test_every_metric_of_charts_and_alerts_is_served(pages: dict[str, str]) -> None:
+    served = set().union(*map(families, pages.values()))
+    for query in charts():
+        assert metrics_of(query.text) <= served, query.chart
+    for rule in alerts():
+        assert metrics_of(rule["expr"]) <= served, rule["alert"]
 
 
 def test_the_page_on_metrics_lists_every_one_that_is_served(pages: dict[str, str]) -> None:

@@ -1,0 +1,113 @@
+"""The dashboard of jobs: queues, waits and runs, ends, and money."""
+
+from panels import OF_QUEUE, QUEUE, Chart, quantile, rate, share
+
+ENDED = "headrace_jobs_ended_total"
+
+QUEUES = [
+    Chart(
+        "Depth",
+        "Jobs that wait in each queue, reservations included.",
+        "short",
+        [(f"max by (pool, lane) (headrace_queue_depth{OF_QUEUE})", QUEUE)],
+    ),
+    Chart(
+        "Tokens that wait",
+        "What the waiting jobs will likely use.",
+        "short",
+        [(f"max by (pool, lane) (headrace_queue_depth_tokens{OF_QUEUE})", QUEUE)],
+    ),
+    Chart(
+        "Oldest wait",
+        "How long the oldest job has been in each queue. Past its max_wait a job expires.",
+        "s",
+        [
+            (f"max by (pool, lane) (headrace_queue_oldest_wait_seconds{OF_QUEUE})", QUEUE),
+            ('max by (lane) (headrace_lane_max_wait_seconds{lane=~"$lane"})', "{{lane}}: max_wait_s"),
+        ],
+    ),
+    Chart(
+        "Running",
+        "Jobs that run, by the queue that they were taken from.",
+        "short",
+        [(f"max by (pool, lane) (headrace_jobs_running{OF_QUEUE})", QUEUE)],
+        is_stacked=True,
+    ),
+    Chart(
+        "Accepted and refused",
+        "Jobs a second. The refused ones found no room in the queue, or could not have started in time.",
+        "reqps",
+        [
+            (rate("headrace_jobs_accepted_total", "pool, lane", OF_QUEUE), f"{QUEUE} accepted"),
+            (rate("headrace_jobs_refused_total", "pool, lane", OF_QUEUE), f"{QUEUE} refused"),
+        ],
+    ),
+    Chart(
+        "Spilled",
+        "Jobs a second of each queue that went to the paid API, at the door or later.",
+        "reqps",
+        [(rate("headrace_jobs_spilled_total", "pool, lane", OF_QUEUE), QUEUE)],
+    ),
+]
+
+TIMES = [
+    Chart(
+        "Wait",
+        "From acceptance to the first start: what half of the jobs that start wait at most, and 95 % of them.",
+        "s",
+        [
+            (quantile(0.5, "headrace_job_wait_seconds", "pool, lane", OF_QUEUE), f"{QUEUE} p50"),
+            (quantile(0.95, "headrace_job_wait_seconds", "pool, lane", OF_QUEUE), f"{QUEUE} p95"),
+        ],
+    ),
+    Chart(
+        "Run",
+        "From the first start to the end, retries included: half of the jobs that end, and 95 % of them.",
+        "s",
+        [
+            (quantile(0.5, "headrace_job_run_seconds", "pool, lane", OF_QUEUE), f"{QUEUE} p50"),
+            (quantile(0.95, "headrace_job_run_seconds", "pool, lane", OF_QUEUE), f"{QUEUE} p95"),
+        ],
+    ),
+    Chart(
+        "Starts",
+        "Jobs a second that start for the first time.",
+        "reqps",
+        [(rate("headrace_job_wait_seconds_count", "pool, lane", OF_QUEUE), QUEUE)],
+        is_stacked=True,
+    ),
+]
+
+ENDS = [
+    Chart(
+        "Ends",
+        "Jobs a second by how they end.",
+        "reqps",
+        [(rate(ENDED, "state", OF_QUEUE), "{{state}}")],
+        is_stacked=True,
+    ),
+    Chart(
+        "Share that does not succeed",
+        "Of the jobs that end. An app cancels its own jobs.",
+        "percentunit",
+        [(share(ENDED, '{pool=~"$pool", lane=~"$lane", state!="succeeded"}', OF_QUEUE, "state"), "{{state}}")],
+    ),
+    Chart(
+        "Errors",
+        "Jobs a second that fail or expire, by error code. docs/api.md lists the codes.",
+        "reqps",
+        [(rate(ENDED, "error_code", '{pool=~"$pool", lane=~"$lane", error_code!=""}'), "{{error_code}}")],
+    ),
+]
+
+MONEY = [
+    Chart(
+        "Budgets used",
+        "The spent and reserved share of each budget for the paid API: those of all apps together, and of the apps "
+        "those that are used most.",
+        "percentunit",
+        [("max by (app, period) (headrace_budget_used_ratio)", "{{app}} {{period}}")],
+    ),
+]
+
+JOBS = [("Queues", QUEUES), ("Times", TIMES), ("Ends", ENDS), ("Money", MONEY)]
