@@ -36,6 +36,12 @@ def chromium_path() -> str:
 
 
 @pytest.fixture(scope="session")
+def prometheus_path() -> str:
+    """The server of Debian's package `prometheus`."""
+    return _path_of("prometheus", "prometheus")
+
+
+@pytest.fixture(scope="session")
 def valkey_path() -> str:
     """The server of Debian's package `valkey-server`, which is built with TLS."""
     return _path_of("valkey-server", "valkey-server")

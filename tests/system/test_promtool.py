@@ -40,6 +40,7 @@ def test_prometheus_reads_the_metrics_of_a_process(stack: Stack, promtool_path: 
     "arguments",
     [
         ("check", "rules", "--lint=all", "--lint-fatal", RULES),
+        ("check", "config", RULES.parent / "prometheus.yaml"),
         ("test", "rules", Path(__file__).parent / "alerts.test.yaml"),
     ],
 )

@@ -17,7 +17,7 @@ from headrace.config import PROJECT_ROOT
 from headrace.stack.processes import procfile
 
 #: Services of the compose file that run no process of Headrace, and other ways to run `gpu`.
-SERVERS = {"postgres", "redis"}
+SERVERS = {"postgres", "redis", "prometheus", "grafana"}
 ALSO_GPU = ("cpu", "gpu-1")
 
 
@@ -57,6 +57,7 @@ def test_compose_runs_every_process_of_the_procfile() -> None:
     assert commands == {name: [name] for name in procfile.read(PROJECT_ROOT / "Procfile")}
 
 
+METRICS = {"HEADRACE_METRICS_HOST": "0.0.0.0", "HEADRACE_METRICS_PORT": 9464}
 #: The secrets of each process; the password of Postgres is in the URL that all have.
 SECRETS = {
     "web": {"HEADRACE_PEPPER", "HEADRACE_OLD_PEPPER", "HF_TOKEN"},
@@ -67,7 +68,7 @@ SECRETS = {
     "webhooks": {"HEADRACE_BUDGETS__WEBHOOK_SECRET"},
     "flower": {"FLOWER_BASIC_AUTH"},
 }
-NO_SECRETS = {"DATABASE_URL", "REDIS_URL", "OPENAI_BASE_URL", "HEADRACE_MODEL"}
+NO_SECRETS = {"DATABASE_URL", "REDIS_URL", "OPENAI_BASE_URL", "HEADRACE_MODEL", *METRICS}
 
 
 def test_each_container_gets_the_secrets_that_it_uses_and_no_others() -> None:
@@ -76,6 +77,22 @@ def test_each_container_gets_the_secrets_that_it_uses_and_no_others() -> None:
             continue
         given = {variable for variable, value in service["environment"].items() if not str(value).endswith(":+set}")}
         assert given == SECRETS.get(name, set()) | NO_SECRETS, name
+
+
+def test_prometheus_asks_each_process_at_its_port_and_no_other_machine_can() -> None:
+    [job] = yaml.safe_load((PROJECT_ROOT / "docker/prometheus/prometheus.yaml").read_text())["scrape_configs"]
+    [discovery] = job["dns_sd_configs"]
+    ports = {name: service.get("ports", []) for name, service in services().items()}
+
+    assert job["job_name"] == "headrace"
+    assert discovery["port"] == METRICS["HEADRACE_METRICS_PORT"]
+    assert set(discovery["names"]) == services().keys() - SERVERS - {"release", "beat", "flower"}
+    for name, service in services().items():
+        if name not in SERVERS:
+            assert service["environment"].items() >= METRICS.items(), name
+    published = {port for each in ports.values() for port in each}
+    assert not any(port.endswith(f":{METRICS['HEADRACE_METRICS_PORT']}") for port in published)
+    assert all(port.startswith("127.0.0.1:") for port in published)
 
 
 def test_each_gpu_worker_is_pinned_to_a_gpu_of_its_own() -> None:
