@@ -14,7 +14,7 @@ class RouteDay:
 
     Attributes:
         route: None for charges without a job.
-        full_usd: with the shares of hosts that were paid for and not used.
+        full_usd: with the shares of hosts that were paid for and not used, and with failed and lost attempts.
     """
 
     day: datetime
@@ -69,14 +69,13 @@ def savings(db: Connection, since: datetime, until: datetime) -> list[Saving]:
     return [Saving(**row._mapping) for row in db.execute(_SAVINGS, {"since": since, "until": until})]
 
 
-# From `charges`, whose rows are found by their time: `cost_per_day` would add up all days.
 _ROUTES = sa.text(
     """
-    SELECT date_trunc('day', at, 'UTC') AS day, route, count(*) AS requests, sum(full_usd) AS full_usd
-    FROM charges
-    WHERE at >= :since AND at < :until
-    GROUP BY 1, 2
-    ORDER BY 1, 2
+    SELECT day, route, sum(requests)::bigint AS requests, sum(full_usd + waste_usd) AS full_usd
+    FROM cost_per_day
+    WHERE day >= :since AND day < :until
+    GROUP BY day, route
+    ORDER BY day, route
     """
 )
 _SPLITS = sa.text(
