@@ -23,7 +23,7 @@ def register(app: Flask) -> None:
 def page(status: int, message: str) -> Response:
     """The page of an error."""
     # An error before the login, or of the login's own query, knows no operator.
-    template = "error.html" if g.get("operator") else "closed.html"
+    template = "layout/error.html" if g.get("operator") else "layout/closed.html"
     return make_response(render_template(template, status=status, message=message), status)
 
 
