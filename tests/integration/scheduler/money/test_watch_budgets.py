@@ -69,6 +69,19 @@ def test_each_threshold_of_each_budget_is_told_once(
     assert query(TOLD) == months + days
 
 
+def test_the_accounts_of_all_apps_keep_their_limit_for_analysts(
+    watched: ControlDeps, spend: Callable[..., None], query: Any
+) -> None:
+    spend("1")
+
+    watch_budgets(watched)
+
+    limits = "SELECT period, app_id IS NULL, limit_usd FROM budgets ORDER BY 1, 2"
+    assert query(limits) == [("day", False, None), ("day", True, 10), ("month", False, None), ("month", True, None)]
+    [(limit_usd,)] = query("SELECT limit_usd FROM budget_run_rate WHERE app IS NULL AND period = 'day'")
+    assert limit_usd == 10
+
+
 def test_what_calls_under_way_may_cost_is_an_alarm_of_its_own_kind(
     watched: ControlDeps, spend: Callable[..., None], query: Any
 ) -> None:
