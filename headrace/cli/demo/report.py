@@ -129,6 +129,7 @@ def show_addresses(console: Console, demo: Demo) -> None:
     rows = {
         "API": url,
         "documentation": f"{url}/docs",
+        "pages": f"{url}/ops  ('headrace operators create NAME --role admin' makes a login)",
         "Flower": f"{report.flower_url}  ({report.flower_auth})",
         "API key": key,
         "webhook secret": demo.secret,

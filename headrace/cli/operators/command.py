@@ -1,6 +1,7 @@
 """`headrace operators`: who may log in to the pages at /ops, and with which role."""
 
 import re
+import sys
 from typing import Any
 
 import click
@@ -48,10 +49,11 @@ def operators() -> None:
 @_generate_option
 @json_option
 def create(name: str, role: str, generate: bool, as_json: bool) -> None:
-    """Make the account NAME. Asks for a password, or reads it from standard input.
+    """Make the account NAME. Asks for a password; in a pipe, reads the first line of standard input.
 
     \b
     headrace operators create ada --role admin
+    headrace operators create ada --role admin < password.txt
     headrace operators create guest --role viewer --generate
     """
     password = _password(generate)
@@ -70,7 +72,10 @@ def create(name: str, role: str, generate: bool, as_json: bool) -> None:
 @_generate_option
 @json_option
 def password(name: str, generate: bool, as_json: bool) -> None:
-    """Set a new password for NAME. Its open sessions end, and failed logins are forgotten."""
+    """Set a new password for NAME. Its open sessions end, and failed logins are forgotten.
+
+    Asks for the password; in a pipe, reads the first line of standard input.
+    """
     new = _password(generate)
     with database() as db:
         store.set_password(db, name, passwords.hashed(new))
@@ -130,8 +135,14 @@ def list_all(as_json: bool) -> None:
 def _password(generate: bool) -> str:
     if generate:
         return passwords.random_password()
+    if not _is_at_a_terminal():
+        return sys.stdin.readline().rstrip("\r\n")
     text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return text
+
+
+def _is_at_a_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _json(operator: Operator) -> dict[str, Any]:

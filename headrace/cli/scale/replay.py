@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from headrace.cli.client import json_option, out, print_json
 from headrace.cli.database import database
+from headrace.cli.scale.screen import change
 from headrace.domain.fleet import ScalingRecord
 from headrace.domain.scaling import Decision
 from headrace.policies.scaling import VERSION
@@ -47,7 +48,8 @@ def replay(context: click.Context, decision_id: int, as_json: bool) -> None:
 
 
 def _print(decision_id: int, record: ScalingRecord, changes: Sequence[str]) -> None:
-    then = f"{record.policy} {record.action} to {record.target} of {record.hosts} hosts: {record.reason}"
+    wanted = change(record.action, record.hosts, record.target)
+    then = f"{record.policy}, {wanted}: {record.reason.removeprefix(f'{record.action}: ')}"
     lines = [f"Decision {decision_id} of pool {record.pool}: {then}", *(f"  {change}" for change in changes)]
     if record.version != VERSION:
         lines.append(f"Version {record.version} of the policies made it; this is version {VERSION}.")

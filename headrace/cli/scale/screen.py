@@ -83,7 +83,8 @@ def _seen(found: PoolOverview) -> Iterator[Text]:
     wait = f", the oldest for {seen.oldest_wait_s:,.0f} s" if seen.depth else ""
     cache = "" if seen.kv_use is None else f", KV cache {seen.kv_use:.0%} full"
     aged = "" if found.is_stale else f"; sample {age(found.now - seen.at)} old"
-    yield Text(f"{seen.depth:,} jobs wait{wait}; {seen.running:,} of {seen.slots:,} slots in use{cache}{aged}")
+    waiting = "1 job waits" if seen.depth == 1 else f"{seen.depth:,} jobs wait"
+    yield Text(f"{waiting}{wait}; {seen.running:,} of {seen.slots:,} slots in use{cache}{aged}")
 
 
 def _wanted(found: PoolOverview) -> Iterator[Text]:
@@ -93,7 +94,7 @@ def _wanted(found: PoolOverview) -> Iterator[Text]:
         return
     record = decision.record
     made = f"decision {decision.id}, {age(found.now - decision.at)} ago"
-    yield Text.assemble((_change(record.action, record.hosts, record.target), CHANGE), f" ({made})")
+    yield Text.assemble((change(record.action, record.hosts, record.target), CHANGE), f" ({made})")
     yield _reason(record.reason, record.action)
     done, style = outcome(decision, found.now)
     if done:
@@ -105,7 +106,8 @@ def _wanted(found: PoolOverview) -> Iterator[Text]:
         yield Text("Another version of the policies wrote its inputs: no forecast.", style=FAINT)
 
 
-def _change(action: str, hosts: int, target: int) -> str:
+def change(action: str, hosts: int, target: int) -> str:
+    """What a decision wants, in words."""
     return f"hold at {hosts}" if action == Action.HOLD else f"{action} from {hosts} to {target}"
 
 
@@ -205,7 +207,7 @@ def _legend(found: PoolOverview) -> Text:
 
 def _run(run: DecisionRun, found: PoolOverview, width: int) -> Iterator[Text]:
     ids = str(run.id) if run.count == 1 else f"{run.first_id}-{run.id}"
-    line = Text(_change(run.action, run.hosts, run.target), style=CHANGE)
+    line = Text(change(run.action, run.hosts, run.target), style=CHANGE)
     if run.count > 1:
         line.append(f", {run.count} times since {_since(run.first_at, found.now)}")
     done, style = outcome(run, found.now)

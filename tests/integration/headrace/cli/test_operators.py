@@ -1,5 +1,6 @@
 """`headrace operators`: accounts for the pages at /ops."""
 
+import importlib
 import json
 from collections.abc import Callable
 
@@ -27,9 +28,26 @@ def type_in(store: Store, settings: Settings) -> Run:
     return invoke
 
 
-def test_a_typed_password_is_stored_as_a_hash(type_in: Run, store: Store) -> None:
-    result = type_in([PASSWORD, PASSWORD], "operators", "create", "ada", "--role", "admin")
+@pytest.fixture
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("headrace.cli.operators.command")
+    monkeypatch.setattr(module, "_is_at_a_terminal", lambda: True)
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_a_password_is_typed_twice_at_a_terminal(type_in: Run, store: Store) -> None:
+    result = type_in([PASSWORD, "another password"], "operators", "create", "ada", "--role", "admin")
+    assert result.exit_code == 1
+    assert "do not match" in result.output
+    with store.begin() as db:
+        assert operators.list_all(db) == []
+    assert type_in([PASSWORD, PASSWORD], "operators", "create", "ada", "--role", "admin").exit_code == 0
+
+
+def test_a_piped_password_is_one_line_and_is_stored_as_a_hash(type_in: Run, store: Store) -> None:
+    result = type_in([PASSWORD], "operators", "create", "ada", "--role", "admin")
     assert result.exit_code == 0, result.output
+    assert "Password" not in result.output
     assert PASSWORD not in result.output
     with store.begin() as db:
         operator = operators.named(db, "ada")
@@ -49,7 +67,7 @@ def test_a_generated_password_is_printed_once_and_works(run: Run, store: Store) 
 
 
 def test_a_short_password_is_refused(type_in: Run, store: Store) -> None:
-    result = type_in(["short", "short"], "operators", "create", "ada", "--role", "admin")
+    result = type_in(["short"], "operators", "create", "ada", "--role", "admin")
     assert result.exit_code == 1
     assert "12 to 200 characters" in result.output
     with store.begin() as db:

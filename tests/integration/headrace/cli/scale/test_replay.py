@@ -41,7 +41,7 @@ def test_a_decision_is_the_same_again(run: Run, decided: int) -> None:
     shown = run("scale", "replay", str(decided))
     assert shown.exit_code == 0, shown.output
     first, last = shown.stdout.splitlines()
-    assert first.startswith(f"Decision {decided} of pool chat: reactive up to 4 of 2 hosts: ")
+    assert first.startswith(f"Decision {decided} of pool chat: reactive, up from 2 to 4: ")
     assert last == "Computed again, it is the same."
     assert json.loads(run("scale", "replay", str(decided), "--json").stdout)["is_same"]
 

@@ -72,5 +72,6 @@ def test_how_to_go_on_by_hand_is_told_apart(console: Console, demo: Demo) -> Non
     assert "hr-test" not in said(console)
 
     show_addresses(console, demo)
-    for needed in ("go on by hand", "http://127.0.0.1:8000/docs", "hr-test", "whsec_test", "psql"):
+    addresses = ["http://127.0.0.1:8000/docs", "http://127.0.0.1:8000/ops"]
+    for needed in ("go on by hand", *addresses, "hr-test", "whsec_test", "psql"):
         assert needed in said(console)

@@ -88,6 +88,10 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
+def test_one_waiting_job_is_one() -> None:
+    assert " 1 job waits, the oldest for 12 s; " in flat(shown(seen=replace(FOUND.seen, depth=1)))
+
+
 def test_an_operator_sees_what_is_wanted_and_why() -> None:
     text = shown()
     assert flat(text).startswith(
