@@ -12,11 +12,11 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
 from api.deps import EXTENSION, WebDeps, deps
+from api.door.cached.current_tariff import CurrentTariff
+from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
-from api.door.current_tariff import CurrentTariff
 from api.door.forecast import Forecast
 from api.door.intake import Intake
-from api.door.poison import Poison
 from api.door.refusals import Refusals
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
@@ -79,6 +79,9 @@ def build(settings: Settings) -> WebDeps:
     forecast = Forecast(admission, catalogue, settings)
     refusals = Refusals(store)
     waits = Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots)
+    wallet = SharedWallet(
+        partial(_read_balances, store, settings.budgets), forecast.spilled, partial(_note_short, store)
+    )
     submitter = Submitter(
         settings=settings,
         store=store,
@@ -89,11 +92,7 @@ def build(settings: Settings) -> WebDeps:
         tariff=CurrentTariff(partial(_read_tariff, store, settings), Tariff.of(settings)),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),
-        wallet=SharedWallet(
-            partial(_read_balances, store, settings.budgets),
-            forecast.spilled,
-            partial(_note_short, store),
-        ),
+        wallet=wallet,
     )
     return WebDeps(
         settings=settings,

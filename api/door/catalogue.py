@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from api.bodies.fair_semaphore import FairSemaphore
-from api.door.cached_value import CachedValue
+from api.door.cached.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.domain.fleet import Fleet
 from headrace.errors import ModelNotFound

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from api.door.cached_value import CachedValue
+from api.door.cached.cached_value import CachedValue
 from api.door.catalogue import Catalogue
 from headrace.broker.admission import Admission
 from headrace.config import Settings

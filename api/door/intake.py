@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from api.door.full_queues import FullQueues
+from api.door.cached.full_queues import FullQueues
 from headrace.batching import Batching, Call
 from headrace.broker.admission import Admission
 from headrace.domain.ids import show_id

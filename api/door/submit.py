@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from api.door.accepted import Accepted
+from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.complaints import advice, complaint, rate_limited, start_within_s, whole
 from api.door.drafts import Draft
 from api.door.forecast import Forecast
 from api.door.intake import Admitted, Bid, Intake, Replayed
-from api.door.poison import Poison
 from api.door.refusals import Refusals
 from api.door.specify import specify
 from api.door.spill_switch import SpillSwitch

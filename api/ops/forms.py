@@ -12,9 +12,9 @@ from wtforms.fields.choices import SelectChoice
 from wtforms.validators import Length, Optional, Regexp, ValidationError
 from wtforms.widgets import CheckboxInput, ListWidget
 
-from headrace.domain import moments
 from headrace.domain.apps import Scope
 from headrace.domain.ids import parse_id
+from headrace.domain.operators import moments
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response
 
 from api.deps import deps
 from api.ops import sessions
-from headrace.domain.operators import Operator, Right
+from headrace.domain.operators.accounts import Operator, Right
 from headrace.errors import PermissionDenied
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import logging
 import threading
 from functools import cached_property
 
-from headrace.domain.operators import Operator
+from headrace.domain.operators.accounts import Operator
 from headrace.errors import Unavailable
 from headrace.policies import passwords
 from headrace.store import Store, operators

@@ -8,7 +8,7 @@ from uuid import UUID
 from flask import Flask, request, session
 from flask.sessions import SecureCookieSessionInterface
 
-from headrace.domain.operators import Operator
+from headrace.domain.operators.accounts import Operator
 from headrace.store import Store, operators
 
 #: Where the pages are, and the cookie is sent.

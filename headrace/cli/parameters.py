@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import click
 
-from headrace.domain import moments
+from headrace.domain.operators import moments
 from headrace.domain.queues import Lane
 
 NAME_CHARS_LIMIT = 100

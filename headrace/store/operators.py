@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from headrace.domain.ids import new_id
-from headrace.domain.operators import Operator, Role
+from headrace.domain.operators.accounts import Operator, Role
 from headrace.errors import InvalidRequest, NotFound
 from headrace.tables import failed_logins, operators
 

@@ -27,16 +27,22 @@ def create_index(
         where: SQL; the rows of a partial index.
         using: the kind of index.
     """
-    if _parts_of(table):
+    if parts := _parts_of(table):
         # First for all of them, so that months that are made meanwhile get it too.
         listed, rows_sql = ", ".join(map(str, columns)), f" WHERE {where}" if where else ""
         kind = "UNIQUE INDEX" if unique else "INDEX"
         op.execute(f"CREATE {kind} IF NOT EXISTS {name} ON ONLY {table} USING {using} ({listed}){rows_sql}")
-        for part in _parts_of(table):
-            of_part = f"{name}_{part.removeprefix(table + '_')}"
-            create_index(of_part, part, columns, unique=unique, where=where, using=using)
-            op.execute(f"ALTER INDEX {name} ATTACH PARTITION {of_part}")
-        return
+    for part in parts:
+        of_part = f"{name}_{part.removeprefix(table + '_')}"
+        create_index(of_part, part, columns, unique=unique, where=where, using=using)
+        op.execute(f"ALTER INDEX {name} ATTACH PARTITION {of_part}")
+    if not parts:
+        _create(name, table, columns, unique=unique, where=where, using=using)
+
+
+def _create(
+    name: str, table: str, columns: Sequence[str | sa.TextClause], *, unique: bool, where: str, using: str
+) -> None:
     is_valid = op.get_bind().scalar(
         sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"), {"name": name}
     )

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from headrace.domain.operators import Role
+from headrace.domain.operators.accounts import Role
 from headrace.tables.columns import created_at, metadata, moment, one_of
 
 operators = sa.Table(

@@ -11,7 +11,7 @@ from api.deps import deps
 from api.ops.forms import KeyForm, LimitsForm, checked
 from api.ops.gate import acted, needs
 from headrace.domain.apps import App, Changes, Scope
-from headrace.domain.operators import Right
+from headrace.domain.operators.accounts import Right
 from headrace.domain.queues import Lane
 from headrace.errors import NotFound
 from headrace.store.clients import apps as store

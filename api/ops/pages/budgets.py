@@ -7,7 +7,7 @@ from api.deps import deps
 from api.ops.forms import BudgetForm, checked
 from api.ops.gate import acted, needs
 from headrace.domain.limits.budgets import SpendingLimits, share
-from headrace.domain.operators import Right
+from headrace.domain.operators.accounts import Right
 from headrace.store.money import budgets as store
 
 blueprint = Blueprint("budgets", __name__)

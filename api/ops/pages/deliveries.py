@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 from api.deps import deps
 from api.ops.forms import DeliveryFilter, checked
 from api.ops.gate import acted, needs
-from headrace.domain.operators import Right
+from headrace.domain.operators.accounts import Right
 from headrace.errors import InvalidRequest
 from headrace.store.clients import apps
 from headrace.store.webhooks import deliveries as store

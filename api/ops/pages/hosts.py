@@ -5,7 +5,7 @@ from werkzeug.wrappers import Response
 
 from api.deps import deps
 from api.ops.gate import acted, needs
-from headrace.domain.operators import Right
+from headrace.domain.operators.accounts import Right
 from headrace.errors import NotFound
 from headrace.store import clock
 from headrace.store.fleet import decisions, host_list, presence

@@ -15,7 +15,7 @@ from api.ops.gate import acted, may, needs
 from api.ops.waiting import Surroundings
 from api.reading import ending
 from headrace.domain.ids import parse_id, show_id
-from headrace.domain.operators import Right
+from headrace.domain.operators.accounts import Right
 from headrace.domain.queues import OVERFLOW
 from headrace.domain.states import JobState
 from headrace.errors import Unavailable

@@ -10,7 +10,7 @@ from rich.markup import escape
 from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
 from headrace.cli.table import table
-from headrace.domain.operators import Operator, Role
+from headrace.domain.operators.accounts import Operator, Role
 from headrace.policies import passwords
 from headrace.store import operators as store
 

@@ -571,7 +571,7 @@ def test_readiness_warns_of_a_paid_api_without_a_budget(build_web: Any, store: S
 def test_a_paid_model_is_used_once_its_list_price_is_taken(
     build_web: Any, client_of: Any, key: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.door.current_tariff.TARIFF_TTL_S", -1.0)  # each submit reads the prices
+    monkeypatch.setattr("api.door.cached.current_tariff.TARIFF_TTL_S", -1.0)  # each submit reads the prices
     worker = WorkerInfo(new_id(), "overflow@test", "host-1", "overflow", "openai", "gpt-4o-mini", 8)
     with store.begin() as db:
         workers.register(db, worker, 600)

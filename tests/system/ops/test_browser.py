@@ -20,7 +20,7 @@ from api.deps import EXTENSION
 from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.ids import show_id
-from headrace.domain.operators import Role
+from headrace.domain.operators.accounts import Role
 from headrace.policies import passwords
 from headrace.store import Store, operators
 

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
+from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.forecast import Forecast
 from api.door.intake import Intake
-from api.door.poison import Poison
 from api.door.refusals import Refusals
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter

@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 
 from headrace.domain.apps import App
-from headrace.domain.operators import Operator, Role
+from headrace.domain.operators.accounts import Operator, Role
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane, Ticket
 from headrace.policies import passwords

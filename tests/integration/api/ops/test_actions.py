@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
-from headrace.domain.operators import Right, Role
+from headrace.domain.operators.accounts import Right, Role
 from headrace.domain.queues import Lane
 from headrace.store import Store, keys
 from headrace.store.clients import apps

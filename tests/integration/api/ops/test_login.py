@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from headrace.domain.operators import Operator, Role
+from headrace.domain.operators.accounts import Operator, Role
 from headrace.policies import passwords
 from headrace.store import Store, operators
 from headrace.tables import failed_logins

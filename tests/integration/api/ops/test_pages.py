@@ -16,7 +16,7 @@ from api.ops.app import CONNECTIONS
 from headrace.broker.admission import Admission
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
-from headrace.domain.operators import Role
+from headrace.domain.operators.accounts import Role
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, apps

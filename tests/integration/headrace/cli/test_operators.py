@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from headrace.cli import main
 from headrace.config import Settings
-from headrace.domain.operators import Role
+from headrace.domain.operators.accounts import Role
 from headrace.policies import passwords
 from headrace.store import Store, operators
 

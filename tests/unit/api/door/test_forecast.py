@@ -127,7 +127,7 @@ def test_figures_are_read_again_only_when_they_are_old(
     forecast: Forecast, door: Any, fleet: dict[str, Fleet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("api.door.cached_value.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("api.door.cached.cached_value.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     fleet["chat"] = alive(workers=1, slots=1, running=1)
     assert forecast.pool("chat").loads[Lane.NORMAL].jobs == 0
     door.backlog["chat.normal"] = Load(5, 500, 1, 500)

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
+from api.door.cached.full_queues import FRESH_S, REMEMBER_S
 from api.door.drafts import Draft, Spelling
-from api.door.full_queues import FRESH_S, REMEMBER_S
 from api.door.intake import FAILPOINT_INSERTED
 from api.door.submit import LATE_S, RETRY_BLINDLY_S, Submitter
 from headrace.config import Price
@@ -60,7 +60,7 @@ def measured(door: Any, fleet: dict[str, Fleet]) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time as the door and its memory see it; a test moves it by setting `now_s`."""
     clock = SimpleNamespace(now_s=1000.0)
-    for module in ("api.door.intake", "api.door.full_queues"):
+    for module in ("api.door.intake", "api.door.cached.full_queues"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.door.full_queues import FRESH_S, KNOCK_EVERY_S, REMEMBER_S, REMEMBERED, FullQueues
+from api.door.cached.full_queues import FRESH_S, KNOCK_EVERY_S, REMEMBER_S, REMEMBERED, FullQueues
 from headrace.domain.limits.rates import NO_RATES
 from headrace.domain.places import Refusal
 
@@ -13,7 +13,7 @@ FULL, NEWER = (Refusal("depth", depth, 1000, 1000, NO_RATES, cap_jobs=500) for d
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time; a test moves it by setting `now_s`."""
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("api.door.full_queues.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("api.door.cached.full_queues.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
 

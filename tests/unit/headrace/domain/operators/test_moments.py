@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from headrace.domain import moments
+from headrace.domain.operators import moments
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

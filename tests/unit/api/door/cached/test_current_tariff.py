@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from api.door import current_tariff
-from api.door.current_tariff import CurrentTariff
+from api.door.cached import current_tariff
+from api.door.cached.current_tariff import CurrentTariff
 from headrace.config import Settings
 from headrace.errors import StoreUnavailable
 from headrace.policies.pricing import Tariff

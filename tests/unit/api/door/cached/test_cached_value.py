@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.door.cached_value import CachedValue
+from api.door.cached.cached_value import CachedValue
 from headrace.errors import StoreUnavailable
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("api.door.cached_value.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("api.door.cached.cached_value.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
 

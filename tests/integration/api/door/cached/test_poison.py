@@ -49,7 +49,7 @@ def claim(store: Store) -> Callable[[], Claim]:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the doors look anew each time."""
-    monkeypatch.setattr("api.door.poison.REFUSED_TTL_S", -1.0)
+    monkeypatch.setattr("api.door.cached.poison.REFUSED_TTL_S", -1.0)
 
 
 def test_a_prompt_that_killed_an_engine_alone_is_refused_for_a_day_whoever_sends_it(
