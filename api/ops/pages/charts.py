@@ -67,7 +67,8 @@ def split() -> Response:
     form, month_form = checked(Periods(request.args)), checked(MonthForm(request.args))
     with deps().store.begin() as db:
         month = month_of(month_form.month.data, clock.now(db))
-        found = [each for each in money_trends.split_points(db, month) if each.pool == form.pool.data]
+        points = money_trends.split_points(db, month, after(month))
+    found = [each for each in points if each.pool == form.pool.data]
     if not found:
         raise NotFound("This pool has no split point in this month.")
     return _picture(money.split(found[0]))

@@ -27,7 +27,7 @@ def show() -> str:
             pools=costs.pool_months(db, month, until),
             apps=costs.app_months(db, month, until),
             savings=trends.savings(db, month, until),
-            splits=trends.split_points(db, month),
+            splits=trends.split_points(db, month, until),
         )
 
 

@@ -1,4 +1,8 @@
-"""Money over days and months, from the analysts' views, for charts."""
+"""Money over days and months, for charts: the figures of the analysts' views.
+
+Each statement reads the entries of its own time alone. `savings_per_day` and `split_point` add up the whole ledger
+before a condition on the day or month applies.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,9 +63,9 @@ def routes_per_day(db: Connection, since: datetime, until: datetime) -> list[Rou
     return [RouteDay(**row._mapping) for row in db.execute(_ROUTES, {"since": since, "until": until})]
 
 
-def split_points(db: Connection, month: datetime) -> list[SplitPoint]:
-    """The split point of each pool in the month that begins then, by pool."""
-    return [SplitPoint(**row._mapping) for row in db.execute(_SPLITS, {"month": month})]
+def split_points(db: Connection, since: datetime, until: datetime) -> list[SplitPoint]:
+    """The split point of each pool in a month, by pool. Args: since, until: the month's start and end."""
+    return [SplitPoint(**row._mapping) for row in db.execute(_SPLITS, {"since": since, "until": until})]
 
 
 def savings(db: Connection, since: datetime, until: datetime) -> list[Saving]:
@@ -80,20 +84,54 @@ _ROUTES = sa.text(
 )
 _SPLITS = sa.text(
     """
-    SELECT month, pool, usd_per_host_hour, api_usd_per_request, requests_per_host_hour,
-           break_even_requests_per_host_hour, most_requests_per_host_hour, break_even_share
-    FROM split_point
-    WHERE month = :month
+    SELECT CAST(:since AS timestamptz) AS month,
+           pool,
+           bill_usd / host_hours AS usd_per_host_hour,
+           api_usd / requests AS api_usd_per_request,
+           requests / host_hours AS requests_per_host_hour,
+           bill_usd / host_hours / nullif(api_usd / requests, 0) AS break_even_requests_per_host_hour,
+           3600 * rate.tokens_per_s / nullif(tokens / requests, 0) AS most_requests_per_host_hour,
+           bill_usd / nullif(api_usd, 0) AS break_even_share
+    FROM (
+        SELECT pool, sum(bill_usd) AS bill_usd, sum(host_s) / 3600 AS host_hours
+        FROM cost_hours
+        WHERE hour >= :since AND hour < :until
+        GROUP BY pool
+    ) bills
+    JOIN (
+        SELECT pool, count(*) AS requests, sum(api_usd) AS api_usd,
+               sum(prompt_tokens::bigint + output_tokens)::numeric AS tokens
+        FROM ledger
+        WHERE kind = 'compute' AND at >= :since AND at < :until
+        GROUP BY pool
+    ) own USING (pool)
+    LEFT JOIN LATERAL (
+        SELECT tokens_per_s::numeric FROM own_prices p WHERE p.pool = bills.pool ORDER BY id DESC LIMIT 1
+    ) rate ON true
+    WHERE host_hours > 0
     ORDER BY pool
     """
 )
 _SAVINGS = sa.text(
     """
-    SELECT pool, sum(requests)::bigint AS requests, sum(full_usd) AS full_usd, sum(platform_usd) AS platform_usd,
-           sum(api_usd) AS api_usd, sum(saved_usd) AS saved_usd
-    FROM savings_per_day
-    WHERE day >= :since AND day < :until
-    GROUP BY pool
+    SELECT pool,
+           coalesce(requests, 0) AS requests,
+           coalesce(full_usd, 0) AS full_usd,
+           coalesce(platform_usd, 0) AS platform_usd,
+           coalesce(api_usd, 0) AS api_usd,
+           coalesce(api_usd, 0) - coalesce(full_usd, 0) - coalesce(platform_usd, 0) AS saved_usd
+    FROM (
+        SELECT pool, count(*) AS requests, sum(full_usd) AS full_usd, sum(api_usd) AS api_usd
+        FROM charges
+        WHERE kind = 'compute' AND at >= :since AND at < :until
+        GROUP BY pool
+    ) own
+    FULL JOIN (
+        SELECT pool, sum(platform_usd) AS platform_usd
+        FROM cost_hours
+        WHERE hour >= :since AND hour < :until
+        GROUP BY pool
+    ) rest USING (pool)
     ORDER BY pool
     """
 )

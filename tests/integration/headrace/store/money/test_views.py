@@ -1,7 +1,8 @@
 """The analysts' views, on charges whose sums are known, and every query of docs/analytics.md."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,7 +16,7 @@ from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import Ticket
 from headrace.store import Store
 from headrace.store.analyst import VIEWS
-from headrace.store.money import cost_hours
+from headrace.store.money import cost_days, cost_hours, trends
 from headrace.tables import apps, attempts, budgets, hosts, jobs, ledger, own_prices
 
 #: In two months that are over.
@@ -88,6 +89,54 @@ def test_a_day_has_its_charges_and_its_waste_apart(view: View) -> None:
 
     day = OCTOBER.replace(hour=0)
     assert found[1:] == [(day, 40, 4, Decimal(2), 0), (day, 1, 1, Decimal("0.20"), Decimal("0.30"))]
+
+
+@pytest.mark.usefixtures("charged")
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_the_months_of_the_pages_have_the_figures_of_the_views(store: Store, view: View, is_closed: bool) -> None:
+    with store.begin() as db:
+        for day in cost_days.open_days(db) if is_closed else ():
+            cost_days.close_day(db, day)
+    for since, until in ((month(9), month(10)), (month(10), month(11)), (month(11), month(12))):
+        with store.begin() as db:
+            savings, points = trends.savings(db, since, until), trends.split_points(db, since, until)
+            routes = trends.routes_per_day(db, since, until)
+        time = {"since": since, "until": until}
+        of_days = "FROM savings_per_day WHERE day >= :since AND day < :until GROUP BY pool"
+        saved = f"SELECT pool, sum(requests), sum(full_usd), sum(platform_usd), sum(api_usd), sum(saved_usd) {of_days}"
+        charged = "SELECT route, sum(full_usd) FROM charges WHERE at >= :since AND at < :until GROUP BY route"
+        assert list(map(astuple, savings)) == list(map(tuple, view(saved, **time)))
+        assert list(map(astuple, points)) == list(
+            map(tuple, view("SELECT * FROM split_point WHERE month = :at", at=since))
+        )
+        assert {each.route: each.full_usd for each in routes} == dict(map(tuple, view(charged, **time)))
+
+
+@pytest.mark.usefixtures("charged")
+@pytest.mark.parametrize("statement", [trends._SAVINGS, trends._SPLITS])
+def test_a_month_of_the_pages_reads_no_other_entries(store: Store, statement: sa.TextClause) -> None:
+    with store.begin() as db:
+        db.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        explain = sa.text(f"EXPLAIN (FORMAT JSON) {statement.text}")
+        [plan] = db.execute(explain, {"since": month(10), "until": month(11)}).scalar_one()
+    scans = list(scans_of("ledger", plan["Plan"]))
+    assert scans
+    # At the scan itself, where the index of the times serves it once the table is large.
+    for scan in scans:
+        conditions = scan.get("Recheck Cond", "") + scan.get("Filter", "")
+        assert "(at >= '2026-10-01" in conditions, scan
+        assert "(at < '2026-11-01" in conditions, scan
+
+
+def month(number: int) -> datetime:
+    return datetime(2026, number, 1, tzinfo=UTC)
+
+
+def scans_of(table: str, node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if node.get("Relation Name", "").startswith(table):
+        yield node
+    for each in node.get("Plans", []):
+        yield from scans_of(table, each)
 
 
 @pytest.mark.usefixtures("charged")
