@@ -18,7 +18,9 @@ from headrace.store.webhooks.deliveries import ListedDelivery
 
 @click.group(invoke_without_command=True)
 @click.option("--failed", "is_failed", is_flag=True, help="Only those that failed for good.")
-@click.option("--app", metavar="NAME", callback=parameters.app_name, help="Only those of this app.")
+@click.option(
+    "--app", metavar="NAME", callback=parameters.app_name, help="Only those of this app, of the newest 100,000."
+)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print every field of each as JSON.")
 @click.pass_context

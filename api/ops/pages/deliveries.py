@@ -23,7 +23,8 @@ def list_newest() -> str:
     with deps().store.begin() as db:
         app_id = apps.find_app(db, form.app.data).id if form.app.data else None
         found = store.newest(db, is_failed=form.failed.data, app_id=app_id, limit=PAGE_ROWS)
-    return render_template("deliveries.html", form=form, deliveries=found, is_cut=len(found) == PAGE_ROWS)
+    about = {"is_cut": len(found) == PAGE_ROWS, "look_rows": store.LOOK_ROWS}
+    return render_template("deliveries.html", form=form, deliveries=found, **about)
 
 
 @blueprint.post("/deliveries/retry")

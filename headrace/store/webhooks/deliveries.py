@@ -26,6 +26,9 @@ GONE_ROWS = 1000
 #: The most deliveries, or receivers, that one sweep deletes. A sweep every 5 s keeps up with 1,000 jobs a second.
 FORGET_ROWS = 5000
 
+#: The most deliveries that a list of one app reads.
+LOOK_ROWS = 100_000
+
 _ID = re.compile("(?:evt_)?([0-9a-f]{32})")
 
 
@@ -103,17 +106,21 @@ def record_gone(db: Connection, delivery: Delivery) -> None:
 
 
 def newest(db: Connection, *, is_failed: bool, app_id: UUID | None, limit: int) -> list[ListedDelivery]:
-    """The newest deliveries, of one app or of all. Args: is_failed: True for failed ones only."""
-    columns = (deliveries.c[name] for name in ("id", "job_id", "event", "url", "state", "tries", "created_at"))
-    next_at = sa.case((deliveries.c.state == "pending", deliveries.c.next_at), else_=None).label("next_at")
-    statement = sa.select(
-        *columns, deliveries.c.last_status, deliveries.c.last_error, next_at, apps.c.name.label("app")
-    ).outerjoin(apps, apps.c.id == deliveries.c.app_id)
+    """The newest deliveries, of one app or of all. Those of one app are looked for among the `LOOK_ROWS` newest.
+
+    Args: is_failed: True for failed ones only.
+    """
+    near = sa.select(deliveries).order_by(deliveries.c.id.desc()).limit(LOOK_ROWS)
     if is_failed:
-        statement = statement.where(deliveries.c.state == "failed")
+        near = near.where(deliveries.c.state == "failed")
+    each = near.subquery().c
+    columns = (each[name] for name in ("id", "job_id", "event", "url", "state", "tries", "created_at"))
+    next_at = sa.case((each.state == "pending", each.next_at), else_=None).label("next_at")
+    statement = sa.select(*columns, each.last_status, each.last_error, next_at, apps.c.name.label("app"))
+    statement = statement.outerjoin(apps, apps.c.id == each.app_id)
     if app_id is not None:
-        statement = statement.where(deliveries.c.app_id == app_id)
-    found = db.execute(statement.order_by(deliveries.c.id.desc()).limit(limit)).mappings()
+        statement = statement.where(each.app_id == app_id)
+    found = db.execute(statement.order_by(each.id.desc()).limit(limit)).mappings()
     return [ListedDelivery(**row) for row in found]
 
 
