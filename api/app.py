@@ -26,6 +26,7 @@ from api.metrics import Handled, RequestKind, WebMetrics
 from api.ops.app import CONNECTIONS, create_ops
 from api.ops.sessions import PATH as OPS_PATH
 from api.reading.reader import Reader
+from api.reading.slots import Slots
 from api.reading.waits import Waits
 from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported, usage
 from api.routes.submission import release_body
@@ -45,6 +46,8 @@ from headrace.store.money import budgets, tariffs
 
 #: The type of a response that is a stream of events.
 STREAM_TYPE = "text/event-stream"
+#: Reads of usage at once, of the 8 connections to Postgres that a process has.
+USAGE_SLOTS = 2
 
 
 def create_app(settings: Settings) -> Flask:
@@ -109,6 +112,7 @@ def build(settings: Settings) -> WebDeps:
         waits=waits,
         streams=Streams(redis),
         metrics=WebMetrics(waits),
+        usage_slots=Slots(USAGE_SLOTS),
     )
 
 

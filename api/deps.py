@@ -15,6 +15,7 @@ from api.door.refusals import Refusals
 from api.door.submit import Submitter
 from api.metrics import WebMetrics
 from api.reading.reader import Reader
+from api.reading.slots import Slots
 from api.reading.waits import Waits
 from api.schemas.body import validated
 from api.schemas.logprobs import Fragments
@@ -52,6 +53,7 @@ class WebDeps:
     waits: Waits
     streams: Streams
     metrics: WebMetrics
+    usage_slots: Slots
 
     def close(self) -> None:
         """Stop the threads and close the connections."""

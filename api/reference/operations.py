@@ -115,7 +115,7 @@ OPERATIONS = (
     Operation(
         *("get", "/v1/usage", "usage", "Read what you used and were charged", UsageList),
         query=UsageQuery,
-        refusals=(400,),
+        refusals=(400, 429),
     ),
     Operation(
         *("post", "/v1/responses", "OpenAI", "Create a response: in the background, waiting, or streaming"),

@@ -1,12 +1,15 @@
 """`/v1/usage`: what the calling app used and was charged."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 
 from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps, query
 from api.schemas.usage import MOST_ROWS, UsageList, UsageQuery
-from headrace.errors import InvalidRequest
+from headrace.domain.apps import App
+from headrace.errors import InvalidRequest, SlotsFull
 from headrace.store import clock
 from headrace.store.money.usage import Period, usage
 
@@ -17,13 +20,26 @@ blueprint = Blueprint("usage", __name__, url_prefix="/v1/usage")
 def read() -> Response:
     """The caller's own requests that ended in these days, summed by the groups that it names."""
     app, asked = caller(), query(UsageQuery)
-    with deps().store.begin() as db:
+    with _slot(app), deps().store.begin() as db:
         days = asked.days(clock.now(db).astimezone(UTC).date())
         found = usage(db, app.id, _period(*days), asked.groups, MOST_ROWS + 1)
     if len(found) > MOST_ROWS:
         message = f"Invalid 'group_by': it makes more than {MOST_ROWS:,} rows. Ask for fewer days, or for fewer groups."
         raise InvalidRequest(message, param="group_by")
     return answer(UsageList.of(days, asked.groups, found))
+
+
+@contextmanager
+def _slot(app: App) -> Iterator[None]:
+    """Hold a slot: a read of months takes seconds of a connection that other apps need. Raises: SlotsFull."""
+    slot = deps().usage_slots.take(app.id)
+    if slot is None:
+        message = "This server reads as much usage at once as it may for this app. Try again."
+        raise SlotsFull(message, reason="usage_slots", retry_after_s=1)
+    try:
+        yield
+    finally:
+        slot.release()
 
 
 def _period(first: date, last: date) -> Period:

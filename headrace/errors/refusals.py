@@ -78,6 +78,6 @@ class BodiesFull(Refused):
 
 
 class SlotsFull(Refused):
-    """This process holds as many waits and streams open as it may."""
+    """This process holds as many waits and streams open, or reads as much usage at once, as it may."""
 
     code = "sync_slots_full"

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 from flask.testing import FlaskClient
 
+from api.app import USAGE_SLOTS
+from api.deps import EXTENSION
 from api.schemas import usage as schema
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id, parse_id
@@ -155,6 +158,23 @@ def test_too_many_rows_are_refused(client: FlaskClient, charge: Charge, monkeypa
 
     assert (error["param"], "more than 2 rows" in error["message"]) == ("group_by", True)
     assert schema.MOST_ROWS == 10_000
+
+
+def test_reads_of_usage_leave_connections_to_other_requests(client: FlaskClient, web: Flask) -> None:
+    slots = web.extensions[EXTENSION].usage_slots
+    others = [slots.take(new_id()) for _ in range(USAGE_SLOTS)]
+
+    refused = client.get("/v1/usage")
+
+    error = refused.get_json()["error"]
+    assert (refused.status_code, error["code"], error["reason"]) == (429, "sync_slots_full", "usage_slots")
+    assert refused.headers["Retry-After"] == "1"
+    assert client.get("/v1/queues").status_code == 200
+    others[0].release()
+    for _ in range(USAGE_SLOTS + 1):
+        assert usage(client)["data"] == [], "an answered read gives its slot back"
+    for _ in range(USAGE_SLOTS + 1):
+        assert client.get("/v1/usage", query_string={"from": "2001-01-01"}).status_code == 400, "a refused one too"
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/{}", "/v1/responses/{}"])
