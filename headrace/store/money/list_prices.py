@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -54,14 +55,17 @@ def take(db: Connection, prices: Iterable[ListPrice]) -> list[ListPrice]:
     # Two operators at once: the second sees what the first took. Readers go on.
     db.exec_driver_sql("LOCK TABLE list_prices IN SHARE ROW EXCLUSIVE MODE")
     # Not the start of this transaction: a row that the other operator has just written may be younger than that.
-    now = db.scalar(sa.select(sa.func.clock_timestamp()))
-    before = current(db)
+    now: datetime = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    dated = in_force(db)
+    before = {model: each.price for model, each in dated.items()}
     taken = [each for each in prices if each.model not in before or not each.costs_like(before[each.model])]
     for each in taken:
+        # After the price before it, even if the clock of the server has gone back since, as with another server's.
+        since = max(now, dated[each.model].since + timedelta(microseconds=1)) if each.model in dated else now
         is_replaced = (list_prices.c.model == each.model, list_prices.c.valid_to.is_(None))
-        db.execute(sa.update(list_prices).where(*is_replaced).values(valid_to=now))
+        db.execute(sa.update(list_prices).where(*is_replaced).values(valid_to=since))
         values: dict[str, Any] = {name: getattr(each, name) for name in each.__dataclass_fields__}
-        values |= {"tiers": {tier: str(factor) for tier, factor in each.tiers.items()}, "valid_from": now}
+        values |= {"tiers": {tier: str(factor) for tier, factor in each.tiers.items()}, "valid_from": since}
         db.execute(sa.insert(list_prices).values(values))
     return taken
 

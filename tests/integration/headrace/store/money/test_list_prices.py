@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -46,6 +47,19 @@ def test_a_price_is_in_force_until_the_next_one_without_a_gap(store: Store) -> N
         [(model, dated)] = list_prices.in_force(db).items()
     assert (model, dated.since, dated.price.version) == (MODEL, second.valid_from, f"list-{second.id}")
     assert (dated.price.output_usd_per_mtok, dated.price.tiers) == (Decimal("0.5"), {"flex": Decimal("0.5")})
+
+
+def test_a_price_is_taken_after_the_servers_clock_went_back(store: Store) -> None:
+    take(store, FIRST)
+    with store.begin() as db:
+        db.execute(sa.update(table).values(valid_from=sa.func.now() + timedelta(hours=1)))
+
+    assert take(store, SECOND) == [SECOND]
+
+    first, second = rows(store)
+    assert first.valid_from < first.valid_to == second.valid_from
+    with store.begin() as db:
+        assert list_prices.current(db)[MODEL].version == f"list-{second.id}"
 
 
 @pytest.mark.parametrize("source", ["a list", "a newer release of the list"])
