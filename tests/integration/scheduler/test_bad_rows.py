@@ -152,7 +152,7 @@ def sweeps(deps: ControlDeps, monkeypatch: pytest.MonkeyPatch) -> dict[str, Swee
     monkeypatch.setattr("headrace.store.jobs.SWEEP_ROWS", 2)
     monkeypatch.setattr("headrace.store.jobs.RESCUE_ROWS", 2)
     made: list[Sweep] = []
-    monkeypatch.setattr("scheduler.app.Sweeper", lambda sweeps: made.extend(sweeps))
+    monkeypatch.setattr("scheduler.app.Sweeper", lambda sweeps, _: made.extend(sweeps))
     make_sweeper(replace(deps, settings=deps.settings.model_copy(update={"lease_s": 0.0})))
     return {each.name: each for each in made}
 

@@ -28,7 +28,7 @@ JOBS_PER_S = 1000
 def sweeps(deps: ControlDeps, monkeypatch: pytest.MonkeyPatch) -> dict[str, Sweep]:
     """As the control process has them."""
     made: list[Sweep] = []
-    monkeypatch.setattr("scheduler.app.Sweeper", lambda sweeps: made.extend(sweeps))
+    monkeypatch.setattr("scheduler.app.Sweeper", lambda sweeps, _: made.extend(sweeps))
     make_sweeper(deps)
     return {each.name: each for each in made}
 

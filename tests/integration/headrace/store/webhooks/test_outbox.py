@@ -135,13 +135,14 @@ def test_ten_thousand_rows_of_one_receiver_hide_no_other_and_cost_nothing(store:
         plan = db.execute(
             sa.text(f"EXPLAIN (ANALYZE, FORMAT JSON) {outbox._CHOOSE.text}"), outbox._parameters(in_hand)
         ).scalar_one()
-    assert rows_read(plan[0]["Plan"]) < 100
+    assert 0 < rows_read(plan[0]["Plan"]) < 100
 
 
 def rows_read(node: dict[str, Any]) -> float:
     """The rows of the table that a plan reads, those it throws away included."""
     removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
-    own = (node["Actual Rows"] + removed) * node["Actual Loops"] if node.get("Relation Name") == "deliveries" else 0
+    is_own = node.get("Relation Name", "").startswith("deliveries_")
+    own = (node["Actual Rows"] + removed) * node["Actual Loops"] if is_own else 0
     return own + sum(map(rows_read, node.get("Plans", [])))
 
 
