@@ -47,7 +47,7 @@ _SUMS = """
     SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM job_texts), (SELECT count(*) FROM attempts),
            (SELECT count(*) FROM deliveries), (SELECT count(*) FROM ledger), (SELECT sum(usd) FROM ledger),
            (SELECT sum(usd) FROM cost_per_request), (SELECT count(*) FROM charges),
-           (SELECT sum(requests) FROM cost_per_day)
+           (SELECT sum(usd) FROM cost_per_day)
 """
 _JOB = """
     SELECT j.state, t.answer, a.engine, l.usd FROM jobs j JOIN job_texts t ON t.job_id = j.id
