@@ -82,9 +82,6 @@ def build(settings: Settings) -> WebDeps:
     forecast = Forecast(admission, catalogue, settings)
     refusals = Refusals(store)
     waits = Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots)
-    wallet = SharedWallet(
-        partial(_read_balances, store, settings.budgets), forecast.spilled, partial(_note_short, store)
-    )
     submitter = Submitter(
         settings=settings,
         store=store,
@@ -95,7 +92,7 @@ def build(settings: Settings) -> WebDeps:
         tariff=CurrentTariff(partial(_read_tariff, store, settings), Tariff.of(settings)),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),
-        wallet=wallet,
+        wallet=_wallet(store, settings.budgets, forecast),
     )
     return WebDeps(
         settings=settings,
@@ -114,6 +111,10 @@ def build(settings: Settings) -> WebDeps:
         metrics=WebMetrics(waits),
         usage_slots=Slots(USAGE_SLOTS),
     )
+
+
+def _wallet(store: Store, configured: BudgetSettings, forecast: Forecast) -> SharedWallet:
+    return SharedWallet(partial(_read_balances, store, configured), forecast.spilled, partial(_note_short, store))
 
 
 def _read_poison(store: Store) -> Mapping[bytes, datetime]:

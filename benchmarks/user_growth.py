@@ -24,8 +24,8 @@ from headrace.cli.backtest.synthetic import synthetic
 from headrace.cli.backtest.trace import RateTrace
 
 STEPS = (1_000, 10_000, 100_000)
-#: Of the requests at each step, those whose prompt somebody asked on the same day. An assumption, not a measurement:
-#: the more users, the more of them ask the same.
+#: The share of requests at each step that repeat a prompt of the same day. An assumption, not a measurement: more users
+#: repeat each other's prompts more often.
 DUPLICATES = (0.10, 0.20, 0.30)
 MONTH_DAYS = 30
 SEED = 1

@@ -59,5 +59,5 @@ class Logins:
 
     @cached_property
     def _nobody(self) -> str:
-        """The hash of a password that nobody knows."""
+        """The hash of a random password, for names without an account."""
         return passwords.hashed(passwords.random_password())

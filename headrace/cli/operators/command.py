@@ -39,7 +39,7 @@ def _name(_context: click.Context, _parameter: click.Parameter, text: str) -> st
 def operators() -> None:
     """Make, list and delete the accounts of the pages at /ops.
 
-    There is no default account: without one, nobody can log in. Changes take effect at once.
+    There is no default account: create one before the first login. Changes take effect at once.
     """
 
 

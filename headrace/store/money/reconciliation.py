@@ -57,7 +57,7 @@ def reconcile(db: Connection, costs: CostSettings, provider_usd: Decimal | None 
     The hour that is not over is closed up to now; the sweep closes it again when it is.
 
     Args:
-        provider_usd: the paid API's own bill; None: as the ledger has it, where nobody else's is known.
+        provider_usd: the paid API's own bill; None where it is unknown: the ledger's sum is taken instead.
     """
     now = clock.now(db)
     for bill in cost_hours.open_bills(db, now):

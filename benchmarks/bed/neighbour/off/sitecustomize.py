@@ -37,7 +37,7 @@ if "waits" in OFF:
     from api.reading import slots, waits
 
     def take(held: slots.Slots, app_id: UUID) -> slots.Slot | None:
-        """A slot while one is free, whoever asks."""
+        """A slot as long as one is free, without shares for apps."""
         with held._lock:
             if held._held.total() >= held._count:
                 return None

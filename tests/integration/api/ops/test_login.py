@@ -1,4 +1,4 @@
-"""The login of the pages: who gets in, how long, how often one may guess, and what nobody sees without it."""
+"""The login of the pages: passwords, the length of a session, the limit of failed tries, and pages without a login."""
 
 from collections.abc import Callable
 
