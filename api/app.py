@@ -1,9 +1,10 @@
 """The web process's composition root: builds every part once, then the Flask app."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from flask import Flask, Response, g, request
@@ -50,11 +51,19 @@ STREAM_TYPE = "text/event-stream"
 USAGE_SLOTS = 2
 
 
-def create_app(settings: Settings) -> Flask:
+class WebApp(Flask):
+    """The Flask app. None of its functions is a coroutine, so that none need be looked at before it is called."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function itself."""
+        return func
+
+
+def create_app(settings: Settings) -> WebApp:
     """The WSGI app. Connects to nothing before the first request. Raises: ConfigError."""
     settings.check_pepper()
     settings.check_paid_pools()
-    app = Flask(__name__, static_folder=None)
+    app = WebApp(__name__, static_folder=None)
     # werkzeug silently truncates a chunked body at its limit. One byte more shows that a body is too long.
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes + 1
     app.url_map.merge_slashes = False
@@ -144,16 +153,17 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     took_s = time.monotonic() - g.began
-    response.headers["x-request-id"] = g.request_id
-    response.headers["openai-processing-ms"] = str(round(took_s * 1000))
-    deps().metrics.note(_handled(response), took_s)
+    # `add`, because setting a header looks through all that are there. No route sets these two.
+    response.headers.add("x-request-id", g.request_id)
+    response.headers.add("openai-processing-ms", str(round(took_s * 1000)))
     if request.path.startswith("/v1/"):
         response.headers["Cache-Control"] = "no-store"
+    deps().metrics.note(_handled(response), took_s)
     return response
 
 
 def _handled(response: Response) -> Handled:
-    rule = None if request.url_rule is None else request.url_rule.rule
-    is_stream = response.mimetype == STREAM_TYPE
+    rule = request.url_rule
+    is_stream = response.headers["Content-Type"].startswith(STREAM_TYPE)
     kind: RequestKind = "stream" if is_stream else "wait" if g.get("waits") else "plain"
-    return Handled(request.method, rule, response.status_code, kind, g.get("refusal"))
+    return Handled(request.method, None if rule is None else rule.rule, response.status_code, kind, g.get("refusal"))

@@ -17,6 +17,9 @@ from headrace.domain.ids import show_id
 #: The attributes of every log record; any other attribute came through `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+#: Made once: `json.dumps` with a default would make an encoder for each line.
+_encode = json.JSONEncoder(default=str).encode
+
 #: Loggers that write, for each task or request, what Headrace's own lines already say.
 _CHATTY = ("celery.app.trace", "celery.worker.strategy", "alembic.runtime.migration", "httpx2")
 
@@ -49,9 +52,9 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         entries = line.pop("each", None)
         if entries is None:
-            return json.dumps(line, default=str)
-        shared = json.dumps(line, default=str)[:-1]
-        return "\n".join(f"{shared}, {json.dumps(entry)[1:]}" for entry in entries)
+            return _encode(line)
+        shared = _encode(line)[:-1]
+        return "\n".join(f"{shared}, {_encode(entry)[1:]}" for entry in entries)
 
 
 def configure(level: str = "INFO") -> None:

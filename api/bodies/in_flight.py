@@ -7,13 +7,11 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from uuid import UUID
 
 from api.bodies.fair_semaphore import FairSemaphore
 from api.bodies.reader import BodyReader
-from api.bodies.small import SmallBodies
+from api.bodies.small import SmallBodies, SmallRead
 from api.bodies.threads import ReaderThreads
 from headrace.broker.app_rates import AppRates
 from headrace.domain.apps import App
@@ -56,15 +54,16 @@ class Bodies:
         self._lock = threading.Lock()
         self.parsing = FairSemaphore(1)
 
-    @contextmanager
-    def reading_small(self, app_id: UUID) -> Iterator[bool]:
-        """Count a small body while it is read. Yields: whether the read needs a deadline. Raises: BodiesFull."""
-        with self._lock:
-            self._check_late(app_id)
-        if self._small.sending(app_id) >= SMALL_LIMIT:
+    def reading_small(self, app_id: UUID) -> SmallRead:
+        """Counts a small body while it is read. Yields: whether the read needs a deadline. Raises: BodiesFull."""
+        sending = self._small.sending(app_id)
+        # With fewer bodies under way, and none late, there cannot be too many that came too slowly.
+        if self._late or sending >= LATE_LIMIT:
+            with self._lock:
+                self._check_late(app_id)
+        if sending >= SMALL_LIMIT:
             raise _full(f"This app sends {SMALL_LIMIT} requests at once whose bodies have not come", "app_bodies")
-        with self._small.reading(app_id) as needs_deadline:
-            yield needs_deadline
+        return self._small.reading(app_id)
 
     def admit(self, app: App, size: int, idempotency_key: str | None) -> None:
         """Admit a large body of `size` bytes. `release` must follow. Raises: AppLimited. BodiesFull. StoreUnavailable.

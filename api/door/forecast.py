@@ -5,6 +5,7 @@ Combines live figures (waiting jobs, free slots) with observed rates (the pool's
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean
 
 from api.door.cached.cached_value import CachedValue
@@ -189,6 +190,7 @@ class Forecast:
         return pool.drain_jobs_per_s * fleet.workers if pool else 0.0
 
 
+@cache
 def _split(queue: str) -> tuple[str, Lane]:
     pool, _, lane = queue.rpartition(".")
     return pool, Lane(lane)

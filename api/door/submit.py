@@ -132,7 +132,7 @@ class Submitter:
 
     def _candidates(self, spec: JobSpec, app: App, draft: Draft, tariff: Tariff) -> tuple[Candidate, ...]:
         # A key is not enough: without a worker on the overflow queues, a job there would never start.
-        fleet, has_workers = self.catalogue.fleet(OVERFLOW), spec.pool not in self.settings.paid_pools
+        fleet, has_workers = self.catalogue.fleet(OVERFLOW), not self.settings.pools[spec.pool].is_paid
         has_key = self.settings.openai_api_key is not None
         api_is_open = has_key and fleet.slots > 0
         needs_it = spec.overflow is Overflow.ONLY or (spec.overflow is Overflow.ALLOW and not has_workers)

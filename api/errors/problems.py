@@ -1,7 +1,6 @@
 """Errors as HTTP answers, in the shapes of `api.errors.shapes`."""
 
 import http
-import json
 import logging
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,6 +8,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 from flask.typing import ResponseReturnValue
+from pydantic_core import to_json
 from werkzeug.exceptions import HTTPException
 
 from api.deps import deps
@@ -20,9 +20,9 @@ from headrace.domain.limits.rates import RatesLeft
 from headrace.errors import HeadraceError, Refused
 
 log = logging.getLogger(__name__)
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
-
+#: What the message of such an error says after the colon is a driver's text.
+_OURS = (errors.Unavailable, errors.ConfigError)
 HTTP_CODES: Mapping[int, str] = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
@@ -44,7 +44,7 @@ def answer(error: HeadraceError) -> Response:
     if shape.status == http.HTTPStatus.INTERNAL_SERVER_ERROR:
         return _answer_bug(error)
     message, param = str(error), error.param
-    if isinstance(error, errors.Unavailable | errors.ConfigError):
+    if isinstance(error, _OURS):
         log.warning("request_unavailable", extra={"request_id": g.request_id, "code": error.code, "error": message})
         message, param = f"{public_cause(error)} Nothing was lost; try again.", None
     headers = dict(shape.headers)
@@ -53,7 +53,7 @@ def answer(error: HeadraceError) -> Response:
         g.refusal = error.reason
         when = error.retry_after_s
         headers |= {"x-should-retry": "false"} if when is None else {"Retry-After": str(when)}
-        headers.update(rate_headers(RatesLeft.of(error.rates_left)))
+        headers |= rate_headers(RatesLeft.of(error.rates_left))
         more["reason"] = error.reason
     if isinstance(error, errors.QueueFull):
         more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "unit", "expected_wait_s")}
@@ -91,9 +91,7 @@ def _answer_bug(error: Exception) -> Response:
 
 
 def _problem(status: int, error: Mapping[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> Response:
-    response = Response(_encode({"error": error}) + "\n", status, mimetype="application/json")
-    response.headers.update(headers)
-    return response
+    return Response(to_json({"error": error}) + b"\n", status, headers, mimetype="application/json")
 
 
 def _error(message: str, kind: str, code: str, param: str | None = None) -> dict[str, Any]:

@@ -33,19 +33,19 @@ def body(app: App) -> dict[str, Any]:
 
     Raises: InvalidRequest. RequestEntityTooLarge. AppLimited. BodiesFull. BodyTimeout.
     """
-    limit, told = deps().settings.body_limit_bytes, request.content_length
+    parts, told = deps(), request.content_length
+    limit, bodies = parts.settings.body_limit_bytes, parts.bodies
     # A chunked body gives no length: assume the largest.
     size = limit if told is None else told
     if size > limit:
         raise RequestEntityTooLarge
     # Of a chunked body, one byte more than the limit is read: it shows that the body is too long.
     most = limit + 1 if told is None else told
-    bodies = deps().bodies
     if size <= SMALL_BYTES:
         with bodies.reading_small(app.id) as needs_deadline:
             # The end of a chunked body is unknown, so only a reader stops at its limit.
-            g.raw = _read(app, most) if needs_deadline or told is None else _stream().read()
-        return parse_object(g.raw)
+            raw = g.raw = _read(app, most) if needs_deadline or told is None else _stream(told, limit).read()
+        return parse_object(raw)
     bodies.admit(app, size, _idempotency_key())
     g.body = app.id, size
     g.raw = _read(app, most)
@@ -57,8 +57,8 @@ def _read(app: App, size: int) -> bytes:
     """Read an admitted body, `size` bytes at most. Raises: BodyTimeout. RequestEntityTooLarge."""
     if size == 0:
         return b""
-    bodies = deps().bodies
-    reader = BodyReader(_stream(), size, bodies.threads)
+    bodies, limit = deps().bodies, deps().settings.body_limit_bytes
+    reader = BodyReader(_stream(request.content_length, limit), size, bodies.threads)
     try:
         raw = reader.result(bodies.grace_s)
     except BodyTimeout:
@@ -66,7 +66,7 @@ def _read(app: App, size: int) -> bytes:
         # The client has the whole answer before the response closes. `BodyReader` says what breaks without the join.
         after_this_request(lambda response: _joining(response, reader))
         raise
-    if len(raw) > deps().settings.body_limit_bytes:
+    if len(raw) > limit:
         raise RequestEntityTooLarge
     return raw
 
@@ -82,8 +82,7 @@ def release_body(_: BaseException | None = None) -> None:
         deps().bodies.release(*held)
 
 
-def _stream() -> IO[bytes]:
-    limit, told = deps().settings.body_limit_bytes, request.content_length
+def _stream(told: int | None, limit: int) -> IO[bytes]:
     if told and told <= limit:
         # Now werkzeug stops after the last byte. Otherwise it reads on for the end, and releases the GIL once more.
         request.max_content_length = told
