@@ -1,0 +1,1 @@
+"""Pairs of requests, of which one answer may or may not serve both."""

@@ -1,0 +1,133 @@
+"""The bound of a cached entry: above which similarity its answer may serve, learned from tries. Pure.
+
+A try is a request that ran although the entry might have served it, so that both answers could be compared. An entry
+without tries serves nothing; it earns trust.
+
+The model is that of vCache (Schroeder et al., "vCache: Verified Semantic Prompt Caching", arXiv 2502.03771): an entry
+answers a request of similarity s rightly with the probability L(s) = 1 / (1 + exp(-g (s - t))). The threshold t and the
+slope g are its own. vCache estimates t and g by maximum likelihood, takes a confidence bound of t, and runs the request
+with the probability tau for which (1 - tau) (1 - L) is at most the allowed error. Three things differ here:
+
+- What is bounded is the share of wrong answers among those *served*, not among all requests: the request runs unless
+  its own probability of a wrong answer is at most `max_error`. vCache serves an entry of L = 0.5 at times, if rarely.
+- The posterior of t and g over a grid takes the place of the estimate. It needs no correction where right and wrong
+  tries are perfectly separated, or where all are right, as for most entries; there maximum likelihood has no finite
+  answer, and vCache's code a table of measured variances.
+- A lapse l, as in psychometric functions (Wichmann and Hill 2001): L(s) = (1 - l) / (1 + exp(-g (s - t))). It stands
+  for entries that are wrong now and then however alike the texts are, because the answer depends on more than the text.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+#: The share of served answers that may be wrong.
+DEFAULT_MAX_ERROR = 0.01
+#: An entry serves nothing before so many tries. Source: vCache's code.
+MIN_TRIES = 6
+#: Requests that run although the entry may serve them, so that an answer that has become wrong is noticed.
+RECHECK_SHARE = 0.02
+#: The newest tries that count: older ones may be of another time.
+MAX_TRIES = 128
+#: Similarities are read in steps of this size.
+_STEP = 0.01
+
+#: The grid. Thresholds at and above 1 stand for entries that serve no other text at all.
+_THRESHOLDS = (0.3, 0.4, 0.5, *(round(0.55 + 0.025 * step, 3) for step in range(19)), 1.05, 1.1)
+_SLOPES = (12.0, 25.0, 50.0, 100.0, 200.0)
+#: Each lapse and its share of entries before any try. More than one entry in three is assumed to lapse.
+_LAPSES = ((0.0, 0.6), (0.005, 0.12), (0.02, 0.12), (0.1, 0.1), (0.4, 0.06))
+_GRID = tuple(product(_THRESHOLDS, _SLOPES, _LAPSES))
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One comparison of the entry's answer with a fresh one.
+
+    Attributes:
+        similarity: of the two requests' embeddings, a cosine.
+    """
+
+    similarity: float
+    is_right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whether an entry may serve a request.
+
+    Attributes:
+        error: the probability that its answer would be wrong, as far as its tries tell.
+        run_share: of such requests, the share that runs anyway and is compared; 1 while the entry may not serve.
+    """
+
+    may_serve: bool
+    error: float
+    run_share: float
+    reason: str
+
+
+def trust(tries: Sequence[Try], similarity: float, max_error: float = DEFAULT_MAX_ERROR) -> Trust:
+    """Whether an entry with these tries, oldest first, may serve a request of this similarity.
+
+    Bound: time does not grow with the number of tries, of which `MAX_TRIES` count.
+    """
+    if not 0 < max_error < 1:
+        raise ValueError(f"max_error must be between 0 and 1, not {max_error}.")
+    error = wrong_probability(tries, similarity)
+    if len(tries) < MIN_TRIES:
+        return Trust(False, error, 1.0, f"{len(tries)} tries of at least {MIN_TRIES}")
+    if error > max_error:
+        return Trust(False, error, 1.0, f"it may be wrong with probability {error:.4f}, above {max_error:g}")
+    return Trust(True, error, RECHECK_SHARE, f"it may be wrong with probability {error:.4f}, after {len(tries)} tries")
+
+
+def threshold(tries: Sequence[Try], max_error: float = DEFAULT_MAX_ERROR) -> float | None:
+    """The lowest similarity that the entry may serve, in steps of 0.01; None while it may serve none."""
+    lowest = None
+    for step in range(round(1 / _STEP), -1, -1):
+        if not trust(tries, step * _STEP, max_error).may_serve:
+            break
+        lowest = step * _STEP
+    return lowest
+
+
+def wrong_probability(tries: Sequence[Try], similarity: float) -> float:
+    """The mean of 1 - L over the posterior: the probability that the entry's answer is wrong at this similarity."""
+    weights = _posterior(tuple(sorted(_counts(tries).items())))
+    rights = _rights(_step_of(similarity))
+    return 1.0 - math.fsum(weight * right for weight, right in zip(weights, rights, strict=True))
+
+
+def _counts(tries: Sequence[Try]) -> Counter[tuple[int, bool]]:
+    return Counter((_step_of(each.similarity), each.is_right) for each in tries[-MAX_TRIES:])
+
+
+def _step_of(similarity: float) -> int:
+    return round(min(1.0, max(0.0, similarity)) / _STEP)
+
+
+@lru_cache(maxsize=4096)
+def _posterior(counts: tuple[tuple[tuple[int, bool], int], ...]) -> tuple[float, ...]:
+    """The weight of each point of the grid, after so many tries of each kind. They sum to 1."""
+    logs = [math.log(share) for _, _, (_, share) in _GRID]
+    for (step, is_right), count in counts:
+        logs = [each + count * log for each, log in zip(logs, _logs(step, is_right), strict=True)]
+    highest = max(logs)
+    weights = [math.exp(each - highest) for each in logs]
+    total = math.fsum(weights)
+    return tuple(weight / total for weight in weights)
+
+
+@lru_cache(maxsize=256)
+def _logs(step: int, is_right: bool) -> tuple[float, ...]:
+    return tuple(math.log(max(right if is_right else 1.0 - right, 1e-12)) for right in _rights(step))
+
+
+@lru_cache(maxsize=128)
+def _rights(step: int) -> tuple[float, ...]:
+    """The probability of a right answer at a similarity, for each point of the grid."""
+    return tuple((1.0 - lapse) / (1.0 + math.exp(-slope * (step * _STEP - at))) for at, slope, (lapse, _) in _GRID)

@@ -1,0 +1,153 @@
+"""Whether the answer to one request may serve another, by their texts alone. Pure.
+
+Embeddings cannot decide this: MiniLM gives "turn on dark mode" and "turn off dark mode" a cosine of 0.93, and some
+paraphrases 0.65. So the guard does not look for signs of a difference, a list of which is never complete. It refuses
+unless it can read both texts as the same: the same kind of request about the same concepts in the same roles, with the
+same numbers, units, dates, negations and verbatim spans. Words that it does not know are concepts by themselves, and
+must be in both. The cost is hits: a paraphrase in words that `lexicon` does not join is refused.
+
+Sources: identical content words beside the cosine, ankit373/hydra #945; order carries roles, #1010; possessives carry
+them too, #1035; reversed questions above every threshold, zilliztech/GPTCache #694; polarity,
+vllm-project/semantic-router #2691.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from headrace.policies.reuse.languages import language_of
+from headrace.policies.reuse.order import same_roles
+from headrace.policies.reuse.questions import is_alike
+from headrace.policies.reuse.reading import Reading, plain, read
+from headrace.policies.reuse.terms import Term
+
+#: Longer texts, in characters, serve nothing but themselves: they are documents, of which every word may matter.
+MAX_CHARACTERS = 2_000
+#: So many words in capitals may be names.
+_MOST_CAPITALS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class GuardVerdict:
+    """Whether an answer may serve another request.
+
+    Attributes:
+        kind: what decides, in one word: `same`, or what differs.
+        reason: the same in a sentence, without the texts where they are long.
+    """
+
+    may_serve: bool
+    kind: str
+    reason: str
+
+
+def compare(asked: str, cached: str) -> GuardVerdict:
+    """Whether the answer to `cached` may serve `asked`. Symmetric.
+
+    Bound: time grows with the sum of the lengths, which `MAX_CHARACTERS` limits.
+    """
+    if plain(asked) == plain(cached) and asked.strip() and _is_lossless(asked, cached):
+        return GuardVerdict(True, "same", "the words are the same")
+    if max(len(asked), len(cached)) > MAX_CHARACTERS:
+        return _refuse("length", f"texts above {MAX_CHARACTERS} characters must be identical")
+    languages = {language_of(asked), language_of(cached)} - {None}
+    if len(languages) > 1:
+        return _refuse("language", "the languages differ")
+    if "other" in languages:
+        return _refuse("language", "in this language the words must be identical")
+    return _of_readings(read(_spoken(asked), "de" in languages), read(_spoken(cached), "de" in languages))
+
+
+def _spoken(text: str) -> str:
+    """A text that is all in capitals in small letters: there they say nothing."""
+    return text.lower() if text.isupper() and len(text.split()) > _MOST_CAPITALS else text
+
+
+def _refuse(kind: str, reason: str) -> GuardVerdict:
+    return GuardVerdict(False, kind, reason)
+
+
+def _is_lossless(asked: str, cached: str) -> bool:
+    """Whether capitals say nothing: both texts have them at the same words, the first aside."""
+    return asked == cached or _capitals(asked) == _capitals(cached)
+
+
+def _capitals(text: str) -> list[str]:
+    return [word for word in re.findall(r"\w+", text)[1:] if not word.islower()]
+
+
+def _of_readings(one: Reading, other: Reading) -> GuardVerdict:
+    for kind, noun in (("verbatim", "code or quoted text"), ("number", "numbers, dates or times"), ("unit", "units")):
+        if difference := _difference(_keys(one, kind), _keys(other, kind)):
+            return _refuse(kind, f"{noun} differ: {difference}")
+    if not any(True for _ in one.terms()) or not any(True for _ in other.terms()):
+        return _refuse("words", "a text has no words that say what it is about")
+    mine, theirs = _keys(one, "word") - _keys(other, "word"), _keys(other, "word") - _keys(one, "word")
+    optional = frozenset(mine | theirs)
+    if (mine and theirs) or not optional <= one.grammar.optional:
+        return _of_words(one, other)
+    if _negated(one) != _negated(other):
+        return _refuse("negation", "one text negates what the other does not")
+    if not _kinds_agree(one.kinds, other.kinds):
+        return _refuse("question", f"they ask differently: {_shown(one.kinds)}; {_shown(other.kinds)}")
+    if one.tense and other.tense and one.tense != other.tense:
+        return _refuse("tense", f"one speaks of the {one.tense}, the other of the {other.tense}")
+    if not _owners_agree(one.owners, other.owners):
+        return _refuse("owner", "they speak of different people's things")
+    if one.voice != other.voice and not (one.has_any_doer or other.has_any_doer):
+        return _refuse("roles", "one is done what the other does")
+    if (one.speakers or other.speakers) and one.speakers != other.speakers:
+        return _refuse("roles", "I and you change places")
+    if {one.duty, other.duty} == {"must", "may"} and "how-to" not in one.kinds:
+        return _refuse("question", "one asks for a duty, the other for a permission")
+    if not same_roles(one, other, one.grammar.optional):
+        return _refuse("roles", "the same words stand in other roles")
+    return GuardVerdict(True, "same", "the same concepts in the same roles")
+
+
+def _keys(reading: Reading, kind: str) -> Counter[str]:
+    return Counter(term.key for term in reading.terms() if term.kind == kind)
+
+
+def _negated(reading: Reading) -> Counter[tuple[str, str]]:
+    return Counter((term.key, term.negation) for term in reading.terms() if term.negation)
+
+
+def _of_words(one: Reading, other: Reading) -> GuardVerdict:
+    """The reason where the words differ: opposites, names, or other words."""
+    mine, theirs = _keys(one, "word") - _keys(other, "word"), _keys(other, "word") - _keys(one, "word")
+    for left in mine:
+        for right in theirs:
+            if frozenset((left, right)) in one.grammar.opposites:
+                return _refuse("opposite", f"opposites: {left}; {right}")
+    difference = _difference(mine, theirs)
+    if _names(one.terms(), mine) and _names(other.terms(), theirs):
+        return _refuse("name", f"names differ: {difference}")
+    return _refuse("words", f"words differ: {difference}")
+
+
+def _names(terms: Iterable[Term], keys: Counter[str]) -> bool:
+    return any(term.is_name and term.key in keys for term in terms)
+
+
+def _difference(one: Counter[str], other: Counter[str]) -> str:
+    """What one has and the other lacks; empty if nothing."""
+    return "" if one == other else f"{_shown(one - other)}; {_shown(other - one)}"
+
+
+def _shown(keys: Iterable[str]) -> str:
+    return ", ".join(sorted(key[:40] for key in keys)[:5]) or "none"
+
+
+def _kinds_agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    one, other = one or ("do",), other or ("do",)
+    return len(one) == len(other) and all(is_alike(mine, theirs) for mine, theirs in zip(one, other, strict=True))
+
+
+def _owners_agree(one: frozenset[str], other: frozenset[str]) -> bool:
+    """`my` is `the`, and `your` may be: but `my` is not `your`."""
+    mine, theirs = {"own", "1"}, {"2"}
+    return not (
+        (one & mine and other & theirs and not other & mine) or (other & mine and one & theirs and not one & mine)
+    )

@@ -1,0 +1,105 @@
+"""Which requests one answer may serve, by their texts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headrace.policies.reuse.guard import MAX_CHARACTERS, compare
+
+PAIRS = Path(__file__).resolve().parents[5] / "benchmarks" / "bed" / "pairs" / "hand.jsonl"
+ROWS = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("How do I turn on dark mode?", "how can I enable the dark theme"),
+        ("Turn the lights off, please.", "Turn off the lights."),
+        ("What is the capital of France?", "Could you tell me France's capital?"),
+        ("How tall is the Eiffel Tower?", "What is the height of the Eiffel Tower?"),
+        ("How do I reset the password for my account?", "How can I reset my account password?"),
+        ("On a Mac, how do I take a screenshot?", "What is the way to capture the screen on a Mac?"),
+        ("What happened on March 5, 2024?", "What happened on 2024-03-05?"),
+        ("Wake me at 6 pm.", "Wake me at 18:00."),
+        ("Convert 10 km to miles.", "How many miles is 10 kilometers?"),
+        ("Is tea or coffee older?", "Is coffee or tea older?"),
+        ("Why isn't my phone charging?", "Why is my phone not charging?"),
+        ("What does `git stash` do?", 'What does "git stash" do?'),
+        ("Wie schalte ich den Dunkelmodus ein?", "Wie kann ich den Dunkelmodus aktivieren?"),
+        ("Wie setze ich mein Passwort zurück?", "Ich möchte mein Kennwort zurücksetzen."),
+        ("Kann man gekochten Reis einfrieren?", "Ist es möglich, gekochten Reis einzufrieren?"),
+        ("HOW DO I RESET MY PASSWORD?", "how do i reset my password"),
+        ("Quelle est la capitale de la France ?", "quelle est la capitale de la France?"),
+    ],
+)
+def test_one_answer_may_serve_both(a: str, b: str) -> None:
+    verdict = compare(a, b)
+
+    assert verdict.may_serve, verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "kind"),
+    [
+        ("How do I turn on dark mode?", "How do I turn off dark mode?", "opposite"),
+        ("How do I zoom in?", "How do I zoom out?", "words"),
+        ("Give me 5 ideas.", "Give me ten ideas.", "number"),
+        ("Is 5 mg a lot?", "Is 5 g a lot?", "unit"),
+        ("What happened on March 5, 2020?", "What happened on May 3, 2020?", "number"),
+        ("Remind me in 5 minutes.", "Remind me for 5 minutes.", "roles"),
+        ("Who is the CEO of Microsoft?", "Who is the CEO of Apple?", "name"),
+        ("What is the boiling point of ethanol?", "What is the boiling point of methanol?", "words"),
+        ("Which foods are safe for dogs?", "Which foods are not safe for dogs?", "negation"),
+        ("Find hotels with a pool.", "Find hotels without a pool.", "negation"),
+        ("Which fruits are vegan but not raw?", "Which fruits are not vegan but raw?", "negation"),
+        ("Does Anna owe Bob money?", "Does Bob owe Anna money?", "roles"),
+        ("Convert miles to kilometers.", "Convert kilometers to miles.", "roles"),
+        ("Who manages Anna?", "Who does Anna manage?", "roles"),
+        ("Who is the son of the king?", "Who is the king of the son?", "roles"),
+        ("Which animals hunt at night?", "Which animals are hunted at night?", "roles"),
+        ("Do I owe you money?", "Do you owe me money?", "roles"),
+        ("If Anna calls Bob and Carl calls Dan", "If Anna calls Carl and Bob calls Dan", "roles"),
+        ("The test fails unless I log in.", "The test fails if I log in.", "roles"),
+        ("Review my changes.", "Review your changes.", "owner"),
+        ("When was Einstein born?", "Where was Einstein born?", "question"),
+        ("What can I bring to the exam?", "What must I bring to the exam?", "question"),
+        ("Who is the mayor?", "Who was the mayor?", "tense"),
+        ("What does `x += 1` do?", "What does `x -= 1` do?", "verbatim"),
+        ("Rename getUser.", "Rename getuser.", "verbatim"),
+        ("What does cd .. do?", "What does cd - do?", "verbatim"),
+        ('Who said "I came"?', 'Who said "I saw"?', "verbatim"),
+        ("How old is the earth?", "Wie alt ist die Erde?", "language"),
+        ("Wie melde ich mich an?", "Wie melde ich mich ab?", "opposite"),
+        ("Was frisst der Löwe?", "Was frisst den Löwen?", "roles"),
+        ("Wer liebt Anna?", "Wen liebt Anna?", "question"),
+        ("Nur Anna isst Kuchen.", "Anna isst nur Kuchen.", "roles"),
+        ("Quelle est la capitale de la France et du Mali ?", "Quel est le nom de la ville et du Mali ?", "language"),
+        ("What is it?", "What is this?", "words"),
+        ("", "", "words"),
+    ],
+)
+def test_no_answer_serves_both(a: str, b: str, kind: str) -> None:
+    verdict = compare(a, b)
+
+    assert not verdict.may_serve
+    assert verdict.kind == kind, verdict.reason
+
+
+def test_a_long_text_serves_itself_alone() -> None:
+    text = "word " * MAX_CHARACTERS
+
+    assert compare(text, text).may_serve
+    assert compare(text, text + "please").kind == "length"
+
+
+def test_nothing_in_the_set_is_served_wrongly() -> None:
+    rows = [(row["a"], row["b"]) for row in ROWS if not row["same"]]
+
+    assert [pair for pair in rows if compare(*pair).may_serve or compare(*reversed(pair)).may_serve] == []
+
+
+def test_more_than_half_of_the_paraphrases_in_the_set_are_served() -> None:
+    served = [compare(row["a"], row["b"]).may_serve for row in ROWS if row["same"]]
+
+    assert sum(served) / len(served) > 0.5
