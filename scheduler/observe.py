@@ -61,14 +61,34 @@ def observe(deps: ControlDeps) -> int:
             for queue in lane_queues(pool)
         ]
         observations.add_samples(db, samples)
-        window = observations.recent_samples(db, deps.queues, at - timedelta(seconds=WINDOW_S))
+        since = at - timedelta(seconds=WINDOW_S)
+        window = observations.recent_samples(db, deps.queues, since)
+        run_times = _run_times(db, deps, since)
     deps.tallies.note_observed(samples, waits, ends)
+    deps.admission.publish_outlook(to_json(_told(deps, window, outputs, run_times)), WINDOW_S)
+    return len(samples)
+
+
+def _run_times(db: Connection, deps: ControlDeps, since: datetime) -> dict[str, float]:
+    """Seconds for each token of an answer, of the pools that have a latency goal and answered a job lately."""
+    with_goals = (name for name, pool in deps.settings.pools.items() if pool.latency_goal_s is not None)
+    found = {name: timings.run_s_per_token(db, name, since) for name in with_goals}
+    return {name: seconds for name, seconds in found.items() if seconds is not None}
+
+
+def _told(
+    deps: ControlDeps,
+    window: Iterable[QueueSample],
+    outputs: Mapping[str, ExpectedOutputs],
+    run_times: Mapping[str, float],
+) -> Outlook:
+    """What the API processes are told of each pool of which anything is known."""
     kept = {name: kept_share(pool.max_running, pool.kv_high_share) for name, pool in deps.settings.pools.items()}
     learned = outlook(window, kept)
-    pools = learned.keys() | outputs.keys()
-    told = {pool: replace(learned.get(pool, UNKNOWN), outputs=outputs.get(pool, {})) for pool in pools}
-    deps.admission.publish_outlook(to_json(told), WINDOW_S)
-    return len(samples)
+    return {
+        pool: replace(learned.get(pool, UNKNOWN), outputs=outputs.get(pool, {}), run_s_per_token=run_times.get(pool))
+        for pool in learned.keys() | outputs.keys() | run_times.keys()
+    }
 
 
 def _flows(

@@ -23,7 +23,7 @@ from redis import RedisError
 
 from headrace import connections, startup
 from headrace.broker.admission import Admission
-from headrace.broker.messages import DeliverMessage, ExecuteMessage, list_key, make_celery
+from headrace.broker.messages import DeliverMessage, ExecuteMessage, lane_cycles, list_key, make_celery
 from headrace.broker.remote_control import leave_cancels_to_control
 from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
@@ -122,7 +122,8 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     notices = Notices(Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s))
     taker = KvTaker(redis, pool)
     # Without `ack_emulation` kombu does not record taken messages in Redis: the claim in Postgres is that record.
-    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
+    own = {"taker": taker, "ack_emulation": False, "queue_order_strategy": lane_cycles(settings, pool)}
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, **own}
     make = partial(Worker, settings, route, store, notices, Hooks(taker.look, give_up))
     process = _EngineProcess(make, notices, taker)
 

@@ -7,6 +7,7 @@ from headrace.domain.apps import AppLimits
 from headrace.domain.jobs import JobSpec
 from headrace.domain.places import Refusal
 from headrace.errors import AppLimited
+from headrace.policies.routing import LatencyGoal
 
 #: The longest Retry-After that clients honour, in seconds. Source: the openai SDK.
 RETRY_AFTER_LIMIT_S = 120
@@ -27,8 +28,10 @@ def rate_limited(refusal: Refusal, tokens: int, limits: AppLimits) -> AppLimited
     return AppLimited(message, reason=refusal.reason, retry_after_s=retry_after_s, rates_left=rates_left)
 
 
-def complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None) -> str:
-    """Why a queue has no place for this job, in one sentence."""
+def complaint(
+    refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None, goal: LatencyGoal | None = None
+) -> str:
+    """Why a queue has no place for this job, in one sentence. Args: goal: its pool's, if that binds the job."""
     match refusal.reason:
         case "tokens":
             return (
@@ -37,7 +40,10 @@ def complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None)
             )
         case "wait":
             expected = "longer" if wait_s is None else f"about {wait_s:.0f} s"
-            return f"A job would wait {expected} in queue {queue}, and must start within {start_within_s(spec):.3g} s."
+            within = f"{start_within_s(spec, goal):.3g} s"
+            if goal is not None and goal.start_within_s < start_within_s(spec):
+                within += f" to meet its pool's latency goal of {goal.goal_s:.3g} s"
+            return f"A job would wait {expected} in queue {queue}, and must start within {within}."
         case "share":
             return (
                 f"Queue {queue} is shared: {refusal.depth} jobs wait, and this app has all of the {refusal.cap_jobs} "
@@ -53,11 +59,12 @@ def complaint(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None)
     return f"Queue {queue} is full: {refusal.depth} jobs wait and its cap is {refusal.cap_jobs}."
 
 
-def start_within_s(spec: JobSpec) -> float:
-    """Seconds within which the job must start: its `max_wait`, or until a sooner deadline."""
+def start_within_s(spec: JobSpec, goal: LatencyGoal | None = None) -> float:
+    """Seconds within which the job must start: its `max_wait`, until a sooner deadline, or to meet the pool's goal."""
+    within_s = spec.max_wait_s if goal is None else min(spec.max_wait_s, goal.start_within_s)
     if spec.deadline is None:
-        return spec.max_wait_s
-    return min(spec.max_wait_s, max(0.0, (spec.deadline - datetime.now(UTC)).total_seconds()))
+        return within_s
+    return min(within_s, max(0.0, (spec.deadline - datetime.now(UTC)).total_seconds()))
 
 
 def advice(retry_after_s: int | None) -> str:

@@ -28,7 +28,7 @@ from headrace.policies.forecasting import (
     from_json,
 )
 from headrace.policies.lanes import kept_share
-from headrace.policies.routing import Pressure
+from headrace.policies.routing import LatencyGoal, Pressure
 
 #: How old the observed rates may be, in seconds. `observe` measures them every few seconds.
 OUTLOOK_TTL_S = 1.0
@@ -116,6 +116,17 @@ class Forecast:
             return None
         return rates.expected_tokens(spec.lane, spec.prompt_tokens, spec.sampling.max_tokens)
 
+    def latency_goal(self, spec: JobSpec) -> LatencyGoal | None:
+        """The goal of the job's pool; None without one, for a background job, and where Redis does not answer."""
+        pool = self._settings.pools.get(spec.pool)
+        if pool is None or pool.latency_goal_s is None or not spec.is_interactive:
+            return None
+        try:
+            rates = self._outlook.get().get(spec.pool, UNKNOWN)
+        except BrokerUnavailable:
+            return None
+        return LatencyGoal(spec.pool, pool.latency_goal_s, rates.run_s(spec.lane, spec.sampling.max_tokens))
+
     def pressure(self, queue: str) -> Pressure:
         """How far behind the queue is. Raises: BrokerUnavailable. StoreUnavailable."""
         pool, lane = _split(queue)
@@ -132,12 +143,15 @@ class Forecast:
         now = self.pool(pool)
         return now.departed + now.free(lane)
 
-    def ahead_cap_tokens(self, queue: str, max_wait_s: float) -> int | None:
-        """Tokens that the queue drains within `max_wait_s`; None while the drain rate has not been measured."""
+    def ahead_cap_tokens(self, queue: str, max_wait_s: float, *, by_settings: bool = False) -> int | None:
+        """Tokens that the queue drains within `max_wait_s`; None while the drain rate has not been measured.
+
+        Args: by_settings: until then, go by the pool's `drain_jobs_per_s`.
+        """
         pool, lane = _split(queue)
         now = self.pool(pool)
         curve = now.curves.get(lane)
-        if not now.is_measured or curve is None:
+        if curve is None or not (now.is_measured or by_settings):
             return None
         return int(curve.tokens_within(max_wait_s))
 
@@ -152,8 +166,9 @@ class Forecast:
         return from_json(text) if text else {}
 
     def _read_pool(self, name: str) -> PoolForecast:
-        loads = self._admission.loads([queue_name(name, lane) for lane in Lane])
-        by_lane = {lane: loads[queue_name(name, lane)] for lane in Lane}
+        queues = {lane: queue_name(name, lane) for lane in Lane}
+        loads = self._admission.loads(list(queues.values()))
+        by_lane = {lane: loads[queue] for lane, queue in queues.items()}
         # In this order, a job that is claimed between the two reads counts as two taken slots. In the other order it
         # would count as none.
         departed = self._admission.departed(name)
@@ -161,7 +176,7 @@ class Forecast:
         rates = self._outlook.get().get(name, UNKNOWN)
         mean = _pool_mean_tokens(by_lane, rates)
         kept = self._kept_share(name, rates, by_lane[Lane.HIGH])
-        flows = {lane: self._flow(lane, load, rates.lanes.get(lane), mean) for lane, load in by_lane.items()}
+        flows = {lane: self._flow(queue, loads[queue], rates.lanes.get(lane), mean) for lane, queue in queues.items()}
         is_measured = rates.drain_tokens_per_s_per_slot is not None
         drain_tokens_per_s = (rates.drain_tokens_per_s_per_slot or 0.0) * fleet.slots
         if not is_measured:
@@ -180,10 +195,11 @@ class Forecast:
             return 0.0
         return kept_share(pool.max_running, pool.kv_high_share)
 
-    def _flow(self, lane: Lane, load: Load, rates: LaneRates | None, pool_mean_tokens: float) -> LaneFlow:
+    def _flow(self, queue: str, load: Load, rates: LaneRates | None, pool_mean_tokens: float) -> LaneFlow:
+        pool, lane = _split(queue)
         arriving = rates.arrival_tokens_per_s if rates else 0.0
         mean_tokens = _mean_tokens(load, rates) or pool_mean_tokens
-        return LaneFlow(self._settings.lane(lane).takes, load.expected_tokens, arriving, mean_tokens)
+        return LaneFlow(self._settings.lane(lane, pool).takes, load.expected_tokens, arriving, mean_tokens)
 
     def _believed_jobs_per_s(self, name: str, fleet: Fleet) -> float:
         pool = self._settings.pools.get(name)

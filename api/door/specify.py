@@ -52,7 +52,7 @@ def specify(
         messages=draft.messages,
         sampling=_sampling(draft, max_tokens),
         prompt_tokens=prompt_tokens,
-        max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, settings),
+        max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, model.pool, settings),
         deadline=draft.deadline,
         overflow=draft.overflow,
         max_cost_usd=draft.max_cost_usd,
@@ -73,8 +73,8 @@ def _count_in_turn(draft: Draft, model: Model, app: App, catalogue: Catalogue) -
         return _count(draft, model)
 
 
-def _default_max_wait_s(draft: Draft, settings: Settings) -> float:
-    return settings.lane(draft.lane).default_max_wait_s(is_interactive=draft.stream or not draft.background)
+def _default_max_wait_s(draft: Draft, pool: str, settings: Settings) -> float:
+    return settings.lane(draft.lane, pool).default_max_wait_s(is_interactive=draft.stream or not draft.background)
 
 
 def _sampling(draft: Draft, max_tokens: int) -> Sampling:

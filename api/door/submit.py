@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 from api.door.accepted import Accepted
@@ -34,7 +35,7 @@ from headrace.errors import (
     Unavailable,
 )
 from headrace.policies.pricing import Tariff
-from headrace.policies.routing import Conditions, candidates, route_of
+from headrace.policies.routing import Conditions, LatencyGoal, candidates, route_of
 from headrace.store import Store
 from headrace.store.jobs.idempotency import find_replay, key_reused, until_settled
 
@@ -139,22 +140,30 @@ class Submitter:
         if needs_it and not fleet.slots and (has_key or not has_workers):
             # The account is locked out, or the workers are dead and will be restarted: the request is not at fault.
             raise OverflowUnavailable
+        goal = self.forecast.latency_goal(spec)
         try:
             return candidates(
                 spec,
-                self.settings.lane(spec.lane),
+                partial(self.settings.lane, spec.lane),
                 tariff,
                 Conditions(
-                    ahead_cap_tokens=lambda queue: self.forecast.ahead_cap_tokens(queue, start_within_s(spec)),
+                    ahead_cap_tokens=partial(self._ahead_cap_tokens, spec, goal),
                     free_until=self.forecast.free_until,
                     api_is_open=api_is_open,
                     has_workers=has_workers,
                     lacking=lambda usd: self.wallet.lacking(app, usd),
                     spill_reason=self._spill_reason(spec, tariff) if api_is_open else None,
+                    miss_reason=goal.miss_reason if goal else None,
                 ),
             )
         except InvalidRequest as error:
             raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}{error.param}") from error
+
+    def _ahead_cap_tokens(self, spec: JobSpec, goal: LatencyGoal | None, queue: str) -> int | None:
+        if goal is not None and route_of(queue) is Route.OVERFLOW:
+            # How long the paid API takes is unknown: the wait for it may take all of the goal.
+            goal = replace(goal, run_s=None)
+        return self.forecast.ahead_cap_tokens(queue, start_within_s(spec, goal), by_settings=goal is not None)
 
     def _spill_reason(self, spec: JobSpec, tariff: Tariff) -> str | None:
         tokens = self.forecast.expected_tokens(spec)
@@ -165,14 +174,14 @@ class Submitter:
     def _refused(self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...]) -> Refused:
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
             return rate_limited(refusal, spec.kv_tokens, app.limits)
-        queue = options[0].queue
+        queue, goal = options[0].queue, self.forecast.latency_goal(spec)
         position, ahead_tokens = refusal.depth + 1, refusal.expected_tokens
         wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
         retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
         if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
             self._knock(app, queue, spec.kv_tokens, retry_after_s)
         return QueueFull(
-            f"{complaint(refusal, spec, queue, wait_s)} {advice(retry_after_s)}",
+            f"{complaint(refusal, spec, queue, wait_s, goal)} {advice(retry_after_s)}",
             queue=queue,
             reason=refusal.reason,
             depth=refusal.waiting,
@@ -196,7 +205,7 @@ class Submitter:
         mean_tokens = refusal.backlog_tokens / refusal.depth if refusal.depth else spec.kv_tokens
         match refusal.reason:
             case "wait" if wait_s is not None:
-                return whole(wait_s - start_within_s(spec))
+                return whole(wait_s - start_within_s(spec, self.forecast.latency_goal(spec)))
             case "tokens":
                 tokens: float = refusal.backlog_tokens + spec.kv_tokens - candidate.backlog_cap_tokens
             case "share":

@@ -26,7 +26,11 @@ def every_queue() -> list[QueueBody]:
 
 
 def _body(queue: str, pool: str, lane: Lane, load: Load) -> QueueBody:
-    now, settings = deps().forecast.pool(pool), deps().settings.lane(lane)
+    now, settings, of_pool = (
+        deps().forecast.pool(pool),
+        deps().settings.lane(lane, pool),
+        deps().settings.pools.get(pool),
+    )
     return QueueBody(
         queue=queue,
         pool=pool,
@@ -40,6 +44,7 @@ def _body(queue: str, pool: str, lane: Lane, load: Load) -> QueueBody:
         takes=settings.takes,
         max_wait_s=settings.default_max_wait_s(is_interactive=False),
         interactive_max_wait_s=settings.default_max_wait_s(is_interactive=True),
+        latency_goal_s=of_pool.latency_goal_s if of_pool else None,
         drain_tokens_per_s=round(now.drain_tokens_per_s, 1) if now.is_measured else None,
         expected_wait_s=deps().forecast.wait_if_submitted_s(queue),
         workers=now.fleet.workers,

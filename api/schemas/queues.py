@@ -24,6 +24,9 @@ class QueueBody(Answer):
     takes: int = Field(description="The lane's share: of the takes of all lanes together while all have work.")
     max_wait_s: float = Field(description="Within which a job must start, unless it says otherwise.")
     interactive_max_wait_s: float = Field(description="The same for a job whose caller waits or streams.")
+    latency_goal_s: float | None = Field(
+        description="Of the pool: within which callers who wait or stream are to have the whole answer; null: no goal."
+    )
     drain_tokens_per_s: float | None = Field(description="Of the whole pool while it has work; null: not measured yet.")
     expected_wait_s: float | None = Field(
         description="Seconds until a job that is submitted now starts, as fast as the pool drains; null when nobody "

@@ -60,7 +60,7 @@ def _configuration(settings: Settings, where: RedisUrl) -> dict[str, Any]:
         "broker_transport_options": {
             "global_keyprefix": KEY_PREFIX,
             "priority_steps": [0],
-            "queue_order_strategy": LaneCycles({lane: settings.lane(lane).takes for lane in Lane}),
+            "queue_order_strategy": lane_cycles(settings),
             "visibility_timeout": 3600,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
@@ -93,6 +93,11 @@ class LaneCycles:
     def __json__(self) -> dict[str, int]:
         """What Celery's `inspect stats` and Flower show."""
         return {str(lane): takes for lane, takes in self.takes.items()}
+
+
+def lane_cycles(settings: Settings, pool: str | None = None) -> LaneCycles:
+    """The lanes' shares. Args: pool: by the pool's own lanes, if it has any."""
+    return LaneCycles({lane: settings.lane(lane, pool).takes for lane in Lane})
 
 
 class LaneCycle:

@@ -27,7 +27,9 @@ from headrace.store.money import budgets, tariffs
 
 @click.command()
 @click.option(
-    "--engine", type=click.Choice(["vllm", "simulator", "openai"]), help="The engine. Default: the first pool's."
+    "--engine",
+    type=click.Choice(["vllm", "simulator", "openai"]),
+    help="The engine of all pools with workers of their own. Default: each pool's.",
 )
 @click.option("--without", multiple=True, metavar="NAME", help="Leave a process of the Procfile out. Repeatable.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The API's port. Default: 8000, or the next free one.")
@@ -57,14 +59,14 @@ def up(engine: str | None, ready_file: Path | None, brief: bool, **options: Any)
     settings.check_paid_pools()
     settings.check_budget_webhook()
     with state_lock(settings.state_dir) as lock:
-        model = prepare(settings, say) if settings.pools[settings.pool].engine == "vllm" else None
         without, port = frozenset(options["without"]), options["port"]
-        machine = Machine(settings, StackOptions(without, port, model, scale), say)
+        models = {name: prepare(settings, say, pool) for name, pool in settings.pools.items() if pool.engine == "vllm"}
+        machine = Machine(settings, StackOptions(without, port, models, scale), say)
         for name, reason in machine.left_out.items():
             say(f"{name} is left out: {reason}")
         roster = None if machine.hosts is None else machine.hosts.roster
         supervisor = Supervisor(machine.stages(), machine.logs, lock, say, roster)
-        tell = _Announcement(machine, model, supervisor, ready_file, brief)
+        tell = _Announcement(machine, models.get(settings.pool), supervisor, ready_file, brief)
         try:
             with nullcontext() if machine.hosts is None else host_socket(machine.host_socket, machine.hosts.answer):
                 supervisor.run(tell)
@@ -89,11 +91,18 @@ def say(line: str) -> None:
 
 def choose_engine(asked: str | None) -> Settings:
     """The settings with this engine. If vLLM is wanted but not installed, chooses the simulator and prints that."""
-    settings = Settings.load(engine=asked) if asked else Settings.load()
-    if settings.pools[settings.pool].engine == "vllm" and importlib.util.find_spec("vllm") is None:
+    settings = _with_engine(asked) if asked else Settings.load()
+    is_wanted = any(settings.pools[name].engine == "vllm" for name in settings.own_pools)
+    if is_wanted and importlib.util.find_spec("vllm") is None:
         say("vLLM is not installed on this machine: the simulator answers instead, and its answers are made up.")
-        return Settings.load(engine="simulator")
+        return _with_engine("simulator")
     return settings
+
+
+def _with_engine(engine: str) -> Settings:
+    """The settings with this engine for each pool that the paid API does not answer alone, and for the served one."""
+    pools = {name: {"engine": engine} for name in Settings.load().own_pools}
+    return Settings.load(engine=engine, pools=pools) if pools else Settings.load(engine=engine)
 
 
 class _Announcement:
@@ -184,12 +193,19 @@ class _Announcement:
             "paid API": self._paid_api(),
             "engine": f"{report.engine}{about}",
             "model": f"{report.model}{source}",
+            "more pools": self._more_pools(),
             "logs": str(self._machine.logs),
         }
         for name, value in rows.items():
             if value is not None:
                 say(f"{name:>14}  {value}")
         say("Ctrl-C stops everything.")
+
+    def _more_pools(self) -> str | None:
+        """The other pools in words; None without any."""
+        settings = self._machine.settings
+        others = [(name, pool) for name, pool in settings.pools.items() if name != settings.pool]
+        return ", ".join(f"{name}: {pool.model} ({pool.engine})" for name, pool in others) or None
 
     def _paid_api(self) -> str | None:
         """The paid API's limits, and its models without a price, in words; None without a key."""

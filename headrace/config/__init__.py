@@ -287,6 +287,8 @@ class Settings(BaseSettings):
             return self.served_pool.max_run_s
         return max(pool.max_run_s for pool in self.pools.values())
 
-    def lane(self, lane: Lane) -> LaneSettings:
-        """This lane's settings, the built-in ones where the file has none."""
-        return self.lanes.get(lane) or built_in_lanes()[lane]
+    def lane(self, lane: Lane, pool: str | None = None) -> LaneSettings:
+        """This lane's settings, the built-in ones where the file has none. Args: pool: by its own `lanes`, if any."""
+        common = self.lanes.get(lane) or built_in_lanes()[lane]
+        of_pool = self.pools.get(pool) if pool else None
+        return common if of_pool is None else of_pool.lane(lane, common)

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from headrace.config.sections import LaneSettings, PoolLaneSettings
 from headrace.config.values import Positive, PositiveInt, Section, Share
 from headrace.domain.logprobs import MOST_LOGPROBS
+from headrace.domain.queues import Lane
 
 
 class Price(Section):
@@ -69,6 +71,10 @@ class PoolSettings(Section):
         engine_options: engine arguments of vLLM, such as `tensor_parallel_size`; [gpu.md](gpu.md) says which for
             what.
         drain_jobs_per_s: how fast one worker is assumed to finish jobs until a rate was measured.
+        latency_goal_s: how long a caller who waits or streams may wait for the whole answer, from its acceptance. A job
+            that would likely miss this is refused, or sent to the paid API, at once. It also bounds
+            `interactive_max_wait_s` in this pool. By default there is no goal.
+        lanes: lanes of this pool that differ from `[lanes]`.
         price: what a token costs on this pool's own hosts, until that is measured: see `[hosts.NAME]`.
     """
 
@@ -86,6 +92,8 @@ class PoolSettings(Section):
     reasoning_parser: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     drain_jobs_per_s: Positive = 2.0
+    latency_goal_s: Positive | None = None
+    lanes: dict[Lane, PoolLaneSettings] = Field(default_factory=dict)
     price: Price = DEFAULT_OWN_PRICE
 
     @field_validator("engine_options")
@@ -115,10 +123,28 @@ class PoolSettings(Section):
             raise ValueError("'adapters', 'engine_options' and 'reasoning_parser' are vLLM's; the engine is 'openai'")
         return self
 
+    @model_validator(mode="after")
+    def _the_paid_api_has_the_queues_of_all_pools(self) -> Self:
+        for name, is_set in (("lanes", bool(self.lanes)), ("latency_goal_s", self.latency_goal_s is not None)):
+            if self.is_paid and is_set:
+                raise ValueError(
+                    f"'{name}' is for the queues of a pool with workers of its own, and the engine is 'openai', whose "
+                    f"queues all pools share: remove '{name}', or set [lanes]"
+                )
+        return self
+
     @property
     def is_paid(self) -> bool:
         """True when the paid API alone answers it."""
         return self.engine == "openai"
+
+    def lane(self, lane: Lane, common: LaneSettings) -> LaneSettings:
+        """A lane's settings in this pool. Args: common: those of `[lanes]`."""
+        settings = self.lanes[lane].over(common) if lane in self.lanes else common
+        if self.latency_goal_s is None:
+            return settings
+        within_s = min(settings.default_max_wait_s(is_interactive=True), self.latency_goal_s)
+        return settings.model_copy(update={"interactive_max_wait_s": within_s})
 
     @property
     def most_logprobs(self) -> int:

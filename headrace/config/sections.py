@@ -36,6 +36,28 @@ class LaneSettings(Section):
         return self.max_wait_s
 
 
+class PoolLaneSettings(Section):
+    """What one lane of a pool has in place of the same setting of `[lanes.NAME]`.
+
+    Attributes:
+        max_wait_s: the `max_wait` of a job that gives none.
+        interactive_max_wait_s: the same for a job whose caller waits for the answer or streams it.
+        depth_cap: jobs that wait in this queue before new ones are refused.
+        backlog_cap_tokens: tokens that wait in this queue before new jobs are refused.
+        takes: the lane's weight among the lanes of this pool.
+    """
+
+    max_wait_s: Positive | None = None
+    interactive_max_wait_s: Positive | None = None
+    depth_cap: PositiveInt | None = None
+    backlog_cap_tokens: PositiveInt | None = None
+    takes: PositiveInt | None = None
+
+    def over(self, common: LaneSettings) -> LaneSettings:
+        """The lane's settings in this pool. Args: common: those of `[lanes]`."""
+        return common.model_copy(update={name: value for name, value in self if value is not None})
+
+
 def built_in_lanes() -> dict[Lane, LaneSettings]:
     """Every lane as it is where the file says nothing."""
     return {

@@ -61,6 +61,11 @@ class JobSpec:
         """The most KV cache that this job can use, in tokens."""
         return self.prompt_tokens + self.sampling.max_tokens
 
+    @property
+    def is_interactive(self) -> bool:
+        """True if its caller waits for the answer, or streams it."""
+        return self.stream or not self.background
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

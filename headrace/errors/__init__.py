@@ -30,7 +30,15 @@ from headrace.errors.outages import (
     StoreUnavailable,
     Unavailable,
 )
-from headrace.errors.refusals import AppLimited, BodiesFull, BudgetExceeded, QueueFull, Refused, SlotsFull
+from headrace.errors.refusals import (
+    AppLimited,
+    BodiesFull,
+    BudgetExceeded,
+    GoalMissed,
+    QueueFull,
+    Refused,
+    SlotsFull,
+)
 from headrace.errors.requests import (
     BodyTimeout,
     ContextLengthExceeded,
@@ -60,6 +68,7 @@ __all__ = [
     "EngineError",
     "EngineFault",
     "EngineUnavailable",
+    "GoalMissed",
     "HeadraceError",
     "IdempotencyInProgress",
     "IdempotencyKeyReused",

@@ -71,6 +71,12 @@ class BudgetExceeded(Refused):
     code = "budget_exceeded"
 
 
+class GoalMissed(Refused):
+    """The job's pool would answer later than its latency goal, and the paid API is closed to the job."""
+
+    code = "latency_goal_missed"
+
+
 class BodiesFull(Refused):
     """This process holds as many bytes of large request bodies as it may, of all apps or of this one."""
 

@@ -42,17 +42,26 @@ class PoolRates:
         lanes: those that had jobs lately.
         high_is_in_use: True while workers keep slots for `high`, because it had a job lately.
         outputs: expected answer lengths, of lanes that had answers.
+        run_s_per_token: seconds that its jobs ran for each token of their answers; None while it ended none lately, or
+            has no latency goal.
     """
 
     drain_tokens_per_s_per_slot: float | None
     lanes: Mapping[Lane, LaneRates] = field(default_factory=dict)
     high_is_in_use: bool = False
     outputs: ExpectedOutputs = field(default_factory=dict)
+    run_s_per_token: float | None = None
 
     def expected_tokens(self, lane: Lane, prompt_tokens: int, max_tokens: int) -> int:
         """The tokens that a job will likely use; its maximum if nothing was learned about the lane."""
         output = self.outputs.get(lane)
         return prompt_tokens + (max_tokens if output is None else math.ceil(output.within(max_tokens)))
+
+    def run_s(self, lane: Lane, max_tokens: int) -> float | None:
+        """How long a job will likely run; None while nothing is known of that."""
+        return (
+            None if self.run_s_per_token is None else self.expected_tokens(lane, 0, max_tokens) * self.run_s_per_token
+        )
 
 
 #: The rates of a pool that was not observed.
@@ -74,8 +83,8 @@ def from_json(text: str) -> Outlook:
 
 def _rates(fields: dict[str, Any]) -> PoolRates:
     lanes = {Lane(lane): LaneRates(**rates) for lane, rates in fields["lanes"].items()}
-    # A process of an older version writes neither of these two.
-    kept = fields.get("high_is_in_use", False), from_fields(fields.get("outputs", {}))
+    # A process of an older version writes none of these three.
+    kept = fields.get("high_is_in_use", False), from_fields(fields.get("outputs", {})), fields.get("run_s_per_token")
     return PoolRates(fields["drain_tokens_per_s_per_slot"], lanes, *kept)
 
 

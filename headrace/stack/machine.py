@@ -6,8 +6,8 @@ Decides which processes run, and with which environment. The supervisor runs the
 import os
 import sys
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,6 +18,7 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
 from headrace.stack import ports, readiness
+from headrace.stack.gpu_workers import GPU, GpuWorkers, pool_variables
 from headrace.stack.hosts.former_hosts import end_former_hosts
 from headrace.stack.hosts.local_hosts import HostBounds, HostProcess, LocalHosts
 from headrace.stack.hosts.scale import ScaleOptions, scaled, variables
@@ -54,13 +55,13 @@ class StackOptions:
     Attributes:
         without: processes of the Procfile that are left out.
         port: the API's port; None for the usual one or the next free one.
-        model: the model that a vLLM engine loads; None for another engine.
+        models: by pool, the model that its vLLM engine loads.
         scale: the autoscaler adds and removes hosts in place of the one `gpu` process; None for that process.
     """
 
     without: frozenset[str] = frozenset()
     port: int | None = None
-    model: PreparedModel | None = None
+    models: Mapping[str, PreparedModel] = field(default_factory=dict)
     scale: ScaleOptions | None = None
 
 
@@ -83,8 +84,10 @@ class Machine:
             ConfigError, StackError.
         """
         self._lines = procfile.read(PROJECT_ROOT / "Procfile")
-        if unknown := options.without - self._lines.keys():
-            raise StackError(f"The Procfile has no {', '.join(sorted(unknown))}; it has {', '.join(self._lines)}.")
+        self._workers = GpuWorkers.of(settings)
+        known = self._workers.among(self._lines)
+        if unknown := options.without.difference(known):
+            raise StackError(f"The Procfile has no {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
         self._options = options
         state = settings.state_dir.resolve()
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,7 +100,8 @@ class Machine:
         self._postgres = None if "database_url" in given else Postgres(state / "postgres", postgres_port)
         self._valkey = None if "redis_url" in given else Valkey(state / "valkey", valkey_port)
         self.flower_port = ports.pick(FLOWER_PORT + shift, taken={self.web_port})
-        self._metrics_ports = {name: ports.pick(port + shift) for name, port in METRICS_PORTS.items()}
+        metrics_ports = METRICS_PORTS | self._workers.metrics_ports(PORTS_APART)
+        self._metrics_ports = {name: ports.pick(port + shift) for name, port in metrics_ports.items()}
         pepper = settings.pepper if "pepper" in given else SecretStr(persistent_secret(state / "pepper"))
         self.settings = settings.model_copy(
             update={
@@ -149,8 +153,8 @@ class Machine:
         if self.settings.openai_api_key is None:
             reasons.setdefault("overflow", "OPENAI_API_KEY is not set")
         if self.settings.served_pool.is_paid:
-            reasons.setdefault("gpu", f"the paid API alone answers pool '{self.settings.pool}'")
-        return reasons
+            reasons.setdefault(GPU, f"the paid API alone answers pool '{self.settings.pool}'")
+        return self._workers.left_out(self._options.without, is_scaled=self._options.scale is not None) | reasons
 
     @property
     def metrics_urls(self) -> dict[str, str]:
@@ -173,8 +177,8 @@ class Machine:
     @property
     def _names(self) -> list[str]:
         """The Procfile's processes that always run. Hosts come and go in place of `gpu`."""
-        absent = [*self.left_out, *(["gpu"] if self.hosts is not None else [])]
-        return [name for name in self._lines if name not in absent]
+        absent = [*self.left_out, *([GPU] if self.hosts is not None else [])]
+        return [name for name in self._workers.among(self._lines) if name not in absent]
 
     def _local_hosts(self, shift: int, say: Callable[[str], None]) -> LocalHosts:
         if reason := self.left_out.get("gpu"):
@@ -217,14 +221,14 @@ class Machine:
     def _process(self, name: str) -> Service:
         """A process of the Procfile with its readiness check. A process not named here is ready once it runs."""
         service = Service(self._command(name))
+        if name in (*self._workers.pools, "overflow"):
+            row = readiness.WorkerRow(self.settings, self._workers.pools.get(name, OVERFLOW))
+            return replace(self._worker(service.command, row), before_start=row.mark)
         match name:
             case "web":
                 return replace(service, is_ready=lambda: readiness.answers(self.web_port, "/readyz"))
             case "flower":
                 return replace(service, is_ready=lambda: readiness.answers(self.flower_port, "/healthcheck"))
-            case "gpu" | "overflow":
-                row = readiness.WorkerRow(self.settings, self.settings.pool if name == "gpu" else OVERFLOW)
-                return replace(self._worker(service.command, row), before_start=row.mark)
             case "webhooks" | "control":
                 celery = make_celery("headrace.stack", self.settings)
                 service = replace(service, is_ready=lambda: readiness.pongs(celery, name))
@@ -257,10 +261,11 @@ class Machine:
         )
 
     def _command(self, name: str) -> Command:
-        env = self._env
+        env = self._env | self._workers.env(name)
         if name in self._metrics_ports:
             env = env | {"HEADRACE_METRICS_PORT": str(self._metrics_ports[name])}
-        return Command(name, procfile.shell(self._lines[name]), env, PROJECT_ROOT)
+        line = self._lines[GPU if name in self._workers.pools else name]
+        return Command(name, procfile.shell(line), env, PROJECT_ROOT)
 
     def _environment(self) -> dict[str, str]:
         """The environment of the Procfile's processes: this process's own, with every address and secret added."""
@@ -282,6 +287,9 @@ class Machine:
                 "FLOWER_BASIC_AUTH", f"{FLOWER_USER}:{persistent_secret(settings.state_dir / 'flower-password')}"
             ),
         }
-        if self._options.model is not None:
-            ours["HEADRACE_MODEL_DIR"] = str(self._options.model.folder)
-        return variables(settings, inherited | ours) if self._options.scale else inherited | ours
+        if model := self._options.models.get(settings.pool):
+            ours["HEADRACE_MODEL_DIR"] = str(model.folder)
+        env = inherited | ours
+        if self._workers.others:
+            env = pool_variables(settings, self._options.models, env)
+        return variables(settings, env) if self._options.scale else env

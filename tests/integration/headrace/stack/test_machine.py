@@ -1,5 +1,6 @@
 """What one machine decides to run, and with which environment. Nothing is started here."""
 
+import json
 import socket
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from headrace.config import Settings
+from headrace.config import PoolSettings, Settings
 from headrace.errors import StackError
 from headrace.stack.hosts.scale import ScaleOptions
 from headrace.stack.machine import Machine, StackOptions
@@ -86,6 +87,59 @@ def test_nothing_runs_on_a_gpu_where_the_paid_api_alone_answers(settings: Settin
     assert find(machine, "overflow").command.env["HEADRACE_ENGINE"] == "openai"
 
 
+FAST = {"fast": PoolSettings(model="small", engine="simulator", latency_goal_s=2)}
+
+
+def with_fast(settings: Settings) -> Settings:
+    """The same with a second pool of its own, and one of the paid API's."""
+    paid = {"paid": PoolSettings(model="gpt-4o-mini", engine="openai")}
+    return settings.model_copy(update={"pools": {**settings.pools, **FAST, **paid}})
+
+
+def test_each_pool_of_its_own_has_a_worker_that_knows_its_pool(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(with_fast(settings), StackOptions())
+
+    assert names(machine)[-1] == ["web", "gpu", "gpu-fast", "webhooks", "control", "beat", "flower"]
+    first, fast = find(machine, "gpu").command, find(machine, "gpu-fast").command
+    assert first.argv == fast.argv
+    assert (first.env.get("HEADRACE_POOL", ""), fast.env["HEADRACE_POOL"]) == ("", "fast")
+    assert machine.metrics_urls["gpu-fast"] == f"http://127.0.0.1:{fast.env['HEADRACE_METRICS_PORT']}/metrics"
+    assert len(set(machine.metrics_urls.values())) == len(machine.metrics_urls) == 5
+    # Every process knows every pool as it is served here, whichever pool is its own.
+    monkeypatch.setenv("HEADRACE_POOLS__FAST__ENGINE", "vllm")
+    for name in ("web", "gpu", "gpu-fast", "control"):
+        env = find(Machine(with_fast(settings), StackOptions()), name).command.env
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("HEADRACE_POOLS__FAST__ENGINE")
+            for variable, value in env.items():
+                patch.setenv(variable, value)
+            loaded = Settings.load()
+        assert loaded.pool == ("fast" if name == "gpu-fast" else "chat")
+        assert loaded.pools == with_fast(settings).pools
+
+
+def test_each_worker_loads_the_model_of_its_pool(settings: Settings, tmp_path: Path) -> None:
+    models = {name: PreparedModel(name, tmp_path / name, "a folder") for name in ("chat", "fast")}
+    env = find(Machine(with_fast(settings), StackOptions(models=models)), "gpu-fast").command.env
+
+    folders = {name: pool.get("model_dir") for name, pool in json.loads(env["HEADRACE_POOLS"]).items()}
+    assert folders == {"chat": str(tmp_path / "chat"), "fast": str(tmp_path / "fast"), "paid": None}
+    assert env["HEADRACE_MODEL_DIR"] == env["HEADRACE_ENGINE"] == ""
+
+
+def test_workers_of_other_pools_are_left_out_alone_or_with_all_others(settings: Settings) -> None:
+    two = with_fast(settings)
+    assert "gpu-fast" not in names(Machine(two, StackOptions(frozenset({"gpu-fast"}))))[-1]
+    assert "gpu" in names(Machine(two, StackOptions(frozenset({"gpu-fast"}))))[-1]
+    without = Machine(two, StackOptions(frozenset({"gpu"})))
+    assert (without.left_out["gpu"], without.left_out["gpu-fast"]) == ("as asked", "as gpu is")
+    scaled = Machine(two, StackOptions(scale=ScaleOptions()))
+    assert scaled.left_out["gpu-fast"] == "--scale runs hosts of the served pool alone"
+    assert "gpu-fast" not in names(scaled)[-1]
+
+
 def test_hosts_take_the_place_of_the_one_gpu_process(settings: Settings) -> None:
     machine = Machine(settings, StackOptions(scale=ScaleOptions(3, 10.0)))
     assert names(machine)[-1] == ["web", "webhooks", "control", "beat", "flower"]
@@ -143,7 +197,7 @@ def test_leaving_out_a_process_that_does_not_exist_is_refused_with_the_names_the
 
 def test_processes_find_our_programs_first_and_get_what_they_need(settings: Settings, tmp_path: Path) -> None:
     model = PreparedModel("model", tmp_path / "model", "a folder")
-    machine = Machine(settings, StackOptions(model=model))
+    machine = Machine(settings, StackOptions(models={"chat": model}))
     env = find(machine, "web").command.env
     assert env["PATH"].startswith(f"{Path(sys.executable).parent}:")
     assert env["HEADRACE_ENGINE"] == "simulator"

@@ -13,6 +13,7 @@ from api.door.catalogue import Catalogue
 from api.door.drafts import Draft, Spelling
 from api.door.specify import MOST_LOGPROBS_IN_ALL, specify
 from headrace.config import LaneSettings, OverflowSettings, PoolSettings, Settings, WebhookSettings
+from headrace.config.sections import PoolLaneSettings
 from headrace.domain.apps import App
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
@@ -174,6 +175,17 @@ def test_max_wait_left_out_is_short_where_the_caller_waits_or_streams_and_long_i
     assert chosen_s(background=True) == background_s
     assert chosen_s(background=False) == interactive_s
     assert chosen_s(background=True, stream=True) == interactive_s
+
+
+def test_the_lane_of_the_model_s_pool_gives_the_wait(settings: Settings, catalogue: Catalogue) -> None:
+    changes = {"latency_goal_s": 4.0, "lanes": {Lane.LOW: PoolLaneSettings(max_wait_s=50)}}
+    changed = settings.model_copy(update={"pools": {"chat": settings.pools["chat"].model_copy(update=changes)}})
+
+    def chosen_s(lane: Lane, background: bool) -> float:
+        return specify(draft(10, lane=lane, background=background), APP, catalogue, changed).max_wait_s
+
+    assert [chosen_s(Lane.LOW, background) for background in (True, False)] == [50, 4]
+    assert [chosen_s(Lane.HIGH, background) for background in (True, False)] == [600, 4]
 
 
 def test_a_shorter_wait_of_the_lane_holds_for_callers_who_wait_too(catalogue: Catalogue, settings: Settings) -> None:

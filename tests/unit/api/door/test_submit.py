@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from api.door.cached.full_queues import FRESH_S, REMEMBER_S
 from api.door.drafts import Draft, Spelling
+from api.door.forecast import Forecast
 from api.door.intake import FAILPOINT_INSERTED
 from api.door.submit import LATE_S, RETRY_BLINDLY_S, Submitter
 from headrace.config import Price
@@ -30,6 +31,7 @@ from headrace.errors import (
     AppLimited,
     BrokerUnavailable,
     BudgetExceeded,
+    GoalMissed,
     HeadraceError,
     IdempotencyInProgress,
     IdempotencyKeyReused,
@@ -583,6 +585,77 @@ def test_new_jobs_go_to_the_paid_api_first_while_their_queue_is_deep(
         first.append(door.asked[-1][0].candidates[0].queue)
 
     assert first == ["chat.normal", "overflow.normal", "overflow.normal", "chat.normal"]
+
+
+def with_goal(submitter: Submitter, goal_s: float) -> Submitter:
+    """The same, where the pool has a latency goal."""
+    chat = submitter.settings.pools["chat"].model_copy(update={"latency_goal_s": goal_s})
+    settings = submitter.settings.model_copy(update={"pools": {"chat": chat}})
+    forecast = Forecast(submitter.intake.admission, submitter.catalogue, settings)
+    return replace(submitter, settings=settings, forecast=forecast)
+
+
+#: Of each of the 256 tokens that it may get, nothing was learned.
+RUNS_S = 256 * 0.01
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_caller_who_waits_gets_a_place_only_where_the_pool_s_latency_goal_is_met(
+    submitter: Submitter, door: Any, app: App
+) -> None:
+    door.rates = to_json({"chat": PoolRates(100.0, run_s_per_token=0.01)})
+    fast = with_goal(submitter, 5.0)
+    for asked in (replace(DRAFT, background=False), replace(DRAFT, stream=True), replace(DRAFT, max_wait_s=2.0)):
+        fast.submit(asked, app)
+
+    # The pool drains 1000 tokens a second. A background job has only its own max_wait.
+    within_s = [5 - RUNS_S, 5 - RUNS_S, 2.0]
+    assert [ask.candidates[0].ahead_cap_tokens for [ask] in door.asked] == pytest.approx(
+        [1000 * each_s for each_s in within_s], abs=1
+    )
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_refusal_for_the_latency_goal_names_it(submitter: Submitter, door: Any, app: App) -> None:
+    door.refusal = Refusal("wait", 500, 150_000, 150_000, NO_RATES, cap_tokens=5000)
+    error = refused(with_goal(submitter, 2.0), app, replace(DRAFT, background=False, max_wait_s=60.0))
+
+    assert "must start within 2 s to meet its pool's latency goal of 2 s." in str(error)
+    assert error.reason == "wait"
+
+
+def test_a_goal_is_held_by_the_settings_rate_until_one_is_measured(
+    submitter: Submitter, door: Any, app: App, fleet: dict[str, Fleet]
+) -> None:
+    fleet["chat"] = Fleet("chat", 1, 1, 10, 10, None, None)
+    door.backlog["chat.normal"] = Load(10, 3000, 1, 3000)
+    with_goal(submitter, 4.0).submit(replace(DRAFT, background=False), app)
+
+    # Two jobs a second, of 300 tokens each.
+    assert door.asked[0][0].candidates[0].ahead_cap_tokens == pytest.approx(4 * 2 * 300, abs=2)
+
+
+def test_an_answer_that_takes_longer_than_the_goal_is_refused_at_once_and_counted(
+    submitter: Submitter, door: Any, app: App
+) -> None:
+    door.rates = to_json({"chat": PoolRates(None, run_s_per_token=0.01)})
+    fast = with_goal(submitter, 2.0)
+    with pytest.raises(GoalMissed, match=r"about 2\.6 s, and pool 'chat' answers within 2 s"):
+        fast.submit(replace(DRAFT, background=False), app)
+
+    assert door.steps == []
+    assert [(queue, reason) for _, queue, reason, _, _ in door.refused] == [("chat.normal", "latency_goal")]
+    assert fast.submit(replace(DRAFT, background=False, max_tokens=100), app).queue == "chat.normal"
+    assert fast.submit(DRAFT, app).queue == "chat.normal", "the goal is not for background jobs"
+
+
+def test_an_answer_that_takes_longer_than_the_goal_spills_at_once(paid: Submitter, door: Any, app: App) -> None:
+    door.rates = to_json({"chat": PoolRates(None, run_s_per_token=0.01)})
+    with_goal(paid, 2.0).submit(replace(DRAFT, background=False), app)
+
+    [[ask]] = door.asked
+    assert [each.queue for each in ask.candidates] == ["overflow.normal"]
+    assert ask.candidates[0].reason.startswith("latency goal: ")
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pytest
 from kombu.utils.json import dumps
 
-from headrace.broker.messages import LaneCycle, make_celery, named_in
-from headrace.config import LaneSettings, Settings
+from headrace.broker.messages import LaneCycle, lane_cycles, make_celery, named_in
+from headrace.config import LaneSettings, PoolSettings, Settings
+from headrace.config.sections import PoolLaneSettings
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import CONTROL, Lane, lane_queues
 
@@ -80,6 +81,15 @@ def test_shares_are_those_of_the_settings() -> None:
     cycle.update(["chat.low", "chat.batch"])
     # 10 and 4 of these 22 takes are those of lanes that are not consumed here.
     assert Counter(takes(cycle, ["chat.low", "chat.batch"], 22)) == {"chat.low": 17, "chat.batch": 5}
+
+
+def test_a_pool_s_own_shares_hold_for_its_workers() -> None:
+    pools = {"fast": PoolSettings(lanes={Lane.LOW: PoolLaneSettings(takes=7)})}
+    settings = Settings(pools=pools, lanes={Lane.LOW: LaneSettings(takes=3)})
+
+    assert lane_cycles(settings, "fast").takes[Lane.LOW] == 7
+    assert lane_cycles(settings, "overflow").takes[Lane.LOW] == lane_cycles(settings).takes[Lane.LOW] == 3
+    assert lane_cycles(settings, "fast").takes[Lane.HIGH] == 10
 
 
 def test_operators_can_be_shown_every_setting_of_the_transport() -> None:

@@ -1,6 +1,7 @@
 """`headrace up`, before anything starts: which engine, and what it says of it."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -30,6 +31,17 @@ def test_the_engine_that_was_asked_for_is_taken_silently_when_it_is_there(
     settings = choose_engine(asked)
     assert settings.pools[settings.pool].engine == asked
     assert capsys.readouterr().out == ""
+
+
+def test_all_pools_with_workers_of_their_own_get_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = tmp_path / "headrace.toml"
+    config.write_text('[pools.chat]\n[pools.paid]\nengine = "openai"\n[pools.fast]\nmodel = "small"')
+    monkeypatch.setenv("HEADRACE_CONFIG", str(config))
+    set_installed(monkeypatch, False)
+
+    for asked in ("simulator", None):
+        engines = {name: pool.engine for name, pool in choose_engine(asked).pools.items()}
+        assert engines == {"chat": "simulator", "paid": "openai", "fast": "simulator"}
 
 
 def test_an_engine_that_does_not_exist_is_refused_by_name() -> None:

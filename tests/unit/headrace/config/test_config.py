@@ -156,6 +156,63 @@ def test_lane_that_is_set_in_part_keeps_the_rest_of_its_defaults(
     assert (high.max_wait_s, high.takes) == (10, 10)
 
 
+FAST = """
+    [lanes.high]
+    depth_cap = 100
+    [pools.chat]
+    model = "large"
+    [pools.fast]
+    model = "small"
+    latency_goal_s = 2.5
+    [pools.fast.lanes.high]
+    max_wait_s = 20
+    takes = 3
+"""
+
+
+def test_a_pool_has_lanes_and_a_latency_goal_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, FAST))
+    monkeypatch.setenv("HEADRACE_POOLS__FAST__LANES__HIGH__DEPTH_CAP", "7")
+
+    settings = Settings.load()
+
+    high = settings.lane(Lane.HIGH, "fast")
+    assert (high.depth_cap, high.takes, high.backlog_cap_tokens) == (7, 3, 1_000_000)
+    assert [high.default_max_wait_s(is_interactive=interactive) for interactive in (True, False)] == [2.5, 20]
+    # A lane that the pool does not name is that of all pools, but for callers who wait.
+    low = settings.lane(Lane.LOW, "fast")
+    assert [low.default_max_wait_s(is_interactive=interactive) for interactive in (True, False)] == [2.5, 4 * 3600]
+    for pool in (None, "chat", "overflow"):
+        assert settings.lane(Lane.HIGH, pool) == settings.lanes[Lane.HIGH]
+        assert settings.lane(Lane.HIGH, pool).depth_cap == 100
+
+
+def test_a_goal_does_not_prolong_a_shorter_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, FAST + "interactive_max_wait_s = 1.5"))
+
+    assert Settings.load().lane(Lane.HIGH, "fast").default_max_wait_s(is_interactive=True) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("latency_goal_s = 0", r"pools\.fast\.latency_goal_s.*greater than 0"),
+        ("lanes = { urgent = { takes = 2 } }", r"pools\.fast\.lanes\.urgent.*'high', 'normal', 'low' or 'batch'"),
+        ("lanes = { high = { takse = 2 } }", r"pools\.fast\.lanes\.high\.takse"),
+        ("lanes = { high = { depth_cap = 0 } }", r"pools\.fast\.lanes\.high\.depth_cap.*greater than 0"),
+        ('engine = "openai"\nlatency_goal_s = 2', r"pools\.fast.*'latency_goal_s' is for .*: remove 'latency_goal_s'"),
+        ('engine = "openai"\nlanes = { high = { takes = 2 } }', r"pools\.fast.*remove 'lanes', or set \[lanes\]"),
+    ],
+)
+def test_a_wrong_setting_of_a_fast_pool_is_named_with_what_is_right(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, named: str
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f"[pools.fast]\n{text}"))
+
+    with pytest.raises(ConfigError, match=named):
+        Settings.load()
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -35,7 +35,7 @@ class TestOutlookAsText:
     @pytest.mark.parametrize("drain", [None, 12.5])
     def test_it_is_read_as_it_was_written(self, drain: float | None) -> None:
         outputs = {Lane.LOW: ExpectedOutput(9, tuple(float(bound) for bound in BOUNDS))}
-        rates = PoolRates(drain, {Lane.HIGH: LaneRates(1.5, 80.0)}, True, outputs)
+        rates = PoolRates(drain, {Lane.HIGH: LaneRates(1.5, 80.0)}, True, outputs, 0.02)
         outlook = {"chat": rates, "overflow": PoolRates(None)}
         assert from_json(to_json(outlook)) == outlook
 
@@ -45,6 +45,16 @@ class TestOutlookAsText:
 
     def test_an_empty_one_is_empty(self) -> None:
         assert from_json(to_json({})) == {}
+
+
+class TestRunTime:
+    def test_it_follows_the_likely_length_of_the_answer(self) -> None:
+        learned = {Lane.LOW: ExpectedOutput(10**6, tuple(min(bound, 40.0) for bound in BOUNDS))}
+        rates = PoolRates(None, outputs=learned, run_s_per_token=0.05)
+
+        assert rates.run_s(Lane.LOW, 1000) == pytest.approx(41 * 0.05, rel=0.05)
+        assert rates.run_s(Lane.HIGH, 1000) == pytest.approx(1000 * 0.05), "nothing was learned of this lane"
+        assert PoolRates(None, outputs=learned).run_s(Lane.LOW, 1000) is None
 
 
 class TestCurve:

@@ -9,14 +9,15 @@ from headrace.domain.jobs import JobSpec
 from headrace.domain.limits.budgets import Budget, NoBudget, Shortfall
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route
-from headrace.errors import BudgetExceeded, InvalidRequest
+from headrace.errors import BudgetExceeded, GoalMissed, InvalidRequest
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import Conditions, Pressure, candidates, route_of, spill_reason
 
 PRICE = Price(input_usd_per_mtok=Decimal("0.15"), output_usd_per_mtok=Decimal("0.60"), source="test", version="v1")
 PRICED = Tariff.of(Settings(prices={"gpt-4o-mini": PRICE}))
 UNPRICED = Tariff.of(Settings().model_copy(update={"prices": {}}))
-LANE = LaneSettings(depth_cap=7, backlog_cap_tokens=900)
+CAPS = {"chat": LaneSettings(depth_cap=7, backlog_cap_tokens=900), "overflow": LaneSettings(depth_cap=5)}
+LANE = CAPS.__getitem__
 #: What each queue drains in time; of `overflow`, nobody knows.
 AHEAD = {"chat.low": 300}
 
@@ -59,7 +60,11 @@ def test_candidates_are_those_the_owner_the_price_and_the_key_allow(
     )
 
     assert [each.queue for each in found] == queues
-    assert all((each.depth_cap, each.backlog_cap_tokens) == (7, 900) and each.reason for each in found)
+    caps = [CAPS[queue.partition(".")[0]] for queue in queues]
+    assert [(each.depth_cap, each.backlog_cap_tokens) for each in found] == [
+        (each.depth_cap, each.backlog_cap_tokens) for each in caps
+    ]
+    assert all(each.reason for each in found)
     assert [each.ahead_cap_tokens for each in found] == [AHEAD.get(queue) for queue in queues]
     assert [each.free_until for each in found] == [len(queue) for queue in queues]
 
@@ -194,6 +199,31 @@ def test_overflow_comes_first_where_it_brings_relief(overflow: Overflow, api_is_
 
     assert [each.queue for each in found] == queues
     assert found[0].reason == ("own queue deep" if len(queues) == 2 else found[0].reason)
+
+
+@pytest.mark.parametrize(
+    ("overflow", "api_is_open", "queues"),
+    [
+        (Overflow.ALLOW, True, ["overflow.low"]),
+        (Overflow.ALLOW, False, None),
+        (Overflow.NEVER, True, None),
+        (Overflow.ONLY, True, ["overflow.low"]),
+    ],
+)
+def test_a_job_that_its_pool_answers_too_late_is_spilled_or_refused_at_once(
+    overflow: Overflow, api_is_open: bool, queues: list[str] | None
+) -> None:
+    now = Conditions(AHEAD.get, len, api_is_open=api_is_open, miss_reason="latency goal: 9 s")
+    if queues is None:
+        with pytest.raises(GoalMissed, match="Refused for the latency goal: 9 s") as raised:
+            candidates(spec(overflow=overflow), LANE, PRICED, now)
+        assert (raised.value.reason, raised.value.retry_after_s) == ("latency_goal", None)
+        return
+
+    found = candidates(spec(overflow=overflow), LANE, PRICED, now)
+
+    assert [each.queue for each in found] == queues
+    assert found[0].reason == ("overflow only" if overflow is Overflow.ONLY else "latency goal: 9 s")
 
 
 def test_queue_tells_its_route() -> None:

@@ -8,7 +8,7 @@ from headrace.config import LaneSettings, OverflowSettings
 from headrace.domain.jobs import JobSpec
 from headrace.domain.limits.budgets import Lack, NoBudget, Shortfall
 from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
-from headrace.errors import BudgetExceeded, InvalidRequest
+from headrace.errors import BudgetExceeded, GoalMissed, InvalidRequest
 from headrace.policies.overflow import TOO_DEAR, Objection, Quote, quote
 from headrace.policies.pricing import Tariff
 
@@ -71,6 +71,7 @@ class Conditions:
         has_workers: False for a pool that only the paid API serves: its jobs can go to overflow only.
         lacking: why the budgets do not pay this many USD; None if they do.
         spill_reason: why overflow comes before its own queue; None to put overflow after it.
+        miss_reason: why its own pool would answer later than the pool's latency goal; None if it would not.
     """
 
     ahead_cap_tokens: Callable[[str], int | None]
@@ -79,28 +80,42 @@ class Conditions:
     has_workers: bool = True
     lacking: Callable[[Decimal], Lack | None] = lambda _: None
     spill_reason: str | None = None
+    miss_reason: str | None = None
 
 
-def candidates(spec: JobSpec, lane: LaneSettings, tariff: Tariff, now: Conditions) -> tuple[Candidate, ...]:
+def candidates(
+    spec: JobSpec, lane: Callable[[str], LaneSettings], tariff: Tariff, now: Conditions
+) -> tuple[Candidate, ...]:
     """The queues that this job may go to, best first: its own, and overflow if its owner allows it.
+
+    Args:
+        lane: the settings of the job's lane in a pool.
 
     Raises:
         InvalidRequest, BudgetExceeded: no queue is left: the job can go to overflow only, and the paid API is closed
             to it, or the budgets do not pay for it.
+        GoalMissed: its own pool would answer too late, and overflow is closed to it.
     """
 
     def candidate(pool: str, reason: str) -> Candidate:
-        queue = queue_name(pool, spec.lane)
-        caps = lane.depth_cap, lane.backlog_cap_tokens, now.ahead_cap_tokens(queue)
-        return Candidate(queue, *caps, reason, now.free_until(queue))
+        queue, caps = queue_name(pool, spec.lane), lane(pool)
+        ahead_cap_tokens, free_until = now.ahead_cap_tokens(queue), now.free_until(queue)
+        return Candidate(queue, caps.depth_cap, caps.backlog_cap_tokens, ahead_cap_tokens, reason, free_until)
 
     if spec.overflow is Overflow.NEVER:
         _check_stays(spec, now.has_workers)
+        if now.miss_reason:
+            raise _goal_missed(now.miss_reason)
         return (candidate(spec.pool, "own pool"),)
     quoted = quote(spec, tariff, now.lacking, is_set_up=now.api_is_open)
     if spec.overflow is Overflow.ALLOW and now.has_workers:
+        why_paid = now.miss_reason or now.spill_reason or "own queue full"
+        paid = (candidate(OVERFLOW, why_paid),) if isinstance(quoted, Quote) else ()
+        if now.miss_reason:
+            if not paid:
+                raise _goal_missed(now.miss_reason)
+            return paid
         own = candidate(spec.pool, "own pool")
-        paid = (candidate(OVERFLOW, now.spill_reason or "own queue full"),) if isinstance(quoted, Quote) else ()
         return (*paid, own) if now.spill_reason else (own, *paid)
     if isinstance(quoted, Objection):
         raise _refused(quoted, spec)
@@ -111,6 +126,11 @@ def _check_stays(spec: JobSpec, has_workers: bool) -> None:
     if not has_workers:
         message = f"'{spec.model}' is answered by the paid API alone: leave 'overflow' out, or name another model."
         raise InvalidRequest(message, param="overflow")
+
+
+def _goal_missed(reason: str) -> GoalMissed:
+    message = f"Refused for the {reason}. Ask for fewer tokens, name another model, or submit it as a background job."
+    return GoalMissed(message, reason="latency_goal")
 
 
 def _refused(objection: Objection, spec: JobSpec) -> InvalidRequest | BudgetExceeded:

@@ -1,0 +1,34 @@
+"""Whether a pool answers a job within its latency goal, as far as its rates tell. Pure: no clock, no I/O."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyGoal:
+    """A pool's goal for one job whose caller waits or streams.
+
+    Attributes:
+        pool: its name.
+        goal_s: seconds from the job's acceptance to the end of its answer.
+        run_s: how long the job will likely run; None while the pool has ended no job lately, which leaves all of the
+            goal for the wait.
+    """
+
+    pool: str
+    goal_s: float
+    run_s: float | None = None
+
+    @property
+    def start_within_s(self) -> float:
+        """Seconds within which the job must start; 0 if it is too late already."""
+        return max(0.0, self.goal_s - (self.run_s or 0.0))
+
+    @property
+    def miss_reason(self) -> str | None:
+        """Why the pool misses its goal even if the job starts at once; None if it does not."""
+        if self.run_s is None or self.run_s < self.goal_s:
+            return None
+        return (
+            f"latency goal: the answer would take about {self.run_s:.1f} s, and pool '{self.pool}' answers within "
+            f"{self.goal_s:.3g} s"
+        )
