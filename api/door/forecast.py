@@ -116,6 +116,14 @@ class Forecast:
             return None
         return rates.expected_tokens(spec.lane, spec.prompt_tokens, spec.sampling.max_tokens)
 
+    def expected_output(self, pool: str, lane: Lane, max_tokens: int) -> int:
+        """The tokens that an answer will likely have; `max_tokens` where Redis does not answer."""
+        try:
+            rates = self._outlook.get().get(pool, UNKNOWN)
+        except BrokerUnavailable:
+            return max_tokens
+        return rates.expected_tokens(lane, 0, max_tokens)
+
     def latency_goal(self, spec: JobSpec) -> LatencyGoal | None:
         """The goal of the job's pool; None without one, for a background job, and where Redis does not answer."""
         pool = self._settings.pools.get(spec.pool)

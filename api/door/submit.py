@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -10,6 +11,7 @@ from uuid import UUID
 from api.door.accepted import Accepted
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
+from api.door.choices import Choice, Chooser
 from api.door.complaints import advice, complaint, rate_limited, start_within_s, whole
 from api.door.drafts import Draft
 from api.door.forecast import Forecast
@@ -28,6 +30,9 @@ from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_n
 from headrace.domain.states import JobState
 from headrace.errors import (
     BrokerUnavailable,
+    BudgetExceeded,
+    ContextLengthExceeded,
+    GoalMissed,
     InvalidRequest,
     OverflowUnavailable,
     QueueFull,
@@ -48,6 +53,8 @@ RETRY_BLINDLY_S = 5
 #: Seconds after which a refused request looks again for a job of its Idempotency-Key: a concurrent request may have
 #: made one. Each pause is the time of a commit or two.
 LOOK_AGAIN_S = (0.02, 0.1)
+#: Why the rules' next choice is tried: a larger or freer pool may take the job.
+PASSED_ON = (ContextLengthExceeded, QueueFull, GoalMissed, BudgetExceeded, OverflowUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +87,28 @@ class Submitter:
         )
 
     def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
+        *choices, last = Chooser(self.settings, self.forecast, self.tariff()).choices(draft, app.name)
+        for choice in choices:
+            with suppress(*PASSED_ON):
+                return self._submit_as(choice, app, idempotency, request_id)
+        return self._submit_as(last, app, idempotency, request_id)
+
+    def _submit_as(self, choice: Choice, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
+        draft, tariff = choice.draft, self.tariff()
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         self.poison.check(spec)
-        tariff = self.tariff()
         try:
             options = self._candidates(spec, app, draft, tariff)
+            if choice.reason:
+                options = tuple(replace(each, reason=f"{choice.reason}; {each.reason}") for each in options)
             ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, self.forecast.expected_tokens(spec))
             outcome = self.intake.accept(Bid(spec, ask, app.name, request_id))
             if isinstance(outcome, Refusal):
                 raise self._refused(outcome, spec, app, options)
         except Refused as error:
+            if not choice.is_last:
+                raise
+            self._knock(app, error, spec.kv_tokens)
             # Not counted if found: the other request's job counts.
             if idempotency and (found := self._look_again(app, idempotency)):
                 return found
@@ -178,8 +197,6 @@ class Submitter:
         position, ahead_tokens = refusal.depth + 1, refusal.expected_tokens
         wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
         retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
-        if refusal.reason in ("depth", "tokens") and retry_after_s is not None:
-            self._knock(app, queue, spec.kv_tokens, retry_after_s)
         return QueueFull(
             f"{complaint(refusal, spec, queue, wait_s, goal)} {advice(retry_after_s)}",
             queue=queue,
@@ -192,8 +209,12 @@ class Submitter:
             rates_left=refusal.rates_left,
         )
 
-    def _knock(self, app: App, queue: str, tokens: int, retry_after_s: int) -> None:
-        if not self.intake.full.is_knock_due(app.id, queue):
+    def _knock(self, app: App, refused: Refused, tokens: int) -> None:
+        """Have a place kept for a job that a full queue refused, until its client comes back."""
+        if not isinstance(refused, QueueFull) or refused.reason not in ("depth", "tokens"):
+            return
+        queue, retry_after_s = refused.queue, refused.retry_after_s
+        if retry_after_s is None or not self.intake.full.is_knock_due(app.id, queue):
             return
         try:
             self.intake.admission.knock(app.id, queue, tokens, retry_after_s + LATE_S)

@@ -5,6 +5,7 @@ from flask import Blueprint, Response
 from api.deps import answer, caller, deps
 from api.door.catalogue import no_such_model
 from api.schemas.models import ModelBody, ModelList
+from headrace.config.rules import AUTO
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models")
 
@@ -13,7 +14,7 @@ blueprint = Blueprint("models", __name__, url_prefix="/v1/models")
 def list_all() -> Response:
     """Every model."""
     caller()
-    return answer(ModelList(data=[ModelBody(id=name) for name in deps().catalogue.names()]))
+    return answer(ModelList(data=[ModelBody(id=name) for name in _names()]))
 
 
 # `path`: a Hugging Face id contains a slash.
@@ -21,6 +22,10 @@ def list_all() -> Response:
 def read(name: str) -> Response:
     """One model."""
     caller()
-    if name not in deps().catalogue.names():
+    if name not in _names():
         raise no_such_model(name)
     return answer(ModelBody(id=name))
+
+
+def _names() -> list[str]:
+    return [*deps().catalogue.names(), *([AUTO] if deps().settings.rules else [])]

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from headrace.config.file import PROJECT_ROOT, ConfigPath, toml_source
 from headrace.config.pools import PoolSettings, Price, SimulatorSettings
+from headrace.config.rules import RuleSettings, check_rules
 from headrace.config.scaling import HostTypeSettings, ScalingEvent, ScalingSettings
 from headrace.config.sections import (
     BudgetSettings,
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
         pool: the pool that a GPU worker serves; by default the file's first.
         host_id: names this worker's host. The workers of one host share it; by default the machine's name.
         hosts: the types of worker hosts.
+        rules: which pools can answer a job of the model `auto`.
         pepper: keys the HMAC under which API keys are stored. `headrace up` makes a random one and keeps it; elsewhere
             `web` does not start without one. A new pepper voids every key that is not stored under `old_pepper`.
         old_pepper: the previous pepper. While it is set, keys that are stored under it stay valid.
@@ -150,6 +152,7 @@ class Settings(BaseSettings):
     webhooks: WebhookSettings = WebhookSettings()
     scaling: ScalingSettings = ScalingSettings()
     hosts: dict[str, HostTypeSettings] = Field(default_factory=dict)
+    rules: dict[str, RuleSettings] = Field(default_factory=dict)
 
     body_limit_bytes: PositiveInt = 8 * 1024 * 1024
     bodies_in_flight_bytes: PositiveInt = 64 * 1024 * 1024
@@ -233,6 +236,7 @@ class Settings(BaseSettings):
         host_id = self.host_id or socket.gethostname()
         own_pools = [each for each, pool in pools.items() if not pool.is_paid]
         self.scaling.check(own_pools, self.hosts)
+        check_rules(self.rules, pools)
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 
     def check_pepper(self) -> None:

@@ -23,6 +23,11 @@ latency_goal_s = 3
 [pools.fast.lanes.normal]
 depth_cap = 3
 
+[rules.short]
+tasks = ["classify"]
+max_output_tokens = 50
+pools = ["fast"]
+
 [simulator]
 decode_tokens_per_s = 50
 output_tokens = 200
@@ -109,6 +114,24 @@ def test_what_would_miss_the_fast_pool_s_goal_is_refused_at_once(
     assert error.response.headers["x-should-retry"] == "false"
     # In the background it may take its time.
     assert system.ended(system.submit(model="small", max_tokens=LONG_TOKENS))["status"] == "succeeded"
+
+
+def test_the_rules_choose_the_pool_of_a_job_that_leaves_the_model_open(system: Any, client: Any) -> None:
+    assert [model.id for model in client.models.list()] == ["large", "small", "auto"]
+    easy = system.submit(model="auto", metadata={"task": "classify"}, max_tokens=ANSWER_TOKENS)
+    others = [
+        system.submit(model="auto", max_tokens=5),
+        system.submit(model="auto", max_tokens=5, metadata={"task": "x"}),
+    ]
+    system.all_ended([easy, *others])
+
+    assert pools_of_workers(system, [easy]) == {"fast"}
+    assert pools_of_workers(system, others) == {"chat"}
+    rows = system.sql("SELECT pool, route_reason FROM jobs WHERE id = ANY(%s)", [parse_id(easy), parse_id(others[0])])
+    assert {row["pool"]: row["route_reason"] for row in rows} == {
+        "fast": "rule 'short': fast has free slots; own pool",
+        "chat": "no rule matches: chat; own pool",
+    }
 
 
 def test_a_pool_without_workers_leaves_the_other_alone(system: Any, client: Any) -> None:

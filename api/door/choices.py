@@ -1,0 +1,93 @@
+"""The models to try for a draft: the caller's own, or for `auto` those of the rules' pools, cheapest first.
+
+Reads the forecast and the prices; takes no place.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from api.door.drafts import Draft
+from api.door.forecast import Forecast
+from headrace.config import Settings
+from headrace.config.rules import AUTO, RuleSettings
+from headrace.domain.attempts import Usage
+from headrace.domain.queues import Overflow, queue_name
+from headrace.errors import Unavailable
+from headrace.policies.pricing import Tariff, cost
+from headrace.policies.routing.rules import Offer, Traits, cheapest_first, matching, offer_reason
+
+#: The field of a job's metadata that names its task.
+TASK = "task"
+#: Characters of one token, as far as the order of prices depends on it.
+CHARS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A draft with a model.
+
+    Attributes:
+        reason: why this model; empty for the caller's own choice.
+        is_last: no other choice follows.
+    """
+
+    draft: Draft
+    reason: str = ""
+    is_last: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """Finds the choices of a draft of one app."""
+
+    settings: Settings
+    forecast: Forecast
+    tariff: Tariff
+
+    def choices(self, draft: Draft, app: str) -> tuple[Choice, ...]:
+        """At least one choice, the best first. Args: app: its name."""
+        settings = self.settings
+        if draft.model != AUTO or not settings.rules:
+            return (Choice(draft),)
+        found = matching(settings.rules, self._traits(draft, app))
+        if found is None:
+            first = next(iter(settings.pools))
+            return (Choice(replace(draft, model=settings.pools[first].model), f"no rule matches: {first}"),)
+        return tuple(self._ranked(draft, *found))
+
+    def _ranked(self, draft: Draft, name: str, rule: RuleSettings) -> Iterator[Choice]:
+        pools = self.settings.pools
+        # The paid API is closed to a job of `never`, so such a pool is named only where the rule has no other.
+        stays = [pool for pool in rule.pools if draft.overflow is not Overflow.NEVER or not pools[pool].is_paid]
+        offers = cheapest_first(self._offer(draft, pool) for pool in stays or rule.pools)
+        for no, offer in enumerate(offers):
+            reason = offer_reason(name, offer, (each.pool for each in offers[:no]))
+            yield Choice(replace(draft, model=pools[offer.pool].model), reason, is_last=no == len(offers) - 1)
+
+    def _traits(self, draft: Draft, app: str) -> Traits:
+        kind = (draft.response_format or {}).get("type", "text")
+        return Traits(
+            app, draft.metadata.get(TASK), _chars(draft), kind != "text", lambda pool: self._output(draft, pool)
+        )
+
+    def _offer(self, draft: Draft, pool: str) -> Offer:
+        of_pool, usage = self.settings.pools[pool], Usage(_chars(draft) // CHARS_PER_TOKEN, self._output(draft, pool))
+        if of_pool.is_paid:
+            return Offer(pool, self.tariff.api_usd(of_pool.model, usage))
+        own = self.tariff.own.get(pool, of_pool.price)
+        return Offer(pool, cost(own, usage).usd, self._is_idle(draft, pool))
+
+    def _is_idle(self, draft: Draft, pool: str) -> bool:
+        try:
+            pressure = self.forecast.pressure(queue_name(pool, draft.lane))
+        except Unavailable:
+            return False
+        return pressure.free > pressure.jobs
+
+    def _output(self, draft: Draft, pool: str) -> int:
+        most = draft.max_tokens or self.settings.pools[pool].default_max_tokens
+        return self.forecast.expected_output(pool, draft.lane, most)
+
+
+def _chars(draft: Draft) -> int:
+    return sum(len(message.content) for message in draft.messages)
