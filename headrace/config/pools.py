@@ -74,7 +74,7 @@ class PoolSettings(Section):
         latency_goal_s: how long a caller who waits or streams may wait for the whole answer, from its acceptance. A job
             that would likely miss this is refused, or sent to the paid API, at once. It also bounds
             `interactive_max_wait_s` in this pool. By default there is no goal.
-        lanes: lanes of this pool that differ from `[lanes]`.
+        lanes: a lane of this pool, in place of the same settings of `[lanes.NAME]`. What is left out is as there.
         price: what a token costs on this pool's own hosts, until that is measured: see `[hosts.NAME]`.
     """
 
@@ -125,12 +125,11 @@ class PoolSettings(Section):
 
     @model_validator(mode="after")
     def _the_paid_api_has_the_queues_of_all_pools(self) -> Self:
-        for name, is_set in (("lanes", bool(self.lanes)), ("latency_goal_s", self.latency_goal_s is not None)):
-            if self.is_paid and is_set:
-                raise ValueError(
-                    f"'{name}' is for the queues of a pool with workers of its own, and the engine is 'openai', whose "
-                    f"queues all pools share: remove '{name}', or set [lanes]"
-                )
+        what = "is for a pool with workers of its own, and the engine is 'openai', whose queues all pools share"
+        if self.is_paid and self.lanes:
+            raise ValueError(f"'lanes' {what}: remove 'lanes', or set [lanes]")
+        if self.is_paid and self.latency_goal_s is not None:
+            raise ValueError(f"'latency_goal_s' {what}: remove 'latency_goal_s'")
         return self
 
     @property

@@ -47,10 +47,10 @@ class QueueMetrics(Collector):
         yield up
 
     def _max_waits(self) -> GaugeMetricFamily:
-        about = "The max_wait of a job in this lane that gives none."
-        gauge = GaugeMetricFamily("headrace_lane_max_wait_seconds", about, labels=["lane"])
-        for lane in Lane:
-            gauge.add_metric([lane], self.deps.settings.lane(lane).max_wait_s)
+        about = "The max_wait of a job in this queue that gives none."
+        gauge = GaugeMetricFamily("headrace_lane_max_wait_seconds", about, labels=QUEUE)
+        for pool, lane in map(parts_of, self.deps.queues):
+            gauge.add_metric([pool, lane], self.deps.settings.lane(Lane(lane), pool).max_wait_s)
         return gauge
 
     def _depths(self) -> Iterator[Metric]:

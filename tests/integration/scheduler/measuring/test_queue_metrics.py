@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from headrace.broker.admission import Admission
+from headrace.config.sections import PoolLaneSettings
 from headrace.connections import postgres
 from headrace.domain.jobs import JobSpec
 from headrace.domain.places import Ask
-from headrace.domain.queues import Candidate, Ticket
+from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.store import Store
 from scheduler.deps import ControlDeps
 from scheduler.measuring.queue_metrics import QueueMetrics
@@ -60,7 +61,16 @@ def test_oldest_wait_running_jobs_and_the_lanes_max_wait(
     assert 70 <= value(page, f"headrace_queue_oldest_wait_seconds{{{NORMAL}}}") < 80
     assert value(page, 'headrace_queue_oldest_wait_seconds{lane="low",pool="chat"}') == 0
     assert value(page, f"headrace_jobs_running{{{NORMAL}}}") == 1
-    assert value(page, 'headrace_lane_max_wait_seconds{lane="normal"}') == 600
+    assert value(page, f"headrace_lane_max_wait_seconds{{{NORMAL}}}") == 600
+
+
+def test_a_pool_s_own_max_wait_is_told_of_its_queues(deps: ControlDeps, serve: Serve) -> None:
+    lanes = {Lane.NORMAL: PoolLaneSettings(max_wait_s=60)}
+    pools = {"chat": deps.settings.pools["chat"].model_copy(update={"lanes": lanes})}
+    page = serve(QueueMetrics(replace(deps, settings=deps.settings.model_copy(update={"pools": pools}))))()
+
+    assert value(page, f"headrace_lane_max_wait_seconds{{{NORMAL}}}") == 60
+    assert value(page, 'headrace_lane_max_wait_seconds{lane="normal",pool="overflow"}') == 600
 
 
 def test_when_the_queues_were_last_sampled(deps: ControlDeps, serve: Serve, query: Any) -> None:
