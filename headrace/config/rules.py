@@ -35,7 +35,7 @@ class RuleSettings(Section):
 
 def check_rules(rules: Mapping[str, RuleSettings], pools: Mapping[str, PoolSettings]) -> None:
     """Check the names in the rules. Raises: ConfigError: one names no pool, or a pool that no request can name."""
-    first = {pool.model: name for name, pool in reversed(pools.items())}
+    first = {pool.model: name for name, pool in reversed(list(pools.items()))}
     for rule, settings in rules.items():
         for name in settings.pools:
             where = f"[rules.{rule}] names pool '{name}'"
