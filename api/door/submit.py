@@ -22,6 +22,7 @@ from api.door.spill_switch import SpillSwitch
 from api.door.wallet import SharedWallet
 from api.reading.ending import read
 from headrace.config import Settings
+from headrace.config.rules import AUTO
 from headrace.domain.apps import App
 from headrace.domain.attempts import Usage
 from headrace.domain.jobs import Idempotency, JobSpec
@@ -87,8 +88,10 @@ class Submitter:
         )
 
     def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
-        *choices, last = Chooser(self.settings, self.forecast, self.tariff()).choices(draft, app.name)
-        for choice in choices:
+        if draft.model != AUTO:
+            return self._submit_as(Choice(draft), app, idempotency, request_id)
+        *others, last = Chooser(self.settings, self.forecast, self.tariff()).choices(draft, app.name)
+        for choice in others:
             with suppress(*PASSED_ON):
                 return self._submit_as(choice, app, idempotency, request_id)
         return self._submit_as(last, app, idempotency, request_id)

@@ -4,7 +4,9 @@ import sys
 import pytest
 from celery import Celery
 
-from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, lane_queues
+from headrace.config import PoolSettings, Settings
+from headrace.config.sections import PoolLaneSettings
+from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Lane, lane_queues
 from workers import app
 
 
@@ -31,6 +33,14 @@ def test_each_role_takes_from_its_queues_and_knows_its_task_alone(
 def test_one_roles_task_is_not_another_roles() -> None:
     assert app.gpu.tasks[EXECUTE].app is app.gpu
     assert app.gpu.tasks[EXECUTE].run is not app.overflow.tasks[EXECUTE].run
+
+
+def test_a_gpu_worker_takes_by_the_shares_of_its_own_pool() -> None:
+    pools = {"chat": PoolSettings(), "fast": PoolSettings(lanes={Lane.LOW: PoolLaneSettings(takes=7)})}
+    for pool, takes in (("fast", 7), ("chat", 1)):
+        celery = app._make_gpu_app(Settings.load(pools=pools, pool=pool))
+        shares = celery.conf.broker_transport_options["queue_order_strategy"].takes
+        assert (tuple(celery.amqp.queues.consume_from), shares[Lane.LOW]) == (lane_queues(pool), takes)
 
 
 def test_task_fails_in_the_open_while_there_is_no_engine() -> None:
