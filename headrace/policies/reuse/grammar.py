@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -24,15 +24,22 @@ class Grammar:
         concepts: a phrase's or word's base forms, and the concept's name.
         actions: the concepts whose doer is always the caller or the system.
         opposites: pairs of concepts.
+        optional: concepts that one text alone may have, by the kind of the request, and under `""` for each.
+        judgements: concepts such as `safe`.
+        verbs: what follows "to" as an infinitive.
+        bases: all base forms that a word may have; its first is `base`.
     """
 
     is_german: bool
     base: Callable[[str], str]
+    bases: Callable[[str], Sequence[str]]
     concepts: Mapping[tuple[str, ...], str]
     actions: frozenset[str]
     opposites: frozenset[frozenset[str]]
     stop_words: frozenset[str]
-    optional: frozenset[str]
+    optional: Mapping[str, frozenset[str]]
+    judgements: frozenset[str]
+    verbs: frozenset[str]
     joiners: frozenset[str]
     clause_words: frozenset[str]
     negations: frozenset[str]
@@ -59,15 +66,23 @@ def grammar_of(is_german: bool) -> Grammar:
 def _grammar(
     language: ModuleType, base: Callable[[str], str], concepts: Mapping[tuple[str, ...], str], actions: frozenset[str]
 ) -> Grammar:
+    def named(words: Iterable[str]) -> frozenset[str]:
+        return frozenset(concepts.get((base(word),), base(word)) for word in words)
+
     pairs = [pair.split() for pair in re.split(r",\s*", language.OPPOSITES.replace("\n", " ").strip())]
     return Grammar(
         is_german=language is german,
         base=base,
+        bases=(lambda word: (base(word),))
+        if language is german
+        else (lambda word: (base(word), *_english_forms(word))),
         concepts=concepts,
         actions=actions,
-        opposites=frozenset(frozenset(concepts.get((base(word),), base(word)) for word in pair) for pair in pairs),
+        opposites=frozenset(named(pair) for pair in pairs),
         stop_words=language.STOP_WORDS,
-        optional=frozenset(concepts.get((base(word),), base(word)) for word in language.OPTIONAL_WORDS),
+        optional={kind: named(words) for kind, words in language.OPTIONAL_WORDS.items()},
+        judgements=named(language.JUDGEMENTS),
+        verbs=language.VERBS,
         joiners=language.JOINERS,
         clause_words=language.CLAUSE_WORDS,
         negations=language.NEGATIONS,

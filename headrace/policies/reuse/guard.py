@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headrace.policies.reuse.languages import language_of
+from headrace.policies.reuse.lexicon import words_of
 from headrace.policies.reuse.order import same_roles
 from headrace.policies.reuse.questions import is_alike
 from headrace.policies.reuse.reading import Reading, plain, read
@@ -26,6 +27,11 @@ from headrace.policies.reuse.terms import Term
 MAX_CHARACTERS = 2_000
 #: So many words in capitals may be names.
 _MOST_CAPITALS = 3
+#: Concepts of what users do on a page or in an app.
+_ON_A_PAGE = words_of(
+    "change delete download upload cancel reset view check turn-on turn-off log-in sign-up unsubscribe track export "
+    "import submit rename subscribe contact"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +75,13 @@ def _refuse(kind: str, reason: str) -> GuardVerdict:
 
 
 def _is_lossless(asked: str, cached: str) -> bool:
-    """Whether capitals say nothing: both texts have them at the same words, the first aside."""
-    return asked == cached or _capitals(asked) == _capitals(cached)
+    """Whether capitals say nothing: both texts have the same, that of the first word aside."""
+    return _capitals(asked) == _capitals(cached)
 
 
 def _capitals(text: str) -> list[str]:
-    return [word for word in re.findall(r"\w+", text)[1:] if not word.islower()]
+    words = re.findall(r"\w+", text)
+    return [word for place, word in enumerate(words) if not word.islower() and (place or not word.istitle())]
 
 
 def _of_readings(one: Reading, other: Reading) -> GuardVerdict:
@@ -84,12 +91,12 @@ def _of_readings(one: Reading, other: Reading) -> GuardVerdict:
     if not any(True for _ in one.terms()) or not any(True for _ in other.terms()):
         return _refuse("words", "a text has no words that say what it is about")
     mine, theirs = _keys(one, "word") - _keys(other, "word"), _keys(other, "word") - _keys(one, "word")
-    optional = frozenset(mine | theirs)
-    if (mine and theirs) or not optional <= one.grammar.optional:
+    optional = _optional(one, other)
+    if (mine and theirs) or not frozenset(mine | theirs) <= optional:
         return _of_words(one, other)
     if _negated(one) != _negated(other):
         return _refuse("negation", "one text negates what the other does not")
-    if not _kinds_agree(one.kinds, other.kinds):
+    if not _kinds_agree(one, other):
         return _refuse("question", f"they ask differently: {_shown(one.kinds)}; {_shown(other.kinds)}")
     if one.tense and other.tense and one.tense != other.tense:
         return _refuse("tense", f"one speaks of the {one.tense}, the other of the {other.tense}")
@@ -101,13 +108,18 @@ def _of_readings(one: Reading, other: Reading) -> GuardVerdict:
         return _refuse("roles", "I and you change places")
     if {one.duty, other.duty} == {"must", "may"} and "how-to" not in one.kinds:
         return _refuse("question", "one asks for a duty, the other for a permission")
-    if not same_roles(one, other, one.grammar.optional):
+    if not same_roles(one, other, optional):
         return _refuse("roles", "the same words stand in other roles")
     return GuardVerdict(True, "same", "the same concepts in the same roles")
 
 
 def _keys(reading: Reading, kind: str) -> Counter[str]:
     return Counter(term.key for term in reading.terms() if term.kind == kind)
+
+
+def _optional(one: Reading, other: Reading) -> frozenset[str]:
+    """What one of them alone may have."""
+    return frozenset().union(*(one.grammar.optional.get(kind, ()) for kind in ("", *one.kinds, *other.kinds)))
 
 
 def _negated(reading: Reading) -> Counter[tuple[str, str]]:
@@ -140,9 +152,12 @@ def _shown(keys: Iterable[str]) -> str:
     return ", ".join(sorted(key[:40] for key in keys)[:5]) or "none"
 
 
-def _kinds_agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    one, other = one or ("do",), other or ("do",)
-    return len(one) == len(other) and all(is_alike(mine, theirs) for mine, theirs in zip(one, other, strict=True))
+def _kinds_agree(one: Reading, other: Reading) -> bool:
+    mine, theirs = one.kinds or ("do",), other.kinds or ("do",)
+    if {*mine, *theirs} == {"where-can", "how-to"}:
+        # Where to do it and how are one question where the place is a page.
+        return any(term.key in _ON_A_PAGE for term in one.terms())
+    return len(mine) == len(theirs) and all(is_alike(left, right) for left, right in zip(mine, theirs, strict=True))
 
 
 def _owners_agree(one: frozenset[str], other: frozenset[str]) -> bool:

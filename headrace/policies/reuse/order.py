@@ -126,7 +126,8 @@ def _free(reading: Reading) -> frozenset[str]:
     ]
     verbs = _german_verbs(terms) if reading.grammar.is_german else _actions(reading, terms)
     superlatives = {term.key for chunk in reading.chunks[:1] for term in chunk.terms if _is_superlative(term)}
-    return frozenset(verbs | superlatives if len(superlatives) == 1 else verbs)
+    judgements = {term.key for term in terms if term.key in reading.grammar.judgements}
+    return frozenset(verbs.union(*(each for each in (superlatives, judgements) if len(each) == 1)))
 
 
 def _german_verbs(terms: Sequence[Term]) -> set[str]:

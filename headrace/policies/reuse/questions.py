@@ -12,6 +12,13 @@ _ALIKE = frozenset(
     frozenset(pair)
     for pair in (
         ("what", "do"), ("what", "name"), ("who", "name"), ("name", "do"), ("can-you", "do"),
+        ("explain", "what"),
+        ("explain", "do"),
+        ("explain", "how"),
+        ("explain", "name"),
+        ("explain", "can-you"),
+        ("who", "do"),
+        ("where", "where-can"),
         ("can-you", "whether-can"),
         ("when", "when-year"), ("when", "when-time"), ("when", "when-day"), ("how", "how-to"), ("what", "how-much"),
         ("how-to", "do-how"), ("what", "can-you"),

@@ -92,8 +92,10 @@ def read(text: str, is_german: bool) -> Reading:
 
 
 def plain(text: str) -> tuple[str, ...]:
-    """A text's words and signs without regard to case and spaces: all that may differ where no grammar is known."""
-    return tuple(re.findall(r"\w+|[^\w\s]", mask(text).text.casefold().rstrip(" .!?"))) + mask(text).spans
+    """A text without regard to case, to spaces between words and to its end: all that may differ without a grammar."""
+    masked = mask(text)
+    close = re.sub(r"\s+(?=[?!;:.,](?:\s|$))", "", masked.text.casefold())
+    return (*close.rstrip(" .!?").split(), *masked.spans)
 
 
 def _words(text: str) -> list[str]:

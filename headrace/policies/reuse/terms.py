@@ -207,33 +207,37 @@ def _is_direction(items: Sequence[Item], at: int, word: str, grammar: Grammar) -
     if word != "to":
         return True
     before = items[at - 1].text.lower() if at else ""
-    return bool(before) and before not in grammar.before_infinitive and not (following and following.text == "be")
+    is_infinitive = following is not None and following.text.lower() in grammar.verbs
+    return bool(before) and before not in grammar.before_infinitive and not is_infinitive
 
 
 def _phrase(items: Sequence[Item], at: int, grammar: Grammar) -> tuple[str, int] | None:
     """The longest phrase of the word lists that begins here, of two words or more."""
-    run: list[str] = []
+    words: list[str] = []
     for item in items[at : at + MAX_PHRASE_WORDS]:
         if item.kind not in (Kind.WORD, Kind.NUMBER):
             break
-        run.append(grammar.base(item.text.lower().rstrip(".")))
-    for length in range(len(run), 1, -1):
-        if concept := grammar.concepts.get(tuple(run[:length])):
-            return concept, length
+        words.append(item.text.lower().rstrip("."))
+    rest = tuple(grammar.base(word) for word in words[1:])
+    for length in range(len(words), 1, -1):
+        for first in grammar.bases(words[0]):
+            if concept := grammar.concepts.get((first, *rest[: length - 1])):
+                return concept, length
     return None
 
 
 def _phrase_apart(items: Sequence[Item], at: int, grammar: Grammar) -> tuple[str, int] | None:
     """A verb of two parts whose second ends the clause, or stands before a preposition: "turn the light off"."""
-    base = grammar.base(items[at].text.lower())
+    bases = grammar.bases(items[at].text.lower())
     for there in range(at + 2, min(at + _PARTICLE_REACH, len(items))):
         if items[there].kind is Kind.END:
             return None
         word = items[there].text.lower()
-        if word in grammar.particles and (concept := grammar.concepts.get((base, word))):
+        concepts = [concept for base in bases if (concept := grammar.concepts.get((base, word)))]
+        if word in grammar.particles and concepts:
             following = items[there + 1] if there + 1 < len(items) else None
             if following is None or following.kind is Kind.END or following.text.lower() in grammar.prepositions:
-                return concept, there
+                return concepts[0], there
     return None
 
 

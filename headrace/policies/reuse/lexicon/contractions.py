@@ -23,6 +23,8 @@ CONTRACTIONS = r"""
 \bhow do u\b => how do you
 \b2fa\b => two-factor authentication
 \bin order to\b => to
+\bdo they\b => do people
+\bturn (\S+|\S+ \S+|\S+ \S+ \S+) into\b => convert \1 to
 \b(my|your|his|her|our|their) own\b => \1
 \bthe (?:word|term|phrase|expression|abbreviation|acronym)(?= (?!of\b|for\b|in\b|that\b|to\b|is\b|count)\S) => the
 \b(?:right now|at the moment|these days|at present|as of now)\b => currently

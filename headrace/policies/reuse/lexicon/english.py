@@ -11,16 +11,32 @@ STOP_WORDS = words_of(
     "shall must exactly actually really just also so which who whom what whether somehow perhaps maybe some any "
     "such ever etc oh well ok okay hey hi hello dear want wish possible possibly able myself yourself oneself "
     "basically gonna let and way ways thing things someone somebody anyone anybody process procedure "
-    "step steps instruction instructions guide tutorial try currently presently nowadays per considered "
+    "step steps instruction instructions guide tutorial try currently presently properly correctly "
+    "successfully nowadays per considered "
     "located situated"
 )
 
-#: May stand in one text alone: without them it asks the same.
-OPTIONAL_WORDS = words_of(
-    "team form word term city place location spot artist actor actress painter poet singer scientist "
-    "person current good nice proper properly correctly "
-    "successfully "
-    "different various certain specific particular exact happen exist people"
+#: May stand in one text alone, by what is asked: without them it asks the same. No adjective is here: a good credit
+#: score is no credit score.
+OPTIONAL_WORDS = {
+    "": words_of("form word term people"),
+    "who": words_of("team artist actor actress painter poet singer scientist person current"),
+    "where": words_of("city place location spot"),
+    "why": words_of("happen exist get"),
+    "how": words_of("work"),
+    "explain": words_of("work"),
+}
+
+#: Judgements, whose place says nothing in "is it safe to eat that" and "is eating that safe".
+JUDGEMENTS = words_of("good bad safe dangerous healthy legal illegal important necessary easy hard expensive possible")
+
+#: After "to" these are infinitives.
+VERBS = words_of(
+    "be have do go get make take see know eat drink sleep walk run play read write watch listen learn study live work "
+    "exercise travel visit use buy sell pay cook clean wear bring keep start stop help find give tell "
+    "ask call send open "
+    "close change add remove delete create install update cancel return fix repair improve lose gain grow build become "
+    "stay leave meet join speak talk think feel look save spend earn avoid prevent wait drive fly swim ride invest vote"
 )
 
 #: Join two things in either order.

@@ -38,7 +38,7 @@ FAREWELL = r"""
 PARTS = {
     "who": r"(?:i|we|you|one|someone|somebody|a person|people|users|a user|anyone|customers|a customer|beginners|they)",
     "good": r"(?:(?:best|right|correct|proper|recommended|usual|good|normal|easiest|simplest|standard|ideal) )*",
-    "way": r"(?:ways?|methods?|process|procedures?|steps?|instructions?|approach|means|technique|trick)",
+    "way": r"(?:ways?|(?:\w+ )?command|methods?|process|procedures?|steps?|instructions?|approach|means|technique)",
     "be": r"(?:is|are|was|were|would be|might be)",
     "open": r"(?:what|which)",
 }
@@ -87,13 +87,15 @@ who: who (?:is|was|are|were) the creators? of\b => create
 who: who (?:is|was|are|were) the owners? of\b => own
 who: who (?:is|was|are|were) the winners? of\b => win
 what: how far(?: away)? (?:is|are) (?!.* (?:from|to) )(.+) => distance to \1
+how-to: what is the formula (?:for|to)(?: calculating| calculate| computing)?\b => calculate
 # Sizes and amounts.
 do: (?:what|how much) (?:is|are) (\d\S*(?: [^\s\d]+)?) (?:in|to) (\S+)$ => convert \1 to \2
 what: how far(?: away)? is (?:it from )?(.+?) (?:from|to) (.+) => distance between \1 and \2
 what: (?:what is |calculate )?the distance from (.+?) to (.+) => distance between \1 and \2
 what: (?:how|what) is the weather(?: like)?\b => weather
 do: how many (\w+) (?:is|are|make|equal|equals)(?: there)?(?: in)? (\d.*) => convert \2 to \1
-what: how long (?:does|do|will|would) (?!it\b)(.+?) (?:usually |normally |typically )?take\b => duration of \1
+what: how (?:long|much time) (?:does|do|will|would) (?!it\b)(.+?)
+   (?:usually |normally |typically )?take\b => duration of \1
 what: what is the (delivery|shipping|cooking|boiling|baking|waiting|processing|travel|charging|response
   |flight) time\b(?: (?:of|for))? => duration of \1
 what: how many (?:people|inhabitants|residents|persons) (?:live|are living|reside|are there) in\b => population of
@@ -156,6 +158,7 @@ where: (?:in|at) (?:what|which) (?:place|location|spot)\b
 where: what is the (?:exact )?location of\b => locate-at
 where: (?:in )(?:what|which) (?=(?:city|country|state|continent|town)\b)
 where: where (?:exactly )?(?:can|could|should|do|would) (?:i|we|you|one) (?:find|see)\b
+where-can: where (?:can|could|should|do|would) (?:i|we|you|one)\b
 where: where exactly\b|where\b
 # Who.
 who: what (?:is|was) the name of the (?:person|man|woman|guy|people) (?:who|that)\b
@@ -192,7 +195,7 @@ what: <open> (?:is|are) (?:meant|understood) by\b
 what: what do (?:you|we|people) mean by\b
 what: <open> <be> (?:the )?(?:meaning|definition) of\b
 what: (?:the )?(?:meaning|definition) of\b
-what: (?:explain|describe|define|clarify)(?: to)?(?: me| us)?(?: briefly)?(?: (?:the )?(?:meaning|concept|idea
+explain: (?:explain|describe|define|clarify)(?: to)?(?: me| us)?(?: briefly)?(?: (?:the )?(?:meaning|concept|idea
   |notion|term|definition)(?: of)?)?(?: what)?(?: (?:a |an |the )?)\b
 what: what (?:city|town) is (?:the )?capital\b => capital
 what: which (?:city|town) is (?:the )?capital\b => capital

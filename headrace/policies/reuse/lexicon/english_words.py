@@ -26,7 +26,7 @@ explain = explanation, describe, description, elaborate, clarify, define, defini
 calculate = compute, calculation, work out, computation, determine, figure out
 contact = get in touch with, reach, reach out to, get hold of, get in contact with, get through to
 return = send back, give back; track = trace, keep track of; monitor = keep an eye on
-improve = enhance, improvement, boost, get better at; check = verify, verification; compare = comparison, contrast
+improve = enhance, improvement, boost, get better at; check = verify, verification, test; compare = comparison, contrast
 learn = study; connect = connection, link, hook up, pair; disconnect = unlink
 log-in = log in, login, sign in, log into, sign into, log on, log on to, sign on, log in to, sign in to
 log-out = log out, logout, sign out, log off, sign off
@@ -51,7 +51,7 @@ open; close; insert; attach; archive; copy = duplicate; paste; rotate; resize = 
 submit = hand in; reply = respond; negotiate; organize = organise; prepare-for = get ready for; train = coach
 treat = treatment; cure; view = see, look at, take a look at; pick-up = pick up, collect; assemble = put together
 hire = recruit; send = mail; greet; brew; whiten; renew = renewal; invite = invitation
-test = testing; rewrite = rephrase, paraphrase, reword; proofread; classify = categorize, categorise, classification
+rewrite = rephrase, paraphrase, reword; proofread; classify = categorize, categorise, classification
 close-account = close my account, close an account; redeem; implement = implementation; deploy = deployment
 configure; visit; recognize = recognise, spot, detect; unpack
 repeat; vacuum; dye; shave; stretch; swim; sew; knit; fold; pack; hide; sharpen; iron; descale
@@ -111,7 +111,7 @@ tired = exhausted, fatigued; scared = afraid, frightened; strange = weird
 slightly = a little, a bit; several = a few, a couple of; free = free of charge, at no cost, for free,
 without charge, gratis; smart = intelligent, clever; rich = wealthy
 dangerous = hazardous, risky; legal = lawful, legally; main = primary, principal, major
-common = widespread; normal = usual, typical; short = brief, concise, briefly; formal = official; enough = sufficient
+common = widespread, typical, usual; short = brief, concise, briefly; formal = official; enough = sufficient
 same = identical; often = frequently; immediately = right away, at once, straight away, instantly
 only = solely, exclusively; all = every, each, entire, whole; many = lot of, lots of, plenty of, numerous
 more = additional, further, extra; because = due to, owing to; bullet = bullet point; poem = poetry; story = tale
@@ -126,7 +126,7 @@ slang = jargon; rude = impolite; polite = courteous; brave = courageous; quiet =
 earth = planet earth; moon = lunar; sun = solar; heart = cardiac; nyse = new york stock exchange
 gdp = gross domestic product; ceo = chief executive officer, chief executive; cpu = processor; ram = memory
 url = web address; ui = user interface; db = database; repo = repository; config = configuration
-bug = defect; dictionary = dict; integer = int; boolean = bool
+bug = defect; regex = regular expression; dictionary = dict; integer = int; boolean = bool
 bathroom = restroom, toilet; lose = misplace, missing; forget = forgot
 arrive = get there; leave = depart, departure; wait = hang on; buyer = purchaser; seller = vendor
 talk = speak to, speak with, talk to, talk with, chat with; human = real person, human being

@@ -13,7 +13,16 @@ STOP_WORDS = words_of(
     "gibt geben gib überhaupt also hallo ok okay hi und zum-beispiel am-besten jemand eigene eigenen"
 )
 
-OPTIONAL_WORDS = words_of("aktuell gut richtig verschieden bestimmt genau mensch person leute passieren")
+OPTIONAL_WORDS = {
+    "": words_of("mensch leute"),
+    "who": words_of("person aktuell"),
+    "where": words_of("stadt ort"),
+    "why": words_of("passieren"),
+}
+
+JUDGEMENTS = words_of("gut schlecht gesund gefährlich sicher legal wichtig nötig")
+
+VERBS = words_of("")
 
 JOINERS = frozenset(["und", "oder", "sowie"])
 

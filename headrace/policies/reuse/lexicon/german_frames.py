@@ -105,7 +105,7 @@ do: (?:schreib|schreibe|verfasse|erstelle|erstell|generiere|formuliere|schreiben
 what: (?:berechne|berechnen sie|rechne aus)\b
 what: was (?:bedeutet|bedeuten|heißt|versteht man unter|ist mit|meint man mit|besagt)\b
 what: was ist (?:die )?(?:bedeutung|definition) (?:von|des|der)\b
-what: (?:erklär|erkläre|erklären sie|erläutere?|definiere|beschreibe?|erklären|beschreiben|erläutern)(?: mir
+explain: (?:erklär|erkläre|erklären sie|erläutere?|definiere|beschreibe?|erklären|beschreiben|erläutern)(?: mir
   | uns)?(?: bitte| kurz| mal)*,?(?: was)?(?: (?:den begriff|das konzept))?\b
 what: (?:nenne|nenn|nennen sie|liste|zähle|gib|geben sie|zeige|zeig|nennen|geben|zeigen)(?: mir| uns)?(?: bitte)?\b
 what: (?:was|welche[rsnm]?|woraus|womit|wofür)\b(?: (?:ist|sind|war|waren)\b)?
