@@ -16,6 +16,7 @@ from api.deps import EXTENSION, WebDeps, deps
 from api.door.cached.current_tariff import CurrentTariff
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
+from api.door.exact_cache import ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.refusals import Refusals
@@ -91,6 +92,7 @@ def build(settings: Settings) -> WebDeps:
     forecast = Forecast(admission, catalogue, settings)
     refusals = Refusals(store)
     waits = Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots)
+    rates = AppRates(redis)
     submitter = Submitter(
         settings=settings,
         store=store,
@@ -102,6 +104,7 @@ def build(settings: Settings) -> WebDeps:
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),
         wallet=_wallet(store, settings.budgets, forecast),
+        cache=ExactCache(settings, store, rates, admission),
     )
     return WebDeps(
         settings=settings,
@@ -111,7 +114,7 @@ def build(settings: Settings) -> WebDeps:
         catalogue=catalogue,
         forecast=forecast,
         authenticator=Authenticator(store, *settings.peppers),
-        bodies=Bodies(AppRates(redis), store, settings.bodies_in_flight_bytes, settings.body_grace_s),
+        bodies=Bodies(rates, store, settings.bodies_in_flight_bytes, settings.body_grace_s),
         submitter=submitter,
         reader=Reader(store, admission),
         refusals=refusals,

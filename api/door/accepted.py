@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from headrace.domain.jobs import CacheUse
 from headrace.domain.limits.rates import RatesLeft
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
@@ -15,11 +16,13 @@ class Accepted:
 
     Attributes:
         max_tokens, max_wait_s: as the caller gave them, or their defaults.
-        position: counts from 1, within the lane; None for a replay, whose place is not looked up again.
-        depth: jobs in the queue, this one included; None for a replay.
-        expected_wait_s: until its start; None when it is unknown, and for a replay.
+        position: counts from 1, within the lane; None for a replay, whose place is not looked up again, and for a job
+            that the cache has served.
+        depth: jobs in the queue, this one included; None for these, too.
+        expected_wait_s: until its start; None when it is unknown, and for these.
         rates_left: what the app's own limits have left; None for a replay, which uses nothing.
         is_replay: True when an earlier request with this Idempotency-Key made the job.
+        cache: what the cache had for it; None if it was not searched.
     """
 
     job_id: UUID
@@ -34,3 +37,4 @@ class Accepted:
     expected_wait_s: float | None = None
     rates_left: RatesLeft | None = None
     is_replay: bool = False
+    cache: CacheUse | None = None

@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.prompts import CacheChoice, Message, ReasoningEffort
 from headrace.domain.queues import Lane, Overflow
 
 
@@ -53,3 +53,4 @@ class Draft:
     end_user: str | None = None
     background: bool = True
     stream: bool = False
+    cache: CacheChoice | None = None

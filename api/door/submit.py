@@ -14,6 +14,7 @@ from api.door.catalogue import Catalogue
 from api.door.choices import Choice, Chooser
 from api.door.complaints import advice, complaint, rate_limited, start_within_s, whole
 from api.door.drafts import Draft
+from api.door.exact_cache import Caller, ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Admitted, Bid, Intake, Replayed
 from api.door.refusals import Refusals
@@ -72,6 +73,7 @@ class Submitter:
     wallet: SharedWallet
     spill_switch: SpillSwitch
     poison: Poison
+    cache: ExactCache
 
     def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None, request_id: str = "") -> Accepted:
         """Accept a draft; returns once it is durable.
@@ -101,6 +103,10 @@ class Submitter:
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         self.poison.check(spec)
         try:
+            served = self.cache.serve(spec, Caller(app, draft.cache, request_id))
+            if isinstance(served, Accepted):
+                return served
+            spec = served
             options = self._candidates(spec, app, draft, tariff)
             if choice.reason:
                 options = tuple(replace(each, reason=f"{choice.reason}; {each.reason}") for each in options)
@@ -151,7 +157,7 @@ class Submitter:
     def _replayed(self, app: App, job_id: UUID) -> Accepted:
         job = read(self.store, self.intake.admission, app.id, job_id)
         where = job.id, job.state, job.lane, job.queue, job.start_by
-        return Accepted(*where, job.max_tokens, job.max_wait_s, is_replay=True)
+        return Accepted(*where, job.max_tokens, job.max_wait_s, is_replay=True, cache=job.cache)
 
     def _candidates(self, spec: JobSpec, app: App, draft: Draft, tariff: Tariff) -> tuple[Candidate, ...]:
         # A key is not enough: without a worker on the overflow queues, a job there would never start.
@@ -259,6 +265,7 @@ class Submitter:
             place.depth,
             self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)),
             place.rates_left,
+            cache="miss" if spec.is_cache_miss else None,
         )
 
     def _or_unknown(self, ask: Callable[[], float | None]) -> float | None:

@@ -28,6 +28,7 @@ HEADERS: Mapping[str, str] = {
     "openai-processing-ms": "Milliseconds that the request took here.",
     "x-job-id": "Names the job, whatever the body's shape.",
     "x-headrace-cost-usd": "What the job cost its app, in USD; only once it has ended.",
+    "x-headrace-cache": "hit: the job was given an identical job's answer; miss: there was none; absent: not searched.",
     "Idempotent-Replayed": "`true` when the Idempotency-Key had made this job before.",
     "Retry-After": "Whole seconds after which to try again, 120 at most.",
     "x-should-retry": "`false` where trying again would only do harm; OpenAI's SDK heeds it.",
@@ -45,7 +46,7 @@ IDEMPOTENCY_KEY = {"type": "string", "pattern": "^[ -~]+$", "maxLength": 255}
 #: One event of a stream: OpenAPI 3.1 cannot describe a whole stream.
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 EVERYWHERE = ("x-request-id", "openai-processing-ms")
-OF_A_JOB = ("x-job-id", "x-headrace-cost-usd")
+OF_A_JOB = ("x-job-id", "x-headrace-cost-usd", "x-headrace-cache")
 OF_A_SUBMIT = (*OF_A_JOB, "Idempotent-Replayed", "x-ratelimit-limit-requests")
 
 

@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps, query
 from api.routes import existing
-from api.routes.submission import accept, body, cost_header, headers_of, idempotency
+from api.routes.submission import accept, body, headers_of, headers_of_job, idempotency
 from api.schemas.body import validated
 from api.schemas.job_request import JobRequest
 from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobsQuery, WaitQuery
@@ -61,4 +61,4 @@ def list_newest() -> Response:
 
 
 def _answer(job: Job) -> Response:
-    return answer(JobBody.of(job), job_id=show_id(job.id), headers=cost_header(job))
+    return answer(JobBody.of(job), job_id=show_id(job.id), headers=headers_of_job(job))

@@ -5,7 +5,7 @@ from flask import Blueprint, Response
 from api.deps import answer, caller, deps, query
 from api.door.drafts import Draft
 from api.routes import existing
-from api.routes.submission import body, cost_header, headers_of, read_job, submitted, waited_for
+from api.routes.submission import body, headers_of, headers_of_job, read_job, submitted, waited_for
 from api.schemas.body import validated
 from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.response_body import DeletedResponse, ResponseBody
@@ -84,4 +84,4 @@ def input_items(public_id: str) -> Response:
 
 
 def _answer(job: Job) -> Response:
-    return answer(ResponseBody.of(job), job_id=show_id(job.id), headers=cost_header(job))
+    return answer(ResponseBody.of(job), job_id=show_id(job.id), headers=headers_of_job(job))

@@ -20,7 +20,7 @@ from api.reading.waits import ClientGone
 from api.schemas.body import parse_object
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
-from headrace.domain.jobs import Idempotency, Job
+from headrace.domain.jobs import CacheUse, Idempotency, Job
 from headrace.errors import BodyTimeout, InvalidRequest, StoreUnavailable, WaitTimeout
 
 KEY_CHARS_LIMIT = 255
@@ -178,10 +178,20 @@ def headers_of(accepted: Accepted, job: Job | None = None) -> Mapping[str, str]:
     """The headers that an accept adds to the answer, in every format, with those of the job's end if it has ended."""
     replayed = {"Idempotent-Replayed": "true"} if accepted.is_replay else {}
     rates = rate_headers(accepted.rates_left) if accepted.rates_left else {}
-    ended = {} if job is None else cost_header(job)
-    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates, **ended}
+    ended = {} if job is None else _cost_header(job)
+    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates, **_cache_header(accepted.cache), **ended}
 
 
-def cost_header(job: Job) -> Mapping[str, str]:
-    """The header with the job's cost, spelled as in its body. Empty until the job ends: its bill is written then."""
+def headers_of_job(job: Job) -> Mapping[str, str]:
+    """The headers that say what the cache had for a job, and what it cost, on an answer about it."""
+    return {**_cache_header(job.cache), **_cost_header(job)}
+
+
+def _cost_header(job: Job) -> Mapping[str, str]:
+    """The job's cost, spelled as in its body. Empty until the job ends: its bill is written then."""
     return {"x-headrace-cost-usd": f"{job.usd:f}"} if job.state.is_terminal else {}
+
+
+def _cache_header(cache: CacheUse | None) -> Mapping[str, str]:
+    """Empty for a job for which the cache was not searched."""
+    return {"x-headrace-cache": cache} if cache else {}

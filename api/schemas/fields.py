@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
+from headrace.domain.jobs import CacheUse
+from headrace.domain.prompts import CacheChoice
+
 #: The largest whole number of the columns that hold token counts.
 INT4_MAX = 2**31 - 1
 #: Bytes of a webhook's host with its port. A host name has at most 253 characters. A far longer one does not fit the
@@ -147,10 +150,23 @@ Metadata = Annotated[
 ]
 EndUser = Annotated[str, Field(min_length=1, max_length=128)]
 ResponseFormat = Annotated[dict[str, Any], AfterValidator(_response_format)]
+CacheField = Annotated[
+    CacheChoice | None,
+    Field(
+        description="Where there is a cache: never: neither use nor fill it; exact: an identical job's answer will do, "
+        "however it was sampled. By default only with temperature 0 or a seed."
+    ),
+]
 
 #: Money is sent as a string, so that a client's JSON parser does not turn it into a float.
 UsdOut = Annotated[Decimal, PlainSerializer(_plain, return_type=str)]
 TimeOut = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
+#: What the cache had for a job, in an answer about it.
+Cache = Annotated[
+    CacheUse | None,
+    Field(description="hit: it was given the answer of an identical job; miss: there was none; null: not searched."),
+]
+ServedBy = Annotated[str | None, Field(description="The job whose answer it was given; null: its answer is its own.")]
 Attempts = Annotated[int, Field(description="Starts so far. Above 1, an engine failed or a worker died in between.")]
 WaitS = Annotated[
     float | None, Field(description="Seconds from acceptance to the first start, or to the end without one.")

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from api.door.drafts import Draft, Spelling
 from api.schemas.fields import (
+    CacheField,
     Deadline,
     EndUser,
     MaxTokens,
@@ -69,6 +70,7 @@ class JobRequest(Request):
     metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own; returned with the job.")
     webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
     end_user: EndUser | None = Field(None, description="Who caused this, in your own words: costs can be split by it.")
+    cache: CacheField = None
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
@@ -103,4 +105,5 @@ class JobRequest(Request):
             metadata=self.metadata or {},
             webhook_url=self.webhook,
             end_user=self.end_user,
+            cache=self.cache,
         )

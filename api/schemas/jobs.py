@@ -9,8 +9,10 @@ from api.door.accepted import Accepted
 from api.schemas.fields import (
     Answer,
     Attempts,
+    Cache,
     Request,
     RunS,
+    ServedBy,
     TimeOut,
     UsdOut,
     WaitS,
@@ -30,12 +32,13 @@ class AcceptedBody(Answer):
     status: JobState
     lane: Lane
     queue: str = Field(description="Where it waits: its pool, or overflow for the paid API, and its lane.")
-    position: int | None = Field(description="Place in the queue, from 1; null for a replay.")
-    depth: int | None = Field(description="Jobs in the queue, this one included; null for a replay.")
+    position: int | None = Field(description="Place in the queue, from 1; null for a replay and a hit of the cache.")
+    depth: int | None = Field(description="Jobs in the queue, this one included; null for these, too.")
     expected_wait_s: float | None = Field(description="Until its start; null while it is unknown.")
     start_by: TimeOut = Field(description="If it has not started by then, it expires.")
     max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
     max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
+    cache: Cache
 
     @classmethod
     def of(cls, accepted: Accepted) -> Self:
@@ -51,6 +54,7 @@ class AcceptedBody(Answer):
             start_by=accepted.start_by,
             max_tokens=accepted.max_tokens,
             max_wait=accepted.max_wait_s,
+            cache=accepted.cache,
         )
 
 
@@ -107,6 +111,8 @@ class JobBody(Answer):
     usage: UsageBody | None
     error: JobError | None
     cost: CostBody
+    cache: Cache
+    served_by: ServedBy
     attempts: Attempts
     wait_s: WaitS
     run_s: RunS
@@ -141,6 +147,8 @@ class JobBody(Answer):
             usage=_usage(job),
             error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
             cost=CostBody.of(job),
+            cache=job.cache,
+            served_by=None if job.served_by_job is None else show_id(job.served_by_job),
             attempts=job.attempt,
             wait_s=job.wait_s,
             run_s=job.run_s,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from api.schemas.fields import (
+    CacheField,
     Deadline,
     EndUser,
     MaxWait,
@@ -48,6 +49,7 @@ class JobOptions(Request):
     webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
     overflow: OverflowName = Field("allow", description="Whether a paid API may answer when the own GPUs are behind.")
     max_cost_usd: Usd | None = Field(None, description="A paid API is used only if it cannot cost more than this.")
+    cache: CacheField = None
 
 
 def refuse_unsupported(values: Any, remedies: Mapping[str, str]) -> Any:
@@ -122,4 +124,5 @@ class OpenAIRequest(Request):
             "webhook_url": self.job.webhook,
             "end_user": self.safety_identifier or self.user,
             "stream": bool(self.stream),
+            "cache": self.job.cache,
         }

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from api.door.accepted import Accepted
-from api.schemas.fields import Answer, Attempts, RunS, TimeOut, WaitS
+from api.schemas.fields import Answer, Attempts, Cache, RunS, ServedBy, TimeOut, WaitS
 from api.schemas.jobs import CostBody
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
@@ -130,6 +130,8 @@ class JobView(Answer):
     wait_s: WaitS
     run_s: RunS
     cost: CostBody
+    cache: Cache
+    served_by: ServedBy
     max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
     max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
     start_by: TimeOut
@@ -152,6 +154,8 @@ class JobView(Answer):
             wait_s=job.wait_s,
             run_s=job.run_s,
             cost=CostBody.of(job),
+            cache=job.cache,
+            served_by=None if job.served_by_job is None else show_id(job.served_by_job),
             max_tokens=job.max_tokens,
             max_wait=job.max_wait_s,
             start_by=job.start_by,

@@ -28,6 +28,7 @@ _LIMITS = {
     "requests_per_minute": "Requests that submit a job.",
     "tokens_per_minute": "Tokens of its prompts and of the most they may be answered with.",
 }
+_CACHE = "How long its answers serve its identical jobs; 0: never."
 _BUDGETS = {
     "day_usd": "USD it may spend at the paid API in a day of UTC; 0: none.",
     "month_usd": "Likewise in a month.",
@@ -37,6 +38,12 @@ _BUDGETS = {
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that `create` and `limit` share."""
     lanes = ",".join(Lane)
+    command = click.option(
+        "--cache-s",
+        metavar="SECONDS",
+        callback=parameters.seconds,
+        help=f"{_CACHE} 'none': as the pools' cache_s says.",
+    )(command)
     command = click.option(
         "--lanes", metavar="LANES", callback=parameters.lanes, help=f"The lanes it may use, of {lanes}; 'none': all."
     )(command)
@@ -123,6 +130,8 @@ def show(name: str, as_json: bool) -> None:
         print_json({**_app_json(app), "keys": [key_json(key) for key in records], "last_24_h": lately})
         return
     out.print(_app_table([app]))
+    if app.cache_s is not None:
+        out.print(f"Its answers serve identical jobs for {app.cache_s:,} s.")
     out.print()
     no_key = f"It has no key: 'headrace keys create {escape(shlex.quote(name))}' makes one."
     out.print(key_table(records) if records else no_key)
@@ -193,7 +202,7 @@ def _app_json(app: App) -> dict[str, Any]:
     usd = {name: getattr(app.limits, name) for name in _BUDGETS}
     limits |= {name: None if value is None else f"{value.normalize():f}" for name, value in usd.items()}
     lanes = None if app.lanes is None else _in_order(app.lanes)
-    return {"id": str(app.id), "name": app.name, **limits, "lanes": lanes}
+    return {"id": str(app.id), "name": app.name, **limits, "lanes": lanes, "cache_s": app.cache_s}
 
 
 def _in_order(lanes: frozenset[Lane]) -> list[str]:

@@ -18,7 +18,7 @@ from headrace.store.jobs.timeline import Event, message, plain, timeline
 _FACTS = (
     *("lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested", "model_served"),
     *("adapter", "stream", "background", "suspicion", "attempt", "prompt_tokens", "max_tokens", "output_tokens"),
-    *("cached_tokens", "reasoning_tokens", "finish_reason", "error_code", "usd", "max_cost_usd"),
+    *("cached_tokens", "reasoning_tokens", "finish_reason", "error_code", "usd", "max_cost_usd", "cache"),
     *("created_at", "queued_at", "started_at", "ended_at", "start_by", "finish_by"),
 )
 _TEXTS = ("messages", "sampling", "reasoning", "answer")

@@ -41,6 +41,11 @@ def limit(_context: click.Context, _parameter: click.Parameter, text: str | None
     return int(text)
 
 
+def seconds(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | str | None:
+    """Whole seconds from 0, or `none`. Raises: BadParameter."""
+    return int(text) if text == "0" else limit(_context, _parameter, text)
+
+
 def usd(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Decimal | str | None:
     """An amount of USD from 0, or `none`. Raises: BadParameter."""
     if text is None or text == NONE:

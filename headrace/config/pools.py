@@ -35,6 +35,9 @@ class Price(Section):
     version: str
 
 
+#: A year, in seconds. The search for an answer reads the index of each month in this time.
+CACHE_LIMIT_S = 366 * 86_400
+
 #: Used until `headrace.toml` says what a host really costs per token.
 DEFAULT_OWN_PRICE = Price(
     input_usd_per_mtok=Decimal("0.05"),
@@ -76,6 +79,10 @@ class PoolSettings(Section):
             `interactive_max_wait_s` in this pool. By default there is no goal.
         lanes: a lane of this pool, in place of the same settings of `[lanes.NAME]`. What is left out is as there.
         price: what a token costs on this pool's own hosts, until that is measured: see `[hosts.NAME]`.
+        cache_s: for how many seconds a finished answer serves identical jobs of its app ([caching.md](caching.md)). 0:
+            never. `headrace apps limit` sets it for one app.
+        cache_sampled: jobs with neither `temperature` 0 nor a `seed` use the cache too. Without it they do so only if
+            they ask for it.
     """
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -95,6 +102,8 @@ class PoolSettings(Section):
     latency_goal_s: Positive | None = None
     lanes: dict[Lane, PoolLaneSettings] = Field(default_factory=dict)
     price: Price = DEFAULT_OWN_PRICE
+    cache_s: Annotated[float, Field(ge=0, le=CACHE_LIMIT_S)] = 0.0
+    cache_sampled: bool = False
 
     @field_validator("engine_options")
     @classmethod

@@ -46,6 +46,7 @@ class App:
     Attributes:
         webhook_secret: signs its webhooks.
         lanes: those it may use; None for all.
+        cache_s: how long its answers serve its identical jobs, in seconds; None for the pool's setting, 0 for never.
         scopes: of the key that it called with.
     """
 
@@ -55,10 +56,11 @@ class App:
     limits: AppLimits = UNLIMITED
     lanes: frozenset[Lane] | None = None
     scopes: frozenset[Scope] = frozenset(Scope)
+    cache_s: int | None = None
 
 
 class Changes(TypedDict, total=False):
-    """New limits and lanes, as in `App`. None removes a limit; an absent key changes nothing."""
+    """New limits, lanes and caching, as in `App`. None removes a limit; an absent key changes nothing."""
 
     queued_jobs: int | None
     requests_per_minute: int | None
@@ -66,6 +68,7 @@ class Changes(TypedDict, total=False):
     day_usd: Decimal | None
     month_usd: Decimal | None
     lanes: Iterable[Lane] | None
+    cache_s: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, JobState
 
+#: What the cache had for a job: an identical job's answer, which the job was given, or none.
+CacheUse = Literal["hit", "miss"]
+
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
@@ -34,6 +37,8 @@ class JobSpec:
         background: False when the job is cancelled if its caller disconnects.
         stream: True when its tokens are published while they are generated.
         adapter: the LoRA adapter that `model` names; None for the pool's model itself.
+        is_cache_miss: True if the cache was searched for an identical job's answer, and had none.
+        cache_key: what identical jobs share, if this job's answer may serve them; None if it may not.
     """
 
     id: UUID
@@ -55,6 +60,8 @@ class JobSpec:
     stream: bool = False
     idempotency: Idempotency | None = None
     adapter: str | None = None
+    is_cache_miss: bool = False
+    cache_key: bytes | None = None
 
     @property
     def kv_tokens(self) -> int:
@@ -76,6 +83,8 @@ class Job:
         reasoning: the model's reasoning before the answer; None if it gave none, and in a list of jobs.
         reasoning_effort: the requested effort; None if the request did not set it.
         is_over: True for a waiting job whose time has passed: `expire` will end it.
+        cache: what the cache had for it; None if it was not searched.
+        served_by_job: the job whose answer it was given; None for a job with an answer of its own.
     """
 
     id: UUID
@@ -119,6 +128,8 @@ class Job:
     reasoning: str | None = None
     reasoning_tokens: int | None = None
     reasoning_effort: ReasoningEffort | None = None
+    cache: CacheUse | None = None
+    served_by_job: UUID | None = None
 
     @property
     def max_wait_s(self) -> float:

@@ -25,6 +25,10 @@ class Message:
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
+#: What a request says of stored answers. `exact`: that of an identical job will do, however it was sampled.
+CacheChoice = Literal["never", "exact"]
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How to decode. `max_tokens` bounds the output; None elsewhere means the engine's default.

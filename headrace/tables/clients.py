@@ -20,6 +20,11 @@ apps = sa.Table(
     sa.Column("month_usd", USD, comment="Likewise in a month."),
     sa.Column("webhook_secret_old", sa.Text, comment="The secret before; it signs too until webhook_secret_old_until."),
     moment("webhook_secret_old_until"),
+    sa.Column(
+        "cache_s",
+        sa.Integer,
+        comment="How long its answers serve its identical jobs, in seconds; 0: never; NULL: as long as the pool says.",
+    ),
     comment="Clients of the API.",
 )
 

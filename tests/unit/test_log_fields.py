@@ -40,9 +40,11 @@ def log_fields(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 def test_every_process_logs_a_job_as_job_id_in_one_spelling(path: Path) -> None:
     for name, value in log_fields(ast.parse(path.read_text())):
         shown = ast.unparse(value)
-        assert name not in ("job", "task_id", "request_id") or shown in ("g.request_id", "bid.request_id"), (
-            f"{name}: {shown}"
-        )
+        assert name not in ("job", "task_id", "request_id") or shown in (
+            "g.request_id",
+            "bid.request_id",
+            "caller.request_id",
+        ), f"{name}: {shown}"
         if name == "job_id":
             # A webhook's data has it in this spelling.
             is_spelled = shown.startswith(("show_id(", "f'job_{")) or shown == "delivery.data.get('job_id')"

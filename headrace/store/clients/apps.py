@@ -37,6 +37,7 @@ COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     apps.c.day_usd,
     apps.c.month_usd,
     apps.c.lanes,
+    apps.c.cache_s,
 )
 
 
@@ -44,7 +45,7 @@ def read_app(row: Row[*tuple[Any, ...]], scopes: Iterable[str] = tuple(Scope)) -
     """The app in a row that has `COLUMNS`."""
     lanes = None if row.lanes is None else frozenset(map(Lane, row.lanes))
     limits = AppLimits(*(getattr(row, field.name) for field in fields(AppLimits)))
-    return App(row.id, row.name, row.webhook_secret, limits, lanes, frozenset(map(Scope, scopes)))
+    return App(row.id, row.name, row.webhook_secret, limits, lanes, frozenset(map(Scope, scopes)), row.cache_s)
 
 
 def create(db: Connection, name: str, limits: Changes) -> App:

@@ -73,7 +73,9 @@ def accepted(db: Connection, queues: Sequence[str], since: datetime, until: date
         sa.and_(jobs.c.started_at.is_(None), jobs.c.ended_at > since_overlap),
         sa.and_(IS_WAITING, jobs.c.started_at.is_(None)),
     )
-    return _alike(db, *_within(jobs.c.created_at, since, until), is_where_the_new_are)
+    # A job that the cache has served needed no host.
+    is_demand = jobs.c.served_by_job.is_(None)
+    return _alike(db, *_within(jobs.c.created_at, since, until), is_where_the_new_are, is_demand)
 
 
 def started(db: Connection, since: datetime, until: datetime) -> list[AlikeJobs]:
@@ -151,7 +153,7 @@ def _finished(after_id: int, since: datetime, until: datetime) -> sa.Select[Any]
     `ended_at` has no index, because that would slow every end. But the transaction in which a worker's job ends also
     books the attempt, so both carry one time, and the ledger is read by its newest ids.
     """
-    is_new = (ledger.c.id > after_id, *_within(ledger.c.at, since, until))
+    is_new = (ledger.c.id > after_id, *_within(ledger.c.at, since, until), ledger.c.kind != "cache")
     is_end = sa.and_(jobs.c.id == ledger.c.job_id, jobs.c.ended_at == ledger.c.at)
     counted = sa.func.count(jobs.c.id.distinct()).label("finished")
     return sa.select(jobs.c.queue, counted).join_from(ledger, jobs, is_end).where(*is_new).group_by(jobs.c.queue)

@@ -121,7 +121,7 @@ def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[Ans
 
     Reads only the newest `LENGTHS_ROWS` answers of all pools.
     """
-    answered = sa.select(jobs).where(jobs.c.state == JobState.SUCCEEDED)
+    answered = sa.select(jobs).where(jobs.c.state == JobState.SUCCEEDED, jobs.c.served_by_job.is_(None))
     newest = answered.order_by(jobs.c.id.desc()).limit(LENGTHS_ROWS).subquery().c
     is_ours = (newest.pool == pool, newest.route == Route.POOL, newest.model_requested.in_(models))
     is_cut = newest.finish_reason == "length"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -32,9 +33,9 @@ BATCH_BYTES = 16 * 1024 * 1024
 HOT_COLUMNS = (
     *("id", "app_id", "state", "lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested"),
     *("adapter", "end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
-    *("prompt_tokens", "max_tokens", "finish_by"),
+    *("prompt_tokens", "max_tokens", "finish_by", "cache"),
 )
-TEXT_COLUMNS = ("messages", "sampling")
+TEXT_COLUMNS = ("messages", "sampling", "cache_key")
 KEY_COLUMNS = ("key", "request_hash")
 
 _MESSAGE_FIELDS = tuple(field.name for field in fields(Message))
@@ -61,7 +62,7 @@ def insert_batch(store: Store, rows: Sequence[tuple[JobSpec, Placement]]) -> lis
     batch: list[_Row] = []
     size_bytes = 0
     for spec, placement in rows:
-        row = _Row(spec, _row_text(spec, placement))
+        row = _Row(spec, _encode(row_of(spec, placement)))
         size_bytes += len(row.text)
         if batch and (size_bytes > BATCH_BYTES or len(batch) == BATCH_ROWS):
             outcomes += _insert(store, batch)
@@ -123,11 +124,7 @@ def _not_stored(error: DBAPIError) -> HeadraceError:
 @cache
 def _statement() -> Statement:
     """The statement that inserts a batch: its keys, its rows of `jobs`, its texts. Its parameter `rows` is JSON."""
-    columns = [sa.column(name, jobs.c[name].type) for name in HOT_COLUMNS]
-    columns += [sa.column(name, job_texts.c[name].type) for name in TEXT_COLUMNS]
-    columns += [sa.column(name, idempotency_keys.c[name].type) for name in KEY_COLUMNS]
-    columns += [sa.column("max_wait_s", sa.Double)]
-    given = sa.select(rows_sent("rows", columns)).cte("given")
+    given = sa.select(rows_sent("rows", columns())).cte("given")
     fresh = sa.or_(given.c.key.is_(None), given.c.id.in_(sa.select(take(given).c.job_id)))
     start_by = sa.func.now() + given.c.max_wait_s * sa.literal_column("interval '1 s'")
     overflow_at = sa.case((given.c.route == Route.OVERFLOW, sa.func.now()))
@@ -142,38 +139,53 @@ def _statement() -> Statement:
     return Statement.of(statement)
 
 
-def _row_text(spec: JobSpec, placement: Placement) -> str:
-    """The JSON object of one job, with the names of the columns above."""
+def columns() -> list[sa.ColumnClause[Any]]:
+    """The names and types of `row_of`."""
+    return [
+        *(sa.column(name, jobs.c[name].type) for name in HOT_COLUMNS),
+        *(sa.column(name, job_texts.c[name].type) for name in TEXT_COLUMNS),
+        *(sa.column(name, idempotency_keys.c[name].type) for name in KEY_COLUMNS),
+        sa.column("max_wait_s", sa.Double),
+    ]
+
+
+def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
+    """The JSON object of one job. A column that it lacks is NULL."""
     idempotency = spec.idempotency
-    return _encode(
-        {
-            "id": str(spec.id),
-            "app_id": str(spec.app_id),
-            "state": JobState.QUEUED,
-            "lane": spec.lane,
-            "pool": spec.pool,
-            "queue": placement.queue,
-            "route": placement.route,
-            "route_reason": placement.reason,
-            "overflow": spec.overflow,
-            "model_requested": spec.model,
-            "adapter": spec.adapter,
-            "end_user": spec.end_user,
-            "metadata": dict(spec.metadata),
-            "webhook_url": spec.webhook_url,
-            "background": spec.background,
-            "stream": spec.stream,
-            "max_cost_usd": None if spec.max_cost_usd is None else str(spec.max_cost_usd),
-            "prompt_tokens": spec.prompt_tokens,
-            "max_tokens": spec.sampling.max_tokens,
-            "max_wait_s": spec.max_wait_s,
-            "finish_by": None if spec.deadline is None else spec.deadline.isoformat(),
-            "messages": [{name: getattr(message, name) for name in _MESSAGE_FIELDS} for message in spec.messages],
-            "sampling": _sampling(spec.sampling),
-            "key": idempotency and idempotency.key,
-            "request_hash": idempotency and f"\\x{idempotency.request_hash.hex()}",
-        }
-    )
+    cached = {"cache": "miss"} if spec.is_cache_miss else {}
+    cached |= {"cache_key": _bytes(spec.cache_key)} if spec.cache_key else {}
+    return {
+        **cached,
+        "id": str(spec.id),
+        "app_id": str(spec.app_id),
+        "state": JobState.QUEUED,
+        "lane": spec.lane,
+        "pool": spec.pool,
+        "queue": placement.queue,
+        "route": placement.route,
+        "route_reason": placement.reason,
+        "overflow": spec.overflow,
+        "model_requested": spec.model,
+        "adapter": spec.adapter,
+        "end_user": spec.end_user,
+        "metadata": dict(spec.metadata),
+        "webhook_url": spec.webhook_url,
+        "background": spec.background,
+        "stream": spec.stream,
+        "max_cost_usd": None if spec.max_cost_usd is None else str(spec.max_cost_usd),
+        "prompt_tokens": spec.prompt_tokens,
+        "max_tokens": spec.sampling.max_tokens,
+        "max_wait_s": spec.max_wait_s,
+        "finish_by": None if spec.deadline is None else spec.deadline.isoformat(),
+        "messages": [{name: getattr(message, name) for name in _MESSAGE_FIELDS} for message in spec.messages],
+        "sampling": _sampling(spec.sampling),
+        "key": idempotency and idempotency.key,
+        "request_hash": idempotency and _bytes(idempotency.request_hash),
+    }
+
+
+def _bytes(value: bytes) -> str:
+    return f"\\x{value.hex()}"
 
 
 def _sampling(sampling: Sampling) -> dict[str, object]:

@@ -9,12 +9,16 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
+from headrace.domain.ids import show_id
 from headrace.domain.queues import Route
 from headrace.store.jobs.history import History
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
 _ENDED = ("outcome", "error_code", "model_served", *_TOKENS, "engine_s", "first_token_s", "preemptions", "reserved_usd")
-_CHARGED = ("kind", "attempt", "model", "host_id", *_TOKENS, "engine_s", "usd", "idle_usd", "api_usd", "price_version")
+_CHARGED = (
+    *("kind", "attempt", "model", "host_id", *_TOKENS, "engine_s", "usd", "idle_usd", "api_usd", "saved_usd"),
+    "price_version",
+)
 _DELIVERY = ("url", "state", "tries", "last_status", "last_error", "delivered_at")
 
 
@@ -39,6 +43,8 @@ def timeline(found: History) -> Iterator[Event]:
         yield Event(each.started_at, "attempt_started", began)
         if each.ended_at is not None:
             yield Event(each.ended_at, "attempt_ended", {"attempt": each.number, **_some(each, *_ENDED)})
+    if job.served_by_job is not None:
+        yield Event(job.created_at, "served_from_cache", {"served_by": show_id(job.served_by_job)})
     if job.cancel_requested_at is not None:
         yield Event(job.cancel_requested_at, "cancel_requested", {})
     for each in found.charges:

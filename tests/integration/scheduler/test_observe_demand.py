@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,8 @@ from headrace.domain.queues import Overflow, Route, Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts
 from headrace.store.fleet import observations
-from headrace.store.jobs import retries, spills
+from headrace.store.jobs import cached_answers, retries, spills
+from headrace.store.jobs.cached_answers import Hit, Question
 from headrace.store.jobs.insertion import insert_batch
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
@@ -152,3 +154,22 @@ def test_a_sample_counts_hosts_by_their_state(running_under: Any, sampled: Sampl
         " output_tokens, preemptions) VALUES (gen_random_uuid(), 'chat', 5, 1, 0, 9, 0.25, 1, 1, 0)"
     )
     assert sampled("hosts, hosts_requested, hosts_draining, slots, kv_use") == (1, 1, 1, 32, 0.25)
+
+
+def test_a_job_that_the_cache_serves_is_no_demand_and_no_work_done(
+    store: Store,
+    queued: Callable[..., Ticket],
+    sampled: Sampled,
+    claim: Callable[..., Claim],
+    make_spec: Callable[..., JobSpec],
+) -> None:
+    ticket = queued(cache_key=b"key")
+    end = AttemptEnd("succeeded", 0.1, Cost(Decimal(1), "v1"), "compute", text="Water.", finish_reason="stop")
+    with store.begin() as db:
+        assert attempts.finish(db, claim(ticket.job_id, 1), JobState.SUCCEEDED, end)
+    assert sampled("offered, arrivals, started, finished") == (1, 1, 1, 1)
+
+    question = Question(make_spec(cache_key=b"key"), 60.0, datetime.now(UTC))
+    assert cached_answers.serve(store, [Hit(question, ticket.job_id, QUEUE, Route.POOL)])
+
+    assert sampled("offered, arrivals, started, finished") == (0, 0, 0, 0)

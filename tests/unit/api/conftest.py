@@ -11,6 +11,7 @@ import pytest
 
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
+from api.door.exact_cache import ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.refusals import Refusals
@@ -18,6 +19,7 @@ from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
 from headrace.broker.admission import Admission
+from headrace.broker.app_rates import AppRates
 from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.fleet import Fleet
@@ -190,4 +192,5 @@ def submitter(
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),
         wallet=SharedWallet(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
+        cache=ExactCache(settings, cast(Store, FakeStore()), cast(AppRates, None), cast(Admission, door)),
     )

@@ -56,6 +56,20 @@ def test_an_app_s_budget_is_set_shown_and_lifted(run: Run, store: Store) -> None
     assert (listed["day_usd"], listed["month_usd"]) == ("0", None)
 
 
+def test_an_app_s_own_cache_is_set_shown_and_lifted(run: Run, store: Store) -> None:
+    run("apps", "create", "shop", "--cache-s", "600")
+    assert find(store, "shop").cache_s == 600
+    assert "Its answers serve identical jobs for 600 s." in run("apps", "show", "shop").stdout
+    run("apps", "limit", "shop", "--queued-jobs", "5")
+    assert json.loads(run("apps", "show", "shop", "--json").stdout)["cache_s"] == 600
+    run("apps", "limit", "shop", "--cache-s", "0")
+    assert find(store, "shop").cache_s == 0, "off, also where its pool has a cache"
+    run("apps", "limit", "shop", "--cache-s", "none")
+    assert find(store, "shop").cache_s is None
+    assert "identical jobs" not in run("apps", "show", "shop").stdout
+    assert run("apps", "limit", "shop", "--cache-s", "-1").exit_code == 2
+
+
 def test_an_app_that_is_there_is_not_made_again_nor_changed(run: Run, store: Store) -> None:
     run("apps", "create", "shop")
     before = find(store, "shop")
@@ -108,8 +122,14 @@ def test_apps_are_listed_by_name_for_people_and_for_programs(run: Run, store: St
     limits = {"queued_jobs": None, "requests_per_minute": None, "tokens_per_minute": None}
     limits |= {"day_usd": None, "month_usd": None}
     assert json.loads(listed.stdout) == [
-        {"id": str(find(store, "[red]zoo").id), "name": "[red]zoo", **limits, "lanes": ["normal", "batch"]},
-        {"id": str(find(store, "shop").id), "name": "shop", **limits, "queued_jobs": 5, "lanes": None},
+        {
+            "id": str(find(store, "[red]zoo").id),
+            "name": "[red]zoo",
+            **limits,
+            "lanes": ["normal", "batch"],
+            "cache_s": None,
+        },
+        {"id": str(find(store, "shop").id), "name": "shop", **limits, "queued_jobs": 5, "lanes": None, "cache_s": None},
     ]
     assert "whsec_" not in listed.stdout
 

@@ -387,6 +387,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> UUID:
         start_by=datetime.now(UTC),
         max_tokens=64,
         max_wait_s=30.0,
+        cache="hit",
         is_over=False,
     )
     monkeypatch.setattr("headrace.store.jobs.find", lambda *_: job)
@@ -401,7 +402,7 @@ def test_a_replay_takes_no_place_and_tells_the_job_as_it_stands(
     accepted = submitter.submit(DRAFT, app, KEYED)
 
     assert (accepted.job_id, accepted.state, accepted.lane) == (stored, JobState.RUNNING, Lane.LOW)
-    assert (accepted.max_tokens, accepted.max_wait_s) == (64, 30.0)
+    assert (accepted.max_tokens, accepted.max_wait_s, accepted.cache) == (64, 30.0, "hit")
     assert (accepted.position, accepted.depth, accepted.rates_left, accepted.is_replay) == (None, None, None, True)
     assert door.steps == []
 

@@ -34,6 +34,7 @@ WHOLE: dict[str, Any] = {
     "metadata": {"k": "v"},
     "webhook": "https://example.com/hook",
     "end_user": "u",
+    "cache": "exact",
 }
 
 
@@ -45,7 +46,7 @@ def test_every_field_arrives() -> None:
     assert (draft.deadline, draft.overflow, draft.max_cost_usd) == (SOON, Overflow.NEVER, Decimal("0.05"))
     assert (draft.temperature, draft.top_p, draft.stop, draft.seed) == (0, 1, ("a", "b"), -1)
     assert (draft.response_format, draft.top_logprobs) == (WHOLE["response_format"], 0)
-    assert draft.reasoning_effort == "xhigh"
+    assert (draft.reasoning_effort, draft.cache) == ("xhigh", "exact")
     assert (draft.metadata, draft.webhook_url, draft.end_user) == ({"k": "v"}, "https://example.com/hook", "u")
     assert set(WHOLE) | {"prompt"} == set(JobRequest.model_fields)
 
@@ -82,6 +83,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user"}]}, "messages.0.content"),
     ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages.0.name"),
     *(({"prompt": "a", "max_tokens": bad}, "max_tokens") for bad in (-1, 0, 2**31, "5", 5.0, True, [5])),
+    *(({"prompt": "a", "cache": bad}, "cache") for bad in ("semantic", "", True, 0)),
     *(({"prompt": "a", "top_logprobs": bad}, "top_logprobs") for bad in (-1, 21, "5", 1.0, True)),
     *(({"prompt": "a", "reasoning_effort": bad}, "reasoning_effort") for bad in ("great", "LOW", "", 1, False)),
     *(({"prompt": "a", "lane": bad}, "lane") for bad in ("urgent", "HIGH", 1)),

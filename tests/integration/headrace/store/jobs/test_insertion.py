@@ -163,6 +163,8 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         "background": (False, {"background": False}),
         "stream": (True, {"stream": True}),
         "idempotency": (Idempotency("k", b"\0h\xff"), {"key": "k", "request_hash": b"\0h\xff"}),
+        "is_cache_miss": (True, {"cache": "miss"}),
+        "cache_key": (b"\0k\xff", {"cache_key": b"\0k\xff"}),
     }
     assert set(stored) == {field.name for field in fields(JobSpec)}
 

@@ -1,0 +1,122 @@
+"""The exact cache at the door: a job is given an identical job's answer, and ends at once, without a place in a queue.
+
+While the cache is off for an app and a pool, it computes no key and asks no server. Knows no HTTP.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+from api.door.accepted import Accepted
+from api.door.complaints import rate_limited
+from headrace.batching import Batching, Call
+from headrace.broker.admission import Admission
+from headrace.broker.app_rates import AppRates
+from headrace.config import Settings
+from headrace.domain.apps import App
+from headrace.domain.ids import show_id
+from headrace.domain.jobs import JobSpec
+from headrace.domain.limits.rates import NO_RATES, RatesLeft
+from headrace.domain.places import Refusal
+from headrace.domain.prompts import CacheChoice
+from headrace.domain.queues import wanted_queue
+from headrace.domain.states import JobState
+from headrace.errors import BrokerUnavailable
+from headrace.policies.caching import exact
+from headrace.policies.routing import route_of
+from headrace.store import Store
+from headrace.store.jobs import cached_answers
+from headrace.store.jobs.cached_answers import Found, Hit, Question
+
+log = logging.getLogger(__name__)
+
+#: Jobs in one search, and in one insert of jobs that are served.
+BATCH = 64
+
+#: When the served job would have had to start; None if it was not served.
+_StartBy = datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who submits a job.
+
+    Attributes:
+        choice: what the request says of the cache.
+        request_id: of the HTTP request, for the log.
+    """
+
+    app: App
+    choice: CacheChoice | None = None
+    request_id: str = ""
+
+
+class ExactCache:
+    """Serves jobs for all threads of one process. Concurrent jobs share a search, and an insert with its commit."""
+
+    def __init__(self, settings: Settings, store: Store, rates: AppRates, admission: Admission) -> None:
+        self._settings, self._store, self._rates, self._admission = settings, store, rates, admission
+        self._searches = Batching[Question, Found](self._search, BATCH)
+        self._inserts = Batching[Hit, _StartBy](self._insert, BATCH)
+
+    def serve(self, spec: JobSpec, caller: Caller) -> Accepted | JobSpec:
+        """Serve a job if the cache has its answer; otherwise return it as it is to be inserted.
+
+        A served job counts as one request of its app's rate, without tokens.
+        Raises: AppLimited. StoreUnavailable. BrokerUnavailable: the app has a rate, and Redis does not answer.
+        """
+        pool = self._settings.pools[spec.pool]
+        keep_s = exact.keep_s(caller.app, pool)
+        if not keep_s or not exact.is_shared(caller.choice, spec.sampling, pool):
+            return spec
+        key = exact.key_of(spec, pool, self._settings.overflow)
+        missed = replace(spec, cache_key=key, is_cache_miss=True)
+        question = Question(missed, keep_s, datetime.now(UTC))
+        found = self._searches.call(question)
+        if found.job_id is not None and (served := self._served(question, found.job_id, caller)):
+            return served
+        # While a job of this key is under way, its answer will serve. One key for each keeps searches short.
+        return replace(missed, cache_key=None) if found.is_pending else missed
+
+    def _served(self, question: Question, job_id: UUID, caller: Caller) -> Accepted | None:
+        """Serve the job; None if the answer has gone meanwhile."""
+        spec = question.spec
+        left = self._use_request(caller.app)
+        queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self._settings.paid_pools)
+        start_by = self._inserts.call(Hit(question, job_id, queue, route_of(queue)))
+        if start_by is None:
+            return None
+        facts = {"job_id": show_id(spec.id), "app": caller.app.name, "queue": queue, "request_id": caller.request_id}
+        log.info("job_served", extra={**facts, "served_by": show_id(job_id)})
+        if spec.webhook_url is not None:
+            self._ring()
+        where = spec.id, JobState.SUCCEEDED, spec.lane, queue, start_by
+        return Accepted(*where, spec.sampling.max_tokens, spec.max_wait_s, rates_left=left, cache="hit")
+
+    def _use_request(self, app: App) -> RatesLeft:
+        """Count one request of the app's rate. Raises: AppLimited. BrokerUnavailable."""
+        if app.limits.requests_per_minute is None:
+            return NO_RATES
+        outcome = self._rates.use_request(app.id, app.limits)
+        if isinstance(outcome, Refusal):
+            raise rate_limited(outcome, 0, app.limits)
+        return outcome
+
+    def _ring(self) -> None:
+        """Wake the webhook workers, which look by themselves once a second."""
+        try:
+            self._admission.announce_ended((), has_webhooks=True)
+        except BrokerUnavailable as error:
+            log.warning("webhooks_not_woken", extra={"error": str(error)})
+
+    def _search(self, calls: Sequence[Call[Question, Found]]) -> None:
+        found = cached_answers.search(self._store, [call.ask for call in calls])
+        for call in calls:
+            call.settle(found.get(call.ask.spec.id) or Found())
+
+    def _insert(self, calls: Sequence[Call[Hit, _StartBy]]) -> None:
+        served = cached_answers.serve(self._store, [call.ask for call in calls])
+        for call in calls:
+            call.settle(served.get(call.ask.question.spec.id))

@@ -1,0 +1,45 @@
+"""The exact cache: which jobs share answers, for how long, and the key that identical jobs have. Pure."""
+
+import hashlib
+import json
+
+from headrace.config import OverflowSettings, PoolSettings
+from headrace.domain.apps import App
+from headrace.domain.jobs import JobSpec
+from headrace.domain.prompts import CacheChoice, Sampling, prompt_digest
+
+
+def keep_s(app: App, pool: PoolSettings) -> float:
+    """For how many seconds an answer serves: the app's own setting, else the pool's. 0: not at all."""
+    return pool.cache_s if app.cache_s is None else app.cache_s
+
+
+def is_shared(choice: CacheChoice | None, sampling: Sampling, pool: PoolSettings) -> bool:
+    """Whether a job may be given an identical job's answer, and give its own.
+
+    By default only an answer that the request determines is shared: temperature 0, or a seed.
+    """
+    if choice is not None:
+        return choice == "exact"
+    return pool.cache_sampled or sampling.temperature == 0 or sampling.seed is not None
+
+
+def key_of(spec: JobSpec, pool: PoolSettings, overflow: OverflowSettings) -> bytes:
+    """The key that jobs share if, and only if, the same app asks the same of the same models.
+
+    A pool's settings are part of it: other weights, engines or engine options may give other answers.
+    """
+    served = {
+        "app": str(spec.app_id),
+        "pool": spec.pool,
+        "engine": pool.engine,
+        "model": pool.model,
+        "model_dir": None if pool.model_dir is None else str(pool.model_dir),
+        "adapter": [spec.adapter, pool.adapters.get(spec.adapter or "")],
+        "reasoning_parser": pool.reasoning_parser,
+        "engine_options": pool.engine_options,
+        "paid_model": overflow.paid_model(spec.model),
+    }
+    digest = hashlib.sha256(json.dumps(served, sort_keys=True, default=str).encode())
+    digest.update(prompt_digest(spec.model, spec.messages, spec.sampling))
+    return digest.digest()

@@ -1,0 +1,179 @@
+"""The cache at the door, with fakes for the servers: what is asked of them, and in which order."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from api.door.drafts import Draft, Spelling
+from api.door.exact_cache import ExactCache
+from api.door.submit import Submitter
+from headrace.broker.admission import Admission
+from headrace.broker.app_rates import AppRates
+from headrace.config import Settings
+from headrace.domain.apps import App, AppLimits
+from headrace.domain.ids import new_id
+from headrace.domain.limits.rates import RateLeft, RatesLeft
+from headrace.domain.places import Refusal
+from headrace.domain.prompts import Message
+from headrace.domain.states import JobState
+from headrace.errors import AppLimited, BrokerUnavailable
+from headrace.policies.caching import exact
+from headrace.store import Store
+from headrace.store.jobs import cached_answers
+from headrace.store.jobs.cached_answers import Found, Hit, Question
+
+DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), max_tokens=256, temperature=0.0)
+START_BY = datetime(2026, 11, 27, tzinfo=UTC)
+LEFT = RatesLeft(RateLeft(60, 7))
+
+
+class FakeAnswers:
+    """Stands for the store's module, and for AppRates; `steps` is what was asked, in order.
+
+    Attributes:
+        found: what each search finds.
+        is_there: False if the answer has gone by the time it is to be served.
+        refusal: of the app's rate.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.found = Found()
+        self.is_there = True
+        self.refusal: Refusal | None = None
+        self.hits: list[Hit] = []
+
+    def search(self, _: Store, questions: Sequence[Question]) -> dict[UUID, Found]:
+        self.steps.append("search")
+        return {each.spec.id: self.found for each in questions}
+
+    def serve(self, _: Store, hits: Sequence[Hit]) -> dict[UUID, datetime]:
+        self.steps.append("serve")
+        self.hits += hits
+        return {each.question.spec.id: START_BY for each in hits if self.is_there}
+
+    def use_request(self, _app_id: UUID, _limits: AppLimits) -> RatesLeft | Refusal:
+        self.steps.append("rate")
+        return self.refusal or LEFT
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> FakeAnswers:
+    fake = FakeAnswers()
+    monkeypatch.setattr(cached_answers, "search", fake.search)
+    monkeypatch.setattr(cached_answers, "serve", fake.serve)
+    return fake
+
+
+@pytest.fixture
+def caching(submitter: Submitter, settings: Settings, answers: FakeAnswers, door: Any) -> Submitter:
+    """A submitter whose pool has a cache."""
+    pools = {name: pool.model_copy(update={"cache_s": 60.0}) for name, pool in settings.pools.items()}
+    on = settings.model_copy(update={"pools": pools})
+    cache = ExactCache(on, cast(Store, None), cast(AppRates, answers), cast(Admission, door))
+    return replace(submitter, cache=cache)
+
+
+@pytest.mark.parametrize("draft", [replace(DRAFT, cache=choice) for choice in (None, "exact")], ids=["none", "exact"])
+def test_a_cache_that_is_off_costs_a_submit_neither_a_key_nor_a_query(
+    submitter: Submitter, answers: FakeAnswers, door: Any, app: App, monkeypatch: pytest.MonkeyPatch, draft: Draft
+) -> None:
+    monkeypatch.setattr(exact, "key_of", lambda *_: pytest.fail("a key was computed"))
+    monkeypatch.setattr(exact, "is_shared", lambda *_: pytest.fail("the sampling was looked at"))
+
+    accepted = submitter.submit(draft, app)
+
+    assert answers.steps == []
+    assert accepted.cache is None
+    [(spec, _)] = door.inserted
+    assert (spec.cache_key, spec.is_cache_miss) == (None, False)
+
+
+def test_a_hit_takes_no_place_and_no_part_in_the_refusals(
+    caching: Submitter, answers: FakeAnswers, door: Any, app: App
+) -> None:
+    answers.found = Found(new_id())
+
+    accepted = caching.submit(DRAFT, app)
+
+    assert answers.steps == ["search", "serve"]
+    assert door.steps == []
+    assert door.refused == []
+    assert (accepted.state, accepted.cache, accepted.start_by) == (JobState.SUCCEEDED, "hit", START_BY)
+    assert (accepted.queue, accepted.position, accepted.depth) == ("chat.normal", None, None)
+    assert answers.hits[0].job_id == answers.found.job_id
+
+
+def test_a_miss_goes_on_with_its_key(caching: Submitter, answers: FakeAnswers, door: Any, app: App) -> None:
+    accepted = caching.submit(DRAFT, app)
+    assert answers.steps == ["search"]
+    [(spec, _)] = door.inserted
+    assert (accepted.cache, spec.is_cache_miss, len(spec.cache_key)) == ("miss", True, 32)
+
+
+def test_a_job_that_comes_while_another_of_its_key_is_under_way_has_no_key(
+    caching: Submitter, answers: FakeAnswers, door: Any, app: App
+) -> None:
+    answers.found = Found(is_pending=True)
+    assert caching.submit(DRAFT, app).cache == "miss"
+    [(spec, _)] = door.inserted
+    assert (spec.is_cache_miss, spec.cache_key) == (True, None)
+
+
+def test_a_job_whose_answer_has_gone_meanwhile_is_queued(
+    caching: Submitter, answers: FakeAnswers, door: Any, app: App
+) -> None:
+    answers.found, answers.is_there = Found(new_id()), False
+    accepted = caching.submit(DRAFT, app)
+    assert answers.steps == ["search", "serve"]
+    assert (accepted.state, accepted.cache) == (JobState.QUEUED, "miss")
+    assert [spec.cache_key is not None for spec, _ in door.inserted] == [True]
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        (AppLimits(requests_per_minute=60), ["search", "rate", "serve"]),
+        (AppLimits(tokens_per_minute=60, queued_jobs=1), ["search", "serve"]),
+    ],
+)
+def test_a_hit_uses_one_request_of_a_limited_app(
+    caching: Submitter, answers: FakeAnswers, app: App, limits: AppLimits, steps: list[str]
+) -> None:
+    answers.found = Found(new_id())
+    accepted = caching.submit(DRAFT, replace(app, limits=limits))
+    assert answers.steps == steps
+    assert accepted.rates_left == (LEFT if "rate" in steps else RatesLeft())
+
+
+def test_a_hit_beyond_the_app_s_requests_is_refused_and_counted(
+    caching: Submitter, answers: FakeAnswers, door: Any, app: App
+) -> None:
+    answers.found = Found(new_id())
+    answers.refusal = Refusal("requests_per_minute", 0, 0, 0, LEFT, retry_in_ms=1500)
+    with pytest.raises(AppLimited) as raised:
+        caching.submit(DRAFT, replace(app, limits=AppLimits(requests_per_minute=60)))
+    assert (raised.value.reason, raised.value.retry_after_s) == ("requests_per_minute", 2)
+    assert answers.steps == ["search", "rate"]
+    assert [(queue, reason) for _, queue, reason, *_ in door.refused] == [("chat.normal", "requests_per_minute")]
+
+
+def test_a_hit_with_a_webhook_wakes_the_webhook_workers_and_needs_no_redis_for_it(
+    caching: Submitter, answers: FakeAnswers, door: Any, app: App
+) -> None:
+    rung: list[bool] = []
+
+    def ring(_job_ids: Any, *, has_webhooks: bool) -> None:
+        rung.append(has_webhooks)
+        raise BrokerUnavailable("Redis does not answer: gone")
+
+    door.announce_ended = ring
+    answers.found = Found(new_id())
+    assert caching.submit(DRAFT, app).cache == "hit"
+    assert rung == []
+    assert caching.submit(replace(DRAFT, webhook_url="https://hooks.example.com/"), app).cache == "hit"
+    assert rung == [True]
