@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+#: The share of a goal that the expected latency may take: expectations are means, and the goal is for nearly all
+#: callers.
+PLANNED_SHARE = 0.8
+
 
 @dataclass(frozen=True, slots=True)
 class LatencyGoal:
@@ -10,8 +14,8 @@ class LatencyGoal:
     Attributes:
         pool: its name.
         goal_s: seconds from the job's acceptance to the end of its answer.
-        run_s: how long the job will likely run; None while the pool has ended no job lately, which leaves all of the
-            goal for the wait.
+        run_s: how long the job will likely run; None while the pool has ended no job lately, which leaves all that is
+            planned for the wait.
     """
 
     pool: str
@@ -19,16 +23,21 @@ class LatencyGoal:
     run_s: float | None = None
 
     @property
+    def planned_s(self) -> float:
+        """What the expected latency may be."""
+        return self.goal_s * PLANNED_SHARE
+
+    @property
     def start_within_s(self) -> float:
         """Seconds within which the job must start; 0 if it is too late already."""
-        return max(0.0, self.goal_s - (self.run_s or 0.0))
+        return max(0.0, self.planned_s - (self.run_s or 0.0))
 
     @property
     def miss_reason(self) -> str | None:
         """Why the pool misses its goal even if the job starts at once; None if it does not."""
-        if self.run_s is None or self.run_s < self.goal_s:
+        if self.run_s is None or self.run_s < self.planned_s:
             return None
         return (
-            f"latency goal: the answer would take about {self.run_s:.1f} s, and pool '{self.pool}' answers within "
-            f"{self.goal_s:.3g} s"
+            f"latency goal: the answer would take about {self.run_s:.1f} s, and pool '{self.pool}' plans "
+            f"{self.planned_s:.3g} s to answer within {self.goal_s:.3g} s"
         )
