@@ -160,7 +160,7 @@ def _english_guess(word: str) -> str:
         word = word[:-3] + "y"
     elif len(word) > 4 and word.endswith("ed"):
         word = _english_stem(word, word[:-2])
-    elif len(word) > 6 and word.endswith("ly"):
+    elif len(word) > 5 and word.endswith("ly"):
         word = word[:-2]
     return word[:-1] if len(word) > 5 and word.endswith("e") else word
 
@@ -201,7 +201,12 @@ def _german_base(irregular: Mapping[str, str]) -> Callable[[str], str]:
     return base
 
 
+_GERMAN_SUPERLATIVE = re.compile(r"(\w{3,}st)(?:e|en|er|es|em)")
+
+
 def _german_stem(folded: str) -> str:
+    if superlative := _GERMAN_SUPERLATIVE.fullmatch(folded):
+        return superlative[1]
     stem, longer = folded, ""
     while stem != longer:
         longer = stem

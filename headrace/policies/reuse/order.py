@@ -35,7 +35,7 @@ def same_roles(one: Reading, other: Reading, optional: frozenset[str]) -> bool:
     """Whether each term has the role in one text that it has in the other. Args: optional: terms that do not count."""
     if not _cases_agree(one, other):
         return False
-    adverbs = optional | frozenset(term.key for term in one.terms() if term.key in _ADVERBS)
+    adverbs = optional | frozenset(term.key for term in one.terms() if term.key in _ADVERBS) | _only_year(one)
     choices = (adverbs | {key} for key in _free(one) & _free(other))
     return any(_is_ordered_alike(one.chunks, other.chunks, keys) for keys in (optional, adverbs, *choices))
 
@@ -67,13 +67,22 @@ def _label(chunk: Chunk) -> str:
     return chunk.label
 
 
+def _only_year(reading: Reading) -> frozenset[str]:
+    """The one number of a text, if it is a year: "the 2014 cup" is "the cup in 2014"."""
+    numbers = [term.key for term in reading.terms() if term.kind == "number"]
+    return frozenset(numbers) if len(numbers) == 1 and _is_year(numbers[0]) else frozenset()
+
+
 def _is_year(key: str) -> bool:
     return len(key) == 5 and key[1:].isdigit()
 
 
 def _shown(terms: Iterable[Term], label: str) -> list[str]:
     keys = [f"{term.negation}!{term.key}" for term in terms]
-    return [f"{label}:{keys[0]}", *keys[1:]] if keys and label not in _LOOSE else keys
+    if label in _LOOSE:
+        return keys
+    # A preposition counts also where the term that it stands before does not.
+    return [f"{label}:{keys[0]}", *keys[1:]] if keys else [f"{label}:"]
 
 
 def _flat(chunks: Sequence[Chunk], mode: str) -> Keys:
@@ -109,7 +118,7 @@ def _movable(chunks: Sequence[Chunk]) -> Counter[Keys]:
         keys = _shown(chunk.terms, "")
         if chunk.label == "of" and phrases:
             phrases[-1][-1:] = [*keys, phrases[-1][-1]]
-        elif keys:
+        elif keys or _label(chunk) not in _LOOSE:
             phrases.append([f"{_label(chunk)}:", *keys])
     return Counter(tuple(phrase) for phrase in phrases)
 

@@ -25,7 +25,6 @@ COURTESY = r"""
   |us)(?: about)?\b)
 |(?:let (?:me|us) know(?: about)?\b) | (?:i have a question\b[:,.]?) | (?:i would appreciate it if\b)
 |(?:i (?:would )?(?:need|want|like) (?=a |an |some |the ))
-|(?:help (?:me|us) (?:to )?(?=write|draft|compose|create|make|plan|understand|find|choose))
 """
 
 #: Dropped at the end of a sentence.
@@ -44,6 +43,7 @@ PARTS = {
 }
 
 FRAMES = r"""
+what: at (?:what|which) (?=(?:temperature|age|speed|height|price)\b)
 how-to: (?:give me |show me |i need |what is )?(?:a |an |the )?(?:good |simple |easy |best )?recipe for\b => make
 how-to: how (?:do|can|could|would) (?:i|you|we|one) (?:know|tell|find out|see|recognize|recognise) (?:if|whether
   |when|that)\b => know if
