@@ -2,14 +2,16 @@
 
 import hashlib
 import hmac
+import time
 from dataclasses import replace
 from datetime import timedelta
 
-from flask import Flask, Response
+from flask import Flask, Response, g, request
 from flask_wtf import CSRFProtect
 from jinja2 import StrictUndefined
 
-from api.deps import EXTENSION, WebDeps
+from api.deps import EXTENSION, WebDeps, deps
+from api.metrics import Handled
 from api.ops import gate, problems, shown
 from api.ops.logins import EXTENSION as LOGINS
 from api.ops.logins import Logins
@@ -46,6 +48,9 @@ def create_ops(parts: WebDeps) -> Flask:
     ops.jinja_env.trim_blocks = ops.jinja_env.lstrip_blocks = True
     own = replace(parts, store=parts.pages_store)
     ops.extensions |= {EXTENSION: own, LOGINS: Logins(own.store)}
+    # First, so that it counts what the gate sends to the login too.
+    ops.before_request(_begin)
+    ops.after_request(_count)
     # Before the check of forms: without a login nothing is answered, not even an error about a form.
     gate.register(ops)
     CSRFProtect(ops)
@@ -60,6 +65,16 @@ def create_ops(parts: WebDeps) -> Flask:
 def _secret(pepper: str) -> str:
     """The key of the session cookies. It follows from the pepper and does not reveal it."""
     return hmac.new(pepper.encode(), b"sessions of /ops", hashlib.sha256).hexdigest()
+
+
+def _begin() -> None:
+    g.began = time.monotonic()
+
+
+def _count(response: Response) -> Response:
+    rule = None if request.url_rule is None else PATH + request.url_rule.rule
+    deps().metrics.note(Handled(request.method, rule, response.status_code, "plain"), time.monotonic() - g.began)
+    return response
 
 
 def _secure(response: Response) -> Response:

@@ -11,6 +11,9 @@ from headrace.store.money import costs, trends
 
 blueprint = Blueprint("cost", __name__)
 
+#: The first month that `MonthForm` accepts.
+FIRST_MONTH = datetime(2000, 1, 1, tzinfo=UTC)
+
 
 @blueprint.get("/cost")
 def show() -> str:
@@ -22,7 +25,7 @@ def show() -> str:
         return render_template(
             "cost.html",
             month=month,
-            before=before(month),
+            before=before(month) if month > FIRST_MONTH else None,
             after=until if until <= clock.now(db) else None,
             pools=costs.pool_months(db, month, until),
             apps=costs.app_months(db, month, until),

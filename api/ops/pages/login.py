@@ -55,7 +55,10 @@ def _again(form: LoginForm, problem: str, status: int) -> tuple[str, int]:
 
 def _back() -> str:
     """The page of these pages that the browser asked for before the login; else the first."""
-    path = request.args.get("back", "")
+    path, root = request.args.get("back", ""), request.script_root
     # One slash: two would name another host. Browsers read a backslash as a slash.
     is_ours = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
-    return request.script_root + path if is_ours else url_for("jobs.list_newest")
+    if not is_ours:
+        return url_for("jobs.list_newest")
+    # A link that was copied from the browser's address bar has the prefix already.
+    return path if path == root or path.startswith((f"{root}/", f"{root}?")) else root + path

@@ -175,6 +175,16 @@ def test_a_login_goes_on_to_the_page_that_was_asked_for(stranger: Browser, make_
 
 
 @pytest.mark.parametrize(
+    ("back", "page"), [("/ops/hosts", "/ops/hosts"), ("/ops?x=1", "/ops?x=1"), ("/opsx", "/ops/opsx")]
+)
+def test_a_page_with_the_prefix_is_not_given_it_again(
+    stranger: Browser, make_operator: Make, back: str, page: str
+) -> None:
+    make_operator("ada", Role.VIEWER)
+    assert stranger.log_in("ada", back=back).headers["Location"] == page
+
+
+@pytest.mark.parametrize(
     "back", ["//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)", "/%0d%0aX:1"]
 )
 def test_a_login_leads_to_no_other_site(stranger: Browser, make_operator: Make, back: str) -> None:

@@ -1,5 +1,6 @@
 """What each page shows, and to whom: prompts, answers and secrets to one role alone."""
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -169,6 +170,18 @@ def test_the_pages_without_rows_say_so(viewer: Browser, store: Store) -> None:
         response = viewer.get(path)
         assert response.status_code == 200, path
         assert path in ("/queues", "/apps", "/app?name=test") or "empty" in response.text, path
+
+
+def test_the_months_of_cost_end_where_the_page_takes_no_other(viewer: Browser) -> None:
+    linked = re.compile(r'<a rel="(prev|next)" href="/ops(/cost[^"]*)"')
+    first = dict(linked.findall(viewer.get("/cost?month=2000-01").text))
+    second = dict(linked.findall(viewer.get("/cost?month=2000-02").text))
+
+    assert first == {"next": "/cost?month=2000-02"}
+    assert second == {"prev": "/cost?month=2000-01", "next": "/cost?month=2000-03"}
+    assert "next" not in dict(linked.findall(viewer.get("/cost").text))
+    for path in (*first.values(), *second.values()):
+        assert viewer.get(path).status_code == 200, path
 
 
 def test_a_page_without_redis_says_so(
