@@ -9,11 +9,14 @@ from rich.table import Table
 from headrace.cli import parameters
 from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
-from headrace.cli.table import table
+from headrace.cli.table import print_uncut, table
 from headrace.domain.ids import show_id
 from headrace.store.clients import apps
 from headrace.store.webhooks import deliveries as store
 from headrace.store.webhooks.deliveries import ListedDelivery
+
+#: The width of a receiver's last answer, which goes on below.
+ANSWER_CHARS = 60
 
 
 @click.group(invoke_without_command=True)
@@ -40,7 +43,7 @@ def deliveries(context: click.Context, is_failed: bool, app: str | None, limit: 
     if as_json:
         print_json([_json(each) for each in found])
     elif found:
-        out.print(_table(found))
+        print_uncut(out, _table(found))
     else:
         out.print("No delivery has failed." if is_failed else "There are no deliveries.")
     if len(found) == limit:
@@ -72,8 +75,8 @@ def _table(found: list[ListedDelivery]) -> Table:
     rows.add_column("app")
     rows.add_column("state", no_wrap=True)
     rows.add_column("tries", justify="right", no_wrap=True)
-    rows.add_column("last answer", overflow="fold")
-    rows.add_column("url", overflow="fold")
+    rows.add_column("last answer", max_width=ANSWER_CHARS)
+    rows.add_column("url")
     for each in found:
         answer = each.last_error or str(each.last_status or "-")
         cells = (_event_id(each.id.hex), each.app or "-", each.state, str(each.tries), answer, each.url)

@@ -118,7 +118,7 @@ def outcome(made: MadeDecision | DecisionRun, now: datetime) -> tuple[str, str]:
     if record.action == Action.HOLD:
         return "", ""
     if record.mode != "active":
-        return "not carried out: the autoscaler is advisory", FAINT
+        return "not carried out: it was made in mode advisory", FAINT
     if made.applied_at is not None:
         took = made.applied_at - made.at
         after = f" after {took.total_seconds():,.0f} s" if took >= AT_ONCE else ""

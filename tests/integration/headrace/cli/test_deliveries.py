@@ -58,6 +58,15 @@ def test_deliveries_are_listed_with_url_tries_and_last_answer_and_the_failed_one
     assert "There is no app 'nobody'" in run("deliveries", "--app", "nobody").stderr
 
 
+def test_a_url_stays_whole_where_a_pipe_gets_80_characters_a_line(run: Run, write: Callable[..., UUID]) -> None:
+    write("failed", error="The webhook's receiver did not answer within 15 s. It may be busy.")
+
+    lines = run("deliveries", COLUMNS="80").stdout.splitlines()
+
+    assert lines[1].split()[-1] == URL
+    assert len(lines[1]) > 80
+
+
 def test_nothing_to_list_is_said(run: Run) -> None:
     assert run("deliveries").stdout == "There are no deliveries.\n"
     assert run("deliveries", "--failed").stdout == "No delivery has failed.\n"

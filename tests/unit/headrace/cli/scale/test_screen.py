@@ -172,7 +172,7 @@ def test_a_decision_before_the_last_one_that_a_provider_fails_to_carry_out_stays
     ("changes", "says"),
     [
         ({"action": "hold"}, ""),
-        ({"mode": "advisory"}, "not carried out: the autoscaler is advisory"),
+        ({"mode": "advisory"}, "not carried out: it was made in mode advisory"),
         ({"applied_at": ago(12)}, "applied"),
         ({"applied_at": ago(4), "tries": 1}, "applied after 8 s"),
         (
