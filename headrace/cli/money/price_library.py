@@ -4,6 +4,7 @@ A call of Headrace is text in and text out, sent by itself, without tools. Of a 
 is charged, and refuses a model whose calls are charged by anything else, because the ledger could not add that up.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -11,12 +12,13 @@ from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from headrace.store.money.list_prices import ListPrice
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import ModelInfo
+    from genai_prices.types import ModelInfo, Provider
 
 PACKAGE = "genai-prices"
 OPENAI_URL = "https://api.openai.com/v1"
@@ -53,11 +55,9 @@ def look_up(model: str, base_url: str | None, provider: str | None, now: datetim
         provider: the library's id of the provider, if the URL does not show it, as behind a gateway.
     """
     try:
-        listing, info = _snapshot().find_provider_model(
-            model, None, provider, None if provider else base_url or OPENAI_URL
-        )
+        listing, info = _find(model, base_url or OPENAI_URL, provider)
     except LookupError as error:
-        remedy = "" if provider else " Name the provider with --provider if this is a gateway to one."
+        remedy = "" if provider else " Name the provider with --provider, as for a gateway to one."
         return Refused(model, f"not in the list of {PACKAGE} {version(PACKAGE)}: {error}.{remedy}")
     if reason := _unusable(model, info, now):
         return Refused(model, reason)
@@ -65,6 +65,20 @@ def look_up(model: str, base_url: str | None, provider: str | None, now: datetim
     tiers, notes = _tiers(info, now, amounts)
     source = f"{PACKAGE} {version(PACKAGE)}: {listing.id}/{info.id}"
     return Found(ListPrice(model, amounts[INPUT], amounts[CACHED], amounts[OUTPUT], tiers, source), tuple(notes))
+
+
+def _find(model: str, url: str, provider: str | None) -> tuple["Provider", "ModelInfo"]:
+    """The provider with this id, or else at this URL, and its model. Raises: LookupError."""
+    if provider:
+        return _snapshot().find_provider_model(model, None, provider, None)
+    # The library looks whether a URL begins with the pattern, and `https://api.openai.com.example` does. Here the whole
+    # host decides, without a user or a port.
+    parts = urlsplit(url)
+    origin = f"{parts.scheme}://{parts.hostname}"
+    for listing in _snapshot().providers:
+        if re.fullmatch(listing.api_pattern, origin):
+            return _snapshot().find_provider_model(model, listing, None, None)
+    raise LookupError(f"no provider has the host '{parts.hostname}'")
 
 
 @cache

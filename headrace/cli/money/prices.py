@@ -146,6 +146,8 @@ def take(models: Sequence[str], provider: str | None, as_json: bool) -> None:
     settings = operator_settings()
     with database(settings) as db:
         looked_up = _look_up(settings, models, provider, clock.now(db))
+        # Before the prices in force are read: else two operators at once would both be told that theirs is new.
+        list_prices.hold(db)
         before = list_prices.current(db)
         list_prices.take(db, [each.price for each in looked_up if isinstance(each, Found)])
     _show_changes([_Change.of(settings, before, each) for each in looked_up], as_json)

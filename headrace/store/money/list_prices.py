@@ -50,10 +50,15 @@ def current(db: Connection) -> dict[str, Price]:
     return {model: dated.price for model, dated in in_force(db).items()}
 
 
+def hold(db: Connection) -> None:
+    """Let no other operator take prices until this transaction ends. Readers go on."""
+    db.exec_driver_sql("LOCK TABLE list_prices IN SHARE ROW EXCLUSIVE MODE")
+
+
 def take(db: Connection, prices: Iterable[ListPrice]) -> list[ListPrice]:
     """Put these prices in force from now on, where they differ from those in force. Returns: the new ones."""
-    # Two operators at once: the second sees what the first took. Readers go on.
-    db.exec_driver_sql("LOCK TABLE list_prices IN SHARE ROW EXCLUSIVE MODE")
+    # Two operators at once: the second sees what the first took.
+    hold(db)
     # Not the start of this transaction: a row that the other operator has just written may be younger than that.
     now: datetime = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     dated = in_force(db)

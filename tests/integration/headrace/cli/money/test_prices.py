@@ -1,19 +1,27 @@
 """`headrace prices` on a real Postgres."""
 
 import json
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
+from headrace.cli.money import price_library
+from headrace.cli.money.price_library import Found
 from headrace.store import Store
 from headrace.store.money import list_prices
 from headrace.store.money.list_prices import ListPrice
 from headrace.tables import own_prices
 
 Run = Callable[..., Result]
+#: Less than a statement waits for a lock (4 s), and than a command needs to reach it.
+HELD_WITHIN_S = 3.0
 HOSTS = {"HEADRACE_HOSTS": '{"a100": {"usd_per_hour": "4.10"}}', "HEADRACE_SCALING__HOST_TYPE": "a100"}
 
 
@@ -74,6 +82,27 @@ def test_a_list_price_is_shown_before_it_is_taken_and_taken_only_on_demand(run: 
     assert ("gpt-5-mini", "list", True, True) in listed(run, **mini)
     assert changes(run("prices", "diff", "--json", **mini)) == [("gpt-5-mini", "unchanged")]
     assert json.loads(run("prices", "--json", **mini).stdout)["missing"] == []
+
+
+def test_of_two_operators_at_once_one_takes_a_new_price(run: Run, store: Store) -> None:
+    found = price_library.look_up("gpt-5-mini", None, None, datetime.now(UTC))
+    assert isinstance(found, Found)
+    with ThreadPoolExecutor(1) as other:
+        with store.begin() as db:
+            list_prices.take(db, [found.price])
+            second = other.submit(run, "prices", "take", "gpt-5-mini", "--json")
+            wait_until_held(store)
+        assert changes(second.result()) == [("gpt-5-mini", "unchanged")]
+
+
+def wait_until_held(store: Store) -> None:
+    """Return once another transaction waits for the prices. Fails after `HELD_WITHIN_S`."""
+    waiting = sa.text("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'list_prices'::regclass AND NOT granted)")
+    deadline = time.monotonic() + HELD_WITHIN_S
+    with store.autocommit() as db:
+        while not db.scalar(waiting):
+            assert time.monotonic() < deadline, "nothing waits"
+            threading.Event().wait(0.005)
 
 
 def test_an_override_wins_and_the_list_price_beside_it_says_so(run: Run) -> None:

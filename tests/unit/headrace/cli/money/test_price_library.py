@@ -87,14 +87,43 @@ def test_the_provider_is_the_one_of_the_url_or_the_one_that_is_named() -> None:
     assert listed("gpt-4o-mini", gateway, "openai").price == listed("gpt-4o-mini").price
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.openai.com.evil.example/v1",
+        "https://api.openai.com@evil.example/v1",
+        "https://api.openai.com:443@evil.example/v1",
+        "https://evil.example/https://api.openai.com",
+        "https://evil.example/x.googleapis.com",
+        "https://api.openai.community/v1",
+    ],
+)
+def test_a_host_that_begins_like_a_provider_s_is_another(url: str) -> None:
+    assert "no provider has the host '" in refused("gpt-4o-mini", url)
+    assert "no provider has the host '" in refused("gemini-2.5-flash", url)
+
+
+@pytest.mark.parametrize(
+    ("model", "url", "provider"),
+    [
+        ("gpt-4o-mini", "https://API.openai.com:443/v1/", "openai"),
+        ("gpt-4o-mini", "https://ours.openai.azure.com/openai/v1", "azure"),
+        ("mistral-small-latest", "https://api.mistral.ai/v1", "mistral"),
+    ],
+)
+def test_a_provider_is_known_by_its_host_whatever_its_port_and_path(model: str, url: str, provider: str) -> None:
+    assert f": {provider}/" in listed(model, url).price.source
+
+
 class Snapshot:
     """A list with one model."""
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
+        self.providers = [type("Provider", (), {"id": "maker", "api_pattern": r"https://api\.openai\.com"})]
 
-    def find_provider_model(self, *_: Any) -> tuple[Any, ModelInfo]:
-        return type("Provider", (), {"id": "maker"}), self.info
+    def find_provider_model(self, _model: str, provider: Any, *_: Any) -> tuple[Any, ModelInfo]:
+        return provider, self.info
 
 
 @pytest.fixture
