@@ -13,12 +13,12 @@ from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
-from headrace.store.jobs import FIND
+from headrace.store.jobs import FIND, FIND_LISTED, IN_ORDER, page
 from headrace.store.statement import Statement
 
 STATEMENTS = {
     **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
-    "find": FIND,
+    **{"find": FIND, "find listed": FIND_LISTED},
 }
 #: What analysts and operators ask of one job.
 QUESTIONS = (
@@ -104,6 +104,37 @@ def test_a_question_about_one_job_reads_its_month_alone(store: Store, ticket: Ti
     [(home,)] = [tuple(row) for row in _homes(store, ticket)]
     assert read
     assert all(name.endswith(home) for name in read), read
+
+
+def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A node of a plan, and all below it."""
+    yield node
+    for child in node.get("Plans", ()):
+        yield from nodes(child)
+
+
+@pytest.mark.parametrize("state", [None, JobState.QUEUED])
+def test_a_page_of_an_app_that_statistics_do_not_know_sorts_nothing(
+    store: Store, ticket: Ticket, query: Any, state: JobState | None
+) -> None:
+    columns = "app_id, lane, pool, queue, route, route_reason, overflow, model_requested, background, prompt_tokens"
+    query(
+        f"INSERT INTO jobs (id, state, {columns}, max_tokens, start_by)"
+        f" SELECT overlay(gen_random_uuid()::text PLACING left(id::text, 11) FROM 1)::uuid, 'queued', {columns}, 1,"
+        " now()"
+        " FROM jobs, generate_series(1, 2000)"
+    )
+    query("ANALYZE jobs")
+    query("INSERT INTO apps (id, name, webhook_secret) VALUES (:id, 'new', 'x')", id=ticket.job_id)
+    query("UPDATE jobs SET app_id = :id", id=ticket.job_id)
+    with store.begin() as db:
+        db.exec_driver_sql(IN_ORDER)
+        dialect = db.dialect
+        text = page(ticket.job_id, state, None, 21).compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+        [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {text}").scalar_one()
+    found = list(nodes(plan["Plan"]))
+    assert [node["Node Type"] for node in found if "Sort" in node["Node Type"]] == []
+    assert sum(node.get("Actual Rows", 0) for node in found if "Relation Name" in node) <= 21 + len(found)
 
 
 def test_an_unknown_job_of_no_month_is_just_not_found(store: Store, ticket: Ticket) -> None:

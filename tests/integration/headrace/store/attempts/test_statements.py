@@ -12,11 +12,11 @@ from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD, Statement
-from headrace.store.jobs import FIND
+from headrace.store.jobs import FIND, FIND_LISTED
 
 STATEMENTS = {
     **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
-    "find": FIND,
+    **{"find": FIND, "find listed": FIND_LISTED},
 }
 #: Rows that are found by the key of one job.
 KEYS = {
