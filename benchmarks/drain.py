@@ -7,7 +7,6 @@ more than Celery's own handling of a message. Knows the system from outside: HTT
 import json
 import statistics
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,32 +22,13 @@ from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 from rich.table import Table
 
-from bed.load import drive, request
+from bed.draining import INSTANT, LIMIT_S, STUCK, Backlog
 from bed.testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
 from bed.weigh import cpu_s
 from headrace.stack.processes.child import Child
 from peers import bare_app, dramatiq_app
 
-#: A round that takes longer is stuck.
-ROUND_LIMIT_S = 300.0
-STUCK = "A backlog is not worked off."
-SUBMITTERS = 16
 GOAL = 0.8
-#: So fast that the engine's time is nothing.
-INSTANT = {
-    "HEADRACE_SIMULATOR__PREFILL_TOKENS_PER_S": "1e9",
-    "HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": "1e9",
-    "HEADRACE_SIMULATOR__OUTPUT_TOKENS": "1",
-    "HEADRACE_SIMULATOR__KV_TOKENS": "10000000",
-}
-SUBMIT = json.dumps({"prompt": "Say nothing.", "max_tokens": 1, "max_wait": 3600}).encode()
-BEGUN = "SELECT EXISTS (SELECT FROM jobs WHERE started_at > to_timestamp(%s))"
-OPEN = "SELECT EXISTS (SELECT FROM jobs WHERE state IN ('waiting', 'queued') OR state = 'running')"
-#: Of the jobs that were made since then: how many have an answer, and from the first start to the last end.
-DRAINED = """
-    SELECT count(*) FILTER (WHERE state = 'succeeded'), extract(epoch FROM max(ended_at) - min(started_at))::float
-    FROM jobs WHERE created_at > to_timestamp(%s)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +61,12 @@ class Headrace:
 
     def drain(self) -> Drained:
         """Work off one backlog."""
-        began = time.time()
-        submits = iter([request("POST", "/v1/jobs", self._key, SUBMIT)] * self._plan.jobs)
-        accepted = drive([self._bed.url], submits, SUBMITTERS)
-        if accepted.count(202) != self._plan.jobs:
-            raise click.ClickException(f"Not all were accepted: {dict(accepted.statuses)}")
-
+        backlog = Backlog(self._bed, [self._bed.url], self._key, self._plan.jobs)
         with self._bed.watching() as sql:
-
-            def is_begun() -> bool:
-                return bool(sql(BEGUN, began)[0][0])
-
-            with weighed(self._bed, self._plan, self._bed.start_worker, is_begun) as cpu_ms:
-                wait_until(lambda: not sql(OPEN)[0][0], ROUND_LIMIT_S, STUCK)
-        succeeded, seconds = self._bed.sql(DRAINED, began)[0]
-        if succeeded != self._plan.jobs:
-            raise click.ClickException(f"Of {self._plan.jobs} jobs {succeeded} have an answer.")
-        return Drained(self._plan.jobs / seconds, cpu_ms)
+            begun = partial(backlog.is_begun, sql)
+            with weighed(self._bed, self._plan, self._bed.start_worker, begun) as cpu_ms:
+                backlog.wait(sql)
+        return Drained(backlog.per_s(), cpu_ms)
 
 
 class Peer(ABC):
@@ -121,7 +90,7 @@ class Peer(ABC):
         self.send([("mark", begin), *(("noop", str(number)) for number in range(self._plan.jobs)), ("mark", end)])
         redis = self._bed.redis
         with weighed(self._bed, self._plan, self.start, partial(redis.exists, begin)) as cpu_ms:
-            wait_until(partial(redis.exists, end), ROUND_LIMIT_S, STUCK)
+            wait_until(partial(redis.exists, end), LIMIT_S, STUCK)
         seconds = float(str(redis.get(end))) - float(str(redis.get(begin)))
         return Drained(self._plan.jobs / seconds, cpu_ms)
 
@@ -166,7 +135,7 @@ def weighed(
 
     cpu_ms: dict[str, float] = {}
     try:
-        wait_until(is_begun, ROUND_LIMIT_S, STUCK)
+        wait_until(is_begun, LIMIT_S, STUCK)
         before = used()
         yield cpu_ms
         cpu_ms |= {name: 1000 * (seconds - before[name]) / plan.jobs for name, seconds in used().items()}

@@ -6,21 +6,21 @@ tables and nothing of what is measured on them.
 
 from bed.testbed import Testbed
 
-#: How far back the oldest job lies.
+#: How far back the oldest job lies, by default.
 PAST_DAYS = 30
 #: Characters of a prompt and of an answer.
 PROMPT_CHARS, ANSWER_CHARS = 1000, 400
 
 #: The ids are UUIDv7, as the API makes them: the time in milliseconds, then what no other job has.
-_PAST = f"""
+_PAST = """
     CREATE TEMPORARY TABLE past ON COMMIT DROP AS
     SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0')
             || '7' || substr(unique_part, 1, 3) || '8' || substr(unique_part, 4, 15))::uuid AS id,
            app.id AS app_id, no, at
-    FROM (SELECT no, md5(no::text) AS unique_part, now() - interval '{PAST_DAYS} days' * (total - no) / total
+    FROM (SELECT no, md5(no::text) AS unique_part, now() - interval '{days} days' * (total - no) / total
                  - interval '1 minute' AS at,
-                 CASE WHEN no <= {{first}} * num_apps THEN 1 + no % num_apps ELSE 2 + no % (num_apps - 1) END AS app_no
-          FROM (SELECT {{jobs}} AS total, {{apps}} AS num_apps), generate_series(1, {{jobs}}) AS no) AS job
+                 CASE WHEN no <= {first} * num_apps THEN 1 + no % num_apps ELSE 2 + no % (num_apps - 1) END AS app_no
+          FROM (SELECT {jobs} AS total, {apps} AS num_apps), generate_series(1, {jobs}) AS no) AS job
     JOIN apps AS app ON app.name = 'app-' || app_no
 """
 _APPS = """
@@ -73,13 +73,13 @@ _DROP_INDEXES = """
 """
 
 
-def make_past(bed: Testbed, jobs: int, apps: int, first: int) -> None:
-    """Give the system so many finished jobs, spread evenly over a month and over the apps `app-1` and so on.
+def make_past(bed: Testbed, jobs: int, apps: int, first: int, days: int = PAST_DAYS) -> None:
+    """Give the system so many finished jobs, spread evenly over these days and over the apps `app-1` and so on.
 
-    Args: first: all that `app-1` has, at the beginning of that month.
+    Args: first: all that `app-1` has, at the beginning of that time.
     """
     steps = (_APPS, _PAST, _JOBS, _TEXTS, _ATTEMPTS, _LEDGER, _DELIVERIES)
-    bed.sql_together([step.format(jobs=jobs, apps=apps, first=first) for step in steps])
+    bed.sql_together([step.format(jobs=jobs, apps=apps, first=first, days=days) for step in steps])
 
 
 def drop_indexes(bed: Testbed) -> None:

@@ -183,6 +183,10 @@ class Testbed(AbstractContextManager["Testbed"]):
             self._headrace("apps", "create", app)
         return self._headrace("keys", "create", app).split()[-1]
 
+    def make_operator(self, name: str) -> str:
+        """The password of a new operator of the pages at /ops, who may see and change everything."""
+        return self._headrace("operators", "create", name, "--role", "admin", "--generate").strip()
+
     def _headrace(self, *arguments: str) -> str:
         """What `headrace` prints."""
         command = [sys.executable, "-c", "from headrace.cli import main; main()", *arguments]
