@@ -11,7 +11,7 @@ from api.door.cached.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.domain.fleet import Fleet
 from headrace.errors import ModelNotFound
-from headrace.policies.tokens import PromptTokenizer
+from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from headrace.store import Store
 from headrace.store.fleet import workers
 
@@ -24,7 +24,9 @@ class Model:
     """A model as it is served now.
 
     Attributes:
-        max_model_tokens: prompt and answer together, as much as every live worker can hold; None where it is unknown.
+        max_model_tokens: prompt and answer together, or one input of an embedding, as much as every live worker can
+            hold; None where it is unknown.
+        tokenizer: an InputTokenizer for a model that makes embeddings.
         default_max_tokens: the limit of a job that gives no `max_tokens`; see `PoolSettings`.
         most_logprobs: alternatives to a token that it can return at most.
         has_effort, paid_has_effort: whether the model, and its substitute at the paid API, accept a reasoning effort.
@@ -34,7 +36,7 @@ class Model:
     name: str
     pool: str
     max_model_tokens: int | None
-    tokenizer: PromptTokenizer
+    tokenizer: PromptTokenizer | InputTokenizer
     default_max_tokens: int
     most_logprobs: int
     has_effort: bool
@@ -55,7 +57,7 @@ class Catalogue:
         pools: dict[str, PoolSettings],
         overflow: OverflowSettings,
         store: Store,
-        load_tokenizer: Callable[[PoolSettings], PromptTokenizer],
+        load_tokenizer: Callable[[PoolSettings], PromptTokenizer | InputTokenizer],
     ) -> None:
         self._pools, self._overflow = pools, overflow
         self._store = store
@@ -69,15 +71,19 @@ class Catalogue:
         """Every model and adapter, the default model first."""
         return list(dict.fromkeys(name for pool in self._pools.values() for name in (pool.model, *pool.adapters)))
 
-    def find(self, name: str | None) -> Model:
-        """A model or an adapter by name; the first pool's model for None.
+    def find(self, name: str | None, *, is_embedding: bool = False) -> Model:
+        """A model or an adapter by name; for None, the model of the first pool that serves jobs of this kind.
 
         Raises: ModelNotFound. StoreUnavailable. ConfigError.
         """
         for pool_name, pool in self._pools.items():
-            if name is None or pool.model == name or name in pool.adapters:
+            is_default = name is None and pool.is_embedding == is_embedding
+            if is_default or pool.model == name or name in pool.adapters:
                 return self._model(pool_name, pool, name if name in pool.adapters else None)
-        raise no_such_model(name or "")
+        if name is None:
+            kind = "embeddings" if is_embedding else "prompts"
+            raise ModelNotFound(f"No model here serves {kind}. GET /v1/models lists what there is.", param="model")
+        raise no_such_model(name)
 
     def _model(self, pool_name: str, pool: PoolSettings, adapter: str | None) -> Model:
         name, tokenizer = adapter or pool.model, self._tokenizers[pool_name].get()

@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from headrace.domain.embeddings.inputs import are_inputs
 from headrace.domain.prompts import CacheChoice, Message, ReasoningEffort
 from headrace.domain.queues import Lane, Overflow
 
@@ -30,7 +31,11 @@ class Spelling:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request as submitted; None where the caller left the choice to Headrace."""
+    """A request as submitted; None where the caller left the choice to Headrace.
+
+    Attributes:
+        messages: a conversation, or the inputs of an embedding job.
+    """
 
     spelling: Spelling
     messages: tuple[Message, ...]
@@ -54,3 +59,9 @@ class Draft:
     background: bool = True
     stream: bool = False
     cache: CacheChoice | None = None
+    dimensions: int | None = None
+
+    @property
+    def is_embedding(self) -> bool:
+        """True if its answer is vectors."""
+        return are_inputs(self.messages)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from api.door.catalogue import Catalogue, Model
 from api.door.drafts import Draft
+from api.door.embedding import check_kind, count_inputs
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
@@ -14,7 +15,7 @@ from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
-from headrace.policies.tokens import LONG_CHARS
+from headrace.policies.tokens import LONG_CHARS, InputTokenizer
 
 #: Log probabilities of one answer, alternatives included: about 40 MB of JSON, which Postgres stores within seconds.
 MOST_LOGPROBS_IN_ALL = 500_000
@@ -37,10 +38,11 @@ def specify(
     _check_deadline(draft)
     if not settings.webhooks.allow_private:
         _check_webhook(draft)
-    model = catalogue.find(draft.model)
+    model = catalogue.find(draft.model, is_embedding=draft.is_embedding)
+    check_kind(draft, model)
     _check_effort(draft, model)
     prompt_tokens = _count_in_turn(draft, model, app, catalogue)
-    max_tokens = _max_tokens(draft, model, prompt_tokens)
+    max_tokens = 0 if draft.is_embedding else _max_tokens(draft, model, prompt_tokens)
     _check_logprobs(draft, model, max_tokens)
     return JobSpec(
         id=new_id(),
@@ -54,7 +56,8 @@ def specify(
         prompt_tokens=prompt_tokens,
         max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, model.pool, settings),
         deadline=draft.deadline,
-        overflow=draft.overflow,
+        # The paid API gets prompts alone.
+        overflow=Overflow.NEVER if draft.is_embedding else draft.overflow,
         max_cost_usd=draft.max_cost_usd,
         metadata=draft.metadata,
         webhook_url=draft.webhook_url,
@@ -87,6 +90,7 @@ def _sampling(draft: Draft, max_tokens: int) -> Sampling:
         response_format=draft.response_format,
         top_logprobs=draft.top_logprobs,
         reasoning_effort=draft.reasoning_effort,
+        dimensions=draft.dimensions,
     )
 
 
@@ -166,6 +170,8 @@ def _without_shorthand(host: str) -> str:
 def _count(draft: Draft, model: Model) -> int:
     """The prompt's tokens. Refuses a prompt that leaves no room for an answer, by its lower bound or its count."""
     tokenizer, limit, asked = model.tokenizer, model.max_model_tokens, (draft.messages, draft.reasoning_effort)
+    if isinstance(tokenizer, InputTokenizer):
+        return count_inputs(draft, tokenizer, limit)
     try:
         if limit is not None and _chars(draft) > LONG_PROMPT_CHARS and (least := tokenizer.least(*asked)) >= limit:
             raise _too_long(draft, f"at least {least} prompt tokens", limit)

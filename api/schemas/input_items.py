@@ -42,7 +42,9 @@ class InputItem(Answer):
         """Turn `number` of a job, counted from 0."""
         is_answer = turn.role == "assistant"
         part = OutputText(text=turn.content) if is_answer else InputText(text=turn.content)
-        return cls(id=f"{show_id(job_id, 'msg_')}_{number}", role=turn.role, content=[part])
+        # OpenAI has no word for what an embedding job embeds.
+        role = "user" if turn.role == "input" or turn.role == "tokens" else turn.role
+        return cls(id=f"{show_id(job_id, 'msg_')}_{number}", role=role, content=[part])
 
 
 class InputItemList(Answer):

@@ -55,11 +55,14 @@ class PoolSettings(Section):
         model_dir: a folder with the weights and the tokenizer; by default `model` comes from the hub's cache.
         engine: what answers: `vllm`; `openai`, the paid API, without a GPU worker; or `simulator`, for load and fault
             tests, which says so in its answers.
-        max_model_tokens: prompt plus output of one job. Without it the model's own limit holds, which is also the
-            default of a pool of the paid API's.
+        serves: what its jobs are: `prompts`, which a model answers, or `embeddings`, for which an embedding model makes
+            vectors.
+        max_model_tokens: prompt plus output of one job, or one input of an embedding. Without it the model's own limit
+            holds, which is also the default of a pool of the paid API's and of one that serves embeddings.
         default_max_tokens: the bound of an answer whose job gives no `max_tokens`; less if the prompt leaves less of
             `max_model_tokens`.
-        max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`).
+        max_running: jobs that run at once in one engine (vLLM's `max_num_seqs`); also inputs in one step of an
+            embedding model.
         max_run_s: how long one attempt may run before it is aborted and its job fails.
         kv_cache_mib: the size of the KV cache, of each GPU or of a CPU. By default a GPU's free memory
             (`gpu_memory_utilization`), and 512 on a CPU.
@@ -88,6 +91,7 @@ class PoolSettings(Section):
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     model_dir: Path | None = None
     engine: Literal["vllm", "simulator", "openai"] = "vllm"
+    serves: Literal["prompts", "embeddings"] = "prompts"
     max_model_tokens: PositiveInt | None = 2048
     default_max_tokens: PositiveInt = 1024
     max_running: PositiveInt = 32
@@ -120,9 +124,9 @@ class PoolSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _the_paid_api_knows_its_own_limit(cls, given: Any) -> Any:
+    def _the_paid_api_and_an_embedding_model_know_their_own_limit(cls, given: Any) -> Any:
         """The default is a laptop's."""
-        if isinstance(given, Mapping) and given.get("engine") == "openai":
+        if isinstance(given, Mapping) and (given.get("engine") == "openai" or given.get("serves") == "embeddings"):
             return {"max_model_tokens": None, **given}
         return given
 
@@ -140,6 +144,19 @@ class PoolSettings(Section):
         if self.is_paid and self.latency_goal_s is not None:
             raise ValueError(f"'latency_goal_s' {what}: remove 'latency_goal_s'")
         return self
+
+    @model_validator(mode="after")
+    def _an_embedding_model_makes_no_text(self) -> Self:
+        if self.is_embedding and (self.is_paid or self.adapters or self.reasoning_parser):
+            raise ValueError(
+                "a pool that serves 'embeddings' has no 'adapters', no 'reasoning_parser', and its own engine"
+            )
+        return self
+
+    @property
+    def is_embedding(self) -> bool:
+        """True when its model makes vectors."""
+        return self.serves == "embeddings"
 
     @property
     def is_paid(self) -> bool:

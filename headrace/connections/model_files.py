@@ -1,11 +1,12 @@
 """Files of models, from folders and the Hugging Face hub. The hub's slow libraries are imported only when needed."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.config import PoolSettings
 from headrace.errors import ConfigError
-from headrace.policies.tokens import FILES, EstimatingTokenizer, PromptTokenizer, Tokenizer
+from headrace.policies.tokens import FILES, EstimatingTokenizer, InputTokenizer, PromptTokenizer, Tokenizer
 
 
 def snapshot(
@@ -33,12 +34,27 @@ def snapshot(
         raise OSError(str(error)) from error
 
 
-def tokenizer_for(pool: PoolSettings) -> PromptTokenizer:
+def tokenizer_for(pool: PoolSettings) -> PromptTokenizer | InputTokenizer:
     """The tokenizer that a pool's engine uses. Raises: ConfigError."""
     has_folder = pool.model_dir is not None or Path(pool.model).is_dir()
     if pool.engine in ("simulator", "openai") and not has_folder:
-        return EstimatingTokenizer()
+        return InputTokenizer() if pool.is_embedding else EstimatingTokenizer()
+    if pool.is_embedding:
+        return _input_tokenizer(pool)
     return tokenizer(pool.model, pool.model_dir)
+
+
+def _input_tokenizer(pool: PoolSettings) -> InputTokenizer:
+    folder = _folder(pool.model, pool.model_dir)
+    return InputTokenizer.of(folder, is_matryoshka=_is_matryoshka(folder / "config.json", pool))
+
+
+def _is_matryoshka(config: Path, pool: PoolSettings) -> bool:
+    """Whether vLLM shortens the model's vectors: its configuration, or the operator's overrides of it, decide."""
+    facts = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+    overrides = pool.engine_options.get("hf_overrides", {})
+    facts |= json.loads(overrides) if isinstance(overrides, str) else overrides
+    return bool(facts.get("matryoshka_dimensions") or facts.get("is_matryoshka"))
 
 
 def tokenizer(model: str, model_dir: Path | None = None) -> Tokenizer:
@@ -51,8 +67,12 @@ def tokenizer(model: str, model_dir: Path | None = None) -> Tokenizer:
     Raises:
         ConfigError: the folder does not exist, has no usable tokenizer, or the hub cannot be reached.
     """
+    return Tokenizer(_folder(model, model_dir))
+
+
+def _folder(model: str, model_dir: Path | None) -> Path:
     folder = model_dir or Path(model)
-    return Tokenizer(folder if model_dir or folder.is_dir() else _from_hub(model))
+    return folder if model_dir or folder.is_dir() else _from_hub(model)
 
 
 def _from_hub(model: str) -> Path:

@@ -132,6 +132,11 @@ class Job:
     served_by_job: UUID | None = None
 
     @property
+    def is_embedding(self) -> bool:
+        """True if its answer is vectors: see `headrace.domain.embeddings.vectors`."""
+        return self.max_tokens == 0
+
+    @property
     def max_wait_s(self) -> float:
         """Seconds from acceptance within which the job must start."""
         return (self.start_by - self.created_at).total_seconds()

@@ -1,4 +1,4 @@
-"""Prompts: the messages of a conversation, and how the model decodes its answer."""
+"""Prompts: the messages of a conversation, or the inputs of an embedding, and how the model answers."""
 
 import hashlib
 import json
@@ -11,13 +11,15 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 Role = Literal["system", "developer", "user", "assistant"]
+#: What an embedding job embeds: a text, or token ids in decimal. `headrace.domain.embeddings.inputs` makes both.
+InputKind = Literal["input", "tokens"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation, or one input of an embedding job."""
 
-    role: Role
+    role: Role | InputKind
     content: str
 
 
@@ -34,9 +36,11 @@ class Sampling:
     """How to decode. `max_tokens` bounds the output; None elsewhere means the engine's default.
 
     Attributes:
+        max_tokens: 0 for an embedding job, which makes no tokens; at least 1 for every other job.
         top_logprobs: how many of the most likely tokens to return at each position, beside the generated one; None for
             no log probabilities at all.
         reasoning_effort: how much the model reasons before the answer.
+        dimensions: the length to which an embedding's vectors are shortened; None for the model's own.
     """
 
     max_tokens: int
@@ -47,6 +51,7 @@ class Sampling:
     response_format: Mapping[str, Any] | None = None
     top_logprobs: int | None = None
     reasoning_effort: ReasoningEffort | None = None
+    dimensions: int | None = None
 
 
 def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:

@@ -79,8 +79,9 @@ class Tariff:
         own: by pool, the price of the tokens that the pool itself generates.
         api: by paid model, its price: the operator's, or else the provider's list price.
         api_models: by model, the paid model that answers its spilled jobs; `api_default` for all others.
-        served: models that new jobs can ask for.
+        served: models that new jobs can ask for and the paid API can answer.
         measured: pools whose own price is that of a saturated host.
+        embedding: models that make embeddings, which the paid API does not.
     """
 
     own: dict[str, Price]
@@ -89,13 +90,18 @@ class Tariff:
     api_default: str
     served: frozenset[str]
     measured: frozenset[str] = frozenset()
+    embedding: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The tariff in `headrace.toml`. `store.money.tariffs` adds the prices in Postgres."""
         own = {name: pool.price for name, pool in settings.pools.items()}
-        served = frozenset(name for pool in settings.pools.values() for name in (pool.model, *pool.adapters))
-        return cls(own, settings.prices, settings.overflow.models, settings.overflow.model, served)
+        embedding = frozenset(pool.model for pool in settings.pools.values() if pool.is_embedding)
+        served = (
+            frozenset(name for pool in settings.pools.values() for name in (pool.model, *pool.adapters)) - embedding
+        )
+        models = settings.overflow.models, settings.overflow.model
+        return cls(own, settings.prices, *models, served, embedding=embedding)
 
     def with_own(self, prices: Mapping[str, Price]) -> Self:
         """This tariff with measured prices of own tokens in place of the settings'. Args: prices: by pool."""
@@ -126,6 +132,8 @@ class Tariff:
 
     def api_price(self, model: str) -> Price:
         """The price of a job of `model` at the paid API. Raises: UnknownPrice: none is listed, and none is guessed."""
+        if model in self.embedding:
+            raise UnknownPrice(f"The paid API makes no embeddings in place of '{model}'.")
         name = self.api_model(model)
         if name not in self.api:
             raise UnknownPrice(no_price(name))

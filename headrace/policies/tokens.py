@@ -1,14 +1,14 @@
-"""Tokens: counts and encodes a prompt with the model's own chat template and tokenizer, without torch.
+"""Tokens: counts and encodes a prompt, or an embedding's inputs, with the model's own tokenizer, without torch.
 
 Knows a model's files; knows nothing about job states, HTTP or engines.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jinja2
 import jinja2.ext
@@ -18,6 +18,7 @@ import jinja2.parser
 import tokenizers
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from headrace.domain.embeddings.inputs import are_inputs, token_ids
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.errors import ConfigError, InvalidRequest
 from headrace.policies.byte_bound import byte_bound
@@ -26,7 +27,7 @@ from headrace.policies.byte_bound import byte_bound
 #: less than a millisecond, less than a busy process needs to get the GIL back.
 LONG_CHARS = 2_000
 #: The files that counting needs: a few MB, while the weights have many GB.
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "config.json")
 
 
 class PromptTokenizer(Protocol):
@@ -155,6 +156,54 @@ class EstimatingTokenizer:
     @staticmethod
     def _text(messages: Sequence[Message]) -> str:
         return "\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+class InputTokenizer:
+    """Counts and encodes the inputs of embedding jobs, each by itself. Safe to use from many threads.
+
+    Attributes:
+        is_matryoshka: True if a vector of the model may be shortened, so that `dimensions` can be set.
+    """
+
+    reads_effort = False
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer | None = None, *, is_matryoshka: bool = True) -> None:
+        """Args: tokenizer: the model's own; None to estimate one token per four bytes."""
+        self._tokenizer, self.is_matryoshka = tokenizer, is_matryoshka
+        if tokenizer is not None:
+            # A text that is too long is refused. Cut off, it would get the vector of another text.
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+
+    @classmethod
+    def of(cls, folder: Path, *, is_matryoshka: bool) -> Self:
+        """Read a model's folder. Raises: ConfigError."""
+        try:
+            spec = (folder / "tokenizer.json").read_text(encoding="utf-8")
+            return cls(tokenizers.Tokenizer.from_str(spec), is_matryoshka=is_matryoshka)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"No usable tokenizer.json in {folder}: {error}.", param="model_dir") from error
+
+    def count_each(self, inputs: Sequence[Message]) -> list[int]:
+        """How many tokens each input has, the model's special tokens included. Raises: InvalidRequest."""
+        # `len` creates no Python integer per token.
+        return [len(encoded) for encoded in self._encoded(inputs)]
+
+    def encode_each(self, inputs: Sequence[Message]) -> list[list[int]]:
+        """The token ids of each input. Raises: InvalidRequest."""
+        return [encoded if isinstance(encoded, list) else encoded.ids for encoded in self._encoded(inputs)]
+
+    def _encoded(self, inputs: Sequence[Message]) -> Iterator[list[int] | tokenizers.Encoding]:
+        if not are_inputs(inputs):
+            raise InvalidRequest("This model embeds inputs, and answers no messages.", param="messages")
+        texts = self._texts_encoded([each.content for each in inputs if each.role == "input"])
+        return (token_ids(each) if each.role == "tokens" else next(texts) for each in inputs)
+
+    def _texts_encoded(self, texts: list[str]) -> Iterator[list[int] | tokenizers.Encoding]:
+        if self._tokenizer is not None:
+            # Without the GIL, however short the texts are: there may be thousands.
+            return iter(self._tokenizer.encode_batch_fast(texts, add_special_tokens=True))
+        return map(EstimatingTokenizer().encode_answer, texts)
 
 
 def _template_text(folder: Path) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from headrace.config import Settings
+from headrace.config import PoolSettings, Settings
 from headrace.stack.models.model import PreparedModel, prepare
+from headrace.stack.models.package import EMBEDDING_MODEL
 from tests.contracts.adapter import write_adapter
 
 
@@ -44,6 +45,13 @@ def tiny_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> 
 def smollm2() -> PreparedModel:
     """The default model: real weights, brought once and kept in the state folder."""
     return prepare(Settings.load(model=None, model_dir=None, engine="vllm"), print)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> PreparedModel:
+    """The embedding model: real weights, brought once and kept in the state folder."""
+    pool = PoolSettings(model=EMBEDDING_MODEL, serves="embeddings")
+    return prepare(Settings.load(model=None, model_dir=None, engine="vllm", pool="embed", pools={"embed": pool}), print)
 
 
 class _Server(ThreadingHTTPServer):

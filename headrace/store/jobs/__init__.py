@@ -65,7 +65,6 @@ _BILLED = [sa.literal(kind, literal_execute=True) for kind in BILLED]
 _SELECT = (
     sa.select(
         *(jobs.c[field.name] for field in fields(Job) if field.name in jobs.c),
-        job_texts.c.answer,
         attempts.c.engine,
         ledger.c.price_version,
         _IS_OVER.label("is_over"),
@@ -79,9 +78,10 @@ _SELECT = (
 )
 #: As text: nothing here reads them, so they are passed on as stored.
 _LOGPROBS = sa.func.coalesce(sa.cast(job_texts.c.logprobs_json, sa.Text), sa.cast(job_texts.c.logprobs, sa.Text))
-_SELECT_JOB = _SELECT.add_columns(_LOGPROBS.label("logprobs"), job_texts.c.reasoning)
-#: Without the columns that can have megabytes per job.
-_SELECT_LISTED = _SELECT.add_columns(sa.null().label("logprobs"), sa.null().label("reasoning"))
+_SELECT_JOB = _SELECT.add_columns(job_texts.c.answer, _LOGPROBS.label("logprobs"), job_texts.c.reasoning)
+#: Without what can have megabytes per job, vectors of embeddings too.
+_TEXT = sa.case((jobs.c.max_tokens > 0, job_texts.c.answer)).label("answer")
+_SELECT_LISTED = _SELECT.add_columns(_TEXT, sa.null().label("logprobs"), sa.null().label("reasoning"))
 
 
 def _asked_for(selected: Select[Any]) -> Statement:

@@ -8,18 +8,19 @@ import itertools
 import math
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Literal
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
-from headrace.domain.logprobs import TokenLogprob
-from headrace.errors import EngineCrash, EngineError, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
-from headrace.policies.tokens import PromptTokenizer
+from headrace.domain.embeddings.inputs import MOST_TOKENS
+from headrace.errors import EngineCrash, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
+from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from workers.engines.adapters import no_such_adapter
-from workers.engines.base import Delta, EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.simulator.answer import answer, logprob, skip, thoughts
+from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.kinds import check_kind
+from workers.engines.simulator.answer import answer, skip, thoughts
+from workers.engines.simulator.call import Call
+from workers.engines.simulator.embedding import vectors
 from workers.engines.simulator.stats import Totals
 
 
@@ -28,77 +29,27 @@ def build(settings: Settings, pool: PoolSettings) -> "SimulatorEngine":
     return SimulatorEngine(settings.simulator, pool, tokenizer_for(pool))
 
 
-@dataclass(eq=False, slots=True)
-class _Call:
-    """One request: its planned answer, and its progress.
-
-    Attributes:
-        pieces: the reasoning, then the answer, one piece of text per token.
-        thoughts: the number of pieces that are reasoning.
-        given: the number of pieces that the request's prefix holds whole.
-        counted: the number of pieces that the totals count already, or that the prefix holds.
-        woken: set on each change that its thread must see.
-        admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
-        delivered: tokens of its answer that its listener has got; None without a listener.
-        error: the error that ends it early, if any.
-    """
-
-    request: GenerationRequest
-    prompt_tokens: int
-    pieces: list[str]
-    thoughts: int
-    given: int
-    finish_reason: Literal["stop", "length"]
-    blocks: int
-    counted: int
-    began: float = field(default_factory=time.monotonic)
-    woken: threading.Event = field(default_factory=threading.Event)
-    admitted_at: float | None = None
-    delivered: int | None = None
-    aborted: bool = False
-    error: EngineError | None = None
-
-    @property
-    def over(self) -> bool:
-        return self.aborted or self.error is not None
-
-    def text(self, tokens: int) -> str:
-        """The answer's text within the first `tokens`, or the prefix if that is longer."""
-        return self.request.prefix + "".join(self.pieces[max(self.given, self.thoughts) : tokens])
-
-    def reasoning(self, tokens: int) -> str:
-        """The reasoning within the first `tokens`."""
-        return "".join(self.pieces[: min(self.thoughts, tokens)])
-
-    def delta(self, token: int) -> Delta:
-        """The piece that this token adds. Counts tokens from 1."""
-        piece = self.pieces[token - 1]
-        if token <= self.thoughts:
-            return Delta("", reasoning=piece)
-        return Delta(piece, self.logprobs(token - 1, token) or ())
-
-    def logprobs(self, after: int, upto: int) -> tuple[TokenLogprob, ...] | None:
-        """Invented log probabilities of these tokens; None if the request did not ask for them."""
-        if (wanted := self.request.sampling.top_logprobs) is None:
-            return None
-        return tuple(logprob(piece, wanted) for piece in self.pieces[max(after, self.thoughts) : upto])
-
-
 class SimulatorEngine:
     """Runs requests side by side, each at the given rates, within a KV pool and a batch of given sizes."""
 
     name = "simulator"
     continues = True
 
-    def __init__(self, simulator: SimulatorSettings, pool: PoolSettings, tokenizer: PromptTokenizer) -> None:
+    def __init__(
+        self, simulator: SimulatorSettings, pool: PoolSettings, tokenizer: PromptTokenizer | InputTokenizer
+    ) -> None:
+        """Args: tokenizer: an InputTokenizer makes it an engine of embeddings."""
         self._settings, self._pool, self._tokenizer = simulator, pool, tokenizer
         self._changed = threading.Condition()
         self._serving = False
         self._stopping = False
-        self._kv_tokens = simulator.kv_tokens // simulator.kv_block_tokens * simulator.kv_block_tokens
-        self._blocks = self._free_blocks = simulator.kv_tokens // simulator.kv_block_tokens
-        self._calls: dict[str, _Call] = {}
-        self._waiting: list[tuple[int, int, _Call]] = []
+        self._block_tokens, kv_tokens = simulator.kv_block_tokens, simulator.kv_tokens
+        if isinstance(tokenizer, InputTokenizer):
+            self._block_tokens, kv_tokens = 1, MOST_TOKENS
+        self._blocks = self._free_blocks = kv_tokens // self._block_tokens
+        self._kv_tokens = self._blocks * self._block_tokens
+        self._calls: dict[str, Call] = {}
+        self._waiting: list[tuple[int, int, Call]] = []
         self._running = 0
         self._numbers = itertools.count(1)
         self._totals = Totals(step_s=1 / simulator.decode_tokens_per_s)
@@ -113,7 +64,7 @@ class SimulatorEngine:
             max_model_tokens=self._pool.max_model_tokens,
             max_running=self._pool.max_running,
             kv_tokens=self._kv_tokens,
-            kv_block_tokens=self._settings.kv_block_tokens,
+            kv_block_tokens=self._block_tokens,
         )
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
@@ -153,12 +104,16 @@ class SimulatorEngine:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._calls)
 
-    def _plan(self, request: GenerationRequest) -> _Call:
+    def _plan(self, request: GenerationRequest) -> Call:
         """Decide on the whole answer. Raises: PromptRejected for one that can never fit."""
+        tokenizer = self._tokenizer
+        check_kind(request, is_embedding=isinstance(tokenizer, InputTokenizer))
+        if isinstance(tokenizer, InputTokenizer):
+            return self._plan_embedding(request, tokenizer)
         if request.adapter is not None and request.adapter not in self._pool.adapters:
             raise no_such_adapter(request.adapter)
         try:
-            prompt_tokens = self._tokenizer.count(request.messages, request.sampling.reasoning_effort)
+            prompt_tokens = tokenizer.count(request.messages, request.sampling.reasoning_effort)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
         # A prefix is part of the answer, so any reasoning before it is over.
@@ -172,11 +127,21 @@ class SimulatorEngine:
         limit = min(self._kv_tokens, self._pool.max_model_tokens or needed)
         if needed > limit:
             raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
-        blocks = math.ceil(needed / self._settings.kv_block_tokens)
+        blocks = math.ceil(needed / self._block_tokens)
         given, pieces = skip(pieces, len(request.prefix))
-        return _Call(request, prompt_tokens, pieces, len(thought), given, finish_reason, blocks, counted=given)
+        return Call(request, prompt_tokens, pieces, len(thought), given, finish_reason, blocks, counted=given)
 
-    def _enter(self, call: _Call) -> None:
+    def _plan_embedding(self, request: GenerationRequest, tokenizer: InputTokenizer) -> Call:
+        """Decide on all vectors. Raises: PromptRejected for an input that is too long, or too many tokens."""
+        inputs = tokenizer.encode_each(request.messages)
+        longest, total = max(map(len, inputs)), sum(map(len, inputs))
+        limit = self._pool.max_model_tokens or self._kv_tokens
+        if longest > limit or total > self._kv_tokens:
+            raise PromptRejected(f"An input may have {limit} tokens here, and all together {self._kv_tokens}.")
+        made = vectors(inputs, request.sampling.dimensions)
+        return Call(request, total, [], 0, 0, "stop", total, counted=0, vectors=made)
+
+    def _enter(self, call: Call) -> None:
         with self._changed:
             self.check()
             self._totals.pass_time(self._running, self._kv_use)
@@ -189,7 +154,7 @@ class SimulatorEngine:
             heapq.heappush(self._waiting, (call.request.priority, number, call))
             self._admit()
 
-    def _fail(self, call: _Call) -> None:
+    def _fail(self, call: Call) -> None:
         """Make the chosen fault happen. The caller holds the lock."""
         match self._settings.fault:
             case "fault":
@@ -199,7 +164,7 @@ class SimulatorEngine:
             case "die":
                 self._die(call)
 
-    def _die(self, call: _Call) -> None:
+    def _die(self, call: Call) -> None:
         self._serving = False
         for other in (call, *self._calls.values()):
             made = self._made(other) - other.given
@@ -220,7 +185,7 @@ class SimulatorEngine:
             heapq.heappop(self._waiting)
             call.woken.set()
 
-    def _leave(self, call: _Call) -> None:
+    def _leave(self, call: Call) -> None:
         with self._changed:
             self._totals.pass_time(self._running, self._kv_use)
             self._calls.pop(call.request.request_id, None)
@@ -235,7 +200,7 @@ class SimulatorEngine:
     def _kv_use(self) -> float:
         return (self._blocks - self._free_blocks) / self._blocks if self._blocks else 0.0
 
-    def _count(self, call: _Call, made: int) -> None:
+    def _count(self, call: Call, made: int) -> None:
         """Count the tokens that a request has made since it was last counted."""
         with self._changed:
             if call.admitted_at is None or made <= call.counted:
@@ -245,7 +210,7 @@ class SimulatorEngine:
             self._totals.made(made - call.counted, first_token_at - call.began if is_first else None)
             call.counted = made
 
-    def _run(self, call: _Call, on_delta: OnDelta | None) -> Generation:
+    def _run(self, call: Call, on_delta: OnDelta | None) -> Generation:
         call.woken.wait()
         call.woken.clear()
         done = call.given if call.admitted_at is None else self._decode(call, call.admitted_at, on_delta)
@@ -261,7 +226,7 @@ class SimulatorEngine:
             logprobs=call.logprobs(call.given, done),
         )
 
-    def _decode(self, call: _Call, admitted_at: float, on_delta: OnDelta | None) -> int:
+    def _decode(self, call: Call, admitted_at: float, on_delta: OnDelta | None) -> int:
         """Wait for the time of prefill and decoding. Returns: the tokens of the answer at its end."""
         prefilled_at = self._prefilled_at(call, admitted_at)
         given, total = call.given, len(call.pieces)
@@ -276,10 +241,10 @@ class SimulatorEngine:
                 call.delivered = token
         return total
 
-    def _prefilled_at(self, call: _Call, admitted_at: float) -> float:
+    def _prefilled_at(self, call: Call, admitted_at: float) -> float:
         return admitted_at + (call.prompt_tokens + call.given) / self._settings.prefill_tokens_per_s
 
-    def _made(self, call: _Call) -> int:
+    def _made(self, call: Call) -> int:
         """Tokens of the answer by now."""
         if call.admitted_at is None:
             return call.given

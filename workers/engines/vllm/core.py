@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.domain.attempts import Usage
+from headrace.domain.embeddings.inputs import MOST_TOKENS
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from workers.engines.adapters import Adapter
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.vllm.answer import GrowingAnswer
+from workers.engines.vllm.embedding import embed
 from workers.engines.vllm.reasoning import Reading
 from workers.engines.vllm.sampling import constraint, decoding
 
@@ -25,11 +27,18 @@ _ABORT_AGAIN_S = 0.05
 
 @dataclass(eq=False, slots=True)
 class CoreCall:
+    """One request in the core.
+
+    Attributes:
+        inputs: the token ids of each input of an embedding, which has no prompt; None for a prompt.
+    """
+
     request: GenerationRequest
     prompt: list[int]
     prefix: list[int]
     on_delta: OnDelta | None
     model: str
+    inputs: list[list[int]] | None = None
     began: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     future: "Future[Generation] | None" = None
@@ -62,9 +71,11 @@ class Core:
     @property
     def limits(self) -> EngineLimits:
         cache = self._llm.vllm_config.cache_config
+        most = self._llm.model_config.max_model_len, self._llm.vllm_config.scheduler_config.max_num_seqs
+        if self._llm.model_config.runner_type == "pooling":
+            return EngineLimits(*most, kv_tokens=MOST_TOKENS, kv_block_tokens=1)
         return EngineLimits(
-            max_model_tokens=self._llm.model_config.max_model_len,
-            max_running=self._llm.vllm_config.scheduler_config.max_num_seqs,
+            *most,
             kv_tokens=(cache.num_gpu_blocks - 1) * cache.block_size,  # Block 0 is never handed out.
             kv_block_tokens=cache.block_size,
         )
@@ -107,6 +118,8 @@ class Core:
         return {request_id: self._progress(call) for request_id, call in calls}
 
     def _progress(self, call: CoreCall) -> Progress:
+        if call.inputs is not None:
+            return Progress(0)
         # Read vLLM's own records of its requests in this process, because an output may come only at the end.
         processor = self._llm.output_processor
         for internal_id in tuple(processor.external_req_ids.get(call.request.request_id, ())):
@@ -175,6 +188,8 @@ class Core:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
+            if call.inputs is not None:
+                return await embed(self._llm, call.request, call.inputs, call.model)
             return await self._collect(call)
         except VLLMClientError as error:
             raise PromptRejected(str(error)) from error

@@ -12,9 +12,10 @@ from headrace.config import PoolSettings, Settings
 from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
 from headrace.errors import ConfigError, EngineUnavailable, InvalidRequest, PromptRejected
-from headrace.policies.tokens import PromptTokenizer
+from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from workers.engines.adapters import find_adapters, no_such_adapter
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.kinds import check_kind
 from workers.engines.vllm.core import DEAD_EXIT_S, Core, CoreCall
 from workers.engines.vllm.load import DRAIN_S, import_vllm, load
 from workers.engines.vllm.scratch import Scratch
@@ -44,12 +45,17 @@ class VllmEngine:
     continues = True
 
     def __init__(
-        self, pool: PoolSettings, tokenizer: PromptTokenizer, probe_s: float = _PROBE_S, pool_name: str = "chat"
+        self,
+        pool: PoolSettings,
+        tokenizer: PromptTokenizer | InputTokenizer,
+        probe_s: float = _PROBE_S,
+        pool_name: str = "chat",
     ) -> None:
         """Load nothing yet.
 
         Args:
-            tokenizer: the model's own; the engine gets the tokens that it makes.
+            tokenizer: the model's own; the engine gets the tokens that it makes. An InputTokenizer makes it an engine
+                of embeddings.
             probe_s: seconds without an answer after which the core counts as hung.
             pool_name: names the pool's settings in an error.
         """
@@ -78,10 +84,9 @@ class VllmEngine:
         core = self._serving()
         if request.adapter is not None and request.adapter not in self._pool.adapters:
             raise no_such_adapter(request.adapter)
-        prompt, prefix = self._encode(request)
-        call = CoreCall(request, prompt, prefix, on_delta, model=request.adapter or self._pool.model)
-        if call.tokens_left < 1:
-            usage = Usage(len(prompt), request.sampling.max_tokens)
+        call = self._call(request, on_delta)
+        if call.inputs is None and call.tokens_left < 1:
+            usage = Usage(len(call.prompt), request.sampling.max_tokens)
             return Generation(request.prefix, usage, "length", model_served=call.model)
         future = core.submit(call)
         try:
@@ -93,14 +98,19 @@ class VllmEngine:
         finally:
             future.cancel()  # If this thread is interrupted, the request must end too.
 
-    def _encode(self, request: GenerationRequest) -> tuple[list[int], list[int]]:
-        """The tokens of the prompt and of the answer's prefix. Runs in the task's thread to spare the event loop."""
+    def _call(self, request: GenerationRequest, on_delta: OnDelta | None) -> CoreCall:
+        """Encode the request. Runs in the task's thread to spare the event loop. Raises: PromptRejected."""
+        tokenizer, model = self._tokenizer, request.adapter or self._pool.model
+        check_kind(request, is_embedding=isinstance(tokenizer, InputTokenizer))
         with self._encodings:
             try:
-                prompt = self._tokenizer.encode(request.messages, request.sampling.reasoning_effort)
+                if isinstance(tokenizer, InputTokenizer):
+                    return CoreCall(request, [], [], None, model, tokenizer.encode_each(request.messages))
+                prompt = tokenizer.encode(request.messages, request.sampling.reasoning_effort)
             except InvalidRequest as error:
                 raise PromptRejected(str(error), param=error.param) from error
-            return prompt, self._tokenizer.encode_answer(request.prefix) if request.prefix else []
+            prefix = tokenizer.encode_answer(request.prefix) if request.prefix else []
+            return CoreCall(request, prompt, prefix, on_delta, model)
 
     def abort(self, request_id: str) -> None:
         if (core := self._core) is not None:

@@ -410,3 +410,19 @@ def test_a_host_has_the_machine_s_name_unless_it_is_given_one(monkeypatch: pytes
 
     monkeypatch.setenv("HEADRACE_HOST_ID", "i-0abc")
     assert Settings.load().host_id == "i-0abc"
+
+
+def test_an_embedding_model_knows_its_own_limit() -> None:
+    assert PoolSettings(serves="embeddings").max_model_tokens is None
+    assert PoolSettings(serves="embeddings", max_model_tokens=128).max_model_tokens == 128
+    assert PoolSettings().max_model_tokens == 2048
+
+
+@pytest.mark.parametrize("option", ['adapters = { a = "x" }', 'reasoning_parser = "qwen3"', 'engine = "openai"'])
+def test_a_pool_of_embeddings_has_nothing_that_makes_text(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f'[pools.embed]\nserves = "embeddings"\nmodel = "m"\n{option}'
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+    with pytest.raises(ConfigError, match="embeddings"):
+        Settings.load()

@@ -1,5 +1,6 @@
 """Tokenizers of pools: from a folder, or an estimate where no model is at hand."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from headrace.config import PoolSettings
 from headrace.connections.model_files import tokenizer, tokenizer_for
 from headrace.domain.prompts import Message
 from headrace.errors import ConfigError
-from headrace.policies.tokens import EstimatingTokenizer, Tokenizer
+from headrace.policies.tokens import EstimatingTokenizer, InputTokenizer, Tokenizer
 from tests.unit.headrace.policies.test_tokens import write_model
 
 
@@ -34,3 +35,28 @@ def test_an_estimate_needs_no_model(engine: Any) -> None:
 def test_an_engine_without_a_model_counts_with_one_that_is_given(engine: Any, tmp_path: Path) -> None:
     pool = PoolSettings(engine=engine, model="any", model_dir=write_model(tmp_path))
     assert isinstance(tokenizer_for(pool), Tokenizer)
+
+
+def test_an_embedding_model_needs_no_chat_template(tmp_path: Path) -> None:
+    (write_model(tmp_path) / "chat_template.jinja").unlink()
+    assert isinstance(tokenizer_for(PoolSettings(serves="embeddings", model_dir=tmp_path)), InputTokenizer)
+    assert isinstance(tokenizer_for(PoolSettings(serves="embeddings", engine="simulator", model="a/b")), InputTokenizer)
+
+
+@pytest.mark.parametrize(
+    ("facts", "overrides", "is_matryoshka"),
+    [
+        ({}, {}, False),
+        ({"is_matryoshka": True}, {}, True),
+        ({"matryoshka_dimensions": [64, 128]}, {}, True),
+        ({}, {"hf_overrides": {"is_matryoshka": True}}, True),
+        ({"is_matryoshka": True}, {"hf_overrides": '{"is_matryoshka": false}'}, False),
+    ],
+)
+def test_a_vector_may_be_shortened_where_the_model_or_the_operator_says_so(
+    tmp_path: Path, facts: dict[str, Any], overrides: dict[str, Any], is_matryoshka: bool
+) -> None:
+    (write_model(tmp_path) / "config.json").write_text(json.dumps(facts))
+    made = tokenizer_for(PoolSettings(serves="embeddings", model_dir=tmp_path, engine_options=overrides))
+    assert isinstance(made, InputTokenizer)
+    assert made.is_matryoshka is is_matryoshka

@@ -146,3 +146,12 @@ def test_a_schema_is_part_of_the_prompt() -> None:
     )
 
     assert with_schema - plain > cost(PRICE, Usage(1000)).usd
+
+
+def test_the_paid_api_has_no_price_for_embeddings() -> None:
+    pools = {"chat": PoolSettings(model="talks"), "embed": PoolSettings(model="embeds", serves="embeddings")}
+    tariff = Tariff.of(Settings(prices={"gpt-4o-mini": PRICE}).model_copy(update={"pools": pools}))
+    assert (tariff.api_usd("talks", Usage(1)), tariff.api_usd("embeds", Usage(1))) == (Decimal("0.00000015"), None)
+    assert tariff.price(Route.POOL, "embed", "embeds") == pools["embed"].price
+    only = Tariff.of(Settings().model_copy(update={"pools": {"embed": pools["embed"]}, "prices": {}}))
+    assert only.unpriced == ()

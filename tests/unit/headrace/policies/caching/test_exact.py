@@ -66,6 +66,7 @@ SAMPLINGS: dict[str, Any] = {
     "response_format": {"type": "json_object"},
     "top_logprobs": 0,
     "reasoning_effort": "low",
+    "dimensions": 64,
 }
 
 

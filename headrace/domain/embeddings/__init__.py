@@ -1,0 +1,1 @@
+"""Embeddings: what an embedding job embeds, and the vectors that it gets."""

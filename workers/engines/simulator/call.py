@@ -1,0 +1,71 @@
+"""One request in the simulator: its planned answer, and its progress."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headrace.domain.logprobs import TokenLogprob
+from headrace.errors import EngineError
+from workers.engines.base import Delta, GenerationRequest
+from workers.engines.simulator.answer import logprob
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One request: its planned answer, and its progress.
+
+    Attributes:
+        pieces: the reasoning, then the answer, one piece of text per token.
+        thoughts: the number of pieces that are reasoning.
+        given: the number of pieces that the request's prefix holds whole.
+        counted: the number of pieces that the totals count already, or that the prefix holds.
+        woken: set on each change that its thread must see.
+        admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
+        delivered: tokens of its answer that its listener has got; None without a listener.
+        error: the error that ends it early, if any.
+        vectors: the answer of an embedding, which has no pieces; None for a prompt.
+    """
+
+    request: GenerationRequest
+    prompt_tokens: int
+    pieces: list[str]
+    thoughts: int
+    given: int
+    finish_reason: Literal["stop", "length"]
+    blocks: int
+    counted: int
+    began: float = field(default_factory=time.monotonic)
+    woken: threading.Event = field(default_factory=threading.Event)
+    admitted_at: float | None = None
+    delivered: int | None = None
+    aborted: bool = False
+    error: EngineError | None = None
+    vectors: str | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.aborted or self.error is not None
+
+    def text(self, tokens: int) -> str:
+        """The answer's text within the first `tokens`, or the prefix if that is longer. Vectors only whole."""
+        if self.vectors is not None:
+            return "" if self.over else self.vectors
+        return self.request.prefix + "".join(self.pieces[max(self.given, self.thoughts) : tokens])
+
+    def reasoning(self, tokens: int) -> str:
+        """The reasoning within the first `tokens`."""
+        return "".join(self.pieces[: min(self.thoughts, tokens)])
+
+    def delta(self, token: int) -> Delta:
+        """The piece that this token adds. Counts tokens from 1."""
+        piece = self.pieces[token - 1]
+        if token <= self.thoughts:
+            return Delta("", reasoning=piece)
+        return Delta(piece, self.logprobs(token - 1, token) or ())
+
+    def logprobs(self, after: int, upto: int) -> tuple[TokenLogprob, ...] | None:
+        """Invented log probabilities of these tokens; None if the request did not ask for them."""
+        if (wanted := self.request.sampling.top_logprobs) is None:
+            return None
+        return tuple(logprob(piece, wanted) for piece in self.pieces[max(after, self.thoughts) : upto])
