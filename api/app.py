@@ -30,7 +30,7 @@ from api.ops.sessions import PATH as OPS_PATH
 from api.reading.reader import Reader
 from api.reading.slots import Slots
 from api.reading.waits import Waits
-from api.routes import chat, documentation, health, jobs, models, queues, responses, unsupported, usage
+from api.routes import chat, documentation, embeddings, health, jobs, models, queues, responses, unsupported, usage
 from api.routes.submission import release_body
 from headrace import connections, startup
 from headrace.broker.admission import Admission
@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> WebApp:
     app.after_request(_end)
     app.teardown_request(release_body)
     problems.register(app)
-    for routes in (jobs, responses, chat, models, queues, usage, unsupported, health, documentation):
+    for routes in (jobs, responses, chat, embeddings, models, queues, usage, unsupported, health, documentation):
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
     mounted = DispatcherMiddleware(app.wsgi_app, {OPS_PATH: create_ops(parts)})

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from api.schemas.chat.body import ChatCompletionBody
 from api.schemas.chat.request import ChatRequest
+from api.schemas.embeddings import EmbeddingList, EmbeddingRequest
 from api.schemas.health import Health, Readiness
 from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.job_request import JobRequest
@@ -45,6 +46,7 @@ JOBS: Mapping[str, Mapping[str, Any]] = {
         "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}},
         "end_user": "u-42",
     },
+    "embeddings": {"input": [QUESTION, "What colour is the sky?"], "lane": "low"},
 }
 RESPONSES: Mapping[str, Mapping[str, Any]] = {
     "background": {"input": QUESTION, "background": True, "max_output_tokens": 64},
@@ -64,6 +66,10 @@ CHAT: Mapping[str, Mapping[str, Any]] = {
         "stream": True,
         "stream_options": {"include_usage": True},
     },
+}
+EMBEDDINGS: Mapping[str, Mapping[str, Any]] = {
+    "one": {"input": QUESTION},
+    "many": {"input": [QUESTION, "What colour is the sky?"], "encoding_format": "base64", "job": {"lane": "low"}},
 }
 RESPONSE_EVENTS = 'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":{…}}\n\n'
 CHAT_CHUNKS = 'data: {"id":"chatcmpl-…","object":"chat.completion.chunk",…}\n\ndata: [DONE]\n\n'
@@ -151,6 +157,13 @@ OPERATIONS = (
         body=ChatRequest,
         examples=CHAT,
         events=CHAT_CHUNKS,
+        refusals=(*SUBMIT, 502, 504),
+        prefers_wait=True,
+    ),
+    Operation(
+        *("post", "/v1/embeddings", "OpenAI", "Embed texts, and wait for their vectors", EmbeddingList),
+        body=EmbeddingRequest,
+        examples=EMBEDDINGS,
         refusals=(*SUBMIT, 502, 504),
         prefers_wait=True,
     ),

@@ -18,7 +18,7 @@ METHODS = ("GET", "POST", "DELETE")
 ONE_BY_ONE = "Send each request to POST /v1/responses with background=true; job.lane 'batch' is for work that can wait."
 HOOK = "Name a URL in job.webhook of each request."
 READ_JOB = "Read the job at GET /v1/jobs/{id}; its id is in the header x-job-id."
-TEXT_ONLY = "Text is generated here, and nothing else."
+TEXT_ONLY = "Text is answered and embedded here, and nothing else."
 WHOLE = "Send the whole conversation as 'input' of POST /v1/responses."
 
 #: The first part of a path under /v1, and what to do instead.
@@ -29,7 +29,6 @@ FAMILIES: Mapping[str, str] = {
     "completions": "Send the prompt as a message to POST /v1/chat/completions.",
     "containers": TEXT_ONLY,
     "conversations": WHOLE,
-    "embeddings": TEXT_ONLY,
     "evals": TEXT_ONLY,
     "files": ONE_BY_ONE,
     "fine_tuning": TEXT_ONLY,
@@ -49,6 +48,7 @@ CALLS: Mapping[tuple[str, str], str] = {
     ("GET", "chat/completions/<path:rest>"): READ_JOB,
     ("POST", "chat/completions/<path:rest>"): READ_JOB,
     ("DELETE", "chat/completions/<path:rest>"): "DELETE /v1/jobs/{id} erases the job; its id is in x-job-id.",
+    ("GET", "embeddings"): "GET /v1/jobs lists your jobs.",
     ("POST", "responses/compact"): WHOLE,
     ("POST", "responses/input_tokens"): "The usage of each answer has them.",
     ("DELETE", "models/<path:rest>"): "The operator of this service sets up its models.",

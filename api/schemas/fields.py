@@ -6,11 +6,12 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from headrace.domain.embeddings.inputs import MOST_INPUTS, text_input, token_input
 from headrace.domain.jobs import CacheUse
-from headrace.domain.prompts import CacheChoice
+from headrace.domain.prompts import CacheChoice, Message
 
 #: The largest whole number of the columns that hold token counts.
 INT4_MAX = 2**31 - 1
@@ -115,6 +116,31 @@ def _response_format(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _inputs(value: Any) -> tuple[Message, ...]:
+    """A text, token ids, or a list of either: each is an input."""
+    if not value or not isinstance(value, str | list):
+        raise refusal("it should be a text, token ids, or a list of either, and not empty")
+    each = value if isinstance(value, list) and not _is_id(value[0]) else [value]
+    if len(each) > MOST_INPUTS:
+        raise refusal(f"it may have at most {MOST_INPUTS} inputs")
+    return tuple(_input(one, None if len(each) == 1 else str(number)) for number, one in enumerate(each))
+
+
+def _input(value: Any, param: str | None) -> Message:
+    """Args: param: the place in the list, if there is more than one."""
+    if not value or not isinstance(value, str | list):
+        raise refusal("an input should be a text or token ids, and not empty", param=param)
+    if isinstance(value, str):
+        return text_input(value)
+    if not all(_is_id(one) and 0 <= one <= INT4_MAX for one in value):
+        raise refusal("token ids should be whole numbers, at least 0", param=param)
+    return token_input(value)
+
+
 def _one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -157,6 +183,11 @@ CacheField = Annotated[
         "however it was sampled. By default only with temperature 0 or a seed."
     ),
 ]
+Inputs = Annotated[
+    tuple[Message, ...],
+    PlainValidator(_inputs, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
+]
+Dimensions = Annotated[int, Field(ge=1, le=65_536)]
 
 #: Money is sent as a string, so that a client's JSON parser does not turn it into a float.
 UsdOut = Annotated[Decimal, PlainSerializer(_plain, return_type=str)]

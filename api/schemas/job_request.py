@@ -8,7 +8,9 @@ from api.door.drafts import Draft, Spelling
 from api.schemas.fields import (
     CacheField,
     Deadline,
+    Dimensions,
     EndUser,
+    Inputs,
     MaxTokens,
     MaxWait,
     Metadata,
@@ -29,6 +31,12 @@ from headrace.domain.queues import Lane, Overflow
 LaneName = Literal["high", "normal", "low", "batch"]
 OverflowName = Literal["allow", "never", "only"]
 
+#: Fields that say how a prompt is answered: an embedding job has no use for them.
+OF_PROMPTS = (
+    *("max_tokens", "temperature", "top_p", "stop", "seed"),
+    *("response_format", "top_logprobs", "reasoning_effort"),
+)
+
 
 class ChatMessage(Request):
     """One turn of a conversation."""
@@ -38,12 +46,18 @@ class ChatMessage(Request):
 
 
 class JobRequest(Request):
-    """A prompt to be answered. Give either `prompt` or `messages`."""
+    """A prompt to be answered, or inputs to be embedded. Give one of `prompt`, `messages` and `input`."""
 
     model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
     prompt: str | None = Field(None, description="One user message.")
     messages: list[ChatMessage] | None = Field(
         None, min_length=1, fail_fast=True, description="A conversation, oldest turn first."
+    )
+    input: Inputs | None = Field(
+        None, description="A text, token ids, or a list of either, for an embedding model: each gets a vector."
+    )
+    dimensions: Dimensions | None = Field(
+        None, description="With `input`: shortens the vectors, where the model was trained for it (Matryoshka)."
     )
     max_tokens: MaxTokens | None = Field(
         None,
@@ -74,20 +88,42 @@ class JobRequest(Request):
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
-        if (self.prompt is None) == (self.messages is None):
-            raise refusal("give either 'prompt' or 'messages'", param="prompt")
+        if sum(given is not None for given in (self.prompt, self.messages, self.input)) != 1:
+            raise refusal("give one of 'prompt', 'messages' and 'input'", param="prompt")
         if self.prompt is not None and not self.prompt.strip():
             raise refusal("it must not be empty", param="prompt")
         if self.messages is not None and not any(message.content.strip() for message in self.messages):
             raise refusal("at least one message must have content", param="messages")
         return self
 
+    @model_validator(mode="after")
+    def _only_what_applies(self) -> Self:
+        if self.input is None and self.dimensions is not None:
+            raise refusal("it needs 'input': a prompt gets no vector", param="dimensions")
+        for name in OF_PROMPTS if self.input is not None else ():
+            if getattr(self, name) is not None:
+                raise refusal("an 'input' is embedded, not answered: leave it out", param=name)
+        return self
+
+    @property
+    def _turns(self) -> tuple[Message, ...]:
+        """The conversation, or the inputs."""
+        if self.input is not None:
+            return self.input
+        turns = self.messages or [ChatMessage(role="user", content=self.prompt or "")]
+        return tuple(Message(turn.role, turn.content) for turn in turns)
+
+    @property
+    def _spelling(self) -> Spelling:
+        given = {"prompt": self.prompt, "messages": self.messages, "input": self.input}
+        return Spelling(prompt=next(name for name, value in given.items() if value is not None))
+
     def to_draft(self) -> Draft:
         """The request in the core's terms."""
-        turns = self.messages or [ChatMessage(role="user", content=self.prompt or "")]
         return Draft(
-            spelling=Spelling(prompt="prompt" if self.messages is None else "messages"),
-            messages=tuple(Message(turn.role, turn.content) for turn in turns),
+            spelling=self._spelling,
+            messages=self._turns,
+            dimensions=self.dimensions,
             model=self.model,
             max_tokens=self.max_tokens,
             lane=Lane(self.lane),

@@ -18,6 +18,7 @@ from api.schemas.fields import (
     WaitS,
 )
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
+from headrace.domain.embeddings.vectors import of_answer
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.queues import Lane
@@ -101,6 +102,10 @@ class JobBody(Answer):
     model_served: str | None
     engine: str | None = Field(description="What answers: vllm, openai, or simulator, whose answers are made up.")
     text: str | None
+    embeddings: list[str] | None = Field(
+        description="Of an embedding job, the vector of each input: 32-bit floats, little-endian, in base64; null in a "
+        "list of jobs, and for every other job."
+    )
     reasoning: str | None = Field(description="What the model thought first; null: nothing, and in a list of jobs.")
     finish_reason: str | None = Field(
         description="stop: the model had said all; length: cut at max_tokens; abort: cancelled, or past its deadline."
@@ -140,7 +145,8 @@ class JobBody(Answer):
             model_requested=job.model_requested,
             model_served=job.model_served,
             engine=job.engine,
-            text=job.answer,
+            text=None if job.is_embedding else job.answer,
+            embeddings=of_answer(job.answer) if job.is_embedding and job.answer else None,
             reasoning=job.reasoning,
             finish_reason=job.finish_reason,
             logprobs=TokenLogprobBody.each_of(job.logprobs),

@@ -23,6 +23,8 @@ from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.embeddings.inputs import are_inputs
+from headrace.domain.embeddings.vectors import pack_floats, to_answer
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import PieceKind, StreamPiece
@@ -38,6 +40,8 @@ from headrace.tables import idempotency_keys, job_texts, jobs
 #: What a worker thinks where the prompt says "think", piece by piece, and what it says.
 THOUGHTS = ("Light, ", "and air: ")
 PIECES = ("Because of ", "Rayleigh ", "scattering.")
+#: The vector of each input of an embedding job.
+VECTOR = pack_floats([0.6, 0.8])
 
 
 @pytest.fixture
@@ -143,7 +147,8 @@ def end(store: Store, admission: Admission) -> End:
             if claim is None:
                 return False
             cost = Cost(Decimal("0.00000123"), "test-1")
-            end = AttemptEnd("succeeded", 0.5, cost, "compute", Usage(9, 7, 2), text, finish_reason, "served")
+            answer = to_answer(VECTOR for _ in claim.messages) if are_inputs(claim.messages) else text
+            end = AttemptEnd("succeeded", 0.5, cost, "compute", Usage(9, 7, 2), answer, finish_reason, "served")
             end = replace(end, logprobs=tokens(claim.sampling.top_logprobs))
             if "think" in claim.messages[-1].content:
                 end = replace(end, reasoning="".join(THOUGHTS), usage=Usage(9, 7, 2, 3))

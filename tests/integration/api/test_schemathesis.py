@@ -15,6 +15,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
 from api.reference.operations import OPERATIONS
+from headrace.config import PoolSettings, Settings
 
 #: What it runs with, in the words of its own settings file.
 SETTINGS: dict[str, Any] = {
@@ -79,9 +80,10 @@ def run(base_url: str, key: str) -> Outcome:
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Flask]) -> Flask:
-    """A server that holds nothing open for long."""
-    return build_web(wait_limit_s=5.0, keep_alive_s=0.1)
+def web(build_web: Callable[..., Flask], settings: Settings) -> Flask:
+    """A server that holds nothing open for long, with a pool for each kind of job."""
+    embed = PoolSettings(model="embeds", engine="simulator", serves="embeddings")
+    return build_web(wait_limit_s=5.0, keep_alive_s=0.1, pools={**settings.pools, "embed": embed})
 
 
 @pytest.mark.usefixtures("answering")

@@ -107,7 +107,6 @@ def test_a_lane_that_is_not_open_to_the_app_is_refused(
         lambda sdk: sdk.files.content("file-1"),
         lambda sdk: sdk.batches.create(input_file_id="f", endpoint="/v1/responses", completion_window="24h"),
         lambda sdk: sdk.batches.retrieve("batch_1"),
-        lambda sdk: sdk.embeddings.create(input="x", model="m"),
         lambda sdk: sdk.completions.create(prompt="x", model="m"),
         lambda sdk: sdk.moderations.create(input="x"),
         lambda sdk: sdk.responses.compact(model="m", input="x"),

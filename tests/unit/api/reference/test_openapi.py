@@ -107,7 +107,7 @@ def test_what_its_name_does_not_say_of_a_field_is_described(schema: str, fields:
 
 def test_what_a_body_may_hold_has_examples() -> None:
     with_body = [made for *_, made in operations() if "requestBody" in made]
-    assert len(with_body) == 3
+    assert len(with_body) == 4
     for made in with_body:
         content = made["requestBody"]["content"]["application/json"]
         fields = resolved(content["schema"])["properties"]

@@ -11,7 +11,7 @@ from api.routes.unsupported import CALLS, FAMILIES
 from headrace.config import Settings
 from headrace.domain.apps import App
 
-SERVED = {"jobs", "responses", "chat/completions", "models", "queues"}
+SERVED = {"jobs", "responses", "chat/completions", "embeddings", "models", "queues"}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from api.schemas.body import validated
 from api.schemas.job_request import JobRequest
 from api.schemas.jobs import JobBody
+from headrace.domain.embeddings.inputs import text_input, token_input
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import InvalidRequest
@@ -48,11 +49,27 @@ def test_every_field_arrives() -> None:
     assert (draft.response_format, draft.top_logprobs) == (WHOLE["response_format"], 0)
     assert (draft.reasoning_effort, draft.cache) == ("xhigh", "exact")
     assert (draft.metadata, draft.webhook_url, draft.end_user) == ({"k": "v"}, "https://example.com/hook", "u")
-    assert set(WHOLE) | {"prompt"} == set(JobRequest.model_fields)
+    assert set(WHOLE) | {"prompt", "input", "dimensions"} == set(JobRequest.model_fields)
 
 
 def test_a_prompt_is_one_user_message() -> None:
     assert validated(JobRequest, {"prompt": "Hi", "stop": "x"}).to_draft().messages == (Message("user", "Hi"),)
+
+
+@pytest.mark.parametrize(
+    ("given", "messages"),
+    [
+        ("Hi", [text_input("Hi")]),
+        (["Hi", " "], [text_input("Hi"), text_input(" ")]),
+        ([1, 2], [token_input([1, 2])]),
+        ([[1, 2], [3]], [token_input([1, 2]), token_input([3])]),
+        (["Hi", [4]], [text_input("Hi"), token_input([4])]),
+    ],
+)
+def test_inputs_are_texts_or_token_ids(given: Any, messages: list[Message]) -> None:
+    draft = validated(JobRequest, {"input": given, "dimensions": 64, "lane": "low"}).to_draft()
+    assert draft.messages == tuple(messages)
+    assert (draft.is_embedding, draft.dimensions, draft.spelling.prompt, draft.lane) == (True, 64, "input", Lane.LOW)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +145,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "a", "webhook": "https://a:99999/"}, "webhook"),
     ({"prompt": "a", "end_user": ""}, "end_user"),
     ({"prompt": "a", "unknown": 1}, "unknown"),
+    ({"prompt": "a", "input": "b"}, "prompt"),
+    ({"prompt": "a", "dimensions": 64}, "dimensions"),
+    *(({"input": bad}, "input") for bad in ("", [], {}, 5, True, [""], [[]], [None], [-1], [[1, "a"]], ["a"] * 2049)),
+    *(({"input": ["a", bad]}, "input.1") for bad in ("", [], 1, None, [2**31], [True])),
+    ({"input": [1, "a"]}, "input"),
+    *(({"input": "a", "dimensions": bad}, "dimensions") for bad in (0, -1, 65_537, "64", 64.0)),
+    *(
+        ({"input": "a", name: WHOLE[name]}, name)
+        for name in ("max_tokens", "temperature", "top_p", "stop", "seed", "response_format", "top_logprobs")
+    ),
+    ({"input": "a", "reasoning_effort": "low"}, "reasoning_effort"),
 ]
 
 
