@@ -57,13 +57,15 @@ ABOUT_COLUMNS = {
 
 
 def upgrade() -> None:
-    for table, column, kind, comment in COLUMNS:
-        op.add_column(table, sa.Column(column, kind, comment=comment))
+    # Each in a transaction of its own: one that locks several tables would deadlock with readers of them.
+    with op.get_context().autocommit_block():
+        for table, column, kind, comment in COLUMNS:
+            op.add_column(table, sa.Column(column, kind, comment=comment), if_not_exists=True)
     make_view()
 
 
 def make_view() -> None:
-    op.execute(f"CREATE VIEW cache_per_day AS {CACHE_PER_DAY}")
+    op.execute(f"CREATE OR REPLACE VIEW cache_per_day AS {CACHE_PER_DAY}")
     op.execute(f"COMMENT ON VIEW cache_per_day IS {_quoted(ABOUT)}")
     for column, text in ABOUT_COLUMNS.items():
         op.execute(f"COMMENT ON COLUMN cache_per_day.{column} IS {_quoted(text)}")
