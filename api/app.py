@@ -20,6 +20,7 @@ from api.door.exact_cache import ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.refusals import Refusals
+from api.door.single_flight import SingleFlight
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
@@ -35,6 +36,7 @@ from api.routes.submission import release_body
 from headrace import connections, startup
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
+from headrace.broker.flights import Flights
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
@@ -104,7 +106,7 @@ def build(settings: Settings) -> WebDeps:
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),
         wallet=_wallet(store, settings.budgets, forecast),
-        cache=ExactCache(settings, store, rates, admission),
+        cache=ExactCache(settings, store, rates, admission, SingleFlight(store, Flights(redis))),
     )
     return WebDeps(
         settings=settings,

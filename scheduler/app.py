@@ -26,7 +26,7 @@ from headrace.logging import configure
 from headrace.store import Store, jobs
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations
-from headrace.store.jobs import idempotency, texts
+from headrace.store.jobs import followers, idempotency, texts
 from headrace.store.money import cost_days, cost_hours
 from headrace.store.webhooks import deliveries
 from scheduler import actuators, sweep, tasks
@@ -82,6 +82,12 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             ),
             Sweep("rescue", every_s, partial(rescue, deps, patience, BadRows("rescue")), jobs.RESCUE_ROWS),
             Sweep("spill", every_s, partial(spill, deps)),
+            Sweep(
+                "settle_followers",
+                every_s,
+                partial(sweep.settle_followers, deps, BadRows("settle_followers")),
+                followers.SETTLE_ROWS,
+            ),
             Sweep("publish_due", every_s, partial(sweep.publish_due, deps)),
             Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
             Sweep("watch_scaling", WATCH_SCALING_EVERY_S, partial(watch_scaling, deps)),

@@ -21,7 +21,7 @@ from headrace.logging import named
 from headrace.store import jobs, locks
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations, rollups, workers
-from headrace.store.jobs import poison, queued, texts
+from headrace.store.jobs import followers, poison, queued, texts
 from headrace.store.jobs.idempotency import forget_expired_keys
 from headrace.store.webhooks import deliveries
 from scheduler.deps import ControlDeps
@@ -130,6 +130,28 @@ def expire(deps: ControlDeps, bad: BadRows | None = None) -> int:
         log.info("jobs_expired", extra=named(ended))
         deps.admission.remove(tickets)
         deps.tell_ended(ended)
+    return tried
+
+
+def settle_followers(deps: ControlDeps, bad: BadRows | None = None) -> int:
+    """End the jobs that share the answer of a job that has ended; where it has none, let one of them make it.
+
+    Their readers need not wait for this: they end a job that they find so themselves.
+    Bound: one sweep after the end, which is repeated at once where it found `followers.SETTLE_ROWS`. A job that leads
+    now is in its queue one sweep of `publish_due` later.
+    Args: bad: the jobs that Postgres refused in earlier batches.
+    Returns: jobs that were ended, moved or refused.
+    """
+
+    def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
+        return followers.of_ended_leaders(db, *conditions) if locks.try_take(db, "settle_followers") else []
+
+    bad = bad or BadRows("settle_followers")
+    settled, tried = bad.move(deps.store, choose, followers.settle, followers.SETTLE_ROWS)
+    if settled:
+        done, ended = [each.job_id for each in settled], [each.job_id for each in settled if each.has_ended]
+        log.info("followers_settled", extra={"ended": len(ended), "moved": len(done) - len(ended), **named(done)})
+        deps.admission.announce_ended(done, has_webhooks=bool(ended), moved=ended)
     return tried
 
 

@@ -1,9 +1,11 @@
 """The exact cache at the door: a job is given an identical job's answer, and ends at once, without a place in a queue.
 
-While the cache is off for an app and a pool, it computes no key and asks no server. Knows no HTTP.
+With single flight, a job also shares the answer of an identical job that is under way. While both are off for an app
+and a pool, it computes no key and asks no server. Knows no HTTP.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,13 +13,14 @@ from uuid import UUID
 
 from api.door.accepted import Accepted
 from api.door.complaints import rate_limited
+from api.door.single_flight import SingleFlight
 from headrace.batching import Batching, Call
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
-from headrace.domain.jobs import JobSpec
+from headrace.domain.jobs import CacheUse, JobSpec
 from headrace.domain.limits.rates import NO_RATES, RatesLeft
 from headrace.domain.places import Refusal
 from headrace.domain.prompts import CacheChoice
@@ -29,11 +32,15 @@ from headrace.policies.routing import route_of
 from headrace.store import Store
 from headrace.store.jobs import cached_answers
 from headrace.store.jobs.cached_answers import Found, Hit, Question
+from headrace.store.jobs.followers import Follower
 
 log = logging.getLogger(__name__)
 
 #: Jobs in one search, and in one insert of jobs that are served.
 BATCH = 64
+#: How long a job waits for an identical one that is about to be inserted, and the pause between two looks, in seconds.
+PATIENCE_S = 1.0
+LOOK_AGAIN_S = 0.02
 
 #: When the served job would have had to start; None if it was not served.
 _StartBy = datetime | None
@@ -56,44 +63,81 @@ class Caller:
 class ExactCache:
     """Serves jobs for all threads of one process. Concurrent jobs share a search, and an insert with its commit."""
 
-    def __init__(self, settings: Settings, store: Store, rates: AppRates, admission: Admission) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, rates: AppRates, admission: Admission, flight: SingleFlight
+    ) -> None:
         self._settings, self._store, self._rates, self._admission = settings, store, rates, admission
+        self._flight = flight
         self._searches = Batching[Question, Found](self._search, BATCH)
         self._inserts = Batching[Hit, _StartBy](self._insert, BATCH)
 
     def serve(self, spec: JobSpec, caller: Caller) -> Accepted | JobSpec:
-        """Serve a job if the cache has its answer; otherwise return it as it is to be inserted.
+        """Serve a job if the cache has its answer, or let it follow; otherwise return it as it is to be inserted.
 
-        A served job counts as one request of its app's rate, without tokens.
-        Raises: AppLimited. StoreUnavailable. BrokerUnavailable: the app has a rate, and Redis does not answer.
+        A job that is served, or follows, counts as one request of its app's rate, without tokens.
+        Raises: AppLimited. StoreUnavailable. BrokerUnavailable: Redis is needed, and does not answer.
         """
         pool = self._settings.pools[spec.pool]
         keep_s = exact.keep_s(caller.app, pool)
-        if not keep_s or not exact.is_shared(caller.choice, spec.sampling, pool):
+        if not (keep_s or pool.single_flight) or not exact.is_shared(caller.choice, spec.sampling, pool):
             return spec
         key = exact.key_of(spec, pool, self._settings.overflow)
         missed = replace(spec, cache_key=key, is_cache_miss=True)
-        question = Question(missed, keep_s, datetime.now(UTC))
-        found = self._searches.call(question)
+        question = Question(missed, keep_s, datetime.now(UTC), may_follow=pool.single_flight)
+        give_up_at = time.monotonic() + PATIENCE_S
+        while (outcome := self._outcome(question, caller)) is None and time.monotonic() < give_up_at:
+            time.sleep(LOOK_AGAIN_S)
+        return outcome or missed
+
+    def release(self, spec: JobSpec) -> None:
+        """The job is durable, and can be followed, or was refused, and another may lead."""
+        if spec.cache_key is not None and self._settings.pools[spec.pool].single_flight:
+            self._flight.release(spec)
+
+    def _outcome(self, question: Question, caller: Caller) -> Accepted | JobSpec | None:
+        """What becomes of a job now; None while an identical one is about to be inserted."""
+        missed, found = question.spec, self._searches.call(question)
         if found.job_id is not None and (served := self._served(question, found.job_id, caller)):
             return served
-        # While a job of this key is under way, its answer will serve. One key for each keeps searches short.
-        return replace(missed, cache_key=None) if found.is_pending else missed
+        if found.leader_id is not None:
+            following = self._following(missed, found.leader_id, caller)
+            # It cannot follow: its Idempotency-Key is taken, which its insert will say, or the leader has ended.
+            return following or (replace(missed, cache_key=None) if missed.idempotency else None)
+        if not question.may_follow:
+            # The answer of the job under way will serve. One key for each keeps searches short.
+            return replace(missed, cache_key=None) if found.is_pending else missed
+        if not self._flight.leads(missed):
+            return None
+        again = self._searches.call(question)
+        if again.job_id is None and again.leader_id is None:
+            return missed
+        # Another job's insert became durable between the search and the choice.
+        self._flight.release(missed)
+        return None
+
+    def _following(self, spec: JobSpec, leader_id: UUID, caller: Caller) -> Accepted | None:
+        """Let the job follow; None if the leader has ended meanwhile."""
+        left, queue = self._use_request(caller.app), self._queue(spec)
+        start_by = self._flight.follow(Follower(spec, leader_id, queue, route_of(queue)))
+        if start_by is None:
+            return None
+        log.info("job_follows", extra={**_facts(spec, queue, caller), "leader": show_id(leader_id)})
+        return _accepted(spec, JobState.WAITING, queue, start_by, left)
+
+    def _queue(self, spec: JobSpec) -> str:
+        return wanted_queue(spec.pool, spec.lane, spec.overflow, self._settings.paid_pools)
 
     def _served(self, question: Question, job_id: UUID, caller: Caller) -> Accepted | None:
         """Serve the job; None if the answer has gone meanwhile."""
         spec = question.spec
-        left = self._use_request(caller.app)
-        queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self._settings.paid_pools)
+        left, queue = self._use_request(caller.app), self._queue(spec)
         start_by = self._inserts.call(Hit(question, job_id, queue, route_of(queue)))
         if start_by is None:
             return None
-        facts = {"job_id": show_id(spec.id), "app": caller.app.name, "queue": queue, "request_id": caller.request_id}
-        log.info("job_served", extra={**facts, "served_by": show_id(job_id)})
+        log.info("job_served", extra={**_facts(spec, queue, caller), "served_by": show_id(job_id)})
         if spec.webhook_url is not None:
             self._ring()
-        where = spec.id, JobState.SUCCEEDED, spec.lane, queue, start_by
-        return Accepted(*where, spec.sampling.max_tokens, spec.max_wait_s, rates_left=left, cache="hit")
+        return _accepted(spec, JobState.SUCCEEDED, queue, start_by, left)
 
     def _use_request(self, app: App) -> RatesLeft:
         """Count one request of the app's rate. Raises: AppLimited. BrokerUnavailable."""
@@ -120,3 +164,14 @@ class ExactCache:
         served = cached_answers.serve(self._store, [call.ask for call in calls])
         for call in calls:
             call.settle(served.get(call.ask.question.spec.id))
+
+
+def _facts(spec: JobSpec, queue: str, caller: Caller) -> dict[str, str]:
+    """The log's fields."""
+    return {"job_id": show_id(spec.id), "app": caller.app.name, "queue": queue, "request_id": caller.request_id}
+
+
+def _accepted(spec: JobSpec, state: JobState, queue: str, start_by: datetime, left: RatesLeft) -> Accepted:
+    where = spec.id, state, spec.lane, queue, start_by
+    use: CacheUse = "hit" if state is JobState.SUCCEEDED else "shared"
+    return Accepted(*where, spec.sampling.max_tokens, spec.max_wait_s, rates_left=left, cache=use)

@@ -123,6 +123,8 @@ class Submitter:
                 return found
             self._count(spec, error.reason)
             raise
+        finally:
+            self.cache.release(spec)
         if isinstance(outcome, Replayed):
             return self._replayed(app, outcome.job_id)
         if route_of(outcome.place.candidate.queue) is Route.OVERFLOW:

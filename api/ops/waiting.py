@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from headrace.domain.ids import show_id
 from headrace.domain.states import JobState
 
 
@@ -29,7 +30,8 @@ class Surroundings:
 def reasons(job: Any, around: Surroundings) -> list[str]:
     """Why a job waits; empty if it does not.
 
-    Args: job: a row with `state`, `queue`, `not_before`, `attempt`, `start_by`, `started_at` and `suspicion`.
+    Args: job: a row with `state`, `queue`, `not_before`, `attempt`, `start_by`, `started_at`, `suspicion` and
+        `served_by_job`.
     """
     if job.state == JobState.WAITING:
         found = _waiting(job, around.now)
@@ -45,6 +47,8 @@ def reasons(job: Any, around: Surroundings) -> list[str]:
 
 def _waiting(job: Any, now: datetime) -> list[str]:
     after = f" after attempt {job.attempt}" if job.attempt else ""
+    if job.served_by_job is not None:
+        return [f"It waits for the answer of {show_id(job.served_by_job)}, which is asked the same."]
     if job.not_before is None:
         return [f"It is held back{after}: it waits for its budget or for room in {job.queue}."]
     if job.not_before > now:

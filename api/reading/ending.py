@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.broker.admission import Admission
 from headrace.domain.jobs import Job
@@ -13,12 +14,15 @@ from headrace.domain.states import JobState
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, jobs
 from headrace.store.bad_rows import BadRows
+from headrace.store.jobs import followers
 
 log = logging.getLogger(__name__)
 
 
 def read(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
     """The app's job as it stands. A job whose time is over is ended here: its reader need not wait for the sweep.
+
+    So is a job that shares the answer of another that has succeeded.
 
     Raises: NotFound. StoreUnavailable.
     """
@@ -32,6 +36,8 @@ def ended_if_over(store: Store, admission: Admission, job: Job) -> Job:
 
     Raises: NotFound. StoreUnavailable.
     """
+    if job.is_leader_ended:
+        job = _settled(store, job)
     if not job.is_over:
         return job
 
@@ -44,6 +50,19 @@ def ended_if_over(store: Store, admission: Admission, job: Job) -> Job:
     [(tickets, now)] = done
     _give_back(admission, tickets)
     return now
+
+
+def _settled(store: Store, job: Job) -> Job:
+    """The job with its leader's answer; as it was if there is none, for then the sweep moves it on."""
+
+    def choose(db: Connection, *_: ColumnElement[bool]) -> Sequence[Row[Any]]:
+        return followers.with_ended_leader(db, job.id)
+
+    done, _ = BadRows("read").move(store, choose, followers.serve, most=2)
+    if not done:
+        return job
+    with store.autocommit() as db:
+        return jobs.find(db, job.app_id, job.id)
 
 
 def cancel(store: Store, admission: Admission, app_id: UUID | None, job_id: UUID) -> Job:

@@ -18,6 +18,7 @@ from api.reading.slots import Slot, Slots
 from headrace.broker.admission import ENDED
 from headrace.broker.streams import STREAMED
 from headrace.domain.jobs import Job
+from headrace.domain.states import JobState
 from headrace.errors import SlotsFull, StoreUnavailable
 from headrace.store import Store, jobs
 
@@ -48,10 +49,12 @@ class Watch:
     Attributes:
         has_ended: True once the job's end was announced or seen. The waiter may reset it.
         is_abandoned: True once the waiter's client has gone.
+        job_ids: the job, and the job whose answer it waits for.
     """
 
     def __init__(self, peer: Peer | None = None) -> None:
         self.has_ended = self.is_abandoned = False
+        self.job_ids: set[UUID] = set()
         self._news = threading.Event()
         self._peer, self._began, self._misses = peer, time.monotonic(), 0
 
@@ -147,6 +150,7 @@ class Waits:
         until = time.monotonic() + wait_s
         with self.watch(job_id, peer) as watch:
             job = read()
+            self.watch_leader(watch, job)
             while not job.state.is_terminal and not self.is_closed and (left_s := until - time.monotonic()) > 0:
                 watch.wait(left_s)
                 if watch.is_abandoned and not watch.has_ended:
@@ -154,6 +158,7 @@ class Waits:
                 if watch.has_ended or self.is_closed or time.monotonic() >= until:
                     watch.has_ended = False
                     job = self._look_again(read, job, until)
+                    self.watch_leader(watch, job)
             return job
 
     def _look_again(self, read: Callable[[], Job], job: Job, until: float) -> Job:
@@ -177,17 +182,29 @@ class Waits:
         Args: peer: the client, for a watch that must notice when the client has gone.
         """
         watch = Watch(peer)
-        with self._lock:
-            self._start()
-            self._watches.setdefault(job_id, set()).add(watch)
+        self._add(watch, job_id)
         try:
             yield watch
         finally:
             with self._lock:
-                watches = self._watches[job_id]
-                watches.discard(watch)
-                if not watches:
-                    del self._watches[job_id]
+                for watched_id in watch.job_ids:
+                    watches = self._watches[watched_id]
+                    watches.discard(watch)
+                    if not watches:
+                        del self._watches[watched_id]
+
+    def watch_leader(self, watch: Watch, job: Job) -> None:
+        """If the job waits for another job's answer, that job's news are its own."""
+        if job.state is JobState.WAITING and job.stream_id not in watch.job_ids:
+            self._add(watch, job.stream_id)
+            # The leader may have ended, or published, since the job was read.
+            watch.tell(has_ended=True)
+
+    def _add(self, watch: Watch, job_id: UUID) -> None:
+        with self._lock:
+            self._start()
+            self._watches.setdefault(job_id, set()).add(watch)
+            watch.job_ids.add(job_id)
 
     def is_watched(self, job_id: UUID) -> bool:
         """True while this process has a watch on this job."""

@@ -195,9 +195,14 @@ TimeOut = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
 #: What the cache had for a job, in an answer about it.
 Cache = Annotated[
     CacheUse | None,
-    Field(description="hit: it was given the answer of an identical job; miss: there was none; null: not searched."),
+    Field(
+        description="hit: it was given the answer of an identical job; shared: that of one under way; miss: there was "
+        "none; null: not searched."
+    ),
 ]
-ServedBy = Annotated[str | None, Field(description="The job whose answer it was given; null: its answer is its own.")]
+ServedBy = Annotated[
+    str | None, Field(description="The job whose answer it was given, or waits for; null: its answer is its own.")
+]
 Attempts = Annotated[int, Field(description="Starts so far. Above 1, an engine failed or a worker died in between.")]
 WaitS = Annotated[
     float | None, Field(description="Seconds from acceptance to the first start, or to the end without one.")

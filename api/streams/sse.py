@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from flask import Response
 
@@ -40,7 +41,7 @@ def response_stream(
     web = deps()
     _check_has_stream(job)
     after = -1 if starting_after is None else starting_after
-    if after > BEFORE_ENTRIES and not can_resume(web.streams.read(job.id), after):
+    if after > BEFORE_ENTRIES and not can_resume(web.streams.read(job.stream_id), after):
         raise _not_available(job, "What this stream had told is gone, so that it cannot be resumed.")
     teller = ResponseEvents(job, after=after, accepted=accepted)
     return _respond(JobStream(web, job, teller, slot, is_first=accepted is not None and not accepted.is_replay), named)
@@ -131,6 +132,7 @@ class JobStream:
         """New events, as soon as they come; an empty list after a while without any."""
         teller, waits, keep_alive_s = self._teller, self._deps.waits, self._deps.settings.keep_alive_s
         with waits.watch(self._job.id) as watch:
+            waits.watch_leader(watch, self._job)
             self._hold()
             yield list(teller.opening())
             due = time.monotonic() + keep_alive_s
@@ -149,7 +151,9 @@ class JobStream:
         entries = self._entries()
         # The job was read before the watch began. If its stream has begun, it may have ended in between.
         if watch.has_ended or (entries and not self._has_looked):
-            self._look(watch)
+            if self._look(watch):
+                # The text comes from another job now, which makes it anew.
+                entries.append(StreamEvent(0, "restart", ""))
             # What was published before the end belongs before it.
             entries += self._entries()
         events = list(self._teller.more(entries))
@@ -162,7 +166,8 @@ class JobStream:
     def _entries(self) -> list[StreamEvent]:
         """The stream's new entries; none while Redis does not answer: the stored answer makes up for them."""
         try:
-            entries = self._deps.waits.look(lambda: self._deps.streams.read(self._job.id, self._entry_number))
+            read = partial(self._deps.streams.read, self._job.stream_id, self._entry_number)
+            entries = self._deps.waits.look(read)
         except BrokerUnavailable as error:
             log.warning("stream_not_read", extra={"job_id": show_id(self._job.id), "error": str(error)})
             return []
@@ -170,11 +175,19 @@ class JobStream:
             self._entry_number = entries[-1].number
         return entries
 
-    def _look(self, watch: Watch) -> None:
-        """Read the job again. If Postgres does not answer, the re-check announces the end once it does."""
+    def _look(self, watch: Watch) -> bool:
+        """Read the job again. If Postgres does not answer, the re-check announces the end once it does.
+
+        Returns: True if the stream is another job's now.
+        """
         watch.has_ended = False
         self._has_looked = True
+        before = self._job.stream_id
         try:
             self._job = self._deps.reader.read(self._job.app_id, self._job.id)
         except StoreUnavailable as error:
             log.warning("stream_job_not_read", extra={"job_id": show_id(self._job.id), "error": str(error)})
+        if is_moved := self._job.stream_id != before:
+            self._entry_number = 0
+            self._deps.waits.watch_leader(watch, self._job)
+        return is_moved

@@ -84,8 +84,10 @@ class PoolSettings(Section):
         price: what a token costs on this pool's own hosts, until that is measured: see `[hosts.NAME]`.
         cache_s: for how many seconds a finished answer serves identical jobs of its app ([caching.md](caching.md)). 0:
             never. `headrace apps limit` sets it for one app.
-        cache_sampled: jobs with neither `temperature` 0 nor a `seed` use the cache too. Without it they do so only if
-            they ask for it.
+        single_flight: identical jobs of one app that are under way at the same time share one attempt
+            ([caching.md](caching.md#single-flight)).
+        cache_sampled: jobs with neither `temperature` 0 nor a `seed` share answers too. Without it they do so only
+            if they ask for it.
     """
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -107,6 +109,7 @@ class PoolSettings(Section):
     lanes: dict[Lane, PoolLaneSettings] = Field(default_factory=dict)
     price: Price = DEFAULT_OWN_PRICE
     cache_s: Annotated[float, Field(ge=0, le=CACHE_LIMIT_S)] = 0.0
+    single_flight: bool = False
     cache_sampled: bool = False
 
     @field_validator("engine_options")

@@ -13,8 +13,8 @@ from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, JobState
 
-#: What the cache had for a job: an identical job's answer, which the job was given, or none.
-CacheUse = Literal["hit", "miss"]
+#: What there was for a job: an identical job's answer, an identical job under way whose answer it shares, or neither.
+CacheUse = Literal["hit", "shared", "miss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,9 @@ class Job:
         reasoning_effort: the requested effort; None if the request did not set it.
         is_over: True for a waiting job whose time has passed: `expire` will end it.
         cache: what the cache had for it; None if it was not searched.
-        served_by_job: the job whose answer it was given; None for a job with an answer of its own.
+        served_by_job: the job whose answer it was given, or waits for; None for a job with an answer of its own.
+        is_leader_ended: True for a job that waits for another job's answer, which has ended: `settle_followers` will
+            end it, or move it on.
     """
 
     id: UUID
@@ -130,6 +132,12 @@ class Job:
     reasoning_effort: ReasoningEffort | None = None
     cache: CacheUse | None = None
     served_by_job: UUID | None = None
+    is_leader_ended: bool = False
+
+    @property
+    def stream_id(self) -> UUID:
+        """The job whose stream has this job's text: its leader's, if it shares an answer."""
+        return self.served_by_job if self.cache == "shared" and self.served_by_job else self.id
 
     @property
     def is_embedding(self) -> bool:

@@ -32,7 +32,7 @@ jobs = sa.Table(
     sa.Column("batch_id", sa.Uuid),
     sa.Column("custom_id", sa.Text),
     sa.Column("end_user", sa.Text),
-    sa.Column("served_by_job", sa.Uuid, comment="The job whose answer this one was given, for a cache hit."),
+    sa.Column("served_by_job", sa.Uuid, comment="The job whose answer this one was given, or waits for."),
     sa.Column("metadata", JSONB, nullable=False, server_default=sa.text("'{}'")),
     sa.Column("webhook_url", sa.Text),
     sa.Column("background", sa.Boolean, nullable=False),
@@ -68,7 +68,11 @@ jobs = sa.Table(
     ),
     sa.Column("retry_of", sa.Uuid, comment="The failed job that an operator has run again as this one."),
     moment("overflow_at", comment="When it first went to the paid API's queue; NULL: never."),
-    sa.Column("cache", sa.Text, comment="hit: it was given a stored answer; miss: none was found; NULL: not searched."),
+    sa.Column(
+        "cache",
+        sa.Text,
+        comment="hit: it was given a stored answer; shared: that of a job under way; miss: none; NULL: not searched.",
+    ),
     one_of("state", JobState, "state"),
     one_of("lane", Lane, "lane"),
     one_of("route", Route, "route"),
@@ -96,6 +100,11 @@ jobs = sa.Table(
     ),
     sa.Index("ix_jobs_overflow_at", "overflow_at", postgresql_where=sa.text("overflow_at IS NOT NULL")),
     sa.Index("ix_jobs_failed", "id", postgresql_where=sa.text("state = 'failed'")),
+    sa.Index(
+        "ix_jobs_following",
+        "served_by_job",
+        postgresql_where=sa.text("state = 'waiting' AND served_by_job IS NOT NULL"),
+    ),
     postgresql_partition_by="RANGE (id)",
 )
 

@@ -44,7 +44,22 @@ IS_WAITING = jobs.c.state == _SPELLED[JobState.WAITING]
 IS_RUNNING = jobs.c.state == _SPELLED[JobState.RUNNING]
 IS_UNSTARTED = jobs.c.state.in_([_SPELLED[state] for state in UNSTARTED])
 
-_START_IS_LATE = sa.and_(jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now())
+_LEADER = jobs.alias("leader")
+
+
+def _leader_is(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether the job shares the answer of a job that meets the conditions."""
+    leader = sa.select(_LEADER.c.id).where(_LEADER.c.id == jobs.c.served_by_job, *conditions)
+    return sa.and_(jobs.c.served_by_job.is_not(None), leader.correlate(jobs).exists())
+
+
+#: A job that shares an answer has started when the job that makes it has.
+_START_IS_LATE = sa.and_(
+    jobs.c.started_at.is_(None),
+    jobs.c.start_by <= sa.func.now(),
+    sa.not_(_leader_is(_LEADER.c.started_at.is_not(None))),
+)
+_IS_LEADER_ENDED = sa.and_(jobs.c.state == JobState.WAITING, _leader_is(_LEADER.c.state.in_(TERMINAL)))
 _FINISH_IS_LATE = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
 _EXPIRED = {"error_code": "expired", "error_message": "It could not start within its max_wait."}
 _OVERDUE = {"error_code": "deadline_exceeded", "error_message": "Its deadline passed before it could finish."}
@@ -68,6 +83,7 @@ _SELECT = (
         attempts.c.engine,
         ledger.c.price_version,
         _IS_OVER.label("is_over"),
+        _IS_LEADER_ENDED.label("is_leader_ended"),
         job_texts.c.sampling["reasoning_effort"].astext.label("reasoning_effort"),
     )
     # An inner join: an erased job has no texts and must not be found.
@@ -117,9 +133,10 @@ def _read(db: Connection, statement: Statement, asked: Iterable[tuple[UUID, UUID
 
 
 def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of the given jobs that have ended, or whose time has passed: one cheap query for many readers."""
+    """Those of the given jobs that have ended, or will at their next read: one cheap query for many readers."""
     wanted = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
-    return list(db.scalars(sa.select(jobs.c.id).where(wanted, sa.or_(jobs.c.state.in_(TERMINAL), _IS_OVER))))
+    is_news = sa.or_(jobs.c.state.in_(TERMINAL), _IS_OVER, _IS_LEADER_ENDED)
+    return list(db.scalars(sa.select(jobs.c.id).where(wanted, is_news)))
 
 
 def newest(

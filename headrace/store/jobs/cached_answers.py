@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.ids import oldest_id, show_id
 from headrace.domain.jobs import JobSpec, Placement
-from headrace.domain.queues import Overflow, Route
+from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import TERMINAL, JobState
 from headrace.store.bad_rows import told
 from headrace.store.jobs import BILLED
@@ -41,8 +41,8 @@ LONGEST_JOB = timedelta(days=2)
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 #: Columns that a job takes over from the one whose answer it is given.
-_OF_JOB = ("model_served", "finish_reason", "output_tokens", "cached_tokens", "reasoning_tokens")
-_OF_TEXT = ("answer", "logprobs", "logprobs_json", "reasoning")
+OF_JOB = ("model_served", "finish_reason", "output_tokens", "cached_tokens", "reasoning_tokens")
+OF_TEXT = ("answer", "logprobs", "logprobs_json", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,13 @@ class Question:
         spec: with its `cache_key`.
         keep_s: how old that answer may be, in seconds.
         now: the time by the clock that makes the jobs' ids.
+        may_follow: True if a job under way is wanted that the new one may follow.
     """
 
     spec: JobSpec
     keep_s: float
     now: datetime
+    may_follow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,12 @@ class Found:
     Attributes:
         job_id: the job whose answer serves; None if none does.
         is_pending: True if a job of the same key is under way.
+        leader_id: the one that the new job may follow; None if it may follow none.
     """
 
     job_id: UUID | None = None
     is_pending: bool = False
+    leader_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +96,11 @@ def search(store: Store, questions: Sequence[Question]) -> dict[UUID, Found]:
 
     Raises: StoreUnavailable.
     """
-    given = [{"id": str(each.spec.id), **_asked(each)} for each in questions]
+    given = [{"id": str(each.spec.id), **_asked(each), **_wanted(each)} for each in questions]
     statement = _search()
     with store.autocommit() as db:
         rows = db.exec_driver_sql(statement.sql, {**statement.parameters, "rows": _encode(given)}).all()
-    return {row.id: Found(row.source_id, row.is_pending) for row in rows}
+    return {row.id: Found(row.source_id, row.is_pending, row.leader_id) for row in rows}
 
 
 def serve(store: Store, hits: Sequence[Hit]) -> dict[UUID, datetime]:
@@ -131,6 +135,12 @@ def _asked(question: Question) -> dict[str, object]:
     }
 
 
+def _wanted(question: Question) -> dict[str, object]:
+    """What a leader must have."""
+    spec = question.spec
+    return {"may_follow": question.may_follow, "stream": spec.stream, "lane_rank": spec.lane.priority}
+
+
 def _row(hit: Hit) -> dict[str, object]:
     placement = Placement(hit.queue, hit.route, f"cache: the answer of {show_id(hit.job_id)}")
     row = row_of(hit.question.spec, placement)
@@ -163,10 +173,29 @@ def _serves(given: Any) -> ColumnElement[bool]:
     )
 
 
+def _leads(given: Any) -> ColumnElement[bool]:
+    """Whether the given job may follow the job in `jobs`, if that is under way.
+
+    No job waits longer for a leader than in its own queue: a leader has started, or is in as good a lane. A stream
+    follows a stream. The paid API may answer both or neither.
+    """
+    rank = sa.case({str(lane): lane.priority for lane in Lane}, value=jobs.c.lane)
+    return sa.and_(
+        given.may_follow,
+        jobs.c.state.not_in(TERMINAL),
+        jobs.c.served_by_job.is_(None),
+        jobs.c.cancel_requested_at.is_(None),
+        jobs.c.overflow == given.overflow,
+        sa.or_(jobs.c.stream, sa.not_(given.stream)),
+        sa.or_(jobs.c.started_at.is_not(None), rank <= given.lane_rank),
+    )
+
+
 @cache
 def _search() -> Statement:
     own = [sa.column(name, kind.type) for name, kind in (("id", jobs.c.id), ("app_id", jobs.c.app_id))]
-    own += [sa.column("cache_key", sa.LargeBinary), sa.column("overflow", sa.Text)]
+    own += [sa.column("cache_key", sa.LargeBinary), sa.column("overflow", sa.Text), sa.column("lane_rank", sa.Integer)]
+    own += [sa.column(name, sa.Boolean) for name in ("may_follow", "stream")]
     given = few(rows_sent("rows", [*own, *_asked_columns()])).cte("given")
     text = job_texts.c
     newest = (
@@ -177,12 +206,13 @@ def _search() -> Statement:
         .lateral("newest")
     )
     # As text, which sorts alike: Postgres 16 has no max() of UUIDs.
-    newest_serving = sa.func.max(sa.cast(jobs.c.id, sa.Text)).filter(_serves(given.c))
+    newest_id = sa.func.max(sa.cast(jobs.c.id, sa.Text))
     statement = (
         sa.select(
             given.c.id,
-            sa.cast(newest_serving, sa.Uuid).label("source_id"),
+            sa.cast(newest_id.filter(_serves(given.c)), sa.Uuid).label("source_id"),
             sa.func.bool_or(jobs.c.state.not_in(TERMINAL)).label("is_pending"),
+            sa.cast(newest_id.filter(_leads(given.c)), sa.Uuid).label("leader_id"),
         )
         .select_from(given)
         .join(newest, sa.true())
@@ -199,14 +229,14 @@ def _serve() -> Statement:
     found = _found(given)
     fresh = sa.or_(found.c.key.is_(None), found.c.id.in_(sa.select(take(found).c.job_id)))
     now = sa.func.now()
-    values = {name: found.c[name] for name in (*HOT_COLUMNS, *_OF_JOB)} | {
+    values = {name: found.c[name] for name in (*HOT_COLUMNS, *OF_JOB)} | {
         "prompt_tokens": found.c.counted_tokens,
         "served_by_job": found.c.source_id,
         "start_by": now + found.c.max_wait_s * sa.literal_column("interval '1 s'"),
         "ended_at": now,
     }
-    texts = sa.select(found.c.id, *(found.c[name] for name in ("messages", "sampling", *_OF_TEXT))).where(fresh)
-    into = ["job_id", "messages", "sampling", *_OF_TEXT]
+    texts = sa.select(found.c.id, *(found.c[name] for name in ("messages", "sampling", *OF_TEXT))).where(fresh)
+    into = ["job_id", "messages", "sampling", *OF_TEXT]
     bill = _bill(found)
     statement = (
         sa.insert(jobs)
@@ -223,7 +253,7 @@ def _found(given: CTE) -> CTE:
 
     The lock keeps an answer from being erased until the commit. An answer that is just being erased is passed over.
     """
-    of_text = [job_texts.c[name] for name in _OF_TEXT]
+    of_text = [job_texts.c[name] for name in OF_TEXT]
     of_bill = [ledger.c.api_usd, ledger.c.usd.label("saved_usd")]
     # Literals, so that a generic plan can use the ledger's partial index.
     billed = [sa.literal(kind, literal_execute=True) for kind in BILLED]
@@ -232,7 +262,7 @@ def _found(given: CTE) -> CTE:
         sa.select(
             given,
             jobs.c.prompt_tokens.label("counted_tokens"),
-            *(jobs.c[name] for name in _OF_JOB),
+            *(jobs.c[name] for name in OF_JOB),
             *of_text,
             *of_bill,
         )

@@ -15,6 +15,7 @@ from api.door.exact_cache import ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.refusals import Refusals
+from api.door.single_flight import SingleFlight
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
@@ -192,5 +193,7 @@ def submitter(
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),
         wallet=SharedWallet(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
-        cache=ExactCache(settings, cast(Store, FakeStore()), cast(AppRates, None), cast(Admission, door)),
+        cache=ExactCache(
+            settings, cast(Store, None), cast(AppRates, None), cast(Admission, door), cast(SingleFlight, None)
+        ),
     )

@@ -10,6 +10,7 @@ import pytest
 
 from api.door.drafts import Draft, Spelling
 from api.door.exact_cache import ExactCache
+from api.door.single_flight import SingleFlight
 from api.door.submit import Submitter
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
@@ -74,7 +75,8 @@ def caching(submitter: Submitter, settings: Settings, answers: FakeAnswers, door
     """A submitter whose pool has a cache."""
     pools = {name: pool.model_copy(update={"cache_s": 60.0}) for name, pool in settings.pools.items()}
     on = settings.model_copy(update={"pools": pools})
-    cache = ExactCache(on, cast(Store, None), cast(AppRates, answers), cast(Admission, door))
+    servers = cast(Store, None), cast(AppRates, answers), cast(Admission, door)
+    cache = ExactCache(on, *servers, cast(SingleFlight, None))
     return replace(submitter, cache=cache)
 
 

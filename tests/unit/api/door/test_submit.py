@@ -388,6 +388,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> UUID:
         max_tokens=64,
         max_wait_s=30.0,
         cache="hit",
+        is_leader_ended=False,
         is_over=False,
     )
     monkeypatch.setattr("headrace.store.jobs.find", lambda *_: job)

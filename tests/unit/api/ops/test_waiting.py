@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -15,6 +16,7 @@ AROUND = Surroundings(NOW, ahead=3, workers=2, running=16, slots=16, expected_wa
 
 def job(**changes: Any) -> SimpleNamespace:
     values = {"state": "queued", "queue": "chat.low", "not_before": None, "attempt": 0, "suspicion": 0}
+    values |= {"served_by_job": None}
     return SimpleNamespace(**{**values, "start_by": NOW + timedelta(minutes=5), "started_at": None, **changes})
 
 
@@ -53,6 +55,7 @@ def test_a_job_that_may_have_killed_an_engine_waits_to_run_alone() -> None:
             "Its next try is due: it enters chat.low as soon as that has room.",
         ),
         ({}, "It is held back: it waits for its budget or for room in chat.low."),
+        ({"served_by_job": UUID(int=7)}, f"It waits for the answer of job_{UUID(int=7).hex}, which is asked the same."),
     ],
 )
 def test_a_waiting_job_is_not_in_its_queue(changes: dict[str, Any], reason: str) -> None:

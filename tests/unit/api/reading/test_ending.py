@@ -108,7 +108,9 @@ def test_a_reader_ends_a_job_whose_time_is_over_and_frees_its_place(
     monkeypatch.setattr("headrace.store.jobs.expire", expire)
     monkeypatch.setattr(
         "headrace.store.jobs.find",
-        lambda *_: SimpleNamespace(id=JOB, app_id=APP, state=state[0], is_over=is_over and state[0] == "queued"),
+        lambda *_: SimpleNamespace(
+            id=JOB, app_id=APP, state=state[0], is_over=is_over and state[0] == "queued", is_leader_ended=False
+        ),
     )
 
     job = read(cast(Store, deps), cast(Admission, deps), APP, JOB)
@@ -121,6 +123,8 @@ def test_a_job_that_somebody_else_has_ended_meanwhile_is_his_to_announce(
     deps: FakeDeps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.store.jobs.expire", lambda *_: [])
-    monkeypatch.setattr("headrace.store.jobs.find", lambda *_: SimpleNamespace(id=JOB, app_id=APP, is_over=True))
+    monkeypatch.setattr(
+        "headrace.store.jobs.find", lambda *_: SimpleNamespace(id=JOB, app_id=APP, is_over=True, is_leader_ended=False)
+    )
     read(cast(Store, deps), cast(Admission, deps), APP, JOB)
     assert deps.steps == ["commit"]

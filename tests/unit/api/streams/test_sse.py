@@ -118,6 +118,9 @@ class World:
         finally:
             self.watchers.remove(watch)
 
+    def watch_leader(self, _: Watch, job: Job) -> None:
+        assert job.stream_id == job.id
+
     def is_watched(self, _: UUID) -> bool:
         return bool(self.watchers) or self.is_watched_by_others
 
