@@ -129,9 +129,14 @@ class Client:
             thread.join(HUNG_S)
 
     def add(self, prompt: str) -> None:
-        """Order one job that kills the engine, now."""
+        """Order one job that kills the engine, now. No prompt is used twice: the API refuses one that has killed."""
         number = len(self.orders)
-        body = {"prompt": prompt, "max_tokens": 8, "max_wait": MAX_WAIT_S, "metadata": {"order": str(number)}}
+        body = {
+            "prompt": f"{prompt} (Order {number})",
+            "max_tokens": 8,
+            "max_wait": MAX_WAIT_S,
+            "metadata": {"order": str(number)},
+        }
         with self._lock:
             self.orders.append(Order(number, {**body, "overflow": "never"}, 0.0, is_poison=True))
         self._due.put((0.0, number))
