@@ -16,7 +16,7 @@ from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import Ticket
 from headrace.store import Store
 from headrace.store.analyst import VIEWS
-from headrace.store.money import cost_days, cost_hours, trends
+from headrace.store.money import cost_days, cost_hours, costs, trends
 from headrace.tables import apps, attempts, budgets, hosts, jobs, ledger, own_prices
 
 #: In two months that are over.
@@ -99,13 +99,13 @@ def test_the_months_of_the_pages_have_the_figures_of_the_views(store: Store, vie
             cost_days.close_day(db, day)
     for since, until in ((month(9), month(10)), (month(10), month(11)), (month(11), month(12))):
         with store.begin() as db:
-            savings, points = trends.savings(db, since, until), trends.split_points(db, since, until)
+            savings, points = costs.month(db, since, until).savings, trends.split_points(db, since, until)
             routes = trends.routes_per_day(db, since, until)
         time = {"since": since, "until": until}
         of_days = "FROM savings_per_day WHERE day >= :since AND day < :until GROUP BY pool"
         saved = f"SELECT pool, sum(requests), sum(full_usd), sum(platform_usd), sum(api_usd), sum(saved_usd) {of_days}"
         charged = "SELECT route, sum(full_usd) FROM charges WHERE at >= :since AND at < :until GROUP BY route"
-        assert list(map(astuple, savings)) == list(map(tuple, view(saved, **time)))
+        assert [(*astuple(each), each.saved_usd) for each in savings] == list(map(tuple, view(saved, **time)))
         assert list(map(astuple, points)) == list(
             map(tuple, view("SELECT * FROM split_point WHERE month = :at", at=since))
         )
@@ -113,7 +113,7 @@ def test_the_months_of_the_pages_have_the_figures_of_the_views(store: Store, vie
 
 
 @pytest.mark.usefixtures("charged")
-@pytest.mark.parametrize("statement", [trends._SAVINGS, trends._SPLITS])
+@pytest.mark.parametrize("statement", [costs._SUMS, trends._SPLITS])
 def test_a_month_of_the_pages_reads_no_other_entries(store: Store, statement: sa.TextClause) -> None:
     with store.begin() as db:
         # So that the plan does not depend on whether Postgres has looked at the rows by itself.
@@ -164,8 +164,9 @@ def test_a_huge_request_breaks_no_view(view: View, store: Store) -> None:
     with store.begin() as db:
         db.execute(sa.insert(ledger).values(huge))
 
-    # Without a budget, and with two days, these two have no row.
-    assert {name for name in VIEWS if not view(f"SELECT * FROM {name}")} == {"budget_run_rate", "cost_elasticity"}
+    # Without a budget, with two days, and without a cache, these have no row.
+    empty = {"budget_run_rate", "cost_elasticity", "cache_per_day"}
+    assert {name for name in VIEWS if not view(f"SELECT * FROM {name}")} == empty
 
 
 @pytest.mark.usefixtures("charged")
