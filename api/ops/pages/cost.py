@@ -27,9 +27,7 @@ def show() -> str:
             month=month,
             before=before(month) if month > FIRST_MONTH else None,
             after=until if until <= clock.now(db) else None,
-            pools=costs.pool_months(db, month, until),
-            apps=costs.app_months(db, month, until),
-            savings=trends.savings(db, month, until),
+            cost=costs.month(db, month, until),
             splits=trends.split_points(db, month, until),
         )
 

@@ -64,7 +64,8 @@ def costs(month: datetime | None, as_csv: bool, as_json: bool) -> None:
     with database() as db:
         since = month or _first_of_month(clock.now(db))
         until = _next_month(since)
-        pools, apps = store.pool_months(db, since, until), store.app_months(db, since, until)
+        cost = store.month(db, since, until)
+    pools, apps = cost.pools, cost.apps
     if as_json:
         print_json({"month": f"{since:%Y-%m}", "pools": [_pool(each) for each in pools], "apps": _plain(apps)})
     elif as_csv:

@@ -1,7 +1,7 @@
 """Money over days and months, for charts: the figures of the analysts' views.
 
-Each statement reads the entries of its own time alone. `savings_per_day` and `split_point` add up the whole ledger
-before a condition on the day or month applies.
+Each statement reads the entries of its own time alone. `split_point` adds up the whole ledger before a condition on the
+month applies.
 """
 
 from dataclasses import dataclass
@@ -46,18 +46,6 @@ class SplitPoint:
     break_even_share: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
-class Saving:
-    """What the own hosts of a pool saved in a time against the paid API's list price; negative: they cost more."""
-
-    pool: str
-    requests: int
-    full_usd: Decimal
-    platform_usd: Decimal
-    api_usd: Decimal
-    saved_usd: Decimal
-
-
 def routes_per_day(db: Connection, since: datetime, until: datetime) -> list[RouteDay]:
     """The charges of each day and route, the oldest first."""
     return [RouteDay(**row._mapping) for row in db.execute(_ROUTES, {"since": since, "until": until})]
@@ -66,11 +54,6 @@ def routes_per_day(db: Connection, since: datetime, until: datetime) -> list[Rou
 def split_points(db: Connection, since: datetime, until: datetime) -> list[SplitPoint]:
     """The split point of each pool in a month, by pool. Args: since, until: the month's start and end."""
     return [SplitPoint(**row._mapping) for row in db.execute(_SPLITS, {"since": since, "until": until})]
-
-
-def savings(db: Connection, since: datetime, until: datetime) -> list[Saving]:
-    """What each pool saved, by pool."""
-    return [Saving(**row._mapping) for row in db.execute(_SAVINGS, {"since": since, "until": until})]
 
 
 _ROUTES = sa.text(
@@ -109,29 +92,6 @@ _SPLITS = sa.text(
         SELECT tokens_per_s::numeric FROM own_prices p WHERE p.pool = bills.pool ORDER BY id DESC LIMIT 1
     ) rate ON true
     WHERE host_hours > 0
-    ORDER BY pool
-    """
-)
-_SAVINGS = sa.text(
-    """
-    SELECT pool,
-           coalesce(requests, 0) AS requests,
-           coalesce(full_usd, 0) AS full_usd,
-           coalesce(platform_usd, 0) AS platform_usd,
-           coalesce(api_usd, 0) AS api_usd,
-           coalesce(api_usd, 0) - coalesce(full_usd, 0) - coalesce(platform_usd, 0) AS saved_usd
-    FROM (
-        SELECT pool, count(*) AS requests, sum(full_usd) AS full_usd, sum(api_usd) AS api_usd
-        FROM charges
-        WHERE kind = 'compute' AND at >= :since AND at < :until
-        GROUP BY pool
-    ) own
-    FULL JOIN (
-        SELECT pool, sum(platform_usd) AS platform_usd
-        FROM cost_hours
-        WHERE hour >= :since AND hour < :until
-        GROUP BY pool
-    ) rest USING (pool)
     ORDER BY pool
     """
 )
