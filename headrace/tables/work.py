@@ -98,6 +98,13 @@ jobs = sa.Table(
         "ended_at",
         postgresql_where=sa.text("started_at IS NULL AND ended_at IS NOT NULL"),
     ),
+    sa.Index(
+        "ix_jobs_ended_between",
+        "ended_at",
+        postgresql_where=sa.text(
+            "started_at IS NOT NULL AND (state = 'cancelled' OR error_code = 'deadline_exceeded')"
+        ),
+    ),
     sa.Index("ix_jobs_overflow_at", "overflow_at", postgresql_where=sa.text("overflow_at IS NOT NULL")),
     sa.Index("ix_jobs_failed", "id", postgresql_where=sa.text("state = 'failed'")),
     sa.Index(

@@ -19,6 +19,10 @@ from headrace.tables import jobs, ledger
 
 #: The jobs, the last started first, by which a pool's run time is learned.
 RUNS = 500
+#: How a job may end between two attempts. Literals, as in the index's condition.
+_MAY_END_BETWEEN = sa.or_(
+    jobs.c.state == sa.literal_column("'cancelled'"), jobs.c.error_code == sa.literal_column("'deadline_exceeded'")
+)
 
 
 def waits(db: Connection, since: datetime, until: datetime, bounds_s: Sequence[float]) -> list[TimedJobs]:
@@ -35,10 +39,9 @@ def waits(db: Connection, since: datetime, until: datetime, bounds_s: Sequence[f
 
 
 def ends(db: Connection, since: datetime, until: datetime, bounds_s: Sequence[float]) -> list[EndedJobs]:
-    """The jobs that ended after `since`, up to `until`, on a worker or without a start.
+    """The jobs that ended after `since`, up to `until`: on a worker, between two attempts, or without a start.
 
-    Not found are the few that were cancelled, or met their deadline, between two attempts: `ended_at` has an index for
-    jobs without a start alone, because one for all would slow every end.
+    `ended_at` has indexes for the last two alone, because one for all would slow every end.
     """
     entry, job = ledger.c, jobs.c
     # The transaction in which a worker's job ends also books the attempt, so both carry one time.
@@ -48,10 +51,11 @@ def ends(db: Connection, since: datetime, until: datetime, bounds_s: Sequence[fl
     run_s = _seconds(job.started_at, job.ended_at).label("s")
     is_end = sa.and_(job.id == booked.job_id, job.ended_at == booked.at)
     on_worker = sa.select(*columns, run_s).where(is_end, job.started_at.is_not(None))
-    unstarted = sa.select(*columns, sa.cast(None, sa.Float)).where(
-        job.started_at.is_(None), job.ended_at > since, job.ended_at <= until
-    )
-    row = sa.union_all(on_worker, unstarted).subquery().c
+    is_lately = (job.ended_at > since, job.ended_at <= until)
+    is_booked = sa.select(entry.id).where(entry.job_id == job.id, entry.at == job.ended_at).exists()
+    between = sa.select(*columns, run_s).where(job.started_at.is_not(None), _MAY_END_BETWEEN, *is_lately, ~is_booked)
+    unstarted = sa.select(*columns, sa.cast(None, sa.Float)).where(job.started_at.is_(None), *is_lately)
+    row = sa.union_all(on_worker, between, unstarted).subquery().c
     key = (row.queue, row.state, row.error_code, _bucket(row.s, bounds_s).label("bucket"))
     total_s = sa.func.coalesce(sa.func.sum(row.s), 0.0).label("seconds")
     counted = sa.select(*key, sa.func.count().label("jobs"), total_s).group_by(*key)

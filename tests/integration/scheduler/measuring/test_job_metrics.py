@@ -103,6 +103,37 @@ def test_jobs_are_counted_by_their_end_and_runs_by_their_length(
     assert observed("headrace_job_run_seconds_bucket")[0] == first
 
 
+def test_jobs_that_end_between_two_attempts_are_counted_once(
+    deps: ControlDeps,
+    store: Store,
+    queued: Callable[..., Ticket],
+    claim: Callable[..., Claim],
+    observed: Observed,
+    query: Any,
+) -> None:
+    cancelled, late, stopped = (queued() for _ in range(3))
+    with store.begin() as db:
+        for ticket in (cancelled, late):
+            attempts.retry(db, claim(ticket.job_id, 1), FAULT, 60)
+        running = claim(stopped.job_id, 1)
+    assert observed("headrace_jobs_ended") == []
+    query("UPDATE jobs SET finish_by = now() WHERE id = :id", id=late.job_id)
+    with store.begin() as db:
+        jobs.cancel(db, None, cancelled.job_id)
+        # It has an entry in the ledger, as the others have of their first attempt.
+        assert attempts.finish(db, running, JobState.CANCELLED, replace(END, outcome="aborted"))
+    assert expire(deps) == 1
+
+    ended = [
+        f'headrace_jobs_ended_total{{error_code="",{NORMAL},state="cancelled"}} 2.0',
+        f'headrace_jobs_ended_total{{error_code="deadline_exceeded",{NORMAL},state="failed"}} 1.0',
+    ]
+    assert observed("headrace_jobs_ended") == ended
+    assert observed("headrace_jobs_ended") == ended
+    [count] = observed("headrace_job_run_seconds_count")
+    assert count.endswith(" 3.0")
+
+
 @pytest.mark.parametrize("bound_s", BOUNDS_S)
 def test_a_wait_of_a_bound_is_in_its_bucket(
     queued: Callable[..., Ticket], observed: Observed, query: Any, bound_s: float
