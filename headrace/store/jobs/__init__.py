@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Row, Select
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.domain.fleet import NO_WORKER
@@ -47,19 +47,23 @@ IS_UNSTARTED = jobs.c.state.in_([_SPELLED[state] for state in UNSTARTED])
 _LEADER = jobs.alias("leader")
 
 
-def _leader_is(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether the job shares the answer of a job that meets the conditions."""
-    leader = sa.select(_LEADER.c.id).where(_LEADER.c.id == jobs.c.served_by_job, *conditions)
-    return sa.and_(jobs.c.served_by_job.is_not(None), leader.correlate(jobs).exists())
+def _of_leader(column: str) -> ScalarSelect[Any]:
+    """A value of the job whose answer this one shares; NULL if it shares none.
+
+    Not as a condition: so no partial index can be taken for it, which would be read whole once it has grown.
+    """
+    return sa.select(_LEADER.c[column]).where(_LEADER.c.id == jobs.c.served_by_job).correlate(jobs).scalar_subquery()
 
 
 #: A job that shares an answer has started when the job that makes it has.
 _START_IS_LATE = sa.and_(
-    jobs.c.started_at.is_(None),
-    jobs.c.start_by <= sa.func.now(),
-    sa.not_(_leader_is(_LEADER.c.started_at.is_not(None))),
+    jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now(), _of_leader("started_at").is_(None)
 )
-_IS_LEADER_ENDED = sa.and_(jobs.c.state == JobState.WAITING, _leader_is(_LEADER.c.state.in_(TERMINAL)))
+_IS_LEADER_ENDED = sa.and_(
+    jobs.c.state == JobState.WAITING,
+    jobs.c.served_by_job.is_not(None),
+    sa.func.coalesce(_of_leader("state").in_(TERMINAL), sa.false()),
+)
 _FINISH_IS_LATE = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
 _EXPIRED = {"error_code": "expired", "error_message": "It could not start within its max_wait."}
 _OVERDUE = {"error_code": "deadline_exceeded", "error_message": "Its deadline passed before it could finish."}
