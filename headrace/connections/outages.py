@@ -57,6 +57,13 @@ class DroppedSslConnection(_Dropped, SSLConnection):
 class DroppedSentinelConnection(_Dropped, SentinelManagedConnection):
     """A connection to the master that Sentinels name."""
 
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read a reply. Raises: Outage.
+
+        After a time-out redis-py would keep this class's connection, and read the late reply as the next command's.
+        """
+        return super().read_response(*args, **{"disconnect_on_error": True, **kwargs})
+
     def connect(self) -> None:
         """Ask for the master and connect, once: the client that sends a command already tries twice."""
         self._connect_retry()  # type: ignore[no-untyped-call]

@@ -1,15 +1,23 @@
 """Connections to servers that do not answer, and to one that was restarted meanwhile."""
 
 import socket
+import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
+from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
 from headrace import connections
 from headrace.config import Settings
 from headrace.connections import sessions
+from headrace.connections.outages import DroppedSentinelConnection
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from tests.chaos.proxy import Mode, Proxy
@@ -29,6 +37,46 @@ def test_redis_that_hangs_costs_a_caller_one_time_out() -> None:
         server.accept()[0].close()
         with pytest.raises(BlockingIOError):  # A second try would have come by a second connection.
             server.accept()
+
+
+class OneMaster:
+    """Knows where the master is, as Sentinels do."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def discover_master(self, _: str) -> tuple[str, int]:
+        """Its address."""
+        return "127.0.0.1", self.port
+
+
+def test_what_a_master_says_late_is_nobodys_answer(settings: Settings) -> None:
+    where = urlsplit(settings.redis_url)
+    assert where.port is not None
+    with Proxy(where.port) as proxy:
+        pool = SentinelConnectionPool(
+            "master",
+            OneMaster(proxy.port),
+            connection_class=DroppedSentinelConnection,
+            password=where.password,
+            socket_timeout=1.0,
+            # As in `connections.redis`.
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+            decode_responses=True,
+        )
+        client = Redis(connection_pool=pool)
+        assert client.echo("first") == "first"
+        proxy.turn(Mode.BLACKHOLE)
+
+        with pytest.raises(RedisTimeout):
+            client.echo("late")
+
+        # The late answer comes while the next one is awaited.
+        passing = threading.Timer(0.2, proxy.turn, [Mode.OK])
+        passing.start()
+        assert [client.echo(f"{number}") for number in range(3)] == ["0", "1", "2"]
+        passing.join()
+        pool.disconnect()
 
 
 @pytest.fixture
