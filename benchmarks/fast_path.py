@@ -220,7 +220,7 @@ def main(prompts: int, off: str | None, file: Path | None) -> None:
     refused, the callers refused beside the batch; p95_ratio_off and p95_ratio_off_high, those of the saturated pool's
     lanes batch and high; overload_p95_of_goal, the p95 of those that were answered under overload, over the goal. The
     status is 1 if p95_ratio is above 1.3, a caller was refused beside the batch, overload_p95_of_goal is above 1.1,
-    nobody was refused under overload, or a call failed in any other way.
+    no caller was refused under overload, or a call failed in any other way.
 
     \b
     bin/headrace python benchmarks/fast_path.py
