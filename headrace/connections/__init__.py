@@ -15,6 +15,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 from sqlalchemy import Engine, create_engine, event, make_url
@@ -189,6 +190,9 @@ def redis(settings: Settings, *, retry: Retry | None = None, timeout_s: float = 
         "health_check_interval": 10,
         "retry": retry or Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         "decode_responses": True,
+        # With them, redis-py gives out a pooled connection that has unread data: after a time-out, the reply to one
+        # command is then read as that to another.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if where.sentinels is None:
         connection = DroppedConnection if where.tls is None else DroppedSslConnection

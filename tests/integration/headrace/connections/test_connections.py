@@ -79,6 +79,17 @@ def test_what_a_master_says_late_is_nobodys_answer(settings: Settings) -> None:
         pool.disconnect()
 
 
+def test_connection_with_an_unread_answer_is_replaced(settings: Settings) -> None:
+    client = connections.redis(settings)
+    left = client.connection_pool.get_connection()
+    left.send_command("ECHO", "unread")
+    assert left.can_read(5)
+    client.connection_pool.release(left)
+
+    assert client.echo("own") == "own"
+    client.close()
+
+
 @pytest.fixture
 def closed_by_postgres(store: Store, settings: Settings) -> Store:
     """A store whose one pooled connection has just been closed by the other side."""
