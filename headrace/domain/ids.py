@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -9,7 +10,7 @@ from uuid_utils.compat import uuid7
 from headrace.errors import NotFound
 
 _HEX_ID = re.compile("[0-9a-fA-F]{32}")
-
+_HOUR_MS = 3_600_000
 
 #: The public prefixes of a job's UUID, one for each API that returns it.
 ID_PREFIXES = ("job_", "resp_", "chatcmpl-")
@@ -28,6 +29,24 @@ def oldest_id(at: datetime) -> UUID:
 def time_of(job_id: UUID) -> datetime:
     """When this UUIDv7 was created, to the millisecond."""
     return datetime.fromtimestamp((job_id.int >> 80) / 1000, UTC)
+
+
+def month_start(at: datetime, later: int = 0) -> datetime:
+    """The start of the month of UTC that is `later` months after that of the time `at`."""
+    at = at.astimezone(UTC)
+    months = at.year * 12 + at.month - 1 + later
+    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
+
+
+def month_of(job_id: UUID) -> tuple[UUID, UUID]:
+    """The smallest ids of the month in which this UUIDv7 was created, and of the month after it. Months are of UTC."""
+    return _month_with_hour((job_id.int >> 80) // _HOUR_MS)
+
+
+@lru_cache(maxsize=1024)
+def _month_with_hour(hour: int) -> tuple[UUID, UUID]:
+    at = datetime.fromtimestamp(hour * _HOUR_MS // 1000, UTC)
+    return oldest_id(month_start(at)), oldest_id(month_start(at, 1))
 
 
 def show_id(job_id: UUID, prefix: str = "job_") -> str:

@@ -5,13 +5,13 @@ Postgres is the record of the months: their bounds are those of the partitions o
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from headrace.domain.ids import oldest_id, time_of
+from headrace.domain.ids import month_start, oldest_id, time_of
 from headrace.domain.states import JobState
 from headrace.tables import BY_MONTH
 
@@ -67,8 +67,8 @@ def make(db: Connection, at: datetime) -> list[str]:
     """
     since = time_of(found(db)[-1].until)
     made = []
-    while since < _month(at, AHEAD + 1):
-        until = _month(since, 1)
+    while since < month_start(at, AHEAD + 1):
+        until = month_start(since, 1)
         db.exec_driver_sql("; ".join((_LOCK_TIMEOUT, *_making(since, until))))
         made.append(_name(since))
         since = until
@@ -93,7 +93,7 @@ def _making(since: datetime, until: datetime) -> Iterator[str]:
 def oldest(db: Connection, at: datetime, keep_months: int) -> Month | None:
     """The oldest month, if it ended at least `keep_months` months before the present one began."""
     month = found(db)[0]
-    return month if month.until <= oldest_id(_month(at, -keep_months)) else None
+    return month if month.until <= oldest_id(month_start(at, -keep_months)) else None
 
 
 def detach(db: Connection, month: Month, *, texts_go_first: bool) -> str | None:
@@ -130,13 +130,6 @@ def _open_in(db: Connection, month: Month, *, texts_go_first: bool) -> str | Non
     if texts_go_first and db.scalar(sa.text(f"SELECT EXISTS (SELECT FROM job_texts_{month.name})")):
         return "texts that are not erased"
     return None
-
-
-def _month(at: datetime, later: int) -> datetime:
-    """The start of the month of UTC that is so many months later."""
-    at = at.astimezone(UTC)
-    months = at.year * 12 + at.month - 1 + later
-    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
 
 
 def _name(since: datetime) -> str:

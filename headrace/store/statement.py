@@ -6,11 +6,15 @@ With one array per column instead, psycopg would need more time for the arrays t
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, Self
+from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnClause, Connection, Row, Select, TableValuedAlias
+from sqlalchemy import ColumnClause, ColumnElement, Connection, Row, Select, TableValuedAlias
 from sqlalchemy.sql.dml import ReturningInsert
+
+from headrace.domain.ids import month_of
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
@@ -23,17 +27,46 @@ class Statement:
     parameters: Mapping[str, Any]
 
     @classmethod
-    def of(cls, statement: Select[Any] | ReturningInsert[Any]) -> "Statement":
+    def of(cls, statement: Select[Any] | ReturningInsert[Any]) -> Self:
         """Compile it."""
         dialect = sa.make_url("postgresql+psycopg://").get_dialect()()
         compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         return cls(str(compiled), compiled.params)
 
+
+#: What stands in the text of a `StatementByMonth` for the first ids of the jobs' month and of the next one.
+_SINCE, _UNTIL = "{since}", "{until}"
+
+
+def of_month(job_id: ColumnElement[UUID]) -> ColumnElement[bool]:
+    """The condition that the job is of the month of those that a `StatementByMonth` is run for.
+
+    It always holds. Because the bounds are literals, Postgres plans, locks and opens the one partition between them.
+    With a join to the rows sent alone, it would do so with the partitions of all months, and all their indexes.
+    """
+    since, until = (sa.literal_column(f"'{bound}'::uuid", sa.Uuid) for bound in (_SINCE, _UNTIL))
+    return sa.and_(job_id >= since, job_id < until)
+
+
+@dataclass(frozen=True, slots=True)
+class StatementByMonth(Statement):
+    """SQL about jobs of one month, with `of_month` for each table that is in partitions by month."""
+
+    def within(self, job_id: UUID) -> str:
+        """The SQL for this job's month."""
+        since, until = month_of(job_id)
+        return self.sql.replace(_SINCE, str(since)).replace(_UNTIL, str(until))
+
     def run(self, db: Connection, given: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
-        """Run it. Args: given: one row per attempt, by column name; no job may be in it twice."""
+        """Run it once for each month of the jobs. Args: given: one row per attempt, by column name, one per job."""
         # Sorted, so that two workers lock rows in the same order and cannot deadlock.
         in_order = sorted(given, key=lambda each: each["job_id"])
-        return db.exec_driver_sql(self.sql, {**self.parameters, "given": _encode(in_order)}).all()
+        rows: list[Row[Any]] = []
+        for _, of_one_month in groupby(in_order, key=lambda each: month_of(each["job_id"])):
+            sent = list(of_one_month)
+            sql = self.within(sent[0]["job_id"])
+            rows += db.exec_driver_sql(sql, {**self.parameters, "given": _encode(sent)}).all()
+        return rows
 
 
 def rows_sent(parameter: str, columns: Iterable[ColumnClause[Any]], name: str = "sent") -> TableValuedAlias:

@@ -12,7 +12,7 @@ from sqlalchemy import CTE, ColumnElement, Insert, Select, Update
 
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.store.jobs.transitions import ANNOUNCED, moving
-from headrace.store.statement import Statement, rows_sent
+from headrace.store.statement import StatementByMonth, of_month, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 #: The columns of the job's row that a claim reads.
@@ -62,6 +62,7 @@ def _held(given: Any) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which a claim still holds."""
     return (
         jobs.c.id == given.job_id,
+        of_month(jobs.c.id),
         jobs.c.worker_id == given.worker_id,
         jobs.c.attempt == given.attempt,
         # An attempt's number that was handed back is used again, perhaps by the same worker.
@@ -89,6 +90,7 @@ def _claim() -> Select[Any]:
             [JobState.QUEUED],
             JobState.RUNNING,
             jobs.c.id == given.c.job_id,
+            of_month(jobs.c.id),
             jobs.c.enqueue_no == given.c.enqueue_no,
             jobs.c.cancel_requested_at.is_(None),
             sa.or_(jobs.c.started_at.is_not(None), jobs.c.start_by > sa.func.now()),
@@ -105,7 +107,8 @@ def _claim() -> Select[Any]:
     attempt = sa.select(claimed.c.id, claimed.c.attempt, claimed.c.worker_id, claimed.c.engine, sa.func.now())
     begun = sa.insert(attempts).from_select(["job_id", "number", "worker_id", "engine", "started_at"], attempt)
     statement = sa.select(claimed, job_texts.c.messages, job_texts.c.sampling).add_cte(begun.cte("begun"))
-    return statement.join_from(claimed, job_texts, job_texts.c.job_id == claimed.c.id)
+    is_text = sa.and_(job_texts.c.job_id == claimed.c.id, of_month(job_texts.c.job_id))
+    return statement.join_from(claimed, job_texts, is_text)
 
 
 def _finish(target: JobState) -> Select[Any]:
@@ -125,7 +128,8 @@ def _finish(target: JobState) -> Select[Any]:
         .cte("moved")
     )
     is_held = moved.c.id == given.c.job_id
-    answered = sa.update(job_texts).where(job_texts.c.job_id == given.c.job_id, given.c.answer.is_not(None), is_held)
+    is_text = job_texts.c.job_id == given.c.job_id, of_month(job_texts.c.job_id)
+    answered = sa.update(job_texts).where(*is_text, given.c.answer.is_not(None), is_held)
     return sa.select(moved).add_cte(
         _end_attempt(given, is_held).cte("ended"),
         _book(given, is_held).cte("booked"),
@@ -135,9 +139,13 @@ def _finish(target: JobState) -> Select[Any]:
 
 def _end_attempt(given: CTE, *conditions: ColumnElement[bool]) -> Update:
     """End the attempts' rows for which the conditions hold."""
-    these = attempts.c.job_id == given.c.job_id, attempts.c.number == given.c.attempt
+    this_job = attempts.c.job_id == given.c.job_id, of_month(attempts.c.job_id)
     ended = {name: given.c[name] for name in _ENDED}
-    return sa.update(attempts).where(*these, *conditions).values(ended_at=sa.func.now(), **ended)
+    return (
+        sa.update(attempts)
+        .where(*this_job, attempts.c.number == given.c.attempt, *conditions)
+        .values(ended_at=sa.func.now(), **ended)
+    )
 
 
 def _book(given: CTE, *conditions: ColumnElement[bool]) -> Insert:
@@ -159,10 +167,10 @@ def _hold() -> Select[Any]:
     return held.with_for_update(of=jobs)
 
 
-CLAIM = Statement.of(_claim())
+CLAIM = StatementByMonth.of(_claim())
 #: Locks the jobs' rows while their claims hold.
-HOLD = Statement.of(_hold())
+HOLD = StatementByMonth.of(_hold())
 #: By the jobs' final state.
-FINISH = {target: Statement.of(_finish(target)) for target in TRANSITIONS[JobState.RUNNING] & TERMINAL}
-BOOK = Statement.of(_record(ends=False))
-RECORD = Statement.of(_record(ends=True))
+FINISH = {target: StatementByMonth.of(_finish(target)) for target in TRANSITIONS[JobState.RUNNING] & TERMINAL}
+BOOK = StatementByMonth.of(_record(ends=False))
+RECORD = StatementByMonth.of(_record(ends=True))

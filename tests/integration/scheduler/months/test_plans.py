@@ -14,7 +14,7 @@ from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
 from headrace.store.jobs import FIND, FIND_LISTED, IN_ORDER, page
-from headrace.store.statement import Statement
+from headrace.store.statement import Statement, StatementByMonth
 
 STATEMENTS = {
     **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
@@ -29,6 +29,11 @@ QUESTIONS = (
     "UPDATE jobs SET cancel_requested_at = now() WHERE id = '{}'",
     "DELETE FROM job_texts WHERE job_id = '{}'",
 )
+#: Tables and indexes of months that this transaction has locked.
+_LOCKED_PARTITIONS = sa.text("""
+    SELECT c.relname FROM pg_locks JOIN pg_class c ON c.oid = relation
+    WHERE pid = pg_backend_pid() AND c.relispartition
+""")
 
 
 @pytest.fixture
@@ -81,15 +86,20 @@ def test_a_statement_of_one_job_reads_its_month_alone(
             )
     with store.begin() as db:
         db.exec_driver_sql(f"SET LOCAL plan_cache_mode = {mode}")
-        db.exec_driver_sql(f"PREPARE tried (json) AS {statement.sql % {**literals, 'given': '$1'}}")
+        sql = statement.within(ticket.job_id) if isinstance(statement, StatementByMonth) else statement.sql
+        db.exec_driver_sql(f"PREPARE tried (json) AS {sql % {**literals, 'given': '$1'}}")
         text = json.dumps([given], default=str)
         [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE tried ('{text}')").scalar_one()
+        locked = set(db.scalars(_LOCKED_PARTITIONS))
         db.exec_driver_sql("DEALLOCATE tried")
     read = {name for name in read_tables(plan["Plan"]) if name[-1].isdigit() or name.endswith("first")}
     [(home,)] = [tuple(row) for row in _homes(store, ticket)]
     assert {name.rpartition("jobs_")[2] for name in read if name.startswith("jobs_")} <= {home}
     assert all(name.endswith(home) for name in read), read
     assert read or statement is BOOK, "something is read"
+    if isinstance(statement, StatementByMonth):
+        assert locked
+        assert all(home in name for name in locked), locked
 
 
 def _homes(store: Store, ticket: Ticket) -> list[Any]:

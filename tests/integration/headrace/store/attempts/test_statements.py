@@ -11,8 +11,9 @@ from headrace.domain.ids import new_id
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store
-from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD, Statement
+from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
 from headrace.store.jobs import FIND, FIND_LISTED
+from headrace.store.statement import Statement, StatementByMonth
 
 STATEMENTS = {
     **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
@@ -32,10 +33,12 @@ def scans(store: Store, statement: Statement) -> set[tuple[str, str | None]]:
     """Each table that is read, with the index that it is read by; None where it is read from end to end."""
     # As a plan that is kept for any parameter, which is what a worker has after a few of them.
     literals = {name: "NULL" if value is None else f"'{value}'" for name, value in statement.parameters.items()}
+    job_id = new_id()
+    sql = statement.within(job_id) if isinstance(statement, StatementByMonth) else statement.sql
     with store.begin() as db:
         db.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
-        db.exec_driver_sql(f"PREPARE tried (json) AS {statement.sql % {**literals, 'given': '$1'}}")
-        given = json.dumps([{"job_id": str(new_id()), "enqueue_no": 1}])
+        db.exec_driver_sql(f"PREPARE tried (json) AS {sql % {**literals, 'given': '$1'}}")
+        given = json.dumps([{"job_id": str(job_id), "enqueue_no": 1}])
         [plan] = db.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE tried ('{given}')").scalar_one()
         db.exec_driver_sql("DEALLOCATE tried")
         return {(str(whole(db, table)), whole(db, index)) for table, index in of(plan["Plan"])}

@@ -1,0 +1,28 @@
+"""The month of a job, from its id."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from headrace.domain.ids import month_of, month_start, oldest_id
+
+DECEMBER, JANUARY = datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("at", "month"),
+    [
+        (DECEMBER, DECEMBER),
+        (DECEMBER - timedelta(milliseconds=1), datetime(2026, 11, 1, tzinfo=UTC)),
+        (JANUARY - timedelta(milliseconds=1), DECEMBER),
+        (JANUARY, JANUARY),
+    ],
+)
+def test_an_id_is_between_the_bounds_of_its_month(at: datetime, month: datetime) -> None:
+    job_id = UUID(int=oldest_id(at).int + 5)
+
+    since, until = month_of(job_id)
+
+    assert (since, until) == (oldest_id(month), oldest_id(month_start(month, 1)))
+    assert since <= job_id < until
