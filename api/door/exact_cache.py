@@ -97,8 +97,12 @@ class ExactCache:
     def _outcome(self, question: Question, caller: Caller) -> Accepted | JobSpec | None:
         """What becomes of a job now; None while an identical one is about to be inserted."""
         missed, found = question.spec, self._searches.call(question)
-        if found.job_id is not None and (served := self._served(question, found.job_id, caller)):
-            return served
+        if found.job_id is not None:
+            if served := self._served(question, found.job_id, caller):
+                return served
+            if missed.idempotency:
+                # Its Idempotency-Key is taken, which its insert will say, or the answer has gone.
+                return replace(missed, cache_key=None)
         if found.leader_id is not None:
             following = self._following(missed, found.leader_id, caller)
             # It cannot follow: its Idempotency-Key is taken, which its insert will say, or the leader has ended.

@@ -68,7 +68,7 @@ class Found:
 
     Attributes:
         job_id: the job whose answer serves; None if none does.
-        is_pending: True if a job of the same key is under way.
+        is_pending: True if a job of the same key is under way whose answer will serve, no later than its own.
         leader_id: the one that the new job may follow; None if it may follow none.
     """
 
@@ -136,7 +136,7 @@ def _asked(question: Question) -> dict[str, object]:
 
 
 def _wanted(question: Question) -> dict[str, object]:
-    """What a leader must have."""
+    """What a job under way must have, to serve or to lead."""
     spec = question.spec
     return {"may_follow": question.may_follow, "stream": spec.stream, "lane_rank": spec.lane.priority}
 
@@ -173,21 +173,24 @@ def _serves(given: Any) -> ColumnElement[bool]:
     )
 
 
-def _leads(given: Any) -> ColumnElement[bool]:
-    """Whether the given job may follow the job in `jobs`, if that is under way.
-
-    No job waits longer for a leader than in its own queue: a leader has started, or is in as good a lane. A stream
-    follows a stream. The paid API may answer both or neither.
-    """
+def _is_no_later(given: Any) -> ColumnElement[bool]:
+    """Whether the job in `jobs` is under way, and has started or is in as good a lane as the given one."""
     rank = sa.case({str(lane): lane.priority for lane in Lane}, value=jobs.c.lane)
+    return sa.and_(jobs.c.state.not_in(TERMINAL), sa.or_(jobs.c.started_at.is_not(None), rank <= given.lane_rank))
+
+
+def _leads(given: Any) -> ColumnElement[bool]:
+    """Whether the given job may follow the job in `jobs`. A stream follows a stream.
+
+    No job waits longer for a leader than in its own queue. The paid API may answer both or neither.
+    """
     return sa.and_(
         given.may_follow,
-        jobs.c.state.not_in(TERMINAL),
+        _is_no_later(given),
         jobs.c.served_by_job.is_(None),
         jobs.c.cancel_requested_at.is_(None),
         jobs.c.overflow == given.overflow,
         sa.or_(jobs.c.stream, sa.not_(given.stream)),
-        sa.or_(jobs.c.started_at.is_not(None), rank <= given.lane_rank),
     )
 
 
@@ -207,11 +210,12 @@ def _search() -> Statement:
     )
     # As text, which sorts alike: Postgres 16 has no max() of UUIDs.
     newest_id = sa.func.max(sa.cast(jobs.c.id, sa.Text))
+    may_serve = sa.or_(given.c.overflow == Overflow.ALLOW, jobs.c.overflow == given.c.overflow)
     statement = (
         sa.select(
             given.c.id,
             sa.cast(newest_id.filter(_serves(given.c)), sa.Uuid).label("source_id"),
-            sa.func.bool_or(jobs.c.state.not_in(TERMINAL)).label("is_pending"),
+            sa.func.bool_or(sa.and_(_is_no_later(given.c), may_serve)).label("is_pending"),
             sa.cast(newest_id.filter(_leads(given.c)), sa.Uuid).label("leader_id"),
         )
         .select_from(given)

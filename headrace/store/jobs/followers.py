@@ -227,10 +227,12 @@ def _fail(db: Connection, rows: Sequence[Row[Any]]) -> list[UUID]:
 def _promote(db: Connection, first: Row[Any]) -> list[UUID]:
     """Make a follower the leader of all others that its leader had. Returns: their ids and its own.
 
-    Its own wait is over if its old leader has started. It takes the suspicion over: the prompt is the same.
+    Its own wait is over if its old leader has started, though not before it came itself. It takes the suspicion over:
+    the prompt is the same.
     """
-    old = first.leader_id
-    due = {"not_before": sa.func.now(), "started_at": first.leader_started_at, "suspicion": first.suspicion}
+    old, since = first.leader_id, first.leader_started_at
+    started_at = None if since is None else sa.func.greatest(since, jobs.c.created_at)
+    due = {"not_before": sa.func.now(), "started_at": started_at, "suspicion": first.suspicion}
     led = {"served_by_job": None, "cache": "miss"}
     db.execute(sa.update(jobs).where(jobs.c.id == first.id, IS_WAITING).values(**led, **due))
     others = (IS_WAITING, jobs.c.served_by_job == old, jobs.c.app_id == first.app_id)

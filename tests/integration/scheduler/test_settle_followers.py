@@ -229,6 +229,19 @@ def test_a_follower_that_leads_after_a_start_does_not_expire(
     assert states(row_of, late) == ["queued"]
 
 
+def test_a_follower_that_leads_after_a_start_has_not_started_before_it_came(
+    deps: ControlDeps, leader: Ticket, follow: Follow, finish: Callable[..., None], row_of: Row, query: Any
+) -> None:
+    early, later = follow(), follow(lane=Lane.LOW)
+    finish(leader.job_id, state=JobState.FAILED, error_code="run_timeout", finish_reason=None)
+    query("UPDATE jobs SET started_at = created_at - interval '1 min' WHERE id = :id", id=leader.job_id)
+    settle_followers(deps)
+    assert row_of(early).started_at == row_of(early).created_at
+    with deps.store.begin() as db:
+        assert jobs.find(db, leader.app_id, early).wait_s == 0
+    assert states(row_of, early, later) == ["waiting", "waiting"]
+
+
 def test_a_deadline_is_each_follower_s_own(
     deps: ControlDeps, leader: Ticket, follow: Follow, claim: Callable[..., Claim], row_of: Row, query: Any
 ) -> None:

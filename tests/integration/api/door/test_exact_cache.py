@@ -310,6 +310,18 @@ def test_a_job_that_comes_while_an_identical_one_is_under_way_is_not_stored_besi
     assert client.get(f"/v1/jobs/{told['id']}").get_json()["text"] == TEXT
 
 
+@pytest.mark.parametrize(
+    ("slow", "again"), [({"lane": "batch"}, {}), ({}, {"overflow": "never"})], ids=["later", "perhaps paid"]
+)
+def test_a_job_under_way_that_may_not_serve_or_comes_later_keeps_no_answer_from_being_stored(
+    client: FlaskClient, finish: Callable[..., None], slow: dict[str, Any], again: dict[str, Any]
+) -> None:
+    submit(client, {**ASKED, **slow})
+    first = submit(client, {**ASKED, **again})
+    finish(parse_id(first.get_json()["id"]), TEXT)
+    assert use(client, **again) == "hit"
+
+
 def test_a_hit_is_served_where_the_queue_is_full(
     build_web: Callable[..., Flask], settings: Settings, client_of: Any, key: str, finish: Callable[..., None]
 ) -> None:

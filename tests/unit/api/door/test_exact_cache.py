@@ -14,9 +14,11 @@ from api.door.single_flight import SingleFlight
 from api.door.submit import Submitter
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
+from headrace.broker.flights import Flights
 from headrace.config import Settings
 from headrace.domain.apps import App, AppLimits
 from headrace.domain.ids import new_id
+from headrace.domain.jobs import Idempotency
 from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.domain.places import Refusal
 from headrace.domain.prompts import Message
@@ -60,6 +62,15 @@ class FakeAnswers:
     def use_request(self, _app_id: UUID, _limits: AppLimits) -> RatesLeft | Refusal:
         self.steps.append("rate")
         return self.refusal or LEFT
+
+
+class OpenFlights:
+    """Lets every job lead."""
+
+    def lead(self, _key: bytes, _job_id: UUID) -> bool:
+        return True
+
+    def release(self, _key: bytes) -> None: ...
 
 
 @pytest.fixture
@@ -179,3 +190,25 @@ def test_a_hit_with_a_webhook_wakes_the_webhook_workers_and_needs_no_redis_for_i
     assert rung == []
     assert caching.submit(replace(DRAFT, webhook_url="https://hooks.example.com/"), app).cache == "hit"
     assert rung == [True]
+
+
+def test_a_hit_whose_key_another_request_has_taken_is_tried_once_and_then_a_replay(
+    submitter: Submitter,
+    settings: Settings,
+    answers: FakeAnswers,
+    door: Any,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.door.submit.find_replay", lambda *_: None)
+    pools = {name: pool.model_copy(update={"single_flight": True}) for name, pool in settings.pools.items()}
+    on = settings.model_copy(update={"pools": pools})
+    flight = SingleFlight(cast(Store, None), cast(Flights, OpenFlights()))
+    cache = ExactCache(on, cast(Store, None), cast(AppRates, answers), cast(Admission, door), flight)
+    answers.found, answers.is_there = Found(new_id()), False
+    limited = replace(app, limits=AppLimits(requests_per_minute=60))
+
+    replace(submitter, cache=cache).submit(DRAFT, limited, Idempotency("key", b"hash"))
+
+    assert answers.steps == ["search", "rate", "serve"]
+    assert len(door.inserted) == 1, "whose insert finds the other request's job"
