@@ -10,6 +10,7 @@ from uuid import UUID
 from flask import Flask, Response, g, request
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from api import cors
 from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
 from api.deps import EXTENSION, WebDeps, deps
@@ -25,13 +26,27 @@ from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
 from api.errors import problems
+from api.errors.methods import allowed_methods
 from api.metrics import Handled, RequestKind, WebMetrics
 from api.ops.app import CONNECTIONS, create_ops
 from api.ops.sessions import PATH as OPS_PATH
 from api.reading.reader import Reader
 from api.reading.slots import Slots
 from api.reading.waits import Waits
-from api.routes import chat, documentation, embeddings, health, jobs, models, queues, responses, unsupported, usage
+from api.routes import (
+    chat,
+    completions,
+    documentation,
+    embeddings,
+    health,
+    jobs,
+    models,
+    queues,
+    responses,
+    tokens,
+    unsupported,
+    usage,
+)
 from api.routes.submission import release_body
 from headrace import connections, startup
 from headrace.broker.admission import Admission
@@ -61,6 +76,10 @@ class WebApp(Flask):
         """The function itself."""
         return func
 
+    def make_default_options_response(self) -> Response:
+        """The answer to OPTIONS. A call that is only refused is none of its methods."""
+        return Response(status=204, headers={"Allow": ", ".join(allowed_methods())})
+
 
 def create_app(settings: Settings) -> WebApp:
     """The WSGI app. Connects to nothing before the first request. Raises: ConfigError."""
@@ -70,13 +89,18 @@ def create_app(settings: Settings) -> WebApp:
     # werkzeug silently truncates a chunked body at its limit. One byte more shows that a body is too long.
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes + 1
     app.url_map.merge_slashes = False
+    # A path means the same with a slash at its end.
+    app.url_map.strict_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     parts = app.extensions[EXTENSION] = build(settings)
     app.before_request(_begin)
     app.after_request(_end)
     app.teardown_request(release_body)
+    cors.register(app, settings.cors.origins)
     problems.register(app)
-    for routes in (jobs, responses, chat, embeddings, models, queues, usage, unsupported, health, documentation):
+    for of_jobs in (jobs, responses, chat, completions, embeddings, unsupported):
+        app.register_blueprint(of_jobs.blueprint)
+    for routes in (models, tokens, queues, usage, health, documentation):
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
     mounted = DispatcherMiddleware(app.wsgi_app, {OPS_PATH: create_ops(parts)})

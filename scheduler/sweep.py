@@ -34,6 +34,8 @@ RECONCILE_MESSAGES = 1000
 RECONCILE_PARTS = 20
 #: Pages of each queue that one `publish_due` goes through.
 MOST_PAGES = 20
+#: Seconds after their end for which undelivered texts of jobs with `store=false` are kept. As long as their streams.
+UNSTORED_S = 600.0
 
 
 def publish_due(deps: ControlDeps) -> int:
@@ -272,12 +274,15 @@ def forget_deliveries(deps: ControlDeps) -> int:
 def forget_texts(deps: ControlDeps) -> int:
     """Erase the texts of jobs that ended more than `keep_texts_days` ago, as their apps' own delete does.
 
+    Of jobs with `store=false`, those that ended `UNSTORED_S` ago: the process that was to erase them once they were
+    delivered has died, or nobody came for them.
     Bound: one sweep after that, which is repeated at once where it found `texts.FORGET_JOBS`. Their streams in Redis
-    have expired long before. Without `keep_texts_days` nothing is erased.
+    have expired by then. Without `keep_texts_days` no other texts are erased.
     Returns: jobs whose texts were erased.
     """
     keep_days = deps.settings.keep_texts_days
-    if keep_days is None:
-        return 0
     with deps.store.begin() as db:
-        return texts.forget_old(db, keep_days) if locks.try_take(db, "forget_texts") else 0
+        if not locks.try_take(db, "forget_texts"):
+            return 0
+        old = 0 if keep_days is None else texts.forget_old(db, keep_days)
+        return old + texts.forget_unstored(db, UNSTORED_S)

@@ -9,8 +9,9 @@ from functools import partial
 from api.bodies.fair_semaphore import FairSemaphore
 from api.door.cached.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
+from headrace.config.rules import AUTO
 from headrace.domain.fleet import Fleet
-from headrace.errors import ModelNotFound
+from headrace.errors import ConfigError, ModelNotFound
 from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from headrace.store import Store
 from headrace.store.fleet import workers
@@ -59,17 +60,23 @@ class Catalogue:
         store: Store,
         load_tokenizer: Callable[[PoolSettings], PromptTokenizer | InputTokenizer],
     ) -> None:
+        """Load nothing yet. Raises: ConfigError: a name stands for two models."""
         self._pools, self._overflow = pools, overflow
         self._store = store
         # A tokenizer that failed to load is loaded again on the next use.
         self._tokenizers = {name: CachedValue(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
+        self._aliases = _aliases(pools)
         self._fleets = CachedValue(self._read_fleets, FLEETS_TTL_S)
         #: Held while a long prompt is counted. Half of the cores stay free for everything else.
         self.long_counts = FairSemaphore(max(1, len(os.sched_getaffinity(0)) // 2))
 
     def names(self) -> list[str]:
-        """Every model and adapter, the default model first."""
-        return list(dict.fromkeys(name for pool in self._pools.values() for name in (pool.model, *pool.adapters)))
+        """Every model and adapter, and the operator's other names for a model; the default model first."""
+        return list(dict.fromkeys(name for pool in self._pools.values() for name in _names(pool)))
+
+    def has(self, name: str) -> bool:
+        """True if a request can name a model so."""
+        return name in self._aliases or name in self.names()
 
     def find(self, name: str | None, *, is_embedding: bool = False) -> Model:
         """A model or an adapter by name; for None, the model of the first pool that serves jobs of this kind.
@@ -80,6 +87,8 @@ class Catalogue:
             is_default = name is None and pool.is_embedding == is_embedding
             if is_default or pool.model == name or name in pool.adapters:
                 return self._model(pool_name, pool, name if name in pool.adapters else None)
+        if name in self._aliases:
+            return self.find(self._aliases[name])
         if name is None:
             kind = "embeddings" if is_embedding else "prompts"
             raise ModelNotFound(f"No model here serves {kind}. GET /v1/models lists what there is.", param="model")
@@ -121,6 +130,27 @@ class Catalogue:
     def _read_fleets(self) -> dict[str, Fleet]:
         with self._store.begin() as db:
             return workers.fleets(db)
+
+
+def _names(pool: PoolSettings) -> tuple[str, ...]:
+    return (pool.model, *pool.served_names, *pool.adapters)
+
+
+def _aliases(pools: Mapping[str, PoolSettings]) -> dict[str, str]:
+    """The models by their other names: those in the settings, and the ends of ids with a slash where they are clear."""
+    own = {name for pool in pools.values() for name in (pool.model, *pool.adapters)}
+    given: dict[str, str] = {}
+    for pool_name, pool in pools.items():
+        for name in pool.served_names:
+            if name == AUTO or name in own or given.get(name, pool.model) != pool.model:
+                param = f"pools.{pool_name}.served_names"
+                raise ConfigError(f"{param}: '{name}' stands for another model already.", param=param)
+            given[name] = pool.model
+    ends: dict[str, set[str]] = {}
+    for pool in pools.values():
+        ends.setdefault(pool.model.rpartition("/")[2], set()).add(pool.model)
+    taken = {*own, *given, AUTO, ""}
+    return {end: models.pop() for end, models in ends.items() if len(models) == 1 and end not in taken} | given
 
 
 def _of(pool: str, fleets: Mapping[str, Fleet]) -> Fleet:

@@ -6,6 +6,7 @@ Reads the forecast and the prices; takes no place.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from api.door.checks.extra_sampling import must_stay
 from api.door.drafts import Draft
 from api.door.forecast import Forecast
 from headrace.config import Settings
@@ -57,8 +58,10 @@ class Chooser:
 
     def _ranked(self, draft: Draft, name: str, rule: RuleSettings) -> Iterator[Choice]:
         pools = self.settings.pools
-        # The paid API is closed to a job of `never`, so such a pool is named only where the rule has no other.
-        stays = [pool for pool in rule.pools if draft.overflow is not Overflow.NEVER or not pools[pool].is_paid]
+        # The paid API is closed to a job of `never`, or with parameters that it has no word for. So such a pool is
+        # named only where the rule has no other.
+        stays_here = draft.overflow is Overflow.NEVER or must_stay(draft, names_paid_tokens=True) is not None
+        stays = [pool for pool in rule.pools if not (stays_here and pools[pool].is_paid)]
         offers = cheapest_first(self._offer(draft, pool) for pool in stays or rule.pools)
         for no, offer in enumerate(offers):
             reason = offer_reason(name, offer, (each.pool for each in offers[:no]))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from headrace.domain.apps import AppLimits
 from headrace.domain.jobs import JobSpec
 from headrace.domain.places import Refusal
-from headrace.errors import AppLimited
+from headrace.errors import AppLimited, ContextLengthExceeded
 from headrace.policies.routing import LatencyGoal
 
 #: The longest Retry-After that clients honour, in seconds. Source: the openai SDK.
@@ -65,6 +65,15 @@ def start_within_s(spec: JobSpec, goal: LatencyGoal | None = None) -> float:
     if spec.deadline is None:
         return within_s
     return min(within_s, max(0.0, (spec.deadline - datetime.now(UTC)).total_seconds()))
+
+
+def context_exceeded(limit: int, rest: str, param: str) -> ContextLengthExceeded:
+    """The error for a prompt that is too long, with the words that LiteLLM searches its message for, and LangChain's.
+
+    Args: rest: follows the limit in the message's first sentence.
+    """
+    message = f"This model's maximum context length is {limit} tokens{rest} ({ContextLengthExceeded.code})"
+    return ContextLengthExceeded(message, param=param)
 
 
 def advice(retry_after_s: int | None) -> str:

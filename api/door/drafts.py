@@ -11,6 +11,8 @@ from typing import Any
 
 from headrace.domain.embeddings.inputs import are_inputs
 from headrace.domain.prompts import CacheChoice, Message, ReasoningEffort
+from headrace.domain.prompts.extra_sampling import ExtraSampling
+from headrace.domain.prompts.plain import is_plain
 from headrace.domain.queues import Lane, Overflow
 
 
@@ -30,11 +32,35 @@ class Spelling:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemReference:
+    """A turn of an earlier response, named by its id. Attributes: param: the field that names it."""
+
+    id: str
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A conversation that goes on from the caller's stored responses. `compose` reads them.
+
+    Attributes:
+        previous_id: the response whose conversation comes before the turns; None without one.
+        instructions: come before all turns, in place of the previous response's.
+        turns: the new turns, oldest first.
+    """
+
+    previous_id: str | None
+    instructions: Message | None
+    turns: tuple[Message | ItemReference, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """A request as submitted; None where the caller left the choice to Headrace.
 
     Attributes:
-        messages: a conversation, or the inputs of an embedding job.
+        messages: a conversation, or the inputs of an embedding job; of a continuation, empty until it is composed.
+        is_stored: False if its texts are erased once they are delivered.
     """
 
     spelling: Spelling
@@ -60,8 +86,16 @@ class Draft:
     stream: bool = False
     cache: CacheChoice | None = None
     dimensions: int | None = None
+    extra_sampling: ExtraSampling | None = None
+    continuation: Continuation | None = None
+    is_stored: bool = True
 
     @property
     def is_embedding(self) -> bool:
         """True if its answer is vectors."""
         return are_inputs(self.messages)
+
+    @property
+    def is_plain(self) -> bool:
+        """True if it has a text, or token ids, to be continued without a chat template."""
+        return is_plain(self.messages)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from api.door.catalogue import Catalogue, Model
+from api.door.checks.extra_sampling import check_min_tokens, overflow_of
+from api.door.complaints import context_exceeded
 from api.door.drafts import Draft
 from api.door.embedding import check_kind, count_inputs
 from headrace.config import Settings
@@ -43,6 +45,7 @@ def specify(
     _check_effort(draft, model)
     prompt_tokens = _count_in_turn(draft, model, app, catalogue)
     max_tokens = 0 if draft.is_embedding else _max_tokens(draft, model, prompt_tokens)
+    check_min_tokens(draft, max_tokens)
     _check_logprobs(draft, model, max_tokens)
     return JobSpec(
         id=new_id(),
@@ -56,14 +59,14 @@ def specify(
         prompt_tokens=prompt_tokens,
         max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, model.pool, settings),
         deadline=draft.deadline,
-        # The paid API gets prompts alone.
-        overflow=Overflow.NEVER if draft.is_embedding else draft.overflow,
+        overflow=_overflow(draft, model, settings),
         max_cost_usd=draft.max_cost_usd,
         metadata=draft.metadata,
         webhook_url=draft.webhook_url,
         end_user=draft.end_user,
         background=draft.background,
         stream=draft.stream,
+        is_stored=draft.is_stored,
         idempotency=idempotency,
     )
 
@@ -91,7 +94,14 @@ def _sampling(draft: Draft, max_tokens: int) -> Sampling:
         top_logprobs=draft.top_logprobs,
         reasoning_effort=draft.reasoning_effort,
         dimensions=draft.dimensions,
+        extra=draft.extra_sampling,
     )
+
+
+def _overflow(draft: Draft, model: Model, settings: Settings) -> Overflow:
+    if draft.is_embedding:
+        return Overflow.NEVER  # The paid API gets prompts alone.
+    return overflow_of(draft, is_paid=settings.pools[model.pool].is_paid)
 
 
 def _check_lane(draft: Draft, app: App) -> None:
@@ -169,7 +179,9 @@ def _without_shorthand(host: str) -> str:
 
 def _count(draft: Draft, model: Model) -> int:
     """The prompt's tokens. Refuses a prompt that leaves no room for an answer, by its lower bound or its count."""
-    tokenizer, limit, asked = model.tokenizer, model.max_model_tokens, (draft.messages, draft.reasoning_effort)
+    tokenizer, limit = model.tokenizer, model.max_model_tokens
+    kwargs = draft.extra_sampling.get("chat_template_kwargs") if draft.extra_sampling else None
+    asked = draft.messages, draft.reasoning_effort, kwargs
     if isinstance(tokenizer, InputTokenizer):
         return count_inputs(draft, tokenizer, limit)
     try:
@@ -179,8 +191,8 @@ def _count(draft: Draft, model: Model) -> int:
     except ContextLengthExceeded:
         raise
     except InvalidRequest as error:
-        param = draft.spelling.effort if error.param == "reasoning_effort" else draft.spelling.prompt
-        raise InvalidRequest(str(error), param=param) from error
+        names = {"reasoning_effort": draft.spelling.effort, "chat_template_kwargs": error.param}
+        raise InvalidRequest(str(error), param=names.get(error.param or "") or draft.spelling.prompt) from error
     if limit is not None and counted >= limit:
         raise _too_long(draft, f"{counted} prompt tokens", limit)
     return counted
@@ -193,11 +205,8 @@ def _chars(draft: Draft) -> int:
 
 def _too_long(draft: Draft, prompt: str, limit: int) -> ContextLengthExceeded:
     asked = f", and asks for {draft.max_tokens} more" if draft.max_tokens else ""
-    return ContextLengthExceeded(
-        f"The prompt does not fit the model: it has {prompt}{asked}; prompt and answer together are limited to "
-        f"{limit} tokens.",
-        param=draft.spelling.prompt,
-    )
+    rest = f", prompt and answer together. This request has {prompt}{asked}: shorten the prompt."
+    return context_exceeded(limit, rest, draft.spelling.prompt)
 
 
 def _max_tokens(draft: Draft, model: Model, prompt_tokens: int) -> int:
@@ -206,9 +215,9 @@ def _max_tokens(draft: Draft, model: Model, prompt_tokens: int) -> int:
         most = model.default_max_tokens
         return most if limit is None else min(most, limit - prompt_tokens)
     if limit is not None and prompt_tokens + draft.max_tokens > limit:
-        raise ContextLengthExceeded(
-            f"{prompt_tokens} prompt tokens and {draft.spelling.max_tokens} {draft.max_tokens} are more than the "
-            f"model's limit of {limit} tokens: ask for at most {limit - prompt_tokens}.",
-            param=draft.spelling.max_tokens,
+        rest = (
+            f", prompt and answer together. This request has {prompt_tokens} prompt tokens, and "
+            f"{draft.spelling.max_tokens} {draft.max_tokens}: ask for at most {limit - prompt_tokens}."
         )
+        raise context_exceeded(limit, rest, draft.spelling.max_tokens)
     return draft.max_tokens

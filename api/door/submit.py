@@ -13,6 +13,7 @@ from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.choices import Choice, Chooser
 from api.door.complaints import advice, complaint, rate_limited, start_within_s, whole
+from api.door.compose import composed
 from api.door.drafts import Draft
 from api.door.exact_cache import Caller, ExactCache
 from api.door.forecast import Forecast
@@ -90,6 +91,8 @@ class Submitter:
         )
 
     def _submit(self, draft: Draft, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
+        if draft.continuation is not None:
+            draft = composed(draft, app, self.store, self.settings.body_limit_bytes)
         if draft.model != AUTO:
             return self._submit_as(Choice(draft), app, idempotency, request_id)
         *others, last = Chooser(self.settings, self.forecast, self.tariff()).choices(draft, app.name)

@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from werkzeug.exceptions import HTTPException
 
 from api.deps import deps
+from api.errors.methods import allowed_methods
 from api.errors.rates import rate_headers
 from api.errors.shapes import shape_of
 from headrace import errors
@@ -23,7 +24,12 @@ log = logging.getLogger(__name__)
 
 #: What the message of such an error says after the colon is a driver's text.
 _OURS = (errors.Unavailable, errors.ConfigError)
-HTTP_CODES: Mapping[int, str] = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+HTTP_CODES: Mapping[int, str] = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "unsupported_encoding",
+}
 
 
 def register(app: Flask) -> None:
@@ -68,7 +74,7 @@ def _answer_http(error: HTTPException) -> ResponseReturnValue:
     if status < http.HTTPStatus.BAD_REQUEST:
         return error.get_response(request.environ)
     kind = "invalid_request_error" if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-    headers = {name: value for name, value in error.get_headers(request.environ) if name == "Allow"}
+    headers = {"Allow": ", ".join(allowed_methods())} if status == http.HTTPStatus.METHOD_NOT_ALLOWED else {}
     return _problem(status, _error(_message(error), kind, HTTP_CODES.get(status, "invalid_request")), headers)
 
 
@@ -77,7 +83,7 @@ def _message(error: HTTPException) -> str:
         case 404:
             return f"There is no path {request.path[:80]}. GET /docs shows what there is."
         case 405:
-            known = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+            known = ", ".join(allowed_methods())
             return f"{request.path[:80]} does not know the method {request.method}. It knows {known}."
         case 413:
             return f"The body is larger than {deps().settings.body_limit_bytes} bytes."

@@ -18,9 +18,9 @@ REF = "#/components/schemas/{model}"
 ABOUT = """\
 Submit a prompt, get its place in a queue at once and its answer when it is done.
 
-`/v1/jobs` is Headrace's own API; `/v1/responses`, `/v1/chat/completions` and `/v1/models` are OpenAI's, for its
-unchanged SDK. All see the same jobs. Press **Authorize** and paste an API key (`headrace keys create APP` makes one)
-to try a call from here.
+`/v1/jobs` is Headrace's own API; `/v1/responses`, `/v1/chat/completions`, `/v1/completions` and `/v1/models` are
+OpenAI's, for its unchanged SDK. All see the same jobs. Press **Authorize** and paste an API key (`headrace keys create
+APP` makes one) to try a call from here.
 """
 
 HEADERS: Mapping[str, str] = {
@@ -38,7 +38,7 @@ HEADERS: Mapping[str, str] = {
 }
 #: The meaning and the pattern of `{id}` in each family of paths.
 IDS: Mapping[str, tuple[str, str]] = {
-    "jobs": ("A job's id, in any of its three spellings.", "^(job_|resp_|chatcmpl-)[0-9a-f]{32}$"),
+    "jobs": ("A job's id, in any of its spellings.", "^(job_|resp_|chatcmpl-|cmpl-)[0-9a-f]{32}$"),
     "responses": ("A response's id.", "^resp_[0-9a-f]{32}$"),
     "models": ("A model's name, slashes included.", "^[0-9A-Za-z][0-9A-Za-z._/-]*$"),
 }
@@ -130,7 +130,7 @@ def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
         for name, kind in schema["properties"].items():
             described = kind.pop("description", "")
             yield {"name": name, "in": "query", "description": described, "schema": _without_null(kind)}
-    if each.body:
+    if each.makes_job:
         text = "The same key with the same body to the same path makes one job, for 24 hours. Printable ASCII."
         yield {"name": "Idempotency-Key", "in": "header", "description": text, "schema": IDEMPOTENCY_KEY}
     if each.prefers_wait:
@@ -151,7 +151,7 @@ def _answer(each: Operation) -> dict[str, Any]:
     if each.events:
         content["text/event-stream"] = {"schema": EVENT, "example": each.events}
     is_about_a_job = each.path.startswith(("/v1/jobs/", "/v1/responses/"))
-    more = OF_A_SUBMIT if each.body else OF_A_JOB if is_about_a_job else ()
+    more = OF_A_SUBMIT if each.makes_job else OF_A_JOB if is_about_a_job else ()
     return {"description": "As asked.", "headers": _headers(*more), "content": content}
 
 

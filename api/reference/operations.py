@@ -6,10 +6,24 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from api.reference.examples import (
+    CHAT,
+    CHAT_CHUNKS,
+    COMPLETION_CHUNKS,
+    COMPLETIONS,
+    DETOKENIZE,
+    EMBEDDINGS,
+    JOBS,
+    RESPONSE_EVENTS,
+    RESPONSES,
+    TOKENIZE,
+)
 from api.schemas.chat.body import ChatCompletionBody
 from api.schemas.chat.request import ChatRequest
+from api.schemas.completions.body import CompletionBody
+from api.schemas.completions.request import CompletionRequest
 from api.schemas.embeddings import EmbeddingList, EmbeddingRequest
-from api.schemas.health import Health, Readiness
+from api.schemas.health import Health, Readiness, Version
 from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.job_request import JobRequest
 from api.schemas.jobs import (
@@ -24,55 +38,13 @@ from api.schemas.models import ModelBody, ModelList
 from api.schemas.queues import QueueList
 from api.schemas.response_body import DeletedResponse, ResponseBody
 from api.schemas.responses import ResponseQuery, ResponseRequest
+from api.schemas.tokens import DetokenizeBody, DetokenizeRequest, TokenizeBody, TokenizeRequest
 from api.schemas.usage import UsageList, UsageQuery
 
-#: Statuses that may refuse any request with a body, before its job is made.
-SUBMIT = (400, 404, 408, 409, 413, 422, 429)
-
-QUESTION = "Why is the sky blue?"
-SCHEMA = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
-
-JOBS: Mapping[str, Mapping[str, Any]] = {
-    "prompt": {"prompt": QUESTION, "lane": "high", "max_tokens": 64, "metadata": {"order": "17"}},
-    "conversation": {
-        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}],
-        "lane": "low",
-        "max_wait": 3600,
-        "overflow": "never",
-        "temperature": 0.2,
-    },
-    "json": {
-        "prompt": "What colour is the sky?",
-        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}},
-        "end_user": "u-42",
-    },
-    "embeddings": {"input": [QUESTION, "What colour is the sky?"], "lane": "low"},
-}
-RESPONSES: Mapping[str, Mapping[str, Any]] = {
-    "background": {"input": QUESTION, "background": True, "max_output_tokens": 64},
-    "waiting": {"input": QUESTION, "instructions": "Be brief.", "service_tier": "priority"},
-    "stream": {"input": QUESTION, "stream": True, "background": True},
-    "patient": {
-        "input": [{"role": "user", "content": QUESTION}],
-        "background": True,
-        "background_options": {"completion_window": "2h"},
-        "job": {"overflow": "never"},
-    },
-}
-CHAT: Mapping[str, Mapping[str, Any]] = {
-    "waiting": {"messages": [{"role": "user", "content": QUESTION}], "max_completion_tokens": 64},
-    "stream": {
-        "messages": [{"role": "user", "content": QUESTION}],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    },
-}
-EMBEDDINGS: Mapping[str, Mapping[str, Any]] = {
-    "one": {"input": QUESTION},
-    "many": {"input": [QUESTION, "What colour is the sky?"], "encoding_format": "base64", "job": {"lane": "low"}},
-}
-RESPONSE_EVENTS = 'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":{…}}\n\n'
-CHAT_CHUNKS = 'data: {"id":"chatcmpl-…","object":"chat.completion.chunk",…}\n\ndata: [DONE]\n\n'
+#: Statuses that may refuse any request with a body.
+READ_BODY = (400, 404, 408, 413, 415, 429)
+#: The same where it makes a job, before that is made.
+SUBMIT = (*READ_BODY, 409, 422)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +72,11 @@ class Operation:
     refusals: tuple[int, ...] = ()
     prefers_wait: bool = False
     is_open: bool = False
+
+    @property
+    def makes_job(self) -> bool:
+        """True if its body becomes a job."""
+        return self.body is not None and self.path.startswith("/v1/")
 
 
 OPERATIONS = (
@@ -161,6 +138,14 @@ OPERATIONS = (
         prefers_wait=True,
     ),
     Operation(
+        *("post", "/v1/completions", "OpenAI", "Continue a text: waiting, or streaming", CompletionBody),
+        body=CompletionRequest,
+        examples=COMPLETIONS,
+        events=COMPLETION_CHUNKS,
+        refusals=(*SUBMIT, 502, 504),
+        prefers_wait=True,
+    ),
+    Operation(
         *("post", "/v1/embeddings", "OpenAI", "Embed texts, and wait for their vectors", EmbeddingList),
         body=EmbeddingRequest,
         examples=EMBEDDINGS,
@@ -169,7 +154,23 @@ OPERATIONS = (
     ),
     Operation("get", "/v1/models", "OpenAI", "List the models", ModelList),
     Operation("get", "/v1/models/{id}", "OpenAI", "Read a model", ModelBody, refusals=(404,)),
+    Operation(
+        *("post", "/tokenize", "vLLM", "Turn a text into a model's tokens", TokenizeBody),
+        body=TokenizeRequest,
+        examples=TOKENIZE,
+        refusals=READ_BODY,
+    ),
+    Operation(
+        *("post", "/detokenize", "vLLM", "Turn a model's tokens into a text", DetokenizeBody),
+        body=DetokenizeRequest,
+        examples=DETOKENIZE,
+        refusals=READ_BODY,
+    ),
     Operation("get", "/healthz", "health", "Is the process alive?", Health, is_open=True),
+    Operation("get", "/health", "health", "Is the process alive? By vLLM's path", Health, is_open=True),
+    Operation("get", "/ping", "health", "Is the process alive? By SageMaker's path", Health, is_open=True),
+    Operation("post", "/ping", "health", "Is the process alive? By SageMaker's path", Health, is_open=True),
+    Operation("get", "/version", "health", "Which release answers?", Version, is_open=True),
     Operation("get", "/readyz", "health", "Can it serve?", Readiness, is_open=True),
 )
 
@@ -223,6 +224,11 @@ REFUSALS: Mapping[int, ErrorStatus] = {
     413: ErrorStatus(
         "The body is too large.",
         *("request_too_large", "invalid_request_error", "The body is larger than 8388608 bytes."),
+    ),
+    415: ErrorStatus(
+        "The body is packed in a way that is not read here.",
+        *("unsupported_encoding", "invalid_request_error"),
+        "The Content-Encoding 'br' is not read here. Send the body as it is, or with gzip.",
     ),
     422: ErrorStatus(
         "The Idempotency-Key was used with another body or path.",

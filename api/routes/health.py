@@ -1,7 +1,8 @@
-"""`/healthz`: the process lives. `/readyz`: it can serve, or the reasons why it cannot."""
+"""`/healthz`: the process lives. `/readyz`: it can serve, or the reasons why it cannot. `/version`: which one it is."""
 
 import logging
 from collections.abc import Callable
+from importlib.metadata import version as release_of
 
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
@@ -10,7 +11,7 @@ from flask import Blueprint, Response
 
 from api.deps import WebDeps, answer, deps
 from api.errors.problems import public_cause
-from api.schemas.health import Health, Readiness
+from api.schemas.health import Health, Readiness, Version
 from headrace.config import PROJECT_ROOT
 from headrace.domain.limits.budgets import SHUT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
@@ -30,6 +31,19 @@ _WRITE = sa.text("SELECT FROM alembic_version FOR KEY SHARE SKIP LOCKED")
 def healthz() -> Response:
     """The process answers."""
     return answer(Health())
+
+
+@blueprint.get("/health")
+@blueprint.route("/ping", methods=["GET", "POST"])
+def health() -> Response:
+    """The same, by the paths of vLLM's own server and of SageMaker."""
+    return answer(Health())
+
+
+@blueprint.get("/version")
+def version() -> Response:
+    """The release that answers."""
+    return answer(Version(version=release_of("headrace")))
 
 
 @blueprint.get("/readyz")

@@ -22,9 +22,11 @@ def list_all() -> Response:
 def read(name: str) -> Response:
     """One model."""
     caller()
-    if name not in _names():
-        raise no_such_model(name)
-    return answer(ModelBody(id=name))
+    # A path of any characters takes the slash at its end for one of them.
+    named = name.rstrip("/")
+    if named not in _names() and not deps().catalogue.has(named):
+        raise no_such_model(named)
+    return answer(ModelBody(id=named))
 
 
 def _names() -> list[str]:

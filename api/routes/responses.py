@@ -1,5 +1,7 @@
 """`/v1/responses`: the same jobs in the format of OpenAI's SDK, by any spelling of their ids."""
 
+from functools import partial
+
 from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps, query
@@ -11,6 +13,7 @@ from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.response_body import DeletedResponse, ResponseBody
 from api.schemas.responses import ResponseQuery, ResponseRequest
 from api.streams.sse import response_stream
+from api.unstored import erase_delivered
 from headrace.domain.apps import App
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.jobs import Job
@@ -28,7 +31,14 @@ def create() -> Response:
     if draft.stream:
         return _stream(draft, app)
     accepted, job = submitted(draft, app) if draft.background else waited_for(draft, app)
-    return answer(ResponseBody.of(job, accepted), headers=headers_of(accepted, job))
+    response = answer(ResponseBody.of(job, accepted), headers=headers_of(accepted, job))
+    return response if draft.is_stored else _unstored(response, job)
+
+
+def _unstored(response: Response, job: Job) -> Response:
+    """The response, of which nothing is kept once it is sent."""
+    response.call_on_close(partial(erase_delivered, deps(), job.app_id, job.id))
+    return response
 
 
 def _stream(draft: Draft, app: App) -> Response:
@@ -36,7 +46,7 @@ def _stream(draft: Draft, app: App) -> Response:
         accepted, job = submitted(draft, app)
         response = response_stream(job, slot, accepted=accepted)
     response.headers.update(headers_of(accepted))
-    return response
+    return response if draft.is_stored else _unstored(response, job)
 
 
 @blueprint.get("/<public_id>")

@@ -6,10 +6,11 @@ from typing import IO, Any
 from uuid import UUID
 
 from flask import Response, after_this_request, g, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from api.abandoned import cancel_unless_wanted
 from api.bodies.in_flight import SMALL_BYTES
+from api.bodies.packed import unpacked
 from api.bodies.reader import BodyReader
 from api.deps import deps
 from api.door.accepted import Accepted
@@ -31,14 +32,16 @@ WAIT_DIGITS_LIMIT = 9
 def body(app: App) -> dict[str, Any]:
     """The request's JSON object.
 
-    Raises: InvalidRequest. RequestEntityTooLarge. AppLimited. BodiesFull. BodyTimeout.
+    Raises: InvalidRequest. RequestEntityTooLarge. UnsupportedMediaType. AppLimited. BodiesFull. BodyTimeout.
     """
     parts, told = deps(), request.content_length
     limit, bodies = parts.settings.body_limit_bytes, parts.bodies
+    if told is not None and told > limit:
+        raise RequestEntityTooLarge
+    if "HTTP_CONTENT_ENCODING" in request.environ and _is_packed():
+        return _unpacked_body(app, told)
     # A chunked body gives no length: assume the largest.
     size = limit if told is None else told
-    if size > limit:
-        raise RequestEntityTooLarge
     # Of a chunked body, one byte more than the limit is read: it shows that the body is too long.
     most = limit + 1 if told is None else told
     if size <= SMALL_BYTES:
@@ -49,6 +52,29 @@ def body(app: App) -> dict[str, Any]:
     bodies.admit(app, size, _idempotency_key())
     g.body = app.id, size
     g.raw = _read(app, most)
+    with bodies.parsing.hold(app.id):
+        return parse_object(g.raw)
+
+
+def _is_packed() -> bool:
+    """Whether the body is a gzip. Raises: UnsupportedMediaType: it is packed in another way."""
+    encoding = request.headers["Content-Encoding"].strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        shown = encoding[:40]
+        raise UnsupportedMediaType(
+            f"The Content-Encoding '{shown}' is not read here. Send the body as it is, or with gzip."
+        )
+    return encoding.endswith("gzip")
+
+
+def _unpacked_body(app: App, told: int | None) -> dict[str, Any]:
+    """The JSON object in a gzip. It counts as the largest body: what comes out of it is not known before."""
+    limit, bodies = deps().settings.body_limit_bytes, deps().bodies
+    bodies.admit(app, limit, _idempotency_key())
+    g.body = app.id, limit
+    g.raw = unpacked(_read(app, limit + 1 if told is None else told), limit)
+    if len(g.raw) > limit:
+        raise RequestEntityTooLarge
     with bodies.parsing.hold(app.id):
         return parse_object(g.raw)
 

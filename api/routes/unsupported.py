@@ -9,11 +9,12 @@ from functools import partial
 from flask import Blueprint, Response
 
 from api.deps import caller
+from api.errors.methods import REFUSING
 from headrace.errors import NotFound
 
-blueprint = Blueprint("unsupported", __name__, url_prefix="/v1")
+blueprint = Blueprint(REFUSING, __name__, url_prefix="/v1")
 
-METHODS = ("GET", "POST", "DELETE")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 ONE_BY_ONE = "Send each request to POST /v1/responses with background=true; job.lane 'batch' is for work that can wait."
 HOOK = "Name a URL in job.webhook of each request."
@@ -26,7 +27,6 @@ FAMILIES: Mapping[str, str] = {
     "assistants": WHOLE,
     "audio": TEXT_ONLY,
     "batches": ONE_BY_ONE,
-    "completions": "Send the prompt as a message to POST /v1/chat/completions.",
     "containers": TEXT_ONLY,
     "conversations": WHOLE,
     "evals": TEXT_ONLY,

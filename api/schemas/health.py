@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`."""
+"""`/healthz`, `/readyz` and `/version`."""
 
 from typing import Literal
 
@@ -11,6 +11,12 @@ class Health(Answer):
     """The process lives."""
 
     status: Literal["ok"] = "ok"
+
+
+class Version(Answer):
+    """The release of Headrace that answers."""
+
+    version: str
 
 
 class Readiness(Answer):

@@ -10,6 +10,7 @@ from api.schemas.fields import Answer, Request
 from api.schemas.response_body import OutputText
 from headrace.domain.ids import show_id
 from headrace.domain.prompts import Message
+from headrace.domain.prompts import Role as SpokenRole
 from headrace.errors import InvalidRequest
 
 
@@ -33,7 +34,7 @@ class InputItem(Answer):
 
     id: str
     type: Literal["message"] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
+    role: SpokenRole
     status: Literal["completed"] = "completed"
     content: list[InputText | OutputText]
 
@@ -42,8 +43,10 @@ class InputItem(Answer):
         """Turn `number` of a job, counted from 0."""
         is_answer = turn.role == "assistant"
         part = OutputText(text=turn.content) if is_answer else InputText(text=turn.content)
-        # OpenAI has no word for what an embedding job embeds.
-        role = "user" if turn.role == "input" or turn.role == "tokens" else turn.role
+        # OpenAI has no word for what an embedding job embeds, or a completion continues.
+        role: SpokenRole = "user"
+        if turn.role == "system" or turn.role == "developer" or turn.role == "assistant":
+            role = turn.role
         return cls(id=f"{show_id(job_id, 'msg_')}_{number}", role=role, content=[part])
 
 

@@ -17,6 +17,7 @@ from api.schemas.fields import (
     Request,
     ResponseFormat,
     Seed,
+    Speaker,
     Stop,
     Temperature,
     TopP,
@@ -24,8 +25,10 @@ from api.schemas.fields import (
     WebhookUrl,
     refusal,
 )
+from api.schemas.fields.extra_sampling import ExtraSamplingRequest
 from api.schemas.logprobs import TopLogprobs
 from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.prompts.extra_sampling import NEUTRAL
 from headrace.domain.queues import Lane, Overflow
 
 LaneName = Literal["high", "normal", "low", "batch"]
@@ -35,6 +38,7 @@ OverflowName = Literal["allow", "never", "only"]
 OF_PROMPTS = (
     *("max_tokens", "temperature", "top_p", "stop", "seed"),
     *("response_format", "top_logprobs", "reasoning_effort"),
+    *NEUTRAL,
 )
 
 
@@ -43,9 +47,10 @@ class ChatMessage(Request):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str
+    name: Speaker | None = Field(None, description="Who speaks, where several share a role.")
 
 
-class JobRequest(Request):
+class JobRequest(ExtraSamplingRequest):
     """A prompt to be answered, or inputs to be embedded. Give one of `prompt`, `messages` and `input`."""
 
     model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
@@ -110,8 +115,8 @@ class JobRequest(Request):
         """The conversation, or the inputs."""
         if self.input is not None:
             return self.input
-        turns = self.messages or [ChatMessage(role="user", content=self.prompt or "")]
-        return tuple(Message(turn.role, turn.content) for turn in turns)
+        turns = self.messages or [ChatMessage(role="user", content=self.prompt or "", name=None)]
+        return tuple(Message(turn.role, turn.content, turn.name or None) for turn in turns)
 
     @property
     def _spelling(self) -> Spelling:
@@ -142,4 +147,5 @@ class JobRequest(Request):
             webhook_url=self.webhook,
             end_user=self.end_user,
             cache=self.cache,
+            extra_sampling=self.extra_sampling,
         )

@@ -21,6 +21,7 @@ from api.schemas.fields import (
     WebhookUrl,
     unsupported,
 )
+from api.schemas.fields.extra_sampling import ExtraSamplingRequest
 from api.schemas.job_request import LaneName, OverflowName
 from headrace.domain.queues import Lane, Overflow
 
@@ -36,6 +37,8 @@ TIER_LANES: Mapping[str, Lane] = {
 LANE_TIERS: Mapping[Lane, str] = {Lane.HIGH: "priority", Lane.NORMAL: "default", Lane.LOW: "flex", Lane.BATCH: "flex"}
 
 
+#: Items whose types an error names.
+MOST_KINDS = 8
 #: Parameters whose empty object switches something on, with its defaults.
 ASKS_EMPTY = frozenset({"web_search_options"})
 
@@ -61,11 +64,18 @@ def refuse_unsupported(values: Any, remedies: Mapping[str, str]) -> Any:
         return values
     for name, remedy in remedies.items():
         if values.get(name) not in (None, [], {}, False) or (name in ASKS_EMPTY and values.get(name) == {}):
-            raise unsupported(name, remedy)
+            raise unsupported(name, remedy, _kinds(values[name]))
     return {name: value for name, value in values.items() if name not in remedies}
 
 
-class OpenAIRequest(Request):
+def _kinds(given: Any) -> str:
+    """The types of a list's first items, such as those of `tools`, for a message; empty where they have none."""
+    items = given[:MOST_KINDS] if isinstance(given, list) else []
+    kinds = {str(each["type"])[:80]: None for each in items if isinstance(each, dict) and "type" in each}
+    return f" of type {', '.join(repr(kind) for kind in kinds)}" if kinds else ""
+
+
+class OpenAIRequest(ExtraSamplingRequest):
     """A prompt, as OpenAI's SDK sends it.
 
     Attributes:
@@ -125,4 +135,5 @@ class OpenAIRequest(Request):
             "end_user": self.safety_identifier or self.user,
             "stream": bool(self.stream),
             "cache": self.job.cache,
+            "extra_sampling": self.extra_sampling,
         }

@@ -1,10 +1,11 @@
-"""A job's stream as the chunks of a chat completion. Pure, like `api.streams.events`."""
+"""A job's stream as the chunks of a chat completion, or of a completion. Pure, like `api.streams.events`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from api.errors.job_error import job_error
 from api.errors.shapes import shape_of
 from api.schemas.chat.body import ChatUsage, finish_reason_of
+from api.schemas.completions.body import PREFIX, CompletionLogprobs
 from api.schemas.logprobs import Fragments
 from api.schemas.openai_request import LANE_TIERS
 from api.streams.events import INTERRUPTED, RESTARTED, Event
@@ -92,3 +93,36 @@ class ChatChunks:
         self.is_over = True
         kind = shape_of(error).type
         return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
+
+
+class CompletionChunks(ChatChunks):
+    """Chunks of a completion, which has no roles."""
+
+    def __init__(self, job: Job, *, echoed: str = "", include_usage: bool = False) -> None:
+        """Args: echoed: comes before the answer."""
+        super().__init__(job, include_usage=include_usage)
+        self._echoed, self._told_chars = echoed, 0
+
+    def opening(self) -> Iterator[Event]:
+        """The chunk with the echo, if there is one."""
+        if self._echoed:
+            yield self._text_chunk(self._echoed)
+
+    def _piece(self, piece: Piece) -> Event:
+        chunk = self._text_chunk(piece.text, logprobs=piece.logprobs)
+        self._told_chars += len(piece.text)
+        return chunk
+
+    def _chunk(self, delta: Event, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
+        return self._text_chunk("", finish_reason)
+
+    def _text_chunk(self, text: str, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
+        told = CompletionLogprobs.of(logprobs, self._told_chars).model_dump() if logprobs else None
+        chunk = {
+            "id": show_id(self._job.id, PREFIX),
+            "object": "text_completion",
+            "created": int(self._job.created_at.timestamp()),
+            "model": self._job.model_requested,
+            "choices": [{"index": 0, "text": text, "finish_reason": finish_reason, "logprobs": told}],
+        }
+        return {**chunk, "usage": None} if self._include_usage else chunk

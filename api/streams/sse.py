@@ -16,7 +16,7 @@ from api.deps import WebDeps, deps
 from api.door.accepted import Accepted
 from api.reading.slots import Slot
 from api.reading.waits import Watch
-from api.streams.chunks import ChatChunks
+from api.streams.chunks import ChatChunks, CompletionChunks
 from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller, can_resume
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
@@ -51,6 +51,15 @@ def chat_stream(job: Job, slot: Slot, accepted: Accepted, *, include_usage: bool
     """Chunks of a chat completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
     _check_has_stream(job)
     teller = ChatChunks(job, include_usage=include_usage)
+    return _respond(JobStream(deps(), job, teller, slot, is_first=not accepted.is_replay), unnamed)
+
+
+def completion_stream(
+    job: Job, slot: Slot, accepted: Accepted, *, echoed: str = "", include_usage: bool = False
+) -> Response:
+    """Chunks of a completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
+    _check_has_stream(job)
+    teller = CompletionChunks(job, echoed=echoed, include_usage=include_usage)
     return _respond(JobStream(deps(), job, teller, slot, is_first=not accepted.is_replay), unnamed)
 
 

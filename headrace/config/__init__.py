@@ -18,6 +18,7 @@ from headrace.config.rules import RuleSettings, check_rules
 from headrace.config.scaling import HostTypeSettings, ScalingEvent, ScalingSettings
 from headrace.config.sections import (
     BudgetSettings,
+    CorsSettings,
     CostSettings,
     LaneSettings,
     OverflowSettings,
@@ -150,6 +151,7 @@ class Settings(BaseSettings):
     prices: dict[str, Price] = Field(default_factory=dict)
     costs: CostSettings = CostSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    cors: CorsSettings = CorsSettings()
     scaling: ScalingSettings = ScalingSettings()
     hosts: dict[str, HostTypeSettings] = Field(default_factory=dict)
     rules: dict[str, RuleSettings] = Field(default_factory=dict)
@@ -234,8 +236,7 @@ class Settings(BaseSettings):
             message = f"No job is answered by {', '.join(sorted(strange))}: name 'model', or one that 'models' maps to."
             raise ConfigError(message, param="overflow.effort_models")
         host_id = self.host_id or socket.gethostname()
-        own_pools = [each for each, pool in pools.items() if not pool.is_paid]
-        self.scaling.check(own_pools, self.hosts)
+        self.scaling.check([each for each, pool in pools.items() if not pool.is_paid], self.hosts)
         check_rules(self.rules, pools)
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 

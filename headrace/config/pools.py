@@ -52,6 +52,8 @@ class PoolSettings(Section):
 
     Attributes:
         model: the name that requests use: a Hugging Face id or a folder, or the paid API's name of its model.
+        served_names: further names that requests can use for `model`. What follows its last slash is one by itself,
+            where no other model has it.
         model_dir: a folder with the weights and the tokenizer; by default `model` comes from the hub's cache.
         engine: what answers: `vllm`; `openai`, the paid API, without a GPU worker; or `simulator`, for load and fault
             tests, which says so in its answers.
@@ -91,6 +93,7 @@ class PoolSettings(Section):
     """
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    served_names: tuple[str, ...] = ()
     model_dir: Path | None = None
     engine: Literal["vllm", "simulator", "openai"] = "vllm"
     serves: Literal["prompts", "embeddings"] = "prompts"

@@ -11,6 +11,17 @@ from headrace.config.values import Positive, PositiveInt, Section, Share
 from headrace.domain.queues import Lane
 
 
+class CorsSettings(Section):
+    """Which web pages may call the API from a browser.
+
+    Attributes:
+        origins: the pages' origins, such as `https://app.example.com`; `*` for every page. By default no page may. All
+            visitors of a page can read its key.
+    """
+
+    origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = ()
+
+
 class LaneSettings(Section):
     """One lane: `high`, `normal`, `low` or `batch`.
 

@@ -13,7 +13,7 @@ _HEX_ID = re.compile("[0-9a-fA-F]{32}")
 _HOUR_MS = 3_600_000
 
 #: The public prefixes of a job's UUID, one for each API that returns it.
-ID_PREFIXES = ("job_", "resp_", "chatcmpl-")
+ID_PREFIXES = ("job_", "resp_", "chatcmpl-", "cmpl-")
 
 
 def new_id() -> UUID:

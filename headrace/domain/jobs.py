@@ -39,6 +39,7 @@ class JobSpec:
         adapter: the LoRA adapter that `model` names; None for the pool's model itself.
         is_cache_miss: True if the cache was searched for an identical job's answer, and had none.
         cache_key: what identical jobs share, if this job's answer may serve them; None if it may not.
+        is_stored: False if its texts are erased once they are delivered.
     """
 
     id: UUID
@@ -62,6 +63,7 @@ class JobSpec:
     adapter: str | None = None
     is_cache_miss: bool = False
     cache_key: bytes | None = None
+    is_stored: bool = True
 
     @property
     def kv_tokens(self) -> int:

@@ -48,6 +48,7 @@ def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Co
     A prompt has at most one token per byte.
     """
     words = [message.content for message in messages]
+    words += [message.name for message in messages if message.name is not None]
     if sampling.response_format is not None:
         words.append(json.dumps(sampling.response_format))
     prompt_tokens = sum(len(word.encode()) for word in words) + MESSAGE_TOKENS * (len(words) + 1) + TEMPLATE_TOKENS

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 
 from headrace.domain.prompts import Sampling
+from headrace.domain.prompts.extra_sampling import OF_WHOLE_ANSWERS, in_use
 from headrace.errors import EngineError
 
 #: Pause before the second attempt; it doubles for each further attempt.
@@ -75,6 +76,8 @@ def is_continuable(text: str, sampling: Sampling) -> bool:
     """Whether an engine that gets `text` as the beginning of the answer can continue it correctly."""
     if sampling.response_format is not None and sampling.response_format.get("type") != "text":
         return False  # The engine would apply the constraint to the continuation alone.
+    if not in_use(sampling.extra).keys().isdisjoint(OF_WHOLE_ANSWERS):
+        return False
     # The engine would see only the end of a stop string that begins inside the text, and would miss it.
     return not any(text.endswith(stop[:length]) for stop in sampling.stop for length in range(1, len(stop)))
 

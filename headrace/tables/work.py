@@ -139,7 +139,14 @@ job_texts = sa.Table(
     ),
     sa.Column("reasoning", sa.Text, comment="What the model thought before it answered; NULL: nothing, or not told."),
     sa.Column("cache_key", sa.LargeBinary, comment="SHA-256 of the app and of all that determines the answer."),
+    sa.Column(
+        "is_unstored",
+        sa.Boolean,
+        comment="True: the request asked to keep nothing of its texts, which are erased once they are delivered; else "
+        "NULL.",
+    ),
     sa.Index("ix_job_texts_cache_key", "cache_key", "job_id", postgresql_where=sa.text("cache_key IS NOT NULL")),
+    sa.Index("ix_job_texts_unstored", "job_id", postgresql_where=sa.text("is_unstored")),
     comment="Prompt and answer, apart from the hot row.",
     postgresql_partition_by="RANGE (job_id)",
 )

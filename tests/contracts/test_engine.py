@@ -18,6 +18,7 @@ from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
 from headrace.connections import model_files
 from headrace.domain.logprobs import LEAST_LOGPROB
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.plain import plain_text, plain_tokens
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
 from headrace.policies.tokens import EstimatingTokenizer
 from tests.waiting import until
@@ -483,3 +484,52 @@ def totals(stats: EngineStats) -> tuple[float, ...]:
 
 def core_pid(engine: Any) -> int:
     return int(engine._core._llm.engine_core.resources.engine_manager.processes[0].pid)
+
+
+def sampled(extra: dict[str, Any], max_tokens: int = 20) -> GenerationRequest:
+    return replace(free(request_id="extra"), sampling=Sampling(max_tokens, temperature=0.0, extra=extra))
+
+
+@with_a_core
+def test_extra_sampling_parameters_reach_vllm(engine: Engine) -> None:
+    always = {"logit_bias": {"42": 100.0}}
+    made = engine.generate(sampled({**always, "ignore_eos": True}))
+    assert (made.usage.output_tokens, made.finish_reason) == (20, "length")
+    ended = engine.generate(sampled({**always, "stop_token_ids": [42]}))
+    assert (ended.usage.output_tokens, ended.finish_reason) == (1, "stop")
+    later = engine.generate(sampled({**always, "stop_token_ids": [42], "min_tokens": 5, "ignore_eos": True}))
+    assert later.usage.output_tokens == 6
+    every = {"top_k": 3, "min_p": 0.1, "repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.5}
+    told = engine.generate(sampled({**every, "skip_special_tokens": False, "chat_template_kwargs": {"a": 1}}))
+    assert told.usage.output_tokens >= 1
+
+
+@with_a_core
+@pytest.mark.parametrize("extra", [{"logit_bias": {"99999999": 1.0}}, {"stop_token_ids": [99_999_999]}])
+def test_a_token_that_the_model_does_not_have_harms_no_other_request(engine: Engine, extra: dict[str, Any]) -> None:
+    with pytest.raises(PromptRejected, match="out-of-vocab"):
+        engine.generate(sampled(extra))
+    assert engine.generate(sampled({"ignore_eos": True})).usage.output_tokens == 20
+
+
+@with_a_core
+def test_the_tokens_of_a_prefix_count_towards_those_that_an_answer_must_have(engine: Engine) -> None:
+    whole = engine.generate(sampled({"ignore_eos": True}))
+    rest = sampled({"ignore_eos": True, "min_tokens": 20})
+    assert engine.generate(replace(rest, prefix=whole.text[:20])).usage.output_tokens == 20
+
+
+@continuing
+def test_a_plain_prompt_is_continued_as_it_is(engine: Engine) -> None:
+    prompts = [plain_text("The quick brown fox"), plain_tokens([5, 6, 7])]
+    text, ids = (engine.generate(replace(sampled({"ignore_eos": True}), messages=(each,))) for each in prompts)
+    chat = engine.generate(replace(sampled({"ignore_eos": True}), messages=(Message("user", "The quick brown fox"),)))
+    assert (ids.usage.prompt_tokens, ids.usage.output_tokens) == (3, 20)
+    assert 0 < text.usage.prompt_tokens < chat.usage.prompt_tokens
+
+
+@with_a_core
+def test_token_ids_that_the_model_does_not_have_harm_no_other_request(engine: Engine) -> None:
+    with pytest.raises(PromptRejected, match="out of vocabulary"):
+        engine.generate(replace(sampled({}), messages=(plain_tokens([5, 99_999_999]),)))
+    assert engine.generate(sampled({"ignore_eos": True})).usage.output_tokens == 20

@@ -517,3 +517,12 @@ def test_with_a_key_that_cannot_be_sent_it_does_not_start(key: str) -> None:
     with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
         engine.start()
     assert "cret" not in str(caught.value)
+
+
+def test_it_is_told_who_speaks_and_the_extra_parameters_that_it_has(stand_in: Any, engine: OpenAIEngine) -> None:
+    extra = {"presence_penalty": 0.5, "frequency_penalty": 0.0, "logit_bias": {"7": -1.0}, "top_k": -1, "min_p": 0.5}
+    engine.generate(GenerationRequest("r1", (Message("user", "hello", "ann"),), Sampling(9, extra=extra)))
+    _, body = stand_in.requests[0]
+    assert body["messages"] == [{"role": "user", "content": "hello", "name": "ann"}]
+    asked = {name: body[name] for name in extra if name in body}
+    assert asked == {"presence_penalty": 0.5, "logit_bias": {"7": -1.0}}

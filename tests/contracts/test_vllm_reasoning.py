@@ -14,7 +14,7 @@ import pytest
 from headrace.config import PoolSettings, Settings
 from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.errors import ConfigError
-from headrace.policies.tokens import template_arguments
+from headrace.policies.tokens.chat_template import template_arguments
 from headrace.stack.models.model import PreparedModel
 from tests.contracts.test_engine import tiny_pool
 from workers.engines import load

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from api.door.drafts import Draft, Spelling
-from api.schemas.fields import MaxTokens, Request, ResponseFormat, Seed, Stop, refusal, unsupported
+from api.schemas.fields import MaxTokens, Request, ResponseFormat, Seed, Speaker, Stop, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import OpenAIRequest, refuse_unsupported
 from headrace.domain.prompts import Message, ReasoningEffort
@@ -19,13 +19,10 @@ NO_TOOLS = "No tools are called here: leave it out."
 #: OpenAI's parameters that Headrace does not support, with what to do instead.
 UNSUPPORTED: Mapping[str, str] = {
     "audio": "Only text is answered: leave it out.",
-    "frequency_penalty": "Leave it out.",
     "function_call": NO_TOOLS,
     "functions": NO_TOOLS,
-    "logit_bias": "Leave it out.",
     "moderation": "Leave it out, and moderate the text yourself.",
     "prediction": "Leave it out.",
-    "presence_penalty": "Leave it out.",
     "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
     "tools": NO_TOOLS,
     "web_search_options": "Nothing is searched here: leave it out.",
@@ -35,7 +32,6 @@ UNSUPPORTED_IN_MESSAGES: Mapping[str, str] = {
     "annotations": "Leave them out.",
     "audio": "Only text is read: leave it out.",
     "function_call": NO_TOOLS,
-    "name": "Say in the text who speaks.",
     "refusal": "Send it as 'content'.",
     "tool_calls": NO_TOOLS,
 }
@@ -46,10 +42,12 @@ class ChatTextPart(Request):
 
     type: Literal["text"]
     text: str
+    cache_control: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
 
 
 def _as_parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+    """A text, or null as in an earlier answer without text, as parts."""
+    return [{"type": "text", "text": content or ""}] if content is None or isinstance(content, str) else content
 
 
 class ChatTurn(Request):
@@ -59,9 +57,12 @@ class ChatTurn(Request):
     content: Annotated[
         list[ChatTextPart],
         Field(min_length=1, fail_fast=True),
-        BeforeValidator(_as_parts, json_schema_input_type=str | list[ChatTextPart]),
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[ChatTextPart] | None),
     ]
+    name: Speaker | None = Field(None, description="Who speaks, where several share a role.")
     reasoning: str | None = Field(None, description="Not acted on: what came before an earlier answer.")
+    reasoning_content: Any = Field(None, description="Not acted on: another name of `reasoning`.")
+    cache_control: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
 
     @model_validator(mode="before")
     @classmethod
@@ -79,6 +80,14 @@ class StreamOptions(Request):
 
     include_usage: bool | None = Field(None, description="One more chunk at the end, with the usage.")
     include_obfuscation: bool | None = None
+    continuous_usage_stats: bool | None = Field(
+        None, description="Not acted on: tokens are counted at the end, and the last chunk has them."
+    )
+
+    @property
+    def asks_usage(self) -> bool:
+        """Whether the stream ends with its usage."""
+        return bool(self.include_usage or self.continuous_usage_stats)
 
 
 class ChatRequest(OpenAIRequest):
@@ -130,7 +139,7 @@ class ChatRequest(OpenAIRequest):
     @property
     def includes_usage(self) -> bool:
         """Whether a stream ends with its usage."""
-        return bool(self.stream_options and self.stream_options.include_usage)
+        return bool(self.stream_options and self.stream_options.asks_usage)
 
     def to_draft(self) -> Draft:
         """The request in the core's terms."""
@@ -138,7 +147,7 @@ class ChatRequest(OpenAIRequest):
         return Draft(
             **self.shared(),
             spelling=Spelling("messages", "max_tokens" if is_old else "max_completion_tokens", "job.", self.lane_param),
-            messages=tuple(Message(turn.role, turn.text) for turn in self.messages),
+            messages=tuple(Message(turn.role, turn.text, turn.name or None) for turn in self.messages),
             max_tokens=self.max_tokens if is_old else self.max_completion_tokens,
             stop=tuple(self.stop or ()),
             seed=self.seed,

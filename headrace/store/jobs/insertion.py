@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.jobs import Inserted, JobSpec, Placement
-from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
@@ -35,10 +35,9 @@ HOT_COLUMNS = (
     *("adapter", "end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
     *("prompt_tokens", "max_tokens", "finish_by", "cache"),
 )
-TEXT_COLUMNS = ("messages", "sampling", "cache_key")
+TEXT_COLUMNS = ("messages", "sampling", "cache_key", "is_unstored")
 KEY_COLUMNS = ("key", "request_hash")
 
-_MESSAGE_FIELDS = tuple(field.name for field in fields(Message))
 _SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -154,8 +153,10 @@ def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
     idempotency = spec.idempotency
     cached = {"cache": "miss"} if spec.is_cache_miss else {}
     cached |= {"cache_key": _bytes(spec.cache_key)} if spec.cache_key else {}
+    unstored = {} if spec.is_stored else {"is_unstored": True}
     return {
         **cached,
+        **unstored,
         "id": str(spec.id),
         "app_id": str(spec.app_id),
         "state": JobState.QUEUED,
@@ -177,7 +178,7 @@ def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
         "max_tokens": spec.sampling.max_tokens,
         "max_wait_s": spec.max_wait_s,
         "finish_by": None if spec.deadline is None else spec.deadline.isoformat(),
-        "messages": [{name: getattr(message, name) for name in _MESSAGE_FIELDS} for message in spec.messages],
+        "messages": [message.to_fields() for message in spec.messages],
         "sampling": _sampling(spec.sampling),
         "key": idempotency and idempotency.key,
         "request_hash": idempotency and _bytes(idempotency.request_hash),

@@ -20,7 +20,7 @@ _COPIED = (
     *("app_id", "lane", "pool", "queue", "route", "overflow", "model_requested", "adapter", "end_user", "metadata"),
     *("webhook_url", "stream", "max_cost_usd", "prompt_tokens", "max_tokens", "suspicion"),
 )
-_TEXTS = ("messages", "sampling")
+_TEXTS = ("messages", "sampling", "is_unstored")
 #: How jobs end that have not failed, in an error's words.
 _ENDS = {"succeeded": "succeeded", "cancelled": "been cancelled", "expired": "expired"}
 

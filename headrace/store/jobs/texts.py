@@ -4,7 +4,7 @@ The job's usage and cost stay.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -49,10 +49,24 @@ def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
 def forget_old(db: Connection, keep_days: int) -> int:
     """Erase the texts of all apps' jobs that ended over `keep_days` ago, at most `FORGET_JOBS`; returns how many."""
     before = clock.now(db) - timedelta(days=keep_days)
+    # Ids sort by time, so jobs with younger ids are not looked up.
+    return _forget(db, before, job_texts.c.job_id < oldest_id(before))
+
+
+def forget_unstored(db: Connection, after_s: float) -> int:
+    """Erase texts of which nothing is to be kept, `after_s` after the ends of their jobs; returns how many.
+
+    Their delivery has failed, or nobody came for them.
+    """
+    return _forget(db, clock.now(db) - timedelta(seconds=after_s), job_texts.c.is_unstored)
+
+
+def _forget(db: Connection, before: datetime, which: sa.ColumnElement[bool]) -> int:
+    """Erase these texts, as far as their jobs ended before this time."""
     # A subquery, so that no plan scans `jobs`, which keeps the erased ones: for each text, oldest first, its job is
-    # looked up. Ids sort by time, so jobs with younger ids are not looked up.
+    # looked up.
     ended_at = sa.select(jobs.c.ended_at).where(jobs.c.id == job_texts.c.job_id).scalar_subquery()
-    old = sa.select(job_texts.c.job_id).where(job_texts.c.job_id < oldest_id(before), ended_at < before)
+    old = sa.select(job_texts.c.job_id).where(which, ended_at < before)
     old_ids = db.scalars(old.order_by(job_texts.c.job_id).limit(FORGET_JOBS)).all()
     if not old_ids:
         return 0

@@ -170,3 +170,14 @@ def test_what_an_operator_is_retrying_is_left_until_the_next_time(
     assert with_texts() == {held.job_id, new}
     assert sweep.forget_texts(deps) == 1
     assert with_texts() == {new}, "it is another job, which has not ended"
+
+
+def test_what_was_not_to_be_stored_goes_soon_after_its_end_whatever_the_setting(
+    deps: ControlDeps, ended: Ended, with_texts: Any, query: Any
+) -> None:
+    unstored, late, stored = [ended(0).job_id for _ in range(3)]
+    query("UPDATE job_texts SET is_unstored = true WHERE job_id = ANY(:ids)", ids=[unstored, late])
+    query("UPDATE jobs SET ended_at = now() - interval '1 s' * :s WHERE id <> :late", s=sweep.UNSTORED_S + 1, late=late)
+    settings = deps.settings.model_copy(update={"keep_texts_days": None})
+    assert sweep.forget_texts(replace(deps, settings=settings)) == 1
+    assert with_texts() == {late, stored}

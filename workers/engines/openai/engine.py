@@ -19,6 +19,7 @@ import openai
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.prompts import Sampling, storable
+from headrace.domain.prompts.extra_sampling import for_paid
 from headrace.errors import (
     ConfigError,
     EngineBusy,
@@ -229,7 +230,7 @@ class OpenAIEngine:
             sampling = replace(sampling, reasoning_effort=None)
         return {
             "model": self._overflow.paid_model(asked),
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "messages": [message.to_fields() for message in request.messages],
             **_decoding(sampling),
             _limit_name(client): request.sampling.max_tokens,
             "stream": True,
@@ -284,6 +285,7 @@ def _decoding(sampling: Sampling) -> dict[str, Any]:
         # Some compatible servers refuse a zero.
         "top_logprobs": sampling.top_logprobs or None,
         "reasoning_effort": sampling.reasoning_effort,
+        **for_paid(sampling.extra),
     }
     return {name: value for name, value in given.items() if value is not None}
 

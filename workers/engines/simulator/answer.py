@@ -6,7 +6,7 @@ import itertools
 from typing import Literal
 
 from headrace.domain.logprobs import TokenLogprob, alternative
-from headrace.domain.prompts import Message
+from headrace.domain.prompts import Message, Sampling
 from workers.engines.base import GenerationRequest
 
 LABEL = "[simulated] "
@@ -20,6 +20,7 @@ def fingerprint(messages: tuple[Message, ...]) -> str:
 
 def answer(request: GenerationRequest, output_tokens: int) -> tuple[list[str], Literal["stop", "length"]]:
     """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token."""
+    output_tokens = _length(request.sampling, output_tokens)
     tokens = min(output_tokens, request.sampling.max_tokens)
     words = itertools.islice(itertools.cycle(_WORDS), tokens - 1)
     body = [fingerprint(request.messages), *(f" {word}" for word in words)]
@@ -32,6 +33,14 @@ def answer(request: GenerationRequest, output_tokens: int) -> tuple[list[str], L
     # The label is part of the first token, so that every answer has it.
     pieces[:2] = ["".join(pieces[:2])]
     return pieces, "stop" if ends or output_tokens <= request.sampling.max_tokens else "length"
+
+
+def _length(sampling: Sampling, output_tokens: int) -> int:
+    """How long the answer would be without `max_tokens`."""
+    extra = sampling.extra or {}
+    if extra.get("ignore_eos"):
+        return sampling.max_tokens + 1
+    return int(max(output_tokens, extra.get("min_tokens", 0)))
 
 
 def thoughts(tokens: int) -> list[str]:

@@ -13,8 +13,10 @@ from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
 from headrace.domain.embeddings.inputs import MOST_TOKENS
+from headrace.domain.prompts.plain import is_plain
 from headrace.errors import EngineCrash, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.policies.tokens import InputTokenizer, PromptTokenizer
+from headrace.policies.tokens.chat_template import template_arguments
 from workers.engines.adapters import no_such_adapter
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.kinds import check_kind
@@ -113,11 +115,13 @@ class SimulatorEngine:
         if request.adapter is not None and request.adapter not in self._pool.adapters:
             raise no_such_adapter(request.adapter)
         try:
-            prompt_tokens = tokenizer.count(request.messages, request.sampling.reasoning_effort)
+            how = request.sampling
+            prompt_tokens = tokenizer.count(request.messages, how.reasoning_effort, how.template_kwargs)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
         # A prefix is part of the answer, so any reasoning before it is over.
-        is_quick = request.prefix or request.sampling.reasoning_effort == "none"
+        arguments = template_arguments(how.reasoning_effort, how.template_kwargs)
+        is_quick = request.prefix or is_plain(request.messages) or not arguments.get("enable_thinking", True)
         thought = [] if is_quick else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
         pieces, finish_reason = answer(request, self._settings.output_tokens)
         pieces = [*thought, *pieces]

@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.domain.attempts import Usage
 from headrace.domain.embeddings.inputs import MOST_TOKENS
+from headrace.domain.prompts.plain import is_plain
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from workers.engines.adapters import Adapter
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
@@ -203,10 +204,10 @@ class Core:
                 self._calls.pop(call.request.request_id, None)
 
     def _reading(self, call: CoreCall) -> Reading | None:
-        # A prefix is part of the answer, so any reasoning before it is over.
-        if self._reasoning_parser is None or call.prefix:
+        # A prefix is part of the answer, so any reasoning before it is over. A plain prompt's continuation is one text.
+        if self._reasoning_parser is None or call.prefix or is_plain(call.request.messages):
             return None
-        return Reading(self._reasoning_parser, self._llm, call.prompt, call.request.sampling.reasoning_effort)
+        return Reading(self._reasoning_parser, self._llm, call.prompt, call.request.sampling)
 
     async def _collect(self, call: CoreCall) -> Generation:
         from vllm.inputs.engine import tokens_input
@@ -259,10 +260,14 @@ def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Readi
 
     sampling = call.request.sampling
     constrained = constraint(sampling.response_format)
+    asked = {"skip_special_tokens": True, **defaults, **decoding(sampling), "max_tokens": call.tokens_left}
+    if reading is not None and not reading.skips_special_tokens:
+        asked["skip_special_tokens"] = False
+    # A prefix has some of the tokens that the answer must have.
+    asked["min_tokens"] = max(0, asked.get("min_tokens", 0) - len(call.prefix))
     return SamplingParams(
-        **{**defaults, **decoding(sampling), "max_tokens": call.tokens_left},
+        **asked,
         structured_outputs=StructuredOutputsParams(**constrained) if constrained else None,
-        skip_special_tokens=reading is None or reading.skips_special_tokens,
         # A parser must read the text as it grows.
         output_kind=RequestOutputKind.DELTA if call.on_delta or reading else RequestOutputKind.FINAL_ONLY,
         skip_clone=True,  # Only this request uses these parameters, so vLLM need not copy them.

@@ -106,7 +106,8 @@ class VllmEngine:
             try:
                 if isinstance(tokenizer, InputTokenizer):
                     return CoreCall(request, [], [], None, model, tokenizer.encode_each(request.messages))
-                prompt = tokenizer.encode(request.messages, request.sampling.reasoning_effort)
+                how = request.sampling
+                prompt = tokenizer.encode(request.messages, how.reasoning_effort, how.template_kwargs)
             except InvalidRequest as error:
                 raise PromptRejected(str(error), param=error.param) from error
             prefix = tokenizer.encode_answer(request.prefix) if request.prefix else []

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.config import PoolSettings
-from headrace.domain.prompts import ReasoningEffort
+from headrace.domain.prompts import Sampling
 from headrace.errors import ConfigError, EngineFault, PromptRejected
-from headrace.policies.tokens import template_arguments
+from headrace.policies.tokens.chat_template import template_arguments
 
 
 def check_parser(pool: PoolSettings, model_config: Any, where: str) -> None:
@@ -39,18 +39,20 @@ class Reading:
         parser_arguments: vLLM's core makes its own parser with them, for a request with a response format.
     """
 
-    def __init__(self, name: str, llm: Any, prompt: list[int], effort: ReasoningEffort | None) -> None:
+    def __init__(self, name: str, llm: Any, prompt: list[int], sampling: Sampling) -> None:
         """Prepare the parser. Raises: PromptRejected for an effort that the parser does not know."""
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
         from vllm.parser.parser_manager import ParserManager
 
         make = ParserManager.get_parser(reasoning_parser_name=name)
         self._tokenizer = llm.get_tokenizer()
-        self.parser_arguments = {"chat_template_kwargs": template_arguments(effort)}
+        effort, kwargs = sampling.reasoning_effort, sampling.template_kwargs
+        self.parser_arguments = {"chat_template_kwargs": template_arguments(effort, kwargs)}
         try:
             self._parser = make(self._tokenizer, None, model_config=llm.model_config, **self.parser_arguments)
-        except ValueError as error:  # `check_parser` made it without an effort, so the effort is the cause.
-            raise PromptRejected(str(error), param="reasoning_effort") from error
+        except ValueError as error:  # `check_parser` made it without either, so one of them is the cause.
+            param = "chat_template_kwargs" if kwargs else "reasoning_effort"
+            raise PromptRejected(str(error), param=param) from error
         self._request = self._parser.adjust_request(ChatCompletionRequest(messages=[], reasoning_effort=effort))
         self._prompt = prompt
         self.is_answering: bool = self._parser.is_reasoning_end(prompt)

@@ -5,6 +5,7 @@ from typing import Any
 
 from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.prompts import Sampling
+from headrace.domain.prompts.extra_sampling import ExtraSampling
 from headrace.errors import PromptRejected
 
 
@@ -16,7 +17,15 @@ def decoding(sampling: Sampling) -> dict[str, Any]:
         "seed": sampling.seed,
         "logprobs": sampling.top_logprobs,
     }
-    return {**{name: value for name, value in given.items() if value is not None}, "stop": list(sampling.stop)}
+    set_here = {name: value for name, value in given.items() if value is not None}
+    return {**set_here, **_extra(sampling.extra or {}), "stop": list(sampling.stop)}
+
+
+def _extra(extra: ExtraSampling) -> dict[str, Any]:
+    given = {name: value for name, value in extra.items() if name != "chat_template_kwargs"}
+    if biases := given.get("logit_bias"):
+        given["logit_bias"] = {int(token_id): bias for token_id, bias in biases.items()}
+    return given
 
 
 def constraint(response_format: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -171,9 +171,9 @@ def test_a_job_that_expired_is_ordered_again(make_sdk: Callable[..., OpenAI], ke
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"n": 2}, "n"),
-        ({"logit_bias": {"1": 2}}, "logit_bias"),
+        ({"logit_bias": {"1": 200}}, "logit_bias.1"),
         ({"top_logprobs": 3}, "top_logprobs"),
-        ({"presence_penalty": 0.1}, "presence_penalty"),
+        ({"presence_penalty": 3}, "presence_penalty"),
         ({"modalities": ["audio"]}, "modalities.0"),
         ({"store": True}, "store"),
         ({"messages": []}, "messages"),

@@ -7,7 +7,7 @@ import pytest
 from api.door.catalogue import Catalogue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.domain.fleet import Fleet
-from headrace.errors import ModelNotFound
+from headrace.errors import ConfigError, ModelNotFound
 from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store
 
@@ -110,3 +110,37 @@ def test_the_workers_are_asked_about_once_for_all_that_come_in_a_while(models: C
 def test_a_pool_without_workers_is_all_zeros(models: Catalogue) -> None:
     none = models.fleet("nowhere")
     assert (none.workers, none.slots, none.running) == (0, 0, 0)
+
+
+def named(store: FakeStore, **pools: PoolSettings) -> Catalogue:
+    return Catalogue(pools, OverflowSettings(), cast(Store, store), lambda _: EstimatingTokenizer())
+
+
+def of(model: str, *served_names: str) -> PoolSettings:
+    return PoolSettings(model=model, engine="simulator", served_names=served_names)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_model_is_found_by_its_other_names_and_goes_by_its_own(store: FakeStore) -> None:
+    models = named(store, first=of("org/a", "gpt-4o"), second=of("org/b"), third=of("other/b"))
+    assert models.names() == ["org/a", "gpt-4o", "org/b", "other/b"]
+    assert [models.find(name).name for name in ("gpt-4o", "a", "org/a")] == ["org/a"] * 3
+    assert (models.has("a"), models.has("b")) == (True, False)
+    with pytest.raises(ModelNotFound):
+        models.find("b")  # Two models end so.
+
+
+@pytest.mark.parametrize(
+    "pools",
+    [
+        {"first": of("org/a", "x"), "second": of("org/b", "x")},
+        {"first": of("org/a", "org/b"), "second": of("org/b")},
+        {"first": of("org/a", "auto")},
+    ],
+)
+def test_a_name_that_stands_for_two_models_is_refused_at_the_start(
+    store: FakeStore, pools: dict[str, PoolSettings]
+) -> None:
+    with pytest.raises(ConfigError, match="stands for another model") as raised:
+        named(store, **pools)
+    assert str(raised.value.param).endswith(".served_names")

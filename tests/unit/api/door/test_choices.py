@@ -162,3 +162,10 @@ def test_where_every_pool_is_full_the_last_one_s_refusal_is_told_and_counted(
 def test_without_rules_there_is_no_model_auto(submitter: Submitter, settings: Settings, app: App) -> None:
     with pytest.raises(ModelNotFound, match="'auto' does not exist"):
         replace(submitter, settings=settings.model_copy(update={"rules": {}})).submit(DRAFT, app)
+
+
+def test_a_job_with_parameters_that_the_paid_api_lacks_goes_to_an_own_pool(chooser: Chooser) -> None:
+    wants_json = replace(DRAFT, response_format={"type": "json_object"})
+    plain = [choice.draft.model for choice in chooser.choices(wants_json, "app")]
+    kept = [choice.draft.model for choice in chooser.choices(replace(wants_json, extra_sampling={"top_k": 5}), "app")]
+    assert (set(plain), kept) == ({"gpt-4o-mini", "large"}, ["large"])

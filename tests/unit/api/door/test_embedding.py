@@ -95,7 +95,7 @@ def test_dimensions_are_refused_where_the_model_is_not_trained_for_them(fleet: A
 def test_an_input_that_is_too_long_is_named(both: Catalogue, settings: Settings) -> None:
     fits, too_long = text_input("x" * 4 * LIMIT), text_input("x" * (4 * LIMIT + 1))
     assert specify(embedding(fits, fits), APP, both, settings).prompt_tokens == 2 * LIMIT
-    with pytest.raises(ContextLengthExceeded, match="101 tokens, and may have 100") as raised:
+    with pytest.raises(ContextLengthExceeded, match="length is 100 tokens, and this input has 101") as raised:
         specify(embedding(fits, too_long), APP, both, settings)
     assert raised.value.param == "input.1"
     with pytest.raises(ContextLengthExceeded) as raised:

@@ -18,9 +18,11 @@ from headrace.domain.apps import App
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
 from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.prompts.plain import plain_text
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, PromptTokenizer
+from headrace.policies.tokens.chat_template import Kwargs
 from headrace.store import Store
 from tests.unit.api.conftest import FakeStore
 
@@ -60,12 +62,12 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_the_numbers(
         specify(draft(prompt_tokens), APP, catalogue, settings)
     assert raised.value.param == "prompt"
     assert str(prompt_tokens) in str(raised.value)
-    assert str(LIMIT) in str(raised.value)
+    assert str(raised.value).startswith(f"This model's maximum context length is {LIMIT} tokens")
 
 
 def test_max_tokens_may_fill_the_context_and_no_more(catalogue: Catalogue, settings: Settings) -> None:
     assert specify(draft(48, max_tokens=2000), APP, catalogue, settings).kv_tokens == LIMIT
-    with pytest.raises(ContextLengthExceeded, match=r"at most 2000") as raised:
+    with pytest.raises(ContextLengthExceeded, match=r"maximum context length is 2048 tokens.*at most 2000") as raised:
         specify(draft(48, max_tokens=2001), APP, catalogue, settings)
     assert raised.value.param == "max_tokens"
 
@@ -109,10 +111,14 @@ class PlainTokenizer(EstimatingTokenizer):
 class ThoughtfulTokenizer(EstimatingTokenizer):
     """Of a model whose template says with three tokens that nothing is to be thought, and does not know `max`."""
 
-    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+    def count(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> int:
         if effort == "max":
             raise InvalidRequest("It refuses the effort.", param="reasoning_effort")
-        return super().count(messages) + (3 if effort == "none" else 0)
+        if kwargs == {"deep": 1}:
+            raise InvalidRequest("It refuses the variables.", param="chat_template_kwargs")
+        return super().count(messages) + (3 if effort == "none" else 0) + len(kwargs or ())
 
 
 def of_model(tokenizer: PromptTokenizer, pool: PoolSettings, overflow: OverflowSettings | None = None) -> Catalogue:
@@ -255,7 +261,9 @@ class SlowTokenizer(EstimatingTokenizer):
         self.may_end = threading.Event()
         self._lock = threading.Lock()
 
-    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+    def count(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> int:
         if len(messages[0].content) > LONG_CHARS:
             with self._lock:
                 self.counting += 1
@@ -280,3 +288,69 @@ def test_long_prompts_are_counted_a_few_at_once_and_short_ones_wait_for_none(set
             tokenizer.may_end.set()
         assert {each.result(20).prompt_tokens for each in long} == {1000}
     assert tokenizer.most <= max(1, cores // 2)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_prompt_is_counted_with_the_variables_of_its_template(settings: Settings) -> None:
+    model = of_model(ThoughtfulTokenizer(), settings.pools["chat"])
+
+    def asked(**kwargs: object) -> Draft:
+        return draft(10, extra_sampling={"chat_template_kwargs": kwargs})
+
+    spec = specify(asked(a=1, b=2), APP, model, settings)
+    assert (spec.prompt_tokens, spec.sampling.template_kwargs) == (12, {"a": 1, "b": 2})
+    with pytest.raises(InvalidRequest, match="refuses the variables") as raised:
+        specify(asked(deep=1), APP, model, settings)
+    assert raised.value.param == "chat_template_kwargs"
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ({"top_k": 5}, Overflow.NEVER),
+        ({"logit_bias": {"1": 2.0}}, Overflow.NEVER),
+        ({"chat_template_kwargs": {"a": 1}}, Overflow.NEVER),
+        ({"presence_penalty": 1.0, "frequency_penalty": 1.0}, Overflow.ALLOW),
+        ({"top_k": -1, "repetition_penalty": 1.0, "logit_bias": {}, "skip_special_tokens": True}, Overflow.ALLOW),
+    ],
+)
+def test_a_job_with_parameters_that_the_paid_api_lacks_cannot_spill(
+    catalogue: Catalogue, settings: Settings, extra: dict[str, object], expected: Overflow
+) -> None:
+    spec = specify(draft(10, extra_sampling=extra), APP, catalogue, settings)
+    assert (spec.overflow, spec.sampling.extra) == (expected, extra)
+
+    only = draft(10, extra_sampling=extra, overflow=Overflow.ONLY)
+    if expected is Overflow.ALLOW:
+        assert specify(only, APP, catalogue, settings).overflow is Overflow.ONLY
+    else:
+        with pytest.raises(InvalidRequest, match="The paid API") as raised:
+            specify(only, APP, catalogue, settings)
+        assert (raised.value.code, raised.value.param) == ("unsupported_parameter", next(iter(extra)))
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_model_of_the_paid_api_is_given_what_it_has_words_for(settings: Settings) -> None:
+    pool = PoolSettings(engine="openai")
+    settings = settings.model_copy(update={"pools": {"chat": pool}})
+    model = of_model(EstimatingTokenizer(), pool)
+    assert specify(draft(10, extra_sampling={"logit_bias": {"1": 2}}), APP, model, settings).overflow is Overflow.ALLOW
+    with pytest.raises(InvalidRequest) as raised:
+        specify(draft(10, extra_sampling={"min_p": 0.5, "top_k": 0}), APP, model, settings)
+    assert (raised.value.code, raised.value.param) == ("unsupported_parameter", "min_p")
+
+
+def test_an_answer_need_not_be_longer_than_it_may_be(catalogue: Catalogue, settings: Settings) -> None:
+    assert specify(draft(10, max_tokens=5, extra_sampling={"min_tokens": 5}), APP, catalogue, settings)
+    with pytest.raises(InvalidRequest, match="6 is more than the answer may have, 5") as raised:
+        specify(draft(10, max_tokens=5, extra_sampling={"min_tokens": 6}), APP, catalogue, settings)
+    assert raised.value.param == "min_tokens"
+
+
+def test_a_plain_prompt_is_continued_by_own_models_alone(catalogue: Catalogue, settings: Settings) -> None:
+    plain = replace(draft(10), messages=(plain_text("x" * 40),))
+    spec = specify(plain, APP, catalogue, settings)
+    assert (spec.prompt_tokens, spec.overflow) == (10, Overflow.NEVER)
+    with pytest.raises(InvalidRequest, match="continues no plain text") as raised:
+        specify(replace(plain, overflow=Overflow.ONLY), APP, catalogue, settings)
+    assert (raised.value.code, raised.value.param) == ("unsupported_parameter", "prompt")

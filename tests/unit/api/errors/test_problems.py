@@ -4,9 +4,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from flask import Flask, g
+from flask import Blueprint, Flask, g
 
 from api.errors import problems
+from api.errors.methods import REFUSING
 from api.errors.shapes import shape_of
 from headrace import errors
 from headrace.domain.limits.rates import RateLeft, RatesLeft
@@ -171,3 +172,13 @@ def test_unknown_paths_and_methods_answer_in_the_same_shape(flask_app: Flask) ->
     assert "POST" in wrong.headers["Allow"]
     told = wrong.get_json()["error"]["message"]
     assert told == "/there does not know the method GET. It knows OPTIONS, POST."
+
+
+def test_allow_lists_what_answers_and_not_what_is_only_refused(flask_app: Flask) -> None:
+    refusing = Blueprint(REFUSING, __name__)
+    refusing.add_url_rule("/there", "no", lambda: "", methods=["GET", "PUT"])
+    flask_app.register_blueprint(refusing)
+    flask_app.add_url_rule("/there", view_func=lambda: "", methods=["POST"])
+    wrong = flask_app.test_client().delete("/there")
+    assert wrong.headers["Allow"] == "OPTIONS, POST"
+    assert "It knows OPTIONS, POST." in wrong.get_json()["error"]["message"]

@@ -7,11 +7,11 @@ from flask import Flask
 
 from api.app import create_app
 from api.deps import EXTENSION
-from api.routes.unsupported import CALLS, FAMILIES
+from api.routes.unsupported import CALLS, FAMILIES, METHODS
 from headrace.config import Settings
 from headrace.domain.apps import App
 
-SERVED = {"jobs", "responses", "chat/completions", "embeddings", "models", "queues"}
+SERVED = {"jobs", "responses", "chat/completions", "completions", "embeddings", "models", "queues"}
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def flask_app(settings: Settings, app: App, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 CALLS_MADE = [
-    *((method, path) for path in FAMILIES for method in ("GET", "POST", "DELETE")),
+    *((method, path) for path in FAMILIES for method in METHODS),
     *(("POST", f"{path}/some/thing") for path in FAMILIES),
     *((method, re.sub("<.*>", "chatcmpl-1/messages", path)) for method, path in CALLS),
 ]
@@ -51,3 +51,18 @@ def test_nothing_that_is_served_is_hidden(flask_app: Flask) -> None:
         "/v1/responses/resp_1/input_items",
     ):
         assert not adapter.match(path, method="GET")[0].startswith("unsupported."), path
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/embeddings", "OPTIONS, POST"),
+        ("/v1/chat/completions/", "OPTIONS, POST"),
+        ("/v1/models/a/b", "GET, HEAD, OPTIONS"),
+        ("/v1/responses/resp_1", "DELETE, GET, HEAD, OPTIONS"),
+        ("/v1/files", "OPTIONS"),
+    ],
+)
+def test_options_lists_what_answers(flask_app: Flask, path: str, methods: str) -> None:
+    response = flask_app.test_client().options(path)
+    assert (response.status_code, response.headers["Allow"]) == (204, methods)

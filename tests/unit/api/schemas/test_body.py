@@ -217,3 +217,37 @@ def test_what_is_wrong_is_said_in_the_words_of_json(change: dict[str, object], m
     with pytest.raises(InvalidRequest) as raised:
         validated(Outer, {"inner": {"number": 1}, **change})
     assert str(raised.value) == message
+
+
+def test_unknown_fields_that_are_null_ask_for_nothing() -> None:
+    items = [{"number": 1, "a": None}, {"number": 2, "b": None}]
+    made = validated(Outer, {"inner": {"number": 1, "c": None, "d": None}, "many": items, "e": None})
+    assert made.model_dump() == {"inner": {"number": 1}, "many": [{"number": 1}, {"number": 2}], "named": {}}
+
+
+@pytest.mark.parametrize(
+    ("values", "param"),
+    [
+        ({"inner": {"number": 1, "a": None}, "b": 0}, "b"),
+        ({"inner": {"number": None}}, "inner.number"),
+        ({"inner": {"number": 1}, "many": [{"number": 1, "a": None}, {"number": 2, "a": 0}]}, "many.1.a"),
+        ({"inner": {"number": 1}, **{f"a{number}": None for number in range(33)}}, "a0"),
+    ],
+    ids=["of two", "known", "of one item", "too many"],
+)
+def test_an_unknown_field_with_a_value_is_still_named(values: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        validated(Outer, values)
+    assert raised.value.param == param
+
+
+def test_nulls_in_many_items_cost_few_passes() -> None:
+    turns = [{"role": "user", "content": "Hi", "function": None, "audio_id": None}] * 20_000
+    began_s = time.process_time()
+    assert len(validated(ChatRequest, {"messages": turns}).messages) == 20_000
+    # A pass for each item would take many minutes.
+    assert time.process_time() - began_s < 20
+
+
+def test_a_mark_at_the_beginning_of_utf_8_is_not_part_of_the_body() -> None:
+    assert parse_object(b'\xef\xbb\xbf{"a": "b"}') == {"a": "b"}

@@ -123,7 +123,12 @@ def test_an_earlier_answer_can_be_sent_back_as_it_came() -> None:
         ({"messages": [{"role": "user", "content": " "}]}, "messages"),
         ({"messages": ["Hi"]}, "messages.0"),
         ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "y"}]}, "messages.0.role"),
-        ({"messages": [{"role": "assistant", "content": None}]}, "messages.0.content"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "Hi", "name": "x" * 65}]}, "messages.0.name"),
+        ({"logit_bias": {"word": 1}}, "logit_bias.word"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1"),
+        ({"logit_bias": {str(number): 1 for number in range(1001)}}, "logit_bias"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_completion_tokens": 5, "max_tokens": 6}, "max_tokens"),
@@ -151,3 +156,49 @@ def test_a_bad_field_is_named(changes: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         draft_of(**changes)
     assert raised.value.param == param
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stop": []},
+        {"unknown": None},
+        {"messages": [{"role": "user", "content": "Hi", "unknown": None}, *[{"role": "user", "content": "x"}] * 3]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "e"}}]}]},
+        {"messages": [{"role": "user", "content": "Hi", "cache_control": {"type": "ephemeral"}}]},
+        {"messages": [{"role": "user", "content": "Hi", "reasoning_content": "Hm."}]},
+        {"response_format": {"type": "text", "json_schema": None}},
+        {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+    ],
+    ids=repr,
+)
+def test_what_clients_send_by_default_is_accepted(changes: dict[str, Any]) -> None:
+    assert draft_of(**changes).messages[0] == Message("user", "Hi")
+
+
+def test_who_speaks_is_kept_and_an_answer_may_have_no_text() -> None:
+    turns = [{"role": "user", "content": "Hi", "name": "ann"}, {"role": "assistant", "content": None, "name": ""}]
+    assert draft_of(messages=turns).messages == (Message("user", "Hi", "ann"), Message("assistant", ""))
+
+
+def test_usage_in_each_chunk_is_usage_at_the_end() -> None:
+    options = {"continuous_usage_stats": True}
+    assert validated(ChatRequest, {**LEAST, "stream": True, "stream_options": options}).includes_usage
+
+
+def test_how_an_open_model_samples_arrives_as_it_was_given() -> None:
+    given = {"top_k": 5, "logit_bias": {"7": -100}, "ignore_eos": False, "chat_template_kwargs": {"deep": True}}
+    assert draft_of(**given, min_p=None).extra_sampling == given
+    assert draft_of(min_p=None).extra_sampling is None
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt", "chat_template"])
+def test_a_template_is_given_no_variable_that_is_ours(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"'{name}' cannot be set") as raised:
+        draft_of(chat_template_kwargs={name: True})
+    assert raised.value.param == "chat_template_kwargs"
+
+
+def test_tools_that_are_refused_are_named_by_their_types() -> None:
+    with pytest.raises(InvalidRequest, match="'tools' of type 'function', 'custom'"):
+        draft_of(tools=[{"type": "function"}, {"type": "custom"}, {"type": "function"}, 5])

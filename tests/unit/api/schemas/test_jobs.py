@@ -11,6 +11,7 @@ from api.schemas.job_request import JobRequest
 from api.schemas.jobs import JobBody
 from headrace.domain.embeddings.inputs import text_input, token_input
 from headrace.domain.prompts import Message
+from headrace.domain.prompts.extra_sampling import NEUTRAL
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import InvalidRequest
 
@@ -36,6 +37,17 @@ WHOLE: dict[str, Any] = {
     "webhook": "https://example.com/hook",
     "end_user": "u",
     "cache": "exact",
+    "top_k": 5,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "presence_penalty": -2,
+    "frequency_penalty": 2,
+    "logit_bias": {"7": -100},
+    "min_tokens": 3,
+    "stop_token_ids": [2],
+    "ignore_eos": True,
+    "skip_special_tokens": False,
+    "chat_template_kwargs": {"enable_thinking": False},
 }
 
 
@@ -48,6 +60,7 @@ def test_every_field_arrives() -> None:
     assert (draft.temperature, draft.top_p, draft.stop, draft.seed) == (0, 1, ("a", "b"), -1)
     assert (draft.response_format, draft.top_logprobs) == (WHOLE["response_format"], 0)
     assert (draft.reasoning_effort, draft.cache) == ("xhigh", "exact")
+    assert draft.extra_sampling == {name: WHOLE[name] for name in NEUTRAL}
     assert (draft.metadata, draft.webhook_url, draft.end_user) == ({"k": "v"}, "https://example.com/hook", "u")
     assert set(WHOLE) | {"prompt", "input", "dimensions"} == set(JobRequest.model_fields)
 
@@ -98,7 +111,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": ""}]}, "messages"),
     ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
     ({"messages": [{"role": "user"}]}, "messages.0.content"),
-    ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages.0.name"),
+    ({"messages": [{"role": "user", "content": "a", "name": 5}]}, "messages.0.name"),
     *(({"prompt": "a", "max_tokens": bad}, "max_tokens") for bad in (-1, 0, 2**31, "5", 5.0, True, [5])),
     *(({"prompt": "a", "cache": bad}, "cache") for bad in ("semantic", "", True, 0)),
     *(({"prompt": "a", "top_logprobs": bad}, "top_logprobs") for bad in (-1, 21, "5", 1.0, True)),
@@ -112,7 +125,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     *(({"prompt": "a", "max_cost_usd": bad}, "max_cost_usd") for bad in (-1, "x", "NaN", "1e99", "0.0000000001", True)),
     *(({"prompt": "a", "temperature": bad}, "temperature") for bad in (-0.1, 2.1, "1")),
     *(({"prompt": "a", "top_p": bad}, "top_p") for bad in (0, 1.1)),
-    ({"prompt": "a", "stop": []}, "stop"),
+    *(({"prompt": "a", "top_k": bad}, "top_k") for bad in (-2, 1.5, True, 2**31)),
+    *(({"prompt": "a", "min_p": bad}, "min_p") for bad in (-0.1, 1.1)),
+    ({"prompt": "a", "repetition_penalty": 0}, "repetition_penalty"),
+    ({"prompt": "a", "min_tokens": -1}, "min_tokens"),
+    ({"prompt": "a", "stop_token_ids": [1] * 65}, "stop_token_ids"),
+    ({"prompt": "a", "stop_token_ids": [-1]}, "stop_token_ids.0"),
+    ({"prompt": "a", "ignore_eos": 1}, "ignore_eos"),
+    ({"prompt": "a", "chat_template_kwargs": {"a": "x" * 16_384}}, "chat_template_kwargs"),
     ({"prompt": "a", "stop": ["a"] * 5}, "stop"),
     ({"prompt": "a", "stop": [""]}, "stop.0"),
     ({"prompt": "a", "seed": 2**63}, "seed"),
@@ -153,7 +173,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     *(({"input": "a", "dimensions": bad}, "dimensions") for bad in (0, -1, 65_537, "64", 64.0)),
     *(
         ({"input": "a", name: WHOLE[name]}, name)
-        for name in ("max_tokens", "temperature", "top_p", "stop", "seed", "response_format", "top_logprobs")
+        for name in ("max_tokens", "temperature", "top_p", "stop", "seed", "response_format", "top_logprobs", *NEUTRAL)
     ),
     ({"input": "a", "reasoning_effort": "low"}, "reasoning_effort"),
 ]

@@ -9,8 +9,10 @@ from openai.types.responses.response_create_params import ResponseCreateParamsBa
 from openai.types.shared import Reasoning
 from openai.types.shared import ReasoningEffort as TheirEffort
 
+from api.door.drafts import Continuation, ItemReference
 from api.schemas.body import validated
 from api.schemas.responses import (
+    ENCRYPTED,
     LOGPROBS,
     UNSUPPORTED,
     UNSUPPORTED_IN_REASONING,
@@ -74,11 +76,9 @@ def test_who_says_nothing_of_the_effort_leaves_it_to_the_model(nothing: Any) -> 
     ("changes", "param"),
     [
         ({"store": False}, "store"),
-        ({"store": False, "background": False}, "store"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"store": False, "background": False, "job": {"webhook": "https://example.com/"}}, "store"),
         ({"background_options": {"completion_window": "2h"}, "stream": True}, "background_options"),
         ({"include": [LOGPROBS, "file_search_call.results"]}, "include"),
-        ({"include": ["reasoning.encrypted_content"]}, "include"),
     ],
 )
 def test_a_mode_we_have_not_is_refused_with_the_remedy(changes: dict[str, Any], param: str) -> None:
@@ -114,6 +114,7 @@ def test_the_caller_polls_waits_or_listens(changes: dict[str, Any], background: 
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"include": LOGPROBS}, "include"),
         ({"top_logprobs": 1}, "top_logprobs"),
+        ({"top_logprobs": 1, "include": [ENCRYPTED]}, "top_logprobs"),
         ({"top_logprobs": 21, "include": [LOGPROBS]}, "top_logprobs"),
         ({"reasoning": {"effort": "great"}}, "reasoning.effort"),
         ({"reasoning": {"unknown": 1}}, "reasoning.unknown"),
@@ -213,6 +214,8 @@ def test_a_schema_reaches_the_engine_in_its_own_spelling() -> None:
         ({"top_logprobs": 0, "include": []}, None),
         ({"include": [LOGPROBS]}, 0),
         ({"include": [LOGPROBS], "top_logprobs": 20}, 20),
+        ({"include": [ENCRYPTED]}, None),
+        ({"include": [ENCRYPTED, LOGPROBS]}, 0),
     ],
 )
 def test_log_probabilities_come_when_they_are_to_be_included(changes: dict[str, Any], top_logprobs: int | None) -> None:
@@ -239,3 +242,70 @@ def test_a_bad_query_is_named(asked: dict[str, str], param: str) -> None:
 def test_a_query_can_ask_for_the_rest_of_a_stream() -> None:
     asked = validated(ResponseQuery, {"stream": "true", "starting_after": "0", "include_obfuscation": "false"})
     assert (asked.stream, asked.starting_after) == (True, 0)
+
+
+def test_what_clients_send_by_default_is_accepted() -> None:
+    part = {"type": "input_text", "text": "Hi", "cache_control": {"type": "ephemeral"}, "unknown": None}
+    given = {"truncation": "auto", "include": [ENCRYPTED], "unknown": None, "top_k": 3}
+    draft = draft_of(**given, input=[{"role": "user", "content": [part], "unknown": None}])
+    assert (draft.messages, draft.extra_sampling) == ((Message("user", "Hi"),), {"top_k": 3})
+
+
+@pytest.mark.parametrize(
+    ("item", "kind", "place"),
+    [
+        ({"type": "function_call_output", "output": "x"}, "function_call_output", "input.0"),
+        ({"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}, "input_image", "input.0.content.0"),
+    ],
+)
+def test_an_item_that_is_not_read_is_named_by_its_type(item: dict[str, Any], kind: str, place: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"Unsupported type '{kind}' in '{place}'") as raised:
+        draft_of(input=[item])
+    assert (raised.value.code, raised.value.param) == ("unsupported_parameter", f"{place}.type")
+
+
+RS, MSG = f"rs_{'1' * 32}", f"msg_{'1' * 32}"
+
+
+def test_references_keep_their_places_among_the_turns() -> None:
+    items = [
+        {"type": "item_reference", "id": MSG},
+        {"type": "reasoning", "id": RS, "summary": []},
+        {"role": "user", "content": "So?"},
+        {"type": "item_reference", "id": f"{MSG}_0"},
+    ]
+    draft = draft_of(input=items, instructions="Be brief.", previous_response_id="resp_1")
+    assert draft.messages == ()
+    assert draft.continuation == Continuation(
+        "resp_1",
+        Message("system", "Be brief."),
+        (ItemReference(MSG, "input.0.id"), Message("user", "So?"), ItemReference(f"{MSG}_0", "input.3.id")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"input": [{"type": "item_reference"}]}, "input.0.id"),
+        ({"input": [{"type": "item_reference", "id": 5}]}, "input.0.id"),
+        ({"input": [{"type": "item_reference", "id": MSG, "role": "user"}]}, "input.0"),
+        ({"input": [{"type": "item_reference", "id": MSG}] * 257}, "input"),
+        ({"input": "", "previous_response_id": "resp_1"}, "input"),
+        ({"previous_response_id": 5}, "previous_response_id"),
+        ({"references": []}, "references"),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_a_bad_reference_is_named(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        draft_of(**changes)
+    assert raised.value.param == param
+
+
+def test_what_is_not_stored_is_not_cached_either() -> None:
+    draft = draft_of(store=False, background=False, temperature=0)
+    assert (draft.is_stored, draft.cache) == (False, "never")
+    assert draft_of(store=True).is_stored
+    with pytest.raises(InvalidRequest) as raised:
+        draft_of(store=False, background=False, job={"cache": "exact"})
+    assert raised.value.param == "job.cache"

@@ -155,3 +155,8 @@ def test_the_paid_api_has_no_price_for_embeddings() -> None:
     assert tariff.price(Route.POOL, "embed", "embeds") == pools["embed"].price
     only = Tariff.of(Settings().model_copy(update={"pools": {"embed": pools["embed"]}, "prices": {}}))
     assert only.unpriced == ()
+
+
+def test_who_speaks_is_part_of_what_a_prompt_may_cost() -> None:
+    plain, named = (ceiling(PRICE, [Message("user", "Hi", name)], Sampling(5)).usd for name in (None, "é" * 10))
+    assert named == plain + (20 + MESSAGE_TOKENS) * PRICE.input_usd_per_mtok / 1_000_000

@@ -66,6 +66,9 @@ def test_webhook_follows_its_schedule_and_the_receivers_wish(
         ("one E ", Sampling(9, stop=("END",)), True),
         ("N", Sampling(9, stop=("END",)), True),
         ("x", Sampling(9, stop=("y",)), True),
+        ("x", Sampling(9, extra={"top_k": 5, "ignore_eos": True, "presence_penalty": 0.0}), True),
+        ("x", Sampling(9, extra={"presence_penalty": 0.5}), False),
+        ("x", Sampling(9, extra={"skip_special_tokens": False}), False),
     ],
 )
 def test_answer_is_continued_where_the_rest_says_nothing_about_its_beginning(

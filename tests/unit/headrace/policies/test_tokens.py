@@ -11,8 +11,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.prompts.plain import plain_text, plain_tokens
 from headrace.errors import InvalidRequest
-from headrace.policies.tokens import LONG_CHARS, Tokenizer, template_arguments
+from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, Tokenizer
+from headrace.policies.tokens.chat_template import template_arguments
 
 CHATML = (
     "{%- for message in messages %}\n"
@@ -208,3 +210,61 @@ def test_counting_needs_neither_torch_nor_transformers() -> None:
 def test_a_text_far_too_long_has_a_bound_far_above_zero(tmp_path: Path) -> None:
     tokenizer = Tokenizer(write_model(tmp_path))
     assert tokenizer.least([Message("user", "word " * 1_000_000)]) > 100_000
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_template_is_given_the_variables_of_the_request_and_who_speaks(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    template = "{% for m in messages %}{{ m.name }}{{ m.content }}{% endfor %}{{ tone }}{{ enable_thinking }}"
+    tokenizer, messages = Tokenizer(write_model(tmp_path, template)), [Message("user", "hi", "ann")]
+    kwargs = {"tone": "kind", "enable_thinking": False}
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        [{"role": "user", "content": "hi", "name": "ann"}], add_generation_prompt=True, **kwargs
+    )["input_ids"]
+    # What the request says of a variable wins over what an effort says of it.
+    assert tokenizer.render(messages, "low", kwargs) == "annhikindFalse"
+    assert tokenizer.encode(messages, None, kwargs) == theirs
+    assert tokenizer.count(messages, None, kwargs) == len(theirs) >= tokenizer.least(messages, None, kwargs) > 0
+
+
+@pytest.mark.parametrize("value", ["x", 0, None, [], {"a": 1}])
+def test_a_template_that_does_not_expect_a_variable_s_value_names_it(tmp_path: Path, value: object) -> None:
+    template = "{{ messages[0].content }}{% if deep is defined %}{{ (6 // deep) ~ deep[0] }}{% endif %}"
+    tokenizer = Tokenizer(write_model(tmp_path, template))
+    with pytest.raises(InvalidRequest, match="refuses 'chat_template_kwargs'") as caught:
+        tokenizer.count([Message("user", "hi")], None, {"deep": value})
+    assert caught.value.param == "chat_template_kwargs"
+
+
+def test_a_texts_tokens_lead_back_to_it(tmp_path: Path) -> None:
+    tokenizer, text = Tokenizer(write_model(tmp_path)), "The fox <|im_end|> été 🌊"
+    ids = tokenizer.encode_text(text, adds_special=True)
+    assert tokenizer.decode(ids) == text
+    assert "<|im_end|>" in tokenizer.spell(ids)
+    assert len(tokenizer.spell(ids)) == len(ids)
+    with pytest.raises(InvalidRequest, match="no token 123456"):
+        tokenizer.spell([1, 123_456])
+
+
+def test_estimated_tokens_lead_back_to_their_text() -> None:
+    tokenizer, text = EstimatingTokenizer(), "The fox été 🌊!"
+    ids = tokenizer.encode_text(text, adds_special=True)
+    assert (tokenizer.decode(ids), len(tokenizer.spell(ids))) == (text, len(ids))
+    assert tokenizer.count([Message("user", "x" * 40, "a" * 40)]) == tokenizer.count([Message("user", "x" * 40)]) + 10
+
+
+def test_a_plain_prompt_has_no_template_around_it(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    tokenizer, reader = Tokenizer(tmp_path), tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in ("The fox <|im_end|> jumps", "x" * LONG_CHARS * 2):
+        prompt = [plain_text(text)]
+        assert tokenizer.encode(prompt) == reader.encode(text).ids
+        assert tokenizer.count(prompt) == len(reader.encode(text).ids) >= tokenizer.least(prompt) > 0
+
+
+def test_a_plain_prompts_token_ids_stay_as_they_are(tmp_path: Path) -> None:
+    for tokenizer in (Tokenizer(write_model(tmp_path)), EstimatingTokenizer()):
+        prompt = [plain_tokens([5, 300, 7])]
+        assert tokenizer.encode(prompt) == [5, 300, 7]
+        assert (tokenizer.count(prompt), tokenizer.least(prompt)) == (3, 3)
+    assert EstimatingTokenizer().count([plain_text("x" * 40)]) == 10

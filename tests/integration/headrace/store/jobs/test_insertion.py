@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -131,6 +131,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         other = apps.ensure(db, "other")
     deadline = datetime(2100, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     sampling = Sampling(7, 0.0, 0.25, ("é", "\n"), 0, {"type": "json_schema", "schema": {"a": [1.5, None]}}, 0, "none")
+    sampling = replace(sampling, extra={"logit_bias": {"7": -1.5}})
     stored: dict[str, tuple[Any, dict[str, Any]]] = {  # By field: its value, and the columns it becomes.
         "id": ((spec := make_spec()).id, {"id": spec.id}),
         "app_id": (other.id, {"app_id": other.id}),
@@ -139,8 +140,13 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         "pool": ("p", {"pool": "p"}),
         "lane": (Lane.LOW, {"lane": "low"}),
         "messages": (
-            (Message("system", 'quote " \\ \u2028 😀'), Message("user", "")),
-            {"messages": [{"role": "system", "content": 'quote " \\ \u2028 😀'}, {"role": "user", "content": ""}]},
+            (Message("system", 'quote " \\ \u2028 😀'), Message("user", "", "ann")),
+            {
+                "messages": [
+                    {"role": "system", "content": 'quote " \\ \u2028 😀'},
+                    {"role": "user", "content": "", "name": "ann"},
+                ]
+            },
         ),
         "sampling": (
             sampling,
@@ -149,6 +155,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
                 "sampling": {
                     **{"max_tokens": 7, "temperature": 0.0, "top_p": 0.25, "stop": ["é", "\n"], "seed": 0},
                     **{"response_format": sampling.response_format, "top_logprobs": 0, "reasoning_effort": "none"},
+                    "extra": {"logit_bias": {"7": -1.5}},
                 },
             },
         ),
@@ -165,6 +172,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         "idempotency": (Idempotency("k", b"\0h\xff"), {"key": "k", "request_hash": b"\0h\xff"}),
         "is_cache_miss": (True, {"cache": "miss"}),
         "cache_key": (b"\0k\xff", {"cache_key": b"\0k\xff"}),
+        "is_stored": (False, {"is_unstored": True}),
     }
     assert set(stored) == {field.name for field in fields(JobSpec)}
 

@@ -55,6 +55,7 @@ FIELDS: dict[str, tuple[Any, bool]] = {
     "adapter": ("a", True),
     "is_cache_miss": (True, False),
     "cache_key": (b"k", False),
+    "is_stored": (False, False),
 }
 #: By field of the sampling: another value. Each may change the answer.
 SAMPLINGS: dict[str, Any] = {
@@ -67,6 +68,7 @@ SAMPLINGS: dict[str, Any] = {
     "top_logprobs": 0,
     "reasoning_effort": "low",
     "dimensions": 64,
+    "extra": {"top_k": 5},
 }
 
 

@@ -330,3 +330,23 @@ def test_behind_a_prefix_nothing_is_thought_again() -> None:
     whole = started(output_tokens=6).generate(ask())
     engine = started(reasoning_tokens=5, output_tokens=6)
     assert engine.generate(replace(ask(), prefix=whole.text[:20])) == whole
+
+
+@pytest.mark.parametrize(
+    ("extra", "tokens", "reason"),
+    [
+        ({"min_tokens": 10}, 24, "stop"),
+        ({"min_tokens": 40}, 40, "stop"),
+        ({"ignore_eos": True}, 100, "length"),
+        ({"top_k": 3}, 24, "stop"),
+    ],
+)
+def test_an_answer_is_as_long_as_vllm_would_make_it(extra: dict[str, Any], tokens: int, reason: str) -> None:
+    generation = started(output_tokens=24).generate(ask(extra=extra))
+    assert (generation.usage.output_tokens, generation.finish_reason) == (tokens, reason)
+
+
+def test_nothing_is_thought_where_the_template_is_told_so() -> None:
+    engine = started(reasoning_tokens=3)
+    assert engine.generate(ask()).reasoning
+    assert not engine.generate(ask(extra={"chat_template_kwargs": {"enable_thinking": False}})).reasoning

@@ -8,6 +8,7 @@ from typing import Any
 from headrace.config import PoolSettings
 from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.policies.tokens import EstimatingTokenizer
+from headrace.policies.tokens.chat_template import Kwargs
 from workers.engines.base import GenerationRequest
 from workers.engines.vllm.engine import _ENCODINGS_AT_ONCE, VllmEngine
 
@@ -21,7 +22,9 @@ class CountingTokenizer(EstimatingTokenizer):
         self._lock = threading.Lock()
         self._together = threading.Barrier(_ENCODINGS_AT_ONCE)
 
-    def encode(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> list[int]:
+    def encode(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> list[int]:
         with self._lock:
             self.threads.add(threading.get_ident())
             self.now += 1

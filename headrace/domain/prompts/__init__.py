@@ -7,20 +7,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from headrace.domain.prompts.extra_sampling import ExtraSampling
+
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 Role = Literal["system", "developer", "user", "assistant"]
 #: What an embedding job embeds: a text, or token ids in decimal. `headrace.domain.embeddings.inputs` makes both.
 InputKind = Literal["input", "tokens"]
+#: What a completion continues: a text, or token ids in decimal. `headrace.domain.prompts.plain` makes both.
+PlainKind = Literal["text", "text_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation, or one input of an embedding job."""
+    """One turn of a conversation, one input of an embedding job, or a plain prompt.
 
-    role: Role | InputKind
+    Attributes:
+        name: who speaks, where several share a role; chat templates and the paid API may use it.
+    """
+
+    role: Role | InputKind | PlainKind
     content: str
+    name: str | None = None
+
+    def to_fields(self) -> dict[str, str]:
+        """The message as JSON, without a name where it has none."""
+        named = {} if self.name is None else {"name": self.name}
+        return {"role": self.role, "content": self.content, **named}
 
 
 #: How much a model reasons before it answers, in ascending order. Source: OpenAI's API; vLLM's own server.
@@ -41,6 +55,7 @@ class Sampling:
             no log probabilities at all.
         reasoning_effort: how much the model reasons before the answer.
         dimensions: the length to which an embedding's vectors are shortened; None for the model's own.
+        extra: vLLM's extra sampling parameters; None without any.
     """
 
     max_tokens: int
@@ -52,11 +67,20 @@ class Sampling:
     top_logprobs: int | None = None
     reasoning_effort: ReasoningEffort | None = None
     dimensions: int | None = None
+    extra: ExtraSampling | None = None
+
+    @property
+    def template_kwargs(self) -> Mapping[str, Any]:
+        """The variables of the chat template that the request sets."""
+        return self.extra.get("chat_template_kwargs", {}) if self.extra else {}
 
 
 def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:
     """A digest that identifies a prompt: model, messages and sampling, whichever app sends it."""
-    asked = {"model": model, "messages": [asdict(each) for each in messages], "sampling": asdict(sampling)}
+    how = asdict(sampling)
+    if sampling.extra is None:
+        del how["extra"]  # So that digests stored before there were extra parameters still hold.
+    asked = {"model": model, "messages": [each.to_fields() for each in messages], "sampling": how}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
 

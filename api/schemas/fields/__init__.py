@@ -40,9 +40,9 @@ def refusal(message: str, code: str = "invalid_value", param: str | None = None)
     return PydanticCustomError(code, "{message}", {"message": message, "param": param})
 
 
-def unsupported(name: str, remedy: str) -> PydanticCustomError:
-    """The refusal of an OpenAI parameter that Headrace does not support."""
-    return refusal(f"Unsupported parameter: '{name}'. {remedy}", "unsupported_parameter", name)
+def unsupported(name: str, remedy: str, kinds: str = "") -> PydanticCustomError:
+    """The refusal of an OpenAI parameter that Headrace does not support. Args: kinds: the types of its items."""
+    return refusal(f"Unsupported parameter: '{name}'{kinds}. {remedy}", "unsupported_parameter", name)
 
 
 def _usd(value: Any) -> Any:
@@ -106,6 +106,8 @@ def _response_format(value: Mapping[str, Any]) -> Mapping[str, Any]:
     allowed = {"type", "json_schema"} if kind == "json_schema" else {"type"}
     if kind not in ("text", "json_object", "json_schema"):
         raise refusal("'type' should be 'text', 'json_object' or 'json_schema'")
+    # Some clients send every field that they know.
+    value = {name: each for name, each in value.items() if each is not None}
     if unknown := set(value) - allowed:
         raise refusal(f"it has an unknown field: {min(unknown)[:80]}")
     schema = value.get("json_schema")
@@ -167,7 +169,7 @@ TopP = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=256)]],
-    Field(min_length=1, max_length=4, fail_fast=True),
+    Field(max_length=4, fail_fast=True),
     BeforeValidator(_one_or_more, json_schema_input_type=str | list[str]),
 ]
 Metadata = Annotated[
@@ -175,6 +177,7 @@ Metadata = Annotated[
     Field(max_length=16),
 ]
 EndUser = Annotated[str, Field(min_length=1, max_length=128)]
+Speaker = Annotated[str, Field(max_length=64)]
 ResponseFormat = Annotated[dict[str, Any], AfterValidator(_response_format)]
 CacheField = Annotated[
     CacheChoice | None,

@@ -3,6 +3,7 @@
 Knows no field by name.
 """
 
+import codecs
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from api.schemas.body.nulls import NULLS_LIMIT, unknown_nulls, without_nulls
 from headrace.errors import InvalidRequest
 
 #: Levels of nested objects and lists. A sensible JSON schema in `response_format`, the deepest body, stays below.
@@ -46,7 +48,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     if len(raw) > VALUES_LIMIT and _values(raw) > VALUES_LIMIT:
         raise _too_many("")
     try:
-        parsed = _DECODER.decode(raw.decode())
+        # Some clients on Windows begin their UTF-8 with a mark.
+        parsed = _DECODER.decode(raw.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The body is not UTF-8: byte {error.start} is not.", code="invalid_json") from error
     except json.JSONDecodeError as error:
@@ -72,11 +75,21 @@ def _values(raw: bytes) -> int:
 
 
 def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
-    """The values as a model. Raises: InvalidRequest about the first field at fault."""
-    try:
-        return schema.model_validate(dict(values))
-    except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_input=False)[0]) from error
+    """The values as a model. Unknown fields that are null ask for nothing, and are dropped.
+
+    Raises: InvalidRequest about the first field at fault.
+    """
+    given, nulls = dict(values), set[tuple[str, ...]]()
+    while True:
+        try:
+            return schema.model_validate(given)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            found = unknown_nulls(details) - nulls
+            nulls |= found
+            if not found or len(nulls) > NULLS_LIMIT:
+                raise _invalid(details[0]) from error
+            given = without_nulls(given, found)
 
 
 def _invalid(detail: ErrorDetails) -> InvalidRequest:
@@ -91,6 +104,9 @@ def _invalid(detail: ErrorDetails) -> InvalidRequest:
             return InvalidRequest(f"Missing required parameter: '{param}'.", code="missing_parameter", param=param)
         case "unsupported_parameter" | "webhook_url_not_allowed" as code:
             return InvalidRequest(detail["msg"], code=code, param=param)
+        case "literal_error" if path[-1] == "type" and isinstance(detail["input"], str):
+            message = f"Unsupported type '{_shown(detail['input'])}' in '{_dotted(path[:-1])}': {detail['msg']}."
+            return InvalidRequest(message, code="unsupported_parameter", param=param)
     words = _WORDS.get(detail["type"])
     said = words.format(**detail.get("ctx", {})) if words else detail["msg"].rstrip(".")
     return InvalidRequest(f"Invalid '{param}': {said}.", param=param)

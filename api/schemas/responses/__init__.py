@@ -6,12 +6,13 @@ Source: the request types of openai-python 3.57; a test holds the lists against 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from api.door.drafts import Draft, Spelling
+from api.door.drafts import Continuation, Draft, ItemReference, Spelling
 from api.schemas.fields import MaxTokens, Request, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import TIER_LANES, OpenAIRequest, refuse_unsupported
+from api.schemas.responses.turns import InputMessage, InputReference, as_messages, sorted_out
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.queues import Lane
 
@@ -23,7 +24,6 @@ UNSUPPORTED: Mapping[str, str] = {
     "image": "Only text is answered: leave it out.",
     "max_tool_calls": "No tools are called here: leave it out.",
     "moderation": "Leave it out, and moderate the text yourself.",
-    "previous_response_id": "Send the whole conversation as 'input'.",
     "prompt": "Send the text itself as 'input'.",
     "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
     "tools": "No tools are called here: leave it out.",
@@ -35,51 +35,11 @@ UNSUPPORTED_IN_REASONING: Mapping[str, str] = {
     "mode": "Leave it out.",
     "summary": "Leave it out: what is thought is told as it is.",
 }
-#: The only supported value of `include`.
+#: The only value of `include` that adds anything.
 LOGPROBS = "message.output_text.logprobs"
+#: A value of `include` for which there is nothing: reasoning is shown as it is.
+ENCRYPTED = "reasoning.encrypted_content"
 WINDOWS_S: Mapping[str, float] = {"2h": 7200.0, "8h": 28_800.0}
-
-
-class TextPart(Request):
-    """A piece of a message's text. Annotations and log probabilities, as answers carry them, are not read."""
-
-    type: Literal["input_text", "output_text"]
-    text: str
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
-
-
-def _as_parts(content: Any) -> Any:
-    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
-
-
-class InputMessage(Request):
-    """One turn of a conversation; an earlier answer's message can be sent back as it came."""
-
-    type: Literal["message"] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        list[TextPart],
-        Field(min_length=1, fail_fast=True),
-        BeforeValidator(_as_parts, json_schema_input_type=str | list[TextPart]),
-    ]
-    id: str | None = None
-    status: str | None = None
-    phase: str | None = None
-
-    @property
-    def text(self) -> str:
-        """All of its text; parts are lines, as in vLLM's own server."""
-        return "\n".join(part.text for part in self.content)
-
-
-def _as_messages(given: Any) -> Any:
-    """A text as a message; items that are sent back, without the reasoning."""
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}]
-    if isinstance(given, list):
-        return [each for each in given if not (isinstance(each, dict) and each.get("type") == "reasoning")]
-    return given
 
 
 class TextFormat(Request):
@@ -143,43 +103,64 @@ class ResponseRequest(OpenAIRequest):
 
     input: Annotated[
         list[InputMessage],
-        Field(min_length=1, fail_fast=True),
-        BeforeValidator(_as_messages, json_schema_input_type=str | list[InputMessage]),
+        Field(fail_fast=True),
+        BeforeValidator(as_messages, json_schema_input_type=str | list[InputMessage | InputReference]),
     ]
+    previous_response_id: str | None = Field(
+        None, description="A stored response of yours, whose conversation comes before the input."
+    )
     background: bool | None = Field(None, description="True: answer at once, with the response queued, to be polled.")
     instructions: str | None = Field(None, description="A system message before the input.")
     max_output_tokens: MaxTokens | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
-    include: list[str] | None = Field(None, description=f"`{LOGPROBS}`, or nothing.")
+    include: list[str] | None = Field(
+        None, description=f"`{LOGPROBS}`, or nothing; `{ENCRYPTED}` is not acted on: reasoning is shown as it is."
+    )
     top_logprobs: TopLogprobs | None = Field(
         None, description=f"The likeliest tokens at each place; with `{LOGPROBS}`."
     )
     background_options: BackgroundOptions | None = None
-    store: bool | None = Field(None, description="Not false: an answer is stored until it is deleted.")
-    truncation: Literal["auto", "disabled"] | None = None
+    store: bool | None = Field(
+        None, description="False: nothing of its texts is kept once they are delivered. Not with background=true."
+    )
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None, description="Not acted on: an input that does not fit the model is refused."
+    )
     stream_options: Any = Field(None, description="Not acted on: a stream is never obfuscated.")
 
-    @field_validator("input")
+    _references: Mapping[int, ItemReference] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _not_empty(cls, turns: list[InputMessage]) -> list[InputMessage]:
-        if not any(turn.text.strip() for turn in turns):
-            raise refusal("it must not be empty")
-        return turns
+    def _with_references(cls, values: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        turns, references = sorted_out(values)
+        made = read(turns)
+        if not references and not any(turn.text.strip() for turn in made.input):
+            raise refusal("it must not be empty", param="input")
+        made._references = references
+        return made
 
     @model_validator(mode="after")
     def _refuse_modes(self) -> Self:
         if self.store is False:
-            raise unsupported("store", "Leave it out, and DELETE /v1/responses/{id} once you have the answer.")
-        if self.truncation == "auto":
-            raise unsupported("truncation", "Leave it out, and shorten the input yourself.")
-        if set(self.include or ()) - {LOGPROBS}:
+            self._check_unstored()
+        if set(self.include or ()) - {LOGPROBS, ENCRYPTED}:
             raise unsupported("include", f"Only '{LOGPROBS}' can be included: leave out the rest.")
-        if self.top_logprobs and not self.include:
+        if self.top_logprobs and not self._has_logprobs:
             raise refusal(f"it needs include=['{LOGPROBS}']", param="top_logprobs")
         if self.background_options is not None:
             self._check_background_options()
         return self
+
+    def _check_unstored(self) -> None:
+        remedy = "Leave it out, and DELETE /v1/responses/{id} once you have the answer."
+        if self.background:
+            raise unsupported("store", f"A response in the background is stored until it is read. {remedy}")
+        if self.job.webhook is not None:
+            raise unsupported("store", f"A webhook comes once the answer is gone. {remedy}")
+        if self.job.cache == "exact":
+            raise refusal("a cache stores answers: leave it out with store=false", param="job.cache")
 
     def _check_background_options(self) -> None:
         if not self.background:
@@ -193,6 +174,10 @@ class ResponseRequest(OpenAIRequest):
             raise refusal("job.max_wait says the same: give one of the two", param=param)
         if self.service_tier and TIER_LANES[self.service_tier] is Lane.HIGH:
             raise refusal(f"a job of service_tier '{self.service_tier}' does not wait that long", param=param)
+
+    @property
+    def _has_logprobs(self) -> bool:
+        return LOGPROBS in (self.include or ())
 
     @property
     def _window_s(self) -> float | None:
@@ -214,18 +199,32 @@ class ResponseRequest(OpenAIRequest):
         """The request in the core's terms."""
         system = [Message("system", self.instructions)] if self.instructions else []
         turns = [Message(turn.role, turn.text) for turn in self.input]
+        continuation = self._continuation(system, turns)
         shape = self.text.format if self.text else None
         shared = self.shared()
+        shared["max_wait_s"] = shared["max_wait_s"] or self._window_s
+        if self.store is False:
+            shared |= {"is_stored": False, "cache": "never"}
         return Draft(
-            **{**shared, "max_wait_s": shared["max_wait_s"] or self._window_s},
+            **shared,
             spelling=Spelling("input", "max_output_tokens", "job.", self.lane_param, "reasoning.effort"),
-            messages=(*system, *turns),
+            messages=() if continuation else (*system, *turns),
+            continuation=continuation,
             max_tokens=self.max_output_tokens,
             response_format=shape.to_response_format() if shape else None,
-            top_logprobs=(self.top_logprobs or 0) if self.include else None,
+            top_logprobs=(self.top_logprobs or 0) if self._has_logprobs else None,
             reasoning_effort=self.reasoning.effort if self.reasoning else None,
             background=bool(self.background),
         )
+
+    def _continuation(self, system: list[Message], turns: list[Message]) -> Continuation | None:
+        """None for a conversation that is whole as it was sent."""
+        if self.previous_response_id is None and not self._references:
+            return None
+        rest = iter(turns)
+        every = range(len(turns) + len(self._references))
+        placed = tuple(self._references.get(place) or next(rest) for place in every)
+        return Continuation(self.previous_response_id, system[0] if system else None, placed)
 
 
 class ResponseQuery(Request):

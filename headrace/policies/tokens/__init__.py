@@ -5,23 +5,18 @@ Knows a model's files; knows nothing about job states, HTTP or engines.
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
-import jinja2
-import jinja2.ext
-import jinja2.meta
-import jinja2.nodes
-import jinja2.parser
 import tokenizers
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.domain.embeddings.inputs import are_inputs, token_ids
 from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.prompts.plain import ids_of, is_plain
 from headrace.errors import ConfigError, InvalidRequest
 from headrace.policies.byte_bound import byte_bound
+from headrace.policies.tokens.chat_template import ChatTemplate, Kwargs
 
 #: A text with more characters is encoded without the GIL, since it would block every other thread. A short text takes
 #: less than a millisecond, less than a busy process needs to get the GIL back.
@@ -31,7 +26,7 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "
 
 
 class PromptTokenizer(Protocol):
-    """Counts and encodes the tokens of prompts.
+    """Counts and encodes the tokens of prompts. `kwargs` are further variables of the chat template.
 
     Attributes:
         reads_effort: False if the reasoning effort does not change the prompt.
@@ -39,11 +34,15 @@ class PromptTokenizer(Protocol):
 
     reads_effort: bool
 
-    def encode(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> list[int]:
+    def encode(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> list[int]:
         """The token ids of the whole prompt, generation prompt included. Raises: InvalidRequest."""
         ...
 
-    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+    def count(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> int:
         """How many tokens the whole prompt has. Raises: InvalidRequest."""
         ...
 
@@ -51,14 +50,26 @@ class PromptTokenizer(Protocol):
         """The token ids of the beginning of an answer, which follow those of its prompt."""
         ...
 
-    def least(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+    def least(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> int:
         """A lower bound of the count, cheap for any length; 0 if none is proven. Raises: InvalidRequest."""
         ...
 
+    def encode_text(self, text: str, *, adds_special: bool) -> list[int]:
+        """The token ids of a text without a chat template. Special tokens that it spells are read as such.
 
-def template_arguments(effort: ReasoningEffort | None) -> dict[str, Any]:
-    """The chat template's arguments for an effort, by the two names that vLLM's own server uses."""
-    return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+        Args: adds_special: whether the tokens that the model expects around a text are added.
+        """
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens, special ones included. Ids that the model does not have are left out."""
+        ...
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary spells it. Raises: InvalidRequest for an id that the model does not have."""
+        ...
 
 
 class Tokenizer:
@@ -69,11 +80,8 @@ class Tokenizer:
         try:
             spec = (folder / "tokenizer.json").read_text(encoding="utf-8")
             self._tokenizer = tokenizers.Tokenizer.from_str(spec)
-            template, environment = _template_text(folder), _environment()
-            self._template = environment.from_string(template)
-            read = jinja2.meta.find_undeclared_variables(environment.parse(template))
-            self._special_tokens = _special_tokens(folder)
-        except (OSError, ValueError, jinja2.TemplateError) as error:
+            template = ChatTemplate(folder)
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"No usable tokenizer in {folder}: {error}. It must hold tokenizer.json and a chat template, "
                 "as the folder of an instruction-tuned Hugging Face model does.",
@@ -82,39 +90,52 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._bound = byte_bound(json.loads(spec))
-        # A model trained without this role would take it for noise.
-        self._knows_developer = "developer" in template
-        self.reads_effort = not read.isdisjoint(template_arguments("none"))
+        self.render, self.reads_effort = template.render, template.reads_effort
 
-    def render(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> str:
-        """The whole prompt as text. Raises: InvalidRequest when the template refuses the conversation or the effort."""
-        turns = [{"role": self._role(message), "content": message.content} for message in messages]
-        more = {**self._special_tokens, **template_arguments(effort)}
-        try:
-            return self._template.render(messages=turns, tools=None, documents=None, add_generation_prompt=True, **more)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            if effort is not None:
-                self.render(messages)  # Raises if the messages are at fault, not the effort.
-                raise InvalidRequest(
-                    f"The model's chat template refuses the effort '{effort}': {error}", param="reasoning_effort"
-                ) from error
-            raise InvalidRequest(
-                f"The model's chat template refuses these messages: {error}", param="messages"
-            ) from error
+    def encode(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> list[int]:
+        if is_plain(messages):
+            return self._plain(messages[0])
+        return _encoded(self._tokenizer, self.render(messages, effort, kwargs)).ids
 
-    def encode(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> list[int]:
-        return _encoded(self._tokenizer, self.render(messages, effort)).ids
-
-    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+    def count(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> int:
+        if is_plain(messages):
+            return len(self._plain(messages[0]))
         # `len` creates no Python integer per token.
-        return len(_encoded(self._tokenizer, self.render(messages, effort)))
+        return len(_encoded(self._tokenizer, self.render(messages, effort, kwargs)))
 
     def encode_answer(self, text: str) -> list[int]:
         # An answer has no special tokens: one that spells a special token wrote its characters.
         return _encoded(self._literal, text).ids
 
-    def least(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
-        return self._bound.least(self.render(messages, effort)) if self._bound else 0
+    def least(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> int:
+        if self._bound is None:
+            return 0
+        if is_plain(messages):
+            ids = ids_of(messages[0])
+            return self._bound.least(messages[0].content) if ids is None else len(ids)
+        return self._bound.least(self.render(messages, effort, kwargs))
+
+    def _plain(self, prompt: Message) -> list[int]:
+        ids = ids_of(prompt)
+        return self.encode_text(prompt.content, adds_special=True) if ids is None else ids
+
+    def encode_text(self, text: str, *, adds_special: bool) -> list[int]:
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=adds_special)[0].ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        spelled = [(number, self._tokenizer.id_to_token(number)) for number in ids]
+        if unknown := [number for number, token in spelled if token is None]:
+            raise InvalidRequest(f"The model has no token {unknown[0]}.", param="tokens")
+        return [token or "" for _, token in spelled]
 
     @cached_property
     def _literal(self) -> tokenizers.Tokenizer:
@@ -122,9 +143,6 @@ class Tokenizer:
         literal = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
         literal.encode_special_tokens = True
         return literal
-
-    def _role(self, message: Message) -> str:
-        return "system" if message.role == "developer" and not self._knows_developer else message.role
 
 
 def _encoded(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
@@ -140,22 +158,50 @@ class EstimatingTokenizer:
     #: Without a template it is unknown whether the engine uses the effort.
     reads_effort = True
 
-    def encode(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> list[int]:
-        return self.encode_answer(self._text(messages))
+    def encode(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> list[int]:
+        ids = ids_of(messages[0])
+        return self.encode_answer(self._text(messages)) if ids is None else ids
 
     def encode_answer(self, text: str) -> list[int]:
         spelled = text.encode()
         return [int.from_bytes(spelled[at : at + 4], "big") for at in range(0, len(spelled), 4)]
 
-    def count(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
-        return -(-len(self._text(messages).encode()) // 4)
+    def count(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> int:
+        ids = ids_of(messages[0])
+        return -(-len(self._text(messages).encode()) // 4) if ids is None else len(ids)
 
-    def least(self, messages: Sequence[Message], effort: ReasoningEffort | None = None) -> int:
+    def least(
+        self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
+    ) -> int:
         return self.count(messages)
+
+    def encode_text(self, text: str, *, adds_special: bool) -> list[int]:
+        return self.encode_answer(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return b"".join(map(_spelled, ids)).decode(errors="replace")
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        return [_spelled(number).decode(errors="replace") for number in ids]
 
     @staticmethod
     def _text(messages: Sequence[Message]) -> str:
-        return "\n".join(f"{message.role}: {message.content}" for message in messages)
+        if is_plain(messages):
+            return messages[0].content
+        return "\n".join(f"{_speaker(message)}: {message.content}" for message in messages)
+
+
+def _spelled(number: int) -> bytes:
+    """The bytes of one estimated token."""
+    return number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
+
+
+def _speaker(message: Message) -> str:
+    return message.role if message.name is None else f"{message.role} {message.name}"
 
 
 class InputTokenizer:
@@ -204,63 +250,3 @@ class InputTokenizer:
             # Without the GIL, however short the texts are: there may be thousands.
             return iter(self._tokenizer.encode_batch_fast(texts, add_special_tokens=True))
         return map(EstimatingTokenizer().encode_answer, texts)
-
-
-def _template_text(folder: Path) -> str:
-    """The chat template: its own file, or, in older models, an entry of the tokenizer's configuration."""
-    path = folder / "chat_template.jinja"
-    if path.exists():
-        return path.read_text(encoding="utf-8")
-    template = _read_json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(template, list):
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    if not isinstance(template, str):
-        raise ValueError("it has no chat template")
-    return template
-
-
-def _special_tokens(folder: Path) -> dict[str, str]:
-    """`bos_token`, `eos_token` and the others, by the names that templates use."""
-    entries = _read_json(folder / "special_tokens_map.json") | _read_json(folder / "tokenizer_config.json")
-    named = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-    found = {name: entries[name] for name in named if entries.get(name) is not None}
-    return {name: token["content"] if isinstance(token, dict) else token for name, token in found.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}` marks the assistant's turns for training; it does not change a prompt."""
-
-    tags = {"generation"}  # noqa: RUF012 (jinja2 reads a plain set)
-
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        line = next(parser.stream).lineno
-        return jinja2.nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """The environment that chat templates expect: that of transformers' `utils/chat_template_utils.py`."""
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: int | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    # The local date, as in transformers.
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005
-    return environment

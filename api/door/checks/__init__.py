@@ -1,0 +1,1 @@
+"""What the door checks of a draft once its model is known."""

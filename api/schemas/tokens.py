@@ -1,0 +1,67 @@
+"""`/tokenize` and `/detokenize`: a text's tokens and back, in the format of vLLM's own server."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from api.schemas.chat.request import ChatTurn
+from api.schemas.fields import Answer, Request, refusal
+from api.schemas.fields.extra_sampling import TemplateKwargs
+from headrace.domain.prompts import Message
+
+#: Ids of tokenizers are unsigned and have 32 bits.
+MOST_ID = 2**32 - 1
+
+
+class TokenizeRequest(Request):
+    """A text, or a conversation, whose tokens are asked for. Give one of `prompt` and `messages`."""
+
+    model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
+    prompt: str | None = Field(None, description="A text, without the model's chat template.")
+    messages: list[ChatTurn] | None = Field(
+        None, min_length=1, fail_fast=True, description="A conversation, by the model's chat template."
+    )
+    add_special_tokens: bool = Field(True, description="Of a prompt: add the tokens that the model expects around it.")
+    add_generation_prompt: Literal[True] = Field(True, description="Of messages: as a job's prompt is made.")
+    return_token_strs: bool | None = Field(None, description="Each token as the vocabulary spells it, too.")
+    chat_template_kwargs: TemplateKwargs | None = Field(None, description="Of messages: variables of the template.")
+
+    @model_validator(mode="after")
+    def _one_text(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise refusal("give one of 'prompt' and 'messages'", param="prompt")
+        if self.messages is None and self.chat_template_kwargs:
+            raise refusal("it needs 'messages': a prompt has no template", param="chat_template_kwargs")
+        return self
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """The conversation; empty for a text."""
+        return tuple(Message(turn.role, turn.text, turn.name or None) for turn in self.messages or ())
+
+    @property
+    def chars(self) -> int:
+        """How long the text is, about."""
+        return len(self.prompt or "") + sum(len(turn.content) for turn in self.turns)
+
+
+class TokenizeBody(Answer):
+    """A text's tokens."""
+
+    count: int
+    max_model_len: int | None = Field(description="The model's context, prompt and answer; null: unknown.")
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class DetokenizeRequest(Request):
+    """Tokens whose text is asked for."""
+
+    model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
+    tokens: list[Annotated[int, Field(ge=0, le=MOST_ID)]] = Field(fail_fast=True, description="The model's own ids.")
+
+
+class DetokenizeBody(Answer):
+    """The text of some tokens."""
+
+    prompt: str

@@ -1,0 +1,68 @@
+"""OpenAI's completions: each field is honoured, refused by name, or on the short list of those not acted on."""
+
+from typing import Any
+
+import pytest
+from openai.types.completion_create_params import CompletionCreateParamsBase
+
+from api.schemas.body import validated
+from api.schemas.completions.request import UNSUPPORTED, CompletionRequest
+from headrace.domain.prompts import Message
+from headrace.errors import InvalidRequest
+
+TEXT = "The sky is"
+
+
+def asked(**changes: Any) -> CompletionRequest:
+    return validated(CompletionRequest, {"prompt": TEXT, **changes})
+
+
+def test_each_field_of_the_sdk_is_known() -> None:
+    assert set(CompletionCreateParamsBase.__annotations__) <= set(CompletionRequest.model_fields) | set(UNSUPPORTED)
+    assert set(CompletionRequest.model_fields) >= CompletionRequest.IGNORED
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (TEXT, Message("text", TEXT)),
+        ([TEXT], Message("text", TEXT)),
+        ([1, 2], Message("text_tokens", "1 2")),
+        ([[1, 2]], Message("text_tokens", "1 2")),
+    ],
+)
+def test_a_prompt_is_a_text_or_token_ids(prompt: Any, message: Message) -> None:
+    draft = asked(prompt=prompt).to_draft()
+    assert (draft.messages, draft.is_plain, draft.is_embedding) == ((message,), True, False)
+
+
+def test_everything_that_is_honoured_arrives() -> None:
+    draft = asked(max_tokens=5, stop="x", seed=7, logprobs=2, ignore_eos=True, user="u", stream=True).to_draft()
+    assert (draft.max_tokens, draft.stop, draft.seed, draft.top_logprobs, draft.end_user) == (5, ("x",), 7, 2, "u")
+    assert (draft.extra_sampling, draft.stream, draft.background) == ({"ignore_eos": True}, True, False)
+    assert (asked().to_draft().max_tokens, asked(best_of=1, n=1, suffix=None).to_draft().top_logprobs) == (16, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        *(
+            ({"prompt": bad}, "prompt")
+            for bad in ("", [], [[]], ["a", "b"], [[1], [2]], [-1], [1, "a"], [2**31], {}, 5)
+        ),
+        ({"suffix": "x"}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+        ({"n": 2}, "n"),
+        ({"echo": True, "prompt": [1]}, "echo"),
+        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
+        ({"messages": []}, "messages"),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_a_bad_field_is_named(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        asked(**changes)
+    assert raised.value.param == param
