@@ -1,6 +1,6 @@
 """The pace of calls to a provider: the rate limits that its answers report, shared by all workers that call it.
 
-Calls `lua/pace_*.lua`. A wiped Redis loses the limits: no call then waits until the next answer reports them again.
+Calls `lua/pace/*.lua`. A wiped Redis loses the limits: no call then waits until the next answer reports them again.
 """
 
 import math
@@ -48,9 +48,9 @@ class Pace:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        scripts = files("headrace.broker") / "lua"
+        scripts = files("headrace.broker") / "lua" / "pace"
         self._ask, self._hear, self._left = (
-            redis.register_script((scripts / f"pace_{name}.lua").read_text()) for name in ("ask", "hear", "left")
+            redis.register_script((scripts / f"{name}.lua").read_text()) for name in ("ask", "hear", "left")
         )
 
     def ask(self, model: str, call: str, tokens: int) -> float:

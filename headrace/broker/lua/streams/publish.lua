@@ -1,6 +1,6 @@
 -- publish(pieces) -> {1 | 0, ...}: append each piece to its job's stream if its claim may still publish there.
 --
--- KEYS  per piece, the job's stream, as `stream_begin.lua` describes it
+-- KEYS  per piece, the job's stream, as `begin.lua` describes it
 -- ARGV  seconds a stream lives, channel, then per piece: enqueue_no of its claim, bytes of the claim's pieces before
 --       it, its kind, its text, job id
 -- Effect  one entry and one message on the channel per piece. Bytes already in the stream are not written twice, so
