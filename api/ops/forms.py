@@ -12,6 +12,7 @@ from wtforms.fields.choices import SelectChoice
 from wtforms.validators import Length, Optional, Regexp, ValidationError
 from wtforms.widgets import CheckboxInput, ListWidget
 
+from headrace.config.pools import CACHE_LIMIT_S
 from headrace.domain.apps import Scope
 from headrace.domain.ids import parse_id
 from headrace.domain.operators import moments
@@ -23,6 +24,7 @@ from headrace.errors import InvalidRequest, NotFound
 LIMIT_MAX = 2**31 - 1
 _AMOUNT = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
 _WHOLE = r"^[1-9][0-9]{0,9}$"
+_WHOLE_OR_ZERO = r"^(0|[1-9][0-9]{0,9})$"
 
 
 def printable(_form: Form, field: Field) -> None:
@@ -114,13 +116,16 @@ class MonthForm(Form):
 
 
 class LimitsForm(FlaskForm):
-    """The limits of one app; an empty field is no limit."""
+    """The limits of one app, where an empty field is no limit, and its cache, where it is the pools' setting."""
 
     queued_jobs = StringField("Jobs that may wait", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
     requests_per_minute = StringField("Requests a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
     tokens_per_minute = StringField("Tokens a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
     day_usd = StringField("USD a day", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
     month_usd = StringField("USD a month", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
+    cache_s = StringField(
+        "Answers serve identical jobs for, in s", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE_OR_ZERO)]
+    )
     lanes = SelectMultipleField(
         "Lanes",
         choices=[SelectChoice(lane.value, lane.value) for lane in Lane],
@@ -130,9 +135,9 @@ class LimitsForm(FlaskForm):
 
     def whole(self, name: str) -> int | None:
         """A limit in whole numbers. Raises: InvalidRequest."""
-        text = self[name].data
-        if text and int(text) > LIMIT_MAX:
-            raise InvalidRequest(f"{self[name].label.text}: at most {LIMIT_MAX:,}.", param=name)
+        text, most = self[name].data, CACHE_LIMIT_S if name == "cache_s" else LIMIT_MAX
+        if text and int(text) > most:
+            raise InvalidRequest(f"{self[name].label.text}: at most {most:,}.", param=name)
         return int(text) if text else None
 
     def usd(self, name: str) -> Decimal | None:

@@ -49,6 +49,7 @@ def _page(name: str, new_key: str | None = None) -> str:
 
 def _limits(app: App) -> LimitsForm:
     counts = {name: getattr(app.limits, name) for name in _WHOLE}
+    counts["cache_s"] = app.cache_s
     limits = {name: None if count is None else str(count) for name, count in counts.items()}
     amounts = {name: getattr(app.limits, name) for name in _USD}
     shown = {name: None if usd is None else f"{usd.normalize():f}" for name, usd in amounts.items()}
@@ -62,7 +63,7 @@ def limit() -> Response:
     name, form = _name(), checked(LimitsForm())
     lanes = [Lane(lane) for lane in form.lanes.data]
     values = {
-        **{limit: form.whole(limit) for limit in _WHOLE},
+        **{limit: form.whole(limit) for limit in (*_WHOLE, "cache_s")},
         **{limit: form.usd(limit) for limit in _USD},
         # All or none chosen: no limit.
         "lanes": None if len(lanes) in (0, len(Lane)) else lanes,
