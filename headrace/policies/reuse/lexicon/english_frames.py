@@ -7,8 +7,9 @@ that fits wins, so that a longer one stands before its beginning.
 
 #: Dropped at the beginning of a sentence, again and again.
 COURTESY = r"""
-(?:hi|hello|hey|hey there|hi there|good (?:morning|afternoon|evening|day)|greetings)\b[,!.:]*
-|(?:please|kindly|ok|okay|so|well|sorry|thanks|thank you|excuse me|quick question|question|just wondering)\b[,!.:]*
+(?:hi there|hey there|hi|hello|hey|good (?:morning|afternoon|evening|day)|greetings)\b[,!.:]*
+|(?:please|kindly|ok|okay|so|well|sorry|thanks a lot|thanks|thank you(?: very much| so much)?|excuse me
+  |quick question|question|just wondering)\b[,!.:]*
 |(?:(?:can|could|would|will) (?:you|someone|somebody|anyone|anybody) (?:please |kindly |maybe |possibly |quickly[ ]
   |just )*
    (?=tell|explain|help|show|give|let|describe|list|name|walk|teach|advise|remind|guide|inform|define|clarify|suggest|provide

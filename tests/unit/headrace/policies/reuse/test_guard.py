@@ -16,6 +16,7 @@ ROWS = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitline
     [
         ("How do I turn on dark mode?", "how can I enable the dark theme"),
         ("Turn the lights off, please.", "Turn off the lights."),
+        ("Hi there, can you tell me how to descale a kettle? Thank you very much!", "How do I descale a kettle?"),
         ("What is the capital of France?", "Could you tell me France's capital?"),
         ("How tall is the Eiffel Tower?", "What is the height of the Eiffel Tower?"),
         ("How do I reset the password for my account?", "How can I reset my account password?"),
