@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 #: Silence after which a call counts as hung: more than the product's own time-outs add up to.
@@ -27,6 +27,8 @@ OVERFLOW_SHARE, WEBHOOK_SHARE = 0.1, 0.1
 #: Most jobs start late after an outage; none may expire.
 MAX_WAIT_S = 7200
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "expired"})
+#: What the client wants of a job: its answer, its cancel as soon as it is accepted, or its erasure as soon as it ends.
+Wish = Literal["answer", "cancel", "erase"]
 
 
 @dataclass(slots=True)
@@ -40,12 +42,14 @@ class Order:
         depth: of its queue, as the 202 said.
         seen: the end that the API told.
         is_poison: its prompt kills the engine, and it has to fail.
+        is_erased: what the client wanted erased is.
     """
 
     number: int
     body: dict[str, Any]
     due_s: float
     is_poison: bool = False
+    wish: Wish = "answer"
     statuses: list[int] = field(default_factory=list)
     longest_s: float = 0.0
     posted_at: float = 0.0
@@ -53,6 +57,7 @@ class Order:
     depth: int | None = None
     accepted_at: float | None = None
     seen: str | None = None
+    is_erased: bool = False
 
     @property
     def prompt(self) -> str:
@@ -185,13 +190,23 @@ class Client:
         while not self._stopping.is_set():
             with suppress(queue.Empty):
                 order = self._accepted.get(timeout=0.2)
-                status, _, body = connection.call("GET", f"/v1/jobs/{order.job_id}?wait={POLL_S}")
-                if status == 200 and body["status"] in TERMINAL:
-                    order.seen = body["status"]
-                    continue
-                if status != 200:
-                    self._stopping.wait(0.2)
-                self._accepted.put(order)
+                if not self._is_over(connection, order):
+                    self._accepted.put(order)
+
+    def _is_over(self, connection: "_Connection", order: Order) -> bool:
+        """Ask for the end of an order's job, or for what is wished; True once nothing is left to ask."""
+        path = f"/v1/jobs/{order.job_id}"
+        if order.seen is None:
+            ask = ("POST", f"{path}/cancel") if order.wish == "cancel" else ("GET", f"{path}?wait={POLL_S}")
+            status, _, body = connection.call(*ask)
+            if status == 200 and body["status"] in TERMINAL:
+                order.seen = body["status"]
+            elif status != 200:
+                self._stopping.wait(0.2)
+        if order.seen is not None and order.wish == "erase" and not order.is_erased:
+            # 404: an erasure whose answer was lost.
+            order.is_erased = connection.call("DELETE", path)[0] in (200, 404)
+        return order.seen is not None and (order.is_erased or order.wish != "erase")
 
 
 class _Connection:

@@ -20,7 +20,7 @@ OF_WORKERS = frozenset({"kill_gpu", "kill_overflow", "freeze_gpu", "host_dies_dr
 
 _HISTORY = """
     CREATE TEMPORARY TABLE history (
-        number int, order_id text PRIMARY KEY, job_id uuid, seen text, fingerprint text, is_poison bool
+        number int, order_id text PRIMARY KEY, job_id uuid, seen text, fingerprint text, is_poison bool, wish text
     ) ON COMMIT DROP
 """
 #: By the name of a figure: each counts what must not be there.
@@ -30,9 +30,10 @@ _NEVER = {
         SELECT count(*) FROM history h LEFT JOIN jobs j ON j.id = h.job_id
         WHERE h.job_id IS NOT NULL AND (j.id IS NULL OR j.state IN ('waiting', 'queued', 'running'))
     """,
-    # An order that was carried out twice: two jobs, two answers, two webhooks, or an end that changed.
+    # An order that was carried out twice: two jobs, two answers, two webhooks, or an end that changed. An erased job
+    # has no metadata any more.
     "double_effects": """
-        SELECT (SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'succeeded'
+        SELECT (SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'succeeded' AND erased_at IS NULL
                                       GROUP BY metadata->>'order' HAVING count(*) > 1))
              + (SELECT count(*) FROM (SELECT FROM attempts WHERE outcome = 'succeeded'
                                       GROUP BY job_id HAVING count(*) > 1))
@@ -42,7 +43,7 @@ _NEVER = {
     "double_billed": """
         SELECT count(*) FROM (
             SELECT FROM ledger l JOIN jobs j ON j.id = l.job_id WHERE l.kind <> 'waste'
-            GROUP BY j.metadata->>'order' HAVING count(*) > 1)
+            GROUP BY coalesce(j.metadata->>'order', j.id::text) HAVING count(*) > 1)
     """,
     # A job that the app is told another price of than its ledger adds up to, or that was answered for nothing.
     "misbilled": """
@@ -69,11 +70,38 @@ _NEVER = {
             SELECT FROM hosts h JOIN decisions d ON d.id = h.decision_id
             GROUP BY d.id HAVING count(*) > d.target - d.hosts)
     """,
+    # Jobs with one answer, of which not exactly one was charged: the one that made it.
+    "flights_paid_twice": """
+        SELECT count(*) FROM (
+            SELECT FROM (SELECT served_by_job AS leader_id, id FROM jobs WHERE state = 'succeeded'
+                         UNION SELECT served_by_job, served_by_job FROM jobs WHERE state = 'succeeded') flight
+            LEFT JOIN ledger l ON l.job_id = flight.id AND l.kind IN ('compute', 'api')
+            WHERE leader_id IS NOT NULL GROUP BY leader_id HAVING count(l.id) <> 1)
+    """,
+    # Jobs with another's answer that lack their one entry of 0 USD with what it saved, or that an engine ran too.
+    "followers_misbooked": """
+        SELECT count(*) FROM (
+            SELECT FROM jobs j LEFT JOIN ledger l ON l.job_id = j.id
+            WHERE j.state = 'succeeded' AND j.served_by_job IS NOT NULL GROUP BY j.id
+            HAVING count(*) FILTER (WHERE l.kind = 'cache' AND l.usd = 0 AND l.saved_usd > 0) <> 1 OR count(*) <> 1
+                OR EXISTS (SELECT FROM attempts a WHERE a.job_id = j.id))
+    """,
+    "other_answers": """
+        SELECT count(*) FROM jobs j JOIN job_texts own ON own.job_id = j.id
+        JOIN job_texts leader ON leader.job_id = j.served_by_job
+        WHERE j.state = 'succeeded' AND own.answer IS DISTINCT FROM leader.answer
+    """,
     "money_stuck": "SELECT count(*) FROM budgets WHERE reserved_usd <> 0",
 }
 _SHARE = """
-    SELECT coalesce(avg((j.state = 'succeeded')::int), 0) FROM history h JOIN jobs j ON j.id = h.job_id
-    WHERE NOT h.is_poison
+    SELECT coalesce(avg((j.state = 'succeeded' OR h.wish = 'cancel' AND j.state = 'cancelled')::int), 0)
+    FROM history h JOIN jobs j ON j.id = h.job_id WHERE NOT h.is_poison
+"""
+#: Jobs that another's answer ended: one under way, or a stored one; and those that lead the others of a leader without.
+_SHARED = """
+    SELECT count(*) FILTER (WHERE cache = 'shared' AND state = 'succeeded') AS shared,
+        count(*) FILTER (WHERE cache = 'hit') AS hits,
+        count(*) FILTER (WHERE route_reason LIKE 'follows %' AND served_by_job IS NULL) AS promoted FROM jobs
 """
 _POISON = """
     SELECT count(*) FROM history h JOIN jobs j ON j.id = h.job_id WHERE h.is_poison AND j.error_code <> 'engine_crash'
@@ -101,6 +129,7 @@ def judge(world: World, orders: Sequence[Order], faults: Sequence[Fault], depths
         figures["poison_at_large"] = _number(db, _POISON)
         figures["succeeded_share"] = float(_number(db, _SHARE))
         figures["attempts_per_job"] = float(_number(db, "SELECT avg(attempt) FROM jobs"))
+        figures |= _shared(db)
         figures |= _money(db, world)
         figures |= _recovery(db, faults)
     figures["hosts_adrift"] = _adrift(world) if world.moves_hosts else 0
@@ -123,13 +152,21 @@ def _write_down(db: Connection[Any], orders: Sequence[Order]) -> None:
     with db.cursor().copy("COPY history FROM STDIN") as copy:
         for order in orders:
             job_id = order.job_id and order.job_id.removeprefix("job_")
-            copy.write_row((order.number, str(order.number), job_id, order.seen, order.fingerprint, order.is_poison))
+            told = (order.seen, order.fingerprint, order.is_poison, order.wish)
+            copy.write_row((order.number, str(order.number), job_id, *told))
 
 
 def _number(db: Connection[Any], query: str) -> Any:
     row = db.execute(query.encode()).fetchone()
     assert row is not None
     return row[0]
+
+
+def _shared(db: Connection[Any]) -> dict[str, int]:
+    """How often one attempt answered more than one job: without that, the figures of flights prove nothing."""
+    row = db.execute(_SHARED.encode()).fetchone()
+    assert row is not None
+    return dict(zip(("shared", "hits", "promoted"), row, strict=True))
 
 
 def _money(db: Connection[Any], world: World) -> dict[str, Any]:

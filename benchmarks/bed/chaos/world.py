@@ -47,6 +47,8 @@ STALE_S = 3.0
 COMES_BACK_S = 120.0
 _LEASES = "SELECT id, ready_at IS NOT NULL AND drain_at IS NULL FROM hosts WHERE ended_at IS NULL"
 OFF_FOLDER = Path(__file__).parent / "off"
+#: The mechanisms that `off/sitecustomize.py` takes away.
+PATCHED = ("fence", "followers")
 
 
 class World(AbstractContextManager["World"]):
@@ -126,7 +128,7 @@ class World(AbstractContextManager["World"]):
             "HEADRACE_SIMULATOR__POISON": POISON,
             **{f"HEADRACE_LANES__{lane.upper()}__DEPTH_CAP": str(DEPTH_CAP) for lane in LANES},
             **self._settings,
-            **(patched(OFF_FOLDER) | {"SOAK_OFF": self._off} if self._off == "fence" else {}),
+            **(patched(OFF_FOLDER) | {"SOAK_OFF": self._off} if self._off in PATCHED else {}),
         }
 
     @property

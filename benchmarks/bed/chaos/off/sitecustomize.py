@@ -1,6 +1,7 @@
-"""Takes the fence away, for a counter-proof: `SOAK_OFF=fence` and this folder on PYTHONPATH, and nowhere else.
+"""Takes a mechanism away, for a counter-proof: `SOAK_OFF` names it, and this folder is on PYTHONPATH, and nowhere else.
 
-Python runs this at its start. What a worker writes then holds whoever has the job: an end is written over another.
+Python runs this at its start. `fence`: what a worker writes holds whoever has the job, so an end is written over
+another. `followers`: neither the sweep nor a reader finds the jobs whose leader has ended.
 """
 
 import os
@@ -25,3 +26,14 @@ if os.environ.get("SOAK_OFF") == "fence":  # noqa: TID251 - no setting: the prod
     # In place: others have taken it over by now.
     ends = {target: statements.Statement.of(statements._finish(target)) for target in statements.FINISH}
     statements.FINISH.update(ends)
+
+if os.environ.get("SOAK_OFF") == "followers":  # noqa: TID251 - as above.
+    from typing import Any
+
+    from headrace.store.jobs import followers
+
+    def none(db: Any, *conditions: Any) -> list[Any]:
+        """No follower."""
+        return []
+
+    followers.of_ended_leaders = none
