@@ -139,15 +139,16 @@ def tokens(top_logprobs: int | None) -> list[TokenLogprob] | None:
 def end(store: Store, admission: Admission) -> End:
     """Ends a queued job as a worker would: claims it, finishes it, and announces it. False: there is none to claim."""
 
-    def end(job_id: UUID, text: str = "".join(PIECES), finish_reason: str = "stop") -> bool:
+    def end(job_id: UUID, text: str = "".join(PIECES), finish_reason: str = "stop", *, vector: str = VECTOR) -> bool:
         worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
         with store.begin() as db:
             workers.register(db, worker, 30)
-            claim = attempts.claim(db, job_id, 1, worker.id, "simulator")
+            enqueue_no = db.scalar(sa.select(jobs.c.enqueue_no).where(jobs.c.id == job_id))
+            claim = attempts.claim(db, job_id, enqueue_no, worker.id, "simulator")
             if claim is None:
                 return False
             cost = Cost(Decimal("0.00000123"), "test-1")
-            answer = to_answer(VECTOR for _ in claim.messages) if are_inputs(claim.messages) else text
+            answer = to_answer(vector for _ in claim.messages) if are_inputs(claim.messages) else text
             end = AttemptEnd("succeeded", 0.5, cost, "compute", Usage(9, 7, 2), answer, finish_reason, "served")
             end = replace(end, logprobs=tokens(claim.sampling.top_logprobs))
             if "think" in claim.messages[-1].content:
