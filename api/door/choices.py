@@ -52,7 +52,8 @@ class Chooser:
             return (Choice(draft),)
         found = matching(settings.rules, self._traits(draft, app))
         if found is None:
-            first = next(iter(settings.pools))
+            of_kind = (name for name, pool in settings.pools.items() if pool.is_embedding == draft.is_embedding)
+            first = next(of_kind, next(iter(settings.pools)))
             return (Choice(replace(draft, model=settings.pools[first].model), f"no rule matches: {first}"),)
         return tuple(self._ranked(draft, *found))
 

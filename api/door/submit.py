@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -34,10 +33,11 @@ from headrace.domain.states import JobState
 from headrace.errors import (
     BrokerUnavailable,
     BudgetExceeded,
-    ContextLengthExceeded,
     GoalMissed,
+    IdempotencyKeyReused,
     InvalidRequest,
     OverflowUnavailable,
+    PoisonPrompt,
     QueueFull,
     Refused,
     Unavailable,
@@ -56,8 +56,10 @@ RETRY_BLINDLY_S = 5
 #: Seconds after which a refused request looks again for a job of its Idempotency-Key: a concurrent request may have
 #: made one. Each pause is the time of a commit or two.
 LOOK_AGAIN_S = (0.02, 0.1)
-#: Why the rules' next choice is tried: a larger or freer pool may take the job.
-PASSED_ON = (ContextLengthExceeded, QueueFull, GoalMissed, BudgetExceeded, OverflowUnavailable)
+#: Why the rules' next choice is tried: a freer pool, or one that can do more or costs less, may take the job.
+PASSED_ON = (InvalidRequest, QueueFull, GoalMissed, BudgetExceeded, OverflowUnavailable)
+#: The kinds of InvalidRequest that no other pool changes; and another pool's engine may die of a poison prompt, too.
+NOT_PASSED_ON = (PoisonPrompt, IdempotencyKeyReused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,21 @@ class Submitter:
         if draft.model != AUTO:
             return self._submit_as(Choice(draft), app, idempotency, request_id)
         *others, last = Chooser(self.settings, self.forecast, self.tariff()).choices(draft, app.name)
+        full: Choice | None = None
         for choice in others:
-            with suppress(*PASSED_ON):
+            try:
                 return self._submit_as(choice, app, idempotency, request_id)
-        return self._submit_as(last, app, idempotency, request_id)
+            except NOT_PASSED_ON:
+                raise
+            except PASSED_ON as error:
+                full = full or (None if isinstance(error, InvalidRequest) else choice)
+        try:
+            return self._submit_as(last, app, idempotency, request_id)
+        except InvalidRequest:
+            if full is None:
+                raise
+        # The last pool can never take this job. A pool that can, once it has room, gives the refusal.
+        return self._submit_as(replace(full, is_last=True), app, idempotency, request_id)
 
     def _submit_as(self, choice: Choice, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
         draft, tariff = choice.draft, self.tariff()

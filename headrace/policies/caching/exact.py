@@ -17,11 +17,12 @@ def keep_s(app: App, pool: PoolSettings) -> float:
 def is_shared(choice: CacheChoice | None, sampling: Sampling, pool: PoolSettings) -> bool:
     """Whether a job may be given an identical job's answer, and give its own.
 
-    By default only an answer that the request determines is shared: temperature 0, or a seed.
+    By default only an answer that the request determines is shared: temperature 0, a seed, or vectors of inputs.
     """
     if choice is not None:
         return choice == "exact"
-    return pool.cache_sampled or sampling.temperature == 0 or sampling.seed is not None
+    is_embedding = sampling.max_tokens == 0
+    return pool.cache_sampled or is_embedding or sampling.temperature == 0 or sampling.seed is not None
 
 
 def key_of(spec: JobSpec, pool: PoolSettings, overflow: OverflowSettings) -> bytes:

@@ -14,7 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 
-from headrace.config import LaneSettings, Settings
+from headrace.config import LaneSettings, PoolSettings, Settings
 from headrace.domain.apps import App, Changes
 from headrace.domain.ids import parse_id
 from headrace.domain.queues import KEY_PREFIX, Lane
@@ -160,6 +160,24 @@ def test_by_default_only_an_answer_that_the_request_determines_is_shared(
     first = submit(client, body)
     finish(parse_id(first.get_json()["id"]))
     assert [first.headers.get(CACHE), submit(client, body).headers.get(CACHE)] == told
+
+
+def test_inputs_that_were_embedded_are_not_embedded_again(
+    build_web: Callable[..., Flask], settings: Settings, client_of: Any, key: str, finish: Callable[..., None]
+) -> None:
+    embed = PoolSettings(model="embeds", engine="simulator", serves="embeddings", cache_s=60.0)
+    client = client_of(key, build_web(pools={**settings.pools, "embed": embed}))
+    body = {"input": ["A text", [5, 6]], "model": "embeds"}
+    finish(parse_id(submit(client, body).get_json()["id"]))
+
+    again = submit(client, body)
+    assert again.headers[CACHE] == "hit"
+    as_floats = client.post("/v1/embeddings", json=body)
+    packed = client.post("/v1/embeddings", json={**body, "encoding_format": "base64"})
+    assert [each.headers[CACHE] for each in (as_floats, packed)] == ["hit", "hit"]
+    assert len(as_floats.get_json()["data"]) == 2
+    for change in ({"dimensions": 8}, {"input": ["A text", "5 6"]}, {"input": ["A text"]}):
+        assert submit(client, {**body, **change}).headers[CACHE] == "miss"
 
 
 def test_a_pool_may_share_sampled_answers_as_well(

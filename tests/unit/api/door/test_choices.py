@@ -1,11 +1,14 @@
 """The model `auto`: which pools are tried, in which order, and what the job's row says of it."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 
+from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.choices import Choice, Chooser
 from api.door.drafts import Draft, Spelling
@@ -15,12 +18,13 @@ from headrace.broker.admission import Admission
 from headrace.config import PoolSettings, Price, Settings
 from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
+from headrace.domain.embeddings.inputs import text_input
 from headrace.domain.fleet import Fleet
 from headrace.domain.limits.rates import NO_RATES
 from headrace.domain.places import Load, Place, Refusal
-from headrace.domain.prompts import Message
+from headrace.domain.prompts import Message, Sampling, prompt_digest
 from headrace.domain.queues import Overflow
-from headrace.errors import ContextLengthExceeded, ModelNotFound, QueueFull
+from headrace.errors import ContextLengthExceeded, ModelNotFound, PoisonPrompt, QueueFull
 from headrace.policies.pricing import Tariff
 
 DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), model="auto", max_tokens=20)
@@ -169,3 +173,55 @@ def test_a_job_with_parameters_that_the_paid_api_lacks_goes_to_an_own_pool(choos
     plain = [choice.draft.model for choice in chooser.choices(wants_json, "app")]
     kept = [choice.draft.model for choice in chooser.choices(replace(wants_json, extra_sampling={"top_k": 5}), "app")]
     assert (set(plain), kept) == ({"gpt-4o-mini", "large"}, ["large"])
+
+
+@pytest.fixture
+def chat_is_full(door: Any, fleet: dict[str, Fleet], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool `chat` is tried first, for its free slots, and has no place left."""
+    fleet["chat"] = Fleet("chat", 1, 1, 8, 5, None, None)
+
+    def reserve(asks: Any) -> list[Place | Refusal]:
+        first = [ask.candidates[0] for ask in asks]
+        return [FULL if each.queue == "chat.normal" else Place(each, 1, 1, 0, NO_RATES) for each in first]
+
+    monkeypatch.setattr(door, "reserve", reserve)
+
+
+@pytest.mark.usefixtures("chat_is_full")
+def test_a_full_pool_s_refusal_is_told_where_no_other_pool_could_ever_answer(
+    submitter: Submitter, door: Any, app: App
+) -> None:
+    assert submitter.submit(CLASSIFY, app).queue == "fast.normal"
+    with pytest.raises(QueueFull) as raised:
+        submitter.submit(replace(CLASSIFY, max_tokens=500), app)
+
+    assert raised.value.queue == "chat.normal"
+    assert [(queue, reason) for _, queue, reason, _, _ in door.refused] == [("chat.normal", "depth")]
+
+
+def test_a_pool_that_would_cost_too_much_passes_the_job_on(
+    submitter: Submitter, settings: Settings, fleet: dict[str, Fleet], app: App, door: Any
+) -> None:
+    fleet["overflow"] = Fleet("overflow", 1, 1, 8, 0, None, None)
+    submitter = replace(submitter, settings=settings.model_copy(update={"openai_api_key": SecretStr("sk-test")}))
+    assert submitter.submit(AS_JSON, app).queue == "overflow.normal"
+    assert submitter.submit(replace(AS_JSON, max_cost_usd=Decimal("0.000000001")), app).queue == "chat.normal"
+    assert door.refused == []
+
+
+def test_a_prompt_that_has_killed_an_engine_is_not_passed_on_to_another(
+    submitter: Submitter, door: Any, app: App
+) -> None:
+    small = prompt_digest("small", CLASSIFY.messages, Sampling(20))
+    poison = Poison(lambda: {small: datetime.now(UTC) + timedelta(hours=1)})
+    with pytest.raises(PoisonPrompt):
+        replace(submitter, poison=poison).submit(CLASSIFY, app)
+    assert door.inserted == []
+
+
+def test_a_job_that_no_rule_matches_goes_to_the_first_pool_of_its_kind(chooser: Chooser, settings: Settings) -> None:
+    pools = {"embed": pool("embeds", "1", serves="embeddings"), **settings.pools}
+    chooser = replace(chooser, settings=settings.model_copy(update={"pools": pools}))
+    assert chooser.choices(DRAFT, "shop")[0].draft.model == "large"
+    inputs = replace(DRAFT, messages=(text_input("A text"),))
+    assert chooser.choices(inputs, "shop")[0].draft.model == "embeds"

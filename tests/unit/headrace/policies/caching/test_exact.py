@@ -144,3 +144,9 @@ def test_by_default_only_an_answer_that_the_request_determines_is_shared(
 )
 def test_an_app_s_own_time_wins_over_the_pool_s(own: int | None, of_the_pool: float, keep_s: float) -> None:
     assert exact.keep_s(replace(APP, cache_s=own), POOL.model_copy(update={"cache_s": of_the_pool})) == keep_s
+
+
+def test_the_vectors_of_an_embedding_are_determined_by_its_request() -> None:
+    of_embedding = Sampling(0)
+    assert exact.is_shared(None, of_embedding, POOL)
+    assert not exact.is_shared("never", of_embedding, POOL)
