@@ -7,14 +7,16 @@ from api.deps import WebDeps
 from api.reading.ending import cancel
 from headrace.domain.ids import show_id
 from headrace.errors import BrokerUnavailable, NotFound, StoreUnavailable
+from headrace.store.jobs import followers
 
 log = logging.getLogger(__name__)
 
 
 def cancel_unless_wanted(deps: WebDeps, app_id: UUID, job_id: UUID) -> None:
-    """Cancel the job, unless another reader is attached or this process is stopping."""
+    """Cancel the job, unless another reader is attached, jobs wait for its answer, or this process is stopping."""
+    is_read = deps.waits.is_closed or deps.waits.is_watched(job_id) or _is_held(deps, job_id)
     try:
-        if not (deps.waits.is_closed or deps.waits.is_watched(job_id) or _is_held(deps, job_id)):
+        if not (is_read or _is_followed(deps, job_id)):
             cancel(deps.store, deps.admission, app_id, job_id)
     except (StoreUnavailable, NotFound) as error:
         log.warning("abandoned_job_not_cancelled", extra={"job_id": show_id(job_id), "error": str(error)})
@@ -26,3 +28,9 @@ def _is_held(deps: WebDeps, job_id: UUID) -> bool:
         return deps.streams.is_held(job_id)
     except BrokerUnavailable:
         return True
+
+
+def _is_followed(deps: WebDeps, job_id: UUID) -> bool:
+    """True when cancelling the job would let another one make the same answer, anew. Raises: StoreUnavailable."""
+    with deps.store.autocommit() as db:
+        return followers.has_followers(db, job_id)

@@ -159,6 +159,12 @@ def with_ended_leader(db: Connection, job_id: UUID) -> Sequence[Row[Any]]:
     return of_ended_leaders(db, jobs.c.id == job_id)
 
 
+def has_followers(db: Connection, job_id: UUID) -> bool:
+    """True while jobs wait for this job's answer."""
+    followed = sa.select(jobs.c.id).where(IS_WAITING, jobs.c.served_by_job == job_id).limit(1)
+    return db.scalar(followed) is not None
+
+
 def _ended_well(row: Row[Any]) -> bool:
     return bool(row.leader_state == JobState.SUCCEEDED and row.leader_finish_reason in ENDED_WELL)
 

@@ -248,6 +248,20 @@ def test_a_caller_that_waits_gets_the_leader_s_answer(
     assert answer.get_json()["choices"][0]["message"]["content"] == TEXT
 
 
+@pytest.mark.parametrize(("is_followed", "state"), [(True, "queued"), (False, "cancelled")])
+def test_a_leader_whose_client_goes_is_cancelled_only_if_no_job_follows_it(
+    client: FlaskClient, query: Callable[..., list[Any]], is_followed: bool, state: str
+) -> None:
+    body = {"messages": [{"role": "user", "content": ASKED["prompt"]}], "temperature": 0, "stream": True}
+    stream = client.post("/v1/chat/completions", json=body)
+    leader = parse_id(stream.headers["x-job-id"])
+    # Polled, or read by another process, so that this one has no watch on it.
+    if is_followed:
+        assert submit(client)["cache"] == "shared"
+    stream.close()
+    assert query("SELECT state FROM jobs WHERE id = :id", id=leader) == [(state,)]
+
+
 class Listener:
     """Reads a stream in a thread."""
 

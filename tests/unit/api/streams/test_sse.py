@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -101,12 +101,13 @@ class World:
         self.places = Places()
         self.slot = Slot(cast(Any, self.places), new_id())
         self.is_closed = False
-        self.is_watched_by_others = False
+        self.is_watched_by_others = self.is_followed = False
         self.held: list[float] = []
         self.reads_of_job = 0
         settings = SimpleNamespace(keep_alive_s=0.01)
         reader = SimpleNamespace(read=self.read_job)
-        fakes = SimpleNamespace(settings=settings, waits=self, streams=self, store=None, admission=None, reader=reader)
+        store = SimpleNamespace(autocommit=nullcontext)
+        fakes = SimpleNamespace(settings=settings, waits=self, streams=self, store=store, admission=None, reader=reader)
         self.deps = cast(WebDeps, fakes)
 
     @contextmanager
@@ -170,6 +171,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr("api.abandoned.cancel", lambda store, admission, app_id, job_id: world.cancelled.append(job_id))
+    monkeypatch.setattr("api.abandoned.followers.has_followers", lambda _db, _job_id: world.is_followed)
     return world
 
 
@@ -306,6 +308,12 @@ def test_a_job_goes_with_its_only_reader(
     stream.close()
     assert world.cancelled == ([job.id] if is_cancelled else [])
     assert world.places.released == 1
+
+
+def test_a_job_that_others_follow_stays(world: World) -> None:
+    world.is_followed = True
+    world.stream().close()
+    assert world.cancelled == []
 
 
 @pytest.mark.parametrize("is_redis_down", [False, True])
