@@ -28,6 +28,7 @@ from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations
 from headrace.store.jobs import followers, idempotency, texts
 from headrace.store.money import cost_days, cost_hours
+from headrace.store.reuse import entries, matches
 from headrace.store.webhooks import deliveries
 from scheduler import actuators, sweep, tasks
 from scheduler.deps import ControlDeps
@@ -35,6 +36,7 @@ from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
+from scheduler.learn import forget_entries, judge_matches
 from scheduler.measuring.budget_metrics import BudgetMetrics
 from scheduler.measuring.queue_metrics import QueueMetrics
 from scheduler.measuring.scaling_metrics import ScalingMetrics
@@ -110,6 +112,8 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             ),
             Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, deps), texts.FORGET_JOBS),
             Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
+            Sweep("judge_matches", every_s, partial(judge_matches, deps), matches.JUDGE_ROWS),
+            Sweep("forget_entries", FORGET_SAMPLES_EVERY_S, partial(forget_entries, deps), entries.FORGET_ROWS),
             Sweep("make_months", MONTHS_EVERY_S, partial(make_months, deps)),
             Sweep("detach_months", MONTHS_EVERY_S, partial(detach_months, deps)),
             *host_sweeps(deps),

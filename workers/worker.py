@@ -12,6 +12,7 @@ from redis import Redis
 from sqlalchemy import Connection
 
 from headrace import connections
+from headrace.broker.lookups import Lookups
 from headrace.broker.pace import Pace
 from headrace.broker.streams import Streams
 from headrace.config import Settings
@@ -26,10 +27,12 @@ from headrace.store import Store, observations, workers
 from headrace.store.money import tariffs
 from workers.engines import load
 from workers.engines.base import EngineLimits
+from workers.matching.matcher import matcher_of
 from workers.measuring.metrics import WorkerMetrics
 from workers.measuring.sampler import Sampler
 from workers.paid.breaker import Breaker
 from workers.paid.lockout import Lockout
+from workers.paid.lookup_hold import LookupHold
 from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
 from workers.paid.payer import Payer
 from workers.running.bill import Bill
@@ -95,7 +98,9 @@ class Worker:
             Bill(tariff, route, settings.host_id),
             RetryRules(settings.max_attempts, settings.paid_pools),
             payer if route is Route.OVERFLOW else None,
+            LookupHold([Lookups(redis, name) for name in self._looked_up_by()]).wait,
         )
+        self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), notices.admission)
         times = LeaseTimes(settings.lease_s, settings.lease_renew_every_s, settings.max_run_s(route))
         self._lease = Lease(
             *(self._state, store, self._engine, times, hooks.give_up),
@@ -122,6 +127,8 @@ class Worker:
         self.sampler.begin()
         self._publisher.begin()
         gc.set_threshold(YOUNG_OBJECTS)
+        if self._matcher is not None:
+            self._matcher.begin()
         self._state.ready.set()
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
@@ -187,6 +194,11 @@ class Worker:
             kv_block_tokens=limits.kv_block_tokens,
         )
 
+    def _looked_up_by(self) -> set[str]:
+        """The pools whose workers look a job up before the paid API may get it; none for a worker of our own."""
+        caches = (pool.semantic_cache for pool in self._settings.pools.values() if self._route is Route.OVERFLOW)
+        return {cache.pool for cache in caches if cache.pool is not None}
+
     def about(self) -> dict[str, object]:
         """What Flower shows of it on the worker's page, under "Other"."""
         return {"host_id": self._settings.host_id, "draining": self._state.host_drains.is_set()}
@@ -200,6 +212,8 @@ class Worker:
                 self._lease.stop_all("draining")
             self._state.attempts.wait_until_idle(self._settings.drain_s)
         self.sampler.end()
+        if self._matcher is not None:
+            self._matcher.end()
         # In this order: the lease would mistake a stopped engine for a dead one, and restart it.
         self._lease.end()
         self._engine.stop()

@@ -27,7 +27,7 @@ from headrace.domain.prompts import CacheChoice
 from headrace.domain.queues import wanted_queue
 from headrace.domain.states import JobState
 from headrace.errors import BrokerUnavailable
-from headrace.policies.caching import exact
+from headrace.policies.caching import exact, semantic
 from headrace.policies.routing import route_of
 from headrace.store import Store
 from headrace.store.jobs import cached_answers
@@ -82,7 +82,8 @@ class ExactCache:
         if not (keep_s or pool.single_flight) or not exact.is_shared(caller.choice, spec.sampling, pool):
             return spec
         key = exact.key_of(spec, pool, self._settings.overflow)
-        missed = replace(spec, cache_key=key, is_cache_miss=True)
+        looked_up_by = semantic.looked_up_by(spec, caller.app, pool, caller.choice)
+        missed = replace(spec, cache_key=key, is_cache_miss=True, looked_up_by=looked_up_by)
         question = Question(missed, keep_s, datetime.now(UTC), may_follow=pool.single_flight)
         give_up_at = time.monotonic() + PATIENCE_S
         while (outcome := self._outcome(question, caller)) is None and time.monotonic() < give_up_at:

@@ -5,7 +5,7 @@ Each of the three steps is one round trip for the whole batch, so an accept is c
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -114,7 +114,9 @@ class Intake:
         self._fail_at(FAILPOINT_INSERTED)
         made = [(*pair, outcome) for pair, outcome in zip(placed, outcomes, strict=True)]
         fresh = [(request, place, start_by) for request, place, outcome in made if (start_by := _start_by(outcome))]
-        self._publish([_ticket(request.ask.spec, place, start_by) for request, place, start_by in fresh])
+        tickets = [_ticket(request.ask.spec, place, start_by) for request, place, start_by in fresh]
+        specs = (request.ask.spec for request, _, _ in fresh)
+        self._publish(tickets, {spec.id: spec.looked_up_by for spec in specs if spec.looked_up_by is not None})
         self._give_back([request for request, _, outcome in made if not _start_by(outcome)])
         if isinstance(gone := outcomes[0], StoreUnavailable) and all(each is gone for each in outcomes):
             raise gone
@@ -128,9 +130,9 @@ class Intake:
         if fresh:
             log.info("job_accepted", extra={"each": [_facts(request.ask, place) for request, place, _ in fresh]})
 
-    def _publish(self, tickets: Sequence[Ticket]) -> None:
+    def _publish(self, tickets: Sequence[Ticket], lookups: Mapping[UUID, str]) -> None:
         try:
-            self.admission.commit(tickets)
+            self.admission.commit(tickets, lookups)
         except BrokerUnavailable as error:
             # The jobs are durable, so they are accepted: `publish_due` puts their messages into the lists.
             log.warning("publish_failed", extra={**named([ticket.job_id for ticket in tickets]), "error": str(error)})

@@ -28,7 +28,8 @@ HEADERS: Mapping[str, str] = {
     "openai-processing-ms": "Milliseconds that the request took here.",
     "x-job-id": "Names the job, whatever the body's shape.",
     "x-headrace-cost-usd": "What the job cost its app, in USD; only once it has ended.",
-    "x-headrace-cache": "hit: given an identical job's answer; shared: that of one under way; miss: there was none.",
+    "x-headrace-cache": "hit: given an identical job's answer; shared: that of one under way; semantic: that to the "
+    "same question in other words; miss: there was none.",
     "Idempotent-Replayed": "`true` when the Idempotency-Key had made this job before.",
     "Retry-After": "Whole seconds after which to try again, 120 at most.",
     "x-should-retry": "`false` where trying again would only do harm; OpenAI's SDK heeds it.",

@@ -201,11 +201,11 @@ def read_job(app: App, job_id: UUID) -> Job:
 
 
 def headers_of(accepted: Accepted, job: Job | None = None) -> Mapping[str, str]:
-    """The headers that an accept adds to the answer, in every format, with those of the job's end if it has ended."""
+    """The headers that an accept adds to the answer, in every format, and what the job says now, if it was read."""
     replayed = {"Idempotent-Replayed": "true"} if accepted.is_replay else {}
     rates = rate_headers(accepted.rates_left) if accepted.rates_left else {}
-    ended = {} if job is None else _cost_header(job)
-    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates, **_cache_header(accepted.cache), **ended}
+    now = _cache_header(accepted.cache) if job is None else headers_of_job(job)
+    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates, **now}
 
 
 def headers_of_job(job: Job) -> Mapping[str, str]:

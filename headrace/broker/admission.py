@@ -3,7 +3,8 @@
 Redis is only a fast index of Postgres here: if it is wiped, the sweeps rebuild it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, cast
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Ticket, bell_key
 OUTLOOK = KEY_PREFIX + "outlook"
 #: The channel that names ended jobs, by 32 hex digits. May lose messages: readers also poll by themselves.
 ENDED = KEY_PREFIX + "ended"
+NO_LOOKUPS: Mapping[UUID, str] = MappingProxyType({})
 
 
 class Admission(Upkeep):
@@ -48,12 +50,17 @@ class Admission(Upkeep):
             replies = self._reserve([KEY_PREFIX], arguments)
         return [_outcome(ask, _Reply(*reply)) for ask, reply in zip(asks, replies, strict=True)]
 
-    def commit(self, tickets: Sequence[Ticket]) -> None:
-        """Turn reservations into their queues' messages, in this order. Raises: BrokerUnavailable."""
+    def commit(self, tickets: Sequence[Ticket], lookups: Mapping[UUID, str] = NO_LOOKUPS) -> None:
+        """Turn reservations into their queues' messages, in this order.
+
+        Args: lookups: the jobs that the semantic cache looks up, each with the pool whose workers do.
+        Raises: BrokerUnavailable.
+        """
         arguments: list[str | int] = []
         for ticket in tickets:
             app, message = ticket.app_id.hex, self._message.of(ticket)
             arguments += (ticket.job_id.hex, ticket.queue, app, ticket.kv_tokens, ticket.enqueue_no, message)
+            arguments.append(lookups.get(ticket.job_id, ""))
         if arguments:
             with answered():
                 self._commit([KEY_PREFIX], arguments)

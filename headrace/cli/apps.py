@@ -28,6 +28,7 @@ _LIMITS = {
     "requests_per_minute": "Requests that submit a job.",
     "tokens_per_minute": "Tokens of its prompts and of the most they may be answered with.",
 }
+_MAX_ERROR = "Share of its answers from the semantic cache that may be wrong; 0: no such answers."
 _CACHE = "How long its answers serve its identical jobs; 0: never."
 _BUDGETS = {
     "day_usd": "USD it may spend at the paid API in a day of UTC; 0: none.",
@@ -38,6 +39,12 @@ _BUDGETS = {
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that `create` and `limit` share."""
     lanes = ",".join(Lane)
+    command = click.option(
+        "--max-error",
+        metavar="SHARE",
+        callback=parameters.share,
+        help=f"{_MAX_ERROR} 'none': as the pools' semantic_cache.max_error says.",
+    )(command)
     command = click.option(
         "--cache-s",
         metavar="SECONDS",
@@ -132,6 +139,8 @@ def show(name: str, as_json: bool) -> None:
     out.print(_app_table([app]))
     if app.cache_s is not None:
         out.print(f"Its answers serve identical jobs for {app.cache_s:,} s.")
+    if app.max_error is not None:
+        out.print(f"Of its answers from the semantic cache, a share of {app.max_error:g} may be wrong.")
     out.print()
     no_key = f"It has no key: 'headrace keys create {escape(shlex.quote(name))}' makes one."
     out.print(key_table(records) if records else no_key)
@@ -202,7 +211,8 @@ def _app_json(app: App) -> dict[str, Any]:
     usd = {name: getattr(app.limits, name) for name in _BUDGETS}
     limits |= {name: None if value is None else f"{value.normalize():f}" for name, value in usd.items()}
     lanes = None if app.lanes is None else _in_order(app.lanes)
-    return {"id": str(app.id), "name": app.name, **limits, "lanes": lanes, "cache_s": app.cache_s}
+    caching = {"cache_s": app.cache_s, "max_error": app.max_error}
+    return {"id": str(app.id), "name": app.name, **limits, "lanes": lanes, **caching}
 
 
 def _in_order(lanes: frozenset[Lane]) -> list[str]:

@@ -46,6 +46,18 @@ def seconds(_context: click.Context, _parameter: click.Parameter, text: str | No
     return int(text) if text == "0" else limit(_context, _parameter, text)
 
 
+def share(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | str | None:
+    """A share from 0 to less than 1, or `none`. Raises: BadParameter."""
+    if text is None or text == NONE:
+        return text
+    try:
+        if 0 <= (given := float(text)) < 1:
+            return given
+    except ValueError:
+        pass
+    raise click.BadParameter(f"'{text[:40]}' is neither a share from 0 to less than 1, such as 0.01, nor 'none'.")
+
+
 def usd(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Decimal | str | None:
     """An amount of USD from 0, or `none`. Raises: BadParameter."""
     if text is None or text == NONE:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from headrace.config.caches import check_semantic_caches
 from headrace.config.file import PROJECT_ROOT, ConfigPath, toml_source
 from headrace.config.pools import PoolSettings, Price, SimulatorSettings
 from headrace.config.rules import RuleSettings, check_rules
@@ -238,6 +239,7 @@ class Settings(BaseSettings):
         host_id = self.host_id or socket.gethostname()
         self.scaling.check([each for each, pool in pools.items() if not pool.is_paid], self.hosts)
         check_rules(self.rules, pools)
+        check_semantic_caches(pools)
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 
     def check_pepper(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from headrace.config.caches import SemanticCacheSettings
 from headrace.config.sections import LaneSettings, PoolLaneSettings
 from headrace.config.values import Positive, PositiveInt, Section, Share
 from headrace.domain.logprobs import MOST_LOGPROBS
@@ -88,6 +89,8 @@ class PoolSettings(Section):
             never. `headrace apps limit` sets it for one app.
         single_flight: identical jobs of one app that are under way at the same time share one attempt
             ([caching.md](caching.md#single-flight)).
+        semantic_cache: whether its answers also serve jobs that ask the same in other words, for `cache_s`
+            ([caching.md](caching.md#by-meaning)).
         cache_sampled: jobs with neither `temperature` 0 nor a `seed` share answers too. Without it they do so only
             if they ask for it.
     """
@@ -114,6 +117,7 @@ class PoolSettings(Section):
     cache_s: Annotated[float, Field(ge=0, le=CACHE_LIMIT_S)] = 0.0
     single_flight: bool = False
     cache_sampled: bool = False
+    semantic_cache: SemanticCacheSettings = SemanticCacheSettings()
 
     @field_validator("engine_options")
     @classmethod

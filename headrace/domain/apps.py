@@ -48,6 +48,8 @@ class App:
         lanes: those it may use; None for all.
         cache_s: how long its answers serve its identical jobs, in seconds; None for the pool's setting, 0 for never.
         scopes: of the key that it called with.
+        max_error: the share of answers from the semantic cache that may be wrong; None for the pool's setting, 0 for no
+            such answers.
     """
 
     id: UUID
@@ -57,6 +59,7 @@ class App:
     lanes: frozenset[Lane] | None = None
     scopes: frozenset[Scope] = frozenset(Scope)
     cache_s: int | None = None
+    max_error: float | None = None
 
 
 class Changes(TypedDict, total=False):
@@ -69,6 +72,7 @@ class Changes(TypedDict, total=False):
     month_usd: Decimal | None
     lanes: Iterable[Lane] | None
     cache_s: int | None
+    max_error: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, JobState
 
-#: What there was for a job: an identical job's answer, an identical job under way whose answer it shares, or neither.
-CacheUse = Literal["hit", "shared", "miss"]
+#: What there was for a job: an identical job's answer, an identical job under way whose answer it shares, the answer of
+#: a job that asks the same in other words, or none of these.
+CacheUse = Literal["hit", "shared", "semantic", "miss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class JobSpec:
         is_cache_miss: True if the cache was searched for an identical job's answer, and had none.
         cache_key: what identical jobs share, if this job's answer may serve them; None if it may not.
         is_stored: False if its texts are erased once they are delivered.
+        looked_up_by: the pool whose worker looks the job up in the semantic cache while it waits; None for no look-up.
     """
 
     id: UUID
@@ -64,6 +66,7 @@ class JobSpec:
     is_cache_miss: bool = False
     cache_key: bytes | None = None
     is_stored: bool = True
+    looked_up_by: str | None = None
 
     @property
     def kv_tokens(self) -> int:

@@ -15,6 +15,7 @@ from headrace.tables.fleet import (
     workers,
 )
 from headrace.tables.operators import failed_logins, operators
+from headrace.tables.reuse import cache_entries, cache_matches
 from headrace.tables.work import (
     BY_MONTH,
     attempts,
@@ -35,6 +36,8 @@ __all__ = [
     "attempts",
     "budget_limits",
     "budgets",
+    "cache_entries",
+    "cache_matches",
     "closed_days",
     "cost_days",
     "cost_hours",

@@ -25,6 +25,11 @@ apps = sa.Table(
         sa.Integer,
         comment="How long its answers serve its identical jobs, in seconds; 0: never; NULL: as long as the pool says.",
     ),
+    sa.Column(
+        "max_error",
+        sa.Float,
+        comment="Share of the semantic cache's answers that may be wrong; 0: no such answers; NULL: as the pool says.",
+    ),
     comment="Clients of the API.",
 )
 

@@ -71,7 +71,8 @@ jobs = sa.Table(
     sa.Column(
         "cache",
         sa.Text,
-        comment="hit: it was given a stored answer; shared: that of a job under way; miss: none; NULL: not searched.",
+        comment="hit: it was given a stored answer; semantic: that to the same question in other words; shared: that "
+        "of a job under way; miss: none; NULL: not searched.",
     ),
     one_of("state", JobState, "state"),
     one_of("lane", Lane, "lane"),

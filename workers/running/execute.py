@@ -5,7 +5,7 @@ Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so the c
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -44,6 +44,7 @@ class Execute:
 
     Attributes:
         payer: pays for calls of the paid API; None for a local engine.
+        hold: called before a claim; returns when the job may start here.
     """
 
     state: WorkerState
@@ -52,6 +53,7 @@ class Execute:
     bill: Bill
     rules: RetryRules
     payer: Payer | None = None
+    hold: Callable[[UUID], object] = lambda _: None
 
     def takes(self) -> bool:
         """True while the worker can take another job."""
@@ -78,6 +80,7 @@ class Execute:
             self.generating.release(job_id)
 
     def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
+        self.hold(job_id)
         claim = self.records.claim(job_id, enqueue_no)
         if claim is None:
             return None

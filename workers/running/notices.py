@@ -35,7 +35,11 @@ class _Ended(NamedTuple):
 
 
 class Notices:
-    """Sends notices; those that gathered share one round trip. Safe for many threads."""
+    """Sends notices; those that gathered share one round trip. Safe for many threads.
+
+    Attributes:
+        admission: where they go.
+    """
 
     def __init__(self, admission: Admission, gathering: Gathering | None = None) -> None:
         """Send nothing before `begin`.
@@ -43,7 +47,7 @@ class Notices:
         Args:
             gathering: how notices wait for more of them.
         """
-        self._admission = admission
+        self.admission = admission
         #: None ends the thread.
         self._words: SimpleQueue[_Left | _Ended | None] = SimpleQueue()
         self._gathering = gathering or Gathering(GATHER_S)
@@ -87,9 +91,9 @@ class Notices:
         ended = [word for word in words if isinstance(word, _Ended)]
         with _told("end_not_announced"):
             has_webhooks = any(word.has_webhook for word in ended)
-            self._admission.announce_ended([word.job_id for word in ended], has_webhooks=has_webhooks)
+            self.admission.announce_ended([word.job_id for word in ended], has_webhooks=has_webhooks)
         with _told("place_not_freed"):
-            self._admission.leave([word for word in words if isinstance(word, _Left)])
+            self.admission.leave([word for word in words if isinstance(word, _Left)])
 
 
 @contextmanager

@@ -183,7 +183,8 @@ CacheField = Annotated[
     CacheChoice | None,
     Field(
         description="Where there is a cache: never: neither use nor fill it; exact: an identical job's answer will do, "
-        "however it was sampled. By default only with temperature 0 or a seed."
+        "however it was sampled; semantic: so will the answer to the same question in other words. By default as the "
+        "pool says, and only with temperature 0 or a seed."
     ),
 ]
 Inputs = Annotated[
@@ -199,8 +200,8 @@ TimeOut = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
 Cache = Annotated[
     CacheUse | None,
     Field(
-        description="hit: it was given the answer of an identical job; shared: that of one under way; miss: there was "
-        "none; null: not searched."
+        description="hit: it was given the answer of an identical job; shared: that of one under way; semantic: that "
+        "to the same question in other words; miss: there was none; null: not searched."
     ),
 ]
 ServedBy = Annotated[

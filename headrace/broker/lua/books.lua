@@ -23,6 +23,10 @@
 -- rate:A             hash {requests, tokens, at}: what app A has left of its rates, as of `at` in ms
 -- Q                  Celery's list of messages, ordered by turn; workers take from the right
 -- bell:P             stream with one entry; a new entry means that the lists of pool P have new messages
+-- lookups:P          zset {job: due, in ms}: jobs that workers of pool P have still to look up in the semantic cache; due
+--                    later while one does
+-- looking:P          exists while workers of P look jobs up
+-- lookup_bell:P      list with one entry: lookups:P has new jobs
 --
 -- Turns are start-time fair queueing with one job as the unit (Goyal, Vin, Cheng: SIGCOMM 1996): an app's next job
 -- comes one turn after its last job, and never before the turn being served.

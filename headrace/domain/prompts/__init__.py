@@ -41,8 +41,9 @@ class Message:
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-#: What a request says of stored answers. `exact`: that of an identical job will do, however it was sampled.
-CacheChoice = Literal["never", "exact"]
+#: What a request says of stored answers. `exact`: that of an identical job will do, however it was sampled. `semantic`:
+#: so will that of a job that asks the same in other words.
+CacheChoice = Literal["never", "exact", "semantic"]
 
 
 @dataclass(frozen=True, slots=True)

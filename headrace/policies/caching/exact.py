@@ -2,11 +2,35 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
 
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.domain.apps import App
-from headrace.domain.jobs import JobSpec
-from headrace.domain.prompts import CacheChoice, Sampling, prompt_digest
+from headrace.domain.prompts import CacheChoice, Message, Sampling, prompt_digest
+
+
+class Keyed(Protocol):
+    """What a key is made of. See `JobSpec`."""
+
+    @property
+    def app_id(self) -> UUID: ...
+
+    @property
+    def pool(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def adapter(self) -> str | None: ...
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+
+    @property
+    def sampling(self) -> Sampling: ...
 
 
 def keep_s(app: App, pool: PoolSettings) -> float:
@@ -20,15 +44,18 @@ def is_shared(choice: CacheChoice | None, sampling: Sampling, pool: PoolSettings
     By default only an answer that the request determines is shared: temperature 0, a seed, or vectors of inputs.
     """
     if choice is not None:
-        return choice == "exact"
+        return choice != "never"
     is_embedding = sampling.max_tokens == 0
     return pool.cache_sampled or is_embedding or sampling.temperature == 0 or sampling.seed is not None
 
 
-def key_of(spec: JobSpec, pool: PoolSettings, overflow: OverflowSettings) -> bytes:
+def key_of(
+    spec: Keyed, pool: PoolSettings, overflow: OverflowSettings, messages: Sequence[Message] | None = None
+) -> bytes:
     """The key that jobs share if, and only if, the same app asks the same of the same models.
 
     A pool's settings are part of it: other weights, engines or engine options may give other answers.
+    Args: messages: in place of the job's own.
     """
     served = {
         "app": str(spec.app_id),
@@ -42,5 +69,5 @@ def key_of(spec: JobSpec, pool: PoolSettings, overflow: OverflowSettings) -> byt
         "paid_model": overflow.paid_model(spec.model),
     }
     digest = hashlib.sha256(json.dumps(served, sort_keys=True, default=str).encode())
-    digest.update(prompt_digest(spec.model, spec.messages, spec.sampling))
+    digest.update(prompt_digest(spec.model, spec.messages if messages is None else messages, spec.sampling))
     return digest.digest()

@@ -38,6 +38,7 @@ COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     apps.c.month_usd,
     apps.c.lanes,
     apps.c.cache_s,
+    apps.c.max_error,
 )
 
 
@@ -45,7 +46,8 @@ def read_app(row: Row[*tuple[Any, ...]], scopes: Iterable[str] = tuple(Scope)) -
     """The app in a row that has `COLUMNS`."""
     lanes = None if row.lanes is None else frozenset(map(Lane, row.lanes))
     limits = AppLimits(*(getattr(row, field.name) for field in fields(AppLimits)))
-    return App(row.id, row.name, row.webhook_secret, limits, lanes, frozenset(map(Scope, scopes)), row.cache_s)
+    caching = (row.cache_s, row.max_error)
+    return App(row.id, row.name, row.webhook_secret, limits, lanes, frozenset(map(Scope, scopes)), *caching)
 
 
 def create(db: Connection, name: str, limits: Changes) -> App:

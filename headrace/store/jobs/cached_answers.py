@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, ColumnElement, Select, TableValuedAlias
+from sqlalchemy import CTE, ColumnElement, FromClause, Select, TableValuedAlias
 from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.ids import oldest_id, show_id
@@ -160,16 +160,18 @@ def _asked_columns() -> list[sa.ColumnClause[Any]]:
     return [sa.column("keep_s", sa.Double), sa.column("oldest", sa.Uuid)]
 
 
-def _serves(given: Any) -> ColumnElement[bool]:
-    """Whether the answer of the job in `jobs` serves the given one."""
+def serves(given: Any, source: FromClause = jobs) -> ColumnElement[bool]:
+    """Whether the answer of a job serves the given one. Args: source: `jobs`, or an alias of it."""
     may_be_paid = given.overflow != Overflow.NEVER
     may_be_own = given.overflow != Overflow.ONLY
     return sa.and_(
-        jobs.c.app_id == given.app_id,
-        jobs.c.state + "" == JobState.SUCCEEDED,
-        jobs.c.finish_reason.in_(ENDED_WELL),
-        jobs.c.ended_at > sa.func.now() - given.keep_s * sa.literal_column("interval '1 s'"),
-        sa.or_(sa.and_(jobs.c.route == Route.POOL, may_be_own), sa.and_(jobs.c.route == Route.OVERFLOW, may_be_paid)),
+        source.c.app_id == given.app_id,
+        source.c.state + "" == JobState.SUCCEEDED,
+        source.c.finish_reason.in_(ENDED_WELL),
+        source.c.ended_at > sa.func.now() - given.keep_s * sa.literal_column("interval '1 s'"),
+        sa.or_(
+            sa.and_(source.c.route == Route.POOL, may_be_own), sa.and_(source.c.route == Route.OVERFLOW, may_be_paid)
+        ),
     )
 
 
@@ -214,7 +216,7 @@ def _search() -> Statement:
     statement = (
         sa.select(
             given.c.id,
-            sa.cast(newest_id.filter(_serves(given.c)), sa.Uuid).label("source_id"),
+            sa.cast(newest_id.filter(serves(given.c)), sa.Uuid).label("source_id"),
             sa.func.bool_or(sa.and_(_is_no_later(given.c), may_serve)).label("is_pending"),
             sa.cast(newest_id.filter(_leads(given.c)), sa.Uuid).label("leader_id"),
         )
@@ -274,7 +276,7 @@ def _found(given: CTE) -> CTE:
         .join(jobs, jobs.c.id == given.c.source_id)
         .join(job_texts, job_texts.c.job_id == jobs.c.id)
         .outerjoin(ledger, is_bill)
-        .where(_serves(given.c), job_texts.c.cache_key == given.c.cache_key, job_texts.c.answer.is_not(None))
+        .where(serves(given.c), job_texts.c.cache_key == given.c.cache_key, job_texts.c.answer.is_not(None))
         .with_for_update(of=job_texts, key_share=True, read=True, skip_locked=True)
         .cte("found")
     )

@@ -6,7 +6,7 @@ gives its followers the answer, or makes one of them the next leader.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -175,10 +175,14 @@ def _fails_with(row: Row[Any]) -> bool:
 
 def _answered(db: Connection, found: Sequence[Row[Any]]) -> set[UUID]:
     """The leaders whose answers are there. They cannot be erased until the commit."""
-    leader_ids = {row.leader_id for row in found if _ended_well(row)}
-    if not leader_ids:
+    return hold_answers(db, {row.leader_id for row in found if _ended_well(row)})
+
+
+def hold_answers(db: Connection, job_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the jobs whose answers are there. They cannot be erased until the commit."""
+    if not job_ids:
         return set()
-    these = (_is_one_of(job_texts.c.job_id, list(leader_ids)), job_texts.c.answer.is_not(None))
+    these = (_is_one_of(job_texts.c.job_id, list(job_ids)), job_texts.c.answer.is_not(None))
     there = sa.select(job_texts.c.job_id).where(*these)
     return set(db.scalars(there.with_for_update(key_share=True, read=True, skip_locked=True)))
 
@@ -191,6 +195,14 @@ def _serve(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
     taken = {name: _LEADER.c[name] for name in (*OF_JOB, "prompt_tokens")}
     moved = moving([JobState.WAITING], JobState.SUCCEEDED, _is_one_of(jobs.c.id, job_ids), is_led, by_key=True, **taken)
     rows = db.execute(moved.returning(*(jobs.c[name] for name in ANNOUNCED))).all()
+    return give_answers(db, rows)
+
+
+def give_answers(db: Connection, rows: Sequence[Row[Any]]) -> list[UUID]:
+    """Give jobs that have just succeeded the answers of those that `served_by_job` names, book and announce them.
+
+    Args: rows: the columns ANNOUNCED of the jobs. Returns: their ids.
+    """
     ended = [row.id for row in rows]
     these = _is_one_of(jobs.c.id, ended)
     texts = {name: _LEADER_TEXT.c[name] for name in OF_TEXT}
@@ -214,7 +226,8 @@ def _book(db: Connection, job_ids: Sequence[UUID]) -> None:
         "output_tokens": sa.func.coalesce(jobs.c.output_tokens, 0),
         "usd": sa.literal(0),
         "api_usd": bill.c.api_usd,
-        "saved_usd": bill.c.usd,
+        # A leader that was given an answer itself has saved what this answer cost.
+        "saved_usd": sa.func.coalesce(bill.c.saved_usd, bill.c.usd),
     }
     entries = sa.select(*values.values()).select_from(jobs).outerjoin(bill, is_bill)
     db.execute(sa.insert(ledger).from_select(list(values), entries.where(_is_one_of(jobs.c.id, job_ids))))

@@ -18,7 +18,7 @@ from headrace.domain.states import TERMINAL
 from headrace.errors import JobNotEnded
 from headrace.store import clock
 from headrace.store.jobs import find, not_found
-from headrace.tables import job_texts, jobs
+from headrace.tables import cache_entries, job_texts, jobs
 
 #: The most jobs whose old texts are erased in one transaction.
 FORGET_JOBS = 5_000
@@ -82,6 +82,8 @@ def _erase(db: Connection, job_ids: Sequence[UUID]) -> None:
     # The error message is deleted too: if the paid API rejected the prompt, its message may quote it. The code stays.
     db.execute(these.values(erased_at=sa.func.now(), metadata={}, error_message=None))
     db.execute(sa.delete(job_texts).where(_is_one_of(job_texts.c.job_id, job_ids)))
+    # Last: an entry is made under a lock on the texts, so none can be made after this.
+    db.execute(sa.delete(cache_entries).where(_is_one_of(cache_entries.c.job_id, job_ids)))
 
 
 def _is_one_of(column: sa.Column[UUID], job_ids: Sequence[UUID]) -> sa.ColumnElement[bool]:

@@ -44,7 +44,9 @@ def timeline(found: History) -> Iterator[Event]:
         if each.ended_at is not None:
             yield Event(each.ended_at, "attempt_ended", {"attempt": each.number, **_some(each, *_ENDED)})
     if job.served_by_job is not None:
-        yield Event(job.created_at, "served_from_cache", {"served_by": show_id(job.served_by_job)})
+        # An answer to the same question in other words is found while the job waits.
+        at = job.ended_at if job.cache == "semantic" else job.created_at
+        yield Event(at, "served_from_cache", {"cache": job.cache, "served_by": show_id(job.served_by_job)})
     if job.cancel_requested_at is not None:
         yield Event(job.cancel_requested_at, "cancel_requested", {})
     for each in found.charges:

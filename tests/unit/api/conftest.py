@@ -1,6 +1,6 @@
 """The parts that a submit meets, as fakes: they note what was asked of them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -59,6 +59,7 @@ class FakeDoor:
         self.asked: list[list[Ask]] = []
         self.inserted: list[tuple[JobSpec, Placement]] = []
         self.committed: list[Ticket] = []
+        self.lookups: dict[UUID, str] = {}
         self.left: list[tuple[UUID, int]] = []
         self.knocks: list[tuple[UUID, str, float]] = []
         self.refused: list[tuple[UUID, str, str, int, int]] = []
@@ -82,11 +83,12 @@ class FakeDoor:
         self.inserted += rows
         return [self.outcome or Inserted(spec.id, self.start_by) for spec, _ in rows]
 
-    def commit(self, tickets: Sequence[Ticket]) -> None:
+    def commit(self, tickets: Sequence[Ticket], lookups: Mapping[UUID, str]) -> None:
         # The door is not asked for nothing.
         if tickets:
             self._step("commit")
             self.committed += tickets
+            self.lookups |= lookups
 
     def leave(self, stays: Iterable[tuple[UUID, int]]) -> int:
         left = list(stays)

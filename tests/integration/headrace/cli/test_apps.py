@@ -70,6 +70,18 @@ def test_an_app_s_own_cache_is_set_shown_and_lifted(run: Run, store: Store) -> N
     assert run("apps", "limit", "shop", "--cache-s", "-1").exit_code == 2
 
 
+def test_an_app_s_own_bound_of_wrong_answers_is_set_shown_and_lifted(run: Run, store: Store) -> None:
+    run("apps", "create", "shop", "--max-error", "0.005")
+    assert find(store, "shop").max_error == 0.005
+    assert "a share of 0.005 may be wrong" in run("apps", "show", "shop").stdout
+    run("apps", "limit", "shop", "--max-error", "0")
+    assert json.loads(run("apps", "show", "shop", "--json").stdout)["max_error"] == 0
+    run("apps", "limit", "shop", "--max-error", "none")
+    assert find(store, "shop").max_error is None
+    assert "may be wrong" not in run("apps", "show", "shop").stdout
+    assert run("apps", "limit", "shop", "--max-error", "1").exit_code == 2
+
+
 def test_an_app_that_is_there_is_not_made_again_nor_changed(run: Run, store: Store) -> None:
     run("apps", "create", "shop")
     before = find(store, "shop")
@@ -121,15 +133,16 @@ def test_apps_are_listed_by_name_for_people_and_for_programs(run: Run, store: St
     listed = run("apps", "list", "--json")
     limits = {"queued_jobs": None, "requests_per_minute": None, "tokens_per_minute": None}
     limits |= {"day_usd": None, "month_usd": None}
+    caching = {"cache_s": None, "max_error": None}
     assert json.loads(listed.stdout) == [
         {
             "id": str(find(store, "[red]zoo").id),
             "name": "[red]zoo",
             **limits,
             "lanes": ["normal", "batch"],
-            "cache_s": None,
+            **caching,
         },
-        {"id": str(find(store, "shop").id), "name": "shop", **limits, "queued_jobs": 5, "lanes": None, "cache_s": None},
+        {"id": str(find(store, "shop").id), "name": "shop", **limits, "queued_jobs": 5, "lanes": None, **caching},
     ]
     assert "whsec_" not in listed.stdout
 

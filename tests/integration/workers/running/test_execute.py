@@ -167,6 +167,21 @@ def test_answer_is_stored_billed_and_announced(bench: Bench, store: Store, queue
         assert list(db.scalars(sa.select(deliveries.c.job_id))) == [ticket.job_id]
 
 
+def test_a_job_is_held_before_its_claim_and_may_end_meanwhile(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket = queued()
+
+    def hold(job_id: UUID) -> None:
+        assert job(store, ticket).state is JobState.QUEUED
+        with store.begin() as db:
+            jobs.cancel(db, None, job_id)
+
+    bench.execute.hold = hold
+    assert bench.execute.run(ticket.job_id, ticket.enqueue_no) is None
+    assert (bench.engine.requests, entries(store)) == (set(), [])
+
+
 def test_preemptions_are_in_the_attempt_s_row(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     ticket, bench.engine.preemptions = queued(), 3
 

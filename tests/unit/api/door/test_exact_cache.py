@@ -1,6 +1,6 @@
 """The cache at the door, with fakes for the servers: what is asked of them, and in which order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -16,12 +16,13 @@ from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
 from headrace.broker.flights import Flights
 from headrace.config import Settings
+from headrace.config.caches import SemanticCacheSettings
 from headrace.domain.apps import App, AppLimits
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency
 from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.domain.places import Refusal
-from headrace.domain.prompts import Message
+from headrace.domain.prompts import CacheChoice, Message
 from headrace.domain.states import JobState
 from headrace.errors import AppLimited, BrokerUnavailable
 from headrace.policies.caching import exact
@@ -81,14 +82,25 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> FakeAnswers:
     return fake
 
 
+Make = Callable[..., Submitter]
+
+
 @pytest.fixture
-def caching(submitter: Submitter, settings: Settings, answers: FakeAnswers, door: Any) -> Submitter:
-    """A submitter whose pool has a cache."""
-    pools = {name: pool.model_copy(update={"cache_s": 60.0}) for name, pool in settings.pools.items()}
-    on = settings.model_copy(update={"pools": pools})
-    servers = cast(Store, None), cast(AppRates, answers), cast(Admission, door)
-    cache = ExactCache(on, *servers, cast(SingleFlight, None))
-    return replace(submitter, cache=cache)
+def make(submitter: Submitter, settings: Settings, answers: FakeAnswers, door: Any) -> Make:
+    """Makes a submitter whose pool has a cache, and other settings on request."""
+
+    def build(**changes: Any) -> Submitter:
+        pools = {n: pool.model_copy(update={"cache_s": 60.0, **changes}) for n, pool in settings.pools.items()}
+        on = settings.model_copy(update={"pools": pools})
+        servers = cast(Store, None), cast(AppRates, answers), cast(Admission, door)
+        return replace(submitter, cache=ExactCache(on, *servers, cast(SingleFlight, None)))
+
+    return build
+
+
+@pytest.fixture
+def caching(make: Make) -> Submitter:
+    return make()
 
 
 @pytest.mark.parametrize("draft", [replace(DRAFT, cache=choice) for choice in (None, "exact")], ids=["none", "exact"])
@@ -104,6 +116,35 @@ def test_a_cache_that_is_off_costs_a_submit_neither_a_key_nor_a_query(
     assert accepted.cache is None
     [(spec, _)] = door.inserted
     assert (spec.cache_key, spec.is_cache_miss) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("named", "choice", "max_error", "looked_up_by"),
+    [
+        ("embed", None, None, "embed"),
+        ("embed", "semantic", None, "embed"),
+        ("embed", "exact", None, None),
+        ("embed", None, 0.0, None),
+        (None, None, None, None),
+        (None, "semantic", None, None),
+    ],
+)
+def test_a_miss_is_looked_up_by_meaning_where_pool_app_and_request_want_it(
+    make: Make,
+    door: Any,
+    app: App,
+    named: str | None,
+    choice: CacheChoice | None,
+    max_error: float | None,
+    looked_up_by: str | None,
+) -> None:
+    make(semantic_cache=SemanticCacheSettings(pool=named)).submit(
+        replace(DRAFT, cache=choice), replace(app, max_error=max_error)
+    )
+
+    [(spec, _)] = door.inserted
+    assert spec.looked_up_by == looked_up_by
+    assert door.lookups == ({spec.id: looked_up_by} if looked_up_by else {})
 
 
 def test_a_hit_takes_no_place_and_no_part_in_the_refusals(

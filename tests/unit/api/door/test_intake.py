@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -85,7 +85,7 @@ class Servers:
         # Each job its own time, so that a mix-up shows.
         return answer if isinstance(answer, Inserted | HeadraceError) else Inserted(job_id, start_by_of(job_id))
 
-    def commit(self, tickets: Sequence[Ticket]) -> None:
+    def commit(self, tickets: Sequence[Ticket], lookups: Mapping[UUID, str]) -> None:
         self._step("commit")
         with self._lock:
             self.committed += tickets

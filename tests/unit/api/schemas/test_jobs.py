@@ -113,7 +113,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user"}]}, "messages.0.content"),
     ({"messages": [{"role": "user", "content": "a", "name": 5}]}, "messages.0.name"),
     *(({"prompt": "a", "max_tokens": bad}, "max_tokens") for bad in (-1, 0, 2**31, "5", 5.0, True, [5])),
-    *(({"prompt": "a", "cache": bad}, "cache") for bad in ("semantic", "", True, 0)),
+    *(({"prompt": "a", "cache": bad}, "cache") for bad in ("fuzzy", "", True, 0)),
     *(({"prompt": "a", "top_logprobs": bad}, "top_logprobs") for bad in (-1, 21, "5", 1.0, True)),
     *(({"prompt": "a", "reasoning_effort": bad}, "reasoning_effort") for bad in ("great", "LOW", "", 1, False)),
     *(({"prompt": "a", "lane": bad}, "lane") for bad in ("urgent", "HIGH", 1)),

@@ -28,6 +28,10 @@ CONTEXT, PARAMETER = click.Context(apps), click.Option(["--it"])
         (parameters.usd, "999999999.999999999", Decimal("999999999.999999999")),
         (parameters.usd, "none", "none"),
         (parameters.usd, None, None),
+        (parameters.share, "0", 0.0),
+        (parameters.share, "0.005", 0.005),
+        (parameters.share, "none", "none"),
+        (parameters.share, None, None),
         (parameters.lanes, "high", {Lane.HIGH}),
         (parameters.lanes, "normal, high,high", {Lane.HIGH, Lane.NORMAL}),
         (parameters.lanes, "none", "none"),
@@ -50,6 +54,7 @@ def test_a_value_is_read(read: Any, text: str | None, value: object) -> None:
             (parameters.limit, text)
             for text in ("", "0", "-1", "1.5", "1e3", "2147483648", "9" * 5000, "1\n", "\u0661")
         ),
+        *((parameters.share, text) for text in ("", "1", "-0.1", "nan", "inf", "1%", "0,5")),
         *((parameters.lanes, text) for text in ("", "high,", "HIGH", "top", "high;normal", "none,high")),
     ],
 )

@@ -173,6 +173,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         "is_cache_miss": (True, {"cache": "miss"}),
         "cache_key": (b"\0k\xff", {"cache_key": b"\0k\xff"}),
         "is_stored": (False, {"is_unstored": True}),
+        "looked_up_by": ("embed", {}),
     }
     assert set(stored) == {field.name for field in fields(JobSpec)}
 

@@ -56,6 +56,7 @@ FIELDS: dict[str, tuple[Any, bool]] = {
     "is_cache_miss": (True, False),
     "cache_key": (b"k", False),
     "is_stored": (False, False),
+    "looked_up_by": ("embed", False),
 }
 #: By field of the sampling: another value. Each may change the answer.
 SAMPLINGS: dict[str, Any] = {

@@ -22,6 +22,12 @@ def test_a_shortened_vector_points_where_the_whole_one_does() -> None:
     assert floats(short) == pytest.approx([number / math.hypot(*begin) for number in begin], abs=1e-6)
 
 
+def test_texts_that_share_tokens_are_alike() -> None:
+    one, alike, other = (floats(each) for each in of_answer(vectors([[1, 2, 3, 4], [4, 1, 2, 5], [6, 7, 8, 9]], None)))
+    assert sum(a * b for a, b in zip(one, alike, strict=True)) > 0.6
+    assert abs(sum(a * b for a, b in zip(one, other, strict=True))) < 0.3
+
+
 def test_more_dimensions_than_there_are_are_refused() -> None:
     with pytest.raises(PromptRejected) as raised:
         vectors([[1]], DIMENSIONS + 1)

@@ -1,0 +1,113 @@
+"""The semantic cache: which jobs it looks up, which of its entries may serve a job, and which are only tried. Pure.
+
+An entry is the question of a job that has been answered. It serves a job that asks the same in other words, if the
+guard reads both texts as the same request (`reuse.guard`), and if its tries so far say that it is right often enough
+(`reuse.bound`).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+from uuid import UUID
+
+from headrace.config import OverflowSettings, PoolSettings
+from headrace.domain.apps import App
+from headrace.domain.jobs import JobSpec
+from headrace.domain.prompts import CacheChoice, Message
+from headrace.policies.caching import exact
+from headrace.policies.reuse import bound, guard
+from headrace.policies.reuse.bound import Try
+
+#: Entries whose questions are less alike than this, as the cosine of their embeddings, are not looked at.
+LEAST_SIMILARITY = 0.5
+#: The entries that the guard reads for one job: the most alike ones.
+CANDIDATES = 5
+#: How long the paid API's workers leave a new job alone that is still to be looked up, in seconds.
+HELD_S = 0.3
+
+#: What becomes of a job that has an entry. `served`: it ends with its answer. `try`: it runs, since the entry has
+#: not earned trust. `recheck`: it runs although the entry may serve it. `shadow`: likewise, since nothing is served.
+MatchKind = Literal["served", "try", "recheck", "shadow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An entry that may match a job.
+
+    Attributes:
+        job_id: of the job whose answer it is.
+        question: that job's last user turn.
+        similarity: to the new job's question, a cosine.
+        tries: the entry's, oldest first.
+    """
+
+    job_id: UUID
+    question: str
+    similarity: float
+    tries: tuple[Try, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The entry that a job has, and what becomes of the job."""
+
+    kind: MatchKind
+    candidate: Candidate
+    reason: str
+
+
+def looked_up_by(spec: JobSpec, app: App, pool: PoolSettings, choice: CacheChoice | None) -> str | None:
+    """The pool of the embedding model that looks a job up; None if the semantic cache takes no part in it.
+
+    The job takes part in the exact cache already: `exact.is_shared`.
+    """
+    if choice == "exact" or app.max_error == 0 or not exact.keep_s(app, pool) or question_of(spec.messages) is None:
+        return None
+    return pool.semantic_cache.pool
+
+
+def question_of(messages: Sequence[Message]) -> str | None:
+    """What a conversation asks: its last turn, if that is the user's. None for a long one, which matches no other."""
+    last = messages[-1]
+    if last.role != "user" or not last.content.strip() or len(last.content) > guard.MAX_CHARACTERS:
+        return None
+    return last.content
+
+
+def scope_of(job: exact.Keyed, pool: PoolSettings, overflow: OverflowSettings, embedder: str) -> bytes:
+    """What is equal of two jobs that may match: all that determines the answer, but for the last turn's words.
+
+    Args: embedder: the embedding model. The vectors of two models cannot be compared.
+    """
+    *before, last = job.messages
+    digest = hashlib.sha256(embedder.encode())
+    digest.update(exact.key_of(job, pool, overflow, messages=(*before, replace(last, content=""))))
+    return digest.digest()
+
+
+def choose(
+    question: str, candidates: Sequence[Candidate], max_error: float, *, is_shadow: bool, roll: float
+) -> Match | None:
+    """The first entry that may serve; else the first that the guard lets pass, as a try; None if it lets none pass.
+
+    Args:
+        candidates: the most alike first.
+        roll: a random number from 0 to 1, by which some jobs are run although an entry may serve them.
+    """
+    first_try = None
+    for each in candidates:
+        # The guard takes some milliseconds for two texts: no more of them than are needed.
+        if not guard.compare(question, each.question).may_serve:
+            continue
+        trust = bound.trust(each.tries, each.similarity, max_error)
+        if trust.may_serve:
+            kind: MatchKind = "shadow" if is_shadow else "recheck" if roll < trust.run_share else "served"
+            return Match(kind, each, trust.reason)
+        first_try = first_try or Match("try", each, trust.reason)
+    return first_try
+
+
+def max_error_of(app_max_error: float | None, pool: PoolSettings) -> float:
+    """The share of served answers that may be wrong: the app's own setting, else the pool's."""
+    return pool.semantic_cache.max_error if app_max_error is None else app_max_error

@@ -1,0 +1,155 @@
+"""Matches: what became of jobs that have an entry, and whether its answer was right, from which the bound learns.
+
+A job that ran although it has an entry is judged once it has ended. While it waits, it is looked at ever more seldom,
+so that a backlog costs little.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+
+from headrace.domain.states import TERMINAL, JobState
+from headrace.policies.caching.semantic import MatchKind
+from headrace.store.jobs.cached_answers import ENDED_WELL
+from headrace.tables import cache_entries, cache_matches, job_texts, jobs
+
+#: Matches that are judged in one transaction.
+JUDGE_ROWS = 500
+#: Longer answers, in characters, agree only if they are equal.
+COMPARED_CHARACTERS = 8_000
+#: How long matches are kept, in days.
+KEEP_DAYS = 90
+#: The most rows that one `forget` deletes.
+FORGET_ROWS = 5_000
+
+_ENTRY, _ENTRY_TEXT = jobs.alias("entry"), job_texts.alias("entry_text")
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A job's match. Attributes: entry_id: the entry's job. similarity: of both questions, a cosine."""
+
+    job_id: UUID
+    app_id: UUID
+    pool: str
+    entry_id: UUID
+    similarity: float
+    kind: MatchKind
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A match to be judged.
+
+    Attributes:
+        has_ended: False while its job may still get an answer.
+        is_same: whether both answers are equal; None if one of them is gone, or the job has failed.
+        answers: both, if they are short.
+    """
+
+    job_id: UUID
+    has_ended: bool
+    is_same: bool | None
+    answers: tuple[str, str] | None
+
+
+def note(db: Connection, matches: Sequence[Noted]) -> None:
+    """Write the matches of jobs that have none, and note that their entries were used."""
+    if not matches:
+        return
+    fields = ("job_id", "app_id", "pool", "entry_id", "similarity", "kind")
+    values = [{name: getattr(each, name) for name in fields} for each in matches]
+    if served := [each for each in values if each["kind"] == "served"]:
+        db.execute(insert(cache_matches).on_conflict_do_nothing(), served)
+    if ran := [each for each in values if each["kind"] != "served"]:
+        db.execute(insert(cache_matches).values(judge_at=sa.func.now()).on_conflict_do_nothing(), ran)
+    # In one order, so that two transactions cannot deadlock; those that another one holds are used anyway.
+    these = cache_entries.c.job_id == sa.any_(_ids([each.entry_id for each in matches]))
+    free = sa.select(cache_entries.c.job_id).where(these).with_for_update(skip_locked=True).scalar_subquery()
+    db.execute(sa.update(cache_entries).where(cache_entries.c.job_id.in_(free)).values(used_at=sa.func.now()))
+
+
+def due(db: Connection) -> list[Due]:
+    """Lock and return matches to be judged, those that are due for longest first."""
+    first = (
+        sa.select(cache_matches.c.job_id, cache_matches.c.entry_id, cache_matches.c.app_id)
+        .where(cache_matches.c.judge_at.is_not(None), cache_matches.c.judge_at <= sa.func.now())
+        .order_by(cache_matches.c.judge_at)
+        .limit(JUDGE_ROWS)
+        .with_for_update(skip_locked=True)
+    )
+    found = db.execute(first).all()
+    return [_due(row) for row in _read(db, found)] if found else []
+
+
+def _read(db: Connection, found: Sequence[Any]) -> Sequence[Row[Any]]:
+    given = sa.func.unnest(_ids([row.job_id for row in found]), _ids([row.entry_id for row in found]))
+    pair = given.table_valued("job_id", "entry_id", name="pair").render_derived()
+    mine, theirs = job_texts.c.answer, _ENTRY_TEXT.c.answer
+    is_short = sa.and_(sa.func.length(mine) <= COMPARED_CHARACTERS, sa.func.length(theirs) <= COMPARED_CHARACTERS)
+    ended_well = [
+        sa.and_(each.c.state + "" == JobState.SUCCEEDED, each.c.finish_reason.in_(ENDED_WELL))
+        for each in (jobs, _ENTRY)
+    ]
+    statement = (
+        sa.select(
+            pair.c.job_id,
+            jobs.c.state,
+            # An answer that the job was given says nothing.
+            sa.and_(*ended_well, jobs.c.app_id == _ENTRY.c.app_id, jobs.c.served_by_job.is_(None)).label("is_judged"),
+            (mine == theirs).label("is_same"),
+            sa.case((is_short, mine)).label("answer"),
+            sa.case((is_short, theirs)).label("entry_answer"),
+        )
+        .select_from(pair)
+        .outerjoin(jobs, jobs.c.id == pair.c.job_id)
+        .outerjoin(job_texts, job_texts.c.job_id == pair.c.job_id)
+        .outerjoin(_ENTRY, _ENTRY.c.id == pair.c.entry_id)
+        .outerjoin(_ENTRY_TEXT, _ENTRY_TEXT.c.job_id == pair.c.entry_id)
+    )
+    return db.execute(statement).all()
+
+
+def _due(row: Row[Any]) -> Due:
+    is_short = row.answer is not None and row.entry_answer is not None
+    return Due(
+        row.job_id,
+        row.state is None or row.state in TERMINAL,
+        row.is_same if row.is_judged else None,
+        (row.answer, row.entry_answer) if is_short else None,
+    )
+
+
+def judged(db: Connection, *, right: Sequence[UUID], wrong: Sequence[UUID], void: Sequence[UUID]) -> None:
+    """Store verdicts. A question whose answer agrees is no entry of its own: the other one stands for it.
+
+    Args: void: matches that cannot be judged, which are deleted.
+    """
+    for is_right, job_ids in ((True, right), (False, wrong)):
+        these = sa.update(cache_matches).where(cache_matches.c.job_id == sa.any_(_ids(job_ids)))
+        db.execute(these.values(is_right=is_right, judge_at=None))
+    db.execute(sa.delete(cache_matches).where(cache_matches.c.job_id == sa.any_(_ids(void))))
+    db.execute(sa.delete(cache_entries).where(cache_entries.c.job_id == sa.any_(_ids(right))))
+
+
+def put_off(db: Connection, job_ids: Sequence[UUID]) -> None:
+    """Look at these later: after half of the time for which they have waited, a second at least."""
+    later: sa.ColumnElement[Any] = sa.literal_column("now() + greatest(interval '1 s', (now() - at) / 2)")
+    these = sa.update(cache_matches).where(cache_matches.c.job_id == sa.any_(_ids(job_ids)))
+    db.execute(these.values(judge_at=later))
+
+
+def forget(db: Connection) -> int:
+    """Delete matches older than `KEEP_DAYS`; returns how many."""
+    age: sa.ColumnElement[Any] = sa.literal_column(f"interval '{KEEP_DAYS} days'")
+    old = sa.select(cache_matches.c.job_id).where(cache_matches.c.at < sa.func.now() - age).limit(FORGET_ROWS)
+    return db.execute(sa.delete(cache_matches).where(cache_matches.c.job_id.in_(old.scalar_subquery()))).rowcount
+
+
+def _ids(job_ids: Sequence[UUID]) -> sa.Cast[Any]:
+    return sa.cast(list(job_ids), ARRAY(sa.Uuid))

@@ -1,0 +1,99 @@
+"""The jobs to be looked up, on a real Valkey: in turn, one worker each, and none where no worker asks."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from redis import Redis
+
+from headrace.broker import lookups as module
+from headrace.broker.admission import Admission
+from headrace.broker.lookups import Lookups
+from headrace.domain.ids import new_id
+from headrace.domain.queues import KEY_PREFIX, Lane, Ticket
+from headrace.policies.caching.semantic import HELD_S
+from tests.waiting import until
+from workers.paid.lookup_hold import LookupHold
+
+
+@pytest.fixture
+def lookups(redis: Redis) -> Lookups:
+    return Lookups(redis, "embed")
+
+
+@pytest.fixture
+def enter(admission: Admission) -> Callable[[], Ticket]:
+    def commit() -> Ticket:
+        ticket = Ticket(new_id(), new_id(), "chat.normal", Lane.NORMAL, 8, 16, datetime.now(UTC) + timedelta(minutes=1))
+        admission.commit([ticket], {ticket.job_id: "embed"})
+        return ticket
+
+    return commit
+
+
+def test_jobs_are_entered_while_a_worker_asks(lookups: Lookups, enter: Callable[[], Ticket], redis: Redis) -> None:
+    before = enter()
+    assert not lookups.is_pending(before.job_id)
+    assert lookups.take(10) == []
+    tickets = [enter() for _ in range(3)]
+    assert lookups.take(2) == [each.job_id for each in tickets[:2]]
+    assert lookups.take(2) == [tickets[2].job_id], "another worker gets the rest"
+    assert all(lookups.is_pending(each.job_id) for each in tickets)
+    lookups.done([each.job_id for each in tickets])
+    assert not redis.exists(f"{KEY_PREFIX}lookups:embed")
+    lookups.close()
+    assert not lookups.is_pending(enter().job_id)
+
+
+def test_a_worker_that_stops_asking_closes_them(
+    lookups: Lookups, enter: Callable[[], Ticket], monkeypatch: pytest.MonkeyPatch, redis: Redis
+) -> None:
+    monkeypatch.setattr(module, "OPEN_MS", 50)
+    lookups.take(1)
+    until(lambda: not redis.exists(f"{KEY_PREFIX}looking:embed"), "its word expires")
+    assert not lookups.is_pending(enter().job_id)
+
+
+def test_the_bell_wakes_a_worker_that_waits(lookups: Lookups, enter: Callable[[], Ticket]) -> None:
+    lookups.take(1)
+    woken = threading.Event()
+
+    def wait() -> None:
+        lookups.wait(30)
+        woken.set()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    enter()
+    assert woken.wait(10)
+    assert len(lookups.take(1)) == 1
+
+
+def test_a_new_job_is_held_from_the_paid_api_until_it_is_looked_up(
+    lookups: Lookups, enter: Callable[[], Ticket]
+) -> None:
+    lookups.take(1)
+    ticket = enter()
+    slept: list[float] = []
+
+    def sleep(pause: float) -> None:
+        slept.append(pause)
+        if len(slept) == 3:
+            lookups.done([ticket.job_id])
+
+    LookupHold([lookups], sleep=sleep).wait(ticket.job_id)
+    assert len(slept) == 3
+
+    slept.clear()
+    other = enter()
+    # Its id is of another clock, which is ahead.
+    behind = LookupHold([lookups], now=lambda: datetime.now(UTC) - timedelta(hours=1), sleep=slept.append)
+    behind.wait(other.job_id)
+    assert sum(slept) == pytest.approx(HELD_S)
+
+    slept.clear()
+    later = LookupHold([lookups], now=lambda: datetime.now(UTC) + timedelta(seconds=HELD_S), sleep=slept.append)
+    later.wait(other.job_id)
+    LookupHold([], sleep=slept.append).wait(other.job_id)
+    assert slept == []

@@ -1,0 +1,1 @@
+"""The look-ups of the semantic cache, in the workers of an embedding model."""

@@ -1,0 +1,245 @@
+"""Looks jobs up in the semantic cache while they wait in their queues: in the worker of an embedding model, in batches.
+
+A job that has an entry ends with its answer, unless a worker claims the job first. Every other job becomes an entry
+itself, once it is answered; so does one that a worker has claimed, or ended, before its look-up. Whatever fails here,
+the job runs as if there were no cache.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from headrace.broker.admission import Admission
+from headrace.broker.lookups import Lookups
+from headrace.config import Settings
+from headrace.domain.embeddings.inputs import text_input
+from headrace.domain.embeddings.vectors import floats, of_answer
+from headrace.domain.ids import new_id
+from headrace.domain.prompts import Sampling
+from headrace.errors import BrokerUnavailable, EngineError, PromptRejected, Unavailable
+from headrace.logging import named
+from headrace.policies.caching import semantic
+from headrace.policies.caching.semantic import Match, MatchKind
+from headrace.store import Store
+from headrace.store.reuse import entries, hits, matches, questions
+from headrace.store.reuse.entries import Sought
+from headrace.store.reuse.hits import Hit
+from headrace.store.reuse.matches import Noted
+from headrace.store.reuse.questions import Question
+from workers.engines.base import Engine, GenerationRequest
+
+log = logging.getLogger(__name__)
+
+#: Jobs of one look-up. In a larger one each of them would wait longer for the others: the guard reads some milliseconds
+#: for each candidate, and the search some microseconds for each entry.
+BATCH = 16
+#: The longest wait for new jobs, in seconds. Redis must hear of this worker more often than each `lookups.OPEN_MS`.
+IDLE_S = 1.0
+#: The pause after a failure, in seconds.
+AGAIN_AFTER_S = 1.0
+#: Seconds that `end` waits for a look-up under way: an idle wait, and the time of a batch.
+END_TIMEOUT_S = 5.0
+
+
+@dataclass(slots=True)
+class Matcher:
+    """Looks up the jobs of all pools whose semantic cache names this worker's pool.
+
+    Attributes:
+        engine: embeds the questions.
+        roll: a random number from 0 to 1; see `semantic.choose`.
+    """
+
+    settings: Settings
+    store: Store
+    engine: Engine
+    lookups: Lookups
+    admission: Admission
+    roll: Callable[[], float] = random.random
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start to look jobs up. The engine has started."""
+        self._thread = threading.Thread(target=self._look_up_until_ended, name="matcher", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop. Jobs that are not looked up yet run without. Does nothing before `begin`."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(END_TIMEOUT_S)
+
+    def _look_up_until_ended(self) -> None:
+        if not self._can_search():
+            return
+        while not self._ended.is_set():
+            try:
+                if not self.look_up():
+                    self.lookups.wait(IDLE_S)
+            except (Unavailable, EngineError) as error:
+                log.warning("look_up_failed", extra={"error": str(error)})
+                self._ended.wait(AGAIN_AFTER_S)
+        try:
+            self.lookups.close()
+        except BrokerUnavailable as error:
+            # It closes by itself.
+            log.warning("look_ups_not_closed", extra={"error": str(error)})
+
+    def _can_search(self) -> bool:
+        """Whether Postgres has what the search needs. Waits for Postgres; False if this worker stops first."""
+        while not self._ended.is_set():
+            try:
+                with self.store.autocommit() as db:
+                    has_vectors = entries.has_vectors(db)
+            except Unavailable as error:
+                log.warning("look_up_failed", extra={"error": str(error)})
+                self._ended.wait(AGAIN_AFTER_S)
+                continue
+            if not has_vectors:
+                log.error("semantic_cache_is_off", extra={"reason": entries.REMEDY})
+            return has_vectors
+        return False
+
+    def look_up(self) -> int:
+        """Look one batch up. Returns: how many jobs it had.
+
+        Raises: StoreUnavailable, BrokerUnavailable, EngineError: the jobs are looked up again a little later.
+        """
+        job_ids = self.lookups.take(BATCH)
+        if not job_ids:
+            return 0
+        try:
+            self._look_up(job_ids)
+        except (Unavailable, EngineError):
+            raise
+        except Exception:
+            # These jobs run without. To try again would fail again, and hold up all others.
+            log.exception("look_up_fault", extra=named(job_ids))
+        self.lookups.done(job_ids)
+        return len(job_ids)
+
+    def _look_up(self, job_ids: Sequence[UUID]) -> None:
+        with self.store.autocommit() as db:
+            asked = {each.job_id: each for each in questions.read(db, job_ids)}
+        sought = self._sought(list(asked.values()))
+        if not sought:
+            return
+        with self.store.autocommit() as db:
+            found = entries.nearest(db, sought)
+        chosen = {
+            each.job_id: match
+            for each in sought
+            if (match := self._choose(asked[each.job_id], each, found.get(each.job_id, ())))
+        }
+        waiting = [each for each in sought if each.job_id in chosen and asked[each.job_id].waits]
+        served = self._serve(waiting, chosen)
+        others = [each for each in sought if each.job_id not in served]
+        with self.store.begin() as db:
+            entries.add(db, others)
+            # A worker was first with these: so they are tests, which tell what serving them would have been.
+            ran = [(each, chosen[each.job_id]) for each in others if each.job_id in chosen]
+            matches.note(
+                db, [_noted(each, match, "recheck" if match.kind == "served" else match.kind) for each, match in ran]
+            )
+
+    def _sought(self, asked: Sequence[Question]) -> list[Sought]:
+        """The questions with their embeddings. Leaves out those that the cache takes no part in, or cannot embed."""
+        texts = {each.job_id: text for each in asked if (text := self._text(each))}
+        vectors = dict(zip(texts, self._embed(list(texts.values())), strict=True))
+        embedder = self.settings.pools[self.lookups.pool].model
+        made = []
+        for each in asked:
+            if (vector := vectors.get(each.job_id)) is None:
+                continue
+            pool = self.settings.pools[each.pool]
+            scope = semantic.scope_of(each, pool, self.settings.overflow, embedder)
+            where = each.job_id, each.app_id, each.pool, texts[each.job_id], scope
+            made.append(Sought(*where, vector, self._keep_s(each), each.overflow))
+        return made
+
+    def _text(self, question: Question) -> str | None:
+        """What the job asks; None if the semantic cache takes no part in it any more."""
+        pool = self.settings.pools.get(question.pool)
+        if pool is None or pool.semantic_cache.pool != self.lookups.pool:
+            return None
+        if question.max_error == 0 or not self._keep_s(question):
+            return None
+        return semantic.question_of(question.messages)
+
+    def _keep_s(self, question: Question) -> float:
+        return self.settings.pools[question.pool].cache_s if question.cache_s is None else question.cache_s
+
+    def _embed(self, texts: Sequence[str]) -> list[list[float] | None]:
+        """The vector of each text; None of one that the model cannot take, such as a long one.
+
+        Raises: EngineError.
+        """
+        if not texts:
+            return []
+        inputs = tuple(text_input(text) for text in texts)
+        request = GenerationRequest(f"look-up-{new_id().hex}", inputs, Sampling(max_tokens=0))
+        try:
+            generation = self.engine.generate(request)
+        except PromptRejected:
+            if len(texts) == 1:
+                return [None]
+            half = len(texts) // 2
+            return [*self._embed(texts[:half]), *self._embed(texts[half:])]
+        if generation.finish_reason == "abort":
+            return [None] * len(texts)
+        return [floats(packed) for packed in of_answer(generation.text)]
+
+    def _choose(self, question: Question, sought: Sought, found: Sequence[semantic.Candidate]) -> Match | None:
+        pool = self.settings.pools[question.pool]
+        max_error = semantic.max_error_of(question.max_error, pool)
+        is_shadow = pool.semantic_cache.shadow
+        return semantic.choose(sought.text, found, max_error, is_shadow=is_shadow, roll=self.roll())
+
+    def _serve(self, sought: Sequence[Sought], chosen: dict[UUID, Match]) -> set[UUID]:
+        """End the jobs that may be served; returns those that ended. A worker may have claimed the others first."""
+        served = [each for each in sought if chosen[each.job_id].kind == "served"]
+        if not served:
+            return set()
+        asked = [
+            Hit(each.job_id, each.app_id, chosen[each.job_id].candidate.job_id, each.keep_s, each.overflow)
+            for each in served
+        ]
+        with self.store.begin() as db:
+            ended = hits.serve(db, asked)
+            ids = {each.ticket.job_id for each in ended}
+            # From a look-up that a worker did not finish.
+            entries.remove(db, list(ids))
+            matches.note(db, [_noted(each, chosen[each.job_id], "served") for each in served if each.job_id in ids])
+        self._announce(ended)
+        return ids
+
+    def _announce(self, ended: Sequence[hits.Served]) -> None:
+        """Take ended jobs out of their queues, and wake their readers and the webhook workers."""
+        if not ended:
+            return
+        job_ids = [each.ticket.job_id for each in ended]
+        log.info("jobs_served_by_meaning", extra=named(job_ids))
+        try:
+            self.admission.remove([each.ticket for each in ended])
+            has_webhooks = any(each.has_webhook for each in ended)
+            self.admission.announce_ended(job_ids, has_webhooks=has_webhooks, moved=job_ids)
+        except BrokerUnavailable as error:
+            # The message finds nothing to claim, `reconcile_admission` frees the place, and readers look again anyway.
+            log.warning("end_not_announced", extra={"error": str(error)})
+
+
+def _noted(sought: Sought, match: Match, kind: MatchKind) -> Noted:
+    candidate = match.candidate
+    return Noted(sought.job_id, sought.app_id, sought.pool, candidate.job_id, candidate.similarity, kind)
+
+
+def matcher_of(
+    settings: Settings, store: Store, engine: Engine, lookups: Lookups, admission: Admission
+) -> Matcher | None:
+    """The matcher of this worker; None if no pool's semantic cache names its pool."""
+    names = {pool.semantic_cache.pool for pool in settings.pools.values()}
+    return Matcher(settings, store, engine, lookups, admission) if lookups.pool in names else None

@@ -1,0 +1,45 @@
+"""Holds a new job back from the paid API while the semantic cache has still to look it up."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from headrace.broker.lookups import Lookups
+from headrace.domain.ids import time_of
+from headrace.errors import BrokerUnavailable
+from headrace.policies.caching.semantic import HELD_S
+
+#: The pause between two looks, in seconds.
+LOOK_AGAIN_S = 0.02
+
+
+class LookupHold:
+    """Holds jobs in the thread that would call. Safe for many threads."""
+
+    def __init__(
+        self,
+        lookups: Sequence[Lookups],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Args: lookups: of every pool whose workers look jobs up; without any, no job is held."""
+        self._lookups, self._now, self._sleep = lookups, now, sleep
+
+    def wait(self, job_id: UUID) -> None:
+        """Return when the job has been looked up, or is `HELD_S` old by its id, or was held for as long.
+
+        Bound: `HELD_S`, whatever the clocks say. A job that waited in its queue for longer costs nothing.
+        """
+        left = HELD_S - (self._now() - time_of(job_id)).total_seconds() if self._lookups else 0.0
+        left = min(left, HELD_S)
+        while left > 0 and self._is_pending(job_id):
+            pause = min(left, LOOK_AGAIN_S)
+            self._sleep(pause)
+            left -= pause
+
+    def _is_pending(self, job_id: UUID) -> bool:
+        try:
+            return any(each.is_pending(job_id) for each in self._lookups)
+        except BrokerUnavailable:
+            return False
