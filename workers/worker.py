@@ -6,16 +6,18 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from redis import Redis
 from sqlalchemy import Connection
 
 from headrace import connections
+from headrace.broker.compressions import Compressions
 from headrace.broker.lookups import Lookups
 from headrace.broker.pace import Pace
 from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.connections.model_files import tokenizer_for
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.queues import OVERFLOW, Route
 from headrace.endpoint import Endpoint
@@ -23,10 +25,13 @@ from headrace.errors import ConfigError, StoreUnavailable
 from headrace.policies.answers import AnswerLength
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import RetryRules
+from headrace.policies.tokens import EstimatingTokenizer, InputTokenizer, PromptTokenizer
 from headrace.store import Store, observations, workers
 from headrace.store.money import tariffs
+from workers.compressing.compressor import Compressor
+from workers.compressing.measurer import Measurer
 from workers.engines import load
-from workers.engines.base import EngineLimits
+from workers.engines.base import EngineLimits, SurpriseMeter
 from workers.matching.matcher import matcher_of
 from workers.measuring.metrics import WorkerMetrics
 from workers.measuring.sampler import Sampler
@@ -88,6 +93,8 @@ class Worker:
         self._state = WorkerState()
         self.kv_budget = KvBudget(self._engine, pool.kv_admission, pool.kv_high_share, hooks.freed)
         tariff, redis = Tariff.of(settings), connections.redis(settings)
+        compressor = self._compressor(Compressions(redis))
+        self._measurer = self._measures_for_others(compressor)
         self._publisher = Publisher(Streams(redis))
         lockout = _lockout(tariff, settings)
         payer = Payer(store, tariff.api_model, settings.budgets, lockout, _pacer(tariff, redis, hooks.freed))
@@ -99,6 +106,7 @@ class Worker:
             RetryRules(settings.max_attempts, settings.paid_pools),
             payer if route is Route.OVERFLOW else None,
             LookupHold([Lookups(redis, name) for name in self._looked_up_by()]).wait,
+            compressor,
         )
         self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), notices.admission)
         times = LeaseTimes(settings.lease_s, settings.lease_renew_every_s, settings.max_run_s(route))
@@ -108,6 +116,26 @@ class Worker:
             called_back=hooks.freed,
         )
         self.sampler, self._endpoint = self._measures()
+
+    def _tokenizer(self) -> PromptTokenizer:
+        """Counts prompts as the engine does; an estimate for the paid API and for an engine of embeddings."""
+        if self._route is Route.OVERFLOW or self._settings.served_pool.is_embedding:
+            return EstimatingTokenizer()
+        tokenizer = tokenizer_for(self._settings.served_pool)
+        return EstimatingTokenizer() if isinstance(tokenizer, InputTokenizer) else tokenizer
+
+    def _compressor(self, compressions: Compressions) -> Compressor:
+        # Loaded at the first job that asks for compression: most workers never need a second tokenizer.
+        engine = self._engine, cache(self._tokenizer)
+        return Compressor(self._settings.pools, self._pool, *engine, compressions, self.kv_budget.shrunk)
+
+    def _measures_for_others(self, compressor: Compressor) -> Measurer | None:
+        """What answers other workers whose pools name this one in `compress_by`; None if no pool does."""
+        is_named = any(pool.compress_by == self._pool for pool in self._settings.pools.values())
+        if not is_named or not isinstance(self._engine, SurpriseMeter):
+            return None
+        asked = self._engine, compressor.tokenizer, self._store, compressor.compressions
+        return Measurer(self._pool, *asked, self.kv_budget, self._state.ready)
 
     def start(self, node: str) -> None:
         """Load the engine, publish its limits, and start the lease.
@@ -130,6 +158,8 @@ class Worker:
         if self._matcher is not None:
             self._matcher.begin()
         self._state.ready.set()
+        if self._measurer is not None:
+            self._measurer.begin()
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
 
@@ -211,6 +241,8 @@ class Worker:
             if self._route is Route.POOL:
                 self._lease.stop_all("draining")
             self._state.attempts.wait_until_idle(self._settings.drain_s)
+        if self._measurer is not None:
+            self._measurer.end()
         self.sampler.end()
         if self._matcher is not None:
             self._matcher.end()

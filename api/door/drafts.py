@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from headrace.domain.compression import NO_CHOICE, CompressChoice
 from headrace.domain.embeddings.inputs import are_inputs
 from headrace.domain.prompts import CacheChoice, Message, ReasoningEffort
 from headrace.domain.prompts.extra_sampling import ExtraSampling
@@ -89,6 +90,7 @@ class Draft:
     extra_sampling: ExtraSampling | None = None
     continuation: Continuation | None = None
     is_stored: bool = True
+    compress: CompressChoice = NO_CHOICE
 
     @property
     def is_embedding(self) -> bool:

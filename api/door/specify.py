@@ -12,11 +12,13 @@ from api.door.drafts import Draft
 from api.door.embedding import check_kind, count_inputs
 from headrace.config import Settings
 from headrace.domain.apps import App
+from headrace.domain.compression import Compression
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
+from headrace.policies.compression import chosen
 from headrace.policies.tokens import LONG_CHARS, InputTokenizer
 
 #: Log probabilities of one answer, alternatives included: about 40 MB of JSON, which Postgres stores within seconds.
@@ -55,7 +57,7 @@ def specify(
         pool=model.pool,
         lane=draft.lane,
         messages=draft.messages,
-        sampling=_sampling(draft, max_tokens),
+        sampling=_sampling(draft, max_tokens, _compression(draft, model, settings)),
         prompt_tokens=prompt_tokens,
         max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, model.pool, settings),
         deadline=draft.deadline,
@@ -83,7 +85,18 @@ def _default_max_wait_s(draft: Draft, pool: str, settings: Settings) -> float:
     return settings.lane(draft.lane, pool).default_max_wait_s(is_interactive=draft.stream or not draft.background)
 
 
-def _sampling(draft: Draft, max_tokens: int) -> Sampling:
+def _compression(draft: Draft, model: Model, settings: Settings) -> Compression | None:
+    if draft.is_embedding and draft.compress.method in (None, "off"):
+        return None
+    try:
+        if draft.is_embedding:
+            raise InvalidRequest("An 'input' is embedded as it is: leave it out.", param="compress")
+        return chosen(draft.compress, settings.pools[model.pool], model.pool)
+    except InvalidRequest as error:
+        raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}{error.param}") from error
+
+
+def _sampling(draft: Draft, max_tokens: int, compression: Compression | None) -> Sampling:
     return Sampling(
         max_tokens=max_tokens,
         temperature=draft.temperature,
@@ -95,6 +108,7 @@ def _sampling(draft: Draft, max_tokens: int) -> Sampling:
         reasoning_effort=draft.reasoning_effort,
         dimensions=draft.dimensions,
         extra=draft.extra_sampling,
+        compression=compression,
     )
 
 

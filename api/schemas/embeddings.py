@@ -48,6 +48,7 @@ class EmbeddingRequest(Request):
             webhook_url=self.job.webhook,
             end_user=self.user,
             cache=self.job.cache,
+            compress=self.job.compression,
             background=False,
             dimensions=self.dimensions,
         )

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from api.door.drafts import Draft, Spelling
 from api.schemas.fields import (
     CacheField,
+    Compress,
+    CompressAlso,
+    CompressTo,
     Deadline,
     Dimensions,
     EndUser,
@@ -27,6 +30,7 @@ from api.schemas.fields import (
 )
 from api.schemas.fields.extra_sampling import ExtraSamplingRequest
 from api.schemas.logprobs import TopLogprobs
+from headrace.domain.compression import compress_choice
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.prompts.extra_sampling import NEUTRAL
 from headrace.domain.queues import Lane, Overflow
@@ -39,6 +43,7 @@ OF_PROMPTS = (
     *("max_tokens", "temperature", "top_p", "stop", "seed"),
     *("response_format", "top_logprobs", "reasoning_effort"),
     *NEUTRAL,
+    *("compress", "compress_to", "compress_also"),
 )
 
 
@@ -90,6 +95,9 @@ class JobRequest(ExtraSamplingRequest):
     webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
     end_user: EndUser | None = Field(None, description="Who caused this, in your own words: costs can be split by it.")
     cache: CacheField = None
+    compress: Compress = None
+    compress_to: CompressTo = None
+    compress_also: CompressAlso = None
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
@@ -148,4 +156,5 @@ class JobRequest(ExtraSamplingRequest):
             end_user=self.end_user,
             cache=self.cache,
             extra_sampling=self.extra_sampling,
+            compress=compress_choice(self.compress, self.compress_to, self.compress_also),
         )

@@ -10,6 +10,7 @@ from api.schemas.fields import (
     Answer,
     Attempts,
     Cache,
+    OriginalTokens,
     Request,
     RunS,
     ServedBy,
@@ -67,6 +68,7 @@ class UsageBody(Answer):
     cached_tokens: int
     reasoning_tokens: int
     total_tokens: int
+    original_tokens: OriginalTokens
 
 
 class CostBody(Answer):
@@ -182,6 +184,7 @@ def _usage(job: Job) -> UsageBody | None:
         cached_tokens=job.cached_tokens or 0,
         reasoning_tokens=job.reasoning_tokens or 0,
         total_tokens=job.prompt_tokens + job.output_tokens,
+        original_tokens=job.original_tokens,
     )
 
 

@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from api.schemas.fields import (
     CacheField,
+    Compress,
+    CompressAlso,
+    CompressTo,
     Deadline,
     EndUser,
     MaxWait,
@@ -23,6 +26,7 @@ from api.schemas.fields import (
 )
 from api.schemas.fields.extra_sampling import ExtraSamplingRequest
 from api.schemas.job_request import LaneName, OverflowName
+from headrace.domain.compression import CompressChoice, compress_choice
 from headrace.domain.queues import Lane, Overflow
 
 TIER_LANES: Mapping[str, Lane] = {
@@ -53,6 +57,14 @@ class JobOptions(Request):
     overflow: OverflowName = Field("allow", description="Whether a paid API may answer when the own GPUs are behind.")
     max_cost_usd: Usd | None = Field(None, description="A paid API is used only if it cannot cost more than this.")
     cache: CacheField = None
+    compress: Compress = None
+    compress_to: CompressTo = None
+    compress_also: CompressAlso = None
+
+    @property
+    def compression(self) -> CompressChoice:
+        """What it says of compression."""
+        return compress_choice(self.compress, self.compress_to, self.compress_also)
 
 
 def refuse_unsupported(values: Any, remedies: Mapping[str, str]) -> Any:
@@ -136,4 +148,5 @@ class OpenAIRequest(ExtraSamplingRequest):
             "stream": bool(self.stream),
             "cache": self.job.cache,
             "extra_sampling": self.extra_sampling,
+            "compress": self.job.compression,
         }

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from api.door.accepted import Accepted
-from api.schemas.fields import Answer, Attempts, Cache, RunS, ServedBy, TimeOut, WaitS
+from api.schemas.fields import Answer, Attempts, Cache, OriginalTokens, RunS, ServedBy, TimeOut, WaitS
 from api.schemas.jobs import CostBody
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
@@ -132,6 +132,7 @@ class JobView(Answer):
     cost: CostBody
     cache: Cache
     served_by: ServedBy
+    original_tokens: OriginalTokens
     max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
     max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
     start_by: TimeOut
@@ -156,6 +157,7 @@ class JobView(Answer):
             cost=CostBody.of(job),
             cache=job.cache,
             served_by=None if job.served_by_job is None else show_id(job.served_by_job),
+            original_tokens=job.original_tokens,
             max_tokens=job.max_tokens,
             max_wait=job.max_wait_s,
             start_by=job.start_by,

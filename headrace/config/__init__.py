@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from headrace.config.caches import check_semantic_caches
+from headrace.config.checks import check_pools
 from headrace.config.file import PROJECT_ROOT, ConfigPath, toml_source
 from headrace.config.pools import PoolSettings, Price, SimulatorSettings
-from headrace.config.rules import RuleSettings, check_rules
+from headrace.config.rules import RuleSettings
 from headrace.config.scaling import HostTypeSettings, ScalingEvent, ScalingSettings
 from headrace.config.sections import (
     BudgetSettings,
@@ -238,8 +238,7 @@ class Settings(BaseSettings):
             raise ConfigError(message, param="overflow.effort_models")
         host_id = self.host_id or socket.gethostname()
         self.scaling.check([each for each, pool in pools.items() if not pool.is_paid], self.hosts)
-        check_rules(self.rules, pools)
-        check_semantic_caches(pools)
+        check_pools(self.rules, pools)
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 
     def check_pepper(self) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from headrace.config.caches import SemanticCacheSettings
 from headrace.config.sections import LaneSettings, PoolLaneSettings
 from headrace.config.values import Positive, PositiveInt, Section, Share
+from headrace.domain.compression import KEPT_SHARE, CompressMethod, CompressPart
 from headrace.domain.logprobs import MOST_LOGPROBS
 from headrace.domain.queues import Lane
 
@@ -35,6 +36,9 @@ class Price(Section):
     source: str
     version: str
 
+
+#: The share of a text that compression keeps. A text of which less is left is another text.
+CompressedShare = Annotated[float, Field(ge=0.1, le=1)]
 
 #: A year, in seconds. The search for an answer reads the index of each month in this time.
 CACHE_LIMIT_S = 366 * 86_400
@@ -91,6 +95,14 @@ class PoolSettings(Section):
             ([caching.md](caching.md#single-flight)).
         semantic_cache: whether its answers also serve jobs that ask the same in other words, for `cache_s`
             ([caching.md](caching.md#by-meaning)).
+        compress: how the prompts of its jobs are made shorter before an engine gets them, where a request does not say
+            otherwise ([compression.md](compression.md)). `plain` drops repetitions and white space; `surprise` then
+            also the phrases that a small model finds least surprising.
+        compress_to: the share of the tokens of running text that `surprise` keeps.
+        compress_also: what is compressed beside earlier turns: the `system` prompt, or the `last_turn` of the user.
+        compress_by: the pool whose model measures surprise. Without it `surprise` is refused. It may be this pool; a
+            smaller model is faster.
+        compress_within_s: how long a job waits for another pool to measure surprise. Past it, `plain` must do.
         cache_sampled: jobs with neither `temperature` 0 nor a `seed` share answers too. Without it they do so only
             if they ask for it.
     """
@@ -118,6 +130,11 @@ class PoolSettings(Section):
     single_flight: bool = False
     cache_sampled: bool = False
     semantic_cache: SemanticCacheSettings = SemanticCacheSettings()
+    compress: Literal["off"] | CompressMethod = "off"
+    compress_to: CompressedShare = KEPT_SHARE
+    compress_also: tuple[CompressPart, ...] = ()
+    compress_by: str | None = None
+    compress_within_s: Positive = 2.0
 
     @field_validator("engine_options")
     @classmethod
@@ -161,6 +178,14 @@ class PoolSettings(Section):
             raise ValueError(
                 "a pool that serves 'embeddings' has no 'adapters', no 'reasoning_parser', and its own engine"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _only_prompts_are_compressed(self) -> Self:
+        if self.compress == "surprise" and self.compress_by is None:
+            raise ValueError("'compress' is 'surprise': name the pool that measures it, by 'compress_by'")
+        if self.is_embedding and (self.compress != "off" or self.compress_by is not None):
+            raise ValueError("a pool that serves 'embeddings' has no prompts: remove 'compress' and 'compress_by'")
         return self
 
     @property

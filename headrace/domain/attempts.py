@@ -42,6 +42,7 @@ class Claim:
         enqueue_no: of the message that the claim took. It orders the claims of one job. `attempt` cannot: an attempt
             that is handed back is not counted, so two claims may have the same number.
         stream: True when the job's tokens are published while they are generated.
+        compressed: what the engine gets in place of `messages`; None where that is `messages` themselves.
     """
 
     job_id: UUID
@@ -66,11 +67,17 @@ class Claim:
     route: Route
     adapter: str | None = None
     reserved_usd: Decimal = Decimal(0)
+    compressed: tuple[Message, ...] | None = None
 
     @property
     def request_id(self) -> str:
         """The engine's id of this attempt."""
         return f"{self.job_id.hex}.{self.attempt}"
+
+    @property
+    def sent(self) -> tuple[Message, ...]:
+        """The messages that the engine gets."""
+        return self.messages if self.compressed is None else self.compressed
 
 
 NOTHING_USED = Usage()
@@ -90,6 +97,8 @@ class AttemptEnd:
         text: the answer; None without an answer to store.
         logprobs: of the answer's tokens; None if not requested.
         reasoning: the model's reasoning before the answer; empty if it gave none.
+        original_tokens: what the prompt had before it was compressed; None if it was not.
+        saved_usd: what those tokens would have cost that compression took away; None if it was not.
     """
 
     outcome: Literal["succeeded", "failed", "aborted"]
@@ -109,6 +118,8 @@ class AttemptEnd:
     estimated: bool = False
     logprobs: Sequence[TokenLogprob] | None = None
     reasoning: str = ""
+    original_tokens: int | None = None
+    saved_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

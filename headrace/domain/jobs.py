@@ -92,6 +92,7 @@ class Job:
         served_by_job: the job whose answer it was given, or waits for; None for a job with an answer of its own.
         is_leader_ended: True for a job that waits for another job's answer, which has ended: `settle_followers` will
             end it, or move it on.
+        original_tokens: what the prompt had before it was compressed; None if it was not.
     """
 
     id: UUID
@@ -138,6 +139,7 @@ class Job:
     cache: CacheUse | None = None
     served_by_job: UUID | None = None
     is_leader_ended: bool = False
+    original_tokens: int | None = None
 
     @property
     def stream_id(self) -> UUID:

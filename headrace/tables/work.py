@@ -14,6 +14,8 @@ BY_MONTH = {"jobs": "id", "job_texts": "job_id", "attempts": "job_id", "ledger":
 
 LEDGER_KINDS = ("compute", "api", "waste", "idle", "cache", "adjustment")
 
+SAVED_USD = "Of the kind cache: the price of the answer that it repeats. Else: that of the tokens that compression cut."
+
 jobs = sa.Table(
     "jobs",
     metadata,
@@ -68,6 +70,7 @@ jobs = sa.Table(
     ),
     sa.Column("retry_of", sa.Uuid, comment="The failed job that an operator has run again as this one."),
     moment("overflow_at", comment="When it first went to the paid API's queue; NULL: never."),
+    sa.Column("original_tokens", sa.Integer, comment="Of the prompt before it was compressed; NULL: it was not."),
     sa.Column(
         "cache",
         sa.Text,
@@ -204,7 +207,7 @@ ledger = sa.Table(
     sa.Column("price_version", sa.Text),
     sa.Column("api_usd", USD, comment="What the paid API would have charged; NULL when it has no price."),
     sa.Column("estimated", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.Column("saved_usd", USD, comment="Of the kind cache: the price of the answer that it repeats; else NULL."),
+    sa.Column("saved_usd", USD, comment=SAVED_USD),
     one_of("kind", LEDGER_KINDS, "kind"),
     sa.CheckConstraint("cached_tokens BETWEEN 0 AND prompt_tokens AND output_tokens >= 0", name="tokens"),
     sa.Index("uq_ledger_bill", "job_id", unique=True, postgresql_where=sa.text("kind IN ('compute', 'api', 'cache')")),

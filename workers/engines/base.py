@@ -3,11 +3,12 @@
 Knows nothing of queues, Postgres or Celery. Every adapter passes `tests/contracts/test_engine.py`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from headrace.domain.attempts import ApiTier, Usage
+from headrace.domain.compression import TokenSurprise
 from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
@@ -205,4 +206,20 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """Let running requests end, then release everything, child processes included. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class SurpriseMeter(Protocol):
+    """An engine that can also measure how surprising a text is to its model. The paid API cannot."""
+
+    def surprise(self, request_id: str, texts: Sequence[str], priority: int = 0) -> list[list[TokenSurprise]]:
+        """The surprise of each token of each text, in order, given the text before it. No chat template is applied.
+
+        Raises:
+            PromptRejected: the engine's model answers no prompts.
+            EngineFault: this request failed, but the engine lives.
+            EngineCrash: the engine died while it measured.
+            EngineUnavailable: the engine is dead, not started, or stopping.
+        """
         ...

@@ -1,11 +1,14 @@
 """The bill of an attempt: the record of how it ended, with its price. Pure."""
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.limits.budgets import Cost
+from headrace.domain.prompts import Message
 from headrace.domain.queues import Route
 from headrace.errors import EngineCrash, EngineError
 from headrace.policies.pricing import Tariff, cost
@@ -66,7 +69,24 @@ class Bill:
             preemptions=generation.preemptions,
             logprobs=generation.logprobs,
             reasoning=generation.reasoning,
+            **self._saved(claim, generation),
         )
+
+    def _saved(self, claim: Claim, generation: Generation) -> Mapping[str, Any]:
+        """What compression saved; nothing if the prompt was not compressed."""
+        if claim.compressed is None:
+            return {}
+        sent = generation.usage.prompt_tokens
+        if self.route is Route.POOL:
+            # Counted by the tokenizer of the model that answers.
+            original = max(claim.prompt_tokens, sent)
+        else:
+            # The paid API's tokenizer is not known: its count of what it got, for all that was there.
+            original = math.ceil(sent * _size_bytes(claim.messages) / max(1, _size_bytes(claim.compressed)))
+        return {
+            "original_tokens": original,
+            "saved_usd": self._price(claim, Usage(original - sent), generation.tier).usd,
+        }
 
     def of_failure(self, claim: Claim, error: EngineError, engine_s: float) -> AttemptEnd:
         """The bill of an attempt without an answer. Its cost is waste, because the job got no result."""
@@ -81,3 +101,7 @@ class Bill:
 
     def _price(self, claim: Claim, usage: Usage | None = None, tier: str | None = None) -> Cost:
         return cost(self.tariff.price(self.route, claim.pool, claim.model), usage or Usage(), tier)
+
+
+def _size_bytes(messages: Sequence[Message]) -> int:
+    return sum(len(message.content.encode()) for message in messages)

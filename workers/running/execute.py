@@ -16,6 +16,7 @@ from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavaila
 from headrace.policies.overflow import Objection
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
+from workers.compressing.compressor import Compressor
 from workers.outcomes import Outcome
 from workers.paid.payer import NO_CALL, NotYet, Payer
 from workers.running.attempts import StopReason
@@ -45,6 +46,7 @@ class Execute:
     Attributes:
         payer: pays for calls of the paid API; None for a local engine.
         hold: called before a claim; returns when the job may start here.
+        compressor: shortens the prompts of jobs that ask for it.
     """
 
     state: WorkerState
@@ -54,6 +56,7 @@ class Execute:
     rules: RetryRules
     payer: Payer | None = None
     hold: Callable[[UUID], object] = lambda _: None
+    compressor: Compressor | None = None
 
     def takes(self) -> bool:
         """True while the worker can take another job."""
@@ -126,7 +129,11 @@ class Execute:
 
     def _attempt(self, claim: Claim, bill: Bill) -> Outcome | None:
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
-        outcome, engine_s = self.generating.generate(claim, tier)
+        try:
+            claim = self.compressor.compress(claim) if self.compressor else claim
+            outcome, engine_s = self.generating.generate(claim, tier)
+        except EngineCrash as error:
+            outcome, engine_s = error, 0.0
         if self.payer is not None:
             self.payer.note_outcome(claim, outcome, tier)
         # Release now, so that the next job starts while this answer is written.

@@ -34,7 +34,7 @@ class Generating:
         """
         outcome: Generation | EngineError
         with self._published(claim) as (prefix, on_delta):
-            asked = (claim.request_id, claim.messages, claim.sampling, claim.lane.priority, claim.model)
+            asked = (claim.request_id, claim.sent, claim.sampling, claim.lane.priority, claim.model)
             request = GenerationRequest(*asked, prefix, claim.adapter, tier)
             started = time.monotonic()
             self.kv_budget.running(claim.job_id, claim.request_id)

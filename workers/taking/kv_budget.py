@@ -133,6 +133,14 @@ class KvBudget:
             if entry := self._entries.get(job_id.hex):
                 entry.request_id = request_id
 
+    def shrunk(self, job_id: UUID, prompt_tokens: int) -> None:
+        """Release the room that a job's prompt no longer needs, because it was compressed."""
+        with self._lock:
+            if self._ledger is None:
+                return
+            self._ledger.shrunk(job_id.hex, prompt_tokens)
+        self._freed()
+
     def release(self, job_id: UUID, generation: Generation | None = None) -> None:
         """Release the room of a job, or of its second message. Args: generation: its answer, if any."""
         with self._lock:

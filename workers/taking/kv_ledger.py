@@ -128,6 +128,12 @@ class KvLedger:
             held.produced = tokens
             self._load = None
 
+    def shrunk(self, request_id: str, prompt_tokens: int) -> None:
+        """Set the tokens of a prompt that was compressed. It never grows."""
+        if held := self._held.get(request_id):
+            held.prompt_tokens = min(held.prompt_tokens, prompt_tokens)
+            self._load = None
+
     def preempted(self, request_id: str) -> None:
         """Note that the engine preempted the job: the head-room was too small, so it grows."""
         if (held := self._held.get(request_id)) and not held.is_preempted:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from headrace.domain.compression import CompressPart
 from headrace.domain.embeddings.inputs import MOST_INPUTS, text_input, token_input
 from headrace.domain.jobs import CacheUse
 from headrace.domain.prompts import CacheChoice, Message
@@ -187,6 +188,23 @@ CacheField = Annotated[
         "pool says, and only with temperature 0 or a seed."
     ),
 ]
+Compress = Annotated[
+    Literal["off", "plain", "surprise"] | None,
+    Field(
+        description="Shortens the prompt before a model gets it. plain: drops repetitions and white space; surprise: "
+        "then also the phrases that a small model finds least surprising. The pool's own setting by default."
+    ),
+]
+CompressTo = Annotated[
+    float | None, Field(ge=0.1, le=1, description="With surprise: the share of the tokens of running text to keep.")
+]
+CompressAlso = Annotated[
+    list[CompressPart] | None,
+    Field(
+        max_length=2,
+        description="Compresses these parts too: system, the system prompt; last_turn, the user's last message.",
+    ),
+]
 Inputs = Annotated[
     tuple[Message, ...],
     PlainValidator(_inputs, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
@@ -206,6 +224,9 @@ Cache = Annotated[
 ]
 ServedBy = Annotated[
     str | None, Field(description="The job whose answer it was given, or waits for; null: its answer is its own.")
+]
+OriginalTokens = Annotated[
+    int | None, Field(description="The prompt's tokens before it was compressed; null: it was not.")
 ]
 Attempts = Annotated[int, Field(description="Starts so far. Above 1, an engine failed or a worker died in between.")]
 WaitS = Annotated[

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from headrace.domain.compression import Compression
 from headrace.domain.prompts.extra_sampling import ExtraSampling
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -57,6 +58,7 @@ class Sampling:
         reasoning_effort: how much the model reasons before the answer.
         dimensions: the length to which an embedding's vectors are shortened; None for the model's own.
         extra: vLLM's extra sampling parameters; None without any.
+        compression: how the messages are shortened before an engine gets them; None: not at all.
     """
 
     max_tokens: int
@@ -68,6 +70,7 @@ class Sampling:
     top_logprobs: int | None = None
     reasoning_effort: ReasoningEffort | None = None
     dimensions: int | None = None
+    compression: Compression | None = None
     extra: ExtraSampling | None = None
 
     @property
@@ -81,6 +84,8 @@ def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -
     how = asdict(sampling)
     if sampling.extra is None:
         del how["extra"]  # So that digests stored before there were extra parameters still hold.
+    if sampling.compression is None:
+        del how["compression"]  # Likewise before there was compression.
     asked = {"model": model, "messages": [each.to_fields() for each in messages], "sampling": how}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 

@@ -50,6 +50,10 @@ class PromptTokenizer(Protocol):
         """The token ids of the beginning of an answer, which follow those of its prompt."""
         ...
 
+    def encode_ends(self, text: str) -> tuple[list[int], list[int]]:
+        """The token ids of a text without a template, and where each token ends in it, in characters."""
+        ...
+
     def least(
         self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
     ) -> int:
@@ -111,6 +115,11 @@ class Tokenizer:
         # An answer has no special tokens: one that spells a special token wrote its characters.
         return _encoded(self._literal, text).ids
 
+    def encode_ends(self, text: str) -> tuple[list[int], list[int]]:
+        # `encode_batch_fast` knows no places. This one releases the GIL likewise.
+        encoded = self._literal.encode_batch([text], add_special_tokens=False)[0]
+        return encoded.ids, [end for _, end in encoded.offsets]
+
     def least(
         self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
     ) -> int:
@@ -167,6 +176,13 @@ class EstimatingTokenizer:
     def encode_answer(self, text: str) -> list[int]:
         spelled = text.encode()
         return [int.from_bytes(spelled[at : at + 4], "big") for at in range(0, len(spelled), 4)]
+
+    def encode_ends(self, text: str) -> tuple[list[int], list[int]]:
+        ends, size_bytes = list[int](), 0
+        for at, character in enumerate(text, 1):
+            size_bytes += len(character.encode())
+            ends += [at] * (size_bytes // 4 - len(ends))
+        return self.encode_answer(text), ends + [len(text)] * (size_bytes % 4 > 0)
 
     def count(
         self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None

@@ -188,4 +188,6 @@ def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "price_version": end.cost.price_version,
         "api_usd": end.api_usd,
         "estimated": end.estimated,
+        "original_tokens": end.original_tokens,
+        "saved_usd": end.saved_usd,
     }

@@ -33,7 +33,7 @@ _CLAIMED = (
 #: The columns of `jobs` that the end of an attempt writes.
 _KEPT = (
     *("output_tokens", "cached_tokens", "reasoning_tokens", "finish_reason"),
-    *("model_served", "error_code", "error_message"),
+    *("model_served", "error_code", "error_message", "original_tokens"),
 )
 #: The columns of `job_texts` that it writes; without an answer, none.
 _TEXTS = ("answer", "logprobs_json", "reasoning")
@@ -41,7 +41,7 @@ _TEXTS = ("answer", "logprobs_json", "reasoning")
 _USED = ("prompt_tokens", "cached_tokens", "output_tokens", "engine_s")
 _ENTRY = (
     *("kind", "job_id", "attempt", "app_id", "end_user", "pool", "model", "host_id"),
-    *("kv_token_s", "usd", "price_version", "api_usd", "estimated"),
+    *("kv_token_s", "usd", "price_version", "api_usd", "estimated", "saved_usd"),
     *_USED,
 )
 _ENDED = ("outcome", "error_code", "model_served", "first_token_s", "preemptions", *_USED)

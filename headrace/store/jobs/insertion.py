@@ -5,7 +5,7 @@ The main cost of a durable accept is the commit's fsync. A batch of a few reques
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -192,4 +192,5 @@ def _bytes(value: bytes) -> str:
 def _sampling(sampling: Sampling) -> dict[str, object]:
     """The values that the caller set; the engine's defaults are not stored."""
     values = ((name, getattr(sampling, name)) for name in _SAMPLING_FIELDS)
-    return {name: value for name, value in values if value not in (None, ())}
+    given = {name: value for name, value in values if value not in (None, ())}
+    return given | ({"compression": asdict(sampling.compression)} if sampling.compression else {})

@@ -18,7 +18,7 @@ from headrace.tables import job_retries, job_texts, jobs
 #: The columns that the new job copies. Suspicion is one of them: a job that may have killed an engine runs alone again.
 _COPIED = (
     *("app_id", "lane", "pool", "queue", "route", "overflow", "model_requested", "adapter", "end_user", "metadata"),
-    *("webhook_url", "stream", "max_cost_usd", "prompt_tokens", "max_tokens", "suspicion"),
+    *("webhook_url", "stream", "max_cost_usd", "max_tokens", "suspicion"),
 )
 _TEXTS = ("messages", "sampling", "is_unstored")
 #: How jobs end that have not failed, in an error's words.
@@ -82,6 +82,7 @@ def _copy(db: Connection, old: UUID, new: UUID) -> None:
         "overflow_at": sa.case((jobs.c.route == Route.OVERFLOW, sa.func.now())),
         "start_by": sa.func.now() + (jobs.c.start_by - jobs.c.created_at),
         "finish_by": sa.func.now() + (jobs.c.finish_by - jobs.c.created_at),
+        "prompt_tokens": sa.func.coalesce(jobs.c.original_tokens, jobs.c.prompt_tokens),
         **{name: jobs.c[name] for name in _COPIED},
     }
     db.execute(sa.insert(jobs).from_select(list(values), sa.select(*values.values()).where(jobs.c.id == old)))

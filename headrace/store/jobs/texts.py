@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from headrace.domain.compression import Compression
 from headrace.domain.ids import oldest_id, show_id
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.states import TERMINAL
@@ -31,6 +32,14 @@ def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, .
     if stored is None:
         raise not_found(job_id)
     return tuple(Message(**message) for message in stored)
+
+
+def prompt(db: Connection, job_id: UUID) -> tuple[tuple[Message, ...], Sampling] | None:
+    """A job's messages and how they are to be answered, whichever app's it is; None if they are erased."""
+    row = db.execute(sa.select(job_texts.c.messages, job_texts.c.sampling).where(job_texts.c.job_id == job_id)).first()
+    if row is None:
+        return None
+    return tuple(Message(**message) for message in row.messages), sampling_of(row.sampling)
 
 
 def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
@@ -92,4 +101,7 @@ def _is_one_of(column: sa.Column[UUID], job_ids: Sequence[UUID]) -> sa.ColumnEle
 
 def sampling_of(stored: Mapping[str, Any]) -> Sampling:
     """Read a `sampling` column of `job_texts`."""
-    return Sampling(**{**stored, "stop": tuple(stored.get("stop", ()))})
+    given = {**stored, "stop": tuple(stored.get("stop", ()))}
+    if compression := stored.get("compression"):
+        given["compression"] = Compression(**{**compression, "also": tuple(compression["also"])})
+    return Sampling(**given)

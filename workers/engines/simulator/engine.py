@@ -8,10 +8,12 @@ import itertools
 import math
 import threading
 import time
+from collections.abc import Sequence
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
+from headrace.domain.compression import TokenSurprise
 from headrace.domain.embeddings.inputs import MOST_TOKENS
 from headrace.domain.prompts.plain import is_plain
 from headrace.errors import EngineCrash, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
@@ -24,6 +26,7 @@ from workers.engines.simulator.answer import answer, skip, thoughts
 from workers.engines.simulator.call import Call
 from workers.engines.simulator.embedding import vectors
 from workers.engines.simulator.stats import Totals
+from workers.engines.simulator.surprise import made_up
 
 
 def build(settings: Settings, pool: PoolSettings) -> "SimulatorEngine":
@@ -76,6 +79,18 @@ class SimulatorEngine:
             return self._run(call, on_delta)
         finally:
             self._leave(call)
+
+    def surprise(self, request_id: str, texts: Sequence[str], priority: int = 0) -> list[list[TokenSurprise]]:
+        tokenizer = self._tokenizer
+        if isinstance(tokenizer, InputTokenizer):
+            raise PromptRejected("This model makes embeddings, and measures no surprise.", param="messages")
+        measured = [made_up(text, tokenizer) for text in texts]
+        with self._changed:
+            self.check()
+            takes_s = sum(map(len, measured)) / self._settings.prefill_tokens_per_s
+            self._changed.wait_for(lambda: not self._serving, takes_s)
+            self.check()
+        return measured
 
     def abort(self, request_id: str) -> None:
         with self._changed:

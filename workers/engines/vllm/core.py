@@ -20,6 +20,7 @@ from workers.engines.vllm.answer import GrowingAnswer
 from workers.engines.vllm.embedding import embed
 from workers.engines.vllm.reasoning import Reading
 from workers.engines.vllm.sampling import constraint, decoding
+from workers.engines.vllm.surprise import Nats, measure
 
 #: Seconds that a core gets to exit after it is found dead, before it is killed.
 DEAD_EXIT_S = 2.0
@@ -107,6 +108,13 @@ class Core:
             self._calls[call.request.request_id] = call
             call.future = asyncio.run_coroutine_threadsafe(self._answer(call), self._loop)
             return call.future
+
+    def measure(self, request_id: str, texts: list[list[int]], priority: int) -> "Future[list[Nats]]":
+        """Start to measure how surprising these texts are. They must be short: see `surprise`."""
+        with self._lock:
+            if self._closed:
+                raise EngineUnavailable("The vLLM engine is stopping.")
+            return asyncio.run_coroutine_threadsafe(self._measure(request_id, texts, priority), self._loop)
 
     def abort(self, request_id: str) -> None:
         with self._lock:
@@ -202,6 +210,18 @@ class Core:
             call.ended.set()
             with self._lock:
                 self._calls.pop(call.request.request_id, None)
+
+    async def _measure(self, request_id: str, texts: list[list[int]], priority: int) -> list[Nats]:
+        from vllm.exceptions import VLLMError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return await measure(self._llm, request_id, texts, priority)
+        except EngineDeadError as error:
+            self.died()
+            raise EngineCrash("vLLM's engine core died while it measured a text.", made_tokens=0) from error
+        except VLLMError as error:
+            raise EngineFault(f"vLLM could not measure a text: {error.__cause__ or error}") from error
 
     def _reading(self, call: CoreCall) -> Reading | None:
         # A prefix is part of the answer, so any reasoning before it is over. A plain prompt's continuation is one text.

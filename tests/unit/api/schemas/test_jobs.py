@@ -9,6 +9,7 @@ import pytest
 from api.schemas.body import validated
 from api.schemas.job_request import JobRequest
 from api.schemas.jobs import JobBody
+from headrace.domain.compression import CompressChoice
 from headrace.domain.embeddings.inputs import text_input, token_input
 from headrace.domain.prompts import Message
 from headrace.domain.prompts.extra_sampling import NEUTRAL
@@ -48,6 +49,9 @@ WHOLE: dict[str, Any] = {
     "ignore_eos": True,
     "skip_special_tokens": False,
     "chat_template_kwargs": {"enable_thinking": False},
+    "compress": "surprise",
+    "compress_to": 0.4,
+    "compress_also": ["system"],
 }
 
 
@@ -61,6 +65,7 @@ def test_every_field_arrives() -> None:
     assert (draft.response_format, draft.top_logprobs) == (WHOLE["response_format"], 0)
     assert (draft.reasoning_effort, draft.cache) == ("xhigh", "exact")
     assert draft.extra_sampling == {name: WHOLE[name] for name in NEUTRAL}
+    assert draft.compress == CompressChoice("surprise", 0.4, ("system",))
     assert (draft.metadata, draft.webhook_url, draft.end_user) == ({"k": "v"}, "https://example.com/hook", "u")
     assert set(WHOLE) | {"prompt", "input", "dimensions"} == set(JobRequest.model_fields)
 

@@ -200,6 +200,17 @@ def test_developer_becomes_system_unless_the_template_knows_it(tmp_path: Path) -
     assert Tokenizer(write_model(tmp_path, knowing)).render(messages) == "developer"
 
 
+@pytest.mark.parametrize("text", ["", "a", "Où est l'été?\n\n漢字 🌊 <|im_end|> word " * 30])
+def test_each_token_of_a_text_has_its_end(tmp_path: Path, text: str) -> None:
+    for tokenizer in (Tokenizer(write_model(tmp_path)), EstimatingTokenizer()):
+        ids, ends = tokenizer.encode_ends(text)
+
+        assert ids == tokenizer.encode_answer(text)
+        assert len(ends) == len(ids)
+        assert ends == sorted(ends)
+        assert ends[-1:] == [len(text)] * bool(text)
+
+
 def test_counting_needs_neither_torch_nor_transformers() -> None:
     program = (
         "import sys, headrace.policies.tokens; print(sorted({'torch', 'transformers', 'vllm'} & set(sys.modules)))"

@@ -87,6 +87,21 @@ def test_what_a_running_job_has_made_counts() -> None:
     assert bench.enter(5) is None
 
 
+def test_a_prompt_that_was_compressed_leaves_room_for_another_job() -> None:
+    bench = Bench()
+    job = bench.enter(9, prompt_tokens=128)
+    assert bench.enter(5) is None
+
+    bench.kv_budget.shrunk(job, 48)
+
+    assert bench.freed == 1
+    assert bench.enter(5)
+    # It never grows, and another worker's job is no error.
+    bench.kv_budget.shrunk(job, 160)
+    bench.kv_budget.shrunk(new_id(), 16)
+    assert bench.enter(1)
+
+
 def test_a_message_that_is_there_twice_keeps_the_room_until_both_are_done() -> None:
     bench = Bench()
     job = new_id()

@@ -10,6 +10,7 @@ import pytest
 
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.domain.apps import App
+from headrace.domain.compression import Compression
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.prompts import Message, Sampling
@@ -70,6 +71,7 @@ SAMPLINGS: dict[str, Any] = {
     "reasoning_effort": "low",
     "dimensions": 64,
     "extra": {"top_k": 5},
+    "compression": Compression("plain"),
 }
 
 

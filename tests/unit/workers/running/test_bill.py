@@ -1,0 +1,64 @@
+"""The bill of a compressed prompt: charged is what was sent, and what compression saved is told beside it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from headrace.config import PoolSettings, Price, Settings
+from headrace.domain.attempts import Claim, Usage
+from headrace.domain.ids import new_id
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.queues import Lane, Overflow, Route
+from headrace.policies.pricing import Tariff
+from workers.engines.base import Generation
+from workers.running.bill import Answered, Bill
+
+PRICE = Price(input_usd_per_mtok=Decimal(2), output_usd_per_mtok=Decimal(8), source="test", version="v1")
+CLAIM = Claim(
+    job_id=new_id(),
+    attempt=1,
+    enqueue_no=1,
+    worker_id=new_id(),
+    app_id=new_id(),
+    end_user=None,
+    lane=Lane.NORMAL,
+    pool="chat",
+    model="m",
+    overflow=Overflow.ALLOW,
+    max_cost_usd=None,
+    prompt_tokens=1000,
+    messages=(Message("user", "x" * 900), Message("user", "why?")),
+    sampling=Sampling(16),
+    start_by=datetime(2100, 1, 1, tzinfo=UTC),
+    finish_by=None,
+    has_webhook=False,
+    stream=False,
+    suspicion=0,
+    route=Route.POOL,
+)
+COMPRESSED = replace(CLAIM, compressed=(Message("user", "x" * 448), Message("user", "why?")))
+
+
+def bill(route: Route, claim: Claim, usage: Usage) -> tuple[int | None, Decimal | None, Decimal]:
+    """The original tokens, what was saved, and what is charged."""
+    settings = Settings(pools={"chat": PoolSettings(model="m", price=PRICE)}, prices={"gpt-4o-mini": PRICE})
+    end = Bill(Tariff.of(settings), route, "host").of(
+        Answered(claim, Generation("a", usage, "stop", "m"), 1.0), "succeeded"
+    )
+    return end.original_tokens, end.saved_usd, end.cost.usd
+
+
+def test_an_own_pool_counted_the_original_at_the_door() -> None:
+    assert bill(Route.POOL, COMPRESSED, Usage(600, 0)) == (1000, Decimal("0.0008"), Decimal("0.0012"))
+
+
+def test_at_the_paid_api_the_original_is_estimated_from_its_own_count() -> None:
+    # 904 bytes for 452: the same text has twice the tokens.
+    assert bill(Route.OVERFLOW, COMPRESSED, Usage(500, 0)) == (1000, Decimal("0.001"), Decimal("0.001"))
+
+
+@pytest.mark.parametrize("route", list(Route))
+def test_a_prompt_that_was_not_compressed_saved_nothing(route: Route) -> None:
+    assert bill(route, CLAIM, Usage(1000, 0)) == (None, None, Decimal("0.002"))
