@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bed import minilm
-from bed.testbed import Testbed, console, patched
+from bed.testbed import Testbed, console, patched, wait_until
 from headrace.config import PoolSettings
+from headrace.domain.queues import books_key
 
 #: What saves work, in the order in which a request meets it, and what switches it on for a pool. The semantic cache
 #: needs `cache_s` too: without `cache` both are off.
@@ -42,6 +43,8 @@ KNOWN = Path(__file__).parent / "known"
 #: How many times as fast the fleet is while it works off a past.
 FAST = 100
 LOAD_TIMEOUT_S = 240.0
+#: The longest time in which jobs end once no more come, and in which they are looked up.
+ENDED_WITHIN_S, LOOKED_UP_WITHIN_S = 120.0, 300.0
 
 
 def capacity_per_s(prompt_tokens: int) -> float:
@@ -95,6 +98,14 @@ class Fleet:
     def model(self) -> str:
         """What its users ask for."""
         return "auto" if "routing" in self.on else LARGE
+
+    def wait_until_all_ended(self) -> None:
+        """Return once no job is open, and none is still to be looked up by its meaning. Raises: ClickException."""
+        self.bed.wait_until_all_ended(ENDED_WITHIN_S)
+        # A look-up that comes after the end makes its job an entry, or a try. A backlog of them would let no job that
+        # comes next be looked up in time.
+        waiting = books_key("lookups", "embed")
+        wait_until(lambda: not self.bed.redis.zcard(waiting), LOOKED_UP_WITHIN_S, "Look-ups do not end.")
 
     @contextmanager
     def embedding(self) -> Iterator[None]:

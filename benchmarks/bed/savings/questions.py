@@ -66,7 +66,7 @@ class Mix:
     repeats: float = 0.3
     paraphrases: float = 0.3
     simple: float = 0.5
-    popular: int = 100
+    popular: int = 50
     zipf: float = 0.8
 
 
