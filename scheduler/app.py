@@ -24,9 +24,10 @@ from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.endpoint import Endpoint
 from headrace.logging import configure
 from headrace.store import Store, jobs
+from headrace.store.attempts import escalations
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations
-from headrace.store.jobs import followers, idempotency, texts
+from headrace.store.jobs import followers, idempotency, shadows, texts
 from headrace.store.money import cost_days, cost_hours
 from headrace.store.reuse import entries, matches
 from headrace.store.webhooks import deliveries
@@ -46,6 +47,8 @@ from scheduler.money.price_tokens import price_tokens
 from scheduler.money.watch_budgets import watch_budgets
 from scheduler.months import detach_months, make_months
 from scheduler.rescue import Patience, rescue
+from scheduler.routing.give_kept import give_kept
+from scheduler.routing.shadows import compare_shadows, start_shadows
 from scheduler.show_ends import EndsListener
 from scheduler.spill import spill
 from scheduler.sweeper import Sweep, Sweeper
@@ -60,6 +63,8 @@ RECONCILE_EVERY_S = 10.0
 FORGET_EVERY_S = 5.0
 FORGET_SAMPLES_EVERY_S = 60.0
 CLOSE_HOURS_EVERY_S = 60.0
+#: No job waits for a shadow.
+SHADOWS_EVERY_S = 2.0
 CLOSE_DAYS_EVERY_S = 300.0
 PRICE_TOKENS_EVERY_S = 60.0
 #: Months are made long before they are needed.
@@ -84,6 +89,9 @@ def make_sweeper(deps: ControlDeps) -> Sweeper:
             ),
             Sweep("rescue", every_s, partial(rescue, deps, patience, BadRows("rescue")), jobs.RESCUE_ROWS),
             Sweep("spill", every_s, partial(spill, deps)),
+            Sweep("give_kept", every_s, partial(give_kept, deps, BadRows("give_kept")), escalations.STAND_ROWS),
+            Sweep("start_shadows", SHADOWS_EVERY_S, partial(start_shadows, deps)),
+            Sweep("compare_shadows", SHADOWS_EVERY_S, partial(compare_shadows, deps), shadows.SWEEP_ROWS),
             Sweep(
                 "settle_followers",
                 every_s,

@@ -34,19 +34,29 @@ UNPRICED = Cost(Decimal(0), "unpriced")
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of a job whose worker died."""
+    """What becomes of a job whose worker died.
+
+    Attributes:
+        stands: True if it waits only for the sweep that ends it with the answer that it has from an earlier pool.
+    """
 
     target: JobState
     error_code: str | None = None
     error_message: str | None = None
+    stands: bool = False
 
 
-def fate(*, attempt: int, max_attempts: int, is_cancelled: bool, is_overdue: bool) -> Fate:
-    """Cancelled if a cancel was requested, failed if its time or its attempts are over, else another attempt."""
+def fate(*, attempt: int, max_attempts: int, is_cancelled: bool, is_overdue: bool, has_answer: bool = False) -> Fate:
+    """Cancelled if a cancel was requested, failed if its time or its attempts are over, else another attempt.
+
+    Args: has_answer: True if an earlier pool has answered it: then it does not fail for the lack of attempts.
+    """
     if is_cancelled:
         return Fate(JobState.CANCELLED)
     if is_overdue:
         return Fate(JobState.FAILED, "deadline_exceeded", "Its deadline passed before it could finish.")
+    if attempt >= max_attempts and has_answer:
+        return Fate(JobState.WAITING, stands=True)
     if attempt >= max_attempts:
         message = f"Its worker died in each of {attempt} attempts." if attempt > 1 else "Its worker died."
         return Fate(JobState.FAILED, "worker_lost", message)
@@ -107,7 +117,10 @@ def rescue(deps: ControlDeps, patience: Patience, bad: BadRows | None = None) ->
 def _take_back(settings: Settings, db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Row[Any], Fate]]:
     tariff, now = tariffs.in_force(db, settings), clock.now(db)
     fates = [(row, _fate_of(row, settings.max_attempts, now)) for row in rows]
-    lost = [Loss(row, end.target, _lost_cost(row, tariff), end.error_code, end.error_message) for row, end in fates]
+    lost = [
+        Loss(row, end.target, _lost_cost(row, tariff), end.error_code, end.error_message, end.stands)
+        for row, end in fates
+    ]
     reservations.settle(db, losses.lose(db, lost))
     return fates
 
@@ -118,6 +131,7 @@ def _fate_of(row: Row[Any], max_attempts: int, now: datetime) -> Fate:
         max_attempts=max_attempts,
         is_cancelled=row.cancel_requested_at is not None,
         is_overdue=row.finish_by is not None and row.finish_by <= now,
+        has_answer=row.stand_by is not None,
     )
 
 

@@ -41,6 +41,7 @@ from workers.paid.lookup_hold import LookupHold
 from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
 from workers.paid.payer import Payer
 from workers.running.bill import Bill
+from workers.running.cascading import Cascading
 from workers.running.execute import Execute
 from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
@@ -107,6 +108,7 @@ class Worker:
             payer if route is Route.OVERFLOW else None,
             LookupHold([Lookups(redis, name) for name in self._looked_up_by()]).wait,
             compressor,
+            Cascading(settings.rules, settings.pools),
         )
         self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), notices.admission)
         times = LeaseTimes(settings.lease_s, settings.lease_renew_every_s, settings.max_run_s(route))

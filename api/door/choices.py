@@ -1,9 +1,10 @@
 """The models to try for a draft: the caller's own, or for `auto` those of the rules' pools, cheapest first.
 
-Reads the forecast and the prices; takes no place.
+With a cascade they are tried in the rule's order. Where only the best answer will do, the rule's last pool is the only
+choice. Reads the forecast and the prices; takes no place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from api.door.checks.extra_sampling import must_stay
@@ -15,7 +16,7 @@ from headrace.domain.attempts import Usage
 from headrace.domain.queues import Overflow, queue_name
 from headrace.errors import Unavailable
 from headrace.policies.pricing import Tariff, cost
-from headrace.policies.routing.rules import Offer, Traits, cheapest_first, matching, offer_reason
+from headrace.policies.routing.rules import Offer, Traits, cascade_reason, cheapest_first, matching, offer_reason
 
 #: The field of a job's metadata that names its task.
 TASK = "task"
@@ -55,18 +56,35 @@ class Chooser:
             of_kind = (name for name, pool in settings.pools.items() if pool.is_embedding == draft.is_embedding)
             first = next(of_kind, next(iter(settings.pools)))
             return (Choice(replace(draft, model=settings.pools[first].model), f"no rule matches: {first}"),)
-        return tuple(self._ranked(draft, *found))
+        name, rule = found
+        pools = self._open_pools(draft, rule)
+        draft = replace(draft, rule=name)
+        # A stream shows its first words before an answer can be judged.
+        if draft.quality == "high" or (rule.cascade and draft.stream):
+            why = "quality 'high'" if draft.quality == "high" else "a stream"
+            return (self._choice(draft, pools[-1], f"rule '{name}': {pools[-1]}, for {why}"),)
+        return tuple(self._in_order(draft, name, pools) if rule.cascade else self._ranked(draft, name, pools))
 
-    def _ranked(self, draft: Draft, name: str, rule: RuleSettings) -> Iterator[Choice]:
+    def _open_pools(self, draft: Draft, rule: RuleSettings) -> Sequence[str]:
+        """The rule's pools, without those that are closed to the job, unless it has no other."""
         pools = self.settings.pools
-        # The paid API is closed to a job of `never`, or with parameters that it has no word for. So such a pool is
-        # named only where the rule has no other.
+        # The paid API is closed to a job of `never`, or with parameters that it has no word for.
         stays_here = draft.overflow is Overflow.NEVER or must_stay(draft, names_paid_tokens=True) is not None
         stays = [pool for pool in rule.pools if not (stays_here and pools[pool].is_paid)]
-        offers = cheapest_first(self._offer(draft, pool) for pool in stays or rule.pools)
+        return stays or rule.pools
+
+    def _ranked(self, draft: Draft, name: str, pools: Sequence[str]) -> Iterator[Choice]:
+        offers = cheapest_first(self._offer(draft, pool) for pool in pools)
         for no, offer in enumerate(offers):
             reason = offer_reason(name, offer, (each.pool for each in offers[:no]))
-            yield Choice(replace(draft, model=pools[offer.pool].model), reason, is_last=no == len(offers) - 1)
+            yield self._choice(draft, offer.pool, reason, is_last=no == len(offers) - 1)
+
+    def _in_order(self, draft: Draft, name: str, pools: Sequence[str]) -> Iterator[Choice]:
+        for no, pool in enumerate(pools):
+            yield self._choice(draft, pool, cascade_reason(name, pool, pools[:no]), is_last=no == len(pools) - 1)
+
+    def _choice(self, draft: Draft, pool: str, reason: str, *, is_last: bool = True) -> Choice:
+        return Choice(replace(draft, model=self.settings.pools[pool].model), reason, is_last)
 
     def _traits(self, draft: Draft, app: str) -> Traits:
         kind = (draft.response_format or {}).get("type", "text")

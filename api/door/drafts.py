@@ -11,7 +11,7 @@ from typing import Any
 
 from headrace.domain.compression import NO_CHOICE, CompressChoice
 from headrace.domain.embeddings.inputs import are_inputs
-from headrace.domain.prompts import CacheChoice, Message, ReasoningEffort
+from headrace.domain.prompts import CacheChoice, Message, Quality, ReasoningEffort
 from headrace.domain.prompts.extra_sampling import ExtraSampling
 from headrace.domain.prompts.plain import is_plain
 from headrace.domain.queues import Lane, Overflow
@@ -62,6 +62,7 @@ class Draft:
     Attributes:
         messages: a conversation, or the inputs of an embedding job; of a continuation, empty until it is composed.
         is_stored: False if its texts are erased once they are delivered.
+        rule: the rule by which its model was chosen; None for the caller's own choice.
     """
 
     spelling: Spelling
@@ -91,6 +92,8 @@ class Draft:
     continuation: Continuation | None = None
     is_stored: bool = True
     compress: CompressChoice = NO_CHOICE
+    quality: Quality | None = None
+    rule: str | None = None
 
     @property
     def is_embedding(self) -> bool:

@@ -81,8 +81,10 @@ class ExactCache:
         keep_s = exact.keep_s(caller.app, pool)
         if not (keep_s or pool.single_flight) or not exact.is_shared(caller.choice, spec.sampling, pool):
             return spec
-        key = exact.key_of(spec, pool, self._settings.overflow)
-        looked_up_by = semantic.looked_up_by(spec, caller.app, pool, caller.choice)
+        cascade = exact.judged_by(spec, self._settings.rules.get(spec.rule or ""))
+        key = exact.key_of(spec, pool, self._settings.overflow, cascade=cascade)
+        # An answer by meaning would be given without a judgement.
+        looked_up_by = None if cascade else semantic.looked_up_by(spec, caller.app, pool, caller.choice)
         missed = replace(spec, cache_key=key, is_cache_miss=True, looked_up_by=looked_up_by)
         question = Question(missed, keep_s, datetime.now(UTC), may_follow=pool.single_flight)
         give_up_at = time.monotonic() + PATIENCE_S

@@ -19,6 +19,7 @@ from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.compression import chosen
+from headrace.policies.routing.shadow import is_sampled
 from headrace.policies.tokens import LONG_CHARS, InputTokenizer
 
 #: Log probabilities of one answer, alternatives included: about 40 MB of JSON, which Postgres stores within seconds.
@@ -49,8 +50,9 @@ def specify(
     max_tokens = 0 if draft.is_embedding else _max_tokens(draft, model, prompt_tokens)
     check_min_tokens(draft, max_tokens)
     _check_logprobs(draft, model, max_tokens)
+    job_id, rule = new_id(), settings.rules.get(draft.rule or "")
     return JobSpec(
-        id=new_id(),
+        id=job_id,
         app_id=app.id,
         model=model.name,
         adapter=model.adapter,
@@ -70,6 +72,9 @@ def specify(
         stream=draft.stream,
         is_stored=draft.is_stored,
         idempotency=idempotency,
+        rule=draft.rule,
+        # A shadow copies the texts, and of an unstored job nothing may be kept.
+        is_shadowed=draft.is_stored and rule is not None and is_sampled(job_id, rule.shadow_share),
     )
 
 

@@ -49,6 +49,9 @@ from headrace.store.jobs.idempotency import find_replay, key_reused, until_settl
 
 log = logging.getLogger(__name__)
 
+#: Why a quality is refused.
+NO_QUALITY = f"A quality is chosen among the pools of a rule: give the model '{AUTO}', or leave 'quality' out."
+
 #: How much later than its Retry-After a client may retry and still find its place kept, in seconds.
 LATE_S = 5
 #: The Retry-After, in seconds, where the queue's drain rate is unknown.
@@ -96,6 +99,8 @@ class Submitter:
         if draft.continuation is not None:
             draft = composed(draft, app, self.store, self.settings.body_limit_bytes)
         if draft.model != AUTO:
+            if draft.quality is not None:
+                raise InvalidRequest(NO_QUALITY, param=f"{draft.spelling.own_prefix}quality")
             return self._submit_as(Choice(draft), app, idempotency, request_id)
         *others, last = Chooser(self.settings, self.forecast, self.tariff()).choices(draft, app.name)
         full: Choice | None = None

@@ -17,6 +17,7 @@ from api.schemas.fields import (
     MaxTokens,
     MaxWait,
     Metadata,
+    QualityField,
     Request,
     ResponseFormat,
     Seed,
@@ -98,6 +99,7 @@ class JobRequest(ExtraSamplingRequest):
     compress: Compress = None
     compress_to: CompressTo = None
     compress_also: CompressAlso = None
+    quality: QualityField = None
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
@@ -157,4 +159,5 @@ class JobRequest(ExtraSamplingRequest):
             cache=self.cache,
             extra_sampling=self.extra_sampling,
             compress=compress_choice(self.compress, self.compress_to, self.compress_also),
+            quality=self.quality,
         )

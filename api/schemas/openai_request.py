@@ -17,6 +17,7 @@ from api.schemas.fields import (
     EndUser,
     MaxWait,
     Metadata,
+    QualityField,
     Request,
     Temperature,
     TopP,
@@ -60,6 +61,7 @@ class JobOptions(Request):
     compress: Compress = None
     compress_to: CompressTo = None
     compress_also: CompressAlso = None
+    quality: QualityField = None
 
     @property
     def compression(self) -> CompressChoice:
@@ -149,4 +151,5 @@ class OpenAIRequest(ExtraSamplingRequest):
             "cache": self.job.cache,
             "extra_sampling": self.extra_sampling,
             "compress": self.job.compression,
+            "quality": self.job.quality,
         }

@@ -227,6 +227,9 @@ class SimulatorSettings(Section):
         fault: what goes wrong: an error (`fault`), a rejected prompt (`reject`) or the engine's death (`die`).
         fault_every: every n-th request meets `fault`; 0: none does.
         poison: a prompt that contains this text kills the engine; empty: no prompt does.
+        declines: a prompt that contains this text gets a refusal as its answer; empty: none does.
+        unsure: the answer to a prompt that contains this text has tokens of a log probability of -4, instead of -1;
+            empty: no answer does.
     """
 
     load_s: Annotated[float, Field(ge=0)] = 0.0
@@ -239,3 +242,5 @@ class SimulatorSettings(Section):
     fault: Literal["none", "fault", "reject", "die"] = "none"
     fault_every: Annotated[int, Field(ge=0)] = 0
     poison: str = ""
+    declines: str = ""
+    unsure: str = ""

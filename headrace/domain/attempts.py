@@ -43,6 +43,9 @@ class Claim:
             that is handed back is not counted, so two claims may have the same number.
         stream: True when the job's tokens are published while they are generated.
         compressed: what the engine gets in place of `messages`; None where that is `messages` themselves.
+        rule: the rule that chose its pool; None for a job that names its model.
+        stand_by: until when it waits for a better answer than the one that it has; None if it has none.
+        shadow_of: the job that this shadow answers once more; None for an app's job.
     """
 
     job_id: UUID
@@ -68,6 +71,9 @@ class Claim:
     adapter: str | None = None
     reserved_usd: Decimal = Decimal(0)
     compressed: tuple[Message, ...] | None = None
+    rule: str | None = None
+    stand_by: datetime | None = None
+    shadow_of: UUID | None = None
 
     @property
     def request_id(self) -> str:
@@ -99,6 +105,8 @@ class AttemptEnd:
         reasoning: the model's reasoning before the answer; empty if it gave none.
         original_tokens: what the prompt had before it was compressed; None if it was not.
         saved_usd: what those tokens would have cost that compression took away; None if it was not.
+        reason: why the ledger has it, for a kind with several reasons.
+        escalated_by: the signal that called its answer bad.
     """
 
     outcome: Literal["succeeded", "failed", "aborted"]
@@ -120,6 +128,28 @@ class AttemptEnd:
     reasoning: str = ""
     original_tokens: int | None = None
     saved_usd: Decimal | None = None
+    reason: str | None = None
+    escalated_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """A job's way to the next pool of its rule, because a signal called its answer bad.
+
+    Attributes:
+        signal: what called it bad.
+        pool, model: those that answer next.
+        reason: what the job's row says of it.
+        wait_s: how long the job waits there. Then the answer that it has is given after all.
+    """
+
+    signal: str
+    pool: str
+    model: str
+    queue: str
+    route: Route
+    reason: str
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True)

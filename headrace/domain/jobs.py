@@ -42,6 +42,8 @@ class JobSpec:
         cache_key: what identical jobs share, if this job's answer may serve them; None if it may not.
         is_stored: False if its texts are erased once they are delivered.
         looked_up_by: the pool whose worker looks the job up in the semantic cache while it waits; None for no look-up.
+        rule: the rule that chose its pool; None for a job that names its model.
+        is_shadowed: True if another pool of the rule is to answer it too, in the background.
     """
 
     id: UUID
@@ -67,6 +69,8 @@ class JobSpec:
     cache_key: bytes | None = None
     is_stored: bool = True
     looked_up_by: str | None = None
+    rule: str | None = None
+    is_shadowed: bool = False
 
     @property
     def kv_tokens(self) -> int:

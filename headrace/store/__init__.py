@@ -4,7 +4,7 @@ Postgres is the source of truth. All times are from the database's clock, since 
 """
 
 from headrace.store import attempts, jobs
-from headrace.store.attempts import losses
+from headrace.store.attempts import escalations, losses
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import observations, workers
 from headrace.store.jobs import idempotency, insertion, overview, poison, queued, retries, texts
@@ -18,6 +18,7 @@ __all__ = [
     "attempts",
     "budgets",
     "deliveries",
+    "escalations",
     "idempotency",
     "insertion",
     "jobs",

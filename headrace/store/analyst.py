@@ -31,6 +31,7 @@ CONNECTIONS = 10
 VIEWS = (
     *("budget_run_rate", "cache_per_day", "charges", "compression_per_day", "cost_elasticity", "cost_per_day"),
     *("cost_per_request", "cost_per_user_day", "cost_per_user_month", "cost_reconciliation", "gpu_hours"),
+    "routing_per_day",
     *("savings_per_day", "semantic_cache_per_day", "split_options", "split_point", "waits_per_hour"),
 )
 #: Columns that an analyst may not read: what apps and providers write is in them, or what signs and opens.

@@ -77,6 +77,10 @@ jobs = sa.Table(
         comment="hit: it was given a stored answer; semantic: that to the same question in other words; shared: that "
         "of a job under way; miss: none; NULL: not searched.",
     ),
+    sa.Column("rule", sa.Text, comment="The rule that chose its pool; NULL: the job named its model, or none matched."),
+    moment("stand_by", comment="Until when it waits for a better answer than it has; NULL: it has none yet."),
+    sa.Column("shadow", sa.Text, comment="wanted, started, skipped; of a shadow: open, agrees, differs, failed."),
+    sa.Column("shadow_of", sa.Uuid, comment="The job that this shadow answers once more; NULL: it is none."),
     one_of("state", JobState, "state"),
     one_of("lane", Lane, "lane"),
     one_of("route", Route, "route"),
@@ -111,6 +115,13 @@ jobs = sa.Table(
     ),
     sa.Index("ix_jobs_overflow_at", "overflow_at", postgresql_where=sa.text("overflow_at IS NOT NULL")),
     sa.Index("ix_jobs_failed", "id", postgresql_where=sa.text("state = 'failed'")),
+    sa.Index(
+        "ix_jobs_standing",
+        "stand_by",
+        postgresql_where=sa.text("state IN ('waiting', 'queued') AND stand_by IS NOT NULL"),
+    ),
+    sa.Index("ix_jobs_shadow", "ended_at", postgresql_where=sa.text("shadow IN ('wanted', 'open')")),
+    sa.Index("ix_jobs_shadow_of", "shadow_of", postgresql_where=sa.text("shadow_of IS NOT NULL")),
     sa.Index(
         "ix_jobs_following",
         "served_by_job",
@@ -149,6 +160,7 @@ job_texts = sa.Table(
         comment="True: the request asked to keep nothing of its texts, which are erased once they are delivered; else "
         "NULL.",
     ),
+    sa.Column("kept_answer", JSONB(none_as_null=True), comment="The answer that stands if no better one comes."),
     sa.Index("ix_job_texts_cache_key", "cache_key", "job_id", postgresql_where=sa.text("cache_key IS NOT NULL")),
     sa.Index("ix_job_texts_unstored", "job_id", postgresql_where=sa.text("is_unstored")),
     comment="Prompt and answer, apart from the hot row.",
@@ -180,6 +192,7 @@ attempts = sa.Table(
         server_default=sa.text("0"),
         comment="What its call to the paid API may still cost, and holds of its budgets; 0 once that is settled.",
     ),
+    sa.Column("escalated_by", sa.Text, comment="What called its answer bad: length, refusal, format, logprob."),
     one_of("outcome", ("succeeded", "failed", "aborted", "lost"), "outcome"),
     postgresql_partition_by="RANGE (job_id)",
 )
@@ -208,6 +221,7 @@ ledger = sa.Table(
     sa.Column("api_usd", USD, comment="What the paid API would have charged; NULL when it has no price."),
     sa.Column("estimated", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("saved_usd", USD, comment=SAVED_USD),
+    sa.Column("reason", sa.Text, comment="Of waste: escalated; kept, given after all and billed; shadow."),
     one_of("kind", LEDGER_KINDS, "kind"),
     sa.CheckConstraint("cached_tokens BETWEEN 0 AND prompt_tokens AND output_tokens >= 0", name="tokens"),
     sa.Index("uq_ledger_bill", "job_id", unique=True, postgresql_where=sa.text("kind IN ('compute', 'api', 'cache')")),

@@ -21,6 +21,7 @@ from workers.outcomes import Outcome
 from workers.paid.payer import NO_CALL, NotYet, Payer
 from workers.running.attempts import StopReason
 from workers.running.bill import Answered, Bill
+from workers.running.cascading import Cascading, without_judged
 from workers.running.generating import Generating
 from workers.running.records import AttemptRecords
 from workers.running.rerouting import next_queue
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 #: Seconds that a message waits for an engine that restarts, or is held during a Postgres outage.
 NOT_READY_HOLD_S = 2.0
 
+
+#: Judges nothing.
+NO_CASCADE = Cascading({}, {})
 
 #: The error messages of jobs that were aborted at a time limit. Such a job pays for what it produced.
 _TIMED_OUT: Mapping[StopReason, str] = {
@@ -47,6 +51,7 @@ class Execute:
         payer: pays for calls of the paid API; None for a local engine.
         hold: called before a claim; returns when the job may start here.
         compressor: shortens the prompts of jobs that ask for it.
+        cascading: judges the answers of rules that have a cascade.
     """
 
     state: WorkerState
@@ -57,6 +62,7 @@ class Execute:
     payer: Payer | None = None
     hold: Callable[[UUID], object] = lambda _: None
     compressor: Compressor | None = None
+    cascading: Cascading = NO_CASCADE
 
     def takes(self) -> bool:
         """True while the worker can take another job."""
@@ -123,15 +129,23 @@ class Execute:
         """Requeue a job that the paid API cannot take, in its own pool or for a later call; otherwise fail it."""
         log.warning("overflow_refused", extra={"job_id": show_id(claim.job_id), "code": objection.code})
         end = replace(end, error_code=objection.code, error_message=objection.message)
+        if claim.stand_by is not None:
+            return self._fail(claim, end)
         if (reroute := next_queue(claim, objection, self.rules.paid_pools, jitter())) is None:
-            return self.records.finish(claim, JobState.FAILED, end)
+            return self._fail(claim, end)
         return self.records.hand_back(claim, end, HandBack(reroute=reroute))
+
+    def _fail(self, claim: Claim, end: AttemptEnd) -> Outcome | None:
+        """Fail the job, unless it has an answer of an earlier pool, which then stands."""
+        if claim.stand_by is None:
+            return self.records.finish(claim, JobState.FAILED, end)
+        return self.records.stand_in(claim, end, end.error_code or "failed")
 
     def _attempt(self, claim: Claim, bill: Bill) -> Outcome | None:
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
         try:
             claim = self.compressor.compress(claim) if self.compressor else claim
-            outcome, engine_s = self.generating.generate(claim, tier)
+            outcome, engine_s = self.generating.generate(self.cascading.asked(claim), tier)
         except EngineCrash as error:
             outcome, engine_s = error, 0.0
         if self.payer is not None:
@@ -147,13 +161,25 @@ class Execute:
         claim = answered.claim
         stop = self.state.attempts.reason(claim.request_id)
         if answered.generation.finish_reason != "abort":
-            return self.records.finish(claim, JobState.SUCCEEDED, bill.of(answered, "succeeded"))
+            return self._judged(answered, bill)
         if stop == "cancelled":
             return self.records.finish(claim, JobState.CANCELLED, bill.of(answered, "aborted"))
         if stop is not None and (why := _TIMED_OUT.get(stop)):
-            return self.records.finish(claim, JobState.FAILED, bill.of(answered, "aborted", stop, why))
+            return self._fail(claim, bill.of(answered, "aborted", stop, why))
         # The engine or this worker is stopping: the job is handed back as if it had never been taken.
         return self.records.hand_back(claim, replace(bill.of(answered, "aborted", stop), kind="waste"))
+
+    def _judged(self, answered: Answered, bill: Bill) -> Outcome | None:
+        """End the job with its answer, or send it on to a better pool."""
+        claim = answered.claim
+        to = self.cascading.judge(claim, answered.generation)
+        given = replace(answered, generation=without_judged(claim, answered.generation))
+        end = bill.of(given, "succeeded")
+        if claim.shadow_of is not None:
+            end = replace(end, kind="waste", reason="shadow", saved_usd=None)
+        if to is None:
+            return self.records.finish(claim, JobState.SUCCEEDED, end)
+        return self.records.escalate(claim, end, to)
 
     def _failed(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Outcome | None:
         """Try again later or elsewhere, or fail the job. Args: end: the attempt's bill."""
@@ -178,7 +204,7 @@ class Execute:
         facts = {"job_id": show_id(claim.job_id), "attempt": claim.attempt, "code": error.code}
         log.warning("attempt_failed", extra={**facts, "reason": decision.reason})
         if isinstance(decision, GiveUp):
-            return self.records.finish(claim, JobState.FAILED, end)
+            return self._fail(claim, end)
         return self.records.retry(claim, end, decision.delay_s)
 
     def _crashed(self, claim: Claim, error: EngineCrash, end: AttemptEnd) -> Outcome | None:
@@ -193,6 +219,6 @@ class Execute:
             self.state.crashes.explain()
             self.records.poison(claim)
             message = "The engine died under this prompt, also when nothing else ran in it: it is refused for a day."
-            return self.records.finish(claim, JobState.FAILED, replace(end, error_message=message))
+            return self._fail(claim, replace(end, error_message=message))
         suspicion = 1 if error.made_tokens else SUSPECT
         return self.records.hand_back(claim, end, HandBack(suspicion=suspicion))

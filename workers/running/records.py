@@ -13,12 +13,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from headrace.domain.attempts import AS_BEFORE, AttemptEnd, Claim, HandBack
+from headrace.domain.attempts import AS_BEFORE, AttemptEnd, Claim, Escalation, HandBack
 from headrace.domain.ids import show_id
 from headrace.domain.prompts import prompt_digest
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
-from headrace.store import Store, attempts, poison
+from headrace.store import Store, attempts, escalations, poison
 from workers.outcomes import Outcome
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
@@ -78,6 +78,19 @@ class AttemptRecords:
         if claim.stream:
             self.publisher.forget(claim.job_id)
         return Outcome(target, end.error_code)
+
+    def escalate(self, claim: Claim, end: AttemptEnd, to: Escalation) -> Outcome | None:
+        """Send the job on to the next pool of its rule; see `store.attempts.escalations`."""
+        log.info("job_escalated", extra={"job_id": show_id(claim.job_id), "signal": to.signal, "pool": to.pool})
+        return self._put_back(claim, end, lambda db: escalations.escalate(db, claim, end, to))
+
+    def stand_in(self, claim: Claim, end: AttemptEnd, reason: str) -> Outcome | None:
+        """End the job with the answer that it has from an earlier pool, and tell its readers."""
+        if not self._insist(claim, partial(self._in_one, lambda db: escalations.stand_in(db, claim, end, reason))):
+            return None
+        log.info("kept_answer_stands", extra={"job_id": show_id(claim.job_id), "code": end.error_code})
+        self.notices.ended(claim.job_id, has_webhook=claim.has_webhook)
+        return Outcome(JobState.SUCCEEDED, end.error_code)
 
     def retry(self, claim: Claim, end: AttemptEnd, delay_s: float) -> Outcome | None:
         """Put the job back for another attempt; see `store.attempts.retry`."""

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from headrace.domain.compression import CompressPart
 from headrace.domain.embeddings.inputs import MOST_INPUTS, text_input, token_input
 from headrace.domain.jobs import CacheUse
-from headrace.domain.prompts import CacheChoice, Message
+from headrace.domain.prompts import CacheChoice, Message, Quality
 
 #: The largest whole number of the columns that hold token counts.
 INT4_MAX = 2**31 - 1
@@ -203,6 +203,12 @@ CompressAlso = Annotated[
     Field(
         max_length=2,
         description="Compresses these parts too: system, the system prompt; last_turn, the user's last message.",
+    ),
+]
+QualityField = Annotated[
+    Quality | None,
+    Field(
+        description="For the model `auto`: `high` sends the job to the best pool of its rule at once, and to no other."
     ),
 ]
 Inputs = Annotated[

@@ -45,6 +45,8 @@ ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "
 #: What a request says of stored answers. `exact`: that of an identical job will do, however it was sampled. `semantic`:
 #: so will that of a job that asks the same in other words.
 CacheChoice = Literal["never", "exact", "semantic"]
+#: What a request of the model `auto` says of the answer's quality. `high`: only the best pool of its rule will do.
+Quality = Literal["high"]
 
 
 @dataclass(frozen=True, slots=True)

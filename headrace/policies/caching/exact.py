@@ -7,8 +7,14 @@ from typing import Protocol
 from uuid import UUID
 
 from headrace.config import OverflowSettings, PoolSettings
+from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
+from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import CacheChoice, Message, Sampling, prompt_digest
+from headrace.policies.routing.cascade import next_pool
+
+#: What of a rule decides which pool's answer a job of a cascade is given.
+_OF_CASCADE = ("pools", "min_logprob", "refusal_pattern")
 
 
 class Keyed(Protocol):
@@ -49,13 +55,23 @@ def is_shared(choice: CacheChoice | None, sampling: Sampling, pool: PoolSettings
     return pool.cache_sampled or is_embedding or sampling.temperature == 0 or sampling.seed is not None
 
 
+def judged_by(spec: JobSpec, rule: RuleSettings | None) -> RuleSettings | None:
+    """The job's rule, if its cascade judges the pool's answer. Without one, and of a stream, that answer is given."""
+    return rule if rule is not None and not spec.stream and next_pool(rule, spec.pool) is not None else None
+
+
 def key_of(
-    spec: Keyed, pool: PoolSettings, overflow: OverflowSettings, messages: Sequence[Message] | None = None
+    spec: Keyed,
+    pool: PoolSettings,
+    overflow: OverflowSettings,
+    messages: Sequence[Message] | None = None,
+    cascade: RuleSettings | None = None,
 ) -> bytes:
     """The key that jobs share if, and only if, the same app asks the same of the same models.
 
-    A pool's settings are part of it: other weights, engines or engine options may give other answers.
-    Args: messages: in place of the job's own.
+    A pool's settings are part of it: other weights, engines or engine options may give other answers. So is a cascade:
+    another pool may answer.
+    Args: messages: in place of the job's own. cascade: from `judged_by`.
     """
     served = {
         "app": str(spec.app_id),
@@ -68,6 +84,9 @@ def key_of(
         "engine_options": pool.engine_options,
         "paid_model": overflow.paid_model(spec.model),
     }
+    if cascade is not None:
+        of_rule = {name: getattr(cascade, name) for name in _OF_CASCADE}
+        served["cascade"] = of_rule | {"signals": sorted(cascade.signals)}
     digest = hashlib.sha256(json.dumps(served, sort_keys=True, default=str).encode())
     digest.update(prompt_digest(spec.model, spec.messages if messages is None else messages, spec.sampling))
     return digest.digest()

@@ -71,3 +71,9 @@ def offer_reason(rule: str, offer: Offer, before: Iterable[str]) -> str:
     if passed:
         return f"rule '{rule}': {offer.pool}, after {passed} had no place"
     return f"rule '{rule}': {offer.pool} {'has free slots' if offer.is_idle else 'costs least'}"
+
+
+def cascade_reason(rule: str, pool: str, before: Iterable[str]) -> str:
+    """Why this pool of a cascade is tried. Args: before: as in `offer_reason`."""
+    passed = ", ".join(before)
+    return f"rule '{rule}': {pool}, after {passed} had no place" if passed else f"rule '{rule}': {pool} answers first"

@@ -43,7 +43,7 @@ def claim_all(db: Connection, asked: Mapping[UUID, int], worker_id: UUID, engine
     return {row.id: row for row in CLAIM.run(db, given)}
 
 
-def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+def held_by(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which this claim still holds."""
     this = (jobs.c.id == claim.job_id, jobs.c.worker_id == claim.worker_id, jobs.c.attempt == claim.attempt)
     # An attempt's number that was handed back is used again, perhaps by the same worker.
@@ -67,7 +67,7 @@ def reserve_all(db: Connection, asked: Sequence[tuple[Claim, Decimal]], configur
     return {**paid, **lacking}
 
 
-def _settle(db: Connection, *ends: tuple[Claim, AttemptEnd]) -> None:
+def settle(db: Connection, *ends: tuple[Claim, AttemptEnd]) -> None:
     """Settle the attempts' reservations, in the transaction that has moved their jobs.
 
     The attempts' rows say what was reserved, not the claims: the reply to a reservation can be lost.
@@ -90,7 +90,7 @@ def finish_all(db: Connection, target: JobState, ends: Sequence[tuple[Claim, Att
     rows = FINISH[target].run(db, [_finished(claim, end) for claim, end in ends])
     announce(db, rows)
     ended = {row.id for row in rows}
-    _settle(db, *(each for each in ends if each[0].job_id in ended))
+    settle(db, *(each for each in ends if each[0].job_id in ended))
     return ended
 
 
@@ -112,10 +112,10 @@ def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> JobS
 
     Returns: the job's new state, `waiting` or `cancelled`; None, with nothing written, if the claim no longer holds.
     """
-    state = _put_back(db, claim, not_before=sa.func.now() + timedelta(seconds=delay_s))
+    state = put_back(db, claim, not_before=sa.func.now() + timedelta(seconds=delay_s))
     if state is not None:
-        _record(db, claim, end)
-        _settle(db, (claim, end))
+        record(db, claim, end)
+        settle(db, (claim, end))
     return state
 
 
@@ -135,34 +135,34 @@ def hand_back(db: Connection, claim: Claim, end: AttemptEnd, how: HandBack = AS_
         values |= {"queue": reroute.queue, "route": reroute.route, "route_reason": reroute.reason}
     if reroute is not None or how.delay_s:
         values["started_at"] = sa.case((jobs.c.attempt > 1, jobs.c.started_at))
-    state = _put_back(db, claim, **values)
+    state = put_back(db, claim, **values)
     if state is None:
         return None
     if state is JobState.CANCELLED:
-        _record(db, claim, end)
-        _settle(db, (claim, end))
+        record(db, claim, end)
+        settle(db, (claim, end))
         return state
     if end.usage != NOTHING_USED or end.cost.usd:
         BOOK.run(db, [_recorded(claim, end)])
-    _settle(db, (claim, end))
+    settle(db, (claim, end))
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
     return state
 
 
-def _put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:
+def put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:
     """Move the job to `waiting`, or to `cancelled` if a cancel was requested: a worker would never claim it again.
 
     Returns: the job's new state; None if the claim no longer holds.
     """
-    wanted = (*_held(claim), jobs.c.cancel_requested_at.is_(None))
+    wanted = (*held_by(claim), jobs.c.cancel_requested_at.is_(None))
     if transition(db, [JobState.RUNNING], JobState.WAITING, *wanted, **values):
         return JobState.WAITING
-    if transition(db, [JobState.RUNNING], JobState.CANCELLED, *_held(claim)):
+    if transition(db, [JobState.RUNNING], JobState.CANCELLED, *held_by(claim)):
         return JobState.CANCELLED
     return None
 
 
-def _record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
+def record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
     """End the attempt's row and book its cost."""
     RECORD.run(db, [_recorded(claim, end)])
 
@@ -190,4 +190,6 @@ def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "estimated": end.estimated,
         "original_tokens": end.original_tokens,
         "saved_usd": end.saved_usd,
+        "reason": end.reason,
+        "escalated_by": end.escalated_by,
     }

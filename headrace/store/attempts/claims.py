@@ -12,7 +12,7 @@ from headrace.store.jobs.texts import sampling_of
 #: Fields that a claim copies unchanged from the job's row.
 _AS_STORED = (
     *("attempt", "enqueue_no", "worker_id", "app_id", "end_user", "pool", "max_cost_usd", "prompt_tokens"),
-    *("start_by", "finish_by", "stream", "suspicion", "adapter"),
+    *("start_by", "finish_by", "stream", "suspicion", "adapter", "rule", "stand_by", "shadow_of"),
 )
 
 

@@ -26,6 +26,7 @@ class Loss:
     Attributes:
         row: of `jobs`, from `jobs.orphans`.
         target: the job's next state; a job that goes to `waiting` is due at once.
+        stands: True for one that goes to `waiting`, and is not tried again: the answer that it has stands.
         cost: of the attempt, without the cost of a call to the paid API.
     """
 
@@ -34,6 +35,7 @@ class Loss:
     cost: Cost
     error_code: str | None = None
     error_message: str | None = None
+    stands: bool = False
 
 
 def lose(db: Connection, losses: Sequence[Loss]) -> list[PaidCall]:
@@ -43,9 +45,9 @@ def lose(db: Connection, losses: Sequence[Loss]) -> list[PaidCall]:
     Returns: the jobs' calls to the paid API, for `reservations.settle`. It is unknown whether these were answered, so
     they count with their maximum cost. Settle them last, to hold the locks on the budgets' rows briefly.
     """
-    by_fate: dict[tuple[JobState, str | None, str | None], list[Loss]] = defaultdict(list)
+    by_fate: dict[tuple[JobState, str | None, str | None, bool], list[Loss]] = defaultdict(list)
     for loss in losses:
-        by_fate[loss.target, loss.error_code, loss.error_message].append(loss)
+        by_fate[loss.target, loss.error_code, loss.error_message, loss.stands].append(loss)
     taken = [loss for group in by_fate.values() for loss in _move(db, group)]
     if not taken:
         return []
@@ -63,7 +65,8 @@ def _move(db: Connection, losses: Sequence[Loss]) -> list[Loss]:
     one = losses[0]
     values: dict[str, Any] = {"error_code": one.error_code, "error_message": one.error_message}
     if one.target is JobState.WAITING:
-        values = {"not_before": sa.func.now()}
+        now = sa.func.now()
+        values = {"not_before": None, "stand_by": now} if one.stands else {"not_before": now}
     held = [(loss.row.id, loss.row.worker_id, loss.row.attempt) for loss in losses]
     still = sa.tuple_(jobs.c.id, jobs.c.worker_id, jobs.c.attempt).in_(held)
     moved = {row.id for row in transition(db, [JobState.RUNNING], one.target, still, **values)}

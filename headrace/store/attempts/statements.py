@@ -28,6 +28,9 @@ _CLAIMED = (
         "suspicion",
         "route",
         "adapter",
+        "rule",
+        "stand_by",
+        "shadow_of",
     ),
 )
 #: The columns of `jobs` that the end of an attempt writes.
@@ -41,10 +44,10 @@ _TEXTS = ("answer", "logprobs_json", "reasoning")
 _USED = ("prompt_tokens", "cached_tokens", "output_tokens", "engine_s")
 _ENTRY = (
     *("kind", "job_id", "attempt", "app_id", "end_user", "pool", "model", "host_id"),
-    *("kv_token_s", "usd", "price_version", "api_usd", "estimated", "saved_usd"),
+    *("kv_token_s", "usd", "price_version", "api_usd", "estimated", "saved_usd", "reason"),
     *_USED,
 )
-_ENDED = ("outcome", "error_code", "model_served", "first_token_s", "preemptions", *_USED)
+_ENDED = ("outcome", "error_code", "model_served", "first_token_s", "preemptions", "escalated_by", *_USED)
 
 
 def _given(columns: Mapping[str, ColumnElement[Any]]) -> CTE:

@@ -33,7 +33,7 @@ BATCH_BYTES = 16 * 1024 * 1024
 HOT_COLUMNS = (
     *("id", "app_id", "state", "lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested"),
     *("adapter", "end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
-    *("prompt_tokens", "max_tokens", "finish_by", "cache"),
+    *("prompt_tokens", "max_tokens", "finish_by", "cache", "rule", "shadow"),
 )
 TEXT_COLUMNS = ("messages", "sampling", "cache_key", "is_unstored")
 KEY_COLUMNS = ("key", "request_hash")
@@ -167,6 +167,8 @@ def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
         "route_reason": placement.reason,
         "overflow": spec.overflow,
         "model_requested": spec.model,
+        "rule": spec.rule,
+        "shadow": "wanted" if spec.is_shadowed else None,
         "adapter": spec.adapter,
         "end_user": spec.end_user,
         "metadata": dict(spec.metadata),

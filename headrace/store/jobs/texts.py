@@ -15,10 +15,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from headrace.domain.compression import Compression
 from headrace.domain.ids import oldest_id, show_id
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.states import TERMINAL
+from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import JobNotEnded
 from headrace.store import clock
-from headrace.store.jobs import find, not_found
+from headrace.store.jobs import UNSTARTED, find, not_found
+from headrace.store.jobs.transitions import transition
 from headrace.tables import cache_entries, job_texts, jobs
 
 #: The most jobs whose old texts are erased in one transaction.
@@ -52,7 +53,19 @@ def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
         raise JobNotEnded(
             f"Job '{show_id(job_id)}' is {job.state}: cancel it, and delete it once it has ended.", job_id=job_id
         )
-    _erase(db, [job_id])
+    erase_all(db, [job_id])
+    _cancel_shadow(db, job_id)
+
+
+def _cancel_shadow(db: Connection, job_id: UUID) -> None:
+    """Cancel the job's shadow, so that the prompt does not outlive the job. `compare_shadows` then erases its texts.
+
+    A waiting shadow ends at once, a running one within seconds.
+    """
+    its = (jobs.c.shadow_of == job_id, jobs.c.state.not_in(TERMINAL))
+    transition(db, UNSTARTED, JobState.CANCELLED, *its)
+    running = sa.update(jobs).where(*its, jobs.c.cancel_requested_at.is_(None))
+    db.execute(running.values(cancel_requested_at=sa.func.now()))
 
 
 def forget_old(db: Connection, keep_days: int) -> int:
@@ -82,11 +95,12 @@ def _forget(db: Connection, before: datetime, which: sa.ColumnElement[bool]) -> 
     # Jobs that are just being erased or retried are skipped until the next time.
     free = sa.select(jobs.c.id).where(_is_one_of(jobs.c.id, old_ids)).with_for_update(skip_locked=True)
     job_ids = db.scalars(free).all()
-    _erase(db, job_ids)
+    erase_all(db, job_ids)
     return len(job_ids)
 
 
-def _erase(db: Connection, job_ids: Sequence[UUID]) -> None:
+def erase_all(db: Connection, job_ids: Sequence[UUID]) -> None:
+    """Erase the texts of those of the jobs that have ended, whichever app's."""
     these = sa.update(jobs).where(_is_one_of(jobs.c.id, job_ids), jobs.c.state.in_(TERMINAL))
     # The error message is deleted too: if the paid API rejected the prompt, its message may quote it. The code stays.
     db.execute(these.values(erased_at=sa.func.now(), metadata={}, error_message=None))

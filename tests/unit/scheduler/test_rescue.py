@@ -35,6 +35,22 @@ def test_fate_of_an_orphan(
     assert (end.target, end.error_code) == (target, code)
 
 
+@pytest.mark.parametrize(
+    ("attempt", "is_cancelled", "is_overdue", "target", "stands"),
+    [
+        pytest.param(2, False, False, JobState.WAITING, False, id="one attempt left"),
+        pytest.param(3, False, False, JobState.WAITING, True, id="last attempt"),
+        pytest.param(3, True, False, JobState.CANCELLED, False, id="a cancel comes first"),
+        pytest.param(3, False, True, JobState.FAILED, False, id="past its deadline"),
+    ],
+)
+def test_an_orphan_that_has_an_answer_does_not_fail_for_the_lack_of_attempts(
+    attempt: int, is_cancelled: bool, is_overdue: bool, target: JobState, stands: bool
+) -> None:
+    end = fate(attempt=attempt, max_attempts=3, is_cancelled=is_cancelled, is_overdue=is_overdue, has_answer=True)
+    assert (end.target, end.stands) == (target, stands)
+
+
 def test_patience_lasts_one_full_lease_from_the_first_good_query() -> None:
     clock = Clock()
     patience = Patience(10, clock)

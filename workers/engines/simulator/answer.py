@@ -3,6 +3,7 @@
 import bisect
 import hashlib
 import itertools
+from collections.abc import Iterable
 from typing import Literal
 
 from headrace.domain.logprobs import TokenLogprob, alternative
@@ -10,6 +11,10 @@ from headrace.domain.prompts import Message, Sampling
 from workers.engines.base import GenerationRequest
 
 LABEL = "[simulated] "
+#: What a simulated model says that declines.
+REFUSAL = "I'm sorry, but I can't help with that."
+#: The log probability of each token, and of those of an answer of which the model is unsure.
+SURE, UNSURE = -1.0, -4.0
 _WORDS = ("water", "falls", "through", "the", "headrace", "and", "turns", "a", "wheel")
 
 
@@ -18,12 +23,21 @@ def fingerprint(messages: tuple[Message, ...]) -> str:
     return hashlib.sha256("\n".join(f"{message.role}: {message.content}" for message in messages).encode()).hexdigest()
 
 
-def answer(request: GenerationRequest, output_tokens: int) -> tuple[list[str], Literal["stop", "length"]]:
-    """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token."""
+def answer(
+    request: GenerationRequest, output_tokens: int, *, declines: bool = False
+) -> tuple[list[str], Literal["stop", "length"]]:
+    """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token.
+
+    Args: declines: the answer is the label and a refusal.
+    """
+    words: Iterable[str] = itertools.cycle(_WORDS)
+    first = fingerprint(request.messages)
     output_tokens = _length(request.sampling, output_tokens)
+    if declines:
+        first, *words = REFUSAL.split()
+        output_tokens = 1 + len(words)
     tokens = min(output_tokens, request.sampling.max_tokens)
-    words = itertools.islice(itertools.cycle(_WORDS), tokens - 1)
-    body = [fingerprint(request.messages), *(f" {word}" for word in words)]
+    body = [first, *(f" {word}" for word in itertools.islice(words, tokens - 1))]
     whole = "".join(body)
     ends = [at for stop in request.sampling.stop if (at := whole.find(stop)) >= 0]
     end, pieces = min(ends, default=len(whole)), [LABEL]
@@ -58,8 +72,8 @@ def skip(pieces: list[str], characters: int) -> tuple[int, list[str]]:
     return given, [*pieces[:given], rest, *pieces[given + 1 :]]
 
 
-def logprob(piece: str, top_logprobs: int) -> TokenLogprob:
-    """The token as the likeliest one, and less likely words as alternatives."""
+def logprob(piece: str, top_logprobs: int, best: float = SURE) -> TokenLogprob:
+    """The token as the likeliest one, and less likely words as alternatives. Args: best: its log probability."""
     others = [f" {word}" for word in _WORDS if f" {word}" != piece]
-    likeliest = [alternative(token, -float(rank)) for rank, token in enumerate((piece, *others), start=1)]
+    likeliest = [alternative(token, best * rank) for rank, token in enumerate((piece, *others), start=1)]
     return {**likeliest[0], "top_logprobs": likeliest[:top_logprobs]}

@@ -8,7 +8,7 @@ from typing import Literal
 from headrace.domain.logprobs import TokenLogprob
 from headrace.errors import EngineError
 from workers.engines.base import Delta, GenerationRequest
-from workers.engines.simulator.answer import logprob
+from workers.engines.simulator.answer import SURE, logprob
 
 
 @dataclass(eq=False, slots=True)
@@ -25,6 +25,7 @@ class Call:
         delivered: tokens of its answer that its listener has got; None without a listener.
         error: the error that ends it early, if any.
         vectors: the answer of an embedding, which has no pieces; None for a prompt.
+        best_logprob: the log probability of each token.
     """
 
     request: GenerationRequest
@@ -42,6 +43,7 @@ class Call:
     aborted: bool = False
     error: EngineError | None = None
     vectors: str | None = None
+    best_logprob: float = SURE
 
     @property
     def over(self) -> bool:
@@ -68,4 +70,5 @@ class Call:
         """Invented log probabilities of these tokens; None if the request did not ask for them."""
         if (wanted := self.request.sampling.top_logprobs) is None:
             return None
-        return tuple(logprob(piece, wanted) for piece in self.pieces[max(after, self.thoughts) : upto])
+        made = self.pieces[max(after, self.thoughts) : upto]
+        return tuple(logprob(piece, wanted, self.best_logprob) for piece in made)

@@ -22,7 +22,7 @@ from headrace.policies.tokens.chat_template import template_arguments
 from workers.engines.adapters import no_such_adapter
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.kinds import check_kind
-from workers.engines.simulator.answer import answer, skip, thoughts
+from workers.engines.simulator.answer import SURE, UNSURE, answer, skip, thoughts
 from workers.engines.simulator.call import Call
 from workers.engines.simulator.embedding import vectors
 from workers.engines.simulator.stats import Totals
@@ -138,7 +138,8 @@ class SimulatorEngine:
         arguments = template_arguments(how.reasoning_effort, how.template_kwargs)
         is_quick = request.prefix or is_plain(request.messages) or not arguments.get("enable_thinking", True)
         thought = [] if is_quick else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
-        pieces, finish_reason = answer(request, self._settings.output_tokens)
+        declines = _has(request, self._settings.declines)
+        pieces, finish_reason = answer(request, self._settings.output_tokens, declines=declines)
         pieces = [*thought, *pieces]
         if len(pieces) > request.sampling.max_tokens:
             pieces, finish_reason = pieces[: request.sampling.max_tokens], "length"
@@ -148,7 +149,9 @@ class SimulatorEngine:
             raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
         blocks = math.ceil(needed / self._block_tokens)
         given, pieces = skip(pieces, len(request.prefix))
-        return Call(request, prompt_tokens, pieces, len(thought), given, finish_reason, blocks, counted=given)
+        call = Call(request, prompt_tokens, pieces, len(thought), given, finish_reason, blocks, counted=given)
+        call.best_logprob = UNSURE if _has(request, self._settings.unsure) else SURE
+        return call
 
     def _plan_embedding(self, request: GenerationRequest, tokenizer: InputTokenizer) -> Call:
         """Decide on all vectors. Raises: PromptRejected for an input that is too long, or too many tokens."""
@@ -167,7 +170,7 @@ class SimulatorEngine:
             number = next(self._numbers)
             if self._settings.fault_every and number % self._settings.fault_every == 0:
                 self._fail(call)
-            if self._settings.poison and any(self._settings.poison in each.content for each in call.request.messages):
+            if _has(call.request, self._settings.poison):
                 self._die(call)
             self._calls[call.request.request_id] = call
             heapq.heappush(self._waiting, (call.request.priority, number, call))
@@ -271,3 +274,8 @@ class SimulatorEngine:
             return call.delivered
         decoding_s = time.monotonic() - self._prefilled_at(call, call.admitted_at)
         return max(call.given, min(call.given + int(decoding_s * self._settings.decode_tokens_per_s), len(call.pieces)))
+
+
+def _has(request: GenerationRequest, text: str) -> bool:
+    """Whether the prompt contains a text; an empty one is in no prompt."""
+    return bool(text) and any(text in each.content for each in request.messages)

@@ -299,7 +299,7 @@ def test_an_answer_that_retention_has_erased_serves_nobody(
     first = answered()
     query("UPDATE jobs SET ended_at = ended_at - interval '30 s' RETURNING 1")
     with store.begin() as db:
-        texts._erase(db, [first])
+        texts.erase_all(db, [first])
     assert use(client) == "miss"
     assert query("SELECT count(*) FROM job_texts WHERE cache_key IS NOT NULL") == [(1,)]
 

@@ -24,7 +24,7 @@ from headrace.domain.limits.rates import NO_RATES
 from headrace.domain.places import Load, Place, Refusal
 from headrace.domain.prompts import Message, Sampling, prompt_digest
 from headrace.domain.queues import Overflow
-from headrace.errors import ContextLengthExceeded, ModelNotFound, PoisonPrompt, QueueFull
+from headrace.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound, PoisonPrompt, QueueFull
 from headrace.policies.pricing import Tariff
 
 DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), model="auto", max_tokens=20)
@@ -108,6 +108,61 @@ def test_slots_that_the_waiting_jobs_will_take_are_not_free(
 def test_a_job_that_no_rule_matches_goes_to_the_first_pool(chooser: Chooser) -> None:
     [choice] = chooser.choices(DRAFT, "shop")
     assert (choice.draft.model, choice.reason, choice.is_last) == ("large", "no rule matches: chat", True)
+
+
+def cascade(chooser: Chooser, settings: Settings, *pools: str) -> Chooser:
+    rule = RuleSettings(pools=pools, cascade=True)
+    return replace(chooser, settings=settings.model_copy(update={"rules": {"all": rule}}))
+
+
+def test_a_cascade_is_tried_in_the_order_of_its_rule(chooser: Chooser, settings: Settings) -> None:
+    choices = cascade(chooser, settings, "chat", "fast", "paid").choices(DRAFT, "shop")
+
+    assert models(choices) == ["large", "small", "gpt-4o-mini"]
+    assert [choice.draft.rule for choice in choices] == ["all"] * 3
+    assert [choice.is_last for choice in choices] == [False, False, True]
+    assert [choice.reason for choice in choices] == [
+        "rule 'all': chat answers first",
+        "rule 'all': fast, after chat had no place",
+        "rule 'all': paid, after chat, fast had no place",
+    ]
+
+
+def test_a_stream_of_a_cascade_goes_to_the_best_pool_at_once(chooser: Chooser, settings: Settings) -> None:
+    streamed = replace(DRAFT, stream=True)
+    [choice] = cascade(chooser, settings, "fast", "chat", "paid").choices(streamed, "shop")
+    assert (choice.draft.model, choice.reason, choice.is_last) == (
+        "gpt-4o-mini",
+        "rule 'all': paid, for a stream",
+        True,
+    )
+    [choice] = cascade(chooser, settings, "fast", "chat", "paid").choices(
+        replace(streamed, overflow=Overflow.NEVER), "shop"
+    )
+    assert choice.draft.model == "large", "the best that it may go to"
+    assert models(chooser.choices(replace(CLASSIFY, stream=True), "shop")) == ["small", "large"], "no cascade"
+
+
+def test_a_job_of_high_quality_goes_to_the_last_pool_of_its_rule_alone(chooser: Chooser, settings: Settings) -> None:
+    best = replace(CLASSIFY, quality="high")
+    [choice] = chooser.choices(best, "shop")
+    assert (choice.draft.model, choice.reason) == ("small", "rule 'short': fast, for quality 'high'")
+    [choice] = cascade(chooser, settings, "fast", "chat").choices(best, "shop")
+    assert choice.draft.model == "large"
+
+
+def test_a_quality_is_for_the_model_auto(submitter: Submitter, app: App) -> None:
+    with pytest.raises(InvalidRequest, match="give the model 'auto'") as raised:
+        submitter.submit(replace(DRAFT, model="small", quality="high"), app)
+    assert raised.value.param == "quality"
+
+
+def test_the_row_has_the_rule_of_a_job_and_none_of_one_that_names_its_model(
+    submitter: Submitter, door: Any, app: App
+) -> None:
+    for draft in (CLASSIFY, replace(CLASSIFY, model="small"), DRAFT):
+        submitter.submit(draft, app)
+    assert [spec.rule for spec, _ in door.inserted] == ["short", None, None]
 
 
 def test_a_job_that_must_not_leave_is_not_sent_to_a_paid_pool(chooser: Chooser, settings: Settings) -> None:

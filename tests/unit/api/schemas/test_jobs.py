@@ -52,6 +52,7 @@ WHOLE: dict[str, Any] = {
     "compress": "surprise",
     "compress_to": 0.4,
     "compress_also": ["system"],
+    "quality": "high",
 }
 
 
@@ -63,7 +64,7 @@ def test_every_field_arrives() -> None:
     assert (draft.deadline, draft.overflow, draft.max_cost_usd) == (SOON, Overflow.NEVER, Decimal("0.05"))
     assert (draft.temperature, draft.top_p, draft.stop, draft.seed) == (0, 1, ("a", "b"), -1)
     assert (draft.response_format, draft.top_logprobs) == (WHOLE["response_format"], 0)
-    assert (draft.reasoning_effort, draft.cache) == ("xhigh", "exact")
+    assert (draft.reasoning_effort, draft.cache, draft.quality) == ("xhigh", "exact", "high")
     assert draft.extra_sampling == {name: WHOLE[name] for name in NEUTRAL}
     assert draft.compress == CompressChoice("surprise", 0.4, ("system",))
     assert (draft.metadata, draft.webhook_url, draft.end_user) == ({"k": "v"}, "https://example.com/hook", "u")

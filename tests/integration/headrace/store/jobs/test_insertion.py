@@ -117,11 +117,12 @@ def test_every_column_of_a_new_job_is_given_or_left_to_someone() -> None:
         "reasoning_tokens",
         *("finish_reason", "usd", "error_code", "error_message", "enqueue_no", "attempt", "worker_id", "created_at"),
         *("not_before", "started_at", "ended_at", "cancel_requested_at", "erased_at", "suspicion", "retry_of"),
+        *("stand_by", "shadow_of"),
     }
 
     assert {*insertion.HOT_COLUMNS, "queued_at", "start_by", "overflow_at"} == set(jobs.c.keys()) - elsewhere
     assert {"job_id", *insertion.TEXT_COLUMNS} == set(job_texts.c.keys()) - {
-        *("answer", "logprobs", "logprobs_json", "reasoning")
+        *("answer", "logprobs", "logprobs_json", "reasoning", "kept_answer")
     }
     assert {"app_id", "job_id", "expires_at", *insertion.KEY_COLUMNS} == set(idempotency_keys.c.keys())
 
@@ -174,6 +175,8 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         "cache_key": (b"\0k\xff", {"cache_key": b"\0k\xff"}),
         "is_stored": (False, {"is_unstored": True}),
         "looked_up_by": ("embed", {}),
+        "rule": ("short", {"rule": "short"}),
+        "is_shadowed": (True, {"shadow": "wanted"}),
     }
     assert set(stored) == {field.name for field in fields(JobSpec)}
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from headrace.config import OverflowSettings, PoolSettings
+from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
 from headrace.domain.compression import Compression
 from headrace.domain.ids import new_id
@@ -58,6 +59,8 @@ FIELDS: dict[str, tuple[Any, bool]] = {
     "cache_key": (b"k", False),
     "is_stored": (False, False),
     "looked_up_by": ("embed", False),
+    "rule": ("short", False),
+    "is_shadowed": (True, False),
 }
 #: By field of the sampling: another value. Each may change the answer.
 SAMPLINGS: dict[str, Any] = {
@@ -83,6 +86,22 @@ def test_every_field_of_a_job_is_in_the_key_or_left_out_on_purpose() -> None:
     assert set(FIELDS) == {field.name for field in fields(JobSpec)}
     for name, (value, is_part) in FIELDS.items():
         assert (key(replace(SPEC, **{name: value})) != key()) == is_part, name
+
+
+def test_a_cascade_is_in_the_key_unless_the_pool_s_own_answer_is_given() -> None:
+    rule = RuleSettings(pools=("chat", "large"), cascade=True)
+
+    def of(rule: RuleSettings, spec: JobSpec = SPEC) -> bytes:
+        return exact.key_of(spec, POOL, OVERFLOW, cascade=exact.judged_by(spec, rule))
+
+    assert of(rule) != key()
+    assert of(rule) == of(rule.model_copy(update={"escalation_wait_s": 1.0, "tasks": frozenset({"x"})}))
+    changes = ({"pools": ("chat", "other")}, {"min_logprob": -1.0}, {"signals": ()}, {"refusal_pattern": "no"})
+    assert len({of(rule), *(of(rule.model_copy(update=each)) for each in changes)}) == 1 + len(changes)
+    assert of(rule.model_copy(update={"cascade": False})) == key()
+    assert of(rule.model_copy(update={"pools": ("large", "chat")})) == key(), "the last pool's answer is given"
+    streamed = replace(SPEC, stream=True)
+    assert of(rule, streamed) == key(streamed)
 
 
 def test_every_field_of_the_sampling_is_in_the_key() -> None:

@@ -12,7 +12,7 @@ from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavail
 from headrace.policies.tokens import EstimatingTokenizer
 from workers.engines import load
 from workers.engines.base import Delta, GenerationRequest
-from workers.engines.simulator.answer import LABEL, fingerprint
+from workers.engines.simulator.answer import LABEL, REFUSAL, fingerprint
 from workers.engines.simulator.engine import SimulatorEngine
 
 FAST = {"prefill_tokens_per_s": 1e6, "decode_tokens_per_s": 1e5}
@@ -350,3 +350,22 @@ def test_nothing_is_thought_where_the_template_is_told_so() -> None:
     engine = started(reasoning_tokens=3)
     assert engine.generate(ask()).reasoning
     assert not engine.generate(ask(extra={"chat_template_kwargs": {"enable_thinking": False}})).reasoning
+
+
+def test_a_prompt_with_the_given_text_is_declined() -> None:
+    engine = started(declines="hemlock")
+    generation = engine.generate(ask(text="How much hemlock?"))
+    assert generation.text == f"{LABEL}{REFUSAL}"
+    assert (generation.finish_reason, generation.usage.output_tokens) == ("stop", len(REFUSAL.split()))
+    assert REFUSAL not in engine.generate(ask(text="How much water?")).text
+    cut = engine.generate(ask(text="hemlock", max_tokens=2))
+    assert (cut.text, cut.finish_reason) == (f"{LABEL}I'm sorry,", "length")
+
+
+def test_an_answer_of_which_the_model_is_unsure_has_low_log_probabilities() -> None:
+    engine = started(unsure="maybe")
+    for text, best in (("maybe", -4.0), ("surely", -1.0)):
+        logprobs = engine.generate(ask(text=text, top_logprobs=2)).logprobs
+        assert logprobs is not None
+        assert {each["logprob"] for each in logprobs} == {best}
+        assert [each["logprob"] for each in logprobs[0]["top_logprobs"]] == [best, 2 * best]

@@ -1,0 +1,22 @@
+"""Index shadows by the jobs that they answer once more.
+
+Revision: 0056, after 0055
+"""
+
+from headrace.tables import concurrently
+
+revision = "0056"
+down_revision = "0055"
+branch_labels = None
+depends_on = None
+
+INDEX = "ix_jobs_shadow_of"
+WHERE = "shadow_of IS NOT NULL"
+
+
+def upgrade() -> None:
+    concurrently.create_index(INDEX, "jobs", ["shadow_of"], where=WHERE)
+
+
+def downgrade() -> None:
+    concurrently.drop_index(INDEX, "jobs")
