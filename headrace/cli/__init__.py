@@ -8,6 +8,7 @@ from headrace.cli.analyst.command import analyst
 from headrace.cli.apps import apps
 from headrace.cli.backtest.command import backtest
 from headrace.cli.bench.command import bench
+from headrace.cli.calibrate.command import calibrate_
 from headrace.cli.client import cancel, get, queues, submit
 from headrace.cli.deliveries import deliveries
 from headrace.cli.demo.command import demo
@@ -71,6 +72,7 @@ for command in (
     plan_,
     scale,
     settings,
+    calibrate_,
     backtest,
     bench,
 ):

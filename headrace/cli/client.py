@@ -23,6 +23,8 @@ from headrace.stack.report import Report
 POLL_S = 20
 #: Seconds for the server to answer, beyond the length of a poll.
 TIMEOUT_S = 30
+#: The status of a request that is refused for now.
+TOO_MANY = 429
 
 #: The option of every command that has a result.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -34,6 +36,14 @@ notes = Console(stderr=True, highlight=False)
 def print_json(value: Any) -> None:
     """Print a result for a program, on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+class TryLater(click.ClickException):
+    """The API refuses a request for now. Attributes: after_s: when the same request may succeed."""
+
+    def __init__(self, message: str, after_s: float) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 class Api:
@@ -49,8 +59,12 @@ class Api:
         except httpx2.InvalidURL as error:
             raise click.ClickException(f"HEADRACE_URL '{self._url}' is not a URL: {error}.") from error
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
     def call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        """Send one request and return the answer. Raises: click.ClickException."""
+        """Send one request and return the answer. Raises: click.ClickException. TryLater."""
         try:
             request = self._http.build_request(method, path, **arguments)
         except ValueError as error:
@@ -69,6 +83,8 @@ class Api:
             ) from error
         except (httpx2.InvalidURL, ValueError) as error:
             raise click.ClickException(f"{self._url} does not answer as Headrace does: {error}.") from error
+        if response.status_code == TOO_MANY and (after := response.headers.get("retry-after", "")).isdigit():
+            raise TryLater(_problem(body) or f"{self._url} answered {TOO_MANY}.", float(after))
         if response.is_error:
             raise click.ClickException(_problem(body) or f"{self._url} answered {response.status_code}.")
         answered: dict[str, Any] = body

@@ -4,22 +4,25 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
+from pydantic import SecretStr
 
 from headrace import connections
 from headrace.cli import main
-from headrace.cli.client import Api
+from headrace.cli.client import Api, TryLater
 from headrace.config import Settings
+from headrace.domain.apps import App, Changes
 from headrace.domain.ids import parse_id
 from headrace.stack.report import Report
 from headrace.stack.secret import persistent_secret
 from headrace.store import Store
-from headrace.store.clients import keys
+from headrace.store.clients import apps, keys
 from headrace.tables import job_texts
 
 Run = Callable[..., Result]
@@ -182,3 +185,15 @@ def test_a_damaged_report_of_the_stack_is_told_in_one_line(run: Run, tmp_path: P
     result = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_API_KEY=None, HEADRACE_URL=None)
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert "is damaged" in result.stderr
+
+
+def test_a_refusal_for_now_says_when_the_same_request_may_succeed(
+    base_url: str, key: str, settings: Settings, app: App, store: Store
+) -> None:
+    with store.begin() as db:
+        apps.set_limits(db, app.name, Changes(requests_per_minute=1))
+    with closing(Api(settings.model_copy(update={"url": base_url, "api_key": SecretStr(key)}))) as api:
+        api.call("POST", "/v1/jobs", json={"prompt": "Hi"})
+        with pytest.raises(TryLater, match="minute") as refused:
+            api.call("POST", "/v1/jobs", json={"prompt": "Hi"})
+    assert refused.value.after_s >= 1

@@ -1,0 +1,1 @@
+"""`headrace calibrate`: labelled examples in, rules for the model `auto` out."""
