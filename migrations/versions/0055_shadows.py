@@ -1,13 +1,13 @@
 """Keep what a rule's shadows need, and say in the view of rules how often both pools agree.
 
-Revision: 0054, after 0053
+Revision: 0055, after 0054
 """
 
 import sqlalchemy as sa
 from alembic import context, op
 
-revision = "0054"
-down_revision = "0053"
+revision = "0055"
+down_revision = "0054"
 branch_labels = None
 depends_on = None
 

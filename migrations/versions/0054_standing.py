@@ -1,12 +1,12 @@
 """Index the jobs that have an answer and wait for a better one.
 
-Revision: 0053, after 0052
+Revision: 0054, after 0053
 """
 
 from headrace.tables import concurrently
 
-revision = "0053"
-down_revision = "0052"
+revision = "0054"
+down_revision = "0053"
 branch_labels = None
 depends_on = None
 

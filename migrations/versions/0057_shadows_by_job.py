@@ -1,12 +1,12 @@
 """Index shadows by the jobs that they answer once more.
 
-Revision: 0056, after 0055
+Revision: 0057, after 0056
 """
 
 from headrace.tables import concurrently
 
-revision = "0056"
-down_revision = "0055"
+revision = "0057"
+down_revision = "0056"
 branch_labels = None
 depends_on = None
 

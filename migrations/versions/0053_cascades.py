@@ -1,14 +1,14 @@
 """Keep what a rule's cascade needs: a job's rule, the answer that it has while it waits for a better one, and why.
 
-Revision: 0052, after 0051
+Revision: 0053, after 0052
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0052"
-down_revision = "0051"
+revision = "0053"
+down_revision = "0052"
 branch_labels = None
 depends_on = None
 

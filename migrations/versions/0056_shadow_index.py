@@ -1,12 +1,12 @@
 """Index the jobs that want a shadow, and the shadows that are not compared yet.
 
-Revision: 0055, after 0054
+Revision: 0056, after 0055
 """
 
 from headrace.tables import concurrently
 
-revision = "0055"
-down_revision = "0054"
+revision = "0056"
+down_revision = "0055"
 branch_labels = None
 depends_on = None
 
