@@ -13,7 +13,7 @@ CompressMethod = Literal["plain", "surprise"]
 #: Parts of a conversation that are left alone unless a request names them.
 CompressPart = Literal["system", "last_turn"]
 #: The share of tokens that is kept where neither the request nor its pool says otherwise.
-KEPT_SHARE = 0.5
+KEPT_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
