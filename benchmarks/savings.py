@@ -181,7 +181,7 @@ def main(
     The first 50 questions are the ones that come again, by Zipf's law. A fifth of each prompt repeats the app's own
     rules. Each fleet with a mechanism has answered 6,000 questions before, at a hundred times the speed. The
     simulator's answer says what was asked, so an answer to another question is known to be wrong. So is a hard question
-    that the small model answered. A real MiniLM on the CPU embeds for the semantic cache.
+    that the small model answered. The semantic cache's embeddings are simulated too, as bags of MiniLM's tokens.
 
     A load is sustained if the p95 wait for a start is at most 2 s in each pool, of the jobs that an engine answered,
     and at most 1 % of the requests are refused or get no answer. The search ends where 8 % more are too many.

@@ -145,9 +145,7 @@ class Testbed(AbstractContextManager["Testbed"]):
         servers = {name: cpu_s(pids[name]) for name in ("postgres", "valkey")}
         return {"server": sum(cpu_s(self._pids[url]) for url in urls), **servers}
 
-    def start_worker(
-        self, kind: str = "gpu", env: Mapping[str, str] | None = None, timeout_s: float = START_TIMEOUT_S
-    ) -> Child:
+    def start_worker(self, kind: str = "gpu", env: Mapping[str, str] | None = None) -> Child:
         """Start one more worker of a kind beside the stack's; returns once its row says that it takes jobs.
 
         Args:
@@ -157,7 +155,7 @@ class Testbed(AbstractContextManager["Testbed"]):
         # Two Celery workers of one name would answer for each other.
         line = self._lines[kind].replace(f"--hostname {kind}", f"--hostname {kind}{self._number + 2}")
         child = self._run(line, env or {})
-        child.wait_until(lambda: self._live_workers() > before, timeout_s)
+        child.wait_until(lambda: self._live_workers() > before, START_TIMEOUT_S)
         return child
 
     def start_bare_worker(self, concurrency: int) -> Child:
