@@ -311,7 +311,14 @@ def test_a_finished_job_has_its_answer_its_usage_and_its_cost(client: FlaskClien
         "stop",
     )
     assert (body["engine"], body["model_served"], body["attempts"]) == ("simulator", "served", 1)
-    usage = {"prompt_tokens": 9, "output_tokens": 7, "cached_tokens": 2, "reasoning_tokens": 0, "total_tokens": 16}
+    usage = {
+        "prompt_tokens": 9,
+        "output_tokens": 7,
+        "cached_tokens": 2,
+        "reasoning_tokens": 0,
+        "total_tokens": 16,
+        "original_tokens": None,
+    }
     assert (body["usage"], body["reasoning"]) == (usage, None)
     assert body["cost"] == {"usd": "0.000001230", "currency": "USD", "price_version": "test-1"}
     assert (body["metadata"], body["end_user"], body["error"]) == ({"k": "v"}, "u", None)
