@@ -275,7 +275,7 @@ def forget_texts(deps: ControlDeps) -> int:
     """Erase the texts of jobs that ended more than `keep_texts_days` ago, as their apps' own delete does.
 
     Of jobs with `store=false`, those that ended `UNSTORED_S` ago: the process that was to erase them once they were
-    delivered has died, or nobody came for them.
+    delivered has died, or no client asked for them.
     Bound: one sweep after that, which is repeated at once where it found `texts.FORGET_JOBS`. Their streams in Redis
     have expired by then. Without `keep_texts_days` no other texts are erased.
     Returns: jobs whose texts were erased.

@@ -9,9 +9,9 @@ GZIP = 31
 
 
 def unpacked(raw: bytes, limit: int) -> bytes:
-    """The bytes of a gzip, one more than `limit` at most: that one shows that there are too many.
+    """Unpack a gzip, up to one byte more than `limit`: that byte tells a body that is too large.
 
-    Raises: InvalidRequest: it is none, or not whole.
+    Raises: InvalidRequest: it is no gzip, or not a whole one.
     """
     unpacker = zlib.decompressobj(GZIP)
     try:

@@ -1,6 +1,6 @@
 """vLLM's extra sampling parameters: those that OpenAI's API lacks, or that depend on a model's own tokens. Pure.
 
-A request gives them by vLLM's names. An engine of ours honours all of them, the paid API three.
+A request gives them by vLLM's names. Own engines honour all of them; the paid API honours three.
 """
 
 from collections.abc import Mapping

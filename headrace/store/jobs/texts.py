@@ -78,7 +78,7 @@ def forget_old(db: Connection, keep_days: int) -> int:
 def forget_unstored(db: Connection, after_s: float) -> int:
     """Erase texts of which nothing is to be kept, `after_s` after the ends of their jobs; returns how many.
 
-    Their delivery has failed, or nobody came for them.
+    Their delivery has failed, or no client asked for them.
     """
     return _forget(db, clock.now(db) - timedelta(seconds=after_s), job_texts.c.is_unstored)
 
