@@ -81,53 +81,59 @@ def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
 
 def make_sweeper(deps: ControlDeps) -> Sweeper:
     """All sweeps, with their intervals."""
+    return Sweeper([*job_sweeps(deps), *upkeep_sweeps(deps), *host_sweeps(deps)], deps.tallies.note_sweep)
+
+
+def job_sweeps(deps: ControlDeps) -> list[Sweep]:
+    """The sweeps that move jobs on: jobs wait for them."""
     every_s, patience = deps.settings.sweep_every_s, Patience(deps.settings.lease_s)
-    return Sweeper(
-        [
-            Sweep(
-                "expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, deps, BadRows("expire")), jobs.SWEEP_ROWS
-            ),
-            Sweep("rescue", every_s, partial(rescue, deps, patience, BadRows("rescue")), jobs.RESCUE_ROWS),
-            Sweep("spill", every_s, partial(spill, deps)),
-            Sweep("give_kept", every_s, partial(give_kept, deps, BadRows("give_kept")), escalations.STAND_ROWS),
-            Sweep("start_shadows", SHADOWS_EVERY_S, partial(start_shadows, deps)),
-            Sweep("compare_shadows", SHADOWS_EVERY_S, partial(compare_shadows, deps), shadows.SWEEP_ROWS),
-            Sweep(
-                "settle_followers",
-                every_s,
-                partial(sweep.settle_followers, deps, BadRows("settle_followers")),
-                followers.SETTLE_ROWS,
-            ),
-            Sweep("publish_due", every_s, partial(sweep.publish_due, deps)),
-            Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
-            Sweep("watch_scaling", WATCH_SCALING_EVERY_S, partial(watch_scaling, deps)),
-            Sweep("close_hours", CLOSE_HOURS_EVERY_S, partial(close_hours, deps), cost_hours.MOST_HOURS),
-            Sweep("close_days", CLOSE_DAYS_EVERY_S, partial(close_days, deps), cost_days.MOST_DAYS),
-            Sweep("price_tokens", PRICE_TOKENS_EVERY_S, partial(price_tokens, deps)),
-            Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, deps)),
-            Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), idempotency.FORGET_ROWS),
-            Sweep(
-                "roll_up_samples",
-                FORGET_SAMPLES_EVERY_S,
-                partial(sweep.roll_up_samples, deps),
-                observations.FORGET_ROWS,
-            ),
-            Sweep(
-                "forget_samples",
-                FORGET_SAMPLES_EVERY_S,
-                partial(sweep.forget_samples, deps),
-                observations.FORGET_ROWS,
-            ),
-            Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, deps), texts.FORGET_JOBS),
-            Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
-            Sweep("judge_matches", every_s, partial(judge_matches, deps), matches.JUDGE_ROWS),
-            Sweep("forget_entries", FORGET_SAMPLES_EVERY_S, partial(forget_entries, deps), entries.FORGET_ROWS),
-            Sweep("make_months", MONTHS_EVERY_S, partial(make_months, deps)),
-            Sweep("detach_months", MONTHS_EVERY_S, partial(detach_months, deps)),
-            *host_sweeps(deps),
-        ],
-        deps.tallies.note_sweep,
-    )
+    return [
+        Sweep("expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, deps, BadRows("expire")), jobs.SWEEP_ROWS),
+        Sweep("rescue", every_s, partial(rescue, deps, patience, BadRows("rescue")), jobs.RESCUE_ROWS),
+        Sweep("spill", every_s, partial(spill, deps)),
+        Sweep("give_kept", every_s, partial(give_kept, deps, BadRows("give_kept")), escalations.STAND_ROWS),
+        Sweep("start_shadows", SHADOWS_EVERY_S, partial(start_shadows, deps)),
+        Sweep("compare_shadows", SHADOWS_EVERY_S, partial(compare_shadows, deps), shadows.SWEEP_ROWS),
+        Sweep(
+            "settle_followers",
+            every_s,
+            partial(sweep.settle_followers, deps, BadRows("settle_followers")),
+            followers.SETTLE_ROWS,
+        ),
+        Sweep("publish_due", every_s, partial(sweep.publish_due, deps)),
+    ]
+
+
+def upkeep_sweeps(deps: ControlDeps) -> list[Sweep]:
+    """The sweeps that watch budgets, close the books, free what is stuck and forget what is old."""
+    every_s = deps.settings.sweep_every_s
+    return [
+        Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
+        Sweep("watch_scaling", WATCH_SCALING_EVERY_S, partial(watch_scaling, deps)),
+        Sweep("close_hours", CLOSE_HOURS_EVERY_S, partial(close_hours, deps), cost_hours.MOST_HOURS),
+        Sweep("close_days", CLOSE_DAYS_EVERY_S, partial(close_days, deps), cost_days.MOST_DAYS),
+        Sweep("price_tokens", PRICE_TOKENS_EVERY_S, partial(price_tokens, deps)),
+        Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, deps)),
+        Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), idempotency.FORGET_ROWS),
+        Sweep(
+            "roll_up_samples",
+            FORGET_SAMPLES_EVERY_S,
+            partial(sweep.roll_up_samples, deps),
+            observations.FORGET_ROWS,
+        ),
+        Sweep(
+            "forget_samples",
+            FORGET_SAMPLES_EVERY_S,
+            partial(sweep.forget_samples, deps),
+            observations.FORGET_ROWS,
+        ),
+        Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, deps), texts.FORGET_JOBS),
+        Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
+        Sweep("judge_matches", every_s, partial(judge_matches, deps), matches.JUDGE_ROWS),
+        Sweep("forget_entries", FORGET_SAMPLES_EVERY_S, partial(forget_entries, deps), entries.FORGET_ROWS),
+        Sweep("make_months", MONTHS_EVERY_S, partial(make_months, deps)),
+        Sweep("detach_months", MONTHS_EVERY_S, partial(detach_months, deps)),
+    ]
 
 
 def host_sweeps(deps: ControlDeps) -> list[Sweep]:
