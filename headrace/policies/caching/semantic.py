@@ -89,13 +89,15 @@ def scope_of(job: exact.Keyed, pool: PoolSettings, overflow: OverflowSettings, e
 def choose(
     question: str, candidates: Sequence[Candidate], max_error: float, *, is_shadow: bool, roll: float
 ) -> Match | None:
-    """The first entry that may serve; else the first that the guard lets pass, as a try; None if it lets none pass.
+    """The first entry that may serve; else, as a try, the one that is closest to it; None if the guard lets none pass.
+
+    Of several untrusted entries that ask the same, one gathers the tries. Shared out, they would earn no trust.
 
     Args:
         candidates: the most alike first.
         roll: a random number from 0 to 1, by which some jobs are run although an entry may serve them.
     """
-    first_try = None
+    closest: tuple[float, Match] | None = None
     for each in candidates:
         # The guard takes some milliseconds for two texts: no more of them than are needed.
         if not guard.compare(question, each.question).may_serve:
@@ -104,8 +106,9 @@ def choose(
         if trust.may_serve:
             kind: MatchKind = "shadow" if is_shadow else "recheck" if roll < trust.run_share else "served"
             return Match(kind, each, trust.reason)
-        first_try = first_try or Match("try", each, trust.reason)
-    return first_try
+        if closest is None or trust.error < closest[0]:
+            closest = trust.error, Match("try", each, trust.reason)
+    return closest and closest[1]
 
 
 def max_error_of(app_max_error: float | None, pool: PoolSettings) -> float:

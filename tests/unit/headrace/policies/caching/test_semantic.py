@@ -138,6 +138,14 @@ def test_a_trusted_entry_goes_before_a_more_similar_one_without_trust() -> None:
     assert (found.kind, found.candidate) == ("served", trusted)
 
 
+def test_of_entries_without_trust_the_one_with_more_tries_gathers_the_next() -> None:
+    known = candidate(tries=(Try(0.9, True),) * 3)
+    failed = candidate(tries=(Try(0.9, False),) * 3, similarity=0.99)
+    found = choose(failed, candidate(similarity=0.95), known)
+    assert found is not None
+    assert (found.kind, found.candidate) == ("try", known)
+
+
 def test_some_jobs_run_although_the_entry_may_serve_them_and_all_do_in_shadow() -> None:
     kinds = [found.kind for roll in (0.0, RECHECK_SHARE) if (found := choose(candidate(tries=TRUSTED), roll=roll))]
     assert kinds == ["recheck", "served"]
