@@ -1,0 +1,198 @@
+"""The steps of a submit, on the parts of a web process that is made here. Knows the parts, not what is claimed."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from io import BytesIO
+from typing import Any
+
+from flask import Flask, Response, jsonify
+from werkzeug.test import EnvironBuilder
+
+from api.app import create_app
+from api.auth import check_scope
+from api.deps import EXTENSION, WebDeps, answer
+from api.door.drafts import Draft
+from api.door.intake import Admitted
+from api.door.specify import specify
+from api.routes.submission import headers_of
+from api.schemas.body import parse_object, validated
+from api.schemas.job_request import JobRequest
+from api.schemas.jobs import AcceptedBody
+from api.wsgi import SWITCH_S
+from bed.steps.meter import Meter
+from bed.testbed import Testbed, bearer
+from headrace.config import LaneSettings, Settings
+from headrace.domain.apps import App
+from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.places import Ask, Place
+from headrace.domain.queues import Lane, Ticket
+from headrace.policies.routing import route_of
+from headrace.store.jobs.insertion import insert_batch
+
+#: Jobs that share a step's round trip, as they do under 32 connections.
+SHARE = 8
+THREADS = 16
+#: A prompt that makes the body about 1 kB, as in `submit.py`.
+PROMPT = "Explain in plain words why the sky is blue. " * 22
+BODY = json.dumps({"prompt": PROMPT, "max_tokens": 64, "metadata": {"source": "benchmark"}}).encode()
+FULL_BODY = json.dumps({"prompt": PROMPT, "max_tokens": 64, "lane": "high", "metadata": {"source": "x"}}).encode()
+ROOMY = LaneSettings(depth_cap=10**8, backlog_cap_tokens=10**12, max_wait_s=86_400)
+SHUT = LaneSettings(depth_cap=1, backlog_cap_tokens=10**12, max_wait_s=86_400)
+
+
+class Wsgi:
+    """Calls an app as an HTTP server would, with one request again and again."""
+
+    def __init__(self, app: Flask, path: str, body: bytes, headers: dict[str, str], status: int) -> None:
+        self._app, self._body, self._status = app, body, str(status)
+        method, kind = ("POST", "application/json") if body else ("GET", None)
+        builder = EnvironBuilder(path, method=method, data=body or None, content_type=kind, headers=headers)
+        self._environ = builder.get_environ()
+
+    def __call__(self) -> bytes:
+        """The body of one answer."""
+        chunks = self._app.wsgi_app({**self._environ, "wsgi.input": BytesIO(self._body)}, self._start)
+        try:
+            return b"".join(chunks)
+        finally:
+            chunks.close()  # type: ignore[attr-defined]
+
+    def _start(self, status: str, *_: Any) -> Any:
+        assert status.startswith(self._status), status
+
+
+class Door:
+    """One web process's parts, and the job that is submitted again and again.
+
+    Attributes:
+        specs: the jobs of the last round, which are in their queue.
+    """
+
+    def __init__(self, bed: Testbed) -> None:
+        self._web = create_app(_settings(bed))
+        self._parts: WebDeps = self._web.extensions[EXTENSION]
+        self._submitter = self._parts.submitter
+        self._key = bearer(bed.api_key)
+        self._app: App = self._parts.authenticator.authenticate(self._key["Authorization"])
+        self._draft: Draft = validated(JobRequest, parse_object(BODY)).to_draft()
+        self.specs: list[JobSpec] = []
+        sys.setswitchinterval(SWITCH_S)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._parts.close()
+
+    def measure(self, meter: Meter, jobs: int) -> None:
+        """One round of every step."""
+        self._alone(meter, jobs)
+        self._shares(meter, jobs)
+        self._whole(meter, jobs)
+
+    def _alone(self, meter: Meter, jobs: int) -> None:
+        """The steps that ask no server."""
+        parts, submitter, draft = self._parts, self._submitter, self._draft
+        header, body = self._key["Authorization"], parse_object(BODY)
+        spec, tariff = self._spec(), submitter.tariff()
+        meter.each("auth", jobs, lambda: check_scope(parts.authenticator.authenticate(header), "POST"))
+        meter.each("parse", jobs, lambda: parse_object(BODY))
+        meter.each("validate", jobs, lambda: validated(JobRequest, body).to_draft())
+        tokenizer = parts.catalogue.find(None).tokenizer
+        meter.each("count", jobs, lambda: tokenizer.count(draft.messages))  # type: ignore[union-attr]
+        meter.each("specify", jobs, self._spec)
+        meter.each("poison, cache", jobs, lambda: (submitter.poison.check(spec), submitter.cache.release(spec)))
+        meter.each("candidates", jobs, lambda: submitter._candidates(spec, self._app, draft, tariff))
+
+    def _spec(self) -> JobSpec:
+        return specify(self._draft, self._app, self._parts.catalogue, self._parts.settings)
+
+    def _shares(self, meter: Meter, jobs: int) -> None:
+        """The steps that jobs share, and those that need what a server has said."""
+        admission, tariff = self._parts.admission, self._submitter.tariff()
+        specs = self.specs = [self._spec() for _ in range(jobs)]
+        options = [self._submitter._candidates(spec, self._app, self._draft, tariff) for spec in specs]
+        asks = [
+            Ask(spec.id, self._app.id, spec.kv_tokens, each, self._app.limits)
+            for spec, each in zip(specs, options, strict=True)
+        ]
+        places: list[Place] = []
+        meter.step("reserve share", jobs, lambda: [places.extend(_placed(admission.reserve(s))) for s in _shares(asks)])
+        rows = [
+            (spec, Placement(place.candidate.queue, route_of(place.candidate.queue), place.candidate.reason))
+            for spec, place in zip(specs, places, strict=True)
+        ]
+        inserted: list[Any] = []
+        meter.step(
+            "insert share", jobs, lambda: [inserted.extend(insert_batch(self._parts.store, s)) for s in _shares(rows)]
+        )
+        admitted = [Admitted(place, _start_by(each)) for place, each in zip(places, inserted, strict=True)]
+        tickets = [
+            Ticket(s.id, s.app_id, a.place.candidate.queue, s.lane, s.prompt_tokens, s.sampling.max_tokens, a.start_by)
+            for s, a in zip(specs, admitted, strict=True)
+        ]
+        meter.step("commit share", jobs, lambda: [admission.commit(share) for share in _shares(tickets)])
+        last = admitted[-1]
+        meter.each("forecast", jobs, lambda: self._submitter._accepted(specs[-1], last))
+        accepted = self._submitter._accepted(specs[-1], last)
+        meter.each(
+            "answer", jobs, lambda: _body_of(answer(AcceptedBody.of(accepted), 202, headers=headers_of(accepted)))
+        )
+
+    def _whole(self, meter: Meter, jobs: int) -> None:
+        """Whole requests, through Flask."""
+        hello = Wsgi(_hello(), "/hello", b"", self._key, 200)
+        submit = Wsgi(self._web, "/v1/jobs", BODY, self._key, 202)
+        full = Wsgi(self._web, "/v1/jobs", FULL_BODY, self._key, 429)
+        meter.each("frame: a Flask hello", jobs, hello)
+        self._refuse(full)
+        meter.each("whole, refused", jobs, full)
+        meter.step("whole, one after the other", jobs // 4, lambda: [submit() for _ in range(jobs // 4)])
+        with ThreadPoolExecutor(THREADS) as threads:
+            meter.step(f"whole, {THREADS} at once", jobs, lambda: list(threads.map(lambda _: submit(), range(jobs))))
+
+    def _refuse(self, full: Wsgi) -> None:
+        """Fill the queue, and let its refusal be remembered for as long as the round takes: one job asks for all."""
+        refusals = self._submitter.refuser.early._full
+        while refusals.is_empty:
+            with suppress(AssertionError):  # It had room for one.
+                full()
+        for looks, entry in refusals._entries.items():
+            refusals._entries[looks] = entry._replace(ask_again_at=math.inf, until=math.inf)
+
+
+def _settings(bed: Testbed) -> Settings:
+    pepper, report = (bed.folder / "pepper").read_text().strip(), bed.stack.report
+    servers = {"database_url": report.database_url, "redis_url": report.redis_url}
+    settings = Settings.load(**servers, engine="simulator", pepper=pepper)
+    return settings.model_copy(update={"lanes": {**settings.lanes, Lane.NORMAL: ROOMY, Lane.HIGH: SHUT}})
+
+
+def _hello() -> Flask:
+    app = Flask("hello", static_folder=None)
+
+    @app.get("/hello")
+    def hello() -> Response:
+        return jsonify(ok=True)
+
+    return app
+
+
+def _shares(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (items[at : at + SHARE] for at in range(0, len(items), SHARE))
+
+
+def _placed(outcomes: Sequence[Any]) -> Sequence[Place]:
+    assert all(isinstance(each, Place) for each in outcomes), outcomes
+    return outcomes
+
+
+def _start_by(inserted: Any) -> Any:
+    assert isinstance(inserted, Inserted), inserted
+    return inserted.start_by
+
+
+def _body_of(response: Response) -> bytes:
+    return response.get_data()
