@@ -21,6 +21,8 @@ from api.door.exact_cache import ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.refusals import Refusals
+from api.door.refusing.early_refusals import EarlyRefusals
+from api.door.refusing.refuser import Refuser
 from api.door.single_flight import SingleFlight
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
@@ -119,18 +121,20 @@ def build(settings: Settings) -> WebDeps:
     refusals = Refusals(store)
     waits = Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots)
     rates = AppRates(redis)
+    intake = Intake(store, admission, startup.failpoint(settings.failpoint))
+    cache = ExactCache(settings, store, rates, admission, SingleFlight(store, Flights(redis)))
     submitter = Submitter(
         settings=settings,
         store=store,
-        intake=Intake(store, admission, startup.failpoint(settings.failpoint)),
+        intake=intake,
         catalogue=catalogue,
         forecast=forecast,
-        refusals=refusals,
+        refuser=Refuser(settings, intake, forecast, refusals, cache, EarlyRefusals(refusals.count)),
         tariff=CurrentTariff(partial(_read_tariff, store, settings), Tariff.of(settings)),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),
         wallet=_wallet(store, settings.budgets, forecast),
-        cache=ExactCache(settings, store, rates, admission, SingleFlight(store, Flights(redis))),
+        cache=cache,
     )
     return WebDeps(
         settings=settings,

@@ -71,6 +71,11 @@ class ExactCache:
         self._searches = Batching[Question, Found](self._search, BATCH)
         self._inserts = Batching[Hit, _StartBy](self._insert, BATCH)
 
+    def may_serve(self, app: App, pool: str) -> bool:
+        """False if no job of this app is served, or follows another, in this pool."""
+        of_pool = self._settings.pools[pool]
+        return bool(exact.keep_s(app, of_pool)) or of_pool.single_flight
+
     def serve(self, spec: JobSpec, caller: Caller) -> Accepted | JobSpec:
         """Serve a job if the cache has its answer, or let it follow; otherwise return it as it is to be inserted.
 

@@ -76,7 +76,7 @@ class Intake:
     def __init__(self, store: Store, admission: Admission, fail_at: Callable[[str], None]) -> None:
         self._store = store
         self.admission = admission
-        self.full: FullQueues[_Wish] = FullQueues()
+        self.full: FullQueues[_Wish, Refusal] = FullQueues()
         self._fail_at = fail_at
         self.batching = Batching[Bid, Outcome](self._serve, BATCH)
 
@@ -88,6 +88,10 @@ class Intake:
         if refusal := self.full.recall(_wish(bid.ask)):
             return refusal
         return self.batching.call(bid)
+
+    def asked_at(self, ask: Ask) -> float | None:
+        """When Redis was asked for the refusal that `accept` returned, if it is one that holds for all such jobs."""
+        return self.full.asked_at(_wish(ask))
 
     def _serve(self, batch: Sequence[_Request]) -> None:
         placed = []

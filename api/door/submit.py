@@ -1,6 +1,5 @@
 """The use case: check a draft, find where its job may go, and let the intake accept it. Knows no HTTP."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,13 +10,13 @@ from api.door.accepted import Accepted
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.choices import Choice, Chooser
-from api.door.complaints import advice, complaint, rate_limited, start_within_s, whole
+from api.door.complaints import start_within_s
 from api.door.compose import composed
 from api.door.drafts import Draft
 from api.door.exact_cache import Caller, ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Admitted, Bid, Intake, Replayed
-from api.door.refusals import Refusals
+from api.door.refusing.refuser import Refuser, or_unknown
 from api.door.specify import specify
 from api.door.spill_switch import SpillSwitch
 from api.door.wallet import SharedWallet
@@ -28,10 +27,9 @@ from headrace.domain.apps import App
 from headrace.domain.attempts import Usage
 from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.places import Ask, Refusal
-from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name, wanted_queue
+from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
 from headrace.domain.states import JobState
 from headrace.errors import (
-    BrokerUnavailable,
     BudgetExceeded,
     GoalMissed,
     IdempotencyKeyReused,
@@ -40,22 +38,15 @@ from headrace.errors import (
     PoisonPrompt,
     QueueFull,
     Refused,
-    Unavailable,
 )
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import Conditions, LatencyGoal, candidates, route_of
 from headrace.store import Store
 from headrace.store.jobs.idempotency import find_replay, key_reused, until_settled
 
-log = logging.getLogger(__name__)
-
 #: Why a quality is refused.
 NO_QUALITY = f"A quality is chosen among the pools of a rule: give the model '{AUTO}', or leave 'quality' out."
 
-#: How much later than its Retry-After a client may retry and still find its place kept, in seconds.
-LATE_S = 5
-#: The Retry-After, in seconds, where the queue's drain rate is unknown.
-RETRY_BLINDLY_S = 5
 #: Seconds after which a refused request looks again for a job of its Idempotency-Key: a concurrent request may have
 #: made one. Each pause is the time of a commit or two.
 LOOK_AGAIN_S = (0.02, 0.1)
@@ -74,7 +65,7 @@ class Submitter:
     intake: Intake
     catalogue: Catalogue
     forecast: Forecast
-    refusals: Refusals
+    refuser: Refuser
     tariff: Callable[[], Tariff]
     wallet: SharedWallet
     spill_switch: SpillSwitch
@@ -132,22 +123,24 @@ class Submitter:
             if choice.reason:
                 options = tuple(replace(each, reason=f"{choice.reason}; {each.reason}") for each in options)
             ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, self.forecast.expected_tokens(spec))
-            outcome = self.intake.accept(Bid(spec, ask, app.name, request_id))
+            bid = Bid(spec, ask, app.name, request_id)
+            outcome = self.intake.accept(bid)
             if isinstance(outcome, Refusal):
-                raise self._refused(outcome, spec, app, options)
+                raise self.refuser.refusal(outcome, bid, draft, app)
         except Refused as error:
             if not choice.is_last:
                 raise
-            self._knock(app, error, spec.kv_tokens)
+            self.refuser.knock(app, error, spec.kv_tokens)
             # Not counted if found: the other request's job counts.
             if idempotency and (found := self._look_again(app, idempotency)):
                 return found
-            self._count(spec, error.reason)
+            self.refuser.count(spec, error.reason)
             raise
         finally:
             self.cache.release(spec)
         if isinstance(outcome, Replayed):
             return self._replayed(app, outcome.job_id)
+        self.refuser.had_room(draft, app)
         if route_of(outcome.place.candidate.queue) is Route.OVERFLOW:
             self.wallet.let_in(app, tariff.ceiling_usd(spec.model, spec.messages, spec.sampling))
         return self._accepted(spec, outcome)
@@ -159,13 +152,6 @@ class Submitter:
             if found := self._replay(app, idempotency):
                 return found
         return None
-
-    def _count(self, spec: JobSpec, reason: str) -> None:
-        queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
-        expected_tokens = self.forecast.expected_tokens(spec)
-        if expected_tokens is None:
-            expected_tokens = spec.kv_tokens
-        self.refusals.count(spec.app_id, queue, reason, spec.kv_tokens, expected_tokens)
 
     def _replay(self, app: App, idempotency: Idempotency) -> Accepted | None:
         with self.store.begin() as db:
@@ -222,57 +208,6 @@ class Submitter:
         is_cheaper = tariff.api_is_cheaper(spec.pool, spec.model, expected)
         return self.spill_switch.spill_reason(queue_name(spec.pool, spec.lane), is_cheaper=is_cheaper)
 
-    def _refused(self, refusal: Refusal, spec: JobSpec, app: App, options: tuple[Candidate, ...]) -> Refused:
-        if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
-            return rate_limited(refusal, spec.kv_tokens, app.limits)
-        queue, goal = options[0].queue, self.forecast.latency_goal(spec)
-        position, ahead_tokens = refusal.depth + 1, refusal.expected_tokens
-        wait_s = self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
-        retry_after_s = self._retry_after_s(refusal, spec, options[0], wait_s)
-        return QueueFull(
-            f"{complaint(refusal, spec, queue, wait_s, goal)} {advice(retry_after_s)}",
-            queue=queue,
-            reason=refusal.reason,
-            depth=refusal.waiting,
-            cap=refusal.cap,
-            unit=refusal.unit,
-            expected_wait_s=wait_s,
-            retry_after_s=retry_after_s,
-            rates_left=refusal.rates_left,
-        )
-
-    def _knock(self, app: App, refused: Refused, tokens: int) -> None:
-        """Have a place kept for a job that a full queue refused, until its client comes back."""
-        if not isinstance(refused, QueueFull) or refused.reason not in ("depth", "tokens"):
-            return
-        queue, retry_after_s = refused.queue, refused.retry_after_s
-        if retry_after_s is None or not self.intake.full.is_knock_due(app.id, queue):
-            return
-        try:
-            self.intake.admission.knock(app.id, queue, tokens, retry_after_s + LATE_S)
-        except BrokerUnavailable as error:
-            log.warning("knock_not_noted", extra={"queue": queue, "error": str(error)})
-
-    def _retry_after_s(self, refusal: Refusal, spec: JobSpec, candidate: Candidate, wait_s: float | None) -> int | None:
-        """Seconds until there will likely be a place; None when that is too long for a Retry-After."""
-        mean_tokens = refusal.backlog_tokens / refusal.depth if refusal.depth else spec.kv_tokens
-        match refusal.reason:
-            case "wait" if wait_s is not None:
-                return whole(wait_s - start_within_s(spec, self.forecast.latency_goal(spec)))
-            case "tokens":
-                tokens: float = refusal.backlog_tokens + spec.kv_tokens - candidate.backlog_cap_tokens
-            case "share":
-                # One of the app's own places frees once in a turn of all waiting apps.
-                tokens = mean_tokens * candidate.depth_cap / refusal.cap
-            case "token_share":
-                tokens = spec.kv_tokens * candidate.backlog_cap_tokens / max(1, refusal.cap)
-            case _:
-                tokens = mean_tokens * (1 + max(0, refusal.depth - candidate.depth_cap))
-        # So far `tokens` counts what jobs may take at most. The queue drains what they will likely take.
-        tokens *= refusal.expected_tokens / refusal.backlog_tokens if refusal.backlog_tokens else 1.0
-        drained_s = self._or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
-        return RETRY_BLINDLY_S if drained_s is None else whole(drained_s)
-
     def _accepted(self, spec: JobSpec, admitted: Admitted) -> Accepted:
         place = admitted.place
         queue, position, ahead_tokens = place.candidate.queue, place.position, place.ahead_tokens
@@ -286,14 +221,7 @@ class Submitter:
             spec.max_wait_s,
             position,
             place.depth,
-            self._or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)),
+            or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)),
             place.rates_left,
             cache="miss" if spec.is_cache_miss else None,
         )
-
-    def _or_unknown(self, ask: Callable[[], float | None]) -> float | None:
-        """A forecast; None where a server is down, since no request may fail for a forecast."""
-        try:
-            return ask()
-        except Unavailable:
-            return None

@@ -7,8 +7,6 @@ import time
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-from headrace.domain.places import Refusal
-
 #: How long a refusal is repeated, in seconds after Redis was asked.
 REMEMBER_S = 0.02
 #: Seconds after which one caller asks again, while the others use the cached refusal. It is short because under load an
@@ -20,22 +18,29 @@ REMEMBERED = 1000
 KNOCK_EVERY_S = 1.0
 
 Key = TypeVar("Key", bound=Hashable)
+#: What is told of the refusal.
+Told = TypeVar("Told")
 
 
-class _Remembered(NamedTuple):
-    refusal: Refusal
+class _Remembered(NamedTuple, Generic[Told]):
+    told: Told
     ask_again_at: float
     until: float
 
 
-class FullQueues(Generic[Key]):
-    """Cached refusals, by the app and the queues that its job may go to."""
+class FullQueues(Generic[Key, Told]):
+    """Cached refusals, by what makes jobs alike: their app and the queues that they may go to."""
 
     def __init__(self) -> None:
-        self._entries: dict[Key, _Remembered] = {}
+        self._entries: dict[Key, _Remembered[Told]] = {}
         self._knocked_at: dict[Hashable, float] = {}
 
-    def recall(self, key: Key) -> Refusal | None:
+    @property
+    def is_empty(self) -> bool:
+        """True while no refusal is cached."""
+        return not self._entries
+
+    def recall(self, key: Key) -> Told | None:
         """The cached refusal; None when the caller must ask Redis."""
         entry = self._entries.get(key)
         now = time.monotonic()
@@ -44,13 +49,18 @@ class FullQueues(Generic[Key]):
         if now >= entry.ask_again_at:
             self._entries[key] = entry._replace(ask_again_at=entry.until)
             return None
-        return entry.refusal
+        return entry.told
 
-    def remember(self, key: Key, refusal: Refusal, asked_at: float) -> None:
+    def asked_at(self, key: Key) -> float | None:
+        """When Redis was asked for the cached refusal, on the monotonic clock; None without one."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.until - REMEMBER_S
+
+    def remember(self, key: Key, told: Told, asked_at: float) -> None:
         """Cache a refusal. Args: asked_at: when Redis was asked, on the monotonic clock."""
         if len(self._entries) >= REMEMBERED:
             self._entries.clear()
-        self._entries[key] = _Remembered(refusal, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
+        self._entries[key] = _Remembered(told, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
 
     def forget(self, key: Key) -> None:
         """Drop the refusal: the queue has room again."""

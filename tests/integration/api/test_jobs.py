@@ -134,6 +134,27 @@ def test_a_full_queue_answers_429_with_the_numbers(limited: Limited, store: Stor
     assert tuple(counted) == (app.id, QUEUE, "depth", 2)
 
 
+def test_a_full_queue_refuses_before_it_validates_except_what_needs_no_place(limited: Limited) -> None:
+    client = limited(depth_cap=1)
+    keyed = {"Idempotency-Key": "once"}
+    first = client.post("/v1/jobs", json={"prompt": "Hi"}, headers=keyed)
+    assert first.status_code == 202
+    examined = submit(client)
+
+    def early() -> Any:
+        submit(client)  # Redis is asked now, or was a moment ago.
+        return client.post("/v1/jobs", json={"prompt": "Hi", "max_tokens": "many"})
+
+    until(lambda: early().status_code == 429, "an invalid job is refused early")
+    told = next(response for response in iter(early, None) if response.status_code == 429)
+    assert problem(told) == problem(examined)
+    assert told.headers["Retry-After"] == examined.headers["Retry-After"]
+    assert client.post("/v1/jobs", data=b"{", content_type="application/json").status_code == 400
+    assert client.post("/v1/jobs", json={"prompt": "Hi"}, headers=keyed).get_json()["id"] == first.get_json()["id"]
+    assert client.post("/v1/jobs", json={"prompt": "Hi", "lane": "high"}).status_code == 202
+    until(lambda: client.post("/v1/jobs", json={"prompt": "Hi", "max_tokens": "many"}).status_code == 400)
+
+
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
 @pytest.mark.parametrize("stream", [True, False])
 def test_openais_ways_are_refused_alike(limited: Limited, path: str, stream: bool) -> None:

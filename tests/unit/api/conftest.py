@@ -15,6 +15,8 @@ from api.door.exact_cache import ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.refusals import Refusals
+from api.door.refusing.early_refusals import EarlyRefusals
+from api.door.refusing.refuser import Refuser
 from api.door.single_flight import SingleFlight
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
@@ -184,18 +186,20 @@ def submitter(
 ) -> Submitter:
     forecast = Forecast(cast(Admission, door), catalogue, settings)
     together = SpendingLimits(None, Decimal(1_000_000))
+    cache = ExactCache(
+        settings, cast(Store, None), cast(AppRates, None), cast(Admission, door), cast(SingleFlight, None)
+    )
+    early = EarlyRefusals(door.count)
     return Submitter(
         settings=settings,
         store=cast(Store, FakeStore()),
         intake=intake,
         catalogue=catalogue,
         forecast=forecast,
-        refusals=cast(Refusals, door),
+        refuser=Refuser(settings, intake, forecast, cast(Refusals, door), cache, early),
         tariff=lambda: Tariff.of(settings),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),
         wallet=SharedWallet(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
-        cache=ExactCache(
-            settings, cast(Store, None), cast(AppRates, None), cast(Admission, door), cast(SingleFlight, None)
-        ),
+        cache=cache,
     )

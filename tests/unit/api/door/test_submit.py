@@ -15,7 +15,8 @@ from api.door.cached.full_queues import FRESH_S, REMEMBER_S
 from api.door.drafts import Draft, Spelling
 from api.door.forecast import Forecast
 from api.door.intake import FAILPOINT_INSERTED
-from api.door.submit import LATE_S, RETRY_BLINDLY_S, Submitter
+from api.door.refusing.refuser import LATE_S, RETRY_BLINDLY_S
+from api.door.submit import Submitter
 from headrace.config import Price
 from headrace.domain.apps import App, AppLimits
 from headrace.domain.fleet import Fleet
@@ -594,7 +595,8 @@ def with_goal(submitter: Submitter, goal_s: float) -> Submitter:
     chat = submitter.settings.pools["chat"].model_copy(update={"latency_goal_s": goal_s})
     settings = submitter.settings.model_copy(update={"pools": {"chat": chat}})
     forecast = Forecast(submitter.intake.admission, submitter.catalogue, settings)
-    return replace(submitter, settings=settings, forecast=forecast)
+    refuser = replace(submitter.refuser, settings=settings, forecast=forecast)
+    return replace(submitter, settings=settings, forecast=forecast, refuser=refuser)
 
 
 #: Of each of the 256 tokens that it may get, nothing was learned.

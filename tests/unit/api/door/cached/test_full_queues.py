@@ -18,7 +18,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_one_caller_asks_again_while_the_others_go_on(clock: SimpleNamespace) -> None:
-    full: FullQueues[str] = FullQueues()
+    full: FullQueues[str, Refusal] = FullQueues()
     assert full.recall("q") is None
     full.remember("q", FULL, clock.now_s)
 
@@ -32,7 +32,7 @@ def test_one_caller_asks_again_while_the_others_go_on(clock: SimpleNamespace) ->
 
 
 def test_nothing_is_remembered_for_longer_than_its_time(clock: SimpleNamespace) -> None:
-    full: FullQueues[str] = FullQueues()
+    full: FullQueues[str, Refusal] = FullQueues()
     asked_at = clock.now_s
     clock.now_s += REMEMBER_S / 4  # The answer took its time.
     full.remember("q", FULL, asked_at)
@@ -41,7 +41,7 @@ def test_nothing_is_remembered_for_longer_than_its_time(clock: SimpleNamespace) 
 
 
 def test_room_voids_what_is_remembered(clock: SimpleNamespace) -> None:
-    full: FullQueues[str] = FullQueues()
+    full: FullQueues[str, Refusal] = FullQueues()
     full.remember("q", FULL, clock.now_s)
     full.forget("q")
     full.forget("never heard of")
@@ -49,7 +49,7 @@ def test_room_voids_what_is_remembered(clock: SimpleNamespace) -> None:
 
 
 def test_a_knock_is_due_once_in_a_while(clock: SimpleNamespace) -> None:
-    full: FullQueues[str] = FullQueues()
+    full: FullQueues[str, Refusal] = FullQueues()
     assert [full.is_knock_due("app", "q"), full.is_knock_due("app", "q"), full.is_knock_due("app", "r")] == [
         True,
         False,
@@ -60,7 +60,7 @@ def test_a_knock_is_due_once_in_a_while(clock: SimpleNamespace) -> None:
 
 
 def test_the_memory_is_bounded(clock: SimpleNamespace) -> None:
-    full: FullQueues[int] = FullQueues()
+    full: FullQueues[int, Refusal] = FullQueues()
     for key in range(REMEMBERED + 10):
         full.remember(key, FULL, clock.now_s)
         full.is_knock_due(key)
