@@ -129,7 +129,7 @@ def entries(system: Any, job: dict[str, Any]) -> list[tuple[str, str | None, str
         ({"prompt": DECLINED}, "refusal"),
         ({"prompt": "Is it so, maybe?"}, "logprob"),
         ({"prompt": "Say a lot.", "max_tokens": 5}, "length"),
-        ({"prompt": "As JSON, please.", "response_format": {"type": "json_object"}}, "format"),
+        ({"prompt": "As JSON, please.", "response_format": {"type": "json_object"}, "stop": ["}"]}, "format"),
     ],
     ids=str,
 )

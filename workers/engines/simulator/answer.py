@@ -1,21 +1,29 @@
-"""The simulator's output. Reasoning is words; an answer is a label, the prompt's fingerprint, and words. Pure."""
+"""The simulator's output. Reasoning is words; an answer is a label, the prompt's fingerprint, and words. Pure.
+
+An answer with a `response_format` is JSON of that format.
+"""
 
 import bisect
 import hashlib
 import itertools
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.prompts import Message, Sampling
+from headrace.policies.tokens import PromptTokenizer
 from workers.engines.base import GenerationRequest
+from workers.engines.simulator.constrained import WORDS, write
 
 LABEL = "[simulated] "
 #: What a simulated model says that declines.
 REFUSAL = "I'm sorry, but I can't help with that."
 #: The log probability of each token, and of those of an answer of which the model is unsure.
 SURE, UNSURE = -1.0, -4.0
-_WORDS = ("water", "falls", "through", "the", "headrace", "and", "turns", "a", "wheel")
+#: More bytes of JSON than this for each token that it may have are never written: a token has four on average.
+_BYTES_A_TOKEN = 8
+_Answer = tuple[list[str], Literal["stop", "length"]]
 
 
 def fingerprint(messages: tuple[Message, ...]) -> str:
@@ -24,13 +32,19 @@ def fingerprint(messages: tuple[Message, ...]) -> str:
 
 
 def answer(
-    request: GenerationRequest, output_tokens: int, *, declines: bool = False
-) -> tuple[list[str], Literal["stop", "length"]]:
+    request: GenerationRequest, output_tokens: int, tokenizer: PromptTokenizer, *, declines: bool = False
+) -> _Answer:
     """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token.
 
-    Args: declines: the answer is the label and a refusal.
+    With a `response_format` it is JSON in the model's own tokens, of any length up to `max_tokens`.
+
+    Args: declines: the answer is the label and a refusal, whatever the format.
+
+    Raises: PromptRejected for a schema that cannot guide the answer.
     """
-    words: Iterable[str] = itertools.cycle(_WORDS)
+    if not declines and (request.sampling.response_format or {}).get("type", "text") != "text":
+        return _json(request, tokenizer)
+    words: Iterable[str] = itertools.cycle(WORDS)
     first = fingerprint(request.messages)
     output_tokens = _length(request.sampling, output_tokens)
     if declines:
@@ -38,15 +52,35 @@ def answer(
         output_tokens = 1 + len(words)
     tokens = min(output_tokens, request.sampling.max_tokens)
     body = [first, *(f" {word}" for word in itertools.islice(words, tokens - 1))]
-    whole = "".join(body)
-    ends = [at for stop in request.sampling.stop if (at := whole.find(stop)) >= 0]
-    end, pieces = min(ends, default=len(whole)), [LABEL]
-    for start, piece in zip(itertools.accumulate(map(len, body), initial=0), body, strict=False):
-        if start == 0 or start < end:
-            pieces.append(piece[: end - start])
+    pieces, is_stopped = _up_to_stop(body, request.sampling.stop)
     # The label is part of the first token, so that every answer has it.
-    pieces[:2] = ["".join(pieces[:2])]
-    return pieces, "stop" if ends or output_tokens <= request.sampling.max_tokens else "length"
+    pieces = ["".join((LABEL, *pieces[:1])), *pieces[1:]]
+    return pieces, "stop" if is_stopped or output_tokens <= request.sampling.max_tokens else "length"
+
+
+def _json(request: GenerationRequest, tokenizer: PromptTokenizer) -> _Answer:
+    how, is_whole = request.sampling, True
+    if schema := (how.response_format or {}).get("json_schema"):
+        seed = f"{fingerprint(request.messages)} {how.seed}"
+        text, is_whole = write(schema["schema"], seed, _BYTES_A_TOKEN * how.max_tokens)
+    else:
+        made = {"simulated": True, "fingerprint": fingerprint(request.messages), "text": " ".join(WORDS)}
+        text = json.dumps(made)
+    _, ends = tokenizer.encode_ends(text)
+    # A character may be several tokens. It is given with the last of them.
+    cuts = sorted({0, *ends, len(text)})
+    body = [text[start:end] for start, end in itertools.pairwise(cuts)]
+    pieces, is_stopped = _up_to_stop(body[: how.max_tokens], how.stop)
+    return pieces, "stop" if is_stopped or (is_whole and len(body) <= how.max_tokens) else "length"
+
+
+def _up_to_stop(body: Sequence[str], stops: Sequence[str]) -> tuple[list[str], bool]:
+    """The pieces before the first stop string, and whether there is one."""
+    whole = "".join(body)
+    ends = [at for stop in stops if (at := whole.find(stop)) >= 0]
+    end = min(ends, default=len(whole))
+    starts = itertools.accumulate(map(len, body), initial=0)
+    return [piece[: end - start] for start, piece in zip(starts, body, strict=False) if start < end], bool(ends)
 
 
 def _length(sampling: Sampling, output_tokens: int) -> int:
@@ -59,7 +93,7 @@ def _length(sampling: Sampling, output_tokens: int) -> int:
 
 def thoughts(tokens: int) -> list[str]:
     """The reasoning before an answer, piece by piece."""
-    return [f"{word} " for word in itertools.islice(itertools.cycle(reversed(_WORDS)), tokens)]
+    return [f"{word} " for word in itertools.islice(itertools.cycle(reversed(WORDS)), tokens)]
 
 
 def skip(pieces: list[str], characters: int) -> tuple[int, list[str]]:
@@ -74,6 +108,6 @@ def skip(pieces: list[str], characters: int) -> tuple[int, list[str]]:
 
 def logprob(piece: str, top_logprobs: int, best: float = SURE) -> TokenLogprob:
     """The token as the likeliest one, and less likely words as alternatives. Args: best: its log probability."""
-    others = [f" {word}" for word in _WORDS if f" {word}" != piece]
+    others = [f" {word}" for word in WORDS if f" {word}" != piece]
     likeliest = [alternative(token, best * rank) for rank, token in enumerate((piece, *others), start=1)]
     return {**likeliest[0], "top_logprobs": likeliest[:top_logprobs]}

@@ -139,7 +139,7 @@ class SimulatorEngine:
         is_quick = request.prefix or is_plain(request.messages) or not arguments.get("enable_thinking", True)
         thought = [] if is_quick else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
         declines = _has(request, self._settings.declines)
-        pieces, finish_reason = answer(request, self._settings.output_tokens, declines=declines)
+        pieces, finish_reason = answer(request, self._settings.output_tokens, tokenizer, declines=declines)
         pieces = [*thought, *pieces]
         if len(pieces) > request.sampling.max_tokens:
             pieces, finish_reason = pieces[: request.sampling.max_tokens], "length"

@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -369,3 +370,53 @@ def test_an_answer_of_which_the_model_is_unsure_has_low_log_probabilities() -> N
         assert logprobs is not None
         assert {each["logprob"] for each in logprobs} == {best}
         assert [each["logprob"] for each in logprobs[0]["top_logprobs"]] == [best, 2 * best]
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "degrees": {"type": "integer"}}}
+OF_SCHEMA = {"type": "json_schema", "json_schema": {"name": "weather", "schema": SCHEMA}}
+
+
+def test_an_answer_in_a_schema_is_whole_streamed_and_the_same_for_a_seed() -> None:
+    engine, request = started(output_tokens=2), ask(response_format=OF_SCHEMA)
+    pieces: list[Delta] = []
+
+    generation = engine.generate(request, pieces.append)
+
+    assert set(json.loads(generation.text)) == {"city", "degrees"}
+    assert "".join(piece.text for piece in pieces) == generation.text
+    assert len(pieces) == generation.usage.output_tokens > 5
+    assert (generation.finish_reason, engine.generate(request).text) == ("stop", generation.text)
+    texts = {engine.generate(ask(response_format=OF_SCHEMA, seed=seed)).text for seed in range(9)}
+    assert len(texts) > 1
+
+
+@pytest.mark.parametrize("max_tokens", [1, 4])
+def test_an_answer_in_a_schema_that_is_too_long_is_cut(max_tokens: int) -> None:
+    generation = started().generate(ask(response_format=OF_SCHEMA, max_tokens=max_tokens))
+    assert (generation.finish_reason, generation.usage.output_tokens) == ("length", max_tokens)
+    assert generation.text.startswith('{"')
+
+
+def test_any_object_says_that_it_is_simulated() -> None:
+    request = ask(response_format={"type": "json_object"})
+    made = json.loads(started().generate(request).text)
+    assert (made["simulated"], made["fingerprint"]) == (True, fingerprint(request.messages))
+
+
+@pytest.mark.parametrize(("stop", "text"), [("}", '{"a": 1'), ("{", "")])
+def test_a_stop_string_ends_json_too(stop: str, text: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
+    response_format = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    generation = started().generate(ask(response_format=response_format, stop=(stop,)))
+    assert (generation.text, generation.finish_reason) == (text, "stop")
+
+
+def test_a_refusal_is_no_json() -> None:
+    generation = started(declines="hello").generate(ask(response_format=OF_SCHEMA))
+    assert generation.text == f"{LABEL}{REFUSAL}"
+
+
+def test_a_schema_that_cannot_guide_rejects_the_prompt() -> None:
+    response_format = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {}}}}
+    with pytest.raises(PromptRejected, match="not"):
+        started().generate(ask(response_format=response_format))
