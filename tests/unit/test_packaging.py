@@ -21,6 +21,8 @@ PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 ALL = sorted(path.name for path in LOCKS.glob("*.txt"))
+#: Of clients, each for an environment of its own.
+CLIENTS = sorted(f"clients/{path.name}" for path in LOCKS.glob("clients/*.txt"))
 LINUX = {
     "implementation_name": "cpython",
     "platform_machine": "x86_64",
@@ -82,14 +84,16 @@ def test_every_template_and_style_sheet_is_package_data() -> None:
     }
 
 
-@pytest.mark.parametrize("path", sorted(LOCKS.iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(path for path in LOCKS.rglob("*") if path.is_file()), ids=lambda path: path.name
+)
 def test_a_lock_and_its_inputs_name_no_address(path: Path) -> None:
     assert not re.findall(
         r"\w+://\S+|file:\S+|^-i .*|^--(?:extra-)?index.*|^--find-links.*", path.read_text(), re.MULTILINE
     )
 
 
-@pytest.mark.parametrize("lock", ALL)
+@pytest.mark.parametrize("lock", [*ALL, *CLIENTS])
 def test_every_requirement_of_a_lock_has_one_version_and_hashes(lock: str) -> None:
     found = entries(lock)
 

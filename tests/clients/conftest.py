@@ -1,0 +1,54 @@
+"""A stack on the simulator, and what each client's script says of its cells."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from headrace.stack.report import Report
+from headrace.stack.stack import Stack
+from tests.clients.catalogue import Client
+from tests.clients.environments import command, inherited
+
+#: Far longer than all cells of any client take.
+DEADLINE_S = 600.0
+#: By cell: what failed, or None.
+Outcomes = Mapping[str, str | None]
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
+    """Of a whole stack on the simulator. An answer takes long enough to be streamed in several pieces."""
+    fast = {"HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": "200"}
+    options = ("--engine", "simulator", "--without", "flower")
+    with Stack(tmp_path_factory.mktemp("clients"), options, fast) as stack:
+        yield stack.report
+
+
+@pytest.fixture(scope="session")
+def outcomes(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Client], Outcomes]:
+    """Runs a client's script once, for all of its cells."""
+    known: dict[str, Outcomes] = {}
+
+    def of(client: Client) -> Outcomes:
+        if client.name not in known:
+            known[client.name] = run(client, report, tmp_path_factory.mktemp("home"))
+        return known[client.name]
+
+    return of
+
+
+def run(client: Client, report: Report, home: Path) -> Outcomes:
+    """Args: home: where the client may write."""
+    words = [*command(client), f"{report.url}/v1", report.api_key, report.model, *client.cells]
+    # A client finds no key, and no settings of this machine's user. Nothing is fetched from a hub.
+    offline = {"HOME": str(home), "HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    env = {name: value for name, value in inherited().items() if not name.startswith(("OPENAI_", "PYTHON"))}
+    done = subprocess.run(
+        words, cwd=home, env={**env, **offline}, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"cell"')]
+    lost = f"The script said nothing of it:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+    return {**dict.fromkeys(client.cells, lost), **{line["cell"]: line["error"] for line in said}}

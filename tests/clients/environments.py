@@ -1,0 +1,66 @@
+"""The environment of a client: made once from its lock in `.venv/clients`, and anew when the lock changes."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from headrace.config import PROJECT_ROOT
+from headrace.stack.install import Checkout, uv_settings
+from tests.clients.catalogue import Client
+
+CHECKOUT = Checkout(PROJECT_ROOT)
+ENVIRONMENTS = CHECKOUT.venv / "clients"
+STAMP = "made-from"
+
+
+def command(client: Client) -> list[str]:
+    """What starts the client's script, in its environment, which is made if need be."""
+    return [str(python_of(client.lock)), str(client.path)]
+
+
+def python_of(lock: str) -> Path:
+    """The Python of this lock's environment."""
+    source, folder = CHECKOUT.locks / "clients" / f"{lock}.txt", ENVIRONMENTS / lock
+    with made_once(folder, source.read_bytes() + sys.version.encode()) as is_missing:
+        if is_missing:
+            listed = run(sys.executable, "-I", "-m", "pip", "config", "list")
+            env = {**uv_settings(listed), **inherited()}
+            run(str(CHECKOUT.uv), "venv", "--quiet", "--python", sys.executable, str(folder), env=env)
+            install = ("pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:")
+            run(str(CHECKOUT.uv), *install, "--python", str(folder / "bin/python"), "-r", str(source), env=env)
+    return folder / "bin" / "python"
+
+
+@contextmanager
+def made_once(folder: Path, sources: bytes) -> Iterator[bool]:
+    """Whether the folder must be made from these sources. If so it is gone, and has its stamp at the end.
+
+    One process at a time makes environments.
+    """
+    digest = hashlib.sha256(sources).hexdigest()
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    with (ENVIRONMENTS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        is_missing = not (folder / STAMP).is_file() or (folder / STAMP).read_text() != digest
+        if is_missing:
+            shutil.rmtree(folder, ignore_errors=True)
+        yield is_missing
+        if is_missing:
+            (folder / STAMP).write_text(digest)
+
+
+def inherited() -> dict[str, str]:
+    return dict(os.environ)  # noqa: TID251 - it is passed on as a whole.
+
+
+def run(*words: str, env: dict[str, str] | None = None) -> str:
+    """What the command prints. Raises: AssertionError if it fails, with what it said."""
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+    return done.stdout

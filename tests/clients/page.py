@@ -1,0 +1,56 @@
+"""Writes docs/clients.md from the catalogue and the scripts: `bin/headrace python -m tests.clients.page`."""
+
+import re
+import textwrap
+
+from headrace.config import PROJECT_ROOT
+from tests.clients.catalogue import CLIENTS, COLUMNS, Client
+
+PAGE = PROJECT_ROOT / "docs" / "clients.md"
+INTRODUCTION = """# Clients
+
+*Written by `bin/headrace python -m tests.clients.page`. Do not edit.*
+
+Each cell of this table is a test: the unchanged client, in an environment of its own, runs it against a whole system
+with the simulator, which [makes JSON up](api.md#json-of-the-simulator) for structured output. `bin/test` runs the
+clients in bold, `bin/test --clients` all of them. The environments are made in `.venv/clients` from locks such as those
+in `requirements/clients`, once for each change of a lock.
+
+A dash: the client has no such feature, or it is not tested.
+
+"""
+#: What the lines of the scripts call what is Headrace's.
+NAMES = """`URL` is the address with `/v1`, such as `http://127.0.0.1:8080/v1`. `KEY` is an app's key. `MODEL` is the
+name of a model, as in `GET /v1/models`.
+"""
+#: The lines of a script that configure its client.
+CONFIGURED = re.compile(r"^[ \t]*(?:#|//) configure\n(.*?)^[ \t]*(?:#|//) end$", re.MULTILINE | re.DOTALL)
+
+
+def page() -> str:
+    """The text of the page."""
+    sections = "\n".join(map(section, CLIENTS))
+    return f"{INTRODUCTION}{table()}\n## How each is configured\n\n{NAMES}\n{sections}"
+
+
+def table() -> str:
+    rows = [("client", *COLUMNS.values()), ("---",) * (1 + len(COLUMNS))]
+    for client in CLIENTS:
+        name = f"**{client.name}**" if client.is_light else client.name
+        rows.append((name, *("yes" if cell in client.cells else "-" for cell in COLUMNS)))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def section(client: Client) -> str:
+    """How a client is configured, and what it uses for each cell."""
+    lines = CONFIGURED.search(client.path.read_text(encoding="utf-8"))
+    assert lines is not None, f"{client.script} has no lines between 'configure' and 'end'"
+    code = textwrap.dedent(lines[1]).strip("\n")
+    uses = "; ".join(f"{COLUMNS[cell]}: {words}" for cell, words in client.cells.items())
+    language = "python" if client.runtime == "python" else "js"
+    wrapped = textwrap.fill(f"{uses}.", 120, break_long_words=False, break_on_hyphens=False)
+    return f"### {client.name}\n\n```{language}\n{code}\n```\n\n{wrapped}\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
