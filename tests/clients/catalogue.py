@@ -14,9 +14,11 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "chat": "chat",
         "stream": "streamed",
         "structured": "structured output",
+        "structured_stream": "structured, streamed",
         "responses": "Responses",
         "responses_stream": "Responses, streamed",
         "responses_structured": "Responses, structured",
+        "benchmark": "benchmark",
     }
 )
 
@@ -27,15 +29,15 @@ class Client:
 
     Attributes:
         name: as people call it.
-        lock: its lock in requirements/clients, without `.txt`; for node the folder in `tests/clients/node` that has its
-            `package-lock.json`.
+        lock: its lock in requirements/clients, without `.txt`; None for the project's own environment; for node the
+            folder in `tests/clients/node` that has its `package-lock.json`.
         script: runs its cells; a path in `tests/clients`.
         cells: what the script runs, by column: what the client uses for it, in a few words.
         is_light: `bin/test` runs its cells too.
     """
 
     name: str
-    lock: str
+    lock: str | None
     script: str
     cells: Mapping[str, str]
     runtime: Literal["python", "node"] = "python"
@@ -58,4 +60,74 @@ OPENAI = {
 CLIENTS = (
     Client("openai (Python)", "openai", "python/openai_sdk.py", OPENAI, is_light=True),
     Client("openai 1.109 (Python)", "openai-1", "python/openai_sdk.py", OPENAI, is_light=True),
+    Client(
+        "LangChain",
+        "langchain",
+        "python/langchain_chat.py",
+        {
+            "chat": "`invoke`",
+            "stream": "`stream`",
+            "structured": "`with_structured_output`",
+            "responses": "`use_responses_api=True`",
+            "responses_stream": "`stream`",
+            "responses_structured": "`with_structured_output`",
+        },
+        is_light=True,
+    ),
+    Client(
+        "LlamaIndex",
+        "llama-index",
+        "python/llama_index_chat.py",
+        {"chat": "`chat`", "stream": "`stream_chat`", "structured": "`as_structured_llm`"},
+    ),
+    Client(
+        "LiteLLM",
+        "litellm",
+        "python/litellm_sdk.py",
+        {
+            "chat": "`completion`",
+            "stream": "`stream=True`",
+            "structured": "a Pydantic model as `response_format`",
+            "responses": "`responses`",
+            "responses_stream": "`stream=True`",
+        },
+    ),
+    Client(
+        "instructor",
+        "instructor",
+        "python/instructor_client.py",
+        {"structured": "`Mode.JSON_SCHEMA`", "structured_stream": "`create_partial`"},
+        is_light=True,
+    ),
+    Client(
+        "OpenAI Agents SDK",
+        "openai-agents",
+        "python/agents_sdk.py",
+        {
+            "chat": "`OpenAIChatCompletionsModel`",
+            "stream": "`Runner.run_streamed`",
+            "structured": "`output_type`",
+            "responses": "`OpenAIResponsesModel`",
+            "responses_stream": "`Runner.run_streamed`",
+            "responses_structured": "`output_type`",
+        },
+        is_light=True,
+    ),
+    Client(
+        "Pydantic AI",
+        "pydantic-ai",
+        "python/pydantic_ai_agent.py",
+        {
+            "chat": "`OpenAIChatModel`",
+            "stream": "`run_stream`",
+            "structured": "`NativeOutput`",
+            "responses": "`OpenAIResponsesModel`",
+            "responses_stream": "`run_stream`",
+            "responses_structured": "`NativeOutput`",
+        },
+        is_light=True,
+    ),
+    Client("DSPy", "dspy", "python/dspy_program.py", {"chat": "`dspy.LM`", "structured": "`JSONAdapter`"}),
+    Client("vllm bench serve", None, "python/vllm_bench.py", {"benchmark": "`--dataset-name random`"}),
+    Client("GuideLLM", "guidellm", "python/guidellm_run.py", {"benchmark": "`kind=synthetic_text`"}),
 )

@@ -21,7 +21,8 @@ STAMP = "made-from"
 
 def command(client: Client) -> list[str]:
     """What starts the client's script, in its environment, which is made if need be."""
-    return [str(python_of(client.lock)), str(client.path)]
+    python = CHECKOUT.python if client.lock is None else python_of(client.lock)
+    return [str(python), str(client.path)]
 
 
 def python_of(lock: str) -> Path:
@@ -29,12 +30,24 @@ def python_of(lock: str) -> Path:
     source, folder = CHECKOUT.locks / "clients" / f"{lock}.txt", ENVIRONMENTS / lock
     with made_once(folder, source.read_bytes() + sys.version.encode()) as is_missing:
         if is_missing:
-            listed = run(sys.executable, "-I", "-m", "pip", "config", "list")
-            env = {**uv_settings(listed), **inherited()}
-            run(str(CHECKOUT.uv), "venv", "--quiet", "--python", sys.executable, str(folder), env=env)
-            install = ("pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:")
-            run(str(CHECKOUT.uv), *install, "--python", str(folder / "bin/python"), "-r", str(source), env=env)
+            install(source, folder)
     return folder / "bin" / "python"
+
+
+def install(source: Path, folder: Path) -> None:
+    """Make an environment in this folder, from this lock."""
+    listed = run(sys.executable, "-I", "-m", "pip", "config", "list")
+    env = {**uv_settings(listed), **inherited()}
+    run(str(CHECKOUT.uv), "venv", "--quiet", "--python", sys.executable, str(folder), env=env)
+    words = (str(CHECKOUT.uv), "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:")
+    into = (*words, "--python", str(folder / "bin/python"))
+    if "\ntorch==" in source.read_text():
+        # Where an index has a CPU build, it is taken. The next line leaves it alone.
+        subprocess.run([*into, "-r", str(CHECKOUT.locks / "torch-cpu.txt")], env=env, capture_output=True, check=False)
+    run(*into, "-r", str(source), env=env)
+    if any("+cpu" not in path.name for path in folder.glob("lib/python*/site-packages/torch-*.dist-info")):
+        # PyPI's torch needs NVIDIA's libraries even to start.
+        run(*into, "-r", str(CHECKOUT.locks / "cuda.txt"), env=env)
 
 
 @contextmanager

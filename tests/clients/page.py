@@ -47,7 +47,9 @@ def section(client: Client) -> str:
     assert lines is not None, f"{client.script} has no lines between 'configure' and 'end'"
     code = textwrap.dedent(lines[1]).strip("\n")
     uses = "; ".join(f"{COLUMNS[cell]}: {words}" for cell, words in client.cells.items())
-    language = "python" if client.runtime == "python" else "js"
+    language = "js" if client.runtime == "node" else "python"
+    if all(line.startswith("# ") for line in code.splitlines()):
+        language, code = "sh", re.sub("^# ", "", code, flags=re.MULTILINE)
     wrapped = textwrap.fill(f"{uses}.", 120, break_long_words=False, break_on_hyphens=False)
     return f"### {client.name}\n\n```{language}\n{code}\n```\n\n{wrapped}\n"
 

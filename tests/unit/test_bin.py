@@ -94,7 +94,7 @@ def test_arguments_go_to_pytest(tmp_path: Path) -> None:
 def test_all_clients_run_where_they_are_asked_for(tmp_path: Path) -> None:
     done = checked(tmp_path, "--clients", "-k", "openai")
     assert done.returncode == 0
-    assert done.stdout.endswith("\npytest tests/clients tests/clients/test_heavy.py -k openai\n")
+    assert done.stdout.endswith("\npytest tests/clients/test_light.py tests/clients/test_heavy.py -k openai\n")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""OpenAI's Agents SDK, on both APIs."""
+
+import asyncio
+from typing import Any
+
+from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
+
+# configure
+from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, set_tracing_disabled
+from openai import AsyncOpenAI
+
+set_tracing_disabled(True)  # Traces go to OpenAI.
+client = AsyncOpenAI(base_url=URL, api_key=KEY)
+by_chat = OpenAIChatCompletionsModel(model=MODEL, openai_client=client)
+by_responses = OpenAIResponsesModel(model=MODEL, openai_client=client)
+# Agent(name="Miller", model=by_chat)
+# end
+from pydantic import BaseModel
+
+
+class Wheel(BaseModel):
+    name: str
+    paddles: int
+
+
+def ask(model: Any, **settings: Any) -> Any:
+    # The SDK's client belongs to one event loop.
+    return LOOP.run_until_complete(Runner.run(Agent(name="Miller", model=model, **settings), QUESTION)).final_output
+
+
+async def pieces_of(model: Any) -> list[str]:
+    events = Runner.run_streamed(Agent(name="Miller", model=model), QUESTION).stream_events()
+    raw = [event.data async for event in events if event.type == "raw_response_event"]
+    return [event.delta for event in raw if event.type == "response.output_text.delta"]
+
+
+def chat() -> None:
+    check_answer(ask(by_chat))
+
+
+def stream() -> None:
+    check_pieces(LOOP.run_until_complete(pieces_of(by_chat)))
+
+
+def structured() -> None:
+    assert isinstance(ask(by_chat, output_type=Wheel), Wheel)
+
+
+def responses() -> None:
+    check_answer(ask(by_responses))
+
+
+def responses_stream() -> None:
+    check_pieces(LOOP.run_until_complete(pieces_of(by_responses)))
+
+
+def responses_structured() -> None:
+    assert isinstance(ask(by_responses, output_type=Wheel), Wheel)
+
+
+LOOP = asyncio.new_event_loop()
+run(
+    chat=chat,
+    stream=stream,
+    structured=structured,
+    responses=responses,
+    responses_stream=responses_stream,
+    responses_structured=responses_structured,
+)

@@ -1,0 +1,45 @@
+"""LiteLLM's SDK."""
+
+from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
+
+# configure
+import litellm
+
+headrace = {"model": f"openai/{MODEL}", "api_base": URL, "api_key": KEY}
+# litellm.completion(messages=[...], **headrace)
+# end
+from pydantic import BaseModel
+
+MESSAGES = [{"role": "user", "content": QUESTION}]
+
+
+class Wheel(BaseModel):
+    name: str
+    paddles: int
+
+
+def chat() -> None:
+    check_answer(litellm.completion(messages=MESSAGES, **headrace).choices[0].message.content)
+
+
+def stream() -> None:
+    chunks = litellm.completion(messages=MESSAGES, stream=True, **headrace)
+    check_pieces([chunk.choices[0].delta.content or "" for chunk in chunks])
+
+
+def structured() -> None:
+    answer = litellm.completion(messages=MESSAGES, response_format=Wheel, **headrace)
+    Wheel.model_validate_json(answer.choices[0].message.content)
+
+
+def responses() -> None:
+    response = litellm.responses(input=QUESTION, **headrace)
+    check_answer(response.output_text)
+
+
+def responses_stream() -> None:
+    events = litellm.responses(input=QUESTION, stream=True, **headrace)
+    check_pieces([event.delta for event in events if event.type == "response.output_text.delta"])
+
+
+run(chat=chat, stream=stream, structured=structured, responses=responses, responses_stream=responses_stream)

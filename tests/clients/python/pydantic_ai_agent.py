@@ -1,0 +1,67 @@
+"""pydantic-ai, on both APIs."""
+
+import asyncio
+from typing import Any
+
+from cells import KEY, MODEL, QUESTION, URL, check_answer, run
+
+# configure
+from pydantic_ai import Agent, NativeOutput
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+provider = OpenAIProvider(base_url=URL, api_key=KEY)
+by_chat = OpenAIChatModel(MODEL, provider=provider)
+by_responses = OpenAIResponsesModel(MODEL, provider=provider)
+# Agent(by_chat)
+# end
+from pydantic import BaseModel
+
+
+class Wheel(BaseModel):
+    name: str
+    paddles: int
+
+
+def ask(model: Any, **settings: Any) -> Any:
+    return LOOP.run_until_complete(Agent(model, **settings).run(QUESTION)).output
+
+
+async def texts_of(model: Any) -> list[str]:
+    async with Agent(model).run_stream(QUESTION) as result:
+        return [text async for text in result.stream_text(delta=True, debounce_by=None)]
+
+
+def chat() -> None:
+    check_answer(ask(by_chat))
+
+
+def stream() -> None:
+    check_answer("".join(LOOP.run_until_complete(texts_of(by_chat))))
+
+
+def structured() -> None:
+    assert isinstance(ask(by_chat, output_type=NativeOutput(Wheel)), Wheel)
+
+
+def responses() -> None:
+    check_answer(ask(by_responses))
+
+
+def responses_stream() -> None:
+    check_answer("".join(LOOP.run_until_complete(texts_of(by_responses))))
+
+
+def responses_structured() -> None:
+    assert isinstance(ask(by_responses, output_type=NativeOutput(Wheel)), Wheel)
+
+
+LOOP = asyncio.new_event_loop()
+run(
+    chat=chat,
+    stream=stream,
+    structured=structured,
+    responses=responses,
+    responses_stream=responses_stream,
+    responses_structured=responses_structured,
+)
