@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import asdict
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
 from headrace.store.fleet import presence
 from headrace.store.jobs import IS_RUNNING
+from headrace.store.statement import Statement
 from headrace.tables import hosts, jobs, worker_samples, workers
 
 #: The age up to which workers' samples count for the present use of their KV caches, in seconds.
@@ -120,8 +122,15 @@ def forget_old(db: Connection, keep_days: int) -> int:
 def fleets(db: Connection) -> dict[str, Fleet]:
     """The live fleet of each pool; a pool without live workers is absent.
 
-    Workers on a draining host add neither slots nor running jobs.
+    Workers on a draining host add neither slots nor running jobs. Each web process asks four times a second.
     """
+    statement = _fleets()
+    return {row.pool: Fleet(**row._mapping) for row in db.exec_driver_sql(statement.sql, dict(statement.parameters))}
+
+
+@cache
+def _fleets() -> Statement:
+    """The statement of `fleets`. To build it takes ten times as long as to run it."""
     live = presence.live_workers().subquery()
     serves = sa.not_(live.c.is_draining)
     # Counted from `jobs`: the numbers in the workers' rows are as old as their last renewal.
@@ -151,4 +160,4 @@ def fleets(db: Connection) -> dict[str, Fleet]:
         .join_from(workers, live, live.c.id == workers.c.id)
         .group_by(workers.c.pool)
     )
-    return {row.pool: Fleet(**row._mapping) for row in db.execute(statement)}
+    return Statement.of(statement)
