@@ -27,6 +27,7 @@ from api.door.single_flight import SingleFlight
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
+from api.early import EarlyDoor
 from api.errors import problems
 from api.errors.methods import allowed_methods
 from api.metrics import Handled, RequestKind, WebMetrics
@@ -106,7 +107,8 @@ def create_app(settings: Settings) -> WebApp:
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
     mounted = DispatcherMiddleware(app.wsgi_app, {OPS_PATH: create_ops(parts)})
-    app.wsgi_app = mounted  # type: ignore[method-assign]
+    # Pages of other origins need headers that Flask adds.
+    app.wsgi_app = mounted if settings.cors.origins else EarlyDoor(mounted, parts)  # type: ignore[method-assign]
     return app
 
 

@@ -57,15 +57,21 @@ def answer(error: HeadraceError) -> Response:
     more: dict[str, Any] = {}
     if isinstance(error, Refused):
         g.refusal = error.reason
-        when = error.retry_after_s
-        headers |= {"x-should-retry": "false"} if when is None else {"Retry-After": str(when)}
-        headers |= rate_headers(RatesLeft.of(error.rates_left))
-        more["reason"] = error.reason
-    if isinstance(error, errors.QueueFull):
-        more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "unit", "expected_wait_s")}
+        told, more = told_of_refusal(error)
+        headers |= told
     if error.job_id is not None:
         headers["x-job-id"] = show_id(error.job_id)
-    return _problem(shape.status, _error(message, shape.type, error.code, param) | more, headers)
+    return _problem(shape.status, body_of(message, shape.type, error.code, param, more), headers)
+
+
+def told_of_refusal(error: Refused) -> tuple[dict[str, str], dict[str, Any]]:
+    """The headers of a refusal's answer, and what its body has beside an error's usual fields."""
+    when, more = error.retry_after_s, {"reason": error.reason}
+    headers = {"x-should-retry": "false"} if when is None else {"Retry-After": str(when)}
+    headers |= rate_headers(RatesLeft.of(error.rates_left))
+    if isinstance(error, errors.QueueFull):
+        more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "unit", "expected_wait_s")}
+    return headers, more
 
 
 def _answer_http(error: HTTPException) -> ResponseReturnValue:
@@ -75,7 +81,7 @@ def _answer_http(error: HTTPException) -> ResponseReturnValue:
         return error.get_response(request.environ)
     kind = "invalid_request_error" if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
     headers = {"Allow": ", ".join(allowed_methods())} if status == http.HTTPStatus.METHOD_NOT_ALLOWED else {}
-    return _problem(status, _error(_message(error), kind, HTTP_CODES.get(status, "invalid_request")), headers)
+    return _problem(status, body_of(_message(error), kind, HTTP_CODES.get(status, "invalid_request")), headers)
 
 
 def _message(error: HTTPException) -> str:
@@ -93,13 +99,15 @@ def _message(error: HTTPException) -> str:
 def _answer_bug(error: Exception) -> Response:
     """A bug, which the caller cannot fix: the log has the error, and the answer only the request id."""
     log.error("request_failed", extra={"request_id": g.request_id}, exc_info=error)
-    return _problem(500, _error("Something went wrong here. Nothing was lost.", "server_error", "internal_error"))
+    return _problem(500, body_of("Something went wrong here. Nothing was lost.", "server_error", "internal_error"))
 
 
-def _problem(status: int, error: Mapping[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> Response:
-    return Response(to_json({"error": error}) + b"\n", status, headers, mimetype="application/json")
+def _problem(status: int, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    return Response(body, status, headers, mimetype="application/json")
 
 
-def _error(message: str, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
-    """An error as OpenAI spells it."""
-    return {"message": message, "type": kind, "param": param, "code": code}
+def body_of(
+    message: str, kind: str, code: str, param: str | None = None, more: Mapping[str, Any] = MappingProxyType({})
+) -> bytes:
+    """An error as OpenAI spells it, in JSON. Args: more: further fields."""
+    return to_json({"error": {"message": message, "type": kind, "param": param, "code": code, **more}}) + b"\n"

@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 
 from api.deps import answer, caller, deps, query
 from api.routes import existing
-from api.routes.submission import accept, body, headers_of, headers_of_job, idempotency, refuse_early
+from api.routes.submission import accept, body, headers_of, headers_of_job, idempotency
 from api.schemas.body import validated
 from api.schemas.job_request import JobRequest
 from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobsQuery, WaitQuery
@@ -20,7 +20,7 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 def submit() -> Response:
     """202, and the job's place in its queue."""
     app = caller()
-    draft = validated(JobRequest, body(app, refuse_early)).to_draft()
+    draft = validated(JobRequest, body(app)).to_draft()
     accepted = accept(draft, app, idempotency())
     return answer(AcceptedBody.of(accepted), 202, headers=headers_of(accepted))
 

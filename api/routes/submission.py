@@ -1,7 +1,7 @@
 """The shared part of all endpoints that submit: the body, the Idempotency-Key, and three ways to get the answer."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 from uuid import UUID
 
@@ -29,10 +29,9 @@ KEY_CHARS_LIMIT = 255
 WAIT_DIGITS_LIMIT = 9
 
 
-def body(app: App, first_look: Callable[[App, bytes], object] = lambda *_: None) -> dict[str, Any]:
+def body(app: App) -> dict[str, Any]:
     """The request's JSON object.
 
-    Args: first_look: gets a small body before it is parsed; may raise.
     Raises: InvalidRequest. RequestEntityTooLarge. UnsupportedMediaType. AppLimited. BodiesFull. BodyTimeout.
     """
     parts, told = deps(), request.content_length
@@ -49,19 +48,12 @@ def body(app: App, first_look: Callable[[App, bytes], object] = lambda *_: None)
         with bodies.reading_small(app.id) as needs_deadline:
             # The end of a chunked body is unknown, so only a reader stops at its limit.
             raw = g.raw = _read(app, most) if needs_deadline or told is None else _stream(told, limit).read()
-        first_look(app, raw)
         return parse_object(raw)
     bodies.admit(app, size, _idempotency_key())
     g.body = app.id, size
     g.raw = _read(app, most)
     with bodies.parsing.hold(app.id):
         return parse_object(g.raw)
-
-
-def refuse_early(app: App, raw: bytes) -> None:
-    """Refuse a job whose queue was full a moment ago. A replay needs no place. Raises: QueueFull."""
-    if "HTTP_IDEMPOTENCY_KEY" not in request.environ:
-        deps().submitter.refuser.early.check(app.id, raw)
 
 
 def _is_packed() -> bool:

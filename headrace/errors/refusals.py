@@ -58,20 +58,6 @@ class QueueFull(Refused):
         self.queue, self.depth, self.cap, self.unit = queue, depth, cap, unit
         self.expected_wait_s = expected_wait_s
 
-    def again(self) -> "QueueFull":
-        """The same refusal for another request. An error that is raised twice would keep the frames of both."""
-        return QueueFull(
-            str(self),
-            queue=self.queue,
-            reason=self.reason,
-            depth=self.depth,
-            cap=self.cap,
-            unit=self.unit,
-            expected_wait_s=self.expected_wait_s,
-            retry_after_s=self.retry_after_s,
-            rates_left=self.rates_left,
-        )
-
 
 class AppLimited(Refused):
     """The app has used up its minute: the reason is requests_per_minute or tokens_per_minute."""

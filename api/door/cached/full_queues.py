@@ -3,15 +3,16 @@
 Pure memory, safe for many threads: an entry is replaced as a whole, and two threads that ask at once do no harm.
 """
 
+import math
 import time
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
 #: How long a refusal is repeated, in seconds after Redis was asked.
 REMEMBER_S = 0.02
-#: Seconds after which one caller asks again, while the others use the cached refusal. It is short because under load an
-#: answer takes most of `REMEMBER_S`: the caller waits for the GIL as well as for Redis.
-FRESH_S = 0.002
+#: Seconds after which one caller asks again, while the others use the cached refusal. It is shorter than `REMEMBER_S`
+#: because under load an answer takes milliseconds: the caller waits for the GIL as well as for Redis.
+FRESH_S = 0.006
 #: Entries at most.
 REMEMBERED = 1000
 #: Seconds between two knocks of one app at the same full queue.
@@ -34,11 +35,13 @@ class FullQueues(Generic[Key, Told]):
     def __init__(self) -> None:
         self._entries: dict[Key, _Remembered[Told]] = {}
         self._knocked_at: dict[Hashable, float] = {}
+        #: When the last refusal is repeated for the last time.
+        self._until = -math.inf
 
     @property
     def is_empty(self) -> bool:
-        """True while no refusal is cached."""
-        return not self._entries
+        """True while no refusal is repeated."""
+        return time.monotonic() >= self._until
 
     def recall(self, key: Key) -> Told | None:
         """The cached refusal; None when the caller must ask Redis."""
@@ -61,6 +64,7 @@ class FullQueues(Generic[Key, Told]):
         if len(self._entries) >= REMEMBERED:
             self._entries.clear()
         self._entries[key] = _Remembered(told, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
+        self._until = max(self._until, asked_at + REMEMBER_S)
 
     def forget(self, key: Key) -> None:
         """Drop the refusal: the queue has room again."""

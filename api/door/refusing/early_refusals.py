@@ -35,12 +35,12 @@ class Examined(NamedTuple):
     """The last job of these looks that was examined and refused. It stands for those refused after it.
 
     Attributes:
-        again: makes its error once more.
+        error: what it was told. It must not be raised again: it would keep the frames of both.
         queue: the one that it wanted.
         demand: one job, with its tokens.
     """
 
-    again: Callable[[], QueueFull]
+    error: QueueFull
     queue: str
     demand: RefusedDemand
 
@@ -53,16 +53,21 @@ class EarlyRefusals:
         self._count = count
         self._full: FullQueues[Looks, Examined] = FullQueues()
 
-    def check(self, app_id: UUID, raw: bytes) -> None:
-        """Refuse a request by the body of `POST /v1/jobs`. The job is counted with the tokens of the one examined.
+    @property
+    def is_empty(self) -> bool:
+        """True while no queue was full lately."""
+        return self._full.is_empty
 
-        Raises: QueueFull.
+    def check(self, app_id: UUID, raw: bytes) -> QueueFull | None:
+        """Refuse a request by the body of `POST /v1/jobs`; None if it must be examined.
+
+        A refused job is counted with the tokens of the one examined.
         """
-        if self._full.is_empty or (looks := _looks(app_id, raw)) is None or (found := self._full.recall(looks)) is None:
-            return
-        error, demand = found.again(), found.demand
+        if (looks := _looks(app_id, raw)) is None or (found := self._full.recall(looks)) is None:
+            return None
+        error, demand = found.error, found.demand
         self._count(app_id, found.queue, error.reason, demand.tokens, demand.expected_tokens)
-        raise error
+        return error
 
     def remember(self, looks: Looks, refused: Examined, asked_at: float) -> None:
         """Refuse jobs of these looks from now on. Args: asked_at: when Redis was asked, on the monotonic clock."""

@@ -94,7 +94,7 @@ class Refuser:
         is_own_choice = draft.rule is None and not draft.is_embedding
         asked_at = self.intake.asked_at(bid.ask)
         if has_one_queue and is_own_choice and asked_at is not None and not self.cache.may_serve(app, bid.spec.pool):
-            self.early.remember(_looks(draft, app), Examined(refused.again, *self._wanted(bid.spec)), asked_at)
+            self.early.remember(_looks(draft, app), Examined(refused, *self._wanted(bid.spec)), asked_at)
 
     def _wanted(self, spec: JobSpec) -> tuple[str, RefusedDemand]:
         """The queue whose demand a refused job is, and how much it is."""

@@ -56,10 +56,10 @@ class Wsgi:
     def __call__(self) -> bytes:
         """The body of one answer."""
         chunks = self._app.wsgi_app({**self._environ, "wsgi.input": BytesIO(self._body)}, self._start)
-        try:
-            return b"".join(chunks)
-        finally:
-            chunks.close()  # type: ignore[attr-defined]
+        body = b"".join(chunks)
+        if hasattr(chunks, "close"):
+            chunks.close()
+        return body
 
     def _start(self, status: str, *_: Any) -> Any:
         assert status.startswith(self._status), status
@@ -161,6 +161,7 @@ class Door:
                 full()
         for looks, entry in refusals._entries.items():
             refusals._entries[looks] = entry._replace(ask_again_at=math.inf, until=math.inf)
+        refusals._until = math.inf
 
 
 def _settings(bed: Testbed) -> Settings:

@@ -20,7 +20,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_one_caller_asks_again_while_the_others_go_on(clock: SimpleNamespace) -> None:
     full: FullQueues[str, Refusal] = FullQueues()
     assert full.recall("q") is None
+    assert full.is_empty
     full.remember("q", FULL, clock.now_s)
+    assert not full.is_empty
 
     clock.now_s += FRESH_S * 0.9
     assert full.recall("q") is FULL
@@ -38,6 +40,7 @@ def test_nothing_is_remembered_for_longer_than_its_time(clock: SimpleNamespace) 
     full.remember("q", FULL, asked_at)
     clock.now_s = asked_at + REMEMBER_S
     assert [full.recall("q") for _ in range(2)] == [None, None]
+    assert full.is_empty
 
 
 def test_room_voids_what_is_remembered(clock: SimpleNamespace) -> None:
