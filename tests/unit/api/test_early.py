@@ -1,0 +1,120 @@
+"""The door before Flask: it answers what is surely refused, and hands on all else as it came."""
+
+import json
+from collections.abc import Iterable
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from api.bodies.in_flight import SMALL_BYTES
+from api.bodies.small import SmallBodies
+from api.deps import WebDeps
+from api.early import EarlyDoor
+from headrace.domain.apps import App, Scope
+from headrace.domain.ids import new_id
+from headrace.errors import QueueFull, Unauthenticated
+
+BODY = b'{"prompt": "Hi"}'
+FULL = QueueFull("It is full.", queue="chat.normal", reason="depth", depth=5, cap=5, retry_after_s=3)
+APP = App(new_id(), "test", "whsec_test", scopes=frozenset({Scope.SUBMIT}))
+
+
+class World:
+    """What the door stands on. Attributes: app: whose key it is; None: a bad one. noted: what the metrics were told."""
+
+    def __init__(self) -> None:
+        self.app: App | None = APP
+        self.is_empty, self.asked, self.noted = False, list[bytes](), list[Any]()
+        self.refusal: QueueFull | None = FULL
+        self.small = SmallBodies()
+        with self.small.reading(APP.id):
+            pass  # Its last body came promptly.
+        bodies = SimpleNamespace(reading_small=self.small.reading)
+        refuser = SimpleNamespace(early=self)
+        metrics = SimpleNamespace(note=lambda handled, took_s: self.noted.append(handled))
+        parts = SimpleNamespace(
+            authenticator=self, bodies=bodies, submitter=SimpleNamespace(refuser=refuser), metrics=metrics
+        )
+        self.door = EarlyDoor(self._flask, cast(WebDeps, parts))
+
+    def authenticate(self, _header: str | None) -> App:
+        if self.app is None:
+            raise Unauthenticated
+        return self.app
+
+    def check(self, _app_id: object, raw: bytes) -> QueueFull | None:
+        self.asked.append(raw)
+        return self.refusal
+
+    def _flask(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("202 ACCEPTED", [])
+        return [environ["wsgi.input"].read()]
+
+    def post(self, **changes: str) -> tuple[str, dict[str, str], bytes]:
+        environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": "/v1/jobs", "CONTENT_LENGTH": str(len(BODY))}
+        told: list[Any] = []
+        given = {**environ, "wsgi.input": BytesIO(BODY), **changes}
+        body = b"".join(self.door(given, lambda *head: told.append(head)))  # type: ignore[arg-type]
+        [(status, headers)] = told
+        return status, dict(headers), body
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_refusal_is_whole(world: World) -> None:
+    status, headers, body = world.post()
+    assert (status, headers["Retry-After"], headers["Content-Length"]) == ("429 TOO MANY REQUESTS", "3", str(len(body)))
+    assert json.loads(body)["error"]["queue"] == "chat.normal"
+    assert world.asked == [BODY]
+    [noted] = world.noted
+    assert (noted.rule, noted.status, noted.refusal) == ("/v1/jobs", 429, "depth")
+
+
+def test_what_must_be_examined_is_handed_on_with_its_body(world: World) -> None:
+    world.refusal = None
+    assert world.post()[::2] == ("202 ACCEPTED", BODY)
+    assert (world.asked, world.noted) == ([BODY], [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PATH_INFO": "/v1/responses"},
+        {"REQUEST_METHOD": "GET"},
+        {"CONTENT_LENGTH": ""},
+        {"CONTENT_LENGTH": str(SMALL_BYTES + 1)},
+        {"HTTP_TRANSFER_ENCODING": "chunked"},
+        {"HTTP_CONTENT_ENCODING": "gzip"},
+        {"HTTP_IDEMPOTENCY_KEY": "once"},
+    ],
+    ids=str,
+)
+def test_what_the_routes_must_read_is_handed_on_unread(world: World, changes: dict[str, str]) -> None:
+    assert world.post(**changes)[::2] == ("202 ACCEPTED", BODY)
+    assert world.asked == []
+
+
+@pytest.mark.parametrize("app", [None, App(APP.id, "test", "whsec_test", scopes=frozenset({Scope.READ}))], ids=repr)
+def test_a_key_that_may_not_submit_is_refused_by_the_routes(world: World, app: App | None) -> None:
+    world.app = app
+    assert world.post()[0] == "202 ACCEPTED"
+    assert world.asked == []
+
+
+def test_a_body_that_may_come_slowly_is_handed_on_and_its_sender_proves_nothing(world: World) -> None:
+    world.app = App(new_id(), "new", "whsec_test")
+    assert world.post()[0] == "202 ACCEPTED"
+    assert world.asked == []
+    with world.small.reading(world.app.id) as needs_deadline:
+        assert needs_deadline
+
+
+def test_nothing_is_looked_at_while_no_queue_was_full(world: World) -> None:
+    world.is_empty = True
+    assert world.post()[0] == "202 ACCEPTED"
+    assert world.asked == []
