@@ -9,7 +9,7 @@ from headrace.cli.apps import apps
 from headrace.cli.backtest.command import backtest
 from headrace.cli.bench.command import bench
 from headrace.cli.calibrate.command import calibrate_
-from headrace.cli.client import cancel, get, queues, submit
+from headrace.cli.client import cancel, get
 from headrace.cli.deliveries import deliveries
 from headrace.cli.demo.command import demo
 from headrace.cli.hosts import hosts
@@ -20,8 +20,10 @@ from headrace.cli.money.costs import costs
 from headrace.cli.money.prices import prices
 from headrace.cli.operators.command import operators
 from headrace.cli.plan import plan_
+from headrace.cli.queues.command import queues
 from headrace.cli.scale.command import scale
 from headrace.cli.settings.command import settings
+from headrace.cli.submit.command import submit
 from headrace.cli.up import up
 from headrace.errors import HeadraceError
 

@@ -1,11 +1,14 @@
 """`headrace up`: the whole system on this machine, for development. Prints its state; `headrace.stack` runs it."""
 
 import importlib.util
+import json
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -24,6 +27,10 @@ from headrace.stack.processes.supervisor import Supervisor
 from headrace.stack.report import Report
 from headrace.store.money import budgets, tariffs
 
+Say = Callable[[str], None]
+#: How a stack's addresses are printed, if at all.
+Form = Literal["text", "json", "none"]
+
 
 @click.command()
 @click.option(
@@ -40,6 +47,7 @@ from headrace.store.money import budgets, tariffs
     help="Written as JSON once everything is ready, and again when a pid changes.",
 )
 @click.option("--brief", is_flag=True, help="Print no addresses, keys and passwords; the ready file has them.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, as in the ready file, and nothing else.")
 @click.option("--scale", is_flag=True, help="Let the autoscaler add and remove workers; each counts as a host.")
 @click.option(
     "--max-hosts", type=click.IntRange(1), help=f"With --scale: the most workers. Default: max_hosts, or {MAX_HOSTS}."
@@ -50,28 +58,38 @@ from headrace.store.money import budgets, tariffs
     metavar="S",
     help="With --scale: seconds from the order of a worker to its start, as at a provider. Default: 0.",
 )
-def up(engine: str | None, ready_file: Path | None, brief: bool, **options: Any) -> None:
-    """Run the whole system on this machine until Ctrl-C."""
+def up(engine: str | None, ready_file: Path | None, brief: bool, as_json: bool, **options: Any) -> None:
+    """Run the whole system on this machine until Ctrl-C.
+
+    \b
+    headrace up --engine simulator     without a model: the answers are made up
+    headrace up --json                 one line of JSON once everything is ready; the rest goes to standard error
+    """
+    if brief and as_json:
+        raise click.UsageError("Give --brief or --json, not both.")
+    tell = say_aside if as_json else say
+    form: Form = "json" if as_json else "none" if brief else "text"
     # Holds until the supervisor handles the signals. SystemExit lets the cleanup run; the bare signal would not.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     scale = _scale(**{name: options.pop(name) for name in ("scale", "max_hosts", "provision_s")})
-    settings = choose_engine(engine)
+    settings = choose_engine(engine, tell)
     settings.check_paid_pools()
     settings.check_budget_webhook()
     with state_lock(settings.state_dir) as lock:
         without, port = frozenset(options["without"]), options["port"]
-        models = {name: prepare(settings, say, pool) for name, pool in settings.pools.items() if pool.engine == "vllm"}
-        machine = Machine(settings, StackOptions(without, port, models, scale), say)
+        models = {name: prepare(settings, tell, pool) for name, pool in settings.pools.items() if pool.engine == "vllm"}
+        machine = Machine(settings, StackOptions(without, port, models, scale), tell)
         for name, reason in machine.left_out.items():
-            say(f"{name} is left out: {reason}")
+            tell(f"{name} is left out: {reason}")
         roster = None if machine.hosts is None else machine.hosts.roster
-        supervisor = Supervisor(machine.stages(), machine.logs, lock, say, roster)
-        tell = _Announcement(machine, models.get(settings.pool), supervisor, ready_file, brief)
+        supervisor = Supervisor(machine.stages(), machine.logs, lock, tell, roster)
+        files = [settings.state_dir / "stack.json"] + ([ready_file] if ready_file else [])
+        announcement = _Announcement(machine, models.get(settings.pool), supervisor, files, Printer(form, tell))
         try:
             with nullcontext() if machine.hosts is None else host_socket(machine.host_socket, machine.hosts.answer):
-                supervisor.run(tell)
+                supervisor.run(announcement)
         finally:
-            tell.withdraw()
+            announcement.withdraw()
 
 
 def _scale(scale: bool, max_hosts: int | None, provision_s: float | None) -> ScaleOptions | None:
@@ -89,7 +107,13 @@ def say(line: str) -> None:
         click.echo(line)
 
 
-def choose_engine(asked: str | None) -> Settings:
+def say_aside(line: str) -> None:
+    """Print a line on standard error, likewise."""
+    with suppress(OSError):
+        click.echo(line, err=True)
+
+
+def choose_engine(asked: str | None, say: Say = say) -> Settings:
     """The settings with this engine. If vLLM is wanted but not installed, chooses the simulator and prints that."""
     settings = _with_engine(asked) if asked else Settings.load()
     is_wanted = any(settings.pools[name].engine == "vllm" for name in settings.own_pools)
@@ -105,6 +129,14 @@ def _with_engine(engine: str) -> Settings:
     return Settings.load(engine=engine, pools=pools) if pools else Settings.load(engine=engine)
 
 
+@dataclass(frozen=True, slots=True)
+class Printer:
+    """How a stack is printed. Attributes: form: of its addresses. say: prints everything else."""
+
+    form: Form
+    say: Say
+
+
 class _Announcement:
     """Announces the stack's addresses: to the terminal once, to the ready file each time a pid changes."""
 
@@ -113,14 +145,13 @@ class _Announcement:
         machine: Machine,
         model: PreparedModel | None,
         supervisor: Supervisor,
-        ready_file: Path | None,
-        brief: bool,
+        files: Sequence[Path],
+        printer: Printer,
     ) -> None:
         self._machine = machine
         self._model = model
         self._supervisor = supervisor
-        self._files = [machine.settings.state_dir / "stack.json"] + ([ready_file] if ready_file else [])
-        self._brief = brief
+        self._files, self._printer = files, printer
         self._api_key: str | None = None
         self._analyst_url: str | None = None
         self._is_written = True
@@ -134,8 +165,8 @@ class _Announcement:
                 self._analyst_url = make_analyst(self._machine.settings)
         report = self._report(self._api_key)
         is_written = self._write(report)
-        if first and not self._brief:
-            self._show(report)
+        if first:
+            self._print(report)
         return is_written
 
     def _write(self, report: Report) -> bool:
@@ -144,11 +175,11 @@ class _Announcement:
                 report.write(path)
         except OSError as error:
             if self._is_written:
-                say(f"{error.filename or path} cannot be written: {error.strerror}. It is tried again.")
+                self._printer.say(f"{error.filename or path} cannot be written: {error.strerror}. It is tried again.")
             self._is_written = False
         else:
             if not self._is_written:
-                say("The report is written again.")
+                self._printer.say("The report is written again.")
             self._is_written = True
         return self._is_written
 
@@ -175,6 +206,13 @@ class _Announcement:
             pids=self._supervisor.pids,
             analyst_url=self._analyst_url,
         )
+
+    def _print(self, report: Report) -> None:
+        match self._printer.form:
+            case "text":
+                self._show(report)
+            case "json":
+                say(json.dumps(asdict(report)))
 
     def _show(self, report: Report) -> None:
         about = {"simulator": " (its answers are made up)", "openai": " (the paid API)"}.get(report.engine, "")

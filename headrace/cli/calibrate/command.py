@@ -8,10 +8,11 @@ import click
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from headrace.cli.api import Api
 from headrace.cli.calibrate import report
 from headrace.cli.calibrate.labels import Label, read_labels
 from headrace.cli.calibrate.runs import Run, errors_of, run_all
-from headrace.cli.client import Api, json_option, notes, print_json
+from headrace.cli.client import json_option, notes, print_json
 from headrace.config import PoolSettings, Settings
 from headrace.config.pools import DEFAULT_OWN_PRICE
 from headrace.policies.routing.calibration import Part, calibrate, labels_needed, risk_of_one, totals

@@ -8,8 +8,8 @@ from decimal import Decimal
 from itertools import product
 from typing import Any
 
+from headrace.cli.api import POLL_S, Api, TryLater
 from headrace.cli.calibrate.labels import Label
-from headrace.cli.client import POLL_S, Api, TryLater
 from headrace.config import PoolSettings
 from headrace.domain.states import TERMINAL, JobState
 from headrace.policies.routing.calibration import Trial

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from headrace import connections
-from headrace.cli.client import Api
+from headrace.cli.api import Api
 from headrace.cli.demo import report as demo_report
 from headrace.cli.demo.report import Demo
 from headrace.config import Settings

@@ -1,16 +1,14 @@
 """`headrace scale`, for operators: what the autoscaler sees, what it wants and why, and what it expects."""
 
-import signal
-import time
 from collections.abc import Sequence
 
 import click
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from headrace.cli.client import out, print_json
 from headrace.cli.database import database, operator_settings
+from headrace.cli.queues.watch import watch
 from headrace.cli.scale.as_json import as_json as json_of
 from headrace.cli.scale.overview import PoolOverview, Reader
 from headrace.cli.scale.replay import replay
@@ -18,8 +16,6 @@ from headrace.cli.scale.screen import CHART_HEIGHT, LOUD, screen
 from headrace.config import Settings
 from headrace.errors import ConfigError, StoreUnavailable
 
-#: How often `--watch` reads and draws.
-WATCH_EVERY_S = 2.0
 #: A chart of fewer lines says nothing.
 LEAST_HEIGHT = 3
 
@@ -30,10 +26,10 @@ LEAST_HEIGHT = 3
     "--decisions", "num_decisions", type=click.IntRange(0, 1000), default=5, show_default=True, metavar="N",
     help="How many decisions; those in a row that say the same count as one.",
 )  # fmt: skip
-@click.option("--watch", is_flag=True, help="Draw it again every 2 s, until Ctrl-C.")
+@click.option("--watch", "is_watched", is_flag=True, help="Draw it again every 2 s, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @click.pass_context
-def scale(context: click.Context, pool: str | None, num_decisions: int, watch: bool, as_json: bool) -> None:
+def scale(context: click.Context, pool: str | None, num_decisions: int, is_watched: bool, as_json: bool) -> None:
     """Show what the autoscaler sees, what it wants and why, and what it expects of the next hours.
 
     \b
@@ -54,14 +50,14 @@ def scale(context: click.Context, pool: str | None, num_decisions: int, watch: b
     """
     if context.invoked_subcommand is not None:
         return
-    if watch and as_json:
+    if is_watched and as_json:
         raise click.UsageError("--watch and --json exclude each other.")
     settings = operator_settings()
     pools, reader = _pools(settings, pool), Reader(settings, num_decisions)
-    if watch:
-        _watch(settings, reader, pools)
-        return
-    found = _read(settings, reader, pools)
+    if is_watched:
+        found = watch(lambda: _read(settings, reader, pools), _fitted, StoreUnavailable)
+    else:
+        found = _read(settings, reader, pools)
     if as_json:
         print_json([json_of(each) for each in found])
     else:
@@ -92,39 +88,6 @@ def _screens(found: Sequence[PoolOverview], chart_height: int) -> RenderableType
         parts += [Text()] if parts else []
         parts.append(screen(each, out.width, chart_height))
     return Group(*parts)
-
-
-def _watch(settings: Settings, reader: Reader, pools: Sequence[str]) -> None:
-    """Draw until Ctrl-C. Raises: UsageError: the output is no terminal. StoreUnavailable: at the beginning."""
-    if not out.is_terminal:
-        raise click.UsageError("--watch needs a terminal: leave it out in a pipe.")
-    stopped: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        """Note a signal. An exception amid a query might get lost, or leave the terminal as it is."""
-        if stopped:
-            raise KeyboardInterrupt
-        stopped.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    found, trouble = _read(settings, reader, pools), ""
-    with Live(console=out, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
-        while not stopped:
-            live.update(_fitted(found, trouble), refresh=True)
-            _pause(stopped)
-            try:
-                found, trouble = (found if stopped else _read(settings, reader, pools)), ""
-            except StoreUnavailable as error:
-                trouble = f"NOT CURRENT: {error}"
-    out.print(_screens(found, CHART_HEIGHT))
-
-
-def _pause(stopped: Sequence[int]) -> None:
-    """Wait for the next drawing, or until a signal has come."""
-    until = time.monotonic() + WATCH_EVERY_S
-    while not stopped and time.monotonic() < until:
-        time.sleep(0.1)
 
 
 def _fitted(found: Sequence[PoolOverview], trouble: str) -> RenderableType:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from headrace import connections
 from headrace.cli import main
-from headrace.cli.client import Api, TryLater
+from headrace.cli.api import Api, TryLater
 from headrace.config import Settings
 from headrace.domain.apps import App, Changes
 from headrace.domain.ids import parse_id

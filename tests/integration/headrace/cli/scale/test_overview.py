@@ -1,17 +1,8 @@
 """`headrace scale` on a real Postgres, and `--watch` in a real terminal."""
 
-import fcntl
 import json
-import os
-import pty
 import re
-import select
 import signal
-import struct
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,11 +21,10 @@ from headrace.store import Store, clock
 from headrace.store.fleet import decisions, observations
 from headrace.tables import hosts, queue_rollups
 from headrace.tables import queue_samples as samples
+from tests.integration.terminals import Terminal
 
 Run = Callable[..., Result]
 CHAT = lane_queues("chat")
-#: Seconds that a screen may take.
-SOON_S = 30.0
 
 
 def inputs_at(now: datetime) -> DecisionInputs:
@@ -143,69 +133,10 @@ def test_options_that_do_not_fit_are_explained(run: Run) -> None:
     assert "--watch needs a terminal" in run("scale", "--watch").output
 
 
-class Terminal:
-    """`headrace scale --watch` in a terminal of 80 columns and 30 lines."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._fd, other = pty.openpty()
-        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
-        servers = {"DATABASE_URL": settings.database_url, "TERM": "xterm-256color"}
-        # The terminal is the process's own, so that its Ctrl-C reaches it.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from headrace.cli import main; main()", "scale", "--watch"],
-            *(-1, None, other, other, other),
-            env={**os.environ, **servers},  # noqa: TID251
-            preexec_fn=_own_terminal,
-        )
-        os.close(other)
-        self.text = ""
-
-    def read_until(self, words: str, count: int = 1) -> None:
-        until = time.monotonic() + SOON_S
-        while self.text.count(words) < count:
-            assert time.monotonic() < until, self.text
-            self._read()
-
-    def press(self, key: bytes) -> int:
-        """Press a key; returns the status with which the command ends."""
-        os.write(self._fd, key)
-        return self._end()
-
-    def terminate(self) -> int:
-        self._process.send_signal(signal.SIGTERM)
-        return self._end()
-
-    def _end(self) -> int:
-        until = time.monotonic() + SOON_S
-        while self._process.poll() is None:
-            assert time.monotonic() < until, self.text
-            self._read()
-        self._read()
-        return self._process.returncode
-
-    def _read(self) -> None:
-        if select.select([self._fd], [], [], 0.1)[0]:
-            try:
-                self.text += os.read(self._fd, 65_536).decode(errors="replace")
-            except OSError:
-                # The process has closed its side.
-                return
-
-    def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        os.close(self._fd)
-
-
-def _own_terminal() -> None:
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 @pytest.fixture
 def terminal(store: Store, settings: Settings) -> Iterator[Terminal]:
-    opened = Terminal(settings)
+    """`headrace scale --watch`."""
+    opened = Terminal(["scale", "--watch"], {"DATABASE_URL": settings.database_url})
     yield opened
     opened.close()
 
@@ -226,5 +157,5 @@ def test_a_watcher_sees_changes_in_place_and_leaves_with_ctrl_c(terminal: Termin
 
 def test_a_watcher_that_is_terminated_restores_the_terminal(terminal: Terminal, pool: int) -> None:
     terminal.read_until("3 jobs wait")
-    assert terminal.terminate() == 0
+    assert terminal.send(signal.SIGTERM) == 0
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")

@@ -5,9 +5,9 @@ from typing import Any, cast
 import click
 import pytest
 
+from headrace.cli.api import Api, TryLater
 from headrace.cli.calibrate.labels import Label
 from headrace.cli.calibrate.runs import errors_of, run_all
-from headrace.cli.client import Api, TryLater
 from headrace.config import PoolSettings
 
 POOLS = {"fast": PoolSettings(model="small"), "paid": PoolSettings(model="gpt", engine="openai")}

@@ -1,6 +1,5 @@
 """What the terminal shows of a pool, and what it says where something is not known."""
 
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,13 +13,12 @@ from rich.console import Console
 
 from headrace.cli.scale import command
 from headrace.cli.scale.frame import HOURS
-from headrace.cli.scale.overview import PoolOverview, Reader, Seen
+from headrace.cli.scale.overview import PoolOverview, Seen
 from headrace.cli.scale.screen import outcome, screen
-from headrace.config import ScalingEvent, ScalingSettings, Settings
+from headrace.config import ScalingEvent, ScalingSettings
 from headrace.domain.fleet import ScalingRecord
 from headrace.domain.hosts import HostCounts
 from headrace.domain.scaling import History, Moment, PoolHosts, Season
-from headrace.errors import StoreUnavailable
 from headrace.policies.scaling.horizon import horizon
 from headrace.policies.scaling.replay import DecisionInputs
 from headrace.store.fleet.decisions import DecisionRun, MadeDecision
@@ -191,37 +189,6 @@ def test_it_says_what_became_of_a_decision(changes: dict[str, Any], says: str) -
 def test_other_days_are_named() -> None:
     text = shown(runs=(replace(HOLDS, at=ago(42), first_at=ago(2 * 86_400)),))
     assert "22 times since 28 Nov 09:10" in flat(text)
-
-
-def test_a_watcher_keeps_the_last_screen_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_file = StringIO()
-    monkeypatch.setattr(command, "out", Console(file=screen_file, width=80, height=40, force_terminal=True))
-    handlers: dict[int, Any] = {}
-    monkeypatch.setattr(command.signal, "signal", handlers.__setitem__)
-    drawn = []
-
-    def pause(_: object) -> None:
-        drawn.append(screen_file.getvalue())
-        screen_file.truncate(0)
-        screen_file.seek(0)
-        if len(drawn) == 3:
-            handlers[signal.SIGINT](signal.SIGINT, None)
-
-    reads: Iterator[Any] = iter([[FOUND], StoreUnavailable("Postgres does not answer."), [FOUND]])
-
-    def read(*_: object) -> Any:
-        if isinstance(found := next(reads), Exception):
-            raise found
-        return found
-
-    monkeypatch.setattr(command, "_pause", pause)
-    monkeypatch.setattr(command, "_read", read)
-    command._watch(Settings.load(), Reader(Settings.load(), 5), ["chat"])
-    trouble = "NOT CURRENT: Postgres does not answer."
-    assert [trouble in each for each in drawn] == [False, True, False]
-    assert all("40 jobs wait" in each for each in [*drawn, screen_file.getvalue()])
-    with pytest.raises(KeyboardInterrupt):
-        handlers[signal.SIGINT](signal.SIGINT, None)
 
 
 @pytest.mark.parametrize(("height", "has_chart"), [(40, True), (26, True), (20, False)])

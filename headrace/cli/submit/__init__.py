@@ -1,0 +1,1 @@
+"""`headrace submit`: one prompt, a stream, or a file of prompts."""
