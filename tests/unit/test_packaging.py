@@ -1,5 +1,6 @@
 """What the project declares, what its locks hold, and what an installation of it owns."""
 
+import json
 import re
 import tomllib
 from importlib.metadata import packages_distributions
@@ -17,6 +18,8 @@ from headrace.stack.processes import procfile
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "requirements"
+#: npm's locks, of the clients that run in Node.
+NODE = ROOT / "tests" / "clients" / "node"
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -91,6 +94,15 @@ def test_a_lock_and_its_inputs_name_no_address(path: Path) -> None:
     assert not re.findall(
         r"\w+://\S+|file:\S+|^-i .*|^--(?:extra-)?index.*|^--find-links.*", path.read_text(), re.MULTILINE
     )
+
+
+@pytest.mark.parametrize("path", sorted(NODE.glob("*/package-lock.json")), ids=lambda path: path.parent.name)
+def test_a_lock_of_npm_has_hashes_and_names_no_registry(path: Path) -> None:
+    packages = {name: each for name, each in json.loads(path.read_text())["packages"].items() if name}
+    assert packages
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
 
 
 @pytest.mark.parametrize("lock", [*ALL, *CLIENTS])

@@ -1,0 +1,77 @@
+// openai-node: chat completions and Responses.
+
+import assert from "node:assert/strict";
+import { z } from "zod";
+import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
+import { KEY, MODEL, QUESTION, URL, checkAnswer, checkCity, checkPieces, run } from "./cells.mjs";
+// configure
+import OpenAI from "openai";
+
+const client = new OpenAI({ baseURL: URL, apiKey: KEY });
+// end
+
+const City = z.object({ name: z.string(), people: z.number().int() });
+const messages = [{ role: "user", content: QUESTION }];
+
+// A response that was streamed has no `output_text` in openai-node 6.
+function textOf(response) {
+  return response.output.at(-1).content[0].text;
+}
+
+await run({
+  async chat() {
+    const completion = await client.chat.completions.create({ model: MODEL, messages });
+    checkAnswer(completion.choices[0].message.content);
+    assert(completion.usage.completion_tokens > 0);
+  },
+  async stream() {
+    const options = { stream: true, stream_options: { include_usage: true } };
+    const pieces = [];
+    let usage = null;
+    for await (const chunk of await client.chat.completions.create({ model: MODEL, messages, ...options })) {
+      pieces.push(chunk.choices[0]?.delta?.content ?? "");
+      usage = chunk.usage ?? usage;
+    }
+    checkPieces(pieces);
+    assert(usage.completion_tokens > 0);
+  },
+  async structured() {
+    const response_format = zodResponseFormat(City, "city");
+    const completion = await client.chat.completions.parse({ model: MODEL, messages, response_format });
+    checkCity(completion.choices[0].message.parsed);
+  },
+  async structured_stream() {
+    const response_format = zodResponseFormat(City, "city");
+    const stream = client.chat.completions.stream({ model: MODEL, messages, response_format });
+    checkCity((await stream.finalChatCompletion()).choices[0].message.parsed);
+  },
+  async responses() {
+    const response = await client.responses.create({ model: MODEL, input: QUESTION });
+    checkAnswer(response.output_text);
+    assert.equal(response.status, "completed");
+  },
+  async responses_stream() {
+    const pieces = [];
+    const stream = client.responses.stream({ model: MODEL, input: QUESTION });
+    stream.on("response.output_text.delta", (event) => pieces.push(event.delta));
+    const response = await stream.finalResponse();
+    checkPieces(pieces);
+    assert.equal(textOf(response), pieces.join(""));
+  },
+  async responses_structured() {
+    const text = { format: zodTextFormat(City, "city") };
+    const response = await client.responses.parse({ model: MODEL, input: QUESTION, text });
+    checkCity(response.output_parsed);
+  },
+  async turns() {
+    let previous_response_id = undefined;
+    for (const input of [QUESTION, "Why?", "Thank you."]) {
+      const stream = client.responses.stream({ model: MODEL, input, previous_response_id });
+      const response = await stream.finalResponse();
+      checkAnswer(textOf(response));
+      previous_response_id = response.id;
+    }
+    const items = await client.responses.inputItems.list(previous_response_id);
+    assert.equal(items.data.length, 5, "the last response was made from three questions and two answers");
+  },
+});
