@@ -1,0 +1,1 @@
+"""Calls that are made up from the OpenAPI document."""
