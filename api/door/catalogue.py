@@ -32,6 +32,8 @@ class Model:
         most_logprobs: alternatives to a token that it can return at most.
         has_effort, paid_has_effort: whether the model, and its substitute at the paid API, accept a reasoning effort.
         adapter: the LoRA adapter's name; None for the pool's model itself.
+        has_tool_template: whether its chat template has tools; True where what answers applies its own.
+        has_tool_parser: whether its calls of tools are read.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Model:
     has_effort: bool
     paid_has_effort: bool
     adapter: str | None = None
+    has_tool_template: bool = True
+    has_tool_parser: bool = True
 
 
 def no_such_model(name: str) -> ModelNotFound:
@@ -107,6 +111,8 @@ class Catalogue:
             paid_has_effort if pool.is_paid else tokenizer.reads_effort,
             paid_has_effort,
             adapter,
+            has_tool_template=pool.is_paid or tokenizer.reads_tools,
+            has_tool_parser=pool.engine != "vllm" or pool.tool_parser is not None,
         )
 
     def load(self) -> None:

@@ -89,11 +89,11 @@ class Chooser:
     def _traits(self, draft: Draft, app: str) -> Traits:
         kind = (draft.response_format or {}).get("type", "text")
         return Traits(
-            app, draft.metadata.get(TASK), _chars(draft), kind != "text", lambda pool: self._output(draft, pool)
+            app, draft.metadata.get(TASK), draft.chars, kind != "text", lambda pool: self._output(draft, pool)
         )
 
     def _offer(self, draft: Draft, pool: str) -> Offer:
-        of_pool, usage = self.settings.pools[pool], Usage(_chars(draft) // CHARS_PER_TOKEN, self._output(draft, pool))
+        of_pool, usage = self.settings.pools[pool], Usage(draft.chars // CHARS_PER_TOKEN, self._output(draft, pool))
         if of_pool.is_paid:
             return Offer(pool, self.tariff.api_usd(of_pool.model, usage))
         own = self.tariff.own.get(pool, of_pool.price)
@@ -109,7 +109,3 @@ class Chooser:
     def _output(self, draft: Draft, pool: str) -> int:
         most = draft.max_tokens or self.settings.pools[pool].default_max_tokens
         return self.forecast.expected_output(pool, draft.lane, most)
-
-
-def _chars(draft: Draft) -> int:
-    return sum(len(message.content) for message in draft.messages)

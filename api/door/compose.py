@@ -35,7 +35,7 @@ def composed(draft: Draft, app: App, store: Store, limit_bytes: int) -> Draft:
     with store.begin() as db:
         messages = _Composer(db, app.id, Room(limit_bytes, param)).compose(asked)
     Room(limit_bytes, param).take(*messages)
-    if not any(message.content.strip() for message in messages):
+    if not any(message.has_content for message in messages):
         raise InvalidRequest("Invalid 'input': it must not be empty.", param=draft.spelling.prompt)
     return replace(draft, messages=messages, continuation=None)
 
@@ -50,7 +50,7 @@ class Room:
 
     def take(self, *messages: Message) -> None:
         """Raises: ContextLengthExceeded: these messages are too much."""
-        self._left -= sum(len(message.content.encode()) for message in messages)
+        self._left -= sum(map(_size_bytes, messages))
         if self._left < 0:
             message = f"The whole conversation has more than {self._limit} bytes: begin a new one."
             raise ContextLengthExceeded(message, param=self._param)
@@ -113,6 +113,10 @@ class _Composer:
                 raise JobNotEnded(f"The response that '{param}' names is {job.state}.", param=param, job_id=job_id)
             if job.answer is None:
                 raise InvalidRequest(f"The response that '{param}' names has no answer: it {job.state}.", param=param)
-            self._room.take(answer := Message("assistant", job.answer))
+            self._room.take(answer := Message("assistant", job.answer, tool_calls=job.tool_calls))
             self._answers[job_id] = answer
         return self._answers[job_id]
+
+
+def _size_bytes(message: Message) -> int:
+    return len(message.content.encode()) + sum(len(call.arguments.encode()) for call in message.tool_calls)

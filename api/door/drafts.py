@@ -3,6 +3,7 @@
 `specify` turns it into a JobSpec. Knows neither HTTP nor the spellings of a request.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,7 @@ from headrace.domain.embeddings.inputs import are_inputs
 from headrace.domain.prompts import CacheChoice, Message, Quality, ReasoningEffort
 from headrace.domain.prompts.extra_sampling import ExtraSampling
 from headrace.domain.prompts.plain import is_plain
+from headrace.domain.prompts.tools import Tools
 from headrace.domain.queues import Lane, Overflow
 
 
@@ -63,6 +65,7 @@ class Draft:
         messages: a conversation, or the inputs of an embedding job; of a continuation, empty until it is composed.
         is_stored: False if its texts are erased once they are delivered.
         rule: the rule by which its model was chosen; None for the caller's own choice.
+        tools: the functions that the model may call; None without any.
     """
 
     spelling: Spelling
@@ -94,11 +97,19 @@ class Draft:
     compress: CompressChoice = NO_CHOICE
     quality: Quality | None = None
     rule: str | None = None
+    tools: Tools | None = None
 
     @property
     def is_embedding(self) -> bool:
         """True if its answer is vectors."""
         return are_inputs(self.messages)
+
+    @property
+    def chars(self) -> int:
+        """The length of all its texts, tools and calls included, in characters."""
+        tools = 0 if self.tools is None else len(json.dumps(self.tools.specs))
+        calls = (call for message in self.messages for call in message.tool_calls)
+        return tools + sum(len(each.content) for each in self.messages) + sum(len(call.arguments) for call in calls)
 
     @property
     def is_plain(self) -> bool:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from api.door.catalogue import Catalogue, Model
 from api.door.checks.extra_sampling import check_min_tokens, overflow_of
+from api.door.checks.tools import check_tools
 from api.door.complaints import context_exceeded
 from api.door.drafts import Draft
 from api.door.embedding import check_kind, count_inputs
@@ -15,7 +16,7 @@ from headrace.domain.apps import App
 from headrace.domain.compression import Compression
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, JobSpec
-from headrace.domain.prompts import Sampling
+from headrace.domain.prompts import Sampling, template_variables
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.compression import chosen
@@ -45,6 +46,7 @@ def specify(
         _check_webhook(draft)
     model = catalogue.find(draft.model, is_embedding=draft.is_embedding)
     check_kind(draft, model)
+    check_tools(draft, model.name, has_template=model.has_tool_template, has_parser=model.has_tool_parser)
     _check_effort(draft, model)
     prompt_tokens = _count_in_turn(draft, model, app, catalogue)
     max_tokens = 0 if draft.is_embedding else _max_tokens(draft, model, prompt_tokens)
@@ -73,9 +75,13 @@ def specify(
         is_stored=draft.is_stored,
         idempotency=idempotency,
         rule=draft.rule,
-        # A shadow copies the texts, and of an unstored job nothing may be kept.
-        is_shadowed=draft.is_stored and rule is not None and is_sampled(job_id, rule.shadow_share),
+        is_shadowed=rule is not None and _may_be_shadowed(draft) and is_sampled(job_id, rule.shadow_share),
     )
+
+
+def _may_be_shadowed(draft: Draft) -> bool:
+    # A shadow copies the texts, and of an unstored job nothing may be kept. Calls of tools are not compared.
+    return draft.is_stored and draft.tools is None
 
 
 def _count_in_turn(draft: Draft, model: Model, app: App, catalogue: Catalogue) -> int:
@@ -113,6 +119,7 @@ def _sampling(draft: Draft, max_tokens: int, compression: Compression | None) ->
         reasoning_effort=draft.reasoning_effort,
         dimensions=draft.dimensions,
         extra=draft.extra_sampling,
+        tools=draft.tools,
         compression=compression,
     )
 
@@ -199,8 +206,7 @@ def _without_shorthand(host: str) -> str:
 def _count(draft: Draft, model: Model) -> int:
     """The prompt's tokens. Refuses a prompt that leaves no room for an answer, by its lower bound or its count."""
     tokenizer, limit = model.tokenizer, model.max_model_tokens
-    kwargs = draft.extra_sampling.get("chat_template_kwargs") if draft.extra_sampling else None
-    asked = draft.messages, draft.reasoning_effort, kwargs
+    asked = draft.messages, draft.reasoning_effort, template_variables(draft.extra_sampling, draft.tools)
     if isinstance(tokenizer, InputTokenizer):
         return count_inputs(draft, tokenizer, limit)
     try:
@@ -210,7 +216,8 @@ def _count(draft: Draft, model: Model) -> int:
     except ContextLengthExceeded:
         raise
     except InvalidRequest as error:
-        names = {"reasoning_effort": draft.spelling.effort, "chat_template_kwargs": error.param}
+        names = {"reasoning_effort": draft.spelling.effort}
+        names |= {name: name for name in ("chat_template_kwargs", "tools")}
         raise InvalidRequest(str(error), param=names.get(error.param or "") or draft.spelling.prompt) from error
     if limit is not None and counted >= limit:
         raise _too_long(draft, f"{counted} prompt tokens", limit)
@@ -219,7 +226,7 @@ def _count(draft: Draft, model: Model) -> int:
 
 def _chars(draft: Draft) -> int:
     """The approximate length of the whole prompt in characters, with the chat template around each message."""
-    return sum(len(message.content) + TEMPLATE_CHARS for message in draft.messages)
+    return draft.chars + TEMPLATE_CHARS * len(draft.messages)
 
 
 def _too_long(draft: Draft, prompt: str, limit: int) -> ContextLengthExceeded:

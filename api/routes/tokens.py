@@ -28,7 +28,7 @@ def tokenize() -> Response:
         if asked.messages is None:
             ids = tokenizer.encode_text(asked.prompt or "", adds_special=asked.add_special_tokens)
         else:
-            ids = tokenizer.encode(asked.turns, None, asked.chat_template_kwargs)
+            ids = tokenizer.encode(asked.turns, None, asked.variables)
         spelled = list(map(storable, tokenizer.spell(ids))) if asked.return_token_strs else None
     return answer(TokenizeBody(count=len(ids), max_model_len=model.max_model_tokens, tokens=ids, token_strs=spelled))
 

@@ -31,6 +31,7 @@ from api.schemas.fields import (
 )
 from api.schemas.fields.extra_sampling import ExtraSamplingRequest
 from api.schemas.logprobs import TopLogprobs
+from api.schemas.tools import Calls, OutputOf, ToolsRequest, check_outputs, check_turn
 from headrace.domain.compression import compress_choice
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.prompts.extra_sampling import NEUTRAL
@@ -43,6 +44,7 @@ OverflowName = Literal["allow", "never", "only"]
 OF_PROMPTS = (
     *("max_tokens", "temperature", "top_p", "stop", "seed"),
     *("response_format", "top_logprobs", "reasoning_effort"),
+    *("tools", "tool_choice", "parallel_tool_calls"),
     *NEUTRAL,
     *("compress", "compress_to", "compress_also"),
 )
@@ -51,12 +53,27 @@ OF_PROMPTS = (
 class ChatMessage(Request):
     """One turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | None = Field(None, description="Its text; null or left out only where the turn has calls.")
     name: Speaker | None = Field(None, description="Who speaks, where several share a role.")
+    tool_calls: Calls | None = None
+    tool_call_id: OutputOf | None = None
+
+    @model_validator(mode="after")
+    def _check_calls(self) -> Self:
+        check_turn(self.role, self.tool_calls, self.tool_call_id)
+        if self.content is None and not self.tool_calls:
+            raise refusal("Field required", "missing", param="content")
+        return self
+
+    @property
+    def message(self) -> Message:
+        """The turn in the core's terms."""
+        calls = tuple(each.call for each in self.tool_calls or ())
+        return Message(self.role, self.content or "", self.name or None, calls, self.tool_call_id)
 
 
-class JobRequest(ExtraSamplingRequest):
+class JobRequest(ExtraSamplingRequest, ToolsRequest):
     """A prompt to be answered, or inputs to be embedded. Give one of `prompt`, `messages` and `input`."""
 
     model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
@@ -107,8 +124,9 @@ class JobRequest(ExtraSamplingRequest):
             raise refusal("give one of 'prompt', 'messages' and 'input'", param="prompt")
         if self.prompt is not None and not self.prompt.strip():
             raise refusal("it must not be empty", param="prompt")
-        if self.messages is not None and not any(message.content.strip() for message in self.messages):
+        if self.messages is not None and not any(turn.message.has_content for turn in self.messages):
             raise refusal("at least one message must have content", param="messages")
+        check_outputs([turn.message for turn in self.messages or ()], "messages.")
         return self
 
     @model_validator(mode="after")
@@ -125,8 +143,9 @@ class JobRequest(ExtraSamplingRequest):
         """The conversation, or the inputs."""
         if self.input is not None:
             return self.input
-        turns = self.messages or [ChatMessage(role="user", content=self.prompt or "", name=None)]
-        return tuple(Message(turn.role, turn.content, turn.name or None) for turn in turns)
+        if self.messages is None:
+            return (Message("user", self.prompt or ""),)
+        return tuple(turn.message for turn in self.messages)
 
     @property
     def _spelling(self) -> Spelling:
@@ -160,4 +179,5 @@ class JobRequest(ExtraSamplingRequest):
             extra_sampling=self.extra_sampling,
             compress=compress_choice(self.compress, self.compress_to, self.compress_also),
             quality=self.quality,
+            tools=self.offered,
         )

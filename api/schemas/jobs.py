@@ -19,6 +19,7 @@ from api.schemas.fields import (
     WaitS,
 )
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
+from api.schemas.tools import ToolCallBody
 from headrace.domain.embeddings.vectors import of_answer
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
@@ -109,8 +110,10 @@ class JobBody(Answer):
         "list of jobs, and for every other job."
     )
     reasoning: str | None = Field(description="What the model thought first; null: nothing, and in a list of jobs.")
+    tool_calls: list[ToolCallBody] | None = Field(description="The tools that the answer calls; null: none.")
     finish_reason: str | None = Field(
-        description="stop: the model had said all; length: cut at max_tokens; abort: cancelled, or past its deadline."
+        description="stop: the model had said all; length: cut at max_tokens; tool_calls: it calls tools; abort: "
+        "cancelled, or past its deadline."
     )
     logprobs: TokenLogprobs | None = Field(
         description="Of each token of the text, where 'top_logprobs' was given; null in a list of jobs."
@@ -150,6 +153,7 @@ class JobBody(Answer):
             text=None if job.is_embedding else job.answer,
             embeddings=of_answer(job.answer) if job.is_embedding and job.answer else None,
             reasoning=job.reasoning,
+            tool_calls=ToolCallBody.each_of(job.tool_calls),
             finish_reason=job.finish_reason,
             logprobs=TokenLogprobBody.each_of(job.logprobs),
             usage=_usage(job),

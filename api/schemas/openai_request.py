@@ -110,11 +110,9 @@ class OpenAIRequest(ExtraSamplingRequest):
     safety_identifier: EndUser | None = Field(None, description="Who caused this: costs can be split by it.")
     user: EndUser | None = Field(None, description="The older name of safety_identifier.")
     stream: bool | None = Field(None, description="Server-sent events instead of one answer.")
-    tool_choice: Literal["auto", "none"] | None = None
     job: JobOptions = Field(
         default_factory=lambda: JobOptions.model_validate({}), description="What OpenAI has no word for."
     )
-    parallel_tool_calls: Any = Field(None, description="Not acted on: no tools are called here.")
     prompt_cache_key: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
     prompt_cache_retention: Any = Field(None, description="Not acted on.")
 

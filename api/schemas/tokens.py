@@ -1,13 +1,16 @@
 """`/tokenize` and `/detokenize`: a text's tokens and back, in the format of vLLM's own server."""
 
-from typing import Annotated, Literal, Self
+import json
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from api.schemas.chat.request import ChatTurn
 from api.schemas.fields import Answer, Request, refusal
 from api.schemas.fields.extra_sampling import TemplateKwargs
+from api.schemas.tools import TOOLS_LIMIT, FunctionTool, check_outputs
 from headrace.domain.prompts import Message
+from headrace.domain.prompts.tools import Tools
 
 #: Ids of tokenizers are unsigned and have 32 bits.
 MOST_ID = 2**32 - 1
@@ -25,6 +28,7 @@ class TokenizeRequest(Request):
     add_generation_prompt: Literal[True] = Field(True, description="Of messages: as a job's prompt is made.")
     return_token_strs: bool | None = Field(None, description="Each token as the vocabulary spells it, too.")
     chat_template_kwargs: TemplateKwargs | None = Field(None, description="Of messages: variables of the template.")
+    tools: list[FunctionTool] | None = Field(None, max_length=TOOLS_LIMIT, description="Of messages: the tools.")
 
     @model_validator(mode="after")
     def _one_text(self) -> Self:
@@ -32,17 +36,26 @@ class TokenizeRequest(Request):
             raise refusal("give one of 'prompt' and 'messages'", param="prompt")
         if self.messages is None and self.chat_template_kwargs:
             raise refusal("it needs 'messages': a prompt has no template", param="chat_template_kwargs")
+        if self.messages is None and self.tools:
+            raise refusal("it needs 'messages': a prompt has no template", param="tools")
+        check_outputs(self.turns, "messages.")
         return self
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables of the chat template, the tools among them."""
+        tools = {"tools": Tools(tuple(each.function.to_fields() for each in self.tools)).specs} if self.tools else {}
+        return {**(self.chat_template_kwargs or {}), **tools}
 
     @property
     def turns(self) -> tuple[Message, ...]:
         """The conversation; empty for a text."""
-        return tuple(Message(turn.role, turn.text, turn.name or None) for turn in self.messages or ())
+        return tuple(turn.message for turn in self.messages or ())
 
     @property
     def chars(self) -> int:
         """How long the text is, about."""
-        return len(self.prompt or "") + sum(len(turn.content) for turn in self.turns)
+        return len(self.prompt or "") + sum(len(turn.content) for turn in self.turns) + len(json.dumps(self.variables))
 
 
 class TokenizeBody(Answer):

@@ -13,6 +13,7 @@ from api.streams.transcript import Piece, Transcript, sent
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, Unanswered
 
@@ -56,6 +57,8 @@ class ChatChunks:
             yield self._piece(Piece(reasoning=rest.reasoning))
         if rest.text or rest.logprobs:
             yield self._piece(Piece(rest.text, rest.logprobs))
+        if rest.tool_calls:
+            yield self._piece(Piece(tool_calls=rest.tool_calls))
         yield self._chunk({}, finish_reason_of(job))
         if self._include_usage:
             yield {**self._chunk({}), "choices": [], "usage": ChatUsage.of(job).model_dump(mode="json")}
@@ -70,6 +73,8 @@ class ChatChunks:
     def _piece(self, piece: Piece) -> Event:
         if piece.reasoning:
             return self._chunk({"reasoning": piece.reasoning})
+        if piece.tool_calls:
+            return self._chunk({"tool_calls": [_call_delta(call) for call in piece.tool_calls]})
         return self._chunk({"content": piece.text}, logprobs=piece.logprobs)
 
     def _chunk(self, delta: Event, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
@@ -93,6 +98,14 @@ class ChatChunks:
         self.is_over = True
         kind = shape_of(error).type
         return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
+
+
+def _call_delta(call: ToolCallPiece) -> Event:
+    """A piece of a call. Its id, type and name come once, as SDKs add up what comes."""
+    if call.id is None and call.name is None:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": call.index, "id": call.id, "type": "function", "function": function}
 
 
 class CompletionChunks(ChatChunks):

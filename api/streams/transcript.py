@@ -8,15 +8,17 @@ from typing import Any
 from api.schemas.logprobs import Fragments
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.logprobs import StoredLogprobs, TokenLogprob
+from headrace.domain.prompts.tools import ToolCallPiece, joined, rest_of
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of a model's output: of its answer, with the log probabilities of its tokens, or of its reasoning."""
+    """A piece of a model's output: its text, with the log probabilities of its tokens, its reasoning, or its calls."""
 
     text: str = ""
     logprobs: Sequence[TokenLogprob] = ()
     reasoning: str = ""
+    tool_calls: Sequence[ToolCallPiece] = ()
 
 
 def sent(logprobs: Sequence[TokenLogprob], fragments: Fragments) -> Any:
@@ -31,18 +33,23 @@ class Transcript:
         self.text = self.reasoning = ""
         self._logprobs = 0
         self._coming: list[TokenLogprob] = []
+        self._calls: list[ToolCallPiece] = []
 
     @property
     def is_empty(self) -> bool:
         """True while a restart would make nothing void."""
-        return not (self.text or self.reasoning)
+        return not (self.text or self.reasoning or self._calls)
 
     def take(self, entry: StreamEvent) -> Piece | None:
         """Add an entry of the stream; returns the piece that it completes, if any."""
         match entry.kind:
             case "restart":
                 self.text = self.reasoning = ""
-                self._logprobs, self._coming = 0, []
+                self._logprobs, self._coming, self._calls = 0, [], []
+            case "tool_call":
+                call = ToolCallPiece(**json.loads(entry.text))
+                self._calls.append(call)
+                return Piece(tool_calls=[call])
             case "reasoning":
                 self.reasoning += entry.text
                 return Piece(reasoning=entry.text)
@@ -61,5 +68,7 @@ class Transcript:
         is_thought_out = not self.text or self.reasoning == reasoning
         if not (text.startswith(self.text) and reasoning.startswith(self.reasoning) and is_thought_out):
             return None
+        if (calls := rest_of(job.tool_calls, joined(self._calls))) is None:
+            return None
         logprobs = (job.logprobs or ())[self._logprobs :]
-        return Piece(text.removeprefix(self.text), logprobs, reasoning.removeprefix(self.reasoning))
+        return Piece(text.removeprefix(self.text), logprobs, reasoning.removeprefix(self.reasoning), calls)

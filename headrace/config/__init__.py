@@ -223,7 +223,7 @@ class Settings(BaseSettings):
         given = {"model": self.model, "model_dir": self.model_dir, "engine": self.engine}
         changes = {key: value for key, value in given.items() if value is not None}
         try:
-            served = PoolSettings(**{**self.pools[name].model_dump(exclude_unset=True), **changes})
+            served = self.pools[name].changed(changes)
         except ValidationError as error:
             message = (
                 f"Pool '{name}' cannot be served with HEADRACE_{{MODEL,MODEL_DIR,ENGINE}}: {error.errors()[0]['msg']}."

@@ -52,6 +52,11 @@ DEFAULT_OWN_PRICE = Price(
 )
 
 
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+#: The chat templates that Headrace ships, by name, each with its model, whose own template has no word for tools.
+SHIPPED_TEMPLATES: Mapping[str, str] = {"smollm2": DEFAULT_MODEL}
+
+
 class PoolSettings(Section):
     """A group of identical GPU workers that serve one model; or a model that the paid API alone answers.
 
@@ -81,6 +86,10 @@ class PoolSettings(Section):
         adapters: LoRA adapters of the model, by the names that requests use as `model`: a folder or a Hugging Face id
             each.
         reasoning_parser: the vLLM parser of a model that thinks before it answers, such as `qwen3`.
+        tool_parser: the vLLM parser that reads the model's calls of tools, such as `hermes` or `qwen3_coder`. Without
+            it a vLLM pool refuses `tools`.
+        chat_template: a file with a chat template, in place of the model's own; or `smollm2`, which Headrace ships:
+            that model's own, with tools.
         engine_options: engine arguments of vLLM, such as `tensor_parallel_size`; [gpu.md](gpu.md) says which for
             what.
         drain_jobs_per_s: how fast one worker is assumed to finish jobs until a rate was measured.
@@ -107,7 +116,7 @@ class PoolSettings(Section):
             if they ask for it.
     """
 
-    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    model: str = DEFAULT_MODEL
     served_names: tuple[str, ...] = ()
     model_dir: Path | None = None
     engine: Literal["vllm", "simulator", "openai"] = "vllm"
@@ -121,6 +130,8 @@ class PoolSettings(Section):
     kv_high_share: Share = 0.05
     adapters: dict[str, str] = Field(default_factory=dict)
     reasoning_parser: str | None = None
+    tool_parser: str | None = None
+    chat_template: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     drain_jobs_per_s: Positive = 2.0
     latency_goal_s: Positive | None = None
@@ -159,8 +170,9 @@ class PoolSettings(Section):
 
     @model_validator(mode="after")
     def _the_paid_api_has_no_engine_of_ours(self) -> Self:
-        if self.is_paid and (self.adapters or self.engine_options or self.reasoning_parser):
-            raise ValueError("'adapters', 'engine_options' and 'reasoning_parser' are vLLM's; the engine is 'openai'")
+        of_ours = ("adapters", "engine_options", "reasoning_parser", "tool_parser", "chat_template")
+        if self.is_paid and (given := [name for name in of_ours if getattr(self, name)]):
+            raise ValueError(f"'{given[0]}' is for a pool with workers of its own; the engine is 'openai'")
         return self
 
     @model_validator(mode="after")
@@ -174,9 +186,11 @@ class PoolSettings(Section):
 
     @model_validator(mode="after")
     def _an_embedding_model_makes_no_text(self) -> Self:
-        if self.is_embedding and (self.is_paid or self.adapters or self.reasoning_parser):
+        of_prompts = self.adapters or self.reasoning_parser or self.tool_parser or self.chat_template
+        if self.is_embedding and (self.is_paid or of_prompts):
             raise ValueError(
-                "a pool that serves 'embeddings' has no 'adapters', no 'reasoning_parser', and its own engine"
+                "a pool that serves 'embeddings' has no 'adapters', no 'reasoning_parser', no 'tool_parser', no "
+                "'chat_template', and its own engine"
             )
         return self
 
@@ -187,6 +201,15 @@ class PoolSettings(Section):
         if self.is_embedding and (self.compress != "off" or self.compress_by is not None):
             raise ValueError("a pool that serves 'embeddings' has no prompts: remove 'compress' and 'compress_by'")
         return self
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """The pool with another model, folder or engine. Raises: ValidationError."""
+        given = self.model_dump(exclude_unset=True)
+        is_other = changes.get("model", self.model) != self.model or changes.get("engine") == "openai"
+        if is_other and self.chat_template in SHIPPED_TEMPLATES:
+            # A shipped template is for its model alone, and so is the parser beside it.
+            given = {name: value for name, value in given.items() if name not in ("chat_template", "tool_parser")}
+        return type(self)(**{**given, **changes})
 
     @property
     def is_embedding(self) -> bool:

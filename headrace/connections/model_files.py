@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.config import PoolSettings
+from headrace.config.pools import SHIPPED_TEMPLATES
 from headrace.errors import ConfigError
 from headrace.policies.tokens import FILES, EstimatingTokenizer, InputTokenizer, PromptTokenizer, Tokenizer
+
+#: Chat templates with tools, for models whose own has none.
+TEMPLATES = Path(__file__).with_name("chat_templates")
 
 
 def snapshot(
@@ -41,7 +45,7 @@ def tokenizer_for(pool: PoolSettings) -> PromptTokenizer | InputTokenizer:
         return InputTokenizer() if pool.is_embedding else EstimatingTokenizer()
     if pool.is_embedding:
         return _input_tokenizer(pool)
-    return tokenizer(pool.model, pool.model_dir)
+    return tokenizer(pool.model, pool.model_dir, _template_file(pool.chat_template))
 
 
 def _input_tokenizer(pool: PoolSettings) -> InputTokenizer:
@@ -57,17 +61,31 @@ def _is_matryoshka(config: Path, pool: PoolSettings) -> bool:
     return bool(facts.get("matryoshka_dimensions") or facts.get("is_matryoshka"))
 
 
-def tokenizer(model: str, model_dir: Path | None = None) -> Tokenizer:
+def tokenizer(model: str, model_dir: Path | None = None, chat_template: Path | None = None) -> Tokenizer:
     """The tokenizer of a folder or of a hub id. The few small files of an id are downloaded into the hub's usual cache.
 
     Args:
         model: a Hugging Face id or a folder.
         model_dir: a folder that overrides `model`; None to use `model`.
+        chat_template: a file that overrides the model's own template.
 
     Raises:
         ConfigError: the folder does not exist, has no usable tokenizer, or the hub cannot be reached.
     """
-    return Tokenizer(_folder(model, model_dir))
+    return Tokenizer(_folder(model, model_dir), chat_template)
+
+
+def _template_file(named: str | None) -> Path | None:
+    """A pool's `chat_template`: a file, or the name of one that is shipped. Raises: ConfigError."""
+    if named is None:
+        return None
+    if named in SHIPPED_TEMPLATES:
+        return TEMPLATES / f"{named}.jinja"
+    if not (file := Path(named)).is_file():
+        shipped = ", ".join(SHIPPED_TEMPLATES)
+        message = f"chat_template: there is no file '{named}'. The templates that Headrace ships: {shipped}."
+        raise ConfigError(message, param="chat_template")
+    return file
 
 
 def _folder(model: str, model_dir: Path | None) -> Path:

@@ -10,6 +10,7 @@ from uuid import UUID
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import ToolCall
 from headrace.domain.queues import Lane, Overflow, Route
 
 #: Service tiers that Headrace requests from a paid API. `flex` is cheaper and slower; the provider refuses it while
@@ -103,6 +104,7 @@ class AttemptEnd:
         text: the answer; None without an answer to store.
         logprobs: of the answer's tokens; None if not requested.
         reasoning: the model's reasoning before the answer; empty if it gave none.
+        tool_calls: the answer's calls of tools.
         original_tokens: what the prompt had before it was compressed; None if it was not.
         saved_usd: what those tokens would have cost that compression took away; None if it was not.
         reason: why the ledger has it, for a kind with several reasons.
@@ -126,6 +128,7 @@ class AttemptEnd:
     estimated: bool = False
     logprobs: Sequence[TokenLogprob] | None = None
     reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
     original_tokens: int | None = None
     saved_usd: Decimal | None = None
     reason: str | None = None

@@ -10,6 +10,7 @@ from uuid import UUID
 from headrace.domain.apps import AppLimits
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, ReasoningEffort, Sampling
+from headrace.domain.prompts.tools import ToolCall
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, JobState
 
@@ -97,6 +98,7 @@ class Job:
         is_leader_ended: True for a job that waits for another job's answer, which has ended: `settle_followers` will
             end it, or move it on.
         original_tokens: what the prompt had before it was compressed; None if it was not.
+        tool_calls: the answer's calls of tools. It may have no text then.
     """
 
     id: UUID
@@ -144,6 +146,7 @@ class Job:
     served_by_job: UUID | None = None
     is_leader_ended: bool = False
     original_tokens: int | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def stream_id(self) -> UUID:
@@ -229,8 +232,9 @@ class LateJob:
 
 
 #: What an entry of a stream adds. `delta`: text of the answer. `logprobs`: the log probabilities of the tokens in the
-#: next `delta`, one JSON object per line. `reasoning`: text that the model generates before the answer.
-PieceKind = Literal["delta", "logprobs", "reasoning"]
+#: next `delta`, one JSON object per line. `reasoning`: text that the model generates before the answer. `tool_call`: a
+#: piece of a call of a tool, as JSON.
+PieceKind = Literal["delta", "logprobs", "reasoning", "tool_call"]
 
 #: More events than any claim publishes. Event numbers must grow even after Redis has lost the last one.
 NUMBERS_PER_CLAIM = 1_000_000

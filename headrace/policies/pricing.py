@@ -20,6 +20,8 @@ PER_MTOK = Decimal(1_000_000)
 MESSAGE_TOKENS = 8
 #: Tokens that a chat template's own system prompt may add, as with the models of many servers.
 TEMPLATE_TOKENS = 128
+#: Tokens that a chat template may add to say how tools are called.
+TOOLS_TOKENS = 1024
 
 
 def cost(price: Price, usage: Usage, tier: str | None = None) -> Cost:
@@ -49,9 +51,16 @@ def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Co
     """
     words = [message.content for message in messages]
     words += [message.name for message in messages if message.name is not None]
+    words += [json.dumps(call.to_fields()) for message in messages for call in message.tool_calls]
+    words += [message.tool_call_id for message in messages if message.tool_call_id is not None]
     if sampling.response_format is not None:
         words.append(json.dumps(sampling.response_format))
-    prompt_tokens = sum(len(word.encode()) for word in words) + MESSAGE_TOKENS * (len(words) + 1) + TEMPLATE_TOKENS
+    prompt_tokens = TEMPLATE_TOKENS
+    if sampling.tools is not None:
+        # Indented, as the widest templates write them.
+        words += [json.dumps(spec, indent=4) for spec in (*sampling.tools.specs, sampling.tools.spelled_choice)]
+        prompt_tokens += TOOLS_TOKENS
+    prompt_tokens += sum(len(word.encode()) for word in words) + MESSAGE_TOKENS * (len(words) + 1)
     usage = Usage(prompt_tokens, sampling.max_tokens)
     return max((cost(price, usage, tier) for tier in (None, *price.tiers)), key=lambda each: each.usd)
 

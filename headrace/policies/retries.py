@@ -76,6 +76,8 @@ def is_continuable(text: str, sampling: Sampling) -> bool:
     """Whether an engine that gets `text` as the beginning of the answer can continue it correctly."""
     if sampling.response_format is not None and sampling.response_format.get("type") != "text":
         return False  # The engine would apply the constraint to the continuation alone.
+    if sampling.tools is not None:
+        return False  # A parser reads calls from the beginning of the answer on.
     if not in_use(sampling.extra).keys().isdisjoint(OF_WHOLE_ANSWERS):
         return False
     # The engine would see only the end of a stop string that begins inside the text, and would miss it.

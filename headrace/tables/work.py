@@ -153,6 +153,11 @@ job_texts = sa.Table(
         comment="Of the answer's tokens, as they are sent; NULL: they were not asked for, or are in logprobs.",
     ),
     sa.Column("reasoning", sa.Text, comment="What the model thought before it answered; NULL: nothing, or not told."),
+    sa.Column(
+        "tool_calls",
+        JSONB(none_as_null=True),
+        comment="The answer's calls of tools, as chat completions have them; NULL: none.",
+    ),
     sa.Column("cache_key", sa.LargeBinary, comment="SHA-256 of the app and of all that determines the answer."),
     sa.Column(
         "is_unstored",

@@ -18,6 +18,7 @@ from headrace.domain.attempts import Usage
 from headrace.domain.limits.rates import ProviderRate
 from headrace.domain.logprobs import LEAST_LOGPROB
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, Tools
 from headrace.errors import (
     ConfigError,
     EngineBusy,
@@ -526,3 +527,49 @@ def test_it_is_told_who_speaks_and_the_extra_parameters_that_it_has(stand_in: An
     assert body["messages"] == [{"role": "user", "content": "hello", "name": "ann"}]
     asked = {name: body[name] for name in extra if name in body}
     assert asked == {"presence_penalty": 0.5, "logit_bias": {"7": -1.0}}
+
+
+TOOLS = Tools(({"name": "weather", "parameters": {"type": "object"}, "strict": True},), "required", parallel=False)
+CALLED = (
+    Message("user", "Hi"),
+    Message("assistant", "", tool_calls=(ToolCall("call_1", "weather", "{}"),)),
+    Message("tool", "rainy", tool_call_id="call_1"),
+)
+
+
+def test_tools_and_calls_are_sent_as_they_were_given(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script.append((200, stand_in.completion("Yes.")))
+    engine.generate(GenerationRequest("r1", CALLED, Sampling(9, tools=TOOLS)))
+    _, body = stand_in.requests[0]
+    function = {"name": "weather", "parameters": {"type": "object"}, "strict": True}
+    assert body["tools"] == [{"type": "function", "function": function}]
+    assert (body["tool_choice"], body["parallel_tool_calls"]) == ("required", False)
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    assert body["messages"] == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "rainy", "tool_call_id": "call_1"},
+    ]
+
+
+def test_no_word_of_parallel_calls_is_sent_unless_they_are_refused(stand_in: Any, engine: OpenAIEngine) -> None:
+    stand_in.script.append((200, stand_in.completion("Yes.")))
+    engine.generate(
+        replace(REQUEST, sampling=Sampling(9, tools=replace(TOOLS, choice="function", name="weather", parallel=True)))
+    )
+    _, body = stand_in.requests[0]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+    assert "parallel_tool_calls" not in body
+
+
+def test_calls_are_an_answer_without_text(stand_in: Any, engine: OpenAIEngine) -> None:
+    *head, end, usage = stand_in.completion("")
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    head[-1]["choices"][0]["delta"] = {"tool_calls": [call]}
+    end["choices"][0]["finish_reason"] = "tool_calls"
+    stand_in.script.append((200, [*head, end, usage]))
+    deltas: list[Delta] = []
+    generation = engine.generate(replace(REQUEST, sampling=Sampling(9, tools=TOOLS)), deltas.append)
+    assert (generation.text, generation.finish_reason) == ("", "tool_calls")
+    assert generation.tool_calls == (ToolCall("call_1", "weather", "{}"),)
+    assert [delta.tool_calls for delta in deltas] == [(ToolCallPiece(0, "call_1", "weather", "{}"),)]

@@ -69,12 +69,14 @@ def test_the_web_process_has_a_thread_for_each_open_request_and_some_to_spare() 
     assert f"--backpressure {threads}" in line
 
 
-def test_every_lua_file_is_package_data() -> None:
+def test_every_lua_file_and_every_chat_template_is_package_data() -> None:
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["headrace"]
     packaged = {path for pattern in patterns for path in (ROOT / "headrace").glob(pattern)}
 
     assert packaged
-    assert packaged == set((ROOT / "headrace").rglob("*.lua"))
+    kinds = {path.suffix for path in packaged}
+    assert kinds == {".lua", ".jinja"}
+    assert packaged == {path for path in (ROOT / "headrace").rglob("*") if path.suffix in kinds}
 
 
 def test_every_template_and_style_sheet_is_package_data() -> None:

@@ -49,7 +49,7 @@ class Compressor:
         compression = claim.sampling.compression
         if compression is None:
             return claim
-        how = claim.sampling.reasoning_effort, claim.sampling.template_kwargs
+        how = claim.sampling.reasoning_effort, claim.sampling.template_variables
         try:
             messages = self._compressed(claim, compression)
             tokens = self.tokenizer().count(messages, *how)

@@ -12,8 +12,9 @@ from headrace.domain.compression import TokenSurprise
 from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import ToolCall, ToolCallPiece
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "tool_calls", "abort"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class GenerationRequest:
             alone.
         tier: the paid API's service tier; None for its only one.
         prefix: the beginning of the answer, made by an earlier attempt. The engine continues it. Always empty with a
-            `response_format` that constrains the answer, with log probabilities, or after reasoning.
+            `response_format` that constrains the answer, with tools, with log probabilities, or after reasoning.
     """
 
     request_id: str
@@ -50,14 +51,16 @@ class Delta:
     Attributes:
         text: of the answer.
         logprobs: log probabilities of the tokens since the last piece, if the request asked for them. Their joined
-            texts equal `text`, except for text that an engine holds back in search of a stop string. Never without
-            text.
+            texts equal `text`, except for text that an engine holds back in search of a stop string, and for the
+            markup of calls. Never without text.
         reasoning: the model's reasoning before the answer.
+        tool_calls: pieces of the answer's calls of tools, in order.
     """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     reasoning: str = ""
+    tool_calls: tuple[ToolCallPiece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class Generation:
         text: the whole answer, the request's prefix included, special tokens removed; may be empty. Of an embedding its
             packed vectors, as `headrace.domain.embeddings.vectors` writes them; empty if it was aborted.
         usage: tokens as the engine counted them. The prefix counts as output.
-        finish_reason: `abort` means that `abort` stopped the request and `text` is partial: not a success.
+        finish_reason: `tool_calls` means that the model chose to call tools. If it had to call a named one, the reason
+            is `stop`, as in OpenAI's API. `abort` means that `abort` stopped the request: a partial `text`, no success.
         model_served: the model that really answered, as the engine names it.
         first_token_s: seconds from `generate` to the first token; None if no token was produced, or not measured.
         preemptions: how often the engine took the request's KV blocks away, to compute them again later.
@@ -77,6 +81,7 @@ class Generation:
         logprobs: of each token of the answer, in order. vLLM's include the token that ends the answer. None if the
             request did not ask for them.
         reasoning: the model's reasoning before the answer; empty without reasoning, or when it is hidden.
+        tool_calls: the answer's calls of tools, in order; the answer may have no text then.
     """
 
     text: str
@@ -89,6 +94,7 @@ class Generation:
     tier: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +187,8 @@ class Engine(Protocol):
         An embedding's inputs are in the engine's batches one by one, beside those of other requests.
 
         Raises:
-            PromptRejected: this request can never succeed here (too long, a bad schema, no such adapter, inputs for a
-                model that answers prompts). Not retryable.
+            PromptRejected: this request can never succeed here (too long, a bad schema or tool, no such adapter, inputs
+                for a model that answers prompts). Not retryable.
             EngineFault: this request failed, but the engine lives. Retryable.
             EngineUnavailable: the engine is dead or not started; every running request gets it. Retryable.
         """

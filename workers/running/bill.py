@@ -69,6 +69,7 @@ class Bill:
             preemptions=generation.preemptions,
             logprobs=generation.logprobs,
             reasoning=generation.reasoning,
+            tool_calls=generation.tool_calls,
             **self._saved(claim, generation),
         )
 

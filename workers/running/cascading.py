@@ -39,7 +39,8 @@ class Cascading:
         rule, pool = found
         logprobs = None if generation.logprobs is None else [each["logprob"] for each in generation.logprobs]
         is_cut = generation.finish_reason == "length"
-        answer = JudgedAnswer(generation.text, is_cut, claim.sampling.response_format, logprobs)
+        has_calls = bool(generation.tool_calls)
+        answer = JudgedAnswer(generation.text, is_cut, claim.sampling.response_format, logprobs, has_calls)
         if (bad := signal(rule, answer)) is None:
             return None
         is_paid = self.pools[pool].is_paid

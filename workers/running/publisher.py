@@ -9,13 +9,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from uuid import UUID
 
 from headrace.broker.streams import Streams
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import PieceKind, StreamPiece
 from headrace.domain.prompts import storable
+from headrace.domain.prompts.tools import merged
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta, OnDelta
 
@@ -213,10 +214,12 @@ class Publisher:
 
 
 def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
-    """The pieces in the stream's format: first the reasoning, then log probabilities, then the text."""
+    """The pieces in the stream's format: the reasoning, log probabilities, the text, then one piece of each call."""
     if reasoning := storable("".join(piece.reasoning for piece in pieces)):
         yield "reasoning", reasoning
     if logprobs := [json.dumps(each, separators=(",", ":")) for piece in pieces for each in piece.logprobs]:
         yield "logprobs", "".join(f"{line}\n" for line in logprobs)
     if text := storable("".join(piece.text for piece in pieces)):
         yield "delta", text
+    for call in merged(call for piece in pieces for call in piece.tool_calls):
+        yield "tool_call", json.dumps(asdict(call), separators=(",", ":"))

@@ -9,15 +9,19 @@ from api.schemas.fields import Answer
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
 from api.schemas.response_body import JobView
+from api.schemas.tools import ToolCallBody
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
+
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class ChatMessageBody(Answer):
     """The answer."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None = Field(description="Its text; null where it only calls tools.")
+    tool_calls: list[ToolCallBody] | None = Field(description="The tools that it calls; null: none.")
     reasoning: str | None = Field(description="What the model thought before it answered; null: nothing, or not told.")
     refusal: None = None
     annotations: tuple[()] = ()
@@ -31,11 +35,11 @@ class ChatLogprobs(Answer):
 
 
 class ChatChoice(Answer):
-    """The one answer there is. `length`: it was cut at its limit."""
+    """The one answer there is. `length`: it was cut at its limit; `tool_calls`: the model chose to call tools."""
 
     index: Literal[0] = 0
     message: ChatMessageBody
-    finish_reason: Literal["stop", "length"]
+    finish_reason: ChatFinishReason
     logprobs: ChatLogprobs | None = Field(description="Where they were asked for.")
 
 
@@ -90,7 +94,8 @@ class ChatCompletionBody(Answer):
     @classmethod
     def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
         """A job that succeeded, with the facts of its accept if this is the answer to its submission."""
-        message = ChatMessageBody(content=job.answer or "", reasoning=job.reasoning)
+        calls = ToolCallBody.each_of(job.tool_calls)
+        message = ChatMessageBody(content=text_of(job), tool_calls=calls, reasoning=job.reasoning)
         content = TokenLogprobBody.each_of(job.logprobs)
         logprobs = None if content is None else ChatLogprobs(content=content)
         return cls(
@@ -105,6 +110,14 @@ class ChatCompletionBody(Answer):
         )
 
 
-def finish_reason_of(job: Job) -> Literal["stop", "length"]:
+def text_of(job: Job) -> str | None:
+    """The answer's text; None for one that only calls tools."""
+    return (job.answer or "") or (None if job.tool_calls else "")
+
+
+def finish_reason_of(job: Job) -> ChatFinishReason:
     """Why the answer ends, as OpenAI's `finish_reason`."""
-    return "length" if job.finish_reason == "length" else "stop"
+    match job.finish_reason:
+        case "length" | "tool_calls" as reason:
+            return reason
+    return "stop"

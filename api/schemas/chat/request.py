@@ -12,28 +12,27 @@ from api.door.drafts import Draft, Spelling
 from api.schemas.fields import MaxTokens, Request, ResponseFormat, Seed, Speaker, Stop, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import OpenAIRequest, refuse_unsupported
+from api.schemas.tools import Calls, OutputOf, ToolsRequest, check_outputs, check_turn
 from headrace.domain.prompts import Message, ReasoningEffort
 
-NO_TOOLS = "No tools are called here: leave it out."
+OLD_TOOLS = "Send 'tools', 'tool_choice' and turns with 'tool_calls', which have taken its place."
 
 #: OpenAI's parameters that Headrace does not support, with what to do instead.
 UNSUPPORTED: Mapping[str, str] = {
     "audio": "Only text is answered: leave it out.",
-    "function_call": NO_TOOLS,
-    "functions": NO_TOOLS,
+    "function_call": OLD_TOOLS,
+    "functions": OLD_TOOLS,
     "moderation": "Leave it out, and moderate the text yourself.",
     "prediction": "Leave it out.",
     "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
-    "tools": NO_TOOLS,
     "web_search_options": "Nothing is searched here: leave it out.",
 }
 #: The same for one message.
 UNSUPPORTED_IN_MESSAGES: Mapping[str, str] = {
     "annotations": "Leave them out.",
     "audio": "Only text is read: leave it out.",
-    "function_call": NO_TOOLS,
+    "function_call": OLD_TOOLS,
     "refusal": "Send it as 'content'.",
-    "tool_calls": NO_TOOLS,
 }
 
 
@@ -53,13 +52,15 @@ def _as_parts(content: Any) -> Any:
 class ChatTurn(Request):
     """One turn of a conversation; an earlier answer's message can be sent back as it came."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[
         list[ChatTextPart],
         Field(min_length=1, fail_fast=True),
         BeforeValidator(_as_parts, json_schema_input_type=str | list[ChatTextPart] | None),
     ]
     name: Speaker | None = Field(None, description="Who speaks, where several share a role.")
+    tool_calls: Calls | None = None
+    tool_call_id: OutputOf | None = None
     reasoning: str | None = Field(None, description="Not acted on: what came before an earlier answer.")
     reasoning_content: Any = Field(None, description="Not acted on: another name of `reasoning`.")
     cache_control: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
@@ -69,10 +70,17 @@ class ChatTurn(Request):
     def _refuse_unsupported(cls, values: Any) -> Any:
         return refuse_unsupported(values, UNSUPPORTED_IN_MESSAGES)
 
+    @model_validator(mode="after")
+    def _check_calls(self) -> Self:
+        check_turn(self.role, self.tool_calls, self.tool_call_id)
+        return self
+
     @property
-    def text(self) -> str:
-        """All of its text; parts are lines, as in vLLM's own server."""
-        return "\n".join(part.text for part in self.content)
+    def message(self) -> Message:
+        """The turn in the core's terms; parts of its text are lines, as in vLLM's own server."""
+        text = "\n".join(part.text for part in self.content)
+        calls = tuple(each.call for each in self.tool_calls or ())
+        return Message(self.role, text, self.name or None, calls, self.tool_call_id)
 
 
 class StreamOptions(Request):
@@ -90,13 +98,11 @@ class StreamOptions(Request):
         return bool(self.include_usage or self.continuous_usage_stats)
 
 
-class ChatRequest(OpenAIRequest):
+class ChatRequest(OpenAIRequest, ToolsRequest):
     """A conversation to be continued while the caller waits, or as a stream."""
 
     UNSUPPORTED: ClassVar[Mapping[str, str]] = UNSUPPORTED
-    IGNORED: ClassVar[frozenset[str]] = frozenset(
-        {"parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "verbosity"}
-    )
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"prompt_cache_key", "prompt_cache_retention", "verbosity"})
 
     messages: list[ChatTurn] = Field(
         min_length=1, fail_fast=True, description="A conversation, oldest turn first; text only."
@@ -119,8 +125,10 @@ class ChatRequest(OpenAIRequest):
     @field_validator("messages")
     @classmethod
     def _not_empty(cls, turns: list[ChatTurn]) -> list[ChatTurn]:
-        if not any(turn.text.strip() for turn in turns):
+        messages = [turn.message for turn in turns]
+        if not any(message.has_content for message in messages):
             raise refusal("at least one message must have content")
+        check_outputs(messages)
         return turns
 
     @model_validator(mode="after")
@@ -147,7 +155,8 @@ class ChatRequest(OpenAIRequest):
         return Draft(
             **self.shared(),
             spelling=Spelling("messages", "max_tokens" if is_old else "max_completion_tokens", "job.", self.lane_param),
-            messages=tuple(Message(turn.role, turn.text, turn.name or None) for turn in self.messages),
+            messages=tuple(turn.message for turn in self.messages),
+            tools=self.offered,
             max_tokens=self.max_tokens if is_old else self.max_completion_tokens,
             stop=tuple(self.stop or ()),
             seed=self.seed,

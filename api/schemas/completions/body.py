@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from api.door.accepted import Accepted
-from api.schemas.chat.body import ChatUsage, finish_reason_of
+from api.schemas.chat.body import ChatUsage
 from api.schemas.fields import Answer
 from api.schemas.response_body import JobView
 from headrace.domain.ids import show_id
@@ -63,9 +63,8 @@ class CompletionBody(Answer):
     def of(cls, job: Job, accepted: Accepted, echoed: str = "") -> Self:
         """A job that succeeded, with the facts of its accept. Args: echoed: comes before the answer."""
         logprobs = None if job.logprobs is None else CompletionLogprobs.of(job.logprobs)
-        choice = CompletionChoice(
-            text=f"{echoed}{job.answer or ''}", finish_reason=finish_reason_of(job), logprobs=logprobs
-        )
+        reason: Literal["stop", "length"] = "length" if job.finish_reason == "length" else "stop"
+        choice = CompletionChoice(text=f"{echoed}{job.answer or ''}", finish_reason=reason, logprobs=logprobs)
         return cls(
             id=show_id(job.id, PREFIX),
             created=int(job.created_at.timestamp()),

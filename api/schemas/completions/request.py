@@ -58,6 +58,8 @@ class CompletionRequest(OpenAIRequest):
     logprobs: TopLogprobs | None = Field(None, description="Log probabilities, and so many alternatives to each token.")
     max_tokens: MaxTokens | None = Field(None, description=f"Bound of the answer; by default {DEFAULT_MAX_TOKENS}.")
     n: Literal[1] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
+    parallel_tool_calls: Any = Field(None, description="Not acted on: no tools are called here.")
     response_format: ResponseFormat | None = None
     seed: Seed | None = None
     stop: Stop | None = None

@@ -128,6 +128,8 @@ class ResponseRequest(OpenAIRequest):
         None, description="Not acted on: an input that does not fit the model is refused."
     )
     stream_options: Any = Field(None, description="Not acted on: a stream is never obfuscated.")
+    tool_choice: Literal["auto", "none"] | None = None
+    parallel_tool_calls: Any = Field(None, description="Not acted on: no tools are called here.")
 
     _references: Mapping[int, ItemReference] = PrivateAttr(default_factory=dict)
 

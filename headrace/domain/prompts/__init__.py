@@ -5,15 +5,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from headrace.domain.compression import Compression
 from headrace.domain.prompts.extra_sampling import ExtraSampling
+from headrace.domain.prompts.tools import ToolCall, Tools
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-Role = Literal["system", "developer", "user", "assistant"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 #: What an embedding job embeds: a text, or token ids in decimal. `headrace.domain.embeddings.inputs` makes both.
 InputKind = Literal["input", "tokens"]
 #: What a completion continues: a text, or token ids in decimal. `headrace.domain.prompts.plain` makes both.
@@ -26,16 +27,36 @@ class Message:
 
     Attributes:
         name: who speaks, where several share a role; chat templates and the paid API may use it.
+        tool_calls: the calls that an earlier answer made; it may have no text then.
+        tool_call_id: the call whose output this is; with the role `tool` alone.
     """
 
     role: Role | InputKind | PlainKind
     content: str
     name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
-    def to_fields(self) -> dict[str, str]:
-        """The message as JSON, without a name where it has none."""
-        named = {} if self.name is None else {"name": self.name}
-        return {"role": self.role, "content": self.content, **named}
+    @property
+    def has_content(self) -> bool:
+        """True if it says something: text, or a call."""
+        return bool(self.content.strip() or self.tool_calls)
+
+    def to_fields(self) -> dict[str, Any]:
+        """The message as JSON, in the format of chat completions, without what it does not have."""
+        fields: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.name is not None:
+            fields["name"] = self.name
+        if self.tool_calls:
+            fields["tool_calls"] = [call.to_fields() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            fields["tool_call_id"] = self.tool_call_id
+        return fields
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_fields` wrote."""
+        return cls(**{**fields, "tool_calls": tuple(map(ToolCall.of, fields.get("tool_calls", ())))})
 
 
 #: How much a model reasons before it answers, in ascending order. Source: OpenAI's API; vLLM's own server.
@@ -61,6 +82,7 @@ class Sampling:
         dimensions: the length to which an embedding's vectors are shortened; None for the model's own.
         extra: vLLM's extra sampling parameters; None without any.
         compression: how the messages are shortened before an engine gets them; None: not at all.
+        tools: the functions that the model may call; None without any.
     """
 
     max_tokens: int
@@ -74,11 +96,28 @@ class Sampling:
     dimensions: int | None = None
     compression: Compression | None = None
     extra: ExtraSampling | None = None
+    tools: Tools | None = None
 
     @property
     def template_kwargs(self) -> Mapping[str, Any]:
         """The variables of the chat template that the request sets."""
         return self.extra.get("chat_template_kwargs", {}) if self.extra else {}
+
+    @property
+    def template_variables(self) -> Mapping[str, Any]:
+        """The same, with the tools, which are part of the prompt."""
+        return template_variables(self.extra, self.tools)
+
+
+def template_variables(extra: ExtraSampling | None, tools: Tools | None) -> Mapping[str, Any]:
+    """The variables of the chat template that a request sets, with its tools."""
+    given = extra.get("chat_template_kwargs", {}) if extra else {}
+    return given if tools is None else {**given, "tools": tools.specs}
+
+
+def has_calls(messages: Sequence[Message]) -> bool:
+    """True if a conversation has calls of tools, or their outputs."""
+    return any(message.tool_calls or message.role == "tool" for message in messages)
 
 
 def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:
@@ -88,6 +127,8 @@ def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -
         del how["extra"]  # So that digests stored before there were extra parameters still hold.
     if sampling.compression is None:
         del how["compression"]  # Likewise before there was compression.
+    if sampling.tools is None:
+        del how["tools"]  # Likewise before there were tools.
     asked = {"model": model, "messages": [each.to_fields() for each in messages], "sampling": how}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
@@ -98,3 +139,8 @@ def storable(text: str) -> str:
     A model may emit either. An answer that cannot be committed would make its job run again and again.
     """
     return _UNSTORABLE.sub("\ufffd", text)
+
+
+def stored_calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]] | None:
+    """The calls of an answer as Postgres stores them; None without any."""
+    return [ToolCall(*map(storable, (call.id, call.name, call.arguments))).to_fields() for call in calls] or None

@@ -60,8 +60,11 @@ class Match:
 def looked_up_by(spec: JobSpec, app: App, pool: PoolSettings, choice: CacheChoice | None) -> str | None:
     """The pool of the embedding model that looks a job up; None if the semantic cache takes no part in it.
 
-    The job takes part in the exact cache already: `exact.is_shared`.
+    The job takes part in the exact cache already: `exact.is_shared`. One with tools is not looked up: its answer may be
+    a call with arguments from its own words, and a call acts.
     """
+    if spec.sampling.tools is not None:
+        return None
     if choice == "exact" or app.max_error == 0 or not exact.keep_s(app, pool) or question_of(spec.messages) is None:
         return None
     return pool.semantic_cache.pool

@@ -9,7 +9,7 @@ from headrace.domain.prompts import Message
 
 
 def open_turns(messages: Sequence[Message], compression: Compression) -> list[int]:
-    """The messages that may be compressed, by number. Never an input of an embedding."""
+    """The messages that may be compressed, by number: no inputs of an embedding, no calls of tools, no outputs."""
     last_turn = max((number for number, each in enumerate(messages) if each.role == "user"), default=-1)
 
     def is_open(number: int, message: Message) -> bool:
@@ -19,7 +19,7 @@ def open_turns(messages: Sequence[Message], compression: Compression) -> list[in
             case "user":
                 return number != last_turn or "last_turn" in compression.also
             case "assistant":
-                return True
+                return not message.tool_calls
         return False
 
     return [number for number, message in enumerate(messages) if is_open(number, message)]

@@ -40,12 +40,14 @@ class JudgedAnswer:
         is_cut: it reached `max_tokens`.
         response_format: as the job asked for it.
         logprobs: of its tokens; None if the engine gave none.
+        has_calls: it calls tools, so its text is neither a refusal nor the JSON that was asked for.
     """
 
     text: str
     is_cut: bool
     response_format: Mapping[str, Any] | None = None
     logprobs: Sequence[float] | None = None
+    has_calls: bool = False
 
 
 def next_pool(rule: RuleSettings, pool: str) -> str | None:
@@ -60,14 +62,20 @@ def signal(rule: RuleSettings, answer: JudgedAnswer) -> Signal | None:
     """The first signal that calls the answer bad; None if it is good enough."""
     if "length" in rule.signals and answer.is_cut:
         return "length"
+    if not answer.has_calls and (said := _said_badly(rule, answer)):
+        return said
+    if rule.min_logprob is not None and answer.logprobs:
+        mean = sum(answer.logprobs) / len(answer.logprobs)
+        return "logprob" if mean < rule.min_logprob else None
+    return None
+
+
+def _said_badly(rule: RuleSettings, answer: JudgedAnswer) -> Signal | None:
     pattern = rule.refusal_pattern or REFUSAL
     if "refusal" in rule.signals and re.search(pattern, answer.text[:REFUSAL_CHARS], re.IGNORECASE):
         return "refusal"
     if "format" in rule.signals and not _has_format(answer.text, answer.response_format):
         return "format"
-    if rule.min_logprob is not None and answer.logprobs:
-        mean = sum(answer.logprobs) / len(answer.logprobs)
-        return "logprob" if mean < rule.min_logprob else None
     return None
 
 

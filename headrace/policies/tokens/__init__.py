@@ -26,13 +26,15 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "
 
 
 class PromptTokenizer(Protocol):
-    """Counts and encodes the tokens of prompts. `kwargs` are further variables of the chat template.
+    """Counts and encodes the tokens of prompts. `kwargs` are variables of the chat template, `tools` among them.
 
     Attributes:
         reads_effort: False if the reasoning effort does not change the prompt.
+        reads_tools: False if the prompt has no word for tools.
     """
 
     reads_effort: bool
+    reads_tools: bool
 
     def encode(
         self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
@@ -79,12 +81,12 @@ class PromptTokenizer(Protocol):
 class Tokenizer:
     """A model's own chat template and tokenizer. Safe to use from many threads."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read a model's folder. Raises: ConfigError."""
+    def __init__(self, folder: Path, chat_template: Path | None = None) -> None:
+        """Read a model's folder. Args: chat_template: a file, in place of the model's own. Raises: ConfigError."""
         try:
             spec = (folder / "tokenizer.json").read_text(encoding="utf-8")
             self._tokenizer = tokenizers.Tokenizer.from_str(spec)
-            template = ChatTemplate(folder)
+            template = ChatTemplate(folder, chat_template)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"No usable tokenizer in {folder}: {error}. It must hold tokenizer.json and a chat template, "
@@ -94,7 +96,8 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._bound = byte_bound(json.loads(spec))
-        self.render, self.reads_effort = template.render, template.reads_effort
+        self.render = template.render
+        self.reads_effort, self.reads_tools = template.reads_effort, template.reads_tools
 
     def encode(
         self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
@@ -164,14 +167,14 @@ def _encoded(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
 class EstimatingTokenizer:
     """Estimates one token per four bytes, for pools without a tokenizer at hand: the simulator and the paid API."""
 
-    #: Without a template it is unknown whether the engine uses the effort.
-    reads_effort = True
+    #: Without a template it is unknown whether the engine uses the effort, and tools.
+    reads_effort = reads_tools = True
 
     def encode(
         self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
     ) -> list[int]:
         ids = ids_of(messages[0])
-        return self.encode_answer(self._text(messages)) if ids is None else ids
+        return self.encode_answer(self._text(messages, kwargs)) if ids is None else ids
 
     def encode_answer(self, text: str) -> list[int]:
         spelled = text.encode()
@@ -188,12 +191,12 @@ class EstimatingTokenizer:
         self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
     ) -> int:
         ids = ids_of(messages[0])
-        return -(-len(self._text(messages).encode()) // 4) if ids is None else len(ids)
+        return -(-len(self._text(messages, kwargs).encode()) // 4) if ids is None else len(ids)
 
     def least(
         self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
     ) -> int:
-        return self.count(messages)
+        return self.count(messages, effort, kwargs)
 
     def encode_text(self, text: str, *, adds_special: bool) -> list[int]:
         return self.encode_answer(text)
@@ -205,10 +208,11 @@ class EstimatingTokenizer:
         return [_spelled(number).decode(errors="replace") for number in ids]
 
     @staticmethod
-    def _text(messages: Sequence[Message]) -> str:
+    def _text(messages: Sequence[Message], kwargs: Kwargs | None) -> str:
         if is_plain(messages):
             return messages[0].content
-        return "\n".join(f"{_speaker(message)}: {message.content}" for message in messages)
+        tools = [json.dumps(tool) for tool in (kwargs or {}).get("tools", ())]
+        return "\n".join([*tools, *map(_turn, messages)])
 
 
 def _spelled(number: int) -> bytes:
@@ -216,8 +220,10 @@ def _spelled(number: int) -> bytes:
     return number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
 
 
-def _speaker(message: Message) -> str:
-    return message.role if message.name is None else f"{message.role} {message.name}"
+def _turn(message: Message) -> str:
+    speaker = message.role if message.name is None else f"{message.role} {message.name}"
+    calls = [json.dumps(call.to_fields()) for call in message.tool_calls]
+    return "\n".join([f"{speaker}: {message.content}", *calls])
 
 
 class InputTokenizer:
@@ -227,7 +233,7 @@ class InputTokenizer:
         is_matryoshka: True if a vector of the model may be shortened, so that `dimensions` can be set.
     """
 
-    reads_effort = False
+    reads_effort = reads_tools = False
 
     def __init__(self, tokenizer: tokenizers.Tokenizer | None = None, *, is_matryoshka: bool = True) -> None:
         """Args: tokenizer: the model's own; None to estimate one token per four bytes."""

@@ -14,6 +14,7 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.prompts.tools import ToolCall
 from headrace.errors import InvalidRequest
 
 #: Variables of a chat template that a request sets, by name.
@@ -31,12 +32,17 @@ class ChatTemplate:
 
     Attributes:
         reads_effort: False if the reasoning effort does not change the prompt.
+        reads_tools: False if it has no word for tools, so that a model would never know of them.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read a model's folder. Raises: OSError. ValueError: it has no template, or none that can be read."""
+    def __init__(self, folder: Path, file: Path | None = None) -> None:
+        """Read a model's folder. Args: file: has a template in place of the model's own.
+
+        Raises: OSError. ValueError: it has no template, or none that can be read.
+        """
         try:
-            template, environment = _template_text(folder), _environment()
+            template = _template_text(folder) if file is None else file.read_text(encoding="utf-8")
+            environment = _environment()
             self._template = environment.from_string(template)
             read = jinja2.meta.find_undeclared_variables(environment.parse(template))
         except jinja2.TemplateError as error:
@@ -45,21 +51,27 @@ class ChatTemplate:
         # A model trained without this role would take it for noise.
         self._knows_developer = "developer" in template
         self.reads_effort = not read.isdisjoint(template_arguments("none"))
+        self.reads_tools = "tools" in read
 
     def render(
         self, messages: Sequence[Message], effort: ReasoningEffort | None = None, kwargs: Kwargs | None = None
     ) -> str:
         """The whole prompt as text. Raises: InvalidRequest when the template refuses the conversation or the rest."""
-        turns = [{**message.to_fields(), "role": self._role(message)} for message in messages]
-        more = {**self._special_tokens, **template_arguments(effort, kwargs)}
+        turns = list(map(self._turn, messages))
+        given = {"messages": turns, "tools": None, "documents": None, "add_generation_prompt": True}
         try:
-            return self._template.render(messages=turns, tools=None, documents=None, add_generation_prompt=True, **more)
+            return self._template.render({**given, **self._special_tokens, **template_arguments(effort, kwargs)})
         # The last two: a template that does not expect the value of one of `kwargs`.
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            if kwargs:
-                self.render(messages, effort)  # Raises if the others are at fault.
+            ours = {"tools": kwargs["tools"]} if kwargs and "tools" in kwargs else {}
+            if kwargs and kwargs.keys() - ours.keys():
+                self.render(messages, effort, ours)  # Raises if the others are at fault.
                 message = f"The model's chat template refuses 'chat_template_kwargs': {error}"
                 raise InvalidRequest(message, param="chat_template_kwargs") from error
+            if ours:
+                self.render(messages, effort)
+                message = f"The model's chat template refuses these tools: {error}"
+                raise InvalidRequest(message, param="tools") from error
             if effort is not None:
                 self.render(messages)  # Raises if the messages are at fault, not the effort.
                 raise InvalidRequest(
@@ -69,8 +81,27 @@ class ChatTemplate:
                 f"The model's chat template refuses these messages: {error}", param="messages"
             ) from error
 
+    def _turn(self, message: Message) -> dict[str, Any]:
+        fields = {**message.to_fields(), "role": self._role(message)}
+        if message.tool_calls:
+            # Templates write the arguments themselves, so they get objects.
+            for call, fields_of_call in zip(message.tool_calls, fields["tool_calls"], strict=True):
+                fields_of_call["function"]["arguments"] = _read_arguments(call)
+        return fields
+
     def _role(self, message: Message) -> str:
         return "system" if message.role == "developer" and not self._knows_developer else message.role
+
+
+def _read_arguments(call: ToolCall) -> Any:
+    """A call's arguments as an object, as in vLLM's own server: an empty one if a model wrote them badly."""
+    try:
+        value = json.loads(call.arguments)
+        # The template writes them again: too deep ones, and lone surrogates, would fail there.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return {}
+    return value
 
 
 def _template_text(folder: Path) -> str:

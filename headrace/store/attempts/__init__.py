@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.domain.attempts import AS_BEFORE, NOTHING_USED, AttemptEnd, Claim, HandBack
 from headrace.domain.limits.budgets import Lack, Limits
-from headrace.domain.prompts import storable
+from headrace.domain.prompts import storable, stored_calls
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.store.attempts.claims import claim_of
@@ -103,6 +103,7 @@ def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "answer": end.text and storable(end.text),
         "logprobs_json": end.logprobs,
         "reasoning": storable(end.reasoning) or None,
+        "tool_calls": stored_calls(end.tool_calls),
         "reasoning_tokens": end.usage.reasoning_tokens,
     }
 

@@ -24,7 +24,7 @@ def claim_of(row: Row[Any]) -> Claim:
         lane=Lane(row.lane),
         model=row.model_requested,
         overflow=Overflow(row.overflow),
-        messages=tuple(Message(**message) for message in row.messages),
+        messages=tuple(map(Message.of, row.messages)),
         sampling=sampling_of(row.sampling),
         has_webhook=row.webhook_url is not None,
         route=Route(row.route),

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.domain.attempts import AttemptEnd, Claim, Escalation
-from headrace.domain.prompts import storable
+from headrace.domain.prompts import storable, stored_calls
 from headrace.domain.queues import Lane, Route, queue_name
 from headrace.domain.states import JobState
 from headrace.store.attempts import held_by, put_back, record, settle
@@ -68,6 +68,7 @@ def _kept(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "answer": storable(end.text or ""),
         "logprobs": None if end.logprobs is None else list(end.logprobs),
         "reasoning": storable(end.reasoning) or None,
+        "tool_calls": stored_calls(end.tool_calls),
         "reasoning_tokens": end.usage.reasoning_tokens,
         "finish_reason": end.finish_reason,
         "model_served": end.model_served,
@@ -145,6 +146,7 @@ def _give(db: Connection, row: Row[Any], sources: Sequence[JobState], reason: st
         **values,
     )
     texts = {"answer": kept["answer"], "logprobs_json": kept["logprobs"], "reasoning": kept["reasoning"]}
+    texts["tool_calls"] = kept.get("tool_calls")  # An answer that an older release kept has none.
     db.execute(sa.update(job_texts).where(job_texts.c.job_id == row.id).values(**texts, kept_answer=None))
     _book(db, row, kept)
 

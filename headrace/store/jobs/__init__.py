@@ -14,6 +14,7 @@ from headrace.domain.fleet import NO_WORKER
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.logprobs import StoredLogprobs
+from headrace.domain.prompts.tools import ToolCall
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, TERMINAL, JobState
 from headrace.errors import NotFound
@@ -75,6 +76,7 @@ def _job_of(row: Row[Any]) -> Job:
     values = {field.name: getattr(row, field.name) for field in fields(Job)}
     values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
     values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
+    values["tool_calls"] = tuple(map(ToolCall.of, row.tool_calls or ()))
     values["logprobs"] = None if row.logprobs is None else StoredLogprobs(row.logprobs)
     return Job(**values)
 
@@ -89,6 +91,7 @@ _SELECT = (
         _IS_OVER.label("is_over"),
         _IS_LEADER_ENDED.label("is_leader_ended"),
         job_texts.c.sampling["reasoning_effort"].astext.label("reasoning_effort"),
+        job_texts.c.tool_calls,
     )
     # An inner join: an erased job has no texts and must not be found.
     .join(job_texts, job_texts.c.job_id == jobs.c.id)

@@ -32,7 +32,7 @@ from headrace.tables import job_texts, jobs, ledger
 log = logging.getLogger(__name__)
 
 #: How a job must have ended for its answer to serve others.
-ENDED_WELL = ("stop", "length")
+ENDED_WELL = ("stop", "length", "tool_calls")
 #: The newest jobs of one key that a search reads. Few have one key: a job that is served has none, and neither has one
 #: that comes while another of the same key is under way.
 CANDIDATES = 20
@@ -42,7 +42,7 @@ LONGEST_JOB = timedelta(days=2)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 #: Columns that a job takes over from the one whose answer it is given.
 OF_JOB = ("model_served", "finish_reason", "output_tokens", "cached_tokens", "reasoning_tokens")
-OF_TEXT = ("answer", "logprobs", "logprobs_json", "reasoning")
+OF_TEXT = ("answer", "logprobs", "logprobs_json", "reasoning", "tool_calls")
 
 
 @dataclass(frozen=True, slots=True)

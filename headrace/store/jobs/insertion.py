@@ -195,4 +195,5 @@ def _sampling(sampling: Sampling) -> dict[str, object]:
     """The values that the caller set; the engine's defaults are not stored."""
     values = ((name, getattr(sampling, name)) for name in _SAMPLING_FIELDS)
     given = {name: value for name, value in values if value not in (None, ())}
-    return given | ({"compression": asdict(sampling.compression)} if sampling.compression else {})
+    given |= {"compression": asdict(sampling.compression)} if sampling.compression else {}
+    return given | ({"tools": asdict(sampling.tools)} if sampling.tools else {})

@@ -59,7 +59,7 @@ def _late_job(row: Row[Any]) -> LateJob:
         app=row.name,
         limits=AppLimits(day_usd=row.day_usd, month_usd=row.month_usd),
         model=row.model_requested,
-        messages=tuple(Message(**message) for message in row.messages),
+        messages=tuple(map(Message.of, row.messages)),
         sampling=sampling_of(row.sampling),
         overflow=Overflow(row.overflow),
         max_cost_usd=row.max_cost_usd,

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from headrace.domain.compression import Compression
 from headrace.domain.ids import oldest_id, show_id
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import Tools
 from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import JobNotEnded
 from headrace.store import clock
@@ -32,7 +33,7 @@ def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, .
     stored = db.scalar(statement.where(jobs.c.id == job_id, jobs.c.app_id == app_id))
     if stored is None:
         raise not_found(job_id)
-    return tuple(Message(**message) for message in stored)
+    return tuple(map(Message.of, stored))
 
 
 def prompt(db: Connection, job_id: UUID) -> tuple[tuple[Message, ...], Sampling] | None:
@@ -40,7 +41,7 @@ def prompt(db: Connection, job_id: UUID) -> tuple[tuple[Message, ...], Sampling]
     row = db.execute(sa.select(job_texts.c.messages, job_texts.c.sampling).where(job_texts.c.job_id == job_id)).first()
     if row is None:
         return None
-    return tuple(Message(**message) for message in row.messages), sampling_of(row.sampling)
+    return tuple(map(Message.of, row.messages)), sampling_of(row.sampling)
 
 
 def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
@@ -118,4 +119,6 @@ def sampling_of(stored: Mapping[str, Any]) -> Sampling:
     given = {**stored, "stop": tuple(stored.get("stop", ()))}
     if compression := stored.get("compression"):
         given["compression"] = Compression(**{**compression, "also": tuple(compression["also"])})
+    if tools := stored.get("tools"):
+        given["tools"] = Tools.of(tools)
     return Sampling(**given)

@@ -64,7 +64,7 @@ def read(db: Connection, job_ids: Sequence[UUID]) -> list[Question]:
             row.pool,
             row.model_requested,
             row.adapter,
-            tuple(Message(**message) for message in row.messages),
+            tuple(map(Message.of, row.messages)),
             sampling_of(row.sampling),
             Overflow(row.overflow),
             row.cache_s,

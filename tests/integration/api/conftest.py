@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -30,6 +30,7 @@ from headrace.domain.ids import new_id
 from headrace.domain.jobs import PieceKind, StreamPiece
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.prompts.tools import ToolCallPiece, joined
 from headrace.domain.queues import KEY_PREFIX, lane_queues
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts
@@ -40,6 +41,13 @@ from headrace.tables import idempotency_keys, job_texts, jobs
 #: What a worker thinks where the prompt says "think", piece by piece, and what it says.
 THOUGHTS = ("Light, ", "and air: ")
 PIECES = ("Because of ", "Rayleigh ", "scattering.")
+#: What a worker calls where the job has tools and the user spoke last, piece by piece.
+CALLS = (
+    ToolCallPiece(0, "call_1", "weather"),
+    ToolCallPiece(0, arguments='{"city": '),
+    ToolCallPiece(0, arguments='"Paris"}'),
+    ToolCallPiece(1, "call_2", "time", "{}"),
+)
 #: The vector of each input of an embedding job.
 VECTOR = pack_floats([0.6, 0.8])
 
@@ -151,6 +159,9 @@ def end(store: Store, admission: Admission) -> End:
             answer = to_answer(vector for _ in claim.messages) if are_inputs(claim.messages) else text
             end = AttemptEnd("succeeded", 0.5, cost, "compute", Usage(9, 7, 2), answer, finish_reason, "served")
             end = replace(end, logprobs=tokens(claim.sampling.top_logprobs))
+            if claim.sampling.tools and claim.messages[-1].role == "user":
+                reason = "stop" if claim.sampling.tools.choice == "function" else "tool_calls"
+                end = replace(end, text="", finish_reason=reason, tool_calls=joined(CALLS), logprobs=None)
             if "think" in claim.messages[-1].content:
                 end = replace(end, reasoning="".join(THOUGHTS), usage=Usage(9, 7, 2, 3))
             attempts.finish(db, claim, JobState.SUCCEEDED, end)
@@ -170,19 +181,28 @@ def finish(end: End) -> Callable[..., None]:
     return finish
 
 
+def said(top_logprobs: int | None) -> Iterator[tuple[PieceKind, str]]:
+    """The answer's text, with the log probabilities of its tokens, as a worker publishes it."""
+    for piece, token in zip(PIECES, tokens(top_logprobs) or [None] * len(PIECES), strict=False):
+        if token:
+            yield "logprobs", f"{json.dumps(token)}\n"
+        yield "delta", piece
+
+
 @pytest.fixture
 def answering(store: Store, redis: Redis, end: End) -> Iterator[None]:
     """Answers what is queued as a worker would, piece by piece where somebody may listen."""
     streams, stop = Streams(redis), threading.Event()
 
-    def say(job_id: UUID, messages: list[dict[str, str]], top_logprobs: int | None) -> None:
+    def say(job_id: UUID, messages: list[dict[str, str]], sampling: dict[str, Any]) -> None:
         streams.begin(job_id, 1)
         told: list[tuple[PieceKind, str]] = []
         if "think" in messages[-1]["content"]:
             told += [("reasoning", thought) for thought in THOUGHTS]
-        for piece, token in zip(PIECES, tokens(top_logprobs) or [None] * len(PIECES), strict=False):
-            told += [("logprobs", f"{json.dumps(token)}\n")] if token else []
-            told += [("delta", piece)]
+        if sampling.get("tools") and messages[-1]["role"] == "user":
+            told += [("tool_call", json.dumps(asdict(call))) for call in CALLS]
+        else:
+            told += said(sampling.get("top_logprobs"))
         before = 0
         for kind, text in told:
             assert streams.publish([StreamPiece(job_id, 1, before, text, kind)]) == [True]
@@ -196,7 +216,7 @@ def answering(store: Store, redis: Redis, end: End) -> Iterator[None]:
                 queued = db.execute(asked.where(jobs.c.state == JobState.QUEUED)).all()
             for job_id, is_heard, messages, sampling in queued:
                 if is_heard:
-                    say(job_id, messages, sampling.get("top_logprobs"))
+                    say(job_id, messages, sampling)
                 # One that was cancelled or expired meanwhile needs no answer.
                 end(job_id)
 

@@ -18,8 +18,7 @@ import openai
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.domain.limits.rates import ProviderRates
-from headrace.domain.prompts import Sampling, storable
-from headrace.domain.prompts.extra_sampling import for_paid
+from headrace.domain.prompts import storable
 from headrace.errors import (
     ConfigError,
     EngineBusy,
@@ -31,6 +30,7 @@ from headrace.errors import (
 )
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.openai import headers as openai_headers
+from workers.engines.openai.body import decoding, message_fields
 from workers.engines.openai.stream import ChatCall, billed
 
 #: Statuses by meaning: the request can never succeed; the account or key is refused (402: it is out of money); the
@@ -127,7 +127,8 @@ class OpenAIEngine:
         # A piece is about one token. Only the end of the stream has the exact count.
         with self._changed:
             return {
-                request_id: Progress(len(call.pieces) + len(call.reasoning)) for request_id, call in self._calls.items()
+                request_id: Progress(len(call.pieces) + len(call.reasoning) + len(call.tool_calls))
+                for request_id, call in self._calls.items()
             }
 
     def stats(self) -> EngineStats:
@@ -230,8 +231,8 @@ class OpenAIEngine:
             sampling = replace(sampling, reasoning_effort=None)
         return {
             "model": self._overflow.paid_model(asked),
-            "messages": [message.to_fields() for message in request.messages],
-            **_decoding(sampling),
+            "messages": list(map(message_fields, request.messages)),
+            **decoding(sampling),
             _limit_name(client): request.sampling.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -272,22 +273,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while found is not None:
         yield found
         found = found.__cause__
-
-
-def _decoding(sampling: Sampling) -> dict[str, Any]:
-    given = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "stop": list(sampling.stop) or None,
-        "seed": sampling.seed,
-        "response_format": sampling.response_format,
-        "logprobs": None if sampling.top_logprobs is None else True,
-        # Some compatible servers refuse a zero.
-        "top_logprobs": sampling.top_logprobs or None,
-        "reasoning_effort": sampling.reasoning_effort,
-        **for_paid(sampling.extra),
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _limit_name(client: openai.AsyncOpenAI) -> str:

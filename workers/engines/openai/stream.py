@@ -10,6 +10,7 @@ from headrace.domain.attempts import Usage
 from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.logprobs import Alternative, TokenLogprob, alternative
 from headrace.domain.prompts import storable
+from headrace.domain.prompts.tools import CallPlaces, ToolCallPiece, joined
 from headrace.errors import EngineError, EngineFault, PromptRejected
 from workers.engines.base import Delta, Generation, GenerationRequest, OnDelta
 
@@ -29,6 +30,8 @@ class ChatCall:
     is_aborted: bool = False
     pieces: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    tool_calls: list[ToolCallPiece] = field(default_factory=list)
+    places: CallPlaces = field(default_factory=CallPlaces)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     told_logprobs: int = 0
     finish_reason: str | None = None
@@ -70,21 +73,25 @@ class ChatCall:
         text = storable(delta.get("content") or delta.get("refusal") or "")
         # OpenAI sends no reasoning. Other APIs use one of two names for it.
         reasoning = storable(delta.get("reasoning") or delta.get("reasoning_content") or "")
-        if not (text or reasoning):
+        calls = tuple(self.places.placed(_call_piece(each)) for each in delta.get("tool_calls") or ())
+        if not (text or reasoning or calls):
             return
         if self.first_token_s is None:
             self.first_token_s = time.monotonic() - self.began
         self.pieces += [text] if text else []
         self.reasoning += [reasoning] if reasoning else []
+        self.tool_calls += calls
         logprobs = tuple(self.logprobs[self.told_logprobs :]) if text else ()
         self.told_logprobs += len(logprobs)
         if self.on_delta and not self.is_aborted:
-            self.on_delta(Delta(text, logprobs, reasoning))
+            self.on_delta(Delta(text, logprobs, reasoning, calls))
 
     def generation(self) -> Generation:
         """The whole answer. Raises: EngineFault: it is cut off, or has no usage. PromptRejected: it is withheld."""
         match self.finish_reason:
             case "stop" | "length" as finish_reason:
+                pass
+            case "tool_calls" as finish_reason if self.tool_calls:
                 pass
             case "content_filter":
                 raise billed(PromptRejected("The paid API's content filter withheld the answer."))
@@ -103,6 +110,7 @@ class ChatCall:
             # An API may ignore the request for log probabilities.
             logprobs=tuple(self.logprobs) or None,
             reasoning="".join(self.reasoning),
+            tool_calls=joined(self.tool_calls),
         )
 
 
@@ -110,6 +118,14 @@ def billed(error: EngineError) -> EngineError:
     """Mark the error of a call that was answered, or may have been, as one that may be billed."""
     error.may_be_billed = True
     return error
+
+
+def _call_piece(said: Mapping[str, Any]) -> ToolCallPiece:
+    """Raises: KeyError or a similar error: it is malformed."""
+    function = said.get("function") or {}
+    return ToolCallPiece(
+        int(said.get("index") or 0), _text(said, "id"), _text(function, "name"), _text(function, "arguments") or ""
+    )
 
 
 def _text(chunk: Mapping[str, Any], name: str) -> str | None:

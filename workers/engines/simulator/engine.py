@@ -131,7 +131,7 @@ class SimulatorEngine:
             raise no_such_adapter(request.adapter)
         try:
             how = request.sampling
-            prompt_tokens = tokenizer.count(request.messages, how.reasoning_effort, how.template_kwargs)
+            prompt_tokens = tokenizer.count(request.messages, how.reasoning_effort, how.template_variables)
         except InvalidRequest as error:
             raise PromptRejected(str(error), param=error.param) from error
         # A prefix is part of the answer, so any reasoning before it is over.

@@ -1,11 +1,13 @@
 """Collects a request's answer, output by output. Does not import vllm."""
 
+from dataclasses import replace
 from typing import Any
 
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import storable
-from workers.engines.base import Delta, GenerationRequest, OnDelta
-from workers.engines.vllm.reasoning import Reading
+from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, joined
+from workers.engines.base import Delta, FinishReason, GenerationRequest, OnDelta
+from workers.engines.vllm.reading import Reading
 from workers.engines.vllm.sampling import token_logprobs
 
 
@@ -18,9 +20,11 @@ class GrowingAnswer:
     """
 
     def __init__(self, request: GenerationRequest, on_delta: OnDelta | None, reading: Reading | None) -> None:
-        """Args: reading: separates the reasoning from the text; None for a model that does not reason."""
+        """Args: reading: separates the reasoning and the calls from the text; None if all of it is text."""
         self._wanted, self._on_delta, self._reading = request.sampling.top_logprobs, on_delta, reading
         self._pieces, self._thoughts = [request.prefix], list[str]()
+        self._tools = request.sampling.tools
+        self._calls: list[ToolCallPiece] = []
         self._logprobs: list[TokenLogprob] = []
         self._told = self.tokens = self._tokens_before = 0
         self._has_begun = False
@@ -34,6 +38,10 @@ class GrowingAnswer:
         return "".join(self._thoughts)
 
     @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return joined(self._calls)
+
+    @property
     def reasoning_tokens(self) -> int:
         return self._tokens_before if self._thoughts else 0
 
@@ -44,28 +52,34 @@ class GrowingAnswer:
             return None
         return tuple(self._logprobs)
 
+    def finish_reason(self, ended_by: FinishReason) -> FinishReason:
+        """vLLM's own reason, unless the model chose to call tools."""
+        chose = self._tools is not None and self._tools.choice != "function" and bool(self._calls)
+        return "tool_calls" if chose and ended_by == "stop" else ended_by
+
     def add(self, output: Any) -> None:
         """Add vLLM's next output, and pass the new piece to the listener."""
-        thought, piece = map(storable, self._reading.read(output) if self._reading else ("", output.text))
+        read = self._reading.read(output) if self._reading else Delta(storable(output.text))
         self.tokens += len(output.token_ids)
-        self._thoughts += [thought] if thought else []
+        self._thoughts += [read.reasoning] if read.reasoning else []
+        self._calls += read.tool_calls
         if self._wanted is not None:
             self._logprobs += token_logprobs(output.token_ids, output.logprobs, self._wanted)
         if self._reading and not self._has_begun:
-            self._has_begun = bool(piece)
+            self._has_begun = bool(read.text or read.tool_calls)
             # Several tokens come at once when they are not fetched in time. The last of them are the text's.
-            of_text = self._reading.tokens_of(piece, output.token_ids)
+            of_text = self._reading.tokens_of(read.text, output.token_ids)
             self._tokens_before += len(output.token_ids) - of_text
             if self._thoughts:
                 del self._logprobs[: max(0, len(self._logprobs) - of_text)]
         # The token that ends the answer has no text. It may come by itself, or with the last ones that have.
         has_end = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
-        self._tell(thought, piece, len(self._logprobs) - has_end)
+        self._tell(read, len(self._logprobs) - has_end)
 
-    def _tell(self, thought: str, piece: str, until: int) -> None:
+    def _tell(self, read: Delta, until: int) -> None:
         """Pass on a piece, with the log probabilities up to this one."""
-        self._pieces += [piece] if piece else []
-        if self._on_delta and (thought or piece):
-            logprobs = tuple(self._logprobs[self._told : until]) if piece else ()
-            self._on_delta(Delta(piece, logprobs, thought))
+        self._pieces += [read.text] if read.text else []
+        if self._on_delta and (read.reasoning or read.text or read.tool_calls):
+            logprobs = tuple(self._logprobs[self._told : until]) if read.text else ()
+            self._on_delta(replace(read, logprobs=logprobs))
             self._told += len(logprobs)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace.domain.attempts import Usage
@@ -18,7 +18,7 @@ from workers.engines.adapters import Adapter
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.vllm.answer import GrowingAnswer
 from workers.engines.vllm.embedding import embed
-from workers.engines.vllm.reasoning import Reading
+from workers.engines.vllm.reading import NO_PARSERS, Parsers, Reading
 from workers.engines.vllm.sampling import constraint, decoding
 from workers.engines.vllm.surprise import Nats, measure
 
@@ -53,8 +53,8 @@ class CoreCall:
 class Core:
     """One started AsyncLLM and the thread of its event loop; never restarted."""
 
-    def __init__(self, llm: Any, reasoning_parser: str | None = None) -> None:
-        self._llm, self._reasoning_parser = llm, reasoning_parser
+    def __init__(self, llm: Any, parsers: Parsers = NO_PARSERS) -> None:
+        self._llm, self._parsers = llm, parsers
         self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
         self._adapters: dict[str, Any] = {}
         self._calls: dict[str, CoreCall] = {}
@@ -225,9 +225,11 @@ class Core:
 
     def _reading(self, call: CoreCall) -> Reading | None:
         # A prefix is part of the answer, so any reasoning before it is over. A plain prompt's continuation is one text.
-        if self._reasoning_parser is None or call.prefix or is_plain(call.request.messages):
+        if call.prefix or is_plain(call.request.messages):
             return None
-        return Reading(self._reasoning_parser, self._llm, call.prompt, call.request.sampling)
+        # Without tools, what looks like a call is text.
+        parsers = self._parsers if call.request.sampling.tools else replace(self._parsers, tools=None)
+        return None if parsers == NO_PARSERS else Reading(parsers, self._llm, call.prompt, call.request)
 
     async def _collect(self, call: CoreCall) -> Generation:
         from vllm.inputs.engine import tokens_input
@@ -243,7 +245,7 @@ class Core:
             *(prompt, params, request.request_id),
             lora_request=adapter,
             priority=request.priority,
-            # The response format constrains the answer, not the reasoning before it.
+            # The response format, or the grammar of calls, constrains the answer, not the reasoning before it.
             reasoning_ended=reading.is_answering if reading else None,
             reasoning_parser_kwargs=reading.parser_arguments if reading else None,
         )
@@ -259,7 +261,8 @@ class Core:
             logprobs=answer.logprobs,
             reasoning=answer.reasoning,
             usage=Usage(len(call.prompt), len(call.prefix) + answer.tokens, cached_tokens, answer.reasoning_tokens),
-            finish_reason=completion.finish_reason,
+            tool_calls=answer.tool_calls,
+            finish_reason=answer.finish_reason(completion.finish_reason),
             model_served=call.model,
             first_token_s=first_token_s,
             preemptions=output.metrics.num_preemptions if output.metrics else 0,
@@ -279,7 +282,9 @@ def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Readi
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
     sampling = call.request.sampling
-    constrained = constraint(sampling.response_format)
+    structure = reading.structure if reading else None
+    if reading is None and (constrained := constraint(sampling.response_format)):
+        structure = StructuredOutputsParams(**constrained)
     asked = {"skip_special_tokens": True, **defaults, **decoding(sampling), "max_tokens": call.tokens_left}
     if reading is not None and not reading.skips_special_tokens:
         asked["skip_special_tokens"] = False
@@ -287,7 +292,7 @@ def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Readi
     asked["min_tokens"] = max(0, asked.get("min_tokens", 0) - len(call.prefix))
     return SamplingParams(
         **asked,
-        structured_outputs=StructuredOutputsParams(**constrained) if constrained else None,
+        structured_outputs=structure,
         # A parser must read the text as it grows.
         output_kind=RequestOutputKind.DELTA if call.on_delta or reading else RequestOutputKind.FINAL_ONLY,
         skip_clone=True,  # Only this request uses these parameters, so vLLM need not copy them.

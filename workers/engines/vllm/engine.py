@@ -1,6 +1,6 @@
 """vLLM as an engine: a core that answers, replaced when it dies.
 
-Knows nothing of queues, Postgres or Celery. Only its neighbours `core`, `load` and `reasoning` import `vllm`.
+Knows nothing of queues, Postgres or Celery. Only its neighbours `core`, `load` and `reading` import `vllm`.
 """
 
 import logging
@@ -20,6 +20,7 @@ from workers.engines.base import EngineLimits, EngineStats, Generation, Generati
 from workers.engines.kinds import check_kind
 from workers.engines.vllm.core import DEAD_EXIT_S, Core, CoreCall
 from workers.engines.vllm.load import DRAIN_S, import_vllm, load
+from workers.engines.vllm.reading import Parsers
 from workers.engines.vllm.scratch import Scratch
 from workers.engines.vllm.stats import Tally
 from workers.engines.vllm.surprise import WINDOW_TOKENS, joined, windows
@@ -110,7 +111,7 @@ class VllmEngine:
                 if isinstance(tokenizer, InputTokenizer):
                     return CoreCall(request, [], [], None, model, tokenizer.encode_each(request.messages))
                 how = request.sampling
-                prompt = tokenizer.encode(request.messages, how.reasoning_effort, how.template_kwargs)
+                prompt = tokenizer.encode(request.messages, how.reasoning_effort, how.template_variables)
             except InvalidRequest as error:
                 raise PromptRejected(str(error), param=error.param) from error
             prefix = tokenizer.encode_answer(request.prefix) if request.prefix else []
@@ -167,7 +168,7 @@ class VllmEngine:
     def _open(self) -> Core:
         adapters = find_adapters(self._pool.adapters, f"{self._where}.adapters")
         llm = load(self._pool, self._scratch.path, self._where, adapters, self._tally)
-        core = Core(llm, self._pool.reasoning_parser)
+        core = Core(llm, Parsers(self._pool.reasoning_parser, self._pool.tool_parser))
         try:
             core.learn(adapters, f"{self._where}.adapters")
         except (ConfigError, EngineUnavailable):

@@ -12,7 +12,7 @@ from headrace.config import PoolSettings
 from headrace.errors import ConfigError, EngineUnavailable
 from workers.engines.adapters import Adapter
 from workers.engines.vllm.options import blamed, checked
-from workers.engines.vllm.reasoning import check_parser
+from workers.engines.vllm.reading import check_parsers
 from workers.engines.vllm.settings import arguments, environment
 from workers.engines.vllm.stats import Tally
 
@@ -57,8 +57,8 @@ def load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, A
             options = checked(pool.engine_options, fields(AsyncEngineArgs), f"{where}.engine_options")
             given = {"shutdown_timeout": DRAIN_S, **arguments(pool, adapters.values()), **options}
             engine_args = AsyncEngineArgs(**given)
-            if pool.reasoning_parser is not None:
-                check_parser(pool, engine_args.create_model_config(), where)
+            if pool.reasoning_parser or pool.tool_parser:
+                check_parsers(pool, engine_args.create_model_config(), where)
             llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[_stat_logger(tally)])
             envs.enable_envs_cache()  # Without the cache, vLLM reads the environment for each token.
             return llm

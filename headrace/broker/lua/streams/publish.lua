@@ -5,7 +5,8 @@
 --       it, its kind, its text, job id
 -- Effect  one entry and one message on the channel per piece. Bytes already in the stream are not written twice, so
 --         that a call whose reply was lost can be repeated.
---         Where reasoning begins or ends, and after a restart, numbers are skipped: readers get further events there.
+--         Where reasoning begins or ends, with a call of a tool, and after a restart, numbers are skipped: readers get
+--         further events there.
 -- Reply  per piece 1; or 0 if a newer claim has begun, or earlier text is lost and the piece would leave a gap.
 local TOLD_BESIDES = 5
 local taken = {}
@@ -21,7 +22,9 @@ for i, key in ipairs(KEYS) do
     if text ~= '' then
       local number = tonumber(string.match(last[1], '^%d+')) + 1
       -- A claim that publishes nothing after a restart leaves a `begin` entry after it.
-      if (known == 0 and last[1] ~= '1-0') or (kind == 'reasoning') ~= (last[2][2] == 'reasoning') then
+      local is_elsewhere = (kind == 'reasoning') ~= (last[2][2] == 'reasoning')
+      is_elsewhere = is_elsewhere or kind == 'tool_call' or last[2][2] == 'tool_call'
+      if (known == 0 and last[1] ~= '1-0') or is_elsewhere then
         number = number + TOLD_BESIDES
       end
       local id = string.format('%.0f-0', number)

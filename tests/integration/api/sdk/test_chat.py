@@ -169,7 +169,7 @@ def test_a_job_that_expired_is_ordered_again(make_sdk: Callable[..., OpenAI], ke
 @pytest.mark.parametrize(
     ("arguments", "param"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools.0.type"),
         ({"n": 2}, "n"),
         ({"logit_bias": {"1": 200}}, "logit_bias.1"),
         ({"top_logprobs": 3}, "top_logprobs"),

@@ -331,3 +331,16 @@ def test_an_event_says_what_readers_need(streams: Streams) -> None:
     publish(streams, job_id, 1, "", "text")
     (event,) = streams.read(job_id)
     assert event == StreamEvent(event.number, "delta", "text")
+
+
+def test_numbers_leave_room_at_each_call_of_a_tool(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    told = (("delta", "I "), ("tool_call", "{1}"), ("tool_call", "{2}"), ("delta", "call."))
+    before = 0
+    for kind, text in told:
+        assert streams.publish([StreamPiece(job_id, 1, before, text, kind)]) == [True]
+        before += len(text)
+    assert [(event.kind, event.text) for event in streams.read(job_id)] == list(told)
+    assert [event.number for event in streams.read(job_id)] == [2, 8, 14, 20]
+    assert streams.begin(job_id, 2) == "", "an answer with calls is not continued"

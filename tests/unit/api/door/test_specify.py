@@ -1,11 +1,12 @@
 """What a draft becomes: defaults filled in, and a prompt that does not fit refused with the numbers."""
 
+import json
 import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -13,12 +14,14 @@ from api.door.catalogue import Catalogue
 from api.door.drafts import Draft, Spelling
 from api.door.specify import MOST_LOGPROBS_IN_ALL, specify
 from headrace.config import LaneSettings, OverflowSettings, PoolSettings, Settings, WebhookSettings
+from headrace.config.rules import RuleSettings
 from headrace.config.sections import PoolLaneSettings
 from headrace.domain.apps import App
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.prompts.plain import plain_text
+from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, PromptTokenizer
@@ -354,3 +357,65 @@ def test_a_plain_prompt_is_continued_by_own_models_alone(catalogue: Catalogue, s
     with pytest.raises(InvalidRequest, match="continues no plain text") as raised:
         specify(replace(plain, overflow=Overflow.ONLY), APP, catalogue, settings)
     assert (raised.value.code, raised.value.param) == ("unsupported_parameter", "prompt")
+
+
+TOOLS = Tools(({"name": "weather", "parameters": {"type": "object"}},))
+CALLED = (Message("user", "Hi"), Message("assistant", "", tool_calls=(ToolCall("c", "weather", "{}"),)))
+
+
+class ToollessTokenizer(EstimatingTokenizer):
+    """Of a model whose template has no word for tools."""
+
+    reads_tools = False
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"tools": TOOLS}, "tools"),
+        ({"tools": replace(TOOLS, choice="none")}, "tools"),
+        ({"messages": CALLED}, "prompt"),
+    ],
+)
+def test_a_model_whose_template_has_no_tools_says_so(settings: Settings, changes: dict[str, Any], param: str) -> None:
+    pool = settings.pools["chat"]
+    with pytest.raises(InvalidRequest, match="its chat template has no word for them") as raised:
+        specify(draft(10, **changes), APP, of_model(ToollessTokenizer(), pool), settings)
+    assert (raised.value.code, raised.value.param) == ("tools_not_supported", param)
+    assert specify(draft(10), APP, of_model(ToollessTokenizer(), pool), settings).sampling.tools is None
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_vllm_pool_without_a_parser_reads_no_calls(settings: Settings) -> None:
+    pool = settings.pools["chat"].model_copy(update={"engine": "vllm"})
+    with pytest.raises(InvalidRequest, match="no 'tool_parser'") as raised:
+        specify(draft(10, tools=TOOLS), APP, of_model(EstimatingTokenizer(), pool), settings)
+    assert raised.value.param == "tools"
+    for asked, of in (
+        (replace(TOOLS, choice="none"), pool),
+        (TOOLS, pool.model_copy(update={"tool_parser": "hermes"})),
+        (TOOLS, pool.model_copy(update={"engine": "openai"})),
+    ):
+        assert (
+            specify(draft(10, tools=asked), APP, of_model(EstimatingTokenizer(), of), settings).sampling.tools == asked
+        )
+
+
+def test_tools_and_calls_are_part_of_the_prompt(catalogue: Catalogue, settings: Settings) -> None:
+    plain, offered = (specify(draft(10, tools=tools), APP, catalogue, settings) for tools in (None, TOOLS))
+    assert offered.prompt_tokens >= plain.prompt_tokens + len(json.dumps(TOOLS.specs)) // 5
+    assert offered.kv_tokens - plain.kv_tokens == offered.prompt_tokens - plain.prompt_tokens
+    long = replace(TOOLS, functions=({"name": "f", "description": "x" * 4 * LIMIT},))
+    with pytest.raises(ContextLengthExceeded):
+        specify(draft(10, tools=long), APP, catalogue, settings)
+    called, silent = (replace(draft(1), messages=(*CALLED[:1], each)) for each in (CALLED[1], Message("assistant", "")))
+    counts = [specify(each, APP, catalogue, settings).prompt_tokens for each in (silent, called)]
+    assert counts[1] > counts[0] + 10
+
+
+def test_a_job_with_tools_is_not_shadowed(catalogue: Catalogue, settings: Settings) -> None:
+    rule = RuleSettings(pools=("chat", "other"), shadow_share=1.0)
+    settings = settings.model_copy(update={"rules": {"r": rule}})
+    jobs = [specify(draft(10, rule="r", tools=tools), APP, catalogue, settings) for tools in (None, TOOLS)]
+    assert [job.is_shadowed for job in jobs] == [True, False]

@@ -122,7 +122,7 @@ def test_an_earlier_answer_can_be_sent_back_as_it_came() -> None:
         ({"messages": "Hi"}, "messages"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages"),
         ({"messages": ["Hi"]}, "messages.0"),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "y"}]}, "messages.0.role"),
+        ({"messages": [{"role": "function", "content": "x", "name": "y"}]}, "messages.0.role"),
         ({"messages": [{"role": "assistant", "content": None}]}, "messages"),
         ({"messages": [{"role": "user", "content": "Hi", "name": "x" * 65}]}, "messages.0.name"),
         ({"logit_bias": {"word": 1}}, "logit_bias.word"),
@@ -197,8 +197,3 @@ def test_a_template_is_given_no_variable_that_is_ours(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"'{name}' cannot be set") as raised:
         draft_of(chat_template_kwargs={name: True})
     assert raised.value.param == "chat_template_kwargs"
-
-
-def test_tools_that_are_refused_are_named_by_their_types() -> None:
-    with pytest.raises(InvalidRequest, match="'tools' of type 'function', 'custom'"):
-        draft_of(tools=[{"type": "function"}, {"type": "custom"}, {"type": "function"}, 5])

@@ -13,6 +13,7 @@ from headrace.domain.compression import CompressChoice
 from headrace.domain.embeddings.inputs import text_input, token_input
 from headrace.domain.prompts import Message
 from headrace.domain.prompts.extra_sampling import NEUTRAL
+from headrace.domain.prompts.tools import Tools
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import InvalidRequest
 
@@ -53,6 +54,9 @@ WHOLE: dict[str, Any] = {
     "compress_to": 0.4,
     "compress_also": ["system"],
     "quality": "high",
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
 }
 
 
@@ -68,6 +72,7 @@ def test_every_field_arrives() -> None:
     assert draft.extra_sampling == {name: WHOLE[name] for name in NEUTRAL}
     assert draft.compress == CompressChoice("surprise", 0.4, ("system",))
     assert (draft.metadata, draft.webhook_url, draft.end_user) == ({"k": "v"}, "https://example.com/hook", "u")
+    assert draft.tools == Tools(({"name": "f"},), "required", parallel=False)
     assert set(WHOLE) | {"prompt", "input", "dimensions"} == set(JobRequest.model_fields)
 
 
@@ -115,7 +120,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": 5}, "prompt"),
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "user", "content": ""}]}, "messages"),
-    ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
+    ({"messages": [{"role": "function", "content": "a"}]}, "messages.0.role"),
     ({"messages": [{"role": "user"}]}, "messages.0.content"),
     ({"messages": [{"role": "user", "content": "a", "name": 5}]}, "messages.0.name"),
     *(({"prompt": "a", "max_tokens": bad}, "max_tokens") for bad in (-1, 0, 2**31, "5", 5.0, True, [5])),

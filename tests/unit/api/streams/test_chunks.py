@@ -1,7 +1,8 @@
 """What a chat stream's reader hears: chunks that are valid in the SDK's own types, and the end or an error."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from openai.types.chat import ChatCompletionChunk
@@ -9,6 +10,7 @@ from openai.types.chat import ChatCompletionChunk
 from api.streams.chunks import DONE, ChatChunks
 from api.streams.events import Event
 from headrace.domain.jobs import Job, StreamEvent
+from headrace.domain.prompts.tools import ToolCall, ToolCallPiece
 from headrace.domain.states import JobState
 from tests.unit.api.streams.test_events import (
     ENDED,
@@ -108,3 +110,44 @@ def test_a_chat_completion_that_fails_ends_with_an_error(tell_it: Callable[[], l
     assert set(last) == {"error"}
     assert set(last["error"]) == {"message", "type", "param", "code"}
     assert last["error"]["code"] == code
+
+
+CALLS = (ToolCall("call_1", "weather", '{"city": "Paris"}'), ToolCall("call_2", "time", "{}"))
+CALLED = replace(SUCCEEDED, answer="", tool_calls=CALLS, finish_reason="tool_calls")
+#: The stream of these calls, as a worker publishes it.
+PIECES = [
+    ToolCallPiece(0, "call_1", "weather"),
+    ToolCallPiece(0, arguments='{"city": "Par'),
+    ToolCallPiece(0, arguments='is"}'),
+    ToolCallPiece(1, "call_2", "time", "{}"),
+]
+
+
+def called(number: int, piece: ToolCallPiece) -> StreamEvent:
+    return StreamEvent(number, "tool_call", json.dumps(asdict(piece)))
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_calls_are_told_piece_by_piece_and_the_rest_at_the_end(count: int) -> None:
+    events = chat([called(number, piece) for number, piece in enumerate(PIECES[:count], 1)], CALLED)
+    told = list(chunks(events))
+    pieces = [call for chunk in told for call in chunk.choices[0].delta.tool_calls or ()]
+    for index, call in enumerate(CALLS):
+        of_call = [piece for piece in pieces if piece.index == index]
+        assert [piece.id for piece in of_call if piece.id] == [call.id]
+        assert [piece.function.name for piece in of_call if piece.function and piece.function.name] == [call.name]
+        assert "".join(piece.function.arguments or "" for piece in of_call if piece.function) == call.arguments
+    assert content(events) == ""
+    assert told[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_other_calls_than_those_told_end_the_stream() -> None:
+    events = chat([called(1, ToolCallPiece(0, "call_9", "weather"))], CALLED)
+    assert isinstance(events[-1], dict)
+    assert events[-1]["error"]["code"] == "stream_restarted"
+
+
+def test_a_restart_makes_calls_void() -> None:
+    teller = ChatChunks(QUEUED)
+    list(teller.more([called(1, PIECES[0]), restart(2)]))
+    assert teller.is_over

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from headrace.config import PROJECT_ROOT, PoolSettings, Settings
+from headrace.config.pools import DEFAULT_MODEL
 from headrace.domain.queues import Lane
 from headrace.errors import ConfigError
 
@@ -294,7 +295,11 @@ def test_a_pool_of_the_paid_api_with_a_key_is_sound(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "option", ['adapters = { dtype = "x" }', 'engine_options = { dtype = "x" }', 'reasoning_parser = "qwen3"']
+    "option",
+    [
+        *('adapters = { dtype = "x" }', 'engine_options = { dtype = "x" }', 'reasoning_parser = "qwen3"'),
+        *('tool_parser = "hermes"', 'chat_template = "smollm2"'),
+    ],
 )
 def test_a_pool_of_the_paid_api_has_none_of_vllms_options(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -302,7 +307,7 @@ def test_a_pool_of_the_paid_api_has_none_of_vllms_options(
     text = f'[pools.chat]\nengine = "openai"\nmodel = "gpt-4o-mini"\n{option}'
     monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
 
-    with pytest.raises(ConfigError, match=r"pools\.chat.*'reasoning_parser' are vLLM's"):
+    with pytest.raises(ConfigError, match=rf"pools\.chat.*'{option.split()[0]}' is for a pool with workers"):
         Settings.load()
 
 
@@ -425,4 +430,39 @@ def test_a_pool_of_embeddings_has_nothing_that_makes_text(
     text = f'[pools.embed]\nserves = "embeddings"\nmodel = "m"\n{option}'
     monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
     with pytest.raises(ConfigError, match="embeddings"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("variables", "kept"),
+    [
+        ({}, ("smollm2", "hermes")),
+        ({"HEADRACE_MODEL": DEFAULT_MODEL, "HEADRACE_MODEL_DIR": "/models/smollm2"}, ("smollm2", "hermes")),
+        ({"HEADRACE_MODEL": "org/other"}, (None, None)),
+        ({"HEADRACE_ENGINE": "openai", "OPENAI_API_KEY": "sk"}, (None, None)),
+    ],
+)
+def test_a_shipped_template_is_for_its_model_alone(
+    variables: dict[str, str], kept: tuple[str | None, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the file that comes with Headrace."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HEADRACE_CONFIG", raising=False)
+    pool = Settings.load().served_pool
+    assert (pool.chat_template, pool.tool_parser) == kept
+
+
+def test_a_template_of_the_operator_s_stays_for_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[pools.chat]\nmodel = "a/b"\nchat_template = "/etc/t.jinja"\ntool_parser = "hermes"'
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+    monkeypatch.setenv("HEADRACE_MODEL", "c/d")
+    pool = Settings.load().served_pool
+    assert (pool.model, pool.chat_template, pool.tool_parser) == ("c/d", "/etc/t.jinja", "hermes")
+
+
+@pytest.mark.parametrize("option", ['tool_parser = "hermes"', 'chat_template = "smollm2"'])
+def test_a_pool_of_embeddings_has_no_tools(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f'[pools.chat]\nserves = "embeddings"\n{option}'))
+    with pytest.raises(ConfigError, match="no 'tool_parser', no 'chat_template'"):
         Settings.load()

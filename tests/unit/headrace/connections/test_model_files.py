@@ -60,3 +60,25 @@ def test_a_vector_may_be_shortened_where_the_model_or_the_operator_says_so(
     made = tokenizer_for(PoolSettings(serves="embeddings", model_dir=tmp_path, engine_options=overrides))
     assert isinstance(made, InputTokenizer)
     assert made.is_matryoshka is is_matryoshka
+
+
+def test_a_template_takes_the_place_of_the_model_s_own(tmp_path: Path) -> None:
+    file = tmp_path / "other.jinja"
+    file.write_text("{% if tools %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}")
+    messages = [Message("user", "Hi")]
+    rendered: dict[str | None, str] = {}
+    for name in (None, str(file), "smollm2"):
+        pool = PoolSettings(model="any", model_dir=write_model(tmp_path), chat_template=name)
+        made = tokenizer_for(pool)
+        assert isinstance(made, Tokenizer)
+        assert made.reads_tools is (name is not None)
+        rendered[name] = made.render(messages)
+    assert rendered[str(file)] == "Hi"
+    assert "SmolLM" in rendered["smollm2"]
+
+
+def test_a_template_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
+    pool = PoolSettings(model="any", model_dir=write_model(tmp_path), chat_template="smollm3")
+    with pytest.raises(ConfigError, match=r"no file 'smollm3'.*ships: smollm2") as raised:
+        tokenizer_for(pool)
+    assert raised.value.param == "chat_template"

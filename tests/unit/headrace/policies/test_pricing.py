@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from decimal import Decimal
 
@@ -9,9 +10,10 @@ from headrace.config import OverflowSettings, PoolSettings, Price, Settings
 from headrace.domain.attempts import Usage
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Route
 from headrace.errors import UnknownPrice
-from headrace.policies.pricing import MESSAGE_TOKENS, TEMPLATE_TOKENS, Tariff, ceiling, cost
+from headrace.policies.pricing import MESSAGE_TOKENS, TEMPLATE_TOKENS, TOOLS_TOKENS, Tariff, ceiling, cost
 
 PRICE = Price(
     input_usd_per_mtok=Decimal("0.15"),
@@ -160,3 +162,21 @@ def test_the_paid_api_has_no_price_for_embeddings() -> None:
 def test_who_speaks_is_part_of_what_a_prompt_may_cost() -> None:
     plain, named = (ceiling(PRICE, [Message("user", "Hi", name)], Sampling(5)).usd for name in (None, "é" * 10))
     assert named == plain + (20 + MESSAGE_TOKENS) * PRICE.input_usd_per_mtok / 1_000_000
+
+
+def test_the_maximum_covers_tools_and_calls() -> None:
+    def tokens(messages: tuple[Message, ...], tools: Tools | None = None) -> Decimal:
+        """The maximum of the prompt's tokens."""
+        per_token = PRICE.model_copy(update={"input_usd_per_mtok": Decimal(1_000_000)})
+        return ceiling(per_token, messages, Sampling(0, tools=tools)).usd
+
+    asked = (Message("user", "Hi"),)
+    schema = {"type": "object", "properties": {"city": {"type": "string", "description": "grün"}}}
+    tools = Tools(({"name": "weather", "description": "w" * 500, "parameters": schema},))
+    assert tokens(asked, tools) - tokens(asked) >= len(json.dumps(tools.specs[0], indent=4)) + TOOLS_TOKENS
+    named = replace(tools, choice="function", name="weather")
+    assert tokens(asked, named) > tokens(asked, tools)
+    called = (*asked, Message("assistant", "", tool_calls=(ToolCall("call_1", "weather", "a" * 300),)))
+    output = (*called, Message("tool", "b" * 100, tool_call_id="call_1"))
+    assert tokens(called) - tokens(asked) >= 300 + len("weather") + len("call_1")
+    assert tokens(output) - tokens(called) >= 100 + len("call_1")

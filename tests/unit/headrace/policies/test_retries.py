@@ -1,6 +1,9 @@
+from typing import Any
+
 import pytest
 
 from headrace.domain.prompts import Sampling
+from headrace.domain.prompts.tools import Tools
 from headrace.errors import EngineError, EngineFault, EngineUnavailable, PromptRejected
 from headrace.policies.retries import GiveUp, RetryIn, decide, is_continuable, next_delivery_delay_s
 
@@ -81,3 +84,9 @@ def test_a_webhooks_pause_is_lengthened_by_a_share_and_never_shortened() -> None
     assert next_delivery_delay_s(1, (100.0,), None, 0.25) == 125
     assert next_delivery_delay_s(1, (100.0,), 200.0, 0.25) == 250
     assert next_delivery_delay_s(2, (100.0,), None, 0.25) is None
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_an_answer_with_tools_is_not_continued(choice: Any) -> None:
+    assert is_continuable("The ", Sampling(9))
+    assert not is_continuable("The ", Sampling(9, tools=Tools(({"name": "f"},), choice)))

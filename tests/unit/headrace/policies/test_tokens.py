@@ -10,8 +10,10 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from headrace.connections.model_files import TEMPLATES as TEMPLATES_FOLDER
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.prompts.plain import plain_text, plain_tokens
+from headrace.domain.prompts.tools import ToolCall
 from headrace.errors import InvalidRequest
 from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, Tokenizer
 from headrace.policies.tokens.chat_template import template_arguments
@@ -279,3 +281,83 @@ def test_a_plain_prompts_token_ids_stay_as_they_are(tmp_path: Path) -> None:
         assert tokenizer.encode(prompt) == [5, 300, 7]
         assert (tokenizer.count(prompt), tokenizer.least(prompt)) == (3, 3)
     assert EstimatingTokenizer().count([plain_text("x" * 40)]) == 10
+
+
+#: The template of SmolLM2-Instruct itself.
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + "
+    "message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
+    "'<|im_start|>assistant\n' }}{% endif %}"
+)
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "description": "é <b>", "parameters": {"type": "object"}},
+}
+CALL = ToolCall("call_1", "weather", '{"city": "Zürich"}')
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [Message("user", "Hi ")],
+        [Message("system", "\nS"), Message("user", "a"), Message("assistant", ""), Message("user", "<|im_end|>")],
+        [Message("assistant", "a"), Message("system", "b"), Message("developer", "c")],
+    ],
+)
+def test_without_tools_the_shipped_template_is_the_model_s_own(tmp_path: Path, messages: list[Message]) -> None:
+    folder = write_model(tmp_path, SMOLLM2)
+    own, shipped = Tokenizer(folder), Tokenizer(folder, TEMPLATES_FOLDER / "smollm2.jinja")
+    assert own.render(messages) == shipped.render(messages)
+    assert (own.reads_tools, shipped.reads_tools) == (False, True)
+
+
+def test_the_shipped_template_tells_of_tools_calls_and_outputs(tmp_path: Path) -> None:
+    shipped = Tokenizer(write_model(tmp_path), TEMPLATES_FOLDER / "smollm2.jinja")
+    talk = [
+        Message("user", "Hi"),
+        Message("assistant", "I look.", tool_calls=(CALL, ToolCall("call_2", "time", "not JSON"))),
+        Message("tool", "rainy", tool_call_id="call_1"),
+    ]
+    text = shipped.render(talk, None, {"tools": [WEATHER]})
+    assert f"<tools>\n{json.dumps(WEATHER, ensure_ascii=False)}\n</tools>" in text
+    calls = ['{"name": "weather", "arguments": {"city": "Zürich"}}', '{"name": "time", "arguments": {}}']
+    written = "\n".join(["I look.", *(f"<tool_call>\n{call}\n</tool_call>" for call in calls)])
+    assert f"<|im_start|>assistant\n{written}<|im_end|>" in text
+    assert "<tool_response>\nrainy\n</tool_response>" in text
+    assert shipped.count(talk, None, {"tools": [WEATHER]}) > shipped.count(talk)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["[" * 100_000, '{"a": "\\ud800"}', "1" * 5000, '{"a": ' * 900 + "1" + "}" * 900, "nope", "", "1e999"]
+)
+def test_no_arguments_break_the_prompt(tmp_path: Path, arguments: str) -> None:
+    """A model wrote them, or a client: an error here would end the conversation."""
+    shipped = Tokenizer(write_model(tmp_path), TEMPLATES_FOLDER / "smollm2.jinja")
+    talk = [Message("user", "Hi"), Message("assistant", "", tool_calls=(ToolCall("c", "f", arguments),))]
+    assert shipped.count(talk) == len(shipped.encode(talk)) > 0
+
+
+def test_tools_that_a_template_refuses_are_blamed(tmp_path: Path) -> None:
+    template = "{% if tools %}{{ raise_exception('None here.') }}{% endif %}{{ messages[0].content }}"
+    tokenizer = Tokenizer(write_model(tmp_path, template))
+    talk = [Message("user", "Hi")]
+    with pytest.raises(InvalidRequest, match="refuses these tools: None here") as raised:
+        tokenizer.count(talk, None, {"tools": [WEATHER]})
+    assert raised.value.param == "tools"
+    assert tokenizer.count(talk) > 0
+
+
+def test_an_estimate_counts_tools_and_calls() -> None:
+    estimate, talk = EstimatingTokenizer(), [Message("user", "Hi")]
+    tools = {"tools": [WEATHER]}
+    assert estimate.count(talk, None, tools) - estimate.count(talk) == pytest.approx(
+        len(json.dumps(WEATHER)) / 4, abs=2
+    )
+    assert (
+        estimate.count(talk, None, tools)
+        == len(estimate.encode(talk, None, tools))
+        == estimate.least(talk, None, tools)
+    )
+    called = [*talk, Message("assistant", "", tool_calls=(CALL,))]
+    assert estimate.count(called) > estimate.count([*talk, Message("assistant", "")]) + len(CALL.arguments) / 4

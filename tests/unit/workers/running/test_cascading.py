@@ -12,6 +12,7 @@ from headrace.domain.attempts import Claim, Usage
 from headrace.domain.ids import new_id
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import ToolCall
 from headrace.domain.queues import Lane, Overflow, Route
 from workers.engines.base import Generation
 from workers.running.cascading import Cascading, without_judged
@@ -108,3 +109,10 @@ def test_log_probabilities_that_the_caller_wants_are_given() -> None:
     assert cascading(min_logprob=-1.0).asked(wants) is wants
     answer = replace(CUT, logprobs=(TOKEN,))
     assert without_judged(wants, answer) is answer
+
+
+def test_a_refusal_beside_a_call_is_none() -> None:
+    said = Generation("I'm sorry, but I can't help with that.", Usage(5, 8), "stop", "small")
+    cascading = Cascading(RULES, POOLS)
+    assert cascading.judge(CLAIM, said) is not None
+    assert cascading.judge(CLAIM, replace(said, tool_calls=(ToolCall("c", "f", "{}"),))) is None

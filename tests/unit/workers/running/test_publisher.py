@@ -13,6 +13,7 @@ import pytest
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import StreamPiece
 from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta
 from workers.running.publisher import FLUSH_EVERY_S, Publisher
@@ -323,3 +324,28 @@ def test_fault_does_not_end_the_thread(
 
 def test_end_is_safe_for_a_publisher_that_never_began(streams: FakeStreams) -> None:
     Publisher(streams).end()  # type: ignore[arg-type]
+
+
+def test_calls_of_tools_are_published_after_the_text_one_piece_for_each(
+    publisher: Publisher, streams: FakeStreams
+) -> None:
+    job_id = new_id()
+    streams.gate.clear()
+    with publisher.publishing(job_id, 1, always) as (_, add):
+        add(Delta("I ", tool_calls=(ToolCallPiece(0, "a", "f"),)))
+        wait_until(lambda: len(streams.calls) == 1)
+        add(Delta("", tool_calls=(ToolCallPiece(0, arguments='{"x":'),)))
+        add(Delta("call.", tool_calls=(ToolCallPiece(0, arguments=" 1}"), ToolCallPiece(1, "b", "g", "{}"))))
+        streams.gate.set()
+    assert [[piece.kind for piece in call] for call in streams.calls] == [
+        ["delta", "tool_call"],
+        ["delta", "tool_call", "tool_call"],
+    ]
+    told = [
+        ToolCallPiece(**json.loads(piece.text)) for call in streams.calls for piece in call if piece.kind != "delta"
+    ]
+    assert told == [
+        ToolCallPiece(0, "a", "f"),
+        ToolCallPiece(0, arguments='{"x": 1}'),
+        ToolCallPiece(1, "b", "g", "{}"),
+    ]

@@ -122,7 +122,7 @@ def test_every_column_of_a_new_job_is_given_or_left_to_someone() -> None:
 
     assert {*insertion.HOT_COLUMNS, "queued_at", "start_by", "overflow_at"} == set(jobs.c.keys()) - elsewhere
     assert {"job_id", *insertion.TEXT_COLUMNS} == set(job_texts.c.keys()) - {
-        *("answer", "logprobs", "logprobs_json", "reasoning", "kept_answer")
+        *("answer", "logprobs", "logprobs_json", "reasoning", "tool_calls", "kept_answer")
     }
     assert {"app_id", "job_id", "expires_at", *insertion.KEY_COLUMNS} == set(idempotency_keys.c.keys())
 

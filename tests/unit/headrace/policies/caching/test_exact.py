@@ -15,6 +15,7 @@ from headrace.domain.compression import Compression
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import Tools
 from headrace.domain.queues import Lane, Overflow
 from headrace.policies.caching import exact
 
@@ -75,6 +76,7 @@ SAMPLINGS: dict[str, Any] = {
     "dimensions": 64,
     "extra": {"top_k": 5},
     "compression": Compression("plain"),
+    "tools": Tools(({"name": "f"},)),
 }
 
 
@@ -123,6 +125,8 @@ def test_the_border_between_two_messages_is_in_the_key() -> None:
         {"engine": "simulator"},
         {"engine_options": {"dtype": "float32"}},
         {"reasoning_parser": "qwen3"},
+        {"tool_parser": "hermes"},
+        {"chat_template": "smollm2"},
     ],
     ids=str,
 )

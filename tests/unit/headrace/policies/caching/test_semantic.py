@@ -11,6 +11,7 @@ from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import CacheChoice, Message, Sampling
+from headrace.domain.prompts.tools import Tools
 from headrace.domain.queues import Lane
 from headrace.policies.caching import semantic
 from headrace.policies.caching.semantic import Candidate, Match
@@ -157,3 +158,7 @@ def test_some_jobs_run_although_the_entry_may_serve_them_and_all_do_in_shadow() 
 def test_an_app_s_own_bound_goes_before_the_pool_s() -> None:
     assert semantic.max_error_of(None, POOL) == 0.01
     assert semantic.max_error_of(0.2, POOL) == 0.2
+
+
+def test_a_job_with_tools_is_not_looked_up() -> None:
+    assert looked_up_by(sampling=replace(SPEC.sampling, tools=Tools(({"name": "f"},)))) is None

@@ -4,6 +4,7 @@ import pytest
 
 from headrace.domain.compression import Compression, CompressPart, Cut
 from headrace.domain.prompts import Message
+from headrace.domain.prompts.tools import ToolCall
 from headrace.policies.compression import apply, digest, open_turns
 
 TALK = (
@@ -39,3 +40,11 @@ def test_a_digest_tells_texts_and_turns_apart() -> None:
         (Message("user", "ab"), Message("assistant", "c")),
     ]
     assert len({digest(messages) for messages in texts}) == 3
+
+
+def test_calls_of_tools_and_their_outputs_never_change() -> None:
+    call = ToolCall("c", "f", "{}")
+    talk = (Message("user", "a"), Message("assistant", "b", tool_calls=(call,)), Message("tool", "c", tool_call_id="c"))
+    talk = (*talk, Message("assistant", "d"), Message("user", "e"))
+    assert open_turns(talk, Compression("plain", also=("last_turn", "system"))) == [0, 3, 4]
+    assert apply(talk, [Cut(0, 0, 1)])[1:] == talk[1:]

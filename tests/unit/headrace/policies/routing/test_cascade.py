@@ -112,3 +112,13 @@ def test_the_first_signal_is_the_one_that_counts() -> None:
     bad = JudgedAnswer("I cannot help", is_cut=True, response_format=AS_OBJECT, logprobs=[-9.0])
     assert signal(rule(min_logprob=-1.0), bad) == "length"
     assert signal(rule(min_logprob=-1.0), replace(bad, is_cut=False)) == "refusal"
+
+
+def test_an_answer_that_calls_tools_neither_declines_nor_lacks_a_format() -> None:
+    sorry = replace(GOOD, text="I'm sorry, but I can't help with that.", response_format=AS_OBJECT)
+    assert signal(RULE, sorry) == "refusal"
+    assert signal(rule(signals=("format",)), sorry) == "format"
+    called = replace(sorry, has_calls=True)
+    assert signal(RULE, called) is None
+    assert signal(RULE, replace(called, is_cut=True)) == "length"
+    assert signal(rule(min_logprob=-1.0), replace(called, logprobs=[-3.0])) == "logprob"

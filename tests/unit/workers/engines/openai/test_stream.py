@@ -3,9 +3,12 @@
 import json
 from typing import Any
 
+import pytest
+
 from headrace.domain.attempts import Usage
 from headrace.domain.prompts import Message, Sampling
-from workers.engines.base import GenerationRequest
+from headrace.domain.prompts.tools import ToolCall, joined
+from workers.engines.base import Delta, GenerationRequest
 from workers.engines.openai.stream import ChatCall
 
 REQUEST = GenerationRequest("r1", (Message("user", "hello"),), Sampling(max_tokens=16))
@@ -32,3 +35,36 @@ def test_it_does_not_matter_where_the_stream_is_cut() -> None:
             call.read(part)
         generation = call.generation()
         assert (generation.text, generation.usage) == ("gr\u00fc\u00df\u2028dich", Usage(3, 2)), at
+
+
+def tool(index: int, call_id: str | None = None, name: str | None = None, arguments: str | None = None) -> bytes:
+    given = {"name": name, "arguments": arguments}
+    function = {key: value for key, value in given.items() if value is not None}
+    call = {"index": index, **({"id": call_id, "type": "function"} if call_id else {}), "function": function}
+    return chunk({"delta": {"tool_calls": [call]}})
+
+
+def test_calls_are_read_piece_by_piece() -> None:
+    deltas: list[Delta] = []
+    call = ChatCall(REQUEST, deltas.append)
+    call.read(chunk({"delta": {"role": "assistant", "content": None}}))
+    call.read(tool(0, "call_1", "weather", ""))
+    call.read(tool(0, arguments='{"city": ') + tool(0, arguments='"Paris"}'))
+    call.read(tool(1, "call_2", "time", "{}"))
+    call.read(chunk({"delta": {}, "finish_reason": "tool_calls"}))
+    call.read(chunk(usage={"prompt_tokens": 3, "completion_tokens": 2}))
+    generation = call.generation()
+    assert (generation.text, generation.finish_reason) == ("", "tool_calls")
+    assert generation.tool_calls == (
+        ToolCall("call_1", "weather", '{"city": "Paris"}'),
+        ToolCall("call_2", "time", "{}"),
+    )
+    assert joined([piece for delta in deltas for piece in delta.tool_calls]) == generation.tool_calls
+    assert len(deltas) == 4
+    assert generation.first_token_s is not None
+
+
+@pytest.mark.parametrize("call", [5, {"index": "x"}, {"index": 0, "function": 5}])
+def test_a_malformed_call_is_an_error(call: Any) -> None:
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        ChatCall(REQUEST, None).read(chunk({"delta": {"tool_calls": [call]}}))

@@ -7,6 +7,7 @@ import pytest
 
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, Tools, joined
 from workers.engines.base import Delta, GenerationRequest
 from workers.engines.vllm.answer import GrowingAnswer
 
@@ -18,8 +19,9 @@ THOUGHTS, TEXTS = ("", "Hm", ". ", "", "", "", ""), ("", "", "", "", "It", " is"
 class Reading:
     """Stands for vLLM's parser: it knows each token."""
 
-    def read(self, output: Any) -> tuple[str, str]:
-        return "".join(THOUGHTS[each] for each in output.token_ids), "".join(TEXTS[each] for each in output.token_ids)
+    def read(self, output: Any) -> Delta:
+        thought, text = ("".join(of[each] for each in output.token_ids) for of in (THOUGHTS, TEXTS))
+        return Delta(text, reasoning=thought)
 
     def tokens_of(self, text: str, token_ids: list[int]) -> int:
         return sum(each >= 4 for each in token_ids) if text else 0
@@ -69,3 +71,49 @@ def test_an_answer_that_is_cut_in_its_thoughts_has_no_tokens_of_its_own() -> Non
     made = answer(1, 2, reading=Reading())
     assert (made.reasoning, made.text, made.logprobs) == ("Hm. ", "", ())
     assert made.tokens == made.reasoning_tokens == 3
+
+
+class CallReading:
+    """Stands for vLLM's parser: each token is a piece of a call."""
+
+    def read(self, output: Any) -> Delta:
+        arguments = "".join(WORDS[each] for each in output.token_ids)
+        return Delta(
+            "",
+            tool_calls=(
+                ToolCallPiece(0, "c", "f") if 0 in output.token_ids else ToolCallPiece(0, arguments=arguments),
+            ),
+        )
+
+    def tokens_of(self, text: str, token_ids: list[int]) -> int:
+        return 0
+
+
+def test_calls_are_collected_and_told() -> None:
+    deltas: list[Delta] = []
+    made = answer(*(1,) * 7, reading=CallReading(), on_delta=deltas.append)
+    assert (made.text, made.tokens, made.reasoning_tokens) == ("", 7, 0)
+    assert made.tool_calls == (ToolCall("c", "f", "".join(WORDS[1:])),)
+    assert joined([piece for delta in deltas for piece in delta.tool_calls]) == made.tool_calls
+    assert all(delta.logprobs == () for delta in deltas)
+
+
+@pytest.mark.parametrize(
+    ("choice", "ended_by", "reason"),
+    [
+        ("auto", "stop", "tool_calls"),
+        ("required", "stop", "tool_calls"),
+        ("function", "stop", "stop"),
+        ("auto", "length", "length"),
+        ("auto", "abort", "abort"),
+    ],
+)
+def test_an_answer_ends_by_its_calls_if_the_model_chose_them(choice: Any, ended_by: Any, reason: str) -> None:
+    tools = Tools(({"name": "f"},), choice, "f")
+    made = GrowingAnswer(GenerationRequest("r", (Message("user", "So?"),), Sampling(16, tools=tools)), None, None)
+    assert made.finish_reason(ended_by) == ended_by
+    made = GrowingAnswer(
+        GenerationRequest("r", (Message("user", "So?"),), Sampling(16, tools=tools)), None, CallReading()
+    )  # type: ignore[arg-type]
+    made.add(SimpleNamespace(token_ids=[0], logprobs=None, text="x", finish_reason=ended_by, stop_reason=None))
+    assert made.finish_reason(ended_by) == reason

@@ -1,0 +1,101 @@
+"""Tools and calls in Postgres: what a worker gets of a job's tools, and what of its calls is kept and given on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from headrace.domain.attempts import AttemptEnd, Claim, Escalation, Usage
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.jobs import JobSpec
+from headrace.domain.limits.budgets import Cost
+from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import ToolCall, Tools
+from headrace.domain.queues import Route, Ticket
+from headrace.domain.states import JobState
+from headrace.store import Store, attempts, escalations, jobs
+from headrace.store.fleet import workers
+from headrace.store.jobs import cached_answers, texts
+from headrace.store.jobs.cached_answers import Hit, Question
+
+CALL = ToolCall("call_1", "weather", '{"city": "Paris"}')
+MESSAGES = (
+    Message("user", "Hi"),
+    Message("assistant", "", tool_calls=(CALL,)),
+    Message("tool", "rainy", tool_call_id="call_1"),
+)
+SAMPLING = Sampling(16, tools=Tools(({"name": "weather", "parameters": {"type": "object"}},), "function", "weather"))
+KEY = b"k" * 32
+MADE = (ToolCall("call_2", "weather", '{"city": "Rome\0"}'), ToolCall("call_3", "weather", "{"))
+#: NUL cannot be stored.
+STORED = (replace(MADE[0], arguments='{"city": "Rome\ufffd"}'), MADE[1])
+END = AttemptEnd(
+    *("succeeded", 0.5, Cost(Decimal("0.5"), "v1"), "compute", Usage(9, 7, 2), "", "tool_calls", "served"),
+    tool_calls=MADE,
+)
+
+Queued = Callable[..., Ticket]
+
+
+@pytest.fixture
+def claimed(store: Store, queued: Queued) -> Callable[..., Claim]:
+    """Inserts a job and has a new worker claim it."""
+
+    def claim(**changes: Any) -> Claim:
+        ticket = queued(**changes)
+        info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "served", 4)
+        with store.begin() as db:
+            workers.register(db, info, 10)
+            found = attempts.claim(db, ticket.job_id, ticket.enqueue_no, info.id, "simulator")
+        assert found is not None
+        return found
+
+    return claim
+
+
+def test_a_worker_gets_the_tools_and_the_calls_of_earlier_turns(store: Store, claimed: Callable[..., Claim]) -> None:
+    claim = claimed(messages=MESSAGES, sampling=SAMPLING)
+    assert (claim.messages, claim.sampling) == (MESSAGES, SAMPLING)
+    with store.begin() as db:
+        assert texts.conversation(db, claim.app_id, claim.job_id) == MESSAGES
+        assert texts.prompt(db, claim.job_id) == (MESSAGES, SAMPLING)
+
+
+def test_an_answer_of_calls_alone_is_kept_and_serves_an_identical_job(
+    store: Store, claimed: Callable[..., Claim], make_spec: Callable[..., JobSpec]
+) -> None:
+    claim = claimed(sampling=SAMPLING, cache_key=KEY)
+    with store.begin() as db:
+        assert attempts.finish(db, claim, JobState.SUCCEEDED, END)
+        job = jobs.find(db, claim.app_id, claim.job_id)
+        [listed] = jobs.newest(db, claim.app_id)
+    assert (job.answer, job.finish_reason, job.tool_calls) == ("", "tool_calls", STORED)
+    assert listed.tool_calls == STORED
+
+    question = Question(make_spec(cache_key=KEY), 60.0, datetime.now(UTC))
+    found = cached_answers.search(store, [question])[question.spec.id]
+    assert found.job_id == claim.job_id
+    cached_answers.serve(store, [Hit(question, claim.job_id, "chat.normal", Route.POOL)])
+    with store.begin() as db:
+        served = jobs.find(db, question.spec.app_id, question.spec.id)
+    assert (served.cache, served.finish_reason, served.tool_calls) == ("hit", "tool_calls", STORED)
+
+
+def test_an_answer_that_stands_has_its_calls(store: Store, claimed: Callable[..., Claim]) -> None:
+    claim = claimed(rule="short", pool="fast", model="small")
+    to = Escalation("length", "chat", "large", "chat.normal", Route.POOL, "rule 'short'", 60.0)
+    with store.begin() as db:
+        escalations.escalate(db, claim, END, to)
+        [ticket] = jobs.enqueue_due(db)
+        info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "served", 4)
+        workers.register(db, info, 10)
+        second = attempts.claim(db, ticket.job_id, ticket.enqueue_no, info.id, "simulator")
+        assert second is not None
+        failed = AttemptEnd("failed", 0.1, Cost(Decimal(0), "v2"), "waste", error_code="engine_fault")
+        assert escalations.stand_in(db, second, failed, "engine_fault")
+        job = jobs.find(db, claim.app_id, claim.job_id)
+    assert (job.state, job.tool_calls, job.finish_reason) == ("succeeded", STORED, "tool_calls")
