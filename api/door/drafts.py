@@ -56,6 +56,11 @@ class Continuation:
     instructions: Message | None
     turns: tuple[Message | ItemReference, ...]
 
+    @property
+    def is_whole(self) -> bool:
+        """True if nothing must be read."""
+        return self.previous_id is None and not any(isinstance(turn, ItemReference) for turn in self.turns)
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:

@@ -1,6 +1,6 @@
 """`/v1/responses/{id}/input_items`: what the model was given, in the shapes of OpenAI's SDK."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, Self
 from uuid import UUID
 
@@ -8,6 +8,7 @@ from pydantic import Field
 
 from api.schemas.fields import Answer, Request
 from api.schemas.response_body import OutputText
+from api.schemas.responses.tools import FunctionCallItem, FunctionCallOutputItem
 from headrace.domain.ids import show_id
 from headrace.domain.prompts import Message
 from headrace.domain.prompts import Role as SpokenRole
@@ -40,7 +41,7 @@ class InputItem(Answer):
 
     @classmethod
     def of(cls, job_id: UUID, number: int, turn: Message) -> Self:
-        """Turn `number` of a job, counted from 0."""
+        """The text of turn `number` of a job, counted from 0."""
         is_answer = turn.role == "assistant"
         part = OutputText(text=turn.content) if is_answer else InputText(text=turn.content)
         # OpenAI has no word for what an embedding job embeds, or a completion continues.
@@ -54,7 +55,7 @@ class InputItemList(Answer):
     """One page."""
 
     object: Literal["list"] = "list"
-    data: list[InputItem]
+    data: list[InputItem | FunctionCallItem | FunctionCallOutputItem]
     first_id: str
     last_id: str
     has_more: bool
@@ -62,7 +63,7 @@ class InputItemList(Answer):
     @classmethod
     def of(cls, job_id: UUID, turns: Sequence[Message], asked: InputItemsQuery) -> Self:
         """The page that was asked for. Raises: InvalidRequest: `after` is none of its items."""
-        items = [InputItem.of(job_id, number, turn) for number, turn in enumerate(turns)]
+        items = [item for number, turn in enumerate(turns) for item in _items(job_id, number, turn)]
         if asked.order == "desc":
             items.reverse()
         start = _after(items, asked.after) if asked.after is not None else 0
@@ -72,7 +73,18 @@ class InputItemList(Answer):
         return cls(data=data, first_id=first, last_id=last, has_more=len(items) > start + asked.limit)
 
 
-def _after(items: Sequence[InputItem], after: str) -> int:
+def _items(job_id: UUID, number: int, turn: Message) -> Iterator[InputItem | FunctionCallItem | FunctionCallOutputItem]:
+    """The items of turn `number`: its text, its calls, or the output of a call."""
+    if turn.tool_call_id is not None:
+        item_id = f"{show_id(job_id, 'fco_')}_{number}"
+        yield FunctionCallOutputItem(id=item_id, call_id=turn.tool_call_id, output=turn.content)
+        return
+    if turn.content or not turn.tool_calls:
+        yield InputItem.of(job_id, number, turn)
+    yield from FunctionCallItem.each_of(job_id, turn.tool_calls, turn=number)
+
+
+def _after(items: Sequence[InputItem | FunctionCallItem | FunctionCallOutputItem], after: str) -> int:
     ids = [item.id for item in items]
     if after not in ids:
         raise InvalidRequest("Invalid 'after': it is not the id of one of these items.", param="after")

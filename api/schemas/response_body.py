@@ -1,6 +1,6 @@
 """A job in the shape of OpenAI's Response: all fields that a strict SDK requires, with Headrace's own in `job`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 from uuid import UUID
 
@@ -11,8 +11,10 @@ from api.schemas.fields import Answer, Attempts, Cache, OriginalTokens, RunS, Se
 from api.schemas.jobs import CostBody
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
+from api.schemas.responses.tools import FunctionCallItem, FunctionToolBody, NamedToolBody, choice_of
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
+from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import ReasoningEffort
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
@@ -68,6 +70,18 @@ class OutputMessage(Answer):
     role: Literal["assistant"] = "assistant"
     status: Literal["completed", "incomplete"]
     content: list[OutputText]
+
+    @classmethod
+    def of(
+        cls,
+        job_id: UUID,
+        text: str,
+        logprobs: Sequence[TokenLogprob] | None,
+        status: Literal["completed", "incomplete"],
+    ) -> Self:
+        """The text of a job's answer."""
+        content = OutputText(text=text, logprobs=TokenLogprobBody.each_of(logprobs) or ())
+        return cls(id=show_id(job_id, "msg_"), status=status, content=[content])
 
 
 class InputTokens(Answer):
@@ -177,16 +191,16 @@ class ResponseBody(Answer):
     error: ResponseError | None
     incomplete_details: IncompleteDetails | None
     model: str
-    output: list[ReasoningItem | OutputMessage]
+    output: list[ReasoningItem | OutputMessage | FunctionCallItem]
     usage: ResponseUsage | None
     max_output_tokens: int
     reasoning: ReasoningSettings
     service_tier: str
     metadata: dict[str, str]
     safety_identifier: str | None
-    parallel_tool_calls: bool = True
-    tool_choice: str = "auto"
-    tools: tuple[()] = ()
+    parallel_tool_calls: bool
+    tool_choice: str | NamedToolBody
+    tools: list[FunctionToolBody]
     truncation: str = "disabled"
     previous_response_id: str | None = None
     job: JobView
@@ -212,6 +226,9 @@ class ResponseBody(Answer):
             service_tier=LANE_TIERS[job.lane],
             metadata=dict(job.metadata),
             safety_identifier=job.end_user,
+            parallel_tool_calls=job.tools is None or job.tools.parallel,
+            tool_choice=choice_of(job.tools),
+            tools=FunctionToolBody.each_of(job.tools),
             job=JobView.of(job, accepted),
         )
 
@@ -222,16 +239,17 @@ def _error(job: Job) -> ResponseError | None:
     return ResponseError(message=job.error_message or "The job failed.", type=job.error_code or "internal_error")
 
 
-def _output(job: Job, is_cut: bool) -> list[ReasoningItem | OutputMessage]:
+def _output(job: Job, is_cut: bool) -> list[ReasoningItem | OutputMessage | FunctionCallItem]:
     if job.answer is None:
         return []
     is_whole = job.state is JobState.SUCCEEDED and not is_cut
-    status: Literal["completed", "incomplete"] = "completed" if is_whole else "incomplete"
-    text = OutputText(text=job.answer, logprobs=TokenLogprobBody.each_of(job.logprobs) or ())
-    message = OutputMessage(id=show_id(job.id, "msg_"), status=status, content=[text])
-    if job.reasoning is None:
-        return [message]
-    return [ReasoningItem.of(job.id, job.reasoning, is_whole=bool(job.answer)), message]
+    output: list[ReasoningItem | OutputMessage | FunctionCallItem] = []
+    if job.reasoning is not None:
+        output.append(ReasoningItem.of(job.id, job.reasoning, is_whole=bool(job.answer or job.tool_calls)))
+    if job.answer or not job.tool_calls:
+        status: Literal["completed", "incomplete"] = "completed" if is_whole or job.tool_calls else "incomplete"
+        output.append(OutputMessage.of(job.id, job.answer, job.logprobs, status))
+    return [*output, *FunctionCallItem.each_of(job.id, job.tool_calls, is_whole=is_whole)]
 
 
 def _usage(job: Job) -> ResponseUsage | None:

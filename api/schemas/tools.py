@@ -105,6 +105,16 @@ def check_outputs(messages: Sequence[Message], prefix: str = "") -> None:
             raise refusal("no earlier turn made this call", param=f"{prefix}{number}.tool_call_id")
 
 
+def check_offer(names: Sequence[str], choice: ToolChoice, named: str | None) -> None:
+    """Raises: PydanticCustomError: a function is offered twice, or one must be called that is not offered."""
+    if not names and choice not in ("auto", "none"):
+        raise refusal("it needs 'tools'", param="tool_choice")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise refusal(f"the function '{twice}' is there twice", param="tools")
+    if choice == "function" and named not in names:
+        raise refusal(f"no function '{(named or '')[:80]}' is among the tools", param="tool_choice")
+
+
 def _choice(value: Any) -> tuple[ToolChoice, str | None]:
     """The choice, and the function that it names."""
     if isinstance(value, str) and value in CHOICES:
@@ -143,16 +153,8 @@ class ToolsRequest(Request):
 
     @model_validator(mode="after")
     def _only_what_is_offered(self) -> Self:
-        choice, named = self.tool_choice or ("auto", None)
-        if not self.tools:
-            if choice not in ("auto", "none"):
-                raise refusal("it needs 'tools'", param="tool_choice")
-            return self
-        names = [tool.function.name for tool in self.tools]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise refusal(f"the function '{twice}' is there twice", param="tools")
-        if choice == "function" and named not in names:
-            raise refusal(f"no function '{(named or '')[:80]}' is among the tools", param="tool_choice")
+        names = [tool.function.name for tool in self.tools or ()]
+        check_offer(names, *(self.tool_choice or ("auto", None)))
         return self
 
     @property

@@ -9,15 +9,18 @@ stream, the number of its events is unknown. Then the numbers follow from those 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from decimal import Decimal
-from typing import Any, Literal, Protocol
+from itertools import count
+from typing import Any, Literal
 
 from api.door.accepted import Accepted
 from api.schemas.logprobs import Fragments
-from api.schemas.response_body import OutputText, ReasoningItem, ReasoningText, ResponseBody
+from api.schemas.response_body import OutputMessage, OutputText, ReasoningItem, ReasoningText, ResponseBody
+from api.schemas.responses.tools import FunctionCallItem, call_item_id
+from api.streams.began import as_it_began
 from api.streams.transcript import Piece, Transcript, sent
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import NUMBERS_PER_CLAIM, Job, StreamEvent
+from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.domain.states import JobState
 
 Event = dict[str, Any]
@@ -25,37 +28,13 @@ Event = dict[str, Any]
 #: The number of the last event before those of the stream's entries. Events 0 to 4 open a response and its first item.
 BEFORE_ENTRIES = 4
 
-#: The items of an answer, by the prefixes of their ids.
-Item = Literal["rs_", "msg_"]
+#: The items of an answer: the prefix of its id, or the place of a call.
+Item = Literal["rs_", "msg_"] | int
 REASONING: Item = "rs_"
 MESSAGE: Item = "msg_"
 
 RESTARTED = "The answer began again: what came before is void."
 INTERRUPTED = "This server is stopping; the job goes on."
-
-
-class Teller(Protocol):
-    """Turns a job's progress into events: `opening`, then `more` any number of times, then one of the other two."""
-
-    @property
-    def is_over(self) -> bool:
-        """True when no more events follow, whatever happens to the job."""
-
-    @property
-    def fragments(self) -> Fragments:
-        """The stored JSON for which its events have marks."""
-
-    def opening(self) -> Iterable[Any]:
-        """The events before any entry."""
-
-    def more(self, entries: Iterable[StreamEvent]) -> Iterable[Any]:
-        """The events of new entries of the job's stream."""
-
-    def ending(self, job: Job) -> Iterable[Any]:
-        """The events of the job's end, with the part of its answer that the stream did not have."""
-
-    def interrupted(self) -> Iterable[Any]:
-        """The events that end the stream while its job goes on."""
 
 
 def is_whole(entries: Sequence[StreamEvent]) -> bool:
@@ -82,12 +61,18 @@ class ResponseEvents:
         self.fragments = Fragments()
         #: The items opened so far, in order; new pieces belong to `_item`. An item is opened only once, even after a
         #: restart: the SDK raises when an index of the output is opened again.
-        self._items: list[Item] = []
+        self._items: list[Item | None] = []
         self._item: Item = MESSAGE
+        #: The text of each item that is closed, or a call's arguments.
+        self._closed: dict[Item, str] = {}
+        #: The call that was begun last.
+        self._begun: Event = {}
+        #: The job once it has ended: it has what the stream lacks.
+        self._ended: Job | None = None
 
     def opening(self) -> Iterator[Event]:
         """Created and queued; also in progress if the job has started."""
-        body = ResponseBody.of(_as_it_began(self._job), self._accepted).model_dump(mode="json")
+        body = ResponseBody.of(as_it_began(self._job), self._accepted).model_dump(mode="json")
         yield from self._tell("response.created", response=body)
         yield from self._tell("response.queued", response=body)
         if self._job.started_at is not None:
@@ -101,7 +86,7 @@ class ResponseEvents:
             thought = self._transcript.reasoning
             piece = self._transcript.take(entry)
             if piece is not None:
-                yield from self._open_reasoning() if piece.reasoning else self._open_message(thought)
+                yield from self._open_for(piece, thought)
             elif entry.kind == "restart" and is_void:
                 # A reader that got an earlier piece, now or before it resumed, got an item's opening before that.
                 yield from [] if self._items else self._open_message("")
@@ -118,8 +103,12 @@ class ResponseEvents:
         if job.answer is not None:
             yield from self._rest(job)
         body = ResponseBody.of(job).model_dump(mode="json", context=self.fragments)
-        for item in body["output"][-1:]:
-            yield from self._close_message(item)
+        calls = count()
+        for item in body["output"]:
+            if item["type"] == "message":
+                yield from self._close_message(item)
+            elif item["type"] == "function_call":
+                yield from self._close_call(next(calls), item)
         # OpenAI has no event for a cancelled response.
         outcome = body["status"] if body["status"] in ("completed", "failed") else "incomplete"
         self._last += 1
@@ -140,15 +129,21 @@ class ResponseEvents:
 
     def _in_progress(self) -> Iterator[Event]:
         if self._last < 2:
-            began = _as_it_began(self._job)
+            began = as_it_began(self._job)
             running = replace(began, state=JobState.RUNNING, attempt=1)
-            yield from self._tell(
-                "response.in_progress",
-                response=ResponseBody.of(running).model_dump(mode="json"),
-            )
+            yield from self._tell("response.in_progress", response=ResponseBody.of(running).model_dump(mode="json"))
+
+    def _open_for(self, piece: Piece, thought: str) -> Iterator[Event]:
+        """Open the item of a piece, unless it is open. Args: thought: the reasoning before the piece."""
+        if piece.reasoning:
+            yield from self._open_reasoning()
+        elif piece.tool_calls:
+            yield from self._open_call(piece.tool_calls[0], thought)
+        else:
+            yield from self._open_message(thought)
 
     def _open_reasoning(self) -> Iterator[Event]:
-        self._item = REASONING
+        yield from self._leave(REASONING)
         if REASONING not in self._items:
             item = ReasoningItem(id=self._item_id, status="in_progress", content=[]).model_dump(
                 mode="json", context=self.fragments
@@ -157,17 +152,39 @@ class ResponseEvents:
 
     def _open_message(self, thought: str, *, is_thought_out: bool = True) -> Iterator[Event]:
         """Args: thought: the reasoning so far, which ends here."""
-        if self._item == REASONING:
-            yield from self._close_reasoning(thought, is_thought_out)
-        self._item = MESSAGE
+        yield from self._leave(MESSAGE, thought, is_thought_out)
         if MESSAGE not in self._items:
             item = {"id": self._item_id, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
             yield from self._open(item, OutputText(text=""))
 
+    def _open_call(self, call: ToolCallPiece, thought: str) -> Iterator[Event]:
+        yield from self._leave(call.index, thought)
+        if call.index not in self._items:
+            self._items.append(call.index)
+            item = FunctionCallItem(
+                id=self._item_id, status="in_progress", call_id=call.id or "", name=call.name or "", arguments=""
+            ).model_dump(mode="json")
+            self._begun = item
+            yield from self._in_progress()
+            yield from self._tell("response.output_item.added", output_index=self._at["output_index"], item=item)
+
+    def _leave(self, to: Item, thought: str = "", is_thought_out: bool = True) -> Iterator[Event]:
+        """Close the item that ends here. If a message goes on after a call, it is closed again in the end."""
+        known = self._ended or self._transcript
+        if self._item == REASONING != to:
+            yield from self._close_reasoning(thought, is_thought_out)
+        elif self._item == MESSAGE and isinstance(to, int) and MESSAGE in self._items:
+            message = OutputMessage.of(self._job.id, known.answer or "", known.logprobs, "completed")
+            yield from self._close_message(message.model_dump(mode="json", context=self.fragments))
+        elif isinstance(self._item, int) and self._item != to:
+            calls = FunctionCallItem.each_of(self._job.id, known.tool_calls)
+            yield from self._close_call(self._item, calls[self._item].model_dump(mode="json"))
+        self._item = to
+
     def _open(self, item: Event, part: OutputText | ReasoningText) -> Iterator[Event]:
         self._items.append(self._item)
         yield from self._in_progress()
-        yield from self._tell("response.output_item.added", output_index=self._place["output_index"], item=item)
+        yield from self._tell("response.output_item.added", output_index=self._at["output_index"], item=item)
         yield from self._tell("response.content_part.added", **self._place, part=part.model_dump(mode="json"))
 
     def _close_reasoning(self, thought: str, is_thought_out: bool) -> Iterator[Event]:
@@ -178,25 +195,46 @@ class ResponseEvents:
         yield from self._close(item)
 
     def _close_message(self, item: Event) -> Iterator[Event]:
+        self._item = MESSAGE
         text, logprobs = item["content"][0]["text"], item["content"][0]["logprobs"]
+        if self._closed.get(MESSAGE) == text:
+            return
+        self._closed[MESSAGE] = text
         yield from self._tell("response.output_text.done", **self._place, text=text, logprobs=logprobs)
         yield from self._close(item)
 
     def _close(self, item: Event) -> Iterator[Event]:
         yield from self._tell("response.content_part.done", **self._place, part=item["content"][0])
-        yield from self._tell("response.output_item.done", output_index=self._place["output_index"], item=item)
+        yield from self._tell("response.output_item.done", output_index=self._at["output_index"], item=item)
+
+    def _close_call(self, number: int, item: Event) -> Iterator[Event]:
+        self._item = number
+        if self._closed.get(number) != item["arguments"]:
+            self._closed[number] = item["arguments"]
+            told = {"name": item["name"], "arguments": item["arguments"]}
+            yield from self._tell("response.function_call_arguments.done", **self._at, **told)
+            yield from self._tell("response.output_item.done", output_index=self._at["output_index"], item=item)
 
     @property
     def _item_id(self) -> str:
-        return show_id(self._job.id, self._item)
+        number = self._item
+        return call_item_id(self._job.id, number) if isinstance(number, int) else show_id(self._job.id, number)
+
+    @property
+    def _at(self) -> Event:
+        return {"item_id": self._item_id, "output_index": self._items.index(self._item)}
 
     @property
     def _place(self) -> Event:
-        return {"item_id": self._item_id, "output_index": self._items.index(self._item), "content_index": 0}
+        return {**self._at, "content_index": 0}
 
     def _delta(self, piece: Piece) -> Iterator[Event]:
         if piece.reasoning:
             yield from self._tell("response.reasoning_text.delta", **self._place, delta=piece.reasoning)
+        elif piece.tool_calls:
+            for call in piece.tool_calls:
+                if call.arguments:
+                    yield from self._tell("response.function_call_arguments.delta", **self._at, delta=call.arguments)
         else:
             told = {"delta": piece.text, "logprobs": sent(piece.logprobs, self.fragments)}
             yield from self._tell("response.output_text.delta", **self._place, **told)
@@ -205,6 +243,13 @@ class ResponseEvents:
         self._last += 1
         if self._last > self._after:
             yield _error("stream_restarted", RESTARTED, self._last)
+        # Calls to come are items at other places: the SDK raises when a call's id changes, or one is not ended.
+        if isinstance(self._item, int):
+            void = {**self._begun, "status": "incomplete"}
+            yield from self._tell("response.output_item.done", output_index=self._at["output_index"], item=void)
+            self._item = MESSAGE
+        self._closed.clear()
+        self._items = [None if isinstance(item, int) else item for item in self._items]
 
     def _rest(self, job: Job) -> Iterator[Event]:
         rest = self._transcript.lacks(job)
@@ -214,19 +259,19 @@ class ResponseEvents:
         if rest.reasoning:
             yield from self._open_reasoning()
             yield from self._delta(Piece(reasoning=rest.reasoning))
-        yield from self._open_message(job.reasoning or "", is_thought_out=bool(job.answer))
-        if rest.text or rest.logprobs:
-            yield from self._delta(Piece(rest.text, rest.logprobs))
+        self._ended, thought, calls = job, job.reasoning or "", list(rest.tool_calls)
+        while isinstance(self._item, int) and calls:
+            yield from self._tell_call(calls.pop(0), thought)  # A call that has begun goes on before the text does.
+        has_rest = bool(rest.text or (rest.logprobs and not job.tool_calls))
+        if has_rest or (MESSAGE not in self._items and (job.answer or not job.tool_calls)):
+            yield from self._open_message(thought, is_thought_out=bool(job.answer))
+            yield from self._delta(Piece(rest.text, rest.logprobs)) if has_rest else ()
+        for call in calls:
+            yield from self._tell_call(call, thought)
 
-
-def _as_it_began(job: Job) -> Job:
-    """The job as it was accepted, whatever its state now: an early event must not contain later facts."""
-    unbilled = replace(job, usd=Decimal(0), price_version=None)
-    uncounted = replace(unbilled, output_tokens=None, cached_tokens=None, reasoning_tokens=None)
-    unanswered = replace(uncounted, answer=None, logprobs=None, reasoning=None, finish_reason=None)
-    unfailed = replace(unanswered, error_code=None, error_message=None)
-    unserved = replace(unfailed, model_served=None, engine=None, attempt=0)
-    return replace(unserved, state=JobState.QUEUED, started_at=None, ended_at=None)
+    def _tell_call(self, call: ToolCallPiece, thought: str) -> Iterator[Event]:
+        yield from self._open_call(call, thought)
+        yield from self._delta(Piece(tool_calls=[call]))
 
 
 def _error(code: str, message: str, number: int) -> Event:

@@ -17,7 +17,8 @@ from api.door.accepted import Accepted
 from api.reading.slots import Slot
 from api.reading.waits import Watch
 from api.streams.chunks import ChatChunks, CompletionChunks
-from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, Teller, can_resume
+from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, can_resume
+from api.streams.teller import Teller
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreUnavailable

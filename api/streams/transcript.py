@@ -8,7 +8,7 @@ from typing import Any
 from api.schemas.logprobs import Fragments
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.logprobs import StoredLogprobs, TokenLogprob
-from headrace.domain.prompts.tools import ToolCallPiece, joined, rest_of
+from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, joined, rest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Transcript:
 
     def __init__(self) -> None:
         self.text = self.reasoning = ""
-        self._logprobs = 0
+        self.logprobs: list[TokenLogprob] = []
         self._coming: list[TokenLogprob] = []
         self._calls: list[ToolCallPiece] = []
 
@@ -40,12 +40,22 @@ class Transcript:
         """True while a restart would make nothing void."""
         return not (self.text or self.reasoning or self._calls)
 
+    @property
+    def answer(self) -> str:
+        """The text, by its name in a job."""
+        return self.text
+
+    @property
+    def tool_calls(self) -> Sequence[ToolCall]:
+        """The calls of tools, as far as they have come."""
+        return joined(self._calls)
+
     def take(self, entry: StreamEvent) -> Piece | None:
         """Add an entry of the stream; returns the piece that it completes, if any."""
         match entry.kind:
             case "restart":
                 self.text = self.reasoning = ""
-                self._logprobs, self._coming, self._calls = 0, [], []
+                self.logprobs, self._coming, self._calls = [], [], []
             case "tool_call":
                 call = ToolCallPiece(**json.loads(entry.text))
                 self._calls.append(call)
@@ -58,7 +68,7 @@ class Transcript:
             case "delta":
                 piece, self._coming = Piece(entry.text, self._coming), []
                 self.text += piece.text
-                self._logprobs += len(piece.logprobs)
+                self.logprobs += piece.logprobs
                 return piece
         return None
 
@@ -68,7 +78,7 @@ class Transcript:
         is_thought_out = not self.text or self.reasoning == reasoning
         if not (text.startswith(self.text) and reasoning.startswith(self.reasoning) and is_thought_out):
             return None
-        if (calls := rest_of(job.tool_calls, joined(self._calls))) is None:
+        if (calls := rest_of(job.tool_calls, self.tool_calls)) is None:
             return None
-        logprobs = (job.logprobs or ())[self._logprobs :]
+        logprobs = (job.logprobs or ())[len(self.logprobs) :]
         return Piece(text.removeprefix(self.text), logprobs, reasoning.removeprefix(self.reasoning), calls)

@@ -10,7 +10,7 @@ from uuid import UUID
 from headrace.domain.apps import AppLimits
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, ReasoningEffort, Sampling
-from headrace.domain.prompts.tools import ToolCall
+from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, JobState
 
@@ -99,6 +99,7 @@ class Job:
             end it, or move it on.
         original_tokens: what the prompt had before it was compressed; None if it was not.
         tool_calls: the answer's calls of tools. It may have no text then.
+        tools: those that the request offered; None without any, and in a list of jobs.
     """
 
     id: UUID
@@ -147,6 +148,7 @@ class Job:
     is_leader_ended: bool = False
     original_tokens: int | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    tools: Tools | None = None
 
     @property
     def stream_id(self) -> UUID:

@@ -43,7 +43,7 @@ WEATHER = {
 }
 TIME = {"name": "time", "parameters": only("zone", "UTC"), "strict": True}
 TOOLS = Tools((WEATHER, TIME))
-CITIES = {"Rome": "sunny", "Oslo": "snow"}
+CITIES = {"Rome": "sunny", "Oslo": "snowy"}
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,17 @@ def asked(tools: Tools | None, max_tokens: int = 60, **sampling: Any) -> Generat
     return GenerationRequest("r", messages, Sampling(max_tokens, temperature=0.0, tools=tools, **sampling))
 
 
-def shown() -> tuple[Message, ...]:
-    """A conversation whose earlier turns show the model how to call."""
+FREE = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+
+
+def shown(*, with_outputs: bool = False) -> tuple[Message, ...]:
+    """A conversation whose earlier turns show the model how to call, or what to say of the outputs."""
     turns: list[Message] = []
     for number, (city, weather) in enumerate(CITIES.items()):
         call = ToolCall(f"call_{number}", "weather", json.dumps({"city": city}))
         turns += [Message("user", f"What is the weather in {city}?"), Message("assistant", "", tool_calls=(call,))]
-        turns += [Message("tool", weather, tool_call_id=call.id), Message("assistant", f"It is {weather}.")]
+        if with_outputs:
+            turns += [Message("tool", weather, tool_call_id=call.id), Message("assistant", f"It is {weather}.")]
     return (*turns, Message("user", "What is the weather in Paris?"))
 
 
@@ -100,6 +104,21 @@ def test_a_call_that_is_asked_for_is_made_by_its_schema(
         assert joined([piece for delta in deltas for piece in delta.tool_calls]) == generation.tool_calls
         assert len(deltas) > 2
         assert "".join(delta.text for delta in deltas) == generation.text
+
+
+def test_a_model_that_is_shown_how_calls_by_itself(engine: Engine) -> None:
+    generation = engine.generate(replace(asked(Tools((FREE,))), messages=shown()))
+    [call] = generation.tool_calls
+    assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "Paris"})
+    assert (generation.text, generation.finish_reason) == ("", "tool_calls")
+
+
+def test_the_output_of_a_call_is_answered(engine: Engine) -> None:
+    call = ToolCall("call_9", "weather", '{"city": "Paris"}')
+    turns = (*shown(with_outputs=True), Message("assistant", "", tool_calls=(call,)))
+    turns = (*turns, Message("tool", "windy", tool_call_id=call.id))
+    generation = engine.generate(replace(asked(Tools((FREE,))), messages=turns))
+    assert (generation.text, generation.tool_calls, generation.finish_reason) == ("It is windy.", (), "stop")
 
 
 def test_a_model_that_may_call_nothing_writes_text(engine: Engine) -> None:

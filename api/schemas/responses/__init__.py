@@ -12,6 +12,7 @@ from api.door.drafts import Continuation, Draft, ItemReference, Spelling
 from api.schemas.fields import MaxTokens, Request, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import TIER_LANES, OpenAIRequest, refuse_unsupported
+from api.schemas.responses.tools import FunctionCallInput, FunctionCallOutput, ResponseToolsRequest
 from api.schemas.responses.turns import InputMessage, InputReference, as_messages, sorted_out
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.queues import Lane
@@ -22,11 +23,10 @@ UNSUPPORTED: Mapping[str, str] = {
     "context_management": "Leave it out, and shorten the input yourself.",
     "conversation": "Send the whole conversation as 'input'.",
     "image": "Only text is answered: leave it out.",
-    "max_tool_calls": "No tools are called here: leave it out.",
+    "max_tool_calls": "It bounds hosted tools, of which there are none: leave it out.",
     "moderation": "Leave it out, and moderate the text yourself.",
     "prompt": "Send the text itself as 'input'.",
     "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
-    "tools": "No tools are called here: leave it out.",
 }
 #: The same for `reasoning`.
 UNSUPPORTED_IN_REASONING: Mapping[str, str] = {
@@ -93,18 +93,19 @@ class BackgroundOptions(Request):
     completion_window: Literal["soonest", "2h", "8h"] | None = None
 
 
-class ResponseRequest(OpenAIRequest):
+class ResponseRequest(OpenAIRequest, ResponseToolsRequest):
     """A prompt to be answered in the background, while the caller waits, or as a stream."""
 
     UNSUPPORTED: ClassVar[Mapping[str, str]] = UNSUPPORTED
-    IGNORED: ClassVar[frozenset[str]] = frozenset(
-        {"parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "stream_options"}
-    )
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"prompt_cache_key", "prompt_cache_retention", "stream_options"})
 
     input: Annotated[
         list[InputMessage],
         Field(fail_fast=True),
-        BeforeValidator(as_messages, json_schema_input_type=str | list[InputMessage | InputReference]),
+        BeforeValidator(
+            as_messages,
+            json_schema_input_type=str | list[InputMessage | InputReference | FunctionCallInput | FunctionCallOutput],
+        ),
     ]
     previous_response_id: str | None = Field(
         None, description="A stored response of yours, whose conversation comes before the input."
@@ -128,19 +129,17 @@ class ResponseRequest(OpenAIRequest):
         None, description="Not acted on: an input that does not fit the model is refused."
     )
     stream_options: Any = Field(None, description="Not acted on: a stream is never obfuscated.")
-    tool_choice: Literal["auto", "none"] | None = None
-    parallel_tool_calls: Any = Field(None, description="Not acted on: no tools are called here.")
 
-    _references: Mapping[int, ItemReference] = PrivateAttr(default_factory=dict)
+    _placed: Mapping[int, ItemReference | Message] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")
     @classmethod
-    def _with_references(cls, values: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
-        turns, references = sorted_out(values)
+    def _with_placed(cls, values: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        turns, placed = sorted_out(values)
         made = read(turns)
-        if not references and not any(turn.text.strip() for turn in made.input):
+        if not placed and not any(turn.text.strip() for turn in made.input):
             raise refusal("it must not be empty", param="input")
-        made._references = references
+        made._placed = placed
         return made
 
     @model_validator(mode="after")
@@ -200,7 +199,7 @@ class ResponseRequest(OpenAIRequest):
     def to_draft(self) -> Draft:
         """The request in the core's terms."""
         system = [Message("system", self.instructions)] if self.instructions else []
-        turns = [Message(turn.role, turn.text) for turn in self.input]
+        turns = self._turns
         continuation = self._continuation(system, turns)
         shape = self.text.format if self.text else None
         shared = self.shared()
@@ -210,8 +209,9 @@ class ResponseRequest(OpenAIRequest):
         return Draft(
             **shared,
             spelling=Spelling("input", "max_output_tokens", "job.", self.lane_param, "reasoning.effort"),
-            messages=() if continuation else (*system, *turns),
+            messages=() if continuation else (*system, *(turn for turn in turns if isinstance(turn, Message))),
             continuation=continuation,
+            tools=self.offered,
             max_tokens=self.max_output_tokens,
             response_format=shape.to_response_format() if shape else None,
             top_logprobs=(self.top_logprobs or 0) if self._has_logprobs else None,
@@ -219,14 +219,18 @@ class ResponseRequest(OpenAIRequest):
             background=bool(self.background),
         )
 
-    def _continuation(self, system: list[Message], turns: list[Message]) -> Continuation | None:
-        """None for a conversation that is whole as it was sent."""
-        if self.previous_response_id is None and not self._references:
+    @property
+    def _turns(self) -> tuple[Message | ItemReference, ...]:
+        """The input, in its order."""
+        rest = (Message(turn.role, turn.text) for turn in self.input)
+        every = range(len(self.input) + len(self._placed))
+        return tuple(self._placed.get(place) or next(rest) for place in every)
+
+    def _continuation(self, system: list[Message], turns: tuple[Message | ItemReference, ...]) -> Continuation | None:
+        """None for a conversation that is whole as it was sent. One with calls is put together, and checked."""
+        if self.previous_response_id is None and not self._placed:
             return None
-        rest = iter(turns)
-        every = range(len(turns) + len(self._references))
-        placed = tuple(self._references.get(place) or next(rest) for place in every)
-        return Continuation(self.previous_response_id, system[0] if system else None, placed)
+        return Continuation(self.previous_response_id, system[0] if system else None, turns)
 
 
 class ResponseQuery(Request):

@@ -6,6 +6,8 @@ from pydantic import BeforeValidator, Field
 
 from api.door.drafts import ItemReference
 from api.schemas.fields import Request, refusal
+from api.schemas.responses.tools import call_turn
+from headrace.domain.prompts import Message
 
 #: References in one input. Each may cost two look-ups of a job.
 REFERENCES_LIMIT = 256
@@ -57,22 +59,27 @@ def as_messages(given: Any) -> Any:
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
-def sorted_out(values: Any) -> tuple[Any, dict[int, ItemReference]]:
-    """The body without items that are no turns: reasoning, which is not read again, and references, by their places."""
+def sorted_out(values: Any) -> tuple[Any, dict[int, ItemReference | Message]]:
+    """The body without items that are no messages: reasoning, which is not read again, and the others by their places.
+
+    These are references, calls and their outputs.
+    """
     given = values.get("input") if isinstance(values, dict) else None
     if not isinstance(given, list):
         return values, {}
     turns: list[Any] = []
-    references: dict[int, ItemReference] = {}
+    placed: dict[int, ItemReference | Message] = {}
     for number, each in enumerate(given):
         kind = each.get("type") if isinstance(each, dict) else None
         if kind == "item_reference":
-            references[len(turns) + len(references)] = _reference(each, number)
+            placed[len(turns) + len(placed)] = _reference(each, number)
+        elif isinstance(kind, str) and (called := call_turn(each, number)):
+            placed[len(turns) + len(placed)] = called
         elif kind != "reasoning":
             turns.append(each)
-    if len(references) > REFERENCES_LIMIT:
+    if sum(isinstance(each, ItemReference) for each in placed.values()) > REFERENCES_LIMIT:
         raise refusal(f"it may have at most {REFERENCES_LIMIT} items of type item_reference", param="input")
-    return {**values, "input": turns}, references
+    return {**values, "input": turns}, placed
 
 
 def _reference(item: dict[str, Any], number: int) -> ItemReference:

@@ -14,7 +14,7 @@ from headrace.domain.fleet import NO_WORKER
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.logprobs import StoredLogprobs
-from headrace.domain.prompts.tools import ToolCall
+from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, TERMINAL, JobState
 from headrace.errors import NotFound
@@ -77,6 +77,7 @@ def _job_of(row: Row[Any]) -> Job:
     values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
     values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
     values["tool_calls"] = tuple(map(ToolCall.of, row.tool_calls or ()))
+    values["tools"] = None if row.tools is None else Tools.of(row.tools)
     values["logprobs"] = None if row.logprobs is None else StoredLogprobs(row.logprobs)
     return Job(**values)
 
@@ -101,10 +102,12 @@ _SELECT = (
 )
 #: As text: nothing here reads them, so they are passed on as stored.
 _LOGPROBS = sa.func.coalesce(sa.cast(job_texts.c.logprobs_json, sa.Text), sa.cast(job_texts.c.logprobs, sa.Text))
-_SELECT_JOB = _SELECT.add_columns(job_texts.c.answer, _LOGPROBS.label("logprobs"), job_texts.c.reasoning)
+_TOOLS = job_texts.c.sampling["tools"].label("tools")
+_SELECT_JOB = _SELECT.add_columns(job_texts.c.answer, _LOGPROBS.label("logprobs"), job_texts.c.reasoning, _TOOLS)
 #: Without what can have megabytes per job, vectors of embeddings too.
 _TEXT = sa.case((jobs.c.max_tokens > 0, job_texts.c.answer)).label("answer")
-_SELECT_LISTED = _SELECT.add_columns(_TEXT, sa.null().label("logprobs"), sa.null().label("reasoning"))
+_NOT_LISTED = (sa.null().label(name) for name in ("logprobs", "reasoning", "tools"))
+_SELECT_LISTED = _SELECT.add_columns(_TEXT, *_NOT_LISTED)
 
 
 def _asked_for(selected: Select[Any]) -> Statement:

@@ -33,7 +33,7 @@ def create(sdk: OpenAI, **arguments: Any) -> Any:
         ({"input": ""}, openai.BadRequestError, "invalid_value", "input"),
         ({"input": "word " * 5000}, openai.BadRequestError, "context_length_exceeded", "input"),
         ({"store": False}, openai.BadRequestError, "unsupported_parameter", "store"),  # In the background.
-        ({"tools": [{"type": "web_search"}]}, openai.BadRequestError, "unsupported_parameter", "tools"),
+        ({"tools": [{"type": "web_search"}]}, openai.BadRequestError, "unsupported_parameter", "tools.0.type"),
         ({"max_output_tokens": -1}, openai.BadRequestError, "invalid_value", "max_output_tokens"),
         (
             {"background": False, "extra_headers": {"Prefer": "wait=x"}},

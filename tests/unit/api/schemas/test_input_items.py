@@ -1,11 +1,14 @@
 """A conversation in pages: none of its turns is missed and none comes twice."""
 
 import pytest
+from openai.types.responses import ResponseItem
+from pydantic import TypeAdapter
 
 from api.schemas.body import validated
 from api.schemas.input_items import InputItemList, InputItemsQuery
 from headrace.domain.ids import new_id
 from headrace.domain.prompts import Message
+from headrace.domain.prompts.tools import ToolCall
 from headrace.errors import InvalidRequest
 
 JOB = new_id()
@@ -50,3 +53,23 @@ def test_an_item_of_something_else_is_refused(after: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         page(after=after)
     assert raised.value.param == "after"
+
+
+def test_calls_and_outputs_are_items_of_their_own() -> None:
+    calls = (ToolCall("a", "f", "{}"), ToolCall("b", "g", "{}"))
+    turns = [
+        Message("user", "Hi"),
+        Message("assistant", "I call.", tool_calls=calls[:1]),
+        Message("tool", "1", tool_call_id="a"),
+        Message("assistant", "", tool_calls=calls),
+    ]
+    found = InputItemList.of(JOB, turns, validated(InputItemsQuery, {"order": "asc"})).data
+    digits = JOB.hex
+    assert [item.id for item in found] == [
+        *(f"msg_{digits}_0", f"msg_{digits}_1", f"fc_{digits}_1_0", f"fco_{digits}_2"),
+        *(f"fc_{digits}_3_0", f"fc_{digits}_3_1"),
+    ]
+    theirs = TypeAdapter(ResponseItem)
+    assert [theirs.validate_python(item.model_dump()).type for item in found] == [
+        *("message", "message", "function_call", "function_call_output", "function_call", "function_call"),
+    ]

@@ -4,7 +4,7 @@ import re
 from typing import Any, get_args
 
 import pytest
-from openai.types.responses import ResponseReasoningItem
+from openai.types.responses import ResponseFunctionToolCall, ResponseReasoningItem
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from openai.types.shared import Reasoning
 from openai.types.shared import ReasoningEffort as TheirEffort
@@ -21,10 +21,12 @@ from api.schemas.responses import (
     ResponseRequest,
 )
 from headrace.domain.prompts import Message
+from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Lane
 from headrace.errors import InvalidRequest
 
 LEAST: dict[str, Any] = {"input": "Hi", "background": True}
+FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": None, "description": "d"}
 
 
 def draft_of(**changes: Any) -> Any:
@@ -110,7 +112,19 @@ def test_the_caller_polls_waits_or_listens(changes: dict[str, Any], background: 
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
             "input.0.content.0.type",
         ),
-        ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.type"),
+        ({"input": [{"type": "computer_call_output", "output": "x"}]}, "input.0.type"),
+        ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.call_id"),
+        ({"input": [{"type": "function_call", "call_id": "c", "name": "f"}]}, "input.0.arguments"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image"}]}]},
+            "input.0.output.0.type",
+        ),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"type": "custom", "name": "f"}]}, "tools.0.type"),
+        ({"tools": [{"type": "function"}]}, "tools.0.name"),
+        ({"tools": [FUNCTION], "tool_choice": {"type": "function", "name": "g"}}, "tool_choice"),
+        ({"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "tools": []}}, "tool_choice"),
+        ({"tools": [FUNCTION, FUNCTION]}, "tools"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"include": LOGPROBS}, "include"),
         ({"top_logprobs": 1}, "top_logprobs"),
@@ -254,7 +268,12 @@ def test_what_clients_send_by_default_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("item", "kind", "place"),
     [
-        ({"type": "function_call_output", "output": "x"}, "function_call_output", "input.0"),
+        ({"type": "computer_call_output", "output": "x"}, "computer_call_output", "input.0"),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image"}]},
+            "input_image",
+            "input.0.output.0",
+        ),
         ({"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}, "input_image", "input.0.content.0"),
     ],
 )
@@ -309,3 +328,49 @@ def test_what_is_not_stored_is_not_cached_either() -> None:
     with pytest.raises(InvalidRequest) as raised:
         draft_of(store=False, background=False, job={"cache": "exact"})
     assert raised.value.param == "job.cache"
+
+
+FIELDS = {"name": "f", "parameters": {"type": "object"}, "description": "d"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "tools"),
+    [
+        ({}, None),
+        ({"tools": [], "tool_choice": "auto", "parallel_tool_calls": True}, None),
+        ({"tools": [FUNCTION]}, Tools((FIELDS,))),
+        ({"tools": [FUNCTION], "tool_choice": "none"}, Tools((FIELDS,), "none")),
+        ({"tools": [FUNCTION], "tool_choice": {"type": "function", "name": "f"}}, Tools((FIELDS,), "function", "f")),
+        ({"tools": [FUNCTION], "parallel_tool_calls": False}, Tools((FIELDS,), parallel=False)),
+    ],
+)
+def test_tools_arrive_as_they_were_given(changes: dict[str, Any], tools: Tools | None) -> None:
+    assert draft_of(**changes).tools == tools
+
+
+def test_calls_and_outputs_are_turns_in_their_places() -> None:
+    call = ResponseFunctionToolCall(call_id="c", name="f", arguments="{}", type="function_call", id="fc_1")
+    parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
+    items = [
+        {"role": "user", "content": "Hi"},
+        {"type": "item_reference", "id": "msg_1"},
+        call.model_dump(),
+        {"type": "reasoning", "summary": []},
+        {"type": "function_call_output", "call_id": "c", "output": parts},
+        {"role": "user", "content": "So?"},
+    ]
+    draft = draft_of(input=items, instructions="Be brief.")
+    assert draft.messages == ()
+    assert draft.continuation == Continuation(
+        None,
+        Message("system", "Be brief."),
+        (
+            Message("user", "Hi"),
+            ItemReference("msg_1", "input.1.id"),
+            Message("assistant", "", tool_calls=(ToolCall("c", "f", "{}"),)),
+            Message("tool", "a\nb", tool_call_id="c"),
+            Message("user", "So?"),
+        ),
+    )
+    assert not draft.continuation.is_whole
+    assert draft_of(input=[items[2], items[4]]).continuation.is_whole

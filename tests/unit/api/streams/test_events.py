@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +17,7 @@ from api.streams.events import Event, ResponseEvents
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.prompts.tools import ToolCall, ToolCallPiece
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import JobState
 
@@ -158,6 +159,27 @@ THOUGHTFUL_WHOLE = [
     *(delta(15, "Because of "), delta(16, "Rayleigh "), delta(17, "scattering.")),
 ]
 
+CALLS = (ToolCall("call_1", "weather", '{"city": "Paris"}'), ToolCall("call_2", "time", "{}"))
+CALLED = replace(SUCCEEDED, answer="", tool_calls=CALLS, finish_reason="tool_calls")
+SAID_AND_CALLED = replace(CALLED, answer=TEXT)
+CALL_DELTA = "response.function_call_arguments.delta"
+
+
+def called(number: int, piece: ToolCallPiece) -> StreamEvent:
+    return StreamEvent(number, "tool_call", json.dumps(asdict(piece)))
+
+
+def calls_from(number: int) -> list[StreamEvent]:
+    """The pieces of the calls, numbered as in Redis."""
+    pieces = [
+        ToolCallPiece(0, "call_1", "weather"),
+        ToolCallPiece(0, arguments='{"city": "Par'),
+        ToolCallPiece(0, arguments='is"}'),
+        ToolCallPiece(1, "call_2", "time", "{}"),
+    ]
+    return [called(number + 6 * no, piece) for no, piece in enumerate(pieces)]
+
+
 STORIES: dict[str, tuple[list[StreamEvent], Job]] = {
     "whole": (WHOLE, SUCCEEDED),
     "suffix missing": (WHOLE[:2], SUCCEEDED),
@@ -224,6 +246,19 @@ STORIES: dict[str, tuple[list[StreamEvent], Job]] = {
         replace(RAN, state=JobState.CANCELLED, answer="", reasoning=THOUGHT, output_tokens=3),
     ),
     "thoughtful, failed": (THOUGHTFUL_WHOLE[:2], FAILED),
+    "calls": (calls_from(7), CALLED),
+    "calls, cut in the arguments": (calls_from(7)[:2], CALLED),
+    "calls, nothing in Redis": ([], CALLED),
+    "calls after a text": ([*WHOLE, *calls_from(10)], SAID_AND_CALLED),
+    "calls after a text, cut in the text": (WHOLE[:2], SAID_AND_CALLED),
+    "calls after thoughts": ([*THOUGHTFUL_WHOLE[:3], *calls_from(20)], replace(CALLED, reasoning=THOUGHT)),
+    "calls after thoughts, cut in the thoughts": (THOUGHTFUL_WHOLE[:2], replace(CALLED, reasoning=THOUGHT)),
+    "calls, restarted": (
+        [*(called(7, ToolCallPiece(0, "call_9", "time", "{")), restart(8)), *calls_from(14)],
+        CALLED,
+    ),
+    "calls, other ones in the end": ([called(7, ToolCallPiece(0, "call_9", "time", "{"))], CALLED),
+    "calls, cut at the limit": (calls_from(7), replace(CALLED, finish_reason="length")),
     "empty answer": ([], replace(SUCCEEDED, answer="")),
     "cut": (WHOLE, replace(SUCCEEDED, finish_reason="length")),
     "failed while it was told": (WHOLE[:1], FAILED),
@@ -423,3 +458,56 @@ def test_an_interruption_says_where_to_resume() -> None:
     assert "starting_after=5" in error["message"]
     assert SDK.validate_python(error)
     assert told[-1]["sequence_number"] == 5
+
+
+def test_calls_are_items_that_are_begun_filled_and_ended() -> None:
+    events = tell(calls_from(7), CALLED)
+    ends = ["response.function_call_arguments.done", "response.output_item.done"]
+    assert kinds(events) == [
+        *OPENING,
+        *(*ITEM[:2], CALL_DELTA, CALL_DELTA, *ends),
+        *(ITEM[1], CALL_DELTA, *ends),
+        "response.completed",
+    ]
+    items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert [(item["call_id"], item["name"], item["arguments"]) for item in items] == [
+        ("call_1", "weather", '{"city": "Paris"}'),
+        ("call_2", "time", "{}"),
+    ]
+    assert heard(events, CALL_DELTA) == '{"city": "Paris"}{}'
+
+
+@pytest.mark.parametrize("name", [name for name in STORIES if name.startswith("calls")])
+def test_the_calls_heard_are_the_calls_stored(name: str) -> None:
+    entries, ended = STORIES[name]
+    made: dict[str, str] = {}
+    for event in tell(entries, ended):
+        if event["type"] == "error":
+            made.clear()
+        elif event["type"] == CALL_DELTA:
+            made[event["item_id"]] = made.get(event["item_id"], "") + event["delta"]
+    assert list(made.values()) == [call.arguments for call in CALLS]
+
+
+def test_text_after_a_call_goes_on_with_the_message_which_is_ended_again() -> None:
+    entries = [delta(2, "Because of "), called(8, ToolCallPiece(0, "c", "f", "{}")), delta(14, "Rayleigh scattering.")]
+    ended = replace(CALLED, answer=TEXT, tool_calls=(ToolCall("c", "f", "{}"),))
+    events = tell(entries, ended)
+    assert heard(events) == TEXT
+    assert [event["text"] for event in events if event["type"] == CLOSING[0]] == ["Because of ", TEXT]
+    done = [event["item"]["id"] for event in events if event["type"] == "response.output_item.done"]
+    assert [each.partition("_")[0] for each in done] == ["msg", "fc", "msg"]
+    assert [item["type"] for item in events[-1]["response"]["output"]] == ["message", "function_call"]
+
+
+@pytest.mark.parametrize("entries", [calls_from(7), [*WHOLE, *calls_from(10)]], ids=["calls", "text_and_calls"])
+def test_a_reader_who_comes_back_hears_each_later_event_of_calls_once(entries: list[StreamEvent]) -> None:
+    ended = CALLED if len(entries) == 4 else SAID_AND_CALLED
+    whole = tell(entries, ended)
+    for event in whole[:-1]:
+        after = event["sequence_number"]
+        assert tell(entries, ended, after=after) == whole[after + 1 :]
+    # Where Redis lost the beginning, numbers follow from those of the entries.
+    lost = [restart(1_000_001), *(replace(entry, number=entry.number + 1_000_001) for entry in entries)]
+    told = numbers(tell(lost, ended))
+    assert told == sorted(set(told))
