@@ -11,6 +11,7 @@ from flask import Flask
 
 from api.app import create_app
 from api.deps import EXTENSION
+from api.reading.probes import probe_clients
 from headrace import startup
 from headrace.config import Settings
 from headrace.endpoint import Endpoint
@@ -59,6 +60,8 @@ def _app() -> Flask:
     # What was made so far stays: the collector need not look at it again.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
+    # The server makes its socket after it has loaded the app, so the first request is the first to find it.
+    app.before_request(cache(probe_clients))
     if threading.current_thread() is threading.main_thread():
         _end_waits_on_signal(app)
     return app

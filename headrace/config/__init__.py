@@ -89,12 +89,12 @@ class Settings(BaseSettings):
         bodies_in_flight_bytes: the most that one API process holds at once of request bodies above 64 KiB; more are
             refused with 429. One app may hold half.
         body_grace_s: how far a client may fall behind 64 KiB/s while it sends a body. Past it, it gets a 408.
-        wait_limit_s: the longest `wait=` of a long poll.
+        wait_limit_s: how long a synchronous request waits for its answer, and the longest `wait=` of a long poll. The
+            default is a little less than the 600 s after which the openai SDK gives up, and sends its request again.
         wait_slots: long polls and synchronous requests that one API process holds open. One more long poll is
             answered at once, as its job stands; one more synchronous request is refused with 429. Each holds a thread:
             raise the Procfile's `--blocking-threads` and `--backpressure` with it.
-        stream_slots: event streams that one API process holds open; one more is refused with 429. Each holds a thread,
-            as above.
+        stream_slots: event streams that one API process holds open; one more is refused with 429. Each holds a thread.
         keep_alive_s: how long an open stream may be silent before a comment shows whether its reader is still there.
         lease_s: how long a worker may be silent before its jobs go back to the queue.
         lease_renew_every_s: how often a worker renews its lease.
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     body_limit_bytes: PositiveInt = 8 * 1024 * 1024
     bodies_in_flight_bytes: PositiveInt = 64 * 1024 * 1024
     body_grace_s: Positive = 10.0
-    wait_limit_s: Positive = 60.0
+    wait_limit_s: Positive = 590.0
     wait_slots: PositiveInt = 1000
     stream_slots: PositiveInt = 1000
     keep_alive_s: Positive = 10.0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
+from api.reading.probes import IDLE_S
 from headrace.config import Settings
 from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
@@ -68,6 +70,12 @@ class Caller:
             *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
         ]
         self._connection.sendall("\r\n".join([*lines, "", body]).encode())
+
+    @property
+    def peer(self) -> str:
+        """The client's address and port, as the kernel writes them."""
+        address, port = self._connection.getsockname()
+        return f"{socket.inet_aton(address)[::-1].hex().upper()}:{port:04X}"
 
     def leave(self) -> None:
         self._connection.close()
@@ -127,6 +135,18 @@ def test_a_job_that_its_abandoned_call_may_come_back_for_goes_on(port: int, key:
     until(lambda: Caller(port, key, "127.0.0.5", Prefer="wait=0").status() == 504)
     assert states()[job_id] is JobState.QUEUED
     sentinel.leave()
+
+
+def test_the_kernel_probes_a_client_that_waits(port: int, key: str, states: States) -> None:
+    """One that vanishes without closing its connection is noticed."""
+    waiting, _ = call(states, port, key, "127.0.0.3")
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # Of the server's end of the connection: addresses, state, and the timer with its rest in hundredths of a second.
+    [timer] = [each[5] for each in lines if each[1:4] == [f"0100007F:{port:04X}", waiting.peer, "01"]]
+    kind, rest = timer.split(":")
+    assert kind == "02", "keep-alive"
+    assert int(rest, 16) <= IDLE_S * 100
+    waiting.leave()
 
 
 def test_an_abandoned_long_poll_gives_its_slot_back(port: int, key: str, states: States) -> None:
