@@ -64,11 +64,16 @@ class ChatTurn(Request):
     reasoning: str | None = Field(None, description="Not acted on: what came before an earlier answer.")
     reasoning_content: Any = Field(None, description="Not acted on: another name of `reasoning`.")
     cache_control: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
+    provider_specific_fields: Any = Field(None, description="Not acted on: LiteLLM's notes on an earlier answer.")
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, values: Any) -> Any:
-        return refuse_unsupported(values, UNSUPPORTED_IN_MESSAGES)
+        values = refuse_unsupported(values, UNSUPPORTED_IN_MESSAGES)
+        # A turn that only calls tools may have no content, or null.
+        if isinstance(values, dict) and values.get("tool_calls") and "content" not in values:
+            return {**values, "content": None}
+        return values
 
     @model_validator(mode="after")
     def _check_calls(self) -> Self:

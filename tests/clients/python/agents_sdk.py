@@ -6,7 +6,7 @@ from typing import Any
 from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
 
 # configure
-from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, set_tracing_disabled
+from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
 
 set_tracing_disabled(True)  # Traces go to OpenAI.
@@ -58,6 +58,44 @@ def responses_structured() -> None:
     assert isinstance(ask(by_responses, output_type=Wheel), Wheel)
 
 
+@function_tool
+def turn(paddles: int) -> str:
+    """Turns a wheel."""
+    TURNED.append(paddles)
+    return f"{paddles} paddles turn."
+
+
+def use_tool(model: Any) -> None:
+    TURNED.clear()
+    check_answer(ask(model, tools=[turn]))
+    assert len(TURNED) == 1
+
+
+async def use_tool_streamed(model: Any) -> None:
+    TURNED.clear()
+    result = Runner.run_streamed(Agent(name="Miller", model=model, tools=[turn]), QUESTION)
+    names = [event.name async for event in result.stream_events() if event.type == "run_item_stream_event"]
+    assert {"tool_called", "tool_output", "message_output_created"} <= set(names), names
+    check_answer(result.final_output)
+    assert len(TURNED) == 1
+
+
+def tools() -> None:
+    use_tool(by_chat)
+
+
+def tools_stream() -> None:
+    LOOP.run_until_complete(use_tool_streamed(by_chat))
+
+
+def responses_tools() -> None:
+    use_tool(by_responses)
+    LOOP.run_until_complete(use_tool_streamed(by_responses))
+
+
+TURNED: list[int] = []
+
+
 LOOP = asyncio.new_event_loop()
 run(
     chat=chat,
@@ -66,4 +104,7 @@ run(
     responses=responses,
     responses_stream=responses_stream,
     responses_structured=responses_structured,
+    tools=tools,
+    tools_stream=tools_stream,
+    responses_tools=responses_tools,
 )

@@ -1,4 +1,4 @@
-"""instructor, in the mode that keeps to a JSON schema."""
+"""instructor: its default mode calls a tool, and another one keeps to a JSON schema."""
 
 from cells import KEY, MODEL, QUESTION, URL, run
 
@@ -6,7 +6,8 @@ from cells import KEY, MODEL, QUESTION, URL, run
 import instructor
 from openai import OpenAI
 
-client = instructor.from_openai(OpenAI(base_url=URL, api_key=KEY), mode=instructor.Mode.JSON_SCHEMA)
+by_tools = instructor.from_openai(OpenAI(base_url=URL, api_key=KEY))
+by_schema = instructor.from_openai(OpenAI(base_url=URL, api_key=KEY), mode=instructor.Mode.JSON_SCHEMA)
 # end
 from pydantic import BaseModel
 
@@ -21,14 +22,25 @@ class Wheel(BaseModel):
 
 
 def structured() -> None:
-    wheel = client.chat.completions.create(model=MODEL, messages=MESSAGES, response_model=Wheel)
+    wheel = by_schema.chat.completions.create(model=MODEL, messages=MESSAGES, response_model=Wheel)
     assert isinstance(wheel, Wheel)
 
 
 def structured_stream() -> None:
-    wheels = list(client.chat.completions.create_partial(model=MODEL, messages=MESSAGES, response_model=Wheel))
+    wheels = list(by_schema.chat.completions.create_partial(model=MODEL, messages=MESSAGES, response_model=Wheel))
     assert len(wheels) > 1
     Wheel.model_validate(wheels[-1].model_dump())
 
 
-run(structured=structured, structured_stream=structured_stream)
+def tools() -> None:
+    wheel = by_tools.chat.completions.create(model=MODEL, messages=MESSAGES, response_model=Wheel)
+    assert isinstance(wheel, Wheel)
+
+
+def tools_stream() -> None:
+    wheels = list(by_tools.chat.completions.create_partial(model=MODEL, messages=MESSAGES, response_model=Wheel))
+    assert len(wheels) > 1
+    Wheel.model_validate(wheels[-1].model_dump())
+
+
+run(structured=structured, structured_stream=structured_stream, tools=tools, tools_stream=tools_stream)

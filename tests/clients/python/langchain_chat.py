@@ -7,6 +7,8 @@ from langchain_openai import ChatOpenAI
 
 llm = ChatOpenAI(model=MODEL, base_url=URL, api_key=KEY)
 # end
+from langchain_core.messages import HumanMessage
+from langchain_core.tools import tool
 from pydantic import BaseModel
 
 
@@ -46,6 +48,35 @@ def responses_structured() -> None:
     assert isinstance(responding.with_structured_output(Wheel).invoke(QUESTION), Wheel)
 
 
+@tool
+def turn(paddles: int) -> str:
+    """Turns a wheel."""
+    return f"{paddles} paddles turn."
+
+
+def use_tool(model: ChatOpenAI) -> None:
+    """The model calls the tool, and answers with its output."""
+    bound = model.bind_tools([turn])
+    message = bound.invoke(QUESTION)
+    (call,) = message.tool_calls
+    assert isinstance(call["args"]["paddles"], int)
+    check_answer(bound.invoke([HumanMessage(QUESTION), message, turn.invoke(call)]).text)
+
+
+def tools() -> None:
+    use_tool(llm)
+
+
+def tools_stream() -> None:
+    first, *others = llm.bind_tools([turn], tool_choice="any").stream(QUESTION)
+    whole = sum(others, first)
+    assert [call["name"] for call in whole.tool_calls] == ["turn"]
+
+
+def responses_tools() -> None:
+    use_tool(responding)
+
+
 run(
     chat=chat,
     stream=stream,
@@ -53,4 +84,7 @@ run(
     responses=responses,
     responses_stream=responses_stream,
     responses_structured=responses_structured,
+    tools=tools,
+    tools_stream=tools_stream,
+    responses_tools=responses_tools,
 )

@@ -1,5 +1,7 @@
 """LiteLLM's SDK."""
 
+import json
+
 from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
 
 # configure
@@ -42,4 +44,34 @@ def responses_stream() -> None:
     check_pieces([event.delta for event in events if event.type == "response.output_text.delta"])
 
 
-run(chat=chat, stream=stream, structured=structured, responses=responses, responses_stream=responses_stream)
+TURN = {
+    "name": "turn",
+    "description": "Turns a wheel.",
+    "parameters": {"type": "object", "properties": {"paddles": {"type": "integer"}}, "required": ["paddles"]},
+}
+TOOLS = [{"type": "function", "function": TURN}]
+
+
+def tools() -> None:
+    message = litellm.completion(messages=MESSAGES, tools=TOOLS, **headrace).choices[0].message
+    (call,) = message.tool_calls
+    assert list(json.loads(call.function.arguments)) == ["paddles"]
+    turns = [*MESSAGES, message, {"role": "tool", "tool_call_id": call.id, "content": "It turns."}]
+    check_answer(litellm.completion(messages=turns, tools=TOOLS, **headrace).choices[0].message.content)
+
+
+def tools_stream() -> None:
+    chunks = list(litellm.completion(messages=MESSAGES, tools=TOOLS, stream=True, **headrace))
+    (call,) = litellm.stream_chunk_builder(chunks).choices[0].message.tool_calls
+    assert list(json.loads(call.function.arguments)) == ["paddles"]
+
+
+run(
+    chat=chat,
+    stream=stream,
+    structured=structured,
+    responses=responses,
+    responses_stream=responses_stream,
+    tools=tools,
+    tools_stream=tools_stream,
+)

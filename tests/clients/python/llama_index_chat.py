@@ -16,6 +16,7 @@ llm = OpenAILike(
 )
 # end
 from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 MESSAGES = [ChatMessage(role="user", content=QUESTION)]
@@ -40,4 +41,19 @@ def structured() -> None:
     assert isinstance(llm.as_structured_llm(Wheel).chat(MESSAGES).raw, Wheel)
 
 
-run(chat=chat, stream=stream, structured=structured)
+def turn(paddles: int) -> str:
+    """Turns a wheel."""
+    return f"{paddles} paddles turn."
+
+
+def tools() -> None:
+    answer = llm.chat_with_tools([FunctionTool.from_defaults(turn)], user_msg=QUESTION)
+    (call,) = llm.get_tool_calls_from_response(answer)
+    assert (call.tool_name, list(call.tool_kwargs)) == ("turn", ["paddles"])
+    output = ChatMessage(
+        role="tool", content=turn(**call.tool_kwargs), additional_kwargs={"tool_call_id": call.tool_id}
+    )
+    check_answer(llm.chat([*MESSAGES, answer.message, output]).message.content)
+
+
+run(chat=chat, stream=stream, structured=structured, tools=tools)

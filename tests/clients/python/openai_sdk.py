@@ -1,5 +1,7 @@
 """The official SDK, old and new."""
 
+import json
+
 from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
 
 # configure
@@ -53,6 +55,46 @@ def responses_structured() -> None:
     assert isinstance(response.output_parsed, Wheel)
 
 
+TURN = {
+    "name": "turn",
+    "description": "Turns a wheel.",
+    "parameters": {
+        "type": "object",
+        "properties": {"paddles": {"type": "integer"}},
+        "required": ["paddles"],
+        "additionalProperties": False,
+    },
+}
+TOOLS = [{"type": "function", "function": TURN}]
+
+
+def tools() -> None:
+    message = client.chat.completions.create(model=MODEL, messages=MESSAGES, tools=TOOLS).choices[0].message
+    (call,) = message.tool_calls
+    assert (call.function.name, list(json.loads(call.function.arguments))) == ("turn", ["paddles"])
+    output = {"role": "tool", "tool_call_id": call.id, "content": "It turns."}
+    turns = [*MESSAGES, message.model_dump(exclude_none=True), output]
+    check_answer(client.chat.completions.create(model=MODEL, messages=turns, tools=TOOLS).choices[0].message.content)
+
+
+def tools_stream() -> None:
+    with client.chat.completions.stream(model=MODEL, messages=MESSAGES, tools=TOOLS, tool_choice="required") as events:
+        kinds = {event.type for event in events}
+        completion = events.get_final_completion()
+    assert {"tool_calls.function.arguments.delta", "tool_calls.function.arguments.done"} <= kinds
+    assert completion.choices[0].finish_reason == "tool_calls"
+
+
+def responses_tools() -> None:
+    tools = [{"type": "function", "strict": True, **TURN}]
+    response = client.responses.create(model=MODEL, input=QUESTION, tools=tools)
+    (call,) = [item for item in response.output if item.type == "function_call"]
+    assert (call.name, list(json.loads(call.arguments))) == ("turn", ["paddles"])
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "It turns."}
+    following = client.responses.create(model=MODEL, input=[output], previous_response_id=response.id, tools=tools)
+    check_answer(following.output_text)
+
+
 run(
     chat=chat,
     stream=stream,
@@ -60,4 +102,7 @@ run(
     responses=responses,
     responses_stream=responses_stream,
     responses_structured=responses_structured,
+    tools=tools,
+    tools_stream=tools_stream,
+    responses_tools=responses_tools,
 )

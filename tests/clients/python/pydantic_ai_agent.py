@@ -56,6 +56,39 @@ def responses_structured() -> None:
     assert isinstance(ask(by_responses, output_type=NativeOutput(Wheel)), Wheel)
 
 
+def turn(paddles: int) -> str:
+    """Turns a wheel."""
+    TURNED.append(paddles)
+    return f"{paddles} paddles turn."
+
+
+def use_tool(model: Any) -> None:
+    """A function tool, then the output tool of the default `output_type`."""
+    TURNED.clear()
+    assert isinstance(ask(model, output_type=Wheel, tools=[turn]), Wheel)
+    assert len(TURNED) == 1
+
+
+async def outputs_of(model: Any) -> list[Any]:
+    async with Agent(model, output_type=Wheel).run_stream(QUESTION) as result:
+        return [output async for output in result.stream_output(debounce_by=None)]
+
+
+def tools() -> None:
+    use_tool(by_chat)
+
+
+def tools_stream() -> None:
+    assert isinstance(LOOP.run_until_complete(outputs_of(by_chat))[-1], Wheel)
+
+
+def responses_tools() -> None:
+    use_tool(by_responses)
+
+
+TURNED: list[int] = []
+
+
 LOOP = asyncio.new_event_loop()
 run(
     chat=chat,
@@ -64,4 +97,7 @@ run(
     responses=responses,
     responses_stream=responses_stream,
     responses_structured=responses_structured,
+    tools=tools,
+    tools_stream=tools_stream,
+    responses_tools=responses_tools,
 )

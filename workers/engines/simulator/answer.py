@@ -1,29 +1,38 @@
 """The simulator's output. Reasoning is words; an answer is a label, the prompt's fingerprint, and words. Pure.
 
-An answer with a `response_format` is JSON of that format.
+An answer with a `response_format` is JSON of that format. With tools it may be calls instead.
 """
 
 import bisect
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.policies.tokens import PromptTokenizer
 from workers.engines.base import GenerationRequest
-from workers.engines.simulator.constrained import WORDS, write
+from workers.engines.simulator.calls import calls, functions_to_call
+from workers.engines.simulator.constrained import BYTES_A_TOKEN, WORDS, in_tokens, write
 
 LABEL = "[simulated] "
 #: What a simulated model says that declines.
 REFUSAL = "I'm sorry, but I can't help with that."
 #: The log probability of each token, and of those of an answer of which the model is unsure.
 SURE, UNSURE = -1.0, -4.0
-#: More bytes of JSON than this for each token that it may have are never written: a token has four on average.
-_BYTES_A_TOKEN = 8
-_Answer = tuple[list[str], Literal["stop", "length"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request is answered. Attributes: pieces: its text, a piece for each token; calls: after it, likewise."""
+
+    pieces: list[str]
+    finish_reason: Literal["stop", "length", "tool_calls"]
+    calls: list[ToolCallPiece] = field(default_factory=list)
 
 
 def fingerprint(messages: tuple[Message, ...]) -> str:
@@ -33,15 +42,19 @@ def fingerprint(messages: tuple[Message, ...]) -> str:
 
 def answer(
     request: GenerationRequest, output_tokens: int, tokenizer: PromptTokenizer, *, declines: bool = False
-) -> _Answer:
+) -> Answer:
     """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token.
 
-    With a `response_format` it is JSON in the model's own tokens, of any length up to `max_tokens`.
+    With a `response_format` it is JSON in the model's own tokens, of any length up to `max_tokens`. With tools it may
+    be calls of them, likewise.
 
-    Args: declines: the answer is the label and a refusal, whatever the format.
+    Args: declines: the answer is the label and a refusal, whatever the request asks for.
 
     Raises: PromptRejected for a schema that cannot guide the answer.
     """
+    functions = functions_to_call(request.sampling.tools, request.messages)
+    if functions and not declines:
+        return _calls(request, functions, tokenizer)
     if not declines and (request.sampling.response_format or {}).get("type", "text") != "text":
         return _json(request, tokenizer)
     words: Iterable[str] = itertools.cycle(WORDS)
@@ -55,23 +68,31 @@ def answer(
     pieces, is_stopped = _up_to_stop(body, request.sampling.stop)
     # The label is part of the first token, so that every answer has it.
     pieces = ["".join((LABEL, *pieces[:1])), *pieces[1:]]
-    return pieces, "stop" if is_stopped or output_tokens <= request.sampling.max_tokens else "length"
+    return Answer(pieces, "stop" if is_stopped or output_tokens <= request.sampling.max_tokens else "length")
 
 
-def _json(request: GenerationRequest, tokenizer: PromptTokenizer) -> _Answer:
+def _calls(request: GenerationRequest, functions: Sequence[Mapping[str, Any]], tokenizer: PromptTokenizer) -> Answer:
+    made, is_whole = calls(request, functions, _seed(request), tokenizer)
+    if not is_whole or len(made) > request.sampling.max_tokens:
+        return Answer([], "length", made[: request.sampling.max_tokens])
+    is_named = request.sampling.tools is not None and request.sampling.tools.choice == "function"
+    return Answer([], "stop" if is_named else "tool_calls", made)
+
+
+def _seed(request: GenerationRequest) -> str:
+    return f"{fingerprint(request.messages)} {request.sampling.seed}"
+
+
+def _json(request: GenerationRequest, tokenizer: PromptTokenizer) -> Answer:
     how, is_whole = request.sampling, True
     if schema := (how.response_format or {}).get("json_schema"):
-        seed = f"{fingerprint(request.messages)} {how.seed}"
-        text, is_whole = write(schema["schema"], seed, _BYTES_A_TOKEN * how.max_tokens)
+        text, is_whole = write(schema["schema"], _seed(request), BYTES_A_TOKEN * how.max_tokens)
     else:
         made = {"simulated": True, "fingerprint": fingerprint(request.messages), "text": " ".join(WORDS)}
         text = json.dumps(made)
-    _, ends = tokenizer.encode_ends(text)
-    # A character may be several tokens. It is given with the last of them.
-    cuts = sorted({0, *ends, len(text)})
-    body = [text[start:end] for start, end in itertools.pairwise(cuts)]
+    body = in_tokens(text, tokenizer)
     pieces, is_stopped = _up_to_stop(body[: how.max_tokens], how.stop)
-    return pieces, "stop" if is_stopped or (is_whole and len(body) <= how.max_tokens) else "length"
+    return Answer(pieces, "stop" if is_stopped or (is_whole and len(body) <= how.max_tokens) else "length")
 
 
 def _up_to_stop(body: Sequence[str], stops: Sequence[str]) -> tuple[list[str], bool]:

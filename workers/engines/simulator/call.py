@@ -2,10 +2,12 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, joined
 from headrace.errors import EngineError
 from workers.engines.base import Delta, GenerationRequest
 from workers.engines.simulator.answer import SURE, logprob
@@ -16,7 +18,7 @@ class Call:
     """One request: its planned answer, and its progress.
 
     Attributes:
-        pieces: the reasoning, then the answer, one piece of text per token.
+        pieces: the reasoning, then the answer, one piece of text per token; last the arguments of its calls.
         thoughts: the number of pieces that are reasoning.
         given: the number of pieces that the request's prefix holds whole.
         counted: the number of pieces that the totals count already, or that the prefix holds.
@@ -25,6 +27,8 @@ class Call:
         delivered: tokens of its answer that its listener has got; None without a listener.
         error: the error that ends it early, if any.
         vectors: the answer of an embedding, which has no pieces; None for a prompt.
+        calls: the pieces of its calls.
+        calls_at: the number of pieces before the calls.
         best_logprob: the log probability of each token.
     """
 
@@ -33,7 +37,7 @@ class Call:
     pieces: list[str]
     thoughts: int
     given: int
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     blocks: int
     counted: int
     began: float = field(default_factory=time.monotonic)
@@ -43,6 +47,8 @@ class Call:
     aborted: bool = False
     error: EngineError | None = None
     vectors: str | None = None
+    calls: Sequence[ToolCallPiece] = ()
+    calls_at: int = 0
     best_logprob: float = SURE
 
     @property
@@ -53,7 +59,7 @@ class Call:
         """The answer's text within the first `tokens`, or the prefix if that is longer. Vectors only whole."""
         if self.vectors is not None:
             return "" if self.over else self.vectors
-        return self.request.prefix + "".join(self.pieces[max(self.given, self.thoughts) : tokens])
+        return self.request.prefix + "".join(self.pieces[max(self.given, self.thoughts) : min(tokens, self.calls_at)])
 
     def reasoning(self, tokens: int) -> str:
         """The reasoning within the first `tokens`."""
@@ -61,14 +67,20 @@ class Call:
 
     def delta(self, token: int) -> Delta:
         """The piece that this token adds. Counts tokens from 1."""
+        if token > self.calls_at:
+            return Delta("", tool_calls=(self.calls[token - 1 - self.calls_at],))
         piece = self.pieces[token - 1]
         if token <= self.thoughts:
             return Delta("", reasoning=piece)
         return Delta(piece, self.logprobs(token - 1, token) or ())
 
+    def tool_calls(self, tokens: int) -> tuple[ToolCall, ...]:
+        """The calls within the first `tokens`."""
+        return joined(self.calls[: max(0, tokens - self.calls_at)])
+
     def logprobs(self, after: int, upto: int) -> tuple[TokenLogprob, ...] | None:
         """Invented log probabilities of these tokens; None if the request did not ask for them."""
         if (wanted := self.request.sampling.top_logprobs) is None:
             return None
-        made = self.pieces[max(after, self.thoughts) : upto]
+        made = self.pieces[max(after, self.thoughts) : min(upto, self.calls_at)]
         return tuple(logprob(piece, wanted, self.best_logprob) for piece in made)

@@ -15,6 +15,7 @@ from typing import Any
 from llguidance import LLMatcher, LLTokenizer
 
 from headrace.errors import PromptRejected
+from headrace.policies.tokens import PromptTokenizer
 
 WORDS = ("water", "falls", "through", "the", "headrace", "and", "turns", "a", "wheel")
 #: A text of each format that llguidance knows. Also of use where a pattern asks for something alike.
@@ -22,6 +23,8 @@ SAMPLES = (
     *("2026-11-28T09:30:00Z", "2026-11-28", "09:30:00Z", "P1D", "water@headrace.example", "headrace.example"),
     *("192.0.2.1", "2001:db8::1", "https://headrace.example/water", "7", "water_1"),
 )
+#: More bytes than this for each token that a text may have are never written: a token has four on average.
+BYTES_A_TOKEN = 8
 #: Levels of brackets at which nothing optional is written any more.
 DEEPEST = 6
 #: More bytes than this may follow in a text without a pattern, and in no other.
@@ -46,6 +49,13 @@ def write(schema: Mapping[str, Any], seed: str, most_bytes: int) -> tuple[str, b
     strict = _matcher(stricter(schema))
     names = tuple(dict.fromkeys(_names(schema)))
     return _Writer(matcher if strict.is_error() else strict, names, Random(seed), most_bytes).write()
+
+
+def in_tokens(text: str, tokenizer: PromptTokenizer) -> list[str]:
+    """The text by token. A character may be several tokens: it is in the last of them, and the others are left out."""
+    _, ends = tokenizer.encode_ends(text)
+    cuts = sorted({0, *ends, len(text)})
+    return [text[start:end] for start, end in itertools.pairwise(cuts)]
 
 
 class _Writer:

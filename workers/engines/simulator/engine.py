@@ -139,8 +139,8 @@ class SimulatorEngine:
         is_quick = request.prefix or is_plain(request.messages) or not arguments.get("enable_thinking", True)
         thought = [] if is_quick else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
         declines = _has(request, self._settings.declines)
-        pieces, finish_reason = answer(request, self._settings.output_tokens, tokenizer, declines=declines)
-        pieces = [*thought, *pieces]
+        made = answer(request, self._settings.output_tokens, tokenizer, declines=declines)
+        pieces, finish_reason = [*thought, *made.pieces, *(piece.arguments for piece in made.calls)], made.finish_reason
         if len(pieces) > request.sampling.max_tokens:
             pieces, finish_reason = pieces[: request.sampling.max_tokens], "length"
         needed = prompt_tokens + len(pieces)
@@ -148,8 +148,9 @@ class SimulatorEngine:
         if needed > limit:
             raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
         blocks = math.ceil(needed / self._block_tokens)
-        given, pieces = skip(pieces, len(request.prefix))
+        given, pieces = skip(pieces, len(request.prefix)) if request.prefix else (0, pieces)
         call = Call(request, prompt_tokens, pieces, len(thought), given, finish_reason, blocks, counted=given)
+        call.calls, call.calls_at = made.calls, len(thought) + len(made.pieces)
         call.best_logprob = UNSURE if _has(request, self._settings.unsure) else SURE
         return call
 
@@ -246,6 +247,7 @@ class SimulatorEngine:
             finish_reason="abort" if call.aborted else call.finish_reason,
             model_served=f"simulator of {call.request.adapter or self._pool.model}",
             logprobs=call.logprobs(call.given, done),
+            tool_calls=call.tool_calls(done),
         )
 
     def _decode(self, call: Call, admitted_at: float, on_delta: OnDelta | None) -> int:

@@ -166,6 +166,7 @@ def test_a_bad_field_is_named(changes: dict[str, Any], param: str) -> None:
         {"messages": [{"role": "user", "content": "Hi", "unknown": None}, *[{"role": "user", "content": "x"}] * 3]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "e"}}]}]},
         {"messages": [{"role": "user", "content": "Hi", "cache_control": {"type": "ephemeral"}}]},
+        {"messages": [{"role": "user", "content": "Hi", "provider_specific_fields": {"refusal": None}}]},
         {"messages": [{"role": "user", "content": "Hi", "reasoning_content": "Hm."}]},
         {"response_format": {"type": "text", "json_schema": None}},
         {"stream": True, "stream_options": {"continuous_usage_stats": True}},

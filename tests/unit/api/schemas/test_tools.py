@@ -64,8 +64,10 @@ def test_tools_arrive_as_they_were_given(schema: Any, changes: dict[str, Any], t
 
 
 @both
-def test_turns_with_calls_and_their_outputs_arrive(schema: Any) -> None:
-    assert draft_of(schema, messages=[ASKED, CALLED, OUTPUT]).messages == (
+@pytest.mark.parametrize("left_out", [(), ("content",)])
+def test_turns_with_calls_and_their_outputs_arrive(schema: Any, left_out: tuple[str, ...]) -> None:
+    called = {name: value for name, value in CALLED.items() if name not in left_out}
+    assert draft_of(schema, messages=[ASKED, called, OUTPUT]).messages == (
         Message("user", "Hi"),
         Message("assistant", "", tool_calls=(ToolCall("call_1", "weather", '{"city": "Paris"}'),)),
         Message("tool", "rainy", tool_call_id="call_1"),
