@@ -6,7 +6,7 @@ An open wait holds a thread, but no database connection. The re-check makes up f
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 from uuid import UUID
@@ -15,21 +15,22 @@ from redis import Redis, RedisError
 
 from api.reading.peers import Connections, Peer, connections
 from api.reading.slots import Slot, Slots
-from headrace.broker.admission import ENDED
-from headrace.broker.streams import STREAMED
+from api.reading.watch import Watch
+from headrace.broker.news import LISTENS_S, News, channel_of
+from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
-from headrace.errors import SlotsFull, StoreUnavailable
+from headrace.errors import BrokerUnavailable, SlotsFull, StoreUnavailable
 from headrace.store import Store, jobs
 
 log = logging.getLogger(__name__)
 
 #: Seconds between re-checks of the watched jobs. It bounds how late an end without a message is seen, as by expiry.
 RECHECK_S = 1.0
-#: The age of a wait, in seconds, from which its client is looked for; and how many looks in a row must miss the client:
-#: the kernel does not list all connections in one step.
+#: Seconds after which Redis is told again which jobs this process listens to.
+LISTEN_AGAIN_S = LISTENS_S / 4
+#: The age of a wait, in seconds, from which its client is looked for.
 LOOK_AFTER_S = 1.0
-LOOKS_TO_BE_SURE = 2
 #: Seconds that the reader waits for a message, and before it reconnects.
 POLL_S = 1.0
 #: Concurrent reads of streams after news. A message may wake thousands of readers, and other requests need Redis too.
@@ -41,47 +42,6 @@ Kind = Literal["wait", "stream"]
 
 class ClientGone(Exception):
     """The client of a wait has closed its connection: no answer reaches it."""
-
-
-class Watch:
-    """News of one job for one waiter.
-
-    Attributes:
-        has_ended: True once the job's end was announced or seen. The waiter may reset it.
-        is_abandoned: True once the waiter's client has gone.
-        job_ids: the job, and the job whose answer it waits for.
-    """
-
-    def __init__(self, peer: Peer | None = None) -> None:
-        self.has_ended = self.is_abandoned = False
-        self.job_ids: set[UUID] = set()
-        self._news = threading.Event()
-        self._peer, self._began, self._misses = peer, time.monotonic(), 0
-
-    def tell(self, *, has_ended: bool) -> None:
-        """Wake the waiter: the job has ended, or its stream may have more."""
-        self.has_ended |= has_ended
-        self._news.set()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Return True when there is news since the last call, False after `timeout_s` without any."""
-        is_news = self._news.wait(timeout_s)
-        self._news.clear()
-        return is_news
-
-    def age_s(self, now: float) -> float | None:
-        """Seconds since the wait began; None where its client is unknown, or has gone."""
-        return None if self._peer is None or self.is_abandoned else now - self._began
-
-    def look_for_client(self, found: Connections, now: float) -> None:
-        """Abandon the wait once two looks in a row missed its client. Args: now: before the connections were listed."""
-        age_s = self.age_s(now)
-        if self._peer is None or age_s is None:
-            return
-        self._misses = 0 if found.may_have(self._peer, age_s) else self._misses + 1
-        if self._misses == LOOKS_TO_BE_SURE:
-            self.is_abandoned = True
-            self._news.set()
 
 
 class Waits:
@@ -97,6 +57,7 @@ class Waits:
         look: Callable[[], Connections] = connections,
     ) -> None:
         self._redis = redis
+        self._news, self._channel = News(redis), channel_of(new_id())
         self._store = store
         self._look_at_connections = look
         self._slots: dict[Kind, Slots] = {"wait": Slots(wait_slots), "stream": Slots(stream_slots)}
@@ -205,6 +166,7 @@ class Waits:
             self._start()
             self._watches.setdefault(job_id, set()).add(watch)
             watch.job_ids.add(job_id)
+        self._listen([job_id])
 
     def is_watched(self, job_id: UUID) -> bool:
         """True while this process has a watch on this job."""
@@ -235,19 +197,38 @@ class Waits:
 
     def _read_messages(self) -> None:
         with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
-            channel.subscribe(ENDED, STREAMED)
+            channel.subscribe(self._channel)
             while not self.is_closed:
                 message = channel.get_message(timeout=POLL_S)
                 if message is None:
                     continue
                 if message["type"] == "message":
-                    self._tell(UUID(hex=message["data"]), has_ended=message["channel"] == ENDED)
+                    what, _, job_id = message["data"].partition(" ")
+                    self._tell(UUID(hex=job_id), has_ended=what == "ended")
                 else:
                     # Subscribed, perhaps again. Messages before that were missed, but the streams have their entries.
+                    self._listen_again()
                     self._tell_all()
 
+    def _listen(self, job_ids: Collection[UUID]) -> None:
+        """Let Redis tell this process of these jobs. Where it does not answer, the re-check tells of their ends."""
+        try:
+            self._news.listen(job_ids, self._channel)
+        except BrokerUnavailable as error:
+            log.warning("waits_lost_server", extra={"of": "listen", "error": str(error)})
+
+    def _listen_again(self) -> None:
+        with self._lock:
+            watched = list(self._watches)
+        if watched:
+            self._listen(watched)
+
     def _recheck(self) -> None:
+        listened_at = time.monotonic()
         while not self._stop.wait(RECHECK_S):
+            if time.monotonic() - listened_at >= LISTEN_AGAIN_S:
+                listened_at = time.monotonic()
+                self._listen_again()
             with self._lock:
                 watched = list(self._watches)
             if watched:

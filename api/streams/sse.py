@@ -15,7 +15,7 @@ from api.abandoned import cancel_unless_wanted
 from api.deps import WebDeps, deps
 from api.door.accepted import Accepted
 from api.reading.slots import Slot
-from api.reading.waits import Watch
+from api.reading.watch import Watch
 from api.streams.chunks import ChatChunks, CompletionChunks
 from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, can_resume
 from api.streams.teller import Teller

@@ -12,16 +12,15 @@ from redis import Redis
 
 from headrace import connections
 from headrace.broker.messages import ExecuteMessage
+from headrace.broker.news import News
 from headrace.broker.upkeep import Upkeep, answered
 from headrace.domain.apps import AppLimits
 from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.domain.places import Ask, Load, Place, Reason, Refusal, bound_of
-from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Ticket, bell_key, books_key
+from headrace.domain.queues import KEY_PREFIX, Ticket, books_key
 
 #: The `headrace.policies.forecasting.Outlook` as JSON: `observe` writes it, and web processes read it.
 OUTLOOK = KEY_PREFIX + "outlook"
-#: The channel that names ended jobs, by 32 hex digits. May lose messages: readers also poll by themselves.
-ENDED = KEY_PREFIX + "ended"
 NO_LOOKUPS: Mapping[UUID, str] = MappingProxyType({})
 
 
@@ -32,6 +31,7 @@ class Admission(Upkeep):
         super().__init__(redis, message)
         self._ttl_s = reservation_ttl_s
         self._reserve, self._commit = map(self._script, ("reserve", "commit"))
+        self._news = News(redis)
 
     def reserve(self, asks: Sequence[Ask]) -> list[Place | Refusal]:
         """Reserve a place for each ask in its first candidate with room. One Lua call, so no cap is ever exceeded.
@@ -113,15 +113,7 @@ class Admission(Upkeep):
         Args: moved: jobs that ended, or were put back, without a worker; Flower shows them.
         Raises: BrokerUnavailable.
         """
-        pipeline = self._redis.pipeline(transaction=False)
-        with answered():
-            for job_id in job_ids:
-                pipeline.publish(ENDED, job_id.hex)
-            if has_webhooks:
-                pipeline.xadd(bell_key(WEBHOOKS), {"queues": "new"}, maxlen=1, approximate=False)
-            if named := " ".join(job_id.hex for job_id in moved):
-                pipeline.publish(MOVED, named)
-            pipeline.execute()
+        self._news.ended(job_ids, has_webhooks=has_webhooks, moved=moved)
 
     def check_writable(self) -> None:
         """Return if Redis takes writes. Raises: BrokerUnavailable."""

@@ -12,12 +12,11 @@ from uuid import UUID
 
 from redis import Redis, RedisError
 
+from headrace.broker.news import listeners_key
 from headrace.domain.jobs import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import BrokerUnavailable
 
-#: The channel that names jobs with new stream entries, by 32 hex digits. May lose messages.
-STREAMED = KEY_PREFIX + "streamed"
 #: Seconds that a stream is kept: after its last piece while its job runs, and after the job's end.
 RUN_S = 3600
 KEEP_S = 600
@@ -43,9 +42,9 @@ class Streams:
         Returns: the text that the claim must continue; None if a newer claim has begun.
         Raises: BrokerUnavailable.
         """
-        arguments: list[str | int] = [enqueue_no, int(anew), RUN_S, job_id.hex, STREAMED, NUMBERS_PER_CLAIM]
+        arguments: list[str | int] = [enqueue_no, int(anew), RUN_S, job_id.hex, NUMBERS_PER_CLAIM]
         with _answered():
-            return cast("str | None", self._begin([_key(job_id)], arguments))
+            return cast("str | None", self._begin([_key(job_id), listeners_key(job_id)], arguments))
 
     def publish(self, pieces: Sequence[StreamPiece]) -> list[bool]:
         """Add each piece to its job's stream, in one round trip. Safe to repeat, also with pieces that have grown.
@@ -54,11 +53,12 @@ class Streams:
             pieces of that claim would be dropped too.
         Raises: BrokerUnavailable: some pieces may have been added.
         """
-        arguments: list[str | int] = [RUN_S, STREAMED]
+        arguments: list[str | int] = [RUN_S]
         for piece in pieces:
             arguments += [piece.enqueue_no, piece.before_bytes, piece.kind, piece.text, piece.job_id.hex]
+        keys = [key for piece in pieces for key in (_key(piece.job_id), listeners_key(piece.job_id))]
         with _answered():
-            taken = self._publish([_key(piece.job_id) for piece in pieces], arguments)
+            taken = self._publish(keys, arguments)
         return [bool(each) for each in taken]
 
     def end(self, job_id: UUID) -> None:

@@ -18,8 +18,9 @@ from redis import Redis
 
 from api.auth import KEY_TTL_S
 from api.deps import EXTENSION
-from headrace.broker.admission import ENDED, Admission, books_key
+from headrace.broker.admission import Admission, books_key
 from headrace.broker.messages import list_key
+from headrace.broker.news import listeners_key
 from headrace.config import BudgetSettings, LaneSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
@@ -405,6 +406,11 @@ def test_another_apps_job_does_not_exist(client: FlaskClient, client_of: Any, ma
     assert client.get(f"/v1/jobs/job_{job_id.hex}").get_json()["status"] == "queued"
 
 
+def is_heard(redis: Redis, job_id: UUID) -> bool:
+    """Whether a process that listens to its channel hears of the job."""
+    return any(dict(redis.pubsub_numsub(channel))[channel] for channel in redis.smembers(listeners_key(job_id)))
+
+
 def test_a_wait_ends_when_the_end_is_announced(
     client: FlaskClient, redis: Redis, finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,7 +422,7 @@ def test_a_wait_ends_when_the_end_is_announced(
         target=lambda: answers.append(client.get(f"/v1/jobs/job_{job_id.hex}?wait=60").get_json())
     )
     waiting.start()
-    until(lambda: dict(redis.pubsub_numsub(ENDED))[ENDED] == 1)
+    until(lambda: is_heard(redis, job_id))
 
     finish(job_id)
 
@@ -435,7 +441,7 @@ def test_an_open_wait_holds_no_database_connection(
     waiting.start()
 
     # A wait that held one would never get there.
-    until(lambda: dict(redis.pubsub_numsub(ENDED))[ENDED] == 1 and engine.pool.checkedout() == 0)
+    until(lambda: is_heard(redis, job_id) and engine.pool.checkedout() == 0)
 
     assert waiting.is_alive()
     web.extensions[EXTENSION].waits.close()

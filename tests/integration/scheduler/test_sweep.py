@@ -9,8 +9,9 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from headrace.broker.admission import ENDED, Admission, books_key
+from headrace.broker.admission import Admission, books_key
 from headrace.broker.messages import list_key, named_in
+from headrace.broker.news import News, channel_of
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.places import Ask, Load, Place
 from headrace.domain.prompts import Message
@@ -23,6 +24,7 @@ from scheduler.deps import ControlDeps
 from tests.integration.listening import next_message
 
 QUEUE = "chat.normal"
+CHANNEL = channel_of(new_id())
 LONG = timedelta(seconds=10)
 PAST_START_BY = timedelta(seconds=31)
 HOOK = "https://receiver.example/hook"
@@ -147,10 +149,11 @@ def test_an_expired_job_wakes_its_readers_and_sends_its_webhook(
     ticket = queued(webhook_url=HOOK)
     age(ticket.job_id, PAST_START_BY)
     with redis.pubsub() as listener:
-        listener.subscribe(ENDED)
+        listener.subscribe(CHANNEL)
         assert next_message(listener)["type"] == "subscribe"
+        News(redis).listen([ticket.job_id], CHANNEL)
         sweep.expire(deps)
-        assert next_message(listener)["data"] == ticket.job_id.hex
+        assert next_message(listener)["data"] == f"ended {ticket.job_id.hex}"
     assert query("SELECT event, state FROM deliveries") == [("response.failed", "pending")]
     assert redis.xlen(bell_key(WEBHOOKS)) == 1
 

@@ -2,8 +2,9 @@
 --
 -- KEYS  the job's stream of {kind, text, claim, bytes}: the entry's own text, the enqueue_no of the claim that wrote
 --       it, and the bytes of all texts since the last restart, this entry included. Its ids are N-0 with growing N.
--- ARGV  enqueue_no of the claim, '1' to start anew or '0', seconds the stream lives, job id, channel,
---       numbers reserved for one claim
+--       The set of the channels of the job's listeners.
+-- ARGV  enqueue_no of the claim, '1' to start anew or '0', seconds the stream lives, job id, numbers reserved for one
+--       claim
 -- Effect  one entry: `begin`, or `restart` if the claim does not continue what readers received. Only answer text
 --         (deltas) can be continued. A later claim that finds no stream cannot know what readers received: it
 --         restarts, with numbers above those of any older claim.
@@ -12,7 +13,7 @@ local claim = tonumber(ARGV[1])
 local entries = redis.call('XRANGE', KEYS[1], '-', '+')
 local number, is_heard, pieces = 0, false, {}
 if #entries == 0 then
-  number = (claim - 1) * tonumber(ARGV[6])
+  number = (claim - 1) * tonumber(ARGV[5])
   is_heard = claim > 1
 else
   local last = entries[#entries]
@@ -37,5 +38,7 @@ local text = is_heard and '' or table.concat(pieces)
 local id = string.format('%.0f-0', number + 1)
 redis.call('XADD', KEYS[1], id, 'kind', is_heard and 'restart' or 'begin', 'text', '', 'claim', ARGV[1], 'bytes', #text)
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('PUBLISH', ARGV[5], ARGV[4])
+for _, channel in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  redis.call('PUBLISH', channel, 'more ' .. ARGV[4])
+end
 return text

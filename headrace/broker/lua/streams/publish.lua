@@ -1,17 +1,18 @@
 -- publish(pieces) -> {1 | 0, ...}: append each piece to its job's stream if its claim may still publish there.
 --
--- KEYS  per piece, the job's stream, as `begin.lua` describes it
--- ARGV  seconds a stream lives, channel, then per piece: enqueue_no of its claim, bytes of the claim's pieces before
---       it, its kind, its text, job id
--- Effect  one entry and one message on the channel per piece. Bytes already in the stream are not written twice, so
+-- KEYS  per piece, the job's stream and the set of its listeners' channels, as `begin.lua` describes them
+-- ARGV  seconds a stream lives, then per piece: enqueue_no of its claim, bytes of the claim's pieces before it, its
+--       kind, its text, job id
+-- Effect  one entry per piece, and one message to each listener. Bytes already in the stream are not written twice, so
 --         that a call whose reply was lost can be repeated.
 --         Where reasoning begins or ends, with a call of a tool, and after a restart, numbers are skipped: readers get
 --         further events there.
 -- Reply  per piece 1; or 0 if a newer claim has begun, or earlier text is lost and the piece would leave a gap.
 local TOLD_BESIDES = 5
 local taken = {}
-for i, key in ipairs(KEYS) do
-  local claim, before, kind, text, job = unpack(ARGV, 5 * i - 2, 5 * i + 2)
+for i = 1, #KEYS / 2 do
+  local key = KEYS[2 * i - 1]
+  local claim, before, kind, text, job = unpack(ARGV, 5 * i - 3, 5 * i + 1)
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   local known = last and tonumber(last[2][8])
   if not last or last[2][6] ~= claim or known < tonumber(before) then
@@ -30,7 +31,9 @@ for i, key in ipairs(KEYS) do
       local id = string.format('%.0f-0', number)
       redis.call('XADD', key, id, 'kind', kind, 'text', text, 'claim', claim, 'bytes', known + #text)
       redis.call('EXPIRE', key, ARGV[1])
-      redis.call('PUBLISH', ARGV[2], job)
+      for _, channel in ipairs(redis.call('SMEMBERS', KEYS[2 * i])) do
+        redis.call('PUBLISH', channel, 'more ' .. job)
+      end
     end
   end
 end

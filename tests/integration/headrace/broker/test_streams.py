@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from headrace import connections
-from headrace.broker.streams import KEEP_S, RUN_S, STREAMED, Streams
+from headrace.broker.news import News, channel_of
+from headrace.broker.streams import KEEP_S, RUN_S, Streams
 from headrace.config import Settings
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import StreamEvent, StreamPiece
@@ -231,16 +232,21 @@ def test_every_key_has_the_hash_tag(streams: Streams, redis: Redis) -> None:
 
 
 def test_readers_are_told_of_each_change(streams: Streams, redis: Redis) -> None:
-    job_id = new_id()
+    job_id, other = new_id(), new_id()
+    channel = channel_of(new_id())
     listener = redis.pubsub()
-    listener.subscribe(STREAMED)
+    listener.subscribe(channel)
     assert next_message(listener)["type"] == "subscribe"
+    News(redis).listen([job_id], channel)
 
     streams.begin(job_id, 1)
     publish(streams, job_id, 1, "", "text")
+    streams.begin(other, 1)
+    publish(streams, other, 1, "", "text of a job that nobody listens to")
     streams.begin(job_id, 2, anew=True)
 
-    assert [next_message(listener)["data"] for _ in range(3)] == [job_id.hex] * 3
+    assert [next_message(listener)["data"] for _ in range(3)] == [f"more {job_id.hex}"] * 3
+    assert not listener.get_message(timeout=0.1)
     listener.close()
 
 

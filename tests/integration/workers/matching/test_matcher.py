@@ -10,11 +10,13 @@ import pytest
 from redis import Redis
 
 from headrace.broker import lookups as lookups_module
-from headrace.broker.admission import ENDED, Admission
+from headrace.broker.admission import Admission
 from headrace.broker.lookups import Lookups
 from headrace.broker.messages import list_key
+from headrace.broker.news import News, channel_of
 from headrace.domain.apps import App, Changes
 from headrace.domain.attempts import Claim
+from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import KEY_PREFIX, Overflow, Route, Ticket
@@ -45,8 +47,10 @@ def test_the_same_question_in_other_words_ends_with_the_answer(
 ) -> None:
     first = entry()
     heard = redis.pubsub(ignore_subscribe_messages=True)
-    heard.subscribe(ENDED)
+    channel = channel_of(new_id())
+    heard.subscribe(channel)
     second = ask(SAME, end_user="ann", webhook_url="https://h.example/1", prompt_tokens=5)
+    News(redis).listen([second.job_id], channel)
     assert lookups.is_pending(second.job_id)
 
     assert matcher.look_up() == 1
@@ -62,7 +66,10 @@ def test_the_same_question_in_other_words_ends_with_the_answer(
     # It has left its queue, and its readers know.
     assert not redis.hexists(f"{KEY_PREFIX}waiting", second.job_id.hex)
     assert not [message for message in redis.lrange(list_key("chat.normal"), 0, -1) if second.job_id.hex in message]
-    until(lambda: (heard.get_message(timeout=0.1) or {}).get("data") == second.job_id.hex, "the notice of its end")
+    until(
+        lambda: (heard.get_message(timeout=0.1) or {}).get("data") == f"ended {second.job_id.hex}",
+        "the notice of its end",
+    )
     assert query("SELECT job_id FROM cache_entries") == [(first.job_id,)], "what was served is no entry"
 
 

@@ -13,8 +13,7 @@ from redis import Redis, RedisError
 
 from api.reading.peers import Connections, Peer
 from api.reading.waits import ClientGone, Waits
-from headrace.broker.admission import ENDED
-from headrace.broker.streams import STREAMED
+from headrace.broker.news import listeners_key
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
@@ -30,20 +29,43 @@ class FakeJob:
 
 
 class FakeRedis:
-    """One channel into which a test puts messages; None for a connection that breaks."""
+    """One channel into which a test puts messages; None for a connection that breaks.
+
+    `listened` are the sets of listeners that were added to, in turn.
+    """
 
     def __init__(self) -> None:
         self.messages: queue.Queue[dict[str, str] | None] = queue.Queue()
         self.subscribed = 0
+        self.channel = ""
+        self.listened: list[str] = []
+        self.takes_listeners = True
+
+    def register_script(self, script: str) -> None:
+        """No script runs here."""
+
+    def pipeline(self, *, transaction: bool) -> "FakeRedis":
+        return self
+
+    def sadd(self, key: str, channel: str) -> None:
+        self.channel = channel
+        self.listened.append(key)
+
+    def expire(self, key: str, seconds: int) -> None:
+        assert key == self.listened[-1]
+
+    def execute(self) -> None:
+        if not self.takes_listeners:
+            raise RedisError("gone")
 
     @contextmanager
     def pubsub(self) -> Iterator["FakeRedis"]:
         yield self
 
     def subscribe(self, *channels: str) -> None:
-        assert set(channels) == {ENDED, STREAMED}
+        [channel] = channels
         self.subscribed += 1
-        self.messages.put({"type": "subscribe", "channel": ENDED, "data": "1"})
+        self.messages.put({"type": "subscribe", "channel": channel, "data": "1"})
 
     def get_message(self, timeout: float) -> dict[str, str] | None:
         try:
@@ -54,8 +76,8 @@ class FakeRedis:
             raise RedisError("gone")
         return message
 
-    def publish(self, channel: str, job_id: UUID) -> None:
-        self.messages.put({"type": "message", "channel": channel, "data": job_id.hex})
+    def publish(self, what: str, job_id: UUID) -> None:
+        self.messages.put({"type": "message", "channel": self.channel, "data": f"{what} {job_id.hex}"})
 
 
 class FakeStore:
@@ -161,7 +183,7 @@ def test_an_ended_job_is_answered_at_once(waits: Waits) -> None:
 @without_recheck
 def test_a_wait_ends_when_the_end_is_announced(waits: Waits, redis: FakeRedis) -> None:
     waiter = Waiter(waits, Reads(JobState.RUNNING, JobState.SUCCEEDED))
-    redis.publish(ENDED, waiter.job_id)
+    redis.publish("ended", waiter.job_id)
     assert waiter.state() is JobState.SUCCEEDED
 
 
@@ -169,11 +191,11 @@ def test_a_wait_ends_when_the_end_is_announced(waits: Waits, redis: FakeRedis) -
 def test_an_idle_wait_reads_nothing(waits: Waits, redis: FakeRedis) -> None:
     reads = Reads(JobState.RUNNING, JobState.SUCCEEDED)
     waiter = Waiter(waits, reads)
-    redis.publish(ENDED, new_id())
-    redis.publish(STREAMED, waiter.job_id)
+    redis.publish("ended", new_id())
+    redis.publish("more", waiter.job_id)
     eventually(redis.messages.empty)
     assert reads.count == 1
-    redis.publish(ENDED, waiter.job_id)
+    redis.publish("ended", waiter.job_id)
     assert waiter.state() is JobState.SUCCEEDED
     assert reads.count == 2
 
@@ -242,11 +264,11 @@ def test_a_slot_that_was_handed_over_is_given_back_once(waits: Waits) -> None:
 def test_a_watch_is_told_of_the_stream_and_of_the_end(waits: Waits, redis: FakeRedis) -> None:
     job_id = new_id()
     with waits.watch(job_id) as watch:
-        redis.publish(STREAMED, job_id)
+        redis.publish("more", job_id)
         eventually(redis.messages.empty)
         assert watch.wait(5)
         assert not watch.has_ended
-        redis.publish(ENDED, job_id)
+        redis.publish("ended", job_id)
         eventually(lambda: watch.has_ended)
         assert watch.wait(5)
         assert not watch.wait(0.01)
@@ -262,6 +284,27 @@ def test_whoever_watches_looks_again_after_the_reader_was_away(waits: Waits, red
         eventually(lambda: redis.subscribed == 2)
         assert watch.wait(5)
         assert not watch.has_ended
+        [job_id] = watch.job_ids
+        # Once for the watch, and once for each subscription: Redis may have lost its keys.
+        eventually(lambda: redis.listened == [listeners_key(job_id)] * 3)
+
+
+@without_recheck
+def test_redis_is_told_again_of_a_long_wait(waits: Waits, redis: FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.reading.waits.RECHECK_S", 0.01)
+    monkeypatch.setattr("api.reading.waits.LISTEN_AGAIN_S", 0.01)
+    with waits.watch(new_id()):
+        eventually(lambda: len(redis.listened) >= 5)
+
+
+def test_a_wait_of_which_redis_is_not_told_ends_by_the_recheck(
+    waits: Waits, redis: FakeRedis, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.reading.waits.RECHECK_S", 0.01)
+    redis.takes_listeners = False
+    waiter = Waiter(waits, Reads(JobState.RUNNING, JobState.SUCCEEDED))
+    store.ended.add(waiter.job_id)
+    assert waiter.state() is JobState.SUCCEEDED
 
 
 @without_recheck

@@ -16,7 +16,7 @@ from flask import Flask
 from api.deps import EXTENSION, WebDeps
 from api.door.accepted import Accepted
 from api.reading.slots import Slot
-from api.reading.waits import Watch
+from api.reading.watch import Watch
 from api.streams.chunks import DONE, ChatChunks
 from api.streams.events import BEFORE_ENTRIES, ResponseEvents
 from api.streams.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed

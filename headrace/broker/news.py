@@ -1,0 +1,57 @@
+"""News of jobs: which processes hear of a job, and that it has ended. Calls `lua/news/*.lua`.
+
+Each listening process has one channel. It hears of the jobs that it listens to, and of no others: what a stream costs
+does not grow with the number of processes. News may be lost; listeners look again by themselves.
+"""
+
+from collections.abc import Iterable
+from importlib.resources import files
+from uuid import UUID
+
+from redis import Redis
+
+from headrace.broker.upkeep import answered
+from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, bell_key
+
+#: Seconds for which Redis remembers a listener: a process that dies leaves it behind.
+LISTENS_S = 3600
+
+
+def listeners_key(job_id: UUID) -> str:
+    """The set of the channels of those that listen to a job."""
+    return f"{KEY_PREFIX}listeners:{job_id.hex}"
+
+
+def channel_of(process: UUID) -> str:
+    """The channel of one process. Its messages are `ended` or `more`, and a job id of 32 hex digits."""
+    return f"{KEY_PREFIX}news:{process.hex}"
+
+
+class News:
+    """Listens, and announces ends. Safe for many threads. The words of a stream are `Streams.publish`'s news."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._announce = redis.register_script((files("headrace.broker") / "lua" / "news" / "announce.lua").read_text())
+
+    def listen(self, job_ids: Iterable[UUID], channel: str) -> None:
+        """Let this channel hear of these jobs from now on, for `LISTENS_S`. Raises: BrokerUnavailable."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.sadd(listeners_key(job_id), channel)
+            pipeline.expire(listeners_key(job_id), LISTENS_S)
+        with answered():
+            pipeline.execute()
+
+    def ended(self, job_ids: Iterable[UUID], *, has_webhooks: bool = False, moved: Iterable[UUID] = ()) -> None:
+        """Wake the readers of these jobs, and the webhook workers if `has_webhooks`. Call it after the commit.
+
+        Args: moved: jobs that ended, or were put back, without a worker; Flower shows them.
+        Raises: BrokerUnavailable.
+        """
+        ended = list(job_ids)
+        keys = [*map(listeners_key, ended), *([bell_key(WEBHOOKS)] if has_webhooks else [])]
+        named = " ".join(job_id.hex for job_id in moved)
+        if keys or named:
+            with answered():
+                self._announce(keys, [MOVED, named, *(job_id.hex for job_id in ended)])
