@@ -76,7 +76,7 @@ def test_a_prompt_that_is_too_long_says_so_in_the_words_that_fallbacks_look_for(
 
 
 def test_an_item_that_is_not_read_is_named_by_its_type(sdk: OpenAI) -> None:
-    item: Any = {"type": "function_call_output", "call_id": "c", "output": "x"}
-    with pytest.raises(openai.BadRequestError, match="Unsupported type 'function_call_output'") as raised:
+    item: Any = {"type": "custom_tool_call_output", "call_id": "c", "output": "x"}
+    with pytest.raises(openai.BadRequestError, match="Unsupported type 'custom_tool_call_output'") as raised:
         sdk.responses.create(input=[item])
     assert (raised.value.code, raised.value.param) == ("unsupported_parameter", "input.0.type")
