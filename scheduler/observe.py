@@ -117,7 +117,7 @@ def _flows(
 def _expected_tokens(jobs: AlikeJobs, outputs: Mapping[str, ExpectedOutputs]) -> int:
     """What these jobs will likely use, as admission counts it."""
     rates = PoolRates(None, outputs=outputs.get(jobs.pool, {}))
-    return jobs.prompt_tokens + jobs.jobs * rates.expected_tokens(Lane(jobs.lane), 0, jobs.max_tokens)
+    return jobs.prompt_tokens + jobs.jobs * rates.expected_tokens(Lane(jobs.lane), 0, jobs.max_tokens, jobs.n)
 
 
 def outlook(samples: Iterable[QueueSample], kept: Mapping[str, float]) -> Outlook:

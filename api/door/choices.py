@@ -59,9 +59,7 @@ class Chooser:
         name, rule = found
         pools = self._open_pools(draft, rule)
         draft = replace(draft, rule=name)
-        # A stream shows its first words before an answer can be judged.
-        if draft.quality == "high" or (rule.cascade and draft.stream):
-            why = "quality 'high'" if draft.quality == "high" else "a stream"
+        if why := _why_last(draft, rule):
             return (self._choice(draft, pools[-1], f"rule '{name}': {pools[-1]}, for {why}"),)
         return tuple(self._in_order(draft, name, pools) if rule.cascade else self._ranked(draft, name, pools))
 
@@ -108,4 +106,14 @@ class Chooser:
 
     def _output(self, draft: Draft, pool: str) -> int:
         most = draft.max_tokens or self.settings.pools[pool].default_max_tokens
-        return self.forecast.expected_output(pool, draft.lane, most)
+        return draft.n * self.forecast.expected_output(pool, draft.lane, most)
+
+
+def _why_last(draft: Draft, rule: RuleSettings) -> str | None:
+    """Why only the rule's last pool will do; None if another one may answer, too."""
+    if draft.quality == "high":
+        return "quality 'high'"
+    if not rule.cascade:
+        return None
+    # A stream shows its first words before an answer can be judged, and of several answers each may be good or bad.
+    return "a stream" if draft.stream else "several answers" if draft.n > 1 else None

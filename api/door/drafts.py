@@ -71,6 +71,7 @@ class Draft:
         is_stored: False if its texts are erased once they are delivered.
         rule: the rule by which its model was chosen; None for the caller's own choice.
         tools: the functions that the model may call; None without any.
+        n: how many answers to make, each of `max_tokens` at most.
     """
 
     spelling: Spelling
@@ -103,6 +104,7 @@ class Draft:
     quality: Quality | None = None
     rule: str | None = None
     tools: Tools | None = None
+    n: int = 1
 
     @property
     def is_embedding(self) -> bool:

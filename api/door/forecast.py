@@ -114,7 +114,7 @@ class Forecast:
             rates = self._outlook.get().get(spec.pool, UNKNOWN)
         except BrokerUnavailable:
             return None
-        return rates.expected_tokens(spec.lane, spec.prompt_tokens, spec.sampling.max_tokens)
+        return rates.expected_tokens(spec.lane, spec.prompt_tokens, spec.sampling.max_tokens, spec.sampling.n)
 
     def expected_output(self, pool: str, lane: Lane, max_tokens: int) -> int:
         """The tokens that an answer will likely have; `max_tokens` where Redis does not answer."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from api.door.catalogue import Catalogue, Model
+from api.door.checks.choices import check_choices
 from api.door.checks.extra_sampling import check_min_tokens, overflow_of
 from api.door.checks.tools import check_tools
 from api.door.complaints import context_exceeded
@@ -51,7 +52,10 @@ def specify(
     prompt_tokens = _count_in_turn(draft, model, app, catalogue)
     max_tokens = 0 if draft.is_embedding else _max_tokens(draft, model, prompt_tokens)
     check_min_tokens(draft, max_tokens)
-    _check_logprobs(draft, model, max_tokens)
+    _check_logprobs(draft, model, draft.n * max_tokens)
+    if draft.n > 1:
+        is_paid, kv_tokens = settings.pools[model.pool].is_paid, catalogue.fleet(model.pool).kv_tokens
+        check_choices(draft, prompt_tokens, max_tokens, kv_tokens=kv_tokens, is_paid=is_paid)
     job_id, rule = new_id(), settings.rules.get(draft.rule or "")
     return JobSpec(
         id=job_id,
@@ -80,8 +84,8 @@ def specify(
 
 
 def _may_be_shadowed(draft: Draft) -> bool:
-    # A shadow copies the texts, and of an unstored job nothing may be kept. Calls of tools are not compared.
-    return draft.is_stored and draft.tools is None
+    # A shadow copies the texts, and of an unstored job nothing may be kept. One text is compared: no calls of tools.
+    return draft.is_stored and draft.tools is None and draft.n == 1
 
 
 def _count_in_turn(draft: Draft, model: Model, app: App, catalogue: Catalogue) -> int:
@@ -121,6 +125,7 @@ def _sampling(draft: Draft, max_tokens: int, compression: Compression | None) ->
         extra=draft.extra_sampling,
         tools=draft.tools,
         compression=compression,
+        n=draft.n,
     )
 
 

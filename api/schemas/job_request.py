@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from api.door.drafts import Draft, Spelling
 from api.schemas.fields import (
     CacheField,
+    Choices,
     Compress,
     CompressAlso,
     CompressTo,
@@ -42,7 +43,7 @@ OverflowName = Literal["allow", "never", "only"]
 
 #: Fields that say how a prompt is answered: an embedding job has no use for them.
 OF_PROMPTS = (
-    *("max_tokens", "temperature", "top_p", "stop", "seed"),
+    *("max_tokens", "n", "temperature", "top_p", "stop", "seed"),
     *("response_format", "top_logprobs", "reasoning_effort"),
     *("tools", "tool_choice", "parallel_tool_calls"),
     *NEUTRAL,
@@ -100,6 +101,7 @@ class JobRequest(ExtraSamplingRequest, ToolsRequest):
     )
     overflow: OverflowName = Field("allow", description="Whether a paid API may answer when the own GPUs are behind.")
     max_cost_usd: Usd | None = Field(None, description="A paid API is used only if it cannot cost more than this.")
+    n: Choices | None = Field(None, description="How many answers to make, each of `max_tokens` at most.")
     temperature: Temperature | None = None
     top_p: TopP | None = None
     stop: Stop | None = None
@@ -160,6 +162,7 @@ class JobRequest(ExtraSamplingRequest, ToolsRequest):
             dimensions=self.dimensions,
             model=self.model,
             max_tokens=self.max_tokens,
+            n=self.n or 1,
             lane=Lane(self.lane),
             max_wait_s=self.max_wait,
             deadline=self.deadline,

@@ -20,6 +20,7 @@ from api.schemas.fields import (
 )
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.tools import ToolCallBody
+from headrace.domain.choices import Choice
 from headrace.domain.embeddings.vectors import of_answer
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
@@ -92,6 +93,27 @@ class JobError(Answer):
     message: str
 
 
+class JobChoice(Answer):
+    """One of several answers. Its fields mean what those of the job mean."""
+
+    text: str
+    reasoning: str | None
+    tool_calls: list[ToolCallBody] | None
+    finish_reason: str | None
+    logprobs: TokenLogprobs | None
+
+    @classmethod
+    def of(cls, choice: Choice) -> Self:
+        """The answer as the job's owner may see it."""
+        return cls(
+            text=choice.text,
+            reasoning=choice.reasoning or None,
+            tool_calls=ToolCallBody.each_of(choice.tool_calls),
+            finish_reason=choice.finish_reason,
+            logprobs=TokenLogprobBody.each_of(choice.logprobs),
+        )
+
+
 class JobBody(Answer):
     """A job as it stands."""
 
@@ -117,6 +139,10 @@ class JobBody(Answer):
     )
     logprobs: TokenLogprobs | None = Field(
         description="Of each token of the text, where 'top_logprobs' was given; null in a list of jobs."
+    )
+    n: int = Field(description="How many answers it asks for.")
+    choices: list[JobChoice] | None = Field(
+        description="All answers, where n is above 1; the first one's text is also the job's. Null in a list of jobs."
     )
     usage: UsageBody | None
     error: JobError | None
@@ -156,6 +182,8 @@ class JobBody(Answer):
             tool_calls=ToolCallBody.each_of(job.tool_calls),
             finish_reason=job.finish_reason,
             logprobs=TokenLogprobBody.each_of(job.logprobs),
+            n=job.n,
+            choices=None if job.others is None else [JobChoice.of(each) for each in job.choices],
             usage=_usage(job),
             error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
             cost=CostBody.of(job),

@@ -26,40 +26,42 @@ class ChatChunks:
 
     def __init__(self, job: Job, *, include_usage: bool = False) -> None:
         self._job, self._include_usage = job, include_usage
-        self._transcript = Transcript()
+        self._transcripts = [Transcript() for _ in range(job.n)]
         self.fragments = Fragments()
         self.is_over = False
 
     def opening(self) -> Iterator[Event]:
-        """The chunk with the role."""
-        yield self._chunk({"role": "assistant", "content": ""})
+        """A chunk with the role for each answer."""
+        for number in range(self._job.n):
+            yield self._chunk({"role": "assistant", "content": ""}, number)
 
     def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
         """A chunk for each piece of the content."""
         for entry in entries:
             if self.is_over:
                 return
-            if entry.kind == "restart" and not self._transcript.is_empty:
+            if entry.kind == "restart" and not all(each.is_empty for each in self._transcripts):
                 yield self._restarted()
-            elif piece := self._transcript.take(entry):
-                yield self._piece(piece)
+            elif piece := self._transcripts[entry.choice].take(entry):
+                yield self._piece(piece, entry.choice)
 
     def ending(self, job: Job) -> Iterator[Event | str]:
         """The rest of the content, the finish reason, and the usage if requested; or the error."""
         if job.state is not JobState.SUCCEEDED or job.answer is None:
             yield self._failed(job_error(job))
             return
-        rest = self._transcript.lacks(job)
-        if rest is None:
-            yield self._restarted()
-            return
-        if rest.reasoning:
-            yield self._piece(Piece(reasoning=rest.reasoning))
-        if rest.text or rest.logprobs:
-            yield self._piece(Piece(rest.text, rest.logprobs))
-        if rest.tool_calls:
-            yield self._piece(Piece(tool_calls=rest.tool_calls))
-        yield self._chunk({}, finish_reason_of(job))
+        for number, answer in enumerate(job.choices):
+            rest = self._transcripts[number].lacks(answer)
+            if rest is None:
+                yield self._restarted()
+                return
+            if rest.reasoning:
+                yield self._piece(Piece(reasoning=rest.reasoning), number)
+            if rest.text or rest.logprobs:
+                yield self._piece(Piece(rest.text, rest.logprobs), number)
+            if rest.tool_calls:
+                yield self._piece(Piece(tool_calls=rest.tool_calls), number)
+            yield self._chunk({}, number, finish_reason_of(answer))
         if self._include_usage:
             yield {**self._chunk({}), "choices": [], "usage": ChatUsage.of(job).model_dump(mode="json")}
         self.is_over = True
@@ -70,16 +72,18 @@ class ChatChunks:
         message = f"{INTERRUPTED} Its answer will be at GET /v1/jobs/{show_id(self._job.id)}."
         yield self._failed(Unanswered(message, self._job.id, code="stream_interrupted"))
 
-    def _piece(self, piece: Piece) -> Event:
+    def _piece(self, piece: Piece, number: int) -> Event:
         if piece.reasoning:
-            return self._chunk({"reasoning": piece.reasoning})
+            return self._chunk({"reasoning": piece.reasoning}, number)
         if piece.tool_calls:
-            return self._chunk({"tool_calls": [_call_delta(call) for call in piece.tool_calls]})
-        return self._chunk({"content": piece.text}, logprobs=piece.logprobs)
+            return self._chunk({"tool_calls": [_call_delta(call) for call in piece.tool_calls]}, number)
+        return self._chunk({"content": piece.text}, number, logprobs=piece.logprobs)
 
-    def _chunk(self, delta: Event, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
+    def _chunk(
+        self, delta: Event, number: int = 0, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()
+    ) -> Event:
         told = {"content": sent(logprobs, self.fragments), "refusal": None} if logprobs else None
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": told}
+        choice = {"index": number, "delta": delta, "finish_reason": finish_reason, "logprobs": told}
         chunk = {
             "id": show_id(self._job.id, "chatcmpl-"),
             "object": "chat.completion.chunk",
@@ -114,28 +118,32 @@ class CompletionChunks(ChatChunks):
     def __init__(self, job: Job, *, echoed: str = "", include_usage: bool = False) -> None:
         """Args: echoed: comes before the answer."""
         super().__init__(job, include_usage=include_usage)
-        self._echoed, self._told_chars = echoed, 0
+        self._echoed, self._told_chars = echoed, [0] * job.n
 
     def opening(self) -> Iterator[Event]:
-        """The chunk with the echo, if there is one."""
-        if self._echoed:
-            yield self._text_chunk(self._echoed)
+        """A chunk with the echo for each answer, if there is one."""
+        for number in range(self._job.n) if self._echoed else ():
+            yield self._text_chunk(self._echoed, number)
 
-    def _piece(self, piece: Piece) -> Event:
-        chunk = self._text_chunk(piece.text, logprobs=piece.logprobs)
-        self._told_chars += len(piece.text)
+    def _piece(self, piece: Piece, number: int) -> Event:
+        chunk = self._text_chunk(piece.text, number, logprobs=piece.logprobs)
+        self._told_chars[number] += len(piece.text)
         return chunk
 
-    def _chunk(self, delta: Event, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
-        return self._text_chunk("", finish_reason)
+    def _chunk(
+        self, delta: Event, number: int = 0, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()
+    ) -> Event:
+        return self._text_chunk("", number, finish_reason)
 
-    def _text_chunk(self, text: str, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()) -> Event:
-        told = CompletionLogprobs.of(logprobs, self._told_chars).model_dump() if logprobs else None
+    def _text_chunk(
+        self, text: str, number: int, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()
+    ) -> Event:
+        told = CompletionLogprobs.of(logprobs, self._told_chars[number]).model_dump() if logprobs else None
         chunk = {
             "id": show_id(self._job.id, PREFIX),
             "object": "text_completion",
             "created": int(self._job.created_at.timestamp()),
             "model": self._job.model_requested,
-            "choices": [{"index": 0, "text": text, "finish_reason": finish_reason, "logprobs": told}],
+            "choices": [{"index": number, "text": text, "finish_reason": finish_reason, "logprobs": told}],
         }
         return {**chunk, "usage": None} if self._include_usage else chunk

@@ -81,6 +81,9 @@ class ResponseEvents:
     def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
         """A delta for each piece, and an error for each restart that makes earlier pieces void."""
         for entry in entries:
+            # A response has one answer. The job may come from another API, and have several.
+            if entry.choice:
+                continue
             is_rest = not is_whole([entry])
             is_void = not self._transcript.is_empty or (is_rest and self._after > BEFORE_ENTRIES)
             thought = self._transcript.reasoning
@@ -252,10 +255,10 @@ class ResponseEvents:
         self._items = [None if isinstance(item, int) else item for item in self._items]
 
     def _rest(self, job: Job) -> Iterator[Event]:
-        rest = self._transcript.lacks(job)
+        rest = self._transcript.lacks(job.choices[0])
         if rest is None:
             yield from self._restart()
-            rest = Transcript().lacks(job) or Piece()
+            rest = Transcript().lacks(job.choices[0]) or Piece()
         if rest.reasoning:
             yield from self._open_reasoning()
             yield from self._delta(Piece(reasoning=rest.reasoning))

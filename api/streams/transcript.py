@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.schemas.logprobs import Fragments
-from headrace.domain.jobs import Job, StreamEvent
+from headrace.domain.choices import Choice
+from headrace.domain.jobs import StreamEvent
 from headrace.domain.logprobs import StoredLogprobs, TokenLogprob
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, joined, rest_of
 
@@ -27,7 +28,7 @@ def sent(logprobs: Sequence[TokenLogprob], fragments: Fragments) -> Any:
 
 
 class Transcript:
-    """A model's output, as far as its reader has received it."""
+    """A model's output, as far as its reader has received it; of several answers, one."""
 
     def __init__(self) -> None:
         self.text = self.reasoning = ""
@@ -72,13 +73,13 @@ class Transcript:
                 return piece
         return None
 
-    def lacks(self, job: Job) -> Piece | None:
-        """The rest of the job's final output; None when the transcript is not the beginning of it."""
-        text, reasoning = job.answer or "", job.reasoning or ""
+    def lacks(self, answer: Choice) -> Piece | None:
+        """The rest of the final output; None when the transcript is not the beginning of it."""
+        text, reasoning = answer.text, answer.reasoning
         is_thought_out = not self.text or self.reasoning == reasoning
         if not (text.startswith(self.text) and reasoning.startswith(self.reasoning) and is_thought_out):
             return None
-        if (calls := rest_of(job.tool_calls, self.tool_calls)) is None:
+        if (calls := rest_of(answer.tool_calls, self.tool_calls)) is None:
             return None
-        logprobs = (job.logprobs or ())[len(self.logprobs) :]
+        logprobs = (answer.logprobs or ())[len(self.logprobs) :]
         return Piece(text.removeprefix(self.text), logprobs, reasoning.removeprefix(self.reasoning), calls)

@@ -153,7 +153,9 @@ class ExecuteMessage:
         message = envelope.replace("@JOB@", show_id(ticket.job_id)).replace("@ENQUEUE_NO@", number)
         message = message.replace('"@APP@"', f'"{ticket.app_id.hex}"').replace('"@LANE@"', f'"{ticket.lane}"')
         message = message.replace('"@PROMPT_TOKENS@"', str(ticket.prompt_tokens))
-        message = message.replace('"@MAX_TOKENS@"', str(ticket.max_tokens))
+        # Without a number of answers where there is one: so the bytes are those that older processes write.
+        several = f',"n":{ticket.n}' if ticket.n > 1 else ""
+        message = message.replace('"@MAX_TOKENS@"', f"{ticket.max_tokens}{several}")
         message = message.replace('"@ALONE@"', str(ticket.alone).lower())
         return message.replace('"@START_BY@"', str(int(ticket.start_by.timestamp())))
 

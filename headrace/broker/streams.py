@@ -55,7 +55,7 @@ class Streams:
         """
         arguments: list[str | int] = [RUN_S]
         for piece in pieces:
-            arguments += [piece.enqueue_no, piece.before_bytes, piece.kind, piece.text, piece.job_id.hex]
+            arguments += [piece.enqueue_no, piece.before_bytes, _kind(piece), piece.text, piece.job_id.hex]
         keys = [key for piece in pieces for key in (_key(piece.job_id), listeners_key(piece.job_id))]
         with _answered():
             taken = self._publish(keys, arguments)
@@ -75,11 +75,7 @@ class Streams:
         """The events with a number above `after`, oldest first. Raises: BrokerUnavailable."""
         with _answered():
             entries = cast(list[tuple[str, dict[str, Any]]], self._redis.xrange(_key(job_id), min=f"({after}-0"))
-        return [
-            StreamEvent(int(number.partition("-")[0]), entry["kind"], entry["text"])
-            for number, entry in entries
-            if entry["kind"] != "begin"
-        ]
+        return [_event(number, entry) for number, entry in entries if entry["kind"] != "begin"]
 
     def hold(self, job_id: UUID, for_s: float) -> None:
         """Record that a reader other than the job's creator is attached, for `for_s`. Raises: BrokerUnavailable."""
@@ -106,6 +102,16 @@ def _key(job_id: UUID) -> str:
 
 def _holder(job_id: UUID) -> str:
     return f"{KEY_PREFIX}held:{job_id.hex}"
+
+
+def _kind(piece: StreamPiece) -> str:
+    """The kind of a piece's entry. That of an answer after the first has its number: `begin` then continues nothing."""
+    return f"{piece.kind}.{piece.choice}" if piece.choice else piece.kind
+
+
+def _event(number: str, entry: dict[str, Any]) -> StreamEvent:
+    kind, _, choice = entry["kind"].partition(".")
+    return StreamEvent(int(number.partition("-")[0]), kind, entry["text"], int(choice or 0))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Literal
 from uuid import UUID
 
+from headrace.domain.choices import Choice
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
@@ -109,6 +110,7 @@ class AttemptEnd:
         saved_usd: what those tokens would have cost that compression took away; None if it was not.
         reason: why the ledger has it, for a kind with several reasons.
         escalated_by: the signal that called its answer bad.
+        others: the answers after the first, where several were asked for.
     """
 
     outcome: Literal["succeeded", "failed", "aborted"]
@@ -133,6 +135,7 @@ class AttemptEnd:
     saved_usd: Decimal | None = None
     reason: str | None = None
     escalated_by: str | None = None
+    others: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ class EndedJobs:
 
 @dataclass(frozen=True, slots=True)
 class AlikeJobs:
-    """Jobs of one pool, lane and queue, and of the same `overflow` and `max_tokens`.
+    """Jobs of one pool, lane and queue, and of the same `overflow`, `max_tokens` and `n`.
 
     Attributes:
         prompt_tokens: of all of them.
@@ -217,6 +217,7 @@ class AlikeJobs:
     max_tokens: int
     jobs: int
     prompt_tokens: int
+    n: int = 1
 
 
 @dataclass(frozen=True, slots=True)

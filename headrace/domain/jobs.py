@@ -8,6 +8,7 @@ from typing import Literal
 from uuid import UUID
 
 from headrace.domain.apps import AppLimits
+from headrace.domain.choices import Choice
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.domain.prompts.tools import ToolCall, Tools
@@ -75,8 +76,8 @@ class JobSpec:
 
     @property
     def kv_tokens(self) -> int:
-        """The most KV cache that this job can use, in tokens."""
-        return self.prompt_tokens + self.sampling.max_tokens
+        """The most KV cache that this job can use, in tokens. Its answers share the prompt's."""
+        return self.prompt_tokens + self.sampling.most_tokens
 
     @property
     def is_interactive(self) -> bool:
@@ -100,6 +101,8 @@ class Job:
         original_tokens: what the prompt had before it was compressed; None if it was not.
         tool_calls: the answer's calls of tools. It may have no text then.
         tools: those that the request offered; None without any, and in a list of jobs.
+        n: the number of answers that it asks for.
+        others: the answers after the first; None without any, and in a list of jobs.
     """
 
     id: UUID
@@ -149,6 +152,15 @@ class Job:
     original_tokens: int | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tools: Tools | None = None
+    n: int = 1
+    others: Sequence[Choice] | None = None
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """All answers of a job that has succeeded."""
+        said = self.answer or "", self.finish_reason, self.logprobs, self.reasoning or ""
+        first = Choice(*said, self.tool_calls)
+        return first, *(self.others or ())
 
     @property
     def stream_id(self) -> UUID:
@@ -178,6 +190,7 @@ class Job:
             self.start_by,
             self.enqueue_no,
             alone=self.suspicion >= SUSPECT,
+            n=self.n,
         )
 
     @property
@@ -250,11 +263,13 @@ class StreamEvent:
         number: from 1, growing with each event of the job, with gaps.
         kind: `restart` invalidates all earlier events; a reader that has received none ignores it.
         text: the text that the event adds.
+        choice: the answer that it adds to, from 0; of a restart, all.
     """
 
     number: int
     kind: Literal[PieceKind, "restart"]
     text: str
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,3 +287,4 @@ class StreamPiece:
     before_bytes: int
     text: str
     kind: PieceKind = "delta"
+    choice: int = 0

@@ -121,6 +121,7 @@ class Ticket:
     Attributes:
         enqueue_no: how often this job has been put into a queue; a claim with an older number finds nothing.
         max_tokens: the longest answer that the job allows.
+        n: the number of its answers.
         start_by: the latest time of a first start.
         alone: True for a job that may have killed an engine: nothing else may run beside it.
     """
@@ -134,8 +135,9 @@ class Ticket:
     start_by: datetime
     enqueue_no: int = 1
     alone: bool = False
+    n: int = 1
 
     @property
     def kv_tokens(self) -> int:
         """The most KV cache that the job can use, in tokens. The queue's backlog counts this number."""
-        return self.prompt_tokens + self.max_tokens
+        return self.prompt_tokens + self.n * self.max_tokens

@@ -52,10 +52,10 @@ class PoolRates:
     outputs: ExpectedOutputs = field(default_factory=dict)
     run_s_per_token: float | None = None
 
-    def expected_tokens(self, lane: Lane, prompt_tokens: int, max_tokens: int) -> int:
-        """The tokens that a job will likely use; its maximum if nothing was learned about the lane."""
+    def expected_tokens(self, lane: Lane, prompt_tokens: int, max_tokens: int, n: int = 1) -> int:
+        """The tokens that a job of `n` answers will likely use; its maximum if nothing was learned about the lane."""
         output = self.outputs.get(lane)
-        return prompt_tokens + (max_tokens if output is None else math.ceil(output.within(max_tokens)))
+        return prompt_tokens + n * (max_tokens if output is None else math.ceil(output.within(max_tokens)))
 
     def run_s(self, lane: Lane, max_tokens: int) -> float | None:
         """How long a job will likely run; None while nothing is known of that."""

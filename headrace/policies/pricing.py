@@ -61,7 +61,7 @@ def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Co
         words += [json.dumps(spec, indent=4) for spec in (*sampling.tools.specs, sampling.tools.spelled_choice)]
         prompt_tokens += TOOLS_TOKENS
     prompt_tokens += sum(len(word.encode()) for word in words) + MESSAGE_TOKENS * (len(words) + 1)
-    usage = Usage(prompt_tokens, sampling.max_tokens)
+    usage = Usage(prompt_tokens, sampling.most_tokens)
     return max((cost(price, usage, tier) for tier in (None, *price.tiers)), key=lambda each: each.usd)
 
 

@@ -74,6 +74,8 @@ def decide(error: EngineError, attempt: int, max_attempts: int, longer: float = 
 
 def is_continuable(text: str, sampling: Sampling) -> bool:
     """Whether an engine that gets `text` as the beginning of the answer can continue it correctly."""
+    if sampling.n > 1:
+        return False  # The text is that of all answers.
     if sampling.response_format is not None and sampling.response_format.get("type") != "text":
         return False  # The engine would apply the constraint to the continuation alone.
     if sampling.tools is not None:

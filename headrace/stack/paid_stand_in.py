@@ -44,24 +44,25 @@ class PaidStandIn:
         self._server.server_close()
 
     def _answer(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The chunks of one answer: a word is a token."""
+        """The chunks of all answers (`n`), one after the other: a word is a token."""
         prompt_tokens = max(1, sum(len(str(message["content"]).encode()) for message in body["messages"]) // 4)
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or len(ANSWER)
-        words = ANSWER.split()
+        words, n = ANSWER.split(), body.get("n") or 1
         with self._counting:
             self._prompt_tokens += prompt_tokens
-        for number, word in enumerate(words[:limit]):
-            with self._counting:
-                self._output_tokens += 1
-            yield {"choices": [_choice({"content": word if number == 0 else f" {word}"})]}
-        output_tokens = min(limit, len(words))
-        yield {"choices": [_choice({}, "length" if limit < len(words) else "stop")]}
+        for index in range(n):
+            for number, word in enumerate(words[:limit]):
+                with self._counting:
+                    self._output_tokens += 1
+                yield {"choices": [_choice(index, {"content": word if number == 0 else f" {word}"})]}
+            yield {"choices": [_choice(index, {}, "length" if limit < len(words) else "stop")]}
+        output_tokens = n * min(limit, len(words))
         total = {"prompt_tokens": prompt_tokens, "completion_tokens": output_tokens}
         yield {"choices": [], "usage": {**total, "total_tokens": prompt_tokens + output_tokens}}
 
 
-def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "finish_reason": finish_reason}
+def _choice(index: int, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "finish_reason": finish_reason}
 
 
 def _handler(answer: Callable[[dict[str, Any]], Iterator[dict[str, Any]]]) -> type[BaseHTTPRequestHandler]:

@@ -118,15 +118,16 @@ class StandIn:
             text,
             finish_reason="length" if len(kept) < len(words) else "stop",
             prompt_tokens=len(prompt.split()),
-            completion_tokens=len(kept),
+            completion_tokens=body.get("n", 1) * len(kept),
+            n=body.get("n", 1),
             top_logprobs=body.get("top_logprobs", 0) if body.get("logprobs") else None,
         )
 
     @staticmethod
     def completion(
-        text: str | None, finish_reason: str | None = "stop", top_logprobs: int | None = None, **usage: Any
+        text: str | None, finish_reason: str | None = "stop", top_logprobs: int | None = None, n: int = 1, **usage: Any
     ) -> list[dict[str, Any]]:
-        """A chat completion as the chunks in which OpenAI streams it; each word a token."""
+        """A chat completion as the chunks in which OpenAI streams it; each word a token. Its `n` answers are alike."""
         counts = {"prompt_tokens": 7, "completion_tokens": 3, **usage}
         total = {**counts, "total_tokens": counts["prompt_tokens"] + counts["completion_tokens"]}
 
@@ -143,10 +144,11 @@ class StandIn:
         pieces = [word if no == 0 else f" {word}" for no, word in enumerate(words)]
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in pieces)]
         choices: list[list[dict[str, Any]]] = [
-            [{"index": 0, "delta": delta, "finish_reason": None, "logprobs": said(delta["content"])}]
+            [{"index": index, "delta": delta, "finish_reason": None, "logprobs": said(delta["content"])}]
             for delta in deltas
+            for index in range(n)
         ]
-        end = [{"index": 0, "delta": {}, "finish_reason": finish_reason, "logprobs": None}]
+        ends = [[{"index": index, "delta": {}, "finish_reason": finish_reason, "logprobs": None}] for index in range(n)]
         head = {
             "id": "chatcmpl-1",
             "object": "chat.completion.chunk",
@@ -154,7 +156,7 @@ class StandIn:
             "model": "gpt-4o-mini-2024-07-18",
             "service_tier": "default",
         }
-        chunks = [{**head, "choices": each, "usage": None} for each in (*choices, end)]
+        chunks = [{**head, "choices": each, "usage": None} for each in (*choices, *ends)]
         return [*chunks, {**head, "choices": [], "usage": total}]
 
     @staticmethod

@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY, generate_latest
 
 from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
 from headrace.connections import model_files
+from headrace.domain.choices import Choice
 from headrace.domain.logprobs import LEAST_LOGPROB
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.plain import plain_text, plain_tokens
@@ -246,6 +247,60 @@ def test_no_log_probabilities_come_unless_they_are_asked_for(engine: Engine) -> 
     deltas: list[Delta] = []
     assert engine.generate(own(8), deltas.append).logprobs is None
     assert {delta.logprobs for delta in deltas} == {()}
+
+
+def several(request: GenerationRequest, n: int) -> GenerationRequest:
+    """The same request for `n` answers, which must be sampled."""
+    return replace(request, sampling=replace(request.sampling, n=n, temperature=1.0, seed=7))
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_several_answers_come_with_the_tokens_of_all(engine: Engine, is_heard: bool) -> None:
+    deltas: list[Delta] = []
+    asked = several(free(max_tokens=12), 3)
+    asked = replace(asked, sampling=replace(asked.sampling, top_logprobs=1))
+    generation = engine.generate(asked, deltas.append if is_heard else None)
+
+    answers = [Choice(generation.text, generation.finish_reason, generation.logprobs), *generation.others]
+    assert len(answers) == 3
+    assert {each.finish_reason for each in answers} <= {"stop", "length"}
+    assert sum(len(each.logprobs or ()) for each in answers) == generation.usage.output_tokens
+    assert generation.usage.output_tokens > len(generation.logprobs or ())
+    assert engine.name == "openai" or len({each.text for each in answers}) == 3
+    for number, each in enumerate(answers) if is_heard else ():
+        told = [delta for delta in deltas if delta.choice == number]
+        assert "".join(delta.text for delta in told) == each.text != ""
+        logprobs = [token for delta in told for token in delta.logprobs]
+        assert logprobs == list(each.logprobs or ())[: len(logprobs)]
+
+
+def test_abort_ends_all_answers(bench: Bench, engine: Engine) -> None:
+    first_piece = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        asked = several(long(bench, "aborted"), 3)
+        running = threads.submit(engine.generate, asked, lambda _: first_piece.set())
+        assert bench.underway(first_piece)
+        engine.abort("aborted")
+        bench.let_go()
+        generation = running.result(SOON_S)
+    assert generation.finish_reason == "abort"
+    assert len(generation.others) == 2
+    assert generation.usage.output_tokens < 3 * bench.long[1]
+    assert engine.progress() == {}
+    assert answer_of(5) in engine.generate(own(5)).text
+
+
+@continuing
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_progress_counts_the_tokens_of_all_answers(engine: Engine, is_heard: bool) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        on_delta = list[Delta]().append if is_heard else None
+        running = threads.submit(engine.generate, several(free(max_tokens=300, request_id="counted"), 4), on_delta)
+        until(lambda: engine.progress().get("counted", Progress(0)).tokens > 40)
+        before = engine.progress()["counted"]
+        engine.abort("counted")
+        generation = running.result(SOON_S)
+    assert before.tokens <= generation.usage.output_tokens <= 1200
 
 
 @continuing

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from headrace.domain.attempts import ApiTier, Usage
+from headrace.domain.choices import Choice
 from headrace.domain.compression import TokenSurprise
 from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.logprobs import TokenLogprob
@@ -31,7 +32,8 @@ class GenerationRequest:
             alone.
         tier: the paid API's service tier; None for its only one.
         prefix: the beginning of the answer, made by an earlier attempt. The engine continues it. Always empty with a
-            `response_format` that constrains the answer, with tools, with log probabilities, or after reasoning.
+            `response_format` that constrains the answer, with tools, with log probabilities, after reasoning, or with
+            several answers.
     """
 
     request_id: str
@@ -55,12 +57,14 @@ class Delta:
             markup of calls. Never without text.
         reasoning: the model's reasoning before the answer.
         tool_calls: pieces of the answer's calls of tools, in order.
+        choice: the answer that it is of, from 0.
     """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     reasoning: str = ""
     tool_calls: tuple[ToolCallPiece, ...] = ()
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Generation:
             request did not ask for them.
         reasoning: the model's reasoning before the answer; empty without reasoning, or when it is hidden.
         tool_calls: the answer's calls of tools, in order; the answer may have no text then.
+        others: the answers after the first, where the request asks for several. Their tokens are part of the usage.
     """
 
     text: str
@@ -95,11 +100,12 @@ class Generation:
     logprobs: tuple[TokenLogprob, ...] | None = None
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    others: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A running request's progress: tokens of its answer so far, its prefix included, and its preemptions."""
+    """A running request's progress: tokens of its answers so far, its prefix included, and its preemptions."""
 
     tokens: int
     preemptions: int = 0

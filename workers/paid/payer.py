@@ -118,7 +118,7 @@ class Payer:
             if self.lockout.probes(model):
                 return NotYet(PROBE_PAUSE_S)
             return Objection("overflow_unavailable", "The paid API has locked us out for now.")
-        tokens = claim.prompt_tokens + claim.sampling.max_tokens
+        tokens = claim.prompt_tokens + claim.sampling.most_tokens
         if delay_s := self.pacer.wait(model, claim.request_id, tokens):
             self.not_called(claim)
             return NotYet(delay_s)

@@ -70,6 +70,7 @@ class Bill:
             logprobs=generation.logprobs,
             reasoning=generation.reasoning,
             tool_calls=generation.tool_calls,
+            others=generation.others,
             **self._saved(claim, generation),
         )
 

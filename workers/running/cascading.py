@@ -57,10 +57,10 @@ class Cascading:
     def _next(self, claim: Claim) -> tuple[RuleSettings, str] | None:
         """The claim's rule, and the pool to which a bad answer sends the job; None if no answer of it is judged.
 
-        A stream is not judged: its caller has read the answer.
+        A stream is not judged: its caller has read the answer. Neither are several answers of one job.
         """
         rule = self.rules.get(claim.rule or "")
-        if rule is None or claim.stream or claim.route is not Route.POOL:
+        if rule is None or claim.stream or claim.sampling.n > 1 or claim.route is not Route.POOL:
             return None
         pool = next_pool(rule, claim.pool)
         if pool is None or pool not in self.pools:

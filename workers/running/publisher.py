@@ -56,7 +56,7 @@ class _Publication:
     is_dropped: bool = False
     published_bytes: int = 0
     pieces: list[Delta] = field(default_factory=list)
-    unpublished: list[tuple[PieceKind, str]] = field(default_factory=list)
+    unpublished: list[tuple[PieceKind, str, int]] = field(default_factory=list)
 
     @property
     def is_settled(self) -> bool:
@@ -66,8 +66,8 @@ class _Publication:
     def due(self) -> Iterator[StreamPiece]:
         """Yield the unpublished pieces, each with its offset in the stream."""
         before_bytes = self.published_bytes
-        for kind, text in self.unpublished:
-            yield StreamPiece(self.job_id, self.enqueue_no, before_bytes, text, kind)
+        for kind, text, choice in self.unpublished:
+            yield StreamPiece(self.job_id, self.enqueue_no, before_bytes, text, kind, choice)
             before_bytes += len(text.encode())
 
 
@@ -213,8 +213,15 @@ class Publisher:
                 publication.is_dropped = True
 
 
-def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
-    """The pieces in the stream's format: the reasoning, log probabilities, the text, then one piece of each call."""
+def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str, int]]:
+    """The pieces of each answer in the stream's format, with the answer's number."""
+    for choice in dict.fromkeys(piece.choice for piece in pieces):
+        for kind, text in _of_one([piece for piece in pieces if piece.choice == choice]):
+            yield kind, text, choice
+
+
+def _of_one(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
+    """First the reasoning, then log probabilities, the text, and one piece of each call."""
     if reasoning := storable("".join(piece.reasoning for piece in pieces)):
         yield "reasoning", reasoning
     if logprobs := [json.dumps(each, separators=(",", ":")) for piece in pieces for each in piece.logprobs]:

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 from headrace.domain.queues import Lane
 from headrace.policies.answers import AnswerLength, ExpectedOutputs
 from headrace.policies.lanes import HIGH_LATELY_S, kept_slots
-from workers.engines.base import Engine, EngineLimits, Generation
+from workers.engines.base import Engine, EngineLimits, Generation, Progress
 from workers.taking.kv_ledger import HeldJob, KvLedger
 from workers.taking.lengths import by_lane
 
@@ -24,10 +24,15 @@ ARRIVES_WITHIN_S = 60.0
 
 @dataclass(slots=True)
 class _LetIn:
-    """An admitted job: since when, how many messages it has, and its request id in the engine."""
+    """An admitted job: since when, how many messages it has, and its request id in the engine.
+
+    Attributes:
+        keys: of its sequences in the ledger, one for each of its answers.
+    """
 
     since: float
     alone: bool
+    keys: tuple[str, ...]
     messages: int = 1
     request_id: str | None = None
 
@@ -81,15 +86,17 @@ class KvBudget:
             blocks = limits.kv_tokens // limits.kv_block_tokens
             self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(answers), self._high_share)
 
-    def hold(self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False) -> bool:
+    def hold(
+        self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False, n: int = 1
+    ) -> bool:
         """Reserve room for a job until its `release`. False if the room is too small now.
 
         A job that can never fit is admitted, because the engine's own error explains best why.
 
         Args:
             alone: the job may have killed an engine, so nothing else may run beside it.
+            n: the number of its answers, each of `max_tokens` at most.
         """
-        job = HeldJob(lane, prompt_tokens, max_tokens)
         with self._lock:
             if self._ledger is None:
                 return True
@@ -103,10 +110,13 @@ class KvBudget:
                 self._high_until = self._clock() + HIGH_LATELY_S
             if not self._has_slot(lane):
                 return False
-            if not self._fits(self._ledger, job):
+            sequences = self._ledger.sequences(HeldJob(lane, prompt_tokens, max_tokens), n)
+            if not self._fits(self._ledger, sequences):
                 return False
-            self._ledger.hold(job_id.hex, job)
-            self._entries[job_id.hex] = _LetIn(self._clock(), alone)
+            keys = tuple(f"{job_id.hex}.{number}" for number in range(n))
+            for key, sequence in zip(keys, sequences, strict=True):
+                self._ledger.hold(key, sequence)
+            self._entries[job_id.hex] = _LetIn(self._clock(), alone, keys)
             self._set_aside = min(self._set_aside, self._free_slots)
             return True
 
@@ -138,7 +148,8 @@ class KvBudget:
         with self._lock:
             if self._ledger is None:
                 return
-            self._ledger.shrunk(job_id.hex, prompt_tokens)
+            if entry := self._entries.get(job_id.hex):
+                self._ledger.shrunk(entry.keys[0], prompt_tokens)
         self._freed()
 
     def release(self, job_id: UUID, generation: Generation | None = None) -> None:
@@ -151,9 +162,7 @@ class KvBudget:
             if entry.messages > 0:
                 return
             if generation is not None:
-                self._ledger.produced(job_id.hex, generation.usage.output_tokens)
-                if generation.preemptions:
-                    self._ledger.preempted(job_id.hex)
+                _note(self._ledger, entry, Progress(generation.usage.output_tokens, generation.preemptions))
             reason = generation.finish_reason if generation is not None else "abort"
             self._forget(self._ledger, job_id.hex, has_ended=reason != "abort", is_cut=reason == "length")
         self._freed()
@@ -172,19 +181,19 @@ class KvBudget:
             return None if self._ledger is None else self._ledger.expected_outputs()
 
     def _forget(self, ledger: KvLedger, job: str, *, has_ended: bool, is_cut: bool = False) -> None:
-        del self._entries[job]
-        ledger.release(job, has_ended=has_ended, is_cut=is_cut)
+        for key in self._entries.pop(job).keys:
+            ledger.release(key, has_ended=has_ended, is_cut=is_cut)
 
-    def _fits(self, ledger: KvLedger, job: HeldJob) -> bool:
-        if self._kv_admission == "open" or ledger.surely_fits(job):
+    def _fits(self, ledger: KvLedger, sequences: Sequence[HeldJob]) -> bool:
+        if self._kv_admission == "open" or ledger.surely_fits(*sequences):
             return True
         self._look(ledger)
-        if not ledger.can_ever_fit(job):
+        if not ledger.can_ever_fit(*sequences):
             return True
         if self._kv_admission == "worst_case":
             # A job alone in the cache may also use the share that is kept for `high`.
-            return not self._entries or ledger.surely_fits(job)
-        return ledger.fits(job)
+            return not self._entries or ledger.surely_fits(*sequences)
+        return ledger.fits(*sequences)
 
     def _has_slot(self, lane: Lane) -> bool:
         """True if the engine's batch has a slot for this lane. The worker's threads bound all lanes together."""
@@ -194,7 +203,7 @@ class KvBudget:
 
     @property
     def _free_slots(self) -> int:
-        return self._max_running - len(self._entries)
+        return self._max_running - sum(len(entry.keys) for entry in self._entries.values())
 
     @property
     def _kept_slots(self) -> int:
@@ -208,6 +217,12 @@ class KvBudget:
                 if self._clock() - entry.since > ARRIVES_WITHIN_S:
                     self._forget(ledger, job, has_ended=False)
             elif of_job := progress.get(entry.request_id):
-                ledger.produced(job, of_job.tokens)
-                if of_job.preemptions:
-                    ledger.preempted(job)
+                _note(ledger, entry, of_job)
+
+
+def _note(ledger: KvLedger, entry: _LetIn, progress: Progress) -> None:
+    """Note a job's progress, as if its answers grew alike."""
+    for key in entry.keys:
+        ledger.produced(key, progress.tokens // len(entry.keys))
+    if progress.preemptions:
+        ledger.preempted(entry.keys[0])

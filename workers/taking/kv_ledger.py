@@ -92,27 +92,34 @@ class KvLedger:
         # exceeds the whole cache.
         return min(1.0, min(peak, self.most_blocks) / max(1, self._blocks))
 
-    def can_ever_fit(self, job: HeldJob) -> bool:
-        """True when an empty cache has room for this job."""
-        return self._most_blocks_of(job) <= self._blocks
+    def sequences(self, job: HeldJob, n: int) -> list[HeldJob]:
+        """The sequences of a job of `n` answers. They share the full blocks of the prompt."""
+        own = job.prompt_tokens % self._block_tokens
+        return [job, *(HeldJob(job.lane, own, job.max_tokens) for _ in range(n - 1))]
 
-    def surely_fits(self, job: HeldJob) -> bool:
+    def can_ever_fit(self, *together: HeldJob) -> bool:
+        """True when an empty cache has room for this job, or for these sequences of one job."""
+        return sum(map(self._most_blocks_of, together)) <= self._blocks
+
+    def surely_fits(self, *together: HeldJob) -> bool:
         """True when the cache has room for this job however long all answers become."""
-        return self.most_blocks + self._most_blocks_of(job) <= self._blocks - self._kept[job.lane]
+        more = sum(map(self._most_blocks_of, together))
+        return self.most_blocks + more <= self._blocks - self._kept[together[0].lane]
 
-    def fits(self, job: HeldJob) -> bool:
+    def fits(self, *together: HeldJob) -> bool:
         """True when the cache will most likely have room for this job until it ends.
 
         A job that finds the cache empty fits if it can fit at all.
         """
         if not self._held:
-            return self.can_ever_fit(job)
-        room = self._blocks - self._kept[job.lane]
-        if self.used_blocks + self._blocks_of(job.prompt_tokens + 1) > room:
+            return self.can_ever_fit(*together)
+        room = self._blocks - self._kept[together[0].lane]
+        if self.used_blocks + sum(self._blocks_of(job.prompt_tokens + 1) for job in together) > room:
             return False
         self._load = self._load or self._sum()
         means, variances = (list(part) for part in self._load)
-        self._add(job, (means, variances))
+        for job in together:
+            self._add(job, (means, variances))
         return all(
             mean + self._headroom * math.sqrt(variance) <= room for mean, variance in zip(means, variances, strict=True)
         )

@@ -48,6 +48,7 @@ class _Asked(NamedTuple):
     prompt_tokens: int
     max_tokens: int
     alone: bool
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class _Head:
         job, stay = None, ""
         if (routing := headers.get("headrace")) is not None:
             tokens = routing["prompt_tokens"], routing["max_tokens"]
-            job = _Asked(parse_id(headers["id"]), Lane(routing["lane"]), *tokens, routing["alone"])
+            job = _Asked(parse_id(headers["id"]), Lane(routing["lane"]), *tokens, routing["alone"], routing.get("n", 1))
             stay = f"{job.job_id.hex} {tag.rpartition('.')[2]}"
         return cls(queue, raw, message, job, stay)
 

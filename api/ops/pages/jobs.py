@@ -33,7 +33,7 @@ PAGE_ROWS = 50
 #: What is shown of a job apart from its timeline.
 FACTS = (
     *("lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested", "model_served", "adapter"),
-    *("end_user", "prompt_tokens", "max_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
+    *("end_user", "prompt_tokens", "max_tokens", "n", "output_tokens", "cached_tokens", "reasoning_tokens"),
     *("finish_reason", "error_code", "usd", "max_cost_usd", "attempt", "suspicion", "background", "stream"),
     *("created_at", "queued_at", "started_at", "ended_at", "start_by", "finish_by", "not_before"),
 )

@@ -10,6 +10,7 @@ from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai_request import LANE_TIERS
 from api.schemas.response_body import JobView
 from api.schemas.tools import ToolCallBody
+from headrace.domain.choices import Choice
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 
@@ -35,12 +36,25 @@ class ChatLogprobs(Answer):
 
 
 class ChatChoice(Answer):
-    """The one answer there is. `length`: it was cut at its limit; `tool_calls`: the model chose to call tools."""
+    """An answer, of `n`. `length`: it was cut at its limit; `tool_calls`: the model chose to call tools."""
 
-    index: Literal[0] = 0
+    index: int
     message: ChatMessageBody
     finish_reason: ChatFinishReason
     logprobs: ChatLogprobs | None = Field(description="Where they were asked for.")
+
+    @classmethod
+    def of(cls, number: int, answer: Choice) -> Self:
+        """One of a job's answers."""
+        content, calls = TokenLogprobBody.each_of(answer.logprobs), ToolCallBody.each_of(answer.tool_calls)
+        # One that only calls tools has no text.
+        text = answer.text or (None if answer.tool_calls else "")
+        return cls(
+            index=number,
+            message=ChatMessageBody(content=text, tool_calls=calls, reasoning=answer.reasoning or None),
+            finish_reason=finish_reason_of(answer),
+            logprobs=None if content is None else ChatLogprobs(content=content),
+        )
 
 
 class PromptTokensDetails(Answer):
@@ -94,15 +108,11 @@ class ChatCompletionBody(Answer):
     @classmethod
     def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
         """A job that succeeded, with the facts of its accept if this is the answer to its submission."""
-        calls = ToolCallBody.each_of(job.tool_calls)
-        message = ChatMessageBody(content=text_of(job), tool_calls=calls, reasoning=job.reasoning)
-        content = TokenLogprobBody.each_of(job.logprobs)
-        logprobs = None if content is None else ChatLogprobs(content=content)
         return cls(
             id=show_id(job.id, "chatcmpl-"),
             created=int(job.created_at.timestamp()),
             model=job.model_requested,
-            choices=[ChatChoice(message=message, finish_reason=finish_reason_of(job), logprobs=logprobs)],
+            choices=[ChatChoice.of(number, each) for number, each in enumerate(job.choices)],
             usage=ChatUsage.of(job),
             service_tier=LANE_TIERS[job.lane],
             metadata=dict(job.metadata),
@@ -110,14 +120,9 @@ class ChatCompletionBody(Answer):
         )
 
 
-def text_of(job: Job) -> str | None:
-    """The answer's text; None for one that only calls tools."""
-    return (job.answer or "") or (None if job.tool_calls else "")
-
-
-def finish_reason_of(job: Job) -> ChatFinishReason:
+def finish_reason_of(answer: Choice) -> ChatFinishReason:
     """Why the answer ends, as OpenAI's `finish_reason`."""
-    match job.finish_reason:
+    match answer.finish_reason:
         case "length" | "tool_calls" as reason:
             return reason
     return "stop"

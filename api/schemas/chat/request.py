@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from api.door.drafts import Draft, Spelling
-from api.schemas.fields import MaxTokens, Request, ResponseFormat, Seed, Speaker, Stop, refusal, unsupported
+from api.schemas.fields import Choices, MaxTokens, Request, ResponseFormat, Seed, Speaker, Stop, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import OpenAIRequest, refuse_unsupported
 from api.schemas.tools import Calls, OutputOf, ToolsRequest, check_outputs, check_turn
@@ -117,7 +117,7 @@ class ChatRequest(OpenAIRequest, ToolsRequest):
     logprobs: bool | None = Field(None, description="The log probability of each token of the answer.")
     top_logprobs: TopLogprobs | None = Field(None, description="The likeliest tokens at each place; with `logprobs`.")
     modalities: list[Literal["text"]] | None = None
-    n: Literal[1] | None = None
+    n: Choices | None = Field(None, description="How many answers to make, each of `max_completion_tokens` at most.")
     reasoning_effort: ReasoningEffort | None = Field(None, description="How much the model is to think first.")
     response_format: ResponseFormat | None = None
     seed: Seed | None = None
@@ -168,5 +168,6 @@ class ChatRequest(OpenAIRequest, ToolsRequest):
             response_format=self.response_format,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             reasoning_effort=self.reasoning_effort,
+            n=self.n or 1,
             background=False,
         )

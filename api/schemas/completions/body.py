@@ -9,6 +9,7 @@ from api.door.accepted import Accepted
 from api.schemas.chat.body import ChatUsage
 from api.schemas.fields import Answer
 from api.schemas.response_body import JobView
+from headrace.domain.choices import Choice
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.logprobs import TokenLogprob
@@ -39,12 +40,22 @@ class CompletionLogprobs(Answer):
 
 
 class CompletionChoice(Answer):
-    """The one answer there is. `length`: it was cut at its limit."""
+    """An answer; `n` says how many there are. `length`: it was cut at its limit."""
 
-    index: Literal[0] = 0
+    index: int
     text: str
     finish_reason: Literal["stop", "length"]
     logprobs: CompletionLogprobs | None = Field(description="Where they were asked for.")
+
+    @classmethod
+    def of(cls, number: int, answer: Choice, echoed: str) -> Self:
+        """One of a job's answers."""
+        return cls(
+            index=number,
+            text=f"{echoed}{answer.text}",
+            finish_reason="length" if answer.finish_reason == "length" else "stop",
+            logprobs=None if answer.logprobs is None else CompletionLogprobs.of(answer.logprobs),
+        )
 
 
 class CompletionBody(Answer):
@@ -62,14 +73,11 @@ class CompletionBody(Answer):
     @classmethod
     def of(cls, job: Job, accepted: Accepted, echoed: str = "") -> Self:
         """A job that succeeded, with the facts of its accept. Args: echoed: comes before the answer."""
-        logprobs = None if job.logprobs is None else CompletionLogprobs.of(job.logprobs)
-        reason: Literal["stop", "length"] = "length" if job.finish_reason == "length" else "stop"
-        choice = CompletionChoice(text=f"{echoed}{job.answer or ''}", finish_reason=reason, logprobs=logprobs)
         return cls(
             id=show_id(job.id, PREFIX),
             created=int(job.created_at.timestamp()),
             model=job.model_requested,
-            choices=[choice],
+            choices=[CompletionChoice.of(number, each, echoed) for number, each in enumerate(job.choices)],
             usage=ChatUsage.of(job),
             job=JobView.of(job, accepted),
         )

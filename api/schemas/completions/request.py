@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, model_validator
 
 from api.door.drafts import Draft, Spelling
 from api.schemas.chat.request import StreamOptions
-from api.schemas.fields import INT4_MAX, MaxTokens, ResponseFormat, Seed, Stop, refusal
+from api.schemas.fields import INT4_MAX, Choices, MaxTokens, ResponseFormat, Seed, Stop, refusal
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import OpenAIRequest
 from headrace.domain.prompts import Message
@@ -57,7 +57,7 @@ class CompletionRequest(OpenAIRequest):
     echo: bool | None = Field(None, description="The text comes again before the answer. Not with token ids.")
     logprobs: TopLogprobs | None = Field(None, description="Log probabilities, and so many alternatives to each token.")
     max_tokens: MaxTokens | None = Field(None, description=f"Bound of the answer; by default {DEFAULT_MAX_TOKENS}.")
-    n: Literal[1] | None = None
+    n: Choices | None = Field(None, description="How many answers to make, each of `max_tokens` at most.")
     tool_choice: Literal["auto", "none"] | None = None
     parallel_tool_calls: Any = Field(None, description="Not acted on: no tools are called here.")
     response_format: ResponseFormat | None = None
@@ -98,5 +98,6 @@ class CompletionRequest(OpenAIRequest):
             seed=self.seed,
             response_format=self.response_format,
             top_logprobs=self.logprobs,
+            n=self.n or 1,
             background=False,
         )

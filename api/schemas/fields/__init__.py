@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from headrace.domain.choices import MOST_CHOICES
 from headrace.domain.compression import CompressPart
 from headrace.domain.embeddings.inputs import MOST_INPUTS, text_input, token_input
 from headrace.domain.jobs import CacheUse
@@ -55,6 +56,10 @@ def _usd(value: Any) -> Any:
         raise refusal("Input should be an amount in USD, as a number or a string") from None
     # A zero may have more decimal places than the column's nine.
     return amount or Decimal(0)
+
+
+#: How many answers to make.
+Choices = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
 
 
 def _deadline(value: Any) -> Any:

@@ -81,6 +81,7 @@ class Sampling:
         reasoning_effort: how much the model reasons before the answer.
         dimensions: the length to which an embedding's vectors are shortened; None for the model's own.
         extra: vLLM's extra sampling parameters; None without any.
+        n: how many answers to make, its choices. `max_tokens` bounds each of them.
         compression: how the messages are shortened before an engine gets them; None: not at all.
         tools: the functions that the model may call; None without any.
     """
@@ -97,6 +98,12 @@ class Sampling:
     compression: Compression | None = None
     extra: ExtraSampling | None = None
     tools: Tools | None = None
+    n: int = 1
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens that all answers together may have."""
+        return self.n * self.max_tokens
 
     @property
     def template_kwargs(self) -> Mapping[str, Any]:
@@ -129,6 +136,8 @@ def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -
         del how["compression"]  # Likewise before there was compression.
     if sampling.tools is None:
         del how["tools"]  # Likewise before there were tools.
+    if sampling.n == 1:
+        del how["n"]  # Likewise before there were several answers.
     asked = {"model": model, "messages": [each.to_fields() for each in messages], "sampling": how}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 

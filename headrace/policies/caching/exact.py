@@ -56,8 +56,12 @@ def is_shared(choice: CacheChoice | None, sampling: Sampling, pool: PoolSettings
 
 
 def judged_by(spec: JobSpec, rule: RuleSettings | None) -> RuleSettings | None:
-    """The job's rule, if its cascade judges the pool's answer. Without one, and of a stream, that answer is given."""
-    return rule if rule is not None and not spec.stream and next_pool(rule, spec.pool) is not None else None
+    """The job's rule, if its cascade judges the pool's answer.
+
+    Without one, and of a stream or of several answers, what the pool answers is given.
+    """
+    is_judged = not spec.stream and spec.sampling.n == 1
+    return rule if rule is not None and is_judged and next_pool(rule, spec.pool) is not None else None
 
 
 def key_of(

@@ -67,7 +67,8 @@ def looked_up_by(spec: JobSpec, app: App, pool: PoolSettings, choice: CacheChoic
         return None
     if choice == "exact" or app.max_error == 0 or not exact.keep_s(app, pool) or question_of(spec.messages) is None:
         return None
-    return pool.semantic_cache.pool
+    # Of several answers none is the answer.
+    return pool.semantic_cache.pool if spec.sampling.n == 1 else None
 
 
 def question_of(messages: Sequence[Message]) -> str | None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.domain.attempts import AS_BEFORE, NOTHING_USED, AttemptEnd, Claim, HandBack
+from headrace.domain.choices import Choice
 from headrace.domain.limits.budgets import Lack, Limits
 from headrace.domain.prompts import storable, stored_calls
 from headrace.domain.queues import Route
@@ -105,7 +106,12 @@ def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "reasoning": storable(end.reasoning) or None,
         "tool_calls": stored_calls(end.tool_calls),
         "reasoning_tokens": end.usage.reasoning_tokens,
+        "choices": [_storable(each).to_fields() for each in end.others] or None,
     }
+
+
+def _storable(choice: Choice) -> Choice:
+    return replace(choice, text=storable(choice.text), reasoning=storable(choice.reasoning))
 
 
 def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> JobState | None:

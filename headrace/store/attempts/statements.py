@@ -39,7 +39,7 @@ _KEPT = (
     *("model_served", "error_code", "error_message", "original_tokens"),
 )
 #: The columns of `job_texts` that it writes; without an answer, none.
-_TEXTS = ("answer", "logprobs_json", "reasoning", "tool_calls")
+_TEXTS = ("answer", "logprobs_json", "reasoning", "tool_calls", "choices")
 #: Columns that the ledger and `attempts` share.
 _USED = ("prompt_tokens", "cached_tokens", "output_tokens", "engine_s")
 _ENTRY = (

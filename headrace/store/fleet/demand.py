@@ -125,8 +125,9 @@ def _within(time: sa.Column[Any], since: datetime, until: datetime) -> tuple[sa.
 
 def _alike(db: Connection, *conditions: sa.ColumnElement[bool]) -> list[AlikeJobs]:
     prompts = sa.cast(sa.func.sum(jobs.c.prompt_tokens), sa.BigInteger).label("prompt_tokens")
-    counted = sa.select(*_ALIKE, sa.func.count().label("jobs"), prompts).where(*conditions).group_by(*_ALIKE)
-    return [AlikeJobs(**row._mapping) for row in db.execute(counted)]
+    answers = sa.func.coalesce(jobs.c.n, 1).label("n")
+    counted = sa.select(*_ALIKE, answers, sa.func.count().label("jobs"), prompts).where(*conditions)
+    return [AlikeJobs(**row._mapping) for row in db.execute(counted.group_by(*_ALIKE, jobs.c.n))]
 
 
 def _oldest_waits(queues: Sequence[str]) -> sa.Select[Any]:

@@ -56,15 +56,14 @@ class StrayHost:
     is_ready: bool
 
 
+_MOST_TOKENS = sa.func.sum(jobs.c.max_tokens * sa.func.coalesce(jobs.c.n, 1))
+
+
 def work(db: Connection, pool: str) -> list[HostWork]:
     """The hosts of a pool that have not ended, with what their workers do, the oldest first."""
     is_live = workers.c.lease_until > sa.func.now()
     of_worker = (jobs.c.worker_id == workers.c.id, jobs.c.state == JobState.RUNNING, is_live)
-    running = (
-        sa.select(sa.func.count().label("jobs"), sa.func.sum(jobs.c.max_tokens).label("tokens"))
-        .where(*of_worker)
-        .lateral()
-    )
+    running = sa.select(sa.func.count().label("jobs"), _MOST_TOKENS.label("tokens")).where(*of_worker).lateral()
     statement = (
         sa.select(
             *_COLUMNS,

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from headrace.domain.choices import Choice
 from headrace.domain.fleet import NO_WORKER
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
@@ -79,6 +80,8 @@ def _job_of(row: Row[Any]) -> Job:
     values["tool_calls"] = tuple(map(ToolCall.of, row.tool_calls or ()))
     values["tools"] = None if row.tools is None else Tools.of(row.tools)
     values["logprobs"] = None if row.logprobs is None else StoredLogprobs(row.logprobs)
+    values["n"] = row.n or 1
+    values["others"] = None if row.others is None else tuple(map(Choice.of, row.others))
     return Job(**values)
 
 
@@ -103,10 +106,13 @@ _SELECT = (
 #: As text: nothing here reads them, so they are passed on as stored.
 _LOGPROBS = sa.func.coalesce(sa.cast(job_texts.c.logprobs_json, sa.Text), sa.cast(job_texts.c.logprobs, sa.Text))
 _TOOLS = job_texts.c.sampling["tools"].label("tools")
-_SELECT_JOB = _SELECT.add_columns(job_texts.c.answer, _LOGPROBS.label("logprobs"), job_texts.c.reasoning, _TOOLS)
+_OTHERS = job_texts.c.choices.label("others")
+_SELECT_JOB = _SELECT.add_columns(
+    job_texts.c.answer, _LOGPROBS.label("logprobs"), job_texts.c.reasoning, _TOOLS, _OTHERS
+)
 #: Without what can have megabytes per job, vectors of embeddings too.
 _TEXT = sa.case((jobs.c.max_tokens > 0, job_texts.c.answer)).label("answer")
-_NOT_LISTED = (sa.null().label(name) for name in ("logprobs", "reasoning", "tools"))
+_NOT_LISTED = (sa.null().label(name) for name in ("logprobs", "reasoning", "tools", "others"))
 _SELECT_LISTED = _SELECT.add_columns(_TEXT, *_NOT_LISTED)
 
 
@@ -265,4 +271,5 @@ def ticket_of(row: Row[Any]) -> Ticket:
         row.start_by,
         row.enqueue_no,
         alone=row.suspicion >= SUSPECT,
+        n=row.n or 1,
     )

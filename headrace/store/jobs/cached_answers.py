@@ -42,7 +42,7 @@ LONGEST_JOB = timedelta(days=2)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 #: Columns that a job takes over from the one whose answer it is given.
 OF_JOB = ("model_served", "finish_reason", "output_tokens", "cached_tokens", "reasoning_tokens")
-OF_TEXT = ("answer", "logprobs", "logprobs_json", "reasoning", "tool_calls")
+OF_TEXT = ("answer", "logprobs", "logprobs_json", "reasoning", "tool_calls", "choices")
 
 
 @dataclass(frozen=True, slots=True)

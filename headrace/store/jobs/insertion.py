@@ -33,7 +33,7 @@ BATCH_BYTES = 16 * 1024 * 1024
 HOT_COLUMNS = (
     *("id", "app_id", "state", "lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested"),
     *("adapter", "end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
-    *("prompt_tokens", "max_tokens", "finish_by", "cache", "rule", "shadow"),
+    *("prompt_tokens", "max_tokens", "finish_by", "cache", "rule", "shadow", "n"),
 )
 TEXT_COLUMNS = ("messages", "sampling", "cache_key", "is_unstored")
 KEY_COLUMNS = ("key", "request_hash")
@@ -178,6 +178,7 @@ def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
         "max_cost_usd": None if spec.max_cost_usd is None else str(spec.max_cost_usd),
         "prompt_tokens": spec.prompt_tokens,
         "max_tokens": spec.sampling.max_tokens,
+        "n": None if spec.sampling.n == 1 else spec.sampling.n,
         "max_wait_s": spec.max_wait_s,
         "finish_by": None if spec.deadline is None else spec.deadline.isoformat(),
         "messages": [message.to_fields() for message in spec.messages],
@@ -195,5 +196,7 @@ def _sampling(sampling: Sampling) -> dict[str, object]:
     """The values that the caller set; the engine's defaults are not stored."""
     values = ((name, getattr(sampling, name)) for name in _SAMPLING_FIELDS)
     given = {name: value for name, value in values if value not in (None, ())}
+    if sampling.n == 1:
+        del given["n"]  # So that older processes can read it.
     given |= {"compression": asdict(sampling.compression)} if sampling.compression else {}
     return given | ({"tools": asdict(sampling.tools)} if sampling.tools else {})

@@ -18,7 +18,7 @@ from headrace.tables import job_retries, job_texts, jobs
 #: The columns that the new job copies. Suspicion is one of them: a job that may have killed an engine runs alone again.
 _COPIED = (
     *("app_id", "lane", "pool", "queue", "route", "overflow", "model_requested", "adapter", "end_user", "metadata"),
-    *("webhook_url", "stream", "max_cost_usd", "max_tokens", "suspicion"),
+    *("webhook_url", "stream", "max_cost_usd", "max_tokens", "n", "suspicion"),
 )
 _TEXTS = ("messages", "sampling", "is_unstored")
 #: How jobs end that have not failed, in an error's words.

@@ -23,6 +23,7 @@ from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.choices import Choice
 from headrace.domain.embeddings.inputs import are_inputs
 from headrace.domain.embeddings.vectors import pack_floats, to_answer
 from headrace.domain.fleet import WorkerInfo
@@ -134,6 +135,11 @@ def nothing_enqueued(store: Store, redis: Redis) -> Callable[[], bool]:
 End = Callable[..., bool]
 
 
+def further(text: str, number: int) -> str:
+    """What a worker answers after the first of several answers."""
+    return f"{text} {number}"
+
+
 def tokens(top_logprobs: int | None) -> list[TokenLogprob] | None:
     """The answer's tokens as an engine reports them on request; the last has no text of its own."""
     if top_logprobs is None:
@@ -164,6 +170,11 @@ def end(store: Store, admission: Admission) -> End:
                 end = replace(end, text="", finish_reason=reason, tool_calls=joined(CALLS), logprobs=None)
             if "think" in claim.messages[-1].content:
                 end = replace(end, reasoning="".join(THOUGHTS), usage=Usage(9, 7, 2, 3))
+            others = [
+                Choice(further(text, number), finish_reason, tokens(claim.sampling.top_logprobs))
+                for number in range(1, claim.sampling.n)
+            ]
+            end = replace(end, others=tuple(others))
             attempts.finish(db, claim, JobState.SUCCEEDED, end)
         admission.announce_ended([job_id])
         return True
@@ -207,6 +218,9 @@ def answering(store: Store, redis: Redis, end: End) -> Iterator[None]:
         for kind, text in told:
             assert streams.publish([StreamPiece(job_id, 1, before, text, kind)]) == [True]
             before += len(text.encode())
+        for number in range(1, sampling.get("n", 1)):
+            assert streams.publish([StreamPiece(job_id, 1, before, PIECES[0], "delta", number)]) == [True]
+            before += len(PIECES[0].encode())
 
     def work() -> None:
         while not stop.wait(0.02):

@@ -19,6 +19,7 @@ def decoding(sampling: Sampling) -> dict[str, Any]:
         # Some compatible servers refuse a zero.
         "top_logprobs": sampling.top_logprobs or None,
         "reasoning_effort": sampling.reasoning_effort,
+        "n": sampling.n if sampling.n > 1 else None,
         **(_tools(sampling.tools) if sampling.tools else {}),
         **for_paid(sampling.extra),
     }

@@ -126,10 +126,7 @@ class OpenAIEngine:
     def progress(self) -> dict[str, Progress]:
         # A piece is about one token. Only the end of the stream has the exact count.
         with self._changed:
-            return {
-                request_id: Progress(len(call.pieces) + len(call.reasoning) + len(call.tool_calls))
-                for request_id, call in self._calls.items()
-            }
+            return {request_id: Progress(call.made) for request_id, call in self._calls.items()}
 
     def stats(self) -> EngineStats:
         with self._changed:

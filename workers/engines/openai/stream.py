@@ -4,15 +4,16 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from headrace.domain.attempts import Usage
+from headrace.domain.choices import Choice
 from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.logprobs import Alternative, TokenLogprob, alternative
 from headrace.domain.prompts import storable
 from headrace.domain.prompts.tools import CallPlaces, ToolCallPiece, joined
 from headrace.errors import EngineError, EngineFault, PromptRejected
-from workers.engines.base import Delta, Generation, GenerationRequest, OnDelta
+from workers.engines.base import Delta, FinishReason, Generation, GenerationRequest, OnDelta
 
 #: The beginning of a stream's line, and the marker that ends the stream in place of a chunk.
 _DATA, _DONE = b"data:", b"[DONE]"
@@ -21,13 +22,9 @@ _MOST_TOKENS = 100_000_000
 
 
 @dataclass(slots=True)
-class ChatCall:
-    """A running request, and its answer so far. The chunks are not validated: a chunk may hold anything."""
+class PaidAnswer:
+    """One answer so far. Attributes: told_logprobs: how many of them its listener has."""
 
-    request: GenerationRequest
-    on_delta: OnDelta | None
-    began: float = field(default_factory=time.monotonic)
-    is_aborted: bool = False
     pieces: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     tool_calls: list[ToolCallPiece] = field(default_factory=list)
@@ -35,12 +32,46 @@ class ChatCall:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     told_logprobs: int = 0
     finish_reason: str | None = None
+
+    def as_choice(self) -> Choice:
+        """The whole answer. Raises: EngineFault: it is cut off. PromptRejected: it is withheld."""
+        match self.finish_reason:
+            case "stop" | "length" as finish_reason:
+                pass
+            case "tool_calls" as finish_reason if self.tool_calls:
+                pass
+            case "content_filter":
+                raise billed(PromptRejected("The paid API's content filter withheld the answer."))
+            case _:
+                raise billed(EngineFault(f"The paid API's answer is cut off: it ended with {self.finish_reason!r}."))
+        # An API may ignore the request for log probabilities.
+        said = "".join(self.pieces), finish_reason, tuple(self.logprobs) or None, "".join(self.reasoning)
+        return Choice(*said, joined(self.tool_calls))
+
+
+@dataclass(slots=True)
+class ChatCall:
+    """A running request, and its answers so far. The chunks are not validated: a chunk may hold anything."""
+
+    request: GenerationRequest
+    on_delta: OnDelta | None
+    began: float = field(default_factory=time.monotonic)
+    is_aborted: bool = False
+    answers: list[PaidAnswer] = field(default_factory=list)
     usage: Usage | None = None
     model: str = ""
     first_token_s: float | None = None
     rates: ProviderRates | None = None
     tier: str | None = None
     unread: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.answers = [PaidAnswer() for _ in range(self.request.sampling.n)]
+
+    @property
+    def made(self) -> int:
+        """The pieces so far; a piece is about one token."""
+        return sum(len(each.pieces) + len(each.reasoning) + len(each.tool_calls) for each in self.answers)
 
     def read(self, data: bytes) -> None:
         """Read bytes of the stream, wherever they are cut. An unfinished line waits for its end.
@@ -64,53 +95,48 @@ class ChatCall:
         if counts := chunk.get("usage"):
             self.usage = _usage(counts)
         for choice in chunk["choices"]:
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            # An API that makes one answer at a time may leave its number out.
+            number = int(choice.get("index") or 0)
+            answer = self.answers[number]
+            answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
             if self.request.sampling.top_logprobs is not None and (said := choice.get("logprobs")):
-                self.logprobs += map(_token_logprob, said.get("content") or said.get("refusal") or ())
-            self._tell(choice["delta"])
+                answer.logprobs += map(_token_logprob, said.get("content") or said.get("refusal") or ())
+            self._tell(answer, number, choice["delta"])
 
-    def _tell(self, delta: Mapping[str, Any]) -> None:
+    def _tell(self, answer: PaidAnswer, number: int, delta: Mapping[str, Any]) -> None:
         text = storable(delta.get("content") or delta.get("refusal") or "")
         # OpenAI sends no reasoning. Other APIs use one of two names for it.
         reasoning = storable(delta.get("reasoning") or delta.get("reasoning_content") or "")
-        calls = tuple(self.places.placed(_call_piece(each)) for each in delta.get("tool_calls") or ())
+        calls = tuple(answer.places.placed(_call_piece(each)) for each in delta.get("tool_calls") or ())
         if not (text or reasoning or calls):
             return
         if self.first_token_s is None:
             self.first_token_s = time.monotonic() - self.began
-        self.pieces += [text] if text else []
-        self.reasoning += [reasoning] if reasoning else []
-        self.tool_calls += calls
-        logprobs = tuple(self.logprobs[self.told_logprobs :]) if text else ()
-        self.told_logprobs += len(logprobs)
+        answer.pieces += [text] if text else []
+        answer.reasoning += [reasoning] if reasoning else []
+        answer.tool_calls += calls
+        logprobs = tuple(answer.logprobs[answer.told_logprobs :]) if text else ()
+        answer.told_logprobs += len(logprobs)
         if self.on_delta and not self.is_aborted:
-            self.on_delta(Delta(text, logprobs, reasoning, calls))
+            self.on_delta(Delta(text, logprobs, reasoning, calls, number))
 
     def generation(self) -> Generation:
-        """The whole answer. Raises: EngineFault: it is cut off, or has no usage. PromptRejected: it is withheld."""
-        match self.finish_reason:
-            case "stop" | "length" as finish_reason:
-                pass
-            case "tool_calls" as finish_reason if self.tool_calls:
-                pass
-            case "content_filter":
-                raise billed(PromptRejected("The paid API's content filter withheld the answer."))
-            case _:
-                raise billed(EngineFault(f"The paid API's answer is cut off: it ended with {self.finish_reason!r}."))
+        """The whole answers. Raises: EngineFault: one is cut off, or no usage came. PromptRejected: it is withheld."""
+        first, *others = (each.as_choice() for each in self.answers)
         if self.usage is None:
             raise billed(EngineFault("The paid API's answer came without the usage that it is billed by."))
         return Generation(
-            text="".join(self.pieces),
+            text=first.text,
             usage=self.usage,
-            finish_reason="abort" if self.is_aborted else finish_reason,
+            finish_reason="abort" if self.is_aborted else cast("FinishReason", first.finish_reason),
             model_served=self.model,
             first_token_s=self.first_token_s,
             rates=self.rates,
             tier=self.tier,
-            # An API may ignore the request for log probabilities.
-            logprobs=tuple(self.logprobs) or None,
-            reasoning="".join(self.reasoning),
-            tool_calls=joined(self.tool_calls),
+            logprobs=None if first.logprobs is None else tuple(first.logprobs),
+            reasoning=first.reasoning,
+            tool_calls=first.tool_calls,
+            others=tuple(others),
         )
 
 

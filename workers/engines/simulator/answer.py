@@ -41,23 +41,30 @@ def fingerprint(messages: tuple[Message, ...]) -> str:
 
 
 def answer(
-    request: GenerationRequest, output_tokens: int, tokenizer: PromptTokenizer, *, declines: bool = False
+    request: GenerationRequest,
+    output_tokens: int,
+    tokenizer: PromptTokenizer,
+    *,
+    declines: bool = False,
+    choice: int = 0,
 ) -> Answer:
     """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token.
 
     With a `response_format` it is JSON in the model's own tokens, of any length up to `max_tokens`. With tools it may
     be calls of them, likewise.
 
-    Args: declines: the answer is the label and a refusal, whatever the request asks for.
+    Args:
+        declines: the answer is the label and a refusal, whatever the request asks for.
+        choice: the answer's number: each begins with another word, or is another JSON of its schema.
 
     Raises: PromptRejected for a schema that cannot guide the answer.
     """
     functions = functions_to_call(request.sampling.tools, request.messages)
     if functions and not declines:
-        return _calls(request, functions, tokenizer)
+        return _calls(request, functions, tokenizer, choice)
     if not declines and (request.sampling.response_format or {}).get("type", "text") != "text":
-        return _json(request, tokenizer)
-    words: Iterable[str] = itertools.cycle(WORDS)
+        return _json(request, tokenizer, choice)
+    words: Iterable[str] = itertools.islice(itertools.cycle(WORDS), choice, None)
     first = fingerprint(request.messages)
     output_tokens = _length(request.sampling, output_tokens)
     if declines:
@@ -71,22 +78,24 @@ def answer(
     return Answer(pieces, "stop" if is_stopped or output_tokens <= request.sampling.max_tokens else "length")
 
 
-def _calls(request: GenerationRequest, functions: Sequence[Mapping[str, Any]], tokenizer: PromptTokenizer) -> Answer:
-    made, is_whole = calls(request, functions, _seed(request), tokenizer)
+def _calls(
+    request: GenerationRequest, functions: Sequence[Mapping[str, Any]], tokenizer: PromptTokenizer, choice: int
+) -> Answer:
+    made, is_whole = calls(request, functions, _seed(request, choice), tokenizer)
     if not is_whole or len(made) > request.sampling.max_tokens:
         return Answer([], "length", made[: request.sampling.max_tokens])
     is_named = request.sampling.tools is not None and request.sampling.tools.choice == "function"
     return Answer([], "stop" if is_named else "tool_calls", made)
 
 
-def _seed(request: GenerationRequest) -> str:
-    return f"{fingerprint(request.messages)} {request.sampling.seed}"
+def _seed(request: GenerationRequest, choice: int) -> str:
+    return f"{fingerprint(request.messages)} {request.sampling.seed}{f' {choice}' if choice else ''}"
 
 
-def _json(request: GenerationRequest, tokenizer: PromptTokenizer) -> Answer:
+def _json(request: GenerationRequest, tokenizer: PromptTokenizer, choice: int) -> Answer:
     how, is_whole = request.sampling, True
     if schema := (how.response_format or {}).get("json_schema"):
-        text, is_whole = write(schema["schema"], _seed(request), BYTES_A_TOKEN * how.max_tokens)
+        text, is_whole = write(schema["schema"], _seed(request, choice), BYTES_A_TOKEN * how.max_tokens)
     else:
         made = {"simulated": True, "fingerprint": fingerprint(request.messages), "text": " ".join(WORDS)}
         text = json.dumps(made)

@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from headrace.domain.choices import Choice
 from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, joined
 from headrace.errors import EngineError
@@ -19,6 +20,7 @@ class Call:
 
     Attributes:
         pieces: the reasoning, then the answer, one piece of text per token; last the arguments of its calls.
+        others: the answers after the first, each as a call of its own that only says what it would answer.
         thoughts: the number of pieces that are reasoning.
         given: the number of pieces that the request's prefix holds whole.
         counted: the number of pieces that the totals count already, or that the prefix holds.
@@ -50,6 +52,16 @@ class Call:
     calls: Sequence[ToolCallPiece] = ()
     calls_at: int = 0
     best_logprob: float = SURE
+    others: "list[Call]" = field(default_factory=list)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest answer."""
+        return max(len(each.pieces) for each in (self, *self.others))
+
+    def tokens(self, upto: int) -> int:
+        """Tokens of all answers, once each has `upto` or is whole."""
+        return sum(min(upto, len(each.pieces)) for each in (self, *self.others))
 
     @property
     def over(self) -> bool:
@@ -60,6 +72,25 @@ class Call:
         if self.vectors is not None:
             return "" if self.over else self.vectors
         return self.request.prefix + "".join(self.pieces[max(self.given, self.thoughts) : min(tokens, self.calls_at)])
+
+    def choices(self, tokens: int) -> tuple[Choice, ...]:
+        """The answers after the first, within the first `tokens` of each."""
+        return tuple(
+            Choice(
+                each.text(tokens),
+                "abort" if self.aborted and tokens < len(each.pieces) else each.finish_reason,
+                each.logprobs(0, tokens),
+                each.reasoning(tokens),
+                each.tool_calls(tokens),
+            )
+            for each in self.others
+        )
+
+    def deltas(self, token: int) -> Iterator[Delta]:
+        """The piece that this token adds to each answer that has so many. Counts tokens from 1."""
+        for choice, each in enumerate((self, *self.others)):
+            if token <= len(each.pieces):
+                yield replace(each.delta(token), choice=choice)
 
     def reasoning(self, tokens: int) -> str:
         """The reasoning within the first `tokens`."""

@@ -100,7 +100,7 @@ class SimulatorEngine:
 
     def progress(self) -> dict[str, Progress]:
         with self._changed:
-            return {request_id: Progress(self._made(call)) for request_id, call in self._calls.items()}
+            return {request_id: Progress(call.tokens(self._made(call))) for request_id, call in self._calls.items()}
 
     def stats(self) -> EngineStats:
         with self._changed:
@@ -138,20 +138,30 @@ class SimulatorEngine:
         arguments = template_arguments(how.reasoning_effort, how.template_kwargs)
         is_quick = request.prefix or is_plain(request.messages) or not arguments.get("enable_thinking", True)
         thought = [] if is_quick else thoughts(min(self._settings.reasoning_tokens, request.sampling.max_tokens))
-        declines = _has(request, self._settings.declines)
-        made = answer(request, self._settings.output_tokens, tokenizer, declines=declines)
-        pieces, finish_reason = [*thought, *made.pieces, *(piece.arguments for piece in made.calls)], made.finish_reason
+        empty = Call(request, prompt_tokens, [], len(thought), 0, "stop", 0, counted=0)
+        call, *call_others = (self._answer(empty, tokenizer, thought, choice) for choice in range(how.n))
+        call.others = call_others
+        needed, longest = prompt_tokens + call.tokens(how.max_tokens), prompt_tokens + call.longest
+        for tokens, limit in ((needed, self._kv_tokens), (longest, self._pool.max_model_tokens or longest)):
+            if tokens > limit:
+                raise PromptRejected(f"The prompt and its answer take {tokens} tokens; this engine holds {limit}.")
+        call.blocks = math.ceil(needed / self._block_tokens)
+        if request.prefix:
+            call.given, call.pieces = skip(call.pieces, len(request.prefix))
+            call.counted = call.given
+        return call
+
+    def _answer(self, empty: Call, tokenizer: PromptTokenizer, thought: list[str], choice: int) -> Call:
+        """One answer. Args: empty: the call without an answer."""
+        request, settings = empty.request, self._settings
+        declines = _has(request, settings.declines)
+        made = answer(request, settings.output_tokens, tokenizer, declines=declines, choice=choice)
+        pieces, reason = [*thought, *made.pieces, *(piece.arguments for piece in made.calls)], made.finish_reason
         if len(pieces) > request.sampling.max_tokens:
-            pieces, finish_reason = pieces[: request.sampling.max_tokens], "length"
-        needed = prompt_tokens + len(pieces)
-        limit = min(self._kv_tokens, self._pool.max_model_tokens or needed)
-        if needed > limit:
-            raise PromptRejected(f"The prompt and its answer take {needed} tokens; this engine holds {limit}.")
-        blocks = math.ceil(needed / self._block_tokens)
-        given, pieces = skip(pieces, len(request.prefix)) if request.prefix else (0, pieces)
-        call = Call(request, prompt_tokens, pieces, len(thought), given, finish_reason, blocks, counted=given)
+            pieces, reason = pieces[: request.sampling.max_tokens], "length"
+        call = Call(request, empty.prompt_tokens, pieces, empty.thoughts, 0, reason, 0, counted=0)
         call.calls, call.calls_at = made.calls, len(thought) + len(made.pieces)
-        call.best_logprob = UNSURE if _has(request, self._settings.unsure) else SURE
+        call.best_logprob = UNSURE if _has(request, settings.unsure) else SURE
         return call
 
     def _plan_embedding(self, request: GenerationRequest, tokenizer: InputTokenizer) -> Call:
@@ -190,7 +200,7 @@ class SimulatorEngine:
     def _die(self, call: Call) -> None:
         self._serving = False
         for other in (call, *self._calls.values()):
-            made = self._made(other) - other.given
+            made = other.tokens(self._made(other)) - other.given
             other.error = EngineCrash("The simulator died, as it was told to.", made_tokens=made)
             other.woken.set()
 
@@ -230,7 +240,8 @@ class SimulatorEngine:
                 return
             is_first = call.counted == call.given
             first_token_at = self._prefilled_at(call, call.admitted_at) + 1 / self._settings.decode_tokens_per_s
-            self._totals.made(made - call.counted, first_token_at - call.began if is_first else None)
+            since_s = first_token_at - call.began if is_first else None
+            self._totals.made(call.tokens(made) - call.tokens(call.counted), since_s)
             call.counted = made
 
     def _run(self, call: Call, on_delta: OnDelta | None) -> Generation:
@@ -242,18 +253,23 @@ class SimulatorEngine:
             raise call.error
         return Generation(
             text=call.text(done),
-            usage=Usage(call.prompt_tokens, done, reasoning_tokens=min(call.thoughts, done)),
+            usage=Usage(
+                call.prompt_tokens,
+                call.tokens(done),
+                reasoning_tokens=(1 + len(call.others)) * min(call.thoughts, done),
+            ),
             reasoning=call.reasoning(done),
             finish_reason="abort" if call.aborted else call.finish_reason,
             model_served=f"simulator of {call.request.adapter or self._pool.model}",
             logprobs=call.logprobs(call.given, done),
             tool_calls=call.tool_calls(done),
+            others=call.choices(done),
         )
 
     def _decode(self, call: Call, admitted_at: float, on_delta: OnDelta | None) -> int:
         """Wait for the time of prefill and decoding. Returns: the tokens of the answer at its end."""
         prefilled_at = self._prefilled_at(call, admitted_at)
-        given, total = call.given, len(call.pieces)
+        given, total = call.given, call.longest
         call.delivered = given if on_delta else None
         # Without a listener, single tokens are invisible, and one wait is enough.
         for token in range(given + 1, total + 1) if on_delta else (total,):
@@ -261,7 +277,8 @@ class SimulatorEngine:
             if call.over or call.woken.wait(max(0.0, due - time.monotonic())):
                 return self._made(call)
             if on_delta:
-                on_delta(call.delta(token))
+                for delta in call.deltas(token):
+                    on_delta(delta)
                 call.delivered = token
         return total
 
@@ -275,7 +292,7 @@ class SimulatorEngine:
         if call.delivered is not None:
             return call.delivered
         decoding_s = time.monotonic() - self._prefilled_at(call, call.admitted_at)
-        return max(call.given, min(call.given + int(decoding_s * self._settings.decode_tokens_per_s), len(call.pieces)))
+        return max(call.given, min(call.given + int(decoding_s * self._settings.decode_tokens_per_s), call.longest))
 
 
 def _has(request: GenerationRequest, text: str) -> bool:

@@ -10,13 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace.domain.attempts import Usage
 from headrace.domain.embeddings.inputs import MOST_TOKENS
 from headrace.domain.prompts.plain import is_plain
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from workers.engines.adapters import Adapter
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.vllm.answer import GrowingAnswer
+from workers.engines.vllm.answer import GrowingAnswers
 from workers.engines.vllm.embedding import embed
 from workers.engines.vllm.reading import NO_PARSERS, Parsers, Reading
 from workers.engines.vllm.sampling import constraint, decoding
@@ -33,6 +32,7 @@ class CoreCall:
 
     Attributes:
         inputs: the token ids of each input of an embedding, which has no prompt; None for a prompt.
+        answers: as they grow, once the core has it.
     """
 
     request: GenerationRequest
@@ -44,6 +44,12 @@ class CoreCall:
     began: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     future: "Future[Generation] | None" = None
+    answers: GrowingAnswers | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """True if its tokens are needed as they come: by a listener, or to count those of several answers."""
+        return self.on_delta is not None or self.request.sampling.n > 1
 
     @property
     def tokens_left(self) -> int:
@@ -129,6 +135,8 @@ class Core:
     def _progress(self, call: CoreCall) -> Progress:
         if call.inputs is not None:
             return Progress(0)
+        if call.answers is not None and len(call.answers) > 1:
+            return Progress(call.answers.tokens)
         # Read vLLM's own records of its requests in this process, because an output may come only at the end.
         processor = self._llm.output_processor
         for internal_id in tuple(processor.external_req_ids.get(call.request.request_id, ())):
@@ -235,10 +243,10 @@ class Core:
         from vllm.inputs.engine import tokens_input
 
         request = call.request
-        reading = self._reading(call)
+        readings = [self._reading(call) for _ in range(request.sampling.n)]
+        reading, first_token_s = readings[0], None
         params = _sampling_params(call, self._defaults, reading)
-        answer = GrowingAnswer(request, call.on_delta, reading)
-        first_token_s = None
+        answers = call.answers = GrowingAnswers(request, call.on_delta, readings, len(call.prompt))
         prompt = tokens_input(call.prompt + call.prefix)
         adapter = self._adapters.get(request.adapter or "")
         outputs = self._llm.generate(
@@ -250,23 +258,13 @@ class Core:
             reasoning_parser_kwargs=reading.parser_arguments if reading else None,
         )
         async for output in outputs:
-            completion = output.outputs[0]
-            answer.add(completion)
-            if first_token_s is None and answer.tokens:
-                metrics = None if call.on_delta or reading else output.metrics
+            answers.add(output)
+            if first_token_s is None and answers.tokens:
+                metrics = None if call.is_live or reading else output.metrics
                 first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
-        cached_tokens = min(output.num_cached_tokens or 0, len(call.prompt))  # The prefix counts as output.
-        return Generation(
-            text=answer.text,
-            logprobs=answer.logprobs,
-            reasoning=answer.reasoning,
-            usage=Usage(len(call.prompt), len(call.prefix) + answer.tokens, cached_tokens, answer.reasoning_tokens),
-            tool_calls=answer.tool_calls,
-            finish_reason=answer.finish_reason(completion.finish_reason),
-            model_served=call.model,
-            first_token_s=first_token_s,
-            preemptions=output.metrics.num_preemptions if output.metrics else 0,
-        )
+        preemptions = output.metrics.num_preemptions if output.metrics else 0
+        made = answers.generation(len(call.prefix), call.model)
+        return replace(made, first_token_s=first_token_s, preemptions=preemptions)
 
 
 async def _cancel_tasks() -> None:
@@ -294,6 +292,6 @@ def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Readi
         **asked,
         structured_outputs=structure,
         # A parser must read the text as it grows.
-        output_kind=RequestOutputKind.DELTA if call.on_delta or reading else RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.DELTA if call.is_live or reading else RequestOutputKind.FINAL_ONLY,
         skip_clone=True,  # Only this request uses these parameters, so vLLM need not copy them.
     )

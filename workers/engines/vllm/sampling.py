@@ -18,7 +18,8 @@ def decoding(sampling: Sampling) -> dict[str, Any]:
         "logprobs": sampling.top_logprobs,
     }
     set_here = {name: value for name, value in given.items() if value is not None}
-    return {**set_here, **_extra(sampling.extra or {}), "stop": list(sampling.stop)}
+    several = {"n": sampling.n} if sampling.n > 1 else {}
+    return {**set_here, **several, **_extra(sampling.extra or {}), "stop": list(sampling.stop)}
 
 
 def _extra(extra: ExtraSampling) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def test_a_job_that_expired_is_ordered_again(make_sdk: Callable[..., OpenAI], ke
     ("arguments", "param"),
     [
         ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools.0.type"),
-        ({"n": 2}, "n"),
+        ({"n": 129}, "n"),
+        ({"n": 2, "temperature": 0}, "n"),
         ({"logit_bias": {"1": 200}}, "logit_bias.1"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"presence_penalty": 3}, "presence_penalty"),

@@ -72,6 +72,18 @@ def take_and_ack(take: Take, count: int) -> Counter[str]:
     return lanes
 
 
+def test_a_message_says_how_many_answers_a_job_wants_if_it_wants_several(admission: Admission, take: Take) -> None:
+    told = []
+    for n in (1, 3):
+        ticket = Ticket(new_id(), new_id(), "chat.normal", Lane.NORMAL, 6, 4, START_BY, n=n)
+        admission.commit([ticket])
+        _, message = take()
+        message.ack()
+        told.append({name: message.headers["headrace"].get(name) for name in ("max_tokens", "n")})
+    assert told == [{"max_tokens": 4, "n": None}, {"max_tokens": 4, "n": 3}]
+    assert ticket.kv_tokens == 18
+
+
 def test_of_160_deliveries_with_work_in_all_lanes_each_lane_has_its_share(
     fill: Callable[..., list[UUID]], take: Take
 ) -> None:

@@ -164,6 +164,15 @@ def test_what_is_more_than_text_is_not_continued(streams: Streams) -> None:
     assert heard(streams, job_id) == streams.begin(job_id, 3) == "two"
 
 
+def test_several_answers_are_told_apart_and_not_continued(streams: Streams) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    streams.publish([StreamPiece(job_id, 1, 0, "zero"), StreamPiece(job_id, 1, 4, "{1}\n", "logprobs", 12)])
+    told = [(event.kind, event.choice, event.text) for event in streams.read(job_id)]
+    assert told == [("delta", 0, "zero"), ("logprobs", 12, "{1}\n")]
+    assert streams.begin(job_id, 2) == ""
+
+
 def test_a_wiped_stream_takes_no_more_of_its_claim(streams: Streams, redis: Redis) -> None:
     job_id = new_id()
     streams.begin(job_id, 1)

@@ -143,6 +143,13 @@ def test_a_stream_of_a_cascade_goes_to_the_best_pool_at_once(chooser: Chooser, s
     assert models(chooser.choices(replace(CLASSIFY, stream=True), "shop")) == ["small", "large"], "no cascade"
 
 
+def test_several_answers_of_a_cascade_come_from_the_best_pool(chooser: Chooser, settings: Settings) -> None:
+    several = replace(DRAFT, n=2)
+    [choice] = cascade(chooser, settings, "fast", "chat").choices(several, "shop")
+    assert (choice.draft.model, choice.reason) == ("large", "rule 'all': chat, for several answers")
+    assert models(chooser.choices(replace(CLASSIFY, n=2), "shop")) == ["small", "large"], "no cascade"
+
+
 def test_a_job_of_high_quality_goes_to_the_last_pool_of_its_rule_alone(chooser: Chooser, settings: Settings) -> None:
     best = replace(CLASSIFY, quality="high")
     [choice] = chooser.choices(best, "shop")

@@ -105,6 +105,36 @@ def test_an_answer_has_no_more_log_probabilities_than_can_be_stored(settings: Se
     assert raised.value.param == "top_logprobs"
 
 
+def test_all_answers_must_fit_a_worker_at_once(
+    catalogue: Catalogue, settings: Settings, fleet: dict[str, Fleet]
+) -> None:
+    fleet["chat"] = Fleet("chat", workers=1, hosts=1, slots=8, running=0, max_model_tokens=2048, kv_tokens=4096)
+    spec = specify(draft(96, max_tokens=1000, n=4), APP, catalogue, settings)
+    assert (spec.sampling.n, spec.sampling.max_tokens, spec.kv_tokens) == (4, 1000, 4096)
+    with pytest.raises(InvalidRequest, match="take 4097 tokens, and a worker holds 4096") as raised:
+        specify(draft(97, max_tokens=1000, n=4), APP, catalogue, settings)
+    assert raised.value.param == "n"
+
+
+@pytest.mark.usefixtures("fleet")
+def test_several_answers_are_sampled(catalogue: Catalogue, settings: Settings) -> None:
+    assert specify(draft(10, n=2, temperature=0.1), APP, catalogue, settings).sampling.n == 2
+    assert specify(draft(10, n=1, temperature=0.0), APP, catalogue, settings)
+    with pytest.raises(InvalidRequest, match="all 2 answers are the same") as raised:
+        specify(draft(10, n=2, temperature=0.0), APP, catalogue, settings)
+    assert raised.value.param == "n"
+
+
+@pytest.mark.usefixtures("fleet")
+def test_the_log_probabilities_of_all_answers_are_bounded(settings: Settings) -> None:
+    large = settings.pools["chat"].model_copy(update={"max_model_tokens": 100_000})
+    catalogue = Catalogue({"chat": large}, settings.overflow, cast(Store, FakeStore()), lambda _: EstimatingTokenizer())
+    half = MOST_LOGPROBS_IN_ALL // 42
+    assert specify(draft(10, top_logprobs=20, max_tokens=half, n=2), APP, catalogue, settings)
+    with pytest.raises(InvalidRequest, match="lower max_tokens"):
+        specify(draft(10, top_logprobs=20, max_tokens=half + 1, n=2), APP, catalogue, settings)
+
+
 class PlainTokenizer(EstimatingTokenizer):
     """Of a model whose template does not ask how much is to be thought."""
 

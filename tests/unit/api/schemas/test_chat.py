@@ -73,7 +73,7 @@ def test_everything_that_is_honoured_arrives() -> None:
         reasoning_effort="minimal",
         service_tier="flex",
         metadata={"k": "v"},
-        n=1,
+        n=128,
         modalities=["text"],
         safety_identifier="u",
         job={"overflow": "never", "max_wait": 9},
@@ -82,7 +82,7 @@ def test_everything_that_is_honoured_arrives() -> None:
     assert (draft.response_format, draft.metadata) == ({"type": "json_object"}, {"k": "v"})
     assert (draft.reasoning_effort, draft.spelling.effort) == ("minimal", "reasoning_effort")
     assert (draft.lane, draft.end_user, draft.overflow, draft.max_wait_s) == (Lane.LOW, "u", "never", 9)
-    assert (draft.background, draft.stream) == (False, False)
+    assert (draft.background, draft.stream, draft.n) == (False, False, 128)
 
 
 def test_the_older_name_of_the_limit_is_blamed_where_it_was_used() -> None:
@@ -132,7 +132,8 @@ def test_an_earlier_answer_can_be_sent_back_as_it_came() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_completion_tokens": 5, "max_tokens": 6}, "max_tokens"),
-        ({"n": 2}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
         ({"reasoning_effort": "great"}, "reasoning_effort"),
         ({"reasoning_effort": 1}, "reasoning_effort"),
         ({"logprobs": 1}, "logprobs"),

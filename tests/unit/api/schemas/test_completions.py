@@ -51,8 +51,9 @@ def test_everything_that_is_honoured_arrives() -> None:
             for bad in ("", [], [[]], ["a", "b"], [[1], [2]], [-1], [1, "a"], [2**31], {}, 5)
         ),
         ({"suffix": "x"}, "suffix"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
         ({"best_of": 2}, "best_of"),
-        ({"n": 2}, "n"),
         ({"echo": True, "prompt": [1]}, "echo"),
         ({"echo": True, "logprobs": 1}, "echo"),
         ({"logprobs": 21}, "logprobs"),

@@ -32,6 +32,7 @@ WHOLE: dict[str, Any] = {
     "top_p": 1,
     "stop": ["a", "b"],
     "seed": -1,
+    "n": 3,
     "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
     "top_logprobs": 0,
     "reasoning_effort": "xhigh",
@@ -66,7 +67,7 @@ def test_every_field_arrives() -> None:
     assert draft.messages == (Message("system", "Be brief."), Message("user", "Hi"))
     assert (draft.model, draft.max_tokens, draft.lane, draft.max_wait_s) == ("m", 64, Lane.HIGH, 12.5)
     assert (draft.deadline, draft.overflow, draft.max_cost_usd) == (SOON, Overflow.NEVER, Decimal("0.05"))
-    assert (draft.temperature, draft.top_p, draft.stop, draft.seed) == (0, 1, ("a", "b"), -1)
+    assert (draft.temperature, draft.top_p, draft.stop, draft.seed, draft.n) == (0, 1, ("a", "b"), -1, 3)
     assert (draft.response_format, draft.top_logprobs) == (WHOLE["response_format"], 0)
     assert (draft.reasoning_effort, draft.cache, draft.quality) == ("xhigh", "exact", "high")
     assert draft.extra_sampling == {name: WHOLE[name] for name in NEUTRAL}

@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
-from api.streams.chunks import DONE, ChatChunks
+from api.streams.chunks import DONE, ChatChunks, CompletionChunks
 from api.streams.events import Event
+from headrace.domain.choices import Choice
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece
 from headrace.domain.states import JobState
@@ -84,6 +85,40 @@ def test_usage_is_the_last_chunk_where_it_was_asked_for() -> None:
     assert usage.choices == []
     assert usage.usage is not None
     assert (usage.usage.prompt_tokens, usage.usage.completion_tokens, usage.usage.total_tokens) == (9, 7, 16)
+
+
+TWICE = replace(QUEUED, n=2)
+TWICE_ANSWERED = replace(SUCCEEDED, n=2, others=(Choice("Air scatters it.", "length"),))
+
+
+@pytest.mark.parametrize("count", [5, 4, 2, 0])
+def test_several_answers_are_told_by_their_indices(count: int) -> None:
+    second = [StreamEvent(3, "delta", "Air ", 1), StreamEvent(5, "delta", "scatters it.", 1)]
+    entries = sorted([*WHOLE, *second], key=lambda entry: entry.number)[:count]
+    teller = ChatChunks(TWICE, include_usage=True)
+    events = [*teller.opening(), *teller.more(entries), *teller.ending(TWICE_ANSWERED)]
+    told = [choice for chunk in chunks(events) for choice in chunk.choices]
+    for index, (text, reason) in enumerate([(TEXT, "stop"), ("Air scatters it.", "length")]):
+        of_one = [choice for choice in told if choice.index == index]
+        assert of_one[0].delta.role == "assistant"
+        assert "".join(choice.delta.content or "" for choice in of_one) == text
+        assert [choice.finish_reason for choice in of_one if choice.finish_reason] == [reason]
+    assert events[-1] == DONE
+    assert [chunk.usage is not None for chunk in chunks(events)][-1]
+
+
+def test_a_restart_makes_every_answer_void() -> None:
+    teller = ChatChunks(TWICE)
+    [_, last] = teller.more([StreamEvent(1, "delta", "Air ", 1), restart(2)])
+    assert last["error"]["code"] == "stream_restarted"
+
+
+def test_each_answer_of_a_completion_has_its_echo_and_its_index() -> None:
+    teller = CompletionChunks(TWICE, echoed="Why? ")
+    events = [*teller.opening(), *teller.more([StreamEvent(3, "delta", "Air ", 1)]), *teller.ending(TWICE_ANSWERED)]
+    told = [choice for event in events if isinstance(event, dict) for choice in event["choices"]]
+    texts = ["".join(choice["text"] for choice in told if choice["index"] == index) for index in (0, 1)]
+    assert texts == [f"Why? {TEXT}", "Why? Air scatters it."]
 
 
 def test_a_cut_chat_completion_says_length() -> None:

@@ -139,6 +139,7 @@ def test_a_call_costs_at_most_a_token_for_each_byte_and_all_the_tokens_it_may_ma
     most = cost(PRICE, Usage(9 + 12 + 3 * MESSAGE_TOKENS + TEMPLATE_TOKENS, 50))
 
     assert ceiling(PRICE, messages, Sampling(50)) == most
+    assert ceiling(PRICE, messages, Sampling(10, n=5)) == most, "all answers together"
 
 
 def test_a_schema_is_part_of_the_prompt() -> None:

@@ -72,6 +72,7 @@ def test_webhook_follows_its_schedule_and_the_receivers_wish(
         ("x", Sampling(9, extra={"top_k": 5, "ignore_eos": True, "presence_penalty": 0.0}), True),
         ("x", Sampling(9, extra={"presence_penalty": 0.5}), False),
         ("x", Sampling(9, extra={"skip_special_tokens": False}), False),
+        ("x", Sampling(9, n=2), False),
     ],
 )
 def test_answer_is_continued_where_the_rest_says_nothing_about_its_beginning(

@@ -80,6 +80,7 @@ def test_the_paid_api_is_reached_by_its_own_queue_and_not_by_a_job_that_must_sta
         {"rule": None},
         {"rule": "gone"},
         {"stream": True},
+        {"sampling": Sampling(8, n=2)},
         {"route": Route.OVERFLOW},
         {"pool": "paid"},
         {"pool": "another"},

@@ -64,6 +64,47 @@ def test_jobs_enter_until_the_cache_is_full_and_again_once_one_has_left() -> Non
     assert bench.enter(5)
 
 
+def test_each_answer_of_a_job_takes_its_room_and_its_slot() -> None:
+    bench = Bench()
+    job = new_id()
+    # A full block of the prompt that all share, and three answers of three blocks.
+    assert bench.kv_budget.hold(job, Lane.NORMAL, 16, 48, n=3)
+    assert bench.enter(1) is None
+    reserved = bench.kv_budget.reserved()
+    assert reserved is not None
+    assert reserved.share == 1.0
+    bench.kv_budget.release(job, answered(48))
+    assert bench.enter(10)
+
+
+def test_answers_that_do_not_fit_together_wait_together() -> None:
+    bench = Bench(kv_admission="worst_case")
+    first = bench.enter(2)
+    assert not bench.kv_budget.hold(new_id(), Lane.NORMAL, 16, 48, n=3)
+    bench.kv_budget.release(first, answered(1))
+    assert bench.kv_budget.hold(new_id(), Lane.NORMAL, 16, 48, n=3)
+
+
+def test_what_all_answers_have_made_counts() -> None:
+    bench = Bench()
+    for _ in range(2000):
+        bench.kv_budget.release(bench.enter(10), answered(1))
+    job = new_id()
+    assert bench.kv_budget.hold(job, Lane.NORMAL, 16, 48, n=3)
+    bench.kv_budget.running(job, "r1")
+    assert bench.enter(5)
+    bench.engine.says = {"r1": Progress(3 * 40)}
+    assert bench.enter(5) is None
+
+
+def test_slots_are_counted_by_answers() -> None:
+    bench = Bench(EngineLimits(max_model_tokens=None, max_running=8, kv_tokens=16_000, kv_block_tokens=16), 0.25)
+    assert bench.enter(1, Lane.HIGH)
+    assert bench.kv_budget.hold(new_id(), Lane.NORMAL, 16, 16, n=5)
+    assert bench.enter(1) is None, "the two free slots are kept for the lane high"
+    assert bench.enter(1, Lane.HIGH)
+
+
 def test_an_engine_without_a_cache_of_its_own_has_room_for_all() -> None:
     bench = Bench(EngineLimits(max_model_tokens=None, max_running=8))
     assert all(bench.enter(1000) for _ in range(100))

@@ -122,7 +122,7 @@ def test_every_column_of_a_new_job_is_given_or_left_to_someone() -> None:
 
     assert {*insertion.HOT_COLUMNS, "queued_at", "start_by", "overflow_at"} == set(jobs.c.keys()) - elsewhere
     assert {"job_id", *insertion.TEXT_COLUMNS} == set(job_texts.c.keys()) - {
-        *("answer", "logprobs", "logprobs_json", "reasoning", "tool_calls", "kept_answer")
+        *("answer", "logprobs", "logprobs_json", "reasoning", "tool_calls", "kept_answer", "choices")
     }
     assert {"app_id", "job_id", "expires_at", *insertion.KEY_COLUMNS} == set(idempotency_keys.c.keys())
 
@@ -132,7 +132,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         other = apps.ensure(db, "other")
     deadline = datetime(2100, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     sampling = Sampling(7, 0.0, 0.25, ("é", "\n"), 0, {"type": "json_schema", "schema": {"a": [1.5, None]}}, 0, "none")
-    sampling = replace(sampling, extra={"logit_bias": {"7": -1.5}})
+    sampling = replace(sampling, n=3, extra={"logit_bias": {"7": -1.5}})
     stored: dict[str, tuple[Any, dict[str, Any]]] = {  # By field: its value, and the columns it becomes.
         "id": ((spec := make_spec()).id, {"id": spec.id}),
         "app_id": (other.id, {"app_id": other.id}),
@@ -153,7 +153,9 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
             sampling,
             {
                 "max_tokens": 7,
+                "n": 3,
                 "sampling": {
+                    "n": 3,
                     **{"max_tokens": 7, "temperature": 0.0, "top_p": 0.25, "stop": ["é", "\n"], "seed": 0},
                     **{"response_format": sampling.response_format, "top_logprobs": 0, "reasoning_effort": "none"},
                     "extra": {"logit_bias": {"7": -1.5}},

@@ -77,6 +77,7 @@ SAMPLINGS: dict[str, Any] = {
     "extra": {"top_k": 5},
     "compression": Compression("plain"),
     "tools": Tools(({"name": "f"},)),
+    "n": 2,
 }
 
 
@@ -104,6 +105,8 @@ def test_a_cascade_is_in_the_key_unless_the_pool_s_own_answer_is_given() -> None
     assert of(rule.model_copy(update={"pools": ("large", "chat")})) == key(), "the last pool's answer is given"
     streamed = replace(SPEC, stream=True)
     assert of(rule, streamed) == key(streamed)
+    several = replace(SPEC, sampling=replace(SPEC.sampling, n=2))
+    assert of(rule, several) == key(several)
 
 
 def test_every_field_of_the_sampling_is_in_the_key() -> None:

@@ -59,6 +59,7 @@ def test_the_pool_that_the_settings_name_looks_a_job_up() -> None:
         {"messages": (Message("user", " \n"),)},
         {"messages": (Message("user", "a" * (MAX_CHARACTERS + 1)),)},
         {"messages": (Message("input", "How do I turn on dark mode?"),)},
+        {"sampling": replace(SPEC.sampling, n=2)},
     ],
     ids=[
         "no cache",
@@ -70,6 +71,7 @@ def test_the_pool_that_the_settings_name_looks_a_job_up() -> None:
         "empty",
         "long",
         "input",
+        "several answers",
     ],
 )
 def test_no_other_job_is_looked_up(case: dict[str, Any]) -> None:
@@ -96,7 +98,7 @@ def test_two_jobs_that_match_differ_in_nothing_but_their_last_words() -> None:
     assert scope(replace(SPEC, messages=(ASKED,))) != scope()
     assert scope(replace(SPEC, messages=(SYSTEM, ASKED, Message("assistant", "So."), ASKED))) != scope()
     for field in fields(Sampling):
-        changed = replace(SPEC.sampling, **{field.name: 1 if field.name != "stop" else ("x",)})
+        changed = replace(SPEC.sampling, **{field.name: 2 if field.name != "stop" else ("x",)})
         assert scope(replace(SPEC, sampling=changed)) != scope(), field.name
 
 

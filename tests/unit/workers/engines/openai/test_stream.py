@@ -1,13 +1,16 @@
 """What is read of a stream's bytes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from headrace.domain.attempts import Usage
+from headrace.domain.choices import Choice
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall, joined
+from headrace.errors import EngineFault
 from workers.engines.base import Delta, GenerationRequest
 from workers.engines.openai.stream import ChatCall
 
@@ -68,3 +71,19 @@ def test_calls_are_read_piece_by_piece() -> None:
 def test_a_malformed_call_is_an_error(call: Any) -> None:
     with pytest.raises((AttributeError, TypeError, ValueError)):
         ChatCall(REQUEST, None).read(chunk({"delta": {"tool_calls": [call]}}))
+
+
+def test_the_pieces_of_several_answers_are_told_apart_by_their_indices() -> None:
+    told: list[Delta] = []
+    call = ChatCall(replace(REQUEST, sampling=Sampling(16, n=2)), told.append)
+    call.read(chunk({"index": 1, "delta": {"content": "two "}}) + chunk({"index": 0, "delta": {"content": "one"}}))
+    call.read(chunk({"index": 1, "delta": {"content": "words"}, "finish_reason": "length"}))
+    call.read(chunk(usage={"prompt_tokens": 3, "completion_tokens": 4}))
+    assert (call.made, [(delta.choice, delta.text) for delta in told]) == (3, [(1, "two "), (0, "one"), (1, "words")])
+    with pytest.raises(EngineFault, match="cut off"):
+        call.generation()
+
+    call.read(chunk({"index": 0, "delta": {}, "finish_reason": "stop"}))
+    generation = call.generation()
+    assert (generation.text, generation.finish_reason, generation.usage) == ("one", "stop", Usage(3, 4))
+    assert generation.others == (Choice("two words", "length"),)

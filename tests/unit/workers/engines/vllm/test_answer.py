@@ -110,10 +110,12 @@ def test_calls_are_collected_and_told() -> None:
 )
 def test_an_answer_ends_by_its_calls_if_the_model_chose_them(choice: Any, ended_by: Any, reason: str) -> None:
     tools = Tools(({"name": "f"},), choice, "f")
+    ended = SimpleNamespace(token_ids=[0], logprobs=None, text="x", finish_reason=ended_by, stop_reason=None)
     made = GrowingAnswer(GenerationRequest("r", (Message("user", "So?"),), Sampling(16, tools=tools)), None, None)
-    assert made.finish_reason(ended_by) == ended_by
+    made.add(ended)
+    assert made.finish_reason == ended_by
     made = GrowingAnswer(
         GenerationRequest("r", (Message("user", "So?"),), Sampling(16, tools=tools)), None, CallReading()
     )  # type: ignore[arg-type]
-    made.add(SimpleNamespace(token_ids=[0], logprobs=None, text="x", finish_reason=ended_by, stop_reason=None))
-    assert made.finish_reason(ended_by) == reason
+    made.add(ended)
+    assert made.finish_reason == reason
