@@ -49,13 +49,7 @@ def specify(
     check_kind(draft, model)
     check_tools(draft, model.name, has_template=model.has_tool_template, has_parser=model.has_tool_parser)
     _check_effort(draft, model)
-    prompt_tokens = _count_in_turn(draft, model, app, catalogue)
-    max_tokens = 0 if draft.is_embedding else _max_tokens(draft, model, prompt_tokens)
-    check_min_tokens(draft, max_tokens)
-    _check_logprobs(draft, model, draft.n * max_tokens)
-    if draft.n > 1:
-        is_paid, kv_tokens = settings.pools[model.pool].is_paid, catalogue.fleet(model.pool).kv_tokens
-        check_choices(draft, prompt_tokens, max_tokens, kv_tokens=kv_tokens, is_paid=is_paid)
+    prompt_tokens, max_tokens = _measure(draft, model, app, catalogue, settings)
     job_id, rule = new_id(), settings.rules.get(draft.rule or "")
     return JobSpec(
         id=job_id,
@@ -81,6 +75,18 @@ def specify(
         rule=draft.rule,
         is_shadowed=rule is not None and _may_be_shadowed(draft) and is_sampled(job_id, rule.shadow_share),
     )
+
+
+def _measure(draft: Draft, model: Model, app: App, catalogue: Catalogue, settings: Settings) -> tuple[int, int]:
+    """The tokens of the prompt and the most of one answer, once both are known to fit."""
+    prompt_tokens = _count_in_turn(draft, model, app, catalogue)
+    max_tokens = 0 if draft.is_embedding else _max_tokens(draft, model, prompt_tokens)
+    check_min_tokens(draft, max_tokens)
+    _check_logprobs(draft, model, draft.n * max_tokens)
+    if draft.n > 1:
+        is_paid, kv_tokens = settings.pools[model.pool].is_paid, catalogue.fleet(model.pool).kv_tokens
+        check_choices(draft, prompt_tokens, max_tokens, kv_tokens=kv_tokens, is_paid=is_paid)
+    return prompt_tokens, max_tokens
 
 
 def _may_be_shadowed(draft: Draft) -> bool:

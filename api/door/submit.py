@@ -13,10 +13,10 @@ from api.door.choices import Choice, Chooser
 from api.door.complaints import start_within_s
 from api.door.compose import composed
 from api.door.drafts import Draft
-from api.door.exact_cache import Caller, ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Admitted, Bid, Intake, Replayed
 from api.door.refusing.refuser import Refuser, or_unknown
+from api.door.sharing.exact_cache import Caller, ExactCache
 from api.door.specify import specify
 from api.door.spill_switch import SpillSwitch
 from api.door.wallet import SharedWallet

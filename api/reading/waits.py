@@ -211,7 +211,7 @@ class Waits:
                     self._tell_all()
 
     def _listen(self, job_ids: Collection[UUID]) -> None:
-        """Let Redis tell this process of these jobs. Where it does not answer, the re-check tells of their ends."""
+        """Listen to these jobs. While Redis does not answer, the re-check finds their ends."""
         try:
             self._news.listen(job_ids, self._channel)
         except BrokerUnavailable as error:

@@ -16,11 +16,10 @@ from headrace.tables.fleet import (
 )
 from headrace.tables.operators import failed_logins, operators
 from headrace.tables.reuse import cache_entries, cache_matches
+from headrace.tables.webhooks import deliveries, gone_receivers
 from headrace.tables.work import (
     BY_MONTH,
     attempts,
-    deliveries,
-    gone_receivers,
     job_retries,
     job_texts,
     jobs,

@@ -19,7 +19,7 @@ from headrace.errors import NotFound
 from headrace.store import clock
 from headrace.store.webhooks.outbox import GONE, GONE_STATUS, receiver_digest
 from headrace.tables import apps, deliveries, gone_receivers
-from headrace.tables.work import APP_KEY, RECEIVER
+from headrace.tables.webhooks import APP_KEY, RECEIVER
 
 #: The most deliveries of a gone receiver that fail at once with its 410; the others fail when they are due.
 GONE_ROWS = 1000

@@ -18,7 +18,7 @@ from headrace.domain.deliveries import START, Delivery, GivenUp, Pulled, Terms
 from headrace.domain.states import JobState
 from headrace.policies.webhooks import job_data
 from headrace.tables import apps, deliveries, gone_receivers, jobs
-from headrace.tables.work import APP_KEY, RECEIVER
+from headrace.tables.webhooks import APP_KEY, RECEIVER
 
 #: How many receivers one pull reads; the next pull continues after them.
 RECEIVERS_A_PULL = 500

@@ -11,13 +11,13 @@ import pytest
 
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
-from api.door.exact_cache import ExactCache
 from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.refusals import Refusals
 from api.door.refusing.early_refusals import EarlyRefusals
 from api.door.refusing.refuser import Refuser
-from api.door.single_flight import SingleFlight
+from api.door.sharing.exact_cache import ExactCache
+from api.door.sharing.single_flight import SingleFlight
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet

@@ -1,4 +1,4 @@
--- announce(jobs) -> nothing: tell the listeners of these jobs that they have ended, and whoever else waits for ends.
+-- announce(jobs) -> nothing: tell a job's listeners, the webhook workers and Flower that these jobs have ended.
 --
 -- KEYS  per job, the set of its listeners' channels; then the bell of the webhook workers, if there are deliveries
 -- ARGV  the channel that Flower's events come from, the jobs for it, apart by spaces, or empty; then per key of a job

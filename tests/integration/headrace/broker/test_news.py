@@ -29,7 +29,7 @@ def test_each_listener_hears_of_its_own_jobs_once(redis: Redis) -> None:
 
     heard = [[next_message(listeners[0])["data"] for _ in range(2)], [next_message(listeners[1])["data"]]]
     assert heard == [[f"ended {mine.hex}", f"ended {both.hex}"], [f"ended {both.hex}"]]
-    # What has ended is forgotten: the second announcement reached nobody.
+    # A job that has ended has no listeners any more: the second announcement reached none.
     assert not any(listener.get_message(timeout=0.1) for listener in listeners)
     assert not redis.exists(listeners_key(mine), listeners_key(both))
     for listener in listeners:

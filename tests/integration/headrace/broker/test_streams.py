@@ -251,7 +251,7 @@ def test_readers_are_told_of_each_change(streams: Streams, redis: Redis) -> None
     streams.begin(job_id, 1)
     publish(streams, job_id, 1, "", "text")
     streams.begin(other, 1)
-    publish(streams, other, 1, "", "text of a job that nobody listens to")
+    publish(streams, other, 1, "", "text of a job without listeners")
     streams.begin(job_id, 2, anew=True)
 
     assert [next_message(listener)["data"] for _ in range(3)] == [f"more {job_id.hex}"] * 3

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from api.door.accepted import Accepted
 from api.door.complaints import rate_limited
-from api.door.single_flight import SingleFlight
+from api.door.sharing.single_flight import SingleFlight
 from headrace.batching import Batching, Call
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates

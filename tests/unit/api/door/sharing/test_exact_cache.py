@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from api.door.drafts import Draft, Spelling
-from api.door.exact_cache import ExactCache
-from api.door.single_flight import SingleFlight
+from api.door.sharing.exact_cache import ExactCache
+from api.door.sharing.single_flight import SingleFlight
 from api.door.submit import Submitter
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates

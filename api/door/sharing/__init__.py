@@ -1,0 +1,1 @@
+"""Answers that a job shares with identical jobs: stored ones, and those under way."""
