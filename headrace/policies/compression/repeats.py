@@ -50,12 +50,12 @@ def _cuts(text: str, seen: set[str]) -> list[Span]:
     """What can go of one message. Args: seen: what the conversation has said by now; this message is added."""
     found, kept, within = paragraphs(text), list[Paragraph](), list[Span]()
     for each in found:
-        key = _key(text, each.start, each.end)
+        key = _key(text, each.start, each.end, each.spans)
         # In this order: a paragraph of one sentence has the key of that sentence.
         is_known = len(key) >= LEAST_CHARS and key in seen
         pieces = _pieces(text, each, seen)
         seen.add(key)
-        is_repeated = is_known or (pieces and all(piece.is_repeated for piece in pieces))
+        is_repeated = is_known or _is_said_in_pieces(each, pieces)
         if each.is_set or not is_repeated:
             kept.append(each)
             within += _sentences(each, pieces)
@@ -64,8 +64,19 @@ def _cuts(text: str, seen: set[str]) -> list[Span]:
     return [*within, *_between(text, kept), *(span for each in kept for span in _spaces(text, each))]
 
 
-def _key(text: str, start: int, end: int) -> str:
-    return " ".join(text[start:end].split()).lstrip("-*• ")
+def _key(text: str, start: int, end: int, spans: Sequence[Span]) -> str:
+    """Equal for two pieces that say the same: their words, and the white space of what is protected. Empty for none."""
+    said = " ".join(text[start:end].split()).lstrip("-*• ")
+    inside = (text[max(start, first) : min(end, last)] for first, last in spans if first < end and last > start)
+    exact = [each for each in inside if each != " ".join(each.split())]
+    return "\0".join([said, *exact]) if said else ""
+
+
+def _is_said_in_pieces(paragraph: Paragraph, pieces: Sequence[_Piece]) -> bool:
+    """Whether each sentence stood earlier, so that nothing protected is lost: none of it reaches over two sentences."""
+    if not pieces or not all(piece.is_repeated for piece in pieces):
+        return False
+    return not any(overlaps(paragraph.spans, piece.last, piece.end) for piece in pieces)
 
 
 def _pieces(text: str, paragraph: Paragraph, seen: set[str]) -> tuple[_Piece, ...]:
@@ -73,7 +84,7 @@ def _pieces(text: str, paragraph: Paragraph, seen: set[str]) -> tuple[_Piece, ..
     pieces, start = [], paragraph.start
     gaps = BETWEEN_SENTENCES.finditer(text, paragraph.start, paragraph.end)
     for last, end in (*(gap.span() for gap in gaps), (paragraph.end, paragraph.end)):
-        if key := _key(text, start, last):
+        if key := _key(text, start, last, paragraph.spans):
             pieces.append(_Piece(start, last, end, is_repeated=len(key) >= LEAST_CHARS and key in seen))
             seen.add(key)
         start = end
@@ -88,7 +99,8 @@ def _sentences(paragraph: Paragraph, pieces: Sequence[_Piece]) -> Iterator[Span]
     yield paragraph.start, kept[0].start
     for before, after in pairwise(kept):
         yield before.end, after.start
-    yield kept[-1].last, paragraph.end
+    if not overlaps(paragraph.spans, kept[-1].last, paragraph.end):
+        yield kept[-1].last, paragraph.end
 
 
 def _spaces(text: str, paragraph: Paragraph) -> Iterator[Span]:
