@@ -122,6 +122,7 @@ def main(calls: int, seed: int, off: str | None, file: Path | None) -> None:
         "server_errors": sum(unexpected.values()),
         "honest_ends": errors.total() - sum(unexpected.values()),
         "nonconforming": sum(each["failed"] for each in told),
+        "gave_up": sum(each["gave_up"] for each in told),
     }
     if file is not None:
         file.write_text(json.dumps({"figures": figures, "callers": told}, indent=2) + "\n")
