@@ -106,9 +106,9 @@ def create_app(settings: Settings) -> WebApp:
     for routes in (models, tokens, queues, usage, health, documentation):
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
-    mounted = DispatcherMiddleware(app.wsgi_app, {OPS_PATH: create_ops(parts)})
     # Pages of other origins need headers that Flask adds.
-    app.wsgi_app = mounted if settings.cors.origins else EarlyDoor(mounted, parts)  # type: ignore[method-assign]
+    door = app.wsgi_app if settings.cors.origins else EarlyDoor(app.wsgi_app, parts)
+    app.wsgi_app = DispatcherMiddleware(door, {OPS_PATH: create_ops(parts)})  # type: ignore[method-assign]
     return app
 
 
