@@ -21,7 +21,7 @@ _FACTS = (
     *("cached_tokens", "reasoning_tokens", "finish_reason", "error_code", "usd", "max_cost_usd", "cache"),
     *("created_at", "queued_at", "started_at", "ended_at", "start_by", "finish_by"),
 )
-_TEXTS = ("messages", "sampling", "reasoning", "answer", "tool_calls")
+_TEXTS = ("messages", "sampling", "reasoning", "answer", "tool_calls", "choices")
 
 
 @click.command()

@@ -16,13 +16,14 @@ from api.deps import EXTENSION
 from api.ops.app import CONNECTIONS
 from headrace.broker.admission import Admission
 from headrace.domain.apps import App
+from headrace.domain.choices import Choice
 from headrace.domain.ids import show_id
 from headrace.domain.operators.accounts import Role
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, apps
 from headrace.store.clients import keys
-from headrace.tables import api_keys, decisions, hosts, jobs, operators
+from headrace.tables import api_keys, decisions, hosts, job_texts, jobs, operators
 from tests.integration.api.ops.browser import Browser
 from tests.integration.api.ops.full import CANARY
 
@@ -71,10 +72,15 @@ def test_a_role_that_may_not_read_texts_gets_403(
             assert CANARY not in response.text
 
 
-def test_an_admin_reads_a_job_s_texts(admin: Browser, full: list[UUID], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_admin_reads_a_job_s_texts(
+    admin: Browser, full: list[UUID], store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
+    with store.begin() as db:
+        second = [Choice("A second answer.", "stop").to_fields()]
+        db.execute(sa.update(job_texts).where(job_texts.c.job_id == full[0]).values(choices=second))
     text = admin.get(f"/jobs/{show_id(full[0])}/texts").text
-    for part in (f"{CANARY} prompt", f"{CANARY} answer", f"{CANARY} thought"):
+    for part in (f"{CANARY} prompt", f"{CANARY} answer", f"{CANARY} thought", "A second answer."):
         assert part in text
     assert "operator_acted" in caplog.text
 

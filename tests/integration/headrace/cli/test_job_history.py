@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from click.testing import Result
 
 from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.choices import Choice
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import ID_PREFIXES, new_id, show_id
 from headrace.domain.limits.budgets import Cost
@@ -114,6 +115,9 @@ def test_jobs_show_keeps_prompt_and_answer_to_itself_unless_asked(run: Run, stor
     text = told(run, job, "--text")["text"]
     assert (text["messages"][0]["content"], text["answer"]) == ("What is a headrace?", "A channel.")
 
+    with store.begin() as db:
+        db.execute(sa.update(job_texts).values(choices=[Choice("A second answer.", "stop").to_fields()]))
+    assert "A second answer." in run("jobs", "show", job, "--text").stdout
     with store.begin() as db:
         db.execute(sa.delete(job_texts))
     assert "erased" in run("jobs", "show", job, "--text").stderr
