@@ -163,9 +163,9 @@ class PoolSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _the_paid_api_and_an_embedding_model_know_their_own_limit(cls, given: Any) -> Any:
-        """The default is a laptop's."""
+        """The default is a laptop's. A shipped template and the parser beside it are for its model's prompts."""
         if isinstance(given, Mapping) and (given.get("engine") == "openai" or given.get("serves") == "embeddings"):
-            return {"max_model_tokens": None, **given}
+            return {"max_model_tokens": None, **_without_shipped_template(given)}
         return given
 
     @model_validator(mode="after")
@@ -206,9 +206,8 @@ class PoolSettings(Section):
         """The pool with another model, folder or engine. Raises: ValidationError."""
         given = self.model_dump(exclude_unset=True)
         is_other = changes.get("model", self.model) != self.model or changes.get("engine") == "openai"
-        if is_other and self.chat_template in SHIPPED_TEMPLATES:
-            # A shipped template is for its model alone, and so is the parser beside it.
-            given = {name: value for name, value in given.items() if name not in ("chat_template", "tool_parser")}
+        if is_other:
+            given = dict(_without_shipped_template(given))
         return type(self)(**{**given, **changes})
 
     @property
@@ -234,6 +233,13 @@ class PoolSettings(Section):
         """The most alternatives to a token that can be asked for: as many as vLLM's own option lets through."""
         given = int(self.engine_options.get("max_logprobs", MOST_LOGPROBS))
         return min(given, MOST_LOGPROBS) if given >= 0 else MOST_LOGPROBS  # -1 is no bound.
+
+
+def _without_shipped_template(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A pool's settings without a template of Headrace's, which is for one model alone, and the parser beside it."""
+    if given.get("chat_template") not in SHIPPED_TEMPLATES:
+        return given
+    return {name: value for name, value in given.items() if name not in ("chat_template", "tool_parser")}
 
 
 class SimulatorSettings(Section):

@@ -55,7 +55,8 @@ def demand_of(history: History, job_tokens: float, policy: ScalingSettings, now:
     mean, last = fmean(rates[:LEVEL_BINS]), fmean(rates[:LAST_BINS])
     level, slope = mean, 0.0
     if len(rates) >= TREND_BINS:
-        trend = _trend(rates)
+        # The last minute counts as its mean: else more jobs in its first half than in its second could end a trend.
+        trend = _trend([last] * LAST_BINS + rates[LAST_BINS:])
         line_end, line_slope = _line(ages, rates)
         if trend > TREND_SIGMAS and line_slope > 0:
             level, slope = max(mean, line_end), line_slope

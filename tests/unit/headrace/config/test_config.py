@@ -298,7 +298,7 @@ def test_a_pool_of_the_paid_api_with_a_key_is_sound(tmp_path: Path, monkeypatch:
     "option",
     [
         *('adapters = { dtype = "x" }', 'engine_options = { dtype = "x" }', 'reasoning_parser = "qwen3"'),
-        *('tool_parser = "hermes"', 'chat_template = "smollm2"'),
+        *('tool_parser = "hermes"', 'chat_template = "/etc/t.jinja"'),
     ],
 )
 def test_a_pool_of_the_paid_api_has_none_of_vllms_options(
@@ -440,6 +440,8 @@ def test_a_pool_of_embeddings_has_nothing_that_makes_text(
         ({"HEADRACE_MODEL": DEFAULT_MODEL, "HEADRACE_MODEL_DIR": "/models/smollm2"}, ("smollm2", "hermes")),
         ({"HEADRACE_MODEL": "org/other"}, (None, None)),
         ({"HEADRACE_ENGINE": "openai", "OPENAI_API_KEY": "sk"}, (None, None)),
+        ({"HEADRACE_POOLS__CHAT__ENGINE": "openai", "OPENAI_API_KEY": "sk"}, (None, None)),
+        ({"HEADRACE_POOLS__CHAT__SERVES": "embeddings"}, (None, None)),
     ],
 )
 def test_a_shipped_template_is_for_its_model_alone(
@@ -461,7 +463,7 @@ def test_a_template_of_the_operator_s_stays_for_another_model(tmp_path: Path, mo
     assert (pool.model, pool.chat_template, pool.tool_parser) == ("c/d", "/etc/t.jinja", "hermes")
 
 
-@pytest.mark.parametrize("option", ['tool_parser = "hermes"', 'chat_template = "smollm2"'])
+@pytest.mark.parametrize("option", ['tool_parser = "hermes"', 'chat_template = "/etc/t.jinja"'])
 def test_a_pool_of_embeddings_has_no_tools(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f'[pools.chat]\nserves = "embeddings"\n{option}'))
     with pytest.raises(ConfigError, match="no 'tool_parser', no 'chat_template'"):

@@ -31,6 +31,11 @@ def seen(jobs: Sequence[int], every_s: float = 30.0, window_s: float = 600.0) ->
     return demand_of(offered(jobs, every_s), JOB_TOKENS, ScalingSettings(window_s=window_s), NOW)
 
 
+def test_more_jobs_in_the_first_half_of_the_last_minute_end_no_trend() -> None:
+    assert seen([30, 31, 32, 33, 34, 35, 36]).slope > 0
+    assert seen([30, 31, 32, 33, 34, 40, 36]).slope > 0
+
+
 @pytest.mark.parametrize(
     ("jobs", "level", "slope"),
     [
