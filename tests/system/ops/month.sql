@@ -45,10 +45,10 @@ FROM jobs;
 
 INSERT INTO attempts (job_id, number, worker_id, engine, model_served, started_at, ended_at, outcome, error_code,
                       prompt_tokens, cached_tokens, output_tokens, engine_s, first_token_s)
-SELECT id, n, gen_random_uuid(), 'vllm', model_served, started_at + interval '2 s' * (n - 1), ended_at,
+SELECT id, number, gen_random_uuid(), 'vllm', model_served, started_at + interval '2 s' * (number - 1), ended_at,
        CASE state WHEN 'succeeded' THEN 'succeeded' ELSE 'failed' END, error_code, prompt_tokens, 0, output_tokens,
        0.8 + output_tokens / 100.0, 0.12
-FROM jobs, generate_series(1, jobs.attempt) n WHERE started_at IS NOT NULL;
+FROM jobs, generate_series(1, jobs.attempt) number WHERE started_at IS NOT NULL;
 
 INSERT INTO ledger (at, kind, job_id, attempt, app_id, pool, model, prompt_tokens, cached_tokens, output_tokens, engine_s,
                     usd, api_usd, price_version)
@@ -119,11 +119,11 @@ FROM (SELECT n, now() - interval '4 hours' * n - interval '7 minutes' AS at FROM
 
 INSERT INTO deliveries (id, app_id, job_id, event, url, state, tries, last_status, last_error, delivered_at)
 SELECT gen_random_uuid(), app_id, id, 'job.' || state, webhook_url,
-       CASE WHEN n % 7 = 0 THEN 'failed' WHEN n % 11 = 0 THEN 'pending' ELSE 'delivered' END, 1 + (n % 7 = 0)::int * 8,
-       CASE WHEN n % 7 = 0 THEN 503 WHEN n % 11 = 0 THEN NULL ELSE 200 END,
-       CASE WHEN n % 7 = 0 THEN 'The receiver answered 503.' END, CASE WHEN n % 7 <> 0 AND n % 11 <> 0 THEN ended_at END
-FROM (SELECT *, row_number() OVER (ORDER BY id DESC) AS n FROM jobs WHERE webhook_url IS NOT NULL AND ended_at IS NOT NULL) j
-WHERE n <= 40;
+       CASE WHEN place % 7 = 0 THEN 'failed' WHEN place % 11 = 0 THEN 'pending' ELSE 'delivered' END, 1 + (place % 7 = 0)::int * 8,
+       CASE WHEN place % 7 = 0 THEN 503 WHEN place % 11 = 0 THEN NULL ELSE 200 END,
+       CASE WHEN place % 7 = 0 THEN 'The receiver answered 503.' END, CASE WHEN place % 7 <> 0 AND place % 11 <> 0 THEN ended_at END
+FROM (SELECT *, row_number() OVER (ORDER BY id DESC) AS place FROM jobs WHERE webhook_url IS NOT NULL AND ended_at IS NOT NULL) j
+WHERE place <= 40;
 
 INSERT INTO budgets (id, app_id, period, starts_at, reserved_usd, spent_usd)
 SELECT gen_random_uuid(), app_id, period, date_trunc(period, now(), 'UTC'), 0.02,
