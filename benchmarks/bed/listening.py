@@ -82,9 +82,9 @@ def _listen(pipe: Connection, settings: Settings, job_ids: Sequence[UUID], chann
     redis = connections.redis(settings)
     counting = _Counting(redis, Store(connections.postgres(settings)), wait_slots=1, stream_slots=1)
     with ExitStack() as stack:
-        *_, last = [stack.enter_context(counting.watch(job_id)) for job_id in job_ids]
-        # The first news of all: the process is subscribed.
-        last.wait(START_TIMEOUT_S)
+        first, *_ = [stack.enter_context(counting.watch(job_id)) for job_id in job_ids]
+        # The first news: the process is subscribed. Watches that began after that are not told.
+        first.wait(START_TIMEOUT_S)
         while pipe.recv():
             pipe.send(Heard(counting.messages, time.process_time()))
 
