@@ -105,7 +105,7 @@ def show(found: dict[str, dict[str, float]]) -> None:
 @click.command()
 @click.option("--processes", type=click.IntRange(min=2), default=50, show_default=True, help="That listen.")
 @click.option("--streams", type=click.IntRange(min=1), default=5000, show_default=True, help="Of all of them together.")
-@click.option("--words", type=click.IntRange(min=1), default=2, show_default=True, help="Of each stream.")
+@click.option("--words", type=click.IntRange(min=1), default=20, show_default=True, help="Of each stream.")
 @click.option("--off", type=click.Choice(["channels"]), help="Once more with one channel for all processes.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write figures.")
 def main(processes: int, streams: int, words: int, off: str | None, file: Path | None) -> None:
