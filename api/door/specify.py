@@ -43,12 +43,9 @@ def specify(
     """
     _check_lane(draft, app)
     _check_deadline(draft)
-    if not settings.webhooks.allow_private:
-        _check_webhook(draft)
+    _check_webhook(draft, settings)
     model = catalogue.find(draft.model, is_embedding=draft.is_embedding)
-    check_kind(draft, model)
-    check_tools(draft, model.name, has_template=model.has_tool_template, has_parser=model.has_tool_parser)
-    _check_effort(draft, model)
+    _check_abilities(draft, model)
     prompt_tokens, max_tokens = _measure(draft, model, app, catalogue, settings)
     job_id, rule = new_id(), settings.rules.get(draft.rule or "")
     return JobSpec(
@@ -75,6 +72,12 @@ def specify(
         rule=draft.rule,
         is_shadowed=rule is not None and _may_be_shadowed(draft) and is_sampled(job_id, rule.shadow_share),
     )
+
+
+def _check_abilities(draft: Draft, model: Model) -> None:
+    check_kind(draft, model)
+    check_tools(draft, model.name, has_template=model.has_tool_template, has_parser=model.has_tool_parser)
+    _check_effort(draft, model)
 
 
 def _measure(draft: Draft, model: Model, app: App, catalogue: Catalogue, settings: Settings) -> tuple[int, int]:
@@ -159,8 +162,8 @@ def _check_deadline(draft: Draft) -> None:
         raise InvalidRequest("The deadline is in the past.", code="deadline_in_past", param=param)
 
 
-def _check_webhook(draft: Draft) -> None:
-    if draft.webhook_url and not _is_public_https(draft.webhook_url):
+def _check_webhook(draft: Draft, settings: Settings) -> None:
+    if draft.webhook_url and not settings.webhooks.allow_private and not _is_public_https(draft.webhook_url):
         raise InvalidRequest(
             "The webhook must be an https URL of a public host.",
             code="webhook_url_not_allowed",

@@ -52,7 +52,9 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self._url, key = _address(settings)
         if not (key.isascii() and key.isprintable()):
-            raise click.ClickException("HEADRACE_API_KEY is not a key of ours: it has characters that no key has.")
+            raise click.ClickException(
+                "HEADRACE_API_KEY is not an API key of Headrace: it has characters that no key has."
+            )
         headers = {"Authorization": f"Bearer {key}"}
         try:
             # The callers bound the connections, by their number of threads.

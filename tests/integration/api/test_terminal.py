@@ -119,7 +119,7 @@ def test_a_cancel_and_the_queues_show_what_became_of_it(run: Run) -> None:
         (["queues"], {"HEADRACE_URL": "http://127.0.0.1:1"}, "Error: No answer from http://127.0.0.1:1"),
         (["queues"], {"HEADRACE_URL": "nonsense"}, "Error: HEADRACE_URL must begin with http:// or https://"),
         (["queues"], {"HEADRACE_URL": "http://[::"}, "Error: HEADRACE_URL 'http://[::' is not a URL"),
-        (["queues"], {"HEADRACE_API_KEY": "hr-\u00e9"}, "Error: HEADRACE_API_KEY is not a key of ours"),
+        (["queues"], {"HEADRACE_API_KEY": "hr-\u00e9"}, "Error: HEADRACE_API_KEY is not an API key of Headrace"),
         (["queues"], {"HEADRACE_CONFIG": "/nowhere.toml"}, "Error: HEADRACE_CONFIG names /nowhere.toml"),
         (["get", "../../healthz"], {}, "Error: No job with id '../../healthz'.\n"),
         (["cancel", "job_1?x"], {}, "Error: No job with id 'job_1?x'.\n"),
