@@ -20,7 +20,7 @@ from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable, UnknownPrice
 from headrace.policies.pricing import Tariff, cost
 from headrace.store import clock, jobs, locks
-from headrace.store.attempts import losses
+from headrace.store.attempts import escalations, losses
 from headrace.store.attempts.losses import Loss
 from headrace.store.bad_rows import BadRows
 from headrace.store.money import reservations, tariffs
@@ -37,7 +37,7 @@ class Fate:
     """What becomes of a job whose worker died.
 
     Attributes:
-        stands: True if it waits only for the sweep that ends it with the answer that it has from an earlier pool.
+        stands: True if it ends with the answer that it has from an earlier pool.
     """
 
     target: JobState
@@ -49,14 +49,14 @@ class Fate:
 def fate(*, attempt: int, max_attempts: int, is_cancelled: bool, is_overdue: bool, has_answer: bool = False) -> Fate:
     """Cancelled if a cancel was requested, failed if its time or its attempts are over, else another attempt.
 
-    Args: has_answer: True if an earlier pool has answered it: then it does not fail for the lack of attempts.
+    Args: has_answer: True if an earlier pool has answered it: then it does not fail, as under a worker that lives.
     """
     if is_cancelled:
         return Fate(JobState.CANCELLED)
+    if has_answer and (is_overdue or attempt >= max_attempts):
+        return Fate(JobState.WAITING, stands=True)
     if is_overdue:
         return Fate(JobState.FAILED, "deadline_exceeded", "Its deadline passed before it could finish.")
-    if attempt >= max_attempts and has_answer:
-        return Fate(JobState.WAITING, stands=True)
     if attempt >= max_attempts:
         message = f"Its worker died in each of {attempt} attempts." if attempt > 1 else "Its worker died."
         return Fate(JobState.FAILED, "worker_lost", message)
@@ -122,7 +122,9 @@ def _take_back(settings: Settings, db: Connection, rows: Sequence[Row[Any]]) -> 
         for row, end in fates
     ]
     reservations.settle(db, losses.lose(db, lost))
-    return fates
+    # In the same transaction: past its deadline, `expire` or a reader would else fail it first.
+    given = {row.id for row in escalations.stand(db, [row for row, end in fates if end.stands])}
+    return [(row, Fate(JobState.SUCCEEDED) if row.id in given else end) for row, end in fates]
 
 
 def _fate_of(row: Row[Any], max_attempts: int, now: datetime) -> Fate:

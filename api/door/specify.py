@@ -110,11 +110,13 @@ def _default_max_wait_s(draft: Draft, pool: str, settings: Settings) -> float:
 
 
 def _compression(draft: Draft, model: Model, settings: Settings) -> Compression | None:
-    if draft.is_embedding and draft.compress.method in (None, "off"):
+    is_as_sent = draft.is_embedding or draft.is_plain
+    if is_as_sent and draft.compress.method in (None, "off"):
         return None
     try:
-        if draft.is_embedding:
-            raise InvalidRequest("An 'input' is embedded as it is: leave it out.", param="compress")
+        if is_as_sent:
+            what = "An 'input' is embedded" if draft.is_embedding else "A plain prompt is continued"
+            raise InvalidRequest(f"{what} as it is: leave it out.", param="compress")
         return chosen(draft.compress, settings.pools[model.pool], model.pool)
     except InvalidRequest as error:
         raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}{error.param}") from error

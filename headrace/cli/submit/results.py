@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from headrace.domain.states import JobState
 
 #: The status of a line that the API, or this command, refused: there is no job.
 REFUSED = "refused"
+#: What each result begins with: `Outcome.record` has the line first.
+BEGINNING = b'{"line": '
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +84,50 @@ class FileResults:
     A line that is tried again gets another result. `results_file` removes its earlier ones at the end.
     """
 
-    def __init__(self, file: IO[bytes], past: dict[int, Past]) -> None:
-        self._file, self.past = file, past
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        """Read what earlier runs did. Raises: click.ClickException: the file has other content."""
+        self._file, self._path = file, path
         self.has_outdated = False
+        self.past: dict[int, Past] = {}
+        self._read()
 
     def add(self, outcome: Outcome) -> None:
-        """Append a result."""
+        """Append a result. Raises: click.ClickException: the file cannot be written."""
         before = self.past.get(outcome.line.number)
         tries = 1 if before is None else before.tries + 1
-        self._file.write(json.dumps(outcome.record(tries), ensure_ascii=False).encode() + b"\n")
-        self.past[outcome.line.number] = Past(outcome.line.digest, tries, outcome.is_answered)
-        self.has_outdated |= before is not None
+        rest = json.dumps(outcome.record(tries), ensure_ascii=False).encode() + b"\n"
+        try:
+            # A disk that is nearly full takes only a part.
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+        self._note(outcome.line.number, Past(outcome.line.digest, tries, outcome.is_answered))
+
+    def _note(self, number: int, past: Past) -> None:
+        self.has_outdated |= number in self.past
+        self.past[number] = past
+
+    def _read(self) -> None:
+        """Read the results of earlier runs. A last line that a process did not finish is removed."""
+        self._file.seek(0)
+        whole, raw = 0, b""
+        with os.fdopen(os.dup(self._file.fileno()), "rb") as reader:
+            for number, raw in enumerate(reader, start=1):
+                record = _record(raw)
+                if record is None and _is_torn(raw):
+                    break
+                if record is None:
+                    raise click.ClickException(
+                        f"{self._path}, line {number}, is no result of 'headrace submit': name another file with "
+                        "--output."
+                    )
+                whole += len(raw)
+                succeeded = record["status"] == JobState.SUCCEEDED
+                self._note(record["line"], Past(record["line_digest"], record["tries"], succeeded))
+        self._file.truncate(whole)
+        if whole and not raw.endswith(b"\n") and _record(raw) is not None:
+            self._file.write(b"\n")
 
 
 @contextmanager
@@ -100,10 +136,14 @@ def results_file(path: Path) -> Iterator[FileResults]:
 
     Raises: click.ClickException: another process writes to it, it has other content, or it cannot be written.
     """
+    # The file that a link leads to: a link would be replaced by another file at the end.
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise click.ClickException(f"{path} is no file: name one, or leave --output out to print the results.")
     try:
         file = path.open("a+b", buffering=0)
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}.") from error
+        raise _unwritable(path, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,7 +151,7 @@ def results_file(path: Path) -> Iterator[FileResults]:
                 raise OSError
         except OSError:
             raise click.ClickException(f"Another 'headrace submit' writes to {path}: wait for its end.") from None
-        results = FileResults(file, _past(file, path))
+        results = FileResults(file, path)
         try:
             yield results
         finally:
@@ -119,48 +159,54 @@ def results_file(path: Path) -> Iterator[FileResults]:
                 _drop_outdated(path)
 
 
-def _past(file: IO[bytes], path: Path) -> dict[int, Past]:
-    """Read the results of earlier runs. A last line that a process did not finish is removed."""
-    past: dict[int, Past] = {}
-    file.seek(0)
-    whole, raw = 0, b""
-    with os.fdopen(os.dup(file.fileno()), "rb") as reader:
-        for number, raw in enumerate(reader, start=1):
-            record = _record(raw)
-            if record is None and not raw.endswith(b"\n"):
-                break
-            if record is None:
-                raise click.ClickException(
-                    f"{path}, line {number}, is no result of 'headrace submit': name another file with --output."
-                )
-            whole += len(raw)
-            past[record["line"]] = Past(record["line_digest"], record["tries"], record["status"] == JobState.SUCCEEDED)
-    file.truncate(whole)
-    if whole and not raw.endswith(b"\n") and _record(raw) is not None:
-        file.write(b"\n")
-    return past
+def _unwritable(path: Path, error: OSError) -> click.ClickException:
+    return click.ClickException(f"{path} cannot be written: {error.strerror}.")
+
+
+def _read(raw: bytes) -> Any:
+    """A line's JSON; None if it is none."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _record(raw: bytes) -> dict[str, Any] | None:
     """A line of the file; None if it is not a result."""
-    try:
-        record = json.loads(raw)
-    except ValueError:
-        return None
-    match record:
+    match record := _read(raw):
         case {"line": int(), "tries": int(), "line_digest": str(), "status": str()}:
             found: dict[str, Any] = record
             return found
     return None
 
 
+def _is_torn(raw: bytes) -> bool:
+    """Whether this is the beginning of a result. Any other last line is someone's text, and must not be removed.
+
+    After a loss of power, a file system may leave zeros in place of the rest.
+    """
+    begun = raw.rstrip(b"\0")
+    begins_so = begun.startswith(BEGINNING) or BEGINNING.startswith(begun)
+    return begins_so and not raw.endswith(b"\n") and _read(begun) is None
+
+
 def _drop_outdated(path: Path) -> None:
-    """Keep only the last result of each line. A process that dies meanwhile leaves the file as it was."""
+    """Keep only the last result of each line. A process that dies meanwhile leaves the file as it was.
+
+    Raises: click.ClickException: the disk is full. The file is as it was.
+    """
     last: dict[int, int] = {}
     draft = path.with_name(f"{path.name}.new")
-    with path.open("rb") as file, draft.open("wb") as kept:
-        for place, raw in enumerate(file):
-            last[json.loads(raw)["line"]] = place
-        file.seek(0)
-        kept.writelines(raw for place, raw in enumerate(file) if last[json.loads(raw)["line"]] == place)
-    os.replace(draft, path)
+    try:
+        with path.open("rb") as file, draft.open("wb") as kept:
+            shutil.copymode(path, draft)
+            for place, raw in enumerate(file):
+                if (record := _record(raw)) is not None:
+                    last[record["line"]] = place
+            file.seek(0)
+            places = frozenset(last.values())
+            kept.writelines(raw for place, raw in enumerate(file) if place in places)
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error

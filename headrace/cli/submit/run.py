@@ -1,6 +1,7 @@
 """Submits the lines of a file, so many at once, and waits for their answers."""
 
 import hashlib
+import itertools
 import json
 import threading
 import time
@@ -25,6 +26,8 @@ LONG_PAUSE_S = 120.0
 LONG_PAUSES = 5
 #: The pause after a poll that came back at once, as from a server that holds as many open as it may, in seconds.
 POLL_PAUSE_S = 0.5
+#: How a job ends without an answer.
+UNANSWERED = TERMINAL - {JobState.SUCCEEDED}
 #: Codes of refusals that meet every line.
 FOR_ALL = frozenset({"invalid_api_key", "scope_not_allowed", "budget_exceeded"})
 #: What a server in trouble, or a proxy before it, answers.
@@ -69,9 +72,12 @@ class Terms:
         """The body of `POST /v1/jobs` for a line."""
         return {**self.fields, **(line.body or {})}
 
-    def key(self, line: Line) -> str:
-        """The same for each run that submits this line as the same try, so that no job is made twice."""
-        what = [self.origin, line.number, self.tries(line.number), self.body(line)]
+    def key(self, line: Line, tries: int | None = None) -> str:
+        """The same for each run that submits this line as the same try, so that no job is made twice.
+
+        Args: tries: before this one; by default those of earlier runs.
+        """
+        what = [self.origin, line.number, self.tries(line.number) if tries is None else tries, self.body(line)]
         return f"file-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()}"
 
 
@@ -136,14 +142,22 @@ class Run:
 
     def _job(self, line: Line) -> dict[str, Any]:
         """Submit a line, or find the job that an earlier run submitted for it, and wait for its end."""
-        key = {"Idempotency-Key": self._terms.key(line)}
-        job = self._insist("POST", "/v1/jobs", json=self._terms.body(line), headers=key)
+        job = self._submitted(line)
         while True:
             asked_at = time.monotonic()
             job = self._insist("GET", f"/v1/jobs/{job['id']}", params={"wait": POLL_S})
             if job["status"] in TERMINAL:
                 return job
             self._pause(max(0.0, POLL_PAUSE_S - (time.monotonic() - asked_at)))
+
+    def _submitted(self, line: Line) -> dict[str, Any]:
+        """Submit a line. An earlier run's job that ended without an answer, and was not recorded, is tried again."""
+        for tries in itertools.count(self._terms.tries(line.number)):
+            key = {"Idempotency-Key": self._terms.key(line, tries)}
+            job = self._insist("POST", "/v1/jobs", json=self._terms.body(line), headers=key)
+            if job["status"] not in UNANSWERED:
+                break
+        return job
 
     def _insist(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         """Send a request until the API takes it. Raises: ApiRefused: it never will. NoAnswer: it is away for long."""

@@ -41,10 +41,12 @@ def test_fate_of_an_orphan(
         pytest.param(2, False, False, JobState.WAITING, False, id="one attempt left"),
         pytest.param(3, False, False, JobState.WAITING, True, id="last attempt"),
         pytest.param(3, True, False, JobState.CANCELLED, False, id="a cancel comes first"),
-        pytest.param(3, False, True, JobState.FAILED, False, id="past its deadline"),
+        pytest.param(3, True, True, JobState.CANCELLED, False, id="past its deadline a cancel comes first, too"),
+        pytest.param(1, False, True, JobState.WAITING, True, id="past its deadline"),
+        pytest.param(3, False, True, JobState.WAITING, True, id="past its deadline in the last attempt"),
     ],
 )
-def test_an_orphan_that_has_an_answer_does_not_fail_for_the_lack_of_attempts(
+def test_an_orphan_that_has_an_answer_does_not_fail(
     attempt: int, is_cancelled: bool, is_overdue: bool, target: JobState, stands: bool
 ) -> None:
     end = fate(attempt=attempt, max_attempts=3, is_cancelled=is_cancelled, is_overdue=is_overdue, has_answer=True)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 
 from headrace.domain.attempts import AttemptEnd, Claim, Escalation, Usage
 from headrace.domain.limits.budgets import Cost
@@ -15,6 +16,7 @@ from headrace.domain.states import JobState
 from headrace.store import Store, attempts, escalations
 from headrace.store.jobs import followers
 from headrace.store.jobs.followers import Follower
+from headrace.tables import jobs
 from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
 from scheduler.routing.give_kept import give_kept
@@ -90,21 +92,45 @@ def test_a_worker_that_dies_under_the_second_attempt_costs_another_and_at_last_t
 ) -> None:
     job_id = escalated()
     deps = replace(deps, settings=deps.settings.model_copy(update={"max_attempts": 3}))
-    for attempt in (2, 3):
+    for attempt, state in ((2, "waiting"), (3, "succeeded")):
         end_lease(running_under(queued_again(job_id)))
         assert row_of(job_id).attempt == attempt
         assert rescue(deps, Patience(0)) == 1
-        assert row_of(job_id).state == "waiting"
-    publish_due(deps)
-    assert row_of(job_id).state == "waiting", "it is not tried a fourth time"
-
-    assert give_kept(deps) == 1
-
-    assert row_of(job_id).state == "succeeded"
+        assert row_of(job_id).state == state
+    assert give_kept(deps) == 0
     assert query("SELECT kind, reason, attempt FROM ledger ORDER BY id") == [
         ("waste", "escalated", 1),
         ("waste", None, 2),
         ("waste", None, 3),
+        ("waste", "kept", 1),
+        ("compute", None, 1),
+    ]
+
+
+def test_past_its_deadline_the_answer_stands_too_if_its_worker_died(
+    deps: ControlDeps,
+    escalated: Callable[..., UUID],
+    running_under: Callable[..., UUID],
+    end_lease: Callable[[UUID], None],
+    row_of: Row,
+    query: Any,
+    queued_again: Callable[[UUID], Ticket],
+    store: Store,
+) -> None:
+    job_id = escalated(webhook_url="https://h.example/1")
+    worker_id = running_under(queued_again(job_id))
+    with store.begin() as db:
+        db.execute(sa.update(jobs).where(jobs.c.id == job_id).values(finish_by=sa.func.now()))
+    end_lease(worker_id)
+
+    assert rescue(deps, Patience(0)) == 1
+
+    assert (row_of(job_id).state, row_of(job_id).error_code) == ("succeeded", None)
+    assert query("SELECT answer FROM job_texts WHERE job_id = :id", id=job_id) == [("No.",)]
+    assert query("SELECT job_id FROM deliveries") == [(job_id,)]
+    assert query("SELECT kind, reason, attempt FROM ledger ORDER BY id") == [
+        ("waste", "escalated", 1),
+        ("waste", None, 2),
         ("waste", "kept", 1),
         ("compute", None, 1),
     ]

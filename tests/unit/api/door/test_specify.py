@@ -17,6 +17,7 @@ from headrace.config import LaneSettings, OverflowSettings, PoolSettings, Settin
 from headrace.config.rules import RuleSettings
 from headrace.config.sections import PoolLaneSettings
 from headrace.domain.apps import App
+from headrace.domain.compression import CompressChoice
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
 from headrace.domain.prompts import Message, ReasoningEffort
@@ -232,6 +233,19 @@ def test_a_shorter_wait_of_the_lane_holds_for_callers_who_wait_too(catalogue: Ca
     for background in (True, False):
         asked = draft(10, lane=Lane.HIGH, background=background)
         assert specify(asked, APP, catalogue, changed).max_wait_s == 9
+
+
+def test_a_plain_prompt_is_not_compressed(catalogue: Catalogue, settings: Settings) -> None:
+    """Nothing of it could go: what is continued is all of it."""
+    pools = {"chat": settings.pools["chat"].model_copy(update={"compress": "plain"})}
+    compressing = settings.model_copy(update={"pools": pools})
+    plain = replace(draft(10), messages=(plain_text("The sky is"),), spelling=Spelling("prompt", own_prefix="job."))
+    assert specify(draft(10), APP, catalogue, compressing).sampling.compression is not None
+    assert specify(plain, APP, catalogue, compressing).sampling.compression is None
+    assert specify(replace(plain, compress=CompressChoice("off")), APP, catalogue, settings)
+    with pytest.raises(InvalidRequest, match="continued as it is: leave it out") as raised:
+        specify(replace(plain, compress=CompressChoice("plain")), APP, catalogue, settings)
+    assert raised.value.param == "job.compress"
 
 
 def test_a_lane_that_is_not_open_to_the_app_is_refused_under_the_callers_own_name(

@@ -55,8 +55,10 @@ class ScriptedApi:
             shown = None if error and error["code"] == "cancelled" else error
             usage, cost = {"total_tokens": 7}, {"usd": "0.000001"}
             job = {"id": key, "status": status, "text": text, "error": shown, "usage": usage, "cost": cost}
+            if key in self.jobs:
+                return self.jobs[key]
             self.jobs[key] = job
-            return job
+            return {**job, "status": "queued"}
 
 
 def full(after_s: float) -> TryLater:

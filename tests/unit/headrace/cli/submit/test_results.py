@@ -1,8 +1,11 @@
 """The file of results: what a second run reads of the first, also of one that died."""
 
+import errno
 import json
+import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import click
 import pytest
@@ -57,7 +60,9 @@ def test_a_line_that_was_tried_again_keeps_its_last_result_alone(path: Path) -> 
     ]
 
 
-@pytest.mark.parametrize("torn", [b'{"line": 2, "tri', b'{"line": 2, "text": "\xc3'])
+@pytest.mark.parametrize(
+    "torn", [b'{"line": 2, "tri', b'{"line": 2, "text": "\xc3', b'{"line": 2, "cost": {"usd": "0"}']
+)
 def test_a_result_that_was_not_finished_is_removed(path: Path, torn: bytes) -> None:
     with results_file(path) as results:
         results.add(outcome(1))
@@ -101,3 +106,98 @@ def test_a_file_of_something_else_is_left_alone(path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_named(path: Path) -> None:
     with pytest.raises(click.ClickException, match="cannot be written: No such file or directory"):
         enter(path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b"Dear diary, this has one line and no end of it.", id="a text"),
+        pytest.param(b'{"prompt": "Hi"}', id="one object"),
+        pytest.param(b'{"line": 4}', id="one object that begins as a result does"),
+        pytest.param(b"[1, 2", id="no whole JSON"),
+    ],
+)
+def test_a_file_of_one_line_without_an_end_is_not_taken_for_a_torn_result(path: Path, text: bytes) -> None:
+    path.write_bytes(text)
+    with pytest.raises(click.ClickException, match="line 1, is no result of"):
+        enter(path)
+    assert path.read_bytes() == text
+
+
+def test_zeros_that_a_loss_of_power_left_are_removed(path: Path) -> None:
+    with results_file(path) as results:
+        results.add(outcome(1))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"line": 2, "tr' + bytes(40))
+    with results_file(path) as results:
+        assert set(results.past) == {1}
+    assert path.read_bytes() == whole
+
+
+def test_a_run_that_was_killed_leaves_no_outdated_result_for_ever(path: Path) -> None:
+    """Its `finally` never came. The next run has nothing to try again."""
+    with results_file(path) as results:
+        results.add(outcome(1, ERROR))
+        path.write_bytes(path.read_bytes() + json.dumps(outcome(1).record(2)).encode() + b"\n")
+    assert enter(path).past == {1: Past("digest1", 2, True)}
+    assert [(row["line"], row["tries"]) for row in rows(path)] == [(1, 2)]
+
+
+class NearlyFull:
+    """A file on a disk that takes 150 bytes more, and then none."""
+
+    def __init__(self, path: Path, free: int = 150) -> None:
+        self._file, self._free = path.open("a+b", buffering=0), free
+
+    def write(self, raw: bytes) -> int:
+        if not self._free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._file.write(raw[: self._free])
+        self._free -= written
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_the_next_one_goes_on(path: Path) -> None:
+    file = NearlyFull(path)
+    results = FileResults(cast(IO[bytes], file), path)
+    results.add(outcome(1))
+    with pytest.raises(click.ClickException, match="cannot be written: No space left on device"):
+        results.add(outcome(2))
+    file.close()
+    with results_file(path) as results:
+        assert set(results.past) == {1}
+        results.add(outcome(2))
+    assert [row["line"] for row in rows(path)] == [1, 2]
+
+
+def test_a_result_of_which_the_disk_took_a_part_is_written_to_its_end(path: Path) -> None:
+    class InParts(NearlyFull):
+        def write(self, raw: bytes) -> int:
+            self._free = 7
+            return super().write(raw)
+
+    file = InParts(path)
+    FileResults(cast(IO[bytes], file), path).add(outcome(1))
+    file.close()
+    assert [row["line"] for row in rows(path)] == [1]
+
+
+def test_a_link_and_the_rights_of_its_file_stay(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    path.touch(mode=0o600)
+    for error in (ERROR, None):
+        with results_file(link) as results:
+            results.add(outcome(1, error))
+    assert link.is_symlink()
+    assert [(row["line"], row["tries"]) for row in rows(path)] == [(1, 2)]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_is_no_file_is_refused(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(click.ClickException, match="is no file"):
+        enter(path)

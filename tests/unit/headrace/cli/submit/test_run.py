@@ -158,3 +158,14 @@ def test_a_stopped_run_submits_nothing_more_and_keeps_what_has_come(api: Scripte
     with pytest.raises(Stopped):
         follow()
     assert 3 <= len(kept) <= len(api.submits) < 9_999
+
+
+def test_a_line_whose_earlier_job_has_no_answer_is_tried_again_where_no_results_are_kept(api: ScriptedApi) -> None:
+    """Results that are printed are not remembered: each run begins with the first try."""
+    api.ends["a"] = {"code": "engine_fault", "message": "The engine failed."}
+    for _ in range(2):
+        assert outcomes(run(api, [line(1, "a")])) == {1: (None, "engine_fault")}
+    del api.ends["a"]
+    assert outcomes(run(api, [line(1, "a")])) == {1: ("A", None)}
+    assert outcomes(run(api, [line(1, "a")])) == {1: ("A", None)}
+    assert len(api.jobs) == 3
