@@ -61,6 +61,7 @@ class CalledFunction(Request):
 
     name: str = Field(min_length=1, max_length=ID_LIMIT)
     arguments: str
+    parsed_arguments: Any = Field(None, description="Not acted on: what OpenAI's SDK reads from `arguments`.")
 
 
 class CallRequest(Request):

@@ -38,6 +38,7 @@ class Client:
         script: runs its cells; a path in `tests/clients`.
         cells: what the script runs, by column: what the client uses for it, in a few words.
         is_light: `bin/test` runs its cells too.
+        note: what its users should know besides; a sentence or two.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Client:
     cells: Mapping[str, str]
     runtime: Literal["python", "node"] = "python"
     is_light: bool = False
+    note: str = ""
 
     @property
     def path(self) -> Path:
@@ -69,9 +71,12 @@ OPENAI_NODE = {
     "stream": "`stream: true`, with `include_usage`",
     "structured": "`chat.completions.parse`, with zod",
     "structured_stream": "`chat.completions.stream`",
+    "tools": "`chat.completions.runTools`, with zod",
+    "tools_stream": "`chat.completions.runTools`, `stream: true`",
     "responses": "`responses.create`",
     "responses_stream": "`responses.stream`",
     "responses_structured": "`responses.parse`, with zod",
+    "responses_tools": "`function_call_output`, after `previous_response_id` and after the call sent back",
     "turns": "`previous_response_id`, streamed",
 }
 VERCEL_AI = {
@@ -79,9 +84,12 @@ VERCEL_AI = {
     "stream": "`streamText`",
     "structured": "`Output.object`",
     "structured_stream": "`partialOutputStream`",
+    "tools": "`tool`, in several steps",
+    "tools_stream": "`streamText` with `tool`",
     "responses": "`generateText` with `openai`, the default",
     "responses_stream": "`streamText`",
     "responses_structured": "`Output.object`",
+    "responses_tools": "`tool`, also streamed",
     "turns": "`streamText` with the messages of earlier answers, which the provider sends as `item_reference`",
 }
 
@@ -176,8 +184,23 @@ CLIENTS = (
         },
         is_light=True,
     ),
-    Client("DSPy", "dspy", "python/dspy_program.py", {"chat": "`dspy.LM`", "structured": "`JSONAdapter`"}),
-    Client("vllm bench serve", None, "python/vllm_bench.py", {"benchmark": "`--dataset-name random`"}),
+    Client(
+        "DSPy",
+        "dspy",
+        "python/dspy_program.py",
+        {"chat": "`dspy.LM`", "structured": "`JSONAdapter`", "tools": "`dspy.ToolCalls`"},
+    ),
+    Client(
+        "vllm bench serve",
+        None,
+        "python/vllm_bench.py",
+        {"benchmark": "`--dataset-name random`"},
+        note=(
+            "Before it begins, it compares its tokenizer with the server's, and sends no key there. Headrace counts "
+            "tokens for known apps alone, so the tool prints `/tokenize unavailable` and goes on: with the model's own "
+            "`--tokenizer` nothing changes."
+        ),
+    ),
     Client("GuideLLM", "guidellm", "python/guidellm_run.py", {"benchmark": "`kind=synthetic_text`"}),
     Client("openai-node 7", "openai-7", "node/openai.mjs", OPENAI_NODE, "node"),
     Client("openai-node 6", "openai-6", "node/openai.mjs", OPENAI_NODE, "node"),

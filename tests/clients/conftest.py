@@ -42,7 +42,7 @@ def outcomes(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 def run(client: Client, report: Report, home: Path) -> Outcomes:
     """Args: home: where the client may write."""
-    words = [*command(client), f"{report.url}/v1", report.api_key, report.model, *client.cells]
+    words = [*command(client), f"{report.url}/v1", report.api_key, report.model, report.engine, *client.cells]
     # A client finds no key, and no settings of this machine's user. Nothing is fetched from a hub.
     offline = {"HOME": str(home), "HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     env = {name: value for name, value in inherited().items() if not name.startswith(("OPENAI_", "PYTHON"))}

@@ -50,8 +50,12 @@ def section(client: Client) -> str:
     language = "js" if client.runtime == "node" else "python"
     if all(line.startswith("# ") for line in code.splitlines()):
         language, code = "sh", re.sub("^# ", "", code, flags=re.MULTILINE)
-    wrapped = textwrap.fill(f"{uses}.", 120, break_long_words=False, break_on_hyphens=False)
-    return f"### {client.name}\n\n```{language}\n{code}\n```\n\n{wrapped}\n"
+    paragraphs = "\n\n".join(map(wrapped, filter(None, (f"{uses}.", client.note))))
+    return f"### {client.name}\n\n```{language}\n{code}\n```\n\n{paragraphs}\n"
+
+
+def wrapped(paragraph: str) -> str:
+    return textwrap.fill(paragraph, 120, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

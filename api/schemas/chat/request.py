@@ -64,6 +64,7 @@ class ChatTurn(Request):
     reasoning: str | None = Field(None, description="Not acted on: what came before an earlier answer.")
     reasoning_content: Any = Field(None, description="Not acted on: another name of `reasoning`.")
     cache_control: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
+    parsed: Any = Field(None, description="Not acted on: what OpenAI's SDK reads from an earlier answer.")
     provider_specific_fields: Any = Field(None, description="Not acted on: LiteLLM's notes on an earlier answer.")
 
     @model_validator(mode="before")

@@ -91,6 +91,7 @@ class FunctionCallInput(Request):
     call_id: CallId
     name: str = Field(min_length=1, max_length=ID_LIMIT)
     arguments: str
+    parsed_arguments: Any = Field(None, description="Not acted on: what OpenAI's SDK reads from `arguments`.")
     id: str | None = None
     status: str | None = None
 

@@ -20,6 +20,7 @@ class TextPart(Request):
     text: str
     annotations: list[Any] | None = None
     logprobs: list[Any] | None = None
+    parsed: Any = Field(None, description="Not acted on: what OpenAI's SDK reads from an earlier answer.")
     cache_control: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
 
 

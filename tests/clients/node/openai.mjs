@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { z } from "zod";
-import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
-import { KEY, MODEL, QUESTION, URL, checkAnswer, checkCity, checkPieces, run } from "./cells.mjs";
+import { zodFunction, zodResponseFormat, zodResponsesFunction, zodTextFormat } from "openai/helpers/zod";
+import { IS_SIMULATED, KEY, MODEL, QUESTION, URL, checkAnswer, checkCity, checkStreamed, run } from "./cells.mjs";
 // configure
 import OpenAI from "openai";
 
@@ -18,6 +18,19 @@ function textOf(response) {
   return response.output.at(-1).content[0].text;
 }
 
+const turn = { name: "turn", description: "Turns a wheel.", parameters: z.object({ paddles: z.number().int() }) };
+const forced = IS_SIMULATED ? {} : { tool_choice: "required" };
+
+// The SDK runs the function and sends its output back, until the model answers. Returns: how often it was run.
+async function runTool(options) {
+  const turned = [];
+  const tools = [zodFunction({ ...turn, function: ({ paddles }) => turned.push(paddles) && `${paddles} turn.` })];
+  const runner = client.chat.completions.runTools({ model: MODEL, messages, tools, ...options });
+  checkAnswer(await runner.finalContent());
+  assert.equal(turned.length, 1);
+  assert(Number.isInteger(turned[0]), JSON.stringify(turned));
+}
+
 await run({
   async chat() {
     const completion = await client.chat.completions.create({ model: MODEL, messages });
@@ -26,14 +39,16 @@ await run({
   },
   async stream() {
     const options = { stream: true, stream_options: { include_usage: true } };
-    const pieces = [];
-    let usage = null;
-    for await (const chunk of await client.chat.completions.create({ model: MODEL, messages, ...options })) {
-      pieces.push(chunk.choices[0]?.delta?.content ?? "");
-      usage = chunk.usage ?? usage;
-    }
-    checkPieces(pieces);
-    assert(usage.completion_tokens > 0);
+    await checkStreamed(async () => {
+      const pieces = [];
+      let usage = null;
+      for await (const chunk of await client.chat.completions.create({ model: MODEL, messages, ...options })) {
+        pieces.push(chunk.choices[0]?.delta?.content);
+        usage = chunk.usage ?? usage;
+      }
+      assert(usage.completion_tokens > 0);
+      return pieces;
+    });
   },
   async structured() {
     const response_format = zodResponseFormat(City, "city");
@@ -45,23 +60,40 @@ await run({
     const stream = client.chat.completions.stream({ model: MODEL, messages, response_format });
     checkCity((await stream.finalChatCompletion()).choices[0].message.parsed);
   },
+  tools: () => runTool({}),
+  tools_stream: () => runTool({ stream: true }),
   async responses() {
     const response = await client.responses.create({ model: MODEL, input: QUESTION });
     checkAnswer(response.output_text);
     assert.equal(response.status, "completed");
   },
   async responses_stream() {
-    const pieces = [];
-    const stream = client.responses.stream({ model: MODEL, input: QUESTION });
-    stream.on("response.output_text.delta", (event) => pieces.push(event.delta));
-    const response = await stream.finalResponse();
-    checkPieces(pieces);
-    assert.equal(textOf(response), pieces.join(""));
+    await checkStreamed(async () => {
+      const pieces = [];
+      const stream = client.responses.stream({ model: MODEL, input: QUESTION });
+      stream.on("response.output_text.delta", (event) => pieces.push(event.delta));
+      assert.equal(textOf(await stream.finalResponse()), pieces.join(""));
+      return pieces;
+    });
   },
   async responses_structured() {
     const text = { format: zodTextFormat(City, "city") };
     const response = await client.responses.parse({ model: MODEL, input: QUESTION, text });
     checkCity(response.output_parsed);
+  },
+  async responses_tools() {
+    const tools = [zodResponsesFunction(turn)];
+    const response = await client.responses.parse({ model: MODEL, input: QUESTION, tools, ...forced });
+    const [call] = response.output.filter((item) => item.type === "function_call");
+    assert(Number.isInteger(JSON.parse(call.arguments).paddles), JSON.stringify(call));
+    const output = { type: "function_call_output", call_id: call.call_id, output: "It turns." };
+    const question = { role: "user", content: QUESTION };
+    for (const following of [
+      { input: [output], previous_response_id: response.id },
+      { input: [question, ...response.output, output] },
+    ]) {
+      checkAnswer((await client.responses.create({ model: MODEL, tools, ...following })).output_text);
+    }
   },
   async turns() {
     let previous_response_id = undefined;

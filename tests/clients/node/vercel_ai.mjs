@@ -1,9 +1,9 @@
 // The AI SDK of Vercel: its default provider, which uses Responses, and chat completions.
 
 import assert from "node:assert/strict";
-import { Output, generateText, streamText } from "ai";
+import * as ai from "ai";
 import { z } from "zod";
-import { KEY, MODEL, QUESTION, URL, checkAnswer, checkCity, checkPieces, run } from "./cells.mjs";
+import { IS_SIMULATED, KEY, MODEL, QUESTION, URL, checkAnswer, checkCity, checkStreamed, run } from "./cells.mjs";
 // configure
 import { createOpenAI } from "@ai-sdk/openai";
 
@@ -11,6 +11,9 @@ const openai = createOpenAI({ baseURL: URL, apiKey: KEY });
 const model = openai(MODEL); // Responses; openai.chat(MODEL) for chat completions
 // end
 
+const { Output, generateText, streamText, tool } = ai;
+// Its name in AI SDK 6.
+const isStepCount = ai.isStepCount ?? ai.stepCountIs;
 const output = Output.object({ schema: z.object({ name: z.string(), people: z.number().int() }) });
 
 async function checkText(of) {
@@ -24,12 +27,30 @@ function streamed(options) {
   return streamText({ ...options, onError: ({ error }) => { throw error; } });
 }
 
-async function checkStream(of) {
-  const pieces = [];
-  const made = streamed({ model: of, prompt: QUESTION });
-  for await (const piece of made.textStream) pieces.push(piece);
-  checkPieces(pieces);
-  assert((await made.usage).outputTokens > 0);
+function checkStream(of) {
+  return checkStreamed(async () => {
+    const pieces = [];
+    const made = streamed({ model: of, prompt: QUESTION });
+    for await (const piece of made.textStream) pieces.push(piece);
+    assert((await made.usage).outputTokens > 0);
+    return pieces;
+  });
+}
+
+// The SDK runs the tool and sends its output back, until the model answers.
+async function useTool(of, ask) {
+  const turned = [];
+  const turn = tool({
+    description: "Turns a wheel.",
+    inputSchema: z.object({ paddles: z.number().int() }),
+    execute: ({ paddles }) => turned.push(paddles) && `${paddles} paddles turn.`,
+  });
+  // A small model is told to call it in the first step, and to answer in the next one.
+  const told = ({ stepNumber }) => (IS_SIMULATED ? {} : { toolChoice: stepNumber ? "none" : "required" });
+  const made = await ask({ model: of, prompt: QUESTION, tools: { turn }, stopWhen: isStepCount(3), prepareStep: told });
+  checkAnswer(await made.text);
+  assert.equal(turned.length, 1);
+  assert(Number.isInteger(turned[0]), JSON.stringify(turned));
 }
 
 await run({
@@ -44,10 +65,16 @@ await run({
     for await (const part of made.partialOutputStream) last = part;
     checkCity(last);
   },
+  tools: () => useTool(openai.chat(MODEL), generateText),
+  tools_stream: () => useTool(openai.chat(MODEL), streamed),
   responses: () => checkText(model),
   responses_stream: () => checkStream(model),
   async responses_structured() {
     checkCity((await generateText({ model, prompt: QUESTION, output })).output);
+  },
+  async responses_tools() {
+    await useTool(model, generateText);
+    await useTool(model, streamed);
   },
   async turns() {
     // The provider sends what it has got as items that it refers to by their ids.
@@ -55,9 +82,7 @@ await run({
     for (const content of [QUESTION, "Why?", "Thank you."]) {
       messages.push({ role: "user", content });
       const made = streamed({ model, messages });
-      const pieces = [];
-      for await (const piece of made.textStream) pieces.push(piece);
-      checkPieces(pieces);
+      checkAnswer(await made.text);
       messages.push(...(await made.response).messages);
     }
     assert.equal(messages.length, 6);

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
+from cells import KEY, MODEL, QUESTION, TO_CALL, URL, check_answer, check_streamed, run
 
 # configure
 from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
@@ -15,6 +15,7 @@ by_chat = OpenAIChatCompletionsModel(model=MODEL, openai_client=client)
 by_responses = OpenAIResponsesModel(model=MODEL, openai_client=client)
 # Agent(name="Miller", model=by_chat)
 # end
+from agents import ModelSettings
 from pydantic import BaseModel
 
 
@@ -39,7 +40,7 @@ def chat() -> None:
 
 
 def stream() -> None:
-    check_pieces(LOOP.run_until_complete(pieces_of(by_chat)))
+    check_streamed(lambda: LOOP.run_until_complete(pieces_of(by_chat)))
 
 
 def structured() -> None:
@@ -51,7 +52,7 @@ def responses() -> None:
 
 
 def responses_stream() -> None:
-    check_pieces(LOOP.run_until_complete(pieces_of(by_responses)))
+    check_streamed(lambda: LOOP.run_until_complete(pieces_of(by_responses)))
 
 
 def responses_structured() -> None:
@@ -67,13 +68,13 @@ def turn(paddles: int) -> str:
 
 def use_tool(model: Any) -> None:
     TURNED.clear()
-    check_answer(ask(model, tools=[turn]))
+    check_answer(ask(model, **TOOLED))
     assert len(TURNED) == 1
 
 
 async def use_tool_streamed(model: Any) -> None:
     TURNED.clear()
-    result = Runner.run_streamed(Agent(name="Miller", model=model, tools=[turn]), QUESTION)
+    result = Runner.run_streamed(Agent(name="Miller", model=model, **TOOLED), QUESTION)
     names = [event.name async for event in result.stream_events() if event.type == "run_item_stream_event"]
     assert {"tool_called", "tool_output", "message_output_created"} <= set(names), names
     check_answer(result.final_output)
@@ -94,6 +95,8 @@ def responses_tools() -> None:
 
 
 TURNED: list[int] = []
+#: The SDK sends `tool_choice` with the first request alone.
+TOOLED = {"tools": [turn], "model_settings": ModelSettings(**TO_CALL)}
 
 
 LOOP = asyncio.new_event_loop()

@@ -1,6 +1,6 @@
 """DSPy."""
 
-from cells import KEY, MODEL, QUESTION, URL, check_answer, run
+from cells import KEY, MODEL, QUESTION, TO_CALL, URL, check_answer, run
 
 # configure
 import dspy
@@ -23,4 +23,27 @@ def structured() -> None:
     assert isinstance(made.paddles, int)
 
 
-run(chat=chat, structured=structured)
+def turn(paddles: int) -> str:
+    """Turns a wheel."""
+    TURNED.append(paddles)
+    return f"{paddles} paddles turn."
+
+
+class Turning(dspy.Signature):
+    """Turn the wheel."""
+
+    question: str = dspy.InputField()
+    tools: list[dspy.Tool] = dspy.InputField()
+    calls: dspy.ToolCalls = dspy.OutputField()
+
+
+def tools() -> None:
+    made = dspy.Predict(Turning)(question=QUESTION, tools=[dspy.Tool(turn)], config=TO_CALL)
+    (call,) = made.calls.tool_calls
+    call.execute([dspy.Tool(turn)])
+    assert [type(paddles) for paddles in TURNED] == [int]
+
+
+TURNED: list[int] = []
+
+run(chat=chat, structured=structured, tools=tools)

@@ -1,6 +1,6 @@
 """instructor: its default mode calls a tool, and another one keeps to a JSON schema."""
 
-from cells import KEY, MODEL, QUESTION, URL, run
+from cells import KEY, MODEL, QUESTION, URL, check_several, run
 
 # configure
 import instructor
@@ -21,15 +21,20 @@ class Wheel(BaseModel):
     paddles: int
 
 
+def partial_wheels(client: instructor.Instructor) -> list[Wheel]:
+    """A wheel that grows until it is whole."""
+    wheels = list(client.chat.completions.create_partial(model=MODEL, messages=MESSAGES, response_model=Wheel))
+    Wheel.model_validate(wheels[-1].model_dump())
+    return wheels
+
+
 def structured() -> None:
     wheel = by_schema.chat.completions.create(model=MODEL, messages=MESSAGES, response_model=Wheel)
     assert isinstance(wheel, Wheel)
 
 
 def structured_stream() -> None:
-    wheels = list(by_schema.chat.completions.create_partial(model=MODEL, messages=MESSAGES, response_model=Wheel))
-    assert len(wheels) > 1
-    Wheel.model_validate(wheels[-1].model_dump())
+    check_several(lambda: partial_wheels(by_schema))
 
 
 def tools() -> None:
@@ -38,9 +43,7 @@ def tools() -> None:
 
 
 def tools_stream() -> None:
-    wheels = list(by_tools.chat.completions.create_partial(model=MODEL, messages=MESSAGES, response_model=Wheel))
-    assert len(wheels) > 1
-    Wheel.model_validate(wheels[-1].model_dump())
+    check_several(lambda: partial_wheels(by_tools))
 
 
 run(structured=structured, structured_stream=structured_stream, tools=tools, tools_stream=tools_stream)

@@ -1,6 +1,6 @@
 """LangChain's `ChatOpenAI`."""
 
-from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
+from cells import KEY, MODEL, QUESTION, TO_ANSWER, TO_CALL, URL, check_answer, check_streamed, run
 
 # configure
 from langchain_openai import ChatOpenAI
@@ -29,7 +29,7 @@ def chat() -> None:
 
 
 def stream() -> None:
-    check_pieces([chunk.text for chunk in llm.stream(QUESTION)])
+    check_streamed(lambda: [chunk.text for chunk in llm.stream(QUESTION)])
 
 
 def structured() -> None:
@@ -41,7 +41,7 @@ def responses() -> None:
 
 
 def responses_stream() -> None:
-    check_pieces([chunk.text for chunk in responding.stream(QUESTION)])
+    check_streamed(lambda: [chunk.text for chunk in responding.stream(QUESTION)])
 
 
 def responses_structured() -> None:
@@ -56,11 +56,12 @@ def turn(paddles: int) -> str:
 
 def use_tool(model: ChatOpenAI) -> None:
     """The model calls the tool, and answers with its output."""
-    bound = model.bind_tools([turn])
-    message = bound.invoke(QUESTION)
+    message = model.bind_tools([turn], **TO_CALL).invoke(QUESTION)
     (call,) = message.tool_calls
     assert isinstance(call["args"]["paddles"], int)
-    check_answer(bound.invoke([HumanMessage(QUESTION), message, turn.invoke(call)]).text)
+    check_answer(
+        model.bind_tools([turn], **TO_ANSWER).invoke([HumanMessage(QUESTION), message, turn.invoke(call)]).text
+    )
 
 
 def tools() -> None:

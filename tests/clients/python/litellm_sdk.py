@@ -2,7 +2,7 @@
 
 import json
 
-from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
+from cells import KEY, MODEL, QUESTION, TO_ANSWER, TO_CALL, URL, check_answer, check_streamed, run
 
 # configure
 import litellm
@@ -25,8 +25,11 @@ def chat() -> None:
 
 
 def stream() -> None:
-    chunks = litellm.completion(messages=MESSAGES, stream=True, **headrace)
-    check_pieces([chunk.choices[0].delta.content or "" for chunk in chunks])
+    def listen() -> list[str | None]:
+        chunks = litellm.completion(messages=MESSAGES, stream=True, **headrace)
+        return [chunk.choices[0].delta.content for chunk in chunks]
+
+    check_streamed(listen)
 
 
 def structured() -> None:
@@ -40,8 +43,11 @@ def responses() -> None:
 
 
 def responses_stream() -> None:
-    events = litellm.responses(input=QUESTION, stream=True, **headrace)
-    check_pieces([event.delta for event in events if event.type == "response.output_text.delta"])
+    def listen() -> list[str]:
+        events = litellm.responses(input=QUESTION, stream=True, **headrace)
+        return [event.delta for event in events if event.type == "response.output_text.delta"]
+
+    check_streamed(listen)
 
 
 TURN = {
@@ -53,15 +59,15 @@ TOOLS = [{"type": "function", "function": TURN}]
 
 
 def tools() -> None:
-    message = litellm.completion(messages=MESSAGES, tools=TOOLS, **headrace).choices[0].message
+    message = litellm.completion(messages=MESSAGES, tools=TOOLS, **TO_CALL, **headrace).choices[0].message
     (call,) = message.tool_calls
     assert list(json.loads(call.function.arguments)) == ["paddles"]
     turns = [*MESSAGES, message, {"role": "tool", "tool_call_id": call.id, "content": "It turns."}]
-    check_answer(litellm.completion(messages=turns, tools=TOOLS, **headrace).choices[0].message.content)
+    check_answer(litellm.completion(messages=turns, tools=TOOLS, **TO_ANSWER, **headrace).choices[0].message.content)
 
 
 def tools_stream() -> None:
-    chunks = list(litellm.completion(messages=MESSAGES, tools=TOOLS, stream=True, **headrace))
+    chunks = list(litellm.completion(messages=MESSAGES, tools=TOOLS, stream=True, **TO_CALL, **headrace))
     (call,) = litellm.stream_chunk_builder(chunks).choices[0].message.tool_calls
     assert list(json.loads(call.function.arguments)) == ["paddles"]
 

@@ -1,6 +1,6 @@
 """LlamaIndex's `OpenAILike`."""
 
-from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
+from cells import IS_SIMULATED, KEY, MODEL, QUESTION, URL, check_answer, check_streamed, run
 
 # configure
 from llama_index.llms.openai_like import OpenAILike
@@ -34,7 +34,7 @@ def chat() -> None:
 
 
 def stream() -> None:
-    check_pieces([chunk.delta for chunk in llm.stream_chat(MESSAGES)])
+    check_streamed(lambda: [chunk.delta for chunk in llm.stream_chat(MESSAGES)])
 
 
 def structured() -> None:
@@ -47,7 +47,7 @@ def turn(paddles: int) -> str:
 
 
 def tools() -> None:
-    answer = llm.chat_with_tools([FunctionTool.from_defaults(turn)], user_msg=QUESTION)
+    answer = llm.chat_with_tools([FunctionTool.from_defaults(turn)], user_msg=QUESTION, tool_required=not IS_SIMULATED)
     (call,) = llm.get_tool_calls_from_response(answer)
     assert (call.tool_name, list(call.tool_kwargs)) == ("turn", ["paddles"])
     output = ChatMessage(

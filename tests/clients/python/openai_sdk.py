@@ -2,7 +2,7 @@
 
 import json
 
-from cells import KEY, MODEL, QUESTION, URL, check_answer, check_pieces, run
+from cells import KEY, MODEL, QUESTION, TO_ANSWER, TO_CALL, URL, check_answer, check_streamed, run
 
 # configure
 from openai import OpenAI
@@ -28,9 +28,14 @@ def chat() -> None:
 
 def stream() -> None:
     options = {"include_usage": True}
-    chunks = list(client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True, stream_options=options))
-    check_pieces([chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices])
-    assert chunks[-1].usage.completion_tokens > 5
+
+    def listen() -> list[str | None]:
+        asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "stream_options": options}
+        *chunks, last = client.chat.completions.create(**asked)
+        assert last.usage.completion_tokens > 5
+        return [chunk.choices[0].delta.content for chunk in chunks]
+
+    check_streamed(listen)
 
 
 def structured() -> None:
@@ -45,9 +50,13 @@ def responses() -> None:
 
 
 def responses_stream() -> None:
-    with client.responses.stream(model=MODEL, input=QUESTION) as events:
-        check_pieces([event.delta for event in events if event.type == "response.output_text.delta"])
-        check_answer(events.get_final_response().output_text)
+    def listen() -> list[str]:
+        with client.responses.stream(model=MODEL, input=QUESTION) as events:
+            pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+            assert events.get_final_response().output_text == "".join(pieces)
+        return pieces
+
+    check_streamed(listen)
 
 
 def responses_structured() -> None:
@@ -69,12 +78,13 @@ TOOLS = [{"type": "function", "function": TURN}]
 
 
 def tools() -> None:
-    message = client.chat.completions.create(model=MODEL, messages=MESSAGES, tools=TOOLS).choices[0].message
+    offered = {"model": MODEL, "tools": TOOLS}
+    message = client.chat.completions.create(messages=MESSAGES, **offered, **TO_CALL).choices[0].message
     (call,) = message.tool_calls
     assert (call.function.name, list(json.loads(call.function.arguments))) == ("turn", ["paddles"])
     output = {"role": "tool", "tool_call_id": call.id, "content": "It turns."}
     turns = [*MESSAGES, message.model_dump(exclude_none=True), output]
-    check_answer(client.chat.completions.create(model=MODEL, messages=turns, tools=TOOLS).choices[0].message.content)
+    check_answer(client.chat.completions.create(messages=turns, **offered, **TO_ANSWER).choices[0].message.content)
 
 
 def tools_stream() -> None:
@@ -86,13 +96,13 @@ def tools_stream() -> None:
 
 
 def responses_tools() -> None:
-    tools = [{"type": "function", "strict": True, **TURN}]
-    response = client.responses.create(model=MODEL, input=QUESTION, tools=tools)
+    offered = {"model": MODEL, "tools": [{"type": "function", "strict": True, **TURN}]}
+    response = client.responses.create(input=QUESTION, **offered, **TO_CALL)
     (call,) = [item for item in response.output if item.type == "function_call"]
     assert (call.name, list(json.loads(call.arguments))) == ("turn", ["paddles"])
     output = {"type": "function_call_output", "call_id": call.call_id, "output": "It turns."}
-    following = client.responses.create(model=MODEL, input=[output], previous_response_id=response.id, tools=tools)
-    check_answer(following.output_text)
+    after = {"previous_response_id": response.id, **offered, **TO_ANSWER}
+    check_answer(client.responses.create(input=[output], **after).output_text)
 
 
 run(

@@ -159,6 +159,15 @@ def test_a_bad_field_is_named(changes: dict[str, Any], param: str) -> None:
     assert raised.value.param == param
 
 
+#: An earlier answer as OpenAI's SDKs send it back.
+CALLED = {
+    "role": "assistant",
+    "tool_calls": [
+        {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}", "parsed_arguments": {}}}
+    ],
+}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -169,6 +178,8 @@ def test_a_bad_field_is_named(changes: dict[str, Any], param: str) -> None:
         {"messages": [{"role": "user", "content": "Hi", "cache_control": {"type": "ephemeral"}}]},
         {"messages": [{"role": "user", "content": "Hi", "provider_specific_fields": {"refusal": None}}]},
         {"messages": [{"role": "user", "content": "Hi", "reasoning_content": "Hm."}]},
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "{}", "parsed": {}}]},
+        {"messages": [{"role": "user", "content": "Hi"}, CALLED]},
         {"response_format": {"type": "text", "json_schema": None}},
         {"stream": True, "stream_options": {"continuous_usage_stats": True}},
     ],

@@ -265,6 +265,17 @@ def test_what_clients_send_by_default_is_accepted() -> None:
     assert (draft.messages, draft.extra_sampling) == ((Message("user", "Hi"),), {"top_k": 3})
 
 
+def test_what_the_sdk_has_read_from_an_answer_may_be_sent_back_with_it() -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "parsed_arguments": {}}
+    said = {"role": "assistant", "content": [{"type": "output_text", "text": "{}", "parsed": {}}]}
+    draft = draft_of(input=[said, call])
+    assert draft.continuation is not None
+    assert draft.continuation.turns == (
+        Message("assistant", "{}"),
+        Message("assistant", "", tool_calls=(ToolCall("c", "f", "{}"),)),
+    )
+
+
 @pytest.mark.parametrize(
     ("item", "kind", "place"),
     [

@@ -42,7 +42,7 @@ def test_each_field_of_the_sdk_is_known() -> None:
     assert set(TheirDefinition.__annotations__) == set(FunctionDefinition.model_fields)
     assert set(ChatCompletionMessageFunctionToolCallParam.__annotations__) <= set(CallRequest.model_fields)
     assert set(ChatCompletionToolMessageParam.__annotations__) <= set(ChatTurn.model_fields)
-    assert set(CalledFunction.model_fields) == {"name", "arguments"}
+    assert set(CalledFunction.model_fields) == {"name", "arguments", "parsed_arguments"}
 
 
 @both
