@@ -33,6 +33,7 @@ from api.errors.methods import allowed_methods
 from api.metrics import Handled, RequestKind, WebMetrics
 from api.ops.app import CONNECTIONS, create_ops
 from api.ops.sessions import PATH as OPS_PATH
+from api.plain import PlainJobs
 from api.reading.reader import Reader
 from api.reading.slots import Slots
 from api.reading.waits import Waits
@@ -107,7 +108,7 @@ def create_app(settings: Settings) -> WebApp:
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
     # Pages of other origins need headers that Flask adds.
-    door = app.wsgi_app if settings.cors.origins else EarlyDoor(app.wsgi_app, parts)
+    door = app.wsgi_app if settings.cors.origins else EarlyDoor(app.wsgi_app, parts, PlainJobs(parts.submitter))
     app.wsgi_app = DispatcherMiddleware(door, {OPS_PATH: create_ops(parts)})  # type: ignore[method-assign]
     return app
 

@@ -1,13 +1,14 @@
-"""Answers early refusals before Flask sees the request, which would cost more than all else about them.
+"""Answers submits before Flask sees them, where Flask would cost more than all else about them.
 
-A WSGI middleware around the app. It takes only what is sure to be refused (`door.refusing.early_refusals`); everything
-else, each error included, is left to the routes. Where pages of other origins may call, it is not installed.
+A WSGI middleware around the app. It answers what is sure to be refused (`door.refusing.early_refusals`) and plain jobs
+(`api.plain`); everything else, each error included, is left to the routes. Where pages of other origins may call, it is
+not installed.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from api.auth import check_scope
 from api.bodies.in_flight import SMALL_BYTES
@@ -15,6 +16,8 @@ from api.deps import WebDeps
 from api.errors.problems import body_of, told_of_refusal
 from api.errors.shapes import shape_of
 from api.metrics import Handled
+from api.plain import PLAIN_BYTES, PlainJobs, Post
+from api.routes.submission import FAILED
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id, show_id
 from headrace.errors import HeadraceError, QueueFull
@@ -32,25 +35,37 @@ class _Slow(Exception):
     """The body may come slowly: only the routes read such a one."""
 
 
-class EarlyDoor:
-    """Refuses jobs whose queue was full a moment ago. While no queue was, it looks at nothing."""
+class _Request(NamedTuple):
+    """One request that may be answered here. Attributes: began: on the monotonic clock."""
 
-    def __init__(self, app: "WSGIApplication", parts: WebDeps) -> None:
-        self._app, self._parts = app, parts
+    post: Post
+    environ: "WSGIEnvironment"
+    start_response: "StartResponse"
+    began: float
+
+
+class EarlyDoor:
+    """Refuses jobs whose queue was full a moment ago, and accepts plain jobs."""
+
+    def __init__(self, app: "WSGIApplication", parts: WebDeps, plain: PlainJobs) -> None:
+        self._app, self._parts, self._plain = app, parts, plain
         self._early = parts.submitter.refuser.early
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Refuse the request, or hand it on."""
+        """Answer the request, or hand it on."""
         began = time.monotonic()
-        if not self._early.is_empty and environ["PATH_INFO"] == PATH and environ["REQUEST_METHOD"] == METHOD:
-            refused = self._refused(environ)
-            if refused is not None:
-                return self._answer(refused, began, start_response)
+        if environ["PATH_INFO"] == PATH and environ["REQUEST_METHOD"] == METHOD:
+            post = self._post(environ)
+            if post is not None:
+                answer = self._answer(_Request(post, environ, start_response, began))
+                if answer is not None:
+                    return answer
         return self._app(environ, start_response)
 
-    def _refused(self, environ: "WSGIEnvironment") -> QueueFull | None:
-        told = environ.get("CONTENT_LENGTH") or ""
-        if not (told.isascii() and told.isdigit() and int(told) <= SMALL_BYTES):
+    def _post(self, environ: "WSGIEnvironment") -> Post | None:
+        """What is posted; None if only the routes can tell. They can read the body again."""
+        told, limit = environ.get("CONTENT_LENGTH") or "", PLAIN_BYTES if self._early.is_empty else SMALL_BYTES
+        if not (told.isascii() and told.isdigit() and int(told) <= limit):
             return None
         if any(name in environ for name in LEFT_ALONE):
             return None
@@ -60,10 +75,10 @@ class EarlyDoor:
             raw = self._read(app, environ, int(told))
         except (HeadraceError, _Slow):
             return None
-        return self._early.check(app.id, raw)
+        return Post(app, raw, show_id(new_id(), "req_"))
 
     def _read(self, app: App, environ: "WSGIEnvironment", size: int) -> bytes:
-        """Read a body that comes promptly; the routes can read it again. Raises: BodiesFull. _Slow."""
+        """Read a body that comes promptly. Raises: BodiesFull. _Slow."""
         with self._parts.bodies.reading_small(app.id) as needs_deadline:
             if needs_deadline:
                 raise _Slow
@@ -71,19 +86,37 @@ class EarlyDoor:
         environ["wsgi.input"] = BytesIO(raw)
         return bytes(raw)
 
-    def _answer(self, refused: QueueFull, began: float, start_response: "StartResponse") -> list[bytes]:
+    def _answer(self, request: _Request) -> list[bytes] | None:
+        """Refuse or accept the job; None if it is handed on."""
+        post = request.post
+        if not self._early.is_empty and (refused := self._early.check(post.app.id, post.raw)) is not None:
+            return self._refuse(request, refused)
+        try:
+            accepted = self._plain.submit(post)
+        except Exception as error:
+            # The job may exist. So the route says what went wrong, and does not submit it again.
+            request.environ[FAILED] = error
+            return None
+        return None if accepted is None else self._send(request, "202 ACCEPTED", accepted.headers, accepted.body)
+
+    def _refuse(self, request: _Request, refused: QueueFull) -> list[bytes]:
         shape = shape_of(refused)
         headers, more = told_of_refusal(refused)
         body = body_of(str(refused), shape.type, refused.code, refused.param, more)
-        took_s = time.monotonic() - began
+        return self._send(request, f"{shape.status} TOO MANY REQUESTS", headers, body, refused.reason)
+
+    def _send(
+        self, request: _Request, status: str, headers: Mapping[str, str], body: bytes, refusal: str | None = None
+    ) -> list[bytes]:
+        took_s = time.monotonic() - request.began
         named = {
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             **headers,
-            "x-request-id": show_id(new_id(), "req_"),
+            "x-request-id": request.post.request_id,
             "openai-processing-ms": str(round(took_s * 1000)),
             "Cache-Control": "no-store",
         }
-        start_response(f"{shape.status} TOO MANY REQUESTS", list(named.items()))
-        self._parts.metrics.note(Handled(METHOD, PATH, shape.status, "plain", refused.reason), took_s)
+        request.start_response(status, list(named.items()))
+        self._parts.metrics.note(Handled(METHOD, PATH, int(status[:3]), "plain", refusal), took_s)
         return [body]

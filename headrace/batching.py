@@ -83,6 +83,13 @@ class Call(Generic[Argument, Result]):
         """The next message in the inbox; blocks until one comes."""
         return self._inbox.get()
 
+    def outcome(self) -> Result | BaseException:
+        """How the call ended, for the thread that served it and never waited in `Batching.call`."""
+        assert self.is_settled
+        told = self.told()
+        assert told is not _Turn.LEAD
+        return told if isinstance(told, BaseException) else told[0]
+
 
 class Batching(Generic[Argument, Result]):
     """Serves calls in batches. Safe for many threads."""

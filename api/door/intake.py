@@ -89,6 +89,24 @@ class Intake:
             return refusal
         return self.batching.call(bid)
 
+    def accept_all(self, bids: Sequence[Bid]) -> list[Outcome | BaseException]:
+        """Accept jobs as a batch of their own, in this thread. Returns each one's outcome, or its error, in order."""
+        requests = [_Request(bid, None) for bid in bids]
+        fresh = []
+        for request in requests:
+            if refusal := self.full.recall(_wish(request.ask.ask)):
+                request.settle(refusal)
+            else:
+                fresh.append(request)
+        try:
+            if fresh:
+                self._serve(fresh)
+        except Exception as error:  # Of the batch: each job has it that has no outcome.
+            for request in fresh:
+                if not request.is_settled:
+                    request.fail(error)
+        return [request.outcome() for request in requests]
+
     def asked_at(self, ask: Ask) -> float | None:
         """When Redis was asked for the refusal that `accept` returned, if it is one that holds for all such jobs."""
         return self.full.asked_at(_wish(ask))

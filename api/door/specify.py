@@ -97,8 +97,13 @@ def _may_be_shadowed(draft: Draft) -> bool:
     return draft.is_stored and draft.tools is None and draft.n == 1
 
 
+def is_long(draft: Draft) -> bool:
+    """True if few such prompts are counted at once."""
+    return _chars(draft) > LONG_CHARS
+
+
 def _count_in_turn(draft: Draft, model: Model, app: App, catalogue: Catalogue) -> int:
-    if _chars(draft) <= LONG_CHARS:
+    if not is_long(draft):
         return _count(draft, model)
     # Only a few long prompts are counted at once, apps in turn. A short prompt does not wait for them.
     with catalogue.long_counts.hold(app.id):

@@ -110,8 +110,25 @@ class Submitter:
         # The last pool can never take this job. A pool that can, once it has room, gives the refusal.
         return self._submit_as(replace(full, is_last=True), app, idempotency, request_id)
 
+    def bid(self, draft: Draft, app: App, request_id: str) -> Bid | None:
+        """The bid of a plain job: not continued, no rule's, without an Idempotency-Key; None if the cache may serve it.
+
+        For a share of jobs that one thread submits: the intake accepts the bid, and `admitted` follows. Nothing is
+        asked for yet. Raises: as `submit`.
+        """
+        spec = specify(draft, app, self.catalogue, self.settings)
+        self.poison.check(spec)
+        return None if self.cache.may_serve(app, spec.pool) else self._bid(Choice(draft), app, spec, request_id)
+
+    def admitted(self, draft: Draft, app: App, spec: JobSpec, admitted: Admitted) -> Accepted:
+        """Note a job that found a place, and tell its caller."""
+        self.refuser.had_room(draft, app)
+        if route_of(admitted.place.candidate.queue) is Route.OVERFLOW:
+            self.wallet.let_in(app, self.tariff().ceiling_usd(spec.model, spec.messages, spec.sampling))
+        return self._accepted(spec, admitted)
+
     def _submit_as(self, choice: Choice, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
-        draft, tariff = choice.draft, self.tariff()
+        draft = choice.draft
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         self.poison.check(spec)
         try:
@@ -119,11 +136,7 @@ class Submitter:
             if isinstance(served, Accepted):
                 return served
             spec = served
-            options = self._candidates(spec, app, draft, tariff)
-            if choice.reason:
-                options = tuple(replace(each, reason=f"{choice.reason}; {each.reason}") for each in options)
-            ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, self.forecast.expected_tokens(spec))
-            bid = Bid(spec, ask, app.name, request_id)
+            bid = self._bid(choice, app, spec, request_id)
             outcome = self.intake.accept(bid)
             if isinstance(outcome, Refusal):
                 raise self.refuser.refusal(outcome, bid, draft, app)
@@ -140,10 +153,14 @@ class Submitter:
             self.cache.release(spec)
         if isinstance(outcome, Replayed):
             return self._replayed(app, outcome.job_id)
-        self.refuser.had_room(draft, app)
-        if route_of(outcome.place.candidate.queue) is Route.OVERFLOW:
-            self.wallet.let_in(app, tariff.ceiling_usd(spec.model, spec.messages, spec.sampling))
-        return self._accepted(spec, outcome)
+        return self.admitted(draft, app, spec, outcome)
+
+    def _bid(self, choice: Choice, app: App, spec: JobSpec, request_id: str) -> Bid:
+        options = self._candidates(spec, app, choice.draft, self.tariff())
+        if choice.reason:
+            options = tuple(replace(each, reason=f"{choice.reason}; {each.reason}") for each in options)
+        ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, self.forecast.expected_tokens(spec))
+        return Bid(spec, ask, app.name, request_id)
 
     def _look_again(self, app: App, idempotency: Idempotency) -> Accepted | None:
         """The job of a concurrent request with the same key, which may just have taken the last room."""

@@ -1,4 +1,4 @@
-"""The door before Flask: it answers what is surely refused, and hands on all else as it came."""
+"""The door before Flask: it answers what is surely refused and plain jobs, and hands on all else as it came."""
 
 import json
 from collections.abc import Iterable
@@ -12,9 +12,11 @@ from api.bodies.in_flight import SMALL_BYTES
 from api.bodies.small import SmallBodies
 from api.deps import WebDeps
 from api.early import EarlyDoor
+from api.plain import PLAIN_BYTES, Answer, PlainJobs, Post
+from api.routes.submission import FAILED
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import new_id
-from headrace.errors import QueueFull, Unauthenticated
+from headrace.errors import QueueFull, StoreUnavailable, Unauthenticated
 
 BODY = b'{"prompt": "Hi"}'
 FULL = QueueFull("It is full.", queue="chat.normal", reason="depth", depth=5, cap=5, retry_after_s=3)
@@ -22,12 +24,21 @@ APP = App(new_id(), "test", "whsec_test", scopes=frozenset({Scope.SUBMIT}))
 
 
 class World:
-    """What the door stands on. Attributes: app: whose key it is; None: a bad one. noted: what the metrics were told."""
+    """What the door stands on.
+
+    Attributes:
+        app: whose key it is; None: a bad one.
+        noted: what the metrics were told.
+        accepted: the answer to a plain job, or its error; None: it is not plain.
+        handed_on: the error of each request that Flask got.
+    """
 
     def __init__(self) -> None:
         self.app: App | None = APP
         self.is_empty, self.asked, self.noted = False, list[bytes](), list[Any]()
         self.refusal: QueueFull | None = FULL
+        self.accepted: Answer | Exception | None = None
+        self.posted, self.handed_on = list[Post](), list[Any]()
         self.small = SmallBodies()
         with self.small.reading(APP.id):
             pass  # Its last body came promptly.
@@ -37,7 +48,7 @@ class World:
         parts = SimpleNamespace(
             authenticator=self, bodies=bodies, submitter=SimpleNamespace(refuser=refuser), metrics=metrics
         )
-        self.door = EarlyDoor(self._flask, cast(WebDeps, parts))
+        self.door = EarlyDoor(self._flask, cast(WebDeps, parts), cast(PlainJobs, self))
 
     def authenticate(self, _header: str | None) -> App:
         if self.app is None:
@@ -48,8 +59,15 @@ class World:
         self.asked.append(raw)
         return self.refusal
 
+    def submit(self, post: Post) -> Answer | None:
+        self.posted.append(post)
+        if isinstance(self.accepted, Exception):
+            raise self.accepted
+        return self.accepted
+
     def _flask(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         start_response("202 ACCEPTED", [])
+        self.handed_on.append(environ.get(FAILED))
         return [environ["wsgi.input"].read()]
 
     def post(self, **changes: str) -> tuple[str, dict[str, str], bytes]:
@@ -114,7 +132,32 @@ def test_a_body_that_may_come_slowly_is_handed_on_and_its_sender_proves_nothing(
         assert needs_deadline
 
 
-def test_nothing_is_looked_at_while_no_queue_was_full(world: World) -> None:
+def test_no_refusal_is_looked_for_while_no_queue_was_full(world: World) -> None:
     world.is_empty = True
     assert world.post()[0] == "202 ACCEPTED"
     assert world.asked == []
+
+
+def test_a_plain_job_is_answered_whole(world: World) -> None:
+    world.refusal, world.accepted = None, Answer(b'{"id": "job_1"}\n', {"x-job-id": "job_1"})
+    status, headers, body = world.post()
+    assert (status, body, headers["Content-Length"]) == ("202 ACCEPTED", b'{"id": "job_1"}\n', str(len(body)))
+    assert (headers["x-job-id"], headers["Cache-Control"]) == ("job_1", "no-store")
+    [post] = world.posted
+    assert (post.app, post.raw, post.request_id) == (APP, BODY, headers["x-request-id"])
+    [noted] = world.noted
+    assert (noted.rule, noted.status, noted.refusal) == ("/v1/jobs", 202, None)
+    assert world.handed_on == []
+
+
+def test_a_job_that_may_exist_is_handed_on_with_its_error(world: World) -> None:
+    world.refusal, world.accepted = None, StoreUnavailable("It does not answer.")
+    assert world.post()[2] == BODY
+    assert world.handed_on == [world.accepted]
+
+
+def test_a_long_body_is_handed_on_unread_while_no_queue_was_full(world: World) -> None:
+    world.is_empty = True
+    world.post(CONTENT_LENGTH=str(PLAIN_BYTES + 1))
+    assert world.posted == []
+    assert len(world.handed_on) == 1

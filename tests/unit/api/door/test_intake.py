@@ -302,3 +302,33 @@ def test_a_row_says_where_its_job_was_put_and_why(intake: Intake, servers: Serve
     accept(intake, make_spec())
     [[(_, placement)]] = servers.inserted
     assert (placement.queue, placement.route, placement.reason) == ("chat.normal", "pool", "own pool")
+
+
+def accept_all(intake: Intake, specs: Sequence[JobSpec]) -> list[Outcome | BaseException]:
+    return intake.accept_all([Bid(spec, Ask(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,))) for spec in specs])
+
+
+def test_jobs_that_come_as_a_batch_share_each_step_and_each_has_its_outcome(intake: Intake, servers: Servers) -> None:
+    good, bad, refused = (make_spec() for _ in range(3))
+    servers.answers = {bad.id: HeadraceError("It does not fit."), refused.id: REFUSAL}
+
+    outcomes = accept_all(intake, [good, bad, refused])
+
+    assert outcomes[0] == Admitted(Place(QUEUE, 1, 1, 0, NO_RATES), start_by_of(good.id))
+    assert outcomes[1:] == [servers.answers[bad.id], REFUSAL]
+    assert servers.batches == [[good.id, bad.id, refused.id]]
+    assert [ticket.job_id for ticket in servers.committed] == [good.id]
+
+
+def test_a_batch_of_jobs_whose_queue_was_just_full_asks_for_nothing(intake: Intake, servers: Servers) -> None:
+    first, *others = [make_spec() for _ in range(3)]
+    servers.answers = {first.id: REFUSAL}
+    assert accept_all(intake, [first]) == [REFUSAL]
+    assert accept_all(intake, others) == [REFUSAL, REFUSAL]
+    assert servers.batches == [[first.id]]
+
+
+@pytest.mark.parametrize("step", ["reserve", "insert"])
+def test_the_error_of_a_batch_is_the_outcome_of_each_job(intake: Intake, servers: Servers, step: str) -> None:
+    error = servers.failures[step] = StoreUnavailable("It is down.")
+    assert accept_all(intake, [make_spec(), make_spec()]) == [error, error]
