@@ -1,7 +1,7 @@
 """The web process's composition root: builds every part once, then the Flask app."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -167,9 +167,9 @@ def _read_poison(store: Store) -> Mapping[bytes, datetime]:
         return poison.refused(db)
 
 
-def _read_balances(store: Store, configured: BudgetSettings) -> Balances:
+def _read_balances(store: Store, configured: BudgetSettings, apps: Collection[UUID]) -> Balances:
     with store.begin() as db:
-        return budgets.balances(db, configured)
+        return budgets.balances(db, configured, apps)
 
 
 def _read_tariff(store: Store, settings: Settings) -> Tariff:

@@ -10,7 +10,7 @@ from api.bodies.fair_semaphore import FairSemaphore
 from api.door.cached.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.config.rules import AUTO
-from headrace.domain.fleet import Fleet
+from headrace.domain.fleet import Fleet, fleet_of
 from headrace.errors import ConfigError, ModelNotFound
 from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from headrace.store import Store
@@ -70,7 +70,7 @@ class Catalogue:
         # A tokenizer that failed to load is loaded again on the next use.
         self._tokenizers = {name: CachedValue(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
         self._aliases = _aliases(pools)
-        self._fleets = CachedValue(self._read_fleets, FLEETS_TTL_S)
+        self._fleets = CachedValue(self.read_fleets, FLEETS_TTL_S)
         #: Held while a long prompt is counted. Half of the cores stay free for everything else.
         self.long_counts = FairSemaphore(max(1, len(os.sched_getaffinity(0)) // 2))
 
@@ -122,18 +122,15 @@ class Catalogue:
 
     def fleet(self, pool: str) -> Fleet:
         """The pool's live workers, from the cache; all zeros without any. Raises: StoreUnavailable."""
-        return _of(pool, self._fleets.get())
-
-    def fleet_now(self, pool: str) -> Fleet:
-        """The same, read from Postgres now. Raises: StoreUnavailable."""
-        return _of(pool, self._read_fleets())
+        return fleet_of(pool, self._fleets.get())
 
     def _limit(self, name: str, pool: PoolSettings) -> int | None:
         fleet = self.fleet(name)
         limits = (pool.max_model_tokens, fleet.max_model_tokens, fleet.kv_tokens)
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def _read_fleets(self) -> dict[str, Fleet]:
+    def read_fleets(self) -> dict[str, Fleet]:
+        """The live fleet of each pool, read from Postgres now. Raises: StoreUnavailable."""
         with self._store.begin() as db:
             return workers.fleets(db)
 
@@ -157,7 +154,3 @@ def _aliases(pools: Mapping[str, PoolSettings]) -> dict[str, str]:
         ends.setdefault(pool.model.rpartition("/")[2], set()).add(pool.model)
     taken = {*own, *given, AUTO, ""}
     return {end: models.pop() for end, models in ends.items() if len(models) == 1 and end not in taken} | given
-
-
-def _of(pool: str, fleets: Mapping[str, Fleet]) -> Fleet:
-    return fleets.get(pool) or Fleet(pool, 0, 0, 0, 0, None, None)

@@ -12,7 +12,7 @@ from api.door.cached.cached_value import CachedValue
 from api.door.catalogue import Catalogue
 from headrace.broker.admission import Admission
 from headrace.config import Settings
-from headrace.domain.fleet import Fleet
+from headrace.domain.fleet import Fleet, fleet_of
 from headrace.domain.jobs import JobSpec
 from headrace.domain.places import Load
 from headrace.domain.queues import OVERFLOW, Lane, queue_name
@@ -177,10 +177,8 @@ class Forecast:
         queues = {lane: queue_name(name, lane) for lane in Lane}
         loads = self._admission.loads(list(queues.values()))
         by_lane = {lane: loads[queue] for lane, queue in queues.items()}
-        # In this order, a job that is claimed between the two reads counts as two taken slots. In the other order it
-        # would count as none.
-        departed = self._admission.departed(name)
-        fleet = self._catalogue.fleet_now(name)
+        standing = self._admission.standing(self._catalogue.read_fleets)
+        departed, fleet = standing.departed.get(name, 0), fleet_of(name, standing.fleets)
         rates = self._outlook.get().get(name, UNKNOWN)
         mean = _pool_mean_tokens(by_lane, rates)
         kept = self._kept_share(name, rates, by_lane[Lane.HIGH])

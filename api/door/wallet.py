@@ -5,7 +5,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from uuid import UUID
 
@@ -17,6 +17,8 @@ from headrace.policies.wallet import Wallet
 
 #: How old the accounts may be, in seconds. The worker checks again before it spends.
 ACCOUNTS_TTL_S = 0.5
+#: Seconds after its last job for which an app's accounts are read with those of the others.
+ASKING_S = 10.0
 #: Seconds for which an accepted job is counted here. By then the accounts have its reservation, unless the job waits.
 #: It is longer than a reservation takes: the last of a budget is then spent a little later, but never promised twice.
 COMING_S = 2.0
@@ -27,7 +29,7 @@ class SharedWallet:
 
     def __init__(
         self,
-        read: Callable[[], Balances],
+        read: Callable[[Collection[UUID]], Balances],
         waiting: Callable[[], int],
         note_short: Callable[[UUID, Kind], None],
         clock: Callable[[], float] = time.monotonic,
@@ -35,11 +37,15 @@ class SharedWallet:
         """Read nothing yet.
 
         Args:
-            read: the limits of all apps together, and the accounts of this day and month.
+            read: the limits of all apps together, and the accounts of this day and month: those of all apps together,
+                and those of the given apps. There may be many thousand apps, but few of them ask at one time.
             waiting: counts the jobs in all queues of the paid API.
             note_short: records that a job found too little left in a nearly used account, with the kind of use.
         """
-        self._balances = CachedValue(read, ACCOUNTS_TTL_S)
+        self._read, self._clock = read, clock
+        self._known = CachedValue(self._read_known, ACCOUNTS_TTL_S)
+        #: By app, when it last asked.
+        self._asked_at: dict[UUID, float] = {}
         self._waiting = waiting
         self._note_short, self._noted = note_short, set[tuple[UUID, Kind]]()
         self._lock = threading.Lock()
@@ -50,7 +56,7 @@ class SharedWallet:
 
         Raises: StoreUnavailable. BrokerUnavailable.
         """
-        balances, waiting = self._balances.get(), self._waiting()
+        balances, waiting = self._balances(app.id), self._waiting()
         with self._lock:
             lack = self._wallet.lacking(usd, app.name, app.limits, balances, waiting)
         if isinstance(lack, Shortfall):
@@ -59,6 +65,21 @@ class SharedWallet:
             if account is not None:
                 self._note(account, usd, lack.limit_usd)
         return lack
+
+    def _balances(self, app_id: UUID) -> Balances:
+        """Balances with this app's accounts."""
+        with self._lock:
+            self._asked_at[app_id] = self._clock()
+        apps, balances = self._known.get()
+        # The first job of an app comes between two readings.
+        return balances if app_id in apps else self._read([app_id])
+
+    def _read_known(self) -> tuple[Collection[UUID], Balances]:
+        with self._lock:
+            since = self._clock() - ASKING_S
+            self._asked_at = {app_id: at for app_id, at in self._asked_at.items() if at >= since}
+            apps = frozenset(self._asked_at)
+        return apps, self._read(apps)
 
     def _note(self, account: Account, usd: Decimal, limit_usd: Decimal) -> None:
         """Record a shortfall once, and only of an account that is nearly used: promises may come to nothing."""

@@ -3,7 +3,7 @@
 Redis is only a fast index of Postgres here: if it is wiped, the sweeps rebuild it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, cast
 from uuid import UUID
@@ -11,10 +11,13 @@ from uuid import UUID
 from redis import Redis
 
 from headrace import connections
+from headrace.broker import standing
 from headrace.broker.messages import ExecuteMessage
 from headrace.broker.news import News
+from headrace.broker.standing import Standing
 from headrace.broker.upkeep import Upkeep, answered
 from headrace.domain.apps import AppLimits
+from headrace.domain.fleet import Fleet
 from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.domain.places import Ask, Load, Place, Reason, Refusal, bound_of
 from headrace.domain.queues import KEY_PREFIX, Ticket, books_key
@@ -90,10 +93,9 @@ class Admission(Upkeep):
             counts = pipeline.execute()
         return {queue: _load(*counts[4 * i : 4 * i + 4]) for i, queue in enumerate(queues)}
 
-    def departed(self, pool: str) -> int:
-        """How many jobs have ever left the pool's queues. Raises: BrokerUnavailable."""
-        with answered():
-            return int(self._redis.hget(KEY_PREFIX + "departed", pool) or 0)
+    def standing(self, read_fleets: Callable[[], Mapping[str, Fleet]]) -> Standing:
+        """How the fleets stand; see `standing.now`. Raises: BrokerUnavailable. StoreUnavailable."""
+        return standing.now(self._redis, read_fleets)
 
     def publish_outlook(self, outlook: str, for_s: float) -> None:
         """Publish the outlook to every web process; it expires after `for_s`. Raises: BrokerUnavailable."""

@@ -91,6 +91,11 @@ class Fleet:
         return min(free, max(0, int(self.running / self.kv_reserved) - self.running)) if self.running else free
 
 
+def fleet_of(pool: str, fleets: Mapping[str, Fleet]) -> Fleet:
+    """The pool's fleet; all zeros if it has no live workers."""
+    return fleets.get(pool) or Fleet(pool, 0, 0, 0, 0, None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class QueueSample:
     """One queue at one moment; counts are since the previous sample. See `headrace.tables.queue_samples`.

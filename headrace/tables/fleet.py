@@ -31,7 +31,8 @@ workers = sa.Table(
         comment="It has heard that its host is draining, and takes no more jobs.",
     ),
     sa.Column("started_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
-    moment("lease_until", nullable=False, index=True),
+    # Without an index: a renewal then writes the row alone, and that each second.
+    moment("lease_until", nullable=False),
     moment("stopped_at"),
     sa.Column("stop_reason", sa.Text, comment="Why it took itself out; NULL: it was stopped."),
     sa.Column(

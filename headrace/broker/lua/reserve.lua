@@ -21,7 +21,14 @@ local function keep(bucket, name, left)
   end
 end
 
+local dropped = {}
+
+-- Once for each queue.
 local function drop_stale(queue)
+  if dropped[queue] then
+    return
+  end
+  dropped[queue] = true
   local reservations = key('reservations', queue)
   for _, job in ipairs(redis.call('ZRANGEBYSCORE', reservations, '-inf', now, 'LIMIT', 0, 100)) do
     if not leave(job) then
@@ -30,7 +37,8 @@ local function drop_stale(queue)
   end
 end
 
--- By queue: the apps that knock there (refused lately, and expected back).
+-- By queue: the apps that knock there (refused lately, and expected back). To read them all takes a microsecond for
+-- two of them, so they are read only where they decide.
 local knocks = {}
 
 local function forget_knock(queue, app)
@@ -40,7 +48,6 @@ end
 
 local function knocking(queue)
   if not knocks[queue] then
-    drop_stale(queue)
     knocks[queue] = {}
     local found = redis.call('ZRANGE', key('knocks', queue), 0, -1, 'WITHSCORES')
     for i = 1, #found, 2 do
@@ -85,7 +92,7 @@ end
 
 -- nil if one candidate has room; else the reason, and the cap that was met.
 local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead, free)
-  knocking(queue)
+  drop_stale(queue)
   local waiting, own = book(queue), account(queue, app)
   if waiting.depth >= cap_jobs then
     return 'depth', cap_jobs
@@ -94,16 +101,18 @@ local function objection(queue, app, tokens, cap_jobs, cap_tokens, most_ahead, f
   if waiting.depth > 0 and waiting.backlog + tokens > cap_tokens then
     return 'tokens', cap_tokens
   end
-  local apps, largest = claimants(queue, app)
-  local share = math.ceil(cap_jobs / apps)
-  if own.jobs >= share then
-    return 'share', share
-  end
-  -- An app's first job may be larger than its share.
-  if apps > 1 and own.jobs > 0 then
-    local most = token_share(cap_tokens, apps, largest)
-    if own.tokens + tokens > most then
-      return 'token_share', most
+  -- An app's first job always has a share, and may be larger than it.
+  if own.jobs > 0 then
+    local apps, largest = claimants(queue, app)
+    local share = math.ceil(cap_jobs / apps)
+    if own.jobs >= share then
+      return 'share', share
+    end
+    if apps > 1 then
+      local most = token_share(cap_tokens, apps, largest)
+      if own.tokens + tokens > most then
+        return 'token_share', most
+      end
     end
   end
   if most_ahead >= 0 and waiting.depth > 0 then
@@ -122,10 +131,10 @@ local function take(job, app, tokens, expected, queue)
   local before = waiting.depth > 0 and math.floor(waiting.expected * ahead / waiting.depth) or 0
   enter(job, queue, app, tokens, 1, turn, expected)
   redis.call('ZADD', key('reservations', queue), now + ttl_ms, job)
-  if knocking(queue)[app] then
-    knocking(queue)[app] = nil
-    forget_knock(queue, app)
+  if knocks[queue] then
+    knocks[queue][app] = nil
   end
+  forget_knock(queue, app)
   return ahead + 1, waiting.depth, before
 end
 

@@ -122,7 +122,7 @@ def forget_old(db: Connection, keep_days: int) -> int:
 def fleets(db: Connection) -> dict[str, Fleet]:
     """The live fleet of each pool; a pool without live workers is absent.
 
-    Workers on a draining host add neither slots nor running jobs. Each web process asks four times a second.
+    Workers on a draining host add neither slots nor running jobs. The web processes together ask four times a second.
     """
     statement = _fleets()
     return {row.pool: Fleet(**row._mapping) for row in db.exec_driver_sql(statement.sql, dict(statement.parameters))}

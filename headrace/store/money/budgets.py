@@ -4,7 +4,7 @@ An account covers a UTC day or a UTC month. `store.reservations` changes the acc
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -65,13 +65,19 @@ def note_limit(db: Connection, account: Account) -> None:
     db.execute(sa.update(budgets).where(budgets.c.id == account.id, is_new).values(limit_usd=account.limit_usd))
 
 
-def balances(db: Connection, configured: Limits) -> Balances:
-    """The current limits and accounts. Args: configured: the settings' limits."""
+def balances(db: Connection, configured: Limits, of: Collection[UUID] | None = None) -> Balances:
+    """The current limits and accounts.
+
+    Args:
+        configured: the settings' limits.
+        of: apps; the accounts of others are left out. None: of all.
+    """
     holding = limits(db, configured)
+    is_wanted = sa.true() if of is None else sa.or_(budgets.c.app_id.is_(None), budgets.c.app_id.in_(of))
     statement = (
         sa.select(budgets, apps.c.name, apps.c.day_usd, apps.c.month_usd)
         .outerjoin(apps, apps.c.id == budgets.c.app_id)
-        .where(periods_at(sa.func.now()))
+        .where(periods_at(sa.func.now()), is_wanted)
         .order_by(apps.c.name.nulls_first(), budgets.c.period)
     )
     return Balances(holding, [_account(row, holding) for row in db.execute(statement)])

@@ -1,6 +1,6 @@
 """The parts that a submit meets, as fakes: they note what was asked of them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -23,6 +23,7 @@ from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
+from headrace.broker.standing import Standing
 from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.fleet import Fleet
@@ -109,8 +110,8 @@ class FakeDoor:
             raise self.failures["loads"]
         return {queue: self.backlog.get(queue, Load(0, 0, 0, 0)) for queue in queues}
 
-    def departed(self, _pool: str) -> int:
-        return self.departures
+    def standing(self, read_fleets: Callable[[], Mapping[str, Fleet]]) -> Standing:
+        return Standing({"chat": self.departures}, read_fleets())
 
     def outlook(self) -> str | None:
         return self.rates
@@ -200,6 +201,6 @@ def submitter(
         tariff=lambda: Tariff.of(settings),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),
-        wallet=SharedWallet(lambda: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
+        wallet=SharedWallet(lambda _: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
         cache=cache,
     )

@@ -146,7 +146,7 @@ class TestCaps:
         app = new_id()
         gone, *_ = accept(admission, *(ask(app=app) for _ in range(5)))
         admission.leave([(gone.job_id, 1)])
-        departed = admission.departed(QUEUE.rpartition(".")[0])
+        departed = admission.standing(dict).departed[QUEUE.rpartition(".")[0]]
         assert departed == 1
 
         told = [
@@ -790,6 +790,7 @@ def test_redis_that_is_gone_is_reported_not_waited_for(settings: Settings) -> No
         lambda: door.committed(0),
         lambda: door.knock(new_id(), QUEUE, 10, 1),
         door.outlook,
+        lambda: door.standing(dict),
     )
     for call in calls:
         with pytest.raises(BrokerUnavailable):

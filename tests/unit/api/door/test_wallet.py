@@ -1,11 +1,12 @@
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
 
-from api.door.wallet import COMING_S, SharedWallet
+from api.door.wallet import ASKING_S, COMING_S, SharedWallet
 from headrace.domain.apps import App, AppLimits
 from headrace.domain.ids import new_id
 from headrace.domain.limits.budgets import Account, Balances, Budget, Kind, NoBudget, Shortfall, SpendingLimits
@@ -23,7 +24,7 @@ class Bench:
     accounts: list[Account] = field(default_factory=list)
     waiting: int = 0
     now_s: float = 0.0
-    reads: int = 0
+    reads: list[set[UUID]] = field(default_factory=list)
     noted: list[tuple[UUID, Kind]] = field(default_factory=list)
     together: SpendingLimits = field(default_factory=lambda: SpendingLimits(None, None))
     is_away: bool = False
@@ -32,9 +33,10 @@ class Bench:
         self.together = SpendingLimits(together.get("day_usd"), together.get("month_usd"))
         return SharedWallet(self.read, lambda: self.waiting, self.note_short, lambda: self.now_s)
 
-    def read(self) -> Balances:
-        self.reads += 1
-        return Balances(self.together, self.accounts)
+    def read(self, apps: Collection[UUID]) -> Balances:
+        self.reads.append(set(apps))
+        names = {None, *(app.name for app in (SHOP, OTHER) if app.id in apps)}
+        return Balances(self.together, [account for account in self.accounts if account.app in names])
 
     def note_short(self, account_id: UUID, kind: Kind) -> None:
         if self.is_away:
@@ -133,3 +135,24 @@ def test_a_shortfall_that_could_not_be_noted_is_noted_the_next_time(bench: Bench
     bench.is_away = False
     assert wallet.lacking(SHOP, ONE) is not None
     assert len(bench.noted) == 1
+
+
+def test_the_accounts_of_apps_that_ask_are_read_and_no_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.spent("shop", "4.9")
+    bench.spent("other", "4.9")
+    wallet = bench.wallet(day_usd=Decimal(100))
+    assert wallet.lacking(SHOP, ONE) is not None
+    assert wallet.lacking(SHOP, ONE) is not None
+    assert bench.reads == [{SHOP.id}], "once for all of its jobs"
+    # Nobody has read the other app's accounts yet.
+    limited = replace(OTHER, limits=SHOP.limits)
+    assert wallet.lacking(limited, ONE) is not None
+    assert bench.reads == [{SHOP.id}, {OTHER.id}]
+
+    monkeypatch.setattr(wallet._known, "_ttl_s", -1)
+    wallet._known._entry = None
+    assert wallet.lacking(limited, ONE) is not None
+    assert bench.reads[-1] == {SHOP.id, OTHER.id}
+    bench.now_s += ASKING_S + 1
+    assert wallet.lacking(limited, ONE) is not None
+    assert bench.reads[-1] == {OTHER.id}, "the other has not asked for a while"

@@ -86,6 +86,14 @@ def every(reserved: str, spent: str) -> set[tuple[bool, str, Decimal, Decimal]]:
     }
 
 
+def test_the_accounts_of_some_apps_come_without_those_of_others(store: Store, claimed: Callable[..., Claim]) -> None:
+    paid = reserve(store, claimed())
+    with store.begin() as db:
+        everything, own, none = (budgets.balances(db, UNLIMITED, of) for of in (None, [paid.app_id], [new_id()]))
+    assert everything == own
+    assert {(each.app, each.period) for each in none.accounts} == {(None, "day"), (None, "month")}
+
+
 def test_what_is_reserved_is_spent_at_the_end_and_the_rest_is_free_again(
     store: Store, claimed: Callable[..., Claim]
 ) -> None:

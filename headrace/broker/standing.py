@@ -1,0 +1,58 @@
+"""How the fleets stand, read from Postgres by one web process for all of them, and kept in Redis for a moment.
+
+Each process asks a few times a second. Without this, Postgres would count the running jobs of every worker as often as
+there are processes.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import cast
+
+from redis import Redis
+
+from headrace.broker.upkeep import answered
+from headrace.domain.fleet import Fleet
+from headrace.domain.queues import KEY_PREFIX
+
+#: The standing as JSON, until it is too old.
+STANDING = KEY_PREFIX + "standing"
+#: How old it may be, in milliseconds.
+TTL_MS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The live fleets at one moment.
+
+    Attributes:
+        departed: by pool, the jobs that had ever left its queues. It was read before the fleets: a job that was claimed
+            between the two reads counts as two taken slots. In the other order it would count as none.
+    """
+
+    departed: Mapping[str, int]
+    fleets: Mapping[str, Fleet]
+
+
+def now(redis: Redis, read_fleets: Callable[[], Mapping[str, Fleet]]) -> Standing:
+    """The standing, at most `TTL_MS` old. Raises: BrokerUnavailable. StoreUnavailable.
+
+    Processes that ask just after it became too old each read it, which harms nothing.
+
+    Args: read_fleets: reads the live fleet of each pool from Postgres.
+    """
+    with answered():
+        told = cast("str | None", redis.get(STANDING))
+        if told:
+            return _from_json(told)
+        counts = cast("dict[str, str]", redis.hgetall(KEY_PREFIX + "departed"))
+        departed = {pool: int(jobs) for pool, jobs in counts.items()}
+    found = Standing(departed, read_fleets())
+    with answered():
+        redis.set(STANDING, json.dumps(asdict(found)), px=TTL_MS)
+    return found
+
+
+def _from_json(text: str) -> Standing:
+    fields = json.loads(text)
+    return Standing(fields["departed"], {pool: Fleet(**fleet) for pool, fleet in fields["fleets"].items()})

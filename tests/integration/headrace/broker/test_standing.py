@@ -1,0 +1,51 @@
+"""The standing of the fleets on a real Valkey: one process reads it for all."""
+
+import pytest
+from redis import Redis
+
+from headrace.broker.admission import Admission
+from headrace.broker.standing import STANDING, TTL_MS
+from headrace.domain.fleet import Fleet
+from headrace.domain.queues import KEY_PREFIX
+from headrace.errors import StoreUnavailable
+
+CHAT = Fleet("chat", 2, 1, 16, 3, 2048, None, 0.5)
+
+
+def test_one_process_reads_for_all_until_it_is_too_old(admission: Admission, redis: Redis) -> None:
+    reads: list[int] = []
+
+    def read() -> dict[str, Fleet]:
+        reads.append(1)
+        return {"chat": CHAT}
+
+    redis.hset(KEY_PREFIX + "departed", "chat", "7")
+    first = admission.standing(read)
+    assert (first.departed, first.fleets) == ({"chat": 7}, {"chat": CHAT})
+    assert admission.standing(read) == first
+    assert len(reads) == 1
+    assert 0 < redis.pttl(STANDING) <= TTL_MS  # type: ignore[operator]
+
+    redis.delete(STANDING)
+    redis.hset(KEY_PREFIX + "departed", "chat", "8")
+    assert admission.standing(read).departed == {"chat": 8}
+    assert len(reads) == 2
+
+
+def test_the_jobs_that_left_are_counted_before_the_slots(admission: Admission, redis: Redis) -> None:
+    def read_late() -> dict[str, Fleet]:
+        redis.hset(KEY_PREFIX + "departed", "chat", "9")
+        return {"chat": CHAT}
+
+    redis.hset(KEY_PREFIX + "departed", "chat", "7")
+    assert admission.standing(read_late).departed == {"chat": 7}
+
+
+def test_a_postgres_that_does_not_answer_is_reported_and_asked_again(admission: Admission, redis: Redis) -> None:
+    def fail() -> dict[str, Fleet]:
+        raise StoreUnavailable("gone")
+
+    with pytest.raises(StoreUnavailable):
+        admission.standing(fail)
+    assert not redis.exists(STANDING)
+    assert admission.standing(lambda: {"chat": CHAT}).fleets == {"chat": CHAT}
