@@ -58,6 +58,7 @@ class WebDeps:
     def close(self) -> None:
         """Stop the threads and close the connections."""
         self.waits.close()
+        self.forecast.close()
         self.refusals.close()
         self.store.close()
         self.pages_store.close()

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from headrace import connections
+from headrace import connections, hops
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.config.redis_url import RedisUrl
 from headrace.connections.outages import Outage
@@ -48,7 +48,9 @@ def explained() -> Iterator[None]:
 def load() -> Settings:
     """Load the settings. A setting that cannot be used ends the process."""
     with explained():
-        return Settings.load()
+        settings = Settings.load()
+    hops.switch(is_on=settings.log_hops)
+    return settings
 
 
 def failpoint(armed: str | None) -> Callable[[str], None]:

@@ -34,6 +34,9 @@ from headrace.policies.routing import LatencyGoal, Pressure
 OUTLOOK_TTL_S = 1.0
 #: How old a pool's live figures may be, in seconds.
 LIVE_TTL_S = 0.25
+#: Seconds after a request for which both are kept fresh: reading them takes milliseconds, and the next request waits
+#: for them otherwise.
+FRESH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,20 @@ class Forecast:
         self._admission = admission
         self._catalogue = catalogue
         self._settings = settings
-        self._outlook = CachedValue(self._read_outlook, OUTLOOK_TTL_S)
+        self._outlook = CachedValue(self._read_outlook, OUTLOOK_TTL_S, fresh_s=FRESH_S)
         self._pools: dict[str, CachedValue[PoolForecast]] = {}
 
     def pool(self, name: str) -> PoolForecast:
         """A pool's forecast. Raises: BrokerUnavailable. StoreUnavailable."""
         if name not in self._pools:
-            self._pools.setdefault(name, CachedValue(lambda: self._read_pool(name), LIVE_TTL_S))
+            self._pools.setdefault(name, CachedValue(lambda: self._read_pool(name), LIVE_TTL_S, fresh_s=FRESH_S))
         return self._pools[name].get()
+
+    def close(self) -> None:
+        """Keep nothing fresh any longer."""
+        self._outlook.close()
+        for pool in self._pools.values():
+            pool.close()
 
     def expected_wait_s(self, queue: str, position: int, ahead_tokens: int, free: int) -> float | None:
         """Seconds until the job at this place starts; None when no rate is known.

@@ -16,6 +16,7 @@ from redis import Redis, RedisError
 from api.reading.peers import Connections, Peer, connections
 from api.reading.slots import Slot, Slots
 from api.reading.watch import Watch
+from headrace import hops
 from headrace.broker.news import LISTENS_S, News, channel_of
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
@@ -204,6 +205,7 @@ class Waits:
                     continue
                 if message["type"] == "message":
                     what, _, job_id = message["data"].partition(" ")
+                    hops.reach("news", UUID(hex=job_id))
                     self._tell(UUID(hex=job_id), has_ended=what == "ended")
                 else:
                     # Subscribed, perhaps again. Messages before that were missed, but the streams have their entries.

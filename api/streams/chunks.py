@@ -27,13 +27,13 @@ class ChatChunks:
     def __init__(self, job: Job, *, include_usage: bool = False) -> None:
         self._job, self._include_usage = job, include_usage
         self._transcripts = [Transcript() for _ in range(job.n)]
+        self._unopened = set(range(job.n))
         self.fragments = Fragments()
         self.is_over = False
 
     def opening(self) -> Iterator[Event]:
-        """A chunk with the role for each answer."""
-        for number in range(self._job.n):
-            yield self._chunk({"role": "assistant", "content": ""}, number)
+        """Nothing: a first chunk comes with the first text, for tools take its time as that of the first token."""
+        return iter(())
 
     def more(self, entries: Iterable[StreamEvent]) -> Iterator[Event]:
         """A chunk for each piece of the content."""
@@ -43,6 +43,7 @@ class ChatChunks:
             if entry.kind == "restart" and not all(each.is_empty for each in self._transcripts):
                 yield self._restarted()
             elif piece := self._transcripts[entry.choice].take(entry):
+                yield from self._opened(entry.choice)
                 yield self._piece(piece, entry.choice)
 
     def ending(self, job: Job) -> Iterator[Event | str]:
@@ -55,6 +56,7 @@ class ChatChunks:
             if rest is None:
                 yield self._restarted()
                 return
+            yield from self._opened(number)
             if rest.reasoning:
                 yield self._piece(Piece(reasoning=rest.reasoning), number)
             if rest.text or rest.logprobs:
@@ -71,6 +73,16 @@ class ChatChunks:
         """An error: chat completions cannot be resumed."""
         message = f"{INTERRUPTED} Its answer will be at GET /v1/jobs/{show_id(self._job.id)}."
         yield self._failed(Unanswered(message, self._job.id, code="stream_interrupted"))
+
+    def _opened(self, number: int) -> Iterator[Event]:
+        """The answer's first chunk, unless it has been sent."""
+        if number in self._unopened:
+            self._unopened.discard(number)
+            yield from self._first(number)
+
+    def _first(self, number: int) -> Iterator[Event]:
+        """A chunk with the role."""
+        yield self._chunk({"role": "assistant", "content": ""}, number)
 
     def _piece(self, piece: Piece, number: int) -> Event:
         if piece.reasoning:
@@ -120,9 +132,9 @@ class CompletionChunks(ChatChunks):
         super().__init__(job, include_usage=include_usage)
         self._echoed, self._told_chars = echoed, [0] * job.n
 
-    def opening(self) -> Iterator[Event]:
-        """A chunk with the echo for each answer, if there is one."""
-        for number in range(self._job.n) if self._echoed else ():
+    def _first(self, number: int) -> Iterator[Event]:
+        """A chunk with the echo, if there is one."""
+        if self._echoed:
             yield self._text_chunk(self._echoed, number)
 
     def _piece(self, piece: Piece, number: int) -> Event:

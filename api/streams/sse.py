@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from flask import Response
+from flask import Response, g
 
 from api.abandoned import cancel_unless_wanted
 from api.deps import WebDeps, deps
@@ -19,6 +19,7 @@ from api.reading.watch import Watch
 from api.streams.chunks import ChatChunks, CompletionChunks
 from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, can_resume
 from api.streams.teller import Teller
+from headrace import hops
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreUnavailable
@@ -89,6 +90,7 @@ def _respond(stream: "JobStream", write: Callable[[Event], str]) -> Response:
     response = Response(stream.chunks(write), mimetype="text/event-stream", headers=HEADERS)
     response.call_on_close(stream.close)
     stream.slot.hand_over()
+    stream.log_hops()
     return response
 
 
@@ -103,14 +105,23 @@ class JobStream:
         self._is_first = is_first
         self._deps, self._job, self._teller = deps, job, teller
         self._entry_number = 0
+        #: The job was read before the watch began: once its stream has begun, it is read again.
         self._has_looked = job.state.is_terminal
+        self._owes_look = False
         self._is_told = False
         self._hold_again_at = 0.0
+
+    def log_hops(self) -> None:
+        """Log that the request came, and that its job is accepted."""
+        if hops.are_logged():
+            hops.reach("request", self._job.id, g.began)
+            hops.reach("accepted", self._job.id)
 
     def chunks(self, write: Callable[[Event], str]) -> Iterator[bytes]:
         """The bytes, as events come: all new events in one piece, or a comment after a while without events."""
         try:
             for events in self._follow():
+                hops.reach("event", self._job.id)
                 yield self._teller.fragments.filled("".join(map(write, events))).encode() or KEEP_ALIVE
         except NotFound:
             log.info("stream_of_deleted_job", extra={"job_id": show_id(self._job.id)})
@@ -142,6 +153,7 @@ class JobStream:
         """New events, as soon as they come; an empty list after a while without any."""
         teller, waits, keep_alive_s = self._teller, self._deps.waits, self._deps.settings.keep_alive_s
         with waits.watch(self._job.id) as watch:
+            hops.reach("listening", self._job.id)
             waits.watch_leader(watch, self._job)
             self._hold()
             yield list(teller.opening())
@@ -154,13 +166,16 @@ class JobStream:
                     due = time.monotonic() + keep_alive_s
                 if teller.is_over or self._job.state.is_terminal or waits.is_closed:
                     return
-                watch.wait(max(0.0, due - time.monotonic()))
+                if not self._owes_look:
+                    watch.wait(max(0.0, due - time.monotonic()))
 
     def _news(self, watch: Watch) -> list[Event]:
         """The new events, with those of the stream's end if it has come."""
         entries = self._entries()
-        # The job was read before the watch began. If its stream has begun, it may have ended in between.
-        if watch.has_ended or (entries and not self._has_looked):
+        if entries and not (watch.has_ended or self._has_looked or self._owes_look):
+            # The job may have ended before the watch began. First the first text, because the look takes a while.
+            self._owes_look = True
+        elif watch.has_ended or self._owes_look:
             if self._look(watch):
                 # The text comes from another job now, which makes it anew.
                 entries.append(StreamEvent(0, "restart", ""))
@@ -190,7 +205,7 @@ class JobStream:
 
         Returns: True if the stream is another job's now.
         """
-        watch.has_ended = False
+        watch.has_ended = self._owes_look = False
         self._has_looked = True
         before = self._job.stream_id
         try:

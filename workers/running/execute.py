@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from headrace import hops
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack
 from headrace.domain.ids import show_id
 from headrace.domain.states import SUSPECT, JobState
@@ -89,10 +90,12 @@ class Execute:
             self.generating.release(job_id)
 
     def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
+        hops.reach("thread", job_id)
         self.hold(job_id)
         claim = self.records.claim(job_id, enqueue_no)
         if claim is None:
             return None
+        hops.reach("claim", job_id)
         with self.state.attempts.running(claim.request_id):
             self.records.has_left(claim)
             # A price that changes during the call must not make it dearer than what is reserved for it.

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
+from headrace import hops
 from headrace.domain.attempts import ApiTier, Claim
 from headrace.errors import EngineError
 from headrace.policies.retries import is_continuable
@@ -34,6 +35,7 @@ class Generating:
         """
         outcome: Generation | EngineError
         with self._published(claim) as (prefix, on_delta):
+            hops.reach("begin", claim.job_id)
             asked = (claim.request_id, claim.sent, claim.sampling, claim.lane.priority, claim.model)
             request = GenerationRequest(*asked, prefix, claim.adapter, tier)
             started = time.monotonic()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from uuid import UUID
 
+from headrace import hops
 from headrace.broker.streams import Streams
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import PieceKind, StreamPiece
@@ -31,6 +32,8 @@ LAST_FLUSH_S = 1.0
 #: The most bytes that one attempt publishes, because Redis holds the queues in the same memory. Text alone never gets
 #: this long. Log probabilities do, with twenty alternatives to each of 2,500 tokens.
 MOST_BYTES = 4 * 2**20
+#: The number of a job's first claim: no older one can have published anything.
+FIRST = 1
 #: Seconds that `end` waits for the thread: longer than Redis may take for one command.
 END_TIMEOUT_S = 5.0
 
@@ -43,6 +46,7 @@ class _Publication:
         enqueue_no: the claim's number, which fences every published piece.
         prefix: the published text that the attempt continues.
         has_begun: True once Redis knows the claim.
+        awaits_first: True until the engine has added a piece.
         is_dropped: True once the attempt can publish no more.
         published_bytes: the length of its stream in Redis.
         pieces: what the engine has added since the last round trip.
@@ -53,6 +57,7 @@ class _Publication:
     enqueue_no: int
     prefix: str = ""
     has_begun: bool = False
+    awaits_first: bool = True
     is_dropped: bool = False
     published_bytes: int = 0
     pieces: list[Delta] = field(default_factory=list)
@@ -107,14 +112,21 @@ class Publisher:
         publication = self._begun(job_id, enqueue_no, can_continue)
         with self._changed:
             self._open.append(publication)
+            if not publication.has_begun:
+                self._has_news = True
+                self._changed.notify_all()
 
         def add(piece: Delta) -> None:
             with self._changed:
                 publication.pieces.append(piece)
-                if not self._has_news:
-                    # Once per round trip: waking the thread for each piece would cost the engine's loop time.
+                # Once per round trip: waking the thread for each piece would cost the engine's loop time. A first piece
+                # does not wait for the other streams' next round trip.
+                if not self._has_news or publication.awaits_first:
                     self._has_news = True
+                    self._is_hurried |= publication.awaits_first
                     self._changed.notify_all()
+                publication.awaits_first = False
+            hops.reach("piece", job_id)
 
         try:
             yield publication.prefix, add
@@ -131,6 +143,9 @@ class Publisher:
     def _begun(self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]) -> _Publication:
         """Take the stream over. Without Redis, the thread does so later, and the text starts from the beginning."""
         publication = _Publication(job_id, enqueue_no)
+        if enqueue_no == FIRST:
+            # Nothing to continue: the thread begins the stream while the engine computes the first token.
+            return publication
         try:
             text = self._streams.begin(job_id, enqueue_no)
             if text and not can_continue(text):
@@ -177,7 +192,7 @@ class Publisher:
         with self._changed:
             self._changed.wait_for(lambda: self._has_news or self._is_ending)
             self._has_news = self._is_hurried = False
-            due = [each for each in self._open if not each.is_settled]
+            due = [each for each in self._open if not (each.is_settled and each.has_begun)]
             for publication in due:
                 publication.unpublished += _told(publication.pieces)
                 publication.pieces.clear()
@@ -202,6 +217,8 @@ class Publisher:
         pieces = [(each, piece) for each in due for piece in each.due()]
         taken = self._streams.publish([piece for _, piece in pieces]) if pieces else []
         for (publication, piece), is_taken in zip(pieces, taken, strict=True):
+            if publication.published_bytes == 0:
+                hops.reach("published", publication.job_id)
             publication.published_bytes += len(piece.text.encode())
             if not (is_taken or publication.is_dropped):
                 log.warning("stream_dropped", extra={"job_id": show_id(publication.job_id)})

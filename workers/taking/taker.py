@@ -19,6 +19,7 @@ from uuid import UUID
 from redis import Redis
 from redis.exceptions import RedisError
 
+from headrace import hops
 from headrace.broker.messages import list_key
 from headrace.broker.transport import MOST_AT_ONCE, Taker, Turns
 from headrace.domain.ids import parse_id
@@ -123,7 +124,7 @@ class KvTaker(Taker):
         #: For each queue whose head does not fit: the head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
         self._ahead: dict[str, _Ahead] = {}
-        self._seen_until = -math.inf
+        self._seen_until = self._looked_at = -math.inf
         #: Messages to read from each queue: twice as many as the last take chose.
         self._depth = 1
 
@@ -158,16 +159,25 @@ class KvTaker(Taker):
             # A take that filled all slots needs no further messages for now.
             depth = self._depth if len(chosen) < most else 0
             if taken := self._remove(budget, chosen, turns.consume(queues), depth):
+                if hops.are_logged():
+                    self._log_hops(taken)
                 return [(head.queue, head.message) for head in taken]
         # Other workers were faster each time. Another turn of the event loop tries again.
         self.look()
         return []
+
+    def _log_hops(self, taken: Iterable[_Head]) -> None:
+        for job in (head.job for head in taken if head.job is not None):
+            hops.reach("bell", job.job_id, self.rang_at)
+            hops.reach("look", job.job_id, self._looked_at)
+            hops.reach("take", job.job_id)
 
     def _next(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[_Head]:
         """The next jobs that fit, from the messages read a moment ago or else from a new read."""
         if self._clock() <= self._seen_until and (chosen := self._choose_some(budget, turns, queues, most)):
             return chosen
         self._ask(turns.consume(queues), self._depth, [])
+        self._looked_at = self._clock()
         return self._choose_some(budget, turns, queues, most)
 
     def _remove(self, budget: KvBudget, chosen: Sequence[_Head], queues: Sequence[str], depth: int) -> list[_Head]:

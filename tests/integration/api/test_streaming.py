@@ -231,18 +231,19 @@ def test_a_response_that_was_not_created_as_a_stream_has_none(sdk: OpenAI) -> No
 
 
 def test_a_chat_completion_is_heard_in_chunks(sdk: OpenAI, run: Callable[[UUID], Run]) -> None:
-    stream = sdk.chat.completions.create(
+    answer = sdk.chat.completions.with_raw_response.create(
         model=next(iter(sdk.models.list())).id,
         messages=[{"role": "user", "content": PROMPT}],
         stream=True,
         stream_options={"include_usage": True},
     )
-    first = next(iter(stream))
-    listener, running = Listener(stream), run(parse_id(first.id))
+    # The head of the answer comes at acceptance, the chunk with the role with the first text.
+    listener, running = Listener(answer.parse()), run(parse_id(answer.headers["x-job-id"]))
     for piece in PIECES:
         running.say(piece)
     running.end()
-    *told, finish, usage = listener.all()
+    first, *told, finish, usage = listener.all()
+    assert (first.choices[0].delta.role, first.choices[0].delta.content) == ("assistant", "")
     assert [chunk.choices[0].delta.content for chunk in told] == PIECES
     assert (finish.choices[0].finish_reason, usage.usage.completion_tokens) == ("stop", 7)
 
@@ -250,11 +251,10 @@ def test_a_chat_completion_is_heard_in_chunks(sdk: OpenAI, run: Callable[[UUID],
 def test_a_chat_completion_that_fails_raises_in_the_sdk(sdk: OpenAI, run: Callable[[UUID], Run], store: Store) -> None:
     messages: Any = [{"role": "user", "content": PROMPT}]
     model = next(iter(sdk.models.list())).id
-    stream = sdk.chat.completions.create(model=model, messages=messages, stream=True)
-    job_id = parse_id(next(iter(stream)).id)
-    run(job_id).end(None, JobState.FAILED)
+    answer = sdk.chat.completions.with_raw_response.create(model=model, messages=messages, stream=True)
+    run(parse_id(answer.headers["x-job-id"])).end(None, JobState.FAILED)
     with pytest.raises(openai.APIError) as raised:
-        list(stream)
+        list(answer.parse())
     assert raised.value.code
 
 

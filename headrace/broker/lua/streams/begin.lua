@@ -7,7 +7,7 @@
 --       claim
 -- Effect  one entry: `begin`, or `restart` if the claim does not continue what readers received. Only answer text
 --         (deltas) can be continued. A later claim that finds no stream cannot know what readers received: it
---         restarts, with numbers above those of any older claim.
+--         restarts, with numbers above those of any older claim. Listeners are told of a `restart` alone.
 -- Reply  the text since the last restart, which the claim must continue; nil if a newer claim has begun.
 local claim = tonumber(ARGV[1])
 local entries = redis.call('XRANGE', KEYS[1], '-', '+')
@@ -38,7 +38,9 @@ local text = is_heard and '' or table.concat(pieces)
 local id = string.format('%.0f-0', number + 1)
 redis.call('XADD', KEYS[1], id, 'kind', is_heard and 'restart' or 'begin', 'text', '', 'claim', ARGV[1], 'bytes', #text)
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-for _, channel in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  redis.call('PUBLISH', channel, 'more ' .. ARGV[4])
+if is_heard then
+  for _, channel in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+    redis.call('PUBLISH', channel, 'more ' .. ARGV[4])
+  end
 end
 return text

@@ -109,7 +109,7 @@ def test_several_answers_are_told_by_their_indices(count: int) -> None:
 
 def test_a_restart_makes_every_answer_void() -> None:
     teller = ChatChunks(TWICE)
-    [_, last] = teller.more([StreamEvent(1, "delta", "Air ", 1), restart(2)])
+    [_, _, last] = teller.more([StreamEvent(1, "delta", "Air ", 1), restart(2)])
     assert last["error"]["code"] == "stream_restarted"
 
 

@@ -206,6 +206,50 @@ def test_a_stream_tells_the_beginning_each_piece_and_the_end(world: World) -> No
     assert list(chunks) == []
 
 
+def test_the_first_text_does_not_wait_for_postgres(world: World) -> None:
+    chunks = world.stream().chunks(named)
+    next(chunks)
+    world.say("Because of ")
+    assert [event["delta"] for event in events(next(chunks)) if "delta" in event] == ["Because of "]
+    assert world.reads_of_job == 0
+    # Afterwards the job is read once: it may have ended before the watch began.
+    world.job = DONE_JOB
+    assert kinds(next(chunks))[-1] == "response.completed"
+    assert world.reads_of_job == 1
+
+
+def test_a_chat_completion_has_no_chunk_before_its_first_text(world: World) -> None:
+    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    assert next(chunks) == KEEP_ALIVE, "the head of the answer is on its way"
+    world.say("Because of ")
+    assert [event["choices"][0]["delta"] for event in events(next(chunks))] == [
+        {"role": "assistant", "content": ""},
+        {"content": "Because of "},
+    ]
+    world.say("Rayleigh scattering.")
+    world.end()
+    assert all("role" not in event["choices"][0]["delta"] for event in events(b"".join(chunks)))
+
+
+def test_an_empty_chat_completion_has_its_role_at_the_end(world: World) -> None:
+    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    next(chunks)
+    world.end(replace(DONE_JOB, answer=""))
+    [role, last] = events(b"".join(chunks))
+    assert role["choices"][0]["delta"]["role"] == "assistant"
+    assert last["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_failure_before_the_first_text_is_an_error_alone(world: World) -> None:
+    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    next(chunks)
+    world.end(
+        replace(DONE_JOB, state=JobState.FAILED, answer=None, error_code="engine_crash", error_message="It died.")
+    )
+    [told] = events(b"".join(chunks))
+    assert told["error"]["code"] == "engine_crash"
+
+
 def test_silence_is_filled_with_comments(world: World) -> None:
     chunks = world.stream().chunks(named)
     next(chunks)
@@ -278,7 +322,8 @@ def test_chat_ends_with_done_and_a_restart_ends_it_before(world: World) -> None:
     next(chunks)
     world.say("Because")
     world.say("", "restart")
-    [piece, error] = events(b"".join(chunks))
+    [role, piece, error] = events(b"".join(chunks))
+    assert role["choices"][0]["delta"]["role"] == "assistant"
     assert (piece["choices"][0]["delta"], error["error"]["code"]) == ({"content": "Because"}, "stream_restarted")
 
 

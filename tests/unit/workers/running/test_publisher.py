@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,19 +31,22 @@ class FakeStreams:
         text: of all pieces that each job's readers have, from the last restart on.
         calls: the pieces of each round trip.
         error: what every call meets, or one of them has met, when `loses_replies`: then it is done all the same.
-        gate: calls wait for it.
+        gate: calls of `publish` wait for it.
+        begins: calls of `begin` wait for it.
         refused: claims that are fenced.
     """
 
-    text: dict[UUID, str] = field(default_factory=dict)
+    text: dict[UUID, str] = field(default_factory=lambda: defaultdict(str))
     begun: list[tuple[UUID, int, bool]] = field(default_factory=list)
     calls: list[list[StreamPiece]] = field(default_factory=list)
     error: Exception | None = None
     loses_replies: bool = False
     gate: threading.Event = field(default_factory=threading.Event)
+    begins: threading.Event = field(default_factory=threading.Event)
     refused: set[UUID] = field(default_factory=set)
 
     def begin(self, job_id: UUID, enqueue_no: int, *, anew: bool = False) -> str | None:
+        assert self.begins.wait(HANGS_S)
         if self.error:
             raise self.error
         self.begun.append((job_id, enqueue_no, anew))
@@ -72,6 +76,7 @@ class FakeStreams:
 def streams() -> FakeStreams:
     fake = FakeStreams()
     fake.gate.set()
+    fake.begins.set()
     return fake
 
 
@@ -184,6 +189,7 @@ def test_outage_puts_no_log_probability_out_of_its_place(publisher: Publisher, s
     job_id = new_id()
     tokens = [token(text) for text in "abcd"]
     with publisher.publishing(job_id, 1, always) as (_, add):
+        wait_until(lambda: bool(streams.begun))
         for number, each in enumerate(tokens):
             streams.error, streams.loses_replies = BrokerUnavailable("gone"), bool(number % 2)
             calls = len(streams.calls)
@@ -246,6 +252,7 @@ def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(
 ) -> None:
     monkeypatch.setattr("workers.running.publisher.LAST_FLUSH_S", 20)
     with publisher.publishing(new_id(), 1, always) as (_, add):
+        wait_until(lambda: bool(streams.begun))
         streams.error = BrokerUnavailable("gone")
         add(Delta("text"))
         wait_until(lambda: len(streams.calls) >= 2)
@@ -260,6 +267,42 @@ def test_later_claim_continues_what_is_published(publisher: Publisher, streams: 
         assert prefix == "déjà "
         add(Delta("vu"))
     assert streams.text[job_id] == "déjà vu"
+
+
+def test_first_claim_begins_while_the_engine_computes(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id = new_id()
+    streams.begins.clear()
+    # Redis hangs, and the engine need not wait for it.
+    with publisher.publishing(job_id, 1, always) as (prefix, add):
+        assert prefix == ""
+        streams.begins.set()
+        wait_until(lambda: bool(streams.begun))
+        assert not streams.calls
+        add(Delta("one"))
+    assert (streams.begun, streams.text) == ([(job_id, 1, True)], {job_id: "one"})
+
+
+def test_first_piece_does_not_wait_for_the_other_streams(
+    publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.running.publisher.FLUSH_EVERY_S", 60)
+    monkeypatch.setattr("workers.running.publisher.LAST_FLUSH_S", 0)
+    first, second = new_id(), new_id()
+    with (
+        publisher.publishing(first, 1, always) as (_, add_first),
+        publisher.publishing(second, 1, always) as (_, add_second),
+    ):
+        add_first(Delta("one"))
+        wait_until(lambda: streams.text[first] == "one")
+        # Later pieces gather, so that the thread is now in its pause.
+        add_first(Delta("two"))
+        add_second(Delta("three"))
+        wait_until(lambda: streams.text[second] == "three")
+        # What had gathered went along.
+        wait_until(lambda: streams.text[first] == "onetwo")
+        calls = len(streams.calls)
+        add_second(Delta("four"))
+        assert len(streams.calls) == calls
 
 
 def test_text_that_cannot_be_continued_starts_anew(publisher: Publisher, streams: FakeStreams) -> None:
@@ -291,6 +334,7 @@ def test_fenced_attempt_is_dropped_and_the_others_are_not(publisher: Publisher, 
         publisher.publishing(fenced, 1, always) as (_, add_fenced),
         publisher.publishing(other, 1, always) as (_, add_other),
     ):
+        wait_until(lambda: len(streams.begun) == 2)
         streams.refused.add(fenced)
         for _ in range(3):
             add_fenced(Delta("x"))
@@ -309,7 +353,7 @@ def test_fenced_attempt_is_dropped_and_the_others_are_not(publisher: Publisher, 
 def test_claim_that_is_too_late_publishes_nothing(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.refused.add(job_id)
-    with publisher.publishing(job_id, 1, always) as (prefix, add):
+    with publisher.publishing(job_id, 2, always) as (prefix, add):
         assert prefix == ""
         add(Delta("x"))
     assert streams.calls == []
@@ -327,6 +371,7 @@ def test_fault_does_not_end_the_thread(
 ) -> None:
     job_id = new_id()
     with publisher.publishing(job_id, 1, always) as (_, add):
+        wait_until(lambda: bool(streams.begun))
         streams.error = RuntimeError("a bug")
         add(Delta("text"))
         wait_until(lambda: bool(streams.calls))

@@ -76,6 +76,20 @@ def entries(store: Store) -> list[tuple[str, int, Decimal]]:
         return [tuple(row) for row in db.execute(sa.select(ledger.c.kind, ledger.c.attempt, ledger.c.usd))]
 
 
+@pytest.mark.parametrize(("name", "commit"), [("simulator", "off"), ("openai", "on")])
+def test_claim_waits_for_the_disk_only_before_a_paid_call(
+    store: Store, queued: Callable[..., Ticket], worker: UUID, name: str, commit: str
+) -> None:
+    ticket = queued()
+    setting = sa.select(sa.func.current_setting("synchronous_commit"))
+    with store.begin() as db:
+        assert db.scalar(setting) == "on"
+        assert attempts.claim(db, ticket.job_id, ticket.enqueue_no, worker, name)
+        assert db.scalar(setting) == commit
+    with store.begin() as db:
+        assert db.scalar(setting) == "on"
+
+
 def test_claimed_job_finishes_with_result_and_one_bill(
     store: Store, queued: Callable[..., Ticket], worker: UUID
 ) -> None:

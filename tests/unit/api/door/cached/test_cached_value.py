@@ -1,6 +1,8 @@
 """A value that may be a little old: read by one at a time, and never remembered when it could not be read."""
 
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -90,3 +92,60 @@ def test_who_comes_while_it_is_read_shares_the_outcome(fails: bool) -> None:
         read.may_end.set()
         assert [outcome.result(10) for outcome in outcomes] == (["down"] if fails else [1]) * 8
     assert read.calls == 1
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < give_up_at
+        threading.Event().wait(0.001)
+
+
+def test_a_value_in_use_is_renewed_before_it_is_old_so_that_no_caller_waits() -> None:
+    readers: list[str] = []
+
+    def read() -> int:
+        readers.append(threading.current_thread().name)
+        return len(readers)
+
+    cached = CachedValue(read, ttl_s=0.02, fresh_s=60)
+    cached.get()
+    until(lambda: len(readers) > 3)
+    assert set(readers[1:]) == {"keeps-fresh"}
+    cached.close()
+    until(lambda: not cached._is_kept_fresh)
+
+
+def test_a_value_that_is_used_no_more_is_renewed_no_more(clock: SimpleNamespace) -> None:
+    reads: list[float] = []
+    cached = CachedValue(lambda: reads.append(clock.now_s), ttl_s=0.02, fresh_s=10)
+    cached.get()
+    until(lambda: len(reads) > 1)
+    clock.now_s += 10.1
+    until(lambda: not cached._is_kept_fresh)
+    last = len(reads)
+    cached.get()
+    until(lambda: len(reads) > last + 1)
+    cached.close()
+
+
+def test_a_value_that_cannot_be_renewed_is_read_by_the_next_caller() -> None:
+    is_down = threading.Event()
+    reads: list[int] = []
+
+    def read() -> int:
+        reads.append(1)
+        if is_down.is_set():
+            raise StoreUnavailable("down")
+        return len(reads)
+
+    cached = CachedValue(read, ttl_s=0.02, fresh_s=60)
+    cached.get()
+    is_down.set()
+    # One try and no more: a server that is down is not asked again before a caller needs it.
+    until(lambda: not cached._is_kept_fresh)
+    is_down.clear()
+    tried = len(reads)
+    until(lambda: cached.get() > tried)
+    until(lambda: len(reads) > tried + 2)
+    cached.close()
