@@ -31,6 +31,6 @@ def create() -> Response:
 def _stream(asked: ChatRequest, app: App) -> Response:
     with deps().waits.hold("stream", app.id) as slot:
         accepted, job = submitted(asked.to_draft(), app)
-        response = chat_stream(job, slot, accepted=accepted, include_usage=asked.includes_usage)
+        response = chat_stream(job, slot, accepted=accepted, usage_in=asked.usage_in)
     response.headers.update(headers_of(accepted))
     return response

@@ -31,6 +31,6 @@ def create() -> Response:
 def _stream(asked: CompletionRequest, app: App) -> Response:
     with deps().waits.hold("stream", app.id) as slot:
         accepted, job = submitted(asked.to_draft(), app)
-        response = completion_stream(job, slot, accepted, echoed=asked.echoed, include_usage=asked.includes_usage)
+        response = completion_stream(job, slot, accepted, echoed=asked.echoed, usage_in=asked.usage_in)
     response.headers.update(headers_of(accepted))
     return response

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from api.errors.job_error import job_error
 from api.errors.shapes import shape_of
-from api.schemas.chat.body import ChatUsage, finish_reason_of
+from api.schemas.chat.body import ChatUsage, UsageIn, finish_reason_of, usage_so_far
 from api.schemas.completions.body import PREFIX, CompletionLogprobs
 from api.schemas.logprobs import Fragments
 from api.schemas.openai_request import LANE_TIERS
@@ -24,8 +24,9 @@ DONE = "[DONE]"
 class ChatChunks:
     """Chunks of a chat completion. They cannot take text back: a restart after some text ends the stream."""
 
-    def __init__(self, job: Job, *, include_usage: bool = False) -> None:
-        self._job, self._include_usage = job, include_usage
+    def __init__(self, job: Job, *, usage_in: UsageIn | None = None) -> None:
+        self._job, self._usage_in = job, usage_in
+        self._tokens = [0] * job.n
         self._transcripts = [Transcript() for _ in range(job.n)]
         self._unopened = set(range(job.n))
         self.fragments = Fragments()
@@ -40,6 +41,7 @@ class ChatChunks:
         for entry in entries:
             if self.is_over:
                 return
+            self._tokens[entry.choice] = entry.tokens or self._tokens[entry.choice]
             if entry.kind == "restart" and not all(each.is_empty for each in self._transcripts):
                 yield self._restarted()
             elif piece := self._transcripts[entry.choice].take(entry):
@@ -51,6 +53,8 @@ class ChatChunks:
         if job.state is not JobState.SUCCEEDED or job.answer is None:
             yield self._failed(job_error(job))
             return
+        if job.n == 1 and job.output_tokens:
+            self._tokens = [job.output_tokens]
         for number, answer in enumerate(job.choices):
             rest = self._transcripts[number].lacks(answer)
             if rest is None:
@@ -64,7 +68,7 @@ class ChatChunks:
             if rest.tool_calls:
                 yield self._piece(Piece(tool_calls=rest.tool_calls), number)
             yield self._chunk({}, number, finish_reason_of(answer))
-        if self._include_usage:
+        if self._usage_in:
             yield {**self._chunk({}), "choices": [], "usage": ChatUsage.of(job).model_dump(mode="json")}
         self.is_over = True
         yield DONE
@@ -104,7 +108,15 @@ class ChatChunks:
             "service_tier": LANE_TIERS[self._job.lane],
             "choices": [choice],
         }
-        return {**chunk, "usage": None} if self._include_usage else chunk
+        return self._with_usage(chunk, number)
+
+    def _with_usage(self, chunk: Event, number: int) -> Event:
+        """The chunk with the tokens of its answer so far, if they are asked for and known."""
+        if self._usage_in is None:
+            return chunk
+        tokens = self._tokens[number]
+        is_known = self._usage_in == "chunks" and (tokens or self._transcripts[number].is_empty)
+        return {**chunk, "usage": usage_so_far(self._job, tokens) if is_known else None}
 
     def _restarted(self) -> Event:
         message = f"{RESTARTED} The whole answer will be at GET /v1/jobs/{show_id(self._job.id)}."
@@ -127,9 +139,9 @@ def _call_delta(call: ToolCallPiece) -> Event:
 class CompletionChunks(ChatChunks):
     """Chunks of a completion, which has no roles."""
 
-    def __init__(self, job: Job, *, echoed: str = "", include_usage: bool = False) -> None:
+    def __init__(self, job: Job, *, echoed: str = "", usage_in: UsageIn | None = None) -> None:
         """Args: echoed: comes before the answer."""
-        super().__init__(job, include_usage=include_usage)
+        super().__init__(job, usage_in=usage_in)
         self._echoed, self._told_chars = echoed, [0] * job.n
 
     def _first(self, number: int) -> Iterator[Event]:
@@ -158,4 +170,4 @@ class CompletionChunks(ChatChunks):
             "model": self._job.model_requested,
             "choices": [{"index": number, "text": text, "finish_reason": finish_reason, "logprobs": told}],
         }
-        return {**chunk, "usage": None} if self._include_usage else chunk
+        return self._with_usage(chunk, number)

@@ -16,6 +16,7 @@ from api.deps import WebDeps, deps
 from api.door.accepted import Accepted
 from api.reading.slots import Slot
 from api.reading.watch import Watch
+from api.schemas.chat.body import UsageIn
 from api.streams.chunks import ChatChunks, CompletionChunks
 from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, can_resume
 from api.streams.teller import Teller
@@ -49,19 +50,19 @@ def response_stream(
     return _respond(JobStream(web, job, teller, slot, is_first=accepted is not None and not accepted.is_replay), named)
 
 
-def chat_stream(job: Job, slot: Slot, accepted: Accepted, *, include_usage: bool = False) -> Response:
+def chat_stream(job: Job, slot: Slot, accepted: Accepted, *, usage_in: UsageIn | None = None) -> Response:
     """Chunks of a chat completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
     _check_has_stream(job)
-    teller = ChatChunks(job, include_usage=include_usage)
+    teller = ChatChunks(job, usage_in=usage_in)
     return _respond(JobStream(deps(), job, teller, slot, is_first=not accepted.is_replay), unnamed)
 
 
 def completion_stream(
-    job: Job, slot: Slot, accepted: Accepted, *, echoed: str = "", include_usage: bool = False
+    job: Job, slot: Slot, accepted: Accepted, *, echoed: str = "", usage_in: UsageIn | None = None
 ) -> Response:
     """Chunks of a completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
     _check_has_stream(job)
-    teller = CompletionChunks(job, echoed=echoed, include_usage=include_usage)
+    teller = CompletionChunks(job, echoed=echoed, usage_in=usage_in)
     return _respond(JobStream(deps(), job, teller, slot, is_first=not accepted.is_replay), unnamed)
 
 

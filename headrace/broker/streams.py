@@ -55,7 +55,14 @@ class Streams:
         """
         arguments: list[str | int] = [RUN_S]
         for piece in pieces:
-            arguments += [piece.enqueue_no, piece.before_bytes, _kind(piece), piece.text, piece.job_id.hex]
+            arguments += [
+                piece.enqueue_no,
+                piece.before_bytes,
+                _kind(piece),
+                piece.text,
+                piece.job_id.hex,
+                piece.tokens,
+            ]
         keys = [key for piece in pieces for key in (_key(piece.job_id), listeners_key(piece.job_id))]
         with _answered():
             taken = self._publish(keys, arguments)
@@ -111,7 +118,9 @@ def _kind(piece: StreamPiece) -> str:
 
 def _event(number: str, entry: dict[str, Any]) -> StreamEvent:
     kind, _, choice = entry["kind"].partition(".")
-    return StreamEvent(int(number.partition("-")[0]), kind, entry["text"], int(choice or 0))
+    # An older release published no tokens.
+    tokens = int(entry.get("tokens", 0))
+    return StreamEvent(int(number.partition("-")[0]), kind, entry["text"], int(choice or 0), tokens)
 
 
 @contextmanager

@@ -264,12 +264,14 @@ class StreamEvent:
         kind: `restart` invalidates all earlier events; a reader that has received none ignores it.
         text: the text that the event adds.
         choice: the answer that it adds to, from 0; of a restart, all.
+        tokens: of the answer by then, as the engine counted them; 0 if it does not say.
     """
 
     number: int
     kind: Literal[PieceKind, "restart"]
     text: str
     choice: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +282,7 @@ class StreamPiece:
         enqueue_no: of the claim. The attempt's number cannot identify it: an attempt that is handed back is not
             counted.
         before_bytes: UTF-8 length of the claim's earlier pieces, including a beginning that it continues.
+        tokens: of the answer with this piece, as the engine counted them; 0 if it does not say.
     """
 
     job_id: UUID
@@ -288,3 +291,4 @@ class StreamPiece:
     text: str
     kind: PieceKind = "delta"
     choice: int = 0
+    tokens: int = 0

@@ -237,6 +237,17 @@ def test_each_token_comes_with_its_log_probability_and_the_likeliest_at_its_plac
         assert all("".join(token["token"] for token in delta.logprobs) == delta.text for delta in deltas)
 
 
+def test_each_piece_has_the_tokens_so_far(engine: Engine) -> None:
+    deltas: list[Delta] = []
+    generation = engine.generate(own(8), deltas.append)
+
+    counts = [delta.tokens for delta in deltas]
+    assert counts == sorted(set(counts))
+    assert counts[0] >= 1
+    # vLLM also counts the token that ends the answer.
+    assert counts[-1] in (generation.usage.output_tokens, generation.usage.output_tokens - 1)
+
+
 def test_of_the_tokens_alone_no_others_are_told(engine: Engine) -> None:
     generation = engine.generate(own(8, top_logprobs=0))
     assert generation.logprobs

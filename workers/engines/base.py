@@ -58,6 +58,7 @@ class Delta:
         reasoning: the model's reasoning before the answer.
         tool_calls: pieces of the answer's calls of tools, in order.
         choice: the answer that it is of, from 0.
+        tokens: of that answer by then, with reasoning and the request's prefix; 0 if they are not counted yet.
     """
 
     text: str
@@ -65,6 +66,7 @@ class Delta:
     reasoning: str = ""
     tool_calls: tuple[ToolCallPiece, ...] = ()
     choice: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class _Publication:
     is_dropped: bool = False
     published_bytes: int = 0
     pieces: list[Delta] = field(default_factory=list)
-    unpublished: list[tuple[PieceKind, str, int]] = field(default_factory=list)
+    unpublished: list[tuple[PieceKind, str, int, int]] = field(default_factory=list)
 
     @property
     def is_settled(self) -> bool:
@@ -71,8 +71,8 @@ class _Publication:
     def due(self) -> Iterator[StreamPiece]:
         """Yield the unpublished pieces, each with its offset in the stream."""
         before_bytes = self.published_bytes
-        for kind, text, choice in self.unpublished:
-            yield StreamPiece(self.job_id, self.enqueue_no, before_bytes, text, kind, choice)
+        for kind, text, choice, tokens in self.unpublished:
+            yield StreamPiece(self.job_id, self.enqueue_no, before_bytes, text, kind, choice, tokens)
             before_bytes += len(text.encode())
 
 
@@ -230,11 +230,12 @@ class Publisher:
                 publication.is_dropped = True
 
 
-def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str, int]]:
-    """The pieces of each answer in the stream's format, with the answer's number."""
+def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str, int, int]]:
+    """The pieces of each answer in the stream's format, with the answer's number and its tokens."""
     for choice in dict.fromkeys(piece.choice for piece in pieces):
-        for kind, text in _of_one([piece for piece in pieces if piece.choice == choice]):
-            yield kind, text, choice
+        of_choice = [piece for piece in pieces if piece.choice == choice]
+        for kind, text in _of_one(of_choice):
+            yield kind, text, choice, of_choice[-1].tokens
 
 
 def _of_one(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:

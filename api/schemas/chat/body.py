@@ -15,6 +15,8 @@ from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
+#: Where a stream has its usage: in one more chunk at its end, or so far in each chunk too.
+UsageIn = Literal["end", "chunks"]
 
 
 class ChatMessageBody(Answer):
@@ -89,6 +91,13 @@ class ChatUsage(Answer):
             prompt_tokens_details=PromptTokensDetails(cached_tokens=job.cached_tokens or 0),
             completion_tokens_details=CompletionTokensDetails(reasoning_tokens=job.reasoning_tokens or 0),
         )
+
+
+def usage_so_far(job: Job, output_tokens: int) -> dict[str, int]:
+    """What a job has used while it runs, for one of its answers."""
+    prompt_tokens = job.prompt_tokens
+    total_tokens = prompt_tokens + output_tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": output_tokens, "total_tokens": total_tokens}
 
 
 class ChatCompletionBody(Answer):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from api.door.drafts import Draft, Spelling
+from api.schemas.chat.body import UsageIn
 from api.schemas.fields import Choices, MaxTokens, Request, ResponseFormat, Seed, Speaker, Stop, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai_request import OpenAIRequest, refuse_unsupported
@@ -95,13 +96,15 @@ class StreamOptions(Request):
     include_usage: bool | None = Field(None, description="One more chunk at the end, with the usage.")
     include_obfuscation: bool | None = None
     continuous_usage_stats: bool | None = Field(
-        None, description="Not acted on: tokens are counted at the end, and the last chunk has them."
+        None, description="The tokens so far with each chunk too, where the engine counts them, as vLLM's does."
     )
 
     @property
-    def asks_usage(self) -> bool:
-        """Whether the stream ends with its usage."""
-        return bool(self.include_usage or self.continuous_usage_stats)
+    def usage_in(self) -> UsageIn | None:
+        """Which chunks have the usage."""
+        if self.continuous_usage_stats:
+            return "chunks"
+        return "end" if self.include_usage else None
 
 
 class ChatRequest(OpenAIRequest, ToolsRequest):
@@ -151,9 +154,9 @@ class ChatRequest(OpenAIRequest, ToolsRequest):
         return self
 
     @property
-    def includes_usage(self) -> bool:
+    def usage_in(self) -> UsageIn | None:
         """Whether a stream ends with its usage."""
-        return bool(self.stream_options and self.stream_options.asks_usage)
+        return self.stream_options.usage_in if self.stream_options else None
 
     def to_draft(self) -> Draft:
         """The request in the core's terms."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PlainValidator, model_validator
 
 from api.door.drafts import Draft, Spelling
+from api.schemas.chat.body import UsageIn
 from api.schemas.chat.request import StreamOptions
 from api.schemas.fields import INT4_MAX, Choices, MaxTokens, ResponseFormat, Seed, Stop, refusal
 from api.schemas.logprobs import TopLogprobs
@@ -78,9 +79,9 @@ class CompletionRequest(OpenAIRequest):
         return self
 
     @property
-    def includes_usage(self) -> bool:
-        """Whether a stream ends with its usage."""
-        return bool(self.stream_options and self.stream_options.asks_usage)
+    def usage_in(self) -> UsageIn | None:
+        """Which chunks of a stream have the usage."""
+        return self.stream_options.usage_in if self.stream_options else None
 
     @property
     def echoed(self) -> str:

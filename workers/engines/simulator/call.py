@@ -90,7 +90,7 @@ class Call:
         """The piece that this token adds to each answer that has so many. Counts tokens from 1."""
         for choice, each in enumerate((self, *self.others)):
             if token <= len(each.pieces):
-                yield replace(each.delta(token), choice=choice)
+                yield replace(each.delta(token), choice=choice, tokens=token)
 
     def reasoning(self, tokens: int) -> str:
         """The reasoning within the first `tokens`."""

@@ -23,15 +23,21 @@ class GrowingAnswer:
     """
 
     def __init__(
-        self, request: GenerationRequest, on_delta: OnDelta | None, reading: Reading | None, choice: int = 0
+        self,
+        request: GenerationRequest,
+        on_delta: OnDelta | None,
+        reading: Reading | None,
+        choice: int = 0,
+        prefix_tokens: int = 0,
     ) -> None:
         """Begin an answer.
 
         Args:
             reading: separates the reasoning and the calls from the text; None if all of it is text.
             choice: the answer's number, where the request asks for several.
+            prefix_tokens: those of the request's prefix.
         """
-        self._choice = choice
+        self._choice, self._prefix_tokens = choice, prefix_tokens
         self._ended_by: FinishReason = "abort"
         self._wanted, self._on_delta, self._reading = request.sampling.top_logprobs, on_delta, reading
         self._pieces, self._thoughts = [request.prefix], list[str]()
@@ -95,7 +101,8 @@ class GrowingAnswer:
         self._pieces += [read.text] if read.text else []
         if self._on_delta and (read.reasoning or read.text or read.tool_calls):
             logprobs = tuple(self._logprobs[self._told : until]) if read.text else ()
-            self._on_delta(replace(read, logprobs=logprobs, choice=self._choice))
+            tokens = self._prefix_tokens + self.tokens
+            self._on_delta(replace(read, logprobs=logprobs, choice=self._choice, tokens=tokens))
             self._told += len(logprobs)
 
     def as_choice(self) -> Choice:
@@ -112,10 +119,14 @@ class GrowingAnswers:
         on_delta: OnDelta | None,
         readings: Sequence[Reading | None],
         prompt_tokens: int,
+        prefix_tokens: int,
     ) -> None:
         """Args: readings: one for each answer; see `GrowingAnswer`."""
-        self._each = [GrowingAnswer(request, on_delta, reading, number) for number, reading in enumerate(readings)]
+        self._each = [
+            GrowingAnswer(request, on_delta, reading, number, prefix_tokens) for number, reading in enumerate(readings)
+        ]
         self._prompt_tokens, self._cached_tokens = prompt_tokens, prompt_tokens
+        self._prefix_tokens = prefix_tokens
 
     def __len__(self) -> int:
         return len(self._each)
@@ -133,11 +144,11 @@ class GrowingAnswers:
         # The first of several answers reads the prompt for the others.
         self._cached_tokens = min(cached_tokens, self._cached_tokens) if len(self) > 1 else cached_tokens
 
-    def generation(self, prefix_tokens: int, model: str) -> Generation:
+    def generation(self, model: str) -> Generation:
         """The answers as they stand. They are aborted if one of them did not end."""
         first, *others = self._each
         reasons = [each.finish_reason for each in self._each]
-        made, thought = prefix_tokens + self.tokens, sum(each.reasoning_tokens for each in self._each)
+        made, thought = self._prefix_tokens + self.tokens, sum(each.reasoning_tokens for each in self._each)
         return Generation(
             text=first.text,
             logprobs=first.logprobs,

@@ -248,7 +248,7 @@ class Core:
         readings = [self._reading(call) for _ in range(request.sampling.n)]
         reading, first_token_s = readings[0], None
         params = _sampling_params(call, self._defaults, reading)
-        answers = call.answers = GrowingAnswers(request, call.on_delta, readings, len(call.prompt))
+        answers = call.answers = GrowingAnswers(request, call.on_delta, readings, len(call.prompt), len(call.prefix))
         prompt = tokens_input(call.prompt + call.prefix)
         adapter = self._adapters.get(request.adapter or "")
         outputs = self._llm.generate(
@@ -266,7 +266,7 @@ class Core:
                 first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
                 _log_hops(call, output.metrics)
         preemptions = output.metrics.num_preemptions if output.metrics else 0
-        made = answers.generation(len(call.prefix), call.model)
+        made = answers.generation(call.model)
         return replace(made, first_token_s=first_token_s, preemptions=preemptions)
 
 

@@ -1,7 +1,8 @@
 -- begin(claim) -> text | nil: from now on only this claim, and no older one, may publish the job's tokens.
 --
--- KEYS  the job's stream of {kind, text, claim, bytes}: the entry's own text, the enqueue_no of the claim that wrote
---       it, and the bytes of all texts since the last restart, this entry included. Its ids are N-0 with growing N.
+-- KEYS  the job's stream of {kind, text, claim, bytes, tokens}: the entry's own text, the enqueue_no of the claim that
+--       wrote it, the bytes of all texts since the last restart, this entry included, and its answer's tokens by then;
+--       an entry of begin.lua has no tokens. Its ids are N-0 with growing N.
 --       The set of the channels of the job's listeners.
 -- ARGV  enqueue_no of the claim, '1' to start anew or '0', seconds the stream lives, job id, numbers reserved for one
 --       claim

@@ -2,7 +2,7 @@
 --
 -- KEYS  per piece, the job's stream and the set of its listeners' channels, as `begin.lua` describes them
 -- ARGV  seconds a stream lives, then per piece: enqueue_no of its claim, bytes of the claim's pieces before it, its
---       kind, its text, job id
+--       kind, its text, job id, tokens of the answer with it
 -- Effect  one entry per piece, and one message to each listener. Bytes already in the stream are not written twice, so
 --         that a call whose reply was lost can be repeated.
 --         Where reasoning begins or ends, with a call of a tool, and after a restart, numbers are skipped: readers get
@@ -12,7 +12,7 @@ local TOLD_BESIDES = 5
 local taken = {}
 for i = 1, #KEYS / 2 do
   local key = KEYS[2 * i - 1]
-  local claim, before, kind, text, job = unpack(ARGV, 5 * i - 3, 5 * i + 1)
+  local claim, before, kind, text, job, tokens = unpack(ARGV, 6 * i - 4, 6 * i + 1)
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   local known = last and tonumber(last[2][8])
   if not last or last[2][6] ~= claim or known < tonumber(before) then
@@ -29,7 +29,7 @@ for i = 1, #KEYS / 2 do
         number = number + TOLD_BESIDES
       end
       local id = string.format('%.0f-0', number)
-      redis.call('XADD', key, id, 'kind', kind, 'text', text, 'claim', claim, 'bytes', known + #text)
+      redis.call('XADD', key, id, 'kind', kind, 'text', text, 'claim', claim, 'bytes', known + #text, 'tokens', tokens)
       redis.call('EXPIRE', key, ARGV[1])
       for _, channel in ipairs(redis.call('SMEMBERS', KEYS[2 * i])) do
         redis.call('PUBLISH', channel, 'more ' .. job)

@@ -15,6 +15,7 @@ from headrace.broker.streams import KEEP_S, RUN_S, Streams
 from headrace.config import Settings
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import StreamEvent, StreamPiece
+from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import BrokerUnavailable
 from tests.integration.listening import next_message
 
@@ -162,6 +163,16 @@ def test_what_is_more_than_text_is_not_continued(streams: Streams) -> None:
     kinds = [event.kind for event in streams.read(job_id)]
     assert kinds == ["logprobs", "delta", "restart", "delta"]
     assert heard(streams, job_id) == streams.begin(job_id, 3) == "two"
+
+
+def test_an_event_has_the_tokens_of_its_answer_so_far(streams: Streams, redis: Redis) -> None:
+    job_id = new_id()
+    streams.begin(job_id, 1)
+    pieces = [StreamPiece(job_id, 1, 0, "one ", tokens=2), StreamPiece(job_id, 1, 4, "two", tokens=5)]
+    streams.publish(pieces)
+    # As an older release wrote it.
+    redis.xadd(f"{KEY_PREFIX}stream:{job_id.hex}", {"kind": "delta", "text": "!", "claim": "1", "bytes": "8"}, id="9-0")
+    assert [event.tokens for event in streams.read(job_id)] == [2, 5, 0]
 
 
 def test_several_answers_are_told_apart_and_not_continued(streams: Streams) -> None:

@@ -194,9 +194,18 @@ def test_who_speaks_is_kept_and_an_answer_may_have_no_text() -> None:
     assert draft_of(messages=turns).messages == (Message("user", "Hi", "ann"), Message("assistant", ""))
 
 
-def test_usage_in_each_chunk_is_usage_at_the_end() -> None:
-    options = {"continuous_usage_stats": True}
-    assert validated(ChatRequest, {**LEAST, "stream": True, "stream_options": options}).includes_usage
+@pytest.mark.parametrize(
+    ("options", "usage_in"),
+    [
+        (None, None),
+        ({}, None),
+        ({"include_usage": True}, "end"),
+        ({"include_usage": True, "continuous_usage_stats": False}, "end"),
+        ({"continuous_usage_stats": True}, "chunks"),
+    ],
+)
+def test_the_options_of_a_stream_say_which_chunks_have_the_usage(options: Any, usage_in: str | None) -> None:
+    assert validated(ChatRequest, {**LEAST, "stream": True, "stream_options": options}).usage_in == usage_in
 
 
 def test_how_an_open_model_samples_arrives_as_it_was_given() -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
+from api.schemas.chat.body import UsageIn
 from api.streams.chunks import DONE, ChatChunks, CompletionChunks
 from api.streams.events import Event
 from headrace.domain.choices import Choice
@@ -33,8 +34,8 @@ from tests.unit.api.streams.test_events import (
 )
 
 
-def chat(entries: Sequence[StreamEvent], ended: Job, *, include_usage: bool = False) -> list[Event | str]:
-    teller = ChatChunks(QUEUED, include_usage=include_usage)
+def chat(entries: Sequence[StreamEvent], ended: Job, *, usage_in: UsageIn | None = None) -> list[Event | str]:
+    teller = ChatChunks(QUEUED, usage_in=usage_in)
     events: list[Event | str] = [*teller.opening(), *teller.more(entries)]
     return events if teller.is_over else [*events, *teller.ending(ended)]
 
@@ -80,11 +81,42 @@ def test_what_is_thought_comes_before_the_content(count: int) -> None:
 
 
 def test_usage_is_the_last_chunk_where_it_was_asked_for() -> None:
-    *_, finish, usage = chunks(chat(WHOLE, SUCCEEDED, include_usage=True))
+    *_, finish, usage = chunks(chat(WHOLE, SUCCEEDED, usage_in="end"))
     assert finish.choices[0].finish_reason == "stop"
     assert usage.choices == []
     assert usage.usage is not None
     assert (usage.usage.prompt_tokens, usage.usage.completion_tokens, usage.usage.total_tokens) == (9, 7, 16)
+
+
+def used(events: Sequence[Event | str]) -> list[int | None]:
+    """The answer's tokens, by each chunk."""
+    usages = [event.get("usage") for event in events if isinstance(event, dict)]
+    assert all(usage["total_tokens"] == 9 + usage["completion_tokens"] for usage in usages if usage)
+    return [usage and usage["completion_tokens"] for usage in usages]
+
+
+COUNTED = [replace(entry, tokens=tokens) for entry, tokens in zip(WHOLE, (2, 4, 6), strict=True)]
+
+
+def test_each_chunk_has_the_tokens_so_far_where_they_were_asked_for() -> None:
+    assert used(chat(COUNTED, SUCCEEDED, usage_in="chunks"))[-5:] == [2, 4, 6, 7, 7]
+    assert used(chat(COUNTED, SUCCEEDED, usage_in="end"))[-5:] == [None, None, None, None, 7]
+
+
+def test_a_chunk_has_no_usage_where_the_engine_does_not_count() -> None:
+    assert used(chat(WHOLE, SUCCEEDED, usage_in="chunks"))[-5:] == [None, None, None, 7, 7]
+
+
+def test_the_tokens_of_each_answer_are_counted_apart() -> None:
+    second = StreamEvent(5, "delta", "Air scatters it.", 1, 4)
+    teller = ChatChunks(TWICE, usage_in="chunks")
+    events = [*teller.opening(), *teller.more([*COUNTED, second]), *teller.ending(TWICE_ANSWERED)]
+    assert used(events)[-3:] == [6, 4, 7]
+
+
+def test_the_chunks_of_a_completion_have_the_tokens_so_far_too() -> None:
+    teller = CompletionChunks(QUEUED, usage_in="chunks")
+    assert used([*teller.opening(), *teller.more(COUNTED), *teller.ending(SUCCEEDED)]) == [2, 4, 6, 7, 7]
 
 
 TWICE = replace(QUEUED, n=2)
@@ -95,7 +127,7 @@ TWICE_ANSWERED = replace(SUCCEEDED, n=2, others=(Choice("Air scatters it.", "len
 def test_several_answers_are_told_by_their_indices(count: int) -> None:
     second = [StreamEvent(3, "delta", "Air ", 1), StreamEvent(5, "delta", "scatters it.", 1)]
     entries = sorted([*WHOLE, *second], key=lambda entry: entry.number)[:count]
-    teller = ChatChunks(TWICE, include_usage=True)
+    teller = ChatChunks(TWICE, usage_in="end")
     events = [*teller.opening(), *teller.more(entries), *teller.ending(TWICE_ANSWERED)]
     told = [choice for chunk in chunks(events) for choice in chunk.choices]
     for index, (text, reason) in enumerate([(TEXT, "stop"), ("Air scatters it.", "length")]):

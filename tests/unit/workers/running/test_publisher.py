@@ -114,17 +114,17 @@ def test_text_is_published_while_it_is_made(publisher: Publisher, streams: FakeS
         wait_until(lambda: streams.text[job_id] == "one two")
 
 
-def test_each_piece_names_its_answer(publisher: Publisher, streams: FakeStreams) -> None:
+def test_each_piece_names_its_answer_and_its_tokens(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.gate.clear()
     with publisher.publishing(job_id, 1, always) as (_, add):
         add(Delta("first"))
         wait_until(lambda: len(streams.calls) == 1)
-        for piece in (Delta("one ", choice=1), Delta("zero"), Delta("two", choice=1)):
+        for piece in (Delta("one ", choice=1, tokens=1), Delta("zero", tokens=2), Delta("two", choice=1, tokens=3)):
             add(piece)
         streams.gate.set()
-    told = [(piece.choice, piece.text) for pieces in streams.calls for piece in pieces]
-    assert told == [(0, "first"), (1, "one two"), (0, "zero")]
+    told = [(piece.choice, piece.text, piece.tokens) for pieces in streams.calls for piece in pieces]
+    assert told == [(0, "first", 0), (1, "one two", 3), (0, "zero", 2)]
 
 
 def test_all_is_published_when_the_attempt_ends(publisher: Publisher, streams: FakeStreams) -> None:

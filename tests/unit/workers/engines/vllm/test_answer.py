@@ -58,6 +58,9 @@ def test_log_probabilities_and_counts_are_of_what_was_said_however_it_came(sizes
     assert "".join(delta.reasoning for delta in deltas) == made.reasoning
     for delta in deltas:
         assert "".join(words(delta.logprobs)) == delta.text
+    # The last piece may come before the token that ends the answer.
+    assert [delta.tokens for delta in deltas] == sorted({delta.tokens for delta in deltas})
+    assert deltas[-1].tokens in (6, 7)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
