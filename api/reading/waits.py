@@ -67,6 +67,7 @@ class Waits:
         self._watches: dict[UUID, set[Watch]] = {}
         self._stop = threading.Event()
         self._is_started = self._is_blind = False
+        self._listened_at = time.monotonic()
 
     @property
     def is_closed(self) -> bool:
@@ -226,10 +227,10 @@ class Waits:
             self._listen(watched)
 
     def _recheck(self) -> None:
-        listened_at = time.monotonic()
         while not self._stop.wait(RECHECK_S):
-            if time.monotonic() - listened_at >= LISTEN_AGAIN_S:
-                listened_at = time.monotonic()
+            # Before Postgres is asked: this loop begins again each time that it does not answer.
+            if time.monotonic() - self._listened_at >= LISTEN_AGAIN_S:
+                self._listened_at = time.monotonic()
                 self._listen_again()
             with self._lock:
                 watched = list(self._watches)

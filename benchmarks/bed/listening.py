@@ -12,6 +12,7 @@ from uuid import UUID
 from api.reading import waits
 from api.reading.waits import Waits
 from headrace import connections
+from headrace.broker import news
 from headrace.config import Settings
 from headrace.store import Store
 
@@ -77,6 +78,7 @@ def listeners(settings: Settings, shares: Sequence[Sequence[UUID]], channel: str
 
 def _listen(pipe: Connection, settings: Settings, job_ids: Sequence[UUID], channel: str | None) -> None:
     waits.RECHECK_S = waits.LISTEN_AGAIN_S = NEVER_S
+    news.LISTENS_S = int(NEVER_S)
     if channel is not None:
         waits.channel_of = partial(_shared, channel)
     redis = connections.redis(settings)

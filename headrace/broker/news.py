@@ -13,8 +13,9 @@ from redis import Redis
 from headrace.broker.upkeep import answered
 from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, bell_key
 
-#: Seconds for which Redis remembers a listener: a process that dies leaves it behind.
-LISTENS_S = 3600
+#: Seconds for which Redis remembers a listener, unless it says so again. A process that dies leaves it behind, and so
+#: does one that polled a job after its end.
+LISTENS_S = 60
 
 
 def listeners_key(job_id: UUID) -> str:

@@ -152,6 +152,19 @@ def test_a_schema_that_no_grammar_can_have_rejects_the_prompt(engine: Engine) ->
     assert engine.generate(asked(None, max_tokens=2)).usage.output_tokens == 2
 
 
+def test_lists_whose_bounds_would_take_all_memory_reject_the_prompt(engine: Engine) -> None:
+    """llguidance writes each item out. vLLM takes it for what xgrammar lacks, such as `multipleOf`."""
+
+    def bounded(**of_items: Any) -> dict[str, Any]:
+        many = {"type": "array", "maxItems": 10**5, "items": {"type": "integer", **of_items}}
+        return {"type": "json_schema", "json_schema": {"name": "a", "schema": many}}
+
+    for tools in (None, Tools((WEATHER,), "none")):
+        with pytest.raises(PromptRejected, match="lists have up to 100000 items"):
+            engine.generate(asked(tools, response_format=bounded(multipleOf=3)))
+    assert engine.generate(asked(None, response_format=bounded(), max_tokens=2)).usage.output_tokens == 2
+
+
 def test_a_parser_that_vllm_lacks_is_refused_with_those_that_it_has(tiny_llama: Any) -> None:
     wrong = tiny_pool(tiny_llama).model_copy(update={"tool_parser": "hermse"})
     refused = load("vllm", Settings(pools={"small": wrong}, pool="small"), wrong)

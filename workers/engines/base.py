@@ -156,12 +156,14 @@ class EngineLimits:
             embedding engine `MOST_TOKENS`, whatever its cache: a step embeds inputs whole and keeps nothing of them, so
             what is bounded is how much the engine has taken and not yet embedded.
         kv_block_tokens: tokens in one KV block; None likewise, and 1 of an embedding engine.
+        shares_prompts: False if several answers to one prompt hold it once each.
     """
 
     max_model_tokens: int | None
     max_running: int
     kv_tokens: int | None = None
     kv_block_tokens: int | None = None
+    shares_prompts: bool = True
 
 
 #: Called with each piece of new text, in order, from an engine's thread. Must not block. The prefix is not new text.

@@ -84,7 +84,8 @@ class KvBudget:
         self._max_running = limits.max_running
         if limits.kv_tokens is not None and limits.kv_block_tokens is not None:
             blocks = limits.kv_tokens // limits.kv_block_tokens
-            self._ledger = KvLedger(blocks, limits.kv_block_tokens, by_lane(answers), self._high_share)
+            how = limits.kv_block_tokens, by_lane(answers), self._high_share, limits.shares_prompts
+            self._ledger = KvLedger(blocks, *how)
 
     def hold(
         self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False, n: int = 1
@@ -149,7 +150,8 @@ class KvBudget:
             if self._ledger is None:
                 return
             if entry := self._entries.get(job_id.hex):
-                self._ledger.shrunk(entry.keys[0], prompt_tokens)
+                for key in entry.keys:
+                    self._ledger.shrunk(key, prompt_tokens)
         self._freed()
 
     def release(self, job_id: UUID, generation: Generation | None = None) -> None:

@@ -51,15 +51,22 @@ class KvLedger:
     """The present and expected use of one engine's cache. Not safe for many threads."""
 
     def __init__(
-        self, blocks: int, block_tokens: int, lengths: Mapping[Lane, Lengths], high_share: float = 0.0
+        self,
+        blocks: int,
+        block_tokens: int,
+        lengths: Mapping[Lane, Lengths],
+        high_share: float = 0.0,
+        shares_prompts: bool = True,
     ) -> None:
         """An empty cache.
 
         Args:
             blocks: the number of blocks for jobs.
             high_share: the share of blocks that is kept for the lane `high`.
+            shares_prompts: False if each of several answers holds the whole prompt.
         """
         self._blocks, self._block_tokens, self._lengths = blocks, block_tokens, lengths
+        self._shares_prompts = shares_prompts
         self._kept = {lane: 0.0 if lane is Lane.HIGH else blocks * high_share for lane in Lane}
         self._held: dict[str, HeldJob] = {}
         self._headroom = HEADROOM
@@ -93,8 +100,8 @@ class KvLedger:
         return min(1.0, min(peak, self.most_blocks) / max(1, self._blocks))
 
     def sequences(self, job: HeldJob, n: int) -> list[HeldJob]:
-        """The sequences of a job of `n` answers. They share the full blocks of the prompt."""
-        own = job.prompt_tokens % self._block_tokens
+        """The sequences of a job of `n` answers. They share the full blocks of the prompt, if the engine does so."""
+        own = job.prompt_tokens % self._block_tokens if self._shares_prompts else job.prompt_tokens
         return [job, *(HeldJob(job.lane, own, job.max_tokens) for _ in range(n - 1))]
 
     def can_ever_fit(self, *together: HeldJob) -> bool:

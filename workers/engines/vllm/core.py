@@ -19,7 +19,7 @@ from workers.engines.adapters import Adapter
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.vllm.answer import GrowingAnswers
 from workers.engines.vllm.embedding import embed
-from workers.engines.vllm.reading import NO_PARSERS, Parsers, Reading
+from workers.engines.vllm.reading import NO_PARSERS, Parsers, Reading, bounded
 from workers.engines.vllm.sampling import constraint, decoding
 from workers.engines.vllm.surprise import Nats, measure
 
@@ -88,6 +88,7 @@ class Core:
             *most,
             kv_tokens=(cache.num_gpu_blocks - 1) * cache.block_size,  # Block 0 is never handed out.
             kv_block_tokens=cache.block_size,
+            shares_prompts=bool(cache.enable_prefix_caching),
         )
 
     def learn(self, adapters: Mapping[str, Adapter], where: str) -> None:
@@ -305,7 +306,7 @@ def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Readi
     asked["min_tokens"] = max(0, asked.get("min_tokens", 0) - len(call.prefix))
     return SamplingParams(
         **asked,
-        structured_outputs=structure,
+        structured_outputs=bounded(structure),
         # A parser must read the text as it grows.
         output_kind=RequestOutputKind.DELTA if call.is_live or reading else RequestOutputKind.FINAL_ONLY,
         skip_clone=True,  # Only this request uses these parameters, so vLLM need not copy them.

@@ -1,5 +1,6 @@
 """Reads an answer with vLLM's own parsers for its model: separates the reasoning, the text and the calls of tools."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from headrace.domain.prompts.tools import CallPlaces, ToolCallPiece
 from headrace.errors import ConfigError, EngineFault, PromptRejected
 from headrace.policies.tokens.chat_template import template_arguments
 from workers.engines.base import Delta, GenerationRequest
+from workers.engines.schemas import check_items
 from workers.engines.vllm.sampling import constraint
 
 
@@ -132,6 +134,22 @@ def _piece(call: Any) -> ToolCallPiece:
     function = call.function
     arguments = storable((function and function.arguments) or "")
     return ToolCallPiece(call.index, call.id, function and function.name, arguments)
+
+
+def bounded(structure: Any) -> Any:
+    """The constraint, if vLLM can make a grammar of it. Raises: PromptRejected: it would take all memory.
+
+    vLLM falls back on llguidance where xgrammar, which does not write bounds out, lacks a keyword.
+    """
+    if structure is None:
+        return None
+    from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
+
+    given = structure.json or structure.structural_tag
+    schema = json.loads(given) if isinstance(given, str) else given
+    if schema is not None and has_xgrammar_unsupported_json_features(schema):
+        check_items(schema)
+    return structure
 
 
 def _as_vllm_s(asked: GenerationRequest) -> Any:

@@ -297,6 +297,18 @@ def test_redis_is_told_again_of_a_long_wait(waits: Waits, redis: FakeRedis, monk
         eventually(lambda: len(redis.listened) >= 5)
 
 
+def test_redis_is_told_again_of_long_waits_while_postgres_is_away(
+    waits: Waits, redis: FakeRedis, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams go on then. The re-check fails each time, and begins anew."""
+    monkeypatch.setattr("api.reading.waits.POLL_S", 0.01)
+    monkeypatch.setattr("api.reading.waits.RECHECK_S", 0.01)
+    monkeypatch.setattr("api.reading.waits.LISTEN_AGAIN_S", 0.1)
+    store.is_down = True
+    with waits.watch(new_id()):
+        eventually(lambda: len(redis.listened) >= 5)
+
+
 def test_a_wait_of_which_redis_is_not_told_ends_by_the_recheck(
     waits: Waits, redis: FakeRedis, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

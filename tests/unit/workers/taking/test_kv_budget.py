@@ -1,5 +1,6 @@
 """The KV budget of a worker: what it asks of its ledger, and what it tells it."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -75,6 +76,25 @@ def test_each_answer_of_a_job_takes_its_room_and_its_slot() -> None:
     assert reserved.share == 1.0
     bench.kv_budget.release(job, answered(48))
     assert bench.enter(10)
+
+
+@pytest.mark.parametrize(("shares_prompts", "fitting"), [(True, 8), (False, 4)])
+def test_an_engine_that_shares_no_prompts_holds_one_for_each_answer(shares_prompts: bool, fitting: int) -> None:
+    """Of ten blocks one is taken. A prompt takes one, and an answer another one."""
+    for n, fits in ((fitting, True), (fitting + 1, False)):
+        limits = replace(LIMITS, max_running=16, shares_prompts=shares_prompts)
+        bench = Bench(limits, kv_admission="worst_case")
+        assert bench.kv_budget.hold(new_id(), Lane.NORMAL, 1, 1)
+        assert bench.kv_budget.hold(new_id(), Lane.NORMAL, 16, 16, n=n) is fits
+
+
+def test_compression_shrinks_the_prompt_of_each_answer() -> None:
+    bench = Bench(replace(LIMITS, shares_prompts=False), kv_admission="worst_case")
+    job = new_id()
+    assert bench.kv_budget.hold(job, Lane.NORMAL, 32, 16, n=3)
+    bench.kv_budget.shrunk(job, 16)
+    assert bench.enter(4)
+    assert bench.enter(1) is None
 
 
 def test_answers_that_do_not_fit_together_wait_together() -> None:

@@ -167,6 +167,9 @@ def test_a_text_that_does_not_fit_is_broken_off() -> None:
         ({"$ref": "https://headrace.example/schema"}, "not present"),
         ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
         ({"type": "integer", "minimum": math.nan}, "JSON schema"),
+        ({"type": "array", "minItems": 10**9}, "lists have up to 1000000000 items"),
+        ({"type": "array", "maxItems": 10**9, "minItems": 1}, "may have 30000 together"),
+        ({"anyOf": [{"items": {"maxItems": 2**14}, "minItems": 2**14}]}, "lists have up to 32768 items"),
     ],
     ids=str,
 )
@@ -174,3 +177,9 @@ def test_a_schema_that_cannot_guide_is_rejected(schema: dict[str, Any], reason: 
     with pytest.raises(PromptRejected, match=reason) as refusal:
         write(schema, "", 100)
     assert refusal.value.param == "response_format"
+
+
+def test_only_the_bounds_of_lists_count() -> None:
+    named = {"maxItems": {"type": "integer", "const": 7, "examples": [{"minItems": 10**9}]}}
+    schema = {"type": "object", "properties": named, "required": ["maxItems"], "default": {"maxItems": 10**9}}
+    assert json.loads(write(schema, "", 200)[0])["maxItems"] == 7
