@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from headrace.connections import sessions
 from headrace.connections.sessions import Sessions
 from headrace.errors import StoreUnavailable
 
@@ -46,8 +47,8 @@ class Store:
             yield db
 
     def close(self) -> None:
-        """Close every pooled connection."""
-        self._engine.dispose()
+        """Close every connection: one that is in use once it is given back."""
+        sessions.close(self._engine)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.connections import sessions
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
@@ -60,7 +61,8 @@ def engine(settings: Settings) -> Iterator[sa.Engine]:
     with engine.begin() as db:
         empty(db, metadata.sorted_tables)
     yield engine
-    engine.dispose()
+    # A thread of the code under test may still use one.
+    sessions.close(engine)
 
 
 ReadOnly = Callable[[], AbstractContextManager[None]]

@@ -157,3 +157,20 @@ def test_session_has_its_bounds_and_what_the_address_asks_for(settings: Settings
 
     assert found == ["elsewhere", "10s", "4s", "UTC"]
     engine.dispose()
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["taken before", "taken after"])
+def test_a_connection_that_is_in_use_at_the_close_is_closed_once_it_is_given_back(
+    settings: Settings, is_new: bool
+) -> None:
+    """Otherwise it would stay open until the garbage collector finds it, with a warning in whatever runs then."""
+    engine = connections.postgres(settings)
+    store = Store(engine)
+    if is_new:
+        store.close()
+    with store.begin() as db:
+        driver = db.connection.driver_connection
+        store.close()
+        assert db.scalar(sa.text("SELECT 1")) == 1
+    assert driver is not None
+    assert driver.closed
