@@ -28,12 +28,16 @@ class Heard:
         first_s: from before the request was sent until the first text that is not empty had been read.
         total_s: likewise until the end of the stream.
         pieces: deltas with text.
+        began_s: when the request was sent, in monotonic seconds.
+        job_id: as the answer's head has it; empty where a server has no jobs.
     """
 
     first_s: float
     total_s: float
     pieces: int
     text: str
+    began_s: float = 0.0
+    job_id: str = ""
 
 
 class Listener:
@@ -55,7 +59,7 @@ class Listener:
     def ask(self, body: Mapping[str, Any]) -> Heard:
         """Ask, and listen to the end. Raises: LoadError: refused, or not answered whole."""
         data = request("POST", PATH, self._headers, json.dumps({**body, "stream": True}).encode())
-        began = time.perf_counter()
+        began = time.monotonic()
         self._socket.sendall(data)
         with HTTPResponse(self._socket, method="POST") as response:
             try:
@@ -72,11 +76,12 @@ class Listener:
             if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                 continue
             if piece := _text_of(json.loads(line[6:])):
-                first_s = first_s or time.perf_counter() - began
+                first_s = first_s or time.monotonic() - began
                 pieces.append(piece)
         if not pieces:
             raise LoadError("The stream had no text.")
-        return Heard(first_s, time.perf_counter() - began, len(pieces), "".join(pieces))
+        job_id = response.headers.get("x-job-id", "")
+        return Heard(first_s, time.monotonic() - began, len(pieces), "".join(pieces), began, job_id)
 
 
 def _text_of(chunk: Mapping[str, Any]) -> str:
