@@ -56,9 +56,9 @@ def main(number: int, jobs: int, file: Path | None) -> None:
     its threads, and of the servers from /proc. So it means something on a machine that others use, too; waiting costs
     nothing. Steps that jobs share are measured in shares of 8 at the door and of 16 at the worker.
 
-    The last line is name=value pairs, all in microseconds for each job: submit_us and refused_us (whole requests
-    through Flask, without the HTTP server; the first with the servers), hello_us, and worker_us (the worker's steps
-    together).
+    The last line is name=value pairs, all in microseconds for each job: submit_us, flask_us and refused_us (whole
+    requests without the HTTP server: a plain job, the same through Flask, and a refusal; the first two with the
+    servers), hello_us, and worker_us (the worker's steps together).
 
     \b
     bin/headrace python benchmarks/steps.py
@@ -75,9 +75,11 @@ def main(number: int, jobs: int, file: Path | None) -> None:
 def summary(found: Mapping[str, Used]) -> dict[str, object]:
     """What the last line says."""
     together = next(used for name, used in found.items() if name.endswith("at once"))
+    by_routes = next(used for name, used in found.items() if name.endswith("through Flask"))
     of_worker = ("claim share", "notice of a claim, share", "finish share", "notice of an end, share")
     return {
         "submit_us": together.total_us,
+        "flask_us": by_routes.total_us,
         "refused_us": found["whole, refused"].total_us,
         "hello_us": found["frame: a Flask hello"].total_us,
         "worker_us": sum(found[name].total_us for name in of_worker),

@@ -47,6 +47,15 @@ def test_what_cannot_be_held_is_refused_by_name(raw: bytes, param: str) -> None:
     str(raised.value).encode()  # The message itself can be sent.
 
 
+@pytest.mark.parametrize("unit", [b"\0", *(code.encode("utf-8", "surrogatepass") for code in "\ud800\udfff")], ids=repr)
+def test_what_is_searched_only_where_there_are_escapes_is_no_json_without_them(unit: bytes) -> None:
+    for raw in (b'{"prompt": "a%sb"}' % unit, b'{"metadata": {"a%sb": "c"}}' % unit):
+        assert b"\\u" not in raw
+        with pytest.raises(InvalidRequest) as raised:
+            parse_object(raw)
+        assert raised.value.code == "invalid_json"
+
+
 @pytest.mark.parametrize(
     "raw",
     [b"", b"[]", b'"text"', b"null", b'{"a":', b"{'a': 1}", b'{"a": 1} x', b'{"a": "\xed\xa0\x80"}', b"\xff\xfe{}"],
