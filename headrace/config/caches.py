@@ -15,11 +15,14 @@ class SemanticCacheSettings(Section):
     Attributes:
         pool: the pool of an embedding model, whose workers do the look-ups. Without it there is no semantic cache.
         max_error: the share of the answers served by it that may be wrong. `headrace apps limit` sets it for one app.
+        record: an app's tries with all its entries count for each, so that an entry needs few of its own. Without
+            it each entry counts by itself.
         shadow: nothing is served. Each answer that would have been is compared with the job's own, and counted.
     """
 
     pool: str | None = None
     max_error: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    record: bool = True
     shadow: bool = False
 
 

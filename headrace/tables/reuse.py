@@ -50,6 +50,7 @@ cache_matches = sa.Table(
     moment("judge_at", comment="When to look for its answer next; NULL: no more."),
     one_of("kind", ("served", "try", "recheck", "shadow"), "kind"),
     sa.Index("ix_cache_matches_tries", "entry_id", "at", postgresql_where=sa.text("is_right IS NOT NULL")),
+    sa.Index("ix_cache_matches_record", "app_id", "pool", "at", postgresql_where=sa.text("is_right IS NOT NULL")),
     sa.Index("ix_cache_matches_judge_at", "judge_at", postgresql_where=sa.text("judge_at IS NOT NULL")),
     sa.Index("ix_cache_matches_at", "at"),
     comment="Jobs for which the semantic cache had an entry that the guard let pass. They have no text.",

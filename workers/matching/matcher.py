@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from headrace.broker.admission import Admission
 from headrace.broker.lookups import Lookups
 from headrace.config import Settings
@@ -22,7 +24,8 @@ from headrace.domain.prompts import Sampling
 from headrace.errors import BrokerUnavailable, EngineError, PromptRejected, Unavailable
 from headrace.logging import named
 from headrace.policies.caching import semantic
-from headrace.policies.caching.semantic import Match, MatchKind
+from headrace.policies.caching.semantic import Conditions, Match, MatchKind
+from headrace.policies.reuse.record import Record
 from headrace.store import Store
 from headrace.store.reuse import entries, hits, matches, questions
 from headrace.store.reuse.entries import Sought
@@ -30,6 +33,7 @@ from headrace.store.reuse.hits import Hit
 from headrace.store.reuse.matches import Noted
 from headrace.store.reuse.questions import Question
 from workers.engines.base import Engine, GenerationRequest
+from workers.matching.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ class Matcher:
     Attributes:
         engine: embeds the questions.
         roll: a random number from 0 to 1; see `semantic.choose`.
+        records: the records of the apps.
     """
 
     settings: Settings
@@ -59,6 +64,7 @@ class Matcher:
     lookups: Lookups
     admission: Admission
     roll: Callable[[], float] = random.random
+    records: Records = field(default_factory=Records)
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -130,10 +136,14 @@ class Matcher:
             return
         with self.store.autocommit() as db:
             found = entries.nearest(db, sought)
+            conditions = {
+                each.job_id: self._conditions(db, asked[each.job_id]) for each in sought if each.job_id in found
+            }
         chosen = {
             each.job_id: match
             for each in sought
-            if (match := self._choose(asked[each.job_id], each, found.get(each.job_id, ())))
+            if each.job_id in found
+            and (match := semantic.choose(each.text, found[each.job_id], conditions[each.job_id], self.roll()))
         }
         waiting = [each for each in sought if each.job_id in chosen and asked[each.job_id].waits]
         served = self._serve(waiting, chosen)
@@ -193,11 +203,12 @@ class Matcher:
             return [None] * len(texts)
         return [floats(packed) for packed in of_answer(generation.text)]
 
-    def _choose(self, question: Question, sought: Sought, found: Sequence[semantic.Candidate]) -> Match | None:
+    def _conditions(self, db: Connection, question: Question) -> Conditions:
         pool = self.settings.pools[question.pool]
         max_error = semantic.max_error_of(question.max_error, pool)
-        is_shadow = pool.semantic_cache.shadow
-        return semantic.choose(sought.text, found, max_error, is_shadow=is_shadow, roll=self.roll())
+        has_record = pool.semantic_cache.record
+        found = self.records.read(db, question.app_id, question.pool) if has_record else Record()
+        return Conditions(found.bound(max_error), pool.semantic_cache.shadow, found.prior)
 
     def _serve(self, sought: Sequence[Sought], chosen: dict[UUID, Match]) -> set[UUID]:
         """End the jobs that may be served; returns those that ended. A worker may have claimed the others first."""

@@ -17,12 +17,15 @@ from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import CacheChoice, Message
 from headrace.policies.caching import exact
 from headrace.policies.reuse import bound, guard
-from headrace.policies.reuse.bound import Try
+from headrace.policies.reuse.bound import ASSUMED, Prior, Try
 
 #: Entries whose questions are less alike than this, as the cosine of their embeddings, are not looked at.
 LEAST_SIMILARITY = 0.5
-#: The entries that the guard reads for one job: the most alike ones.
-CANDIDATES = 5
+#: The entries that the guard reads for one job: the most alike ones. To an embedding "how do I open the door" may be
+#: more like "how do I paint the door" than like "show me how to open the door", so the right one may be far down.
+CANDIDATES = 20
+#: Of long ones it reads fewer: so many characters.
+READ_CHARACTERS = 5 * guard.MAX_CHARACTERS
 #: How long the paid API's workers leave a new job alone that is still to be looked up, in seconds.
 HELD_S = 0.3
 
@@ -90,9 +93,22 @@ def scope_of(job: exact.Keyed, pool: PoolSettings, overflow: OverflowSettings, e
     return digest.digest()
 
 
-def choose(
-    question: str, candidates: Sequence[Candidate], max_error: float, *, is_shadow: bool, roll: float
-) -> Match | None:
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """On which an app is served.
+
+    Attributes:
+        max_error: the probability of a wrong answer to which an entry is held; see `Record.bound`.
+        is_shadow: nothing is served.
+        prior: of an entry, by the app's record.
+    """
+
+    max_error: float
+    is_shadow: bool = False
+    prior: Prior = ASSUMED
+
+
+def choose(question: str, candidates: Sequence[Candidate], conditions: Conditions, roll: float) -> Match | None:
     """The first entry that may serve; else, as a try, the one that is closest to it; None if the guard lets none pass.
 
     Of several untrusted entries that ask the same, one gathers the tries. Shared out, they would earn no trust.
@@ -102,13 +118,17 @@ def choose(
         roll: a random number from 0 to 1, by which some jobs are run although an entry may serve them.
     """
     closest: tuple[float, Match] | None = None
+    read = 0
     for each in candidates:
-        # The guard takes some milliseconds for two texts: no more of them than are needed.
+        # The guard takes a millisecond for a sentence, and longer for a long text: no more of them than are needed.
+        read += len(each.question)
+        if read > READ_CHARACTERS:
+            break
         if not guard.compare(question, each.question).may_serve:
             continue
-        trust = bound.trust(each.tries, each.similarity, max_error)
+        trust = bound.trust(each.tries, each.similarity, conditions.max_error, conditions.prior)
         if trust.may_serve:
-            kind: MatchKind = "shadow" if is_shadow else "recheck" if roll < trust.run_share else "served"
+            kind: MatchKind = "shadow" if conditions.is_shadow else "recheck" if roll < trust.run_share else "served"
             return Match(kind, each, trust.reason)
         if closest is None or trust.error < closest[0]:
             closest = trust.error, Match("try", each, trust.reason)

@@ -20,7 +20,7 @@ with the probability tau for which (1 - tau) (1 - L) is at most the allowed erro
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 
@@ -30,6 +30,8 @@ DEFAULT_MAX_ERROR = 0.01
 MIN_TRIES = 6
 #: Requests that run although the entry may serve them, so that an answer that has become wrong is noticed.
 RECHECK_SHARE = 0.02
+#: The same for an entry with few tries, as a multiple of 1 / tries: what serves early is looked at more often.
+EARLY_RECHECKS = 0.2
 #: The newest tries that count: older ones may be of another time.
 MAX_TRIES = 128
 #: Similarities are read in steps of this size.
@@ -41,6 +43,36 @@ _SLOPES = (12.0, 25.0, 50.0, 100.0, 200.0)
 #: Each lapse and its share of entries before any try. More than one entry in three is assumed to lapse.
 _LAPSES = ((0.0, 0.6), (0.005, 0.12), (0.02, 0.12), (0.1, 0.1), (0.4, 0.06))
 _GRID = tuple(product(_THRESHOLDS, _SLOPES, _LAPSES))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prior:
+    """What is believed of an entry before its own tries.
+
+    Attributes:
+        weights: of the points of the grid; they sum to 1.
+        min_tries: the entry serves nothing before so many tries of its own.
+    """
+
+    weights: tuple[float, ...] = field(repr=False)
+    min_tries: int
+
+    def after(self, tries: Sequence["Try"]) -> tuple[float, ...]:
+        """The weights after these tries."""
+        likelihood = _likelihood(tuple(sorted(_counts(tries).items())))
+        weights = [weight * likely for weight, likely in zip(self.weights, likelihood, strict=True)]
+        total = math.fsum(weights)
+        return tuple(weight / total for weight in weights)
+
+
+def _assumed() -> Prior:
+    shares = [share for _, _, (_, share) in _GRID]
+    total = math.fsum(shares)
+    return Prior(tuple(share / total for share in shares), MIN_TRIES)
+
+
+#: Of an app without a record: four entries in ten lapse, and thresholds are anywhere.
+ASSUMED = _assumed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +102,23 @@ class Trust:
     reason: str
 
 
-def trust(tries: Sequence[Try], similarity: float, max_error: float = DEFAULT_MAX_ERROR) -> Trust:
+def trust(
+    tries: Sequence[Try], similarity: float, max_error: float = DEFAULT_MAX_ERROR, prior: Prior = ASSUMED
+) -> Trust:
     """Whether an entry with these tries, oldest first, may serve a request of this similarity.
 
+    Args: prior: what the app's other entries say of it; see `record`.
     Bound: time does not grow with the number of tries, of which `MAX_TRIES` count.
     """
     if not 0 < max_error < 1:
         raise ValueError(f"max_error must be between 0 and 1, not {max_error}.")
-    error = wrong_probability(tries, similarity)
-    if len(tries) < MIN_TRIES:
-        return Trust(False, error, 1.0, f"{len(tries)} tries of at least {MIN_TRIES}")
+    error = wrong_probability(tries, similarity, prior)
+    if len(tries) < prior.min_tries:
+        return Trust(False, error, 1.0, f"{len(tries)} tries of at least {prior.min_tries}")
     if error > max_error:
         return Trust(False, error, 1.0, f"it may be wrong with probability {error:.4f}, above {max_error:g}")
-    return Trust(True, error, RECHECK_SHARE, f"it may be wrong with probability {error:.4f}, after {len(tries)} tries")
+    rechecks = max(RECHECK_SHARE, EARLY_RECHECKS / len(tries))
+    return Trust(True, error, rechecks, f"it may be wrong with probability {error:.4f}, after {len(tries)} tries")
 
 
 def threshold(tries: Sequence[Try], max_error: float = DEFAULT_MAX_ERROR) -> float | None:
@@ -95,11 +131,10 @@ def threshold(tries: Sequence[Try], max_error: float = DEFAULT_MAX_ERROR) -> flo
     return lowest
 
 
-def wrong_probability(tries: Sequence[Try], similarity: float) -> float:
+def wrong_probability(tries: Sequence[Try], similarity: float, prior: Prior = ASSUMED) -> float:
     """The mean of 1 - L over the posterior: the probability that the entry's answer is wrong at this similarity."""
-    weights = _posterior(tuple(sorted(_counts(tries).items())))
     rights = _rights(_step_of(similarity))
-    return 1.0 - math.fsum(weight * right for weight, right in zip(weights, rights, strict=True))
+    return 1.0 - math.fsum(weight * right for weight, right in zip(prior.after(tries), rights, strict=True))
 
 
 def _counts(tries: Sequence[Try]) -> Counter[tuple[int, bool]]:
@@ -111,15 +146,13 @@ def _step_of(similarity: float) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _posterior(counts: tuple[tuple[tuple[int, bool], int], ...]) -> tuple[float, ...]:
-    """The weight of each point of the grid, after so many tries of each kind. They sum to 1."""
-    logs = [math.log(share) for _, _, (_, share) in _GRID]
+def _likelihood(counts: tuple[tuple[tuple[int, bool], int], ...]) -> tuple[float, ...]:
+    """Of so many tries of each kind, at each point of the grid; 1 where it is highest."""
+    logs = [0.0] * len(_GRID)
     for (step, is_right), count in counts:
         logs = [each + count * log for each, log in zip(logs, _logs(step, is_right), strict=True)]
     highest = max(logs)
-    weights = [math.exp(each - highest) for each in logs]
-    total = math.fsum(weights)
-    return tuple(weight / total for weight in weights)
+    return tuple(math.exp(each - highest) for each in logs)
 
 
 @lru_cache(maxsize=256)

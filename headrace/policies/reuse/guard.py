@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from headrace.policies.reuse.languages import language_of
 from headrace.policies.reuse.lexicon import words_of
@@ -25,6 +26,9 @@ from headrace.policies.reuse.terms import Term
 
 #: Longer texts, in characters, serve nothing but themselves: they are documents, of which every word may matter.
 MAX_CHARACTERS = 2_000
+#: Texts whose readings are kept, and their longest, in characters. A question is compared with many others, and to read
+#: one takes ten times as long as to compare two readings.
+_KEPT, _KEPT_CHARACTERS = 4096, 500
 #: So many words in capitals may be names.
 _MOST_CAPITALS = 3
 #: Concepts of what users do on a page or in an app.
@@ -53,7 +57,7 @@ def compare(asked: str, cached: str) -> GuardVerdict:
 
     Bound: time grows with the sum of the lengths, which `MAX_CHARACTERS` limits.
     """
-    if plain(asked) == plain(cached) and asked.strip() and _is_lossless(asked, cached):
+    if _plain(asked) == _plain(cached) and asked.strip() and _is_lossless(asked, cached):
         return GuardVerdict(True, "same", "the words are the same")
     if max(len(asked), len(cached)) > MAX_CHARACTERS:
         return _refuse("length", f"texts above {MAX_CHARACTERS} characters must be identical")
@@ -62,7 +66,19 @@ def compare(asked: str, cached: str) -> GuardVerdict:
         return _refuse("language", "the languages differ")
     if "other" in languages:
         return _refuse("language", "in this language the words must be identical")
-    return _of_readings(read(_spoken(asked), "de" in languages), read(_spoken(cached), "de" in languages))
+    is_german = "de" in languages
+    return _of_readings(_read(_spoken(asked), is_german), _read(_spoken(cached), is_german))
+
+
+_kept_read, _kept_plain = lru_cache(_KEPT)(read), lru_cache(_KEPT)(plain)
+
+
+def _read(text: str, is_german: bool) -> Reading:
+    return (_kept_read if len(text) <= _KEPT_CHARACTERS else read)(text, is_german)
+
+
+def _plain(text: str) -> tuple[str, ...]:
+    return (_kept_plain if len(text) <= _KEPT_CHARACTERS else plain)(text)
 
 
 def _spoken(text: str) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from headrace.domain.states import TERMINAL, JobState
 from headrace.policies.caching.semantic import MatchKind
+from headrace.policies.reuse.bound import Try
 from headrace.store.jobs.cached_answers import ENDED_WELL
 from headrace.tables import cache_entries, cache_matches, job_texts, jobs
 
@@ -22,6 +23,8 @@ from headrace.tables import cache_entries, cache_matches, job_texts, jobs
 JUDGE_ROWS = 500
 #: Longer answers, in characters, agree only if they are equal.
 COMPARED_CHARACTERS = 8_000
+#: The newest tries of an app in a pool that make its record.
+RECORD_TRIES = 2_000
 #: How long matches are kept, in days.
 KEEP_DAYS = 90
 #: The most rows that one `forget` deletes.
@@ -56,6 +59,20 @@ class Due:
     has_ended: bool
     is_same: bool | None
     answers: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The tries of an app.
+
+    Attributes:
+        entries: the tries of each entry, oldest first; the entry that was tried last comes last.
+        rechecks, wrong: of them, tries of entries that might have served, and those that were wrong.
+    """
+
+    entries: list[tuple[Try, ...]]
+    rechecks: int
+    wrong: int
 
 
 def note(db: Connection, matches: Sequence[Noted]) -> None:
@@ -135,6 +152,25 @@ def judged(db: Connection, *, right: Sequence[UUID], wrong: Sequence[UUID], void
         db.execute(these.values(is_right=is_right, judge_at=None))
     db.execute(sa.delete(cache_matches).where(cache_matches.c.job_id == sa.any_(_ids(void))))
     db.execute(sa.delete(cache_entries).where(cache_entries.c.job_id == sa.any_(_ids(right))))
+
+
+def tries_of(db: Connection, app_id: UUID, pool: str) -> Tried:
+    """The newest tries of an app in a pool."""
+    match = cache_matches.c
+    newest = (
+        sa.select(match.entry_id, match.similarity, match.is_right, match.kind)
+        .where(match.app_id == app_id, match.pool == pool, match.is_right.is_not(None))
+        .order_by(match.at.desc())
+        .limit(RECORD_TRIES)
+    )
+    by_entry: dict[UUID, list[Try]] = {}
+    rechecks = list[bool]()
+    for row in db.execute(newest):
+        by_entry.setdefault(row.entry_id, []).append(Try(row.similarity, row.is_right))
+        if row.kind in ("recheck", "shadow"):
+            rechecks.append(row.is_right)
+    by_last = [tuple(reversed(tries)) for tries in reversed(by_entry.values())]
+    return Tried(by_last, len(rechecks), rechecks.count(False))
 
 
 def put_off(db: Connection, job_ids: Sequence[UUID]) -> None:

@@ -14,7 +14,7 @@ from headrace.domain.prompts import CacheChoice, Message, Sampling
 from headrace.domain.prompts.tools import Tools
 from headrace.domain.queues import Lane
 from headrace.policies.caching import semantic
-from headrace.policies.caching.semantic import Candidate, Match
+from headrace.policies.caching.semantic import Candidate, Conditions, Match
 from headrace.policies.reuse.bound import RECHECK_SHARE, Try
 from headrace.policies.reuse.guard import MAX_CHARACTERS
 
@@ -108,7 +108,7 @@ def test_vectors_of_two_models_are_never_compared() -> None:
 
 
 def choose(*candidates: Candidate, is_shadow: bool = False, roll: float = 0.5) -> Match | None:
-    return semantic.choose(ASKED.content, candidates, 0.01, is_shadow=is_shadow, roll=roll)
+    return semantic.choose(ASKED.content, candidates, Conditions(0.01, is_shadow), roll)
 
 
 def candidate(question: str = SAME, tries: tuple[Try, ...] = (), similarity: float = 0.9) -> Candidate:
