@@ -1,12 +1,12 @@
 """Index the tries of each app and pool.
 
-Revision: 0061, after 0060
+Revision: 0062, after 0061
 """
 
 from headrace.tables import concurrently
 
-revision = "0061"
-down_revision = "0060"
+revision = "0062"
+down_revision = "0061"
 branch_labels = None
 depends_on = None
 
