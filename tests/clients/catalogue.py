@@ -1,6 +1,6 @@
 """The clients that are tested, and what each of them does against Headrace. docs/clients.md is made from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +38,7 @@ class Client:
         script: runs its cells; a path in `tests/clients`.
         cells: what the script runs, by column: what the client uses for it, in a few words.
         is_light: `bin/test` runs its cells too.
+        on_vllm: those of the cells that run with the real engine too, in their order.
         note: what its users should know besides; a sentence or two.
     """
 
@@ -47,6 +48,7 @@ class Client:
     cells: Mapping[str, str]
     runtime: Literal["python", "node"] = "python"
     is_light: bool = False
+    on_vllm: Sequence[str] = ()
     note: str = ""
 
     @property
@@ -94,7 +96,14 @@ VERCEL_AI = {
 }
 
 CLIENTS = (
-    Client("openai (Python)", "openai", "python/openai_sdk.py", OPENAI, is_light=True),
+    Client(
+        "openai (Python)",
+        "openai",
+        "python/openai_sdk.py",
+        OPENAI,
+        is_light=True,
+        on_vllm=("stream", "tools", "tools_stream", "responses_stream", "responses_tools"),
+    ),
     Client("openai 1.109 (Python)", "openai-1", "python/openai_sdk.py", OPENAI, is_light=True),
     Client(
         "LangChain",
@@ -112,6 +121,10 @@ CLIENTS = (
             "responses_tools": "`bind_tools`",
         },
         is_light=True,
+        on_vllm=(
+            *("stream", "structured", "tools", "tools_stream"),
+            *("responses_stream", "responses_structured", "responses_tools"),
+        ),
     ),
     Client(
         "LlamaIndex",

@@ -16,6 +16,9 @@ with the simulator, which [makes JSON up](api.md#json-of-the-simulator) for stru
 clients in bold, `bin/test --clients` all of them. The environments are made in `.venv/clients` from locks such as those
 in `requirements/clients`, once for each change of a lock.
 
+Where the table says `vLLM`, the cell also runs with the demo's model in vLLM (`bin/test --clients -k on_vllm`). A model
+as small as that does not choose well: there the request says whether it is to call a tool (`tool_choice`).
+
 A dash: the client has no such feature, or it is not tested.
 
 """
@@ -37,8 +40,15 @@ def table() -> str:
     rows = [("client", *COLUMNS.values()), ("---",) * (1 + len(COLUMNS))]
     for client in CLIENTS:
         name = f"**{client.name}**" if client.is_light else client.name
-        rows.append((name, *("yes" if cell in client.cells else "-" for cell in COLUMNS)))
+        rows.append((name, *(shown(client, cell) for cell in COLUMNS)))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def shown(client: Client, cell: str) -> str:
+    """On which engines the cell runs."""
+    if cell in client.on_vllm:
+        return "yes, vLLM"
+    return "yes" if cell in client.cells else "-"
 
 
 def section(client: Client) -> str:

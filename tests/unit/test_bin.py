@@ -94,7 +94,8 @@ def test_arguments_go_to_pytest(tmp_path: Path) -> None:
 def test_all_clients_run_where_they_are_asked_for(tmp_path: Path) -> None:
     done = checked(tmp_path, "--clients", "-k", "openai")
     assert done.returncode == 0
-    assert done.stdout.endswith("\npytest tests/clients/test_light.py tests/clients/test_heavy.py -k openai\n")
+    files = " ".join(f"tests/clients/test_{name}.py" for name in ("light", "heavy", "on_vllm"))
+    assert done.stdout.endswith(f"\npytest {files} -k openai\n")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ def test_the_page_is_made_from_the_catalogue() -> None:
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_a_client_has_a_lock_and_known_cells(client: Client) -> None:
     assert client.cells.keys() <= COLUMNS.keys()
+    assert set(client.on_vllm) <= client.cells.keys()
     if client.lock is None:
         return
     locked = {

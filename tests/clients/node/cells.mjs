@@ -6,9 +6,10 @@ import assert from "node:assert/strict";
 // The address with `/v1`, an app's key, the model of the first pool, and the engine that serves it.
 const [URL, KEY, MODEL, ENGINE, ...NAMES] = process.argv.slice(2);
 export { URL, KEY, MODEL };
-export const QUESTION = "What is a headrace?";
 // Whether the simulator answers. It calls a tool by itself, as a large model does; a small one is told to.
 export const IS_SIMULATED = ENGINE === "simulator";
+// A small model answers a greeting in a few words.
+export const QUESTION = IS_SIMULATED ? "What is a headrace?" : "Hello.";
 // The most streams that are asked for one in several pieces.
 const STREAMS = 5;
 

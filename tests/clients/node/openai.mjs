@@ -10,7 +10,7 @@ import OpenAI from "openai";
 const client = new OpenAI({ baseURL: URL, apiKey: KEY });
 // end
 
-const City = z.object({ name: z.string(), people: z.number().int() });
+const City = z.object({ name: z.string().max(20), people: z.number().int().min(1).max(99) });
 const messages = [{ role: "user", content: QUESTION }];
 
 // A response that was streamed has no `output_text` in openai-node 6.
@@ -18,7 +18,7 @@ function textOf(response) {
   return response.output.at(-1).content[0].text;
 }
 
-const turn = { name: "turn", description: "Turns a wheel.", parameters: z.object({ paddles: z.number().int() }) };
+const turn = { name: "turn", description: "Turns a wheel.", parameters: z.object({ paddles: z.number().int().min(1).max(99) }) };
 const forced = IS_SIMULATED ? {} : { tool_choice: "required" };
 
 // The SDK runs the function and sends its output back, until the model answers. Returns: how often it was run.

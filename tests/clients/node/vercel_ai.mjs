@@ -14,7 +14,7 @@ const model = openai(MODEL); // Responses; openai.chat(MODEL) for chat completio
 const { Output, generateText, streamText, tool } = ai;
 // Its name in AI SDK 6.
 const isStepCount = ai.isStepCount ?? ai.stepCountIs;
-const output = Output.object({ schema: z.object({ name: z.string(), people: z.number().int() }) });
+const output = Output.object({ schema: z.object({ name: z.string().max(20), people: z.number().int().min(1).max(99) }) });
 
 async function checkText(of) {
   const made = await generateText({ model: of, prompt: QUESTION });
@@ -42,7 +42,7 @@ async function useTool(of, ask) {
   const turned = [];
   const turn = tool({
     description: "Turns a wheel.",
-    inputSchema: z.object({ paddles: z.number().int() }),
+    inputSchema: z.object({ paddles: z.number().int().min(1).max(99) }),
     execute: ({ paddles }) => turned.push(paddles) && `${paddles} paddles turn.`,
   });
   // A small model is told to call it in the first step, and to answer in the next one.

@@ -16,12 +16,12 @@ by_responses = OpenAIResponsesModel(model=MODEL, openai_client=client)
 # Agent(name="Miller", model=by_chat)
 # end
 from agents import ModelSettings
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class Wheel(BaseModel):
-    name: str
-    paddles: int
+    name: str = Field(max_length=20)
+    paddles: int = Field(ge=1, le=99)
 
 
 def ask(model: Any, **settings: Any) -> Any:

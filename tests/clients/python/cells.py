@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sized
 
 #: The address with `/v1`, an app's key, the model of the first pool, and the engine that serves it.
 URL, KEY, MODEL, ENGINE, *NAMES = sys.argv[1:]
-QUESTION = "What is a headrace?"
 IS_SIMULATED = ENGINE == "simulator"
+#: A small model answers a greeting in a few words.
+QUESTION = "What is a headrace?" if IS_SIMULATED else "Hello."
 #: Of a request that a call answers, and of one that a text answers. The simulator chooses by itself, as a large model
 #: does; a small one is told.
 TO_CALL = {} if IS_SIMULATED else {"tool_choice": "required"}

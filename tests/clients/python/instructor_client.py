@@ -9,7 +9,7 @@ from openai import OpenAI
 by_tools = instructor.from_openai(OpenAI(base_url=URL, api_key=KEY))
 by_schema = instructor.from_openai(OpenAI(base_url=URL, api_key=KEY), mode=instructor.Mode.JSON_SCHEMA)
 # end
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 MESSAGES = [{"role": "user", "content": QUESTION}]
 
@@ -17,8 +17,8 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
 class Wheel(BaseModel):
     """A water wheel."""
 
-    name: str
-    paddles: int
+    name: str = Field(max_length=20)
+    paddles: int = Field(ge=1, le=99)
 
 
 def partial_wheels(client: instructor.Instructor) -> list[Wheel]:

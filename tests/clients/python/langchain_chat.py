@@ -9,14 +9,14 @@ llm = ChatOpenAI(model=MODEL, base_url=URL, api_key=KEY)
 # end
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class Wheel(BaseModel):
     """A water wheel."""
 
-    name: str
-    paddles: int
+    name: str = Field(max_length=20)
+    paddles: int = Field(ge=1, le=99)
 
 
 responding = ChatOpenAI(model=MODEL, base_url=URL, api_key=KEY, use_responses_api=True)
@@ -56,7 +56,7 @@ def turn(paddles: int) -> str:
 
 def use_tool(model: ChatOpenAI) -> None:
     """The model calls the tool, and answers with its output."""
-    message = model.bind_tools([turn], **TO_CALL).invoke(QUESTION)
+    message = model.bind_tools([turn], strict=True, **TO_CALL).invoke(QUESTION)
     (call,) = message.tool_calls
     assert isinstance(call["args"]["paddles"], int)
     check_answer(

@@ -10,14 +10,14 @@ import litellm
 headrace = {"model": f"openai/{MODEL}", "api_base": URL, "api_key": KEY}
 # litellm.completion(messages=[...], **headrace)
 # end
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 MESSAGES = [{"role": "user", "content": QUESTION}]
 
 
 class Wheel(BaseModel):
-    name: str
-    paddles: int
+    name: str = Field(max_length=20)
+    paddles: int = Field(ge=1, le=99)
 
 
 def chat() -> None:

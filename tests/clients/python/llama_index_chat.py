@@ -17,7 +17,7 @@ llm = OpenAILike(
 # end
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 MESSAGES = [ChatMessage(role="user", content=QUESTION)]
 
@@ -25,8 +25,8 @@ MESSAGES = [ChatMessage(role="user", content=QUESTION)]
 class Wheel(BaseModel):
     """A water wheel."""
 
-    name: str
-    paddles: int
+    name: str = Field(max_length=20)
+    paddles: int = Field(ge=1, le=99)
 
 
 def chat() -> None:

@@ -1,6 +1,7 @@
 """The official SDK, old and new."""
 
 import json
+from typing import Literal
 
 from cells import KEY, MODEL, QUESTION, TO_ANSWER, TO_CALL, URL, check_answer, check_streamed, run
 
@@ -9,15 +10,15 @@ from openai import OpenAI
 
 client = OpenAI(base_url=URL, api_key=KEY)
 # end
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 MESSAGES = [{"role": "user", "content": QUESTION}]
 
 
 class Wheel(BaseModel):
-    name: str
-    paddles: int
-    kind: str | None
+    name: str = Field(max_length=20)
+    paddles: int = Field(ge=1, le=99)
+    kind: Literal["breast", "overshot"] | None
 
 
 def chat() -> None:
@@ -74,7 +75,7 @@ TURN = {
         "additionalProperties": False,
     },
 }
-TOOLS = [{"type": "function", "function": TURN}]
+TOOLS = [{"type": "function", "function": {**TURN, "strict": True}}]
 
 
 def tools() -> None:

@@ -15,12 +15,12 @@ by_chat = OpenAIChatModel(MODEL, provider=provider)
 by_responses = OpenAIResponsesModel(MODEL, provider=provider)
 # Agent(by_chat)
 # end
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class Wheel(BaseModel):
-    name: str
-    paddles: int
+    name: str = Field(max_length=20)
+    paddles: int = Field(ge=1, le=99)
 
 
 def ask(model: Any, **settings: Any) -> Any:
