@@ -10,19 +10,18 @@ from typing import Any
 from celery.concurrency.thread import ApplyResult
 from celery.concurrency.thread import TaskPool as ThreadPool
 
-
-def _wake() -> None:
-    """Does nothing: scheduling it is what wakes the hub."""
+from headrace.broker.transport import Taker
 
 
 class TaskPool(ThreadPool):
     """Threads that wait for an engine; the engine's process does the work."""
 
-    _hub: Any = None
+    _taker: Taker
 
-    def register_with_event_loop(self, hub: Any) -> None:
-        """Remember the hub. `get_event_loop()` would be None after the first reconnect to the broker."""
-        self._hub = hub
+    def on_start(self) -> None:
+        """Find the taker, which waits for free slots."""
+        super().on_start()
+        self._taker = self.app.conf.broker_transport_options["taker"]
 
     def on_apply(self, *args: Any, **kwargs: Any) -> ApplyResult:
         """Run one task in a thread."""
@@ -31,5 +30,5 @@ class TaskPool(ThreadPool):
         return result
 
     def _slot_freed(self, _task: Future[Any]) -> None:
-        if self._hub is not None:
-            self._hub.call_soon(_wake)
+        # Not if all slots are not taken: the loop would find nothing to do.
+        self._taker.wake()

@@ -28,6 +28,7 @@ from redis import Redis
 
 from headrace import connections
 from headrace.broker.acks import QoS
+from headrace.broker.watchdog import Pulse
 from headrace.config.redis_url import Sentinels
 from headrace.connections.outages import (
     DroppedConnection,
@@ -44,27 +45,7 @@ SCHEMES = {
     "sentinel": "headrace.broker.transport:SentinelTransport",
 }
 #: The most messages taken in one turn of a worker's event loop, which has other work too.
-MOST_AT_ONCE = 16
-
-
-class Pulse:
-    """Records when a worker's consumer last polled its queues, or could not because all slots were taken.
-
-    The transport option `pulse` of a worker's app.
-
-    Attributes:
-        felt_at: the last time, in monotonic seconds; None before the first.
-    """
-
-    felt_at: float | None = None
-
-    def feel(self) -> None:
-        """Record that the consumer is alive."""
-        self.felt_at = time.monotonic()
-
-    def __json__(self) -> str:
-        """What Celery's `inspect stats` and Flower show."""
-        return "watched"
+MOST_AT_ONCE = 32
 
 
 @cache
@@ -139,13 +120,21 @@ class Taker(ABC):
 
     def look(self) -> None:
         """Ask for messages again soon, because more room is free. Safe from any thread."""
-        self.is_due = True
-        self._wake()
+        # Where a look is due already, the loop is on its way to it, or waits for a free slot: `wake` then wakes it.
+        if not self.is_due:
+            self.is_due = True
+            self._wake()
+
+    def wake(self) -> None:
+        """Let the event loop make the look that is due, if one is. Safe from any thread."""
+        if self.is_due:
+            self._wake()
 
     def wakes(self, wake: Callable[[], None]) -> None:
         """Set `wake`, which wakes the event loop that takes messages."""
         self._wake = wake
-        self.look()
+        self.is_due = True
+        self._wake()
 
 
 class Channel(redis.Channel):
@@ -198,7 +187,7 @@ class Channel(redis.Channel):
             for queue, message in taken:
                 self.connection._deliver(message, queue)
             left -= len(taken)
-        self.taker.look()
+        self.taker.wake()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if self.pulse is not None:

@@ -16,7 +16,6 @@ from celery.worker import state
 from redis import Redis, RedisError
 
 from headrace import connections
-from headrace.broker.transport import Pulse
 from headrace.config import Settings
 
 log = logging.getLogger(__name__)
@@ -27,6 +26,26 @@ PATIENCE_S = 75.0
 LOOK_EVERY_S = 5.0
 #: Seconds that a process may take to begin its shutdown. After them it is killed: a hung loop does not react.
 END_WITHIN_S = 30.0
+
+
+class Pulse:
+    """Records when a worker's consumer last polled its queues, or could not because all slots were taken.
+
+    The transport option `pulse` of a worker's app.
+
+    Attributes:
+        felt_at: the last time, in monotonic seconds; None before the first.
+    """
+
+    felt_at: float | None = None
+
+    def feel(self) -> None:
+        """Record that the consumer is alive."""
+        self.felt_at = time.monotonic()
+
+    def __json__(self) -> str:
+        """What Celery's `inspect stats` and Flower show."""
+        return "watched"
 
 
 class Watchdog:

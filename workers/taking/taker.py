@@ -125,7 +125,7 @@ class KvTaker(Taker):
         self._blocked: dict[str, tuple[str, float]] = {}
         self._ahead: dict[str, _Ahead] = {}
         self._seen_until = self._looked_at = -math.inf
-        #: Messages to read from each queue: twice as many as the last take chose.
+        #: Messages to read from each queue, unless fewer slots are free.
         self._depth = 1
 
     def open(self, budget: KvBudget, is_ready: Callable[[], bool], slots: Callable[[], int]) -> None:
@@ -148,7 +148,7 @@ class KvTaker(Taker):
             return []
         for _ in range(TRIES):
             chosen = self._next(budget, turns, queues, most)
-            self._depth = min(2 * len(chosen), FARTHEST) or 1
+            self._learn_depth(len(chosen), most)
             if not chosen:
                 return []
             if not self._is_ready():
@@ -157,7 +157,7 @@ class KvTaker(Taker):
                 _release(budget, chosen)
                 return []
             # A take that filled all slots needs no further messages for now.
-            depth = self._depth if len(chosen) < most else 0
+            depth = min(self._depth, most - len(chosen))
             if taken := self._remove(budget, chosen, turns.consume(queues), depth):
                 if hops.are_logged():
                     self._log_hops(taken)
@@ -165,6 +165,11 @@ class KvTaker(Taker):
         # Other workers were faster each time. Another turn of the event loop tries again.
         self.look()
         return []
+
+    def _learn_depth(self, chosen: int, most: int) -> None:
+        """Read twice as many as were chosen next time. If only slots were lacking, do not read less than before."""
+        twice = min(2 * chosen, FARTHEST) or 1
+        self._depth = twice if chosen < most else max(self._depth, twice)
 
     def _log_hops(self, taken: Iterable[_Head]) -> None:
         for job in (head.job for head in taken if head.job is not None):
@@ -176,7 +181,7 @@ class KvTaker(Taker):
         """The next jobs that fit, from the messages read a moment ago or else from a new read."""
         if self._clock() <= self._seen_until and (chosen := self._choose_some(budget, turns, queues, most)):
             return chosen
-        self._ask(turns.consume(queues), self._depth, [])
+        self._ask(turns.consume(queues), min(self._depth, most), [])
         self._looked_at = self._clock()
         return self._choose_some(budget, turns, queues, most)
 

@@ -51,6 +51,15 @@ def test_events_are_sent_together_by_a_timer(consumer: Any, sent: PubSub) -> Non
     assert SEND_EVERY_S <= 1, "Flower's pages are looked at as things happen"
 
 
+def test_events_of_a_busy_worker_are_not_sent_in_dozens(consumer: Any, sent: PubSub) -> None:
+    SendEvents(consumer).start(consumer)
+    for number in range(1000):
+        consumer.event_dispatcher.send("task-received", uuid=str(number))
+    assert sent.get_message() is None
+    consumer.event_dispatcher.flush()
+    assert told_of(sent) == [str(number) for number in range(1000)]
+
+
 def test_a_worker_that_leaves_sends_what_it_has(consumer: Any, sent: PubSub) -> None:
     step = SendEvents(consumer)
     step.start(consumer)

@@ -194,6 +194,25 @@ def test_a_worker_looks_again_when_it_has_got_room(consuming: Callable[[], Consu
         worker.turn_until(lambda: worker.received == [job])
 
 
+def test_a_look_that_is_due_wakes_the_loop_once_and_a_free_slot_wakes_it_only_then() -> None:
+    class Asked(Taker):
+        def take(self, turns: Turns, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
+            return []
+
+    taker, wakes = Asked("bell"), list[None]()
+    taker.wakes(lambda: wakes.append(None))
+    taker.look()
+    assert len(wakes) == 1, "by the new connection"
+    taker.wake()
+    assert len(wakes) == 2, "by the slot"
+    taker.is_due = False
+    taker.wake()
+    assert len(wakes) == 2
+    taker.look()
+    taker.look()
+    assert len(wakes) == 3
+
+
 def test_a_long_queue_is_taken_whole(consuming: Callable[[], Consuming], admission: Admission) -> None:
     jobs = [commit(admission) for _ in range(3 * MOST_AT_ONCE)]
     worker = consuming()

@@ -306,6 +306,15 @@ def test_some_are_taken_together_in_the_order_of_the_turns(
     assert len(looks) <= 2 * math.ceil(48 / min(most, FARTHEST)) + 4, "and four until it looks so far"
 
 
+def test_a_take_for_one_slot_does_not_make_the_next_one_small(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], looks: list[int]
+) -> None:
+    one, jobs = worker(200), [put(Lane.NORMAL, 1) for _ in range(60)]
+    taken = [job for most in (1, 2, 4, 8, 16, 1, 16) for job in one.take_some(most)]
+    assert taken == jobs[:48]
+    assert looks[-4:] == [0, 1, 0, 16], "read as many as there are slots, and remove them"
+
+
 def test_what_was_lost_to_another_worker_is_not_searched_for_in_the_whole_queue(
     worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from headrace.broker.transport import Pulse
-from headrace.broker.watchdog import LOOK_EVERY_S, PATIENCE_S, Watchdog
+from headrace.broker.watchdog import LOOK_EVERY_S, PATIENCE_S, Pulse, Watchdog
 
 
 class Scene:
