@@ -90,6 +90,14 @@ class Call(Generic[Argument, Result]):
         assert told is not _Turn.LEAD
         return told if isinstance(told, BaseException) else told[0]
 
+    def result(self) -> Result:
+        """The result of a call that another thread serves. Blocks until it has ended. Raises: what it failed with."""
+        told = self.told()
+        assert told is not _Turn.LEAD, "Such a call is in no batch that it could lead."
+        if isinstance(told, BaseException):
+            raise told
+        return told[0]
+
 
 class Batching(Generic[Argument, Result]):
     """Serves calls in batches. Safe for many threads."""

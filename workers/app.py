@@ -46,8 +46,10 @@ from workers.worker import Hooks, Worker
 
 log = logging.getLogger(__name__)
 
-#: Threads beyond the engine's own limit: a finished job still writes its result while the next one starts.
+#: Threads beyond the engine's own limit: finished jobs still write their results while the next ones start. An engine
+#: that answers within milliseconds has as many jobs in their ends as in its batch.
 SPARE_THREADS = 2
+SPARE_SHARE = 0.5
 
 
 def _configure_logging(loglevel: int, **_: Any) -> None:
@@ -95,7 +97,7 @@ class _EngineProcess:
         with _ends_in_a_sentence():
             self._worker = worker = self._make()
             worker.start(node)
-        self._taker.open(worker.kv_budget, worker.execute.takes, free_slots)
+        self._taker.open(worker.kv_budget, worker.execute.takes, free_slots, worker.execute.expect)
 
     def about(self) -> dict[str, object]:
         """What `celery inspect stats` and Flower show of the worker; empty while there is none."""
@@ -116,7 +118,9 @@ class _EngineProcess:
 
 
 def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
-    app = _make_app(name, settings, lane_queues(pool), concurrency + SPARE_THREADS)
+    # The paid API's calls are bounded by threads alone.
+    spare = SPARE_THREADS if route is Route.OVERFLOW else max(SPARE_THREADS, int(SPARE_SHARE * concurrency))
+    app = _make_app(name, settings, lane_queues(pool), concurrency + spare)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     redis = connections.redis(settings)
     notices = Notices(Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s))

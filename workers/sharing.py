@@ -34,7 +34,7 @@ class Sharing(Generic[Key, Argument, Result]):
             gathering: as for `Batching`.
         """
         self._serve = serve
-        self.batching = Batching[tuple[Key, Argument], Result | None](self._settle, most, gathering)
+        self.batching = Batching[tuple[Key, Argument], Result | None](self.settle, most, gathering)
 
     def call(self, key: Key, ask: Argument) -> Result | None:
         """Return the call's outcome, or None without one. A batch never holds two calls with the same key.
@@ -43,7 +43,8 @@ class Sharing(Generic[Key, Argument, Result]):
         """
         return self.batching.call((key, ask), key)
 
-    def _settle(self, calls: Sequence[Call[tuple[Key, Argument], Result | None]]) -> None:
+    def settle(self, calls: Sequence[Call[tuple[Key, Argument], Result | None]]) -> None:
+        """Settle or fail each of these calls, as one batch. Raises: Unavailable, and none of them has ended."""
         try:
             outcomes = self._serve(dict(call.ask for call in calls))
         except Unavailable:

@@ -42,7 +42,7 @@ from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
 from workers.paid.payer import Payer
 from workers.running.bill import Bill
 from workers.running.cascading import Cascading
-from workers.running.execute import Execute
+from workers.running.execute import NOT_READY_HOLD_S, Execute
 from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
 from workers.running.notices import Notices
@@ -156,6 +156,7 @@ class Worker:
         self._lease.begin()
         self.sampler.begin()
         self._publisher.begin()
+        self.execute.records.ahead.begin()
         gc.set_threshold(YOUNG_OBJECTS)
         if self._matcher is not None:
             self._matcher.begin()
@@ -238,6 +239,7 @@ class Worker:
     def stop(self) -> None:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
         self._lease.drain()
+        self.execute.records.ahead.wait_until_fetched(NOT_READY_HOLD_S)
         if not self._state.attempts.wait_until_idle(self._settings.drain_s):
             # A call to the paid API cannot be aborted, and another worker must not pay for the same job again.
             if self._route is Route.POOL:
@@ -251,6 +253,7 @@ class Worker:
         # In this order: the lease would mistake a stopped engine for a dead one, and restart it.
         self._lease.end()
         self._engine.stop()
+        self.execute.records.ahead.end()
         self._publisher.end()
         self._endpoint.stop()
         log.info("worker_left", extra={"worker_id": str(self._state.id)})

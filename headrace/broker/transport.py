@@ -103,6 +103,9 @@ class Taker(ABC):
         """What Celery's `inspect stats` and Flower show."""
         return self.bell
 
+    def gather(self) -> None:  # noqa: B027 - most takers do not wait.
+        """Wait a moment before a take while many slots are being freed, so that fewer takes take more."""
+
     def free_slots(self) -> int:
         """How many messages the worker has free slots for; asked only while it has a free slot."""
         return 1
@@ -177,6 +180,8 @@ class Channel(redis.Channel):
         while left > 0:
             if not (self.taker.is_due and self.active_queues and self.qos.can_consume()):
                 return
+            if left == MOST_AT_ONCE:
+                self.taker.gather()
             self.taker.is_due = False
             most = max(1, min(left, self.taker.free_slots()))
             taken = self.taker.take(self._queue_cycle, len(self.active_queues), most)

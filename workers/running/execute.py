@@ -69,16 +69,22 @@ class Execute:
         """True while the worker can take another job."""
         return self.state.takes() and (self.payer is None or self.payer.is_open)
 
+    def expect(self, asked: Mapping[UUID, int]) -> None:
+        """Claim jobs that will be run in a moment, `{job id: enqueue_no}`. Not where something may hold them back."""
+        if self.payer is None:
+            self.records.ahead.expect(asked)
+
     def run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         """Run one attempt of a job, if there is still one to run.
 
         Returns: the job's state; None when another process holds the job.
 
         Without a ready engine or without Postgres, the message is held for a moment and then dropped. Holding it keeps
-        this worker from emptying the queue. The job stays queued, and `publish_due` sends another message.
+        this worker from emptying the queue. The job stays queued, and `publish_due` sends another message. A job that
+        is claimed already goes to the engine in any case: it is handed back if the engine is dead.
         """
         try:
-            if self.state.ready.wait(NOT_READY_HOLD_S):
+            if self.records.ahead.expects(job_id, enqueue_no) or self.state.ready.wait(NOT_READY_HOLD_S):
                 return self._run(job_id, enqueue_no)
             log.warning("engine_not_ready", extra={"job_id": show_id(job_id)})
             return Outcome(JobState.QUEUED, EngineUnavailable.code)

@@ -20,9 +20,10 @@ from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, attempts, escalations, poison
 from workers.outcomes import Outcome
+from workers.running.claims_ahead import ClaimsAhead
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
-from workers.running.shared_attempts import SharedAttempts
+from workers.running.shared_attempts import SharedAttempts, log_ended
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,11 @@ class AttemptRecords:
     def __post_init__(self) -> None:
         self._shared = SharedAttempts(self.store, self.worker_id, self.engine)
 
+    @property
+    def ahead(self) -> ClaimsAhead:
+        """Claims jobs while they are on their way to their threads."""
+        return self._shared.ahead
+
     def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
         """Claim a queued job. None if it cannot be claimed. Raises: StoreUnavailable."""
         claim = self._shared.claim(job_id, enqueue_no)
@@ -73,7 +79,8 @@ class AttemptRecords:
         once = alone if claim.has_webhook else partial(self._shared.finish, claim, target, end)
         if not self._insist(claim, once):
             return None
-        log.info("job_ended", extra={"job_id": show_id(claim.job_id), "state": str(target), "engine_s": end.engine_s})
+        if claim.has_webhook:
+            log_ended(target, [(claim, end)])
         self.notices.ended(claim.job_id, has_webhook=claim.has_webhook)
         if claim.stream:
             self.publisher.forget(claim.job_id)

@@ -3,7 +3,8 @@
 Each is fenced as if it were alone. Sharing pays, because the statement costs more processor and disk than its rows.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -12,11 +13,15 @@ from sqlalchemy import Row
 
 from headrace.batching import Gathering
 from headrace.domain.attempts import AttemptEnd, Claim
+from headrace.domain.ids import show_id
 from headrace.domain.queues import Route
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.store import Store, attempts
 from headrace.store.attempts.claims import claim_of
+from workers.running.claims_ahead import ClaimsAhead
 from workers.sharing import MOST, Sharing
+
+log = logging.getLogger(__name__)
 
 #: Seconds that a statement waits for more rows while many come: about as long as Postgres takes to commit it.
 GATHER_S = 0.005
@@ -25,17 +30,23 @@ ALONE_CHARS = 262_144
 
 
 class SharedAttempts:
-    """Writes for all threads of one worker."""
+    """Writes for all threads of one worker.
+
+    Attributes:
+        ahead: claims jobs before their threads ask.
+    """
 
     def __init__(self, store: Store, worker_id: UUID, engine: str) -> None:
         self._store, self._worker_id, self._engine = store, worker_id, engine
         self._claims = Sharing(self._claim_all, MOST, Gathering(GATHER_S))
+        self.ahead = ClaimsAhead(self._claims.settle)
         ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
         self._ends = {target: Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S)) for target in ends}
 
     def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
         """As `store.attempts.claim`. Raises: StoreUnavailable."""
-        row = self._claims.call(job_id, enqueue_no)
+        call = self.ahead.fetch(job_id, enqueue_no)
+        row = self._claims.call(job_id, enqueue_no) if call is None else call.result()
         return None if row is None else claim_of(row)
 
     def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
@@ -56,4 +67,13 @@ class SharedAttempts:
         # Without money the end of a job is one statement. With money it is several, which need one transaction.
         is_paid = any(claim.route is Route.OVERFLOW for claim, _ in ends.values())
         with self._store.begin() if is_paid else self._store.autocommit() as db:
-            return dict.fromkeys(attempts.finish_all(db, target, list(ends.values())), True)
+            ended = attempts.finish_all(db, target, list(ends.values()))
+        log_ended(target, [ends[job_id] for job_id in ends if job_id in ended])
+        return dict.fromkeys(ended, True)
+
+
+def log_ended(target: JobState, ends: Sequence[tuple[Claim, AttemptEnd]]) -> None:
+    """Log jobs that ended together, one line each."""
+    if ends:
+        each = [{"job_id": show_id(claim.job_id), "engine_s": end.engine_s} for claim, end in ends]
+        log.info("job_ended", extra={"state": str(target), "each": each})

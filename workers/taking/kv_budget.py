@@ -136,7 +136,13 @@ class KvBudget:
     def has_slot(self, lane: Lane) -> bool:
         """True if the engine's batch has a slot for this lane. Without a slot, freed KV room does not help its jobs."""
         with self._lock:
-            return self._has_slot(lane)
+            return self._free_slots > 0 and self._has_slot(lane)
+
+    @property
+    def free_slots(self) -> float:
+        """Free slots of the engine's batch. Without a KV cache of its own, an engine has a slot for every job."""
+        with self._lock:
+            return math.inf if self._ledger is None else max(0, self._free_slots)
 
     def running(self, job_id: UUID, request_id: str) -> None:
         """Note that the engine has the job, under this request id."""
@@ -198,7 +204,7 @@ class KvBudget:
         return ledger.fits(*sequences)
 
     def _has_slot(self, lane: Lane) -> bool:
-        """True if the engine's batch has a slot for this lane. The worker's threads bound all lanes together."""
+        """True if the lane's share of the engine's slots is not used up."""
         if lane is Lane.HIGH or self._clock() > self._high_until:
             return True
         return self._free_slots > (self._set_aside if self._high_waits else self._kept_slots)

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,6 +20,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from headrace import hops
+from headrace.batching import Gathering
 from headrace.broker.messages import list_key
 from headrace.broker.transport import MOST_AT_ONCE, Taker, Turns
 from headrace.domain.ids import parse_id
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 PASSED_OVER_S = 1.0
 #: Seconds for which the messages read at one removal serve the next one. A job that arrives meanwhile waits as long.
 JUST_SEEN_S = 0.01
+#: Seconds that a take waits for more slots while many jobs end, unless as many are free as are worth one.
+GATHER_S = 0.003
+ENOUGH_SLOTS = MOST_AT_ONCE // 2
 #: How often a take is tried when another worker was faster.
 TRIES = 8
 #: How far from its end a list is searched for a message. Another worker may have taken the message since it was read.
@@ -69,6 +73,11 @@ class _Head:
     job: _Asked | None
     stay: str
 
+    @property
+    def enqueue_no(self) -> int:
+        """Of the job's stay."""
+        return int(self.stay.rpartition(" ")[2])
+
     @classmethod
     def of(cls, queue: str, raw: str) -> "_Head":
         message = json.loads(raw)
@@ -78,7 +87,7 @@ class _Head:
         if (routing := headers.get("headrace")) is not None:
             tokens = routing["prompt_tokens"], routing["max_tokens"]
             job = _Asked(parse_id(headers["id"]), Lane(routing["lane"]), *tokens, routing["alone"], routing.get("n", 1))
-            stay = f"{job.job_id.hex} {tag.rpartition('.')[2]}"
+            stay = f"{job.job_id.hex} {int(tag.rpartition('.')[2])}"
         return cls(queue, raw, message, job, stay)
 
 
@@ -112,15 +121,23 @@ class _Ahead:
 class KvTaker(Taker):
     """Takes jobs that fit. Only one thread may call `take`."""
 
-    def __init__(self, redis: Redis, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take nothing before `open`."""
+    def __init__(
+        self,
+        redis: Redis,
+        pool: str,
+        clock: Callable[[], float] = time.monotonic,
+        gathering: Gathering | None = None,
+    ) -> None:
+        """Take nothing before `open`. Args: gathering: how a take waits for more slots."""
         super().__init__(bell_key(pool))
         self._redis = redis
         self._script = redis.register_script((files("headrace.broker") / "lua" / "take.lua").read_text())
         self._clock = clock
+        self._gathering = gathering or Gathering(GATHER_S)
         self._kv_budget: KvBudget | None = None
         self._is_ready: Callable[[], bool] = lambda: False
         self._slots: Callable[[], int] = lambda: 0
+        self._expect: Callable[[Mapping[UUID, int]], object] = lambda _: None
         #: For each queue whose head does not fit: the head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
         self._ahead: dict[str, _Ahead] = {}
@@ -128,23 +145,41 @@ class KvTaker(Taker):
         #: Messages to read from each queue, unless fewer slots are free.
         self._depth = 1
 
-    def open(self, budget: KvBudget, is_ready: Callable[[], bool], slots: Callable[[], int]) -> None:
+    def open(
+        self,
+        budget: KvBudget,
+        is_ready: Callable[[], bool],
+        slots: Callable[[], int],
+        expect: Callable[[Mapping[UUID, int]], object] = lambda _: None,
+    ) -> None:
         """Begin to take.
 
         Args:
             is_ready: False while the engine is down, or the worker drains.
             slots: how many threads of the worker have no job.
+            expect: called with the jobs that were taken, `{job id: enqueue_no}`, before they are handed to threads.
         """
-        self._kv_budget, self._is_ready, self._slots = budget, is_ready, slots
+        self._kv_budget, self._is_ready, self._slots, self._expect = budget, is_ready, slots, expect
+
+    def look(self) -> None:
+        """As `Taker.look`; counts the jobs that end."""
+        self._gathering.came()
+        super().look()
+
+    def gather(self) -> None:
+        """Wait for more slots while many jobs end."""
+        if self.free_slots() < ENOUGH_SLOTS:
+            self._gathering.wait()
 
     def free_slots(self) -> int:
-        """How many threads of the worker have no job."""
-        return self._slots()
+        """How many threads of the worker have no job, as far as the engine has slots for them."""
+        engine = self._kv_budget.free_slots if self._kv_budget is not None else math.inf
+        return int(min(self._slots(), engine))
 
     def take(self, turns: Turns, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
         """Take the messages of the next jobs that fit."""
         budget = self._kv_budget
-        if budget is None or not self._is_ready():
+        if budget is None or not self._is_ready() or not budget.free_slots:
             return []
         for _ in range(TRIES):
             chosen = self._next(budget, turns, queues, most)
@@ -159,6 +194,7 @@ class KvTaker(Taker):
             # A take that filled all slots needs no further messages for now.
             depth = min(self._depth, most - len(chosen))
             if taken := self._remove(budget, chosen, turns.consume(queues), depth):
+                self._expect({head.job.job_id: head.enqueue_no for head in taken if head.job is not None})
                 if hops.are_logged():
                     self._log_hops(taken)
                 return [(head.queue, head.message) for head in taken]

@@ -172,6 +172,23 @@ def test_a_waiting_worker_hears_of_work(consuming: Callable[[], Consuming], admi
     worker.turn_until(lambda: worker.received == [job])
 
 
+def test_a_turn_waits_once_for_more_slots_before_its_first_take(
+    consuming: Callable[[], Consuming], admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, asked, take = consuming(), list[int](), Rows.take
+    worker.taker.slots = 1
+    jobs = [commit(admission) for _ in range(6)]
+
+    def noted(taker: Rows, turns: Turns, queues: int, most: int) -> Sequence[tuple[str, dict[str, Any]]]:
+        asked.append(most)
+        return take(taker, turns, queues, most)
+
+    monkeypatch.setattr(Rows, "take", noted)
+    monkeypatch.setattr(Rows, "gather", lambda taker: setattr(taker, "slots", taker.slots + 3))
+    worker.turn_until(lambda: worker.received == jobs)
+    assert asked[:2] == [4, 4]
+
+
 def test_every_waiting_worker_hears_it(consuming: Callable[[], Consuming], admission: Admission) -> None:
     full, idle = consuming(), consuming()
     full.taker.has_room = False

@@ -338,6 +338,22 @@ def test_dead_engine_takes_no_work_until_it_was_started_again(
     assert job(store, ticket).state is JobState.SUCCEEDED
 
 
+def test_a_job_that_was_claimed_before_the_engine_died_is_handed_back_uncounted(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.error = queued(), EngineUnavailable("It is dead.")
+    bench.execute.records.ahead.begin()
+    bench.execute.expect({ticket.job_id: ticket.enqueue_no})
+    bench.execute.state.ready.clear()
+
+    outcome = bench.execute.run(ticket.job_id, ticket.enqueue_no)
+
+    bench.execute.records.ahead.end()
+    assert outcome == (JobState.WAITING, EngineUnavailable.code)
+    done = job(store, ticket)
+    assert (done.state, done.attempt, entries(store)) == (JobState.WAITING, 0, [])
+
+
 def test_no_second_job_is_given_to_an_engine_that_is_found_dead(
     bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
 ) -> None:

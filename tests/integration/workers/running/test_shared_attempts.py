@@ -64,6 +64,25 @@ def test_jobs_that_come_together_are_claimed_and_ended_in_fewer_statements(
         assert db.scalar(sa.select(sa.func.count(ledger.c.job_id.distinct()))) == 200
 
 
+def test_jobs_that_are_expected_are_claimed_in_one_statement(
+    engine: sa.Engine, shared: SharedAttempts, queued: Callable[..., Ticket]
+) -> None:
+    tickets = [queued() for _ in range(THREADS)]
+    gone = UUID(int=tickets[0].job_id.int + 1)
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    shared.ahead.begin()
+
+    shared.ahead.expect({**{each.job_id: each.enqueue_no for each in tickets}, gone: 1})
+    claims = claim_all(shared, tickets)
+
+    assert [each and each.job_id for each in claims] == [each.job_id for each in tickets]
+    assert shared.claim(gone, 1) is None, "it is no queued job"
+    assert len(statements) == 1
+    assert claim_all(shared, tickets) == [None] * THREADS, "each is claimed once"
+    shared.ahead.end()
+
+
 def test_log_probabilities_share_no_statement(
     engine: sa.Engine, shared: SharedAttempts, queued: Callable[..., Ticket]
 ) -> None:

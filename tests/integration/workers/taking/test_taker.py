@@ -13,6 +13,7 @@ from redis import Redis
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError
 
+from headrace.batching import CROWD, Gathering
 from headrace.broker.admission import Admission
 from headrace.broker.messages import LaneCycle, list_key
 from headrace.domain.ids import new_id, parse_id
@@ -20,7 +21,7 @@ from headrace.domain.queues import Lane, Ticket, lane_queues, queue_name
 from headrace.policies.lanes import schedule
 from workers.engines.base import EngineLimits, Progress
 from workers.taking.kv_budget import KvBudget
-from workers.taking.taker import FARTHEST, JUST_SEEN_S, PASSED_OVER_S, KvTaker
+from workers.taking.taker import ENOUGH_SLOTS, FARTHEST, JUST_SEEN_S, PASSED_OVER_S, KvTaker
 
 QUEUES = lane_queues("chat")
 HIGH, NORMAL, LOW, BATCH = QUEUES
@@ -304,6 +305,50 @@ def test_some_are_taken_together_in_the_order_of_the_turns(
         assert mine == ids[: len(mine)]
         assert redis.llen(list_key(queue)) == 40 - len(mine)
     assert len(looks) <= 2 * math.ceil(48 / min(most, FARTHEST)) + 4, "and four until it looks so far"
+
+
+def test_jobs_that_were_taken_are_expected_with_their_enqueue_no(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis
+) -> None:
+    one, jobs, expected = worker(10), [put(Lane.NORMAL, 1) for _ in range(2)], list[dict[UUID, int]]()
+    one.taker.open(one.kv_budget, lambda: True, lambda: 8, lambda asked: expected.append(dict(asked)))
+    redis.lpush(list_key(NORMAL), json.dumps({"headers": {"task": "theirs"}, "properties": {"delivery_tag": "1"}}))
+    assert [len(one.taker.take(Order(), 4, 8)) for _ in range(2)] == [1, 2]
+    assert expected == [{jobs[0]: 1}, {jobs[1]: 1}]
+
+
+def test_a_take_waits_for_more_slots_while_jobs_end_unless_many_are_free(redis: Redis) -> None:
+    pauses, slots = list[float](), [1]
+    taker = KvTaker(redis, "chat", gathering=Gathering(0.5, lambda: 0.0, pauses.append))
+    budget = KvBudget(Silent(), "expected", 0.0, freed=taker.look)  # type: ignore[arg-type]
+    budget.open(EngineLimits(None, max_running=100, kv_tokens=1600, kv_block_tokens=16))
+    taker.open(budget, lambda: True, lambda: slots[0])
+    taker.gather()
+    assert pauses == []
+    for _ in range(CROWD):
+        taker.look()
+    taker.gather()
+    assert pauses == [0.5]
+    slots[0] = ENOUGH_SLOTS
+    taker.gather()
+    assert pauses == [0.5]
+
+
+def test_a_worker_reads_nothing_while_its_engine_s_batch_is_full(
+    redis: Redis, put: Callable[..., UUID], looks: list[int]
+) -> None:
+    taker, jobs = KvTaker(redis, "chat"), [put(Lane.NORMAL, 1) for _ in range(3)]
+    budget = KvBudget(Silent(), "expected", 0.0, freed=taker.look)  # type: ignore[arg-type]
+    budget.open(EngineLimits(None, max_running=2, kv_tokens=1600, kv_block_tokens=16))
+    taker.open(budget, lambda: True, lambda: 8)
+    assert taker.free_slots() == 2
+    taken = [message for _ in range(3) for _, message in taker.take(Order(), 4, max(1, taker.free_slots()))]
+    assert [parse_id(each["headers"]["id"]) for each in taken] == jobs[:2]
+    looks.clear()
+    assert taker.take(Order(), 4, 1) == []
+    assert looks == []
+    budget.release(jobs[0])
+    assert [parse_id(each["headers"]["id"]) for _, each in taker.take(Order(), 4, 1)] == jobs[2:]
 
 
 def test_a_take_for_one_slot_does_not_make_the_next_one_small(

@@ -53,6 +53,23 @@ def answered(tokens: int, finish_reason: FinishReason = "stop", preemptions: int
     return Generation("text", Usage(16, tokens), finish_reason, "m", preemptions=preemptions)
 
 
+def test_a_full_batch_has_a_slot_for_no_lane_until_a_job_has_left_it() -> None:
+    bench = Bench(EngineLimits(max_model_tokens=None, max_running=2, kv_tokens=16_000, kv_block_tokens=16))
+    first, second = bench.enter(1, Lane.HIGH), bench.enter(1)
+    assert second
+    assert bench.kv_budget.free_slots == 0
+    assert not bench.kv_budget.has_slot(Lane.HIGH)
+    bench.kv_budget.release(first)
+    assert bench.kv_budget.free_slots == 1
+    assert bench.kv_budget.has_slot(Lane.NORMAL)
+
+
+def test_an_engine_without_a_cache_of_its_own_has_a_slot_for_every_job() -> None:
+    bench = Bench(EngineLimits(max_model_tokens=None, max_running=1))
+    assert all(bench.enter(1) for _ in range(3))
+    assert bench.kv_budget.free_slots > 3
+
+
 def test_jobs_enter_until_the_cache_is_full_and_again_once_one_has_left() -> None:
     bench = Bench()
     first, second = bench.enter(5), bench.enter(5)

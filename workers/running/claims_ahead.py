@@ -1,0 +1,96 @@
+"""Claims jobs while Celery still hands them to threads: one thread, and one statement for all jobs of a take.
+
+A job's thread finds its claim made, or waits for the rest of the statement. Without this, each thread would ask for its
+claim and be woken once more, and the first of them would claim alone.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from headrace.batching import Call
+
+#: Seconds that `end` waits for a statement under way: longer than Postgres may take for one.
+END_TIMEOUT_S = 10.0
+#: The most takes that share a statement.
+MOST_TAKES = 4
+
+#: A message: the job and its `enqueue_no`.
+Message = tuple[UUID, int]
+ClaimCall = Call[Message, Row[Any] | None]
+
+
+class ClaimsAhead:
+    """Claims jobs that are on their way to their threads. Safe for many threads."""
+
+    def __init__(self, serve: Callable[[Sequence[ClaimCall]], None]) -> None:
+        """Claim nothing before `begin`.
+
+        Args:
+            serve: settles or fails each of these calls.
+        """
+        self._serve = serve
+        self._changed = threading.Condition()
+        self._calls: dict[Message, ClaimCall] = {}
+        #: None ends the thread.
+        self._asked: SimpleQueue[list[ClaimCall] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve_until_ended, name="claims", daemon=True)
+
+    def begin(self) -> None:
+        """Start to claim."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop, after the last statement."""
+        self._asked.put(None)
+        if self._thread.is_alive():
+            self._thread.join(END_TIMEOUT_S)
+
+    def expect(self, asked: Mapping[UUID, int]) -> None:
+        """Claim these jobs, `{job id: enqueue_no}`, whose threads will fetch their claims."""
+        with self._changed:
+            calls = [ClaimCall(message, None) for message in asked.items() if message not in self._calls]
+            self._calls |= {call.ask: call for call in calls}
+        if calls:
+            self._asked.put(calls)
+
+    def fetch(self, job_id: UUID, enqueue_no: int) -> ClaimCall | None:
+        """The call that claims this message's job. None if it was not expected, or was fetched by another message."""
+        with self._changed:
+            call = self._calls.pop((job_id, enqueue_no), None)
+            self._changed.notify_all()
+            return call
+
+    def expects(self, job_id: UUID, enqueue_no: int) -> bool:
+        """True if this message's job is claimed, or being claimed, and its claim was not fetched."""
+        return (job_id, enqueue_no) in self._calls
+
+    def wait_until_fetched(self, timeout_s: float) -> bool:
+        """Wait until every claim has been fetched by its thread. False if one is left after `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._calls, timeout_s)
+
+    def _serve_until_ended(self) -> None:
+        is_ending = False
+        while not is_ending:
+            asked = [self._asked.get()]
+            with suppress(Empty):
+                # What was taken during the last statement shares the next one.
+                while len(asked) < MOST_TAKES:
+                    asked.append(self._asked.get_nowait())
+            is_ending = None in asked
+            self._serve_all([call for calls in asked if calls is not None for call in calls])
+
+    def _serve_all(self, calls: Sequence[ClaimCall]) -> None:
+        try:
+            if calls:
+                self._serve(calls)
+        except BaseException as error:
+            for call in calls:
+                if not call.is_settled:
+                    call.fail(error)
