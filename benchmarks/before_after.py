@@ -72,8 +72,8 @@ SCRIPTS: Mapping[str, Script] = {
         {"door": Figure("headrace_per_s", "bare_per_s"), "refusal": Figure("refused_per_s", "hello_per_s")},
     ),
     "drain": Script(
-        ("drain.py", "--rounds", "3"),
-        ("drain.py", "--rounds", "1", "--jobs", "300"),
+        ("drain.py", "--processes", "1", "--rounds", "3"),
+        ("drain.py", "--processes", "1", "--rounds", "1", "--jobs", "300"),
         {"drain": Figure("jobs_per_s", "celery_per_s")},
     ),
     "first_token": Script(

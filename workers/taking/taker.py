@@ -43,6 +43,8 @@ TRIES = 8
 SEARCHED = 256
 #: The most messages of each queue to read at once. One turn of the worker's event loop takes no more.
 FARTHEST = MOST_AT_ONCE
+#: Is told of taken jobs, `{job id: enqueue_no}`.
+Expect = Callable[[Mapping[UUID, int]], object]
 
 
 class _Asked(NamedTuple):
@@ -122,11 +124,7 @@ class KvTaker(Taker):
     """Takes jobs that fit. Only one thread may call `take`."""
 
     def __init__(
-        self,
-        redis: Redis,
-        pool: str,
-        clock: Callable[[], float] = time.monotonic,
-        gathering: Gathering | None = None,
+        self, redis: Redis, pool: str, clock: Callable[[], float] = time.monotonic, gathering: Gathering | None = None
     ) -> None:
         """Take nothing before `open`. Args: gathering: how a take waits for more slots."""
         super().__init__(bell_key(pool))
@@ -137,7 +135,7 @@ class KvTaker(Taker):
         self._kv_budget: KvBudget | None = None
         self._is_ready: Callable[[], bool] = lambda: False
         self._slots: Callable[[], int] = lambda: 0
-        self._expect: Callable[[Mapping[UUID, int]], object] = lambda _: None
+        self._expect: Expect = lambda _: None
         #: For each queue whose head does not fit: the head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
         self._ahead: dict[str, _Ahead] = {}
@@ -146,18 +144,14 @@ class KvTaker(Taker):
         self._depth = 1
 
     def open(
-        self,
-        budget: KvBudget,
-        is_ready: Callable[[], bool],
-        slots: Callable[[], int],
-        expect: Callable[[Mapping[UUID, int]], object] = lambda _: None,
+        self, budget: KvBudget, is_ready: Callable[[], bool], slots: Callable[[], int], expect: Expect = lambda _: None
     ) -> None:
         """Begin to take.
 
         Args:
             is_ready: False while the engine is down, or the worker drains.
             slots: how many threads of the worker have no job.
-            expect: called with the jobs that were taken, `{job id: enqueue_no}`, before they are handed to threads.
+            expect: called with the jobs that were taken, before they are handed to threads.
         """
         self._kv_budget, self._is_ready, self._slots, self._expect = budget, is_ready, slots, expect
 
