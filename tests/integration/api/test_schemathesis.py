@@ -86,7 +86,13 @@ def web(build_web: Callable[..., Flask], settings: Settings) -> Flask:
     return build_web(wait_limit_s=5.0, keep_alive_s=0.1, pools={**settings.pools, "embed": embed})
 
 
-@pytest.mark.usefixtures("answering")
+@pytest.fixture
+def without_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep Hypothesis from seeking calls that are accepted: its optimiser at times fails with an IndexError (6.170)."""
+    monkeypatch.setattr("hypothesis.target", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("answering", "without_targets")
 def test_every_answer_to_every_call_is_as_the_document_says(base_url: str, key: str) -> None:
     outcome = run(base_url, key)
 
