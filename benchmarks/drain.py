@@ -65,9 +65,12 @@ class Headrace:
         backlog = Backlog(self._bed, [self._bed.url], self._key, self._plan.jobs)
         with self._bed.watching() as sql:
             begun = partial(backlog.is_begun, sql)
-            with weighed(self._bed, self._plan, self._bed.start_worker, begun) as cpu_ms:
+            with weighed(self._bed, self._plan, self._start, begun) as cpu_ms:
                 backlog.wait(sql)
         return Drained(backlog.per_s(), cpu_ms)
+
+    def _start(self) -> list[Child]:
+        return self._bed.start_workers(self._plan.processes)
 
 
 class Peer(ABC):
@@ -90,10 +93,13 @@ class Peer(ABC):
         begin, end = (f"drain-{uuid4().hex}" for _ in range(2))
         self.send([("mark", begin), *(("noop", str(number)) for number in range(self._plan.jobs)), ("mark", end)])
         redis = self._bed.redis
-        with weighed(self._bed, self._plan, self.start, partial(redis.exists, begin)) as cpu_ms:
+        with weighed(self._bed, self._plan, self._start, partial(redis.exists, begin)) as cpu_ms:
             wait_until(partial(redis.exists, end), LIMIT_S, STUCK)
         seconds = float(str(redis.get(end))) - float(str(redis.get(begin)))
         return Drained(self._plan.jobs / seconds, cpu_ms)
+
+    def _start(self) -> list[Child]:
+        return [self.start() for _ in range(self._plan.processes)]
 
 
 class Bare(Peer):
@@ -124,11 +130,11 @@ class Dramatiq(Peer):
 
 @contextmanager
 def weighed(
-    bed: Testbed, plan: Plan, start: Callable[[], Child], is_begun: Callable[[], object]
+    bed: Testbed, plan: Plan, start: Callable[[], Sequence[Child]], is_begun: Callable[[], object]
 ) -> Iterator[dict[str, float]]:
     """Workers for the length of a block, and what they and the servers take of the processors once they have begun."""
     pids = bed.stack.report.pids
-    workers = [start() for _ in range(plan.processes)]
+    workers = start()
 
     def used() -> dict[str, float]:
         of_workers = sum(cpu_s(worker.pid) for worker in workers)
@@ -211,9 +217,9 @@ def main(jobs: int, processes: int | None, concurrency: int, number: int, file: 
 
     The last line is name=value pairs: jobs_per_s, celery_per_s and dramatiq_per_s, medians of the rounds; ratio_celery
     and ratio_dramatiq, the medians of the rounds' ratios; worker_ms and postgres_ms, what a job takes of the processors
-    there. Then the same beside Celery with two workers of each: jobs_per_s_two, ratio_celery_two and so on. With
-    --processes only so many workers are measured. The status is 1 when the ratio to Celery is below 1, or below 0.8
-    with two workers.
+    there. Then the same beside Celery with two workers of each and twice as many jobs: jobs_per_s_two,
+    ratio_celery_two and so on. With --processes only so many workers are measured. The status is 1 when the ratio to
+    Celery is below 1, or below 0.8 with two workers.
 
     \b
     bin/headrace python benchmarks/drain.py
@@ -223,7 +229,7 @@ def main(jobs: int, processes: int | None, concurrency: int, number: int, file: 
     arms = {"": measure(plan, number)}
     show(arms[""], plan.processes)
     if processes is None:
-        arms["_two"] = measure(replace(plan, processes=2), number, ["celery"])
+        arms["_two"] = measure(replace(plan, processes=2, jobs=2 * jobs), number, ["celery"])
         show(arms["_two"], 2)
     figures = {f"{name}{arm}": value for arm, found in arms.items() for name, value in summary(found).items()}
     if file is not None:

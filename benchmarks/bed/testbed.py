@@ -151,12 +151,18 @@ class Testbed(AbstractContextManager["Testbed"]):
         Args:
             env: its own, such as the pool that it serves.
         """
-        before = self._live_workers()
-        # Two Celery workers of one name would answer for each other.
-        line = self._lines[kind].replace(f"--hostname {kind}", f"--hostname {kind}{self._number + 2}")
-        child = self._run(line, env or {})
-        child.wait_until(lambda: self._live_workers() > before, START_TIMEOUT_S)
-        return child
+        return self.start_workers(1, kind, env)[0]
+
+    def start_workers(self, number: int, kind: str = "gpu", env: Mapping[str, str] | None = None) -> list[Child]:
+        """Start so many workers at once; returns once the rows of all of them say that they take jobs."""
+        before, children = self._live_workers(), list[Child]()
+        for _ in range(number):
+            # Two Celery workers of one name would answer for each other.
+            line = self._lines[kind].replace(f"--hostname {kind}", f"--hostname {kind}{self._number + 2}")
+            children.append(self._run(line, env or {}))
+        for child in children:
+            child.wait_until(lambda: self._live_workers() >= before + number, START_TIMEOUT_S)
+        return children
 
     def start_bare_worker(self, concurrency: int) -> Child:
         """Start a Celery worker of `bare_app` in threads; it takes tasks as soon as it can."""
