@@ -33,7 +33,7 @@ class Lookups:
         self._take = redis.register_script((lua / "books.lua").read_text() + (lua / "look_up.lua").read_text())
 
     def take(self, most: int) -> list[UUID]:
-        """The next jobs, longest waiting first. Call `done` with them. Raises: BrokerUnavailable."""
+        """The next jobs, the newest first. Call `done` with them. Raises: BrokerUnavailable."""
         with answered():
             found = self._take([KEY_PREFIX], [self.pool, most, OPEN_MS, LOOK_UP_MS])
         return [UUID(hex=job) for job in found]
