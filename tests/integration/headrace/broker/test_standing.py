@@ -49,3 +49,15 @@ def test_a_postgres_that_does_not_answer_is_reported_and_asked_again(admission: 
         admission.standing(fail)
     assert not redis.exists(STANDING)
     assert admission.standing(lambda: {"chat": CHAT}).fleets == {"chat": CHAT}
+
+
+def test_a_redis_without_memory_costs_each_process_a_reading_and_nothing_else(
+    admission: Admission, redis: Redis
+) -> None:
+    before = redis.config_get("maxmemory")["maxmemory"]  # type: ignore[index]
+    redis.config_set("maxmemory", "1")
+    try:
+        assert admission.standing(lambda: {"chat": CHAT}).fleets == {"chat": CHAT}
+    finally:
+        redis.config_set("maxmemory", before)
+    assert not redis.exists(STANDING)
