@@ -16,8 +16,8 @@ from headrace.stack.receiver import Receiver
 #: Tokens of an answer that is not cut.
 WHOLE = 40
 LOW_CAP = 5
-#: The engine's batch, and the threads beyond it that hold a job while one that ended is written.
-ENGINE_HOLDS = 4 + 2
+#: The engine's batch.
+ENGINE_HOLDS = 4
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def system(start: Callable[..., Any]) -> Any:
         simulator__output_tokens=str(WHOLE),
         simulator__decode_tokens_per_s="20",
         lease_renew_every_s="0.2",
-        pools__chat__max_running="4",
+        pools__chat__max_running=str(ENGINE_HOLDS),
         lanes__low__depth_cap=str(LOW_CAP),
         sample_every_s="0.5",
     )
