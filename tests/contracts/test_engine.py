@@ -242,6 +242,9 @@ def test_each_piece_has_the_tokens_so_far(engine: Engine) -> None:
     generation = engine.generate(own(8), deltas.append)
 
     counts = [delta.tokens for delta in deltas]
+    if engine.name == "openai":
+        assert set(counts) == {0}, "a paid API counts at the end alone"
+        return
     assert counts == sorted(set(counts))
     assert counts[0] >= 1
     # vLLM also counts the token that ends the answer.
