@@ -177,7 +177,7 @@ def test_prometheus_counts_each_job_once(stack: Stack, prometheus: Prometheus, w
         ends = prometheus.values("sum by (state) (headrace_jobs_ended_total)")
         return {dict(labels)["state"]: value for labels, value in ends.items()}
 
-    # A job for which nobody waits may still run.
+    # A job may still run, because no caller waits for it.
     until(lambda: counted() == stored(), "the counts of all jobs")
     accepted = prometheus.values("sum(headrace_jobs_accepted_total)")
     assert list(accepted.values()) == [sum(stored().values())]

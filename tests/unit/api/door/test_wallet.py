@@ -144,7 +144,7 @@ def test_the_accounts_of_apps_that_ask_are_read_and_no_others(bench: Bench, monk
     assert wallet.lacking(SHOP, ONE) is not None
     assert wallet.lacking(SHOP, ONE) is not None
     assert bench.reads == [{SHOP.id}], "once for all of its jobs"
-    # Nobody has read the other app's accounts yet.
+    # The other app's accounts were not read before.
     limited = replace(OTHER, limits=SHOP.limits)
     assert wallet.lacking(limited, ONE) is not None
     assert bench.reads == [{SHOP.id}, {OTHER.id}]
