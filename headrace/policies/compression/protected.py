@@ -34,8 +34,9 @@ _PAIRS = {"]": "[", "}": "{"}
 _WORD = re.compile(r"\S+")
 #: A word with one of these is a number, a name, a path, an address, a formula or a piece of code.
 _STRANGE = re.compile(r"[\d@/\\_#$%=<>~^|&*+€£§°]|\w[.:]\w|[a-z][A-Z]|[A-Z]{2}|\(\)")
-#: The word behind a number may be its unit.
-_UNIT = re.compile(r"[ \u00a0]\w+")
+#: The word behind a number may be its unit, whatever white space is between them: else `42 km` counts as said by
+#: `42\tkm`, and goes.
+_UNIT = re.compile(r"\s+\w+")
 _QUOTED = re.compile(
     r"[“„»][^“”„»«\n]*[”“«]"
     r"|«[^«»\n]*»"

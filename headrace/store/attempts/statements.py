@@ -15,8 +15,6 @@ from headrace.store.jobs.transitions import ANNOUNCED, moving
 from headrace.store.statement import StatementByMonth, of_month, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
-#: The engine that is the paid API.
-PAID_ENGINE = "openai"
 #: The columns of the job's row that a claim reads.
 _CLAIMED = (
     *("id", "app_id", "attempt", "enqueue_no", "worker_id", "end_user", "lane", "pool", "model_requested", "overflow"),
@@ -52,7 +50,7 @@ _ENTRY = (
 _ENDED = ("outcome", "error_code", "model_served", "first_token_s", "preemptions", "escalated_by", *_USED)
 
 
-def _given(columns: Mapping[str, ColumnElement[Any]], *conditions: ColumnElement[bool]) -> CTE:
+def _given(columns: Mapping[str, ColumnElement[Any]]) -> CTE:
     """The parameter as a table with these columns' names and types.
 
     The condition on `enqueue_no` always holds. It makes the planner estimate one row, and so look up each job by key.
@@ -60,7 +58,7 @@ def _given(columns: Mapping[str, ColumnElement[Any]], *conditions: ColumnElement
     """
     typed = (sa.column(name, column.type) for name, column in columns.items())
     table = rows_sent("given", typed)
-    return sa.select(table).where(table.c.enqueue_no.between(0, 2**31 - 1), *conditions).cte("given")
+    return sa.select(table).where(table.c.enqueue_no.between(0, 2**31 - 1)).cte("given")
 
 
 def _held(given: Any) -> tuple[ColumnElement[bool], ...]:
@@ -86,21 +84,9 @@ _END = (
 )
 
 
-def _answered_early() -> ColumnElement[bool]:
-    """Always holds. Postgres then answers the claim before it is on disk, about a millisecond earlier.
-
-    If a crash of Postgres undoes the claim, the job is claimed anew, and the worker's writes under the lost one do not
-    hold: the engine computes twice. The paid API would be paid twice, so its claims wait for the disk.
-    """
-    setting = "synchronous_commit"
-    is_paid = sa.column("engine", sa.Text) == PAID_ENGINE
-    commit = sa.case((is_paid, sa.func.current_setting(setting)), else_="off")
-    return sa.func.set_config(setting, commit, sa.true()) != ""
-
-
 def _claim() -> Select[Any]:
     asked = {name: jobs.c[name] for name in ("enqueue_no", "worker_id")}
-    given = _given({"job_id": jobs.c.id, "engine": attempts.c.engine, **asked}, _answered_early())
+    given = _given({"job_id": jobs.c.id, "engine": attempts.c.engine, **asked})
     alive = sa.select(workers.c.id).where(workers.c.id == given.c.worker_id, workers.c.lease_until > sa.func.now())
     claimed = (
         moving(
