@@ -43,7 +43,8 @@ def publish_due(deps: ControlDeps) -> int:
 
     A message is missing if the API died between insert and commit, if a worker died between taking and claiming it, or
     if Redis was wiped. Each job is checked once, when it has been queued for `publish_grace_s`. A message that a worker
-    takes is noted until its claim. So a waiting backlog costs nothing.
+    takes is noted until its claim. So a waiting backlog costs nothing. All are checked once more when a Postgres was
+    promoted or restored, which may have lost a claim: see `queued.timeline`.
     Bound: a due job waits one sweep, a missing message `publish_grace_s` and one sweep, both from when Redis answers;
     one sweep more for every `queued.PAGE_ROWS` times `MOST_PAGES` jobs of its queue that are missing before it.
     Returns: messages that were missing.

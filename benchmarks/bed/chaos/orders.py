@@ -146,6 +146,15 @@ class Client:
             self.orders.append(Order(number, {**body, "overflow": "never"}, 0.0, is_poison=True))
         self._due.put((0.0, number))
 
+    def call_off(self) -> None:
+        """Post no more orders but those that the posters hold already; the others leave `orders`."""
+        with suppress(queue.Empty):
+            first = self._due.get_nowait()[1]
+            with suppress(queue.Empty):
+                while True:
+                    self._due.get_nowait()
+            del self.orders[first:]
+
     @property
     def posted(self) -> int:
         """Orders that were accepted."""

@@ -1,6 +1,7 @@
 """Jobs that are `queued`, in the order in which they were queued: `publish_due` reads each once, queue by queue.
 
-It keeps its position as a mark in Redis, so that a Redis that loses messages also loses the mark.
+It keeps its position as a mark in Redis, so that a Redis that loses messages also loses the mark. A Postgres that has
+lost its last transactions is on another timeline, for which the mark does not count.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,13 +23,16 @@ from headrace.tables import jobs
 PAGE_ROWS = 1000
 #: Transactions open for longer are ignored: those of a migration, or of a process that hangs.
 LONGEST = timedelta(minutes=1)
-#: The mark before every job.
+#: The position before every job.
 _BEGINNING = f"-infinity {UUID(int=0)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Jobs of one queue that were queued after a mark; `mark` is that of the last job."""
+    """Jobs of one queue that were queued after a mark; `mark` is that of the last job.
+
+    A mark is a timeline, a time and a job's id.
+    """
 
     tickets: tuple[Ticket, ...]
     mark: str
@@ -49,6 +53,15 @@ def horizon(db: Connection, grace_s: float) -> datetime:
     return seen
 
 
+def timeline(db: Connection) -> str:
+    """This Postgres's line of history: the cluster's identifier and its timeline.
+
+    It changes when a standby is promoted and when a backup is restored. Both may have lost transactions, such as the
+    claim of a job that the books have forgotten.
+    """
+    return str(db.execute(_TIMELINE).scalar_one())
+
+
 def ahead_of(db: Connection, queue: str, queued_at: datetime, job_id: UUID) -> int:
     """How many queued jobs of this queue were queued before this one."""
     before = sa.tuple_(jobs.c.queued_at, jobs.c.id) < sa.tuple_(sa.literal(queued_at), sa.literal(job_id, sa.Uuid))
@@ -60,17 +73,25 @@ def pages(db: Connection, marks: Mapping[str, str], until: datetime) -> dict[str
     """The next page of each queue: its jobs after the mark, queued before `until`, in order. A queue without is absent.
 
     Args:
-        marks: by queue, the mark of an earlier page; empty to start at the beginning.
+        marks: by queue, the mark of an earlier page. One that is empty, or of another timeline, is before every job.
     """
-    after = [(mark or _BEGINNING).rpartition(" ") for mark in marks.values()]
-    given = {"queues": list(marks), "times": [at for at, _, _ in after], "ids": [UUID(job) for _, _, job in after]}
+    here = timeline(db)
+    after = [_after(mark, here) for mark in marks.values()]
+    given = {"queues": list(marks), "times": [at for at, _ in after], "ids": [UUID(job) for _, job in after]}
     rows = db.execute(_PAGES, {**given, "until": until, "most": PAGE_ROWS})
-    return {queue: _page(list(group)) for queue, group in groupby(rows, key=lambda row: str(row.queue))}
+    return {queue: _page(list(group), here) for queue, group in groupby(rows, key=lambda row: str(row.queue))}
 
 
-def _page(rows: list[Row[Any]]) -> Page:
+def _after(mark: str, here: str) -> tuple[str, str]:
+    """The time and the job of a mark."""
+    of, _, position = mark.partition(" ")
+    at, _, job = (position if of == here else _BEGINNING).rpartition(" ")
+    return at, job
+
+
+def _page(rows: list[Row[Any]], here: str) -> Page:
     last = rows[-1]
-    return Page(tuple(map(ticket_of, rows)), f"{last.queued_at.isoformat()} {last.id}")
+    return Page(tuple(map(ticket_of, rows)), f"{here} {last.queued_at.isoformat()} {last.id}")
 
 
 def tickets(db: Connection, stays: Collection[tuple[UUID, int]]) -> list[Ticket]:
@@ -106,6 +127,10 @@ def _pages() -> sa.Select[Any]:
     return sa.select(page).join_from(marks, page, sa.true()).order_by(page.c.queue, page.c.queued_at, page.c.id)
 
 
+# The control file knows a new timeline from the first checkpoint on, which a promotion asks for at once.
+_TIMELINE = sa.text("""
+    SELECT concat_ws('.', (pg_control_system()).system_identifier, (pg_control_checkpoint()).timeline_id)
+""")
 _HORIZON = sa.text("""
     SELECT least(now() - :grace, min(xact_start)) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'headrace%' AND pid <> pg_backend_pid()

@@ -262,6 +262,23 @@ def test_what_was_checked_before_redis_was_wiped_is_checked_again(
     assert redis.llen(list_key(QUEUE)) == 2
 
 
+@pytest.mark.parametrize(("timeline", "is_found"), [("its own", False), ("another", True)])
+def test_a_job_whose_claim_postgres_lost_gets_its_message_again_on_another_timeline(
+    deps: ControlDeps, queued: Queued, age: Any, admission: Admission, redis: Redis, *, timeline: str, is_found: bool
+) -> None:
+    """Its worker took the message, and the books have forgotten it. On the same timeline that cannot be."""
+    ticket = queued()
+    age(ticket.job_id, LONG)
+    assert sweep.publish_due(deps) == 1
+    redis.delete(list_key(QUEUE))
+    admission.leave([(ticket.job_id, 1)])
+    mark = admission.look([QUEUE], 0)[QUEUE].mark
+    own, _, position = mark.partition(" ")
+    admission.check(QUEUE, mark, f"{own if timeline == 'its own' else f'{own}0'} {position}")
+    assert [sweep.publish_due(deps) for _ in range(2)] == [int(is_found), 0]
+    assert redis.llen(list_key(QUEUE)) == int(is_found)
+
+
 def test_expire_ends_more_due_jobs_than_one_statement_can_name(
     deps: ControlDeps, backlog: Callable[[int], None], query: Any
 ) -> None:
