@@ -1,12 +1,14 @@
 """`bin/headrace`: what it keeps for itself, and what it hands on to the installer. `bin/test`: what it runs."""
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from headrace.config import PROJECT_ROOT
+from tests.waiting import DEADLINE_S, until
 
 
 def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,38 +53,94 @@ def test_an_argument_that_the_installation_has_not_is_refused(tmp_path: Path, ar
     assert any(f"There is no argument '{argument}'." in done.stderr for argument in arguments)
 
 
-def checked(
-    checkout: Path, *arguments: str, failing: str = "nothing", path: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a copy of `bin/test` where every tool says what it was told, and one fails."""
-    tools = checkout / ".venv" / "bin"
+def checkout(folder: Path, *, failing: str = "nothing", pytest_does: str = "") -> Path:
+    """A copy of `bin/test` where every tool says what it was told, and one fails. Returns: the script."""
+    tools = folder / ".venv" / "bin"
     tools.mkdir(parents=True)
-    (checkout / "bin").mkdir()
-    script = shutil.copy(PROJECT_ROOT / "bin" / "test", checkout / "bin")
+    (folder / "bin").mkdir()
+    script = shutil.copy(PROJECT_ROOT / "bin" / "test", folder / "bin")
     told = f'#!/bin/sh\necho "${{0##*/}} $*"\ncase "${{0##*/}} $*" in *"{failing}") exit 1 ;; esac\n'
-    for tool in (checkout / "bin" / "headrace", *(tools / name for name in ("ruff", "mypy", "lint-imports", "pytest"))):
-        tool.write_text(told)
+    for tool in (folder / "bin" / "headrace", *(tools / name for name in ("ruff", "mypy", "lint-imports", "pytest"))):
+        tool.write_text(told + (pytest_does if tool.name == "pytest" else ""))
         tool.chmod(0o755)
+    return Path(script)
+
+
+def checked(
+    folder: Path, *arguments: str, failing: str = "nothing", pytest_does: str = "", path: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `bin/test` to its end in such a checkout."""
+    script = checkout(folder, failing=failing, pytest_does=pytest_does)
     env = None if path is None else {"PATH": path}
-    return subprocess.run([script, *arguments], cwd="/", env=env, capture_output=True, text=True, check=False)
+    command = [str(script), *arguments]
+    return subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
 
 
-KOMBU = "pytest -p no:cacheprovider tests/third_party"
-PROCESSES = "pytest -p no:cacheprovider tests/e2e"
-OTHERS = "pytest --ignore tests/third_party --ignore tests/e2e"
-CHECKS = ["ruff format --check", "ruff check", "mypy ", "lint-imports ", OTHERS, KOMBU, PROCESSES]
+CHECKS = ["ruff format --check", "ruff check", "mypy ", "lint-imports "]
+PARTS = [
+    *("tests/e2e", "tests/contracts", "tests/integration/headrace", "tests/integration/api", "tests/chaos"),
+    *("tests/integration/scheduler", "tests/unit", "tests/third_party", "tests/integration/workers"),
+]
+#: Together they run every test once: the last is all but the others.
+PYTESTS = [f"pytest -p no:cacheprovider {part}" for part in (*PARTS, " --ignore ".join(["tests", *PARTS]))]
 
 
-def test_every_check_is_run(tmp_path: Path) -> None:
+def test_every_check_is_run_and_every_part_of_the_tests_once(tmp_path: Path) -> None:
     done = checked(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     said = [line for line in done.stdout.split("\n") if line and not line.startswith("==")]
-    assert said == ["headrace install --dev", *CHECKS]
+    before = ["headrace install --dev", *CHECKS]
+    assert said[: len(before)] == before
+    assert sorted(said[len(before) :]) == sorted(PYTESTS)
 
 
-@pytest.mark.parametrize("failing", CHECKS)
+def test_each_part_of_the_tests_is_a_folder_that_lies_in_no_other() -> None:
+    folders = [PROJECT_ROOT / part for part in PARTS]
+    assert all(folder.is_dir() for folder in folders)
+    assert not [folder for folder in folders for other in folders if other in folder.parents]
+
+
+@pytest.mark.parametrize("failing", [*CHECKS, *PYTESTS])
 def test_a_check_that_fails_fails_all(tmp_path: Path, failing: str) -> None:
     assert checked(tmp_path, failing=failing).returncode == 1
+
+
+def test_the_others_run_on_and_the_tests_that_failed_are_listed_at_the_end(tmp_path: Path) -> None:
+    stand_in = (
+        'case "$*" in *tests/chaos) echo "FAILED tests/chaos/test_x.py::test_y[a b] - assert 1 == 2"; exit 1 ;;'
+        " *tests/unit) kill -9 $$ ;; esac"
+    )
+    done = checked(tmp_path, pytest_does=stand_in)
+    assert done.returncode == 1
+    assert all(f"== {command.replace('-p no:cacheprovider ', '')}\n" in done.stdout for command in PYTESTS)
+    listed = done.stdout.partition("\n== failed\n")[2].splitlines()
+    assert sorted(listed) == [
+        "FAILED tests/chaos/test_x.py::test_y[a b]",
+        "pytest tests/chaos ended with status 1",
+        "pytest tests/unit ended with status 137",
+    ]
+
+
+def test_as_many_parts_run_at_once_as_there_are_lanes(tmp_path: Path) -> None:
+    """Each of three parts waits for the two others."""
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    stand_in = f"touch {begun}/$$; until [ $(ls {begun} | wc -l) -ge 3 ]; do :; done"
+    assert checked(tmp_path, pytest_does=stand_in).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_ends_its_tests(tmp_path: Path, number: signal.Signals) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    script = checkout(tmp_path, pytest_does=f"touch {begun}/$$; exec sleep 300")
+    with subprocess.Popen([script], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        until(lambda: len(list(begun.iterdir())) == 3, "three parts run")
+        run.send_signal(number)
+        assert run.wait(DEADLINE_S) == 130
+    pids = [path.name for path in begun.iterdir()]
+    until(lambda: not any(Path("/proc", pid).exists() for pid in pids), "they have ended")
+    assert len(pids) == 3
 
 
 def test_arguments_go_to_pytest(tmp_path: Path) -> None:
