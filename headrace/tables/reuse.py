@@ -15,6 +15,11 @@ cache_entries = sa.Table(
     sa.Column("pool", sa.Text, nullable=False),
     sa.Column("scope", sa.LargeBinary, nullable=False, comment="SHA-256 of all but the question's words."),
     sa.Column("digest", sa.LargeBinary, nullable=False, comment="SHA-256 of the question: one entry for each."),
+    sa.Column(
+        "fingerprints",
+        ARRAY(sa.LargeBinary),
+        comment="What a search finds it by: hashes of the scope and of what both questions must have in common.",
+    ),
     # No column of pgvector's type, so that the schema is the same without the extension. Searches cast.
     sa.Column("embedding", ARRAY(sa.REAL), nullable=False, comment="Of the question."),
     created_at(),
@@ -25,8 +30,12 @@ cache_entries = sa.Table(
         server_default=sa.func.now(),
         comment="When it last matched a job. Of an app with too many entries, those unused for longest are deleted.",
     ),
-    # Also for the search, which reads the entries of one app and scope. A unique constraint could not leave its name.
+    # A unique constraint could not leave its name.
     sa.Index("uq_cache_entries_question", "app_id", "scope", "digest", unique=True),
+    # Without the list of pending entries, which every search would read as a whole.
+    sa.Index(
+        "ix_cache_entries_fingerprints", "fingerprints", postgresql_using="gin", postgresql_with={"fastupdate": "off"}
+    ),
     comment="Questions of the semantic cache. One whose job has no answer serves nothing.",
 )
 

@@ -37,8 +37,8 @@ from workers.matching.records import Records
 
 log = logging.getLogger(__name__)
 
-#: Jobs of one look-up. In a larger one each of them would wait longer for the others: the guard reads some milliseconds
-#: for each candidate, and the search some microseconds for each entry.
+#: Jobs of one look-up. In a larger one each of them would wait longer for the others: to embed and to read one takes
+#: some milliseconds.
 BATCH = 16
 #: The longest wait for new jobs, in seconds. Redis must hear of this worker more often than each `lookups.OPEN_MS`.
 IDLE_S = 1.0
@@ -167,7 +167,8 @@ class Matcher:
                 continue
             pool = self.settings.pools[each.pool]
             scope = semantic.scope_of(each, pool, self.settings.overflow, embedder)
-            where = each.job_id, each.app_id, each.pool, texts[each.job_id], scope
+            text = texts[each.job_id]
+            where = each.job_id, each.app_id, each.pool, text, scope, semantic.fingerprints_of(text, scope)
             made.append(Sought(*where, vector, self._keep_s(each), each.overflow))
         return made
 

@@ -21,11 +21,11 @@ from headrace.policies.reuse.bound import ASSUMED, Prior, Try
 
 #: Entries whose questions are less alike than this, as the cosine of their embeddings, are not looked at.
 LEAST_SIMILARITY = 0.5
-#: The entries that the guard reads for one job: the most alike ones. To an embedding "how do I open the door" may be
-#: more like "how do I paint the door" than like "show me how to open the door", so the right one may be far down.
+#: The entries that the guard reads for one job: the most alike ones of those with the job's fingerprint.
 CANDIDATES = 20
 #: Of long ones it reads fewer: so many characters.
 READ_CHARACTERS = 5 * guard.MAX_CHARACTERS
+_FINGERPRINT_BYTES = 16
 #: How long the paid API's workers leave a new job alone that is still to be looked up, in seconds.
 HELD_S = 0.3
 
@@ -91,6 +91,18 @@ def scope_of(job: exact.Keyed, pool: PoolSettings, overflow: OverflowSettings, e
     digest = hashlib.sha256(embedder.encode())
     digest.update(exact.key_of(job, pool, overflow, messages=(*before, replace(last, content=""))))
     return digest.digest()
+
+
+def fingerprints_of(text: str, scope: bytes) -> list[bytes]:
+    """What an index finds entries by: no entry without one of these can serve the text in this scope.
+
+    An embedding could not find them as well: to it "how do I open the door" may be more like "how do I paint the door"
+    than like "show me how to open the door".
+    """
+    return [
+        hashlib.blake2b(scope + each.encode(), digest_size=_FINGERPRINT_BYTES).digest()
+        for each in guard.fingerprints(text)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ them too, #1035; reversed questions above every threshold, zilliztech/GPTCache #
 vllm-project/semantic-router #2691.
 """
 
+import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -68,6 +70,34 @@ def compare(asked: str, cached: str) -> GuardVerdict:
         return _refuse("language", "in this language the words must be identical")
     is_german = "de" in languages
     return _of_readings(_read(_spoken(asked), is_german), _read(_spoken(cached), is_german))
+
+
+def fingerprints(text: str) -> tuple[str, ...]:
+    """What an index can find a text by: `compare` lets two texts pass only if they have a fingerprint in common.
+
+    The first is of the words as they stand, the others are of its reading. A text that is too short to show its
+    language is read in both. Other word lists make other fingerprints.
+    """
+    language = language_of(text)
+    if language == "other" or len(text) > MAX_CHARACTERS:
+        readings = []
+    else:
+        readings = [
+            _read(_spoken(text), is_german) for is_german in ([language == "de"] if language else [False, True])
+        ]
+    return _digest(_plain(text)), *(_fingerprint(each) for each in readings if any(True for _ in each.terms()))
+
+
+def _fingerprint(reading: Reading) -> str:
+    """Of all terms that both texts must have, and of what negates them."""
+    optional = frozenset().union(*reading.grammar.optional.values())
+    terms = [(term.kind, term.key, term.negation) for term in reading.terms()]
+    needed = sorted(each for each in terms if each[0] != "word" or each[2] or each[1] not in optional)
+    return _digest((reading.grammar.is_german, needed))
+
+
+def _digest(value: object) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
 _kept_read, _kept_plain = lru_cache(_KEPT)(read), lru_cache(_KEPT)(plain)

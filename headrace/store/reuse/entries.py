@@ -1,7 +1,7 @@
 """Entries of the semantic cache: the search for the most alike questions of one app and scope, and their end.
 
-The search reads every entry of its app and scope: no index of vectors would be faster for the few thousand that an app
-may have, or as exact. Neither could an index of one app miss an entry because of another's.
+The guard lets few entries serve a question, and an index finds these by their fingerprints. So the search compares few
+embeddings, and takes no longer where an app has many entries. No index of vectors would be as exact.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ from headrace.store.jobs.cached_answers import few, serves
 from headrace.store.statement import rows_sent
 from headrace.tables import cache_entries, job_texts, jobs
 
-#: The most alike questions whose jobs are looked up: those that are not answered yet are passed over.
+#: Of the entries with a question's fingerprint, the most alike whose jobs are looked up: those that are not answered
+#: yet are passed over.
 NEAREST = 64
 #: Entries of one app. Beyond it, those that were unused for longest are deleted.
 MOST_ENTRIES = 5_000
@@ -43,6 +44,7 @@ class Sought:
     Attributes:
         job_id: the job that asks.
         scope: see `semantic.scope_of`.
+        fingerprints: see `semantic.fingerprints_of`.
         keep_s: how old an answer may be, in seconds.
     """
 
@@ -51,6 +53,7 @@ class Sought:
     pool: str
     text: str
     scope: bytes
+    fingerprints: Sequence[bytes]
     embedding: Sequence[float]
     keep_s: float
     overflow: Overflow
@@ -90,7 +93,7 @@ def _row(sought: Sought) -> dict[str, object]:
     return {
         "id": str(sought.job_id),
         "app_id": str(sought.app_id),
-        "scope": f"\\x{sought.scope.hex()}",
+        "fingerprints": [f"\\x{each.hex()}" for each in sought.fingerprints],
         "embedding": list(sought.embedding),
         "keep_s": sought.keep_s,
         "overflow": sought.overflow,
@@ -100,17 +103,18 @@ def _row(sought: Sought) -> dict[str, object]:
 @cache
 def _nearest() -> Select[Any]:
     columns: list[sa.ColumnClause[Any]] = [sa.column(name, sa.Uuid) for name in ("id", "app_id")]
-    columns += [sa.column("scope", sa.LargeBinary), sa.column("embedding", ARRAY(sa.REAL))]
+    columns += [sa.column("fingerprints", ARRAY(sa.LargeBinary)), sa.column("embedding", _Vector)]
     columns += [sa.column("keep_s", sa.Double), sa.column("overflow", sa.Text)]
-    sent = rows_sent("rows", columns)
-    # As a vector once for each job, not once for each entry.
-    with_vector = few(sent).add_columns(sa.cast(sent.c.embedding, _Vector).label("vector"))
-    given = with_vector.cte("given").prefix_with("MATERIALIZED")
+    # Read as vectors once for each job, not once for each entry.
+    given = few(rows_sent("rows", columns)).cte("given").prefix_with("MATERIALIZED")
     entry = cache_entries.c
-    distance = sa.func.cosine_distance(sa.cast(entry.embedding, _Vector), given.c.vector, type_=sa.Float)
+    distance = sa.func.cosine_distance(sa.cast(entry.embedding, _Vector), given.c.embedding, type_=sa.Float)
     near = (
         sa.select(entry.job_id, distance.label("distance"))
-        .where(entry.app_id == given.c.app_id, entry.scope == given.c.scope, entry.job_id != given.c.id)
+        # Each is of one scope.
+        .where(
+            entry.fingerprints.overlap(given.c.fingerprints), entry.app_id == given.c.app_id, entry.job_id != given.c.id
+        )
         # By its name, so that it is computed once for each entry.
         .order_by(sa.asc("distance"))
         .limit(NEAREST)
@@ -167,6 +171,7 @@ def add(db: Connection, made: Sequence[Sought]) -> None:
             "pool": each.pool,
             "scope": each.scope,
             "digest": hashlib.sha256(each.text.encode()).digest(),
+            "fingerprints": list(each.fingerprints),
             "embedding": list(each.embedding),
         }
         for each in made

@@ -390,3 +390,19 @@ def test_a_commit_without_look_ups_enters_none(admission: Admission, ask: Ask, l
     lookups.done([ticket.job_id])
     admission.commit([ticket])
     assert not lookups.is_pending(ticket.job_id)
+
+
+def test_the_right_entry_is_found_among_many_that_look_more_alike(
+    matcher: Matcher, entry: Ask, ask: Ask, answer: Callable[..., None], query: Query
+) -> None:
+    """An embedding sees a question in the words that most others have, and about other things."""
+    right = entry("Tell me how to open the door.")
+    numbers = range(2, 2 + entries.NEAREST)
+    others = [ask(f"Please tell me how to open the {number} door.") for number in numbers]
+    while matcher.look_up():
+        pass
+    for each in others:
+        answer(each)
+    ticket = ask("Please tell me how to open the door.")
+    matcher.look_up()
+    assert state(query, ticket) == ("succeeded", "semantic", right.job_id)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.policies.reuse.guard import MAX_CHARACTERS, compare
+from headrace.policies.reuse.guard import MAX_CHARACTERS, compare, fingerprints
 
 PAIRS = Path(__file__).resolve().parents[5] / "benchmarks" / "bed" / "pairs" / "hand.jsonl"
 ROWS = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
@@ -115,3 +115,32 @@ def test_more_than_half_of_the_paraphrases_in_the_set_are_served() -> None:
     served = [compare(row["a"], row["b"]).may_serve for row in ROWS if row["same"]]
 
     assert sum(served) / len(served) > 0.5
+
+
+def test_texts_that_pass_have_a_fingerprint_in_common() -> None:
+    passed = [row for row in ROWS if compare(row["a"], row["b"]).may_serve]
+
+    apart = [row for row in passed if not set(fingerprints(row["a"])) & set(fingerprints(row["b"]))]
+
+    assert len(passed) > 100
+    assert apart == []
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("How do I open the door?", "How do I open the window?"),
+        ("How do I turn on dark mode?", "How do I turn off dark mode?"),
+        ("Wake me in 5 minutes.", "Wake me in 7 minutes."),
+        ("Is it safe to eat raw eggs?", "Is it not safe to eat raw eggs?"),
+        ("What does `a` do?", "What does `b` do?"),
+        ("Quelle est la capitale de la France ?", "Quelle est la capitale de la Suisse ?"),
+    ],
+)
+def test_texts_about_other_things_have_no_fingerprint_in_common(a: str, b: str) -> None:
+    assert not set(fingerprints(a)) & set(fingerprints(b))
+
+
+def test_a_text_of_an_unknown_language_shares_one_with_either() -> None:
+    assert set(fingerprints("Was ist Photosynthese?")) & set(fingerprints("Erkläre Photosynthese."))
+    assert set(fingerprints("reset password")) & set(fingerprints("Please reset the password."))

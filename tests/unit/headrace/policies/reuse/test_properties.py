@@ -1,9 +1,11 @@
 """What holds for the guard whatever the texts are."""
 
+from random import Random
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from headrace.policies.reuse.guard import compare
+from headrace.policies.reuse.guard import compare, fingerprints
 
 WORDS = st.sampled_from(
     [
@@ -78,6 +80,22 @@ RELATIONS = st.sampled_from(
 @given(TEXTS, TEXTS)
 def test_the_verdict_is_symmetric(a: str, b: str) -> None:
     assert compare(a, b).may_serve == compare(b, a).may_serve
+
+
+@given(st.lists(WORDS, min_size=1, max_size=6), st.randoms(use_true_random=False), st.lists(WORDS, max_size=2))
+def test_texts_that_pass_share_a_fingerprint(words: list[str], chance: Random, more: list[str]) -> None:
+    others = [*words, *more]
+    chance.shuffle(others)
+    a, b = " ".join(words), " ".join(others)
+
+    assert set(fingerprints(a)) & set(fingerprints(b)) or not compare(a, b).may_serve
+
+
+@given(SENTENCES, st.sampled_from(["  ", "\n"]), st.sampled_from(["", ".", "?", " !"]))
+def test_spaces_and_the_end_leave_the_fingerprint(text: str, space: str, end: str) -> None:
+    assume("`" not in text)
+
+    assert set(fingerprints(text)) & set(fingerprints(text.replace(" ", space) + end))
 
 
 @given(TEXTS)
