@@ -88,6 +88,9 @@ class PoolSettings(Section):
         reasoning_parser: the vLLM parser of a model that thinks before it answers, such as `qwen3`.
         tool_parser: the vLLM parser that reads the model's calls of tools, such as `hermes` or `qwen3_coder`. Without
             it a vLLM pool refuses `tools`.
+        tool_strict_level: vLLM's `--tool-strict-level`. `parameter`: arguments keep to their schema as if every tool
+            had `strict: true`. `function`: calls keep to their format, whatever `tool_choice` is. By default the
+            request decides.
         chat_template: a file with a chat template, in place of the model's own; or `smollm2`, which Headrace ships:
             that model's own, with tools.
         engine_options: engine arguments of vLLM, such as `tensor_parallel_size`; [gpu.md](gpu.md) says which for
@@ -131,6 +134,7 @@ class PoolSettings(Section):
     adapters: dict[str, str] = Field(default_factory=dict)
     reasoning_parser: str | None = None
     tool_parser: str | None = None
+    tool_strict_level: Literal["function", "parameter"] | None = None
     chat_template: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     drain_jobs_per_s: Positive = 2.0
@@ -170,7 +174,9 @@ class PoolSettings(Section):
 
     @model_validator(mode="after")
     def _the_paid_api_has_no_engine_of_ours(self) -> Self:
-        of_ours = ("adapters", "engine_options", "reasoning_parser", "tool_parser", "chat_template")
+        of_ours = (
+            *("adapters", "engine_options", "reasoning_parser", "tool_parser", "tool_strict_level", "chat_template"),
+        )
         if self.is_paid and (given := [name for name in of_ours if getattr(self, name)]):
             raise ValueError(f"'{given[0]}' is for a pool with workers of its own; the engine is 'openai'")
         return self

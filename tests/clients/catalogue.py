@@ -25,6 +25,8 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "benchmark": "benchmark",
     }
 )
+#: Plain answers, and what tests/gpu and the benchmarks run with the real engine.
+WITHOUT_ENGINE = ("chat", "responses", "benchmark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,6 @@ class Client:
         script: runs its cells; a path in `tests/clients`.
         cells: what the script runs, by column: what the client uses for it, in a few words.
         is_light: `bin/test` runs its cells too.
-        on_vllm: those of the cells that run with the real engine too, in their order.
         note: what its users should know besides; a sentence or two.
     """
 
@@ -48,12 +49,16 @@ class Client:
     cells: Mapping[str, str]
     runtime: Literal["python", "node"] = "python"
     is_light: bool = False
-    on_vllm: Sequence[str] = ()
     note: str = ""
 
     @property
     def path(self) -> Path:
         return HERE / self.script
+
+    @property
+    def on_vllm(self) -> Sequence[str]:
+        """Those of the cells that run with the real engine too, in their order: tools, structured output, streams."""
+        return [cell for cell in self.cells if cell not in WITHOUT_ENGINE]
 
 
 OPENAI = {
@@ -81,6 +86,10 @@ OPENAI_NODE = {
     "responses_tools": "`function_call_output`, after `previous_response_id` and after the call sent back",
     "turns": "`previous_response_id`, streamed",
 }
+OF_RUN_TOOLS = (
+    "With the demo's model in vLLM, `runTools` is told which function to call, and ends once it has run: a model as "
+    "small as that does not call one by itself."
+)
 VERCEL_AI = {
     "chat": "`generateText` with `openai.chat`",
     "stream": "`streamText`",
@@ -102,7 +111,6 @@ CLIENTS = (
         "python/openai_sdk.py",
         OPENAI,
         is_light=True,
-        on_vllm=("stream", "tools", "tools_stream", "responses_stream", "responses_tools"),
     ),
     Client("openai 1.109 (Python)", "openai-1", "python/openai_sdk.py", OPENAI, is_light=True),
     Client(
@@ -121,10 +129,6 @@ CLIENTS = (
             "responses_tools": "`bind_tools`",
         },
         is_light=True,
-        on_vllm=(
-            *("stream", "structured", "tools", "tools_stream"),
-            *("responses_stream", "responses_structured", "responses_tools"),
-        ),
     ),
     Client(
         "LlamaIndex",
@@ -196,6 +200,10 @@ CLIENTS = (
             "responses_tools": "`tools` and the default `output_type`",
         },
         is_light=True,
+        note=(
+            "With the demo's model in vLLM, tools are the output tool of the default `output_type` alone: told to call "
+            "one of two tools, a model as small as that calls the same one for ever."
+        ),
     ),
     Client(
         "DSPy",
@@ -215,8 +223,8 @@ CLIENTS = (
         ),
     ),
     Client("GuideLLM", "guidellm", "python/guidellm_run.py", {"benchmark": "`kind=synthetic_text`"}),
-    Client("openai-node 7", "openai-7", "node/openai.mjs", OPENAI_NODE, "node"),
-    Client("openai-node 6", "openai-6", "node/openai.mjs", OPENAI_NODE, "node"),
+    Client("openai-node 7", "openai-7", "node/openai.mjs", OPENAI_NODE, "node", note=OF_RUN_TOOLS),
+    Client("openai-node 6", "openai-6", "node/openai.mjs", OPENAI_NODE, "node", note=OF_RUN_TOOLS),
     Client("Vercel AI SDK 7", "vercel-ai-7", "node/vercel_ai.mjs", VERCEL_AI, "node"),
     Client("Vercel AI SDK 6", "vercel-ai-6", "node/vercel_ai.mjs", VERCEL_AI, "node"),
 )

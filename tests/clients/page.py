@@ -17,7 +17,9 @@ clients in bold, `bin/test --clients` all of them. The environments are made in 
 in `requirements/clients`, once for each change of a lock.
 
 Where the table says `vLLM`, the cell also runs with the demo's model in vLLM (`bin/test --clients -k on_vllm`). A model
-as small as that does not choose well: there the request says whether it is to call a tool (`tool_choice`).
+as small as that does not choose well: there the request says whether it is to call a tool (`tool_choice`), the pool
+keeps arguments to their schema ([`tool_strict_level`](gpu.md#tools)), and JSON has
+[no white space](gpu.md#structured-output-of-small-models).
 
 A dash: the client has no such feature, or it is not tested.
 

@@ -18,6 +18,7 @@ from headrace.stack.models.model import PreparedModel
 from tests.contracts.test_engine import tiny_pool
 from workers.engines import load
 from workers.engines.base import Delta, Engine, GenerationRequest
+from workers.engines.vllm.reading import bounded
 
 pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform"),
@@ -150,6 +151,34 @@ def test_a_schema_that_no_grammar_can_have_rejects_the_prompt(engine: Engine) ->
     with pytest.raises(PromptRejected):
         engine.generate(asked(Tools((bad,), "required")))
     assert engine.generate(asked(None, max_tokens=2)).usage.output_tokens == 2
+
+
+def test_a_strict_level_and_grammars_without_white_space_hold_where_the_request_says_nothing(
+    pool: PoolSettings,
+) -> None:
+    """The model left alone writes other cities, and more white space than a limit on its tokens leaves room for."""
+    options = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
+    strict = pool.model_copy(update={"tool_strict_level": "parameter", "engine_options": options})
+    engine = load("vllm", Settings(), strict)
+    engine.start()
+    try:
+        loose = {**WEATHER, "strict": False}
+        [call] = engine.generate(asked(Tools((loose,), "required", parallel=False))).tool_calls
+        assert json.loads(call.arguments) == {"city": "Reykjavik"}
+        schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": only("city", "Reykjavik")}}
+        assert engine.generate(asked(None, response_format=schema)).text == '{"city":"Reykjavik"}'
+    finally:
+        engine.stop()
+        gc.collect()
+
+
+def test_a_backend_that_writes_lists_out_has_bounds_for_every_schema() -> None:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    many = StructuredOutputsParams(json={"type": "array", "maxItems": 10**5, "items": {"type": "integer"}})
+    assert bounded(many, "auto") is bounded(many, "xgrammar") is many
+    with pytest.raises(PromptRejected, match="lists have up to 100000 items"):
+        bounded(many, "guidance")
 
 
 def test_lists_whose_bounds_would_take_all_memory_reject_the_prompt(engine: Engine) -> None:

@@ -89,7 +89,8 @@ def key_of(
         "paid_model": overflow.paid_model(spec.model),
     }
     # Only where they are set, so that keys stored before there were tools still hold.
-    served |= {name: getattr(pool, name) for name in ("tool_parser", "chat_template") if getattr(pool, name)}
+    of_tools = ("tool_parser", "tool_strict_level", "chat_template")
+    served |= {name: getattr(pool, name) for name in of_tools if getattr(pool, name)}
     if cascade is not None:
         of_rule = {name: getattr(cascade, name) for name in _OF_CASCADE}
         served["cascade"] = of_rule | {"signals": sorted(cascade.signals)}

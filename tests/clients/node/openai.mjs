@@ -25,8 +25,11 @@ const forced = IS_SIMULATED ? {} : { tool_choice: "required" };
 async function runTool(options) {
   const turned = [];
   const tools = [zodFunction({ ...turn, function: ({ paddles }) => turned.push(paddles) && `${paddles} turn.` })];
-  const runner = client.chat.completions.runTools({ model: MODEL, messages, tools, ...options });
-  checkAnswer(await runner.finalContent());
+  // A small model is told the function. Then the SDK ends with the function's output, and asks no more.
+  const told = IS_SIMULATED ? {} : { tool_choice: { type: "function", function: { name: turn.name } } };
+  const runner = client.chat.completions.runTools({ model: MODEL, messages, tools, ...told, ...options });
+  if (IS_SIMULATED) checkAnswer(await runner.finalContent());
+  else await runner.done();
   assert.equal(turned.length, 1);
   assert(Number.isInteger(turned[0]), JSON.stringify(turned));
 }

@@ -64,6 +64,7 @@ class Core:
     def __init__(self, llm: Any, parsers: Parsers = NO_PARSERS) -> None:
         self._llm, self._parsers = llm, parsers
         self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
+        self._grammars: str = llm.vllm_config.structured_outputs_config.backend
         self._adapters: dict[str, Any] = {}
         self._calls: dict[str, CoreCall] = {}
         self._closed = False
@@ -240,7 +241,7 @@ class Core:
             return None
         # Without tools, what looks like a call is text.
         parsers = self._parsers if call.request.sampling.tools else replace(self._parsers, tools=None)
-        return None if parsers == NO_PARSERS else Reading(parsers, self._llm, call.prompt, call.request)
+        return None if parsers.is_empty else Reading(parsers, self._llm, call.prompt, call.request)
 
     async def _collect(self, call: CoreCall) -> Generation:
         from vllm.inputs.engine import tokens_input
@@ -248,7 +249,7 @@ class Core:
         request = call.request
         readings = [self._reading(call) for _ in range(request.sampling.n)]
         reading, first_token_s = readings[0], None
-        params = _sampling_params(call, self._defaults, reading)
+        params = _sampling_params(call, self._defaults, reading, self._grammars)
         answers = call.answers = GrowingAnswers(request, call.on_delta, readings, len(call.prompt), len(call.prefix))
         prompt = tokens_input(call.prompt + call.prefix)
         adapter = self._adapters.get(request.adapter or "")
@@ -291,7 +292,7 @@ async def _cancel_tasks() -> None:
         await asyncio.wait(tasks, timeout=DEAD_EXIT_S)
 
 
-def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Reading | None) -> Any:
+def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Reading | None, grammars: str) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -306,7 +307,7 @@ def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Readi
     asked["min_tokens"] = max(0, asked.get("min_tokens", 0) - len(call.prefix))
     return SamplingParams(
         **asked,
-        structured_outputs=bounded(structure),
+        structured_outputs=bounded(structure, grammars),
         # A parser must read the text as it grows.
         output_kind=RequestOutputKind.DELTA if call.is_live or reading else RequestOutputKind.FINAL_ONLY,
         skip_clone=True,  # Only this request uses these parameters, so vLLM need not copy them.

@@ -168,7 +168,7 @@ class VllmEngine:
     def _open(self) -> Core:
         adapters = find_adapters(self._pool.adapters, f"{self._where}.adapters")
         llm = load(self._pool, self._scratch.path, self._where, adapters, self._tally)
-        core = Core(llm, Parsers(self._pool.reasoning_parser, self._pool.tool_parser))
+        core = Core(llm, Parsers.of(self._pool))
         try:
             core.learn(adapters, f"{self._where}.adapters")
         except (ConfigError, EngineUnavailable):

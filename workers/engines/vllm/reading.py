@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from headrace.config import PoolSettings
 from headrace.domain.prompts import Message, has_calls, storable
@@ -18,13 +18,30 @@ from workers.engines.vllm.sampling import constraint
 
 @dataclass(frozen=True, slots=True)
 class Parsers:
-    """The names of vLLM's parsers for a model; None: it does not reason, or its calls of tools are not read."""
+    """The names of vLLM's parsers for a model; None: it does not reason, or its calls of tools are not read.
+
+    Attributes:
+        strict_level: what vLLM's grammars ask of calls at least.
+    """
 
     reasoning: str | None = None
     tools: str | None = None
+    strict_level: str = "auto"
+
+    @classmethod
+    def of(cls, pool: PoolSettings) -> Self:
+        """Those of a pool's model."""
+        return cls(pool.reasoning_parser, pool.tool_parser, pool.tool_strict_level or "auto")
+
+    @property
+    def is_empty(self) -> bool:
+        """True if an answer is text as the model writes it."""
+        return self.reasoning is None and self.tools is None
 
 
 NO_PARSERS = Parsers()
+#: vLLM's backends of structured output that make xgrammar's grammars wherever they can.
+WITHOUT_BOUNDS = ("auto", "xgrammar")
 
 
 def check_parsers(pool: PoolSettings, model_config: Any, where: str) -> None:
@@ -45,7 +62,7 @@ def check_parsers(pool: PoolSettings, model_config: Any, where: str) -> None:
         if name is not None and name not in known:
             raise ConfigError(f"{param}: vLLM has no parser '{name}'. It has: {', '.join(known)}.", param=param)
     single = [Parsers(reasoning=pool.reasoning_parser), Parsers(tools=pool.tool_parser)]
-    for parsers in (*single, Parsers(pool.reasoning_parser, pool.tool_parser)):
+    for parsers in (*single, Parsers.of(pool)):
         name = parsers.reasoning or parsers.tools
         param = f"{where}.{'reasoning_parser' if parsers.tools is None else 'tool_parser'}"
         try:
@@ -62,7 +79,10 @@ def _parser_class(parsers: Parsers) -> Any:
     from vllm.parser.parser_manager import ParserManager
 
     return ParserManager.get_parser(
-        reasoning_parser_name=parsers.reasoning, tool_parser_name=parsers.tools, enable_auto_tools=True
+        reasoning_parser_name=parsers.reasoning,
+        tool_parser_name=parsers.tools,
+        enable_auto_tools=True,
+        tool_strict_level=parsers.strict_level,
     )
 
 
@@ -136,10 +156,12 @@ def _piece(call: Any) -> ToolCallPiece:
     return ToolCallPiece(call.index, call.id, function and function.name, arguments)
 
 
-def bounded(structure: Any) -> Any:
+def bounded(structure: Any, backend: str) -> Any:
     """The constraint, if vLLM can make a grammar of it. Raises: PromptRejected: it would take all memory.
 
-    vLLM falls back on llguidance where xgrammar, which does not write bounds out, lacks a keyword.
+    xgrammar does not write bounds out. vLLM falls back on llguidance where xgrammar lacks a keyword.
+
+    Args: backend: what makes vLLM's grammars.
     """
     if structure is None:
         return None
@@ -147,7 +169,8 @@ def bounded(structure: Any) -> Any:
 
     given = structure.json or structure.structural_tag
     schema = json.loads(given) if isinstance(given, str) else given
-    if schema is not None and has_xgrammar_unsupported_json_features(schema):
+    is_written_out = backend not in WITHOUT_BOUNDS
+    if schema is not None and (is_written_out or has_xgrammar_unsupported_json_features(schema)):
         check_items(schema)
     return structure
 

@@ -298,7 +298,7 @@ def test_a_pool_of_the_paid_api_with_a_key_is_sound(tmp_path: Path, monkeypatch:
     "option",
     [
         *('adapters = { dtype = "x" }', 'engine_options = { dtype = "x" }', 'reasoning_parser = "qwen3"'),
-        *('tool_parser = "hermes"', 'chat_template = "/etc/t.jinja"'),
+        *('tool_parser = "hermes"', 'tool_strict_level = "parameter"', 'chat_template = "/etc/t.jinja"'),
     ],
 )
 def test_a_pool_of_the_paid_api_has_none_of_vllms_options(

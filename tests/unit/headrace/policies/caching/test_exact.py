@@ -129,6 +129,7 @@ def test_the_border_between_two_messages_is_in_the_key() -> None:
         {"engine_options": {"dtype": "float32"}},
         {"reasoning_parser": "qwen3"},
         {"tool_parser": "hermes"},
+        {"tool_strict_level": "parameter"},
         {"chat_template": "smollm2"},
     ],
     ids=str,
