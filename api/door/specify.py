@@ -2,7 +2,9 @@
 
 import ipaddress
 import socket
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from api.door.catalogue import Catalogue, Model
@@ -17,7 +19,7 @@ from headrace.domain.apps import App
 from headrace.domain.compression import Compression
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, JobSpec
-from headrace.domain.prompts import Sampling, template_variables
+from headrace.domain.prompts import Message, ReasoningEffort, Sampling, template_variables
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.compression import chosen
@@ -232,7 +234,8 @@ def _count(draft: Draft, model: Model) -> int:
         return count_inputs(draft, tokenizer, limit)
     try:
         if limit is not None and _chars(draft) > LONG_PROMPT_CHARS and (least := tokenizer.least(*asked)) >= limit:
-            raise _too_long(draft, f"at least {least} prompt tokens", limit)
+            is_fault_of_tools = draft.tools is not None and tokenizer.least(*_without_tools(draft)) < limit
+            raise _too_long(draft, f"at least {least} prompt tokens", limit, is_fault_of_tools=is_fault_of_tools)
         counted = tokenizer.count(*asked)
     except ContextLengthExceeded:
         raise
@@ -241,8 +244,14 @@ def _count(draft: Draft, model: Model) -> int:
         names |= {name: name for name in ("chat_template_kwargs", "tools")}
         raise InvalidRequest(str(error), param=names.get(error.param or "") or draft.spelling.prompt) from error
     if limit is not None and counted >= limit:
-        raise _too_long(draft, f"{counted} prompt tokens", limit)
+        is_fault_of_tools = draft.tools is not None and tokenizer.count(*_without_tools(draft)) < limit
+        raise _too_long(draft, f"{counted} prompt tokens", limit, is_fault_of_tools=is_fault_of_tools)
     return counted
+
+
+def _without_tools(draft: Draft) -> tuple[Sequence[Message], ReasoningEffort | None, Mapping[str, Any]]:
+    """What a tokenizer counts of the prompt besides its tools."""
+    return draft.messages, draft.reasoning_effort, template_variables(draft.extra_sampling, None)
 
 
 def _chars(draft: Draft) -> int:
@@ -250,10 +259,12 @@ def _chars(draft: Draft) -> int:
     return draft.chars + TEMPLATE_CHARS * len(draft.messages)
 
 
-def _too_long(draft: Draft, prompt: str, limit: int) -> ContextLengthExceeded:
+def _too_long(draft: Draft, prompt: str, limit: int, *, is_fault_of_tools: bool) -> ContextLengthExceeded:
+    """Args: is_fault_of_tools: the prompt fits without them."""
     asked = f", and asks for {draft.max_tokens} more" if draft.max_tokens else ""
-    rest = f", prompt and answer together. This request has {prompt}{asked}: shorten the prompt."
-    return context_exceeded(limit, rest, draft.spelling.prompt)
+    remedy = "offer fewer tools, or describe them in fewer words" if is_fault_of_tools else "shorten the prompt"
+    rest = f", prompt and answer together. This request has {prompt}{asked}: {remedy}."
+    return context_exceeded(limit, rest, "tools" if is_fault_of_tools else draft.spelling.prompt)
 
 
 def _max_tokens(draft: Draft, model: Model, prompt_tokens: int) -> int:

@@ -22,7 +22,9 @@ def create() -> Response:
     asked = validated(ChatRequest, body(app))
     if asked.stream:
         return _stream(asked, app)
-    accepted, job = waited_for(asked.to_draft(), app)
+    drafts = [asked.to_draft()]
+    del asked
+    accepted, job = waited_for(drafts, app)
     if job.state is not JobState.SUCCEEDED:
         raise job_error(job)
     return answer(ChatCompletionBody.of(job, accepted), headers=headers_of(accepted, job))

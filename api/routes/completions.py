@@ -22,10 +22,12 @@ def create() -> Response:
     asked = validated(CompletionRequest, body(app))
     if asked.stream:
         return _stream(asked, app)
-    accepted, job = waited_for(asked.to_draft(), app)
+    drafts, echoed = [asked.to_draft()], asked.echoed
+    del asked
+    accepted, job = waited_for(drafts, app)
     if job.state is not JobState.SUCCEEDED:
         raise job_error(job)
-    return answer(CompletionBody.of(job, accepted, asked.echoed), headers=headers_of(accepted, job))
+    return answer(CompletionBody.of(job, accepted, echoed), headers=headers_of(accepted, job))
 
 
 def _stream(asked: CompletionRequest, app: App) -> Response:

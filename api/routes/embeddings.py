@@ -17,7 +17,9 @@ def create() -> Response:
     """200 and the vectors, once the job has succeeded."""
     app = caller()
     asked = validated(EmbeddingRequest, body(app))
-    accepted, job = waited_for(asked.to_draft(), app)
+    drafts, encoding = [asked.to_draft()], asked.encoding_format or "float"
+    del asked
+    accepted, job = waited_for(drafts, app)
     if job.state is not JobState.SUCCEEDED:
         raise job_error(job)
-    return answer(EmbeddingList.of(job, asked.encoding_format or "float", accepted), headers=headers_of(accepted, job))
+    return answer(EmbeddingList.of(job, encoding, accepted), headers=headers_of(accepted, job))

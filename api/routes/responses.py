@@ -30,9 +30,11 @@ def create() -> Response:
     draft = validated(ResponseRequest, body(app)).to_draft()
     if draft.stream:
         return _stream(draft, app)
-    accepted, job = submitted(draft, app) if draft.background else waited_for(draft, app)
+    drafts, is_background, is_stored = [draft], draft.background, draft.is_stored
+    del draft
+    accepted, job = submitted(drafts.pop(), app) if is_background else waited_for(drafts, app)
     response = answer(ResponseBody.of(job, accepted), headers=headers_of(accepted, job))
-    return response if draft.is_stored else _unstored(response, job)
+    return response if is_stored else _unstored(response, job)
 
 
 def _unstored(response: Response, job: Job) -> Response:

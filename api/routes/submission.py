@@ -121,7 +121,8 @@ def idempotency() -> Idempotency | None:
     """The Idempotency-Key, with a hash of the request's path and body, which has been read. Raises: InvalidRequest."""
     if (key := _idempotency_key()) is None:
         return None
-    digest = hashlib.sha256(request.path.encode() + b"\n" + g.raw).digest()
+    # A slash at the end of a path changes nothing.
+    digest = hashlib.sha256(request.path.rstrip("/").encode() + b"\n" + g.raw).digest()
     return Idempotency(key, digest)
 
 
@@ -168,9 +169,11 @@ def submitted(draft: Draft, app: App) -> tuple[Accepted, Job]:
         raise _goes_on(accepted.job_id, "was accepted, and cannot be read back now") from error
 
 
-def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
-    """Accept a draft, and wait until its job has ended.
+def waited_for(drafts: list[Draft], app: App) -> tuple[Accepted, Job]:
+    """Accept the one draft of a list, and wait until its job has ended.
 
+    The draft is taken out of the list, and the body let go, once the job is accepted: a wait takes minutes, and many
+    callers wait at once. So the caller must hold neither the draft nor what it is made from.
     The slot is taken first, so that a refusal for lack of one accepts nothing.
     If the client closes its connection meanwhile, its job is cancelled, unless another reader is attached, or an
     Idempotency-Key says that the client may ask for it again.
@@ -179,7 +182,9 @@ def waited_for(draft: Draft, app: App) -> tuple[Accepted, Job]:
     wait_s, key = preferred_wait_s(), idempotency()
     g.waits = True
     with deps().waits.hold("wait", app.id):
-        accepted = accept(draft, app, key)
+        accepted = accept(drafts.pop(), app, key)
+        g.pop("raw", None)
+        release_body()
         try:
             peer = peer_of(request.environ)
             job = deps().waits.follow(accepted.job_id, lambda: read_job(app, accepted.job_id), wait_s, peer)

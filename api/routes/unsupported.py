@@ -6,10 +6,11 @@ The status is 404, because OpenAI's SDK raises it at once as NotFoundError. It w
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import MethodNotAllowed
 
 from api.deps import caller
-from api.errors.methods import REFUSING
+from api.errors.methods import REFUSING, allowed_methods
 from headrace.errors import NotFound
 
 blueprint = Blueprint(REFUSING, __name__, url_prefix="/v1")
@@ -57,6 +58,9 @@ CALLS: Mapping[tuple[str, str], str] = {
 
 def _refuse(remedy: str, rest: str = "") -> Response:
     caller()
+    if request.method == "HEAD" and set(allowed_methods()) - {"OPTIONS"}:
+        # Flask adds HEAD to a refused GET. The path is served: by other methods.
+        raise MethodNotAllowed
     raise NotFound(f"This is not served here. {remedy}", code="not_supported")
 
 

@@ -32,10 +32,19 @@ class AppRates:
     def use_request(self, app_id: UUID, limits: AppLimits) -> RatesLeft | Refusal:
         """Count one request of an app whose requests are limited; no tokens. Raises: BrokerUnavailable."""
         requests_cap, tokens_cap = limits.requests_per_minute or 0, limits.tokens_per_minute
-        try:
-            reply = self._use([KEY_PREFIX], [app_id.hex, requests_cap, -1 if tokens_cap is None else tokens_cap])
-        except RedisError as error:
-            raise BrokerUnavailable(f"Redis does not answer: {error}") from error
-        retry_in_ms, requests, tokens = map(int, reply)
+        retry_in_ms, requests, tokens = self._counted(app_id, limits, 1)
         left = RatesLeft(RateLeft(requests_cap, requests), RateLeft(tokens_cap, tokens) if tokens_cap else None)
         return Refusal("requests_per_minute", 0, 0, 0, left, retry_in_ms=retry_in_ms) if retry_in_ms else left
+
+    def return_request(self, app_id: UUID, limits: AppLimits) -> None:
+        """Give back a request that was counted and came to nothing. Raises: BrokerUnavailable."""
+        self._counted(app_id, limits, -1)
+
+    def _counted(self, app_id: UUID, limits: AppLimits, number: int) -> tuple[int, int, int]:
+        requests_cap, tokens_cap = limits.requests_per_minute or 0, limits.tokens_per_minute
+        given: list[str | int] = [app_id.hex, requests_cap, -1 if tokens_cap is None else tokens_cap, number]
+        try:
+            retry_in_ms, requests, tokens = map(int, self._use([KEY_PREFIX], given))
+        except RedisError as error:
+            raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+        return retry_in_ms, requests, tokens

@@ -132,6 +132,7 @@ class ExactCache:
         left, queue = self._use_request(caller.app), self._queue(spec)
         start_by = self._flight.follow(Follower(spec, leader_id, queue, route_of(queue)))
         if start_by is None:
+            self._return_request(caller.app)
             return None
         log.info("job_follows", extra={**_facts(spec, queue, caller), "leader": show_id(leader_id)})
         return _accepted(spec, JobState.WAITING, queue, start_by, left)
@@ -145,6 +146,7 @@ class ExactCache:
         left, queue = self._use_request(caller.app), self._queue(spec)
         start_by = self._inserts.call(Hit(question, job_id, queue, route_of(queue)))
         if start_by is None:
+            self._return_request(caller.app)
             return None
         log.info("job_served", extra={**_facts(spec, queue, caller), "served_by": show_id(job_id)})
         if spec.webhook_url is not None:
@@ -159,6 +161,15 @@ class ExactCache:
         if isinstance(outcome, Refusal):
             raise rate_limited(outcome, 0, app.limits)
         return outcome
+
+    def _return_request(self, app: App) -> None:
+        """Give back the request of a job that goes on to ask for a place, which counts it."""
+        if app.limits.requests_per_minute is None:
+            return
+        try:
+            self._rates.return_request(app.id, app.limits)
+        except BrokerUnavailable as error:
+            log.warning("request_not_returned", extra={"error": str(error)})
 
     def _ring(self) -> None:
         """Wake the webhook workers, which look by themselves once a second."""

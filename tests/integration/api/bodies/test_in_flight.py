@@ -1,5 +1,6 @@
 """Large bodies: what is asked before one is read, and how many bytes of them are held at once."""
 
+import gc
 import io
 import json
 import threading
@@ -7,15 +8,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
+from uuid import UUID
 
 import pytest
-from flask import Flask
+from flask import Flask, g
 from flask.testing import FlaskClient
 from redis import Redis
 
 from api.bodies.in_flight import RETRY_AFTER_S, SMALL_BYTES
 from api.deps import EXTENSION
+from api.door.drafts import Draft
+from api.reading.waits import Waits
+from api.schemas.chat.request import ChatRequest
+from api.schemas.completions.request import CompletionRequest
+from api.schemas.responses import ResponseRequest
 from headrace.domain.apps import App
+from headrace.domain.jobs import Job
 from headrace.domain.queues import KEY_PREFIX
 from headrace.store import Store
 from headrace.store.clients import apps
@@ -27,6 +35,10 @@ PATIENCE_S = 20
 def large_body() -> bytes:
     # White space, so that its prompt fits the model.
     return json.dumps({"prompt": "Hi"}).encode().ljust(LARGE)
+
+
+#: In a prompt, to find it by in memory.
+MARK = "Where is the headrace of 1887?"
 
 
 class Unreadable(io.BytesIO):
@@ -166,3 +178,38 @@ def test_a_chunked_body_counts_as_the_largest(
         "/v1/jobs", input_stream=Unreadable(), headers=chunked, environ_overrides={"wsgi.input_terminated": True}
     )
     assert refused.get_json()["error"]["code"] == "bodies_full"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": MARK}]}),
+        ("/v1/completions", {"prompt": MARK, "echo": True}),
+        ("/v1/responses", {"input": MARK}),
+    ],
+)
+def test_a_caller_that_waits_holds_nothing_of_its_body(
+    build_web: Callable[..., Flask],
+    client_of: Callable[..., FlaskClient],
+    key: str,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    asked: dict[str, Any],
+) -> None:
+    web = build_web(bodies_in_flight_bytes=LARGE + 1, body_limit_bytes=2 * LARGE)
+    bodies = web.extensions[EXTENSION].bodies
+    held: list[object] = []
+
+    def follow(_: Waits, _job_id: UUID, read: Callable[[], Job], *_args: object) -> Job:
+        bodies.admit(app, LARGE, None)
+        bodies.release(app.id, LARGE)
+        kinds = Draft, ChatRequest, CompletionRequest, ResponseRequest
+        held.extend(each for each in gc.get_objects() if isinstance(each, kinds) and MARK in repr(each))
+        assert "raw" not in g
+        return read()
+
+    monkeypatch.setattr(Waits, "follow", follow)
+    response = client_of(key, web).post(path, data=json.dumps(asked).encode().ljust(LARGE))
+    assert (response.status_code, response.get_json()["error"]["code"]) == (504, "wait_timeout")
+    assert held == []

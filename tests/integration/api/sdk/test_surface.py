@@ -47,6 +47,13 @@ def test_a_slash_at_the_end_changes_nothing(client: FlaskClient, path: str) -> N
     assert client.get(path).get_json() == client.get(path[:-1]).get_json()
 
 
+def test_a_retry_with_a_slash_at_the_end_is_a_replay(client: FlaskClient) -> None:
+    told = [client.post(path, json=PROMPT, headers={"Idempotency-Key": "k"}) for path in ("/v1/jobs", "/v1/jobs/")]
+    assert [response.status_code for response in told] == [202, 202]
+    assert told[0].get_json()["id"] == told[1].get_json()["id"]
+    assert told[1].headers["Idempotent-Replayed"] == "true"
+
+
 def test_a_packed_body_is_unpacked(client: FlaskClient) -> None:
     packed = gzip.compress(json.dumps(PROMPT).encode())
     assert client.post("/v1/jobs/", data=packed, headers=GZIP).status_code == 202

@@ -43,6 +43,22 @@ def test_a_request_without_a_place_uses_the_rate_of_requests_alone(rates: AppRat
     assert rates.free_in_ms(app, 3) > 0
 
 
+def test_a_request_that_came_to_nothing_is_given_back_and_no_more_than_that(rates: AppRates) -> None:
+    app = new_id()
+    for _ in range(3):
+        rates.use_request(app, LIMITS)
+    assert isinstance(rates.use_request(app, LIMITS), Refusal)
+    rates.return_request(app, LIMITS)
+    left = rates.use_request(app, LIMITS)
+    assert isinstance(left, RatesLeft)
+    assert left.requests == RateLeft(3, 0)
+    for _ in range(5):
+        rates.return_request(app, LIMITS)
+    full = rates.use_request(app, LIMITS)
+    assert isinstance(full, RatesLeft)
+    assert full.requests == RateLeft(3, 2)
+
+
 def test_a_rate_without_tokens_says_nothing_of_them(rates: AppRates) -> None:
     assert rates.use_request(new_id(), AppLimits(requests_per_minute=60)) == RatesLeft(RateLeft(60, 59))
 

@@ -451,8 +451,15 @@ def test_tools_and_calls_are_part_of_the_prompt(catalogue: Catalogue, settings: 
     assert offered.prompt_tokens >= plain.prompt_tokens + len(json.dumps(TOOLS.specs)) // 5
     assert offered.kv_tokens - plain.kv_tokens == offered.prompt_tokens - plain.prompt_tokens
     long = replace(TOOLS, functions=({"name": "f", "description": "x" * 4 * LIMIT},))
-    with pytest.raises(ContextLengthExceeded):
+    with pytest.raises(ContextLengthExceeded, match="offer fewer tools") as raised:
         specify(draft(10, tools=long), APP, catalogue, settings)
+    assert raised.value.param == "tools"
+    with pytest.raises(ContextLengthExceeded, match="shorten the prompt") as raised:
+        specify(draft(LIMIT, tools=long), APP, catalogue, settings)
+    assert raised.value.param == "prompt"
+    longer = replace(long, functions=({"name": "f", "description": "x" * 400 * LIMIT},))
+    with pytest.raises(ContextLengthExceeded, match=r"at least .* offer fewer tools"):
+        specify(draft(10, tools=longer), APP, catalogue, settings)
     called, silent = (replace(draft(1), messages=(*CALLED[:1], each)) for each in (CALLED[1], Message("assistant", "")))
     counts = [specify(each, APP, catalogue, settings).prompt_tokens for each in (silent, called)]
     assert counts[1] > counts[0] + 10

@@ -66,3 +66,19 @@ def test_nothing_that_is_served_is_hidden(flask_app: Flask) -> None:
 def test_options_lists_what_answers(flask_app: Flask, path: str, methods: str) -> None:
     response = flask_app.test_client().options(path)
     assert (response.status_code, response.headers["Allow"]) == (204, methods)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "methods"),
+    [
+        ("/v1/chat/completions", 405, "OPTIONS, POST"),
+        ("/v1/embeddings/", 405, "OPTIONS, POST"),
+        ("/v1/files", 404, None),
+        ("/v1/chat/completions/chatcmpl-1", 404, None),
+    ],
+)
+def test_head_of_a_path_that_other_methods_serve_says_which(
+    flask_app: Flask, path: str, status: int, methods: str | None
+) -> None:
+    response = flask_app.test_client().head(path)
+    assert (response.status_code, response.headers.get("Allow")) == (status, methods)

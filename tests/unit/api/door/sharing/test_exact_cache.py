@@ -64,6 +64,9 @@ class FakeAnswers:
         self.steps.append("rate")
         return self.refusal or LEFT
 
+    def return_request(self, _app_id: UUID, _limits: AppLimits) -> None:
+        self.steps.append("returned")
+
 
 class OpenFlights:
     """Lets every job lead."""
@@ -188,6 +191,15 @@ def test_a_job_whose_answer_has_gone_meanwhile_is_queued(
     assert [spec.cache_key is not None for spec, _ in door.inserted] == [True]
 
 
+def test_a_job_whose_answer_has_gone_is_one_request_of_its_app(
+    caching: Submitter, answers: FakeAnswers, app: App
+) -> None:
+    """The place that it asks for counts it."""
+    answers.found, answers.is_there = Found(new_id()), False
+    caching.submit(DRAFT, replace(app, limits=AppLimits(requests_per_minute=60)))
+    assert answers.steps == ["search", "rate", "serve", "returned"]
+
+
 @pytest.mark.parametrize(
     ("limits", "steps"),
     [
@@ -251,5 +263,5 @@ def test_a_hit_whose_key_another_request_has_taken_is_tried_once_and_then_a_repl
 
     replace(submitter, cache=cache).submit(DRAFT, limited, Idempotency("key", b"hash"))
 
-    assert answers.steps == ["search", "rate", "serve"]
+    assert answers.steps == ["search", "rate", "serve", "returned"]
     assert len(door.inserted) == 1, "whose insert finds the other request's job"
