@@ -1,5 +1,6 @@
 """Which of several identical jobs that come at once is to make the answer, until its row can be found in Postgres."""
 
+from importlib.resources import files
 from uuid import UUID
 
 from redis import Redis
@@ -16,16 +17,18 @@ class Flights:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        lua = files("headrace.broker") / "lua" / "flights"
+        self._release = redis.register_script((lua / "release.lua").read_text())
 
     def lead(self, key: bytes, job_id: UUID) -> bool:
         """True if this job is to make the answer; False while another is. Raises: BrokerUnavailable."""
         with answered():
             return bool(self._redis.set(_name(key), job_id.hex, nx=True, px=LEAD_MS))
 
-    def release(self, key: bytes) -> None:
-        """The job is durable, or was refused: let another lead. Raises: BrokerUnavailable."""
+    def release(self, key: bytes, job_id: UUID) -> None:
+        """The job is durable, or was refused: let another lead, unless another does. Raises: BrokerUnavailable."""
         with answered():
-            self._redis.delete(_name(key))
+            self._release([_name(key)], [job_id.hex])
 
 
 def _name(key: bytes) -> str:

@@ -166,7 +166,7 @@ class Matcher:
             if (vector := vectors.get(each.job_id)) is None:
                 continue
             pool = self.settings.pools[each.pool]
-            scope = semantic.scope_of(each, pool, self.settings.overflow, embedder)
+            scope = semantic.scope_of(each, pool, self.settings, embedder)
             text = texts[each.job_id]
             where = each.job_id, each.app_id, each.pool, text, scope, semantic.fingerprints_of(text, scope)
             made.append(Sought(*where, vector, self._keep_s(each), each.overflow))

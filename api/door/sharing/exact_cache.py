@@ -87,7 +87,7 @@ class ExactCache:
         if not (keep_s or pool.single_flight) or not exact.is_shared(caller.choice, spec.sampling, pool):
             return spec
         cascade = exact.judged_by(spec, self._settings.rules.get(spec.rule or ""))
-        key = exact.key_of(spec, pool, self._settings.overflow, cascade=cascade)
+        key = exact.key_of(spec, pool, self._settings, cascade=cascade)
         # An answer by meaning would be given without a judgement.
         looked_up_by = None if cascade else semantic.looked_up_by(spec, caller.app, pool, caller.choice)
         missed = replace(spec, cache_key=key, is_cache_miss=True, looked_up_by=looked_up_by)

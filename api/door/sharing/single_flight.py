@@ -45,7 +45,7 @@ class SingleFlight:
         if spec.cache_key is None:
             return
         try:
-            self._flights.release(spec.cache_key)
+            self._flights.release(spec.cache_key, spec.id)
         except BrokerUnavailable as error:
             # The choice expires by itself.
             log.warning("flight_not_released", extra={"job_id": show_id(spec.id), "error": str(error)})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from headrace.config import OverflowSettings, PoolSettings
+from headrace.config import PoolSettings, Settings
 from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
 from headrace.domain.jobs import JobSpec
@@ -67,14 +67,14 @@ def judged_by(spec: JobSpec, rule: RuleSettings | None) -> RuleSettings | None:
 def key_of(
     spec: Keyed,
     pool: PoolSettings,
-    overflow: OverflowSettings,
+    settings: Settings,
     messages: Sequence[Message] | None = None,
     cascade: RuleSettings | None = None,
 ) -> bytes:
     """The key that jobs share if, and only if, the same app asks the same of the same models.
 
-    A pool's settings are part of it: other weights, engines or engine options may give other answers. So is a cascade:
-    another pool may answer.
+    A pool's settings are part of it: other weights, engines or engine options may give other answers. So are the paid
+    API, where a model of the same name may be another, and a cascade: another pool may answer.
     Args: messages: in place of the job's own. cascade: from `judged_by`.
     """
     served = {
@@ -86,11 +86,13 @@ def key_of(
         "adapter": [spec.adapter, pool.adapters.get(spec.adapter or "")],
         "reasoning_parser": pool.reasoning_parser,
         "engine_options": pool.engine_options,
-        "paid_model": overflow.paid_model(spec.model),
+        "paid_model": settings.overflow.paid_model(spec.model),
     }
-    # Only where they are set, so that keys stored before there were tools still hold.
+    # Only where they are set, so that keys stored before these were compared still hold.
     of_tools = ("tool_parser", "tool_strict_level", "chat_template")
     served |= {name: getattr(pool, name) for name in of_tools if getattr(pool, name)}
+    if settings.openai_base_url is not None:
+        served["paid_api"] = settings.openai_base_url.rstrip("/")
     if cascade is not None:
         of_rule = {name: getattr(cascade, name) for name in _OF_CASCADE}
         served["cascade"] = of_rule | {"signals": sorted(cascade.signals)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
 
-from headrace.config import OverflowSettings, PoolSettings
+from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import CacheChoice, Message
@@ -82,14 +82,14 @@ def question_of(messages: Sequence[Message]) -> str | None:
     return last.content
 
 
-def scope_of(job: exact.Keyed, pool: PoolSettings, overflow: OverflowSettings, embedder: str) -> bytes:
+def scope_of(job: exact.Keyed, pool: PoolSettings, settings: Settings, embedder: str) -> bytes:
     """What is equal of two jobs that may match: all that determines the answer, but for the last turn's words.
 
     Args: embedder: the embedding model. The vectors of two models cannot be compared.
     """
     *before, last = job.messages
     digest = hashlib.sha256(embedder.encode())
-    digest.update(exact.key_of(job, pool, overflow, messages=(*before, replace(last, content=""))))
+    digest.update(exact.key_of(job, pool, settings, messages=(*before, replace(last, content=""))))
     return digest.digest()
 
 

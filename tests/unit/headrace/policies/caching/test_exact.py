@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.config import OverflowSettings, PoolSettings
+from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
 from headrace.domain.compression import Compression
@@ -21,7 +21,7 @@ from headrace.policies.caching import exact
 
 APP = App(new_id(), "test", "whsec_test")
 POOL = PoolSettings(model="m", adapters={"a": "acme/one"})
-OVERFLOW = OverflowSettings()
+SETTINGS = Settings()
 SAMPLING = Sampling(max_tokens=16, temperature=0.0)
 SPEC = JobSpec(
     id=new_id(),
@@ -81,8 +81,8 @@ SAMPLINGS: dict[str, Any] = {
 }
 
 
-def key(spec: JobSpec = SPEC, pool: PoolSettings = POOL, overflow: OverflowSettings = OVERFLOW) -> bytes:
-    return exact.key_of(spec, pool, overflow)
+def key(spec: JobSpec = SPEC, pool: PoolSettings = POOL, settings: Settings = SETTINGS) -> bytes:
+    return exact.key_of(spec, pool, settings)
 
 
 def test_every_field_of_a_job_is_in_the_key_or_left_out_on_purpose() -> None:
@@ -95,7 +95,7 @@ def test_a_cascade_is_in_the_key_unless_the_pool_s_own_answer_is_given() -> None
     rule = RuleSettings(pools=("chat", "large"), cascade=True)
 
     def of(rule: RuleSettings, spec: JobSpec = SPEC) -> bytes:
-        return exact.key_of(spec, POOL, OVERFLOW, cascade=exact.judged_by(spec, rule))
+        return exact.key_of(spec, POOL, SETTINGS, cascade=exact.judged_by(spec, rule))
 
     assert of(rule) != key()
     assert of(rule) == of(rule.model_copy(update={"escalation_wait_s": 1.0, "tasks": frozenset({"x"})}))
@@ -141,7 +141,16 @@ def test_what_the_pool_serves_is_in_the_key(change: dict[str, Any]) -> None:
 def test_an_adapter_s_weights_and_the_paid_model_are_in_the_key() -> None:
     adapted = replace(SPEC, model="a", adapter="a")
     assert key(adapted, POOL.model_copy(update={"adapters": {"a": "acme/two"}})) != key(adapted)
-    assert key(overflow=OverflowSettings(models={"m": "gpt-x"})) != key()
+    other = SETTINGS.model_copy(update={"overflow": OverflowSettings(models={"m": "gpt-x"})})
+    assert key(settings=other) != key()
+
+
+def test_the_paid_api_is_in_the_key() -> None:
+    """A model of the same name may be another one there."""
+    urls = (None, "https://api.one.example/v1", "https://api.two.example/v1")
+    assert len({key(settings=SETTINGS.model_copy(update={"openai_base_url": url})) for url in urls}) == len(urls)
+    slash = SETTINGS.model_copy(update={"openai_base_url": f"{urls[1]}/"})
+    assert key(settings=slash) == key(settings=SETTINGS.model_copy(update={"openai_base_url": urls[1]}))
 
 
 @pytest.mark.parametrize("change", [{"max_running": 1}, {"cache_s": 9.0}, {"kv_cache_mib": 64}], ids=str)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from headrace.config import OverflowSettings, PoolSettings
+from headrace.config import PoolSettings, Settings
 from headrace.config.caches import SemanticCacheSettings
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
@@ -20,7 +20,7 @@ from headrace.policies.reuse.guard import MAX_CHARACTERS
 
 APP = App(new_id(), "test", "whsec_test")
 POOL = PoolSettings(model="m", cache_s=60.0, semantic_cache=SemanticCacheSettings(pool="embed"))
-OVERFLOW = OverflowSettings()
+SETTINGS = Settings()
 SYSTEM, ASKED = Message("system", "Answer briefly."), Message("user", "How do I turn on dark mode?")
 SPEC = JobSpec(
     id=new_id(),
@@ -79,7 +79,7 @@ def test_no_other_job_is_looked_up(case: dict[str, Any]) -> None:
 
 
 def scope(spec: JobSpec = SPEC, pool: PoolSettings = POOL, embedder: str = "minilm") -> bytes:
-    return semantic.scope_of(spec, pool, OVERFLOW, embedder)
+    return semantic.scope_of(spec, pool, SETTINGS, embedder)
 
 
 def test_two_jobs_that_match_differ_in_nothing_but_their_last_words() -> None:
