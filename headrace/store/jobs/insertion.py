@@ -85,11 +85,8 @@ def _insert(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError
 
 def _insert_together(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError]:
     statement = _statement()
-    # Run by the driver itself: through SQLAlchemy, each run would cost more than it costs Postgres.
-    with store.autocommit() as db:
-        sent = {**statement.parameters, "rows": f"[{','.join(row.text for row in rows)}]"}
-        inserted = db.exec_driver_sql(statement.sql, sent)
-        start_by: dict[UUID, datetime] = {row.id: row.start_by for row in inserted}
+    sent = {**statement.parameters, "rows": f"[{','.join(row.text for row in rows)}]"}
+    start_by: dict[UUID, datetime] = dict(store.run(statement.sql, sent))
     specs = [row.spec for row in rows]
     others = [spec for spec in specs if spec.id not in start_by]
     outcomes = _settle(store, others) if others else {}

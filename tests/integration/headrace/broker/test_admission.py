@@ -17,6 +17,7 @@ from headrace import connections
 from headrace.broker.admission import OUTLOOK, Admission, books_key
 from headrace.broker.messages import ExecuteMessage, list_key, make_celery, named_in
 from headrace.config import Settings
+from headrace.connections.outages import DroppedConnection
 from headrace.domain.apps import UNLIMITED, AppLimits
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.limits.rates import RateLeft
@@ -802,3 +803,18 @@ def test_the_outlook_is_read_back_until_it_is_forgotten(admission: Admission, re
     admission.publish_outlook('{"chat": 1}', for_s=60)
     assert admission.outlook() == '{"chat": 1}'
     assert 50_000 < redis.pttl(OUTLOOK) <= 60_000  # type: ignore[operator]
+
+
+def test_redis_may_forget_the_scripts_and_close_connections(
+    admission: Admission, redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(admission, ask())
+    redis.script_flush()
+    accept(admission, ask())
+    # Redis closes the connection after redis-py's look at it, so that the call meets it.
+    monkeypatch.setattr(DroppedConnection, "can_read", lambda *_, **__: False)
+    with Redis.from_url(redis_url) as other:
+        other.client_kill_filter(_type="normal", skipme=True)
+    accept(admission, ask())
+
+    assert admission.loads([QUEUE])[QUEUE].jobs == 3

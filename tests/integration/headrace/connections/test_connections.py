@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
+from sqlalchemy.exc import DBAPIError
 
 from headrace import connections
 from headrace.config import Settings
@@ -20,6 +21,7 @@ from headrace.connections import sessions
 from headrace.connections.outages import DroppedSentinelConnection
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
+from headrace.store.session import sqlstate
 from tests.chaos.proxy import Mode, Proxy
 
 
@@ -120,6 +122,20 @@ def test_connection_that_postgres_closed_right_after_its_use_fails_once(
         db.scalar(sa.select(1))
     with closed_by_postgres.begin() as db:
         assert db.scalar(sa.select(1)) == 1
+
+
+def test_statement_that_the_driver_runs_alone_fails_as_any_other(
+    closed_by_postgres: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_S", 60)
+
+    with pytest.raises(StoreUnavailable):
+        closed_by_postgres.run("SELECT 1", {})
+    assert closed_by_postgres.run("SELECT %(number)s::int", {"number": 1}) == [(1,)]
+    with pytest.raises(DBAPIError) as error:
+        closed_by_postgres.run("SELECT 1 / %(number)s::int", {"number": 0})
+    assert sqlstate(error.value) == "22012"
+    assert closed_by_postgres.run("SELECT 1", {}) == [(1,)]
 
 
 def test_postgres_that_hangs_is_given_up_and_what_it_says_late_is_nobodys_answer(
