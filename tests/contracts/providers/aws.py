@@ -3,6 +3,8 @@
 import contextlib
 import io
 import re
+from functools import cached_property
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +32,11 @@ class Moto:
         host, port = self._server.get_host_and_port()
         self.url = f"http://{host}:{port}"
 
+    @cached_property
+    def image(self) -> str:
+        """An image that it knows. It takes a second to list them all."""
+        return str(self.client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"])
+
     def client(self, service: str) -> Any:
         return boto3.client(
             service, REGION, endpoint_url=self.url, aws_access_key_id="test", aws_secret_access_key="test"
@@ -45,12 +52,15 @@ class _Proxy(Gate):
     def __init__(self, target: str) -> None:
         self.target = target
         self.actions: list[str] = []
+        # moto's threads would each start the machines that a group lacks. AWS makes one change of a group at a time.
+        self._one_at_a_time = Lock()
         super().__init__()
 
     def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, str, bytes]:
         self.actions += re.findall(rb"Action=(\w+)", body)[:1] and [re.findall(rb"Action=(\w+)", body)[0].decode()]
         passed = {name: value for name, value in headers.items() if name.lower() not in ("host", "content-length")}
-        answer = requests.request(method, self.target + path, headers=passed, data=body, timeout=30)
+        with self._one_at_a_time:
+            answer = requests.request(method, self.target + path, headers=passed, data=body, timeout=30)
         content = answer.content
         if self.mode == "lie":
             content = re.sub(rb"(<DesiredCapacity>)\d+", rb"\g<1>7", content)
@@ -69,9 +79,8 @@ class AutoScaling:
         name = uuid4().hex[:12]
         self.groups = {pool: f"{pool}-{name}" for pool in POOLS}
         self._ec2 = moto.client("ec2")
-        image = self._ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
         self._ec2.create_launch_template(
-            LaunchTemplateName=name, LaunchTemplateData={"ImageId": image, "InstanceType": "g6.xlarge"}
+            LaunchTemplateName=name, LaunchTemplateData={"ImageId": moto.image, "InstanceType": "g6.xlarge"}
         )
         for group in self.groups.values():
             self.client.create_auto_scaling_group(

@@ -92,9 +92,7 @@ class SshHosts(_Programs):
         super().__init__(folder)
         (folder / "bin").mkdir()
         for name in ("ssh", "systemctl"):
-            program = folder / "bin" / name
-            program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {HERE / "ssh_hosts.py"} {name} "$@"\n')
-            program.chmod(0o755)
+            (folder / "bin" / name).symlink_to(HERE / "ssh_hosts")
         self.addresses = {pool: [f"user@{pool}-{number}" for number in range(MOST)] for pool in POOLS}
         lines = [f"{pool} {address}" for pool in POOLS for address in self.addresses[pool]]
         for address in (address for addresses in self.addresses.values() for address in addresses):
