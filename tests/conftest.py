@@ -3,6 +3,7 @@
 A server that is missing fails the test that asks for it. It is never a reason to skip.
 """
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ from headrace.stack.servers.valkey import Valkey
 # How long an example takes says something of the machine's load and nothing of the code.
 hypothesis.settings.register_profile("headrace", deadline=None)
 hypothesis.settings.load_profile("headrace")
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs, such as the parts of `bin/test`, with Ctrl-C ignored, and so would the tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,14 @@ def test_a_run_that_is_interrupted_ends_its_tests(tmp_path: Path, number: signal
     pids = [path.name for path in begun.iterdir()]
     until(lambda: not any(Path("/proc", pid).exists() for pid in pids), "they have ended")
     assert len(pids) == 3
+
+
+def test_ctrl_c_reaches_what_the_tests_start_also_where_a_shell_runs_them_in_the_background() -> None:
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "is_interrupted"]
+    ignoring = ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh", *tests]
+    done = subprocess.run(ignoring, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
 
 
 def test_arguments_go_to_pytest(tmp_path: Path) -> None:
