@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -19,14 +19,14 @@ class Counts(Collector):
     def __init__(self, name: str, about: str, labels: Sequence[str]) -> None:
         self._name, self._about, self._labels = name, about, tuple(labels)
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._counts: defaultdict[tuple[str, ...], float] = defaultdict(float)
 
-    def add(self, *values: str, count: int = 1) -> None:
+    def add(self, *values: str, count: float = 1) -> None:
         """Add to the counter with these values of its labels."""
         with self._lock:
             self._counts[values] += count
 
-    def snapshot(self) -> dict[tuple[str, ...], int]:
+    def snapshot(self) -> dict[tuple[str, ...], float]:
         """The counts by the values of the labels."""
         with self._lock:
             return dict(self._counts)

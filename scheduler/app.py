@@ -39,6 +39,7 @@ from scheduler.fleet.pace import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
 from scheduler.learn import forget_entries, judge_matches
 from scheduler.measuring.budget_metrics import BudgetMetrics
+from scheduler.measuring.cache_metrics import CacheMetrics
 from scheduler.measuring.queue_metrics import QueueMetrics
 from scheduler.measuring.scaling_metrics import ScalingMetrics
 from scheduler.money.close_days import close_days
@@ -179,7 +180,8 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
 
         def create(self, worker: Any) -> Endpoint:
             """Called once, when the worker is put together."""
-            collectors = [deps.tallies, QueueMetrics(deps), ScalingMetrics(deps), BudgetMetrics(deps)]
+            own = [QueueMetrics(deps), ScalingMetrics(deps), BudgetMetrics(deps), CacheMetrics(deps)]
+            collectors = [deps.tallies, *own]
             return Endpoint(collectors, deps.settings.metrics_host, deps.settings.metrics_port)
 
         def start(self, worker: Any) -> None:

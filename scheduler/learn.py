@@ -31,6 +31,9 @@ def judge_matches(deps: ControlDeps) -> int:
         )
         matches.judged(db, right=right, wrong=wrong, void=void)
         matches.put_off(db, waiting)
+    for each in found:
+        if (is_right := verdicts.get(each.job_id)) is not None:
+            deps.tallies.compared.add(each.pool, each.kind, "right" if is_right else "wrong")
     if verdicts:
         log.info("matches_judged", extra={"right": len(right), "wrong": len(wrong), "void": len(void)})
     return len(found)

@@ -20,6 +20,7 @@ from headrace.policies.lanes import HIGH_LATELY_S, kept_share
 from headrace.policies.routing import route_of
 from headrace.store import clock, locks
 from headrace.store.fleet import demand, observations, presence, timings, workers
+from headrace.store.reuse import figures
 from scheduler.deps import ControlDeps
 from scheduler.tallies import BOUNDS_S
 
@@ -51,6 +52,7 @@ def observe(deps: ControlDeps) -> int:
         flows, activity = _flows(db, deps, span, outputs), demand.activity(db, deps.queues, *span)
         waits, ends = timings.waits(db, *span, BOUNDS_S), timings.ends(db, *span, BOUNDS_S)
         fleets, hosts = workers.fleets(db), presence.count_hosts(db)
+        served = figures.served(db, *span)
         samples = [
             replace(
                 _sample(queue, at, loads[queue], fleets.get(pool), hosts.get(pool, HostCounts())),
@@ -65,6 +67,7 @@ def observe(deps: ControlDeps) -> int:
         window = observations.recent_samples(db, deps.queues, since)
         run_times = _run_times(db, deps, since)
     deps.tallies.note_observed(samples, waits, ends)
+    deps.tallies.note_served(served)
     deps.admission.publish_outlook(to_json(_told(deps, window, outputs, run_times)), WINDOW_S)
     return len(samples)
 

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from headrace.domain.fleet import EndedJobs, QueueSample, TimedJobs
 from headrace.domain.queues import parts_of
 from headrace.metrics import Counts, Durations
+from headrace.store.reuse.figures import ServedJobs
 
 #: The upper bounds of the buckets of waits and runs, in seconds.
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 86_400.0)
@@ -23,11 +24,18 @@ class Tallies(Collector):
     Attributes:
         calls: of the providers of hosts, by pool and outcome: `answered` or `failed`.
         decisions: of the autoscaler, by pool and action.
+        compared: answers of the semantic cache with those of jobs that ran all the same, by pool, kind and outcome:
+            `right` or `wrong`.
     """
 
     def __init__(self) -> None:
         self.calls = Counts("headrace_provider_calls", "Calls of the provider of a pool's hosts.", ("pool", "outcome"))
         self.decisions = Counts("headrace_scaling_decisions", "Decisions of the autoscaler.", ("pool", "action"))
+        about = "Answers of the semantic cache that were compared with those of jobs that ran all the same."
+        self.compared = Counts("headrace_cache_comparisons", about, ("pool", "kind", "outcome"))
+        about = "Jobs that were given another job's answer."
+        self._served = Counts("headrace_cache_served", about, ("pool", "cache"))
+        self._saved = Counts("headrace_cache_saved_usd", "What those answers have cost.", ("pool", "cache"))
         self._accepted = Counts("headrace_jobs_accepted", "Jobs accepted into the queue.", QUEUE)
         self._spilled = Counts("headrace_jobs_spilled", "Jobs of the queue that went to the paid API.", QUEUE)
         self._refused = Counts("headrace_jobs_refused", "Jobs refused because the queue lacked room or time.", QUEUE)
@@ -54,6 +62,12 @@ class Tallies(Collector):
             if ended.bucket is not None:
                 self._runs.add_many(*queue, bucket=ended.bucket, count=ended.jobs, seconds=ended.seconds)
 
+    def note_served(self, served: Sequence[ServedJobs]) -> None:
+        """Count the jobs that caches served, as one observation found them. Call it after its commit."""
+        for each in served:
+            self._served.add(each.pool, each.cache, count=each.jobs)
+            self._saved.add(each.pool, each.cache, count=float(each.saved_usd))
+
     def note_sweep(self, name: str, is_done: bool) -> None:
         """Count a run of a sweep. Args: is_done: it came to its end."""
         self._sweeps.add(name, "done" if is_done else "failed")
@@ -63,6 +77,8 @@ class Tallies(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every metric. Asks no server."""
         for counts in (self.calls, self.decisions, self._accepted, self._spilled, self._refused):
+            yield from counts.collect()
+        for counts in (self.compared, self._served, self._saved):
             yield from counts.collect()
         for each in (self._waits, self._runs, self._ended, self._sweeps):
             yield from each.collect()

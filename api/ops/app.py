@@ -15,7 +15,7 @@ from api.metrics import Handled
 from api.ops import gate, problems, shown
 from api.ops.logins import EXTENSION as LOGINS
 from api.ops.logins import Logins
-from api.ops.pages import apps, budgets, charts, cost, deliveries, hosts, jobs, login, queues
+from api.ops.pages import apps, budgets, caches, charts, cost, deliveries, hosts, jobs, login, queues
 from api.ops.sessions import COOKIE, PATH, LoopbackSessions
 
 #: To Postgres, at once. Queries over a month of jobs take seconds.
@@ -57,7 +57,7 @@ def create_ops(parts: WebDeps) -> Flask:
     shown.register(ops)
     problems.register(ops)
     ops.after_request(_secure)
-    for pages in (login, jobs, queues, hosts, deliveries, apps, budgets, cost, charts):
+    for pages in (login, jobs, queues, hosts, deliveries, apps, budgets, caches, cost, charts):
         ops.register_blueprint(pages.blueprint)
     return ops
 

@@ -1,8 +1,9 @@
 """The dashboard of jobs: queues, waits and runs, ends, and money."""
 
-from panels import OF_QUEUE, QUEUE, Chart, quantile, rate, share
+from panels import OF_POOL, OF_QUEUE, QUEUE, Chart, quantile, rate, share
 
 ENDED = "headrace_jobs_ended_total"
+COMPARED, WRONG = "headrace_cache_comparisons_total", '{pool=~"$pool", outcome="wrong"}'
 
 QUEUES = [
     Chart(
@@ -110,4 +111,40 @@ MONEY = [
     ),
 ]
 
-JOBS = [("Queues", QUEUES), ("Times", TIMES), ("Ends", ENDS), ("Money", MONEY)]
+CACHES = [
+    Chart(
+        "Served by caches",
+        "Jobs a second that were given another job's answer: an identical job's, finished (hit) or in flight (shared), "
+        "or that of the same question in other words (semantic).",
+        "reqps",
+        [(rate("headrace_cache_served_total", "pool, cache", OF_POOL), "{{pool}} {{cache}}")],
+        is_stacked=True,
+    ),
+    Chart(
+        "Saved",
+        "What the answers that these jobs were given have cost, in USD an hour.",
+        "currencyUSD",
+        [(f"3600 * {rate('headrace_cache_saved_usd_total', 'pool, cache', OF_POOL)}", "{{pool}} {{cache}}")],
+        is_stacked=True,
+    ),
+    Chart(
+        "Wrong answers by meaning",
+        "Of the answers that were compared with a job's own: the wrong share. That of rechecks is the error of what is "
+        "served; tries test entries that serve nothing yet.",
+        "percentunit",
+        [
+            (
+                f"{rate(COMPARED, 'pool, kind', WRONG)} / {rate(COMPARED, 'pool, kind', OF_POOL)}",
+                "{{pool}} {{kind}}",
+            )
+        ],
+    ),
+    Chart(
+        "Entries of the semantic cache",
+        "Answered questions, and those under way.",
+        "short",
+        [(f"max by (pool) (headrace_cache_entries{OF_POOL})", "{{pool}}")],
+    ),
+]
+
+JOBS = [("Queues", QUEUES), ("Times", TIMES), ("Ends", ENDS), ("Caches", CACHES), ("Money", MONEY)]

@@ -50,12 +50,15 @@ class Due:
     """A match to be judged.
 
     Attributes:
+        kind: see `MatchKind`.
         has_ended: False while its job may still get an answer.
         is_same: whether both answers are equal; None if one of them is gone, or the job has failed.
         answers: both, if they are short.
     """
 
     job_id: UUID
+    pool: str
+    kind: str
     has_ended: bool
     is_same: bool | None
     answers: tuple[str, str] | None
@@ -94,14 +97,15 @@ def note(db: Connection, matches: Sequence[Noted]) -> None:
 def due(db: Connection) -> list[Due]:
     """Lock and return matches to be judged, those that are due for longest first."""
     first = (
-        sa.select(cache_matches.c.job_id, cache_matches.c.entry_id, cache_matches.c.app_id)
+        sa.select(*(cache_matches.c[name] for name in ("job_id", "entry_id", "pool", "kind")))
         .where(cache_matches.c.judge_at.is_not(None), cache_matches.c.judge_at <= sa.func.now())
         .order_by(cache_matches.c.judge_at)
         .limit(JUDGE_ROWS)
         .with_for_update(skip_locked=True)
     )
     found = db.execute(first).all()
-    return [_due(row) for row in _read(db, found)] if found else []
+    by_job = {row.job_id: row for row in found}
+    return [_due(by_job[row.job_id], row) for row in _read(db, found)] if found else []
 
 
 def _read(db: Connection, found: Sequence[Any]) -> Sequence[Row[Any]]:
@@ -132,10 +136,12 @@ def _read(db: Connection, found: Sequence[Any]) -> Sequence[Row[Any]]:
     return db.execute(statement).all()
 
 
-def _due(row: Row[Any]) -> Due:
+def _due(match: Row[Any], row: Row[Any]) -> Due:
     is_short = row.answer is not None and row.entry_answer is not None
     return Due(
         row.job_id,
+        match.pool,
+        match.kind,
         row.state is None or row.state in TERMINAL,
         row.is_same if row.is_judged else None,
         (row.answer, row.entry_answer) if is_short else None,

@@ -75,6 +75,33 @@ SELECT ended_at, CASE route WHEN 'pool' THEN 'compute' ELSE 'api' END, id, 1, ap
        output_tokens, 400, usd, CASE route WHEN 'pool' THEN 3.2 ELSE usd END, 'list-1'
 FROM jobs WHERE custom_id = 'month';
 
+-- What the caches gave two of the apps. The ids are those of the jobs whose answers were given, with other last digits.
+UPDATE jobs SET cache = 'miss' FROM apps a WHERE a.id = app_id AND a.name <> 'search' AND custom_id IS NULL;
+
+INSERT INTO jobs (id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, model_served,
+                  background, prompt_tokens, max_tokens, output_tokens, finish_reason, usd, attempt, created_at, queued_at,
+                  ended_at, start_by, cache, served_by_job)
+SELECT (left(id::text, 28) || 'ffffffff')::uuid, app_id, state, lane, pool, queue, route, 'cache', overflow,
+       model_requested, model_served, true, prompt_tokens, max_tokens, output_tokens, 'stop', 0, 0, created_at, queued_at,
+       created_at, start_by, (ARRAY['hit', 'hit', 'semantic', 'shared', 'semantic'])[1 + abs(hashtext(id::text)) % 5], id
+FROM jobs WHERE cache = 'miss' AND state = 'succeeded' AND hashtext(id::text) % 3 = 0;
+
+INSERT INTO ledger (at, kind, job_id, app_id, pool, model, prompt_tokens, cached_tokens, output_tokens, usd, api_usd,
+                    saved_usd)
+SELECT hit.ended_at, 'cache', hit.id, hit.app_id, hit.pool, hit.model_served, hit.prompt_tokens, 0, hit.output_tokens, 0,
+       source.usd * 1.6, source.usd
+FROM jobs hit JOIN jobs source ON source.id = hit.served_by_job WHERE hit.cache <> 'miss';
+
+INSERT INTO cache_matches (job_id, app_id, pool, entry_id, similarity, kind, at, is_right)
+SELECT id, app_id, pool, coalesce(served_by_job, id), 0.9,
+       CASE WHEN cache = 'semantic' THEN 'served' WHEN hashtext(id::text) % 7 = 0 THEN 'recheck' ELSE 'try' END, created_at,
+       CASE WHEN cache = 'miss' THEN hashtext(id::text) % 79 <> 0 END
+FROM jobs WHERE cache = 'semantic' OR cache = 'miss' AND hashtext(id::text) % 2 = 0;
+
+INSERT INTO cache_entries (job_id, app_id, pool, scope, digest, embedding)
+SELECT id, app_id, pool, 'scope', sha256(uuid_send(id)), '{1}' FROM jobs
+WHERE cache = 'miss' AND state = 'succeeded' AND prompt_tokens % 5 = 0;
+
 INSERT INTO cost_hours (pool, hour, host_s, boot_s, unpriced_hosts, bill_usd, boot_usd, requests, work, compute_usd,
                         waste_usd, factor, idle_usd_per_work, platform_usd, weigh_by, cached_weight, output_weight,
                         closed_at)

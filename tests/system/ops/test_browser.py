@@ -18,7 +18,8 @@ from werkzeug.serving import make_server
 from api.app import create_app
 from api.deps import EXTENSION
 from headrace import connections
-from headrace.config import PROJECT_ROOT, Settings
+from headrace.config import PROJECT_ROOT, PoolSettings, Settings
+from headrace.config.caches import SemanticCacheSettings
 from headrace.domain.ids import show_id
 from headrace.domain.operators.accounts import Role
 from headrace.policies import passwords
@@ -37,7 +38,13 @@ def settings(database_url: str, redis_url: str) -> Settings:
     with engine.begin() as db:
         db.exec_driver_sql(Path(__file__).with_name("month.sql").read_text().replace("%", "%%"))
     engine.dispose()
-    return Settings.load(database_url=database_url, redis_url=redis_url, engine="simulator", pepper="of-the-tests")
+    found = Settings.load(database_url=database_url, redis_url=redis_url, engine="simulator", pepper="of-the-tests")
+    semantic = SemanticCacheSettings(pool="embed")
+    chat = found.pools["chat"].model_copy(
+        update={"cache_s": 86_400.0, "single_flight": True, "semantic_cache": semantic}
+    )
+    embed = PoolSettings(serves="embeddings", engine="simulator", model="words")
+    return found.model_copy(update={"pools": {"chat": chat, "embed": embed}})
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +137,7 @@ def paths(job_ids: dict[str, str]) -> dict[str, str]:
         "apps": "/apps",
         "app": "/app?name=shop",
         "budgets": "/budgets",
+        "caches": "/caches?hours=168",
         "cost": "/cost",
         "error": "/jobs/nonsense",
     }

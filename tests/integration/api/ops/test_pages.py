@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from decimal import Decimal
 from uuid import UUID
 from xml.etree import ElementTree
 
@@ -23,7 +24,17 @@ from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, apps
 from headrace.store.clients import keys
-from headrace.tables import api_keys, decisions, hosts, job_texts, jobs, operators
+from headrace.tables import (
+    api_keys,
+    cache_entries,
+    cache_matches,
+    decisions,
+    hosts,
+    job_texts,
+    jobs,
+    ledger,
+    operators,
+)
 from tests.integration.api.ops.browser import Browser
 from tests.integration.api.ops.full import CANARY
 
@@ -32,7 +43,7 @@ CHARTS = (
     *("/charts/depth.svg?pool=chat", "/charts/depth.svg?pool=chat&hours=6", "/charts/kv.svg?pool=chat&hours=168"),
     *("/charts/waits.svg", f"/charts/routes.svg?month={MONTH}", f"/charts/split.svg?pool=chat&month={MONTH}"),
 )
-PAGES = ("/jobs", "/queues", "/hosts", "/deliveries", "/apps", "/app?name=test", "/budgets", "/cost")
+PAGES = ("/jobs", "/queues", "/hosts", "/deliveries", "/apps", "/app?name=test", "/budgets", "/caches", "/cost")
 
 
 def all_pages(job_ids: list[UUID]) -> list[str]:
@@ -227,3 +238,29 @@ def test_a_provider_s_error_is_shown_to_those_who_can_act_on_it(
     text = browser_of(role).get("/hosts").text
     assert "is not carried out: 2 calls of the provider" in text
     assert ("quota of account 4711" in text) is (role is not Role.VIEWER)
+
+
+def test_the_caches_are_counted_by_app_and_pool(
+    viewer: Browser, app: App, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    assert "No cache was searched in this time." in viewer.get("/caches").text
+    kinds = ("hit", "hit", "shared", "semantic", "miss", "miss", "miss", "miss", "miss", "miss")
+    with store.begin() as db:
+        for number, kind in enumerate(kinds):
+            job_id = queued().job_id
+            db.execute(sa.update(jobs).where(jobs.c.id == job_id).values(cache=kind))
+            if kind != "miss":
+                bill = {"kind": "cache", "job_id": job_id, "pool": "chat", "usd": 0, "saved_usd": Decimal("0.25")}
+                db.execute(sa.insert(ledger).values(**bill))
+            match = {"job_id": job_id, "app_id": app.id, "pool": "chat", "entry_id": job_id, "similarity": 0.9}
+            # One that is not judged yet, four tries, and five rechecks of which one was wrong.
+            verdict = {"kind": "try" if number < 5 else "recheck", "is_right": number != 9 if number else None}
+            db.execute(sa.insert(cache_matches).values(**match, **verdict))
+        entry = {"job_id": job_id, "app_id": app.id, "pool": "chat", "scope": b"s", "digest": b"d", "embedding": [1.0]}
+        db.execute(sa.insert(cache_entries).values(**entry))
+
+    rows = [re.sub(r"<[^>]*>", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", viewer.get("/caches").text)]
+
+    assert ["test", "chat", "2", "1", "1", "6", "40%", "1.00"] in rows
+    assert ["test", "chat", "1", "0", "4", "0", "5", "1", "20.0%"] in rows
+    assert ["chat", "-", "no", "-", "-"] in rows
