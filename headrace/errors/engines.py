@@ -4,6 +4,8 @@ from headrace.errors.base import HeadraceError
 
 #: A provider's rate limits as it reported them. `domain.limits.rates.ProviderRates` names the numbers.
 ProviderRates = tuple[float, tuple[int, int, float] | None, tuple[int, int, float] | None]
+#: The tokens of a call as a paid API counted them. `domain.attempts.Usage` names the numbers.
+BilledTokens = tuple[int, int, int, int]
 
 
 class EngineError(HeadraceError):
@@ -11,12 +13,15 @@ class EngineError(HeadraceError):
 
     Attributes:
         may_be_billed: True when a paid API may have answered and may charge for it.
+        billed_tokens: for what it charges, if it said so, in the tier `billed_tier`.
         retry_after_s: how long the engine asks callers to wait; None if it does not say.
         rates: the rate limits that a paid API reported; None if it reported none.
     """
 
     code = "engine_error"
     may_be_billed = False
+    billed_tokens: BilledTokens | None = None
+    billed_tier: str | None = None
     retry_after_s: float | None = None
     rates: ProviderRates | None = None
 

@@ -96,7 +96,12 @@ class Bill:
             usage = Usage(claim.prompt_tokens, error.made_tokens)
             spent = self._price(claim, usage)
             return AttemptEnd("failed", engine_s, spent, "waste", usage=usage, error_code=error.code)
-        # A call that the paid API may bill counts at its reserved maximum.
+        if error.billed_tokens is not None:
+            usage = Usage(*error.billed_tokens)
+            spent = self._price(claim, usage, error.billed_tier)
+            end = AttemptEnd("failed", engine_s, spent, "waste", usage=usage, error_code=error.code)
+            return replace(end, error_message=str(error))
+        # Any other call that the paid API may bill counts at its reserved maximum.
         spent = Cost(claim.reserved_usd if error.may_be_billed else Decimal(0), self._price(claim).price_version)
         end = AttemptEnd("failed", engine_s, spent, "waste", error_code=error.code, error_message=str(error))
         return replace(end, estimated=error.may_be_billed)

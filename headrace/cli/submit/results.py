@@ -74,8 +74,13 @@ class PrintedResults:
     past: Mapping[int, Past] = MappingProxyType({})
 
     def add(self, outcome: Outcome) -> None:
-        """Print a result."""
-        print_json_line(outcome.record(1))
+        """Print a result. Raises: click.ClickException: there is no room for it, as on a full disk."""
+        try:
+            print_json_line(outcome.record(1))
+        except BrokenPipeError:  # The reader has seen enough. Click ends the command without a word.
+            raise
+        except OSError as error:
+            raise click.ClickException(f"The results cannot be printed: {error.strerror}.") from error
 
 
 class FileResults:

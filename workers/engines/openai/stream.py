@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, cast
 
 from headrace.domain.attempts import Usage
@@ -97,6 +97,8 @@ class ChatCall:
         for choice in chunk["choices"]:
             # An API that makes one answer at a time may leave its number out.
             number = int(choice.get("index") or 0)
+            if number < 0:
+                raise ValueError(f"{number} is no answer's number")
             answer = self.answers[number]
             answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
             if self.request.sampling.top_logprobs is not None and (said := choice.get("logprobs")):
@@ -122,7 +124,13 @@ class ChatCall:
 
     def generation(self) -> Generation:
         """The whole answers. Raises: EngineFault: one is cut off, or no usage came. PromptRejected: it is withheld."""
-        first, *others = (each.as_choice() for each in self.answers)
+        try:
+            first, *others = (each.as_choice() for each in self.answers)
+        except EngineError as error:
+            if self.usage is not None and all(each.finish_reason for each in self.answers):
+                # The call ran to its end, so it is billed by its usage, whatever came of one of its answers.
+                error.billed_tokens, error.billed_tier = astuple(self.usage), self.tier
+            raise
         if self.usage is None:
             raise billed(EngineFault("The paid API's answer came without the usage that it is billed by."))
         return Generation(

@@ -269,6 +269,18 @@ def billed(error: Exception) -> Exception:
     return error
 
 
+def test_a_call_of_no_use_whose_tokens_the_api_counted_costs_these(
+    make_execute: Callable[..., Execute], store: Store, spilled: Callable[..., Ticket], provider: Provider
+) -> None:
+    provider.error = error = billed(PromptRejected("withheld"))
+    error.billed_tokens = (1_000, 0, 0, 0)  # type: ignore[attr-defined]
+    ended = run(make_execute(), store, spilled())
+
+    usd = PRICE.input_usd_per_mtok / 1000
+    assert (ended.state, ended.usd) == (JobState.FAILED, 0)
+    assert (spent(store), entries(store)) == ([(Decimal(0), usd)], [("waste", usd, False)])
+
+
 @pytest.mark.parametrize(
     ("error", "state", "usd"),
     [

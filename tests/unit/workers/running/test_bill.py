@@ -1,4 +1,4 @@
-"""The bill of a compressed prompt: charged is what was sent, and what compression saved is told beside it."""
+"""The bill of an attempt: charged is what was sent, what compression saved is told beside it, and what went wrong."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ from headrace.domain.attempts import Claim, Usage
 from headrace.domain.ids import new_id
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route
+from headrace.errors import PromptRejected
 from headrace.policies.pricing import Tariff
 from workers.engines.base import Generation
 from workers.running.bill import Answered, Bill
@@ -57,6 +58,19 @@ def test_an_own_pool_counted_the_original_at_the_door() -> None:
 def test_at_the_paid_api_the_original_is_estimated_from_its_own_count() -> None:
     # 904 bytes for 452: the same text has twice the tokens.
     assert bill(Route.OVERFLOW, COMPRESSED, Usage(500, 0)) == (1000, Decimal("0.001"), Decimal("0.001"))
+
+
+def test_a_paid_call_of_no_use_costs_what_the_api_counted_and_else_its_reserved_maximum() -> None:
+    settings = Settings(pools={"chat": PoolSettings(model="m", price=PRICE)}, prices={"gpt-4o-mini": PRICE})
+    of, claim = Bill(Tariff.of(settings), Route.OVERFLOW, "host"), replace(CLAIM, reserved_usd=Decimal(9))
+    error = PromptRejected("withheld")
+    error.may_be_billed = True
+    unknown = of.of_failure(claim, error, 1.0)
+    error.billed_tokens = (1000, 0, 0, 0)
+    known = of.of_failure(claim, error, 1.0)
+    assert (unknown.cost.usd, unknown.estimated, unknown.usage) == (Decimal(9), True, Usage())
+    assert (known.cost.usd, known.estimated, known.usage) == (Decimal("0.002"), False, Usage(1000, 0))
+    assert (known.kind, known.error_code, known.error_message) == ("waste", "prompt_rejected", "withheld")
 
 
 @pytest.mark.parametrize("route", list(Route))

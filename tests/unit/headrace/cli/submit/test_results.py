@@ -11,7 +11,7 @@ import click
 import pytest
 
 from headrace.cli.submit.lines import Line
-from headrace.cli.submit.results import FileResults, Outcome, Past, results_file
+from headrace.cli.submit.results import FileResults, Outcome, Past, PrintedResults, results_file
 
 ERROR = {"code": "expired", "message": "Too late."}
 
@@ -28,6 +28,25 @@ def path(tmp_path: Path) -> Path:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), click.ClickException),
+        (BrokenPipeError(errno.EPIPE, ""), BrokenPipeError),
+    ],
+    ids=["full", "closed"],
+)
+def test_printed_results_without_room_end_in_one_line_and_without_a_reader_in_none(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, raised: type[Exception]
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(click, "echo", fail)
+    with pytest.raises(raised):
+        PrintedResults().add(outcome(1))
 
 
 def test_the_next_run_knows_what_the_last_one_has_done(path: Path) -> None:

@@ -10,15 +10,15 @@ from headrace.domain.attempts import Usage
 from headrace.domain.choices import Choice
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall, joined
-from headrace.errors import EngineFault
+from headrace.errors import EngineError, EngineFault
 from workers.engines.base import Delta, GenerationRequest
 from workers.engines.openai.stream import ChatCall
 
 REQUEST = GenerationRequest("r1", (Message("user", "hello"),), Sampling(max_tokens=16))
 
 
-def chunk(*choices: dict[str, Any], usage: dict[str, int] | None = None) -> bytes:
-    text = json.dumps({"model": "m", "choices": choices, "usage": usage}, ensure_ascii=False)
+def chunk(*choices: dict[str, Any], usage: dict[str, int] | None = None, **fields: str) -> bytes:
+    text = json.dumps({"model": "m", "choices": choices, "usage": usage, **fields}, ensure_ascii=False)
     return f"data: {text}\r\n\r\n".encode()
 
 
@@ -73,6 +73,12 @@ def test_a_malformed_call_is_an_error(call: Any) -> None:
         ChatCall(REQUEST, None).read(chunk({"delta": {"tool_calls": [call]}}))
 
 
+def test_an_answer_below_the_first_is_an_error() -> None:
+    call = ChatCall(replace(REQUEST, sampling=Sampling(16, n=2)), None)
+    with pytest.raises(ValueError, match="-1"):
+        call.read(chunk({"index": -1, "delta": {"content": "x"}}))
+
+
 def test_the_pieces_of_several_answers_are_told_apart_by_their_indices() -> None:
     told: list[Delta] = []
     call = ChatCall(replace(REQUEST, sampling=Sampling(16, n=2)), told.append)
@@ -87,3 +93,28 @@ def test_the_pieces_of_several_answers_are_told_apart_by_their_indices() -> None
     generation = call.generation()
     assert (generation.text, generation.finish_reason, generation.usage) == ("one", "stop", Usage(3, 4))
     assert generation.others == (Choice("two words", "length"),)
+
+
+@pytest.mark.parametrize(
+    ("reason", "counts", "billed_tokens"),
+    [
+        ("content_filter", {"prompt_tokens": 3, "completion_tokens": 4}, (3, 4, 0, 0)),
+        ("odd", {"prompt_tokens": 3, "completion_tokens": 4}, (3, 4, 0, 0)),
+        (None, {"prompt_tokens": 3, "completion_tokens": 4}, None),
+        ("content_filter", None, None),
+    ],
+    ids=["withheld", "odd", "cut off", "uncounted"],
+)
+def test_several_answers_of_which_one_is_of_no_use_are_billed_by_their_usage_if_the_call_ran_to_its_end(
+    reason: str | None, counts: dict[str, int] | None, billed_tokens: tuple[int, ...] | None
+) -> None:
+    call = ChatCall(replace(REQUEST, sampling=Sampling(16, n=2)), None)
+    call.read(chunk({"index": 0, "delta": {"content": "one"}, "finish_reason": "stop"}, service_tier="flex"))
+    call.read(chunk({"index": 1, "delta": {"content": "two"}, "finish_reason": reason}))
+    if counts is not None:
+        call.read(chunk(usage=counts))
+    with pytest.raises(EngineError) as raised:
+        call.generation()
+    assert raised.value.may_be_billed
+    assert raised.value.billed_tokens == billed_tokens
+    assert raised.value.billed_tier == ("flex" if billed_tokens else None)
