@@ -68,6 +68,8 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
+        # The connection that was used last has its statements prepared and planned, and needs no test.
+        pool_use_lifo=True,
         # An error's text would put the parameters into the logs: prompts, answers and digests of keys.
         hide_parameters=True,
         connect_args=_connect_args("DATABASE_URL", settings.database_url),

@@ -175,6 +175,21 @@ def test_session_has_its_bounds_and_what_the_address_asks_for(settings: Settings
     engine.dispose()
 
 
+def test_a_lone_caller_uses_one_connection_again_and_again(settings: Settings) -> None:
+    engine = connections.postgres(settings, pool_size=3)
+    store = Store(engine)
+    with store.begin() as first, store.begin() as second, store.begin() as third:
+        assert len({db.scalar(sa.text("SELECT pg_backend_pid()")) for db in (first, second, third)}) == 3
+
+    used = set()
+    for _ in range(6):
+        with store.autocommit() as db:
+            used.add(db.scalar(sa.text("SELECT pg_backend_pid()")))
+
+    assert len(used) == 1, "the others have no statement prepared, and are tested before they are used again"
+    engine.dispose()
+
+
 @pytest.mark.parametrize("is_new", [False, True], ids=["taken before", "taken after"])
 def test_a_connection_that_is_in_use_at_the_close_is_closed_once_it_is_given_back(
     settings: Settings, is_new: bool
