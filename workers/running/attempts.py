@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-StopReason = Literal["cancelled", "deadline_exceeded", "run_timeout", "lease_lost", "draining"]
+StopReason = Literal["cancelled", "deadline_exceeded", "run_timeout", "lease_lost", "claim_lost", "draining"]
 
 
 class RunningAttempts:
@@ -51,6 +51,11 @@ class RunningAttempts:
         """The attempts that run now."""
         with self._changed:
             return list(self._running)
+
+    def stopping(self) -> list[str]:
+        """The running attempts that must stop."""
+        with self._changed:
+            return [request_id for request_id, reason in self._running.items() if reason is not None]
 
     def longer_than(self, seconds: float) -> list[str]:
         """The attempts that have run for longer than `seconds`."""

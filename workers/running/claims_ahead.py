@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row
 
 from headrace.batching import Call
+from workers.running.commits import Commit
 
 #: Seconds that `end` waits for a statement under way: longer than Postgres may take for one.
 END_TIMEOUT_S = 10.0
@@ -22,7 +23,16 @@ MOST_TAKES = 4
 
 #: A message: the job and its `enqueue_no`.
 Message = tuple[UUID, int]
-ClaimCall = Call[Message, Row[Any] | None]
+
+
+class ClaimedRow(NamedTuple):
+    """The row of a job that was claimed, and the commit of its claim. The row is None if there is nothing to claim."""
+
+    row: Row[Any] | None
+    commit: Commit
+
+
+ClaimCall = Call[Message, ClaimedRow]
 
 
 class ClaimsAhead:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 from headrace import hops
@@ -23,6 +24,7 @@ from workers.paid.payer import NO_CALL, NotYet, Payer
 from workers.running.attempts import StopReason
 from workers.running.bill import Answered, Bill
 from workers.running.cascading import Cascading, without_judged
+from workers.running.commits import Claimed
 from workers.running.generating import Generating
 from workers.running.records import AttemptRecords
 from workers.running.rerouting import next_queue
@@ -98,16 +100,30 @@ class Execute:
     def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         hops.reach("thread", job_id)
         self.hold(job_id)
-        claim = self.records.claim(job_id, enqueue_no)
-        if claim is None:
+        claimed = self.records.claim(job_id, enqueue_no)
+        if claimed is None:
             return None
+        claim, commit = claimed
         hops.reach("claim", job_id)
         with self.state.attempts.running(claim.request_id):
-            self.records.has_left(claim)
+            commit.then(partial(self._note_commit, claim))
+            if self.payer is not None or claim.sampling.compression is not None:
+                # What is paid for or asked of other workers cannot be taken back.
+                commit.wait()
             # A price that changes during the call must not make it dearer than what is reserved for it.
             bill = self.bill.of_one_attempt()
             paid = self._paid(claim, bill.tariff)
-            return self._attempt(paid, bill) if isinstance(paid, Claim) else paid
+            return self._attempt(Claimed(paid, commit), bill) if isinstance(paid, Claim) else paid
+
+    def _note_commit(self, claim: Claim, is_on_disk: bool) -> None:
+        """Let the job's queue forget it once its claim is on disk, or abort the attempt if that has failed.
+
+        If the claim were undone after the queue's books forgot the job, no sweep would look at the job again.
+        """
+        if is_on_disk:
+            self.records.has_left(claim)
+        elif self.state.attempts.stop(claim.request_id, "claim_lost"):
+            self.generating.engine.abort(claim.request_id)
 
     def _paid(self, claim: Claim, tariff: Tariff) -> Claim | Outcome | None:
         """Reserve the money for the call, if it costs any. Returns: the claim; the job's outcome if nothing runs."""
@@ -150,11 +166,12 @@ class Execute:
             return self.records.finish(claim, JobState.FAILED, end)
         return self.records.stand_in(claim, end, end.error_code or "failed")
 
-    def _attempt(self, claim: Claim, bill: Bill) -> Outcome | None:
+    def _attempt(self, claimed: Claimed, bill: Bill) -> Outcome | None:
+        claim, commit = claimed
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
         try:
             claim = self.compressor.compress(claim) if self.compressor else claim
-            outcome, engine_s = self.generating.generate(self.cascading.asked(claim), tier)
+            outcome, engine_s = self.generating.generate(Claimed(self.cascading.asked(claim), commit), tier)
         except EngineCrash as error:
             outcome, engine_s = error, 0.0
         if self.payer is not None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from headrace import hops
-from headrace.domain.attempts import ApiTier, Claim
+from headrace.domain.attempts import ApiTier
 from headrace.errors import EngineError
 from headrace.policies.retries import is_continuable
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
+from workers.running.commits import Claimed
 from workers.running.publisher import Publisher
 from workers.taking.kv_budget import KvBudget
 
@@ -28,13 +29,15 @@ class Generating:
     kv_budget: KvBudget
     publisher: Publisher
 
-    def generate(self, claim: Claim, tier: ApiTier | None) -> tuple[Generation | EngineError, float]:
-        """Answer one claim. Its output is published before this returns.
+    def generate(self, claimed: Claimed, tier: ApiTier | None) -> tuple[Generation | EngineError, float]:
+        """Answer one claim. Its output is published before this returns, and the claim is on disk.
 
         Args: tier: the paid API's service tier. Returns: the answer or the error, and how long it took, in seconds.
+        Raises: StoreUnavailable: the claim was not committed; the answer is dropped.
         """
         outcome: Generation | EngineError
-        with self._published(claim) as (prefix, on_delta):
+        claim, commit = claimed
+        with self._published(claimed) as (prefix, on_delta):
             hops.reach("begin", claim.job_id)
             asked = (claim.request_id, claim.sent, claim.sampling, claim.lane.priority, claim.model)
             request = GenerationRequest(*asked, prefix, claim.adapter, tier)
@@ -45,6 +48,7 @@ class Generating:
             except EngineError as error:
                 outcome = error
             engine_s = time.monotonic() - started
+            commit.wait()
         return outcome, engine_s
 
     def release(self, job_id: UUID, outcome: Generation | EngineError | None = None) -> None:
@@ -52,8 +56,9 @@ class Generating:
         self.kv_budget.release(job_id, outcome if isinstance(outcome, Generation) else None)
 
     @contextmanager
-    def _published(self, claim: Claim) -> Iterator[tuple[str, OnDelta | None]]:
+    def _published(self, claimed: Claimed) -> Iterator[tuple[str, OnDelta | None]]:
         """Publish a streamed job's output. Yields: the text to continue, and the listener for new pieces."""
+        claim, commit = claimed
         if not claim.stream:
             yield "", None
             return
@@ -61,5 +66,5 @@ class Generating:
         def can_continue(text: str) -> bool:
             return self.engine.continues and is_continuable(text, claim.sampling)
 
-        with self.publisher.publishing(claim.job_id, claim.enqueue_no, can_continue) as published:
+        with self.publisher.publishing(claim.job_id, claim.enqueue_no, can_continue, commit) as published:
             yield published

@@ -94,6 +94,7 @@ class Lease:
         last_good = time.monotonic()
         while not self._ended.wait(self.times.renew_every_s):
             try:
+                self._abort_again()
                 self._end_overlong()
                 self._renew()
                 last_good = time.monotonic()
@@ -128,6 +129,11 @@ class Lease:
             self.called_back()
         log.info("host_drains" if drains else "host_called_back", extra={"worker_id": str(self.state.id)})
 
+    def _abort_again(self) -> None:
+        """Abort each attempt that must stop once more: the first time, it may not have reached the engine yet."""
+        for request_id in self.state.attempts.stopping():
+            self.engine.abort(request_id)
+
     def _end_overlong(self) -> None:
         """Abort attempts that ran too long. Stop this worker if the engine does not end an aborted attempt."""
         for request_id in self.state.attempts.longer_than(self.times.max_run_s):
@@ -158,8 +164,7 @@ class Lease:
     def _stop(self, request_id: str, reason: StopReason) -> None:
         if self.state.attempts.stop(request_id, reason):
             log.info("attempt_stopped", extra={**_facts(request_id), "reason": reason})
-        # Repeated at every renewal: the first time, the attempt may not have reached the engine yet.
-        self.engine.abort(request_id)
+            self.engine.abort(request_id)
 
     def _mind_until_ended(self) -> None:
         while not self._ended.wait(self.times.renew_every_s):

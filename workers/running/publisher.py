@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from uuid import UUID
 
 from headrace import hops
@@ -20,6 +21,7 @@ from headrace.domain.prompts import storable
 from headrace.domain.prompts.tools import merged
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta, OnDelta
+from workers.running.commits import ON_DISK, Commit
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class _Publication:
         enqueue_no: the claim's number, which fences every published piece.
         prefix: the published text that the attempt continues.
         has_begun: True once Redis knows the claim.
+        is_held: True until the claim is on disk: nothing is sent before.
         awaits_first: True until the engine has added a piece.
         is_dropped: True once the attempt can publish no more.
         published_bytes: the length of its stream in Redis.
@@ -57,6 +60,7 @@ class _Publication:
     enqueue_no: int
     prefix: str = ""
     has_begun: bool = False
+    is_held: bool = True
     awaits_first: bool = True
     is_dropped: bool = False
     published_bytes: int = 0
@@ -67,6 +71,11 @@ class _Publication:
     def is_settled(self) -> bool:
         """True when nothing is left to send."""
         return self.is_dropped or not (self.pieces or self.unpublished)
+
+    @property
+    def is_due(self) -> bool:
+        """True when the next round trip has something to do for it."""
+        return not (self.is_held or self.is_dropped or (self.has_begun and self.is_settled))
 
     def due(self) -> Iterator[StreamPiece]:
         """Yield the unpublished pieces, each with its offset in the stream."""
@@ -100,28 +109,28 @@ class Publisher:
 
     @contextmanager
     def publishing(
-        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]
+        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool], commit: Commit = ON_DISK
     ) -> Iterator[tuple[str, OnDelta]]:
         """Publish one claim's output. The exit waits for the last pieces, for `LAST_FLUSH_S` at most.
 
         Args:
             can_continue: whether the engine can continue this text, which an earlier claim published.
+            commit: puts the claim on disk; nothing is published before, and if it fails, nothing at all.
 
         Yields: the text that the engine must continue, and a callback for its pieces, which does not block.
+        Raises: StoreUnavailable: the commit has failed.
         """
-        publication = self._begun(job_id, enqueue_no, can_continue)
+        publication = self._begun(job_id, enqueue_no, can_continue, commit)
         with self._changed:
             self._open.append(publication)
-            if not publication.has_begun:
-                self._has_news = True
-                self._changed.notify_all()
+        commit.then(partial(self._release, publication))
 
         def add(piece: Delta) -> None:
             with self._changed:
                 publication.pieces.append(piece)
                 # Once per round trip: waking the thread for each piece would cost the engine's loop time. A first piece
                 # does not wait for the other streams' next round trip.
-                if not self._has_news or publication.awaits_first:
+                if not publication.is_held and (not self._has_news or publication.awaits_first):
                     self._has_news = True
                     self._is_hurried |= publication.awaits_first
                     self._changed.notify_all()
@@ -140,12 +149,15 @@ class Publisher:
         except BrokerUnavailable as error:
             log.warning("stream_not_ended", extra={"job_id": show_id(job_id), "error": str(error)})
 
-    def _begun(self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]) -> _Publication:
+    def _begun(
+        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool], commit: Commit
+    ) -> _Publication:
         """Take the stream over. Without Redis, the thread does so later, and the text starts from the beginning."""
         publication = _Publication(job_id, enqueue_no)
         if enqueue_no == FIRST:
             # Nothing to continue: the thread begins the stream while the engine computes the first token.
             return publication
+        commit.wait()
         try:
             text = self._streams.begin(job_id, enqueue_no)
             if text and not can_continue(text):
@@ -157,6 +169,15 @@ class Publisher:
         publication.prefix = text or ""
         publication.published_bytes = len(publication.prefix.encode())
         return publication
+
+    def _release(self, publication: _Publication, is_on_disk: bool) -> None:
+        """Let a publication's pieces out now that its commit is over, or drop them if the claim is not on disk."""
+        with self._changed:
+            publication.is_held, publication.is_dropped = False, publication.is_dropped or not is_on_disk
+            if publication.is_due:
+                self._has_news = True
+                self._is_hurried |= bool(publication.pieces)
+            self._changed.notify_all()
 
     def _settle(self, publication: _Publication) -> None:
         """Wait a moment for the last pieces to be published, then forget the publication."""
@@ -192,7 +213,7 @@ class Publisher:
         with self._changed:
             self._changed.wait_for(lambda: self._has_news or self._is_ending)
             self._has_news = self._is_hurried = False
-            due = [each for each in self._open if not (each.is_settled and each.has_begun)]
+            due = [each for each in self._open if each.is_due]
             for publication in due:
                 publication.unpublished += _told(publication.pieces)
                 publication.pieces.clear()

@@ -21,6 +21,7 @@ from headrace.errors import StoreUnavailable
 from headrace.store import Store, attempts, escalations, poison
 from workers.outcomes import Outcome
 from workers.running.claims_ahead import ClaimsAhead
+from workers.running.commits import Claimed
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
 from workers.running.shared_attempts import SharedAttempts, log_ended
@@ -62,12 +63,12 @@ class AttemptRecords:
         """Claims jobs while they are on their way to their threads."""
         return self._shared.ahead
 
-    def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
+    def claim(self, job_id: UUID, enqueue_no: int) -> Claimed | None:
         """Claim a queued job. None if it cannot be claimed. Raises: StoreUnavailable."""
-        claim = self._shared.claim(job_id, enqueue_no)
-        if claim is None:
+        claimed = self._shared.claim(job_id, enqueue_no)
+        if claimed is None:
             log.info("claim_missed", extra={"job_id": show_id(job_id), "enqueue_no": enqueue_no})
-        return claim
+        return claimed
 
     def has_left(self, claim: Claim) -> None:
         """Notify the job's queue that the job has left it."""

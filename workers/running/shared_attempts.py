@@ -16,9 +16,11 @@ from headrace.domain.attempts import AttemptEnd, Claim
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Route
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
+from headrace.errors import Unavailable
 from headrace.store import Store, attempts
 from headrace.store.attempts.claims import claim_of
-from workers.running.claims_ahead import ClaimsAhead
+from workers.running.claims_ahead import ClaimCall, ClaimedRow, ClaimsAhead
+from workers.running.commits import ON_DISK, Claimed, Commit
 from workers.sharing import MOST, Sharing
 
 log = logging.getLogger(__name__)
@@ -39,15 +41,18 @@ class SharedAttempts:
     def __init__(self, store: Store, worker_id: UUID, engine: str) -> None:
         self._store, self._worker_id, self._engine = store, worker_id, engine
         self._claims = Sharing(self._claim_all, MOST, Gathering(GATHER_S))
-        self.ahead = ClaimsAhead(self._claims.settle)
+        self.ahead = ClaimsAhead(self._claim_early)
         ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
         self._ends = {target: Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S)) for target in ends}
 
-    def claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
-        """As `store.attempts.claim`. Raises: StoreUnavailable."""
+    def claim(self, job_id: UUID, enqueue_no: int) -> Claimed | None:
+        """As `store.attempts.claim`; a claim that was made ahead may still be on its way to the disk.
+
+        Raises: StoreUnavailable.
+        """
         call = self.ahead.fetch(job_id, enqueue_no)
-        row = self._claims.call(job_id, enqueue_no) if call is None else call.result()
-        return None if row is None else claim_of(row)
+        row, commit = (self._claims.call(job_id, enqueue_no), ON_DISK) if call is None else call.result()
+        return None if row is None else Claimed(claim_of(row), commit)
 
     def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
         """As `store.attempts.finish`, for a job that has no webhook.
@@ -58,6 +63,33 @@ class SharedAttempts:
         if end.logprobs or len(end.text or "") > ALONE_CHARS:
             return claim.job_id in self._finish_all(target, {claim.job_id: (claim, end)})
         return self._ends[target].call(claim.job_id, (claim, end)) is not None
+
+    def _claim_early(self, calls: Sequence[ClaimCall]) -> None:
+        """Claim for these calls, and settle them before the commit: their engines compute while the disk writes.
+
+        Raises: StoreUnavailable. A call that was settled hears of it from its commit.
+        """
+        commit = Commit()
+        try:
+            with self._store.begin() as db:
+                rows = attempts.claim_all(db, dict(call.ask for call in calls), self._worker_id, self._engine)
+                for call in calls:
+                    call.settle(ClaimedRow(rows.get(call.ask[0]), commit))
+        except BaseException as error:
+            commit.fail(error)
+            if isinstance(error, Unavailable) or not isinstance(error, Exception):
+                raise
+            for call in calls:
+                if not call.is_settled:
+                    self._claim_alone(call)
+        else:
+            commit.succeed()
+
+    def _claim_alone(self, call: ClaimCall) -> None:
+        try:
+            call.settle(ClaimedRow(self._claim_all(dict([call.ask])).get(call.ask[0]), ON_DISK))
+        except Exception as error:
+            call.fail(error)
 
     def _claim_all(self, asked: Mapping[UUID, int]) -> Mapping[UUID, Row[Any]]:
         with self._store.autocommit() as db:

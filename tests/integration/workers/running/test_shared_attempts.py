@@ -42,7 +42,16 @@ def add_worker(store: Store) -> UUID:
 
 def claim_all(shared: SharedAttempts, tickets: list[Ticket]) -> list[Claim | None]:
     with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(lambda each: shared.claim(each.job_id, each.enqueue_no), tickets))
+        return list(threads.map(lambda each: claimed(shared, each), tickets))
+
+
+def claimed(shared: SharedAttempts, ticket: Ticket) -> Claim | None:
+    """The ticket's claim once it is on disk."""
+    found = shared.claim(ticket.job_id, ticket.enqueue_no)
+    if found is None:
+        return None
+    found.commit.wait()
+    return found.claim
 
 
 def test_jobs_that_come_together_are_claimed_and_ended_in_fewer_statements(

@@ -15,8 +15,9 @@ from headrace.domain.ids import new_id
 from headrace.domain.jobs import StreamPiece
 from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.prompts.tools import ToolCallPiece
-from headrace.errors import BrokerUnavailable
+from headrace.errors import BrokerUnavailable, StoreUnavailable
 from workers.engines.base import Delta
+from workers.running.commits import Commit
 from workers.running.publisher import FLUSH_EVERY_S, Publisher
 
 #: How long the stand-in hangs before it fails.
@@ -112,6 +113,39 @@ def test_text_is_published_while_it_is_made(publisher: Publisher, streams: FakeS
         wait_until(lambda: streams.text[job_id] == "one ")
         add(Delta("two"))
         wait_until(lambda: streams.text[job_id] == "one two")
+
+
+def test_nothing_is_published_before_the_claim_is_on_disk(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id, other, commit = new_id(), new_id(), Commit()
+    with publisher.publishing(job_id, 1, always, commit) as (_, add):
+        add(Delta("one "))
+        with publisher.publishing(other, 1, always) as (_, add_other):
+            add_other(Delta("other"))
+        assert [begun[0] for begun in streams.begun] == [other]
+        assert streams.text.keys() == {other}
+        commit.succeed()
+        wait_until(lambda: streams.text[job_id] == "one ")
+        add(Delta("two"))
+    assert streams.text[job_id] == "one two"
+
+
+def test_nothing_of_a_claim_that_is_lost_is_published(publisher: Publisher, streams: FakeStreams) -> None:
+    job_id, other, commit = new_id(), new_id(), Commit()
+    with publisher.publishing(job_id, 1, always, commit) as (_, add):
+        add(Delta("one "))
+        commit.fail(StoreUnavailable("Postgres is away."))
+        add(Delta("two"))
+    with publisher.publishing(other, 1, always) as (_, add_other):
+        add_other(Delta("other"))
+    assert ([begun[0] for begun in streams.begun], streams.text.keys()) == ([other], {other})
+
+
+def test_a_later_claim_takes_no_stream_over_before_it_is_on_disk(publisher: Publisher, streams: FakeStreams) -> None:
+    commit = Commit()
+    commit.fail(StoreUnavailable("Postgres is away."))
+    with pytest.raises(StoreUnavailable), publisher.publishing(new_id(), 2, always, commit):
+        raise AssertionError("It has begun.")
+    assert streams.begun == []
 
 
 def test_each_piece_names_its_answer_and_its_tokens(publisher: Publisher, streams: FakeStreams) -> None:
