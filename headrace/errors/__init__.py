@@ -12,6 +12,7 @@ from headrace.errors.engines import (
     EngineUnavailable,
     ModelUnavailable,
     PromptRejected,
+    TooFewAnswers,
 )
 from headrace.errors.jobs import (
     IllegalTransition,
@@ -90,6 +91,7 @@ __all__ = [
     "SlotsFull",
     "StackError",
     "StoreUnavailable",
+    "TooFewAnswers",
     "Unanswered",
     "Unauthenticated",
     "Unavailable",

@@ -32,6 +32,10 @@ class PromptRejected(EngineError):
     code = "prompt_rejected"
 
 
+class TooFewAnswers(PromptRejected):
+    """A paid API made fewer answers than the prompt asks for. Another engine may make them all."""
+
+
 class EngineFault(EngineError):
     """This try failed; the engine lives."""
 

@@ -14,7 +14,7 @@ from headrace import hops
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack
 from headrace.domain.ids import show_id
 from headrace.domain.states import SUSPECT, JobState
-from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable
+from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable, TooFewAnswers
 from headrace.policies.overflow import Objection
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
@@ -216,7 +216,7 @@ class Execute:
             # A call that was refused for capacity does not count as an attempt, and the job's start_by still bounds it.
             # From the second attempt on, start_by no longer applies and the number of attempts is the bound.
             return self._put_off(claim, error.retry_after_s or backoff_s(claim.enqueue_no), end)
-        if not isinstance(error, EngineUnavailable):
+        if not isinstance(error, EngineUnavailable | TooFewAnswers):
             return self._try_again(claim, error, end)
         if self.payer is not None:
             return self._turn_away(claim, Objection(error.code, str(error)), end)

@@ -12,7 +12,7 @@ from headrace.domain.limits.rates import ProviderRates
 from headrace.domain.logprobs import Alternative, TokenLogprob, alternative
 from headrace.domain.prompts import storable
 from headrace.domain.prompts.tools import CallPlaces, ToolCallPiece, joined
-from headrace.errors import EngineError, EngineFault, PromptRejected
+from headrace.errors import EngineError, EngineFault, PromptRejected, TooFewAnswers
 from workers.engines.base import Delta, FinishReason, Generation, GenerationRequest, OnDelta
 
 #: The beginning of a stream's line, and the marker that ends the stream in place of a chunk.
@@ -32,6 +32,11 @@ class PaidAnswer:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     told_logprobs: int = 0
     finish_reason: str | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """True if nothing came of it, not even its end."""
+        return not (self.pieces or self.reasoning or self.tool_calls or self.finish_reason)
 
     def as_choice(self) -> Choice:
         """The whole answer. Raises: EngineFault: it is cut off. PromptRejected: it is withheld."""
@@ -123,11 +128,15 @@ class ChatCall:
             self.on_delta(Delta(text, logprobs, reasoning, calls, number))
 
     def generation(self) -> Generation:
-        """The whole answers. Raises: EngineFault: one is cut off, or no usage came. PromptRejected: it is withheld."""
+        """The whole answers.
+
+        Raises: EngineFault: one is cut off, or no usage came. PromptRejected: one is withheld, or missing.
+        """
         try:
+            self._check_number()
             first, *others = (each.as_choice() for each in self.answers)
         except EngineError as error:
-            if self.usage is not None and all(each.finish_reason for each in self.answers):
+            if self.usage is not None and all(each.finish_reason or each.is_missing for each in self.answers):
                 # The call ran to its end, so it is billed by its usage, whatever came of one of its answers.
                 error.billed_tokens, error.billed_tier = astuple(self.usage), self.tier
             raise
@@ -146,6 +155,12 @@ class ChatCall:
             tool_calls=first.tool_calls,
             others=tuple(others),
         )
+
+    def _check_number(self) -> None:
+        """Raises: TooFewAnswers: the API would make as few at each try, and bill each."""
+        made = sum(not each.is_missing for each in self.answers)
+        if self.usage is not None and 0 < made < len(self.answers):
+            raise billed(TooFewAnswers(f"The paid API made {made} of {len(self.answers)} answers: leave 'n' out."))
 
 
 def billed(error: EngineError) -> EngineError:

@@ -31,6 +31,7 @@ from headrace.errors import (
     ModelUnavailable,
     PromptRejected,
     StoreUnavailable,
+    TooFewAnswers,
 )
 from headrace.policies.pricing import Tariff, ceiling
 from headrace.policies.retries import RetryRules
@@ -278,6 +279,25 @@ def test_a_call_of_no_use_whose_tokens_the_api_counted_costs_these(
 
     usd = PRICE.input_usd_per_mtok / 1000
     assert (ended.state, ended.usd) == (JobState.FAILED, 0)
+    assert (spent(store), entries(store)) == ([(Decimal(0), usd)], [("waste", usd, False)])
+
+
+@pytest.mark.parametrize(("overflow", "state"), [("allow", JobState.WAITING), ("only", JobState.FAILED)])
+def test_a_job_of_which_the_api_makes_too_few_answers_goes_to_its_own_pool_if_it_may(
+    make_execute: Callable[..., Execute],
+    store: Store,
+    spilled: Callable[..., Ticket],
+    provider: Provider,
+    overflow: str,
+    state: JobState,
+) -> None:
+    provider.error = error = billed(TooFewAnswers("1 of 3"))
+    error.billed_tokens = (1_000, 0, 0, 0)  # type: ignore[attr-defined]
+    ended = run(make_execute(), store, spilled(overflow=Overflow(overflow)))
+
+    usd = PRICE.input_usd_per_mtok / 1000
+    assert (ended.state, provider.calls) == (state, 1)
+    assert ended.queue == ("chat.normal" if state is JobState.WAITING else "overflow.normal")
     assert (spent(store), entries(store)) == ([(Decimal(0), usd)], [("waste", usd, False)])
 
 

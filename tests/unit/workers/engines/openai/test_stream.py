@@ -10,7 +10,7 @@ from headrace.domain.attempts import Usage
 from headrace.domain.choices import Choice
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall, joined
-from headrace.errors import EngineError, EngineFault
+from headrace.errors import EngineError, EngineFault, TooFewAnswers
 from workers.engines.base import Delta, GenerationRequest
 from workers.engines.openai.stream import ChatCall
 
@@ -93,6 +93,26 @@ def test_the_pieces_of_several_answers_are_told_apart_by_their_indices() -> None
     generation = call.generation()
     assert (generation.text, generation.finish_reason, generation.usage) == ("one", "stop", Usage(3, 4))
     assert generation.others == (Choice("two words", "length"),)
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "message", "billed_tokens"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 2}, TooFewAnswers, "made 1 of 3 answers", (3, 2, 0, 0)),
+        (None, EngineFault, "cut off", None),
+    ],
+    ids=["whole", "cut off"],
+)
+def test_an_api_that_makes_fewer_answers_than_asked_for_is_not_paid_for_it_again(
+    counts: dict[str, int] | None, error: type[EngineError], message: str, billed_tokens: tuple[int, ...] | None
+) -> None:
+    call = ChatCall(replace(REQUEST, sampling=Sampling(16, n=3)), None)
+    call.read(chunk({"delta": {"content": "one"}, "finish_reason": "stop"}))
+    if counts is not None:
+        call.read(chunk(usage=counts))
+    with pytest.raises(error, match=message) as raised:
+        call.generation()
+    assert (raised.value.billed_tokens, raised.value.may_be_billed) == (billed_tokens, True)
 
 
 @pytest.mark.parametrize(
