@@ -1,6 +1,7 @@
 """What is written down about the queues, and what is decided from it."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -164,9 +165,11 @@ def test_the_doors_learn_how_fast_a_backed_up_pool_drains_and_what_arrives(
 
     told = from_json(admission.outlook() or "")
 
-    # 30 jobs of 8 prompt and 16 output tokens in 10 s, on 32 slots.
-    assert told["chat"].drain_tokens_per_s_per_slot == pytest.approx(30 * 24 / 10 / 32, rel=0.1)
-    assert told["chat"].lanes == {Lane.NORMAL: LaneRates(pytest.approx(30 * 24 / 10, rel=0.1), 24)}
+    # 30 jobs of 8 prompt and 16 output tokens in 10 s, on 32 slots. A busy machine takes longer.
+    [(seconds,)] = query("SELECT extract(epoch FROM max(at) - min(at))::float FROM queue_samples")
+    assert seconds >= 10
+    assert told["chat"].drain_tokens_per_s_per_slot == pytest.approx(30 * 24 / seconds / 32, rel=0.1)
+    assert told["chat"].lanes == {Lane.NORMAL: LaneRates(pytest.approx(30 * 24 / seconds, rel=0.1), 24)}
     assert told["overflow"] == PoolRates(None)
 
 
@@ -253,7 +256,8 @@ def test_stale_samples_hold_the_fleet(deps: ControlDeps, running_under: Any, que
     query("UPDATE queue_samples SET at = at - interval '5 minutes'")
     decision = autoscale(deps)["chat"]
     assert decision.target == 3
-    assert decision.reason.startswith("hold: the newest sample is 300 s old")
+    # A busy machine takes a second between the two.
+    assert re.match(r"hold: the newest sample is 30\d s old", decision.reason)
 
 
 def test_a_pool_that_was_never_observed_gets_its_minimum(deps: ControlDeps) -> None:
