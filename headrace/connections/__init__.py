@@ -25,6 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl, Sentinels
+from headrace.connections.kept import IDLE_S, KEPT_SINCE
 from headrace.connections.outages import (
     DroppedConnection,
     DroppedSentinelConnection,
@@ -41,9 +42,6 @@ CONNECT_TIMEOUT_S = 2
 POOL_TIMEOUT_S = 10
 #: The most Postgres connections of one worker. Its threads share statements, so that few run at once.
 OF_A_WORKER = 5
-#: A pooled connection unused for this many seconds is tested before use: Postgres may have restarted meanwhile. A test
-#: before every use would double the cost of a short statement.
-IDLE_S = 1.0
 #: Seconds to wait for Redis to answer one command. A command takes about a millisecond; a hung Redis blocks a thread
 #: for this long.
 REDIS_TIMEOUT_S = 2
@@ -166,7 +164,7 @@ def _try_idle_ones(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkin")
     def note_use(_connection: object, entry: ConnectionPoolEntry) -> None:
-        entry.info["used_at"] = time.monotonic()
+        entry.info["used_at"] = entry.info.pop(KEPT_SINCE, time.monotonic())
 
     @event.listens_for(engine, "checkout")
     def try_it(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:

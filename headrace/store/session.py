@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from psycopg import Connection as Session
 from psycopg import Error as DriverError
@@ -55,10 +55,11 @@ class Store:
         The driver alone runs it: SQLAlchemy's own part of a run costs as much processor time as ten rows of jobs.
         Raises: StoreUnavailable. DBAPIError.
         """
-        with self.autocommit() as db:
-            session = db.connection.driver_connection
-            if db.in_transaction() or not isinstance(session, Session):
+        if self._sessions is None or self._sessions.is_pooled:
+            with self.begin() as db:
                 return db.exec_driver_sql(sql, dict(parameters)).all()
+        with _one_error(), self._sessions.kept.use() as db:
+            session = cast("Session[Any]", db.connection.driver_connection)
             try:
                 return session.execute(sql.encode(), parameters).fetchall()
             except DriverError as error:

@@ -41,7 +41,16 @@ end
 -- two of them, so they are read only where they decide.
 local knocks = {}
 
+-- By queue: whether any app knocks there. Mostly none does, and then a place that is taken has no knock to forget.
+local is_knocked_at = {}
+
 local function forget_knock(queue, app)
+  if is_knocked_at[queue] == nil then
+    is_knocked_at[queue] = redis.call('EXISTS', key('knocks', queue)) == 1
+  end
+  if not is_knocked_at[queue] then
+    return
+  end
   redis.call('ZREM', key('knocks', queue), app)
   redis.call('HDEL', key('wishes', queue), app)
 end

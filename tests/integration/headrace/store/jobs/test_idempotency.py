@@ -1,13 +1,13 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from headrace.domain.jobs import Idempotency, Inserted, JobSpec, Placement
 from headrace.domain.prompts import Message
@@ -34,13 +34,13 @@ class HeldStore(Store):
         self._written, self._let_go = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1)
 
-    @contextmanager
-    def autocommit(self) -> Iterator[Connection]:
+    def run(self, sql: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
         with self.begin() as db:
             self.pid = db.scalar(sa.select(sa.func.pg_backend_pid())) or 0
-            yield db
+            rows = db.exec_driver_sql(sql, dict(parameters)).all()
             self._written.set()
             self._let_go.wait(DEADLINE_S)
+        return rows
 
     def start(self, *specs: JobSpec) -> Future[list[Inserted | HeadraceError]]:
         """Bring a batch to just before its commit."""
