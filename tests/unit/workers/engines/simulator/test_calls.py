@@ -64,6 +64,12 @@ def test_which_functions_are_called(messages: Sequence[Message], tools: dict[str
     assert [each["name"] for each in functions_to_call(given, messages)] == called
 
 
+def test_each_answer_s_call_has_an_id_of_its_own(engine: SimulatorEngine) -> None:
+    generation = engine.generate(GenerationRequest("r", (USER,), Sampling(200, n=3, tools=Tools((WEATHER,)))))
+    calls = [generation.tool_calls, *(other.tool_calls for other in generation.others)]
+    assert len({call.id for made in calls for call in made}) == 3
+
+
 def test_a_call_has_arguments_of_its_schema_and_is_streamed(engine: SimulatorEngine) -> None:
     pieces: list[Delta] = []
 
