@@ -55,7 +55,7 @@ PAGES = (
     *("/jobs", "/jobs?state=succeeded", "/jobs?state=failed", "/jobs?state=dead", "/jobs?lane=high", "/jobs/{job}"),
     *(f"/jobs?app={APP}", f"/jobs?app={APP}&state=queued", "/jobs?end_user=user-7", "/jobs?model=none"),
     *("/jobs/{job}/texts", "/queues", "/hosts", "/deliveries", f"/deliveries?app={APP}", "/deliveries?failed=y"),
-    *("/apps", f"/app?name={APP}", "/budgets", "/cost?month={month}", "/cost?month={first}"),
+    *("/apps", f"/app?name={APP}", "/budgets", "/caches?hours=168", "/cost?month={month}", "/cost?month={first}"),
     *(f"/charts/{name}.svg?pool=chat&hours={hours}" for name in ("depth", "kv", "waits") for hours in (6, 24, 168)),
     *(
         f"/charts/{name}.svg?pool=chat&month={{{month}}}"

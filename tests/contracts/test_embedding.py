@@ -16,9 +16,12 @@ from headrace.connections.model_files import tokenizer_for
 from headrace.domain.embeddings.inputs import MOST_TOKENS, text_input, token_input
 from headrace.domain.embeddings.vectors import floats, of_answer
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.states import JobState
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
+from headrace.policies.reuse.bound import MIN_TRIES
 from headrace.policies.tokens import InputTokenizer
 from headrace.stack.models.model import PreparedModel
+from tests.contracts.meaning import meaning
 from tests.contracts.test_engine import SOON_S, VLLM, core_pid
 from tests.waiting import until
 from workers.engines import load
@@ -26,6 +29,11 @@ from workers.engines.base import Engine, Generation, GenerationRequest
 
 LIMIT = 256
 TEXTS = ("The river turns the wheel.", "A wheel is turned by the river.", "Stock prices fell on Monday.")
+#: A question, the same in other words, and its opposite.
+ON = "How do I turn on dark mode?"
+SAME_AS_ON = ("What are the steps to turn on the dark mode?", "Tell me how to switch the dark theme on.")
+OPPOSITES = ("How do I turn off dark mode?", "How can I turn off dark mode?")
+QUEUED_FOR_A_TRY = (JobState.QUEUED, "try")
 with_a_core = pytest.mark.parametrize("bench", [VLLM], indirect=True, scope="module")
 
 
@@ -186,6 +194,28 @@ def test_the_vectors_are_those_of_the_model_s_authors(engine: Engine, minilm: Pr
     for both in zip(ours, theirs, strict=True):
         assert cosine(*both) > 0.999
     assert cosine(ours[0], ours[1]) > 0.7 > 0.3 > cosine(ours[0], ours[2])
+
+
+@with_a_core
+def test_a_semantic_cache_serves_a_paraphrase_that_has_earned_trust_and_never_the_opposite(
+    engine: Engine, database_url: str, redis_url: str
+) -> None:
+    """The whole way with real embeddings: no threshold of the cosine would do."""
+    with meaning(engine, database_url, redis_url) as cache:
+        cache.answer(cache.ask(ON), "In the settings.")
+        tries = 0
+        while (found := cache.found(ticket := cache.ask(SAME_AS_ON[tries % len(SAME_AS_ON)]))) == QUEUED_FOR_A_TRY:
+            cache.answer(ticket, "In the settings.")
+            tries += 1
+            assert tries < 60
+        opposites = [cache.found(cache.ask(text)) for text in OPPOSITES]
+
+    on, same, off = vectors(engine.generate(ask(ON, SAME_AS_ON[tries % len(SAME_AS_ON)], OPPOSITES[0])))
+    print(f"served after {tries} tries; the cosines: {cosine(on, same):.3f}, of the opposite {cosine(on, off):.3f}")
+    assert found == (JobState.SUCCEEDED, "served")
+    assert tries >= MIN_TRIES
+    assert opposites == [(JobState.QUEUED, None)] * len(OPPOSITES)
+    assert cosine(on, off) > cosine(on, same)
 
 
 @with_a_core

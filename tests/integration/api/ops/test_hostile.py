@@ -34,6 +34,7 @@ GETS = {
     "/deliveries": ("app", "failed"),
     "/queues": ("hours", "pool"),
     "/app": ("name",),
+    "/caches": ("hours", "pool"),
     "/cost": ("month",),
     "/charts/depth.svg": ("pool", "hours"),
     "/charts/routes.svg": ("month",),
