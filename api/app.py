@@ -141,6 +141,7 @@ def build(settings: Settings) -> WebDeps:
     )
     return WebDeps(
         settings=settings,
+        redis=redis,
         store=store,
         pages_store=Store(connections.postgres(settings, pool_size=CONNECTIONS)),
         admission=admission,

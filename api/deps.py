@@ -6,6 +6,7 @@ from typing import TypeVar, cast
 
 from flask import Response, current_app, request
 from pydantic import BaseModel
+from redis import Redis
 
 from api.auth import Authenticator, check_scope
 from api.bodies.in_flight import Bodies
@@ -36,10 +37,12 @@ class WebDeps:
     """The parts of the web process.
 
     Attributes:
+        redis: closed last; the other parts have it too.
         pages_store: of the pages at /ops, whose queries over months must not take the API's connections.
     """
 
     settings: Settings
+    redis: Redis
     store: Store
     pages_store: Store
     admission: Admission
@@ -62,6 +65,7 @@ class WebDeps:
         self.refusals.close()
         self.store.close()
         self.pages_store.close()
+        self.redis.connection_pool.disconnect()
 
 
 def deps() -> WebDeps:
