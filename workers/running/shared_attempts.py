@@ -4,6 +4,8 @@ Each is fenced as if it were alone. Sharing pays, because the statement costs mo
 """
 
 import logging
+import math
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a statement waits for more rows while many come: about as long as Postgres takes to commit it.
 GATHER_S = 0.005
+#: Claims that come so many seconds after the last ones are made before their commit. Where they come faster, to wait
+#: twice, for the row and for the commit, costs the jobs' threads more time than the commit takes.
+LULL_S = 0.02
 #: An end with a longer text is written alone.
 ALONE_CHARS = 262_144
 
@@ -41,7 +46,8 @@ class SharedAttempts:
     def __init__(self, store: Store, worker_id: UUID, engine: str) -> None:
         self._store, self._worker_id, self._engine = store, worker_id, engine
         self._claims = Sharing(self._claim_all, MOST, Gathering(GATHER_S))
-        self.ahead = ClaimsAhead(self._claim_early)
+        self.ahead = ClaimsAhead(self._claim_ahead)
+        self._claimed_at = -math.inf
         ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
         self._ends = {target: Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S)) for target in ends}
 
@@ -63,6 +69,23 @@ class SharedAttempts:
         if end.logprobs or len(end.text or "") > ALONE_CHARS:
             return claim.job_id in self._finish_all(target, {claim.job_id: (claim, end)})
         return self._ends[target].call(claim.job_id, (claim, end)) is not None
+
+    def _claim_ahead(self, calls: Sequence[ClaimCall]) -> None:
+        """Claim for these calls. Raises: StoreUnavailable. A call that was settled hears of it from its commit."""
+        lull_s, self._claimed_at = time.monotonic() - self._claimed_at, time.monotonic()
+        if lull_s > LULL_S:
+            self._claim_early(calls)
+            return
+        try:
+            rows = self._claim_all(dict(call.ask for call in calls))
+        except Unavailable:
+            raise
+        except Exception:
+            for call in calls:
+                self._claim_alone(call)
+        else:
+            for call in calls:
+                call.settle(ClaimedRow(rows.get(call.ask[0]), ON_DISK))
 
     def _claim_early(self, calls: Sequence[ClaimCall]) -> None:
         """Claim for these calls, and settle them before the commit: their engines compute while the disk writes.
