@@ -56,9 +56,10 @@ def store(settings: Settings) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def job_ids(store: Store) -> dict[str, str]:
-    """One job of each state."""
+    """One job of each state, with its texts: the month also has jobs without, which are the newest at some hours."""
     with store.begin() as db:
-        found = db.execute(sa.text("SELECT DISTINCT ON (state) state, id FROM jobs ORDER BY state, id DESC"))
+        latest = "SELECT DISTINCT ON (state) state, id FROM jobs JOIN job_texts ON job_id = id ORDER BY state, id DESC"
+        found = db.execute(sa.text(latest))
         return {row.state: show_id(row.id) for row in found}
 
 
