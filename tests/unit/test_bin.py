@@ -131,7 +131,7 @@ def test_as_many_parts_run_at_once_as_there_are_lanes(tmp_path: Path) -> None:
 
 
 def runs(pid: str) -> bool:
-    """Whether a process has not ended. In a container without an init, nobody may take note of its end."""
+    """True while a process runs. Without an init in its container, an ended process stays as a zombie."""
     try:
         state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
