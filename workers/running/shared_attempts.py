@@ -71,27 +71,23 @@ class SharedAttempts:
         return self._ends[target].call(claim.job_id, (claim, end)) is not None
 
     def _claim_ahead(self, calls: Sequence[ClaimCall]) -> None:
-        """Claim for these calls. Raises: StoreUnavailable. A call that was settled hears of it from its commit."""
+        """Claim for these calls: those that come alone before their commit.
+
+        Raises: StoreUnavailable. A call that was settled hears of it from its commit.
+        """
         lull_s, self._claimed_at = time.monotonic() - self._claimed_at, time.monotonic()
-        if lull_s > LULL_S:
-            self._claim_early(calls)
-            return
+        claim = self._claim_early if lull_s > LULL_S else self._claim_together
         try:
-            rows = self._claim_all(dict(call.ask for call in calls))
+            claim(calls)
         except Unavailable:
             raise
         except Exception:
             for call in calls:
-                self._claim_alone(call)
-        else:
-            for call in calls:
-                call.settle(ClaimedRow(rows.get(call.ask[0]), ON_DISK))
+                if not call.is_settled:
+                    self._claim_alone(call)
 
     def _claim_early(self, calls: Sequence[ClaimCall]) -> None:
-        """Claim for these calls, and settle them before the commit: their engines compute while the disk writes.
-
-        Raises: StoreUnavailable. A call that was settled hears of it from its commit.
-        """
+        """Settle the calls before the commit: their engines compute while the disk writes."""
         commit = Commit()
         try:
             with self._store.begin() as db:
@@ -100,17 +96,17 @@ class SharedAttempts:
                     call.settle(ClaimedRow(rows.get(call.ask[0]), commit))
         except BaseException as error:
             commit.fail(error)
-            if isinstance(error, Unavailable) or not isinstance(error, Exception):
-                raise
-            for call in calls:
-                if not call.is_settled:
-                    self._claim_alone(call)
-        else:
-            commit.succeed()
+            raise
+        commit.succeed()
+
+    def _claim_together(self, calls: Sequence[ClaimCall]) -> None:
+        rows = self._claim_all(dict(call.ask for call in calls))
+        for call in calls:
+            call.settle(ClaimedRow(rows.get(call.ask[0]), ON_DISK))
 
     def _claim_alone(self, call: ClaimCall) -> None:
         try:
-            call.settle(ClaimedRow(self._claim_all(dict([call.ask])).get(call.ask[0]), ON_DISK))
+            self._claim_together([call])
         except Exception as error:
             call.fail(error)
 

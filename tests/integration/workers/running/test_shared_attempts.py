@@ -1,6 +1,7 @@
 """Threads of one worker that claim and end jobs at once, on a real Postgres."""
 
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +23,7 @@ from headrace.domain.states import JobState
 from headrace.store import Store, jobs
 from headrace.store.fleet import workers
 from headrace.tables import ledger
+from workers.running.commits import ON_DISK
 from workers.running.shared_attempts import SharedAttempts
 
 THREADS = 16
@@ -52,6 +54,30 @@ def claimed(shared: SharedAttempts, ticket: Ticket) -> Claim | None:
         return None
     found.commit.wait()
     return found.claim
+
+
+@pytest.mark.parametrize(("lull_s", "is_early"), [(0.0, True), (math.inf, False)])
+def test_only_a_claim_that_comes_alone_comes_before_its_commit(
+    shared: SharedAttempts,
+    queued: Callable[..., Ticket],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    lull_s: float,
+    is_early: bool,
+) -> None:
+    monkeypatch.setattr("workers.running.shared_attempts.LULL_S", lull_s)
+    ticket = queued()
+    shared.ahead.begin()
+    try:
+        shared.ahead.expect({ticket.job_id: ticket.enqueue_no})
+        found = shared.claim(ticket.job_id, ticket.enqueue_no)
+        assert found is not None
+        found.commit.wait()
+    finally:
+        shared.ahead.end()
+
+    assert found.claim.job_id == ticket.job_id
+    assert (found.commit is not ON_DISK) == is_early
 
 
 def test_jobs_that_come_together_are_claimed_and_ended_in_fewer_statements(
