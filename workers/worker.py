@@ -32,12 +32,12 @@ from workers.compressing.compressor import Compressor
 from workers.compressing.measurer import Measurer
 from workers.engines import load
 from workers.engines.base import EngineLimits, SurpriseMeter
+from workers.matching.lookup_hold import LookupHold
 from workers.matching.matcher import matcher_of
 from workers.measuring.metrics import WorkerMetrics
 from workers.measuring.sampler import Sampler
 from workers.paid.breaker import Breaker
 from workers.paid.lockout import Lockout
-from workers.paid.lookup_hold import LookupHold
 from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
 from workers.paid.payer import Payer
 from workers.running.bill import Bill
@@ -106,7 +106,7 @@ class Worker:
             Bill(tariff, route, settings.host_id),
             RetryRules(settings.max_attempts, settings.paid_pools),
             payer if route is Route.OVERFLOW else None,
-            LookupHold([Lookups(redis, name) for name in self._looked_up_by()]).wait,
+            self._lookup_hold(redis),
             compressor,
             Cascading(settings.rules, settings.pools),
         )
@@ -227,10 +227,15 @@ class Worker:
             kv_block_tokens=limits.kv_block_tokens,
         )
 
-    def _looked_up_by(self) -> set[str]:
-        """The pools whose workers look a job up before the paid API may get it; none for a worker of our own."""
-        caches = (pool.semantic_cache for pool in self._settings.pools.values() if self._route is Route.OVERFLOW)
-        return {cache.pool for cache in caches if cache.pool is not None}
+    def _lookup_hold(self, redis: Redis) -> LookupHold:
+        """What keeps a new job from this worker's engine until it is looked up."""
+        if self._route is Route.OVERFLOW:
+            names = {pool.semantic_cache.pool for pool in self._settings.pools.values()}
+            return LookupHold([Lookups(redis, name) for name in names if name is not None])
+        cache = self._settings.served_pool.semantic_cache
+        if cache.pool is None or cache.shadow:
+            return LookupHold()
+        return LookupHold([Lookups(redis, cache.pool)], cache.hold_s)
 
     def about(self) -> dict[str, object]:
         """What Flower shows of it on the worker's page, under "Other"."""

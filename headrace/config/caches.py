@@ -8,6 +8,9 @@ from pydantic import Field
 from headrace.config.values import Section
 from headrace.errors import ConfigError
 
+#: A look-up that takes longer lags behind its load: no job should wait for it.
+MOST_HOLD_S = 2.0
+
 
 class SemanticCacheSettings(Section):
     """The semantic cache of a pool: a finished answer also serves jobs that ask the same in other words.
@@ -17,12 +20,15 @@ class SemanticCacheSettings(Section):
         max_error: the share of the answers served by it that may be wrong. `headrace apps limit` sets it for one app.
         record: an app's tries with all its entries count for each, so that an entry needs few of its own. Without
             it each entry counts by itself.
+        hold_s: for so many seconds at most, a worker of this pool leaves a new job alone until its look-up is done, so
+            that a free engine does not start what an answer can serve. 0: an engine that is free starts at once.
         shadow: nothing is served. Each answer that would have been is compared with the job's own, and counted.
     """
 
     pool: str | None = None
     max_error: Annotated[float, Field(gt=0, lt=1)] = 0.01
     record: bool = True
+    hold_s: Annotated[float, Field(ge=0, le=MOST_HOLD_S)] = 0.0
     shadow: bool = False
 
 

@@ -46,9 +46,11 @@ def _vector(text: str) -> list[float]:
     return [number / length for number in numbers]
 
 
-def with_semantic_cache(settings: Settings, *, shadow: bool = False, record: bool = True, **changes: Any) -> Settings:
+def with_semantic_cache(
+    settings: Settings, *, shadow: bool = False, record: bool = True, hold_s: float = 0.0, **changes: Any
+) -> Settings:
     """The settings with a semantic cache of the pool `chat`, looked up by the pool `embed`, which is served here."""
-    cache = SemanticCacheSettings(pool="embed", shadow=shadow, record=record)
+    cache = SemanticCacheSettings(pool="embed", shadow=shadow, record=record, hold_s=hold_s)
     chat = settings.pools["chat"].model_copy(update={"cache_s": 60.0, "semantic_cache": cache, **changes})
     embed = PoolSettings(engine="simulator", serves="embeddings", model="words")
     return settings.model_copy(update={"pools": {**settings.pools, "chat": chat, "embed": embed}})

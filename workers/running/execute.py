@@ -5,8 +5,8 @@ Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so the c
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from headrace.policies.overflow import Objection
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
 from workers.compressing.compressor import Compressor
+from workers.matching.lookup_hold import LookupHold
 from workers.outcomes import Outcome
 from workers.paid.payer import NO_CALL, NotYet, Payer
 from workers.running.attempts import StopReason
@@ -52,7 +53,7 @@ class Execute:
 
     Attributes:
         payer: pays for calls of the paid API; None for a local engine.
-        hold: called before a claim; returns when the job may start here.
+        hold: keeps a new job from its claim until the semantic cache has looked it up.
         compressor: shortens the prompts of jobs that ask for it.
         cascading: judges the answers of rules that have a cascade.
     """
@@ -63,7 +64,7 @@ class Execute:
     bill: Bill
     rules: RetryRules
     payer: Payer | None = None
-    hold: Callable[[UUID], object] = lambda _: None
+    hold: LookupHold = field(default_factory=LookupHold)
     compressor: Compressor | None = None
     cascading: Cascading = NO_CASCADE
 
@@ -74,7 +75,7 @@ class Execute:
     def expect(self, asked: Mapping[UUID, int]) -> None:
         """Claim jobs that will be run in a moment, `{job id: enqueue_no}`. Not where something may hold them back."""
         if self.payer is None:
-            self.records.ahead.expect(asked)
+            self.records.ahead.expect({job: no for job, no in asked.items() if not self.hold.may_hold(job)})
 
     def run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         """Run one attempt of a job, if there is still one to run.
@@ -99,7 +100,7 @@ class Execute:
 
     def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
         hops.reach("thread", job_id)
-        self.hold(job_id)
+        self.hold.wait(job_id)
         claimed = self.records.claim(job_id, enqueue_no)
         if claimed is None:
             return None

@@ -20,7 +20,7 @@ from headrace.domain.queues import books_key
 SWITCHES: Mapping[str, Mapping[str, Any]] = {
     "cache": {"cache_s": 3600},
     "flight": {"single_flight": True},
-    "semantic": {"semantic_cache": {"pool": "embed"}},
+    "semantic": {"semantic_cache": {"pool": "embed", "hold_s": 0.3}},
     "routing": {},
     "compression": {"compress": "plain"},
 }

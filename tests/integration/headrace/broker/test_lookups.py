@@ -14,7 +14,7 @@ from headrace.domain.ids import new_id
 from headrace.domain.queues import KEY_PREFIX, Lane, Ticket
 from headrace.policies.caching.semantic import HELD_S
 from tests.waiting import until
-from workers.paid.lookup_hold import LookupHold
+from workers.matching.lookup_hold import LookupHold
 
 
 @pytest.fixture
@@ -80,9 +80,7 @@ def test_the_bell_wakes_a_worker_that_waits(lookups: Lookups, enter: Callable[[]
     assert len(lookups.take(1)) == 1
 
 
-def test_a_new_job_is_held_from_the_paid_api_until_it_is_looked_up(
-    lookups: Lookups, enter: Callable[[], Ticket]
-) -> None:
+def test_a_new_job_is_held_until_it_is_looked_up(lookups: Lookups, enter: Callable[[], Ticket]) -> None:
     lookups.take(1)
     ticket = enter()
     slept: list[float] = []
@@ -106,4 +104,7 @@ def test_a_new_job_is_held_from_the_paid_api_until_it_is_looked_up(
     later = LookupHold([lookups], now=lambda: datetime.now(UTC) + timedelta(seconds=HELD_S), sleep=slept.append)
     later.wait(other.job_id)
     LookupHold([], sleep=slept.append).wait(other.job_id)
+    LookupHold([lookups], 0.0, sleep=slept.append).wait(other.job_id)
     assert slept == []
+    holds = LookupHold([lookups]), LookupHold([lookups], 0.0), later, LookupHold([])
+    assert [each.may_hold(other.job_id) for each in holds] == [True, False, False, False]

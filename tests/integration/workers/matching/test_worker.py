@@ -1,4 +1,4 @@
-"""The worker of an embedding model looks jobs up if a semantic cache names its pool; one of the paid API holds them."""
+"""The worker of an embedding model looks jobs up if a semantic cache names its pool; others may hold them back."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,8 +23,8 @@ Start = Callable[..., Worker]
 def start(settings: Settings, store: Store, admission: Admission, request: pytest.FixtureRequest) -> Start:
     """Starts a worker, which is stopped at the end of the test."""
 
-    def begin(pool: str, route: Route = Route.POOL, *, is_on: bool = True) -> Worker:
-        on = with_semantic_cache(settings) if is_on else settings
+    def begin(pool: str, route: Route = Route.POOL, *, is_on: bool = True, **changes: Any) -> Worker:
+        on = with_semantic_cache(settings, **changes) if is_on else settings
         chosen = on.model_copy(update={"pool": pool, "drain_s": 0.0, "openai_api_key": SecretStr("sk")})
         worker = Worker(chosen, route, store, Notices(admission), Hooks(lambda: None, lambda: None))
         worker.start(f"{pool}@test")
@@ -62,21 +62,46 @@ def test_no_other_worker_looks(start: Start, redis: Redis, pool: str, route: Rou
 
 
 @pytest.mark.parametrize(
-    ("route", "is_on", "looks"),
-    [(Route.OVERFLOW, True, True), (Route.OVERFLOW, False, False), (Route.POOL, True, False)],
+    ("route", "on", "looks"),
+    [
+        (Route.OVERFLOW, {}, True),
+        (Route.OVERFLOW, None, False),
+        (Route.POOL, {}, False),
+        (Route.POOL, {"hold_s": 0.3}, True),
+        (Route.POOL, {"hold_s": 0.3, "shadow": True}, False),
+    ],
 )
-def test_a_worker_of_the_paid_api_holds_a_new_job_while_it_is_to_be_looked_up(
+def test_workers_that_hold_a_new_job_while_it_is_to_be_looked_up(
     start: Start,
     ask: Callable[..., Ticket],
     lookups: Any,
     monkeypatch: pytest.MonkeyPatch,
     route: Route,
-    is_on: bool,
+    on: dict[str, Any] | None,
     looks: bool,
 ) -> None:
     asked: list[Any] = []
     monkeypatch.setattr("headrace.broker.lookups.Lookups.is_pending", lambda _, job_id: bool(asked.append(job_id)))
-    worker = start("chat", route, is_on=is_on)
+    worker = start("chat", route, is_on=on is not None, **(on or {}))
     ticket = ask()
-    worker.execute.hold(ticket.job_id)
+    worker.execute.hold.wait(ticket.job_id)
     assert asked == ([ticket.job_id] if looks else [])
+
+
+@pytest.mark.parametrize(("hold_s", "is_claimed"), [(0.0, True), (2.0, False)])
+def test_a_job_that_may_be_held_is_not_claimed_ahead_of_its_thread(
+    start: Start,
+    ask: Callable[..., Ticket],
+    query: Callable[..., list[tuple[Any, ...]]],
+    hold_s: float,
+    is_claimed: bool,
+) -> None:
+    worker = start("chat", hold_s=hold_s)
+    ticket = ask()
+    worker.execute.expect({ticket.job_id: ticket.enqueue_no})
+    assert worker.execute.records.ahead.expects(ticket.job_id, ticket.enqueue_no) is is_claimed
+    if is_claimed:
+        until(lambda: query("SELECT state FROM jobs") == [("running",)], "its claim")
+        worker.execute.run(ticket.job_id, ticket.enqueue_no)
+    else:
+        assert query("SELECT state FROM jobs") == [("queued",)]

@@ -33,6 +33,7 @@ from headrace.tables import attempts, deliveries, ledger, poison_prompts
 from headrace.tables import jobs as jobs_table
 from tests.chaos.proxy import Mode, Proxy
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta, Progress
+from workers.matching.lookup_hold import LookupHold
 from workers.running.bill import Bill
 from workers.running.crashes import MOST_CRASHES
 from workers.running.execute import Execute
@@ -172,12 +173,13 @@ def test_a_job_is_held_before_its_claim_and_may_end_meanwhile(
 ) -> None:
     ticket = queued()
 
-    def hold(job_id: UUID) -> None:
-        assert job(store, ticket).state is JobState.QUEUED
-        with store.begin() as db:
-            jobs.cancel(db, None, job_id)
+    class Hold(LookupHold):
+        def wait(self, job_id: UUID) -> None:
+            assert job(store, ticket).state is JobState.QUEUED
+            with store.begin() as db:
+                jobs.cancel(db, None, job_id)
 
-    bench.execute.hold = hold
+    bench.execute.hold = Hold()
     assert bench.execute.run(ticket.job_id, ticket.enqueue_no) is None
     assert (bench.engine.requests, entries(store)) == (set(), [])
 

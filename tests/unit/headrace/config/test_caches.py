@@ -26,7 +26,7 @@ def test_a_pool_names_the_pool_that_looks_its_jobs_up(tmp_path: Path, monkeypatc
     text = f'[pools.chat]\nmodel = "m"\ncache_s = 60\n[pools.chat.semantic_cache]\npool = "embed"\n{EMBED}'
     monkeypatch.setenv("HEADRACE_POOLS__CHAT__SEMANTIC_CACHE__MAX_ERROR", "0.05")
     cache = load(tmp_path, monkeypatch, text).pools["chat"].semantic_cache
-    assert (cache.pool, cache.max_error, cache.shadow) == ("embed", 0.05, False)
+    assert (cache.pool, cache.max_error, cache.shadow, cache.hold_s) == ("embed", 0.05, False, 0.0)
 
 
 @pytest.mark.parametrize(

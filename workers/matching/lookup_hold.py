@@ -1,4 +1,4 @@
-"""Holds a new job back from the paid API while the semantic cache has still to look it up."""
+"""Holds a new job back from an engine while the semantic cache has still to look it up."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,28 +15,37 @@ LOOK_AGAIN_S = 0.02
 
 
 class LookupHold:
-    """Holds jobs in the thread that would call. Safe for many threads."""
+    """Holds jobs in the thread that would start them. Safe for many threads."""
 
     def __init__(
         self,
-        lookups: Sequence[Lookups],
+        lookups: Sequence[Lookups] = (),
+        held_s: float = HELD_S,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Args: lookups: of every pool whose workers look jobs up; without any, no job is held."""
-        self._lookups, self._now, self._sleep = lookups, now, sleep
+        self._lookups, self._held_s, self._now, self._sleep = lookups, held_s, now, sleep
+
+    def may_hold(self, job_id: UUID) -> bool:
+        """True if `wait` may have to wait for this job's look-up. Asks no server."""
+        return self._left(job_id) > 0
 
     def wait(self, job_id: UUID) -> None:
-        """Return when the job has been looked up, or is `HELD_S` old by its id, or was held for as long.
+        """Return when the job has been looked up, or is `held_s` old by its id, or was held for as long.
 
-        Bound: `HELD_S`, whatever the clocks say. A job that waited in its queue for longer costs nothing.
+        Bound: `held_s`, whatever the clocks say. A job that waited in its queue for longer costs nothing.
         """
-        left = HELD_S - (self._now() - time_of(job_id)).total_seconds() if self._lookups else 0.0
-        left = min(left, HELD_S)
+        left = self._left(job_id)
         while left > 0 and self._is_pending(job_id):
             pause = min(left, LOOK_AGAIN_S)
             self._sleep(pause)
             left -= pause
+
+    def _left(self, job_id: UUID) -> float:
+        if not self._lookups or not self._held_s:
+            return 0.0
+        return min(self._held_s, self._held_s - (self._now() - time_of(job_id)).total_seconds())
 
     def _is_pending(self, job_id: UUID) -> bool:
         try:
