@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 #: arrived meanwhile fail with it. Otherwise each of their batches would wait as long, and calls that arrive faster than
 #: batches fail would occupy every thread.
 SILENCE_S = 1.0
-#: `CROWD` calls within `CROWD_S` seconds are a crowd: more are about to arrive.
+#: `CROWD` calls within `CROWD_S` seconds are a crowd: more are about to arrive. So are more calls at the same rate.
 CROWD = 4
 CROWD_S = 0.01
 
@@ -33,11 +33,21 @@ class Gathering:
     """
 
     def __init__(
-        self, for_s: float, clock: Callable[[], float] = time.monotonic, pause: Callable[[float], object] = time.sleep
+        self,
+        for_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] = time.sleep,
+        crowd: int = CROWD,
     ) -> None:
-        """Start without calls. Args: for_s: length of the wait, in seconds."""
+        """Start without calls.
+
+        Args:
+            for_s: length of the wait, in seconds.
+            crowd: the calls of the smallest crowd; more than come together where they come one burst at a time.
+        """
         self._for_s, self._clock, self._pause = for_s, clock, pause
-        self._came_at = deque[float](maxlen=CROWD)
+        self._crowd, self._within_s = crowd, CROWD_S * crowd / CROWD
+        self._came_at = deque[float](maxlen=crowd)
 
     def came(self) -> None:
         """Count a call that has arrived."""
@@ -45,7 +55,7 @@ class Gathering:
 
     def wait(self) -> None:
         """Wait for more calls if there is a crowd; else return at once."""
-        if len(self._came_at) == CROWD and self._clock() - self._came_at[0] < CROWD_S:
+        if len(self._came_at) == self._crowd and self._clock() - self._came_at[0] < self._within_s:
             self._pause(self._for_s)
 
 

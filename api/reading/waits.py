@@ -17,7 +17,7 @@ from api.reading.peers import Connections, Peer, connections
 from api.reading.slots import Slot, Slots
 from api.reading.watch import Watch
 from headrace import hops
-from headrace.broker.news import LISTENS_S, News, channel_of
+from headrace.broker.news import LISTENS_S, News, Word, channel_of, word_of
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
@@ -205,9 +205,7 @@ class Waits:
                 if message is None:
                     continue
                 if message["type"] == "message":
-                    what, _, job_id = message["data"].partition(" ")
-                    hops.reach("news", UUID(hex=job_id))
-                    self._tell(UUID(hex=job_id), has_ended=what == "ended")
+                    self._pass_on(word_of(message["data"]))
                 else:
                     # Subscribed, perhaps again. Messages before that were missed, but the streams have their entries.
                     self._listen_again()
@@ -258,6 +256,12 @@ class Waits:
         for watch in watches:
             if (watch.age_s(now) or 0.0) >= LOOK_AFTER_S:
                 watch.look_for_client(found, now)
+
+    def _pass_on(self, word: Word) -> None:
+        hops.reach("news", word.job_id)
+        with self._lock:
+            for watch in self._watches.get(word.job_id, ()):
+                watch.tell(has_ended=word.has_ended, piece=word.piece)
 
     def _tell(self, job_id: UUID, *, has_ended: bool) -> None:
         with self._lock:

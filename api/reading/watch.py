@@ -2,12 +2,16 @@
 
 import threading
 import time
+from collections import deque
 from uuid import UUID
 
 from api.reading.peers import Connections, Peer
+from headrace.broker.news import ToldPiece
 
 #: So many looks in a row must miss a client: the kernel does not list all connections in one step.
 LOOKS_TO_BE_SURE = 2
+#: Pieces kept for a waiter that does not fetch them. If older ones are dropped, it reads its stream.
+MOST_PIECES = 64
 
 
 class Watch:
@@ -23,12 +27,22 @@ class Watch:
         self.has_ended = self.is_abandoned = False
         self.job_ids: set[UUID] = set()
         self._news = threading.Event()
+        self._pieces = deque[ToldPiece | None](maxlen=MOST_PIECES)
         self._peer, self._began, self._misses = peer, time.monotonic(), 0
 
-    def tell(self, *, has_ended: bool) -> None:
-        """Wake the waiter: the job has ended, or its stream may have more."""
+    def tell(self, *, has_ended: bool, piece: ToldPiece | None = None) -> None:
+        """Wake the waiter: the job has ended, or its stream may have more. Args: piece: all that it has more."""
         self.has_ended |= has_ended
+        self._pieces.append(piece)
         self._news.set()
+
+    def pieces(self) -> list[ToldPiece] | None:
+        """The pieces told since the last call; None if the stream must be read, as its news did not say what is new."""
+        told = []
+        while self._pieces:
+            told.append(self._pieces.popleft())
+        pieces = [piece for piece in told if piece is not None]
+        return pieces if pieces and len(pieces) == len(told) else None
 
     def wait(self, timeout_s: float) -> bool:
         """Return True when there is news since the last call, False after `timeout_s` without any."""

@@ -172,16 +172,15 @@ class JobStream:
 
     def _news(self, watch: Watch) -> list[Event]:
         """The new events, with those of the stream's end if it has come."""
-        entries = self._entries()
-        if entries and not (watch.has_ended or self._has_looked or self._owes_look):
-            # The job may have ended before the watch began. First the first text, because the look takes a while.
-            self._owes_look = True
-        elif watch.has_ended or self._owes_look:
-            if self._look(watch):
-                # The text comes from another job now, which makes it anew.
-                entries.append(StreamEvent(0, "restart", ""))
+        if watch.has_ended or self._owes_look:
+            # If the text comes from another job now, that job makes it anew.
+            entries = [StreamEvent(0, "restart", "")] if self._look(watch) else []
             # What was published before the end belongs before it.
-            entries += self._entries()
+            entries += self._read()
+        else:
+            entries = self._entries(watch)
+            # The job may have ended before the watch began. First the first text, because the look takes a while.
+            self._owes_look = bool(entries) and not self._has_looked
         events = list(self._teller.more(entries))
         if self._teller.is_over:
             return events
@@ -189,7 +188,22 @@ class JobStream:
             return [*events, *self._teller.ending(self._job)]
         return [*events, *self._teller.interrupted()] if self._deps.waits.is_closed else events
 
-    def _entries(self) -> list[StreamEvent]:
+    def _entries(self, watch: Watch) -> list[StreamEvent]:
+        """The stream's new entries: those that its news brought, if none is missing between them."""
+        at, entries = self._entry_number, []
+        for piece in watch.pieces() or ():
+            if piece.job_id != self._job.stream_id or piece.after > at:
+                break
+            if piece.event.number > at:
+                entries.append(piece.event)
+                at = piece.event.number
+        else:
+            if entries:
+                self._entry_number = at
+                return entries
+        return self._read()
+
+    def _read(self) -> list[StreamEvent]:
         """The stream's new entries; none while Redis does not answer: the stored answer makes up for them."""
         try:
             read = partial(self._deps.streams.read, self._job.stream_id, self._entry_number)

@@ -13,6 +13,7 @@ from api.reading import waits
 from api.reading.waits import Waits
 from headrace import connections
 from headrace.broker import news
+from headrace.broker.news import Word
 from headrace.config import Settings
 from headrace.store import Store
 
@@ -34,9 +35,9 @@ class _Counting(Waits):
 
     messages = 0
 
-    def _tell(self, job_id: UUID, *, has_ended: bool) -> None:
+    def _pass_on(self, word: Word) -> None:
         self.messages += 1
-        super()._tell(job_id, has_ended=has_ended)
+        super()._pass_on(word)
 
 
 class Listener:

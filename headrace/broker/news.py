@@ -6,11 +6,13 @@ does not grow with the number of processes. News may be lost; listeners look aga
 
 from collections.abc import Iterable
 from importlib.resources import files
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from redis import Redis
 
 from headrace.broker.upkeep import answered
+from headrace.domain.jobs import StreamEvent
 from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, bell_key
 
 #: Seconds for which Redis remembers a listener, unless it says so again. A process that dies leaves it behind, and so
@@ -24,8 +26,44 @@ def listeners_key(job_id: UUID) -> str:
 
 
 def channel_of(process: UUID) -> str:
-    """The channel of one process. Its messages are `ended` or `more`, and a job id of 32 hex digits."""
-    return f"{KEY_PREFIX}news:{process.hex}"
+    """The channel of one process, which `word_of` understands. Its name says that the process takes pieces."""
+    return f"{KEY_PREFIX}pieces:{process.hex}"
+
+
+class ToldPiece(NamedTuple):
+    """A piece of a stream, as its listeners are told of it. Attributes: after: the number of the event before it."""
+
+    job_id: UUID
+    after: int
+    event: StreamEvent
+
+
+class Word(NamedTuple):
+    """One message of a channel: a job has ended, or its stream has more. Attributes: piece: all that it has more."""
+
+    job_id: UUID
+    has_ended: bool
+    piece: ToldPiece | None = None
+
+
+def word_of(message: str) -> Word:
+    """What a message says.
+
+    It is `ended` or `more`, and a job id of 32 hex digits. Or it is `piece`, the job id, the number of the event before
+    the piece, its own number, its answer's tokens, its kind, and its text, which may contain spaces.
+    """
+    what, _, rest = message.partition(" ")
+    if what != "piece":
+        return Word(UUID(hex=rest), what == "ended")
+    job, after, number, tokens, kind, text = rest.split(" ", 5)
+    job_id = UUID(hex=job)
+    return Word(job_id, False, ToldPiece(job_id, int(after), event_of(int(number), kind, text, int(tokens))))
+
+
+def event_of(number: int, kind: str, text: str, tokens: int) -> StreamEvent:
+    """An event of a stream. Args: kind: that of an answer after the first has its number."""
+    kind, _, choice = kind.partition(".")
+    return StreamEvent(number, cast(Any, kind), text, int(choice or 0), tokens)
 
 
 class News:

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from redis import Redis, RedisError
 
-from headrace.broker.news import listeners_key
+from headrace.broker.news import event_of, listeners_key
+from headrace.broker.script import Script
 from headrace.domain.jobs import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import BrokerUnavailable
@@ -29,7 +30,7 @@ class Streams:
         self._redis = redis
         scripts = files("headrace.broker") / "lua" / "streams"
         self._begin, self._publish = (
-            redis.register_script((scripts / f"{name}.lua").read_text()) for name in ("begin", "publish")
+            Script(redis, (scripts / f"{name}.lua").read_text()) for name in ("begin", "publish")
         )
 
     def begin(self, job_id: UUID, enqueue_no: int, *, anew: bool = False) -> str | None:
@@ -117,10 +118,9 @@ def _kind(piece: StreamPiece) -> str:
 
 
 def _event(number: str, entry: dict[str, Any]) -> StreamEvent:
-    kind, _, choice = entry["kind"].partition(".")
     # An older release published no tokens.
     tokens = int(entry.get("tokens", 0))
-    return StreamEvent(int(number.partition("-")[0]), kind, entry["text"], int(choice or 0), tokens)
+    return event_of(int(number.partition("-")[0]), entry["kind"], entry["text"], tokens)
 
 
 @contextmanager

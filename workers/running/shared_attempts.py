@@ -32,6 +32,9 @@ GATHER_S = 0.005
 #: Claims that come so many seconds after the last ones are made before their commit. Where they come faster, to wait
 #: twice, for the row and for the commit, costs the jobs' threads more time than the commit takes.
 LULL_S = 0.02
+#: Ends in a row before one waits for more. The jobs of one engine step end together: to wait for others would only keep
+#: their readers, and the callers' next requests, from the engine.
+CROWD_OF_ENDS = 24
 #: An end with a longer text is written alone.
 ALONE_CHARS = 262_144
 
@@ -49,7 +52,7 @@ class SharedAttempts:
         self.ahead = ClaimsAhead(self._claim_ahead)
         self._claimed_at = -math.inf
         ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
-        self._ends = {target: Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S)) for target in ends}
+        self._ends = {target: self._sharing_ends(target) for target in ends}
 
     def claim(self, job_id: UUID, enqueue_no: int) -> Claimed | None:
         """As `store.attempts.claim`; a claim that was made ahead may still be on its way to the disk.
@@ -69,6 +72,9 @@ class SharedAttempts:
         if end.logprobs or len(end.text or "") > ALONE_CHARS:
             return claim.job_id in self._finish_all(target, {claim.job_id: (claim, end)})
         return self._ends[target].call(claim.job_id, (claim, end)) is not None
+
+    def _sharing_ends(self, target: JobState) -> Sharing[UUID, tuple[Claim, AttemptEnd], bool]:
+        return Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S, crowd=CROWD_OF_ENDS))
 
     def _claim_ahead(self, calls: Sequence[ClaimCall]) -> None:
         """Claim for these calls: those that come alone before their commit.

@@ -124,6 +124,18 @@ def test_more_are_waited_for_while_many_come(apart_s: float, comers: int, later_
     assert pauses == ([0.5] if waits else [])
 
 
+def test_a_burst_smaller_than_the_crowd_is_not_waited_for() -> None:
+    pauses: list[float] = []
+    gathering = Gathering(0.5, lambda: 0.0, pauses.append, crowd=3 * CROWD)
+    for _ in range(3 * CROWD - 1):
+        gathering.came()
+    gathering.wait()
+    assert not pauses
+    gathering.came()
+    gathering.wait()
+    assert pauses == [0.5]
+
+
 def test_a_crowd_s_batch_waits_for_those_who_are_about_to_come() -> None:
     held = Held()
     held.go.set()

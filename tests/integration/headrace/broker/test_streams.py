@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from headrace import connections
-from headrace.broker.news import News, channel_of
+from headrace.broker.news import News, channel_of, word_of
 from headrace.broker.streams import KEEP_S, RUN_S, Streams
 from headrace.config import Settings
 from headrace.domain.ids import new_id
@@ -266,9 +266,52 @@ def test_readers_are_told_of_each_change(streams: Streams, redis: Redis) -> None
     streams.begin(job_id, 2, anew=True)
 
     # Of the text and of the restart: a claim that begins tells nothing yet.
-    assert [next_message(listener)["data"] for _ in range(2)] == [f"more {job_id.hex}"] * 2
+    told = [next_message(listener)["data"] for _ in range(2)]
+    assert told == [f"piece {job_id.hex} 0 2 0 delta text", f"more {job_id.hex}"]
     assert not listener.get_message(timeout=0.1)
     listener.close()
+
+
+def test_listeners_are_told_the_pieces_themselves_in_a_row(streams: Streams, redis: Redis) -> None:
+    job_id, channel = new_id(), channel_of(new_id())
+    with redis.pubsub() as listener:
+        listener.subscribe(channel)
+        assert next_message(listener)["type"] == "subscribe"
+        News(redis).listen([job_id], channel)
+        streams.begin(job_id, 1)
+        texts = ("Où est\n", " l'été? 🌊")
+        pieces = [
+            StreamPiece(job_id, 1, 0, texts[0], tokens=2),
+            StreamPiece(job_id, 1, len(texts[0].encode()), texts[1], "reasoning", 3, tokens=9),
+        ]
+        streams.publish(pieces)
+        # Its reply was lost: what is known is not told again.
+        streams.publish(pieces)
+        words = [word_of(next_message(listener)["data"]) for _ in pieces]
+        assert not listener.get_message(timeout=0.1)
+
+    told = [word.piece for word in words if word.piece]
+    assert [piece.event for piece in told] == streams.read(job_id)
+    assert [piece.after for piece in told] == [0, told[0].event.number]
+    assert {(word.job_id, word.has_ended) for word in words} == {(job_id, False)}
+
+
+def test_a_long_piece_and_a_listener_of_an_older_release_are_told_of_more(streams: Streams, redis: Redis) -> None:
+    job_id, channel, older = new_id(), channel_of(new_id()), f"{KEY_PREFIX}news:{new_id().hex}"
+    with redis.pubsub() as listener:
+        listener.subscribe(channel, older)
+        for _ in range(2):
+            assert next_message(listener)["type"] == "subscribe"
+        News(redis).listen([job_id], channel)
+        News(redis).listen([job_id], older)
+        streams.begin(job_id, 1)
+        publish(streams, job_id, 1, "", "short")
+        publish(streams, job_id, 1, "short", "é" * 3000)
+        told = [next_message(listener) for _ in range(4)]
+
+    more = f"more {job_id.hex}"
+    by_channel = {name: [each["data"] for each in told if each["channel"] == name] for name in (channel, older)}
+    assert by_channel == {channel: [f"piece {job_id.hex} 0 2 0 delta short", more], older: [more] * 2}
 
 
 def test_two_claims_that_publish_at_once_never_mix(redis_url: str, redis: Redis) -> None:

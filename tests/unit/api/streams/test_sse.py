@@ -16,10 +16,11 @@ from flask import Flask
 from api.deps import EXTENSION, WebDeps
 from api.door.accepted import Accepted
 from api.reading.slots import Slot
-from api.reading.watch import Watch
+from api.reading.watch import MOST_PIECES, Watch
 from api.streams.chunks import DONE, ChatChunks
 from api.streams.events import BEFORE_ENTRIES, ResponseEvents
 from api.streams.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed
+from headrace.broker.news import ToldPiece
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.queues import Lane, Overflow, Route
@@ -103,7 +104,7 @@ class World:
         self.is_closed = False
         self.is_watched_by_others = self.is_followed = False
         self.held: list[float] = []
-        self.reads_of_job = 0
+        self.reads_of_job = self.reads_of_stream = 0
         settings = SimpleNamespace(keep_alive_s=0.01)
         reader = SimpleNamespace(read=self.read_job)
         store = SimpleNamespace(autocommit=nullcontext)
@@ -137,6 +138,7 @@ class World:
         return read()
 
     def read(self, _: UUID, after: int = 0) -> list[StreamEvent]:
+        self.reads_of_stream += 1
         if "read" in self.failures:
             raise self.failures["read"]
         return [entry for entry in self.entries if entry.number > after]
@@ -158,6 +160,17 @@ class World:
     def close(self) -> None:
         self.is_closed = True
         self._tell(has_ended=False)
+
+    def look_again(self) -> None:
+        """What a new connection to Redis tells: there may be more."""
+        self._tell(has_ended=False)
+
+    def say_at_once(self, text: str, *, told: bool = True, job_id: UUID = QUEUED.id) -> None:
+        """Publish a piece that its news bring. Args: told: False if the news are lost."""
+        before, entry = len(self.entries), StreamEvent(len(self.entries) + 1, "delta", text)
+        self.entries.append(entry)
+        for watch in self.watchers if told else ():
+            watch.tell(has_ended=False, piece=ToldPiece(job_id, before, entry))
 
     def _tell(self, *, has_ended: bool) -> None:
         for watch in self.watchers:
@@ -216,6 +229,67 @@ def test_the_first_text_does_not_wait_for_postgres(world: World) -> None:
     world.job = DONE_JOB
     assert kinds(next(chunks))[-1] == "response.completed"
     assert world.reads_of_job == 1
+
+
+def deltas(chunk: bytes) -> list[str]:
+    return [event["delta"] for event in events(chunk) if "delta" in event]
+
+
+@pytest.fixture
+def flowing(world: World) -> Iterator[bytes]:
+    """A stream that has had its first text and its look at Postgres, and has nothing more to do."""
+    chunks = world.stream().chunks(named)
+    next(chunks)
+    world.say_at_once("Because ")
+    assert deltas(next(chunks)) == ["Because "]
+    assert next(chunks) == KEEP_ALIVE
+    world.reads_of_stream = 0
+    return chunks
+
+
+def test_pieces_that_the_news_bring_are_not_read(world: World, flowing: Iterator[bytes]) -> None:
+    world.say_at_once("of ")
+    world.say_at_once("Rayleigh ")
+    assert deltas(next(flowing)) == ["of ", "Rayleigh "]
+    world.say_at_once("scattering.")
+    assert deltas(next(flowing)) == ["scattering."]
+    assert world.reads_of_stream == 0
+    world.end()
+    assert kinds(next(flowing))[-1] == "response.completed"
+
+
+def test_a_piece_after_a_lost_one_brings_both(world: World, flowing: Iterator[bytes]) -> None:
+    world.say_at_once("of ", told=False)
+    world.say_at_once("Rayleigh ")
+    assert deltas(next(flowing)) == ["of ", "Rayleigh "]
+    assert world.reads_of_stream == 1
+    world.say_at_once("scattering.")
+    assert deltas(next(flowing)) == ["scattering."]
+    assert world.reads_of_stream == 1
+
+
+def test_a_piece_that_was_read_already_is_not_told_twice(world: World, flowing: Iterator[bytes]) -> None:
+    world.say_at_once("of ", told=False)
+    world.look_again()
+    assert deltas(next(flowing)) == ["of "]
+    for watch in world.watchers:
+        watch.tell(has_ended=False, piece=ToldPiece(QUEUED.id, 1, world.entries[1]))
+    world.say_at_once("Rayleigh ")
+    assert deltas(next(flowing)) == ["Rayleigh "]
+
+
+def test_more_pieces_than_are_kept_are_read(world: World, flowing: Iterator[bytes]) -> None:
+    words = [f"{number} " for number in range(MOST_PIECES + 5)]
+    for word in words:
+        world.say_at_once(word)
+    assert deltas(next(flowing)) == words
+
+
+def test_pieces_of_another_job_are_not_told(world: World, flowing: Iterator[bytes]) -> None:
+    for watch in world.watchers:
+        watch.tell(has_ended=False, piece=ToldPiece(new_id(), 1, StreamEvent(2, "delta", "another's")))
+    world.say_at_once("of ")
+    assert deltas(next(flowing)) == ["of "]
 
 
 def test_a_chat_completion_has_no_chunk_before_its_first_text(world: World) -> None:
