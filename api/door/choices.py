@@ -105,7 +105,7 @@ class Chooser:
         return pressure.free > pressure.jobs
 
     def _output(self, draft: Draft, pool: str) -> int:
-        most = draft.max_tokens or self.settings.pools[pool].default_max_tokens
+        most = draft.max_tokens or draft.default_max_tokens or self.settings.pools[pool].default_max_tokens
         return draft.n * self.forecast.expected_output(pool, draft.lane, most)
 
 

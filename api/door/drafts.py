@@ -72,6 +72,7 @@ class Draft:
         rule: the rule by which its model was chosen; None for the caller's own choice.
         tools: the functions that the model may call; None without any.
         n: how many answers to make, each of `max_tokens` at most.
+        default_max_tokens: in place of the pool's, where its API has its own.
     """
 
     spelling: Spelling
@@ -105,6 +106,7 @@ class Draft:
     rule: str | None = None
     tools: Tools | None = None
     n: int = 1
+    default_max_tokens: int | None = None
 
     @property
     def is_embedding(self) -> bool:

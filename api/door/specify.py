@@ -270,7 +270,7 @@ def _too_long(draft: Draft, prompt: str, limit: int, *, is_fault_of_tools: bool)
 def _max_tokens(draft: Draft, model: Model, prompt_tokens: int) -> int:
     limit = model.max_model_tokens
     if draft.max_tokens is None:
-        most = model.default_max_tokens
+        most = draft.default_max_tokens or model.default_max_tokens
         return most if limit is None else min(most, limit - prompt_tokens)
     if limit is not None and prompt_tokens + draft.max_tokens > limit:
         rest = (

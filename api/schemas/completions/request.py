@@ -57,7 +57,10 @@ class CompletionRequest(OpenAIRequest):
     best_of: Literal[1] | None = None
     echo: bool | None = Field(None, description="The text comes again before the answer. Not with token ids.")
     logprobs: TopLogprobs | None = Field(None, description="Log probabilities, and so many alternatives to each token.")
-    max_tokens: MaxTokens | None = Field(None, description=f"Bound of the answer; by default {DEFAULT_MAX_TOKENS}.")
+    max_tokens: MaxTokens | None = Field(
+        None,
+        description=f"Bound of the answer; by default {DEFAULT_MAX_TOKENS}, or what the prompt leaves of the context.",
+    )
     n: Choices | None = Field(None, description="How many answers to make, each of `max_tokens` at most.")
     tool_choice: Literal["auto", "none"] | None = None
     parallel_tool_calls: Any = Field(None, description="Not acted on: no tools are called here.")
@@ -94,7 +97,8 @@ class CompletionRequest(OpenAIRequest):
             **self.shared(),
             spelling=Spelling("prompt", "max_tokens", "job.", self.lane_param),
             messages=(self.prompt,),
-            max_tokens=self.max_tokens or DEFAULT_MAX_TOKENS,
+            max_tokens=self.max_tokens,
+            default_max_tokens=DEFAULT_MAX_TOKENS,
             stop=tuple(self.stop or ()),
             seed=self.seed,
             response_format=self.response_format,

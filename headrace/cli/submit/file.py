@@ -83,9 +83,8 @@ def submit_file(api: Api, files: Files, fields: dict[str, Any], at_once: int, as
     if files.results is not None and files.results.resolve() == files.prompts.resolve():
         raise click.UsageError("--output names the file of the prompts: name another one.")
     with ExitStack() as stack:
-        results: Results = PrintedResults()
-        if files.results is not None:
-            results = stack.enter_context(results_file(files.results))
+        results: Results
+        results = PrintedResults() if files.results is None else stack.enter_context(results_file(files.results))
         tally = _counted(files, results)
         tries = {number: past.tries for number, past in results.past.items()}
         terms = Terms(fields, files.origin, lambda number: tries.get(number, 0), min(at_once, max(1, tally.left)))

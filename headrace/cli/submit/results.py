@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,12 @@ class PrintedResults:
     """Prints results and remembers none."""
 
     past: Mapping[int, Past] = MappingProxyType({})
+
+    def __init__(self) -> None:
+        """Raises: click.ClickException: standard output is closed."""
+        # Python has no such stream then, and click prints to none without a word.
+        if sys.stdout is None:
+            raise click.ClickException("Standard output is closed: open it, or name a file with --output.")
 
     def add(self, outcome: Outcome) -> None:
         """Print a result. Raises: click.ClickException: there is no room for it, as on a full disk."""

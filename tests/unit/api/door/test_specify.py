@@ -51,6 +51,16 @@ def test_max_tokens_left_out_is_the_pool_s(settings: Settings) -> None:
     assert specify(draft(10), APP, of_model(EstimatingTokenizer(), pool), settings).sampling.max_tokens == 77
 
 
+@pytest.mark.parametrize(("prompt_tokens", "most"), [(10, 16), (LIMIT - 17, 16), (LIMIT - 5, 5)])
+def test_max_tokens_left_out_is_its_own_api_s_before_the_pool_s(
+    catalogue: Catalogue, settings: Settings, prompt_tokens: int, most: int
+) -> None:
+    asked = draft(prompt_tokens, default_max_tokens=16)
+    assert specify(asked, APP, catalogue, settings).sampling.max_tokens == most
+    with pytest.raises(InvalidRequest):
+        specify(replace(asked, max_tokens=LIMIT - prompt_tokens + 1), APP, catalogue, settings)
+
+
 @pytest.mark.parametrize(("prompt_tokens", "room"), [(LIMIT - 1025, 1024), (LIMIT - 1023, 1023), (LIMIT - 1, 1)])
 def test_max_tokens_left_out_is_at_most_what_the_prompt_leaves_of_the_window(
     catalogue: Catalogue, settings: Settings, prompt_tokens: int, room: int

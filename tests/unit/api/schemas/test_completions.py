@@ -40,7 +40,8 @@ def test_everything_that_is_honoured_arrives() -> None:
     draft = asked(max_tokens=5, stop="x", seed=7, logprobs=2, ignore_eos=True, user="u", stream=True).to_draft()
     assert (draft.max_tokens, draft.stop, draft.seed, draft.top_logprobs, draft.end_user) == (5, ("x",), 7, 2, "u")
     assert (draft.extra_sampling, draft.stream, draft.background) == ({"ignore_eos": True}, True, False)
-    assert (asked().to_draft().max_tokens, asked(best_of=1, n=1, suffix=None).to_draft().top_logprobs) == (16, None)
+    plain = asked(best_of=1, n=1, suffix=None).to_draft()
+    assert (plain.max_tokens, plain.default_max_tokens, plain.top_logprobs) == (None, 16, None)
 
 
 @pytest.mark.parametrize(

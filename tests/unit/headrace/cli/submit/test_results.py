@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -47,6 +48,12 @@ def test_printed_results_without_room_end_in_one_line_and_without_a_reader_in_no
     monkeypatch.setattr(click, "echo", fail)
     with pytest.raises(raised):
         PrintedResults().add(outcome(1))
+
+
+def test_results_are_not_printed_to_a_closed_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(click.ClickException, match="--output"):
+        PrintedResults()
 
 
 def test_the_next_run_knows_what_the_last_one_has_done(path: Path) -> None:
