@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -23,7 +24,7 @@ from redis import RedisError
 
 from headrace import connections, startup
 from headrace.broker.admission import Admission
-from headrace.broker.messages import DeliverMessage, ExecuteMessage, lane_cycles, list_key, make_celery
+from headrace.broker.messages import DeliverMessage, ExecuteMessage, lane_cycles, list_key, make_celery, stay_of
 from headrace.broker.remote_control import leave_cancels_to_control
 from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
@@ -40,16 +41,18 @@ from workers.delivering.slots import DeliverySlots
 from workers.events import SendEvents
 from workers.measuring.delivery_metrics import DeliveryMetrics
 from workers.outcomes import JobFailed, show
+from workers.running.claims_ahead import Start
+from workers.running.commits import Commit
 from workers.running.notices import Notices
 from workers.taking.taker import KvTaker
 from workers.worker import Hooks, Worker
 
 log = logging.getLogger(__name__)
 
-#: Threads beyond the engine's own limit: finished jobs still write their results while the next ones start. An engine
-#: that answers within milliseconds has as many jobs in their ends as in its batch.
-SPARE_THREADS = 2
-SPARE_SHARE = 0.5
+#: Slots beyond the engine's own limit: the ends of finished jobs are still written while the next ones start. An engine
+#: that answers within milliseconds has more jobs in their ends than in its batch. Most ends need no thread.
+SPARE_SLOTS = 2
+SPARE_SHARE = 1.5
 
 
 def _configure_logging(loglevel: int, **_: Any) -> None:
@@ -90,6 +93,8 @@ class _EngineProcess:
         """Args: make: makes the worker. Slow. Call it only in the process that uses the worker."""
         self._make, self._notices, self._taker = make, notices, taker
         self._worker: Worker | None = None
+        #: By thread: the end of the job that it has just run, if that is still on its way to the disk.
+        self._ends: dict[int, Commit] = {}
 
     def start(self, node: str, free_slots: Callable[[], int]) -> None:
         """Start the engine, then begin to take jobs. A ConfigError ends the process."""
@@ -107,7 +112,22 @@ class _EngineProcess:
         """Run one attempt of a job, and report its outcome to Celery."""
         if (worker := self._worker) is None:
             raise RuntimeError(f"{job_id} was taken while this process has no engine.")
-        show(worker.execute.run(parse_id(job_id), enqueue_no))
+        outcome = worker.execute.run(parse_id(job_id), enqueue_no)
+        if isinstance(outcome, Commit):
+            self._ends[get_ident()] = outcome
+        else:
+            show(outcome)
+
+    def when_claimed(self, delivery_tag: str, start: Start) -> None:
+        """Call `start` once the job of this message is claimed; at once if it is not being claimed."""
+        if self._worker is None or (message := stay_of(delivery_tag)) is None:
+            start()
+        else:
+            self._worker.execute.records.ahead.when_claimed(*message, start)
+
+    def end_of_task(self) -> Commit | None:
+        """The end of the job that this thread has just run; None if it is written, or does not end the job."""
+        return self._ends.pop(get_ident(), None)
 
     def stop(self) -> None:
         """Stop the worker and its engine. Safe to call twice."""
@@ -119,7 +139,7 @@ class _EngineProcess:
 
 def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
     # The paid API's calls are bounded by threads alone.
-    spare = SPARE_THREADS if route is Route.OVERFLOW else max(SPARE_THREADS, int(SPARE_SHARE * concurrency))
+    spare = SPARE_SLOTS if route is Route.OVERFLOW else max(SPARE_SLOTS, int(SPARE_SHARE * concurrency))
     app = _make_app(name, settings, lane_queues(pool), concurrency + spare)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     redis = connections.redis(settings)
@@ -138,6 +158,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
         def start(self, worker: Any) -> None:
             process.start(worker.hostname, partial(_free_slots, worker))
+            worker.pool.follow(process)
 
         def info(self, _worker: Any) -> dict[str, object]:
             return process.about()

@@ -157,6 +157,7 @@ class Worker:
         self.sampler.begin()
         self._publisher.begin()
         self.execute.records.ahead.begin()
+        self.execute.records.behind.begin()
         gc.set_threshold(YOUNG_OBJECTS)
         if self._matcher is not None:
             self._matcher.begin()
@@ -259,6 +260,7 @@ class Worker:
         self._lease.end()
         self._engine.stop()
         self.execute.records.ahead.end()
+        self.execute.records.behind.end()
         self._publisher.end()
         self._endpoint.stop()
         log.info("worker_left", extra={"worker_id": str(self._state.id)})

@@ -198,9 +198,17 @@ class ExecuteMessage:
 def named_in(message: str) -> tuple[UUID, int] | None:
     """The job and `enqueue_no` of a message that Headrace wrote; None for any other message."""
     try:
-        job, _, number = json.loads(message)["properties"]["delivery_tag"].partition(".")
+        return stay_of(json.loads(message)["properties"]["delivery_tag"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def stay_of(delivery_tag: str) -> tuple[UUID, int] | None:
+    """The job and `enqueue_no` of a message by its delivery tag; None for the tag of any other message."""
+    try:
+        job, _, number = delivery_tag.partition(".")
         return parse_id(job), int(number)
-    except (ValueError, KeyError, TypeError, AttributeError, NotFound):
+    except (ValueError, AttributeError, NotFound):
         return None
 
 

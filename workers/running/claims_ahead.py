@@ -4,6 +4,7 @@ A job's thread finds its claim made, or waits for the rest of the statement. Wit
 claim and be woken once more, and the first of them would claim alone.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,8 @@ from sqlalchemy import Row
 from headrace.batching import Call
 from workers.running.commits import Commit
 
+log = logging.getLogger(__name__)
+
 #: Seconds that `end` waits for a statement under way: longer than Postgres may take for one.
 END_TIMEOUT_S = 10.0
 #: The most takes that share a statement.
@@ -23,6 +26,8 @@ MOST_TAKES = 4
 
 #: A message: the job and its `enqueue_no`.
 Message = tuple[UUID, int]
+#: Starts a message's thread. Must not block.
+Start = Callable[[], object]
 
 
 class ClaimedRow(NamedTuple):
@@ -32,7 +37,44 @@ class ClaimedRow(NamedTuple):
     commit: Commit
 
 
-ClaimCall = Call[Message, ClaimedRow]
+class ClaimCall(Call[Message, ClaimedRow]):
+    """The claim of one message. Its thread can be started once it is settled.
+
+    Attributes:
+        is_alone: True if no other job was taken with this one.
+    """
+
+    def __init__(self, message: Message, *, is_alone: bool = False) -> None:
+        super().__init__(message, None)
+        self.is_alone = is_alone
+        self._lock = threading.Lock()
+        self._starts = list[Start]()
+
+    def settle(self, outcome: ClaimedRow) -> None:
+        super().settle(outcome)
+        self._start()
+
+    def fail(self, error: BaseException) -> None:
+        super().fail(error)
+        self._start()
+
+    def then(self, start: Start) -> None:
+        """Call `start` once the call has ended, from the thread that ends it; at once if it has."""
+        with self._lock:
+            if not self.is_settled:
+                self._starts.append(start)
+                return
+        start()
+
+    def _start(self) -> None:
+        with self._lock:
+            starts, self._starts = self._starts, []
+        for start in starts:
+            try:
+                start()
+            except Exception:
+                # The other jobs of this statement must start.
+                log.exception("start_fault")
 
 
 class ClaimsAhead:
@@ -64,7 +106,8 @@ class ClaimsAhead:
     def expect(self, asked: Mapping[UUID, int]) -> None:
         """Claim these jobs, `{job id: enqueue_no}`, whose threads will fetch their claims."""
         with self._changed:
-            calls = [ClaimCall(message, None) for message in asked.items() if message not in self._calls]
+            new = [message for message in asked.items() if message not in self._calls]
+            calls = [ClaimCall(message, is_alone=len(asked) == 1) for message in new]
             self._calls |= {call.ask: call for call in calls}
         if calls:
             self._asked.put(calls)
@@ -75,6 +118,16 @@ class ClaimsAhead:
             call = self._calls.pop((job_id, enqueue_no), None)
             self._changed.notify_all()
             return call
+
+    def when_claimed(self, job_id: UUID, enqueue_no: int, start: Start) -> None:
+        """Call `start` once this message's job is claimed, or cannot be; at once if it was not expected.
+
+        A job that was taken alone starts at once, too: its thread comes up while the claim is made.
+        """
+        if (call := self._calls.get((job_id, enqueue_no))) is None or call.is_alone:
+            start()
+        else:
+            call.then(start)
 
     def expects(self, job_id: UUID, enqueue_no: int) -> bool:
         """True if this message's job is claimed, or being claimed, and its claim was not fetched."""

@@ -1,4 +1,7 @@
-"""The commit of claims whose jobs have begun: they compute during it, but nothing leaves the worker before it."""
+"""Commits under way: of claims, whose jobs compute meanwhile, and of ends, whose jobs' threads have gone on.
+
+Nothing of a job leaves the worker before the commit.
+"""
 
 import logging
 import threading
@@ -10,12 +13,12 @@ from headrace.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: Is told whether the claim is on disk.
+#: Is told whether the claim, or the end, is on disk.
 Act = Callable[[bool], object]
 
 
 class Commit:
-    """The commit of one transaction of claims, under way or over. Safe for many threads."""
+    """The commit of one transaction, under way or over. Safe for many threads."""
 
     def __init__(self) -> None:
         """A commit under way, which must end by `succeed` or `fail`."""
@@ -31,11 +34,11 @@ class Commit:
         return commit
 
     def succeed(self) -> None:
-        """The claims are on disk."""
+        """What was written is on disk."""
         self._end(None)
 
     def fail(self, error: BaseException) -> None:
-        """The claims are not on disk, or it is unknown whether they are."""
+        """What was written is not on disk, or it is unknown whether it is."""
         self._end(error)
 
     def then(self, act: Act) -> None:

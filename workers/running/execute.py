@@ -6,6 +6,7 @@ Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so the c
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
@@ -25,7 +26,7 @@ from workers.paid.payer import NO_CALL, NotYet, Payer
 from workers.running.attempts import StopReason
 from workers.running.bill import Answered, Bill
 from workers.running.cascading import Cascading, without_judged
-from workers.running.commits import Claimed
+from workers.running.commits import Claimed, Commit
 from workers.running.generating import Generating
 from workers.running.records import AttemptRecords
 from workers.running.rerouting import next_queue
@@ -77,10 +78,11 @@ class Execute:
         if self.payer is None:
             self.records.ahead.expect({job: no for job, no in asked.items() if not self.hold.may_hold(job)})
 
-    def run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
+    def run(self, job_id: UUID, enqueue_no: int) -> Outcome | Commit | None:
         """Run one attempt of a job, if there is still one to run.
 
-        Returns: the job's state; None when another process holds the job.
+        Returns: the job's state; None when another process holds the job; the commit of its success, if that is still
+            on its way to the disk.
 
         Without a ready engine or without Postgres, the message is held for a moment and then dropped. Holding it keeps
         this worker from emptying the queue. The job stays queued, and `publish_due` sends another message. A job that
@@ -98,7 +100,7 @@ class Execute:
         finally:
             self.generating.release(job_id)
 
-    def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | None:
+    def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | Commit | None:
         hops.reach("thread", job_id)
         self.hold.wait(job_id)
         claimed = self.records.claim(job_id, enqueue_no)
@@ -106,7 +108,8 @@ class Execute:
             return None
         claim, commit = claimed
         hops.reach("claim", job_id)
-        with self.state.attempts.running(claim.request_id):
+        with ExitStack() as running:
+            running.enter_context(self.state.attempts.running(claim.request_id))
             commit.then(partial(self._note_commit, claim))
             if self.payer is not None or claim.sampling.compression is not None:
                 # What is paid for or asked of other workers cannot be taken back.
@@ -114,7 +117,12 @@ class Execute:
             # A price that changes during the call must not make it dearer than what is reserved for it.
             bill = self.bill.of_one_attempt()
             paid = self._paid(claim, bill.tariff)
-            return self._attempt(Claimed(paid, commit), bill) if isinstance(paid, Claim) else paid
+            ended = self._attempt(Claimed(paid, commit), bill) if isinstance(paid, Claim) else paid
+            if isinstance(ended, Commit):
+                # A worker that stops waits for it, as for a job that runs.
+                still_running = running.pop_all()
+                ended.then(lambda _: still_running.close())
+            return ended
 
     def _note_commit(self, claim: Claim, is_on_disk: bool) -> None:
         """Let the job's queue forget it once its claim is on disk, or abort the attempt if that has failed.
@@ -167,7 +175,7 @@ class Execute:
             return self.records.finish(claim, JobState.FAILED, end)
         return self.records.stand_in(claim, end, end.error_code or "failed")
 
-    def _attempt(self, claimed: Claimed, bill: Bill) -> Outcome | None:
+    def _attempt(self, claimed: Claimed, bill: Bill) -> Outcome | Commit | None:
         claim, commit = claimed
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
         try:
@@ -183,7 +191,7 @@ class Execute:
             return self._failed(claim, outcome, bill.of_failure(claim, outcome, engine_s))
         return self._answered(Answered(claim, outcome, engine_s), bill)
 
-    def _answered(self, answered: Answered, bill: Bill) -> Outcome | None:
+    def _answered(self, answered: Answered, bill: Bill) -> Outcome | Commit | None:
         """Store the engine's answer; the reason for its end decides how."""
         claim = answered.claim
         stop = self.state.attempts.reason(claim.request_id)
@@ -196,7 +204,7 @@ class Execute:
         # The engine or this worker is stopping: the job is handed back as if it had never been taken.
         return self.records.hand_back(claim, replace(bill.of(answered, "aborted", stop), kind="waste"))
 
-    def _judged(self, answered: Answered, bill: Bill) -> Outcome | None:
+    def _judged(self, answered: Answered, bill: Bill) -> Outcome | Commit | None:
         """End the job with its answer, or send it on to a better pool."""
         claim = answered.claim
         to = self.cascading.judge(claim, answered.generation)
@@ -205,7 +213,7 @@ class Execute:
         if claim.shadow_of is not None:
             end = replace(end, kind="waste", reason="shadow", saved_usd=None)
         if to is None:
-            return self.records.finish(claim, JobState.SUCCEEDED, end)
+            return self.records.succeed(claim, end)
         return self.records.escalate(claim, end, to)
 
     def _failed(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Outcome | None:

@@ -16,23 +16,19 @@ from sqlalchemy import Connection
 from headrace.domain.attempts import AS_BEFORE, AttemptEnd, Claim, Escalation, HandBack
 from headrace.domain.ids import show_id
 from headrace.domain.prompts import prompt_digest
+from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, attempts, escalations, poison
 from workers.outcomes import Outcome
 from workers.running.claims_ahead import ClaimsAhead
-from workers.running.commits import Claimed
+from workers.running.commits import Claimed, Commit
+from workers.running.ends_behind import REWRITE_AFTER_S, REWRITE_FOR_S, EndsBehind
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
-from workers.running.shared_attempts import SharedAttempts, log_ended
+from workers.running.shared_attempts import SharedAttempts, is_large, log_ended
 
 log = logging.getLogger(__name__)
-
-#: Seconds before a write that Postgres did not accept is retried.
-REWRITE_AFTER_S = 0.5
-#: Seconds for which the write of an answer is retried. Must be longer than `rescue` waits after an outage before it
-#: takes a job from a live worker. Otherwise a restart of Postgres would cost a second generation.
-REWRITE_FOR_S = 60.0
 
 T = TypeVar("T")
 
@@ -63,6 +59,11 @@ class AttemptRecords:
         """Claims jobs while they are on their way to their threads."""
         return self._shared.ahead
 
+    @property
+    def behind(self) -> EndsBehind:
+        """Ends jobs after their threads have gone on."""
+        return self._shared.behind
+
     def claim(self, job_id: UUID, enqueue_no: int) -> Claimed | None:
         """Claim a queued job. None if it cannot be claimed. Raises: StoreUnavailable."""
         claimed = self._shared.claim(job_id, enqueue_no)
@@ -86,6 +87,19 @@ class AttemptRecords:
         if claim.stream:
             self.publisher.forget(claim.job_id)
         return Outcome(target, end.error_code)
+
+    def succeed(self, claim: Claim, end: AttemptEnd) -> Outcome | Commit | None:
+        """End the job with this answer, and tell its readers. Returns: a commit if the end is written behind."""
+        has_more = claim.has_webhook or claim.stream or claim.route is Route.OVERFLOW or is_large(end)
+        if has_more or not self.behind.is_open:
+            return self.finish(claim, JobState.SUCCEEDED, end)
+        commit = self.behind.finish(claim, end)
+        commit.then(partial(self._announce, claim))
+        return commit
+
+    def _announce(self, claim: Claim, is_on_disk: bool) -> None:
+        if is_on_disk:
+            self.notices.ended(claim.job_id, has_webhook=False)
 
     def escalate(self, claim: Claim, end: AttemptEnd, to: Escalation) -> Outcome | None:
         """Send the job on to the next pool of its rule; see `store.attempts.escalations`."""

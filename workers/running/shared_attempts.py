@@ -6,7 +6,7 @@ Each is fenced as if it were alone. Sharing pays, because the statement costs mo
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from headrace.store import Store, attempts
 from headrace.store.attempts.claims import claim_of
 from workers.running.claims_ahead import ClaimCall, ClaimedRow, ClaimsAhead
 from workers.running.commits import ON_DISK, Claimed, Commit
+from workers.running.ends_behind import EndsBehind
 from workers.sharing import MOST, Sharing
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class SharedAttempts:
 
     Attributes:
         ahead: claims jobs before their threads ask.
+        behind: writes the ends of jobs that succeeded after their threads have gone on.
     """
 
     def __init__(self, store: Store, worker_id: UUID, engine: str) -> None:
@@ -53,6 +55,7 @@ class SharedAttempts:
         self._claimed_at = -math.inf
         ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
         self._ends = {target: self._sharing_ends(target) for target in ends}
+        self.behind = EndsBehind(self._succeed_all, Gathering(GATHER_S, crowd=CROWD_OF_ENDS))
 
     def claim(self, job_id: UUID, enqueue_no: int) -> Claimed | None:
         """As `store.attempts.claim`; a claim that was made ahead may still be on its way to the disk.
@@ -69,12 +72,15 @@ class SharedAttempts:
         An end with log probabilities, or with the vectors of many inputs, is written alone. It can have megabytes, and
         several would exceed the time-out. Raises: StoreUnavailable.
         """
-        if end.logprobs or len(end.text or "") > ALONE_CHARS:
+        if is_large(end):
             return claim.job_id in self._finish_all(target, {claim.job_id: (claim, end)})
         return self._ends[target].call(claim.job_id, (claim, end)) is not None
 
     def _sharing_ends(self, target: JobState) -> Sharing[UUID, tuple[Claim, AttemptEnd], bool]:
         return Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S, crowd=CROWD_OF_ENDS))
+
+    def _succeed_all(self, ends: Sequence[tuple[Claim, AttemptEnd]]) -> Collection[UUID]:
+        return self._finish_all(JobState.SUCCEEDED, {claim.job_id: (claim, end) for claim, end in ends})
 
     def _claim_ahead(self, calls: Sequence[ClaimCall]) -> None:
         """Claim for these calls: those that come alone before their commit.
@@ -127,6 +133,11 @@ class SharedAttempts:
             ended = attempts.finish_all(db, target, list(ends.values()))
         log_ended(target, [ends[job_id] for job_id in ends if job_id in ended])
         return dict.fromkeys(ended, True)
+
+
+def is_large(end: AttemptEnd) -> bool:
+    """True for an end that shares no statement."""
+    return bool(end.logprobs) or len(end.text or "") > ALONE_CHARS
 
 
 def log_ended(target: JobState, ends: Sequence[tuple[Claim, AttemptEnd]]) -> None:

@@ -30,6 +30,7 @@ from headrace.tables import ledger
 from workers.engines.base import Delta, EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.outcomes import Outcome
 from workers.running.bill import Bill
+from workers.running.commits import Commit
 from workers.running.execute import Execute
 from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
@@ -137,7 +138,7 @@ class Bench:
     heard: Heard
     slow: SlowToCommit
     threads: list[threading.Thread] = field(default_factory=list)
-    outcomes: list[Outcome | None] = field(default_factory=list)
+    outcomes: list[Outcome | Commit | None] = field(default_factory=list)
 
     def run(self, ticket: Ticket) -> threading.Thread:
         """Run the job as after a take, in a thread of its own."""

@@ -93,6 +93,35 @@ def test_a_failure_reaches_each_thread_and_the_next_jobs_are_claimed(ahead: Clai
     assert fetched(ahead, JOBS[2]) == (JOBS[2], 1)
 
 
+@pytest.mark.parametrize("error", [None, StoreUnavailable("Postgres is away.")])
+def test_a_thread_starts_once_its_claim_is_made_or_has_failed(
+    ahead: ClaimsAhead, claiming: Claiming, error: Exception | None
+) -> None:
+    started, has_started = list[str](), threading.Event()
+    claiming.error = error
+    claiming.open.clear()
+    ahead.expect(dict.fromkeys(JOBS[:2], 1))
+    ahead.when_claimed(JOBS[0], 1, lambda: started.append("first"))
+    ahead.when_claimed(JOBS[0], 1, lambda: 1 / 0)
+    ahead.when_claimed(JOBS[0], 1, has_started.set)
+    assert started == []
+    claiming.open.set()
+    assert has_started.wait(DEADLINE_S), "a start that fails holds up no other one"
+    ahead.when_claimed(JOBS[0], 1, lambda: started.append("late"))
+    ahead.when_claimed(JOBS[2], 1, lambda: started.append("not expected"))
+    assert started == ["first", "late", "not expected"]
+
+
+def test_a_thread_of_a_job_that_was_taken_alone_comes_up_while_the_claim_is_made(
+    ahead: ClaimsAhead, claiming: Claiming
+) -> None:
+    started = list[str]()
+    claiming.open.clear()
+    ahead.expect({JOBS[0]: 1})
+    ahead.when_claimed(JOBS[0], 1, lambda: started.append("alone"))
+    assert started == ["alone"]
+
+
 def test_a_worker_that_stops_waits_for_claims_to_reach_their_threads(ahead: ClaimsAhead) -> None:
     ahead.expect({JOBS[0]: 1})
     assert not ahead.wait_until_fetched(0)

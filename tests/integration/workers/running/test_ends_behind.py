@@ -1,0 +1,159 @@
+"""Jobs whose threads go on before their ends are on disk, on a real Postgres: nothing leaves the worker before."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import sqlalchemy as sa
+from redis import Redis
+from sqlalchemy import Connection
+
+from headrace.broker.streams import Streams
+from headrace.config import Settings
+from headrace.connections import postgres
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Route, Ticket
+from headrace.domain.states import JobState
+from headrace.errors import StoreUnavailable
+from headrace.policies.pricing import Tariff
+from headrace.policies.retries import RetryRules
+from headrace.store import Store
+from headrace.store.fleet import workers
+from tests.integration.workers.running.test_early_claims import DEADLINE_S, Heard, QuickEngine, bills, job
+from workers.outcomes import Outcome
+from workers.running.bill import Bill
+from workers.running.commits import Commit
+from workers.running.execute import Execute
+from workers.running.generating import Generating
+from workers.running.publisher import Publisher
+from workers.running.records import AttemptRecords
+from workers.running.worker_state import WorkerState
+from workers.taking.kv_budget import KvBudget
+
+
+class SlowToWrite(Store):
+    """Lets single statements through when the test does, or loses their replies."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        super().__init__(engine)
+        self.open = threading.Event()
+        self.open.set()
+        self.loses_reply = False
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        assert self.open.wait(DEADLINE_S)
+        loses_reply, self.loses_reply = self.loses_reply, False
+        with super().autocommit() as db:
+            yield db
+        if loses_reply:
+            raise StoreUnavailable("Postgres was gone after the commit.")
+
+
+@dataclass
+class Bench:
+    """A worker without Celery, whose ends go through `slow`."""
+
+    execute: Execute
+    heard: Heard
+    slow: SlowToWrite
+
+
+@pytest.fixture
+def bench(store: Store, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr("workers.running.ends_behind.REWRITE_AFTER_S", 0.01)
+    engine, heard = QuickEngine(), Heard()
+    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
+    with store.begin() as db:
+        workers.register(db, info, settings.lease_s)
+    slow = SlowToWrite(postgres(settings))
+    state, publisher = WorkerState(info.id), Publisher(Streams(redis))
+    execute = Execute(
+        state,
+        Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
+        AttemptRecords(slow, state.id, engine.name, heard, publisher),
+        Bill(Tariff.of(settings), Route.POOL, "host"),
+        RetryRules(2),
+    )
+    publisher.begin()
+    execute.records.behind.begin()
+    state.ready.set()
+    yield Bench(execute, heard, slow)
+    slow.open.set()
+    execute.records.behind.end()
+    publisher.end()
+    slow.close()
+
+
+def ended(commit: Outcome | Commit | None) -> bool:
+    """Whether the end is on disk, once that is known."""
+    assert isinstance(commit, Commit)
+    try:
+        commit.wait()
+    except StoreUnavailable:
+        return False
+    return True
+
+
+def run_with_held_end(bench: Bench, ticket: Ticket) -> Outcome | Commit | None:
+    """Run the job; its end waits until the test opens `slow`."""
+    claim = bench.execute.records.claim
+
+    def claim_then_hold(*asked: object) -> object:
+        claimed = claim(*asked)  # type: ignore[arg-type]
+        bench.slow.open.clear()
+        return claimed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AttemptRecords, "claim", lambda _self, *asked: claim_then_hold(*asked))
+        return bench.execute.run(ticket.job_id, ticket.enqueue_no)
+
+
+def test_a_thread_goes_on_before_the_end_is_on_disk_and_nothing_leaves_the_worker_before(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket = queued()
+    commit = run_with_held_end(bench, ticket)
+    assert isinstance(commit, Commit)
+    assert (bench.heard.announced, bills(store), job(store, ticket).state) == ([], [], JobState.RUNNING)
+    assert not bench.execute.state.attempts.wait_until_idle(0.1), "a worker that stops waits for the end"
+
+    bench.slow.open.set()
+
+    assert ended(commit)
+    assert bench.execute.state.attempts.wait_until_idle(DEADLINE_S)
+    assert (bench.heard.announced, bills(store)) == ([ticket.job_id], ["compute"])
+    assert (job(store, ticket).state, job(store, ticket).answer) == (JobState.SUCCEEDED, "An answer.")
+
+
+def test_an_end_whose_claim_was_taken_away_is_not_written(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket = queued()
+    commit = run_with_held_end(bench, ticket)
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE jobs SET enqueue_no = enqueue_no + 1"))
+    bench.slow.open.set()
+    assert not ended(commit)
+    assert bench.execute.state.attempts.wait_until_idle(DEADLINE_S)
+    assert (bench.heard.announced, bills(store), job(store, ticket).state) == ([], [], JobState.RUNNING)
+
+
+def test_an_end_whose_reply_was_lost_is_billed_once(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    ticket = queued()
+    commit = run_with_held_end(bench, ticket)
+    bench.slow.loses_reply = True
+    bench.slow.open.set()
+    assert not ended(commit), "the second write finds the claim gone"
+    assert (bills(store), job(store, ticket).state) == (["compute"], JobState.SUCCEEDED)
+
+
+def test_a_job_with_a_webhook_or_a_stream_ends_before_its_thread_goes_on(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    for ticket in (queued(stream=True), queued(webhook_url="https://example.com/hook")):
+        assert bench.execute.run(ticket.job_id, ticket.enqueue_no) == Outcome(JobState.SUCCEEDED)
+        assert job(store, ticket).state is JobState.SUCCEEDED
