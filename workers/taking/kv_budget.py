@@ -139,6 +139,11 @@ class KvBudget:
             return self._free_slots > 0 and self._has_slot(lane)
 
     @property
+    def is_idle(self) -> bool:
+        """True while no job has room here."""
+        return not self._entries
+
+    @property
     def free_slots(self) -> float:
         """Free slots of the engine's batch. Without a KV cache of its own, an engine has a slot for every job."""
         with self._lock:

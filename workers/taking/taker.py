@@ -4,16 +4,13 @@ A job cannot be lost between the queue and the worker. A taken job keeps its pla
 which follows at once. If the worker dies in between, `publish_due` publishes the job again.
 """
 
-import json
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from uuid import UUID
 
 from redis import Redis
@@ -23,9 +20,8 @@ from headrace import hops
 from headrace.batching import Gathering
 from headrace.broker.messages import list_key
 from headrace.broker.transport import MOST_AT_ONCE, Taker, Turns
-from headrace.domain.ids import parse_id
 from headrace.domain.queues import Lane, bell_key, books_key
-from headrace.errors import NotFound
+from workers.taking.heads import Ahead, Head
 from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
@@ -47,79 +43,6 @@ FARTHEST = MOST_AT_ONCE
 Expect = Callable[[Mapping[UUID, int]], object]
 
 
-class _Asked(NamedTuple):
-    """The arguments of `KvBudget.hold`, as `ExecuteMessage` wrote them."""
-
-    job_id: UUID
-    lane: Lane
-    prompt_tokens: int
-    max_tokens: int
-    alone: bool
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """The next message of a queue.
-
-    Attributes:
-        raw: the message as the list holds it.
-        message: the decoded message.
-        job: None for a message that is not Headrace's, which needs no room.
-        stay: the job's entry in the queue's books while it waits here; empty without a job.
-    """
-
-    queue: str
-    raw: str
-    message: dict[str, Any]
-    job: _Asked | None
-    stay: str
-
-    @property
-    def enqueue_no(self) -> int:
-        """Of the job's stay."""
-        return int(self.stay.rpartition(" ")[2])
-
-    @classmethod
-    def of(cls, queue: str, raw: str) -> "_Head":
-        message = json.loads(raw)
-        # Celery's consumer needs these fields: a missing one would end the worker there.
-        headers, tag = message["headers"], message["properties"]["delivery_tag"]
-        job, stay = None, ""
-        if (routing := headers.get("headrace")) is not None:
-            tokens = routing["prompt_tokens"], routing["max_tokens"]
-            job = _Asked(parse_id(headers["id"]), Lane(routing["lane"]), *tokens, routing["alone"], routing.get("n", 1))
-            stay = f"{job.job_id.hex} {int(tag.rpartition('.')[2])}"
-        return cls(queue, raw, message, job, stay)
-
-
-class _Ahead:
-    """The messages that were read from one queue.
-
-    Attributes:
-        head: the first one that can be decoded; None after the last.
-        is_whole: True if the queue held no further messages.
-    """
-
-    def __init__(
-        self, queue: str, raws: Sequence[str], is_whole: bool, drop: Callable[[str, str, Exception], None]
-    ) -> None:
-        self._queue, self._raws, self._drop = queue, deque(raws), drop
-        self.is_whole = is_whole
-        self.head: _Head | None = None
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Move the head to the next message. Drops messages that cannot be decoded."""
-        self.head = None
-        while self._raws and self.head is None:
-            raw = self._raws.popleft()
-            try:
-                self.head = _Head.of(self._queue, raw)
-            except (ValueError, KeyError, TypeError, AttributeError, NotFound) as error:
-                self._drop(self._queue, raw, error)
-
-
 class KvTaker(Taker):
     """Takes jobs that fit. Only one thread may call `take`."""
 
@@ -138,7 +61,9 @@ class KvTaker(Taker):
         self._expect: Expect = lambda _: None
         #: For each queue whose head does not fit: the head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
-        self._ahead: dict[str, _Ahead] = {}
+        self._ahead: dict[str, Ahead] = {}
+        #: The only message of all queues, if the last read removed it.
+        self._lone: Head | None = None
         self._seen_until = self._looked_at = -math.inf
         #: Messages to read from each queue, unless fewer slots are free.
         self._depth = 1
@@ -179,15 +104,18 @@ class KvTaker(Taker):
             chosen = self._next(budget, turns, queues, most)
             self._learn_depth(len(chosen), most)
             if not chosen:
+                self._put_back()
                 return []
             if not self._is_ready():
                 # Since the check above the worker has begun to drain, or its engine died.
                 self._seen_until = -math.inf
                 _release(budget, chosen)
+                self._put_back()
                 return []
             # A take that filled all slots needs no further messages for now.
             depth = min(self._depth, most - len(chosen))
-            if taken := self._remove(budget, chosen, turns.consume(queues), depth):
+            is_removed, self._lone = self._lone is not None, None
+            if taken := chosen if is_removed else self._remove(budget, chosen, turns.consume(queues), depth):
                 self._expect({head.job.job_id: head.enqueue_no for head in taken if head.job is not None})
                 if hops.are_logged():
                     self._log_hops(taken)
@@ -201,21 +129,21 @@ class KvTaker(Taker):
         twice = min(2 * chosen, FARTHEST) or 1
         self._depth = twice if chosen < most else max(self._depth, twice)
 
-    def _log_hops(self, taken: Iterable[_Head]) -> None:
+    def _log_hops(self, taken: Iterable[Head]) -> None:
         for job in (head.job for head in taken if head.job is not None):
             hops.reach("bell", job.job_id, self.rang_at)
             hops.reach("look", job.job_id, self._looked_at)
             hops.reach("take", job.job_id)
 
-    def _next(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[_Head]:
+    def _next(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[Head]:
         """The next jobs that fit, from the messages read a moment ago or else from a new read."""
         if self._clock() <= self._seen_until and (chosen := self._choose_some(budget, turns, queues, most)):
             return chosen
-        self._ask(turns.consume(queues), min(self._depth, most), [])
+        self._ask(turns.consume(queues), min(self._depth, most), [], lone=budget.is_idle)
         self._looked_at = self._clock()
         return self._choose_some(budget, turns, queues, most)
 
-    def _remove(self, budget: KvBudget, chosen: Sequence[_Head], queues: Sequence[str], depth: int) -> list[_Head]:
+    def _remove(self, budget: KvBudget, chosen: Sequence[Head], queues: Sequence[str], depth: int) -> list[Head]:
         """Remove heads and read the next messages, in one round trip. Returns: the heads that no other worker took."""
         try:
             removed = self._ask(queues, depth, chosen)
@@ -226,19 +154,38 @@ class KvTaker(Taker):
         _release(budget, [head for head, number in zip(chosen, removed, strict=True) if not number])
         return [head for head, number in zip(chosen, removed, strict=True) if number]
 
-    def _ask(self, queues: Sequence[str], depth: int, chosen: Sequence[_Head]) -> list[int]:
-        """Remove the chosen heads, and read `depth` messages of each queue. Returns: 1 for each head that was there."""
+    def _ask(self, queues: Sequence[str], depth: int, chosen: Sequence[Head], *, lone: bool = False) -> list[int]:
+        """Remove the chosen heads, and read `depth` messages of each queue. Returns: 1 for each head that was there.
+
+        Args: lone: remove the only message of all queues, too. An idle engine has room for any job, and a first token
+            comes sooner without a second round trip.
+        """
         named = [part for head in chosen for part in (queues.index(head.queue) + 1, head.raw, head.stay)]
         keys = [*map(list_key, queues), *(books_key("taken", queue) for queue in queues)]
-        removed, ahead = cast(
-            "tuple[list[int], list[list[str]]]", self._script(keys=keys, args=[depth, SEARCHED, *named])
+        removed, ahead, is_lone = cast(
+            "tuple[list[int], list[list[str]], int]",
+            self._script(keys=keys, args=[depth, SEARCHED, int(lone), *named]),
         )
         self._seen_until = self._clock() + JUST_SEEN_S if depth else -math.inf
         self._ahead = {
-            queue: _Ahead(queue, raws[::-1], len(raws) < depth, self._drop)
+            queue: Ahead(queue, raws[::-1], len(raws) < depth, self._drop)
             for queue, raws in zip(queues, ahead, strict=True)
         }
+        self._lone = next((each.head for each in self._ahead.values() if each.head), None) if is_lone else None
         return removed
+
+    def _put_back(self) -> None:
+        """Put a message that was removed, and is not taken after all, where it was. Raises: RedisError.
+
+        If this fails, or the worker dies before, `publish_due` restores the message, as that of any taken job.
+        """
+        head, self._lone = self._lone, None
+        if head is not None:
+            self._seen_until = -math.inf
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.rpush(list_key(head.queue), head.raw)
+                pipe.zrem(books_key("taken", head.queue), head.stay)
+                pipe.execute()
 
     def _drop(self, queue: str, raw: str, error: Exception) -> None:
         log.error("message_not_readable", extra={"queue": queue, "error": repr(error)})
@@ -247,12 +194,12 @@ class KvTaker(Taker):
             self._redis.lrem(list_key(queue), -1, raw)
         self.look()
 
-    def _choose_some(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[_Head]:
+    def _choose_some(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[Head]:
         """Choose the next jobs that fit from the messages read, and reserve their room.
 
         Stops when a queue may hold messages that were not read: one of them may come first.
         """
-        chosen = list[_Head]()
+        chosen = list[Head]()
         while len(chosen) < most:
             ahead = [self._ahead[queue] for queue in turns.consume(queues) if queue in self._ahead]
             if any(each.head is None and not each.is_whole for each in ahead):
@@ -265,7 +212,7 @@ class KvTaker(Taker):
             chosen.append(head)
         return chosen
 
-    def _choose(self, budget: KvBudget, heads: list[_Head]) -> _Head | None:
+    def _choose(self, budget: KvBudget, heads: list[Head]) -> Head | None:
         """Choose the first job that fits, and reserve its room. While a job is overdue, only that one can be chosen."""
         budget.see(high_waits=any(head.job is not None and head.job.lane is Lane.HIGH for head in heads))
         if not heads:
@@ -281,17 +228,17 @@ class KvTaker(Taker):
             self._blocked.setdefault(head.queue, (head.raw, now))
         return None
 
-    def _overdue(self, heads: list[_Head], now: float) -> list[_Head]:
+    def _overdue(self, heads: list[Head], now: float) -> list[Head]:
         """The head that was passed over for longest, once that is too long. Room is kept for one job at a time."""
         passed_over = [head for head in heads if head.queue in self._blocked]
         longest = sorted(passed_over, key=lambda head: self._blocked[head.queue][1])[:1]
         return [head for head in longest if now - self._blocked[head.queue][1] >= PASSED_OVER_S]
 
-    def _is_blocked(self, head: _Head) -> bool:
+    def _is_blocked(self, head: Head) -> bool:
         return head.queue in self._blocked and self._blocked[head.queue][0] == head.raw
 
 
-def _release(budget: KvBudget, heads: Iterable[_Head]) -> None:
+def _release(budget: KvBudget, heads: Iterable[Head]) -> None:
     """Release the room that was reserved for these heads."""
     for head in heads:
         if head.job is not None:

@@ -5,6 +5,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from headrace.batching import CROWD, Gathering
 from headrace.broker.admission import Admission
 from headrace.broker.messages import LaneCycle, list_key
 from headrace.domain.ids import new_id, parse_id
-from headrace.domain.queues import Lane, Ticket, lane_queues, queue_name
+from headrace.domain.queues import Lane, Ticket, books_key, lane_queues, queue_name
 from headrace.policies.lanes import schedule
 from workers.engines.base import EngineLimits, Progress
 from workers.taking.kv_budget import KvBudget
@@ -222,7 +223,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def noted(self: Script, keys: Sequence[str], args: Sequence[Any]) -> object:
         if "take(" in self.script:
-            sent.append((len(args) - 2) // 3)
+            sent.append((len(args) - 3) // 3)
         return call(self, keys, args)
 
     monkeypatch.setattr(Script, "__call__", noted)
@@ -275,7 +276,7 @@ def test_a_removal_that_fails_keeps_no_room(
 
     def cut_off(self: Script, keys: Sequence[str], args: Sequence[Any]) -> object:
         found = call(self, keys, args)
-        if len(args) == 2:
+        if len(args) == 3:
             return found
         raise ConnectionError("The answer was lost.")
 
@@ -429,6 +430,7 @@ def test_a_worker_that_begins_to_drain_in_the_middle_of_a_take_takes_nothing(
     assert one.take() is None
     assert not one.is_ready
     assert redis.llen(list_key(NORMAL)) == 1
+    assert redis.zcard(books_key("taken", NORMAL)) == 0
     reserved = one.kv_budget.reserved()
     assert reserved is not None
     assert reserved.share == 0, "its room was given back"
@@ -436,3 +438,59 @@ def test_a_worker_that_begins_to_drain_in_the_middle_of_a_take_takes_nothing(
 
     one.is_ready = True
     assert one.take() == job
+
+
+def test_an_idle_worker_takes_the_only_message_of_all_queues_in_one_round_trip(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, looks: list[int]
+) -> None:
+    one, job = worker(10), put(Lane.LOW, 6)
+    assert one.take() == job
+    assert looks == [0]
+    assert [entry.split()[0] for entry in redis.zrange(books_key("taken", LOW), 0, -1)] == [job.hex]
+    assert redis.llen(list_key(LOW)) == 0
+
+    busy = put(Lane.LOW, 1)
+    assert one.take() == busy
+    assert looks == [0, 0, 1], "a worker that has a job looks whether the next one fits, before it removes it"
+
+
+def test_of_two_messages_an_idle_worker_removes_only_the_one_that_its_turn_chooses(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, looks: list[int]
+) -> None:
+    one, batch, high = worker(10), put(Lane.BATCH, 1), put(Lane.HIGH, 1)
+    assert one.take() == high
+    assert looks == [0, 1]
+    assert redis.llen(list_key(BATCH)) == 1
+    assert redis.zcard(books_key("taken", BATCH)) == 0
+    assert one.take() == batch
+
+
+def test_the_only_message_is_put_back_if_its_lane_has_no_slot(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, job = worker(10), put(Lane.NORMAL, 6)
+    raw = redis.lrange(list_key(NORMAL), 0, -1)
+    monkeypatch.setattr(one.kv_budget, "has_slot", lambda _lane: False)
+    assert one.take() is None
+    assert redis.lrange(list_key(NORMAL), 0, -1) == raw
+    assert redis.zcard(books_key("taken", NORMAL)) == 0, "no sweep takes it for a job that a worker lost"
+    monkeypatch.undo()
+    assert one.take() == job
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "nonsense",
+        "[]",
+        '{"headers": {}}',
+        '{"headers": {"headrace": {}, "id": "job_1"}}',
+        '{"headers": {"headrace": 1}}',
+    ],
+)
+def test_the_only_message_stays_in_its_list_if_it_is_not_a_job_s(redis: Redis, raw: str) -> None:
+    redis.rpush(list_key(NORMAL), raw)
+    keys = [*map(list_key, QUEUES), *(books_key("taken", queue) for queue in QUEUES)]
+    script = redis.register_script((files("headrace.broker") / "lua" / "take.lua").read_text())
+    assert script(keys=keys, args=[1, 1, 1]) == [[], [[], [raw], [], []], 0]
+    assert redis.llen(list_key(NORMAL)) == 1
