@@ -38,15 +38,17 @@ class Gathering:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
         crowd: int = CROWD,
+        each_s: float = CROWD_S / CROWD,
     ) -> None:
         """Start without calls.
 
         Args:
             for_s: length of the wait, in seconds.
             crowd: the calls of the smallest crowd; more than come together where they come one burst at a time.
+            each_s: seconds from one call of a crowd to the next, on average and at most.
         """
         self._for_s, self._clock, self._pause = for_s, clock, pause
-        self._crowd, self._within_s = crowd, CROWD_S * crowd / CROWD
+        self._crowd, self._within_s = crowd, crowd * each_s
         self._came_at = deque[float](maxlen=crowd)
 
     def came(self) -> None:

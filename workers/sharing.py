@@ -15,6 +15,14 @@ Result = TypeVar("Result")
 
 #: The most rows in one statement. With more, each call would only wait longer for the slowest one.
 MOST = 64
+#: Calls of the paid API take a second or more, and each would cost 16 queries by itself. Calls that come so many
+#: seconds apart are a crowd, and a statement waits so many seconds for more of them.
+PAID_EACH_S, PAID_GATHER_S = 0.025, 0.02
+
+
+def gathering_paid() -> Gathering:
+    """How statements about calls of the paid API wait for more of them."""
+    return Gathering(PAID_GATHER_S, each_s=PAID_EACH_S)
 
 
 class Sharing(Generic[Key, Argument, Result]):

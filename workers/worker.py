@@ -102,7 +102,9 @@ class Worker:
         self.execute = Execute(
             self._state,
             Generating(self._engine, self.kv_budget, self._publisher),
-            AttemptRecords(store, self._state.id, self._engine.name, notices, self._publisher),
+            AttemptRecords(
+                *(store, self._state.id, self._engine.name, notices, self._publisher), is_paid=route is Route.OVERFLOW
+            ),
             Bill(tariff, route, settings.host_id),
             RetryRules(settings.max_attempts, settings.paid_pools),
             payer if route is Route.OVERFLOW else None,

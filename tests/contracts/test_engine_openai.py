@@ -1,5 +1,6 @@
 """What the paid API may answer, over real HTTP, and what becomes of it."""
 
+import gzip
 import json
 import socket
 import time
@@ -120,6 +121,12 @@ def test_usage_and_the_model_that_answered_are_the_provider_s(stand_in: Any, eng
 def test_what_cannot_be_stored_is_replaced(stand_in: Any, engine: OpenAIEngine) -> None:
     stand_in.script = [(200, stand_in.completion("a\0b\ud800c"))]
     assert engine.generate(REQUEST).text == "a\ufffdb\ufffdc"
+
+
+def test_a_compressed_answer_is_read_as_a_plain_one(stand_in: Any, engine: OpenAIEngine) -> None:
+    answer = stand_in.events(stand_in.completion("hi, as ever"))
+    stand_in.script = [(200, answer), (200, gzip.compress(answer), {"content-encoding": "gzip"})]
+    assert [engine.generate(REQUEST).text for _ in range(2)] == ["hi, as ever"] * 2
 
 
 def error(code: Any = None) -> dict[str, Any]:

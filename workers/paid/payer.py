@@ -26,7 +26,7 @@ from headrace.store import Store
 from workers.engines.base import Generation
 from workers.paid.lockout import Lockout
 from workers.paid.pacer import Pacer
-from workers.sharing import MOST, Sharing
+from workers.sharing import MOST, Sharing, gathering_paid
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Payer:
     _shared: Sharing[UUID, tuple[Claim, Decimal], Claim | Lack] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._shared = Sharing(self._reserve_all, MOST)
+        self._shared = Sharing(self._reserve_all, MOST, gathering_paid())
 
     @property
     def is_open(self) -> bool:

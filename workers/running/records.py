@@ -42,6 +42,7 @@ class AttemptRecords:
         engine: the engine's name.
         notices: told of each job right after its claim, and again after its end.
         publisher: forgets the streams of jobs that have ended.
+        is_paid: True if the engine is the paid API.
     """
 
     store: Store
@@ -49,10 +50,11 @@ class AttemptRecords:
     engine: str
     notices: Notices
     publisher: Publisher
+    is_paid: bool = False
     _shared: SharedAttempts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._shared = SharedAttempts(self.store, self.worker_id, self.engine)
+        self._shared = SharedAttempts(self.store, self.worker_id, self.engine, is_paid=self.is_paid)
 
     @property
     def ahead(self) -> ClaimsAhead:

@@ -24,7 +24,7 @@ from headrace.store.attempts.claims import claim_of
 from workers.running.claims_ahead import ClaimCall, ClaimedRow, ClaimsAhead
 from workers.running.commits import ON_DISK, Claimed, Commit
 from workers.running.ends_behind import EndsBehind
-from workers.sharing import MOST, Sharing
+from workers.sharing import MOST, Sharing, gathering_paid
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,10 @@ class SharedAttempts:
         behind: writes the ends of jobs that succeeded after their threads have gone on.
     """
 
-    def __init__(self, store: Store, worker_id: UUID, engine: str) -> None:
-        self._store, self._worker_id, self._engine = store, worker_id, engine
-        self._claims = Sharing(self._claim_all, MOST, Gathering(GATHER_S))
+    def __init__(self, store: Store, worker_id: UUID, engine: str, *, is_paid: bool = False) -> None:
+        """Args: is_paid: True if the engine is the paid API."""
+        self._store, self._worker_id, self._engine, self._is_paid = store, worker_id, engine, is_paid
+        self._claims = Sharing(self._claim_all, MOST, gathering_paid() if is_paid else Gathering(GATHER_S))
         self.ahead = ClaimsAhead(self._claim_ahead)
         self._claimed_at = -math.inf
         ends = TRANSITIONS[JobState.RUNNING] & TERMINAL
@@ -77,7 +78,8 @@ class SharedAttempts:
         return self._ends[target].call(claim.job_id, (claim, end)) is not None
 
     def _sharing_ends(self, target: JobState) -> Sharing[UUID, tuple[Claim, AttemptEnd], bool]:
-        return Sharing(partial(self._finish_all, target), MOST, Gathering(GATHER_S, crowd=CROWD_OF_ENDS))
+        gathering = gathering_paid() if self._is_paid else Gathering(GATHER_S, crowd=CROWD_OF_ENDS)
+        return Sharing(partial(self._finish_all, target), MOST, gathering)
 
     def _succeed_all(self, ends: Sequence[tuple[Claim, AttemptEnd]]) -> Collection[UUID]:
         return self._finish_all(JobState.SUCCEEDED, {claim.job_id: (claim, end) for claim, end in ends})

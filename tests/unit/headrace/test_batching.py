@@ -124,6 +124,17 @@ def test_more_are_waited_for_while_many_come(apart_s: float, comers: int, later_
     assert pauses == ([0.5] if waits else [])
 
 
+@pytest.mark.parametrize(("apart_s", "waits"), [(1.0, True), (1.5, False)])
+def test_calls_that_come_seldom_are_a_crowd_where_they_may_be(apart_s: float, waits: bool) -> None:
+    now, pauses = 0.0, list[float]()
+    gathering = Gathering(0.5, lambda: now, pauses.append, each_s=1.0)
+    for number in range(CROWD):
+        now = number * apart_s
+        gathering.came()
+    gathering.wait()
+    assert pauses == ([0.5] if waits else [])
+
+
 def test_a_burst_smaller_than_the_crowd_is_not_waited_for() -> None:
     pauses: list[float] = []
     gathering = Gathering(0.5, lambda: 0.0, pauses.append, crowd=3 * CROWD)
