@@ -41,7 +41,7 @@ class ClaimCall(Call[Message, ClaimedRow]):
     """The claim of one message. Its thread can be started once it is settled.
 
     Attributes:
-        is_alone: True if no other job was taken with this one.
+        is_alone: True if no other job was taken with this one, or waited for its claim then.
     """
 
     def __init__(self, message: Message, *, is_alone: bool = False) -> None:
@@ -107,7 +107,8 @@ class ClaimsAhead:
         """Claim these jobs, `{job id: enqueue_no}`, whose threads will fetch their claims."""
         with self._changed:
             new = [message for message in asked.items() if message not in self._calls]
-            calls = [ClaimCall(message, is_alone=len(asked) == 1) for message in new]
+            is_alone = len(asked) == 1 and not self._calls
+            calls = [ClaimCall(message, is_alone=is_alone) for message in new]
             self._calls |= {call.ask: call for call in calls}
         if calls:
             self._asked.put(calls)

@@ -120,6 +120,9 @@ def test_a_thread_of_a_job_that_was_taken_alone_comes_up_while_the_claim_is_made
     ahead.expect({JOBS[0]: 1})
     ahead.when_claimed(JOBS[0], 1, lambda: started.append("alone"))
     assert started == ["alone"]
+    ahead.expect({JOBS[1]: 1})
+    ahead.when_claimed(JOBS[1], 1, lambda: started.append("not alone"))
+    assert started == ["alone"]
 
 
 def test_a_worker_that_stops_waits_for_claims_to_reach_their_threads(ahead: ClaimsAhead) -> None:
