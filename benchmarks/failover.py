@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bed.chaos.faults import Faults
 from bed.chaos.orders import Client, Order, make_orders
+from bed.chaos.readers import Readers, judge_streams
 from bed.chaos.verdict import judge
 from bed.chaos.world import World
 from bed.testbed import console, line_of, rounds, wait_until
@@ -35,7 +36,19 @@ RATE = 20
 GAP_S = 6.0
 #: For how long jobs may be open after the last promotion, and how soon it has to go on, in seconds.
 SETTLE_S, RECOVERY_S = 180.0, 60.0
-ZERO = ("lost", "double_billed", "double_effects", "misbilled", "wrong_answers", "complaints")
+ZERO = (
+    *("lost", "double_billed", "double_effects", "misbilled", "wrong_answers", "complaints"),
+    *("garbled", "streams_cut"),
+)
+#: What became of the streams.
+STREAMS = (
+    "streams",
+    "streams_under_way",
+    "streams_in_error",
+    "streams_refused",
+    "streams_resumed",
+    "streams_restarted",
+)
 _NEXT_START = "SELECT extract(epoch FROM min(started_at)) FROM attempts WHERE started_at > to_timestamp(%s)"
 
 
@@ -46,17 +59,20 @@ class Arm:
     Attributes:
         kind: of `Faults`: it kills the primary, notes in `struck_at` when, and promotes the replica.
         figure: in the last line, the seconds from the death to the next accept and the next start.
+        has_readers: whether readers follow streams meanwhile. Not with a counter-proof: the stream of a lost job has no
+            end.
         off: mechanisms whose absence shows: each is a counter-proof, and has its own world.
     """
 
     kind: str
     figure: str
     off: tuple[str, ...]
+    has_readers: bool = False
 
 
 ARMS: Mapping[str, Arm] = {
     "postgres": Arm("postgres_promoted", "pg_recovery_s", ("sync", "fence")),
-    "redis": Arm("redis_promoted", "redis_recovery_s", ("sweep",)),
+    "redis": Arm("redis_promoted", "redis_recovery_s", ("sweep",), has_readers=True),
 }
 #: What the world without a mechanism is for: the figure that is no longer 0.
 SHOWS = {"sync": "lost", "fence": "double_billed", "sweep": "lost"}
@@ -74,26 +90,33 @@ def fail_over(arm: Arm, promotions: int, seed: int, off: str | None) -> dict[str
         orders = make_orders(round(RATE * seconds), seconds, seed, world.receiver.url)
         client = Client(world.url, world.api_key, orders, has_keys=True)
         faults = Faults(world, seed, submit_poison=lambda: None, outage_s=1)
+        readers = Readers(world)
         client.begin()
+        has_readers = arm.has_readers and off is None
+        if has_readers:
+            readers.begin()
         try:
             recoveries = [
                 _promote(world, client, faults, arm)
                 for _ in rounds(promotions, lambda each: f"promotion {each}: {client.posted} accepted")
             ]
+            if has_readers:
+                readers.end()
             client.call_off()
             _settle(world, client, is_whole=off is None)
         finally:
             client.end()
         judged = judge(world, client.orders, faults.happened, [])
+        judged |= judge_streams(world, readers, [each["struck_at"] for each in recoveries])
         restored = sum(map(_restored, world.log_lines()))
     figures = {
         "jobs": len(client.orders),
         "messages_restored": restored,
         **judged,
-        "complaints": len(client.complaints),
+        "complaints": len(client.complaints) + len(readers.complaints),
         "statuses": dict(client.statuses),
     }
-    return {"figures": figures, "promotions": recoveries, "complaints": client.complaints}
+    return {"figures": figures, "promotions": recoveries, "complaints": client.complaints + readers.complaints}
 
 
 def _promote(world: World, client: Client, faults: Faults, arm: Arm) -> dict[str, float]:
@@ -101,6 +124,7 @@ def _promote(world: World, client: Client, faults: Faults, arm: Arm) -> dict[str
     time.sleep(GAP_S)
     faults.happen(arm.kind)
     return {
+        "struck_at": faults.struck_at,
         "accepts_s": wait_until(lambda: _accepted_after(client.orders, faults.struck_at), RECOVERY_S, "No accepts."),
         "starts_s": wait_until(lambda: _started_after(world, faults.struck_at), RECOVERY_S, "No starts."),
     }
@@ -138,7 +162,7 @@ def show(runs: Sequence[tuple[str, dict[str, Any]]]) -> None:
     table = Table("", header_style="bold")
     for title, _ in runs:
         table.add_column(title, justify="right")
-    for name in (*ZERO, "unbooked_usd", "jobs", "messages_restored"):
+    for name in (*ZERO, "unbooked_usd", "jobs", "messages_restored", *STREAMS):
         table.add_row(name, *(str(run["figures"][name]) for _, run in runs))
     for name in ("accepts_s", "starts_s"):
         values = (", ".join(f"{each[name]:.1f}" for each in run["promotions"]) for _, run in runs)
@@ -163,11 +187,13 @@ def main(promotions: int, names: tuple[str, ...], seed: int | None, off: tuple[s
     asynchronous, and shows what that loses; `--off fence` workers that write without their claim. Redis's replica is
     always asynchronous, and its Sentinel told of the death at once: what the new master lacks is made good from
     Postgres, and messages_restored says how much of it was messages; `--off sweep` runs no process that does so.
+    While Redis's die, six readers follow one stream after the other, and half of those of responses break off and come back.
 
     The last line is name=value pairs: lost, accepted jobs that have not ended; double_billed, orders that were charged
-    twice, both counted in SQL; for each server, the seconds from the primary's death to the next accept and the next
-    start, the later of both, in the worst promotion; and the figure of each counter-proof. The status is 1 when a
-    promise did not hold.
+    twice, both counted in SQL; garbled, streams that were said to be whole and are not the job's answer, and
+    streams_under_way, those that were open while a primary died; for each server, the seconds from the primary's death
+    to the next accept and the next start, the later of both, in the worst promotion; and the figure of each
+    counter-proof. The status is 1 when a promise did not hold.
 
     \b
     bin/headrace python benchmarks/failover.py --off sync --off fence
@@ -184,9 +210,10 @@ def main(promotions: int, names: tuple[str, ...], seed: int | None, off: tuple[s
     }
     shown = [*runs.items(), *((f"{name}, no {each}", run) for (name, each), run in without.items())]
     show(shown)
-    figures = {name: sum(run["figures"][name] for run in runs.values()) for name in ZERO[:2]}
+    summed = (*ZERO[:2], "garbled", "streams_under_way")
+    figures = {name: sum(run["figures"][name] for run in runs.values()) for name in summed}
     for name, run in runs.items():
-        figures[arms[name].figure] = max(max(each.values()) for each in run["promotions"])
+        figures[arms[name].figure] = max(max(each["accepts_s"], each["starts_s"]) for each in run["promotions"])
     for (_, each), run in without.items():
         figures[f"{SHOWS[each]}_without_{each}"] = run["figures"][SHOWS[each]]
     if file is not None:
