@@ -187,7 +187,7 @@ def main(promotions: int, names: tuple[str, ...], seed: int | None, off: tuple[s
     asynchronous, and shows what that loses; `--off fence` workers that write without their claim. Redis's replica is
     always asynchronous, and its Sentinel told of the death at once: what the new master lacks is made good from
     Postgres, and messages_restored says how much of it was messages; `--off sweep` runs no process that does so.
-    While Redis's die, six readers follow one stream after the other. Half of those of responses break off and come back.
+    While Redis's die, six readers follow one stream after the other. Half of those of responses break off and resume.
 
     The last line is name=value pairs: lost, accepted jobs that have not ended; double_billed, orders that were charged
     twice, both counted in SQL; garbled, streams that were said to be whole and are not the job's answer, and
