@@ -8,7 +8,7 @@ from api.schemas.chat.body import ChatUsage, UsageIn, finish_reason_of, usage_so
 from api.schemas.completions.body import PREFIX, CompletionLogprobs
 from api.schemas.logprobs import Fragments
 from api.schemas.openai_request import LANE_TIERS
-from api.streams.events import INTERRUPTED, RESTARTED, Event
+from api.streams.events import GONE, INTERRUPTED, RESTARTED, Event
 from api.streams.transcript import Piece, Transcript, sent
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
@@ -77,6 +77,10 @@ class ChatChunks:
         """An error: chat completions cannot be resumed."""
         message = f"{INTERRUPTED} Its answer will be at GET /v1/jobs/{show_id(self._job.id)}."
         yield self._failed(Unanswered(message, self._job.id, code="stream_interrupted"))
+
+    def gone(self) -> Iterator[Event]:
+        """An error: what was sent is not the whole answer."""
+        yield self._failed(Unanswered(GONE, self._job.id, code="not_found"))
 
     def _opened(self, number: int) -> Iterator[Event]:
         """The answer's first chunk, unless it has been sent."""

@@ -35,6 +35,7 @@ MESSAGE: Item = "msg_"
 
 RESTARTED = "The answer began again: what came before is void."
 INTERRUPTED = "This server is stopping; the job goes on."
+GONE = "The job no longer exists: it was deleted, or lost with its server. What was sent is not its whole answer."
 
 
 def is_whole(entries: Sequence[StreamEvent]) -> bool:
@@ -124,6 +125,10 @@ class ResponseEvents:
         last = max(self._last, self._after, 0)
         message = f"{INTERRUPTED} Resume with starting_after={last}."
         yield _error("stream_interrupted", message, last)
+
+    def gone(self) -> Iterator[Event]:
+        """An error without a number of its own: what was sent is not the whole answer."""
+        yield _error("not_found", GONE, max(self._last, self._after, 0))
 
     def _tell(self, kind: str, **fields: Any) -> Iterator[Event]:
         self._last += 1

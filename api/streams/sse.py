@@ -126,6 +126,7 @@ class JobStream:
                 yield self._teller.fragments.filled("".join(map(write, events))).encode() or KEEP_ALIVE
         except NotFound:
             log.info("stream_of_deleted_job", extra={"job_id": show_id(self._job.id)})
+            yield "".join(map(write, self._teller.gone())).encode()
         self._is_told = True
 
     def close(self) -> None:

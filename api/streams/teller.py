@@ -8,7 +8,7 @@ from headrace.domain.jobs import Job, StreamEvent
 
 
 class Teller(Protocol):
-    """Turns a job's progress into events: `opening`, then `more` any number of times, then one of the other two."""
+    """Turns a job's progress into events: `opening`, then `more` any number of times, then one of the other three."""
 
     @property
     def is_over(self) -> bool:
@@ -29,3 +29,6 @@ class Teller(Protocol):
 
     def interrupted(self) -> Iterable[Any]:
         """The events that end the stream while its job goes on."""
+
+    def gone(self) -> Iterable[Any]:
+        """The events that end the stream of a job that no longer exists."""

@@ -149,10 +149,14 @@ def _read(db: Connection, statement: Statement, asked: Iterable[tuple[UUID, UUID
 
 
 def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of the given jobs that have ended, or will at their next read: one cheap query for many readers."""
+    """Those of the given jobs that have ended, or will at their next read: one cheap query for many readers.
+
+    Jobs without a row are among them: one was erased, or accepted by a server whose standby never had it.
+    """
     wanted = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
     is_news = sa.or_(jobs.c.state.in_(TERMINAL), _IS_OVER, _IS_LEADER_ENDED)
-    return list(db.scalars(sa.select(jobs.c.id).where(wanted, is_news)))
+    going_on = set(db.scalars(sa.select(jobs.c.id).where(wanted, sa.not_(is_news))))
+    return [job_id for job_id in job_ids if job_id not in going_on]
 
 
 def newest(

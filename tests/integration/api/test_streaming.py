@@ -33,7 +33,7 @@ from headrace.domain.states import JobState
 from headrace.errors import SlotsFull
 from headrace.store import Store, attempts
 from headrace.store.fleet import workers
-from headrace.tables import jobs
+from headrace.tables import job_texts, jobs
 from tests.waiting import until
 
 PROMPT = "Why is the sky blue?"
@@ -312,6 +312,17 @@ def test_an_open_stream_holds_no_database_connection_and_ends_with_the_process(s
     until(lambda: parts.store._engine.pool.checkedout() == 1)
     parts.waits.close()
     assert listener.all()[-1].code == "stream_interrupted"
+
+
+def test_the_stream_of_a_job_whose_row_is_lost_ends_with_an_error(sdk: OpenAI, store: Store) -> None:
+    job_id, stream = start(sdk)
+    listener = Listener(stream)
+    with store.begin() as db:
+        # As after the promotion of a standby that never had it: no one says so.
+        db.execute(sa.delete(job_texts).where(job_texts.c.job_id == job_id))
+        db.execute(sa.delete(jobs).where(jobs.c.id == job_id))
+    last = listener.all()[-1]
+    assert (last.type, last.code) == ("error", "not_found")
 
 
 def test_whoever_waits_for_an_expiry_sees_it_within_a_second(

@@ -1,7 +1,7 @@
 """A stream as bytes: what is written when, when it ends, and that its slot, or its job, goes with it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -373,13 +373,16 @@ def test_an_end_that_postgres_cannot_show_yet_is_looked_for_again(world: World) 
     assert kinds(b"".join(chunks))[-1] == "response.completed"
 
 
-def test_a_stream_whose_job_was_deleted_just_ends(world: World) -> None:
-    stream = world.stream()
-    chunks = stream.chunks(named)
+@pytest.mark.parametrize("make", [ResponseEvents, ChatChunks])
+def test_a_stream_whose_job_was_deleted_ends_with_an_error(world: World, make: Callable[[Job], Any]) -> None:
+    stream = world.stream(teller=make(QUEUED))
+    chunks = stream.chunks(named if make is ResponseEvents else unnamed)
     next(chunks)
     world.failures["find"] = NotFound()
     world.end()
-    assert list(chunks) == []
+    [gone] = chunks
+    assert b'"not_found"' in gone
+    assert b"DONE" not in gone
     stream.close()
     assert world.cancelled == []
 

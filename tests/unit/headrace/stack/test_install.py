@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import threading
@@ -140,6 +141,26 @@ def test_a_stamp_that_does_not_match_is_not_believed(checkout: Checkout, machine
     ensure(checkout, dev=False)
 
     assert machine.ran[0] == "venv"
+
+
+def test_a_link_to_another_checkout_s_environment_is_left_alone(
+    checkout: Checkout, machine: Machine, tmp_path: Path
+) -> None:
+    ensure(checkout, dev=False)
+    stamp = checkout.stamp.read_text()
+    other = Checkout(tmp_path / "other")
+    other.locks.mkdir(parents=True)
+    for name in LOCKS:
+        shutil.copy(checkout.locks / f"{name}.txt", other.locks)
+    shutil.copy(checkout.root / "pyproject.toml", other.root)
+    other.venv.symlink_to(checkout.venv)
+    machine.ran.clear()
+
+    with pytest.raises(InstallError, match="remove the link"):
+        ensure(other, dev=False)
+
+    assert machine.ran == []
+    assert checkout.stamp.read_text() == stamp
 
 
 def test_pip_does_the_work_when_uv_cannot(checkout: Checkout, machine: Machine) -> None:
