@@ -145,8 +145,7 @@ class Installer:
         packages = {layer: made_from for layer, made_from in wanted.items() if layer != "project"}
         if not packages.items() <= held.items():
             if checkout.venv.is_symlink():
-                where = checkout.venv.resolve()
-                raise InstallError(f"{checkout.venv} is a link, and {where} would be cleared: remove the link.")
+                raise InstallError(f"{checkout.venv} is a link, and what it leads to would be cleared: remove it.")
             # No stamp may exist until the layers are complete.
             checkout.stamp.unlink(missing_ok=True)
             if held.get("base") != packages["base"]:
