@@ -30,6 +30,7 @@ from workers.compressing import measurer
 from workers.compressing.compressor import Compressor
 from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.simulator.answer import fingerprint
+from workers.running.commits import Commit
 from workers.running.notices import Notices
 from workers.worker import Hooks, Worker
 
@@ -77,6 +78,13 @@ def start(settings: Settings, store: Store, admission: Admission, monkeypatch: p
         yield begin
 
 
+def run_to_end(worker: Worker, ticket: Ticket) -> None:
+    """Run the job of this ticket; returns once its end is on disk."""
+    outcome = worker.execute.run(ticket.job_id, ticket.enqueue_no)
+    if isinstance(outcome, Commit):
+        outcome.wait()
+
+
 @pytest.fixture
 def run(store: Store, queued: Callable[..., Ticket]) -> Run:
     """Runs a job on a worker; returns it as it has ended."""
@@ -84,7 +92,7 @@ def run(store: Store, queued: Callable[..., Ticket]) -> Run:
     def end(worker: Worker, compression: Compression | None, **changes: Any) -> Job:
         sampling = Sampling(16, temperature=0.0, compression=compression)
         ticket = queued(messages=TALK, sampling=sampling, prompt_tokens=tokens(TALK), **changes)
-        worker.execute.run(ticket.job_id, ticket.enqueue_no)
+        run_to_end(worker, ticket)
         with store.begin() as db:
             return jobs.find(db, ticket.app_id, ticket.job_id)
 
@@ -236,7 +244,7 @@ def test_a_prompt_that_does_not_become_shorter_is_sent_as_it_is(
     messages = (Message("user", "Hi."),)
     ticket = queued(messages=messages, sampling=Sampling(16, compression=replace(PLAIN, also=("last_turn",))))
 
-    start().execute.run(ticket.job_id, ticket.enqueue_no)
+    run_to_end(start(), ticket)
 
     with store.begin() as db:
         job = jobs.find(db, ticket.app_id, ticket.job_id)
