@@ -1,6 +1,6 @@
 """Readers of streams: each follows one answer after the other, and writes down what it was told of each.
 
-Some break off and come back. They trust nobody: `garbled` compares what was said to be whole with what Postgres has.
+Some break off and come back. `garbled` compares what was said to be whole with what Postgres has.
 Knows HTTP, and nothing of what broke.
 """
 
