@@ -151,7 +151,7 @@ def _read(db: Connection, statement: Statement, asked: Iterable[tuple[UUID, UUID
 def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
     """Those of the given jobs that have ended, or will at their next read: one cheap query for many readers.
 
-    Jobs without a row are among them: one was erased, or accepted by a server whose standby never had it.
+    Jobs without a row are among them: a failover to a standby that never had them has lost them.
     """
     wanted = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
     is_news = sa.or_(jobs.c.state.in_(TERMINAL), _IS_OVER, _IS_LEADER_ENDED)
