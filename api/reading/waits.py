@@ -6,7 +6,7 @@ An open wait holds a thread, but no database connection. The re-check makes up f
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 from uuid import UUID
@@ -17,6 +17,7 @@ from api.reading.peers import Connections, Peer, connections
 from api.reading.slots import Slot, Slots
 from api.reading.watch import Watch
 from headrace import hops
+from headrace.batching import Batching, Call
 from headrace.broker.news import LISTENS_S, News, Word, channel_of, word_of
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
@@ -36,6 +37,8 @@ LOOK_AFTER_S = 1.0
 POLL_S = 1.0
 #: Concurrent reads of streams after news. A message may wake thousands of readers, and other requests need Redis too.
 READS_AT_ONCE = 4
+#: Jobs in one round trip that tells Redis who listens. A few thousand readers may come at once.
+LISTENS_AT_ONCE = 64
 
 T = TypeVar("T")
 Kind = Literal["wait", "stream"]
@@ -46,7 +49,11 @@ class ClientGone(Exception):
 
 
 class Waits:
-    """The open waits of one process. Its two threads start with the first."""
+    """The open waits of one process. Its two threads start with the first.
+
+    Attributes:
+        listening: tells Redis which jobs this process listens to; waits that begin together share a round trip.
+    """
 
     def __init__(
         self,
@@ -59,6 +66,7 @@ class Waits:
     ) -> None:
         self._redis = redis
         self._news, self._channel = News(redis), channel_of(new_id())
+        self.listening = Batching[UUID, None](self._listen_all, LISTENS_AT_ONCE)
         self._store = store
         self._look_at_connections = look
         self._slots: dict[Kind, Slots] = {"wait": Slots(wait_slots), "stream": Slots(stream_slots)}
@@ -168,7 +176,8 @@ class Waits:
             self._start()
             self._watches.setdefault(job_id, set()).add(watch)
             watch.job_ids.add(job_id)
-        self._listen([job_id])
+        with _without_redis():
+            self.listening.call(job_id)
 
     def is_watched(self, job_id: UUID) -> bool:
         """True while this process has a watch on this job."""
@@ -211,18 +220,17 @@ class Waits:
                     self._listen_again()
                     self._tell_all()
 
-    def _listen(self, job_ids: Collection[UUID]) -> None:
-        """Listen to these jobs. While Redis does not answer, the re-check finds their ends."""
-        try:
-            self._news.listen(job_ids, self._channel)
-        except BrokerUnavailable as error:
-            log.warning("waits_lost_server", extra={"of": "listen", "error": str(error)})
+    def _listen_all(self, calls: Sequence[Call[UUID, None]]) -> None:
+        self._news.listen([call.ask for call in calls], self._channel)
+        for call in calls:
+            call.settle(None)
 
     def _listen_again(self) -> None:
         with self._lock:
             watched = list(self._watches)
         if watched:
-            self._listen(watched)
+            with _without_redis():
+                self._news.listen(watched, self._channel)
 
     def _recheck(self) -> None:
         while not self._stop.wait(RECHECK_S):
@@ -273,3 +281,12 @@ class Waits:
             for watches in self._watches.values():
                 for watch in watches:
                     watch.tell(has_ended=False)
+
+
+@contextmanager
+def _without_redis() -> Iterator[None]:
+    """Log that Redis could not be told who listens: the re-check finds the ends of these jobs."""
+    try:
+        yield
+    except BrokerUnavailable as error:
+        log.warning("waits_lost_server", extra={"of": "listen", "error": str(error)})

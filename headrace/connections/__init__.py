@@ -45,6 +45,9 @@ OF_A_WORKER = 5
 #: Seconds to wait for Redis to answer one command. A command takes about a millisecond; a hung Redis blocks a thread
 #: for this long.
 REDIS_TIMEOUT_S = 2
+#: The most connections of one process to Redis: more than a process has threads, since redis-py refuses a command of a
+#: thread that finds none left. Its own default is 100.
+MOST_CONNECTIONS = 4096
 #: Seconds to wait for one Sentinel to connect, and to answer. A hung Sentinel delays new connections by this much until
 #: another one has answered; that one is then asked first.
 SENTINEL_TIMEOUT_S = 0.5
@@ -190,6 +193,7 @@ def redis(settings: Settings, *, retry: Retry | None = None, timeout_s: float = 
         "health_check_interval": 10,
         "retry": retry or Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         "decode_responses": True,
+        "max_connections": MOST_CONNECTIONS,
         # With them, redis-py gives out a pooled connection that has unread data: after a time-out, the reply to one
         # command is then read as that to another.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),

@@ -92,6 +92,17 @@ def test_connection_with_an_unread_answer_is_replaced(settings: Settings) -> Non
     client.close()
 
 
+def test_every_thread_of_a_crowd_gets_a_connection(settings: Settings) -> None:
+    client = connections.redis(settings)
+    held = [client.connection_pool.get_connection() for _ in range(150)]
+    try:
+        assert client.echo("one more") == "one more"
+    finally:
+        for connection in held:
+            client.connection_pool.release(connection)
+        client.close()
+
+
 @pytest.fixture
 def closed_by_postgres(store: Store, settings: Settings) -> Store:
     """A store whose one pooled connection has just been closed by the other side."""

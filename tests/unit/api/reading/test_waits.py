@@ -40,23 +40,16 @@ class FakeRedis:
         self.channel = ""
         self.listened: list[str] = []
         self.takes_listeners = True
+        #: How many listeners each round trip added. It is answered once `may_answer` is set.
+        self.trips: list[int] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
     def register_script(self, script: str) -> None:
         """No script runs here."""
 
-    def pipeline(self, *, transaction: bool) -> "FakeRedis":
-        return self
-
-    def sadd(self, key: str, channel: str) -> None:
-        self.channel = channel
-        self.listened.append(key)
-
-    def expire(self, key: str, seconds: int) -> None:
-        assert key == self.listened[-1]
-
-    def execute(self) -> None:
-        if not self.takes_listeners:
-            raise RedisError("gone")
+    def pipeline(self, *, transaction: bool) -> "FakePipeline":
+        return FakePipeline(self)
 
     @contextmanager
     def pubsub(self) -> Iterator["FakeRedis"]:
@@ -78,6 +71,25 @@ class FakeRedis:
 
     def publish(self, what: str, job_id: UUID) -> None:
         self.messages.put({"type": "message", "channel": self.channel, "data": f"{what} {job_id.hex}"})
+
+
+class FakePipeline:
+    def __init__(self, redis: FakeRedis) -> None:
+        self._redis, self._keys = redis, list[str]()
+
+    def sadd(self, key: str, channel: str) -> None:
+        self._redis.channel = channel
+        self._keys.append(key)
+
+    def expire(self, key: str, seconds: int) -> None:
+        assert key == self._keys[-1]
+
+    def execute(self) -> None:
+        if not self._redis.takes_listeners:
+            raise RedisError("gone")
+        self._redis.listened += self._keys
+        self._redis.trips.append(len(self._keys))
+        assert self._redis.may_answer.wait(5)
 
 
 class FakeStore:
@@ -307,6 +319,27 @@ def test_redis_is_told_again_of_long_waits_while_postgres_is_away(
     store.is_down = True
     with waits.watch(new_id()):
         eventually(lambda: len(redis.listened) >= 5)
+
+
+def test_waits_that_begin_together_tell_redis_in_one_round_trip(redis: FakeRedis, store: FakeStore) -> None:
+    waits = Waits(cast(Redis, redis), cast(Store, store), wait_slots=200, stream_slots=1)
+    redis.may_answer.clear()
+
+    def watch() -> None:
+        with waits.watch(new_id()):
+            pass
+
+    crowd = [threading.Thread(target=watch) for _ in range(50)]
+    crowd[0].start()
+    eventually(lambda: redis.trips)
+    for each in crowd[1:]:
+        each.start()
+    eventually(lambda: waits.listening.waiting == 49)
+    redis.may_answer.set()
+    for each in crowd:
+        each.join(5)
+    waits.close()
+    assert 49 in redis.trips
 
 
 def test_a_wait_of_which_redis_is_not_told_ends_by_the_recheck(
