@@ -1,6 +1,5 @@
 """The entry point of the WSGI server: makes `app`, sets up its logs, and ends its open waits on a signal to stop."""
 
-import gc
 import signal
 import socket
 import sys
@@ -12,7 +11,7 @@ from flask import Flask
 from api.app import create_app
 from api.deps import EXTENSION
 from api.reading.probes import probe_clients
-from headrace import startup
+from headrace import heap, startup
 from headrace.config import Settings
 from headrace.endpoint import Endpoint
 from headrace.logging import configure
@@ -57,9 +56,7 @@ def _app() -> Flask:
     with startup.explained():
         app = create_app(settings)
         _serve_metrics(app, settings)
-    # What was made so far stays: the collector need not look at it again.
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
+    heap.settle(GC_THRESHOLD)
     # The server makes its socket after it has loaded the app, so the first request is the first to find it.
     app.before_request(cache(probe_clients))
     if threading.current_thread() is threading.main_thread():

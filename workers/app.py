@@ -22,7 +22,7 @@ from celery.signals import setup_logging
 from celery.worker import state
 from redis import RedisError
 
-from headrace import connections, startup
+from headrace import connections, heap, startup
 from headrace.broker.admission import Admission
 from headrace.broker.messages import DeliverMessage, ExecuteMessage, lane_cycles, list_key, make_celery, stay_of
 from headrace.broker.remote_control import leave_cancels_to_control
@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 #: that answers within milliseconds has more jobs in their ends than in its batch. Most ends need no thread.
 SPARE_SLOTS = 2
 SPARE_SHARE = 1.5
+#: New objects that trigger a garbage collection.
+YOUNG_OBJECTS = 10_000
 
 
 def _configure_logging(loglevel: int, **_: Any) -> None:
@@ -102,6 +104,7 @@ class _EngineProcess:
         with _ends_in_a_sentence():
             self._worker = worker = self._make()
             worker.start(node)
+        heap.settle(YOUNG_OBJECTS)
         self._taker.open(worker.kv_budget, worker.execute.takes, free_slots, worker.execute.expect)
 
     def about(self) -> dict[str, object]:

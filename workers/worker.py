@@ -1,6 +1,5 @@
 """A worker: starts one engine, keeps its lease, and stops it without losing a job."""
 
-import gc
 import logging
 import os
 import time
@@ -57,9 +56,6 @@ log = logging.getLogger(__name__)
 #: between two tries.
 REGISTER_FOR_S = 60.0
 AGAIN_AFTER_S = 1.0
-#: New objects that trigger a garbage collection. With Python's default of 700, a busy worker collects seventy times a
-#: second. Now and then it scans every loaded object, which stops all threads for 70 ms.
-YOUNG_OBJECTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +156,6 @@ class Worker:
         self._publisher.begin()
         self.execute.records.ahead.begin()
         self.execute.records.behind.begin()
-        gc.set_threshold(YOUNG_OBJECTS)
         if self._matcher is not None:
             self._matcher.begin()
         self._state.ready.set()

@@ -1,6 +1,5 @@
 """A worker that starts: while Postgres is away, and with what Postgres knows."""
 
-import gc
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -22,7 +21,7 @@ from headrace.store.money.list_prices import ListPrice
 from headrace.tables import hosts, jobs, own_prices, workers
 from tests.chaos.proxy import Mode, Proxy
 from workers.running.notices import Notices
-from workers.worker import YOUNG_OBJECTS, Hooks, Worker
+from workers.worker import Hooks, Worker
 
 DEADLINE_S = 20
 
@@ -165,15 +164,3 @@ def test_but_not_for_ever(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("workers.worker.REGISTER_FOR_S", 0.0)
     with pytest.raises(StoreUnavailable):
         worker.start("gpu@test")
-
-
-def test_a_worker_that_starts_looks_for_garbage_seldom(worker: Worker, proxy: Proxy) -> None:
-    thresholds = gc.get_threshold()
-    gc.set_threshold(700)
-    proxy.turn(Mode.OK)
-    try:
-        worker.start("gpu@test")
-        assert gc.get_threshold()[0] == YOUNG_OBJECTS
-    finally:
-        gc.set_threshold(*thresholds)
-        worker.stop()
