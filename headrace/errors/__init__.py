@@ -28,6 +28,7 @@ from headrace.errors.outages import (
     ActuatorUnavailable,
     BrokerUnavailable,
     OverflowUnavailable,
+    StoreBusy,
     StoreUnavailable,
     Unavailable,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "Refused",
     "SlotsFull",
     "StackError",
+    "StoreBusy",
     "StoreUnavailable",
     "TooFewAnswers",
     "Unanswered",

@@ -16,6 +16,13 @@ class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
+class StoreBusy(StoreUnavailable):
+    """Postgres answers, but a row that this statement needs stayed locked, or the statement took too long.
+
+    The same statement about other rows may succeed.
+    """
+
+
 class BrokerUnavailable(Unavailable):
     """Redis does not answer."""
 

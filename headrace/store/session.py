@@ -12,10 +12,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from headrace.connections import sessions
 from headrace.connections.sessions import Sessions
-from headrace.errors import StoreUnavailable
+from headrace.errors import StoreBusy, StoreUnavailable
 
 #: SQLSTATE class of exceeded limits, such as an index's row size. The driver raises it like an outage.
 _TOO_LARGE = "54"
+#: SQLSTATEs of a lock that was not to be had in time, a statement that took too long, and a deadlock.
+_BUSY = ("55P03", "57014", "40P01")
 
 
 class Store:
@@ -79,6 +81,8 @@ def _one_error() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         if isinstance(error, DBAPIError) and sqlstate(error).startswith(_TOO_LARGE):
             raise
+        if isinstance(error, DBAPIError) and sqlstate(error) in _BUSY:
+            raise StoreBusy(f"Postgres does not get to it: {_cause(error)}") from error
         raise StoreUnavailable(f"Postgres does not answer: {_cause(error)}") from error
     except DBAPIError as error:
         if error.connection_invalidated:

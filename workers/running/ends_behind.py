@@ -16,7 +16,7 @@ from uuid import UUID
 from headrace.batching import Gathering
 from headrace.domain.attempts import AttemptEnd, Claim
 from headrace.domain.ids import show_id
-from headrace.errors import StoreUnavailable
+from headrace.errors import StoreBusy, StoreUnavailable
 from workers.running.commits import Commit
 from workers.sharing import MOST
 
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds before a write that Postgres did not accept is retried.
 REWRITE_AFTER_S = 0.5
+#: Seconds before the write of an end whose row is locked is retried. Meanwhile the others are written: the retry holds
+#: them up for as long as Postgres waits for a lock.
+LOCKED_FOR_S = 5.0
 #: Seconds for which the write of an answer is retried. Must be longer than `rescue` waits after an outage before it
 #: takes a job from a live worker. Otherwise a restart of Postgres would cost a second generation.
 REWRITE_FOR_S = 60.0
@@ -42,7 +45,7 @@ class _Ask(NamedTuple):
 
 
 class EndsBehind:
-    """Writes ends in the order in which they come. Safe for many threads.
+    """Writes ends in the order in which they come; those whose rows are locked come later. Safe for many threads.
 
     Attributes:
         is_open: True from `begin` to `end`.
@@ -54,6 +57,8 @@ class EndsBehind:
         self.is_open = False
         #: None ends the thread.
         self._asked: SimpleQueue[_Ask | None] = SimpleQueue()
+        #: Ends whose rows were locked, and when they are written again.
+        self._late, self._late_at = list[_Ask](), 0.0
         self._thread = threading.Thread(target=self._write_until_ended, name="ends", daemon=True)
 
     def begin(self) -> None:
@@ -78,24 +83,53 @@ class EndsBehind:
     def _write_until_ended(self) -> None:
         is_ending = False
         while not is_ending:
-            asked = [self._asked.get()]
-            self._gathering.wait()
-            with suppress(Empty):
-                while len(asked) < MOST:
-                    asked.append(self._asked.get_nowait())
+            asked = self._gathered()
             is_ending = None in asked
             self._write_all([ask for ask in asked if ask is not None])
+            if is_ending or time.monotonic() >= self._late_at:
+                self._write_late()
+        for ask in self._late:
+            _drop(ask, StoreUnavailable("The worker has stopped."))
+
+    def _gathered(self) -> list[_Ask | None]:
+        """The next ends; none if late ones are due before any comes."""
+        asked = list[_Ask | None]()
+        with suppress(Empty):
+            asked.append(self._asked.get(timeout=max(0.0, self._late_at - time.monotonic()) if self._late else None))
+            self._gathering.wait()
+            while len(asked) < MOST:
+                asked.append(self._asked.get_nowait())
+        return asked
+
+    def _put_off(self, asks: list[_Ask]) -> None:
+        if not self._late:
+            self._late_at = time.monotonic() + LOCKED_FOR_S
+        self._late += asks
+
+    def _write_late(self) -> None:
+        late, self._late = self._late, []
+        _apart(late, self._write_all)
 
     def _write_all(self, asks: list[_Ask]) -> None:
         """Write these ends; retry through a Postgres outage."""
         while asks:
             try:
                 held = self._write([(ask.claim, ask.end) for ask in asks])
+            except StoreBusy as error:
+                if len(asks) > 1:
+                    _apart(asks, self._write_all)
+                else:
+                    self._put_off(_in_time(asks, error))
+                return
             except StoreUnavailable as error:
                 asks = _in_time(asks, error)
                 time.sleep(REWRITE_AFTER_S)
             except Exception as error:
-                _apart(asks, error, self._write_all)
+                if len(asks) > 1:
+                    _apart(asks, self._write_all)
+                else:
+                    log.error("end_not_written", extra=_facts(asks[0]), exc_info=error)
+                    asks[0].commit.fail(error)
                 return
             else:
                 for ask in asks:
@@ -108,19 +142,19 @@ def _in_time(asks: Sequence[_Ask], error: StoreUnavailable) -> list[_Ask]:
     now = time.monotonic()
     for ask in asks:
         if ask.give_up_at < now:
-            log.error("result_dropped", extra=_facts(ask))
-            ask.commit.fail(error)
+            _drop(ask, error)
     return [ask for ask in asks if ask.give_up_at >= now]
 
 
-def _apart(asks: Sequence[_Ask], error: Exception, write: Callable[[list[_Ask]], object]) -> None:
-    """Write each end alone, so that only the bad one fails."""
-    if len(asks) > 1:
-        for ask in asks:
-            write([ask])
-        return
-    log.error("end_not_written", extra=_facts(asks[0]), exc_info=error)
-    asks[0].commit.fail(error)
+def _drop(ask: _Ask, error: StoreUnavailable) -> None:
+    log.error("result_dropped", extra=_facts(ask))
+    ask.commit.fail(error)
+
+
+def _apart(asks: Sequence[_Ask], write: Callable[[list[_Ask]], object]) -> None:
+    """Write each end alone, so that only the one that cannot be written fails, or comes later."""
+    for ask in asks:
+        write([ask])
 
 
 def _tell(ask: _Ask, *, is_held: bool) -> None:

@@ -1,7 +1,7 @@
 """Jobs whose threads go on before their ends are on disk, on a real Postgres: nothing leaves the worker before."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.connections import postgres
+from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Route, Ticket
@@ -23,8 +24,10 @@ from headrace.policies.retries import RetryRules
 from headrace.store import Store
 from headrace.store.fleet import workers
 from tests.integration.workers.running.test_early_claims import DEADLINE_S, Heard, QuickEngine, bills, job
+from tests.waiting import until
+from workers.engines.base import Generation
 from workers.outcomes import Outcome
-from workers.running.bill import Bill
+from workers.running.bill import Answered, Bill
 from workers.running.commits import Commit
 from workers.running.execute import Execute
 from workers.running.generating import Generating
@@ -65,6 +68,8 @@ class Bench:
 @pytest.fixture
 def bench(store: Store, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("workers.running.ends_behind.REWRITE_AFTER_S", 0.01)
+    monkeypatch.setattr("workers.running.ends_behind.LOCKED_FOR_S", 0.01)
+    monkeypatch.setattr("headrace.connections.LOCK_TIMEOUT_MS", 100)
     engine, heard = QuickEngine(), Heard()
     info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
     with store.begin() as db:
@@ -149,6 +154,30 @@ def test_an_end_whose_reply_was_lost_is_billed_once(bench: Bench, store: Store, 
     bench.slow.open.set()
     assert not ended(commit), "the second write finds the claim gone"
     assert (bills(store), job(store, ticket).state) == (["compute"], JobState.SUCCEEDED)
+
+
+def end_together(bench: Bench, tickets: Sequence[Ticket]) -> list[Outcome | Commit | None]:
+    """Let these jobs succeed while Postgres is slow, so that all but the first share a statement."""
+    records, bill = bench.execute.records, bench.execute.bill
+    claims = [claimed.claim for each in tickets if (claimed := records.claim(each.job_id, each.enqueue_no))]
+    answer = Generation("An answer.", Usage(8, 3), "stop", "quick-model")
+    bench.slow.open.clear()
+    return [records.succeed(claim, bill.of(Answered(claim, answer, 0.1), "succeeded")) for claim in claims]
+
+
+def test_a_locked_row_holds_up_the_end_of_its_own_job_alone(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    tickets = [queued() for _ in range(3)]
+    _, locked, other = tickets
+    commits = end_together(bench, tickets)
+    with store.begin() as db:
+        db.execute(sa.text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": locked.job_id})
+        bench.slow.open.set()
+        until(lambda: job(store, other).state is JobState.SUCCEEDED, "the other job has ended", DEADLINE_S)
+        assert job(store, locked).state is JobState.RUNNING
+    assert [ended(commit) for commit in commits] == [True] * 3
+    assert (bills(store), job(store, locked).state) == (["compute"] * 3, JobState.SUCCEEDED)
 
 
 def test_a_job_with_a_webhook_or_a_stream_ends_before_its_thread_goes_on(

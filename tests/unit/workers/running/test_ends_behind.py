@@ -12,7 +12,7 @@ import pytest
 from headrace.batching import Gathering
 from headrace.domain.attempts import AttemptEnd, Claim
 from headrace.domain.ids import new_id
-from headrace.errors import StoreUnavailable
+from headrace.errors import StoreBusy, StoreUnavailable
 from workers.running.commits import Commit
 from workers.running.ends_behind import EndsBehind
 
@@ -30,6 +30,7 @@ class Writing:
         lost: jobs whose claims do not hold.
         errors: raised by the next writes, one each.
         bad: fails each write that contains it.
+        locked: is busy in each write that contains it.
         began: set once it was asked.
         open: set while writes go through.
     """
@@ -38,6 +39,7 @@ class Writing:
     lost: set[UUID] = field(default_factory=set)
     errors: list[Exception] = field(default_factory=list)
     bad: UUID | None = None
+    locked: UUID | None = None
     began: threading.Event = field(default_factory=threading.Event)
     open: threading.Event = field(default_factory=threading.Event)
 
@@ -50,12 +52,15 @@ class Writing:
             raise self.errors.pop()
         if self.bad in named:
             raise ValueError("a bad row")
+        if self.locked in named:
+            raise StoreBusy("The row is locked.")
         return set(named) - self.lost
 
 
 @pytest.fixture
 def writing(monkeypatch: pytest.MonkeyPatch) -> Writing:
     monkeypatch.setattr("workers.running.ends_behind.REWRITE_AFTER_S", 0.001)
+    monkeypatch.setattr("workers.running.ends_behind.LOCKED_FOR_S", 0.001)
     made = Writing()
     made.open.set()
     return made
@@ -122,6 +127,33 @@ def test_a_bad_row_fails_alone(behind: EndsBehind, writing: Writing, caplog: pyt
     writing.open.set()
     assert [outcome(each) for each in commits] == [True, False, True]
     assert "end_not_written" in [record.message for record in caplog.records]
+
+
+def test_a_locked_row_is_written_alone_until_it_is_free(behind: EndsBehind, writing: Writing) -> None:
+    writing.locked = JOBS[0]
+    writing.open.clear()
+    behind.finish(claim(new_id()), END)
+    assert writing.began.wait(DEADLINE_S)
+    locked, other = (behind.finish(claim(job_id), END) for job_id in JOBS[:2])
+    writing.open.set()
+    assert outcome(other)
+    later = behind.finish(claim(JOBS[2]), END)
+    assert outcome(later)
+    writing.locked = None
+    assert outcome(locked)
+    assert [batch for batch in writing.batches if len(batch) > 1] == [JOBS[:2]]
+
+
+def test_a_row_that_stays_locked_is_dropped_when_the_worker_stops(
+    writing: Writing, caplog: pytest.LogCaptureFixture
+) -> None:
+    behind = EndsBehind(writing.write, Gathering(0.0))
+    behind.begin()
+    writing.locked = JOBS[0]
+    locked = behind.finish(claim(JOBS[0]), END)
+    behind.end()
+    assert not outcome(locked)
+    assert [record.message for record in caplog.records] == ["result_dropped"]
 
 
 def test_a_worker_that_stops_writes_the_last_ends(writing: Writing) -> None:
