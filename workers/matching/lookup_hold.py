@@ -22,10 +22,12 @@ class LookupHold:
         lookups: Sequence[Lookups] = (),
         held_s: float = HELD_S,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args: lookups: of every pool whose workers look jobs up; without any, no job is held."""
-        self._lookups, self._held_s, self._now, self._sleep = lookups, held_s, now, sleep
+        self._lookups, self._held_s, self._now = lookups, held_s, now
+        self._sleep, self._clock = sleep, clock
 
     def may_hold(self, job_id: UUID) -> bool:
         """True if `wait` may have to wait for this job's look-up. Asks no server."""
@@ -34,13 +36,12 @@ class LookupHold:
     def wait(self, job_id: UUID) -> None:
         """Return when the job has been looked up, or is `held_s` old by its id, or was held for as long.
 
-        Bound: `held_s`, whatever the clocks say. A job that waited in its queue for longer costs nothing.
+        Bound: `held_s` and one reply of Redis, whatever the clocks say. A job that waited in its queue for longer costs
+        nothing.
         """
-        left = self._left(job_id)
-        while left > 0 and self._is_pending(job_id):
-            pause = min(left, LOOK_AGAIN_S)
-            self._sleep(pause)
-            left -= pause
+        until = self._clock() + self._left(job_id)
+        while (left := until - self._clock()) > 0 and self._is_pending(job_id):
+            self._sleep(min(left, LOOK_AGAIN_S))
 
     def _left(self, job_id: UUID) -> float:
         if not self._lookups or not self._held_s:

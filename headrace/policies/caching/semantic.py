@@ -70,6 +70,9 @@ def looked_up_by(spec: JobSpec, app: App, pool: PoolSettings, choice: CacheChoic
         return None
     if choice == "exact" or app.max_error == 0 or not exact.keep_s(app, pool) or question_of(spec.messages) is None:
         return None
+    if spec.max_wait_s <= 2 * max(HELD_S, pool.semantic_cache.hold_s):
+        # Held for its look-up, it could miss its start.
+        return None
     # Of several answers none is the answer.
     return pool.semantic_cache.pool if spec.sampling.n == 1 else None
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from redis import Redis
@@ -96,7 +97,8 @@ def test_a_new_job_is_held_until_it_is_looked_up(lookups: Lookups, enter: Callab
     slept.clear()
     other = enter()
     # Its id is of another clock, which is ahead.
-    behind = LookupHold([lookups], now=lambda: datetime.now(UTC) - timedelta(hours=1), sleep=slept.append)
+    ahead = timedelta(hours=1)
+    behind = LookupHold([lookups], now=lambda: datetime.now(UTC) - ahead, sleep=slept.append, clock=lambda: sum(slept))
     behind.wait(other.job_id)
     assert sum(slept) == pytest.approx(HELD_S)
 
@@ -108,3 +110,18 @@ def test_a_new_job_is_held_until_it_is_looked_up(lookups: Lookups, enter: Callab
     assert slept == []
     holds = LookupHold([lookups]), LookupHold([lookups], 0.0), later, LookupHold([])
     assert [each.may_hold(other.job_id) for each in holds] == [True, False, False, False]
+
+
+def test_a_redis_that_answers_slowly_holds_a_job_no_longer(lookups: Lookups, enter: Callable[[], Ticket]) -> None:
+    lookups.take(1)
+    ticket = enter()
+    passed: list[float] = []
+
+    class Slow(Lookups):
+        def is_pending(self, job_id: UUID) -> bool:
+            passed.append(HELD_S / 2)
+            return super().is_pending(job_id)
+
+    slow = Slow(lookups._redis, lookups.pool)
+    LookupHold([slow], sleep=passed.append, clock=lambda: sum(passed)).wait(ticket.job_id)
+    assert passed.count(HELD_S / 2) == 2

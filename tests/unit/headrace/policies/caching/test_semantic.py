@@ -20,6 +20,7 @@ from headrace.policies.reuse.guard import MAX_CHARACTERS
 
 APP = App(new_id(), "test", "whsec_test")
 POOL = PoolSettings(model="m", cache_s=60.0, semantic_cache=SemanticCacheSettings(pool="embed"))
+HOLDING = SemanticCacheSettings(pool="embed", hold_s=2.0)
 SETTINGS = Settings()
 SYSTEM, ASKED = Message("system", "Answer briefly."), Message("user", "How do I turn on dark mode?")
 SPEC = JobSpec(
@@ -45,6 +46,7 @@ def looked_up_by(pool: PoolSettings = POOL, app: App = APP, choice: CacheChoice 
 def test_the_pool_that_the_settings_name_looks_a_job_up() -> None:
     assert looked_up_by() == looked_up_by(choice="semantic") == "embed"
     assert looked_up_by(app=replace(APP, max_error=0.2)) == "embed"
+    assert looked_up_by(max_wait_s=4.0) == "embed"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,8 @@ def test_the_pool_that_the_settings_name_looks_a_job_up() -> None:
         {"messages": (Message("user", "a" * (MAX_CHARACTERS + 1)),)},
         {"messages": (Message("input", "How do I turn on dark mode?"),)},
         {"sampling": replace(SPEC.sampling, n=2)},
+        {"max_wait_s": 2 * semantic.HELD_S},
+        {"max_wait_s": 4.0, "pool": POOL.model_copy(update={"semantic_cache": HOLDING})},
     ],
     ids=[
         "no cache",
@@ -72,6 +76,8 @@ def test_the_pool_that_the_settings_name_looks_a_job_up() -> None:
         "long",
         "input",
         "several answers",
+        "starts at once or not at all",
+        "starts within its hold or not at all",
     ],
 )
 def test_no_other_job_is_looked_up(case: dict[str, Any]) -> None:
