@@ -9,8 +9,9 @@ of the lane's usual length.
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -150,39 +151,45 @@ def drain_curve(
         drain_tokens_per_s: of the whole pool while it has work. Zero makes a curve that never rises.
         kept_share: share of the pool's slots that is kept for `high` while it has no queue.
     """
-    weights = {lane: flow.takes * flow.mean_tokens for lane, flow in lanes.items()}
-    shares = {lane: weight / sum(weights.values()) for lane, weight in weights.items()}
-    backlog = {lane: flow.backlog_tokens for lane, flow in lanes.items()}
+    flows, at, high = list(lanes.values()), list(lanes).index(own), list(lanes).index(Lane.HIGH)
+    weights = [flow.takes * flow.mean_tokens for flow in flows]
+    shares = [weight / sum(weights) for weight in weights]
+    backlog = [flow.backlog_tokens for flow in flows]
+    arriving = [flow.arrival_tokens_per_s for flow in flows]
     drained, times_s, tokens = 0.0, [0.0], [0.0]
-    for now_s, then_s in pairwise(_times()):
-        step_s = then_s - now_s
+    # Lists, since each API process computes the curves of all lanes several times a second.
+    for then_s, step_s in _steps():
         capacity = drain_tokens_per_s * step_s
-        wanted = {lane: backlog[lane] + flow.arrival_tokens_per_s * step_s for lane, flow in lanes.items()}
-        wanted[own] = capacity
+        wanted = [left + more * step_s for left, more in zip(backlog, arriving, strict=True)]
+        wanted[at] = capacity
         used = _used(wanted, shares, capacity)
-        if kept_share and wanted[Lane.HIGH] <= used[Lane.HIGH]:
+        if kept_share and wanted[high] <= used[high]:
             # `high` has no queue, so slots are kept for it. All lanes together drain only what the other slots can.
-            used = _used(wanted, shares, max(used[Lane.HIGH], capacity * (1.0 - kept_share)))
-        backlog = {lane: wanted[lane] - used[lane] for lane in lanes}
-        drained += used[own]
+            used = _used(wanted, shares, max(used[high], capacity * (1.0 - kept_share)))
+        backlog = [each - gone for each, gone in zip(wanted, used, strict=True)]
+        drained += used[at]
         times_s.append(then_s)
         tokens.append(drained)
     return DrainCurve(tuple(times_s), tuple(tokens))
 
 
-def _used(wanted: Mapping[Lane, float], shares: Mapping[Lane, float], capacity: float) -> dict[Lane, float]:
+def _used(wanted: Sequence[float], shares: Sequence[float], capacity: float) -> list[float]:
     """What each lane drains of `capacity`: up to its share; the rest goes to the best lane that wants more."""
-    used = {lane: min(each, capacity * shares[lane]) for lane, each in wanted.items()}
-    left = capacity - sum(used.values())
-    for lane in wanted:
-        more = min(wanted[lane] - used[lane], left)
-        used[lane] += more
+    used = [min(each, capacity * share) for each, share in zip(wanted, shares, strict=True)]
+    left = capacity - sum(used)
+    for no, each in enumerate(wanted):
+        if left <= 0.0:
+            break
+        more = min(each - used[no], left)
+        used[no] += more
         left -= more
     return used
 
 
-def _times() -> list[float]:
+@cache
+def _steps() -> Sequence[tuple[float, float]]:
+    """The curve's steps: when each ends, and how long it is, in seconds."""
     times = [0.0]
     while times[-1] < HORIZON_S:
         times.append(times[-1] + max(STEP_S, times[-1] * STEP_GROWTH))
-    return times
+    return [(then_s, then_s - now_s) for now_s, then_s in pairwise(times)]
