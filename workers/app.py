@@ -95,6 +95,7 @@ class _EngineProcess:
         """Args: make: makes the worker. Slow. Call it only in the process that uses the worker."""
         self._make, self._notices, self._taker = make, notices, taker
         self._worker: Worker | None = None
+        self._is_stopping = False
         #: By thread: the end of the job that it has just run, if that is still on its way to the disk.
         self._ends: dict[int, Commit] = {}
 
@@ -134,9 +135,11 @@ class _EngineProcess:
 
     def stop(self) -> None:
         """Stop the worker and its engine. Safe to call twice."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.stop()
+        if self._worker is not None and not self._is_stopping:
+            self._is_stopping = True
+            # Until it has stopped, it runs the jobs that it has claimed and whose threads come up only now.
+            self._worker.stop()
+            self._worker = None
         self._notices.end()
 
 

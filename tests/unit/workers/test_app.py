@@ -1,13 +1,19 @@
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import Celery
 
 from headrace.config import PoolSettings, Settings
 from headrace.config.sections import PoolLaneSettings
+from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Lane, lane_queues
+from headrace.domain.states import JobState
 from workers import app
+from workers.outcomes import Outcome
 
 
 def own_tasks(celery: Celery) -> set[str]:
@@ -46,6 +52,40 @@ def test_a_gpu_worker_takes_by_the_shares_of_its_own_pool() -> None:
 def test_task_fails_in_the_open_while_there_is_no_engine() -> None:
     with pytest.raises(RuntimeError, match="while this process has no engine"):
         app.gpu.tasks[EXECUTE].run("job_" + "0" * 32, 1)
+
+
+def test_a_worker_that_stops_runs_the_jobs_whose_threads_come_up_during_its_stop() -> None:
+    ran, stops = list[tuple[UUID, int]](), list[str]()
+    job_id = new_id()
+
+    class Stopping:
+        """Its last claimed job gets a thread while it stops."""
+
+        kv_budget = None
+
+        def __init__(self) -> None:
+            self.execute = SimpleNamespace(takes=None, expect=None, run=self.run)
+
+        def run(self, *job: Any) -> Outcome:
+            ran.append(job)
+            return Outcome(JobState.SUCCEEDED)
+
+        def start(self, _node: str) -> None: ...
+
+        def stop(self) -> None:
+            stops.append("worker")
+            process.run(show_id(job_id), 1)
+
+    taker, notices = SimpleNamespace(open=lambda *_: None), SimpleNamespace(begin=lambda: None, end=lambda: None)
+    process = app._EngineProcess(Stopping, notices, taker)  # type: ignore[arg-type]
+    process.start("gpu@test", lambda: 1)
+
+    process.stop()
+    process.stop()
+
+    assert (ran, stops) == ([(job_id, 1)], ["worker"])
+    with pytest.raises(RuntimeError, match="while this process has no engine"):
+        process.run(show_id(job_id), 1)
 
 
 def test_a_process_makes_the_app_of_its_own_role_alone() -> None:
