@@ -126,19 +126,7 @@ def build(settings: Settings) -> WebDeps:
     rates = AppRates(redis)
     intake = Intake(store, admission, startup.failpoint(settings.failpoint))
     cache = ExactCache(settings, store, rates, admission, SingleFlight(store, Flights(redis)))
-    submitter = Submitter(
-        settings=settings,
-        store=store,
-        intake=intake,
-        catalogue=catalogue,
-        forecast=forecast,
-        refuser=Refuser(settings, intake, forecast, refusals, cache, EarlyRefusals(refusals.count)),
-        tariff=CurrentTariff(partial(_read_tariff, store, settings), Tariff.of(settings)),
-        spill_switch=SpillSwitch(forecast, settings.overflow),
-        poison=Poison(partial(_read_poison, store)),
-        wallet=_wallet(store, settings.budgets, forecast),
-        cache=cache,
-    )
+    refuser = Refuser(settings, intake, forecast, refusals, cache, EarlyRefusals(refusals.count))
     return WebDeps(
         settings=settings,
         redis=redis,
@@ -149,13 +137,37 @@ def build(settings: Settings) -> WebDeps:
         forecast=forecast,
         authenticator=Authenticator(store, *settings.peppers),
         bodies=Bodies(rates, store, settings.bodies_in_flight_bytes, settings.body_grace_s),
-        submitter=submitter,
+        submitter=_submitter(settings, store, catalogue, forecast, refuser, intake, cache),
         reader=Reader(store, admission),
         refusals=refusals,
         waits=waits,
         streams=Streams(redis),
         metrics=WebMetrics(waits),
         usage_slots=Slots(USAGE_SLOTS),
+    )
+
+
+def _submitter(
+    settings: Settings,
+    store: Store,
+    catalogue: Catalogue,
+    forecast: Forecast,
+    refuser: Refuser,
+    intake: Intake,
+    cache: ExactCache,
+) -> Submitter:
+    return Submitter(
+        settings=settings,
+        store=store,
+        intake=intake,
+        catalogue=catalogue,
+        forecast=forecast,
+        refuser=refuser,
+        tariff=CurrentTariff(partial(_read_tariff, store, settings), Tariff.of(settings)),
+        spill_switch=SpillSwitch(forecast, settings.overflow),
+        poison=Poison(partial(_read_poison, store)),
+        wallet=_wallet(store, settings.budgets, forecast),
+        cache=cache,
     )
 
 

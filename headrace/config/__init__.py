@@ -28,7 +28,7 @@ from headrace.config.sections import (
     with_built_in,
 )
 from headrace.config.values import Days, Positive, PositiveInt
-from headrace.config.variables import check_names
+from headrace.config.variables import check_names, named_error
 from headrace.domain.queues import Lane, Route
 from headrace.errors import ConfigError
 
@@ -203,16 +203,7 @@ class Settings(BaseSettings):
         try:
             return cls(**overrides)._with_served_pool()
         except ValidationError as error:
-            first = error.errors()[0]
-            path = [str(part) for part in first["loc"]]
-            name = ".".join(path)
-            # The few with another name of their own are reported by it.
-            variable = (
-                f" ({'__'.join(['HEADRACE_' + path[0], *path[1:]]).upper()})" if path[0] in cls.model_fields else ""
-            )
-            got = "" if name.endswith("secret") else f" Got {first['input']!r}."
-            message = f"Setting {name}{variable}: {first['msg']}.{got}"
-            raise ConfigError(message, param=name) from error
+            raise named_error(error, cls) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{ConfigPath().config} is not valid TOML: {error}.") from error
 

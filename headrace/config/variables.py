@@ -1,11 +1,11 @@
-"""Which `HEADRACE_*` variables mean something. A misspelt one would be ignored without a word."""
+"""Which `HEADRACE_*` variables mean something, and which one has a wrong value. A misspelt one would be ignored."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from headrace.errors import ConfigError
 
@@ -31,6 +31,18 @@ def check_names(environment: Mapping[str, str], settings: type[BaseModel]) -> No
             near = get_close_matches(name, [PREFIX + known for known in _names(settings, path)], 1)
             hint = f"Did you mean {near[0]}?" if near else "Unset it, or correct its name."
             raise ConfigError(f"The variable {variable} names no setting. {hint}", param=variable)
+
+
+def named_error(error: ValidationError, settings: type[BaseModel]) -> ConfigError:
+    """The error that names the first wrong setting, its variable, and its value unless that is a secret."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path)
+    # The few with another name of their own are reported by it.
+    is_field = bool(path) and path[0] in settings.model_fields
+    variable = f" ({PREFIX}{'__'.join(path).upper()})" if is_field else ""
+    got = "" if name.endswith("secret") else f" Got {first['input']!r}."
+    return ConfigError(f"Setting {name}{variable}: {first['msg']}.{got}", param=name)
 
 
 def _is_kubernetes(name: str, value: str) -> bool:

@@ -84,11 +84,8 @@ class Machine:
             ConfigError, StackError.
         """
         self._lines = procfile.read(PROJECT_ROOT / "Procfile")
-        self._workers = GpuWorkers.of(settings)
-        known = self._workers.among(self._lines)
-        if unknown := options.without.difference(known):
-            raise StackError(f"The Procfile has no {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
-        self._options = options
+        self._workers, self._options = GpuWorkers.of(settings), options
+        self._check_names()
         state = settings.state_dir.resolve()
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         given = settings.model_fields_set
@@ -115,6 +112,12 @@ class Machine:
             self.settings = scaled(self.settings, options.scale, self.host_socket)
         self._env = self._environment()
         self.hosts = None if options.scale is None else self._local_hosts(shift, say)
+
+    def _check_names(self) -> None:
+        """Raises: StackError: the Procfile has no process that is to be left out."""
+        known = self._workers.among(self._lines)
+        if unknown := self._options.without.difference(known):
+            raise StackError(f"The Procfile has no {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
 
     @property
     def has_postgres(self) -> bool:

@@ -16,7 +16,7 @@ from headrace.errors import StoreBusy, StoreUnavailable
 
 #: SQLSTATE class of exceeded limits, such as an index's row size. The driver raises it like an outage.
 _TOO_LARGE = "54"
-#: SQLSTATEs of a lock that was not to be had in time, a statement that took too long, and a deadlock.
+#: SQLSTATEs of a lock that did not come free in time, a statement that took too long, and a deadlock.
 _BUSY = ("55P03", "57014", "40P01")
 
 

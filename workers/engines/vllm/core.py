@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -16,46 +16,16 @@ from headrace.domain.embeddings.inputs import MOST_TOKENS
 from headrace.domain.prompts.plain import is_plain
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from workers.engines.adapters import Adapter
-from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.base import EngineLimits, Generation, Progress
 from workers.engines.vllm.answer import GrowingAnswers
+from workers.engines.vllm.call import CoreCall, sampling_params
 from workers.engines.vllm.embedding import embed
-from workers.engines.vllm.reading import NO_PARSERS, Parsers, Reading, bounded
-from workers.engines.vllm.sampling import constraint, decoding
+from workers.engines.vllm.reading import NO_PARSERS, Parsers, Reading
 from workers.engines.vllm.surprise import Nats, measure
 
 #: Seconds that a core gets to exit after it is found dead, before it is killed.
 DEAD_EXIT_S = 2.0
 _ABORT_AGAIN_S = 0.05
-
-
-@dataclass(eq=False, slots=True)
-class CoreCall:
-    """One request in the core.
-
-    Attributes:
-        inputs: the token ids of each input of an embedding, which has no prompt; None for a prompt.
-        answers: as they grow, once the core has it.
-    """
-
-    request: GenerationRequest
-    prompt: list[int]
-    prefix: list[int]
-    on_delta: OnDelta | None
-    model: str
-    inputs: list[list[int]] | None = None
-    began: float = field(default_factory=time.monotonic)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    future: "Future[Generation] | None" = None
-    answers: GrowingAnswers | None = None
-
-    @property
-    def is_live(self) -> bool:
-        """True if its tokens are needed as they come: by a listener, or to count those of several answers."""
-        return self.on_delta is not None or self.request.sampling.n > 1
-
-    @property
-    def tokens_left(self) -> int:
-        return self.request.sampling.max_tokens - len(self.prefix)
 
 
 class Core:
@@ -249,7 +219,7 @@ class Core:
         request = call.request
         readings = [self._reading(call) for _ in range(request.sampling.n)]
         reading, first_token_s = readings[0], None
-        params = _sampling_params(call, self._defaults, reading, self._grammars)
+        params = sampling_params(call, self._defaults, reading, self._grammars)
         answers = call.answers = GrowingAnswers(request, call.on_delta, readings, len(call.prompt), len(call.prefix))
         prompt = tokens_input(call.prompt + call.prefix)
         adapter = self._adapters.get(request.adapter or "")
@@ -290,25 +260,3 @@ async def _cancel_tasks() -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=DEAD_EXIT_S)
-
-
-def _sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Reading | None, grammars: str) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-
-    sampling = call.request.sampling
-    structure = reading.structure if reading else None
-    if reading is None and (constrained := constraint(sampling.response_format)):
-        structure = StructuredOutputsParams(**constrained)
-    asked = {"skip_special_tokens": True, **defaults, **decoding(sampling), "max_tokens": call.tokens_left}
-    if reading is not None and not reading.skips_special_tokens:
-        asked["skip_special_tokens"] = False
-    # A prefix has some of the tokens that the answer must have.
-    asked["min_tokens"] = max(0, asked.get("min_tokens", 0) - len(call.prefix))
-    return SamplingParams(
-        **asked,
-        structured_outputs=bounded(structure, grammars),
-        # A parser must read the text as it grows.
-        output_kind=RequestOutputKind.DELTA if call.is_live or reading else RequestOutputKind.FINAL_ONLY,
-        skip_clone=True,  # Only this request uses these parameters, so vLLM need not copy them.
-    )

@@ -18,7 +18,8 @@ from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from workers.engines.adapters import find_adapters, no_such_adapter
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.kinds import check_kind
-from workers.engines.vllm.core import DEAD_EXIT_S, Core, CoreCall
+from workers.engines.vllm.call import CoreCall
+from workers.engines.vllm.core import DEAD_EXIT_S, Core
 from workers.engines.vllm.load import DRAIN_S, import_vllm, load
 from workers.engines.vllm.reading import Parsers
 from workers.engines.vllm.scratch import Scratch
