@@ -18,13 +18,13 @@ from headrace.domain.attempts import AttemptEnd, Claim
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Route
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
-from headrace.errors import Unavailable
+from headrace.errors import StoreBusy
 from headrace.store import Store, attempts
 from headrace.store.attempts.claims import claim_of
 from workers.running.claims_ahead import ClaimCall, ClaimedRow, ClaimsAhead
 from workers.running.commits import ON_DISK, Claimed, Commit
 from workers.running.ends_behind import EndsBehind
-from workers.sharing import MOST, Sharing, gathering_paid
+from workers.sharing import MOST, Sharing, apart, gathering_paid, is_outage
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +93,10 @@ class SharedAttempts:
         claim = self._claim_early if lull_s > LULL_S else self._claim_together
         try:
             claim(calls)
-        except Unavailable:
-            raise
-        except Exception:
-            for call in calls:
-                if not call.is_settled:
-                    self._claim_alone(call)
+        except Exception as error:
+            if is_outage(error) or (len(calls) == 1 and isinstance(error, StoreBusy)):
+                raise
+            apart([call for call in calls if not call.is_settled], lambda call: self._claim_together([call]))
 
     def _claim_early(self, calls: Sequence[ClaimCall]) -> None:
         """Settle the calls before the commit: their engines compute while the disk writes."""
@@ -117,12 +115,6 @@ class SharedAttempts:
         rows = self._claim_all(dict(call.ask for call in calls))
         for call in calls:
             call.settle(ClaimedRow(rows.get(call.ask[0]), ON_DISK))
-
-    def _claim_alone(self, call: ClaimCall) -> None:
-        try:
-            self._claim_together([call])
-        except Exception as error:
-            call.fail(error)
 
     def _claim_all(self, asked: Mapping[UUID, int]) -> Mapping[UUID, Row[Any]]:
         with self._store.autocommit() as db:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from headrace.errors import StoreUnavailable
-from workers.sharing import Sharing
+from headrace.errors import StoreBusy, StoreUnavailable
+from workers.sharing import MOST_BUSY, Sharing
 
 DEADLINE_S = 10
 
@@ -127,6 +127,22 @@ def test_a_server_that_does_not_answer_is_asked_once_for_all(counter: Counter, c
         counter.error = lambda asked: StoreUnavailable("down") if len(asked) > 1 else None
     assert [type(call.exception(DEADLINE_S)) for call in calls] == [StoreUnavailable] * 3
     assert len(counter.batches) == 2
+
+
+def test_a_locked_row_fails_its_own_call_alone(counter: Counter, crowd: Crowd) -> None:
+    counter.error = lambda asked: StoreBusy("locked") if "locked" in asked else None
+    with crowd.gathered():
+        good, locked, fine = (crowd.call(key, 1) for key in ("good", "locked", "fine"))
+    assert (good.result(DEADLINE_S), fine.result(DEADLINE_S)) == (2, 2)
+    assert type(locked.exception(DEADLINE_S)) is StoreBusy
+
+
+def test_where_every_row_is_locked_not_every_call_waits_for_its_lock(counter: Counter, crowd: Crowd) -> None:
+    with crowd.gathered():
+        calls = [crowd.call(key, 1) for key in "abcd"]
+        counter.error = lambda asked: StoreBusy("locked") if "first" not in asked else None
+    assert [type(call.exception(DEADLINE_S)) for call in calls] == [StoreBusy] * 4
+    assert [len(batch) for batch in counter.batches] == [1, 4, *[1] * MOST_BUSY]
 
 
 def test_after_a_failure_the_next_call_is_served(counter: Counter) -> None:

@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
+from headrace.config import Settings
+from headrace.connections import postgres
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
@@ -20,6 +22,7 @@ from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import alternative
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
+from headrace.errors import StoreBusy
 from headrace.store import Store, jobs
 from headrace.store.fleet import workers
 from headrace.tables import ledger
@@ -97,6 +100,27 @@ def test_jobs_that_come_together_are_claimed_and_ended_in_fewer_statements(
     with store.begin() as db:
         assert {jobs.find(db, each.app_id, each.job_id).state for each in tickets} == {"succeeded"}
         assert db.scalar(sa.select(sa.func.count(ledger.c.job_id.distinct()))) == 200
+
+
+def test_a_locked_row_keeps_no_other_job_from_its_claim(
+    store: Store, settings: Settings, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.connections.LOCK_TIMEOUT_MS", 100)
+    hasty = Store(postgres(settings))
+    shared = SharedAttempts(hasty, add_worker(store), "simulator")
+    others = [queued() for _ in range(4)]
+    locked = others.pop(1)
+    shared.ahead.begin()
+    try:
+        with store.begin() as db:
+            db.execute(sa.text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": locked.job_id})
+            shared.ahead.expect({each.job_id: each.enqueue_no for each in (locked, *others)})
+            assert [claim.job_id for each in others if (claim := claimed(shared, each))] == [x.job_id for x in others]
+            with pytest.raises(StoreBusy):
+                claimed(shared, locked)
+    finally:
+        shared.ahead.end()
+        hasty.close()
 
 
 def test_jobs_that_are_expected_are_claimed_in_one_statement(
