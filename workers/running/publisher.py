@@ -268,4 +268,5 @@ def _of_one(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
     if text := storable("".join(piece.text for piece in pieces)):
         yield "delta", text
     for call in merged(call for piece in pieces for call in piece.tool_calls):
-        yield "tool_call", json.dumps(asdict(call), separators=(",", ":"))
+        fields = {name: storable(each) if isinstance(each, str) else each for name, each in asdict(call).items()}
+        yield "tool_call", json.dumps(fields, separators=(",", ":"))

@@ -152,4 +152,9 @@ def storable(text: str) -> str:
 
 def stored_calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]] | None:
     """The calls of an answer as Postgres stores them; None without any."""
-    return [ToolCall(*map(storable, (call.id, call.name, call.arguments))).to_fields() for call in calls] or None
+    return [call.to_fields() for call in storable_calls(calls)] or None
+
+
+def storable_calls(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+    """As `storable`, for each text of these calls."""
+    return tuple(ToolCall(*map(storable, (call.id, call.name, call.arguments))) for call in calls)

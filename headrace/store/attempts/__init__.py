@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row
 from headrace.domain.attempts import AS_BEFORE, NOTHING_USED, AttemptEnd, Claim, HandBack
 from headrace.domain.choices import Choice
 from headrace.domain.limits.budgets import Lack, Limits
-from headrace.domain.prompts import storable, stored_calls
+from headrace.domain.prompts import storable, storable_calls, stored_calls
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.store.attempts.claims import claim_of
@@ -111,7 +111,8 @@ def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
 
 
 def _storable(choice: Choice) -> Choice:
-    return replace(choice, text=storable(choice.text), reasoning=storable(choice.reasoning))
+    text, reasoning = storable(choice.text), storable(choice.reasoning)
+    return replace(choice, text=text, reasoning=reasoning, tool_calls=storable_calls(choice.tool_calls))
 
 
 def retry(db: Connection, claim: Claim, end: AttemptEnd, delay_s: float) -> JobState | None:
@@ -176,10 +177,11 @@ def record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
 
 def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
     """The values of the attempt's row and of its ledger entry."""
+    model_served = end.model_served and storable(end.model_served)
     return {
         **{name: getattr(claim, name) for name in (*_RIGHT, "app_id", "end_user", "pool")},
-        "model": end.model_served or claim.model,
-        "model_served": end.model_served,
+        "model": model_served or claim.model,
+        "model_served": model_served,
         "host_id": end.host_id,
         "kind": end.kind,
         "outcome": end.outcome,

@@ -441,3 +441,10 @@ def test_calls_of_tools_are_published_after_the_text_one_piece_for_each(
         ToolCallPiece(0, arguments='{"x": 1}'),
         ToolCallPiece(1, "b", "g", "{}"),
     ]
+
+
+def test_a_call_is_published_as_it_will_be_stored(publisher: Publisher, streams: FakeStreams) -> None:
+    with publisher.publishing(new_id(), 1, always) as (_, add):
+        add(Delta("", tool_calls=(ToolCallPiece(0, "a", "f", '{"x": "\0\ud800"}'),)))
+    [[piece]] = streams.calls
+    assert ToolCallPiece(**json.loads(piece.text)) == ToolCallPiece(0, "a", "f", '{"x": "\ufffd\ufffd"}')

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from headrace.domain.attempts import AttemptEnd, Claim, Escalation, Usage
+from headrace.domain.choices import Choice
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
@@ -83,6 +84,19 @@ def test_an_answer_of_calls_alone_is_kept_and_serves_an_identical_job(
     with store.begin() as db:
         served = jobs.find(db, question.spec.app_id, question.spec.id)
     assert (served.cache, served.finish_reason, served.tool_calls) == ("hit", "tool_calls", STORED)
+
+
+def test_every_answer_of_several_is_kept_whatever_its_model_writes(store: Store, claimed: Callable[..., Claim]) -> None:
+    claim = claimed(sampling=replace(SAMPLING, n=2))
+    several = replace(END, model_served="served\0", others=(Choice("", "tool_calls", tool_calls=MADE),))
+    with store.begin() as db:
+        assert attempts.finish(db, claim, JobState.SUCCEEDED, several)
+        job = jobs.find(db, claim.app_id, claim.job_id)
+    assert (job.tool_calls, job.others, job.model_served) == (
+        STORED,
+        (Choice("", "tool_calls", tool_calls=STORED),),
+        "served\ufffd",
+    )
 
 
 def test_an_answer_that_stands_has_its_calls(store: Store, claimed: Callable[..., Claim]) -> None:
