@@ -6,7 +6,7 @@ Each is fenced as if it were alone. Sharing pays, because the statement costs mo
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from sqlalchemy import Row
 
 from headrace.batching import Gathering
 from headrace.domain.attempts import AttemptEnd, Claim
+from headrace.domain.choices import Choice
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Route
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
@@ -36,7 +37,7 @@ LULL_S = 0.02
 #: Ends in a row before one waits for more. The jobs of one engine step end together: to wait for others would only keep
 #: their readers, and the callers' next requests, from the engine.
 CROWD_OF_ENDS = 24
-#: An end with a longer text is written alone.
+#: An end with longer texts, in all its answers together, is written alone.
 ALONE_CHARS = 262_144
 
 
@@ -130,8 +131,13 @@ class SharedAttempts:
 
 
 def is_large(end: AttemptEnd) -> bool:
-    """True for an end that shares no statement."""
-    return bool(end.logprobs) or len(end.text or "") > ALONE_CHARS
+    """True for an end that shares no statement: several such would exceed the time-out."""
+    return bool(end.logprobs) or sum(map(len, _texts(end))) > ALONE_CHARS
+
+
+def _texts(end: AttemptEnd) -> Iterator[str]:
+    for each in (Choice(end.text or "", None, None, end.reasoning, tuple(end.tool_calls)), *end.others):
+        yield from (each.text, each.reasoning, *(call.arguments for call in each.tool_calls))
 
 
 def log_ended(target: JobState, ends: Sequence[tuple[Claim, AttemptEnd]]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,10 +17,12 @@ from sqlalchemy.exc import DBAPIError
 from headrace.config import Settings
 from headrace.connections import postgres
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
+from headrace.domain.choices import Choice
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import alternative
+from headrace.domain.prompts.tools import ToolCall
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreBusy
@@ -27,9 +30,10 @@ from headrace.store import Store, jobs
 from headrace.store.fleet import workers
 from headrace.tables import ledger
 from workers.running.commits import ON_DISK
-from workers.running.shared_attempts import SharedAttempts
+from workers.running.shared_attempts import ALONE_CHARS, SharedAttempts
 
 THREADS = 16
+LONG = "a" * (ALONE_CHARS + 1)
 DONE = AttemptEnd("succeeded", 1.5, Cost(Decimal("0.01"), "v1"), "compute", Usage(9, 5), "An answer.")
 
 
@@ -142,11 +146,22 @@ def test_jobs_that_are_expected_are_claimed_in_one_statement(
     shared.ahead.end()
 
 
-def test_log_probabilities_share_no_statement(
-    engine: sa.Engine, shared: SharedAttempts, queued: Callable[..., Ticket]
+@pytest.mark.parametrize(
+    "large",
+    [
+        {"logprobs": [{**alternative("An", -0.5), "top_logprobs": []}]},
+        {"text": LONG},
+        {"reasoning": LONG},
+        {"tool_calls": (ToolCall("call_1", "write", LONG),)},
+        {"others": (Choice(LONG, "stop"),)},
+    ],
+    ids=["logprobs", "text", "reasoning", "call", "several answers"],
+)
+def test_a_large_end_shares_no_statement(
+    engine: sa.Engine, shared: SharedAttempts, queued: Callable[..., Ticket], large: dict[str, Any]
 ) -> None:
-    claims = [each for each in claim_all(shared, [queued() for _ in range(100)]) if each]
-    measured = replace(DONE, logprobs=[{**alternative("An", -0.5), "top_logprobs": []}])
+    claims = [each for each in claim_all(shared, [queued() for _ in range(30)]) if each]
+    measured = replace(DONE, **large)
     written: list[int] = []
     event.listen(engine, "before_cursor_execute", lambda *told: written.append(len(json.loads(told[3]["given"]))))
 
@@ -154,7 +169,7 @@ def test_log_probabilities_share_no_statement(
         ended = list(threads.map(lambda each: shared.finish(each, JobState.SUCCEEDED, measured), claims))
 
     assert all(ended)
-    assert written == [1] * 100
+    assert written == [1] * 30
 
 
 def test_a_message_that_is_there_twice_is_claimed_once(shared: SharedAttempts, queued: Callable[..., Ticket]) -> None:
