@@ -27,7 +27,7 @@ from kombu.transport import redis
 from redis import Redis
 
 from headrace import connections
-from headrace.broker.acks import QoS
+from headrace.broker.transport.acks import QoS
 from headrace.broker.watchdog import Pulse
 from headrace.config.redis_url import Sentinels
 from headrace.connections.outages import (
