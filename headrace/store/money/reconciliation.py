@@ -52,17 +52,20 @@ class Reconciliation:
 
 
 def reconcile(db: Connection, costs: CostSettings, provider_usd: Decimal | None = None) -> Reconciliation:
-    """Share the hosts' bills up to now, and compare. Exact while no job is open.
+    """Share the hosts' bills up to now, and compare. Exact while no job is open. Changes nothing.
 
-    The hour that is not over is closed up to now; the sweep closes it again when it is.
+    The shares of the hour that is not over are undone: a request that ends later in that hour would count with them,
+    and not be in its bill.
 
     Args:
         provider_usd: the paid API's own bill; None where it is unknown: the ledger's sum is taken instead.
     """
     now = clock.now(db)
-    for bill in cost_hours.open_bills(db, now):
-        cost_hours.close_hour(db, bill, costs)
-    row = db.execute(_SUMS, {"now": now}).one()
+    with db.begin_nested() as trial:
+        for bill in cost_hours.open_bills(db, now):
+            cost_hours.close_hour(db, bill, costs)
+        row = db.execute(_SUMS, {"now": now}).one()
+        trial.rollback()
     provider = row.paid_usd if provider_usd is None else provider_usd
     return Reconciliation(row.requests_usd, row.platform_usd, provider, row.host_hours, row.hosts_usd)
 

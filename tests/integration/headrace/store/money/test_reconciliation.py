@@ -13,7 +13,7 @@ from headrace.domain.ids import new_id
 from headrace.domain.queues import Ticket
 from headrace.store import Store, clock
 from headrace.store.money.reconciliation import Reconciliation, reconcile
-from headrace.tables import attempts, hosts, ledger
+from headrace.tables import attempts, cost_hours, hosts, ledger
 
 COSTS = CostSettings()
 
@@ -60,6 +60,14 @@ def test_a_call_that_the_ledger_does_not_have_is_a_difference(store: Store) -> N
 
     assert abs(found.difference_usd + Decimal("0.125")) < Decimal("1e-8")
     assert found.share > Decimal("0.01")
+
+
+@pytest.mark.usefixtures("served")
+def test_the_hour_that_is_not_over_stays_open(store: Store) -> None:
+    with store.begin() as db:
+        assert reconcile(db, COSTS).platform_usd > 0
+    with store.begin() as db:
+        assert db.scalar(sa.select(sa.func.count()).select_from(cost_hours)) == 0
 
 
 def test_nothing_is_no_difference(store: Store) -> None:
