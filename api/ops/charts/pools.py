@@ -13,6 +13,8 @@ from headrace.store.fleet.trends import HostChange, PoolMoment, WaitMoment
 #: The labels of the axis of time are a round step apart: the first of these that gives at most `LABELS`.
 STEPS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 10, 30, 60, 120, 240, 720, 1440))
 LABELS = 8
+#: Fewer points than this are dots, because the line between them is short, or there is none.
+FEW = 3
 
 
 def depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange]) -> str:
@@ -20,8 +22,9 @@ def depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange]) -> str:
     left = _scale(max((each.depth for each in trend), default=0))
     right = _scale(max([each.hosts for each in trend] + [each.target for each in changes], default=0))
     chart = _over_time(trend, range=(0, left[-1]), secondary_range=(0, right[-1]), y_labels=left)
-    chart.add("depth", [_point(each.at, each.depth) for each in trend], fill=True)
-    chart.add("hosts (right)", [_point(each.at, each.hosts) for each in trend], secondary=True)
+    dots = len(trend) < FEW
+    chart.add("depth", [_point(each.at, each.depth) for each in trend], fill=True, show_dots=dots)
+    chart.add("hosts (right)", [_point(each.at, each.hosts) for each in trend], secondary=True, show_dots=dots)
     for action, label in (("up", "order (right)"), ("down", "drain (right)")):
         points = [_point(each.at, each.target) for each in changes if each.action == action]
         if points:
@@ -35,7 +38,8 @@ def kv_use(trend: Sequence[PoolMoment]) -> str:
     chart = _over_time(
         known, range=(0, 1), y_labels=(0, 0.25, 0.5, 0.75, 1), value_formatter=lambda share: f"{share:.0%}"
     )
-    chart.add("KV cache in use", [_point(each.at, each.kv_use) for each in known], fill=True)
+    points = [_point(each.at, each.kv_use) for each in known]
+    chart.add("KV cache in use", points, fill=True, show_dots=len(points) < FEW)
     return drawn(chart)
 
 
@@ -45,7 +49,7 @@ def waits(trend: Sequence[WaitMoment]) -> str:
     for lane in Lane:
         # Each lane keeps its colour, with the others or without.
         points = [_point(each.at, each.p95_wait_s) for each in trend if each.lane == lane]
-        chart.add(str(lane), points, show_dots=len(points) < 3)
+        chart.add(str(lane), points, show_dots=len(points) < FEW)
     return drawn(chart)
 
 
@@ -55,7 +59,8 @@ def _point(at: datetime, value: float | None) -> tuple[float, float | None]:
 
 def _over_time(trend: Sequence[PoolMoment] | Sequence[WaitMoment], **more: Any) -> pygal.XY:
     times = [each.at for each in trend]
-    ticks = _ticks(min(times), max(times)) if times else []
+    # pygal labels an axis without labels by itself, with seconds since 1970.
+    ticks = (_ticks(min(times), max(times)) or [min(times)]) if times else []
     shape = "%m-%d" if ticks and ticks[-1] - ticks[0] > timedelta(days=2) else "%H:%M"
     labels = [{"value": at.timestamp(), "label": f"{at:{shape}}"} for at in ticks]
     return pygal.XY(**options(".3", x_labels=labels, **more))

@@ -23,6 +23,9 @@ CHARTS = {
     "waits": lambda: pools.waits(WAITS),
     "routes": lambda: money.routes(DAYS, datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)),
     "split": lambda: money.split(SPLIT),
+    "first depth": lambda: pools.depth(TREND[:1], []),
+    "first kv": lambda: pools.kv_use(TREND[:1]),
+    "first waits": lambda: pools.waits(WAITS[:1]),
     "nothing": lambda: pools.depth([], []),
 }
 
@@ -66,6 +69,14 @@ def test_times_are_a_round_step_apart() -> None:
     ticks = pools._ticks(START, START + timedelta(hours=7))
     assert [f"{at:%H:%M}" for at in ticks] == ["23:00", "00:00", "01:00", "02:00", "03:00", "04:00", "05:00"]
     assert len(pools._ticks(START, START + timedelta(days=7))) <= pools.LABELS
+
+
+@pytest.mark.parametrize("name", ["first depth", "first kv", "first waits"])
+def test_the_first_moment_is_a_dot_at_its_time(name: str) -> None:
+    svg = CHARTS[name]()
+    assert "22:50" in texts(svg)
+    assert f"{START.timestamp():.0f}" not in texts(svg)
+    assert any(each.get("class", "").split()[:1] == ["dot"] for each in ElementTree.fromstring(svg).iter())
 
 
 def test_pygal_s_old_finder_is_not_left_in_python_s_imports() -> None:
