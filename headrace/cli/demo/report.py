@@ -129,22 +129,28 @@ def show_addresses(console: Console, demo: Demo) -> None:
     rows = {
         "API": url,
         "documentation": f"{url}/docs",
-        "pages": f"{url}/ops  ('headrace operators create NAME --role admin' makes a login)",
+        "pages": f"{url}/ops  ('bin/headrace operators create NAME --role admin' makes a login)",
         "Flower": f"{report.flower_url}  ({report.flower_auth})",
         "API key": key,
         "webhook secret": demo.secret,
     }
     for name, value in rows.items():
         console.out(f"{name:>14}  {value}", highlight=False)
-    body = json.dumps({"model": model, "prompt": "Why is the sky blue?", "lane": "high"})
+    # So short an answer that the demo's model on a CPU ends it while the SDK's lines wait.
+    terms = {"max_tokens": 64, "temperature": 0}
+    body = json.dumps({"model": model, "prompt": "Why is the sky blue?", "lane": "high", **terms})
     snippets = {
-        "curl": f"curl {url}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'",
-        "terminal": "bin/headrace submit 'Why is the sky blue?' --wait",
+        "curl, and the answer by the id that it prints": (
+            f"curl {url}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'\n"
+            "bin/headrace get job_..."
+        ),
+        "terminal": "bin/headrace submit 'Why is the sky blue?' --max-tokens 64 --temperature 0 --wait",
         "openai SDK, with `bin/headrace python FILE`": "\n".join(
             (
                 "from openai import OpenAI",
                 f"client = OpenAI(base_url='{url}/v1', api_key='{key}')",
-                f"job = client.responses.create(model='{model}', input='Why is the sky blue?', background=True)",
+                f"job = client.responses.create(model='{model}', input='Why is the sky blue?', background=True, "
+                "max_output_tokens=64, temperature=0)",
                 "print(client.responses.retrieve(job.id, extra_query={'wait': 30}).output_text)",
             )
         ),
