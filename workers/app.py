@@ -41,9 +41,9 @@ from workers.delivering.slots import DeliverySlots
 from workers.events import SendEvents
 from workers.measuring.delivery_metrics import DeliveryMetrics
 from workers.outcomes import JobFailed, show
-from workers.running.claims_ahead import Start
-from workers.running.commits import Commit
-from workers.running.notices import Notices
+from workers.running.recording.claims_ahead import Start
+from workers.running.recording.commits import Commit
+from workers.running.recording.notices import Notices
 from workers.taking.taker import KvTaker
 from workers.worker import Hooks, Worker
 

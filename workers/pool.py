@@ -17,7 +17,7 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 
 from headrace.broker.transport import Taker
 from workers.outcomes import NotHere
-from workers.running.commits import Commit
+from workers.running.recording.commits import Commit
 
 #: Celery's own callback of a task: it is told (whether the task has failed, what it returned or raised, its seconds).
 Callback = Callable[[tuple[int, Any, float]], object]

@@ -44,9 +44,9 @@ from workers.running.cascading import Cascading
 from workers.running.execute import NOT_READY_HOLD_S, Execute
 from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
-from workers.running.records import AttemptRecords
+from workers.running.recording.notices import Notices
+from workers.running.recording.publisher import Publisher
+from workers.running.recording.records import AttemptRecords
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 

@@ -26,9 +26,9 @@ from workers.paid.payer import NO_CALL, NotYet, Payer
 from workers.running.attempts import StopReason
 from workers.running.bill import Answered, Bill
 from workers.running.cascading import Cascading, without_judged
-from workers.running.commits import Claimed, Commit
 from workers.running.generating import Generating
-from workers.running.records import AttemptRecords
+from workers.running.recording.commits import Claimed, Commit
+from workers.running.recording.records import AttemptRecords
 from workers.running.rerouting import next_queue
 from workers.running.worker_state import WorkerState
 

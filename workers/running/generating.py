@@ -11,8 +11,8 @@ from headrace.domain.attempts import ApiTier
 from headrace.errors import EngineError
 from headrace.policies.retries import is_continuable
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
-from workers.running.commits import Claimed
-from workers.running.publisher import Publisher
+from workers.running.recording.commits import Claimed
+from workers.running.recording.publisher import Publisher
 from workers.taking.kv_budget import KvBudget
 
 

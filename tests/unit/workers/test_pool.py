@@ -9,7 +9,7 @@ import pytest
 from headrace.broker.transport import Taker, Turns
 from workers.outcomes import NotHere
 from workers.pool import TaskPool
-from workers.running.commits import Commit
+from workers.running.recording.commits import Commit
 
 
 class Woken(Taker):

@@ -30,8 +30,8 @@ from workers.compressing import measurer
 from workers.compressing.compressor import Compressor
 from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.simulator.answer import fingerprint
-from workers.running.commits import Commit
-from workers.running.notices import Notices
+from workers.running.recording.commits import Commit
+from workers.running.recording.notices import Notices
 from workers.worker import Hooks, Worker
 
 NOTICE = "This message is confidential and meant for the one who reads it, in whole, at any time and place."

@@ -13,7 +13,7 @@ from headrace.domain.queues import KEY_PREFIX, Route, Ticket
 from headrace.store import Store
 from tests.integration.matching import with_semantic_cache
 from tests.waiting import until
-from workers.running.notices import Notices
+from workers.running.recording.notices import Notices
 from workers.worker import Hooks, Worker
 
 Start = Callable[..., Worker]

@@ -39,9 +39,9 @@ from workers.running.crashes import MOST_CRASHES
 from workers.running.execute import Execute
 from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
-from workers.running.records import AttemptRecords
+from workers.running.recording.notices import Notices
+from workers.running.recording.publisher import Publisher
+from workers.running.recording.records import AttemptRecords
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -571,7 +571,7 @@ NO_ROOM = """
 def test_answer_is_kept_until_a_full_postgres_has_room(
     bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.running.records.REWRITE_AFTER_S", 0.02)
+    monkeypatch.setattr("workers.running.recording.records.REWRITE_AFTER_S", 0.02)
     with store.begin() as db:
         db.execute(sa.text(NO_ROOM))
     ticket = queued()
@@ -605,7 +605,7 @@ def test_answer_is_kept_until_a_read_only_postgres_takes_writes_again(
         refused.release()
         threading.Event().wait(0.02)
 
-    monkeypatch.setattr("workers.running.records.time.sleep", rest)
+    monkeypatch.setattr("workers.running.recording.records.time.sleep", rest)
     with ExitStack() as turned:
 
         def generate(request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:

@@ -32,9 +32,9 @@ from workers.running.bill import Bill
 from workers.running.cascading import Cascading
 from workers.running.execute import Execute
 from workers.running.generating import Generating
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
-from workers.running.records import AttemptRecords
+from workers.running.recording.notices import Notices
+from workers.running.recording.publisher import Publisher
+from workers.running.recording.records import AttemptRecords
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 

@@ -35,9 +35,9 @@ from workers.engines.simulator.engine import SimulatorEngine
 from workers.running.bill import Bill
 from workers.running.execute import Execute
 from workers.running.generating import Generating
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
-from workers.running.records import AttemptRecords
+from workers.running.recording.notices import Notices
+from workers.running.recording.publisher import Publisher
+from workers.running.recording.records import AttemptRecords
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 

@@ -13,8 +13,8 @@ from headrace.batching import Gathering
 from headrace.domain.attempts import AttemptEnd, Claim
 from headrace.domain.ids import new_id
 from headrace.errors import StoreBusy, StoreUnavailable
-from workers.running.commits import Commit
-from workers.running.ends_behind import EndsBehind
+from workers.running.recording.commits import Commit
+from workers.running.recording.ends_behind import EndsBehind
 
 DEADLINE_S = 10
 END = cast("AttemptEnd", None)
@@ -59,8 +59,8 @@ class Writing:
 
 @pytest.fixture
 def writing(monkeypatch: pytest.MonkeyPatch) -> Writing:
-    monkeypatch.setattr("workers.running.ends_behind.REWRITE_AFTER_S", 0.001)
-    monkeypatch.setattr("workers.running.ends_behind.LOCKED_FOR_S", 0.001)
+    monkeypatch.setattr("workers.running.recording.ends_behind.REWRITE_AFTER_S", 0.001)
+    monkeypatch.setattr("workers.running.recording.ends_behind.LOCKED_FOR_S", 0.001)
     made = Writing()
     made.open.set()
     return made
@@ -112,7 +112,7 @@ def test_an_end_is_written_again_after_an_outage(behind: EndsBehind, writing: Wr
 def test_an_end_is_dropped_after_a_long_outage(
     behind: EndsBehind, writing: Writing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("workers.running.ends_behind.REWRITE_FOR_S", -1)
+    monkeypatch.setattr("workers.running.recording.ends_behind.REWRITE_FOR_S", -1)
     writing.errors = [StoreUnavailable("Postgres is away.")]
     assert not outcome(behind.finish(claim(JOBS[0]), END))
     assert [record.message for record in caplog.records] == ["result_dropped"]

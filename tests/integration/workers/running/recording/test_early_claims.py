@@ -16,29 +16,19 @@ from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.connections import postgres
 from headrace.domain.attempts import Usage
-from headrace.domain.fleet import WorkerInfo
-from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
-from headrace.domain.queues import Route, Ticket
+from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import EngineFault, StoreUnavailable
-from headrace.policies.pricing import Tariff
-from headrace.policies.retries import RetryRules
 from headrace.store import Store, jobs
-from headrace.store.fleet import workers
 from headrace.tables import ledger
+from tests.integration.workers.running.recording.conftest import Make
 from workers.engines.base import Delta, EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.outcomes import Outcome
-from workers.running.bill import Bill
-from workers.running.commits import Commit
 from workers.running.execute import Execute
-from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
-from workers.running.records import AttemptRecords
-from workers.running.worker_state import WorkerState
-from workers.taking.kv_budget import KvBudget
+from workers.running.recording.commits import Commit
+from workers.running.recording.notices import Notices
 
 DEADLINE_S = 20
 ANSWER = "An answer."
@@ -160,31 +150,17 @@ class Bench:
 
 
 @pytest.fixture
-def bench(store: Store, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench(bare_worker: Make, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("workers.running.execute.NOT_READY_HOLD_S", 0.01)
     engine, heard = QuickEngine(), Heard()
-    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
-    with store.begin() as db:
-        workers.register(db, info, settings.lease_s)
     slow = SlowToCommit(postgres(settings))
-    state, publisher = WorkerState(info.id), Publisher(Streams(redis))
-    execute = Execute(
-        state,
-        Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-        AttemptRecords(slow, state.id, engine.name, heard, publisher),
-        Bill(Tariff.of(settings), Route.POOL, "host"),
-        RetryRules(2),
-    )
-    publisher.begin()
+    execute, state = bare_worker(engine, heard, slow)
     execute.records.ahead.begin()
-    state.ready.set()
     lease = Lease(state, store, engine, LeaseTimes(settings.lease_s, 0.02), lambda: None)
     yield Bench(execute, lease, engine, heard, slow)
     slow.commits.set()
     engine.aborted.set()
     execute.records.ahead.end()
-    publisher.end()
-    slow.close()
 
 
 def job(store: Store, ticket: Ticket) -> Job:

@@ -21,12 +21,12 @@ from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, attempts, escalations, poison
 from workers.outcomes import Outcome
-from workers.running.claims_ahead import ClaimsAhead
-from workers.running.commits import Claimed, Commit
-from workers.running.ends_behind import REWRITE_AFTER_S, REWRITE_FOR_S, EndsBehind
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
-from workers.running.shared_attempts import SharedAttempts, is_large, log_ended
+from workers.running.recording.claims_ahead import ClaimsAhead
+from workers.running.recording.commits import Claimed, Commit
+from workers.running.recording.ends_behind import REWRITE_AFTER_S, REWRITE_FOR_S, EndsBehind
+from workers.running.recording.notices import Notices
+from workers.running.recording.publisher import Publisher
+from workers.running.recording.shared_attempts import SharedAttempts, is_large, log_ended
 
 log = logging.getLogger(__name__)
 

@@ -7,34 +7,24 @@ from dataclasses import dataclass
 
 import pytest
 import sqlalchemy as sa
-from redis import Redis
 from sqlalchemy import Connection
 
-from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.connections import postgres
 from headrace.domain.attempts import Usage
-from headrace.domain.fleet import WorkerInfo
-from headrace.domain.ids import new_id
-from headrace.domain.queues import Route, Ticket
+from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
-from headrace.policies.pricing import Tariff
-from headrace.policies.retries import RetryRules
 from headrace.store import Store
-from headrace.store.fleet import workers
-from tests.integration.workers.running.test_early_claims import DEADLINE_S, Heard, QuickEngine, bills, job
+from tests.integration.workers.running.recording.conftest import Make
+from tests.integration.workers.running.recording.test_early_claims import DEADLINE_S, Heard, QuickEngine, bills, job
 from tests.waiting import until
 from workers.engines.base import Generation
 from workers.outcomes import Outcome
-from workers.running.bill import Answered, Bill
-from workers.running.commits import Commit
+from workers.running.bill import Answered
 from workers.running.execute import Execute
-from workers.running.generating import Generating
-from workers.running.publisher import Publisher
-from workers.running.records import AttemptRecords
-from workers.running.worker_state import WorkerState
-from workers.taking.kv_budget import KvBudget
+from workers.running.recording.commits import Commit
+from workers.running.recording.records import AttemptRecords
 
 
 class SlowToWrite(Store):
@@ -66,31 +56,17 @@ class Bench:
 
 
 @pytest.fixture
-def bench(store: Store, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr("workers.running.ends_behind.REWRITE_AFTER_S", 0.01)
-    monkeypatch.setattr("workers.running.ends_behind.LOCKED_FOR_S", 0.01)
+def bench(bare_worker: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr("workers.running.recording.ends_behind.REWRITE_AFTER_S", 0.01)
+    monkeypatch.setattr("workers.running.recording.ends_behind.LOCKED_FOR_S", 0.01)
     monkeypatch.setattr("headrace.connections.LOCK_TIMEOUT_MS", 100)
     engine, heard = QuickEngine(), Heard()
-    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
-    with store.begin() as db:
-        workers.register(db, info, settings.lease_s)
     slow = SlowToWrite(postgres(settings))
-    state, publisher = WorkerState(info.id), Publisher(Streams(redis))
-    execute = Execute(
-        state,
-        Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-        AttemptRecords(slow, state.id, engine.name, heard, publisher),
-        Bill(Tariff.of(settings), Route.POOL, "host"),
-        RetryRules(2),
-    )
-    publisher.begin()
+    execute, _ = bare_worker(engine, heard, slow)
     execute.records.behind.begin()
-    state.ready.set()
     yield Bench(execute, heard, slow)
     slow.open.set()
     execute.records.behind.end()
-    publisher.end()
-    slow.close()
 
 
 def ended(commit: Outcome | Commit | None) -> bool:

@@ -21,7 +21,7 @@ from headrace.domain.prompts import storable
 from headrace.domain.prompts.tools import merged
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta, OnDelta
-from workers.running.commits import ON_DISK, Commit
+from workers.running.recording.commits import ON_DISK, Commit
 
 log = logging.getLogger(__name__)
 

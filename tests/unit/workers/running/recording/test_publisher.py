@@ -17,8 +17,8 @@ from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from workers.engines.base import Delta
-from workers.running.commits import Commit
-from workers.running.publisher import FLUSH_EVERY_S, Publisher
+from workers.running.recording.commits import Commit
+from workers.running.recording.publisher import FLUSH_EVERY_S, Publisher
 
 #: How long the stand-in hangs before it fails.
 HANGS_S = 10.0
@@ -172,7 +172,7 @@ def test_all_is_published_when_the_attempt_ends(publisher: Publisher, streams: F
 def test_what_is_longer_than_redis_is_to_keep_has_its_beginning_published(
     publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.running.publisher.MOST_BYTES", 8)
+    monkeypatch.setattr("workers.running.recording.publisher.MOST_BYTES", 8)
     job_id, other = new_id(), new_id()
     with publisher.publishing(job_id, 1, always) as (_, add), publisher.publishing(other, 1, always) as (_, add_other):
         add(Delta("one "))
@@ -284,7 +284,7 @@ def test_outage_leaves_no_hole_and_nothing_twice(publisher: Publisher, streams: 
 def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(
     publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.running.publisher.LAST_FLUSH_S", 20)
+    monkeypatch.setattr("workers.running.recording.publisher.LAST_FLUSH_S", 20)
     with publisher.publishing(new_id(), 1, always) as (_, add):
         wait_until(lambda: bool(streams.begun))
         streams.error = BrokerUnavailable("gone")
@@ -319,8 +319,8 @@ def test_first_claim_begins_while_the_engine_computes(publisher: Publisher, stre
 def test_first_piece_does_not_wait_for_the_other_streams(
     publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.running.publisher.FLUSH_EVERY_S", 60)
-    monkeypatch.setattr("workers.running.publisher.LAST_FLUSH_S", 0)
+    monkeypatch.setattr("workers.running.recording.publisher.FLUSH_EVERY_S", 60)
+    monkeypatch.setattr("workers.running.recording.publisher.LAST_FLUSH_S", 0)
     first, second = new_id(), new_id()
     with (
         publisher.publishing(first, 1, always) as (_, add_first),

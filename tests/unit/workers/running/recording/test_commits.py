@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from headrace.errors import StoreUnavailable
-from workers.running.commits import ON_DISK, Commit
+from workers.running.recording.commits import ON_DISK, Commit
 
 DEADLINE_S = 10
 

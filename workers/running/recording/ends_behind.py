@@ -17,7 +17,7 @@ from headrace.batching import Gathering
 from headrace.domain.attempts import AttemptEnd, Claim
 from headrace.domain.ids import show_id
 from headrace.errors import StoreBusy, StoreUnavailable
-from workers.running.commits import Commit
+from workers.running.recording.commits import Commit
 from workers.sharing import MOST
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from headrace.batching import Call
-from workers.running.commits import Commit
+from workers.running.recording.commits import Commit
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.errors import StoreBusy
 from headrace.store import Store, attempts
 from headrace.store.attempts.claims import claim_of
-from workers.running.claims_ahead import ClaimCall, ClaimedRow, ClaimsAhead
-from workers.running.commits import ON_DISK, Claimed, Commit
-from workers.running.ends_behind import EndsBehind
+from workers.running.recording.claims_ahead import ClaimCall, ClaimedRow, ClaimsAhead
+from workers.running.recording.commits import ON_DISK, Claimed, Commit
+from workers.running.recording.ends_behind import EndsBehind
 from workers.sharing import MOST, Sharing, apart, gathering_paid, is_outage
 
 log = logging.getLogger(__name__)

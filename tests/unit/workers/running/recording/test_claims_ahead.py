@@ -10,7 +10,7 @@ import pytest
 
 from headrace.domain.ids import new_id
 from headrace.errors import StoreUnavailable
-from workers.running.claims_ahead import ClaimCall, ClaimsAhead
+from workers.running.recording.claims_ahead import ClaimCall, ClaimsAhead
 
 DEADLINE_S = 10
 JOBS = [new_id() for _ in range(3)]

@@ -29,8 +29,8 @@ from headrace.errors import StoreBusy
 from headrace.store import Store, jobs
 from headrace.store.fleet import workers
 from headrace.tables import ledger
-from workers.running.commits import ON_DISK
-from workers.running.shared_attempts import ALONE_CHARS, SharedAttempts
+from workers.running.recording.commits import ON_DISK
+from workers.running.recording.shared_attempts import ALONE_CHARS, SharedAttempts
 
 THREADS = 16
 LONG = "a" * (ALONE_CHARS + 1)
@@ -72,7 +72,7 @@ def test_only_a_claim_that_comes_alone_comes_before_its_commit(
     lull_s: float,
     is_early: bool,
 ) -> None:
-    monkeypatch.setattr("workers.running.shared_attempts.LULL_S", lull_s)
+    monkeypatch.setattr("workers.running.recording.shared_attempts.LULL_S", lull_s)
     ticket = queued()
     shared.ahead.begin()
     try:

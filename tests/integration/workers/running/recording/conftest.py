@@ -1,0 +1,63 @@
+"""A worker without Celery, whose attempts are recorded by a store that a test slows down."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import pytest
+from redis import Redis
+
+from headrace.broker.streams import Streams
+from headrace.config import Settings
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id
+from headrace.domain.queues import Route
+from headrace.policies.pricing import Tariff
+from headrace.policies.retries import RetryRules
+from headrace.store import Store
+from headrace.store.fleet import workers
+from workers.engines.base import Engine
+from workers.running.bill import Bill
+from workers.running.execute import Execute
+from workers.running.generating import Generating
+from workers.running.recording.notices import Notices
+from workers.running.recording.publisher import Publisher
+from workers.running.recording.records import AttemptRecords
+from workers.running.worker_state import WorkerState
+from workers.taking.kv_budget import KvBudget
+
+
+class Bare(NamedTuple):
+    """The use case, and the state that its lease would show."""
+
+    execute: Execute
+    state: WorkerState
+
+
+#: Makes a ready worker of this engine, with notices of the test's own.
+Make = Callable[[Engine, Notices, Store], Bare]
+
+
+@pytest.fixture
+def bare_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Make]:
+    with ExitStack() as running:
+
+        def make(engine: Engine, notices: Notices, slow: Store) -> Bare:
+            info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
+            with store.begin() as db:
+                workers.register(db, info, settings.lease_s)
+            state, publisher = WorkerState(info.id), Publisher(Streams(redis))
+            execute = Execute(
+                state,
+                Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
+                AttemptRecords(slow, state.id, engine.name, notices, publisher),
+                Bill(Tariff.of(settings), Route.POOL, "host"),
+                RetryRules(2),
+            )
+            running.callback(slow.close)
+            publisher.begin()
+            running.callback(publisher.end)
+            state.ready.set()
+            return Bare(execute, state)
+
+        yield make
