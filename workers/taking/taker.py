@@ -110,7 +110,7 @@ class KvTaker(Taker):
                 # Since the check above the worker has begun to drain, or its engine died.
                 self._seen_until = -math.inf
                 _release(budget, chosen)
-                self._put_back()
+                self._put_back(for_others=True)
                 return []
             # A take that filled all slots needs no further messages for now.
             depth = min(self._depth, most - len(chosen))
@@ -174,10 +174,12 @@ class KvTaker(Taker):
         self._lone = next((each.head for each in self._ahead.values() if each.head), None) if is_lone else None
         return removed
 
-    def _put_back(self) -> None:
+    def _put_back(self, *, for_others: bool = False) -> None:
         """Put a message that was removed, and is not taken after all, where it was. Raises: RedisError.
 
         If this fails, or the worker dies before, `publish_due` restores the message, as that of any taken job.
+
+        Args: for_others: ring again, for the workers that looked meanwhile and found nothing.
         """
         head, self._lone = self._lone, None
         if head is not None:
@@ -185,6 +187,8 @@ class KvTaker(Taker):
             with self._redis.pipeline(transaction=True) as pipe:
                 pipe.rpush(list_key(head.queue), head.raw)
                 pipe.zrem(books_key("taken", head.queue), head.stay)
+                if for_others:
+                    pipe.xadd(self.bell, {"queues": "new"}, maxlen=1, approximate=False)
                 pipe.execute()
 
     def _drop(self, queue: str, raw: str, error: Exception) -> None:

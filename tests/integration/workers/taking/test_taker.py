@@ -18,7 +18,7 @@ from headrace.batching import CROWD, Gathering
 from headrace.broker.admission import Admission
 from headrace.broker.messages import LaneCycle, list_key
 from headrace.domain.ids import new_id, parse_id
-from headrace.domain.queues import Lane, Ticket, books_key, lane_queues, queue_name
+from headrace.domain.queues import Lane, Ticket, bell_key, books_key, lane_queues, queue_name
 from headrace.policies.lanes import schedule
 from workers.engines.base import EngineLimits, Progress
 from workers.taking.kv_budget import KvBudget
@@ -419,7 +419,7 @@ def test_a_worker_that_begins_to_drain_in_the_middle_of_a_take_takes_nothing(
     worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, one = put(Lane.NORMAL, 6), worker(10)
-    choose = KvTaker._choose_some
+    choose, rung = KvTaker._choose_some, redis.xrange(bell_key("chat"))
 
     def drain_meanwhile(taker: KvTaker, *args: Any) -> Any:
         chosen = choose(taker, *args)
@@ -429,6 +429,7 @@ def test_a_worker_that_begins_to_drain_in_the_middle_of_a_take_takes_nothing(
     monkeypatch.setattr(KvTaker, "_choose_some", drain_meanwhile)
     assert one.take() is None
     assert not one.is_ready
+    assert redis.xrange(bell_key("chat")) != rung, "other workers looked while it was gone"
     assert redis.llen(list_key(NORMAL)) == 1
     assert redis.zcard(books_key("taken", NORMAL)) == 0
     reserved = one.kv_budget.reserved()
