@@ -299,11 +299,12 @@ def test_a_calibration_with_few_labels_says_that_they_prove_nothing(calibrate: C
     [
         ((), "Give --rule NAME, or --pool NAME at least twice"),
         (("--rule", "gone"), "No rule 'gone' in headrace.toml; its rules: paid, lost, watched, all"),
+        (("--rule", "lost"), "Pool 'idle' has no live worker, so its jobs would wait until they expire. Start one"),
         (("--pool", "fast"), "One pool leaves nothing to choose"),
         (("--pool", "fast", "--pool", "gone"), "No pool 'gone' answers prompts; the pools that do: chat, fast"),
     ],
 )
-def test_a_calibration_without_pools_to_choose_from_says_so(
+def test_a_calibration_that_would_show_nothing_says_why(
     calibrate: Callable[..., Result], options: tuple[str, ...], said: str
 ) -> None:
     result = calibrate([{"prompt": "x", "answer": "x"}], *options)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from headrace.cli.api import Api
 from headrace.cli.calibrate import report
 from headrace.cli.calibrate.labels import Label, read_labels
-from headrace.cli.calibrate.runs import Run, errors_of, run_all
+from headrace.cli.calibrate.runs import Run, check_workers, errors_of, run_all
 from headrace.cli.client import json_option, notes, print_json
 from headrace.config import PoolSettings, Settings
 from headrace.config.pools import DEFAULT_OWN_PRICE
@@ -48,6 +48,7 @@ def calibrate_(file: TextIO, rule: str | None, names: tuple[str, ...], as_json: 
     pools = _pools(settings, rule, names)
     labels = read_labels(file, file.name)
     with closing(Api(settings)) as api:
+        check_workers(api, pools, settings.scaling)
         runs = _runs(api, labels, pools, options["at_once"])
     max_error, confidence = options["max_error"], options["confidence"]
     parts = calibrate([run.trial for run in runs], list(pools), max_error, confidence)

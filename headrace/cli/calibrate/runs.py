@@ -8,9 +8,12 @@ from decimal import Decimal
 from itertools import product
 from typing import Any
 
+import click
+
 from headrace.cli.api import POLL_S, Api, TryLater
 from headrace.cli.calibrate.labels import Label
-from headrace.config import PoolSettings
+from headrace.config import PoolSettings, ScalingSettings
+from headrace.domain.queues import OVERFLOW
 from headrace.domain.states import TERMINAL, JobState
 from headrace.policies.routing.calibration import Trial
 
@@ -33,6 +36,24 @@ class Run:
     trial: Trial
     price_version: str | None
     error: str | None
+
+
+def check_workers(api: Api, pools: Mapping[str, PoolSettings], scaling: ScalingSettings) -> None:
+    """Refuse pools whose jobs nothing would start. A pool that the API does not have is left to its own refusal.
+
+    Raises: click.ClickException: a pool has no worker, and no autoscaler that adds one for jobs that wait.
+    """
+    workers = {each["pool"]: each["workers"] for each in api.call("GET", "/v1/queues")["data"]}
+    for name, pool in pools.items():
+        # One pool of workers calls the paid API for all pools that it answers.
+        where = OVERFLOW if pool.is_paid else name
+        if workers.get(where) != 0 or (scaling.mode == "active" and not pool.is_paid):
+            continue
+        line = "line 'overflow'" if pool.is_paid else f"line 'gpu' with HEADRACE_POOL={name}"
+        raise click.ClickException(
+            f"Pool '{name}' has no live worker, so its jobs would wait until they expire. Start one: run 'headrace up' "
+            f"with no --without that leaves it out, or the Procfile's {line}. 'headrace queues' shows the workers."
+        )
 
 
 def run_all(
