@@ -22,6 +22,8 @@ ANSWER = "In the settings."
 class WordEngine:
     """Embeds a text as the bag of its words. Attributes: requests: texts of each request. fails: what it raises."""
 
+    name = "vllm"
+
     def __init__(self) -> None:
         self.requests: list[list[str]] = []
         self.fails: Exception | None = None

@@ -8,7 +8,7 @@ the job runs as if there were no cache.
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -44,6 +44,9 @@ BATCH = 16
 IDLE_S = 1.0
 #: The pause after a failure, in seconds.
 AGAIN_AFTER_S = 1.0
+#: Why the semantic cache seldom finds an entry with simulated vectors, and trusts none with simulated answers.
+SIMULATED_VECTORS = "The simulator's vectors compare pieces of words, so most questions in other words are not found."
+SIMULATED_ANSWERS = "The simulator's answers carry a hash of the prompt, so no two agree and no entry earns trust."
 #: Seconds that `end` waits for a look-up under way: an idle wait, and the time of a batch.
 END_TIMEOUT_S = 5.0
 
@@ -70,8 +73,19 @@ class Matcher:
 
     def begin(self) -> None:
         """Start to look jobs up. The engine has started."""
+        for reason in self._simulated():
+            log.warning("semantic_cache_is_simulated", extra={"reason": reason})
         self._thread = threading.Thread(target=self._look_up_until_ended, name="matcher", daemon=True)
         self._thread.start()
+
+    def _simulated(self) -> Iterator[str]:
+        """Why this cache serves next to nothing, if a simulator stands in for one of its models."""
+        if self.engine.name == "simulator":
+            yield SIMULATED_VECTORS
+        for pool in self.settings.pools.values():
+            if pool.semantic_cache.pool == self.lookups.pool and pool.engine == "simulator":
+                yield SIMULATED_ANSWERS
+                return
 
     def end(self) -> None:
         """Stop. Jobs that are not looked up yet run without. Does nothing before `begin`."""

@@ -28,7 +28,7 @@ from headrace.store.jobs.followers import Follower
 from headrace.store.reuse import entries
 from tests.integration.matching import ANSWER, ASKED, OPPOSITE, SAME, WordEngine
 from tests.waiting import until
-from workers.matching.matcher import Matcher
+from workers.matching.matcher import SIMULATED_ANSWERS, SIMULATED_VECTORS, Matcher
 
 Ask = Callable[..., Ticket]
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -383,6 +383,31 @@ def test_without_pgvector_it_says_so_once_and_stays_off(
         assert state(query, ticket)[0] == "queued"
     finally:
         query("CREATE EXTENSION vector")
+
+
+@pytest.mark.parametrize(
+    ("embeds", "answers", "reasons"),
+    [
+        ("simulator", "vllm", [SIMULATED_VECTORS]),
+        ("vllm", "simulator", [SIMULATED_ANSWERS]),
+        ("vllm", "vllm", []),
+    ],
+)
+def test_it_says_once_why_a_simulator_serves_next_to_nothing(
+    matcher: Matcher,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    embeds: str,
+    answers: str,
+    reasons: list[str],
+) -> None:
+    pools = {name: pool.model_copy(update={"engine": answers}) for name, pool in matcher.settings.pools.items()}
+    monkeypatch.setattr(matcher, "settings", matcher.settings.model_copy(update={"pools": pools}))
+    monkeypatch.setattr(matcher.engine, "name", embeds)
+    matcher.begin()
+    matcher.end()
+    told = [each.__dict__["reason"] for each in caplog.records if each.message == "semantic_cache_is_simulated"]
+    assert told == reasons
 
 
 def test_a_commit_without_look_ups_enters_none(admission: Admission, ask: Ask, lookups: Lookups) -> None:
