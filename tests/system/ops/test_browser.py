@@ -126,6 +126,19 @@ class Visit:
         self.page.evaluate("scrollTo(0, 0)")
 
 
+@pytest.fixture
+def long_names(store: Store) -> None:
+    """Newest jobs of a model with a long name, with a long error, and deliveries to a long address."""
+    with store.begin() as db:
+        db.execute(
+            sa.text(
+                "UPDATE jobs SET model_requested = 'HuggingFaceTB/SmolLM2-135M-Instruct', ended_at = now(), "
+                "error_code = 'deadline_passed' WHERE id IN (SELECT id FROM jobs ORDER BY id DESC LIMIT 20)"
+            )
+        )
+        db.execute(sa.text("UPDATE deliveries SET url = 'http://127.0.0.1:34567/' || repeat('hook', 30)"))
+
+
 def paths(job_ids: dict[str, str]) -> dict[str, str]:
     return {
         "jobs": "/jobs",
@@ -175,6 +188,20 @@ def test_no_page_is_wider_than_a_narrow_screen(
             visit.show(path)
             visit.page.screenshot(path=tmp_path / f"{name}-narrow.png")
             assert visit.page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], name
+
+
+@pytest.mark.parametrize("width", [1200, 800])
+def test_the_tables_of_jobs_and_deliveries_fit_a_small_window(
+    chromium: Browser, url: str, long_names: None, tmp_path: Path, width: int
+) -> None:
+    with chromium.new_context(viewport={"width": width, "height": 800}) as context:
+        visit = Visit(context, url)
+        visit.log_in(Role.ADMIN)
+        for name in ("jobs", "deliveries"):
+            visit.show(f"/{name}")
+            visit.page.screenshot(path=tmp_path / f"{name}-{width}.png")
+            hidden = visit.page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))")
+            assert hidden == 0, name
 
 
 def test_the_keyboard_reaches_everything_on_every_page(chromium: Browser, url: str, job_ids: dict[str, str]) -> None:
