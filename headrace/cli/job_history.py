@@ -1,11 +1,11 @@
 """`headrace jobs show`, for operators: one job's timeline, from its acceptance to its end."""
 
 import json
+from textwrap import wrap
 from typing import Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
 from headrace.cli.client import notes, out
 from headrace.cli.database import database
@@ -21,6 +21,8 @@ _FACTS = (
     *("cached_tokens", "reasoning_tokens", "finish_reason", "error_code", "usd", "max_cost_usd", "cache"),
     *("created_at", "queued_at", "started_at", "ended_at", "start_by", "finish_by"),
 )
+#: Before the facts of an event, where they are below it.
+_INDENT = "    "
 _TEXTS = ("messages", "sampling", "reasoning", "answer", "tool_calls", "choices")
 
 
@@ -44,7 +46,7 @@ def show(job_id: str, with_texts: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_json(found, events), indent=2, ensure_ascii=False))
         return
-    out.print(_table(found, events))
+    _print(found, events)
     if found.texts is not None:
         for name in _TEXTS:
             click.echo(f"\n{name}:\n{_text(getattr(found.texts, name))}")
@@ -69,20 +71,37 @@ def _json(found: History, events: list[Event]) -> dict[str, Any]:
     return told
 
 
-def _table(found: History, events: list[Event]) -> Table:
+def _print(found: History, events: list[Event]) -> None:
+    """Print the events, one a row. Where a fact is wider than its column, the facts are below: no id is broken."""
+    out.print(escape(_title(found)), soft_wrap=True)
+    lines = [(f"{event.at:%m-%d %H:%M:%S.%f}"[:-3], event.name, _facts(event)) for event in events]
+    room = out.width - sum(max(len(line[at]) for line in lines) + 1 for at in (0, 1))
+    if all(len(fact) <= room for *_, facts in lines for fact in facts):
+        rows = table("at (UTC)", "event", "what is known of it")
+        rows.columns[0].no_wrap = rows.columns[1].no_wrap = True
+        for at, name, facts in lines:
+            rows.add_row(at, name, escape(" ".join(facts)))
+        out.print(rows)
+        return
+    for at, name, facts in lines:
+        out.print(f"{at} [bold]{name}[/bold]", soft_wrap=True)
+        for part in wrap(" ".join(facts), out.width - len(_INDENT), break_long_words=False, break_on_hyphens=False):
+            out.print(_INDENT + escape(part), soft_wrap=True)
+
+
+def _title(found: History) -> str:
     job = found.job
-    rows = table("at (UTC)", "event", "what is known of it")
-    rows.title, rows.title_justify = escape(f"{show_id(job.id)} of {job.app}: {job.state}"), "left"
+    title = f"{show_id(job.id)} of {job.app}: {job.state}"
     if job.retry_of is not None:
-        rows.title = f"{rows.title}, retry of {show_id(job.retry_of)}"
+        title += f", retry of {show_id(job.retry_of)}"
     if job.retried_as is not None:
-        rows.title = f"{rows.title}, retried as {show_id(job.retried_as)}"
-    rows.columns[0].no_wrap = rows.columns[1].no_wrap = True
-    rows.columns[2].overflow = "fold"
-    for event in events:
-        facts = " ".join(f"{name}={value}" for name, value in event.facts.items())
-        rows.add_row(f"{event.at:%m-%d %H:%M:%S.%f}"[:-3], event.name, escape(facts))
-    return rows
+        title += f", retried as {show_id(job.retried_as)}"
+    return title
+
+
+def _facts(event: Event) -> list[str]:
+    """The words of its facts."""
+    return " ".join(f"{name}={value}" for name, value in event.facts.items()).split()
 
 
 def _text(value: Any) -> str:

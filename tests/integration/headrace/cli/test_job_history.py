@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
+from headrace.cli import client
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.choices import Choice
 from headrace.domain.fleet import WorkerInfo
@@ -100,6 +101,22 @@ def test_jobs_show_prints_a_table_that_names_each_event(run: Run, ended: Ticket)
         assert any(part in line for line in lines), part
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_jobs_show_breaks_no_id(run: Run, ended: Ticket, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(client.out, "width", width)
+    result = run("jobs", "show", show_id(ended.job_id))
+    lines = result.stdout.splitlines()
+    facts = [
+        f"{name}={value}"
+        for event in told(run, show_id(ended.job_id))["timeline"]
+        for name, value in event.items()
+        if name.endswith("id") and name != "job_id"
+    ]
+    assert len(facts) > 3
+    assert [fact for fact in facts if not any(fact in line for line in lines)] == []
+    assert [line for line in lines if len(line) > width] == []
+
+
 @pytest.mark.parametrize("prefix", ID_PREFIXES)
 def test_jobs_show_takes_an_id_as_each_api_spells_it(run: Run, queued: Callable[..., Ticket], prefix: str) -> None:
     job_id = queued().job_id
@@ -146,8 +163,8 @@ def test_jobs_show_keeps_what_the_paid_api_said_for_the_texts(
     job = show_id(queued().job_id)
     with store.begin() as db:
         db.execute(sa.text("UPDATE jobs SET state = 'failed', error_message = 'Bad: my prompt', ended_at = now()"))
-    assert "my prompt" in run("jobs", "show", job).stdout
+    assert "my prompt" in " ".join(run("jobs", "show", job).stdout.split())
     with store.begin() as db:
         db.execute(sa.text("UPDATE jobs SET route = 'overflow'"))
     assert "my prompt" not in run("jobs", "show", job, "--json").output
-    assert "my prompt" in run("jobs", "show", job, "--text").stdout
+    assert "my prompt" in " ".join(run("jobs", "show", job, "--text").stdout.split())
