@@ -33,7 +33,7 @@ def _form(together: SpendingLimits) -> BudgetForm:
 
 @blueprint.post("/budgets")
 def change() -> Response:
-    """Replace the limits of all apps together. They override those of headrace.toml."""
+    """Replace the limits of all apps together. They override those of the settings."""
     needs(Right.MANAGE)
     form = checked(BudgetForm())
     changes = {"day_usd": form.usd("day_usd"), "month_usd": form.usd("month_usd")}
@@ -46,10 +46,10 @@ def change() -> Response:
 
 @blueprint.post("/budgets/unset")
 def unset() -> Response:
-    """Delete the stored limits, so that those of headrace.toml hold again."""
+    """Delete the stored limits, so that those of the settings hold again."""
     needs(Right.MANAGE)
     with deps().store.begin() as db:
         store.clear_limits(db)
     acted("unset_budgets", "together")
-    flash("The limits of headrace.toml hold again.")
+    flash("The limits of the settings hold again.")
     return redirect(url_for("budgets.show"), 303)

@@ -145,6 +145,7 @@ class Run:
             verified=_count_verified(webhooks, secret),
             secret=secret,
             bills=bills,
+            env={name: text for name, text in _env(self.settings, self.paid).items() if name.startswith("HEADRACE_")},
             is_cold=is_cold,
             first_answer_s=first_answer_s,
             total_s=time.time() - self.began,

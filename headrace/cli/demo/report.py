@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -29,6 +30,7 @@ class Demo:
         paid: the job that the stand-in of the paid API answered; None without it.
         verified: the number of webhooks with a valid signature.
         bills: the ledger beside the bill of this machine.
+        env: settings that only the demo's own processes have, as variables of the environment.
         is_cold: True if the demo first had to install, convert or create something.
         first_answer_s: seconds from the start of the command, installation included.
     """
@@ -41,6 +43,7 @@ class Demo:
     verified: int
     secret: str
     bills: Reconciliation
+    env: Mapping[str, str]
     is_cold: bool
     first_answer_s: float
     total_s: float
@@ -123,23 +126,33 @@ def _show_webhooks(console: Console, demo: Demo) -> None:
 def show_addresses(console: Console, demo: Demo) -> None:
     """Print addresses and commands to try by hand while the stack runs."""
     report = demo.report
-    url, key, model = report.url, report.api_key, report.model
-    database = report.database_url.replace("+psycopg", "")
+    url = report.url
     console.rule("go on by hand")
     rows = {
         "API": url,
         "documentation": f"{url}/docs",
         "pages": f"{url}/ops  ('bin/headrace operators create NAME --role admin' makes a login)",
         "Flower": f"{report.flower_url}  ({report.flower_auth})",
-        "API key": key,
+        "API key": report.api_key,
         "webhook secret": demo.secret,
     }
     for name, value in rows.items():
         console.out(f"{name:>14}  {value}", highlight=False)
+    for name, text in _snippets(demo).items():
+        console.print(f"\n{name}", style="bold")
+        console.out(text, highlight=False)
+    console.print()
+
+
+def _snippets(demo: Demo) -> dict[str, str]:
+    """Commands to try by hand, each under what it is."""
+    report = demo.report
+    url, key, model = report.url, report.api_key, report.model
+    database = report.database_url.replace("+psycopg", "")
     # So short an answer that the demo's model on a CPU ends it while the SDK's lines wait.
     terms = {"max_tokens": 64, "temperature": 0}
     body = json.dumps({"model": model, "prompt": "Why is the sky blue?", "lane": "high", **terms})
-    snippets = {
+    return {
         "curl, and the answer by the id that it prints": (
             f"curl {url}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'\n"
             "bin/headrace get job_..."
@@ -154,12 +167,11 @@ def show_addresses(console: Console, demo: Demo) -> None:
                 "print(client.responses.retrieve(job.id, extra_query={'wait': 30}).output_text)",
             )
         ),
+        "settings that only the demo's processes have, for commands that should see them too, such as `budgets`": (
+            f"export {' '.join(f'{name}={value}' for name, value in demo.env.items())}"
+        ),
         "psql": f"{_psql()} '{database}' -c 'SELECT lane, prompt_tokens, output_tokens, usd FROM cost_per_request'",
     }
-    for name, text in snippets.items():
-        console.print(f"\n{name}", style="bold")
-        console.out(text, highlight=False)
-    console.print()
 
 
 def _psql() -> str:

@@ -16,6 +16,8 @@ from headrace.domain.limits.budgets import SHUT, Account, SpendingLimits, reache
 from headrace.store.money import budgets as store
 
 _TOGETHER = "all together"
+#: A process with another environment may have a budget.
+READ_HERE = "This is what headrace.toml and the environment of this command say; '/ops/budgets' shows the API's own."
 
 
 @click.group(invoke_without_command=True)
@@ -85,8 +87,8 @@ def _given(value: Decimal | str | None) -> Decimal | None:
 def describe(together: SpendingLimits) -> str:
     """One line with the limits of all apps together, and where they are set."""
     if not together.are_set:
-        return SHUT
-    source = "stored with 'headrace budgets set'" if together.is_stored else "from the settings' [budgets]"
+        return SHUT if together.is_stored else f"{SHUT} {READ_HERE}"
+    source = "stored with 'headrace budgets set'" if together.is_stored else "from the settings that this command reads"
     amounts = {"a day": together.day_usd, "a month": together.month_usd}
     shown = ", ".join(f"{_shown(limit_usd)} USD {each}" for each, limit_usd in amounts.items() if limit_usd is not None)
     return f"All apps together: {shown} ({source})."

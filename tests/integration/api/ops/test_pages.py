@@ -16,10 +16,11 @@ from flask.testing import FlaskClient
 from api.deps import EXTENSION
 from api.ops.app import CONNECTIONS
 from headrace.broker.admission import Admission
+from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.choices import Choice
 from headrace.domain.ids import show_id
-from headrace.domain.operators.accounts import Role
+from headrace.domain.operators.accounts import Operator, Role
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, apps
@@ -70,6 +71,19 @@ def test_every_role_sees_every_page_and_none_shows_a_prompt_or_a_secret_to_two_o
         assert " style=" not in response.text or path.startswith("/charts/"), path
         seen += [path] * (CANARY in response.text)
     assert bool(seen) is (role is Role.ADMIN), seen
+
+
+def test_a_budget_of_the_environment_is_not_said_to_be_of_the_file(
+    build_web: Callable[..., Flask], settings: Settings, make_operator: Callable[[str, Role], Operator]
+) -> None:
+    make_operator("ann", Role.VIEWER)
+    budget = settings.budgets.model_copy(update={"day_usd": Decimal(3)})
+    browser = Browser(build_web(budgets=budget).test_client())
+    browser.log_in("ann")
+    page = browser.get("/budgets").text
+    assert "3.00 USD a day" in page
+    assert "from the settings of the API" in page
+    assert "headrace.toml" not in page
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR])

@@ -35,7 +35,7 @@ def test_budgets_are_shown_with_what_is_left_of_them(run: Run, monkeypatch: pyte
     shown = run("budgets")
     assert shown.exit_code == 0, shown.output
     title, _, *lines = shown.stdout.splitlines()
-    assert title == "All apps together: 121.00 USD a month (from the settings' [budgets])."
+    assert title == "All apps together: 121.00 USD a month (from the settings that this command reads)."
     rows = [line.split() for line in lines]
     assert [(*row[:-6], row[-6], *row[-4:]) for row in rows] == [
         ("all", "together", "day", "30.000000", "0.250000", "-", "-"),
@@ -80,6 +80,7 @@ def test_without_a_budget_it_says_that_the_paid_api_is_shut_and_what_opens_it(ru
     told = run("budgets").stdout
     assert "The paid API is shut" in told
     assert "'headrace budgets set --day-usd 5' opens it" in told
+    assert "headrace.toml and the environment of this command" in told, "another process may have another budget"
 
 
 def test_a_stored_budget_wins_over_the_settings_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

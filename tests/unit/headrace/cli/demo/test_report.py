@@ -47,6 +47,7 @@ def demo() -> Demo:
         verified=1,
         secret="whsec_test",
         bills=Reconciliation(Decimal("0.0010"), Decimal("0.0002"), Decimal(0), Decimal("0.012"), Decimal("0.0012")),
+        env={"HEADRACE_BUDGETS__DAY_USD": "1"},
         is_cold=True,
         first_answer_s=80.0,
         total_s=82.0,
@@ -73,5 +74,5 @@ def test_how_to_go_on_by_hand_is_told_apart(console: Console, demo: Demo) -> Non
 
     show_addresses(console, demo)
     addresses = ["http://127.0.0.1:8000/docs", "http://127.0.0.1:8000/ops"]
-    for needed in ("go on by hand", *addresses, "hr-test", "whsec_test", "psql"):
+    for needed in ("go on by hand", *addresses, "hr-test", "whsec_test", "psql", "export HEADRACE_BUDGETS__DAY_USD=1"):
         assert needed in said(console)
