@@ -174,7 +174,8 @@ def _check_deadline(draft: Draft) -> None:
 def _check_webhook(draft: Draft, settings: Settings) -> None:
     if draft.webhook_url and not settings.webhooks.allow_private and not _is_public_https(draft.webhook_url):
         raise InvalidRequest(
-            "The webhook must be an https URL of a public host.",
+            "The webhook must be an https URL of a public host. For development, the operator of this API can allow "
+            "others: HEADRACE_WEBHOOKS__ALLOW_PRIVATE=true.",
             code="webhook_url_not_allowed",
             param=f"{draft.spelling.own_prefix}webhook",
         )

@@ -18,9 +18,9 @@ REF = "#/components/schemas/{model}"
 ABOUT = """\
 Submit a prompt, get its place in a queue at once and its answer when it is done.
 
-`/v1/jobs` is Headrace's own API; `/v1/responses`, `/v1/chat/completions`, `/v1/completions` and `/v1/models` are
-OpenAI's, for its unchanged SDK. All see the same jobs. Press **Authorize** and paste an API key (`headrace keys create
-APP` makes one) to try a call from here.
+`/v1/jobs` is Headrace's own API; `/v1/responses`, `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and
+`/v1/models` are OpenAI's, for its unchanged SDK. All see the same jobs. Press **Authorize** and paste an API key
+(`headrace keys create APP` makes one) to try a call from here.
 """
 
 HEADERS: Mapping[str, str] = {

@@ -100,7 +100,10 @@ def _print(since: datetime, pools: Sequence[PoolMonth], apps: Sequence[AppMonth]
         )
     for each in pools:
         if each.difference_usd:
-            notes.print(f"The shares of pool {each.pool} differ from its bill: report this, with cost_reconciliation.")
+            notes.print(
+                f"The shares of pool {each.pool} differ from its bill: please report this, with the rows of the view "
+                "'cost_reconciliation' ('SELECT * FROM cost_reconciliation' in psql)."
+            )
 
 
 def _pools(pools: Sequence[PoolMonth]) -> Table:

@@ -38,6 +38,6 @@ class LatencyGoal:
         if self.run_s is None or self.run_s < self.planned_s:
             return None
         return (
-            f"latency goal: the answer would take about {self.run_s:.1f} s, and pool '{self.pool}' plans "
-            f"{self.planned_s:.3g} s to answer within {self.goal_s:.3g} s"
+            f"latency goal: the answer would take about {self.run_s:.1f} s, and pool '{self.pool}' accepts up to "
+            f"{self.planned_s:.3g} s, {PLANNED_SHARE:.0%} of its goal of {self.goal_s:.3g} s"
         )

@@ -300,6 +300,7 @@ def test_a_webhook_into_a_private_network_is_refused(catalogue: Catalogue, setti
     with pytest.raises(InvalidRequest) as raised:
         specify(draft(10, webhook_url=url), APP, catalogue, settings)
     assert (raised.value.code, raised.value.param) == ("webhook_url_not_allowed", "webhook")
+    assert "HEADRACE_WEBHOOKS__ALLOW_PRIVATE=true" in str(raised.value), "the remedy in development"
 
 
 @pytest.mark.parametrize("url", PRIVATE)

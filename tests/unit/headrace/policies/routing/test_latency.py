@@ -20,5 +20,5 @@ def test_what_a_job_will_run_is_taken_off_what_is_planned_of_the_goal(
 
 def test_a_miss_is_told_with_both_times_and_the_pool() -> None:
     assert LatencyGoal("fast", 2.5, 33.04).miss_reason == (
-        "latency goal: the answer would take about 33.0 s, and pool 'fast' plans 2 s to answer within 2.5 s"
+        "latency goal: the answer would take about 33.0 s, and pool 'fast' accepts up to 2 s, 80% of its goal of 2.5 s"
     )
