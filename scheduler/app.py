@@ -36,6 +36,7 @@ from scheduler.deps import ControlDeps
 from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
+from scheduler.fleet.retire_pools import PoolRetirer
 from scheduler.fleet.watch_scaling import watch_scaling
 from scheduler.learn import forget_entries, judge_matches
 from scheduler.measuring.budget_metrics import BudgetMetrics
@@ -138,22 +139,27 @@ def upkeep_sweeps(deps: ControlDeps) -> list[Sweep]:
 
 
 def host_sweeps(deps: ControlDeps) -> list[Sweep]:
-    """The sweeps that keep the leases of hosts, one for each pool. In the mode `active` they also move the hosts.
+    """The sweeps that keep the leases of hosts: one for each pool, and one for all pools that were removed.
+
+    In the mode `active` they also move the hosts.
 
     Raises: ConfigError.
     """
     settings = deps.settings
     if settings.scaling.mode != "active":
-        return [
+        noting = [
             Sweep(f"note_hosts.{pool}", settings.sweep_every_s, partial(note_hosts, deps, pool))
             for pool in settings.own_pools
         ]
+        return [*noting, Sweep("retire_pools", settings.sweep_every_s, PoolRetirer(deps))]
     actuator, fail_at = actuators.load(settings), startup.failpoint(settings.failpoint)
     timing = Timing.of(actuator)
-    return [
-        Sweep(f"move_hosts.{pool}", settings.sweep_every_s, HostMover(deps, actuator, pool, timing, fail_at))
-        for pool in settings.own_pools
-    ]
+
+    def make_mover(pool: str) -> HostMover:
+        return HostMover(deps, actuator, pool, timing, fail_at)
+
+    moving = [Sweep(f"move_hosts.{pool}", settings.sweep_every_s, make_mover(pool)) for pool in settings.own_pools]
+    return [*moving, Sweep("retire_pools", settings.sweep_every_s, PoolRetirer(deps, make_mover))]
 
 
 class ControlQueueStep(bootsteps.Step):

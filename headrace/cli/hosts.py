@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.markup import escape
 from rich.table import Table
+from sqlalchemy import Connection
 
 from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operator_settings
@@ -19,6 +20,7 @@ from headrace.errors import ConfigError
 from headrace.store import clock
 from headrace.store.fleet import host_list
 from headrace.store.fleet.host_list import ListedHost
+from headrace.store.fleet.removed_pools import notice, removed_pools
 
 #: A terminal of this width has room for the hosts' types and the provider's names of the machines.
 WIDE = 110
@@ -53,9 +55,10 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
     if context.invoked_subcommand is not None:
         return
     settings = operator_settings()
-    _check_pool(settings, pool)
     with database(settings) as db:
+        _check_pool(settings, pool, db)
         now = clock.now(db)
+        removed = removed_pools(db, settings.own_pools)
         found = host_list.live(db, pool)
         gone = host_list.ended(db, pool, limit) if with_ended else []
     if as_json:
@@ -66,6 +69,8 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
         out.print(_nothing(settings, with_ended))
     if len(gone) == limit:
         notes.print(f"More may have ended: these are the last {limit}, --limit N shows more.")
+    for name in removed if pool is None else {pool}.intersection(removed):
+        notes.print(notice(name, settings.scaling.mode), markup=False)
 
 
 @hosts.command()
@@ -112,8 +117,8 @@ def resume(name: str, as_json: bool) -> None:
         click.echo(f"{host_id} takes jobs again")
 
 
-def _check_pool(settings: Settings, pool: str | None) -> None:
-    if pool is not None and pool not in settings.own_pools:
+def _check_pool(settings: Settings, pool: str | None, db: Connection) -> None:
+    if pool is not None and pool not in settings.own_pools and not host_list.had_hosts(db, pool):
         known = ", ".join(settings.own_pools) or "none"
         raise ConfigError(f"There is no pool '{pool}' with hosts of its own: headrace.toml has {known}.", param="pool")
 

@@ -117,9 +117,9 @@ class AwsActuator:
 
     def _describe(self, pool: str) -> Mapping[str, Any]:
         """Read the pool's group."""
-        found = self._call(
-            pool, self._client.describe_auto_scaling_groups, AutoScalingGroupNames=[self._groups.get(pool, "")]
-        )
+        if pool not in self._groups:
+            raise ActuatorUnavailable(f"Pool '{pool}' has no Auto Scaling group: set [scaling.aws] groups.")
+        found = self._call(pool, self._client.describe_auto_scaling_groups, AutoScalingGroupNames=[self._groups[pool]])
         groups: list[Mapping[str, Any]] = found.get("AutoScalingGroups", [])
         if len(groups) != 1:
             raise self._refused(pool, "does not exist")

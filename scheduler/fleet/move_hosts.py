@@ -50,7 +50,11 @@ class _Seen:
 
 
 class HostMover:
-    """Moves the hosts of one pool. Each pool has its own, so that a provider that hangs delays no other pool."""
+    """Moves the hosts of one pool. Each pool has its own, so that a provider that hangs delays no other pool.
+
+    Attributes:
+        holder: names it in its claims.
+    """
 
     def __init__(
         self,
@@ -62,7 +66,7 @@ class HostMover:
     ) -> None:
         self._deps, self._actuator, self._pool = deps, actuator, pool
         self._claim_s, self._fail_at = timing.claim_s, fail_at
-        self._holder: UUID = new_id()
+        self.holder: UUID = new_id()
         self._pace, self._hints = CallPace(timing), DrainHints()
         #: Since when a host has had neither a live worker nor a machine in the list.
         self._missing: dict[str, datetime] = {}
@@ -76,7 +80,7 @@ class HostMover:
         Raises: StoreUnavailable.
         """
         with self._deps.store.begin() as db:
-            if not actors.claim(db, self._pool, self._holder, self._claim_s):
+            if not actors.claim(db, self._pool, self.holder, self._claim_s):
                 return 0
         try:
             return self._move()
@@ -85,7 +89,7 @@ class HostMover:
             return 0
         finally:
             with suppress(StoreUnavailable), self._deps.store.begin() as db:
-                actors.give_up(db, self._pool, self._holder)
+                actors.give_up(db, self._pool, self.holder)
 
     def _move(self) -> int:
         seen = self._read()
@@ -232,7 +236,7 @@ class HostMover:
     def _writing(self) -> Iterator[Connection]:
         """A transaction that keeps the claim. Raises: _Superseded: it is lost. StoreUnavailable."""
         with self._deps.store.begin() as db:
-            if not actors.hold(db, self._pool, self._holder, self._claim_s):
+            if not actors.hold(db, self._pool, self.holder, self._claim_s):
                 raise _Superseded
             yield db
 

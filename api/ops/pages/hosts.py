@@ -9,6 +9,7 @@ from headrace.domain.operators.accounts import Right
 from headrace.errors import NotFound
 from headrace.store import clock
 from headrace.store.fleet import decisions, host_list, presence
+from headrace.store.fleet.removed_pools import notice, removed_pools
 
 blueprint = Blueprint("hosts", __name__)
 
@@ -19,7 +20,7 @@ ENDED_ROWS, DECISION_ROWS = 20, 15
 @blueprint.get("/hosts")
 def list_all() -> str:
     """The hosts and the decisions."""
-    pools = deps().settings.own_pools
+    pools, mode = deps().settings.own_pools, deps().settings.scaling.mode
     with deps().store.begin() as db:
         return render_template(
             "hosts.html",
@@ -29,7 +30,8 @@ def list_all() -> str:
             counts=presence.count_hosts(db),
             runs={pool: decisions.runs(db, pool, DECISION_ROWS) for pool in pools},
             failing={pool: decisions.failing(db, pool) for pool in pools},
-            mode=deps().settings.scaling.mode,
+            mode=mode,
+            notices=[notice(pool, mode) for pool in removed_pools(db, pools)],
         )
 
 

@@ -4,6 +4,7 @@ from headrace import connections
 from headrace.config import Settings
 from headrace.store import Store
 from headrace.store.fleet import hosts, workers
+from headrace.store.fleet.removed_pools import removed_pools
 
 #: Why their workers stopped, in `workers.stop_reason`.
 REASON = "the stack was started again"
@@ -18,7 +19,8 @@ def end_former_hosts(settings: Settings) -> None:
     store = Store(connections.postgres(settings, pool_size=1))
     try:
         with store.begin() as db:
-            for pool in settings.own_pools:
+            # A pool that was removed from the settings has no hosts any more either.
+            for pool in (*settings.own_pools, *removed_pools(db, settings.own_pools)):
                 workers.retire_all(db, pool, REASON)
                 hosts.end_all(db, pool)
     finally:

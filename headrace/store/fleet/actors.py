@@ -38,3 +38,9 @@ def give_up(db: Connection, pool: str, holder: UUID) -> None:
     """End the claim, so that the next process need not wait."""
     mine = (host_actors.c.pool == pool, host_actors.c.holder == holder)
     db.execute(sa.update(host_actors).where(*mine).values(until=sa.func.now()))
+
+
+def was_held_by_another(db: Connection, pool: str, holder: UUID, within: timedelta) -> bool:
+    """Whether another process held the claim last, and within this time. It need not hold it any more."""
+    others = (host_actors.c.pool == pool, host_actors.c.holder != holder, host_actors.c.until > sa.func.now() - within)
+    return db.execute(sa.select(host_actors.c.pool).where(*others)).first() is not None

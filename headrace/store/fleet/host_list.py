@@ -43,6 +43,11 @@ def ended(db: Connection, pool: str | None, limit: int) -> list[ListedHost]:
     return _listed(db, [HostWork(lease_of(row._mapping)) for row in db.execute(found)])
 
 
+def had_hosts(db: Connection, pool: str) -> bool:
+    """Whether a host of this pool ever had a lease."""
+    return bool(db.scalar(sa.select(sa.select(hosts.c.id).where(hosts.c.pool == pool).exists())))
+
+
 def _listed(db: Connection, found: list[HostWork]) -> list[ListedHost]:
     # By hand without a decision, whichever decision once ordered the host.
     by = sa.case((hosts.c.drain_at.is_(None), hosts.c.decision_id), else_=hosts.c.drain_decision_id)

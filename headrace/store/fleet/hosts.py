@@ -24,6 +24,8 @@ SEEN = timedelta(hours=1)
 
 _LIVE = hosts.c.ended_at.is_(None)
 _OF_HOST = sa.and_(workers.c.pool == hosts.c.pool, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
+#: Nobody ordered it, and its provider, if it has one, does not know it.
+UNORDERED = sa.and_(hosts.c.is_adopted, hosts.c.provider_id.is_(None))
 _COLUMNS = tuple(hosts.c[field.name] for field in fields(HostLease))
 
 
@@ -244,14 +246,18 @@ def end(db: Connection, ids: Sequence[str], reason: HostEnd) -> list[str]:
     return sorted(db.scalars(sa.update(hosts).where(_among(ids), _LIVE).values(values).returning(hosts.c.id)))
 
 
-def end_silent(db: Connection, pool: str, silence: timedelta) -> list[str]:
+def end_silent(db: Connection, pool: str, silence: timedelta, *, unordered_only: bool = False) -> list[str]:
     """End the leases of hosts whose workers have been silent for so long, as of their last sign of life.
 
-    Returns: their ids. A host that never had a worker stays.
+    Returns: their ids. A host that never had a worker stays. An adopted one had: its workers' rows may be deleted.
     """
     seen_at = _seen_at()
     values = {"ended_at": sa.func.greatest(seen_at, hosts.c.ordered_at), "end_reason": HostEnd.GONE}
-    silent = sa.update(hosts).where(hosts.c.pool == pool, _LIVE, seen_at < sa.func.now() - silence)
+    is_forgotten = sa.and_(hosts.c.is_adopted, seen_at.is_(None))
+    is_silent = sa.or_(seen_at < sa.func.now() - silence, is_forgotten)
+    silent = sa.update(hosts).where(hosts.c.pool == pool, _LIVE, is_silent)
+    if unordered_only:
+        silent = silent.where(UNORDERED)
     return sorted(db.scalars(silent.values(values).returning(hosts.c.id)))
 
 

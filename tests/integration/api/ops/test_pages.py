@@ -254,6 +254,14 @@ def test_a_provider_s_error_is_shown_to_those_who_can_act_on_it(
     assert ("quota of account 4711" in text) is (role is not Role.VIEWER)
 
 
+def test_hosts_of_a_removed_pool_are_shown_with_what_becomes_of_them(viewer: Browser, store: Store) -> None:
+    about = "has no pool &#39;removed&#39; with hosts of its own"
+    assert about not in viewer.get("/hosts").text
+    with store.begin() as db:
+        db.execute(sa.insert(hosts).values(id="host-9", pool="removed", requested_at=sa.func.now()))
+    assert about in viewer.get("/hosts").text
+
+
 def test_the_caches_are_counted_by_app_and_pool(
     viewer: Browser, app: App, store: Store, queued: Callable[..., Ticket]
 ) -> None:

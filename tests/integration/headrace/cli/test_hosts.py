@@ -158,3 +158,17 @@ def test_a_host_that_cannot_be_meant_is_named(run: Run, add: Callable[..., None]
     # A name that an ended lease had before is that of the live one.
     add("again", provider_id="old")
     assert run("hosts", "drain", "old", "--yes").stdout == "again drains: 0 jobs still run on it\n"
+
+
+def test_hosts_of_a_removed_pool_are_listed_with_what_becomes_of_them(run: Run, add: Callable[..., None]) -> None:
+    add("host-1", pool="removed")
+    add("host-2")
+
+    advisory, active = run("hosts"), run("hosts", "--pool", "removed", **ACTIVE)
+
+    assert [row[:2] for row in columns(active)] == [["host-1", "removed"]]
+    for result, remedy in ((advisory, "end the machines yourself"), (active, "Its hosts drain and are ended")):
+        said = " ".join(result.stderr.split())
+        assert "headrace.toml has no pool 'removed' with hosts of its own" in said
+        assert remedy in said
+    assert run("hosts", "--pool", "chat").stderr == ""

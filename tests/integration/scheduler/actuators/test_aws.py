@@ -78,6 +78,12 @@ def test_what_the_cloud_says_reaches_the_operator(cloud: AutoScaling) -> None:
         cloud.actuator().machines("chat")
 
 
+def test_a_pool_without_a_group_is_named_with_the_setting_that_it_lacks(cloud: AutoScaling) -> None:
+    said = r"Pool 'removed' has no Auto Scaling group: set \[scaling.aws\] groups"
+    with pytest.raises(ActuatorUnavailable, match=said):
+        cloud.actuator().machines("removed")
+
+
 @pytest.mark.parametrize(
     ("state", "machines"),
     [
