@@ -167,7 +167,7 @@ def _snippets(demo: Demo) -> dict[str, str]:
                 "print(client.responses.retrieve(job.id, extra_query={'wait': 30}).output_text)",
             )
         ),
-        "settings that only the demo's processes have, for commands that should see them too, such as `budgets`": (
+        "settings that only the demo's processes have, for commands such as `budgets`": (
             f"export {' '.join(f'{name}={value}' for name, value in demo.env.items())}"
         ),
         "psql": f"{_psql()} '{database}' -c 'SELECT lane, prompt_tokens, output_tokens, usd FROM cost_per_request'",
