@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
-from headrace.cli import client
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.choices import Choice
 from headrace.domain.fleet import WorkerInfo
@@ -102,9 +101,8 @@ def test_jobs_show_prints_a_table_that_names_each_event(run: Run, ended: Ticket)
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_jobs_show_breaks_no_id(run: Run, ended: Ticket, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    monkeypatch.setattr(client.out, "width", width)
-    result = run("jobs", "show", show_id(ended.job_id))
+def test_jobs_show_breaks_no_id(run: Run, ended: Ticket, width: int) -> None:
+    result = run("jobs", "show", show_id(ended.job_id), COLUMNS=str(width))
     lines = result.stdout.splitlines()
     facts = [
         f"{name}={value}"
