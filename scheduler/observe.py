@@ -19,7 +19,8 @@ from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates
 from headrace.policies.lanes import HIGH_LATELY_S, kept_share
 from headrace.policies.routing import route_of
 from headrace.store import clock, locks
-from headrace.store.fleet import demand, observations, presence, timings, workers
+from headrace.store.fleet import demand, observations, presence, workers
+from headrace.store.fleet.history import timings
 from headrace.store.reuse import figures
 from scheduler.deps import ControlDeps
 from scheduler.tallies import BOUNDS_S

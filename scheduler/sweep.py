@@ -20,7 +20,8 @@ from headrace.domain.states import JobState
 from headrace.logging import named
 from headrace.store import jobs, locks
 from headrace.store.bad_rows import BadRows
-from headrace.store.fleet import observations, rollups, workers
+from headrace.store.fleet import observations, workers
+from headrace.store.fleet.history import rollups
 from headrace.store.jobs import followers, poison, queued, texts
 from headrace.store.jobs.idempotency import forget_expired_keys
 from headrace.store.webhooks import deliveries

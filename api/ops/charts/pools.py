@@ -8,7 +8,7 @@ import pygal
 
 from api.ops.charts.style import drawn, options
 from headrace.domain.queues import Lane
-from headrace.store.fleet.trends import HostChange, PoolMoment, WaitMoment
+from headrace.store.fleet.history.trends import HostChange, PoolMoment, WaitMoment
 
 #: The labels of the axis of time are a round step apart: the first of these that gives at most `LABELS`.
 STEPS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 10, 30, 60, 120, 240, 720, 1440))

@@ -10,7 +10,7 @@ from api.ops.forms import MonthForm, Periods, checked
 from api.ops.pages.cost import after, month_of
 from headrace.errors import NotFound
 from headrace.store import clock
-from headrace.store.fleet import trends
+from headrace.store.fleet.history import trends
 from headrace.store.money import trends as money_trends
 
 blueprint = Blueprint("charts", __name__, url_prefix="/charts")

@@ -24,7 +24,7 @@ SEEN = timedelta(hours=1)
 
 _LIVE = hosts.c.ended_at.is_(None)
 _OF_HOST = sa.and_(workers.c.pool == hosts.c.pool, workers.c.host_id.in_([hosts.c.id, hosts.c.provider_id]))
-#: Nobody ordered it, and its provider, if it has one, does not know it.
+#: A host that the autoscaler did not order, and that no provider is known to have.
 UNORDERED = sa.and_(hosts.c.is_adopted, hosts.c.provider_id.is_(None))
 _COLUMNS = tuple(hosts.c[field.name] for field in fields(HostLease))
 

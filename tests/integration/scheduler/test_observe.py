@@ -23,7 +23,8 @@ from headrace.policies.forecasting import LaneRates, PoolRates, from_json
 from headrace.policies.scaling.replay import from_json as inputs_from_json
 from headrace.policies.scaling.replay import replay
 from headrace.store import Store
-from headrace.store.fleet import observations, timings
+from headrace.store.fleet import observations
+from headrace.store.fleet.history import timings
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from headrace.config import PROJECT_ROOT
 from headrace.domain.fleet import QueueSample
 from headrace.store import Store
-from headrace.store.fleet import observations, rollups
+from headrace.store.fleet import observations
+from headrace.store.fleet.history import rollups
 from headrace.tables import queue_rollups, queue_samples
 from scheduler.deps import ControlDeps
 from scheduler.sweep import roll_up_samples
@@ -172,7 +173,7 @@ def test_a_sweep_that_dies_half_way_changes_nothing(store: Store, put: Any, rows
 def test_after_a_long_stop_batches_of_whole_spans_catch_up(
     deps: ControlDeps, put: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.store.fleet.rollups.FORGET_ROWS", 10)
+    monkeypatch.setattr("headrace.store.fleet.history.rollups.FORGET_ROWS", 10)
     start = ago(30 * DAY)
     put(
         *(
@@ -260,7 +261,7 @@ def test_sums_of_samples_are_those_of_minutes_and_of_hours(
         empty(db, [queue_samples, queue_rollups])
     # Batches of one minute each, so that the steps meet at every place.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headrace.store.fleet.rollups.FORGET_ROWS", batch)
+        patch.setattr("headrace.store.fleet.history.rollups.FORGET_ROWS", batch)
         put(*samples)
         before = sums(rows())
         while roll_up_samples(deps):

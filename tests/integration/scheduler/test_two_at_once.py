@@ -15,7 +15,7 @@ from redis import Redis
 from headrace import connections
 from headrace.domain.queues import WEBHOOKS, Ticket, bell_key
 from headrace.store import Store, locks
-from headrace.store.fleet import rollups
+from headrace.store.fleet.history import rollups
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps

@@ -53,7 +53,7 @@ def sweep(deps: ControlDeps) -> Callable[[], None]:
 
 @pytest.fixture
 def adopted(deps: ControlDeps) -> str:
-    """A host of the pool `chat` that nobody ordered, with a live worker and a lease."""
+    """A host of the pool `chat` that the autoscaler did not order, with a live worker and a lease."""
     worker = WorkerInfo(new_id(), "gpu@box-1", "box-1", "chat", "simulator", "m", max_running=8)
     with deps.store.begin() as db:
         workers.register(db, worker, LEASE_S)

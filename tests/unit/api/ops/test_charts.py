@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from api.ops.charts import money, pools
-from headrace.store.fleet.trends import HostChange, PoolMoment, WaitMoment
+from headrace.store.fleet.history.trends import HostChange, PoolMoment, WaitMoment
 from headrace.store.money.trends import RouteDay, SplitPoint
 
 START = datetime(2026, 3, 1, 22, 50, tzinfo=UTC)

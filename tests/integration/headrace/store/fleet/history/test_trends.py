@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from headrace.domain.queues import Lane, Ticket
 from headrace.store import Store, clock
-from headrace.store.fleet import trends
+from headrace.store.fleet.history import trends
 from headrace.tables import decisions, jobs, queue_rollups, queue_samples
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)

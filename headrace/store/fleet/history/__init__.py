@@ -1,0 +1,1 @@
+"""What became of the fleet and its queues over time: charts, and the tables behind them."""
