@@ -45,8 +45,8 @@ OF_A_WORKER = 5
 #: Seconds to wait for Redis to answer one command. A command takes about a millisecond; a hung Redis blocks a thread
 #: for this long.
 REDIS_TIMEOUT_S = 2
-#: The most connections of one process to Redis: more than a process has threads, since redis-py refuses a command of a
-#: thread that finds none left. Its own default is 100.
+#: The most connections of one process to Redis. It is above the number of a process's threads: redis-py makes no thread
+#: wait for a connection, but fails its command. Its own default is 100.
 MOST_CONNECTIONS = 4096
 #: Seconds to wait for one Sentinel to connect, and to answer. A hung Sentinel delays new connections by this much until
 #: another one has answered; that one is then asked first.

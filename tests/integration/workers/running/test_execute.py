@@ -11,39 +11,28 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from redis import Redis
 
 from headrace import connections
-from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.domain.attempts import Usage
-from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.prompts import Message, Sampling, prompt_digest
-from headrace.domain.queues import Route, Ticket
+from headrace.domain.queues import Ticket
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
-from headrace.policies.pricing import Tariff
-from headrace.policies.retries import RetryRules
 from headrace.store import Store, jobs
 from headrace.store import attempts as store_attempts
-from headrace.store.fleet import workers
 from headrace.tables import attempts, deliveries, ledger, poison_prompts
 from headrace.tables import jobs as jobs_table
 from tests.chaos.proxy import Mode, Proxy
+from tests.integration.workers.running.conftest import Make
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta, Progress
 from workers.matching.lookup_hold import LookupHold
-from workers.running.bill import Bill
 from workers.running.crashes import MOST_CRASHES
 from workers.running.execute import Execute
-from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
 from workers.running.recording.notices import Notices
-from workers.running.recording.publisher import Publisher
-from workers.running.recording.records import AttemptRecords
-from workers.running.worker_state import WorkerState
-from workers.taking.kv_budget import KvBudget
 
 
 @dataclass
@@ -119,25 +108,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
+def bench(bare_worker: Make, store: Store, settings: Settings) -> Bench:
     engine, heard = ScriptedEngine(), Heard()
-    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
-    with store.begin() as db:
-        workers.register(db, info, settings.lease_s)
-    state, publisher = WorkerState(info.id), Publisher(Streams(redis))
-    execute = Execute(
-        state,
-        Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-        AttemptRecords(store, state.id, engine.name, heard, publisher),
-        Bill(Tariff.of(settings), Route.POOL, "host"),
-        RetryRules(2),
-    )
-    publisher.begin()
-    state.ready.set()
+    execute, state = bare_worker(engine, heard, store)
     gave_up, called_back = threading.Event(), threading.Event()
     lease = Lease(state, store, engine, LeaseTimes(settings.lease_s, 0.02), gave_up.set, called_back=called_back.set)
-    yield Bench(execute, lease, engine, heard, gave_up, called_back)
-    publisher.end()
+    return Bench(execute, lease, engine, heard, gave_up, called_back)
 
 
 def job(store: Store, ticket: Ticket) -> Job:

@@ -22,7 +22,7 @@ from headrace.domain.states import JobState
 from headrace.errors import EngineFault, StoreUnavailable
 from headrace.store import Store, jobs
 from headrace.tables import ledger
-from tests.integration.workers.running.recording.conftest import Make
+from tests.integration.workers.running.conftest import Make
 from workers.engines.base import Delta, EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.outcomes import Outcome
 from workers.running.execute import Execute
@@ -161,6 +161,7 @@ def bench(bare_worker: Make, store: Store, settings: Settings, monkeypatch: pyte
     slow.commits.set()
     engine.aborted.set()
     execute.records.ahead.end()
+    slow.close()
 
 
 def job(store: Store, ticket: Ticket) -> Job:

@@ -16,7 +16,7 @@ from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
-from tests.integration.workers.running.recording.conftest import Make
+from tests.integration.workers.running.conftest import Make
 from tests.integration.workers.running.recording.test_early_claims import DEADLINE_S, Heard, QuickEngine, bills, job
 from tests.waiting import until
 from workers.engines.base import Generation
@@ -67,6 +67,7 @@ def bench(bare_worker: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
     yield Bench(execute, heard, slow)
     slow.open.set()
     execute.records.behind.end()
+    slow.close()
 
 
 def ended(commit: Outcome | Commit | None) -> bool:

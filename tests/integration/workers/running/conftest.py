@@ -1,4 +1,4 @@
-"""A worker without Celery, whose attempts are recorded by a store that a test slows down."""
+"""A worker without Celery, with the engine, the notices and the store of a test."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -34,7 +34,7 @@ class Bare(NamedTuple):
     state: WorkerState
 
 
-#: Makes a ready worker of this engine, with notices of the test's own.
+#: Makes a ready worker of this engine, with these notices, whose attempts this store records.
 Make = Callable[[Engine, Notices, Store], Bare]
 
 
@@ -42,7 +42,7 @@ Make = Callable[[Engine, Notices, Store], Bare]
 def bare_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Make]:
     with ExitStack() as running:
 
-        def make(engine: Engine, notices: Notices, slow: Store) -> Bare:
+        def make(engine: Engine, notices: Notices, recorder: Store) -> Bare:
             info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
             with store.begin() as db:
                 workers.register(db, info, settings.lease_s)
@@ -50,11 +50,10 @@ def bare_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Make
             execute = Execute(
                 state,
                 Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-                AttemptRecords(slow, state.id, engine.name, notices, publisher),
+                AttemptRecords(recorder, state.id, engine.name, notices, publisher),
                 Bill(Tariff.of(settings), Route.POOL, "host"),
                 RetryRules(2),
             )
-            running.callback(slow.close)
             publisher.begin()
             running.callback(publisher.end)
             state.ready.set()
