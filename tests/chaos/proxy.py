@@ -100,7 +100,7 @@ class Proxy:
         else:
             self._passes.set()
         if mode is Mode.REFUSE:
-            self._stop_listening()
+            await self._stop_listening()
         elif self._listener is None:
             await self._listen()
 
@@ -119,13 +119,18 @@ class Proxy:
         """What accepts connections. Raises: OSError: the port is taken."""
         return await asyncio.start_server(self._serve, LOOPBACK, self.port, limit=CHUNK_BYTES)
 
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+    async def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        for each in listener.sockets:
+            self._loop.remove_reader(each)
+        # What was accepted begins now: asyncio loses a connection whose server closes before that.
+        await asyncio.sleep(0)
+        listener.close()
 
     async def _close(self) -> None:
-        self._stop_listening()
+        await self._stop_listening()
         for link in list(self._links):
             link.reset()
         for task in self._tasks:
@@ -149,7 +154,7 @@ class Proxy:
 
     async def _join(self, link: _Link, reader: asyncio.StreamReader) -> None:
         """Pass bytes both ways until one side is over. Raises: OSError."""
-        if self.mode is Mode.RESET:
+        if self.mode in (Mode.REFUSE, Mode.RESET):
             return
         await self._passes.wait()
         server_reader, server = await asyncio.open_connection(LOOPBACK, self._server_port, limit=CHUNK_BYTES)

@@ -1,5 +1,7 @@
 """The proxy itself: what a client sees of each mode, before a server that repeats what it is sent."""
 
+import asyncio
+import gc
 import socket
 import socketserver
 import threading
@@ -104,6 +106,24 @@ def test_refused_there_is_nobody_and_open_connections_are_reset(proxy: Proxy) ->
     proxy.turn(Mode.OK)
     with connect(proxy) as connection:
         assert says(connection, b"2") == b"2"
+
+
+def test_a_connection_that_was_accepted_while_the_door_closes_is_reset_too(proxy: Proxy) -> None:
+    connects = threading.Event()
+
+    async def close_the_door_behind_it() -> None:
+        connects.wait(DEADLINE_S)  # The loop stands still meanwhile.
+        for _ in range(2):  # It accepts, and serves after this.
+            await asyncio.sleep(0)
+        await proxy._turn(Mode.REFUSE)
+
+    turned = asyncio.run_coroutine_threadsafe(close_the_door_behind_it(), proxy._loop)
+    with connect(proxy) as connection:
+        connects.set()
+        turned.result(DEADLINE_S)
+        gc.collect()  # It would warn of a connection that was forgotten.
+        with pytest.raises(ConnectionResetError):
+            connection.recv(100)
 
 
 def test_reset_connections_are_taken_and_end_at_once(proxy: Proxy) -> None:
