@@ -112,7 +112,8 @@ class Worker:
         times = LeaseTimes(settings.lease_s, settings.lease_renew_every_s, settings.max_run_s(route))
         self._lease = Lease(
             *(self._state, store, self._engine, times, hooks.give_up),
-            serves=lambda: not lockout.is_open,
+            # Its own engine serves whatever becomes of the paid API, which a pool of embeddings has no model of.
+            serves=lambda: route is Route.POOL or not lockout.is_open,
             called_back=hooks.freed,
         )
         self.sampler, self._endpoint = self._measures()

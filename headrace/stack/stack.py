@@ -15,13 +15,15 @@ from typing import Self
 
 from headrace.config import PROJECT_ROOT
 from headrace.errors import StackError
-from headrace.stack.processes.child import Child, Command
+from headrace.stack.processes.child import LAST_LINES, Child, Command
 from headrace.stack.report import Report
 
 START_TIMEOUT_S = 900.0
 #: Long, because the stages of the stack stop one after the other.
 STOP_TIMEOUT_S = 90.0
 _POLL_S = 0.05
+#: The end of its log may itself be a message that quotes the end of another.
+_LAST_LINES = LAST_LINES + 10
 _UP = "from headrace.cli import main; main()"
 
 
@@ -89,7 +91,7 @@ class Stack:
         try:
             while not self._ready_file.exists():
                 told = self._tell(log, told)
-                self._child.check_alive()
+                self._child.check_alive(_LAST_LINES)
                 if time.monotonic() > deadline:
                     raise StackError(f"The stack was not ready within {START_TIMEOUT_S:.0f} s.")
                 time.sleep(_POLL_S)
@@ -108,7 +110,7 @@ class Stack:
     def wait(self) -> None:
         """Block as long as the stack runs. Raises: StackError when it ends by itself."""
         while True:
-            self._running.check_alive()
+            self._running.check_alive(_LAST_LINES)
             time.sleep(_POLL_S)
 
     def stop(self) -> int:

@@ -18,6 +18,8 @@ from headrace.errors import StackError
 #: A process that runs this long after its stop signal is killed, with its group.
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.02
+#: How much of its log a message shows.
+LAST_LINES = 15
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
 
@@ -110,13 +112,13 @@ class Child:
                 raise StackError(f"{self.command.name} was not ready within {timeout_s:.0f} s. {self.last_words()}")
             time.sleep(POLL_S)
 
-    def check_alive(self) -> None:
-        """Raise StackError with the end of its log when it has ended."""
+    def check_alive(self, lines: int = LAST_LINES) -> None:
+        """Raise StackError with so many lines from the end of its log when it has ended."""
         status = self.poll()
         if status is not None:
-            raise StackError(f"{self.command.name} ended with {describe(status)}. {self.last_words()}")
+            raise StackError(f"{self.command.name} ended with {describe(status)}. {self.last_words(lines)}")
 
-    def last_words(self, lines: int = 15) -> str:
+    def last_words(self, lines: int = LAST_LINES) -> str:
         """The end of its log, for a message. Reads at most its last 16 KiB."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - 16_384))

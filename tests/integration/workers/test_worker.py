@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
@@ -20,6 +21,7 @@ from headrace.store.money import list_prices
 from headrace.store.money.list_prices import ListPrice
 from headrace.tables import hosts, jobs, own_prices, workers
 from tests.chaos.proxy import Mode, Proxy
+from tests.waiting import until
 from workers.running.recording.notices import Notices
 from workers.worker import Hooks, Worker
 
@@ -52,10 +54,10 @@ def test_an_engine_that_is_up_waits_for_postgres_to_come_back(
     monkeypatch.setattr("workers.worker.AGAIN_AFTER_S", 0.01)
     starting = threading.Thread(target=worker.start, args=("gpu@test",))
     starting.start()
-    until = threading.Event()
+    pause = threading.Event()
     while not any(record.message == "worker_not_registered" for record in caplog.records):
         assert starting.is_alive()
-        until.wait(0.01)
+        pause.wait(0.01)
     proxy.turn(Mode.OK)
     starting.join(DEADLINE_S)
 
@@ -158,6 +160,25 @@ def test_a_worker_that_starts_on_a_draining_host_takes_nothing(worker: Worker, p
 
     assert not takes
     assert about == {"host_id": "i-0abc", "draining": True}
+
+
+def test_a_worker_of_embeddings_stays_ready_though_no_paid_model_answers_for_it(
+    settings: Settings, admission: Admission, store: Store
+) -> None:
+    pool = settings.served_pool.model_copy(update={"serves": "embeddings"})
+    alone = settings.model_copy(update={"pools": {settings.pool: pool}, "lease_renew_every_s": 0.01})
+    notices = Notices(admission, lambda _: None)
+    embeds = Worker(alone, Route.POOL, store, notices, Hooks(lambda: None, lambda: None))
+    embeds.start("gpu@test")
+
+    def rows() -> sa.Row[tuple[datetime, bool]]:
+        with store.begin() as db:
+            return db.execute(sa.select(workers.c.lease_until, workers.c.ready)).one()
+
+    first = rows().lease_until
+    until(lambda: rows().lease_until > first, "a renewal")
+    assert rows().ready
+    embeds.stop()
 
 
 def test_but_not_for_ever(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
