@@ -13,7 +13,8 @@ class Lockout:
 
         Args:
             models: all models that may be called.
-            in_use: the models that are called for new jobs. Without these the API is of no use.
+            in_use: the models that are called for new jobs. While all of these are locked out, the API is of no use.
+                Empty where all pools serve embeddings.
         """
         self._account = make()
         self._models = {model: make() for model in models}
@@ -21,8 +22,9 @@ class Lockout:
 
     @property
     def is_open(self) -> bool:
-        """True while no call of any model in use is admitted."""
-        return self._account.is_open or all(each.is_open for each in self._in_use)
+        """True while the account, or every model in use, is locked out."""
+        are_open = [each.is_open for each in self._in_use]
+        return self._account.is_open or (bool(are_open) and all(are_open))
 
     @property
     def is_probing(self) -> bool:

@@ -162,14 +162,15 @@ def test_a_worker_that_starts_on_a_draining_host_takes_nothing(worker: Worker, p
     assert about == {"host_id": "i-0abc", "draining": True}
 
 
-def test_a_worker_of_embeddings_stays_ready_though_no_paid_model_answers_for_it(
-    settings: Settings, admission: Admission, store: Store
+@pytest.mark.parametrize("route", list(Route))
+def test_the_workers_of_embeddings_alone_stay_ready_though_no_paid_model_is_in_use(
+    route: Route, settings: Settings, admission: Admission, store: Store
 ) -> None:
     pool = settings.served_pool.model_copy(update={"serves": "embeddings"})
-    alone = settings.model_copy(update={"pools": {settings.pool: pool}, "lease_renew_every_s": 0.01})
+    changes = {"pools": {settings.pool: pool}, "lease_renew_every_s": 0.01, "openai_api_key": SecretStr("sk-test")}
     notices = Notices(admission, lambda _: None)
-    embeds = Worker(alone, Route.POOL, store, notices, Hooks(lambda: None, lambda: None))
-    embeds.start("gpu@test")
+    alone = Worker(settings.model_copy(update=changes), route, store, notices, Hooks(lambda: None, lambda: None))
+    alone.start("worker@test")
 
     def rows() -> sa.Row[tuple[datetime, bool]]:
         with store.begin() as db:
@@ -178,7 +179,7 @@ def test_a_worker_of_embeddings_stays_ready_though_no_paid_model_answers_for_it(
     first = rows().lease_until
     until(lambda: rows().lease_until > first, "a renewal")
     assert rows().ready
-    embeds.stop()
+    alone.stop()
 
 
 def test_but_not_for_ever(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

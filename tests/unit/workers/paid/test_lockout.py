@@ -49,6 +49,13 @@ def test_a_model_that_no_new_job_is_for_is_none_that_is_left(clock: Clock) -> No
     assert lockout.is_probing
 
 
+def test_without_a_model_in_use_only_the_account_can_be_locked_out(clock: Clock) -> None:
+    lockout = Lockout([A], [], partial(Breaker, 60.0, clock))
+    assert not lockout.is_open
+    lockout.account_failed(A)
+    assert lockout.is_open
+
+
 def test_a_locked_account_closes_all_models(lockout: Lockout) -> None:
     assert lockout.account_failed(A)
     assert lockout.is_open
