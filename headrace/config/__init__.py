@@ -126,6 +126,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="ignore",
         populate_by_name=True,
+        allow_inf_nan=False,
     )
 
     database_url: str = Field("postgresql+psycopg://headrace@127.0.0.1:5432/headrace", validation_alias="DATABASE_URL")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from headrace.config.values import Positive, PositiveInt, Section, Share
+from headrace.config.values import Positive, PositiveInt, Section, Share, WithinAYear
 from headrace.domain.queues import Lane
 
 
@@ -34,8 +34,8 @@ class LaneSettings(Section):
         takes: the lane's weight. While all lanes have work, a lane gets this part of the sum of all `takes`.
     """
 
-    max_wait_s: Positive = 600.0
-    interactive_max_wait_s: Positive | None = None
+    max_wait_s: WithinAYear = 600.0
+    interactive_max_wait_s: WithinAYear | None = None
     depth_cap: PositiveInt = 500
     backlog_cap_tokens: PositiveInt = 1_000_000
     takes: PositiveInt = 1
@@ -58,8 +58,8 @@ class PoolLaneSettings(Section):
         takes: the lane's weight among the lanes of this pool.
     """
 
-    max_wait_s: Positive | None = None
-    interactive_max_wait_s: Positive | None = None
+    max_wait_s: WithinAYear | None = None
+    interactive_max_wait_s: WithinAYear | None = None
     depth_cap: PositiveInt | None = None
     backlog_cap_tokens: PositiveInt | None = None
     takes: PositiveInt | None = None

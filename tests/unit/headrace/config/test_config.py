@@ -1,3 +1,4 @@
+import re
 import socket
 from pathlib import Path
 
@@ -118,6 +119,11 @@ def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> Non
     ("text", "named"),
     [
         ("lease_s = -1", "lease_s"),
+        ("drain_s = inf", "drain_s"),
+        ("[pools.chat]\nmax_run_s = inf", "pools.chat.max_run_s"),
+        ("[lanes.low]\nmax_wait_s = inf", "lanes.low.max_wait_s"),
+        ("[lanes.low]\nmax_wait_s = 1e12", "lanes.low.max_wait_s"),
+        ("[pools.chat.lanes.low]\ninteractive_max_wait_s = 1e12", "interactive_max_wait_s"),
         ("metrics_port = 70000", "metrics_port"),
         ("keep_samples_days = 0", "keep_samples_days"),
         ("keep_texts_days = 0", "keep_texts_days"),
@@ -408,6 +414,27 @@ def test_variables_that_mean_something_elsewhere_and_empty_ones_pass(
     monkeypatch.setenv(variable, value)
 
     assert Settings.load().pool
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("overflow", "as the queues of the paid API are"),
+        *((name, "begins with a letter or a digit") for name in ("", "my pool", "a/b", "x{y}", "a$b", "-a", "a" * 64)),
+    ],
+)
+def test_a_name_that_no_queue_can_have_is_no_pool_s(
+    name: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f'[pools.chat]\n[pools."{name}"]\nmodel = "m"'))
+    with pytest.raises(ConfigError, match=f"No pool can be named '{re.escape(name)}'.*{why}"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("name", ["Qwen2.5-0_5B", "llama3:8b", "tschüss"])
+def test_a_pool_can_be_named_after_its_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f'[pools."{name}"]\nmodel = "m"'))
+    assert Settings.load().own_pools == (name,)
 
 
 def test_a_host_has_the_machine_s_name_unless_it_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
