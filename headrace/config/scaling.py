@@ -92,7 +92,7 @@ class PoolScaling(Section):
     """
 
     min_hosts: Annotated[int, Field(ge=0)] | None = None
-    max_hosts: PositiveInt | None = None
+    max_hosts: Annotated[int, Field(ge=0)] | None = None
     fixed_hosts: Annotated[int, Field(ge=0)] | None = None
     host_type: str | None = None
 
@@ -195,7 +195,7 @@ class ScalingSettings(Section):
     policy: Literal["predictive", "reactive", "schedule", "fixed"] = "predictive"
     actuator: Literal["local", "command", "aws", "kubernetes"] | None = None
     min_hosts: Annotated[int, Field(ge=0)] = 2
-    max_hosts: PositiveInt = 20
+    max_hosts: Annotated[int, Field(ge=0)] = 20
     fixed_hosts: Annotated[int, Field(ge=0)] | None = None
     host_type: str | None = None
     up_depth: PositiveInt = 100

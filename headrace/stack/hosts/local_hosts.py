@@ -81,7 +81,7 @@ class LocalHosts:
 
     def answer(self, request: HostRequest) -> HostAnswer:
         """Do what is requested. Raises: StackError: it is refused."""
-        if request.pool not in self._bounds.pools:
+        if isinstance(request, StartHost) and request.pool not in self._bounds.pools:
             pools = ", ".join(self._bounds.pools)
             raise StackError(f"This stack has no hosts of pool '{request.pool}', only of: {pools}.")
         with self._lock:

@@ -32,8 +32,10 @@ def scaled(settings: Settings, options: ScaleOptions, socket: Path) -> Settings:
     given, pool = settings.scaling, settings.pool
     own = given.of_pool(pool)
     min_hosts = max(1, own.min_hosts)
-    is_limited = "max_hosts" in given.model_fields_set or (pool in given.pools and given.pools[pool].max_hosts)
-    max_hosts = options.max_hosts or (own.max_hosts if is_limited else max(MAX_HOSTS, min_hosts))
+    max_hosts = options.max_hosts or (own.max_hosts if _sets(given, pool, "max_hosts") else max(MAX_HOSTS, min_hosts))
+    if not _sets(given, pool, "min_hosts"):
+        # The default is for hosts that can fail one by one, which the workers of one machine do not.
+        min_hosts = min(min_hosts, max_hosts)
     provision_s = given.local.provision_s if options.provision_s is None else options.provision_s
     changed = given.model_dump(by_alias=True)
     changed |= {
@@ -49,6 +51,12 @@ def scaled(settings: Settings, options: ScaleOptions, socket: Path) -> Settings:
         raise ConfigError(f"Setting scaling: {error.errors()[0]['msg']}.", param="scaling") from error
 
 
+def _sets(given: ScalingSettings, pool: str, name: str) -> bool:
+    """Whether the operator has set this for the pool or for all pools."""
+    of_pool = given.pools.get(pool)
+    return name in given.model_fields_set or (of_pool is not None and getattr(of_pool, name) is not None)
+
+
 def variables(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment, with all of the autoscaler's settings in place of those that it inherited."""
     rest = {name: value for name, value in inherited.items() if not name.upper().startswith(_VARIABLE)}
@@ -57,5 +65,5 @@ def variables(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str
 
 def _without_others(pools: Mapping[str, Mapping[str, object]], settings: Settings) -> dict[str, Mapping[str, object]]:
     """The settings of the other pools: they have no host here, so the autoscaler must want none."""
-    others = [name for name in settings.own_pools if name != settings.pool]
-    return {name: {**pools.get(name, {}), "min_hosts": 0, "fixed_hosts": 0} for name in others}
+    none: dict[str, object] = dict.fromkeys(("min_hosts", "max_hosts", "fixed_hosts"), 0)
+    return {name: {**pools.get(name, {}), **none} for name in settings.own_pools if name != settings.pool}

@@ -56,9 +56,15 @@ def test_a_limit_below_the_fewest_hosts_is_refused(config: Path, monkeypatch: py
         scaled(Settings.load(), ScaleOptions(3), SOCKET)
 
 
+@pytest.mark.parametrize("max_hosts", [1, 3])
+def test_the_option_limits_the_fewest_hosts_where_the_settings_have_none(config: Path, max_hosts: int) -> None:
+    scaling = scaled(Settings.load(), ScaleOptions(max_hosts), SOCKET).scaling.of_pool("chat")
+    assert (scaling.min_hosts, scaling.max_hosts) == (min(max_hosts, Settings.load().scaling.min_hosts), max_hosts)
+
+
 def test_no_host_is_wanted_of_a_pool_that_is_not_served_here(config: Path) -> None:
-    scaling = scaled(Settings.load(), ScaleOptions(), SOCKET).scaling
-    assert scaling.of_pool("code").min_hosts == scaling.of_pool("code").fixed_hosts == 0
+    code = scaled(Settings.load(), ScaleOptions(), SOCKET).scaling.of_pool("code")
+    assert code.min_hosts == code.max_hosts == code.fixed_hosts == 0
 
 
 def test_processes_read_the_same_settings_whatever_the_environment_said(
