@@ -5,6 +5,7 @@ from werkzeug.wrappers import Response
 
 from api.deps import deps
 from api.ops.gate import acted, needs
+from headrace.domain.hosts import HostCounts
 from headrace.domain.operators.accounts import Right
 from headrace.errors import NotFound
 from headrace.store import clock
@@ -22,16 +23,18 @@ def list_all() -> str:
     """The hosts and the decisions."""
     pools, mode = deps().settings.own_pools, deps().settings.scaling.mode
     with deps().store.begin() as db:
+        removed, counted = removed_pools(db, pools), presence.count_hosts(db)
         return render_template(
             "hosts.html",
             now=clock.now(db),
             live=host_list.live(db),
             ended=host_list.ended(db, None, ENDED_ROWS),
-            counts=presence.count_hosts(db),
+            # Also of a pool whose hosts have all gone, and not of the paid API, whose workers are no hosts.
+            counts={pool: counted.get(pool, HostCounts()) for pool in (*pools, *removed)},
             runs={pool: decisions.runs(db, pool, DECISION_ROWS) for pool in pools},
             failing={pool: decisions.failing(db, pool) for pool in pools},
             mode=mode,
-            notices=[notice(pool, mode) for pool in removed_pools(db, pools)],
+            notices=[notice(pool, mode) for pool in removed],
         )
 
 

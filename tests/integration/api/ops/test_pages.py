@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 from xml.etree import ElementTree
@@ -19,7 +19,7 @@ from headrace.broker.admission import Admission
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.choices import Choice
-from headrace.domain.ids import show_id
+from headrace.domain.ids import new_id, show_id
 from headrace.domain.operators.accounts import Operator, Role
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable
@@ -35,6 +35,7 @@ from headrace.tables import (
     jobs,
     ledger,
     operators,
+    workers,
 )
 from tests.integration.api.ops.browser import Browser
 from tests.integration.api.ops.full import CANARY
@@ -260,6 +261,21 @@ def test_hosts_of_a_removed_pool_are_shown_with_what_becomes_of_them(viewer: Bro
     with store.begin() as db:
         db.execute(sa.insert(hosts).values(id="host-9", pool="removed", requested_at=sa.func.now()))
     assert about in viewer.get("/hosts").text
+
+
+def test_a_pool_whose_hosts_have_all_gone_is_shown_and_the_paid_api_is_not_one(viewer: Browser, store: Store) -> None:
+    about = {
+        "host_id": "h",
+        "engine": "e",
+        "model": "m",
+        "max_running": 1,
+        "lease_until": sa.func.now() + timedelta(hours=1),
+    }
+    with store.begin() as db:
+        db.execute(sa.insert(workers).values(id=new_id(), name="overflow@h", pool="overflow", **about))
+    text = viewer.get("/hosts").text
+    assert "Pool chat: 0 ready, 0 requested, 0 draining." in text
+    assert "Pool overflow" not in text
 
 
 def test_the_caches_are_counted_by_app_and_pool(
