@@ -1,6 +1,7 @@
 """The intake: reserves a place, inserts a durable row and pushes a message, for a batch of concurrent requests.
 
-Each of the three steps is one round trip for the whole batch, so an accept is cheap. Knows no HTTP.
+Each of the three steps is one round trip for the whole batch, so an accept is cheap. A lone stream's message is pushed
+while its row is on the way to the disk. Knows no HTTP.
 """
 
 import logging
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Between insert and publish: the jobs are in Postgres, but not in a queue's list.
 FAILPOINT_INSERTED = "api.inserted"
+#: A lone stream's job is in its queue, but not yet on Postgres's disk.
+FAILPOINT_PUBLISHED = "api.published"
 #: Reasons for a refusal that hold for a job of any size.
 ALIKE_FOR_ALL = frozenset({"depth", "share", "app_jobs"})
 #: Requests in one batch. In a larger one, each request would wait longer for the others.
@@ -128,8 +131,9 @@ class Intake:
 
     def _make_durable(self, placed: Sequence[tuple[_Request, Place]]) -> None:
         rows = [(request.ask.spec, _placement(place)) for request, place in placed]
+        is_early = _may_start_early([request.ask.spec for request, _ in placed])
         try:
-            outcomes = insert_batch(self._store, rows)
+            outcomes = insert_batch(self._store, rows, is_before_disk=is_early)
         except BaseException:
             self._give_back([request for request, _ in placed])
             raise
@@ -140,6 +144,9 @@ class Intake:
         specs = (request.ask.spec for request, _, _ in fresh)
         self._publish(tickets, {spec.id: spec.looked_up_by for spec in specs if spec.looked_up_by is not None})
         self._give_back([request for request, _, outcome in made if not _start_by(outcome)])
+        if is_early and fresh:
+            self._fail_at(FAILPOINT_PUBLISHED)
+            self._store.wait_for_disk()
         if isinstance(gone := outcomes[0], StoreUnavailable) and all(each is gone for each in outcomes):
             raise gone
         for request, place, outcome in made:
@@ -166,6 +173,16 @@ class Intake:
             # The reservations expire by themselves, and `reconcile_admission` drops them.
             facts = named([request.ask.spec.id for request in requests])
             log.warning("release_failed", extra={**facts, "error": str(error)})
+
+
+def _may_start_early(specs: Sequence[JobSpec]) -> bool:
+    """True for one stream alone: a worker may take its job while Postgres still writes it to the disk.
+
+    Nothing of it is told before it is there: the request waits for that, and the worker for its claim, which is written
+    after it. If Postgres loses the row, the message has no job, and the request fails. Another request with the same
+    Idempotency-Key would be told of the job earlier. Of several jobs, the extra round trip would cost the others.
+    """
+    return len(specs) == 1 and specs[0].stream and specs[0].idempotency is None
 
 
 def _wish(ask: Ask) -> _Wish:

@@ -18,6 +18,8 @@ from headrace.errors import StoreBusy, StoreUnavailable
 _TOO_LARGE = "54"
 #: SQLSTATEs of a lock that did not come free in time, a statement that took too long, and a deadlock.
 _BUSY = ("55P03", "57014", "40P01")
+#: The smallest write: a message in Postgres's log, which nobody reads. Its commit waits for the disk.
+_SMALLEST_WRITE = "SELECT pg_logical_emit_message(true, 'headrace', '')"
 
 
 class Store:
@@ -67,6 +69,13 @@ class Store:
             except DriverError as error:
                 # SQLAlchemy closes what is unusable, and wraps the error, as if it had run the statement.
                 db._handle_dbapi_exception(error, sql, dict(parameters), None, None)
+
+    def wait_for_disk(self) -> None:
+        """Return once all that was committed before is on disk, also by statements with `before_disk`.
+
+        Postgres writes its log in order. It waits for a standby too, if commits do. Raises: StoreUnavailable.
+        """
+        self.run(_SMALLEST_WRITE, {})
 
     def close(self) -> None:
         """Close every connection: one that is in use once it is given back."""

@@ -69,6 +69,14 @@ class StatementByMonth(Statement):
         return rows
 
 
+def before_disk() -> ColumnElement[str]:
+    """A column with which the statement's transaction ends before its commit is on disk; see `Store.wait_for_disk`.
+
+    If the statement returns no row, it waits for the disk as ever.
+    """
+    return sa.func.set_config("synchronous_commit", "off", sa.true()).label("before_disk")
+
+
 def rows_sent(parameter: str, columns: Iterable[ColumnClause[Any]], name: str = "sent") -> TableValuedAlias:
     """The rows of a JSON list as a table with this name and these columns. Args: parameter: the list's name."""
     rows = sa.func.json_to_recordset(sa.bindparam(parameter, None, sa.JSON)).table_valued(*columns)

@@ -71,29 +71,45 @@ ReadOnly = Callable[[], AbstractContextManager[None]]
 @pytest.fixture
 def read_only(migrated_url: str) -> ReadOnly:
     """Makes the node read-only for the length of a block, as a managed Postgres with a full disk makes itself."""
+    return lambda: _server_setting(migrated_url, "default_transaction_read_only", "on")
 
-    @contextmanager
-    def turned() -> Iterator[None]:
-        admin = sa.create_engine(migrated_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
 
-        def turn(setting: str) -> None:
+@pytest.fixture
+def disk_is_away(migrated_url: str) -> Callable[[], AbstractContextManager[None]]:
+    """Makes every commit that waits for the disk hang in a block: a standby that is away must have it, too."""
+    return lambda: _server_setting(migrated_url, "synchronous_standby_names", "nobody")
+
+
+def waiting_for_disk(store: Store) -> int:
+    """How many statements wait for the disk while it is away."""
+    with store.autocommit() as db:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        return int(db.exec_driver_sql(query).scalar() or 0)
+
+
+@contextmanager
+def _server_setting(url: str, name: str, value: str) -> Iterator[None]:
+    """Change a setting of the whole server for the length of a block."""
+    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+
+    def turn(to: str) -> None:
+        with admin.connect() as db:
+            db.exec_driver_sql(f"ALTER SYSTEM SET {name} = '{to}'")
+            db.exec_driver_sql("SELECT pg_reload_conf()")
+
+        def is_turned() -> bool:
             with admin.connect() as db:
-                db.exec_driver_sql(f"ALTER SYSTEM SET default_transaction_read_only = {setting}")
-                db.exec_driver_sql("SELECT pg_reload_conf()")
+                return db.exec_driver_sql(f"SHOW {name}").scalar() == to
 
-            def is_turned() -> bool:
-                with admin.connect() as db:
-                    return db.exec_driver_sql("SHOW default_transaction_read_only").scalar() == setting
+        until(is_turned, f"{name} = '{to}'")
 
-            until(is_turned, f"default_transaction_read_only = {setting}")
-
-        turn("on")
-        try:
-            yield
-        finally:
-            turn("off")
-
-    return turned
+    with admin.connect() as db:
+        before = str(db.exec_driver_sql(f"SHOW {name}").scalar())
+    turn(value)
+    try:
+        yield
+    finally:
+        turn(before)
 
 
 def empty(db: sa.Connection, tables: Iterable[sa.Table]) -> None:

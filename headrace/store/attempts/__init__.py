@@ -17,7 +17,7 @@ from headrace.domain.prompts import storable, storable_calls, stored_calls
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.store.attempts.claims import claim_of
-from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
+from headrace.store.attempts.statements import BOOK, CLAIM, CLAIM_BEFORE_DISK, FINISH, HOLD, RECORD
 from headrace.store.jobs.transitions import announce, transition
 from headrace.store.money import reservations
 from headrace.store.money.reservations import PaidCall
@@ -37,11 +37,17 @@ def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine
     return None if row is None else claim_of(row)
 
 
-def claim_all(db: Connection, asked: Mapping[UUID, int], worker_id: UUID, engine: str) -> dict[UUID, Row[Any]]:
-    """Like `claim` for several messages, `{job id: enqueue_no}`. Returns: the claimed rows, each for `claim_of`."""
+def claim_all(
+    db: Connection, asked: Mapping[UUID, int], worker_id: UUID, engine: str, *, is_before_disk: bool = False
+) -> dict[UUID, Row[Any]]:
+    """Like `claim` for several messages, `{job id: enqueue_no}`. Returns: the claimed rows, each for `claim_of`.
+
+    Args: is_before_disk: returns a moment earlier; the claims are durable after `Store.wait_for_disk`.
+    """
     by_whom = {"worker_id": worker_id, "engine": engine}
     given = [{"job_id": job_id, "enqueue_no": enqueue_no, **by_whom} for job_id, enqueue_no in asked.items()]
-    return {row.id: row for row in CLAIM.run(db, given)}
+    statement = CLAIM_BEFORE_DISK if is_before_disk else CLAIM
+    return {row.id: row for row in statement.run(db, given)}
 
 
 def held_by(claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -12,7 +12,7 @@ from sqlalchemy import CTE, ColumnElement, Insert, Select, Update
 
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.store.jobs.transitions import ANNOUNCED, moving
-from headrace.store.statement import StatementByMonth, of_month, rows_sent
+from headrace.store.statement import StatementByMonth, before_disk, of_month, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 #: The columns of the job's row that a claim reads.
@@ -84,7 +84,7 @@ _END = (
 )
 
 
-def _claim() -> Select[Any]:
+def _claim(is_before_disk: bool) -> Select[Any]:
     asked = {name: jobs.c[name] for name in ("enqueue_no", "worker_id")}
     given = _given({"job_id": jobs.c.id, "engine": attempts.c.engine, **asked})
     alive = sa.select(workers.c.id).where(workers.c.id == given.c.worker_id, workers.c.lease_until > sa.func.now())
@@ -109,7 +109,8 @@ def _claim() -> Select[Any]:
     )
     attempt = sa.select(claimed.c.id, claimed.c.attempt, claimed.c.worker_id, claimed.c.engine, sa.func.now())
     begun = sa.insert(attempts).from_select(["job_id", "number", "worker_id", "engine", "started_at"], attempt)
-    statement = sa.select(claimed, job_texts.c.messages, job_texts.c.sampling).add_cte(begun.cte("begun"))
+    texts = job_texts.c.messages, job_texts.c.sampling
+    statement = sa.select(claimed, *texts, *([before_disk()] if is_before_disk else [])).add_cte(begun.cte("begun"))
     is_text = sa.and_(job_texts.c.job_id == claimed.c.id, of_month(job_texts.c.job_id))
     return statement.join_from(claimed, job_texts, is_text)
 
@@ -170,7 +171,8 @@ def _hold() -> Select[Any]:
     return held.with_for_update(of=jobs)
 
 
-CLAIM = StatementByMonth.of(_claim())
+CLAIM = StatementByMonth.of(_claim(is_before_disk=False))
+CLAIM_BEFORE_DISK = StatementByMonth.of(_claim(is_before_disk=True))
 #: Locks the jobs' rows while their claims hold.
 HOLD = StatementByMonth.of(_hold())
 #: By the jobs' final state.

@@ -22,7 +22,7 @@ from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailab
 from headrace.store.bad_rows import told
 from headrace.store.jobs.idempotency import find_replays, key_reused, take
 from headrace.store.session import Store
-from headrace.store.statement import Statement, rows_sent
+from headrace.store.statement import Statement, before_disk, rows_sent
 from headrace.tables import idempotency_keys, job_texts, jobs
 
 #: Bounds of one statement. The commit is amortised at 64 rows already; larger batches only add waiting.
@@ -50,8 +50,12 @@ class _Row:
     text: str
 
 
-def insert_batch(store: Store, rows: Sequence[tuple[JobSpec, Placement]]) -> list[Inserted | HeadraceError]:
+def insert_batch(
+    store: Store, rows: Sequence[tuple[JobSpec, Placement]], *, is_before_disk: bool = False
+) -> list[Inserted | HeadraceError]:
     """Insert jobs as `queued`. Returns once they are durable, with the outcome of each, in order.
+
+    Args: is_before_disk: returns a moment earlier; new jobs are durable after `Store.wait_for_disk`.
 
     It never waits for another transaction's Idempotency-Key: such a row's outcome is IdempotencyInProgress at once, and
     the caller may try again (`idempotency.until_settled`). Of two rows with one key, the second is a replay of the
@@ -64,15 +68,15 @@ def insert_batch(store: Store, rows: Sequence[tuple[JobSpec, Placement]]) -> lis
         row = _Row(spec, _encode(row_of(spec, placement)))
         size_bytes += len(row.text)
         if batch and (size_bytes > BATCH_BYTES or len(batch) == BATCH_ROWS):
-            outcomes += _insert(store, batch)
+            outcomes += _insert(store, batch, is_before_disk)
             batch, size_bytes = [], len(row.text)
         batch.append(row)
-    return outcomes + _insert(store, batch) if batch else outcomes
+    return outcomes + _insert(store, batch, is_before_disk) if batch else outcomes
 
 
-def _insert(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError]:
+def _insert(store: Store, rows: Sequence[_Row], is_before_disk: bool) -> list[Inserted | HeadraceError]:
     try:
-        return _insert_together(store, rows)
+        return _insert_together(store, rows, _statement(is_before_disk))
     except StoreUnavailable as error:
         return [error] * len(rows)
     except DBAPIError as error:
@@ -80,13 +84,12 @@ def _insert(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError
             return [_not_stored(error)]
     # One bad row fails the whole statement; halving finds it in a few steps.
     half = len(rows) // 2
-    return _insert(store, rows[:half]) + _insert(store, rows[half:])
+    return _insert(store, rows[:half], is_before_disk) + _insert(store, rows[half:], is_before_disk)
 
 
-def _insert_together(store: Store, rows: Sequence[_Row]) -> list[Inserted | HeadraceError]:
-    statement = _statement()
+def _insert_together(store: Store, rows: Sequence[_Row], statement: Statement) -> list[Inserted | HeadraceError]:
     sent = {**statement.parameters, "rows": f"[{','.join(row.text for row in rows)}]"}
-    start_by: dict[UUID, datetime] = dict(store.run(statement.sql, sent))
+    start_by: dict[UUID, datetime] = {row[0]: row[1] for row in store.run(statement.sql, sent)}
     specs = [row.spec for row in rows]
     others = [spec for spec in specs if spec.id not in start_by]
     outcomes = _settle(store, others) if others else {}
@@ -118,7 +121,7 @@ def _not_stored(error: DBAPIError) -> HeadraceError:
 
 
 @cache
-def _statement() -> Statement:
+def _statement(is_before_disk: bool) -> Statement:
     """The statement that inserts a batch: its keys, its rows of `jobs`, its texts. Its parameter `rows` is JSON."""
     given = sa.select(rows_sent("rows", columns())).cte("given")
     fresh = sa.or_(given.c.key.is_(None), given.c.id.in_(sa.select(take(given).c.job_id)))
@@ -129,7 +132,7 @@ def _statement() -> Statement:
     statement = (
         sa.insert(jobs)
         .from_select([*HOT_COLUMNS, "queued_at", "start_by", "overflow_at"], hot)
-        .returning(jobs.c.id, jobs.c.start_by)
+        .returning(jobs.c.id, jobs.c.start_by, *([before_disk()] if is_before_disk else []))
         .add_cte(sa.insert(job_texts).from_select(["job_id", *TEXT_COLUMNS], texts).cte("texts"))
     )
     return Statement.of(statement)

@@ -86,7 +86,7 @@ class SharedAttempts:
         return self._finish_all(JobState.SUCCEEDED, {claim.job_id: (claim, end) for claim, end in ends})
 
     def _claim_ahead(self, calls: Sequence[ClaimCall]) -> None:
-        """Claim for these calls: those that come alone before their commit.
+        """Claim for these calls: those that come alone before they are on disk.
 
         Raises: StoreUnavailable. A call that was settled hears of it from its commit.
         """
@@ -100,13 +100,13 @@ class SharedAttempts:
             apart([call for call in calls if not call.is_settled], lambda call: self._claim_together([call]))
 
     def _claim_early(self, calls: Sequence[ClaimCall]) -> None:
-        """Settle the calls before the commit: their engines compute while the disk writes."""
+        """Settle the calls before the claims are on disk: their engines compute while it writes."""
         commit = Commit()
         try:
-            with self._store.begin() as db:
-                rows = attempts.claim_all(db, dict(call.ask for call in calls), self._worker_id, self._engine)
-                for call in calls:
-                    call.settle(ClaimedRow(rows.get(call.ask[0]), commit))
+            rows = self._claim_all(dict(call.ask for call in calls), is_before_disk=True)
+            for call in calls:
+                call.settle(ClaimedRow(rows.get(call.ask[0]), commit))
+            self._store.wait_for_disk()
         except BaseException as error:
             commit.fail(error)
             raise
@@ -117,9 +117,9 @@ class SharedAttempts:
         for call in calls:
             call.settle(ClaimedRow(rows.get(call.ask[0]), ON_DISK))
 
-    def _claim_all(self, asked: Mapping[UUID, int]) -> Mapping[UUID, Row[Any]]:
+    def _claim_all(self, asked: Mapping[UUID, int], *, is_before_disk: bool = False) -> Mapping[UUID, Row[Any]]:
         with self._store.autocommit() as db:
-            return attempts.claim_all(db, asked, self._worker_id, self._engine)
+            return attempts.claim_all(db, asked, self._worker_id, self._engine, is_before_disk=is_before_disk)
 
     def _finish_all(self, target: JobState, ends: Mapping[UUID, tuple[Claim, AttemptEnd]]) -> Mapping[UUID, bool]:
         # Without money the end of a job is one statement. With money it is several, which need one transaction.

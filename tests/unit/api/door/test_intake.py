@@ -4,16 +4,17 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
-from api.door.intake import FAILPOINT_INSERTED, Admitted, Bid, Intake, Outcome, Replayed
+from api.door.intake import FAILPOINT_INSERTED, FAILPOINT_PUBLISHED, Admitted, Bid, Intake, Outcome, Replayed
 from headrace.broker.admission import Admission
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.jobs import Idempotency, Inserted, JobSpec, Placement
 from headrace.domain.limits.rates import NO_RATES
 from headrace.domain.places import Ask, Place, Refusal
 from headrace.domain.prompts import Message, Sampling
@@ -75,8 +76,10 @@ class Servers:
         answer = self.answers.get(ask.job_id)
         return answer if isinstance(answer, Refusal) else Place(ask.candidates[0], number, number, 0, NO_RATES)
 
-    def insert_batch(self, _: Store, rows: Sequence[tuple[JobSpec, Placement]]) -> list[Inserted | HeadraceError]:
-        self._step("insert")
+    def insert_batch(
+        self, _: Store, rows: Sequence[tuple[JobSpec, Placement]], *, is_before_disk: bool
+    ) -> list[Inserted | HeadraceError]:
+        self._step("insert before disk" if is_before_disk else "insert")
         self.inserted.append(list(rows))
         return [self._in_postgres(spec.id) for spec, _ in rows]
 
@@ -84,6 +87,9 @@ class Servers:
         answer = self.answers.get(job_id)
         # Each job its own time, so that a mix-up shows.
         return answer if isinstance(answer, Inserted | HeadraceError) else Inserted(job_id, start_by_of(job_id))
+
+    def wait_for_disk(self) -> None:
+        self._step("disk")
 
     def commit(self, tickets: Sequence[Ticket], lookups: Mapping[UUID, str]) -> None:
         self._step("commit")
@@ -126,11 +132,15 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
 
 @pytest.fixture
 def intake(servers: Servers) -> Intake:
-    return Intake(cast(Store, None), cast(Admission, servers), servers._step)
+    return Intake(cast(Store, servers), cast(Admission, servers), servers._step)
 
 
 def accept(intake: Intake, spec: JobSpec) -> Outcome:
-    return intake.accept(Bid(spec, Ask(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,)), "app", "req_1"))
+    return intake.accept(Bid(spec, _ask(spec), "app", "req_1"))
+
+
+def _ask(spec: JobSpec) -> Ask:
+    return Ask(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,))
 
 
 def at_once(
@@ -177,6 +187,44 @@ def test_one_accept_is_a_place_a_row_and_a_message(intake: Intake, servers: Serv
     assert (ticket.job_id, ticket.app_id, ticket.queue) == (spec.id, APP, "chat.normal")
     assert (ticket.kv_tokens, ticket.start_by) == (spec.kv_tokens, start_by_of(spec.id))
     assert is_idle(intake)
+
+
+def test_a_lone_streams_message_is_pushed_while_its_row_is_on_the_way_to_the_disk(
+    intake: Intake, servers: Servers
+) -> None:
+    accept(intake, replace(make_spec(), stream=True))
+    assert servers.steps == ["reserve", "insert before disk", FAILPOINT_INSERTED, "commit", FAILPOINT_PUBLISHED, "disk"]
+
+
+def test_such_a_stream_is_not_accepted_where_the_disk_never_has_it(intake: Intake, servers: Servers) -> None:
+    servers.failures["disk"] = StoreUnavailable("gone")
+    with pytest.raises(StoreUnavailable):
+        accept(intake, replace(make_spec(), stream=True))
+    # Its message may have been taken: whoever takes it frees its place.
+    assert not servers.left
+    assert is_idle(intake)
+
+
+@pytest.mark.parametrize("refused", [IdempotencyInProgress(), StoreUnavailable("gone")], ids=repr)
+def test_a_stream_that_was_not_inserted_waits_for_no_disk(
+    intake: Intake, servers: Servers, refused: HeadraceError
+) -> None:
+    spec = replace(make_spec(), stream=True)
+    servers.answers[spec.id] = refused
+    with pytest.raises(type(refused)):
+        accept(intake, spec)
+    assert "disk" not in servers.steps
+
+
+def test_a_streams_key_is_told_to_nobody_before_it_is_on_disk(intake: Intake, servers: Servers) -> None:
+    accept(intake, replace(make_spec(), stream=True, idempotency=Idempotency("key", b"hash")))
+    assert servers.steps == ["reserve", "insert", FAILPOINT_INSERTED, "commit"]
+
+
+def test_streams_that_come_together_share_the_wait_for_the_disk(intake: Intake, servers: Servers) -> None:
+    outcomes = intake.accept_all([Bid(spec, _ask(spec)) for spec in (replace(make_spec(), stream=True),) * 2])
+    assert all(isinstance(outcome, Admitted) for outcome in outcomes)
+    assert servers.steps == ["reserve", "insert", FAILPOINT_INSERTED, "commit"]
 
 
 def test_all_that_come_at_once_are_accepted_together_each_as_itself(intake: Intake, servers: Servers) -> None:

@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +18,10 @@ from headrace.store.clients import apps
 from headrace.store.jobs import insertion
 from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import idempotency_keys, job_texts, jobs
+from tests.integration.conftest import waiting_for_disk
+from tests.waiting import until
+
+DEADLINE_S = 20
 
 OWN = Placement("chat.normal", Route.POOL, "own pool")
 
@@ -79,6 +85,33 @@ def test_batch_is_split_when_its_texts_are_long(
 
     assert [outcome.job_id for outcome in outcomes if isinstance(outcome, Inserted)] == [spec.id for spec in specs]
     assert statements == [1, 1, 1, 2]
+
+
+def test_before_disk_a_job_is_there_at_once_and_the_wait_is_for_the_disk(
+    store: Store, make_spec: Callable[..., JobSpec], disk_is_away: Callable[[], AbstractContextManager[None]]
+) -> None:
+    insert_batch(store, [(make_spec(), OWN)], is_before_disk=True)  # It may have to connect.
+    with ThreadPoolExecutor(1) as threads:
+        with disk_is_away():
+            spec = make_spec()
+            (inserted,) = insert_batch(store, [(spec, OWN)], is_before_disk=True)
+            assert isinstance(inserted, Inserted)
+            assert count(store, jobs) == 2
+            waits = threads.submit(store.wait_for_disk)
+            until(lambda: waiting_for_disk(store) == 1, "it waits for the disk")
+            assert not waits.done()
+        waits.result(DEADLINE_S)
+
+
+def test_otherwise_an_insert_waits_for_the_disk_itself(
+    store: Store, make_spec: Callable[..., JobSpec], disk_is_away: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with disk_is_away():
+            inserts = threads.submit(insert_batch, store, [(make_spec(), OWN)])
+            until(lambda: waiting_for_disk(store) == 1, "it waits for the disk")
+            assert not inserts.done()
+        assert len(inserts.result(DEADLINE_S)) == 1
 
 
 def test_nothing_is_called_durable_when_the_commit_itself_fails(

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -10,7 +9,6 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from redis import Redis
-from sqlalchemy import Connection
 
 from headrace.broker.streams import Streams
 from headrace.config import Settings
@@ -21,7 +19,8 @@ from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import EngineFault, StoreUnavailable
 from headrace.store import Store, jobs
-from headrace.tables import ledger
+from headrace.tables import attempts, ledger
+from headrace.tables import jobs as jobs_table
 from tests.integration.workers.running.conftest import Make
 from workers.engines.base import Delta, EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.outcomes import Outcome
@@ -79,30 +78,34 @@ class QuickEngine:
     def stop(self) -> None: ...
 
 
-class SlowToCommit(Store):
-    """Commits a transaction when the test lets it, or loses it, or loses the reply.
+class SlowDisk(Store):
+    """Writes to its disk when the test lets it, or crashes and loses what was not written, or loses the reply.
 
     Attributes:
-        commits: set while commits go through.
-        loses: what happens to the next commit.
+        writes: set while it writes.
+        loses: what happens at the next write.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         super().__init__(engine)
-        self.commits = threading.Event()
-        self.commits.set()
+        self.writes = threading.Event()
+        self.writes.set()
         self.loses: str | None = None
 
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        with super().begin() as db:
-            yield db
-            assert self.commits.wait(DEADLINE_S)
-            loses, self.loses = self.loses, None
-            if loses == "commit":
-                raise StoreUnavailable("Postgres was gone before the commit.")
-        if loses == "reply":
-            raise StoreUnavailable("Postgres was gone after the commit.")
+    def wait_for_disk(self) -> None:
+        assert self.writes.wait(DEADLINE_S)
+        loses, self.loses = self.loses, None
+        if loses == "claims":
+            self._forget_claims()
+        super().wait_for_disk()
+        if loses is not None:
+            raise StoreUnavailable("Postgres was gone.")
+
+    def _forget_claims(self) -> None:
+        """Leave the jobs as Postgres finds them after a crash before their claims were on disk."""
+        with self.begin() as db:
+            db.execute(sa.delete(attempts))
+            db.execute(sa.update(jobs_table).values(state=JobState.QUEUED, attempt=0, worker_id=None, started_at=None))
 
 
 class Heard(Notices):
@@ -126,7 +129,7 @@ class Bench:
     lease: Lease
     engine: QuickEngine
     heard: Heard
-    slow: SlowToCommit
+    slow: SlowDisk
     threads: list[threading.Thread] = field(default_factory=list)
     outcomes: list[Outcome | Commit | None] = field(default_factory=list)
 
@@ -153,12 +156,12 @@ class Bench:
 def bench(bare_worker: Make, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("workers.running.execute.NOT_READY_HOLD_S", 0.01)
     engine, heard = QuickEngine(), Heard()
-    slow = SlowToCommit(postgres(settings))
+    slow = SlowDisk(postgres(settings))
     execute, state = bare_worker(engine, heard, slow)
     execute.records.ahead.begin()
     lease = Lease(state, store, engine, LeaseTimes(settings.lease_s, 0.02), lambda: None)
     yield Bench(execute, lease, engine, heard, slow)
-    slow.commits.set()
+    slow.writes.set()
     engine.aborted.set()
     execute.records.ahead.end()
     slow.close()
@@ -178,25 +181,26 @@ def heard_text(redis: Redis, ticket: Ticket) -> str:
     return "".join(event.text for event in Streams(redis).read(ticket.job_id) if event.kind == "delta")
 
 
-def assert_nothing_left(bench: Bench, store: Store, redis: Redis, ticket: Ticket) -> None:
+def assert_nothing_left(bench: Bench, store: Store, redis: Redis, ticket: Ticket, attempt: int) -> None:
     found: Any = (bench.heard.places, bench.heard.announced, Streams(redis).exists(ticket.job_id), bills(store))
     assert found == ([], [], False, [])
-    assert (job(store, ticket).state, job(store, ticket).attempt) == (JobState.QUEUED, 0)
+    assert job(store, ticket).attempt == attempt
+    assert job(store, ticket).state is (JobState.RUNNING if attempt else JobState.QUEUED)
 
 
 @pytest.mark.parametrize("error", [None, EngineFault("broken")])
-def test_engine_begins_before_the_commit_and_nothing_leaves_the_worker_before_it(
+def test_engine_begins_before_the_claim_is_on_disk_and_nothing_leaves_the_worker_before_it(
     bench: Bench, store: Store, redis: Redis, queued: Callable[..., Ticket], error: EngineFault | None
 ) -> None:
     ticket, bench.engine.error = queued(stream=True), error
-    bench.slow.commits.clear()
+    bench.slow.writes.clear()
     thread = bench.run(ticket)
     assert bench.engine.said.wait(DEADLINE_S)
     thread.join(0.2)
-    assert thread.is_alive(), "the end waits for the commit, too"
-    assert_nothing_left(bench, store, redis, ticket)
+    assert thread.is_alive(), "the end waits for the disk, too"
+    assert_nothing_left(bench, store, redis, ticket, attempt=1)
 
-    bench.slow.commits.set()
+    bench.slow.writes.set()
     bench.end()
 
     assert bench.heard.places == [(ticket.job_id, 1)]
@@ -211,18 +215,18 @@ def test_a_job_whose_claim_is_lost_is_aborted_and_runs_once_more(
 ) -> None:
     ticket = queued(stream=True)
     bench.engine.waits_for_abort, bench.engine.ignores = True, ignores
-    bench.slow.commits.clear()
-    bench.slow.loses = "commit"
+    bench.slow.writes.clear()
+    bench.slow.loses = "claims"
     bench.run(ticket)
     assert bench.engine.said.wait(DEADLINE_S)
-    bench.slow.commits.set()
+    bench.slow.writes.set()
     bench.lease.begin()
     bench.end()
     bench.lease.end()
 
     assert bench.outcomes == [Outcome(JobState.QUEUED, StoreUnavailable.code)]
     assert bench.engine.aborted.is_set()
-    assert_nothing_left(bench, store, redis, ticket)
+    assert_nothing_left(bench, store, redis, ticket, attempt=0)
 
     # The lease of the test's first part is over.
     with store.begin() as db:
