@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import click
 from rich.table import Table
 
-from bed.real_engine import QueueClient, check_installed, demo_folder, real_stack, settings_of
+from bed.real_engine import QueueClient, check_installed, demo_folder, pool_of, real_stack, settings_of
 from bed.testbed import Counts, console, count_jobs, line_of, rounds
 from headrace.config import PROJECT_ROOT
 from headrace.connections import model_files
 from headrace.domain.prompts import Message
+from headrace.policies.tokens import PromptTokenizer
 from headrace.stack.stack import Stack
 from peers.json_peer import JsonPeer
 
@@ -94,7 +95,7 @@ def both(folder: Path, max_running: int) -> Iterator[tuple[QueueClient, Offline,
 
 def measure(name: str, folder: Path, plan: Plan, max_running: int) -> tuple[dict[int, list[Round]], Counts]:
     """Every size in every round, the two in turn: whoever began a round is second in the next."""
-    tokenizer = model_files.tokenizer(name, folder)
+    tokenizer = cast(PromptTokenizer, model_files.tokenizer_for(pool_of(folder, POOL)))
     found: dict[int, list[Round]] = {size: [] for size in plan.sizes}
     console.rule(f"{name}: both engines are loading")
     with both(folder, max_running) as (queue, offline, stack):
@@ -106,8 +107,10 @@ def measure(name: str, folder: Path, plan: Plan, max_running: int) -> tuple[dict
                     ours, theirs = queue.generate(texts, plan.max_tokens), offline.generate(tokens, plan.max_tokens)
                 else:
                     theirs, ours = offline.generate(tokens, plan.max_tokens), queue.generate(texts, plan.max_tokens)
+                if ours.prompt_tokens != (expected := sum(map(len, tokens))):
+                    raise click.ClickException(f"Different prompts: {ours.prompt_tokens} and {expected} tokens.")
                 if no > 1:
-                    found[size].append(Round(ours[0], theirs[0], ours[1], theirs[1]))
+                    found[size].append(Round(ours.seconds, theirs[0], ours.tokens, theirs[1]))
         return found, count_jobs(stack.report.database_url)
 
 

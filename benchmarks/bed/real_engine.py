@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -63,6 +63,19 @@ def real_stack(env: Mapping[str, str], without: Sequence[str] = ("flower",)) -> 
         yield stack
 
 
+class Generated(NamedTuple):
+    """What a set of prompts took.
+
+    Attributes:
+        seconds: from the first POST until the last job could be read as succeeded.
+        tokens: of all answers.
+    """
+
+    seconds: float
+    prompt_tokens: int
+    tokens: int
+
+
 class QueueClient:
     """Submits prompts to a running stack, and waits for their answers."""
 
@@ -70,19 +83,20 @@ class QueueClient:
         self._url = [stack.report.url]
         self._key = bearer(stack.report.api_key)
 
-    def generate(self, prompts: Sequence[str], max_tokens: int) -> tuple[float, int]:
-        """Seconds from the first POST until the last job could be read as succeeded, and tokens of all answers."""
+    def generate(self, prompts: Sequence[str], max_tokens: int) -> Generated:
+        """Answer all prompts, as jobs that are submitted at once and polled."""
         began = time.perf_counter()
-        tokens, open_jobs = 0, self.submit(prompts, max_tokens)
+        prompt_tokens, tokens, open_jobs = 0, 0, self.submit(prompts, max_tokens)
         while open_jobs:
             polls = (request("GET", f"/v1/jobs/{job}?wait={POLL_S}", self._key) for job in open_jobs)
             jobs = [json.loads(answer.body) for answer in drive(self._url, polls, len(open_jobs)).answers]
             ended = [job for job in jobs if job["status"] in TERMINAL]
             if failed := [job["error"] for job in ended if job["status"] != "succeeded"]:
                 raise click.ClickException(f"Jobs have no answer: {failed[0]}")
+            prompt_tokens += sum(job["usage"]["prompt_tokens"] for job in ended)
             tokens += sum(job["usage"]["output_tokens"] for job in ended)
             open_jobs = [job["id"] for job in jobs if job["status"] not in TERMINAL]
-        return time.perf_counter() - began, tokens
+        return Generated(time.perf_counter() - began, prompt_tokens, tokens)
 
     def submit(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
         """The ids of the jobs."""
