@@ -38,7 +38,6 @@ class Reader:
         return ending.ended_if_over(self._store, self._admission, job)
 
     def _serve(self, calls: Sequence[Call[_Key, Job | None]]) -> None:
-        with self._store.autocommit() as db:
-            found = jobs.find_all(db, [call.ask for call in calls])
+        found = jobs.read_all(self._store, [call.ask for call in calls])
         for call in calls:
             call.settle(found.get(call.ask))

@@ -11,10 +11,11 @@ from typing import Any, Self
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnClause, ColumnElement, Connection, Row, Select, TableValuedAlias
+from sqlalchemy import ColumnClause, ColumnElement, Connection, Select, TableValuedAlias
 from sqlalchemy.sql.dml import ReturningInsert
 
 from headrace.domain.ids import month_of
+from headrace.store.session import Store
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
@@ -57,15 +58,25 @@ class StatementByMonth(Statement):
         since, until = month_of(job_id)
         return self.sql.replace(_SINCE, str(since)).replace(_UNTIL, str(until))
 
-    def run(self, db: Connection, given: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
-        """Run it once for each month of the jobs. Args: given: one row per attempt, by column name, one per job."""
+    def run(self, where: Connection | Store, given: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+        """Run it once for each month of the jobs.
+
+        Args:
+            where: a transaction; or a store, where each run is one by itself and costs less.
+            given: one row per attempt, by column name, one per job.
+
+        Returns: rows with its columns as attributes.
+        """
         # Sorted, so that two workers lock rows in the same order and cannot deadlock.
         in_order = sorted(given, key=lambda each: each["job_id"])
-        rows: list[Row[Any]] = []
+        rows: list[Any] = []
         for _, of_one_month in groupby(in_order, key=lambda each: month_of(each["job_id"])):
             sent = list(of_one_month)
-            sql = self.within(sent[0]["job_id"])
-            rows += db.exec_driver_sql(sql, {**self.parameters, "given": _encode(sent)}).all()
+            sql, parameters = self.within(sent[0]["job_id"]), {**self.parameters, "given": _encode(sent)}
+            if isinstance(where, Store):
+                rows += where.run(sql, parameters)
+            else:
+                rows += where.exec_driver_sql(sql, parameters).all()
         return rows
 
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from sqlalchemy import Row
-
 from headrace.domain.attempts import Claim
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane, Overflow, Route
@@ -16,7 +14,7 @@ _AS_STORED = (
 )
 
 
-def claim_of(row: Row[Any]) -> Claim:
+def claim_of(row: Any) -> Claim:
     """The claim in a row of `attempts.claim_all`."""
     return Claim(
         **{name: getattr(row, name) for name in _AS_STORED},

@@ -20,6 +20,7 @@ from headrace.domain.queues import Lane, Overflow, Route, Ticket
 from headrace.domain.states import SUSPECT, TERMINAL, JobState
 from headrace.errors import NotFound
 from headrace.store.jobs.transitions import transition
+from headrace.store.session import Store
 from headrace.store.statement import Statement, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
@@ -72,7 +73,7 @@ _OVERDUE = {"error_code": "deadline_exceeded", "error_message": "Its deadline pa
 _IS_OVER = sa.and_(jobs.c.state.in_(UNSTARTED), sa.or_(_START_IS_LATE, _FINISH_IS_LATE))
 
 
-def _job_of(row: Row[Any]) -> Job:
+def _job_of(row: Any) -> Job:
     """The job in a row of `_SELECT_JOB` or `_SELECT_LISTED`."""
     values = {field.name: getattr(row, field.name) for field in fields(Job)}
     values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
@@ -142,10 +143,19 @@ def find_all(db: Connection, asked: Iterable[tuple[UUID, UUID]]) -> dict[tuple[U
     return _read(db, FIND, asked)
 
 
+def read_all(store: Store, asked: Iterable[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Job]:
+    """As `find_all`, in a transaction of its own. Raises: StoreUnavailable."""
+    return {(row.app_id, row.id): _job_of(row) for row in store.run(FIND.sql, _given(FIND, asked))}
+
+
 def _read(db: Connection, statement: Statement, asked: Iterable[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Job]:
-    given = json.dumps([{"app_id": str(app_id), "id": str(job_id)} for app_id, job_id in set(asked)])
-    rows = db.exec_driver_sql(statement.sql, {**statement.parameters, "given": given})
+    rows = db.exec_driver_sql(statement.sql, _given(statement, asked))
     return {(row.app_id, row.id): _job_of(row) for row in rows}
+
+
+def _given(statement: Statement, asked: Iterable[tuple[UUID, UUID]]) -> dict[str, Any]:
+    given = json.dumps([{"app_id": str(app_id), "id": str(job_id)} for app_id, job_id in set(asked)])
+    return {**statement.parameters, "given": given}
 
 
 def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:

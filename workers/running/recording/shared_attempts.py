@@ -118,14 +118,15 @@ class SharedAttempts:
             call.settle(ClaimedRow(rows.get(call.ask[0]), ON_DISK))
 
     def _claim_all(self, asked: Mapping[UUID, int], *, is_before_disk: bool = False) -> Mapping[UUID, Row[Any]]:
-        with self._store.autocommit() as db:
-            return attempts.claim_all(db, asked, self._worker_id, self._engine, is_before_disk=is_before_disk)
+        return attempts.claim_all(self._store, asked, self._worker_id, self._engine, is_before_disk=is_before_disk)
 
     def _finish_all(self, target: JobState, ends: Mapping[UUID, tuple[Claim, AttemptEnd]]) -> Mapping[UUID, bool]:
         # Without money the end of a job is one statement. With money it is several, which need one transaction.
-        is_paid = any(claim.route is Route.OVERFLOW for claim, _ in ends.values())
-        with self._store.begin() if is_paid else self._store.autocommit() as db:
-            ended = attempts.finish_all(db, target, list(ends.values()))
+        if any(claim.route is Route.OVERFLOW for claim, _ in ends.values()):
+            with self._store.begin() as db:
+                ended = attempts.finish_all(db, target, list(ends.values()))
+        else:
+            ended = attempts.finish_all(self._store, target, list(ends.values()))
         log_ended(target, [ends[job_id] for job_id in ends if job_id in ended])
         return dict.fromkeys(ended, True)
 

@@ -1,13 +1,12 @@
 """Jobs whose threads go on before their ends are on disk, on a real Postgres: nothing leaves the worker before."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import Connection
 
 from headrace.config import Settings
 from headrace.connections import postgres
@@ -28,7 +27,7 @@ from workers.running.recording.records import AttemptRecords
 
 
 class SlowToWrite(Store):
-    """Lets single statements through when the test does, or loses their replies."""
+    """Lets ends through when the test does, or loses their replies."""
 
     def __init__(self, engine: sa.Engine) -> None:
         super().__init__(engine)
@@ -36,14 +35,15 @@ class SlowToWrite(Store):
         self.open.set()
         self.loses_reply = False
 
-    @contextmanager
-    def autocommit(self) -> Iterator[Connection]:
+    def run(self, sql: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        if "INSERT INTO ledger" not in sql:
+            return super().run(sql, parameters)
         assert self.open.wait(DEADLINE_S)
         loses_reply, self.loses_reply = self.loses_reply, False
-        with super().autocommit() as db:
-            yield db
+        rows = super().run(sql, parameters)
         if loses_reply:
             raise StoreUnavailable("Postgres was gone after the commit.")
+        return rows
 
 
 @dataclass
