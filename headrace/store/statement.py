@@ -12,6 +12,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnClause, ColumnElement, Connection, Select, TableValuedAlias
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.dml import ReturningInsert
 
 from headrace.domain.ids import month_of
@@ -39,19 +40,21 @@ class Statement:
 _SINCE, _UNTIL = "{since}", "{until}"
 
 
-def of_month(job_id: ColumnElement[UUID]) -> ColumnElement[bool]:
-    """The condition that the job is of the month of those that a `StatementByMonth` is run for.
+def among(job_id: ColumnElement[UUID]) -> ColumnElement[bool]:
+    """The condition that the job is one of those that a `StatementByMonth` is run for, and so of their month.
 
     It always holds. Because the bounds are literals, Postgres plans, locks and opens the one partition between them.
-    With a join to the rows sent alone, it would do so with the partitions of all months, and all their indexes.
+    With a join to the rows sent alone, it would do so with the partitions of all months, and all their indexes. And
+    with the bounds alone it would read the whole month, while it has no statistics of it: as after an installation, and
+    at the beginning of each month.
     """
     since, until = (sa.literal_column(f"'{bound}'::uuid", sa.Uuid) for bound in (_SINCE, _UNTIL))
-    return sa.and_(job_id >= since, job_id < until)
+    return sa.and_(job_id >= since, job_id < until, job_id == sa.any_(sa.bindparam("ids", None, ARRAY(sa.Uuid))))
 
 
 @dataclass(frozen=True, slots=True)
 class StatementByMonth(Statement):
-    """SQL about jobs of one month, with `of_month` for each table that is in partitions by month."""
+    """SQL about jobs of one month, with `among` for each table that is in partitions by month."""
 
     def within(self, job_id: UUID) -> str:
         """The SQL for this job's month."""
@@ -72,7 +75,8 @@ class StatementByMonth(Statement):
         rows: list[Any] = []
         for _, of_one_month in groupby(in_order, key=lambda each: month_of(each["job_id"])):
             sent = list(of_one_month)
-            sql, parameters = self.within(sent[0]["job_id"]), {**self.parameters, "given": _encode(sent)}
+            ids = [each["job_id"] for each in sent]
+            sql, parameters = self.within(ids[0]), {**self.parameters, "given": _encode(sent), "ids": ids}
             if isinstance(where, Store):
                 rows += where.run(sql, parameters)
             else:

@@ -12,7 +12,7 @@ from sqlalchemy import CTE, ColumnElement, Insert, Select, Update
 
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState
 from headrace.store.jobs.transitions import ANNOUNCED, moving
-from headrace.store.statement import StatementByMonth, before_disk, of_month, rows_sent
+from headrace.store.statement import StatementByMonth, among, before_disk, rows_sent
 from headrace.tables import attempts, job_texts, jobs, ledger, workers
 
 #: The columns of the job's row that a claim reads.
@@ -65,7 +65,7 @@ def _held(given: Any) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which a claim still holds."""
     return (
         jobs.c.id == given.job_id,
-        of_month(jobs.c.id),
+        among(jobs.c.id),
         jobs.c.worker_id == given.worker_id,
         jobs.c.attempt == given.attempt,
         # An attempt's number that was handed back is used again, perhaps by the same worker.
@@ -93,7 +93,7 @@ def _claim(is_before_disk: bool) -> Select[Any]:
             [JobState.QUEUED],
             JobState.RUNNING,
             jobs.c.id == given.c.job_id,
-            of_month(jobs.c.id),
+            among(jobs.c.id),
             jobs.c.enqueue_no == given.c.enqueue_no,
             jobs.c.cancel_requested_at.is_(None),
             sa.or_(jobs.c.started_at.is_not(None), jobs.c.start_by > sa.func.now()),
@@ -111,7 +111,7 @@ def _claim(is_before_disk: bool) -> Select[Any]:
     begun = sa.insert(attempts).from_select(["job_id", "number", "worker_id", "engine", "started_at"], attempt)
     texts = job_texts.c.messages, job_texts.c.sampling
     statement = sa.select(claimed, *texts, *([before_disk()] if is_before_disk else [])).add_cte(begun.cte("begun"))
-    is_text = sa.and_(job_texts.c.job_id == claimed.c.id, of_month(job_texts.c.job_id))
+    is_text = sa.and_(job_texts.c.job_id == claimed.c.id, among(job_texts.c.job_id))
     return statement.join_from(claimed, job_texts, is_text)
 
 
@@ -132,7 +132,7 @@ def _finish(target: JobState) -> Select[Any]:
         .cte("moved")
     )
     is_held = moved.c.id == given.c.job_id
-    is_text = job_texts.c.job_id == given.c.job_id, of_month(job_texts.c.job_id)
+    is_text = job_texts.c.job_id == given.c.job_id, among(job_texts.c.job_id)
     answered = sa.update(job_texts).where(*is_text, given.c.answer.is_not(None), is_held)
     return sa.select(moved).add_cte(
         _end_attempt(given, is_held).cte("ended"),
@@ -143,7 +143,7 @@ def _finish(target: JobState) -> Select[Any]:
 
 def _end_attempt(given: CTE, *conditions: ColumnElement[bool]) -> Update:
     """End the attempts' rows for which the conditions hold."""
-    this_job = attempts.c.job_id == given.c.job_id, of_month(attempts.c.job_id)
+    this_job = attempts.c.job_id == given.c.job_id, among(attempts.c.job_id)
     ended = {name: given.c[name] for name in _ENDED}
     return (
         sa.update(attempts)
