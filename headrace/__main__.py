@@ -1,6 +1,9 @@
 """Starts the command line, which takes a moment to import. Ctrl-C in that moment ends it without a traceback."""
 
+import codecs
+import io
 import signal
+import sys
 
 
 def main() -> None:
@@ -13,7 +16,18 @@ def main() -> None:
 
     if is_heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        _escape_unknown(stream)
     run()
+
+
+def _escape_unknown(stream: object) -> None:
+    """Write a character that the terminal does not know as `\\u2026`. A command would end with a traceback instead.
+
+    A stream in UTF-8 knows all characters, and is left alone.
+    """
+    if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+        stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":
