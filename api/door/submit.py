@@ -211,7 +211,8 @@ class Submitter:
                 ),
             )
         except InvalidRequest as error:
-            raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}{error.param}") from error
+            prefix = "" if error.param == "model" else draft.spelling.own_prefix
+            raise InvalidRequest(str(error), param=f"{prefix}{error.param}") from error
 
     def _ahead_cap_tokens(self, spec: JobSpec, goal: LatencyGoal | None, queue: str) -> int | None:
         if goal is not None and route_of(queue) is Route.OVERFLOW:

@@ -118,7 +118,7 @@ def candidates(
         own = candidate(spec.pool, "own pool")
         return (*paid, own) if now.spill_reason else (own, *paid)
     if isinstance(quoted, Objection):
-        raise _refused(quoted, spec)
+        raise _refused(quoted, spec, "overflow" if now.has_workers else "model")
     return (candidate(OVERFLOW, "overflow only" if now.has_workers else "no pool of its own"),)
 
 
@@ -133,12 +133,13 @@ def _goal_missed(reason: str) -> GoalMissed:
     return GoalMissed(message, reason="latency_goal")
 
 
-def _refused(objection: Objection, spec: JobSpec) -> InvalidRequest | BudgetExceeded:
+def _refused(objection: Objection, spec: JobSpec, param: str) -> InvalidRequest | BudgetExceeded:
+    """Args: param: the field by which the job can go to overflow only."""
     if isinstance(objection.lack, NoBudget):
         return BudgetExceeded(f"The paid API is shut: {objection.lack}.", reason="budget")
     if isinstance(objection.lack, Shortfall):
         return BudgetExceeded(f"No money is left for this job: {objection.lack}.", reason="budget")
-    why, param = objection.message.removesuffix("."), "overflow"
+    why = objection.message.removesuffix(".")
     if objection.code == TOO_DEAR:
         why = f"it may cost {objection.most_usd:f} USD, more than max_cost_usd {spec.max_cost_usd:f}"
         param = "max_cost_usd"

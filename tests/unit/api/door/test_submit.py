@@ -45,6 +45,7 @@ from headrace.errors import (
 )
 from headrace.policies.answers import BOUNDS, ExpectedOutput
 from headrace.policies.forecasting import PoolRates, to_json
+from headrace.policies.pricing import Tariff
 
 DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), max_tokens=256)
 KEYED = Idempotency("key", b"hash")
@@ -684,6 +685,18 @@ def test_without_a_gpu_a_job_that_must_not_go_to_the_paid_api_is_refused_by_its_
         without_gpu.submit(replace(DRAFT, spelling=spelling, overflow=Overflow.NEVER), app)
 
     assert raised.value.param == "job.overflow"
+    assert door.steps == []
+
+
+def test_without_a_gpu_a_model_without_a_price_is_the_field_that_is_at_fault(
+    without_gpu: Submitter, door: Any, app: App
+) -> None:
+    unpriced = Tariff.of(without_gpu.settings.model_copy(update={"prices": {}}))
+    draft = replace(DRAFT, spelling=Spelling("input", "max_output_tokens", "job."))
+    with pytest.raises(InvalidRequest, match="No price is listed") as raised:
+        replace(without_gpu, tariff=lambda: unpriced).submit(draft, app)
+
+    assert raised.value.param == "model"
     assert door.steps == []
 
 
