@@ -38,6 +38,6 @@ class Reader:
         return ending.ended_if_over(self._store, self._admission, job)
 
     def _serve(self, calls: Sequence[Call[_Key, Job | None]]) -> None:
-        found = jobs.read_all(self._store, [call.ask for call in calls])
+        found = jobs.find_all(self._store, [call.ask for call in calls])
         for call in calls:
             call.settle(found.get(call.ask))

@@ -39,14 +39,20 @@ def month_start(at: datetime, later: int = 0) -> datetime:
 
 
 def month_of(job_id: UUID) -> tuple[UUID, UUID]:
-    """The smallest ids of the month in which this UUIDv7 was created, and of the month after it. Months are of UTC."""
+    """The smallest ids of the month in which this UUIDv7 was created, and of the month after it. Months are of UTC.
+
+    Another UUID may lie beyond the calendar; then both bounds are those of all ids.
+    """
     return _month_with_hour((job_id.int >> 80) // _HOUR_MS)
 
 
 @lru_cache(maxsize=1024)
 def _month_with_hour(hour: int) -> tuple[UUID, UUID]:
-    at = datetime.fromtimestamp(hour * _HOUR_MS // 1000, UTC)
-    return oldest_id(month_start(at)), oldest_id(month_start(at, 1))
+    try:
+        at = datetime.fromtimestamp(hour * _HOUR_MS // 1000, UTC)
+        return oldest_id(month_start(at)), oldest_id(month_start(at, 1))
+    except (ValueError, OverflowError):
+        return UUID(int=0), UUID(int=2**128 - 1)
 
 
 def show_id(job_id: UUID, prefix: str = "job_") -> str:

@@ -61,12 +61,12 @@ class StatementByMonth(Statement):
         since, until = month_of(job_id)
         return self.sql.replace(_SINCE, str(since)).replace(_UNTIL, str(until))
 
-    def run(self, where: Connection | Store, given: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+    def run(self, where: Connection | Store, given: Iterable[Mapping[str, Any]]) -> Sequence[Any]:
         """Run it once for each month of the jobs.
 
         Args:
             where: a transaction; or a store, where each run is one by itself and costs less.
-            given: one row per attempt, by column name, one per job.
+            given: one row for each job, by column name.
 
         Returns: rows with its columns as attributes.
         """

@@ -18,7 +18,7 @@ from headrace.domain.prompts import storable, stored_calls
 from headrace.domain.queues import Lane, Route, queue_name
 from headrace.domain.states import JobState
 from headrace.store.attempts import held_by, put_back, record, settle
-from headrace.store.jobs import IS_UNSTARTED, UNSTARTED
+from headrace.store.jobs.conditions import IS_UNSTARTED, UNSTARTED
 from headrace.store.jobs.transitions import transition
 from headrace.tables import job_texts, jobs, ledger
 

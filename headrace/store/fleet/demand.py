@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.domain.fleet import AlikeJobs, QueueActivity, RefusedDemand
 from headrace.domain.places import ROOM_REASONS
-from headrace.store.jobs import IS_QUEUED, IS_RUNNING, IS_WAITING
+from headrace.store.jobs.conditions import IS_QUEUED, IS_RUNNING, IS_WAITING
 from headrace.tables import jobs, ledger, refusals
 
 #: How far a job's start or end may be dated before its acceptance: each time is the start of the transaction that wrote

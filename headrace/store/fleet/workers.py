@@ -16,7 +16,7 @@ from headrace.domain.fleet import NO_WORKER, Fleet, Renewal, WorkerInfo, WorkerR
 from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
 from headrace.store.fleet import presence
-from headrace.store.jobs import IS_RUNNING
+from headrace.store.jobs.conditions import IS_RUNNING
 from headrace.store.statement import Statement
 from headrace.tables import hosts, jobs, worker_samples, workers
 

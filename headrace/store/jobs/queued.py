@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.domain.queues import Ticket
-from headrace.store.jobs import IS_QUEUED, ticket_of
+from headrace.store.jobs import ticket_of
+from headrace.store.jobs.conditions import IS_QUEUED
 from headrace.tables import jobs
 
 #: The most jobs of each queue in one page.

@@ -12,7 +12,8 @@ from headrace.domain.apps import AppLimits
 from headrace.domain.jobs import LateJob
 from headrace.domain.prompts import Message
 from headrace.domain.queues import OVERFLOW, Overflow, Route, Ticket, queue_name
-from headrace.store.jobs import IS_QUEUED, IS_UNSTARTED, ticket_of
+from headrace.store.jobs import ticket_of
+from headrace.store.jobs.conditions import IS_QUEUED, IS_UNSTARTED
 from headrace.store.jobs.texts import sampling_of
 from headrace.tables import apps, job_texts, jobs
 

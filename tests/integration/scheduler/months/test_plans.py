@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -13,12 +14,13 @@ from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
-from headrace.store.jobs import FIND, FIND_LISTED, IN_ORDER, page
-from headrace.store.statement import Statement, StatementByMonth
+from headrace.store.jobs import IN_ORDER, page
+from headrace.store.jobs.finding import FIND, FIND_LISTED
+from headrace.store.statement import StatementByMonth
 
 STATEMENTS = {
     **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
-    **{"find": FIND, "find listed": FIND_LISTED},
+    **{"find": FIND.alone, "find listed": FIND_LISTED.alone},
 }
 #: What analysts and operators ask of one job.
 QUESTIONS = (
@@ -68,7 +70,7 @@ def explained(store: Store, sql: str) -> set[str]:
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
 def test_a_statement_of_one_job_reads_its_month_alone(
-    store: Store, ticket: Ticket, statement: Statement, mode: str
+    store: Store, ticket: Ticket, statement: StatementByMonth, mode: str
 ) -> None:
     literals = {name: "NULL" if value is None else f"'{value}'" for name, value in statement.parameters.items()}
     given = {"job_id": ticket.job_id, "id": ticket.job_id, "app_id": ticket.app_id, "worker_id": ticket.job_id}
@@ -86,10 +88,10 @@ def test_a_statement_of_one_job_reads_its_month_alone(
             )
     with store.begin() as db:
         db.exec_driver_sql(f"SET LOCAL plan_cache_mode = {mode}")
-        sql = statement.within(ticket.job_id) if isinstance(statement, StatementByMonth) else statement.sql
-        db.exec_driver_sql(f"PREPARE tried (json) AS {sql % {**literals, 'given': '$1'}}")
-        text = json.dumps([given], default=str)
-        [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE tried ('{text}')").scalar_one()
+        sql = statement.within(ticket.job_id) % {**literals, "given": "$1", "ids": "$2"}
+        db.exec_driver_sql(f"PREPARE tried (json, uuid[]) AS {sql}")
+        run = f"EXECUTE tried ('{json.dumps([given], default=str)}', '{{{{{ticket.job_id}}}}}')"
+        [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {run}").scalar_one()
         locked = set(db.scalars(_LOCKED_PARTITIONS))
         db.exec_driver_sql("DEALLOCATE tried")
     read = {name for name in read_tables(plan["Plan"]) if name[-1].isdigit() or name.endswith("first")}
@@ -149,5 +151,6 @@ def test_a_page_of_an_app_that_statistics_do_not_know_sorts_nothing(
 
 def test_an_unknown_job_of_no_month_is_just_not_found(store: Store, ticket: Ticket) -> None:
     with store.begin() as db:
-        given = json.dumps([{"app_id": str(ticket.app_id), "id": str(new_id()).replace("0", "f", 1)}])
-        assert list(db.exec_driver_sql(FIND.sql, {**FIND.parameters, "given": given})) == []
+        beyond = UUID(int=new_id().int | 0xFFFF << 112)
+        for job_id in (beyond, UUID(int=0), UUID(int=2**128 - 1)):
+            assert FIND.alone.run(db, [{"app_id": ticket.app_id, "job_id": job_id}]) == []

@@ -13,12 +13,12 @@ from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
-from headrace.store.jobs import FIND, FIND_LISTED
-from headrace.store.statement import Statement, StatementByMonth
+from headrace.store.jobs.finding import FIND, FIND_LISTED
+from headrace.store.statement import StatementByMonth
 
 STATEMENTS = {
     **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
-    **{"find": FIND, "find listed": FIND_LISTED},
+    **{"find": FIND.alone, "find listed": FIND_LISTED.alone},
 }
 #: Rows that are found by the key of one job.
 KEYS = {
@@ -43,15 +43,15 @@ class Scan(NamedTuple):
         return self.index in KEYS[self.table] and re.search(r"\b(job_)?id = ", self.by) is not None
 
 
-def scans(store: Store, statement: Statement) -> set[Scan]:
+def scans(store: Store, statement: StatementByMonth) -> set[Scan]:
     """How each table is read."""
     # As a plan that is kept for any parameter, which is what a worker has after a few of them.
     literals = {name: "NULL" if value is None else f"'{value}'" for name, value in statement.parameters.items()}
     job_id = new_id()
-    sql = statement.within(job_id) if isinstance(statement, StatementByMonth) else statement.sql
+    sql = statement.within(job_id) % {**literals, "given": "$1", "ids": "$2"}
     with store.begin() as db:
         db.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
-        db.exec_driver_sql(f"PREPARE tried (json, uuid[]) AS {sql % {**literals, 'given': '$1', 'ids': '$2'}}")
+        db.exec_driver_sql(f"PREPARE tried (json, uuid[]) AS {sql}")
         given = json.dumps([{"job_id": str(job_id), "enqueue_no": 1}])
         [plan] = db.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE tried ('{given}', '{{{job_id}}}')").scalar_one()
         db.exec_driver_sql("DEALLOCATE tried")
@@ -73,7 +73,7 @@ def of(node: dict[str, Any]) -> list[Scan]:
 @pytest.fixture
 def _young_tables(engine: sa.Engine) -> Iterator[None]:
     """Of which Postgres knows nothing yet; and what it learns of them here, it forgets."""
-    truncate = sa.text("TRUNCATE jobs CASCADE")
+    truncate = sa.text("TRUNCATE jobs, job_texts, attempts CASCADE")
     with engine.begin() as db:
         db.execute(truncate)
     yield
@@ -84,7 +84,7 @@ def _young_tables(engine: sa.Engine) -> Iterator[None]:
 @pytest.mark.usefixtures("_young_tables")
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
 def test_jobs_are_looked_up_by_their_keys_while_tables_are_young_and_when_they_have_grown(
-    store: Store, engine: sa.Engine, queued: Callable[..., Ticket], statement: Statement
+    store: Store, engine: sa.Engine, queued: Callable[..., Ticket], statement: StatementByMonth
 ) -> None:
     def check() -> None:
         for scan in scans(store, statement):
