@@ -211,7 +211,7 @@ def test_an_error_after_the_place_is_told_by_the_route_and_nothing_is_submitted_
 ) -> None:
     tries = []
 
-    def refused(_: Any, made: Any) -> Any:
+    def refused(_: Any, made: Any, **_how: Any) -> Any:
         tries.append(made)
         raise StoreUnavailable("Postgres does not answer: secret.")
 
