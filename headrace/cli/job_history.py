@@ -11,8 +11,8 @@ from headrace.cli.client import notes, out
 from headrace.cli.database import database
 from headrace.cli.table import table
 from headrace.domain.ids import parse_id, show_id
-from headrace.store.jobs.history import History, history
-from headrace.store.jobs.timeline import Event, message, plain, timeline
+from headrace.store.jobs.reading.history import History, history
+from headrace.store.jobs.reading.timeline import Event, message, plain, timeline
 
 #: The job's fields that are shown beside its events.
 _FACTS = (

@@ -15,8 +15,9 @@ from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.store.clients import apps
-from headrace.store.jobs import overview, retries
-from headrace.store.jobs.overview import ListedJob, Wanted
+from headrace.store.jobs import retries
+from headrace.store.jobs.reading import overview
+from headrace.store.jobs.reading.overview import ListedJob, Wanted
 
 
 @click.group(invoke_without_command=True)

@@ -19,7 +19,7 @@ from headrace.errors import StoreBusy, StoreUnavailable
 _TOO_LARGE = "54"
 #: SQLSTATEs of a lock that did not come free in time, a statement that took too long, and a deadlock.
 _BUSY = ("55P03", "57014", "40P01")
-#: The smallest write: a message in Postgres's log, which nobody reads. Its commit waits for the disk.
+#: The smallest write, whose commit waits for the disk: a message in Postgres's write-ahead log that has no reader.
 _SMALLEST_WRITE = "SELECT pg_logical_emit_message(true, 'headrace', '')"
 
 
@@ -75,7 +75,7 @@ class Store:
     def wait_for_disk(self) -> None:
         """Return once all that was committed before is on disk, also by statements with `before_disk`.
 
-        Postgres writes its log in order. It waits for a standby too, if commits do. Raises: StoreUnavailable.
+        The write-ahead log is written in order. This waits for a standby too, if commits do. Raises: StoreUnavailable.
         """
         self.run(_SMALLEST_WRITE, {})
 

@@ -21,10 +21,11 @@ from headrace.domain.states import JobState
 from headrace.errors import Unavailable
 from headrace.store import clock
 from headrace.store.clients import apps
-from headrace.store.jobs import overview, queued, retries
-from headrace.store.jobs.history import History, history
-from headrace.store.jobs.overview import Wanted
-from headrace.store.jobs.timeline import Event, timeline
+from headrace.store.jobs import queued, retries
+from headrace.store.jobs.reading import overview
+from headrace.store.jobs.reading.history import History, history
+from headrace.store.jobs.reading.overview import Wanted
+from headrace.store.jobs.reading.timeline import Event, timeline
 
 blueprint = Blueprint("jobs", __name__)
 

@@ -21,9 +21,9 @@ from headrace.domain.jobs import JobSpec, Placement
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import TERMINAL, JobState
 from headrace.store.bad_rows import told
-from headrace.store.jobs.finding import BILLED
 from headrace.store.jobs.idempotency import take
 from headrace.store.jobs.insertion import HOT_COLUMNS, columns, row_of
+from headrace.store.jobs.reading.finding import BILLED
 from headrace.store.jobs.transitions import ANNOUNCED, announce
 from headrace.store.session import Store
 from headrace.store.statement import Statement, rows_sent

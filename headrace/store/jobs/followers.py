@@ -25,9 +25,9 @@ from headrace.domain.states import TERMINAL, JobState
 from headrace.store.bad_rows import told
 from headrace.store.jobs.cached_answers import ENDED_WELL, OF_JOB, OF_TEXT, few
 from headrace.store.jobs.conditions import IS_WAITING
-from headrace.store.jobs.finding import BILLED
 from headrace.store.jobs.idempotency import take
 from headrace.store.jobs.insertion import HOT_COLUMNS, columns, row_of
+from headrace.store.jobs.reading.finding import BILLED
 from headrace.store.jobs.transitions import ANNOUNCED, announce, moving, transition
 from headrace.store.session import Store
 from headrace.store.statement import Statement, rows_sent

@@ -15,7 +15,7 @@ from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
 from headrace.store.jobs import IN_ORDER, page
-from headrace.store.jobs.finding import FIND, FIND_LISTED
+from headrace.store.jobs.reading.finding import FIND, FIND_LISTED
 from headrace.store.statement import StatementByMonth
 
 STATEMENTS = {

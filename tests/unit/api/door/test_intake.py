@@ -200,7 +200,7 @@ def test_such_a_stream_is_not_accepted_where_the_disk_never_has_it(intake: Intak
     servers.failures["disk"] = StoreUnavailable("gone")
     with pytest.raises(StoreUnavailable):
         accept(intake, replace(make_spec(), stream=True))
-    # Its message may have been taken: whoever takes it frees its place.
+    # A worker may have its message already, and frees its place.
     assert not servers.left
     assert is_idle(intake)
 

@@ -11,7 +11,7 @@ from sqlalchemy import Row
 
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Route
-from headrace.store.jobs.history import History
+from headrace.store.jobs.reading.history import History
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
 _ENDED = ("outcome", "error_code", "model_served", *_TOKENS, "engine_s", "first_token_s", "preemptions", "reserved_usd")

@@ -74,8 +74,8 @@ class Finding(NamedTuple):
     """How jobs are found by a JSON list of (app id, job id).
 
     Attributes:
-        alone: tells of each job what it is by itself.
-        following: tells of jobs that wait for another's answer what that makes of them.
+        alone: looks at the job itself.
+        following: looks also at the job whose answer this one waits for.
     """
 
     alone: StatementByMonth
