@@ -77,7 +77,7 @@ def read_only(migrated_url: str) -> ReadOnly:
 @pytest.fixture
 def disk_is_away(migrated_url: str) -> Callable[[], AbstractContextManager[None]]:
     """Makes every commit that waits for the disk hang in a block: a standby that is away must have it, too."""
-    return lambda: _server_setting(migrated_url, "synchronous_standby_names", "nobody")
+    return lambda: _server_setting(migrated_url, "synchronous_standby_names", "absent")
 
 
 def waiting_for_disk(store: Store) -> int:

@@ -199,6 +199,30 @@ def test_messages_that_stand_for_no_queued_job_are_taken_out(
     assert in_list(QUEUE) == [(live.job_id, 1)]
 
 
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_row_that_a_crash_of_postgres_lost_leaves_neither_a_message_nor_a_place(
+    deps: ControlDeps,
+    queued: Queued,
+    in_list: InList,
+    admission: Admission,
+    redis: Redis,
+    query: Any,
+    claim: Any,
+    is_taken: bool,
+) -> None:
+    ticket = queued(stream=True)
+    admission.commit([ticket])
+    # As after a crash before the row was on disk.
+    query("DELETE FROM job_texts")
+    query("DELETE FROM jobs")
+    if is_taken:
+        redis.rpop(list_key(QUEUE))
+        assert not claim(ticket.job_id, 1)
+    assert sweep.reconcile_admission(deps) == 1
+    assert in_list(QUEUE) == []
+    assert admission.loads([QUEUE]) == {QUEUE: NOTHING}
+
+
 @pytest.mark.parametrize("heard", [True, False])
 def test_a_claimed_jobs_place_is_freed_though_its_worker_died_before_it_told_the_door(
     deps: ControlDeps, queued: Queued, admission: Admission, redis: Redis, claim: Any, heard: bool

@@ -42,7 +42,7 @@ def _of_job(table: sa.Table) -> ColumnElement[bool]:
     return sa.and_(table.c.job_id == jobs.c.id, among(table.c.job_id))
 
 
-#: Literals, as above, so that a generic plan can use the ledger's partial index.
+#: Literals, as in `conditions`, so that a generic plan can use the ledger's partial index.
 _BILLED = [sa.literal(kind, literal_execute=True) for kind in BILLED]
 #: An inner join with the texts: an erased job has none and must not be found. The bill has at most one row.
 _FROM = (
