@@ -11,7 +11,7 @@ from flask import Flask
 from api.app import create_app
 from api.deps import EXTENSION
 from api.reading.probes import probe_clients
-from headrace import heap, startup
+from headrace import cpus, heap, startup
 from headrace.config import Settings
 from headrace.endpoint import Endpoint
 from headrace.logging import configure
@@ -57,6 +57,7 @@ def _app() -> Flask:
         app = create_app(settings)
         _serve_metrics(app, settings)
     heap.settle(GC_THRESHOLD)
+    cpus.own.keep_to_one()
     # The server makes its socket after it has loaded the app, so the first request is the first to find it.
     app.before_request(cache(probe_clients))
     if threading.current_thread() is threading.main_thread():

@@ -9,7 +9,7 @@ import itertools
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def body(lane: str) -> bytes:
 class Bench:
     """All arms on one testbed, and the ids that Headrace has handed out."""
 
-    def __init__(self, bed: Testbed, plan: Plan, with_rows: bool) -> None:
+    def __init__(self, bed: Testbed, plan: Plan, off: Collection[str]) -> None:
         self._bed = bed
         self._plan = plan
         self._told: list[str] = []
@@ -121,7 +121,10 @@ class Bench:
             "refused": Arm(api, request("POST", "/v1/jobs", key, body(FULL_LANE)), 429),
             "hello": Arm(bare, request("GET", "/hello", key), 200),
         }
-        if with_rows:
+        if "cpus" in off:
+            roaming = bed.start_web(plan.processes, {"HEADRACE_OWN_CPUS": "false"})
+            self.arms["roaming"] = Arm(roaming, self._submit, 202)
+        if "sharing" in off:
             bed.sql("CREATE TABLE bare_jobs (id uuid PRIMARY KEY, body json NOT NULL)")
             self.arms["rows"] = Arm(bare, request("POST", "/rows", key, body("normal")), 202)
         self._fill()
@@ -145,7 +148,7 @@ class Bench:
 
     def _note(self, outcome: Outcome, arm: Arm) -> None:
         """Keep the ids of what Headrace has accepted."""
-        if arm.urls is self.arms["headrace"].urls:
+        if arm.urls is not self.arms["bare"].urls:
             self._told += [json.loads(answer.body)["id"] for answer in outcome.answers if answer.status == 202]
 
     def audit(self) -> Audit:
@@ -162,12 +165,12 @@ class Bench:
         return Audit(len(self._told), lost, len(messages) - len(listed), len((rows | listed) - told))
 
 
-def measure(plan: Plan, with_rows: bool) -> tuple[dict[str, list[Run]], Audit, Counts]:
+def measure(plan: Plan, off: Collection[str]) -> tuple[dict[str, list[Run]], Audit, Counts]:
     """Every arm in turn, round after round, so that whatever else the machine does falls on all."""
     env = {**ROOMY, f"HEADRACE_LANES__{FULL_LANE.upper()}__DEPTH_CAP": str(FULL_CAP)}
     with Testbed(env) as bed:
         console.rule(f"{plan.connections} connections, {plan.processes} processes of each server")
-        bench = Bench(bed, plan, with_rows)
+        bench = Bench(bed, plan, off)
         runs: dict[str, list[Run]] = {name: [] for name in bench.arms}
         for _ in rounds(plan.rounds, lambda no: f"round {no} of {plan.rounds}: {', '.join(runs)}"):
             for name, each in runs.items():
@@ -209,8 +212,7 @@ def summary(runs: Mapping[str, Sequence[Run]], audit: Audit, counts: Counts) -> 
         "ratio": ratio(runs["headrace"], runs["bare"]),
         "refuse_vs_hello": ratio(runs["refused"], runs["hello"]),
     }
-    if "rows" in runs:
-        figures["ratio_rows"] = ratio(runs["rows"], runs["bare"])
+    figures |= {f"ratio_{name}": ratio(runs[name], runs["bare"]) for name in ("roaming", "rows") if name in runs}
     for name, each in runs.items():
         figures |= {f"{name}_per_s": median(each, "per_s"), f"{name}_p95_ms": median(each, "p95_ms")}
     figures["wrong"] = sum(run.wrong for each in runs.values() for run in each)
@@ -236,13 +238,17 @@ def holds(figures: Mapping[str, object], audit: Audit) -> bool:
 )
 @click.option(
     "--off",
-    type=click.Choice(["sharing"]),
-    help="One more arm: a row and a commit of its own for each job, then apply_async. Its ratio is far below 1.",
+    multiple=True,
+    type=click.Choice(["sharing", "cpus"]),
+    help="One more arm, with a lower ratio. sharing: a row and a commit of its own for each job, then apply_async. "
+    "cpus: Headrace, whose processes do not keep to a CPU each.",
 )
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write every figure."
 )
-def main(rounds: int, seconds: float, connections: int, processes: int, off: str | None, file: Path | None) -> None:
+def main(
+    rounds: int, seconds: float, connections: int, processes: int, off: tuple[str, ...], file: Path | None
+) -> None:
     """Compare submits with a bare Flask route that calls apply_async, and refusals with a Flask hello.
 
     Starts Postgres, Valkey, API processes and as many of the peer (benchmarks/peers/bare_app.py, on the API's own line
@@ -254,6 +260,7 @@ def main(rounds: int, seconds: float, connections: int, processes: int, off: str
     bare       JSON in, apply_async, JSON out: 202. orjson, hiredis, pooled connections, no results, no events
     refused    POST /v1/jobs to a queue that is full at 500: key and validation passed, then 429
     hello      GET of a constant as JSON
+    roaming    with --off cpus: as headrace, with `own_cpus` switched off
     rows       with --off sharing: SQLAlchemy's insert and commit for each job alone, then apply_async: 202
 
     Afterwards every 202's id is looked for in Postgres and in Redis. The table's last columns are processor time for
@@ -266,10 +273,10 @@ def main(rounds: int, seconds: float, connections: int, processes: int, off: str
 
     \b
     bin/headrace python benchmarks/submit.py
-    bin/headrace python benchmarks/submit.py --off sharing --json figures.json
+    bin/headrace python benchmarks/submit.py --off sharing --off cpus --json figures.json
     """
     plan = Plan(rounds, seconds, connections, processes)
-    runs, audit, counts = measure(plan, with_rows=off is not None)
+    runs, audit, counts = measure(plan, off)
     show(runs)
     figures = summary(runs, audit, counts)
     if file is not None:

@@ -1,13 +1,13 @@
 """The catalogue: the models that a request can name, with their pools, limits and tokenizers."""
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from api.bodies.fair_semaphore import FairSemaphore
 from api.door.cached.cached_value import CachedValue
+from headrace import cpus
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.config.rules import AUTO
 from headrace.domain.fleet import Fleet, fleet_of
@@ -72,7 +72,7 @@ class Catalogue:
         self._aliases = _aliases(pools)
         self._fleets = CachedValue(self.read_fleets, FLEETS_TTL_S)
         #: Held while a long prompt is counted. Half of the cores stay free for everything else.
-        self.long_counts = FairSemaphore(max(1, len(os.sched_getaffinity(0)) // 2))
+        self.long_counts = FairSemaphore(max(1, len(cpus.own.allowed) // 2))
 
     def names(self) -> list[str]:
         """Every model and adapter, and the operator's other names for a model; the default model first."""

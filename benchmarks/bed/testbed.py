@@ -112,9 +112,9 @@ class Testbed(AbstractContextManager["Testbed"]):
             "HEADRACE_HOST": LOOPBACK,
         }
 
-    def start_web(self, number: int) -> list[str]:
-        """Start so many more processes of the API; returns their addresses."""
-        return [self._serve(self._lines["web"], "/readyz")[0] for _ in range(number)]
+    def start_web(self, number: int, env: Mapping[str, str] | None = None) -> list[str]:
+        """Start so many more processes of the API, with settings of their own; returns their addresses."""
+        return [self._serve(self._lines["web"], "/readyz", env)[0] for _ in range(number)]
 
     def start_bare(self, number: int) -> list[str]:
         """Start so many processes of `bare_app`, each as the Procfile starts the API's; returns their addresses."""
@@ -131,9 +131,9 @@ class Testbed(AbstractContextManager["Testbed"]):
         finally:
             child.stop()
 
-    def _serve(self, line: str, path: str) -> tuple[str, Child]:
+    def _serve(self, line: str, path: str, env: Mapping[str, str] | None = None) -> tuple[str, Child]:
         port = free_port()
-        child = self._run(line, {"PORT": str(port), "PYTHONPATH": python_path(self._process_env)})
+        child = self._run(line, {"PORT": str(port), "PYTHONPATH": python_path(self._process_env), **(env or {})})
         child.wait_until(lambda: readiness.answers(port, path), START_TIMEOUT_S)
         url = f"http://{LOOPBACK}:{port}"
         self._pids[url] = child.pid

@@ -87,6 +87,28 @@ def test_jobs_of_a_killed_engine_core_come_back_and_succeed(
     assert full.pid("gpu") == worker
 
 
+def cpus_of(pid: int) -> set[int]:
+    """Where the threads of a process may run."""
+    return {cpu for task in os.listdir(f"/proc/{pid}/task") for cpu in os.sched_getaffinity(int(task))}
+
+
+def test_api_and_worker_keep_to_one_cpu_each_and_off_those_of_the_engine(
+    full: Any, processes: Any, wait_until: Callable[..., None]
+) -> None:
+    """The engine has CPUs of its own if no other test's engine has them just now; else it may use all."""
+    every, worker = os.sched_getaffinity(0), full.pid("gpu")
+    [core] = engine_cores(processes, worker)
+    [api] = [pid for pid in processes.tree(full.pid("web")) if pid != full.pid("web")]
+
+    def are_apart() -> bool:
+        servers = [cpus_of(pid) for pid in (api, worker)]
+        of_core = cpus_of(core)
+        is_free = of_core == every or not any(of_core & each for each in servers)
+        return all(len(each) == 1 for each in servers) and (is_free or len(every) == 1)
+
+    wait_until(are_apart, "all keep to their CPUs")
+
+
 def test_a_prompt_that_kills_the_engine_fails_and_its_neighbours_succeed(
     full: Any, wait_until: Callable[..., None]
 ) -> None:

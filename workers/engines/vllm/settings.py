@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from headrace import cpus
 from headrace.config import PoolSettings
 from workers.engines.adapters import Adapter, lora_arguments
 
@@ -69,6 +70,17 @@ def environment(pool: PoolSettings, scratch: Path) -> Iterator[None]:
                 env[name] = before[name]
 
 
+def computing_threads() -> int | None:
+    """How many threads of the engine compute on this host's CPUs. Call it in the engine's `environment`.
+
+    None: none do, or vLLM itself keeps them to the CPUs that the operator named.
+    """
+    env = os.environ  # noqa: TID251 (see `environment`)
+    if not _on_cpu() or env["VLLM_CPU_OMP_THREADS_BIND"] != "nobind" or not env["OMP_NUM_THREADS"].isdigit():
+        return None
+    return int(env["OMP_NUM_THREADS"])
+
+
 def _folder(pool: PoolSettings) -> Path | None:
     if pool.model_dir is None and not Path(pool.model).is_dir():
         return None
@@ -98,7 +110,7 @@ def _cpu_arguments(pool: PoolSettings) -> dict[str, Any]:
 
 
 def _cpu_environment(pool: PoolSettings, scratch: Path) -> dict[str, str]:
-    threads = len(os.sched_getaffinity(0)) // 2
+    threads = len(cpus.own.allowed) // 2
     is_eager = pool.engine_options.get("enforce_eager", True)
     return {
         # vLLM computes the ranks of log probabilities with a function that torch compiles at its first use. That stops

@@ -1,13 +1,13 @@
-import os
 from os import environ  # noqa: TID251 (what is tested is what it holds)
 from pathlib import Path
 
 import pytest
 
 from headrace.config import PoolSettings
+from headrace.cpus import own
 from workers.engines.adapters import Adapter
 from workers.engines.vllm import settings as vllm_settings
-from workers.engines.vllm.settings import arguments, environment
+from workers.engines.vllm.settings import arguments, computing_threads, environment
 
 
 @pytest.fixture(params=[True, False], ids=["cpu", "gpu"])
@@ -87,10 +87,29 @@ def test_half_of_the_cpus_are_left_free(
     cpus: int, threads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    monkeypatch.setattr(own, "allowed", frozenset(range(cpus)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with environment(PoolSettings(), tmp_path):
         assert environ["OMP_NUM_THREADS"] == threads
+
+
+def test_the_threads_that_compute_are_the_operator_s_where_they_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
+    with environment(PoolSettings(), tmp_path):
+        assert computing_threads() == 3
+
+
+def test_where_vllm_or_a_gpu_decides_no_cpus_are_taken(
+    on_cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if on_cpu:
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0-1")
+    with environment(PoolSettings(), tmp_path):
+        assert computing_threads() is None
 
 
 def test_an_adapter_brings_what_it_needs_and_the_operator_s_options_win(on_cpu: bool, tmp_path: Path) -> None:

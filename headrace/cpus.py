@@ -1,0 +1,232 @@
+"""The CPUs that a process keeps to, where `own_cpus` is set.
+
+Python runs one thread of a process at a time. While its threads are spread over several CPUs, most hand-overs from one
+thread to the next wake another CPU, and a submit costs a third more processor time. So a process keeps to one CPU. An
+engine that computes on CPUs slows down fourfold while its threads wait for one, so such processes keep off its CPUs.
+
+What is taken is known by names in Linux's abstract namespace of Unix sockets; the kernel drops them with their process.
+Containers do not see each other's names. So a process also moves away from a CPU that others use, if one is idle.
+"""
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+#: A process looks at its CPU so often, at least; at most after twice as long, so that two do not move in step.
+LOOK_S = 2.0
+#: It moves if others use more than the first share of its CPU's time, and less than the second of another's is used.
+CROWDED, IDLE = 0.3, 0.3
+#: Processes that may keep to one CPU.
+MOST_ON_ONE = 64
+
+#: The calling thread, to sched_setaffinity(2).
+_THIS = 0
+_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+
+
+class Names:
+    """Names that one process of a host holds at a time, apart from those of other families."""
+
+    def __init__(self, family: str = "headrace") -> None:
+        self._family = family
+        self._held: dict[str, socket.socket] = {}
+
+    def hold(self, name: str) -> bool:
+        """Take a name. False: another process has it, or this one."""
+        taken = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            taken.bind(self._address(name))
+        except OSError:
+            taken.close()
+            return False
+        self._held[name] = taken
+        return True
+
+    def drop(self, name: str) -> None:
+        """Give a name back."""
+        self._held.pop(name).close()
+
+    def is_held(self, name: str) -> bool:
+        """True if a process has the name, this one included."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            return asking.connect_ex(self._address(name)) == 0
+
+    def close(self) -> None:
+        """Give all names back."""
+        for name in [*self._held]:
+            self.drop(name)
+
+    def _address(self, name: str) -> str:
+        return f"\0{self._family}-{name}"
+
+
+class OwnCpus:
+    """Where the threads of this process run. Does nothing with `is_on` unset, or with a single CPU."""
+
+    def __init__(self, allowed: frozenset[int], host: str, names: Names) -> None:
+        """Take no CPU yet.
+
+        Args:
+            allowed: the CPUs that this process may use.
+            host: where the order of CPUs begins depends on it: containers of one host should not all begin alike.
+            names: where processes see which CPUs others have.
+        """
+        self.allowed, self.is_on = allowed, False
+        self._names = names
+        self._order = _in_order(allowed, host)
+        self._mine: tuple[int, str] | None = None
+        self._of_engine: frozenset[int] = frozenset()
+        self._lock = threading.Lock()
+
+    @property
+    def present(self) -> frozenset[int]:
+        """The CPUs that this process keeps to now."""
+        return self.allowed if self._mine is None else frozenset((self._mine[0],))
+
+    def keep_to_one(self) -> None:
+        """Keep all threads of this process to one CPU from now on, to one that fewer others keep to."""
+        if self.is_on and len(self.allowed) > 1:
+            self._move(self._order)
+            threading.Thread(target=self._look_on, name="cpu", daemon=True).start()
+
+    @contextmanager
+    def anywhere(self) -> Iterator[None]:
+        """Meanwhile the calling thread may use every CPU. For long work that does without Python's lock."""
+        if self._mine is None:
+            yield
+            return
+        _keep_thread(_THIS, self.allowed)
+        try:
+            yield
+        finally:
+            _keep_thread(_THIS, self.present)
+
+    @contextmanager
+    def for_engine(self, threads: int | None) -> Iterator[None]:
+        """Give the process that the calling thread starts meanwhile so many CPUs of its own, if there are as many.
+
+        Args:
+            threads: how many of its threads compute. None: it may use every CPU.
+        """
+        if not self.is_on or len(self.allowed) < 2:
+            yield
+            return
+        _keep_thread(_THIS, self._taken(threads) or self.allowed)
+        try:
+            yield
+        finally:
+            with self._lock:
+                _keep_to(self.present)
+
+    def _taken(self, threads: int | None) -> frozenset[int]:
+        """CPUs that no other engine has; all or none. An engine that is started again has the same."""
+        if threads is not None and not self._of_engine:
+            free = [cpu for cpu in reversed(self._order) if not self._names.is_held(_engine(cpu))]
+            # One is left for everything else.
+            held = [cpu for cpu in free[:threads] if self._names.hold(_engine(cpu))] if threads < len(free) else []
+            if len(held) == threads:
+                self._of_engine = frozenset(held)
+            else:
+                for cpu in held:
+                    self._names.drop(_engine(cpu))
+        return self._of_engine if threads is not None else frozenset()
+
+    def _move(self, candidates: list[int]) -> None:
+        """Keep to the first candidate that the fewest keep to and that no engine has; to none if there is none."""
+        with self._lock:
+            before, self._mine = self._mine, self._claimed(candidates)
+            if before is not None:
+                self._names.drop(before[1])
+            if before is not None or self._mine is not None:
+                _keep_to(self.present)
+                log.info("keeps_to_cpus", extra={"cpus": sorted(self.present)})
+
+    def _claimed(self, candidates: list[int]) -> tuple[int, str] | None:
+        free = [cpu for cpu in candidates if not self._names.is_held(_engine(cpu))]
+        for number in range(MOST_ON_ONE):
+            for cpu in free:
+                if self._names.hold(name := f"python-{cpu}-{number}"):
+                    return cpu, name
+        return None
+
+    def _look_on(self) -> None:
+        before, used, at = _busy_s(), time.process_time(), time.monotonic()
+        while True:
+            time.sleep(LOOK_S * random.uniform(1, 2))
+            now, used_now, at_now = _busy_s(), time.process_time(), time.monotonic()
+            shares = {cpu: (now[cpu] - before[cpu]) / (at_now - at) for cpu in now if cpu in before}
+            with suppress(OSError):  # Such as too many open files.
+                self.look(shares, (used_now - used) / (at_now - at))
+            before, used, at = now, used_now, at_now
+
+    def look(self, shares: Mapping[int, float], own: float) -> None:
+        """Move if an engine has taken this CPU, or if others use it while another is idle.
+
+        Args:
+            shares: of each CPU's time, how much is used by all. own: by this process.
+        """
+        if self._mine is None or self._names.is_held(_engine(self._mine[0])):
+            self._move(self._order)
+        elif shares.get(self._mine[0], 0) - own > CROWDED:
+            idle = [cpu for cpu in self._order if shares.get(cpu, 1) < IDLE and not self._names.is_held(_engine(cpu))]
+            if idle:
+                self._move(random.sample(idle, len(idle)))
+
+
+def _engine(cpu: int) -> str:
+    return f"engine-{cpu}"
+
+
+def _in_order(allowed: frozenset[int], host: str) -> list[int]:
+    """First one CPU of each core, then the cores' others; where each begins depends on the host's name."""
+    cpus = sorted(allowed)
+    start = zlib.crc32(host.encode()) % len(cpus)
+    return sorted(cpus[start:] + cpus[:start], key=_rank)
+
+
+def _rank(cpu: int) -> int:
+    """Which of its core's CPUs this is, from 0; 0 if the kernel does not say."""
+    with suppress(OSError, ValueError):
+        listed = Path(_TOPOLOGY.format(cpu)).read_text().strip().replace("-", ",")
+        return sorted(map(int, listed.split(","))).index(cpu)
+    return 0
+
+
+def _busy_s() -> dict[int, float]:
+    """Seconds since its start that each CPU was in use; empty if the kernel does not say. Source: proc_stat(5)."""
+    found: dict[int, float] = {}
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/stat").read_text().splitlines():
+            word, *ticks = line.split()
+            if word.startswith("cpu") and word != "cpu":
+                user, nice, system, _idle, _iowait, irq, softirq = map(int, ticks[:7])
+                found[int(word[3:])] = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def _keep_to(cpus: frozenset[int]) -> None:
+    """Keep all threads of this process to these CPUs. Threads that they start later inherit it."""
+    done: set[str] = set()
+    while new := set(os.listdir("/proc/self/task")) - done:
+        for thread in new:
+            _keep_thread(int(thread), cpus)
+        done |= new
+
+
+def _keep_thread(thread: int, cpus: frozenset[int]) -> None:
+    # It may have ended, or the CPUs may have been taken from the whole container: then the kernel has found others.
+    with suppress(OSError):
+        os.sched_setaffinity(thread, cpus)
+
+
+#: This process's.
+own = OwnCpus(frozenset(os.sched_getaffinity(0)), socket.gethostname(), Names())

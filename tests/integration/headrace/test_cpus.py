@@ -1,0 +1,178 @@
+"""Which CPUs processes keep to: on CPUs that do not exist, and in processes of their own on those of this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+from headrace.cpus import CROWDED, IDLE, Names, OwnCpus
+
+#: No machine has these, so that nothing moves the tests' own process.
+CPUS = frozenset(range(5000, 5004))
+PROGRAM = """
+import json, os, subprocess, sys, threading
+from headrace.cpus import Names, OwnCpus
+
+def of_threads():
+    return sorted({tuple(sorted(os.sched_getaffinity(int(each)))) for each in os.listdir("/proc/self/task")})
+
+def of_a_child():
+    ask = "import os; print(*sorted(os.sched_getaffinity(0)))"
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
+    return list(map(int, told.split()))
+
+stay = threading.Event()
+threading.Thread(target=stay.wait, daemon=True).start()
+cpus = OwnCpus(frozenset(os.sched_getaffinity(0)), "a", Names(sys.argv[1]))
+cpus.is_on = sys.argv[2] == "on"
+with cpus.for_engine(int(sys.argv[3])):
+    engine = of_a_child()
+cpus.keep_to_one()
+threading.Thread(target=stay.wait, daemon=True).start()
+told = {"engine": engine, "threads": of_threads(), "present": sorted(cpus.present), "child": of_a_child()}
+with cpus.anywhere():
+    told["anywhere"] = sorted(os.sched_getaffinity(0))
+told["afterwards"] = of_threads()
+print(json.dumps(told), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def process() -> Iterator[Callable[[], OwnCpus]]:
+    """Makes processes of one host, each as its `OwnCpus`."""
+    family, made = uuid4().hex, list[Names]()
+
+    def make() -> OwnCpus:
+        made.append(Names(family))
+        cpus = OwnCpus(CPUS, "host", made[-1])
+        cpus.is_on = True
+        return cpus
+
+    yield make
+    for names in made:
+        names.close()
+
+
+def looking(cpus: OwnCpus) -> OwnCpus:
+    cpus.look({}, 0)
+    return cpus
+
+
+def engine_of(cpus: OwnCpus) -> frozenset[int]:
+    return cpus._of_engine
+
+
+def test_each_process_has_a_cpu_of_its_own_while_there_are_enough(process: Callable[[], OwnCpus]) -> None:
+    first = [looking(process()) for _ in CPUS]
+    assert {cpu for each in first for cpu in each.present} == CPUS
+    more = [looking(process()) for _ in CPUS]
+    assert {cpu for each in more for cpu in each.present} == CPUS
+    assert all(len(each.present) == 1 for each in first + more)
+
+
+def test_processes_leave_the_cpus_of_an_engine(process: Callable[[], OwnCpus]) -> None:
+    others = [looking(process()) for _ in CPUS]
+    worker = process()
+    with worker.for_engine(2):
+        pass
+    assert len(engine_of(worker)) == 2
+    for each in (*others, worker):
+        looking(each)
+        assert len(each.present) == 1
+        assert not each.present & engine_of(worker)
+
+
+def test_an_engine_gets_all_its_cpus_or_none_and_leaves_one(process: Callable[[], OwnCpus]) -> None:
+    first, second, third = process(), process(), process()
+    with first.for_engine(2), second.for_engine(2), third.for_engine(1):
+        pass
+    assert [len(engine_of(each)) for each in (first, second, third)] == [2, 0, 1]
+    assert not engine_of(first) & engine_of(third)
+
+
+def test_an_engine_that_starts_again_has_the_same_cpus(process: Callable[[], OwnCpus]) -> None:
+    worker = process()
+    with worker.for_engine(2):
+        pass
+    before = engine_of(worker)
+    with worker.for_engine(2):
+        pass
+    assert engine_of(worker) == before
+
+
+def test_an_engine_on_gpus_takes_no_cpu(process: Callable[[], OwnCpus]) -> None:
+    worker = process()
+    with worker.for_engine(None):
+        pass
+    assert engine_of(worker) == frozenset()
+
+
+def test_a_process_moves_from_a_crowded_cpu_to_an_idle_one(process: Callable[[], OwnCpus]) -> None:
+    cpus = looking(process())
+    [mine] = cpus.present
+    other = min(CPUS - {mine})
+    cpus.look({**dict.fromkeys(CPUS, 1.0), other: IDLE - 0.01}, own=1 - CROWDED - 0.01)
+    assert cpus.present == {other}
+
+
+@pytest.mark.parametrize(("others", "idle"), [(CROWDED - 0.01, 0.0), (CROWDED + 0.01, IDLE + 0.01)])
+def test_it_stays_where_others_use_little_or_no_cpu_is_idle(
+    others: float, idle: float, process: Callable[[], OwnCpus]
+) -> None:
+    cpus = looking(process())
+    [mine] = cpus.present
+    cpus.look({**dict.fromkeys(CPUS, idle), mine: 0.5 + others}, own=0.5)
+    assert cpus.present == {mine}
+
+
+def test_an_idle_cpu_of_an_engine_tempts_nobody(process: Callable[[], OwnCpus]) -> None:
+    worker = process()
+    with worker.for_engine(3):
+        pass
+    looking(worker)
+    [mine] = worker.present
+    worker.look({**dict.fromkeys(CPUS, 0.0), mine: 1.0}, own=0.0)
+    assert worker.present == {mine}
+
+
+def started(family: str, is_on: bool, threads: int = 1) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-c", PROGRAM, family, "on" if is_on else "off", str(threads)]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_all_threads_of_a_process_run_on_its_cpu_and_its_engine_beside_it() -> None:
+    """On a machine with one CPU nothing changes, and the same holds."""
+    allowed = sorted(os.sched_getaffinity(0))
+    family = uuid4().hex
+    with started(family, is_on=True) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        names = Names(family)
+        held = [cpu for cpu in allowed if names.is_held(f"engine-{cpu}")]
+        process.communicate()
+    assert told["threads"] == told["afterwards"] == [told["present"]]
+    assert told["anywhere"] == allowed
+    if len(allowed) == 1:
+        assert told["present"] == told["engine"] == allowed
+        assert held == []
+    else:
+        assert len(told["present"]) == 1
+        assert told["engine"] == held
+        assert len(held) == 1
+        assert held != told["present"]
+    assert not any(names.is_held(f"engine-{cpu}") for cpu in allowed), "A name outlived its process."
+
+
+def test_switched_off_nothing_keeps_to_a_cpu() -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    with started(uuid4().hex, is_on=False) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        process.communicate()
+    assert told["threads"] == [allowed]
+    assert (told["present"], told["engine"], told["anywhere"]) == (allowed, allowed, allowed)
