@@ -30,6 +30,7 @@ MOST_ON_ONE = 64
 
 #: The calling thread, to sched_setaffinity(2).
 _THIS = 0
+_THREADS = Path("/proc/self/task")
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
@@ -70,7 +71,7 @@ class Names:
 
 
 class OwnCpus:
-    """Where the threads of this process run. Does nothing with `is_on` unset, or with a single CPU."""
+    """Where the threads of this process run. Does nothing with `is_on` unset, with a single CPU, or without /proc."""
 
     def __init__(self, allowed: frozenset[int], host: str, names: Names) -> None:
         """Take no CPU yet.
@@ -94,21 +95,23 @@ class OwnCpus:
 
     def keep_to_one(self) -> None:
         """Keep all threads of this process to one CPU from now on, to one that fewer others keep to."""
-        if self.is_on and len(self.allowed) > 1:
-            self._move(self._order)
+        if self._is_possible:
+            with suppress(OSError):  # Such as too many open files. It tries again at its next look.
+                self._move(self._order)
             threading.Thread(target=self._look_on, name="cpu", daemon=True).start()
 
     @contextmanager
     def anywhere(self) -> Iterator[None]:
-        """Meanwhile the calling thread may use every CPU. For long work that does without Python's lock."""
+        """Meanwhile the calling thread may use every CPU but its engine's. For long work without Python's lock."""
         if self._mine is None:
             yield
             return
-        _keep_thread(_THIS, self.allowed)
+        _keep_thread(_THIS, self._elsewhere)
         try:
             yield
         finally:
-            _keep_thread(_THIS, self.present)
+            with self._lock:  # If the process moved in between, this thread would stay on the CPU before.
+                _keep_thread(_THIS, self.present)
 
     @contextmanager
     def for_engine(self, threads: int | None) -> Iterator[None]:
@@ -117,7 +120,7 @@ class OwnCpus:
         Args:
             threads: how many of its threads compute. None: it may use every CPU.
         """
-        if not self.is_on or len(self.allowed) < 2:
+        if not self._is_possible:
             yield
             return
         _keep_thread(_THIS, self._taken(threads) or self.allowed)
@@ -125,14 +128,24 @@ class OwnCpus:
             yield
         finally:
             with self._lock:
-                _keep_to(self.present)
+                self._keep()
+
+    @property
+    def _elsewhere(self) -> frozenset[int]:
+        return self.allowed - self._of_engine
+
+    @property
+    def _is_possible(self) -> bool:
+        return self.is_on and len(self.allowed) > 1 and _THREADS.is_dir()
 
     def _taken(self, threads: int | None) -> frozenset[int]:
         """CPUs that no other engine has; all or none. An engine that is started again has the same."""
         if threads is not None and not self._of_engine:
-            free = [cpu for cpu in reversed(self._order) if not self._names.is_held(_engine(cpu))]
-            # One is left for everything else.
-            held = [cpu for cpu in free[:threads] if self._names.hold(_engine(cpu))] if threads < len(free) else []
+            held = list[int]()
+            with suppress(OSError):  # Such as too many open files.
+                free = [cpu for cpu in reversed(self._order) if not self._names.is_held(_engine(cpu))]
+                # One is left for everything else.
+                held.extend(cpu for cpu in free[:threads] if threads < len(free) and self._names.hold(_engine(cpu)))
             if len(held) == threads:
                 self._of_engine = frozenset(held)
             else:
@@ -147,8 +160,19 @@ class OwnCpus:
             if before is not None:
                 self._names.drop(before[1])
             if before is not None or self._mine is not None:
-                _keep_to(self.present)
-                log.info("keeps_to_cpus", extra={"cpus": sorted(self.present)})
+                self._keep(is_first=before is None)
+                # As the kernel has it: it may have refused.
+                log.info("keeps_to_cpus", extra={"cpus": sorted(os.sched_getaffinity(_THIS))})
+
+    def _keep(self, *, is_first: bool = False) -> None:
+        """Keep all threads to the present CPUs, but those that were started or are `anywhere`."""
+        spared = frozenset[int]() if is_first or self._mine is None else self._elsewhere
+        done: set[str] = set()
+        while new := set(os.listdir(_THREADS)) - done:
+            for thread in map(int, new):
+                if _cpus_of(thread) != spared:
+                    _keep_thread(thread, self.present)
+            done |= new
 
     def _claimed(self, candidates: list[int]) -> tuple[int, str] | None:
         free = [cpu for cpu in candidates if not self._names.is_held(_engine(cpu))]
@@ -213,13 +237,10 @@ def _busy_s() -> dict[int, float]:
     return found
 
 
-def _keep_to(cpus: frozenset[int]) -> None:
-    """Keep all threads of this process to these CPUs. Threads that they start later inherit it."""
-    done: set[str] = set()
-    while new := set(os.listdir("/proc/self/task")) - done:
-        for thread in new:
-            _keep_thread(int(thread), cpus)
-        done |= new
+def _cpus_of(thread: int) -> frozenset[int]:
+    with suppress(OSError):  # It may have ended.
+        return frozenset(os.sched_getaffinity(thread))
+    return frozenset()
 
 
 def _keep_thread(thread: int, cpus: frozenset[int]) -> None:

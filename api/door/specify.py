@@ -14,7 +14,6 @@ from api.door.checks.tools import check_tools
 from api.door.complaints import context_exceeded
 from api.door.drafts import Draft
 from api.door.embedding import check_kind, count_inputs
-from headrace import cpus
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.compression import Compression
@@ -109,7 +108,7 @@ def _count_in_turn(draft: Draft, model: Model, app: App, catalogue: Catalogue) -
     if not is_long(draft):
         return _count(draft, model)
     # Only a few long prompts are counted at once, apps in turn. A short prompt does not wait for them.
-    with catalogue.long_counts.hold(app.id), cpus.own.anywhere():
+    with catalogue.long_counts.hold(app.id):
         return _count(draft, model)
 
 

@@ -10,7 +10,6 @@ from api.door.catalogue import Model
 from api.routes.submission import body
 from api.schemas.body import validated
 from api.schemas.tokens import DetokenizeBody, DetokenizeRequest, TokenizeBody, TokenizeRequest
-from headrace import cpus
 from headrace.domain.apps import App
 from headrace.domain.prompts import storable
 from headrace.errors import InvalidRequest
@@ -64,5 +63,5 @@ def _in_turn(app: App, size: int) -> Iterator[None]:
     if size <= LONG_CHARS:
         yield
         return
-    with deps().catalogue.long_counts.hold(app.id), cpus.own.anywhere():
+    with deps().catalogue.long_counts.hold(app.id):
         yield

@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 import tokenizers
 
+from headrace import cpus
 from headrace.domain.embeddings.inputs import are_inputs, token_ids
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.prompts.plain import ids_of, is_plain
@@ -120,7 +121,8 @@ class Tokenizer:
 
     def encode_ends(self, text: str) -> tuple[list[int], list[int]]:
         # `encode_batch_fast` knows no places. This one releases the GIL likewise.
-        encoded = self._literal.encode_batch([text], add_special_tokens=False)[0]
+        with cpus.own.anywhere():
+            encoded = self._literal.encode_batch([text], add_special_tokens=False)[0]
         return encoded.ids, [end for _, end in encoded.offsets]
 
     def least(
@@ -138,7 +140,7 @@ class Tokenizer:
         return self.encode_text(prompt.content, adds_special=True) if ids is None else ids
 
     def encode_text(self, text: str, *, adds_special: bool) -> list[int]:
-        return self._tokenizer.encode_batch_fast([text], add_special_tokens=adds_special)[0].ids
+        return _all_encoded(self._tokenizer, [text], adds_special=adds_special)[0].ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
@@ -161,7 +163,13 @@ def _encoded(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
     """The text's encoding. The template writes the special tokens itself, so none are added."""
     if len(text) <= LONG_CHARS:
         return tokenizer.encode(text, add_special_tokens=False)
-    return tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
+    return _all_encoded(tokenizer, [text], adds_special=False)[0]
+
+
+def _all_encoded(tokenizer: tokenizers.Tokenizer, texts: list[str], *, adds_special: bool) -> list[tokenizers.Encoding]:
+    """The texts' encodings, made without the GIL, so on any CPU. The first call's CPUs are those of all its helpers."""
+    with cpus.own.anywhere():
+        return tokenizer.encode_batch_fast(texts, add_special_tokens=adds_special)
 
 
 class EstimatingTokenizer:
@@ -270,5 +278,5 @@ class InputTokenizer:
     def _texts_encoded(self, texts: list[str]) -> Iterator[list[int] | tokenizers.Encoding]:
         if self._tokenizer is not None:
             # Without the GIL, however short the texts are: there may be thousands.
-            return iter(self._tokenizer.encode_batch_fast(texts, add_special_tokens=True))
+            return iter(_all_encoded(self._tokenizer, texts, adds_special=True))
         return map(EstimatingTokenizer().encode_answer, texts)

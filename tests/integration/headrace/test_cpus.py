@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import get_native_id
 from uuid import uuid4
 
 import pytest
@@ -39,6 +41,55 @@ with cpus.anywhere():
 told["afterwards"] = of_threads()
 print(json.dumps(told), flush=True)
 sys.stdin.read()
+"""
+
+#: A thread that was started `anywhere` stays while the process moves.
+MOVING = """
+import json, os, sys, threading
+from headrace.cpus import Names, OwnCpus
+
+allowed = frozenset(os.sched_getaffinity(0))
+cpus = OwnCpus(allowed, "a", Names(sys.argv[1]))
+cpus.is_on = True
+stay = threading.Event()
+helper, other = (threading.Thread(target=stay.wait, daemon=True) for _ in range(2))
+cpus.keep_to_one()
+before = min(cpus.present)
+with cpus.anywhere():
+    helper.start()
+other.start()
+cpus.look({**dict.fromkeys(allowed, 0.0), before: 1.0}, own=0.0)
+at = [sorted(os.sched_getaffinity(each.native_id)) for each in (helper, other)]
+print(json.dumps({"before": before, "present": sorted(cpus.present), "helper": at[0], "other": at[1]}))
+"""
+
+#: An engine asks for three CPUs while two files can be opened. Then the process starts while none can.
+FULL = """
+import json, os, resource, sys
+from headrace.cpus import Names, OwnCpus
+
+all_ = range(5000, 5008)
+names = Names(sys.argv[1])
+cpus = OwnCpus(frozenset(all_), "a", names)
+cpus.is_on = True
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+files = []
+try:
+    while True:
+        files.append(os.dup(0))
+except OSError:
+    pass
+os.close(files.pop())
+os.close(files.pop())
+with cpus.for_engine(3):
+    pass
+os.dup(0)
+os.dup(0)
+cpus.keep_to_one()
+present = sorted(cpus.present)
+for file in files:
+    os.close(file)
+print(json.dumps({"held": [cpu for cpu in all_ if names.is_held(f"engine-{cpu}")], "present": present}))
 """
 
 
@@ -140,6 +191,66 @@ def test_an_idle_cpu_of_an_engine_tempts_nobody(process: Callable[[], OwnCpus]) 
     assert worker.present == {mine}
 
 
+def test_a_thread_that_ends_long_work_is_not_left_behind_by_a_move(
+    process: Callable[[], OwnCpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus = looking(process())
+    [before] = cpus.present
+    at = dict[int, frozenset[int]]()
+    monkeypatch.setattr("headrace.cpus._keep_thread", lambda thread, to: at.update({thread or get_native_id(): to}))
+    present = OwnCpus.present.fget
+    assert present is not None
+
+    def moves_once_it_is_read(self: OwnCpus) -> frozenset[int]:
+        read: frozenset[int] = present(self)
+        if read == {before} and not self._lock.locked():
+            self.look({**dict.fromkeys(CPUS, 0.0), before: 1.0}, own=0.0)
+        return read
+
+    with cpus.anywhere():
+        monkeypatch.setattr(OwnCpus, "present", property(moves_once_it_is_read))
+    assert at[get_native_id()] == present(cpus)
+
+
+def test_the_log_says_where_the_kernel_lets_a_process_run(
+    process: Callable[[], OwnCpus], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It refuses CPUs that do not exist."""
+    with caplog.at_level("INFO", "headrace.cpus"):
+        looking(process())
+    assert [record.__dict__["cpus"] for record in caplog.records] == [sorted(os.sched_getaffinity(0))]
+
+
+def test_without_proc_nothing_keeps_to_a_cpu(
+    process: Callable[[], OwnCpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.cpus._THREADS", tmp_path / "none")
+    cpus = process()
+    with cpus.for_engine(2):
+        pass
+    cpus.keep_to_one()
+    assert cpus.present == CPUS
+
+
+def test_a_process_with_too_many_open_files_starts_and_takes_nothing() -> None:
+    family = uuid4().hex
+    done = subprocess.run([sys.executable, "-c", FULL, family], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told == {"held": [], "present": list(range(5000, 5008))}
+
+
+def test_a_move_takes_along_all_threads_but_those_that_were_started_to_run_anywhere() -> None:
+    """Such as those of a tokenizer, which encode many texts at once."""
+    allowed = sorted(os.sched_getaffinity(0))
+    words = [sys.executable, "-c", MOVING, uuid4().hex]
+    told = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert told["helper"] == allowed
+    assert told["other"] == told["present"]
+    assert len(told["present"]) == 1
+    assert (told["present"] == [told["before"]]) == (len(allowed) == 1)
+
+
 def started(family: str, is_on: bool, threads: int = 1) -> "subprocess.Popen[str]":
     words = [sys.executable, "-c", PROGRAM, family, "on" if is_on else "off", str(threads)]
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -156,7 +267,7 @@ def test_all_threads_of_a_process_run_on_its_cpu_and_its_engine_beside_it() -> N
         held = [cpu for cpu in allowed if names.is_held(f"engine-{cpu}")]
         process.communicate()
     assert told["threads"] == told["afterwards"] == [told["present"]]
-    assert told["anywhere"] == allowed
+    assert told["anywhere"] == [cpu for cpu in allowed if cpu not in held]
     if len(allowed) == 1:
         assert told["present"] == told["engine"] == allowed
         assert held == []

@@ -60,7 +60,7 @@ def load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, A
             engine_args = AsyncEngineArgs(**given)
             if pool.reasoning_parser or pool.tool_parser:
                 check_parsers(pool, engine_args.create_model_config(), where)
-            with cpus.own.for_engine(computing_threads()):
+            with cpus.own.for_engine(computing_threads(pool)):
                 llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[_stat_logger(tally)])
             envs.enable_envs_cache()  # Without the cache, vLLM reads the environment for each token.
             return llm

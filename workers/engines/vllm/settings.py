@@ -3,6 +3,7 @@
 Does not import vllm, because the environment must be set before that import.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ _MOST_CPU_THREADS = 8
 _BATCHED_TOKENS = 2048
 #: For a pool without a size: vLLM would ask for 92 % of the host's memory, as it does of a GPU's.
 _CPU_KV_CACHE_MIB = 512
+#: Engine options that multiply the processes that compute.
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
 def arguments(pool: PoolSettings, adapters: Iterable[Adapter] = ()) -> dict[str, Any]:
@@ -70,15 +73,17 @@ def environment(pool: PoolSettings, scratch: Path) -> Iterator[None]:
                 env[name] = before[name]
 
 
-def computing_threads() -> int | None:
-    """How many threads of the engine compute on this host's CPUs. Call it in the engine's `environment`.
+def computing_threads(pool: PoolSettings) -> int | None:
+    """How many threads of the pool's engine compute on this host's CPUs. Call it in the engine's `environment`.
 
     None: none do, or vLLM itself keeps them to the CPUs that the operator named.
     """
     env = os.environ  # noqa: TID251 (see `environment`)
-    if not _on_cpu() or env["VLLM_CPU_OMP_THREADS_BIND"] != "nobind" or not env["OMP_NUM_THREADS"].isdigit():
+    if not _on_cpu() or env["VLLM_CPU_OMP_THREADS_BIND"] != "nobind" or not env["OMP_NUM_THREADS"].isdecimal():
         return None
-    return int(env["OMP_NUM_THREADS"])
+    # Each of the processes that share a model has as many.
+    processes: int = math.prod(pool.engine_options.get(name) or 1 for name in _PARALLEL)
+    return int(env["OMP_NUM_THREADS"]) * processes
 
 
 def _folder(pool: PoolSettings) -> Path | None:

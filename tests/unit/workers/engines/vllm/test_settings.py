@@ -100,7 +100,18 @@ def test_the_threads_that_compute_are_the_operator_s_where_they_are_set(
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
     with environment(PoolSettings(), tmp_path):
-        assert computing_threads() == 3
+        assert computing_threads(PoolSettings()) == 3
+
+
+def test_each_process_that_shares_a_model_computes_with_as_many_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
+    pool = PoolSettings(engine_options={"tensor_parallel_size": 2, "pipeline_parallel_size": 2})
+    with environment(pool, tmp_path):
+        assert computing_threads(pool) == 12
 
 
 def test_where_vllm_or_a_gpu_decides_no_cpus_are_taken(
@@ -109,7 +120,7 @@ def test_where_vllm_or_a_gpu_decides_no_cpus_are_taken(
     if on_cpu:
         monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0-1")
     with environment(PoolSettings(), tmp_path):
-        assert computing_threads() is None
+        assert computing_threads(PoolSettings()) is None
 
 
 def test_an_adapter_brings_what_it_needs_and_the_operator_s_options_win(on_cpu: bool, tmp_path: Path) -> None:
