@@ -1,7 +1,7 @@
 """The CPUs that a process keeps to, where `own_cpus` is set.
 
 Python runs one thread of a process at a time. While its threads are spread over several CPUs, most hand-overs from one
-thread to the next wake another CPU, and a submit costs a third more processor time. So a process keeps to one CPU. An
+thread to the next wake another CPU, and a submit costs a quarter more processor time. So a process keeps to one CPU. An
 engine that computes on CPUs slows down fourfold while its threads wait for one, so such processes keep off its CPUs.
 
 What is taken is known by names in Linux's abstract namespace of Unix sockets; the kernel drops them with their process.
