@@ -123,12 +123,14 @@ class OwnCpus:
         if not self._is_possible:
             yield
             return
+        before = _threads()
         _keep_thread(_THIS, self._taken(threads) or self.allowed)
         try:
             yield
         finally:
             with self._lock:
-                self._keep()
+                for thread in _threads() - before | {threading.get_native_id()}:
+                    _keep_thread(thread, self.present)
 
     @property
     def _elsewhere(self) -> frozenset[int]:
@@ -167,9 +169,9 @@ class OwnCpus:
     def _keep(self, *, is_first: bool = False) -> None:
         """Keep all threads to the present CPUs, but those that were started or are `anywhere`."""
         spared = frozenset[int]() if is_first or self._mine is None else self._elsewhere
-        done: set[str] = set()
-        while new := set(os.listdir(_THREADS)) - done:
-            for thread in map(int, new):
+        done: set[int] = set()
+        while new := _threads() - done:
+            for thread in new:
                 if _cpus_of(thread) != spared:
                     _keep_thread(thread, self.present)
             done |= new
@@ -235,6 +237,11 @@ def _busy_s() -> dict[int, float]:
                 user, nice, system, _idle, _iowait, irq, softirq = map(int, ticks[:7])
                 found[int(word[3:])] = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
     return found
+
+
+def _threads() -> set[int]:
+    """All threads of this process."""
+    return set(map(int, os.listdir(_THREADS)))
 
 
 def _cpus_of(thread: int) -> frozenset[int]:

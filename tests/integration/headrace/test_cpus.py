@@ -35,6 +35,8 @@ with cpus.for_engine(int(sys.argv[3])):
     engine = of_a_child()
 cpus.keep_to_one()
 threading.Thread(target=stay.wait, daemon=True).start()
+with cpus.for_engine(int(sys.argv[3])):  # It has died, and starts again.
+    threading.Thread(target=stay.wait, daemon=True).start()
 told = {"engine": engine, "threads": of_threads(), "present": sorted(cpus.present), "child": of_a_child()}
 with cpus.anywhere():
     told["anywhere"] = sorted(os.sched_getaffinity(0))
@@ -277,6 +279,18 @@ def test_all_threads_of_a_process_run_on_its_cpu_and_its_engine_beside_it() -> N
         assert len(held) == 1
         assert held != told["present"]
     assert not any(names.is_held(f"engine-{cpu}") for cpu in allowed), "A name outlived its process."
+
+
+def test_an_engine_without_cpus_of_its_own_may_use_all_and_its_worker_keeps_to_one() -> None:
+    """Also the threads that the worker starts with its engine, the second time too."""
+    allowed = sorted(os.sched_getaffinity(0))
+    with started(uuid4().hex, is_on=True, threads=len(allowed)) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        process.communicate()
+    assert told["engine"] == allowed
+    assert told["threads"] == told["afterwards"] == [told["present"]]
+    assert len(told["present"]) == 1
 
 
 def test_switched_off_nothing_keeps_to_a_cpu() -> None:
