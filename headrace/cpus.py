@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 2.0
 #: It moves if others use more than the first share of its CPU's time, and less than the second of another's is used.
 CROWDED, IDLE = 0.3, 0.3
-#: Processes that may keep to one CPU.
-MOST_ON_ONE = 64
 
 #: The calling thread, to sched_setaffinity(2).
 _THIS = 0
@@ -84,26 +82,30 @@ class OwnCpus:
         self.allowed, self.is_on = allowed, False
         self._names = names
         self._order = _in_order(allowed, host)
-        self._mine: tuple[int, str] | None = None
+        self._mine: int | None = None
+        self._present = allowed
         self._of_engine: frozenset[int] = frozenset()
         self._lock = threading.Lock()
 
     @property
     def present(self) -> frozenset[int]:
         """The CPUs that this process keeps to now."""
-        return self.allowed if self._mine is None else frozenset((self._mine[0],))
+        return self._present
 
     def keep_to_one(self) -> None:
-        """Keep all threads of this process to one CPU from now on, to one that fewer others keep to."""
+        """Keep all threads of this process to one CPU from now on, if there is one that no other process keeps to.
+
+        Else they use all CPUs but those of engines, until one is free.
+        """
         if self._is_possible:
             with suppress(OSError):  # Such as too many open files. It tries again at its next look.
-                self._move(self._order)
+                self._move(self._order, or_none=True)
             threading.Thread(target=self._look_on, name="cpu", daemon=True).start()
 
     @contextmanager
     def anywhere(self) -> Iterator[None]:
         """Meanwhile the calling thread may use every CPU but its engine's. For long work without Python's lock."""
-        if self._mine is None:
+        if self.present == self.allowed:
             yield
             return
         _keep_thread(_THIS, self._elsewhere)
@@ -155,34 +157,33 @@ class OwnCpus:
                     self._names.drop(_engine(cpu))
         return self._of_engine if threads is not None else frozenset()
 
-    def _move(self, candidates: list[int]) -> None:
-        """Keep to the first candidate that the fewest keep to and that no engine has; to none if there is none."""
+    def _move(self, candidates: list[int], *, or_none: bool) -> None:
+        """Keep to the first candidate that nobody has. Without one stay, or with `or_none` use all but engines'."""
         with self._lock:
-            before, self._mine = self._mine, self._claimed(candidates)
-            if before is not None:
-                self._names.drop(before[1])
-            if before is not None or self._mine is not None:
-                self._keep(is_first=before is None)
+            of_engines = frozenset(cpu for cpu in self.allowed if self._names.is_held(_engine(cpu)))
+            free = (cpu for cpu in candidates if cpu not in of_engines)
+            taken = next((cpu for cpu in free if self._names.hold(_python(cpu))), None)
+            if taken is None and not or_none:
+                return
+            if self._mine is not None:
+                self._names.drop(_python(self._mine))
+            self._mine = taken
+            present = frozenset((taken,)) if taken is not None else self.allowed - of_engines or self.allowed
+            if present != self.present:
+                before, self._present = self._present, present
+                self._keep(before)
                 # As the kernel has it: it may have refused.
                 log.info("keeps_to_cpus", extra={"cpus": sorted(os.sched_getaffinity(_THIS))})
 
-    def _keep(self, *, is_first: bool = False) -> None:
+    def _keep(self, before: frozenset[int]) -> None:
         """Keep all threads to the present CPUs, but those that were started or are `anywhere`."""
-        spared = frozenset[int]() if is_first or self._mine is None else self._elsewhere
+        spared = self._elsewhere if before != self._elsewhere else None
         done: set[int] = set()
         while new := _threads() - done:
             for thread in new:
                 if _cpus_of(thread) != spared:
                     _keep_thread(thread, self.present)
             done |= new
-
-    def _claimed(self, candidates: list[int]) -> tuple[int, str] | None:
-        free = [cpu for cpu in candidates if not self._names.is_held(_engine(cpu))]
-        for number in range(MOST_ON_ONE):
-            for cpu in free:
-                if self._names.hold(name := f"python-{cpu}-{number}"):
-                    return cpu, name
-        return None
 
     def _look_on(self) -> None:
         before, used, at = _busy_s(), time.process_time(), time.monotonic()
@@ -200,16 +201,19 @@ class OwnCpus:
         Args:
             shares: of each CPU's time, how much is used by all. own: by this process.
         """
-        if self._mine is None or self._names.is_held(_engine(self._mine[0])):
-            self._move(self._order)
-        elif shares.get(self._mine[0], 0) - own > CROWDED:
-            idle = [cpu for cpu in self._order if shares.get(cpu, 1) < IDLE and not self._names.is_held(_engine(cpu))]
-            if idle:
-                self._move(random.sample(idle, len(idle)))
+        if self._mine is None or self._names.is_held(_engine(self._mine)):
+            self._move(self._order, or_none=True)
+        elif shares.get(self._mine, 0) - own > CROWDED:
+            idle = [cpu for cpu in self._order if shares.get(cpu, 1) < IDLE]
+            self._move(random.sample(idle, len(idle)), or_none=False)
 
 
 def _engine(cpu: int) -> str:
     return f"engine-{cpu}"
+
+
+def _python(cpu: int) -> str:
+    return f"python-{cpu}"
 
 
 def _in_order(allowed: frozenset[int], host: str) -> list[int]:

@@ -123,9 +123,15 @@ def engine_of(cpus: OwnCpus) -> frozenset[int]:
 def test_each_process_has_a_cpu_of_its_own_while_there_are_enough(process: Callable[[], OwnCpus]) -> None:
     first = [looking(process()) for _ in CPUS]
     assert {cpu for each in first for cpu in each.present} == CPUS
-    more = [looking(process()) for _ in CPUS]
-    assert {cpu for each in more for cpu in each.present} == CPUS
-    assert all(len(each.present) == 1 for each in first + more)
+    assert all(len(each.present) == 1 for each in first)
+
+
+def test_a_process_without_a_cpu_of_its_own_uses_all_until_one_is_free(process: Callable[[], OwnCpus]) -> None:
+    first = [looking(process()) for _ in CPUS]
+    last = looking(process())
+    assert last.present == CPUS
+    first[2]._names.close()
+    assert looking(last).present == first[2].present
 
 
 def test_processes_leave_the_cpus_of_an_engine(process: Callable[[], OwnCpus]) -> None:
@@ -135,9 +141,7 @@ def test_processes_leave_the_cpus_of_an_engine(process: Callable[[], OwnCpus]) -
         pass
     assert len(engine_of(worker)) == 2
     for each in (*others, worker):
-        looking(each)
-        assert len(each.present) == 1
-        assert not each.present & engine_of(worker)
+        assert not looking(each).present & engine_of(worker)
 
 
 def test_an_engine_gets_all_its_cpus_or_none_and_leaves_one(process: Callable[[], OwnCpus]) -> None:
@@ -171,6 +175,15 @@ def test_a_process_moves_from_a_crowded_cpu_to_an_idle_one(process: Callable[[],
     other = min(CPUS - {mine})
     cpus.look({**dict.fromkeys(CPUS, 1.0), other: IDLE - 0.01}, own=1 - CROWDED - 0.01)
     assert cpus.present == {other}
+
+
+def test_it_does_not_move_to_an_idle_cpu_that_another_keeps_to(process: Callable[[], OwnCpus]) -> None:
+    """Both would wake up on it, and stay there while all CPUs are busy."""
+    cpus, *others = (looking(process()) for _ in CPUS)
+    [mine] = cpus.present
+    cpus.look({**dict.fromkeys(CPUS, 0.0), mine: 1.0}, own=0.0)
+    assert cpus.present == {mine}
+    assert len({cpu for each in others for cpu in each.present}) == len(CPUS) - 1
 
 
 @pytest.mark.parametrize(("others", "idle"), [(CROWDED - 0.01, 0.0), (CROWDED + 0.01, IDLE + 0.01)])
