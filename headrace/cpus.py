@@ -158,7 +158,10 @@ class OwnCpus:
         return self._of_engine if threads is not None else frozenset()
 
     def _move(self, candidates: list[int], *, or_none: bool) -> None:
-        """Keep to the first candidate that nobody has. Without one stay, or with `or_none` use all but engines'."""
+        """Keep to the first of these CPUs that no process has.
+
+        Args: or_none: if all are taken, use every CPU that no engine has. Else stay where the process is.
+        """
         with self._lock:
             of_engines = frozenset(cpu for cpu in self.allowed if self._names.is_held(_engine(cpu)))
             free = (cpu for cpu in candidates if cpu not in of_engines)
@@ -176,7 +179,10 @@ class OwnCpus:
                 log.info("keeps_to_cpus", extra={"cpus": sorted(os.sched_getaffinity(_THIS))})
 
     def _keep(self, before: frozenset[int]) -> None:
-        """Keep all threads to the present CPUs, but those that were started or are `anywhere`."""
+        """Keep all threads to the present CPUs, but those that were started or are `anywhere`.
+
+        Where the process used the same CPUs as they `before`, they cannot be told from the others.
+        """
         spared = self._elsewhere if before != self._elsewhere else None
         done: set[int] = set()
         while new := _threads() - done:
@@ -196,7 +202,7 @@ class OwnCpus:
             before, used, at = now, used_now, at_now
 
     def look(self, shares: Mapping[int, float], own: float) -> None:
-        """Move if an engine has taken this CPU, or if others use it while another is idle.
+        """Move if an engine has taken this CPU, or if others use it while another is idle. Take one if there was none.
 
         Args:
             shares: of each CPU's time, how much is used by all. own: by this process.

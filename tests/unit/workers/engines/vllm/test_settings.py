@@ -93,25 +93,18 @@ def test_half_of_the_cpus_are_left_free(
         assert environ["OMP_NUM_THREADS"] == threads
 
 
-def test_the_threads_that_compute_are_the_operator_s_where_they_are_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "threads"), [({}, 3), ({"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, 12)]
+)
+def test_the_operator_s_number_of_threads_computes_in_each_process_that_shares_a_model(
+    options: dict[str, int], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
-    with environment(PoolSettings(), tmp_path):
-        assert computing_threads(PoolSettings()) == 3
-
-
-def test_each_process_that_shares_a_model_computes_with_as_many_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
-    pool = PoolSettings(engine_options={"tensor_parallel_size": 2, "pipeline_parallel_size": 2})
+    pool = PoolSettings(engine_options=options)
     with environment(pool, tmp_path):
-        assert computing_threads(pool) == 12
+        assert computing_threads(pool) == threads
 
 
 def test_where_vllm_or_a_gpu_decides_no_cpus_are_taken(
