@@ -5,7 +5,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -67,15 +68,29 @@ def engine_cores(processes: Any, worker: int) -> list[int]:
     return [pid for pid, command in processes.tree(worker).items() if "EngineCore" in command]
 
 
+@contextmanager
+def held(full: Any, processes: Any) -> Iterator[int]:
+    """The engine's process, which computes nothing meanwhile: no answer ends before the last job runs."""
+    # An engine that died in the test before has started again once it answers.
+    full.ended(full.submit(prompt="Ready?", max_wait=MAX_WAIT_S, max_tokens=1), ENGINE_UP_S)
+    [core] = engine_cores(processes, full.pid("gpu"))
+    os.kill(core, signal.SIGSTOP)
+    try:
+        yield core
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(core, signal.SIGCONT)
+
+
 def test_jobs_of_a_killed_engine_core_come_back_and_succeed(
     full: Any, processes: Any, wait_until: Callable[..., None]
 ) -> None:
     worker = full.pid("gpu")
-    jobs = full.submit_many(BATCH, max_wait=MAX_WAIT_S, max_tokens=32)
-    wait_until(lambda: full.count("running") == BATCH, "all run")
-    [core] = engine_cores(processes, worker)
-    os.kill(core, signal.SIGKILL)
-    killed_at = time.monotonic()
+    with held(full, processes) as core:
+        jobs = full.submit_many(BATCH, max_wait=MAX_WAIT_S, max_tokens=32)
+        wait_until(lambda: full.count("running") == BATCH, "all run")
+        os.kill(core, signal.SIGKILL)
+        killed_at = time.monotonic()
     wait_until(lambda: full.count("running") == 0, "none runs")
     wait_until(lambda: full.count("running") > 0, "jobs run again", ENGINE_UP_S)
     recovered_s = time.monotonic() - killed_at
@@ -108,13 +123,15 @@ def test_api_and_worker_keep_off_the_cpus_of_the_engine(
 
 
 def test_a_prompt_that_kills_the_engine_fails_and_its_neighbours_succeed(
-    full: Any, wait_until: Callable[..., None]
+    full: Any, processes: Any, wait_until: Callable[..., None]
 ) -> None:
     crashes_before = deaths(full)
-    # Long answers, so that all still run when the poison joins them. Alone, it would kill the engine once only.
-    neighbours = full.submit_many(BATCH - 1, max_wait=MAX_WAIT_S, max_tokens=128)
-    wait_until(lambda: full.count("running") == BATCH - 1, "the neighbours run")
-    poison = full.submit(**POISON)
+    # All run when the poison joins them. Alone, it would kill the engine once only.
+    with held(full, processes):
+        neighbours = full.submit_many(BATCH - 1, max_wait=MAX_WAIT_S, max_tokens=128)
+        wait_until(lambda: full.count("running") == BATCH - 1, "the neighbours run")
+        poison = full.submit(**POISON)
+        wait_until(lambda: full.count("running") == BATCH, "the poison runs with them")
     ended = full.all_ended([poison, *neighbours], ENGINE_UP_S)
     assert (ended[0]["status"], ended[0]["error"]["code"]) == ("failed", "engine_crash")
     assert {(job["status"], job["attempts"]) for job in ended[1:]} == {("succeeded", 1)}
@@ -130,12 +147,13 @@ def deaths(system: Any) -> int:
 
 
 def test_a_worker_told_to_stop_finishes_what_runs_and_leaves_the_rest_in_the_queue(
-    full: Any, wait_until: Callable[..., None]
+    full: Any, processes: Any, wait_until: Callable[..., None]
 ) -> None:
-    jobs = full.submit_many(BATCH, max_wait=MAX_WAIT_S, max_tokens=32)
-    wait_until(lambda: full.count("running") == BATCH, "the engine is full")
-    jobs += full.submit_many(BATCH, max_wait=MAX_WAIT_S, max_tokens=32)
-    stopped, told_at = full.stack.kill("gpu", signal.SIGTERM), time.monotonic()
+    with held(full, processes):
+        jobs = full.submit_many(BATCH, max_wait=MAX_WAIT_S, max_tokens=32)
+        wait_until(lambda: full.count("running") == BATCH, "the engine is full")
+        jobs += full.submit_many(BATCH, max_wait=MAX_WAIT_S, max_tokens=32)
+        stopped, told_at = full.stack.kill("gpu", signal.SIGTERM), time.monotonic()
     full.restarted("gpu", stopped)
     print(f"told to stop with {BATCH} running and {BATCH} waiting: gone after {time.monotonic() - told_at:.1f} s")
     ended = full.all_ended(jobs, ENGINE_UP_S)
