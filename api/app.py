@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flask import Flask, Response, g, request
@@ -27,7 +27,8 @@ from api.door.sharing.single_flight import SingleFlight
 from api.door.spill_switch import SpillSwitch
 from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
-from api.early import EarlyDoor
+from api.early.door import EarlyDoor
+from api.early.polls import EarlyPolls
 from api.errors import problems
 from api.errors.methods import allowed_methods
 from api.metrics import Handled, RequestKind, WebMetrics
@@ -66,6 +67,9 @@ from headrace.policies.pricing import Tariff
 from headrace.store import Store
 from headrace.store.jobs import poison
 from headrace.store.money import budgets, tariffs
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 #: The type of a response that is a stream of events.
 STREAM_TYPE = "text/event-stream"
@@ -108,9 +112,13 @@ def create_app(settings: Settings) -> WebApp:
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
     # Pages of other origins need headers that Flask adds.
-    door = app.wsgi_app if settings.cors.origins else EarlyDoor(app.wsgi_app, parts, PlainJobs(parts.submitter))
-    app.wsgi_app = DispatcherMiddleware(door, {OPS_PATH: create_ops(parts)})  # type: ignore[method-assign]
+    early = app.wsgi_app if settings.cors.origins else _early(app.wsgi_app, parts)
+    app.wsgi_app = DispatcherMiddleware(early, {OPS_PATH: create_ops(parts)})  # type: ignore[method-assign]
     return app
+
+
+def _early(app: "WSGIApplication", parts: WebDeps) -> "WSGIApplication":
+    return EarlyDoor(EarlyPolls(app, parts), parts, PlainJobs(parts.submitter))
 
 
 def build(settings: Settings) -> WebDeps:

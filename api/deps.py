@@ -91,14 +91,18 @@ def query(schema: type[Query]) -> Query:
     return validated(schema, request.args.to_dict())
 
 
+def json_of(body: BaseModel) -> str:
+    """A model as JSON, with a newline at its end."""
+    # Straight from the model: through a dict it takes twice as long.
+    fragments = Fragments()
+    return fragments.filled(body.model_dump_json(context=fragments)) + "\n"
+
+
 def answer(
     body: BaseModel, status: int = 200, *, job_id: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A model as JSON; `job_id` becomes the header `x-job-id`, which every shape of body shares."""
-    # Straight from the model: through a dict it takes twice as long.
-    fragments = Fragments()
-    written = fragments.filled(body.model_dump_json(context=fragments))
-    response = Response(written + "\n", status, mimetype="application/json")
+    response = Response(json_of(body), status, mimetype="application/json")
     if job_id is not None:
         response.headers["x-job-id"] = job_id
     response.headers.update(headers or {})

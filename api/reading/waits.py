@@ -200,11 +200,17 @@ class Waits:
         while not self.is_closed:
             try:
                 step()
-            except (RedisError, StoreUnavailable) as error:
-                log.warning("waits_lost_server", extra={"of": name, "error": str(error)})
-            except Exception:
-                log.exception("waits_failed", extra={"of": name})
+            except Exception as error:
+                self._note(name, error)
             self._stop.wait(POLL_S)
+
+    def _note(self, name: str, error: Exception) -> None:
+        if self.is_closed:  # Its connections were closed while it read.
+            return
+        if isinstance(error, (RedisError, StoreUnavailable)):
+            log.warning("waits_lost_server", extra={"of": name, "error": str(error)})
+        else:
+            log.error("waits_failed", exc_info=error, extra={"of": name})
 
     def _read_messages(self) -> None:
         with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]

@@ -27,7 +27,8 @@ from headrace.errors import BodyTimeout, InvalidRequest, StoreUnavailable, WaitT
 KEY_CHARS_LIMIT = 255
 #: Digits that the n of `Prefer: wait=n` may have.
 WAIT_DIGITS_LIMIT = 9
-#: Names in a request's environment the error that its job has met before Flask saw it: the job may exist.
+#: Names in a request's environment the error that it has met before Flask saw it. What it asks for must not be done
+#: again: the job may exist, or the wait may be over.
 FAILED = "headrace.failed"
 
 

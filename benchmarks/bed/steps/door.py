@@ -36,6 +36,8 @@ from headrace.store.jobs.insertion import insert_batch
 #: Jobs that share a step's round trip, as they do under 32 connections.
 SHARE = 8
 THREADS = 16
+#: Steps of whole requests.
+AT_ONCE, POLL, BY_FLASK = f"whole, {THREADS} at once", f"poll, {THREADS} at once", ", through Flask"
 #: A prompt that makes the body about 1 kB, as in `submit.py`.
 PROMPT = "Explain in plain words why the sky is blue. " * 22
 BODY = json.dumps({"prompt": PROMPT, "max_tokens": 64, "metadata": {"source": "benchmark"}}).encode()
@@ -144,17 +146,28 @@ class Door:
         )
 
     def _whole(self, meter: Meter, jobs: int) -> None:
-        """Whole requests, without the HTTP server. These bodies are plain, so most do not reach Flask."""
+        """Whole requests, without the HTTP server. These bodies are plain, so most do not reach Flask.
+
+        Nor do polls, but with a slash at the end of their path.
+        """
         hello = Wsgi(_hello(), "/hello", b"", self._key, 200)
         submit = Wsgi(self._web, "/v1/jobs", BODY, self._key, 202)
         by_routes = Wsgi(self._web, "/v1/jobs", BODY, {**self._key, **BY_ROUTES}, 202)
         full = Wsgi(self._web, "/v1/jobs", FULL_BODY, self._key, 429)
+        job = f"/v1/jobs/{json.loads(submit())['id']}"
+        poll, poll_by_routes = (Wsgi(self._web, path, b"", self._key, 200) for path in (job, f"{job}/"))
         meter.each("frame: a Flask hello", jobs, hello)
         self._refuse(full)
         meter.each("whole, refused", jobs, full)
         meter.step("whole, one after the other", jobs // 4, lambda: [submit() for _ in range(jobs // 4)])
         with ThreadPoolExecutor(THREADS) as threads:
-            for name, each in ((f"whole, {THREADS} at once", submit), (f"{THREADS} at once, through Flask", by_routes)):
+            steps = {
+                POLL: poll,
+                POLL + BY_FLASK: poll_by_routes,
+                AT_ONCE: submit,
+                AT_ONCE + BY_FLASK: by_routes,
+            }
+            for name, each in steps.items():
                 meter.step(name, jobs, lambda each=each: list(threads.map(lambda _: each(), range(jobs))))  # type: ignore[misc]
 
     def _refuse(self, full: Wsgi) -> None:

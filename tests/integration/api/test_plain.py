@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from werkzeug.test import TestResponse
 
-from api.early import METHOD, PATH
+from api.early.door import METHOD, PATH
 from api.plain import PLAIN_FIELDS, Answer, PlainJobs
 from headrace.broker.messages import list_key
 from headrace.domain.apps import App

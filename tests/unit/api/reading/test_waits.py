@@ -376,6 +376,33 @@ PEER = Peer(bytes([10, 0, 0, 7]), 8000)
 PRESENT, GONE = Connections(frozenset({8000}), {PEER: 1e6}), Connections(frozenset({8000}), {})
 
 
+@pytest.mark.parametrize("stops", [True, False])
+def test_what_breaks_under_the_reader_is_a_failure_unless_the_process_stops(
+    waits: Waits, redis: FakeRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stops: bool
+) -> None:
+    reads, breaks = threading.Event(), threading.Event()
+
+    def get_message(timeout: float) -> None:
+        reads.set()
+        assert breaks.wait(5)
+        raise TypeError("The connection was closed.")
+
+    monkeypatch.setattr(redis, "get_message", get_message)
+    before = {*threading.enumerate()}  # Those of other tests may still end.
+    waits.until_ended(APP, new_id(), Reads(JobState.SUCCEEDED), 60)
+    assert reads.wait(5)
+    [reader] = [each for each in {*threading.enumerate()} - before if each.name == "waits-reader"]
+    if stops:
+        waits.close()
+    breaks.set()
+    if stops:
+        reader.join(5)
+        assert not reader.is_alive()
+        assert caplog.messages == []
+    else:
+        eventually(lambda: "waits_failed" in caplog.messages)
+
+
 class Kernel:
     """Says what is open: each of these in turn, and the last for ever; None: it does not say."""
 

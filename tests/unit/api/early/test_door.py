@@ -11,7 +11,7 @@ import pytest
 from api.bodies.in_flight import SMALL_BYTES
 from api.bodies.small import SmallBodies
 from api.deps import WebDeps
-from api.early import EarlyDoor
+from api.early.door import EarlyDoor
 from api.plain import PLAIN_BYTES, Answer, PlainJobs, Post
 from api.routes.submission import FAILED
 from headrace.domain.apps import App, Scope

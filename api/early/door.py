@@ -1,25 +1,18 @@
-"""Answers submits before Flask sees them, where Flask would cost more than all else about them.
+"""Answers submits: what is sure to be refused (`door.refusing.early_refusals`), and plain jobs (`api.plain`)."""
 
-A WSGI middleware around the app. It answers what is sure to be refused (`door.refusing.early_refusals`) and plain jobs
-(`api.plain`); everything else, each error included, is left to the routes. Where pages of other origins may call, it is
-not installed.
-"""
-
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from io import BytesIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from api.auth import check_scope
 from api.bodies.in_flight import SMALL_BYTES
 from api.deps import WebDeps
+from api.early.sending import Answer, Request, send
 from api.errors.problems import body_of, told_of_refusal
 from api.errors.shapes import shape_of
-from api.metrics import Handled
 from api.plain import PLAIN_BYTES, PlainJobs, Post
 from api.routes.submission import FAILED
 from headrace.domain.apps import App
-from headrace.domain.ids import new_id, show_id
 from headrace.errors import HeadraceError, QueueFull
 
 if TYPE_CHECKING:
@@ -35,15 +28,6 @@ class _Slow(Exception):
     """The body may come slowly: only the routes read such a one."""
 
 
-class _Request(NamedTuple):
-    """One request that may be answered here. Attributes: began: on the monotonic clock."""
-
-    post: Post
-    environ: "WSGIEnvironment"
-    start_response: "StartResponse"
-    began: float
-
-
 class EarlyDoor:
     """Refuses jobs whose queue was full a moment ago, and accepts plain jobs."""
 
@@ -53,17 +37,15 @@ class EarlyDoor:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer the request, or hand it on."""
-        began = time.monotonic()
         if environ["PATH_INFO"] == PATH and environ["REQUEST_METHOD"] == METHOD:
-            post = self._post(environ)
-            if post is not None:
-                answer = self._answer(_Request(post, environ, start_response, began))
-                if answer is not None:
-                    return answer
+            request = Request.of(environ, start_response)
+            if (post := self._post(request)) is not None and (answer := self._answer(request, post)) is not None:
+                return send(request, answer, self._parts.metrics)
         return self._app(environ, start_response)
 
-    def _post(self, environ: "WSGIEnvironment") -> Post | None:
+    def _post(self, request: Request) -> Post | None:
         """What is posted; None if only the routes can tell. They can read the body again."""
+        environ = request.environ
         told, limit = environ.get("CONTENT_LENGTH") or "", PLAIN_BYTES if self._early.is_empty else SMALL_BYTES
         if not (told.isascii() and told.isdigit() and int(told) <= limit):
             return None
@@ -75,7 +57,7 @@ class EarlyDoor:
             raw = self._read(app, environ, int(told))
         except (HeadraceError, _Slow):
             return None
-        return Post(app, raw, show_id(new_id(), "req_"))
+        return Post(app, raw, request.id)
 
     def _read(self, app: App, environ: "WSGIEnvironment", size: int) -> bytes:
         """Read a body that comes promptly. Raises: BodiesFull. _Slow."""
@@ -86,37 +68,21 @@ class EarlyDoor:
         environ["wsgi.input"] = BytesIO(raw)
         return bytes(raw)
 
-    def _answer(self, request: _Request) -> list[bytes] | None:
+    def _answer(self, request: Request, post: Post) -> Answer | None:
         """Refuse or accept the job; None if it is handed on."""
-        post = request.post
         if not self._early.is_empty and (refused := self._early.check(post.app.id, post.raw)) is not None:
-            return self._refuse(request, refused)
+            return _refusal(refused)
         try:
             accepted = self._plain.submit(post)
         except Exception as error:
             # The job may exist. So the route says what went wrong, and does not submit it again.
             request.environ[FAILED] = error
             return None
-        return None if accepted is None else self._send(request, "202 ACCEPTED", accepted.headers, accepted.body)
+        return None if accepted is None else Answer("202 ACCEPTED", accepted.headers, accepted.body, PATH)
 
-    def _refuse(self, request: _Request, refused: QueueFull) -> list[bytes]:
-        shape = shape_of(refused)
-        headers, more = told_of_refusal(refused)
-        body = body_of(str(refused), shape.type, refused.code, refused.param, more)
-        return self._send(request, f"{shape.status} TOO MANY REQUESTS", headers, body, refused.reason)
 
-    def _send(
-        self, request: _Request, status: str, headers: Mapping[str, str], body: bytes, refusal: str | None = None
-    ) -> list[bytes]:
-        took_s = time.monotonic() - request.began
-        named = {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            **headers,
-            "x-request-id": request.post.request_id,
-            "openai-processing-ms": str(round(took_s * 1000)),
-            "Cache-Control": "no-store",
-        }
-        request.start_response(status, list(named.items()))
-        self._parts.metrics.note(Handled(METHOD, PATH, int(status[:3]), "plain", refusal), took_s)
-        return [body]
+def _refusal(refused: QueueFull) -> Answer:
+    shape = shape_of(refused)
+    headers, more = told_of_refusal(refused)
+    body = body_of(str(refused), shape.type, refused.code, refused.param, more)
+    return Answer(f"{shape.status} TOO MANY REQUESTS", headers, body, PATH, refusal=refused.reason)

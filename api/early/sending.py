@@ -1,0 +1,65 @@
+"""Sends an answer as a route would: with the headers that all have, and counted."""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from api.metrics import Handled, RequestKind, WebMetrics
+from headrace.domain.ids import new_id, show_id
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+class Request(NamedTuple):
+    """One request that may be answered here.
+
+    Attributes:
+        id: for the log, and for the caller.
+        began: on the monotonic clock.
+    """
+
+    environ: "WSGIEnvironment"
+    start_response: "StartResponse"
+    id: str
+    began: float
+
+    @classmethod
+    def of(cls, environ: "WSGIEnvironment", start_response: "StartResponse") -> "Request":
+        """The request that begins now."""
+        return cls(environ, start_response, show_id(new_id(), "req_"), time.monotonic())
+
+
+class Answer(NamedTuple):
+    """An answer to send.
+
+    Attributes:
+        status: with its words, such as '200 OK'.
+        headers: besides those that every answer has.
+        rule: the route's template, as Flask has it.
+        refusal: the bound that was met, if the request was refused.
+    """
+
+    status: str
+    headers: Mapping[str, str]
+    body: bytes
+    rule: str
+    kind: RequestKind = "plain"
+    refusal: str | None = None
+
+
+def send(request: Request, answer: Answer, metrics: WebMetrics) -> list[bytes]:
+    """Begin the answer, and count the request. Returns the body."""
+    took_s = time.monotonic() - request.began
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(answer.body)),
+        **answer.headers,
+        "x-request-id": request.id,
+        "openai-processing-ms": str(round(took_s * 1000)),
+        "Cache-Control": "no-store",
+    }
+    request.start_response(answer.status, list(headers.items()))
+    method, status = request.environ["REQUEST_METHOD"], int(answer.status[:3])
+    metrics.note(Handled(method, answer.rule, status, answer.kind, answer.refusal), took_s)
+    return [answer.body]

@@ -1,0 +1,135 @@
+"""Polls are answered before Flask just as the routes answer them: status, body, headers and counts are the same."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, request, request_started
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.deps import EXTENSION
+from headrace.domain.ids import new_id, parse_id, show_id
+from headrace.errors import StoreUnavailable
+from tests.waiting import until
+
+#: What differs between two answers that are alike.
+OWN_HEADERS = {"x-request-id", "openai-processing-ms"}
+CACHED = {"prompt": "Why?", "temperature": 0, "cache": "exact"}
+ASKED: dict[str, dict[str, Any]] = {
+    "plain": {"prompt": "Why?", "metadata": {"of": "a user"}, "end_user": "Ada"},
+    "reasoning": {"prompt": "Do think!"},
+    "tools": {"prompt": "Why?", "tools": [{"type": "function", "function": {"name": "weather", "parameters": {}}}]},
+    "several answers": {"prompt": "Why?", "n": 2},
+    "log probabilities": {"prompt": "Why?", "top_logprobs": 2},
+    "cache": CACHED,
+}
+
+
+@pytest.fixture
+def by_flask(web: Flask) -> Iterator[list[str]]:
+    """The path of each request that Flask got."""
+    paths: list[str] = []
+    with request_started.connected_to(lambda *_, **__: paths.append(request.path), web):
+        yield paths
+
+
+@pytest.fixture
+def both(client: FlaskClient, by_flask: list[str]) -> Callable[..., tuple[TestResponse, TestResponse]]:
+    """Polls before Flask, and through it: a slash at the end of the path changes nothing else."""
+
+    def both(public_id: str, query: str = "") -> tuple[TestResponse, TestResponse]:
+        first = client.get(f"/v1/jobs/{public_id}{query}")
+        assert by_flask == []
+        second = client.get(f"/v1/jobs/{public_id}/{query}")
+        assert by_flask.pop() == f"/v1/jobs/{public_id}/"
+        return first, second
+
+    return both
+
+
+def headers_of(response: TestResponse) -> dict[str, str]:
+    assert response.headers["x-request-id"].startswith("req_")
+    assert response.headers["openai-processing-ms"].isdigit()
+    return {name: value for name, value in response.headers.items() if name not in OWN_HEADERS}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.parametrize("query", ["", "?wait=0.01"])
+def test_a_poll_is_answered_alike_by_both_ways(
+    client: FlaskClient, both: Any, by_flask: list[str], finish: Any, kind: str, query: str
+) -> None:
+    public_id = client.post("/v1/jobs", json=ASKED[kind]).get_json()["id"]
+    by_flask.clear()
+
+    for status in ("queued", "succeeded"):
+        first, second = both(public_id, query)
+        assert first.get_json()["status"] == status
+        assert (first.status_code, headers_of(first)) == (second.status_code, headers_of(second))
+        assert first.data == second.data
+        if status == "queued":
+            finish(parse_id(public_id))
+
+
+def test_a_poll_is_counted_alike_by_both_ways(client: FlaskClient, web: Flask, both: Any, by_flask: list[str]) -> None:
+    public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
+    by_flask.clear()
+    both(public_id)
+    both(public_id, "?wait=0.01")
+    samples = [each for metric in web.extensions[EXTENSION].metrics.collect() for each in metric.samples]
+    polls = {
+        each.labels["kind"]: each.value
+        for each in samples
+        if each.name.endswith("_count") and each.labels["route"] == "/v1/jobs/{public_id}"
+    }
+    assert polls == {"plain": 2, "wait": 2}
+
+
+def test_an_unknown_job_and_a_foreign_one_are_not_found(
+    client: FlaskClient, client_of: Callable[..., FlaskClient], make_key: Callable[[str], str]
+) -> None:
+    theirs = client_of(make_key("other")).post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
+    for public_id in (theirs, show_id(new_id())):
+        response = client.get(f"/v1/jobs/{public_id}?wait=30")
+        assert (response.status_code, response.get_json()["error"]["code"]) == (404, "not_found")
+
+
+def test_a_poll_that_fails_after_its_wait_does_not_wait_twice(
+    client: FlaskClient, web: Flask, by_flask: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
+    by_flask.clear()
+    parts, answers, watches = web.extensions[EXTENSION], list[TestResponse](), list[object]()
+    add = type(parts.waits)._add
+
+    def counted(waits: Any, watch: object, job_id: Any) -> None:
+        watches.append(watch)
+        add(waits, watch, job_id)
+
+    monkeypatch.setattr(type(parts.waits), "_add", counted)
+    waiting = threading.Thread(target=lambda: answers.append(client.get(f"/v1/jobs/{public_id}?wait=30")))
+    waiting.start()
+    until(lambda: parts.waits.is_watched(parse_id(public_id)) and parts.waits.slots()["wait"].held == 1)
+
+    def away(*_: Any) -> None:
+        raise StoreUnavailable("Postgres does not answer: gone")
+
+    monkeypatch.setattr("headrace.store.jobs.find_all", away)
+    parts.waits.close()
+    waiting.join(20)
+
+    assert not waiting.is_alive()
+    [answer] = answers
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "store_unavailable")
+    assert (len(watches), by_flask) == (1, [f"/v1/jobs/{public_id}"])
+
+
+def test_where_pages_of_other_origins_may_call_flask_answers_polls(
+    build_web: Callable[..., Flask], client_of: Callable[..., FlaskClient], key: str, settings: Any
+) -> None:
+    cors = settings.cors.model_copy(update={"origins": ("https://example.com",)})
+    client = client_of(key, build_web(cors=cors))
+    public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
+    response = client.get(f"/v1/jobs/{public_id}", headers={"Origin": "https://example.com"})
+    assert response.headers["Access-Control-Allow-Origin"] == "https://example.com"
