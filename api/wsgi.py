@@ -4,7 +4,9 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 from functools import cache
+from typing import TYPE_CHECKING
 
 from flask import Flask
 
@@ -15,6 +17,9 @@ from headrace import cpus, heap, startup
 from headrace.config import Settings
 from headrace.endpoint import Endpoint
 from headrace.logging import configure
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 #: How often a thread that waits for the GIL requests it, in seconds. Hundreds of such threads make each request costly.
 #: Python's default is 5 ms; few calls here hold the GIL that long.
@@ -46,6 +51,20 @@ def _serve_metrics(app: Flask, settings: Settings) -> None:
     Endpoint([app.extensions[EXTENSION].metrics], settings.metrics_host, settings.metrics_port).start()
 
 
+def _probing(app: "WSGIApplication") -> "WSGIApplication":
+    """Have the kernel probe clients from the first request on: the server makes its socket after it has loaded the app.
+
+    Not in a hook of Flask's, since Flask may never see a request.
+    """
+    probe = cache(probe_clients)
+
+    def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        probe()
+        return app(environ, start_response)
+
+    return call
+
+
 @cache
 def _app() -> Flask:
     """The web process's app, made after its servers passed their checks."""
@@ -58,8 +77,7 @@ def _app() -> Flask:
         _serve_metrics(app, settings)
     heap.settle(GC_THRESHOLD)
     cpus.own.keep_to_one()
-    # The server makes its socket after it has loaded the app, so the first request is the first to find it.
-    app.before_request(cache(probe_clients))
+    app.wsgi_app = _probing(app.wsgi_app)  # type: ignore[assignment, method-assign]
     if threading.current_thread() is threading.main_thread():
         _end_waits_on_signal(app)
     return app
