@@ -148,7 +148,7 @@ class Door:
     def _whole(self, meter: Meter, jobs: int) -> None:
         """Whole requests, without the HTTP server. These bodies are plain, so most do not reach Flask.
 
-        Nor do polls, but with a slash at the end of their path.
+        Polls reach it only with a slash at the end of their path.
         """
         hello = Wsgi(_hello(), "/hello", b"", self._key, 200)
         submit = Wsgi(self._web, "/v1/jobs", BODY, self._key, 202)
