@@ -13,7 +13,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from api import cors
 from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
-from api.deps import EXTENSION, WebDeps, deps
+from api.deps import EXTENSION, FAILED, Failed, WebDeps, deps
 from api.door.cached.current_tariff import CurrentTariff
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
@@ -204,7 +204,11 @@ def _note_short(store: Store, account_id: UUID, kind: Kind) -> None:
 
 
 def _begin() -> None:
-    g.began = time.monotonic()
+    failed: Failed | None = request.environ.get(FAILED)
+    if failed is None:
+        g.began = time.monotonic()
+    else:
+        g.began, g.waits = failed.began, failed.waits
     g.request_id = show_id(new_id(), "req_")
 
 

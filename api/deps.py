@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from flask import Response, current_app, request
 from pydantic import BaseModel
@@ -30,6 +30,21 @@ from headrace.store import Store
 Query = TypeVar("Query", bound=BaseModel)
 
 EXTENSION = "headrace"
+#: Names in a request's environment what failed before Flask saw it: a `Failed`.
+FAILED = "headrace.failed"
+
+
+class Failed(NamedTuple):
+    """What failed before Flask saw the request. It must not be tried again: the job may exist, or the wait may be over.
+
+    Attributes:
+        began: when the request did, on the monotonic clock.
+        waits: whether it waited for the end of a job.
+    """
+
+    error: Exception
+    began: float
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +91,12 @@ def deps() -> WebDeps:
 def caller() -> App:
     """The app that calls. Every route under /v1 must begin with this.
 
-    Raises: Unauthenticated. PermissionDenied: the key's scopes do not allow this method. StoreUnavailable.
+    Raises: Unauthenticated. PermissionDenied: the key's scopes do not allow this method. StoreUnavailable. Any error
+    that the request has met before Flask saw it.
     """
+    failed: Failed | None = request.environ.get(FAILED)
+    if failed is not None:
+        raise failed.error
     app = deps().authenticator.authenticate(request.headers.get("Authorization"))
     check_scope(app, request.method)
     return app

@@ -4,14 +4,12 @@ from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from api.auth import check_scope
 from api.bodies.in_flight import SMALL_BYTES
 from api.deps import WebDeps
-from api.early.sending import Answer, Request, send
+from api.early.sending import Answer, Request, caller_of, hand_on, send
 from api.errors.problems import body_of, told_of_refusal
 from api.errors.shapes import shape_of
 from api.plain import PLAIN_BYTES, PlainJobs, Post
-from api.routes.submission import FAILED
 from headrace.domain.apps import App
 from headrace.errors import HeadraceError, QueueFull
 
@@ -51,9 +49,9 @@ class EarlyDoor:
             return None
         if any(name in environ for name in LEFT_ALONE):
             return None
+        if (app := caller_of(request, self._parts.authenticator)) is None:
+            return None
         try:
-            app = self._parts.authenticator.authenticate(environ.get("HTTP_AUTHORIZATION"))
-            check_scope(app, METHOD)
             raw = self._read(app, environ, int(told))
         except (HeadraceError, _Slow):
             return None
@@ -76,7 +74,7 @@ class EarlyDoor:
             accepted = self._plain.submit(post)
         except Exception as error:
             # The job may exist. So the route says what went wrong, and does not submit it again.
-            request.environ[FAILED] = error
+            hand_on(request, error)
             return None
         return None if accepted is None else Answer("202 ACCEPTED", accepted.headers, accepted.body, PATH)
 

@@ -5,22 +5,19 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from api.auth import check_scope
 from api.deps import WebDeps, json_of
-from api.early.sending import Answer, Request, send
+from api.early.sending import Answer, Request, caller_of, hand_on, send
 from api.reading.peers import peer_of
-from api.routes.submission import FAILED, headers_of_job
+from api.routes.submission import headers_of_job
 from api.schemas.jobs import JobBody
 from headrace.domain.apps import App
 from headrace.domain.ids import parse_id, show_id
-from headrace.domain.jobs import Job
-from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 RULE, METHOD = "/v1/jobs/<public_id>", "GET"
-#: The usual spelling of both. Another one is left to the routes.
+#: The usual spellings of the path and of the query. Others are left to the routes.
 _PATH = re.compile("/v1/jobs/(job_[0-9a-f]{32})")
 _WAIT = re.compile("wait=([0-9]{1,6}([.][0-9]{1,6})?)")
 
@@ -43,12 +40,14 @@ class EarlyPolls:
         """Answer the request, or hand it on."""
         if environ["REQUEST_METHOD"] == METHOD and (path := _PATH.fullmatch(environ["PATH_INFO"])) is not None:
             request = Request.of(environ, start_response)
-            if (poll := self._poll(path[1], environ)) is not None and (job := self._job(poll, environ)) is not None:
-                return self._send(request, job, is_wait=poll.wait_s > 0)
+            poll = self._poll(path[1], request)
+            if poll is not None and (answer := self._answer(poll, request)) is not None:
+                return send(request, answer, self._parts.metrics)
         return self._app(environ, start_response)
 
-    def _poll(self, public_id: str, environ: "WSGIEnvironment") -> _Poll | None:
+    def _poll(self, public_id: str, request: Request) -> _Poll | None:
         """What is asked for; None if only the routes can tell."""
+        environ = request.environ
         told = environ.get("QUERY_STRING", "")
         wait = _WAIT.fullmatch(told)
         has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
@@ -57,25 +56,17 @@ class EarlyPolls:
         wait_s = float(wait[1]) if wait is not None else 0.0
         if wait_s > self._parts.settings.wait_limit_s:
             return None
-        try:
-            app = self._parts.authenticator.authenticate(environ.get("HTTP_AUTHORIZATION"))
-            check_scope(app, METHOD)
-        except HeadraceError:
-            return None
-        return _Poll(app, parse_id(public_id), wait_s)
+        app = caller_of(request, self._parts.authenticator)
+        return None if app is None else _Poll(app, parse_id(public_id), wait_s)
 
-    def _job(self, poll: _Poll, environ: "WSGIEnvironment") -> Job | None:
+    def _answer(self, poll: _Poll, request: Request) -> Answer | None:
         """The job, once it has ended or the wait is over. None: the route says what went wrong, without a wait."""
-        app_id, job_id = poll.app.id, poll.job_id
+        app_id, job_id, waits = poll.app.id, poll.job_id, poll.wait_s > 0
         try:
-            read, peer = self._parts.reader.read, peer_of(environ)
-            return self._parts.waits.until_ended(app_id, job_id, lambda: read(app_id, job_id), poll.wait_s, peer)
+            read, peer = self._parts.reader.read, peer_of(request.environ)
+            job = self._parts.waits.until_ended(app_id, job_id, lambda: read(app_id, job_id), poll.wait_s, peer)
+            headers = {"x-job-id": show_id(job.id), **headers_of_job(job)}
+            return Answer("200 OK", headers, json_of(JobBody.of(job)).encode(), RULE, "wait" if waits else "plain")
         except Exception as error:
-            environ[FAILED] = error
+            hand_on(request, error, waits=waits)
             return None
-
-    def _send(self, request: Request, job: Job, *, is_wait: bool) -> list[bytes]:
-        headers = {"x-job-id": show_id(job.id), **headers_of_job(job)}
-        body = json_of(JobBody.of(job)).encode()
-        answer = Answer("200 OK", headers, body, RULE, "wait" if is_wait else "plain")
-        return send(request, answer, self._parts.metrics)

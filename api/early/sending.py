@@ -1,10 +1,13 @@
-"""Sends an answer as a route would: with the headers that all have, and counted."""
+"""Requests before Flask: who calls, and an answer as a route would send it: with the headers of all, and counted."""
 
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from api.auth import Authenticator, check_scope
+from api.deps import FAILED, Failed
 from api.metrics import Handled, RequestKind, WebMetrics
+from headrace.domain.apps import App
 from headrace.domain.ids import new_id, show_id
 
 if TYPE_CHECKING:
@@ -46,6 +49,23 @@ class Answer(NamedTuple):
     rule: str
     kind: RequestKind = "plain"
     refusal: str | None = None
+
+
+def caller_of(request: Request, authenticator: Authenticator) -> App | None:
+    """The app that calls; None if the route must refuse the request."""
+    environ = request.environ
+    try:
+        app = authenticator.authenticate(environ.get("HTTP_AUTHORIZATION"))
+        check_scope(app, environ["REQUEST_METHOD"])
+    except Exception as error:
+        hand_on(request, error)
+        return None
+    return app
+
+
+def hand_on(request: Request, error: Exception, *, waits: bool = False) -> None:
+    """Let the route answer with this error, without trying again. Args: waits: whether the request has waited."""
+    request.environ[FAILED] = Failed(error, request.began, waits)
 
 
 def send(request: Request, answer: Answer, metrics: WebMetrics) -> list[bytes]:

@@ -7,7 +7,7 @@ from flask import g, request
 from api.deps import deps
 from api.reading import ending
 from api.reading.peers import peer_of
-from api.routes.submission import FAILED, read_job
+from api.routes.submission import read_job
 from headrace.domain.apps import App
 from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest
@@ -20,14 +20,12 @@ CONFIRMED_WITHIN_S = 2.0
 def when_ended(app: App, job_id: UUID, wait_s: float) -> Job:
     """The caller's job, once it has ended, or as it stands when the wait is over.
 
-    Raises: NotFound. StoreUnavailable.
+    Raises: InvalidRequest: the wait is too long. NotFound. StoreUnavailable.
     """
     limit_s = deps().settings.wait_limit_s
     if wait_s > limit_s:
         raise InvalidRequest(f"Invalid 'wait': it may be at most {limit_s:g} seconds.", param="wait")
     g.waits = wait_s > 0
-    if (failed := request.environ.get(FAILED)) is not None:
-        raise failed
     return deps().waits.until_ended(app.id, job_id, lambda: read_job(app, job_id), wait_s, peer_of(request.environ))
 
 

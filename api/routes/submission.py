@@ -27,9 +27,6 @@ from headrace.errors import BodyTimeout, InvalidRequest, StoreUnavailable, WaitT
 KEY_CHARS_LIMIT = 255
 #: Digits that the n of `Prefer: wait=n` may have.
 WAIT_DIGITS_LIMIT = 9
-#: Names in a request's environment the error that it has met before Flask saw it. What it asks for must not be done
-#: again: the job may exist, or the wait may be over.
-FAILED = "headrace.failed"
 
 
 def body(app: App) -> dict[str, Any]:
@@ -155,8 +152,6 @@ def preferred_wait_s() -> float:
 
 def accept(draft: Draft, app: App, key: Idempotency | None) -> Accepted:
     """Accept a draft. Raises: as `Submitter.submit`."""
-    if (failed := request.environ.get(FAILED)) is not None:
-        raise failed
     return deps().submitter.submit(draft, app, key, g.request_id)
 
 

@@ -10,8 +10,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.deps import EXTENSION
+from api.schemas.jobs import JobBody
 from headrace.domain.ids import new_id, parse_id, show_id
 from headrace.errors import StoreUnavailable
+from headrace.store import jobs
 from tests.waiting import until
 
 #: What differs between two answers that are alike.
@@ -55,6 +57,13 @@ def headers_of(response: TestResponse) -> dict[str, str]:
     return {name: value for name, value in response.headers.items() if name not in OWN_HEADERS}
 
 
+def samples(web: Flask, ending: str, **labels: str) -> list[float]:
+    """What was counted of the polls with these labels."""
+    wanted = {"route": "/v1/jobs/{public_id}", **labels}.items()
+    found = [each for metric in web.extensions[EXTENSION].metrics.collect() for each in metric.samples]
+    return [each.value for each in found if each.name.endswith(ending) and wanted <= each.labels.items()]
+
+
 @pytest.mark.parametrize("kind", ASKED)
 @pytest.mark.parametrize("query", ["", "?wait=0.01"])
 def test_a_poll_is_answered_alike_by_both_ways(
@@ -77,13 +86,7 @@ def test_a_poll_is_counted_alike_by_both_ways(client: FlaskClient, web: Flask, b
     by_flask.clear()
     both(public_id)
     both(public_id, "?wait=0.01")
-    samples = [each for metric in web.extensions[EXTENSION].metrics.collect() for each in metric.samples]
-    polls = {
-        each.labels["kind"]: each.value
-        for each in samples
-        if each.name.endswith("_count") and each.labels["route"] == "/v1/jobs/{public_id}"
-    }
-    assert polls == {"plain": 2, "wait": 2}
+    assert (samples(web, "_count", kind="plain"), samples(web, "_count", kind="wait")) == ([2], [2])
 
 
 def test_an_unknown_job_and_a_foreign_one_are_not_found(
@@ -123,6 +126,63 @@ def test_a_poll_that_fails_after_its_wait_does_not_wait_twice(
     [answer] = answers
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "store_unavailable")
     assert (len(watches), by_flask) == (1, [f"/v1/jobs/{public_id}"])
+
+
+def test_a_poll_that_fails_after_its_wait_is_counted_with_its_wait(
+    client: FlaskClient, web: Flask, by_flask: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
+    by_flask.clear()
+    reads, find_all = list[object](), jobs.find_all
+
+    def find_once(*asked: Any) -> Any:
+        reads.append(asked)
+        if len(reads) > 1:
+            raise StoreUnavailable("Postgres does not answer: gone")
+        return find_all(*asked)
+
+    monkeypatch.setattr("headrace.store.jobs.find_all", find_once)
+    answer = client.get(f"/v1/jobs/{public_id}?wait=0.2")
+
+    assert (answer.status_code, by_flask) == (503, [f"/v1/jobs/{public_id}"])
+    assert int(answer.headers["openai-processing-ms"]) >= 200
+    [took_s] = samples(web, "_sum", kind="wait", status="503")
+    assert took_s >= 0.2
+
+
+def test_a_bug_while_a_job_is_written_is_answered_by_the_route(
+    client: FlaskClient, web: Flask, by_flask: list[str], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
+    by_flask.clear()
+
+    def broken(_: object) -> Any:
+        raise ValueError("A bug.")
+
+    monkeypatch.setattr(JobBody, "of", broken)
+    answer = client.get(f"/v1/jobs/{public_id}")
+
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (500, "internal_error")
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert (by_flask, samples(web, "_count", kind="plain", status="500")) == ([f"/v1/jobs/{public_id}"], [1])
+    assert caplog.messages.count("request_failed") == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_key_is_looked_up_once_while_postgres_is_away(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    lookups = list[object]()
+
+    def away(*asked: object) -> Any:
+        lookups.append(asked)
+        raise StoreUnavailable("Postgres does not answer: gone")
+
+    monkeypatch.setattr("headrace.store.clients.keys.authenticate_all", away)
+    path = "/v1/jobs" if method == "POST" else f"/v1/jobs/{show_id(new_id())}"
+    answer = client.open(path, method=method, json={"prompt": "Why?"} if method == "POST" else None)
+
+    assert (answer.status_code, len(lookups)) == (503, 1)
 
 
 def test_where_pages_of_other_origins_may_call_flask_answers_polls(

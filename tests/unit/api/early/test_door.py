@@ -10,10 +10,9 @@ import pytest
 
 from api.bodies.in_flight import SMALL_BYTES
 from api.bodies.small import SmallBodies
-from api.deps import WebDeps
+from api.deps import FAILED, Failed, WebDeps
 from api.early.door import EarlyDoor
 from api.plain import PLAIN_BYTES, Answer, PlainJobs, Post
-from api.routes.submission import FAILED
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import new_id
 from headrace.errors import QueueFull, StoreUnavailable, Unauthenticated
@@ -67,7 +66,8 @@ class World:
 
     def _flask(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         start_response("202 ACCEPTED", [])
-        self.handed_on.append(environ.get(FAILED))
+        failed: Failed | None = environ.get(FAILED)
+        self.handed_on.append(None if failed is None else failed.error)
         return [environ["wsgi.input"].read()]
 
     def post(self, **changes: str) -> tuple[str, dict[str, str], bytes]:

@@ -6,12 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from api.deps import WebDeps
+from api.deps import FAILED, Failed, WebDeps
 from api.early.polls import EarlyPolls
-from api.routes.submission import FAILED
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import new_id, show_id
-from headrace.errors import NotFound, StoreUnavailable, Unauthenticated
+from headrace.errors import NotFound, PermissionDenied, StoreUnavailable, Unauthenticated
 
 APP = App(new_id(), "test", "whsec_test", scopes=frozenset({Scope.READ}))
 JOB_ID = new_id()
@@ -52,7 +51,8 @@ class World:
 
     def _flask(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
-        self.handed_on.append(environ.get(FAILED))
+        failed: Failed | None = environ.get(FAILED)
+        self.handed_on.append(None if failed is None else failed.error)
         return [b"by the routes"]
 
     def get(self, query: str = "", **changes: str) -> bytes:
@@ -112,4 +112,6 @@ def test_any_other_request_is_handed_on_untouched(world: World, changes: dict[st
 def test_a_key_that_may_not_read_is_refused_by_the_routes(world: World, app: App | None) -> None:
     world.app = app
     assert world.get() == b"by the routes"
-    assert (world.waited, world.handed_on) == ([], [None])
+    [error] = world.handed_on
+    assert isinstance(error, Unauthenticated if app is None else PermissionDenied)
+    assert world.waited == []
