@@ -206,10 +206,9 @@ def _note_short(store: Store, account_id: UUID, kind: Kind) -> None:
 def _begin() -> None:
     failed: Failed | None = request.environ.get(FAILED)
     if failed is None:
-        g.began = time.monotonic()
+        g.began, g.request_id = time.monotonic(), show_id(new_id(), "req_")
     else:
-        g.began, g.waits = failed.began, failed.waits
-    g.request_id = show_id(new_id(), "req_")
+        g.began, g.request_id, g.waits = failed.began, failed.request_id, failed.waits
 
 
 def _end(response: Response) -> Response:

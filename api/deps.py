@@ -39,11 +39,13 @@ class Failed(NamedTuple):
 
     Attributes:
         began: when the request did, on the monotonic clock.
+        request_id: for the log, and for the caller.
         waits: whether it waited for the end of a job.
     """
 
     error: Exception
     began: float
+    request_id: str
     waits: bool = False
 
 
@@ -94,7 +96,8 @@ def caller() -> App:
     Raises: Unauthenticated. PermissionDenied: the key's scopes do not allow this method. StoreUnavailable. Any error
     that the request has met before Flask saw it.
     """
-    failed: Failed | None = request.environ.get(FAILED)
+    # Taken out, since the error's frames hold the environment.
+    failed: Failed | None = request.environ.pop(FAILED, None)
     if failed is not None:
         raise failed.error
     app = deps().authenticator.authenticate(request.headers.get("Authorization"))

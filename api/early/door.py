@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from api.bodies.in_flight import SMALL_BYTES
 from api.deps import WebDeps
-from api.early.sending import Answer, Request, caller_of, hand_on, send
+from api.early.sending import Reply, Request, caller_of, hand_on, send
 from api.errors.problems import body_of, told_of_refusal
 from api.errors.shapes import shape_of
 from api.plain import PLAIN_BYTES, PlainJobs, Post
@@ -37,8 +37,8 @@ class EarlyDoor:
         """Answer the request, or hand it on."""
         if environ["PATH_INFO"] == PATH and environ["REQUEST_METHOD"] == METHOD:
             request = Request.of(environ, start_response)
-            if (post := self._post(request)) is not None and (answer := self._answer(request, post)) is not None:
-                return send(request, answer, self._parts.metrics)
+            if (post := self._post(request)) is not None and (reply := self._reply(request, post)) is not None:
+                return send(request, reply, self._parts.metrics)
         return self._app(environ, start_response)
 
     def _post(self, request: Request) -> Post | None:
@@ -66,7 +66,7 @@ class EarlyDoor:
         environ["wsgi.input"] = BytesIO(raw)
         return bytes(raw)
 
-    def _answer(self, request: Request, post: Post) -> Answer | None:
+    def _reply(self, request: Request, post: Post) -> Reply | None:
         """Refuse or accept the job; None if it is handed on."""
         if not self._early.is_empty and (refused := self._early.check(post.app.id, post.raw)) is not None:
             return _refusal(refused)
@@ -76,11 +76,11 @@ class EarlyDoor:
             # The job may exist. So the route says what went wrong, and does not submit it again.
             hand_on(request, error)
             return None
-        return None if accepted is None else Answer("202 ACCEPTED", accepted.headers, accepted.body, PATH)
+        return None if accepted is None else Reply("202 ACCEPTED", accepted.headers, accepted.body, PATH)
 
 
-def _refusal(refused: QueueFull) -> Answer:
+def _refusal(refused: QueueFull) -> Reply:
     shape = shape_of(refused)
     headers, more = told_of_refusal(refused)
     body = body_of(str(refused), shape.type, refused.code, refused.param, more)
-    return Answer(f"{shape.status} TOO MANY REQUESTS", headers, body, PATH, refusal=refused.reason)
+    return Reply(f"{shape.status} TOO MANY REQUESTS", headers, body, PATH, refusal=refused.reason)

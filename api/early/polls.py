@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from api.deps import WebDeps, json_of
-from api.early.sending import Answer, Request, caller_of, hand_on, send
+from api.early.sending import Reply, Request, caller_of, hand_on, send
 from api.reading.peers import peer_of
 from api.routes.submission import headers_of_job
 from api.schemas.jobs import JobBody
@@ -41,8 +41,8 @@ class EarlyPolls:
         if environ["REQUEST_METHOD"] == METHOD and (path := _PATH.fullmatch(environ["PATH_INFO"])) is not None:
             request = Request.of(environ, start_response)
             poll = self._poll(path[1], request)
-            if poll is not None and (answer := self._answer(poll, request)) is not None:
-                return send(request, answer, self._parts.metrics)
+            if poll is not None and (reply := self._reply(poll, request)) is not None:
+                return send(request, reply, self._parts.metrics)
         return self._app(environ, start_response)
 
     def _poll(self, public_id: str, request: Request) -> _Poll | None:
@@ -59,14 +59,14 @@ class EarlyPolls:
         app = caller_of(request, self._parts.authenticator)
         return None if app is None else _Poll(app, parse_id(public_id), wait_s)
 
-    def _answer(self, poll: _Poll, request: Request) -> Answer | None:
+    def _reply(self, poll: _Poll, request: Request) -> Reply | None:
         """The job, once it has ended or the wait is over. None: the route says what went wrong, without a wait."""
         app_id, job_id, waits = poll.app.id, poll.job_id, poll.wait_s > 0
         try:
             read, peer = self._parts.reader.read, peer_of(request.environ)
             job = self._parts.waits.until_ended(app_id, job_id, lambda: read(app_id, job_id), poll.wait_s, peer)
             headers = {"x-job-id": show_id(job.id), **headers_of_job(job)}
-            return Answer("200 OK", headers, json_of(JobBody.of(job)).encode(), RULE, "wait" if waits else "plain")
+            return Reply("200 OK", headers, json_of(JobBody.of(job)).encode(), RULE, "wait" if waits else "plain")
         except Exception as error:
             hand_on(request, error, waits=waits)
             return None

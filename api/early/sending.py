@@ -33,7 +33,7 @@ class Request(NamedTuple):
         return cls(environ, start_response, show_id(new_id(), "req_"), time.monotonic())
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """An answer to send.
 
     Attributes:
@@ -65,21 +65,21 @@ def caller_of(request: Request, authenticator: Authenticator) -> App | None:
 
 def hand_on(request: Request, error: Exception, *, waits: bool = False) -> None:
     """Let the route answer with this error, without trying again. Args: waits: whether the request has waited."""
-    request.environ[FAILED] = Failed(error, request.began, waits)
+    request.environ[FAILED] = Failed(error, request.began, request.id, waits)
 
 
-def send(request: Request, answer: Answer, metrics: WebMetrics) -> list[bytes]:
+def send(request: Request, reply: Reply, metrics: WebMetrics) -> list[bytes]:
     """Begin the answer, and count the request. Returns the body."""
     took_s = time.monotonic() - request.began
     headers = {
         "Content-Type": "application/json",
-        "Content-Length": str(len(answer.body)),
-        **answer.headers,
+        "Content-Length": str(len(reply.body)),
+        **reply.headers,
         "x-request-id": request.id,
         "openai-processing-ms": str(round(took_s * 1000)),
         "Cache-Control": "no-store",
     }
-    request.start_response(answer.status, list(headers.items()))
-    method, status = request.environ["REQUEST_METHOD"], int(answer.status[:3])
-    metrics.note(Handled(method, answer.rule, status, answer.kind, answer.refusal), took_s)
-    return [answer.body]
+    request.start_response(reply.status, list(headers.items()))
+    method, status = request.environ["REQUEST_METHOD"], int(reply.status[:3])
+    metrics.note(Handled(method, reply.rule, status, reply.kind, reply.refusal), took_s)
+    return [reply.body]

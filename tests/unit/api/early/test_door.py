@@ -30,6 +30,7 @@ class World:
         noted: what the metrics were told.
         accepted: the answer to a plain job, or its error; None: it is not plain.
         handed_on: the error of each request that Flask got.
+        failed_ids: the ids of those that had one.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class World:
         self.is_empty, self.asked, self.noted = False, list[bytes](), list[Any]()
         self.refusal: QueueFull | None = FULL
         self.accepted: Answer | Exception | None = None
-        self.posted, self.handed_on = list[Post](), list[Any]()
+        self.posted, self.handed_on, self.failed_ids = list[Post](), list[Any](), list[str]()
         self.small = SmallBodies()
         with self.small.reading(APP.id):
             pass  # Its last body came promptly.
@@ -68,6 +69,7 @@ class World:
         start_response("202 ACCEPTED", [])
         failed: Failed | None = environ.get(FAILED)
         self.handed_on.append(None if failed is None else failed.error)
+        self.failed_ids += [] if failed is None else [failed.request_id]
         return [environ["wsgi.input"].read()]
 
     def post(self, **changes: str) -> tuple[str, dict[str, str], bytes]:
@@ -154,6 +156,7 @@ def test_a_job_that_may_exist_is_handed_on_with_its_error(world: World) -> None:
     world.refusal, world.accepted = None, StoreUnavailable("It does not answer.")
     assert world.post()[2] == BODY
     assert world.handed_on == [world.accepted]
+    assert world.failed_ids == [world.posted[0].request_id]
 
 
 def test_a_long_body_is_handed_on_unread_while_no_queue_was_full(world: World) -> None:
