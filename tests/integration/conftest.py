@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -77,7 +78,34 @@ def read_only(migrated_url: str) -> ReadOnly:
 @pytest.fixture
 def disk_is_away(migrated_url: str) -> Callable[[], AbstractContextManager[None]]:
     """Makes every commit that waits for the disk hang in a block: a standby that is away must have it, too."""
-    return lambda: _server_setting(migrated_url, "synchronous_standby_names", "absent")
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        with _server_setting(migrated_url, "synchronous_standby_names", "absent"):
+            # New sessions show the setting at once, but commits heed it once the checkpointer has read it, too.
+            until(lambda: _commit_hangs(migrated_url), "commits hang")
+            yield
+
+    return away
+
+
+def _commit_hangs(url: str) -> bool:
+    """Whether a commit waits for the standby. It is let go then."""
+    server = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with server.connect() as db, server.connect() as admin, ThreadPoolExecutor(1) as threads:
+        pid = db.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        commit = threads.submit(db.exec_driver_sql, "SELECT pg_logical_emit_message(true, 'test', 'a commit')")
+
+        def hangs() -> bool:
+            state = f"SELECT wait_event FROM pg_stat_activity WHERE pid = {pid}"
+            return admin.exec_driver_sql(state).scalar() == "SyncRep"
+
+        until(lambda: hangs() or commit.done(), "it is committed, or hangs")
+        if commit.done():
+            return False
+        admin.exec_driver_sql(f"SELECT pg_cancel_backend({pid})")
+        commit.result()
+        return True
 
 
 def waiting_for_disk(store: Store) -> int:
