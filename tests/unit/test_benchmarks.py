@@ -1,6 +1,10 @@
 """The registry of claims, the figures and their page, as they are in this checkout."""
 
 import ast
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +61,28 @@ def test_what_a_script_replaces_exists(path: Path) -> None:
     assert replaced
     for target in replaced:
         assert callable(eval(ast.unparse(target), found)), ast.unparse(target)
+
+
+def mechanisms(path: Path) -> list[dict[str, str]]:
+    """The environments in which a patch takes something away, one by one."""
+    tree = ast.parse(path.read_text())
+    tests = [node.test for node in ast.walk(tree) if isinstance(node, ast.If)]
+    if not tests:
+        return [{}]
+    [variable] = re.findall(r'environ.get\("([A-Z_]+)"', path.read_text())[:1]
+    words = [each.value for test in tests for each in ast.walk(test) if isinstance(each, ast.Constant)]
+    return [{variable: str(word)} for word in words if word != variable]
+
+
+@pytest.mark.parametrize(
+    ("path", "env"),
+    [pytest.param(path, env, id=f"{path.parts[-3]} {env}") for path in PATCHES for env in mechanisms(path)],
+)
+def test_a_patch_is_without_error_in_a_process_of_its_own(path: Path, env: dict[str, str]) -> None:
+    """Python only prints it, and the process goes on with the mechanism in place."""
+    paths = {"PYTHONPATH": f"{path.parent}{os.pathsep}{ROOT}"}
+    ended = subprocess.run([sys.executable, "-c", ""], env={**paths, **env}, capture_output=True, text=True)
+    assert ended.stderr == ""
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)

@@ -24,7 +24,7 @@ if os.environ.get("SOAK_OFF") == "fence":  # noqa: TID251 - no setting: the prod
     statements.moving = from_any
     statements._held = lambda given: (jobs.c.id == given.job_id,)
     # In place: others have taken it over by now.
-    ends = {target: statements.Statement.of(statements._finish(target)) for target in statements.FINISH}
+    ends = {target: statements.StatementByMonth.of(statements._finish(target)) for target in statements.FINISH}
     statements.FINISH.update(ends)
 
 if os.environ.get("SOAK_OFF") == "followers":  # noqa: TID251 - as above.
