@@ -18,7 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bed.load import Outcome, drive, request
-from bed.testbed import Counts, Testbed, bearer, console, lanes, line_of, rounds
+from bed.testbed import ROAMING, Counts, Testbed, bearer, console, lanes, line_of, rounds
 from headrace.broker.messages import list_key
 
 #: No queue of this size is reached, and nothing expires.
@@ -122,7 +122,7 @@ class Bench:
             "hello": Arm(bare, request("GET", "/hello", key), 200),
         }
         if "cpus" in off:
-            roaming = bed.start_web(plan.processes, {"HEADRACE_OWN_CPUS": "false"})
+            roaming = bed.start_web(plan.processes, ROAMING)
             self.arms["roaming"] = Arm(roaming, self._submit, 202)
         if "sharing" in off:
             bed.sql("CREATE TABLE bare_jobs (id uuid PRIMARY KEY, body json NOT NULL)")

@@ -33,6 +33,8 @@ START_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.05
 #: Everything but the servers, the tables and what a benchmark adds by itself.
 BARE = ("web", "gpu", "overflow", "webhooks", "control", "beat", "flower")
+#: For systems that run side by side: there may be a CPU for the processes of one of them only.
+ROAMING = {"HEADRACE_OWN_CPUS": "false"}
 #: What the Procfile's line of the API serves.
 API_APP = "api.wsgi:app"
 
