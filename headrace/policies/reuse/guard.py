@@ -59,7 +59,7 @@ def compare(asked: str, cached: str) -> GuardVerdict:
 
     Bound: time grows with the sum of the lengths, which `MAX_CHARACTERS` limits.
     """
-    if _plain(asked) == _plain(cached) and asked.strip() and _is_lossless(asked, cached):
+    if _plain(asked) == _plain(cached) and asked.strip() and cached.strip() and _is_lossless(asked, cached):
         return GuardVerdict(True, "same", "the words are the same")
     if max(len(asked), len(cached)) > MAX_CHARACTERS:
         return _refuse("length", f"texts above {MAX_CHARACTERS} characters must be identical")
